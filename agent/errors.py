@@ -1,0 +1,57 @@
+"""Error families, sorted by what the operator should do; each has its exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agent.model import Verdict
+
+EXIT_OK = 0
+EXIT_USAGE = 2
+EXIT_REFUSED = 10
+EXIT_RETRYABLE = 11
+EXIT_OPERATOR = 12
+
+
+class TrimtabError(Exception):
+    """Base of every error that the agent raises on purpose. `remedy` says what to do next."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.remedy})" if self.remedy else self.message
+
+
+class ConfigError(TrimtabError):
+    """The config file or the command line is wrong: name of the field, its value, the remedy."""
+
+    exit_code = EXIT_USAGE
+
+
+class Refused(TrimtabError):
+    """A guard says no; nothing was sent. Carries the verdicts with what was measured and the limit."""
+
+    exit_code = EXIT_REFUSED
+
+    def __init__(self, message: str, verdicts: Sequence[Verdict] = (), remedy: str = "") -> None:
+        super().__init__(message, remedy)
+        self.verdicts = tuple(verdicts)
+
+
+class Retryable(TrimtabError):
+    """The network failed while reading; asking again later may succeed."""
+
+    exit_code = EXIT_RETRYABLE
+
+
+class OperatorNeeded(TrimtabError):
+    """Something that only a person can resolve: foreign nonce, wrong chain, corrupt store, second process."""
+
+    exit_code = EXIT_OPERATOR

@@ -1,0 +1,92 @@
+"""What is done: transactions as intents that move through states, and their receipts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class IntentKind(Enum):
+    """What a transaction is for."""
+
+    APPROVE = "approve"
+    SWAP = "swap"
+    CANCEL = "cancel"
+
+
+class IntentState(Enum):
+    """States of design section 9; PLANNED to MINED are open, the others are ends (MINED until its block is final)."""
+
+    PLANNED = "planned"
+    SIGNED = "signed"
+    BROADCAST = "broadcast"
+    MINED = "mined"
+    FINAL = "final"
+    REVERTED = "reverted"
+    REPLACED = "replaced"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class UnsignedTx:
+    """A transaction without signature. EIP-1559 when `max_fee_wei` is set, legacy when `gas_price_wei` is. `data` is 0x-hex."""
+
+    chain_id: int
+    nonce: int
+    to: str
+    value_wei: int
+    data: str
+    gas: int
+    max_fee_wei: int | None
+    max_priority_fee_wei: int | None
+    gas_price_wei: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SignedTx:
+    """Signed bytes, only ever in memory (T8), and their hash."""
+
+    raw: bytes
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """An ERC-20 Transfer event of a receipt."""
+
+    token: str
+    sender: str
+    recipient: str
+    raw: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the chain says of a mined transaction. `status` is 1 for success, 0 for revert."""
+
+    tx_hash: str
+    status: int
+    block_number: int
+    block_hash: str
+    gas_used: int
+    effective_gas_price_wei: int
+    transfers: tuple[Transfer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """One transaction on its way. `tx` is stored, signed bytes never are; `tx_hash` is known from SIGNED on.
+
+    `note` says in words what it does; `deadline_s` is chain time after which it must not be sent again.
+    """
+
+    id: str
+    step_id: str
+    kind: IntentKind
+    state: IntentState
+    tx: UnsignedTx
+    note: str
+    created_s: int
+    deadline_s: int | None
+    tx_hash: str | None
+    receipt: Receipt | None

@@ -1,0 +1,184 @@
+"""What is to be done: drift, decision, goal, legs, cost, verdicts; and the Evidence that guards judge a plan by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from fractions import Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class AssetDrift:
+    """Where one asset stands. `investable_raw` is the balance less its reserve; weights are of the investable total.
+
+    `share` is the exact weight; `weight_bps` its largest-remainder rounding. Bands act on strictly beyond: below
+    `band_low_bps` or above `band_high_bps` (exact fractions, since 10 % of 333 bps is no integer).
+    """
+
+    token: str
+    symbol: str
+    raw: int
+    investable_raw: int
+    price: Fraction
+    value: Fraction
+    share: Fraction
+    weight_bps: int
+    target_bps: int
+    drift_bps: int
+    band_low_bps: Fraction
+    band_high_bps: Fraction
+    outside: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GoalWeight:
+    """Wanted share of the investable total after fees for one asset: a point (low == high) or an interval."""
+
+    token: str
+    low: Fraction
+    high: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """Wanted shares of all assets, in the portfolio's order."""
+
+    weights: tuple[GoalWeight, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """No trade now, with the reason and when to look next (None: at the next tick)."""
+
+    reason: str
+    next_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """Something is unknown, stale or contradictory: do nothing, tell the owner why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rebalance:
+    """A trigger fired: restore the goal."""
+
+    reason: str
+    goal: Goal
+
+
+Decision = Hold | Halt | Rebalance
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One guard's judgement. `guard` is the limit's name in the config."""
+
+    guard: str
+    measured: str
+    limit: str
+    passed: bool
+
+
+class Funding(Enum):
+    """Whose balance a leg spends or fills: the wallet's, or what the previous leg left in the router."""
+
+    WALLET = "wallet"
+    ROUTER = "router"
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One swap in one pool, amounts in base units.
+
+    Legs run in order. A leg with source ROUTER spends all that the legs before it left in the router in `token_in`;
+    `amount_in_raw` is then the prediction. `fee_raw` is in token_in. `impact_bps` is the move of the pool's marginal
+    price, fees excluded, rounded up. `min_out_raw` is the floor of design section 6.
+    """
+
+    pool: str
+    venue: str
+    token_in: str
+    token_out: str
+    fee_pips: int
+    amount_in_raw: int
+    amount_out_raw: int
+    min_out_raw: int
+    fee_raw: int
+    impact_bps: int
+    source: Funding
+    sink: Funding
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Predicted cost in numeraire base units: pool fees, price impact, skew of pools off the reference, gas."""
+
+    fees: Fraction
+    impact: Fraction
+    skew: Fraction
+    gas: Fraction
+
+    @property
+    def total(self) -> Fraction:
+        """Sum of all parts."""
+        return self.fees + self.impact + self.skew + self.gas
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Something the plan left undone, and why: the impact bound, dust, a missing route."""
+
+    what: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Predictions that can be checked: legs, balances and weights after, cost, expiry. Values in numeraire base units.
+
+    `turnover` is half the sum of absolute changes of holdings in value; `gross_volume` the sum over legs.
+    `gap_bps` is the certificate (None: not computed). `verdicts` is empty until guards have judged.
+    """
+
+    block: int
+    decision: Rebalance
+    legs: tuple[Leg, ...]
+    holdings_after: tuple[tuple[str, int], ...]
+    weights_after_bps: tuple[tuple[str, int], ...]
+    cost: Cost
+    turnover: Fraction
+    gross_volume: Fraction
+    gas_units: int
+    gap_bps: Fraction | None
+    verdicts: tuple[Verdict, ...]
+    skipped: tuple[Skipped, ...]
+    expires_block: int
+
+
+@dataclass(frozen=True, slots=True)
+class SecondQuote:
+    """What an independent library says one leg's pool pays; `error` where it could not say."""
+
+    leg: int
+    amount_out_raw: int | None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What guards need beyond the snapshot, gathered for one plan just before it is judged.
+
+    `paused` is None when the kill switch could not be read, which counts as paused (T14). `trusted` are the pinned
+    (address, code hash) pairs of `trimtab trust`. `quorum` says that enough operators agreed. A limit that is
+    on and whose evidence is missing refuses.
+    """
+
+    paused: bool | None
+    pause_reason: str
+    trusted: tuple[tuple[str, str], ...]
+    second_quotes: tuple[SecondQuote, ...]
+    quorum: bool
+    now_s: int

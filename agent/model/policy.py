@@ -1,0 +1,177 @@
+"""What the owner wants: portfolio, triggers, limits; and StepInput, the whole of what one step decides from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from fractions import Fraction
+
+from agent.model.chain import Snapshot
+from agent.units import Token
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """One target: weight in bps of the investable total, `reserve_raw` base units left alone, `feed` its USD price feed."""
+
+    token: Token
+    target_bps: int
+    reserve_raw: int
+    feed: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Portfolio:
+    """Assets whose weights sum to 10,000; `hubs` are tokens that routes may pass through; `numeraire` is an asset's address."""
+
+    numeraire: Token
+    assets: tuple[Asset, ...]
+    hubs: tuple[Token, ...]
+    wrapped_native: str
+
+    def token(self, address: str) -> Token:
+        """The token at `address`; KeyError when it is neither asset nor hub."""
+        for token in (*(a.token for a in self.assets), *self.hubs, self.numeraire):
+            if token.address == address:
+                return token
+        raise KeyError(address)
+
+
+class Destination(Enum):
+    """Where a triggered rebalance goes: the target, the nearer edge of the band, or half of the way."""
+
+    TARGET = "target"
+    BAND = "band"
+    HALFWAY = "halfway"
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """Acts when a weight is strictly further from target than the band.
+
+    `absolute_bps` in percentage points of the portfolio, `relative_bps` in bps of the target; with both the narrower
+    band counts.
+    """
+
+    absolute_bps: int | None
+    relative_bps: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """Acts when `every_s` seconds have passed since the last rebalance or review (1,800 to 2,419,200)."""
+
+    every_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cron:
+    """Acts when a five-field cron time in `timezone` has passed since the last review."""
+
+    expression: str
+    timezone: str
+
+
+Schedule = Every | Cron
+
+
+@dataclass(frozen=True, slots=True)
+class Hybrid:
+    """Reviews on `schedule`, acts only if `threshold` is exceeded then."""
+
+    threshold: Threshold
+    schedule: Schedule
+
+
+Trigger = Threshold | Every | Cron | Hybrid
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """When to act and how far to go; destination BAND needs a trigger that has a band."""
+
+    trigger: Trigger
+    destination: Destination
+    cooldown_s: int
+
+
+class ReferenceKind(Enum):
+    """Source of a reference price: Chainlink feed, V3 TWAP, or spot (local chains only unless allowed)."""
+
+    FEED = "feed"
+    TWAP = "twap"
+    SPOT = "spot"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Sources of the reference price in order of preference; a feed older than `feed_max_age_s` does not count."""
+
+    kinds: tuple[ReferenceKind, ...]
+    twap_window_s: int
+    feed_max_age_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Every limit of the config; None means switched off by name.
+
+    Values in numeraire base units: max_live_value, min_trade, pool_min_value. Gas in wei. A limit that is on and
+    whose data are missing refuses.
+    """
+
+    price_impact_bps: int | None
+    slippage_bps: int | None
+    plan_cost_bps: int | None
+    turnover_bps: int | None
+    daily_turnover_bps: int | None
+    daily_loss_bps: int | None
+    oracle_deviation_bps: int | None
+    second_quote_deviation_bps: int | None
+    depeg_bps: int | None
+    gas_price_wei: int | None
+    gas_per_day_wei: int | None
+    native_floor_wei: int | None
+    head_age_s: int | None
+    min_trade: Fraction | None
+    pool_min_value: Fraction | None
+    impermanent_loss_bps: int | None
+    balance_jump_bps: int | None
+    max_live_value: Fraction | None
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """How a plan becomes a transaction. `router` is the spender's address, `router_kind` its encoder's name."""
+
+    router_kind: str
+    router: str
+    deadline_s: int
+    expire_blocks: int
+    pinned: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What the store remembers that a decision needs. Values in numeraire base units over the last 24 h of chain time."""
+
+    last_rebalance_s: int | None
+    last_review_s: int | None
+    turnover_24h: Fraction
+    loss_24h: Fraction
+    gas_24h_wei: int
+    reverts_in_row: int
+    started_s: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StepInput:
+    """The whole of what one step decides from; the same input gives the same decision and plan."""
+
+    snapshot: Snapshot
+    portfolio: Portfolio
+    policy: Policy
+    reference: Reference
+    limits: Limits
+    execution: Execution
+    history: History

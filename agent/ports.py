@@ -1,0 +1,164 @@
+"""What the engine asks of the world: readers, signers, senders, clocks, journals. Adapters are named in `wiring` only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol
+
+from agent.model import (
+    Evidence,
+    Head,
+    History,
+    Intent,
+    IntentKind,
+    IntentState,
+    Plan,
+    Receipt,
+    SignedTx,
+    Snapshot,
+    StepInput,
+    UnsignedTx,
+)
+
+
+class Clock(Protocol):
+    """Wall clock of the agent; a replay hands in its own."""
+
+    def now_s(self) -> int:
+        """Unix seconds."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Waits, or moves a simulated clock."""
+        ...
+
+
+class Reader(Protocol):
+    """Reads the chain at one block."""
+
+    def snapshot(self) -> Snapshot:
+        """Everything a step needs, agreed by the configured quorum. Raises Retryable, Refused, OperatorNeeded."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What the signer may sign for one intent: the plan that was judged, the floor of each leg, and how long.
+
+    The signer decodes the transaction by itself and compares it with the grant; it trusts no field of the transaction.
+    `floors_raw` are the least outputs by reference price, one per leg of `plan` (design section 6), computed apart from
+    the plan. `approve` is (token, spender, raw) for an approval. `now_s` is chain time.
+    """
+
+    kind: IntentKind
+    now_s: int
+    deadline_s: int
+    max_gas_wei: int
+    plan: Plan | None = None
+    floors_raw: tuple[int, ...] = ()
+    approve: tuple[str, str, int] | None = None
+
+
+class Signer(Protocol):
+    """Holds a key, or reaches one. Signs only what its table of rules allows."""
+
+    @property
+    def address(self) -> str:
+        """Checksummed address of the key."""
+        ...
+
+    def sign(self, tx: UnsignedTx, grant: Grant) -> SignedTx:
+        """Signed bytes, the same for the same transaction (RFC 6979). Raises Refused naming the rule that says no."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """What `eth_call` and `eth_estimateGas` of the exact transaction at the head say."""
+
+    ok: bool
+    reason: str
+    gas: int
+    head: Head
+
+
+@dataclass(frozen=True, slots=True)
+class TxSeen:
+    """Where a transaction hash stands: "unknown", "pending" or "mined" (then with its receipt)."""
+
+    state: str
+    receipt: Receipt | None
+
+
+class Sender(Protocol):
+    """Talks to the chain about transactions. Sending is never retried here."""
+
+    def simulate(self, tx: UnsignedTx, sender: str) -> Simulation:
+        """Runs the transaction at the head without sending it."""
+        ...
+
+    def send(self, signed: SignedTx) -> None:
+        """Hands the signed bytes to the node. "already known" is success. Raises Retryable when the fate is unknown."""
+        ...
+
+    def look(self, tx_hash: str) -> TxSeen:
+        """Where the hash stands now."""
+        ...
+
+    def nonces(self, owner: str) -> tuple[int, int]:
+        """Next nonce by (latest, pending)."""
+        ...
+
+    def head(self) -> Head:
+        """The newest block's header."""
+        ...
+
+    def block_hash(self, number: int) -> str | None:
+        """Hash of the canonical block at that height; None when there is none."""
+        ...
+
+
+class EvidenceSource(Protocol):
+    """Gathers what guards need beyond the snapshot."""
+
+    def gather(self, step: StepInput, plan: Plan) -> Evidence:
+        """Second quotes, kill switch, pins, quorum."""
+        ...
+
+
+class Journal(Protocol):
+    """The write-ahead journal: every method that changes something has committed to disk before it returns."""
+
+    def begin_step(self, step_id: str, now_s: int, input_json: str) -> None:
+        """Records what a step decides from."""
+        ...
+
+    def end_step(self, step_id: str, decision: str, reason: str, plan_json: str | None, outcome: str) -> None:
+        """Records what it decided and what came of it."""
+        ...
+
+    def intend(
+        self, step_id: str, kind: IntentKind, tx: UnsignedTx, note: str, now_s: int, deadline_s: int | None, plan_json: str | None
+    ) -> Intent:
+        """New intent in state PLANNED. Raises OperatorNeeded when the nonce already carries an open intent."""
+        ...
+
+    def advance(
+        self, intent_id: str, to: IntentState, now_s: int, tx_hash: str | None = None, receipt: Receipt | None = None, note: str = ""
+    ) -> Intent:
+        """Moves an intent along the transition table. Raises ValueError on a transition the table lacks."""
+        ...
+
+    def open_intents(self) -> Sequence[Intent]:
+        """Intents that are not at an end, oldest first."""
+        ...
+
+    def history(self, chain_now_s: int) -> History:
+        """Sums over the last 24 h of chain time."""
+        ...
+
+    def book(self, intent: Intent, turnover: Fraction, loss: Fraction, gas_wei: int, chain_s: int) -> None:
+        """Adds a finished intent to the loss, turnover and gas budgets; a second call for the same intent changes nothing."""
+        ...

@@ -1,0 +1,160 @@
+"""Vocabulary of exact quantities: tokens, amounts in base units, prices as fractions, weights in basis points."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+
+from agent.errors import ConfigError
+
+BPS = 10_000
+"""Basis points in one whole."""
+PIPS = 1_000_000
+"""Uniswap fee units in one whole: 3000 pips = 0.3 %."""
+UINT256_MAX = 2**256 - 1
+NATIVE = "0x0000000000000000000000000000000000000000"
+"""Stands for the native coin where an address is asked for."""
+
+Price = Fraction
+"""Numeraire base units per token base unit."""
+Value = Fraction
+"""Numeraire base units, exact."""
+
+_SAFE_SYMBOL = re.compile(r"[A-Za-z0-9._-]{1,16}")
+_PLAIN_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?|\.[0-9]+")
+
+
+def mul_div_down(a: int, b: int, denominator: int) -> int:
+    """floor(a · b / denominator); FullMath.mulDiv of Uniswap V3 without its 256-bit bound."""
+    return a * b // denominator
+
+
+def mul_div_up(a: int, b: int, denominator: int) -> int:
+    """ceil(a · b / denominator); FullMath.mulDivRoundingUp of Uniswap V3 without its 256-bit bound."""
+    return -(-a * b // denominator)
+
+
+def floor_int(value: Fraction) -> int:
+    """Largest integer not above value."""
+    return value.numerator // value.denominator
+
+
+def ceil_int(value: Fraction) -> int:
+    """Smallest integer not below value."""
+    return -(-value.numerator // value.denominator)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An ERC-20 token. `address` is checksummed; `decimals` was read from the chain or checked against it."""
+
+    address: str
+    symbol: str
+    decimals: int
+
+    @property
+    def label(self) -> str:
+        """Symbol if it is harmless text, else the address (threat T17)."""
+        return safe_label(self.symbol, self.address)
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """An exact number of base units of one token. Adding amounts of two tokens raises TypeError."""
+
+    token: Token
+    raw: int
+
+    def _same(self, other: Amount) -> None:
+        if self.token.address != other.token.address:
+            raise TypeError(f"cannot combine {self.token.label} with {other.token.label}")
+
+    def __add__(self, other: Amount) -> Amount:
+        self._same(other)
+        return Amount(self.token, self.raw + other.raw)
+
+    def __sub__(self, other: Amount) -> Amount:
+        self._same(other)
+        return Amount(self.token, self.raw - other.raw)
+
+    def __str__(self) -> str:
+        return f"{decimal_text(self.raw, self.token.decimals)} {self.token.label}"
+
+
+def safe_label(symbol: str, address: str) -> str:
+    """`symbol` when every character of it may be shown, else `address`: no foreign text reaches a sink (T17)."""
+    return symbol if _SAFE_SYMBOL.fullmatch(symbol) else address
+
+
+def parse_raw(text: str, decimals: int, field: str) -> int:
+    """Base units of a plain decimal such as "1.5"; more places than `decimals`, signs and exponents are refused."""
+    if not _PLAIN_NUMBER.fullmatch(text.strip()):
+        raise ConfigError(f"{field}: {text!r} is not an amount; write a plain decimal such as 1.5")
+    scaled = Fraction(Decimal(text.strip())) * 10**decimals
+    if scaled.denominator != 1:
+        raise ConfigError(f"{field}: {text!r} has more than {decimals} decimal places, the smallest unit of this token")
+    if scaled.numerator > UINT256_MAX:
+        raise ConfigError(f"{field}: {text!r} is larger than any token amount can be (2^256 - 1 base units)")
+    return scaled.numerator
+
+
+def decimal_text(raw: int, decimals: int) -> str:
+    """Exact decimal of base units, without trailing zeros: (1500000, 6) -> "1.5"."""
+    sign, digits = ("-" if raw < 0 else ""), str(abs(raw)).rjust(decimals + 1, "0")
+    whole, part = digits[: len(digits) - decimals], digits[len(digits) - decimals :].rstrip("0")
+    return f"{sign}{whole}.{part}" if part else f"{sign}{whole}"
+
+
+def value_text(value: Fraction, decimals: int, places: int | None = None) -> str:
+    """A numeraire value in base units as a decimal of whole coins, half-even at `places` (default: its decimals)."""
+    shown = decimals if places is None else places
+    return decimal_text(round(value * Fraction(10) ** (shown - decimals)), shown)
+
+
+def price_text(price: Price, token_decimals: int, numeraire_decimals: int, significant: int = 12) -> str:
+    """Numeraire coins per whole token as a plain decimal of `significant` figures."""
+    whole = price * Fraction(10) ** (token_decimals - numeraire_decimals)
+    if whole == 0:
+        return "0"
+    exponent = len(str(abs(whole.numerator))) - len(str(whole.denominator))
+    places = max(0, significant - exponent)
+    return decimal_text(round(whole * 10**places), places)
+
+
+def parse_bps(text: object, field: str) -> int:
+    """Basis points of "50%", "5000bps" or a number in (0, 1]; a bare number above 1 is refused (requirement R1.1)."""
+    if isinstance(text, bool) or not isinstance(text, str | int | float):
+        raise ConfigError(f"{field}: {text!r} is not a share; write 40%, 4000bps or 0.4")
+    plain = str(text).strip().replace(" ", "")
+    try:
+        if plain.endswith("%"):
+            scaled = Fraction(Decimal(plain[:-1])) * 100
+        elif plain.endswith("bps"):
+            scaled = Fraction(Decimal(plain[:-3]))
+        else:
+            scaled = Fraction(Decimal(plain)) * BPS
+            if scaled > BPS:
+                raise ConfigError(f"{field}: {text!r} is above 1 and has no unit; write {plain}% or {plain}bps")
+    except (InvalidOperation, ValueError, OverflowError):
+        raise ConfigError(f"{field}: {text!r} is not a share; write 40%, 4000bps or 0.4") from None
+    if scaled < 0:
+        raise ConfigError(f"{field}: {text!r} is negative")
+    if scaled.denominator != 1:
+        raise ConfigError(f"{field}: {text!r} is finer than one basis point (0.01%)")
+    return scaled.numerator
+
+
+def largest_remainder(shares: Sequence[Fraction], total: int = BPS) -> list[int]:
+    """Integers that sum to `total`, proportional to `shares`; ties go to the earlier entry (Hamilton's method)."""
+    whole = sum(shares, Fraction(0))
+    if whole <= 0:
+        raise ValueError("shares must have a positive sum")
+    exact = [share * total / whole for share in shares]
+    floors = [floor_int(value) for value in exact]
+    by_rest = sorted(range(len(exact)), key=lambda i: (floors[i] - exact[i], i))
+    for i in by_rest[: total - sum(floors)]:
+        floors[i] += 1
+    return floors
