@@ -1,0 +1,1 @@
+"""Exact pool mathematics: pure integers, names as in the contracts."""

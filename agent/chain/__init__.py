@@ -1,0 +1,1 @@
+"""Talks to nodes: requests, the lens, keys, transactions."""

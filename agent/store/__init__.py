@@ -1,0 +1,1 @@
+"""Journal, ledger, history: SQLAlchemy models and Alembic migrations."""

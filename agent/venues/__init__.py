@@ -1,0 +1,1 @@
+"""One module per protocol the agent trades on: addresses, discovery, calldata."""
