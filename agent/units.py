@@ -93,7 +93,7 @@ def parse_raw(text: str, decimals: int, field: str) -> int:
     """Base units of a plain decimal such as "1.5"; more places than `decimals`, signs and exponents are refused."""
     if not _PLAIN_NUMBER.fullmatch(text.strip()):
         raise ConfigError(f"{field}: {text!r} is not an amount; write a plain decimal such as 1.5")
-    scaled = Fraction(Decimal(text.strip())) * 10**decimals
+    scaled = Fraction(Decimal(text.strip())) * Fraction(10) ** decimals
     if scaled.denominator != 1:
         raise ConfigError(f"{field}: {text!r} has more than {decimals} decimal places, the smallest unit of this token")
     if scaled.numerator > UINT256_MAX:
