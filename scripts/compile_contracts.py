@@ -1,0 +1,96 @@
+"""Compiles contracts/src/*.sol with npm's solc into abis/; --check compares instead of writing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPO))
+
+from agent.artifacts import npm_root, run_node  # noqa: E402 the checkout, also when trimtab is not installed
+
+SOURCES = REPO / "contracts" / "src"
+ABIS = REPO / "abis"
+SETTINGS = {
+    "optimizer": {"enabled": True, "runs": 200},
+    # The oldest rules any supported chain runs: no PUSH0, no transient storage.
+    "evmVersion": "paris",
+    "viaIR": False,
+    # Without the hash of the sources in it, the bytecode does not depend on paths or comments.
+    "metadata": {"bytecodeHash": "none", "appendCBOR": False},
+    "outputSelection": {"*": {"*": ["abi", "evm.bytecode.object", "evm.deployedBytecode.object"]}},
+}
+# One solc for all files, each compiled alone, so that a broken file does not hide the others.
+DRIVER = """
+const fs = require('fs'), path = require('path');
+const {sources, settings, names, modules} = JSON.parse(fs.readFileSync(0, 'utf8'));
+const solc = require(path.join(modules, 'solc'));
+const find = (wanted) => {
+  for (const base of [sources, modules]) {
+    const file = path.join(base, wanted);
+    if (fs.existsSync(file)) return {contents: fs.readFileSync(file, 'utf8')};
+  }
+  return {error: 'not found: ' + wanted};
+};
+const results = {};
+for (const name of names) {
+  const file = name + '.sol';
+  const input = {language: 'Solidity', sources: {[file]: {content: fs.readFileSync(path.join(sources, file), 'utf8')}}, settings};
+  const output = JSON.parse(solc.compile(JSON.stringify(input), {import: find}));
+  const messages = (output.errors || []);
+  const contract = ((output.contracts || {})[file] || {})[name];
+  results[name] = {errors: messages.filter((m) => m.severity === 'error').map((m) => m.formattedMessage),
+    warnings: messages.filter((m) => m.severity !== 'error').map((m) => m.formattedMessage), contract};
+}
+fs.writeSync(1, JSON.stringify({version: solc.version(), results}));
+"""
+
+
+def compile_all(names: list[str]) -> tuple[dict[str, str], list[str]]:
+    """(artifact text by contract name, problems). A file Name.sol must hold a contract Name."""
+    request = {"sources": str(SOURCES), "settings": SETTINGS, "names": names, "modules": str(npm_root())}
+    answer = json.loads(run_node(["-e", DRIVER], REPO, stdin=json.dumps(request)))
+    settings = {key: value for key, value in SETTINGS.items() if key != "outputSelection"}
+    texts, problems = {}, []
+    for name, result in answer["results"].items():
+        problems += result["errors"]
+        problems += [f"warning counts as an error: {text}" for text in result["warnings"]]
+        contract = result.get("contract")
+        if contract is None:
+            if not result["errors"]:
+                problems.append(f"{name}.sol holds no contract {name}")
+            continue
+        artifact = {
+            "abi": contract["abi"],
+            "bytecode": "0x" + contract["evm"]["bytecode"]["object"],
+            "deployedBytecode": "0x" + contract["evm"]["deployedBytecode"]["object"],
+            "compiler": {"version": answer["version"], "settings": settings},
+        }
+        texts[name] = json.dumps(artifact, indent=1) + "\n"
+    return texts, problems
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare with abis/ and write nothing")
+    parser.add_argument("--only", action="append", metavar="NAME", help="this contract only; may be repeated")
+    options = parser.parse_args()
+    names = sorted(options.only or (path.stem for path in SOURCES.glob("*.sol")))
+    texts, problems = compile_all(names)
+    for name, text in texts.items():
+        path = ABIS / f"{name}.json"
+        if not options.check:
+            path.write_text(text, encoding="utf-8")
+        elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+            problems.append(f"abis/{name}.json differs from what contracts/src/{name}.sol compiles to")
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    print(f"{'compared' if options.check else 'compiled'} {len(texts)} of {len(names)} contracts")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
