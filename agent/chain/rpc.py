@@ -1,0 +1,228 @@
+"""Asks a node: one HTTP request per batch, answers matched by id, every failure an error that says what to do."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import requests
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from agent.chain.tester import TesterTransport
+from agent.chain.wire import Call, CallFailed, RpcFault, fault_from, only, scrub
+from agent.errors import ConfigError, OperatorNeeded, Retryable
+
+__all__ = ["Call", "CallFailed", "HttpTransport", "RpcFault", "TesterTransport", "Transport"]
+
+MAX_RESPONSE_BYTES = 32 * 1024 * 1024
+_CHUNK_BYTES = 64 * 1024
+_RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
+_READS = frozenset(
+    {
+        "eth_blockNumber",
+        "eth_call",
+        "eth_chainId",
+        "eth_estimateGas",
+        "eth_feeHistory",
+        "eth_gasPrice",
+        "eth_maxPriorityFeePerGas",
+        "net_version",
+        "web3_clientVersion",
+    }
+)
+
+
+class Transport(Protocol):
+    """One endpoint. `operator` names who runs it; `requests` counts the HTTP requests made so far."""
+
+    @property
+    def operator(self) -> str:
+        """Who runs the endpoint, as declared in the config."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Operator and host for messages, never the URL."""
+        ...
+
+    @property
+    def requests(self) -> int:
+        """HTTP requests so far, retries included."""
+        ...
+
+    def batch(self, calls: Sequence[Call]) -> list[Any]:
+        """Results in the order of `calls`; a call that the node refused is an RpcFault in its place.
+
+        Raises Retryable (endpoint down, slow, overloaded, answers that make no sense) or OperatorNeeded (not a node,
+        no access). Only batches of reads are retried.
+        """
+        ...
+
+    def call(self, method: str, params: list[Any]) -> Any:
+        """One call's result. Raises CallFailed when the node answers with an error, else as `batch`."""
+        ...
+
+
+class HttpTransport:
+    """JSON-RPC over HTTP. The URL is a secret: messages name the operator and the host only (T18)."""
+
+    def __init__(
+        self,
+        url: str,
+        operator: str,
+        timeout_s: float = 10.0,
+        *,
+        attempts: int = 3,
+        max_response_bytes: int = MAX_RESPONSE_BYTES,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """`timeout_s` bounds one request from connecting to its last byte; `attempts` counts the first one too."""
+        host = _host(url, operator)
+        self._url = url
+        self._timeout_s = timeout_s
+        self._attempts = attempts
+        self._max_response_bytes = max_response_bytes
+        self._sleep = sleep
+        self._session = requests.Session()
+        self._session.headers.update({"Content-Type": "application/json", "Accept": "application/json"})
+        self._next_id = 1
+        self.operator = operator
+        self.name = f"endpoint {operator!r} at {host}"
+        self.requests = 0
+
+    def __repr__(self) -> str:
+        return f"HttpTransport({self.name})"
+
+    def call(self, method: str, params: list[Any]) -> Any:
+        """See Transport."""
+        return only(self.name, method, self.batch([(method, params)])[0])
+
+    def batch(self, calls: Sequence[Call]) -> list[Any]:
+        """See Transport."""
+        if not calls:
+            return []
+        if not all(is_read(method) for method, _ in calls):
+            return self._once(calls)
+        retrying = Retrying(
+            stop=stop_after_attempt(self._attempts),
+            wait=wait_random_exponential(multiplier=0.2, max=2.0),
+            retry=retry_if_exception_type(Retryable),
+            sleep=self._sleep,
+            reraise=True,
+        )
+        return retrying(self._once, calls)
+
+    def _once(self, calls: Sequence[Call]) -> list[Any]:
+        ids = list(range(self._next_id, self._next_id + len(calls)))
+        self._next_id += len(calls)
+        asked = [{"jsonrpc": "2.0", "id": i, "method": m, "params": p} for i, (m, p) in zip(ids, calls, strict=True)]
+        body = json.dumps(asked if len(asked) > 1 else asked[0]).encode()
+        self.requests += 1
+        text = self._post(body)
+        return self._match(self._parse(text), ids)
+
+    def _post(self, body: bytes) -> bytes:
+        """Body of the answer. The error is raised outside the handler, so that no traceback shows the URL."""
+        deadline = time.monotonic() + self._timeout_s
+        try:
+            with self._session.post(self._url, data=body, timeout=self._timeout_s, stream=True, allow_redirects=False) as response:
+                status = response.status_code
+                text = self._body(response, deadline)
+            failure = None
+        except requests.Timeout:
+            failure = f"{self.name} did not answer within {self._timeout_s:g} s"
+        except requests.ConnectionError:
+            failure = f"{self.name} cannot be reached"
+        except (requests.RequestException, OSError) as error:
+            failure = f"{self.name} broke off its answer ({type(error).__name__})"
+        except Exception as error:
+            if not type(error).__module__.startswith("urllib3"):
+                raise
+            failure = f"{self.name} broke off its answer ({type(error).__name__})"
+        if failure is not None:
+            raise Retryable(failure, "check the connection and the endpoint, or configure a second one")
+        if text is None:
+            raise Retryable(f"{self.name} took longer than {self._timeout_s:g} s or sent more than {self._max_response_bytes} bytes")
+        self._check_status(status, text)
+        return text
+
+    def _body(self, response: requests.Response, deadline: float) -> bytes | None:
+        """At most the allowed bytes, read until the deadline however slowly they trickle; None beyond either bound."""
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            part = response.raw.read1(_CHUNK_BYTES, decode_content=True)
+            if not part:
+                return b"".join(parts)
+            size += len(part)
+            if size > self._max_response_bytes or time.monotonic() > deadline:
+                return None
+            parts.append(part)
+
+    def _check_status(self, status: int, text: bytes) -> None:
+        if status == requests.codes.ok:
+            return
+        if status == requests.codes.too_many_requests:
+            raise Retryable(f"{self.name} says too many requests (HTTP 429)", "ask less often or use a plan with more requests")
+        if status in _RETRY_STATUS:
+            raise Retryable(f"{self.name} failed (HTTP {status})", "it may be overloaded; try again, or configure a second endpoint")
+        if text.lstrip()[:1] in (b"{", b"["):
+            return  # some nodes answer a JSON-RPC error with status 400
+        raise OperatorNeeded(f"{self.name} refuses (HTTP {status})", "check its url and access key in [[chain.rpc]]")
+
+    def _parse(self, text: bytes) -> object:
+        try:
+            parsed: object = json.loads(text)
+            return parsed
+        except (ValueError, RecursionError):
+            pass
+        if text.lstrip()[:1] == b"<":
+            raise OperatorNeeded(f"{self.name} answers with a web page, not JSON-RPC", "check its url in [[chain.rpc]]")
+        raise Retryable(f"{self.name} sent {len(text)} bytes that are not JSON", "a cut-off answer or not a node; check its url")
+
+    def _match(self, parsed: object, ids: list[int]) -> list[object]:
+        answers = parsed if isinstance(parsed, list) else [parsed]
+        if len(ids) > 1 and isinstance(parsed, dict) and "error" in parsed:
+            fault = self._fault(parsed["error"])
+            raise Retryable(f"{self.name} refused the whole batch: {fault.message}", "the endpoint must take JSON-RPC batches")
+        by_id: dict[int, object] = {}
+        for answer in answers:
+            number = answer.get("id") if isinstance(answer, dict) else None
+            if not isinstance(answer, dict) or isinstance(number, bool) or not isinstance(number, int) or number in by_id:
+                raise Retryable(f"{self.name} sent an answer without a proper id")
+            if "error" in answer and answer["error"] is not None:
+                by_id[number] = self._fault(answer["error"])
+            elif "result" in answer:
+                by_id[number] = answer["result"]
+            else:
+                raise Retryable(f"{self.name} sent an answer with neither result nor error")
+        if set(by_id) != set(ids):
+            raise Retryable(f"{self.name} answered other questions than were asked (ids do not match)")
+        return [by_id[i] for i in ids]
+
+    def _fault(self, error: object) -> RpcFault:
+        fault = fault_from(error)
+        parts = urlsplit(self._url)
+        secrets = [self._url, parts.query, parts.path.strip("/"), parts.username or "", parts.password or "", *parts.path.split("/")]
+        return RpcFault(fault.code, scrub(fault.message, secrets), fault.data)
+
+
+def is_read(method: str) -> bool:
+    """Whether asking twice is the same as asking once; anything not known to be a read is not."""
+    return method in _READS or method.startswith("eth_get")
+
+
+def _host(url: str, operator: str) -> str:
+    """Host of the URL, without user, port, path or query. ConfigError when it is no http(s) URL; the URL is not shown."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        host = parts.hostname or ""
+    except ValueError:
+        usable, host = False, ""
+    if not usable:
+        raise ConfigError(f"chain.rpc url of operator {operator!r} is not an http or https address", "write https://host/…")
+    return host

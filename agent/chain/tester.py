@@ -1,0 +1,121 @@
+"""The in-process eth-tester chain behind the same transport as a node: wire values in, wire values out."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from agent.chain.wire import Call, RpcFault, fault_from, only, scrub
+from agent.errors import Retryable
+
+if TYPE_CHECKING:
+    from web3 import EthereumTesterProvider
+    from web3.types import RPCEndpoint
+
+EXECUTION_REVERTED = 3
+BLOCK_UNKNOWN = -32001
+_UNKNOWN_TO_TESTER = ("type", "chainId")
+
+
+class TesterTransport:
+    """JSON-RPC as a node would answer it, from eth-tester. A batch counts as one request; CCIP-read never happens here."""
+
+    def __init__(self, provider: EthereumTesterProvider, operator: str = "eth-tester") -> None:
+        from web3 import Web3
+        from web3.datastructures import NamedElementOnion
+
+        # The provider's own middleware turns RPC names into eth-tester's; web3's validation and CCIP layers stay out.
+        view = Web3(provider)
+        provider.global_ccip_read_enabled = False
+        self._request = provider.request_func(view, NamedElementOnion([]))
+        self.operator = operator
+        self.name = f"endpoint {operator!r} in process"
+        self.requests = 0
+
+    def __repr__(self) -> str:
+        return f"TesterTransport({self.name})"
+
+    def call(self, method: str, params: list[Any]) -> Any:
+        """See Transport."""
+        return only(self.name, method, self.batch([(method, params)])[0])
+
+    def batch(self, calls: Sequence[Call]) -> list[Any]:
+        """See Transport."""
+        self.requests += 1
+        return [self._answer(method, params) for method, params in calls]
+
+    def _answer(self, method: str, params: list[Any]) -> Any:
+        from eth_tester.exceptions import BlockNotFound, TransactionFailed
+        from web3.exceptions import ContractPanicError, OffchainLookup
+
+        try:
+            response = self._request(cast("RPCEndpoint", method), [self._param(method, p) for p in params])
+        except (TransactionFailed, OffchainLookup, ContractPanicError) as error:
+            return _reverted(error)
+        except _BlockUnknown as error:
+            return RpcFault(BLOCK_UNKNOWN, str(error))
+        except BlockNotFound:
+            return RpcFault(BLOCK_UNKNOWN, "block not found")
+        except Exception as error:  # eth-tester answers bad input by many exception types; a node answers by one error
+            return RpcFault(-32000, scrub(f"{type(error).__name__}: {error}"))
+        if "error" in response:
+            return fault_from(response["error"])
+        return _wire(response.get("result"))
+
+    def _param(self, method: str, param: object) -> object:
+        """eth-tester knows no block hash as a parameter: the number whose canonical header has that hash (EIP-1898)."""
+        if isinstance(param, Mapping) and "blockHash" in param and method in _BY_BLOCK:
+            found = self._answer("eth_getBlockByHash", [param["blockHash"], False])
+            if not isinstance(found, Mapping):
+                raise _BlockUnknown("block hash is unknown")
+            canonical = self._answer("eth_getBlockByNumber", [found["number"], False])
+            if not isinstance(canonical, Mapping) or canonical["hash"] != found["hash"]:
+                raise _BlockUnknown("block hash is not canonical")
+            return found["number"]
+        if isinstance(param, Mapping) and method in ("eth_call", "eth_estimateGas"):
+            tx = {key: value for key, value in param.items() if key not in _UNKNOWN_TO_TESTER}
+            if "input" in tx:
+                tx["data"] = tx.pop("input")
+            return tx
+        return param
+
+
+_BY_BLOCK = frozenset({"eth_call", "eth_getBalance", "eth_getCode", "eth_getTransactionCount", "eth_getStorageAt"})
+
+
+class _BlockUnknown(Retryable):
+    """The block asked for by hash is not on the chain (any more)."""
+
+
+def _reverted(error: Exception) -> RpcFault:
+    """eth-tester puts the revert data into the message, as the text of a Python bytes literal."""
+    text = str(error.args[0]) if error.args else ""
+    literal = text.removeprefix("execution reverted: ")
+    data = getattr(error, "data", None)
+    if isinstance(data, str) and data.startswith("0x"):
+        return RpcFault(EXECUTION_REVERTED, "execution reverted", data)
+    try:
+        raw = ast.literal_eval(literal)
+    except (ValueError, SyntaxError):
+        raw = None
+    if isinstance(raw, bytes):
+        return RpcFault(EXECUTION_REVERTED, "execution reverted", "0x" + raw.hex())
+    return RpcFault(EXECUTION_REVERTED, scrub(f"execution reverted: {literal}"))
+
+
+def _wire(value: Any) -> object:
+    """Python values of eth-tester as JSON-RPC sends them."""
+    match value:
+        case bool() | None | str():
+            return value
+        case int():
+            return hex(value)
+        case bytes():
+            return "0x" + value.hex()
+        case Mapping():
+            return {str(key): _wire(part) for key, part in value.items()}
+        case list() | tuple():
+            return [_wire(part) for part in value]
+        case _:
+            return str(value)
