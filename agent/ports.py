@@ -139,10 +139,15 @@ class Journal(Protocol):
         """Records what it decided and what came of it."""
         ...
 
-    def intend(
-        self, step_id: str, kind: IntentKind, tx: UnsignedTx, note: str, now_s: int, deadline_s: int | None, plan_json: str | None
-    ) -> Intent:
-        """New intent in state PLANNED. Raises OperatorNeeded when the nonce already carries an open intent."""
+    def intend(self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str, now_s: int) -> Intent:
+        """New intent in state PLANNED, with the grant that a restart needs to sign the same bytes again.
+
+        Raises OperatorNeeded when the nonce already carries an open intent; a CANCEL may join the one it replaces.
+        """
+        ...
+
+    def grant(self, intent_id: str) -> Grant:
+        """The grant an intent was written down with."""
         ...
 
     def advance(
@@ -153,6 +158,22 @@ class Journal(Protocol):
 
     def open_intents(self) -> Sequence[Intent]:
         """Intents that are not at an end, oldest first."""
+        ...
+
+    def intents_at(self, nonce: int) -> Sequence[Intent]:
+        """Every intent of that nonce, ended ones too, oldest first."""
+        ...
+
+    def unbooked(self) -> Sequence[Intent]:
+        """Intents with a receipt that no budget knows yet, oldest first."""
+        ...
+
+    def expected_nonce(self) -> int | None:
+        """The chain's next nonce as far as this journal knows; None before a nonce was adopted."""
+        ...
+
+    def adopt_nonce(self, nonce: int, now_s: int) -> None:
+        """Takes `nonce` for the chain's next one: on first use, or because the operator says so."""
         ...
 
     def history(self, chain_now_s: int) -> History:

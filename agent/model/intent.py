@@ -72,12 +72,27 @@ class Receipt:
     effective_gas_price_wei: int
     transfers: tuple[Transfer, ...]
 
+    @property
+    def gas_cost_wei(self) -> int:
+        """What the gas of this transaction cost."""
+        return self.gas_used * self.effective_gas_price_wei
+
+    def net(self, wallet: str) -> dict[str, int]:
+        """Net base units per token that this transaction moved into (+) or out of (-) `wallet`, by its Transfer events."""
+        deltas: dict[str, int] = {}
+        for transfer in self.transfers:
+            sign = (transfer.recipient == wallet) - (transfer.sender == wallet)
+            if sign:
+                deltas[transfer.token] = deltas.get(transfer.token, 0) + sign * transfer.raw
+        return deltas
+
 
 @dataclass(frozen=True, slots=True)
 class Intent:
     """One transaction on its way. `tx` is stored, signed bytes never are; `tx_hash` is known from SIGNED on.
 
-    `note` says in words what it does; `deadline_s` is chain time after which it must not be sent again.
+    `note` says in words what it does; `deadline_s` is chain time after which it must not be sent again; `replaces` is
+    the id of the intent that a CANCEL on the same nonce takes the place of.
     """
 
     id: str
@@ -90,3 +105,4 @@ class Intent:
     deadline_s: int | None
     tx_hash: str | None
     receipt: Receipt | None
+    replaces: str | None = None
