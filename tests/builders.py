@@ -1,0 +1,299 @@
+"""Builds complete StepInputs from short arguments, so that pure tests say only what differs.
+
+Amounts of money are whole coins of the numeraire (USDC, 6 decimals), prices are numeraire coins per whole token.
+`step_input()` alone is a balanced half-and-half of WETH and USDC worth 10,000, with one V2 pool, fresh feeds and the
+limits of the template config (only `max_live_value` is wider).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
+
+from agent.model import (
+    Allowance,
+    Asset,
+    CodeHash,
+    Destination,
+    Execution,
+    FeedRound,
+    Head,
+    History,
+    Holding,
+    Limits,
+    Policy,
+    PoolState,
+    Portfolio,
+    Reference,
+    ReferenceKind,
+    Snapshot,
+    StepInput,
+    Threshold,
+    TickLiquidity,
+    Trigger,
+    V2Pool,
+    V3Pool,
+)
+from agent.units import Token, floor_int
+
+DECIMALS = {"USDC": 6, "USDT": 6, "USD": 6, "WBTC": 8}
+"""Decimals by symbol; every other token has 18."""
+PRICES = {"USDC": 1, "USDT": 1, "USD": 1, "DAI": 1, "WETH": 2_000, "WBTC": 60_000}
+"""Numeraire coins per whole token where a test names no price; every other token is worth 1."""
+NOW_S = 1_800_000_000
+GWEI = 10**9
+ETHER = 10**18
+Number = int | str | Fraction
+
+
+def address(name: str) -> str:
+    """The same checksummed address for the same name."""
+    return to_checksum_address(keccak(text=name)[-20:])
+
+
+OWNER = address("owner")
+ROUTER = address("router")
+
+
+def token(symbol: str, decimals: int | None = None, at: str | None = None) -> Token:
+    """A token with an address derived from its symbol."""
+    return Token(at or address(f"token {symbol}"), symbol, DECIMALS.get(symbol, 18) if decimals is None else decimals)
+
+
+def price_of(symbol: str, prices: Mapping[str, Number] | None = None) -> Fraction:
+    """Whole-coin price, from `prices` or the table above."""
+    return Fraction((prices or {}).get(symbol, PRICES.get(symbol, 1)))
+
+
+def raw(amount: Number, of: Token) -> int:
+    """Base units of a number of whole coins, rounded down."""
+    return floor_int(Fraction(amount) * Fraction(10) ** of.decimals)
+
+
+def unit_price(of: Token, price: Number, numeraire: Token) -> Fraction:
+    """Numeraire base units per token base unit of a whole-coin price."""
+    return Fraction(price) * Fraction(10) ** (numeraire.decimals - of.decimals)
+
+
+def v2_pool(a: Token, b: Token, price: Number, depth: Number = 1_000_000, name: str = "", fee_pips: int = 3000) -> V2Pool:
+    """A pair in which one whole `a` costs `price` whole `b`, with `depth` whole `b` on that side."""
+    reserves = {a.address: raw(Fraction(depth) / Fraction(price), a), b.address: raw(depth, b)}
+    token0, token1 = sorted(reserves, key=lambda key: int(key, 16))
+    return V2Pool(address(f"v2 {a.symbol} {b.symbol} {name}"), "uniswap_v2", token0, token1, reserves[token0], reserves[token1], fee_pips)
+
+
+def v3_pool(
+    a: Token,
+    b: Token,
+    price: Number,
+    depth: Number = 1_000_000,
+    fee_pips: int = 500,
+    twap_price: Number | None = None,
+    window_s: int | None = 1_800,
+    name: str = "",
+) -> V3Pool:
+    """A pool with one wide range in which one whole `a` costs `price` whole `b`; `depth` whole `b` are virtual reserves.
+
+    `twap_price` is the mean of the window (default: the price now); window_s None leaves the pool without observations.
+    """
+    spacing = {100: 1, 500: 10, 3000: 60, 10_000: 200}[fee_pips]
+    a_is_0 = int(a.address, 16) < int(b.address, 16)
+
+    def raw_ratio(whole: Number) -> Fraction:
+        in_b = unit_price(a, whole, b)
+        return in_b if a_is_0 else 1 / in_b
+
+    ratio = raw_ratio(price)
+    sqrt_x96 = math.isqrt(floor_int(ratio * 2**192))
+    b_raw = raw(depth, b)
+    liquidity = (b_raw << 96) // sqrt_x96 if a_is_0 else (b_raw * sqrt_x96) >> 96
+    edge = 887_200 // spacing * spacing
+    mean = None if window_s is None else _tick(raw_ratio(price if twap_price is None else twap_price))
+    return V3Pool(
+        address=address(f"v3 {a.symbol} {b.symbol} {fee_pips} {name}"),
+        venue="uniswap_v3",
+        token0=a.address if a_is_0 else b.address,
+        token1=b.address if a_is_0 else a.address,
+        fee_pips=fee_pips,
+        tick_spacing=spacing,
+        sqrt_price_x96=sqrt_x96,
+        tick=_tick(ratio),
+        liquidity=liquidity,
+        ticks=(TickLiquidity(-edge, liquidity), TickLiquidity(edge, -liquidity)),
+        known_from_tick=-edge,
+        known_to_tick=edge,
+        twap_tick=mean,
+        twap_liquidity=None if mean is None else liquidity,
+        twap_window_s=None if mean is None else window_s,
+    )
+
+
+def _tick(ratio: Fraction) -> int:
+    return math.floor((math.log(ratio.numerator) - math.log(ratio.denominator)) / math.log(1.0001))
+
+
+def feed_address(symbol: str) -> str:
+    """Where the USD feed of a token stands."""
+    return address(f"feed {symbol}")
+
+
+def feed_round(symbol: str, usd: Number, updated_at_s: int = NOW_S - 60, decimals: int = 8, round_id: int = 7) -> FeedRound:
+    """A complete round of the token's USD feed."""
+    answer = floor_int(Fraction(usd) * 10**decimals)
+    return FeedRound(feed_address(symbol), decimals, round_id, answer, updated_at_s, updated_at_s, round_id)
+
+
+def limits(numeraire_decimals: int = 6) -> Limits:
+    """The template config's limits; max_live_value alone is a million, so that it does not stand in every test's way."""
+    coin = 10**numeraire_decimals
+    return Limits(
+        price_impact_bps=100,
+        slippage_bps=30,
+        plan_cost_bps=50,
+        turnover_bps=3_000,
+        daily_turnover_bps=6_000,
+        daily_loss_bps=100,
+        oracle_deviation_bps=150,
+        second_quote_deviation_bps=50,
+        depeg_bps=200,
+        gas_price_wei=60 * GWEI,
+        gas_per_day_wei=ETHER // 20,
+        native_floor_wei=ETHER // 20,
+        head_age_s=90,
+        min_trade=Fraction(10 * coin),
+        pool_min_value=Fraction(50_000 * coin),
+        impermanent_loss_bps=100,
+        balance_jump_bps=200,
+        max_live_value=Fraction(1_000_000 * coin),
+    )
+
+
+def history(**changes: object) -> History:
+    """The history of a store that is new."""
+    empty = History(None, None, turnover_24h=Fraction(0), loss_24h=Fraction(0), gas_24h_wei=0, reverts_in_row=0, started_s=None)
+    return replace(empty, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace itself
+
+
+def threshold(absolute_bps: int | None = None, relative_bps: int | None = None) -> Threshold:
+    """A band; without arguments the template's 10 % of the target."""
+    return Threshold(absolute_bps, 1_000 if absolute_bps is None and relative_bps is None else relative_bps)
+
+
+def snapshot(
+    holdings: Sequence[Holding] = (),
+    pools: Sequence[PoolState] = (),
+    feeds: Sequence[FeedRound] = (),
+    spenders: Sequence[str] = (ROUTER,),
+    now_s: int = NOW_S,
+    **changes: object,
+) -> Snapshot:
+    """A block on the local chain with these holdings, one native coin for gas, and no allowance yet."""
+    code = [ROUTER, *(p.address for p in pools), *(h.token for h in holdings)]
+    head = Head(31_337, 1_000, "0x" + keccak(text=f"block {now_s}").hex(), now_s, GWEI)
+    plain = Snapshot(
+        head=head,
+        now_s=now_s,
+        owner=OWNER,
+        native_wei=ETHER,
+        nonce_latest=3,
+        nonce_pending=3,
+        priority_fee_wei=GWEI // 10,
+        gas_price_wei=GWEI + GWEI // 10,
+        holdings=tuple(holdings),
+        allowances=tuple(Allowance(h.token, spender, 0) for h in holdings for spender in spenders),
+        pools=tuple(pools),
+        feeds=tuple(feeds),
+        code_hashes=tuple(CodeHash(at, "0x" + keccak(text=f"code {at}").hex()) for at in code),
+        quarantined=(),
+        operators=("local",),
+        requests=2,
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace itself
+
+
+def step_input(
+    targets_bps: Mapping[str, int] | None = None,
+    values: Mapping[str, Number] | None = None,
+    prices: Mapping[str, Number] | None = None,
+    *,
+    numeraire: str = "USDC",
+    hubs: Sequence[str] = (),
+    reserves: Mapping[str, Number] | None = None,
+    depth: Number = 1_000_000,
+    pools: Sequence[PoolState] | None = None,
+    trigger: Trigger | None = None,
+    destination: Destination = Destination.TARGET,
+    cooldown_s: int = 3_600,
+    kinds: Sequence[ReferenceKind] = (ReferenceKind.FEED, ReferenceKind.TWAP),
+    past: History | None = None,
+    bounds: Limits | None = None,
+    now_s: int = NOW_S,
+) -> StepInput:
+    """A complete step: `targets_bps` by symbol, `values` in numeraire coins by symbol (default: exactly on target, 10,000 in all).
+
+    Unless `pools` is given, every asset and hub has a V2 pool with the numeraire at its price with `depth` numeraire coins.
+    Every asset has a USD feed at its price, answered a minute ago.
+    """
+    wanted = targets_bps or {"WETH": 5_000, "USDC": 5_000}
+    money = token(numeraire)
+    tokens = {symbol: token(symbol) for symbol in wanted}
+    hub_tokens = tuple(token(symbol) for symbol in hubs)
+    held = values or {symbol: Fraction(bps) for symbol, bps in wanted.items()}
+    all_prices = {t.symbol: price_of(t.symbol, prices) for t in (*tokens.values(), *hub_tokens, money)}
+    if pools is None:
+        priced = {t.address: t for t in (*tokens.values(), *hub_tokens) if t.address != money.address}
+        pools = [v2_pool(t, money, all_prices[t.symbol] / all_prices[numeraire], depth) for t in priced.values()]
+    return StepInput(
+        snapshot=snapshot(
+            [
+                Holding(
+                    t.address,
+                    raw(Fraction(held.get(s, 0)) * all_prices[numeraire] / all_prices[s] + Fraction((reserves or {}).get(s, 0)), t),
+                )
+                for s, t in tokens.items()
+            ],
+            pools,
+            [feed_round(s, all_prices[s], now_s - 60) for s in tokens],
+            now_s=now_s,
+        ),
+        portfolio=Portfolio(
+            numeraire=money,
+            assets=tuple(Asset(t, wanted[s], raw((reserves or {}).get(s, 0), t), feed_address(s)) for s, t in tokens.items()),
+            hubs=hub_tokens,
+            wrapped_native=token("WETH").address,
+        ),
+        policy=Policy(trigger or threshold(), destination, cooldown_s),
+        reference=Reference(tuple(kinds), twap_window_s=1_800, feed_max_age_s=3_600),
+        limits=bounds or limits(money.decimals),
+        execution=Execution("swap_router_02", ROUTER, deadline_s=90, expire_blocks=5, pinned=(ROUTER,)),
+        history=past or history(),
+    )
+
+
+def with_snapshot(step: StepInput, **changes: object) -> StepInput:
+    """The step with other snapshot fields."""
+    return replace(step, snapshot=replace(step.snapshot, **changes))  # type: ignore[arg-type]  # field names, checked by replace
+
+
+def with_limits(step: StepInput, **changes: object) -> StepInput:
+    """The step with other limits."""
+    return replace(step, limits=replace(step.limits, **changes))  # type: ignore[arg-type]  # field names, checked by replace
+
+
+def with_feed(step: StepInput, symbol: str, **changes: object) -> StepInput:
+    """The step with another latest round of one token's feed."""
+    feeds = tuple(
+        replace(f, **changes) if f.feed == feed_address(symbol) else f  # type: ignore[arg-type]  # field names, checked by replace
+        for f in step.snapshot.feeds
+    )
+    return with_snapshot(step, feeds=feeds)
+
+
+def without_feed(step: StepInput, symbol: str) -> StepInput:
+    """The step without an answer of one token's feed."""
+    return with_snapshot(step, feeds=tuple(f for f in step.snapshot.feeds if f.feed != feed_address(symbol)))
