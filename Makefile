@@ -1,0 +1,45 @@
+# make demo: the main job on an embedded chain. make test: everything that CI checks.
+PYTHON ?= python3
+BIN := .venv/bin
+JOBS ?= 2
+READY := .venv/.ready
+
+.PHONY: demo test check setup cover lock clean
+
+demo: $(READY)
+	$(BIN)/trimtab demo
+
+test: check cover
+
+# Lint, types, architecture, Solidity.
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python scripts/solhint.py
+	$(BIN)/pytest tests/test_architecture.py
+
+# The whole suite, with branch coverage: 85 % of everything, 95 % of the pure part.
+PURE := agent/units.py,agent/errors.py,agent/codec.py,agent/reference.py,agent/model/*,agent/amm/*,agent/policy/*,agent/planning/*,agent/guards/*
+cover: $(READY)
+	rm -f .coverage .coverage.*
+	$(BIN)/pytest -n $(JOBS) --dist worksteal --cov --cov-report=
+	$(BIN)/coverage report --skip-covered --fail-under=85
+	$(BIN)/coverage report --include='$(PURE)' --fail-under=95
+
+setup: $(READY)
+
+$(READY): requirements.lock pyproject.toml contracts/package-lock.json
+	$(PYTHON) -c 'import sys; sys.exit("trimtab needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/python scripts/npm_install.py
+	touch $@
+
+# Pins and hashes without index addresses.
+lock:
+	$(BIN)/uv pip compile -q pyproject.toml --extra local --extra dev --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --universal -o requirements.lock
+
+clean:
+	rm -rf .venv contracts/node_modules .mypy_cache .ruff_cache .hypothesis .coverage*

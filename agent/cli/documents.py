@@ -1,0 +1,163 @@
+"""The JSON documents of the commands (an interface: keys are added, never renamed). Raw amounts are decimal strings."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+from agent.engine import Outcome
+from agent.model import Intent, Leg, Plan, Portfolio, Rebalance, StepInput, Verdict
+from agent.planning.planner import Quote
+from agent.policy.decide import Decided
+from agent.units import price_text, value_text
+
+Document = dict[str, Any]
+
+
+def money(value: Fraction, portfolio: Portfolio) -> str:
+    """A value as a decimal string of numeraire coins."""
+    return value_text(value, portfolio.numeraire.decimals)
+
+
+def status(step: StepInput, decided: Decided, alerts: dict[str, tuple[Fraction | None, Fraction | None]] | None = None) -> Document:
+    """Holdings, weights, bands and what would be decided now."""
+    portfolio, head = step.portfolio, step.snapshot.head
+    numeraire = portfolio.numeraire
+    holdings = []
+    for drift in decided.drifts:
+        token = portfolio.token(drift.token)
+        holdings.append(
+            {
+                "symbol": token.label,
+                "address": token.address,
+                "raw": str(drift.raw),
+                "amount": value_text(Fraction(drift.raw), token.decimals),
+                "price": price_text(drift.price, token.decimals, numeraire.decimals),
+                "value": money(drift.value, portfolio),
+                "weight_bps": drift.weight_bps,
+                "target_bps": drift.target_bps,
+                "drift_bps": drift.drift_bps,
+                "band_bps": [round(drift.band_low_bps), round(drift.band_high_bps)],
+                "price_source": _source(decided, drift.token),
+            }
+        )
+    return {
+        "block": head.number,
+        "block_hash": head.hash,
+        "numeraire": numeraire.label,
+        "total_value": money(sum((d.value for d in decided.drifts), Fraction(0)), portfolio),
+        "holdings": holdings,
+        "native_wei": str(step.snapshot.native_wei),
+        "quarantined": [{"item": q.item, "address": q.address, "why": q.why} for q in step.snapshot.quarantined],
+        "decision": decision(decided),
+    }
+
+
+def decision(decided: Decided) -> Document:
+    """Kind and reason."""
+    return {"kind": type(decided.decision).__name__.lower(), "reason": decided.decision.reason}
+
+
+def leg(item: Leg, portfolio: Portfolio) -> Document:
+    """One swap in one pool."""
+    return {
+        "pool": item.pool,
+        "venue": item.venue,
+        "token_in": portfolio.token(item.token_in).label,
+        "token_out": portfolio.token(item.token_out).label,
+        "fee_pips": item.fee_pips,
+        "amount_in_raw": str(item.amount_in_raw),
+        "amount_out_raw": str(item.amount_out_raw),
+        "min_out_raw": str(item.min_out_raw),
+        "fee_raw": str(item.fee_raw),
+        "impact_bps": item.impact_bps,
+        "source": item.source.value,
+        "sink": item.sink.value,
+    }
+
+
+def verdict(item: Verdict) -> Document:
+    """One guard's judgement."""
+    return {"guard": item.guard, "measured": item.measured, "limit": item.limit, "passed": item.passed}
+
+
+def plan(outcome: Outcome) -> Document:
+    """A step's plan; with nothing to do the legs are empty and the weights stay."""
+    step, found = outcome.step_input, outcome.plan
+    portfolio = step.portfolio
+    head: Document = {
+        "step": outcome.step_id or None,
+        "outcome": outcome.kind.value,
+        "block": step.snapshot.head.number,
+        "numeraire": portfolio.numeraire.label,
+        "decision": {**decision(outcome.decided), "outcome": outcome.kind.value},
+    }
+    if found is None:
+        zero = {"fees": "0", "impact": "0", "skew": "0", "gas": "0", "total": "0"}
+        weights = {portfolio.token(d.token).label: d.weight_bps for d in outcome.decided.drifts}
+        rest = {"legs": [], "weights_after_bps": weights, "cost": zero, "turnover": "0", "gap_bps": None, "verdicts": [], "skipped": []}
+        return {**head, **rest, "reason": outcome.reason, "expires_block": step.snapshot.head.number}
+    return {**head, **_planned(found, portfolio), "reason": outcome.reason}
+
+
+def _planned(found: Plan, portfolio: Portfolio) -> Document:
+    cost = found.cost
+    parts = {"fees": cost.fees, "impact": cost.impact, "skew": cost.skew, "gas": cost.gas, "total": cost.total}
+    return {
+        "legs": [leg(item, portfolio) for item in found.legs],
+        "weights_after_bps": {portfolio.token(token).label: bps for token, bps in found.weights_after_bps},
+        "cost": {name: money(value, portfolio) for name, value in parts.items()},
+        "turnover": money(found.turnover, portfolio),
+        "gross_volume": money(found.gross_volume, portfolio),
+        "gas_units": found.gas_units,
+        "gap_bps": None if found.gap_bps is None else float(found.gap_bps),
+        "verdicts": [verdict(item) for item in found.verdicts],
+        "skipped": [{"what": item.what, "why": item.why} for item in found.skipped],
+        "expires_block": found.expires_block,
+    }
+
+
+def transaction(intent: Intent) -> Document:
+    """One transaction as it ended."""
+    receipt = intent.receipt
+    return {
+        "kind": intent.kind.value,
+        "hash": intent.tx_hash or "",
+        "nonce": intent.tx.nonce,
+        "status": intent.state.value,
+        "block": receipt.block_number if receipt else -1,
+        "gas_used": receipt.gas_used if receipt else -1,
+        "gas_price_wei": str(receipt.effective_gas_price_wei) if receipt else None,
+        "note": intent.note,
+    }
+
+
+def rebalance(outcome: Outcome, realised: list[Document]) -> Document:
+    """The plan with what was sent and what came of it."""
+    document = plan(outcome)
+    document["transactions"] = [transaction(intent) for intent in outcome.transactions]
+    document["realised"] = realised
+    return document
+
+
+def quote(found: Quote, step: StepInput) -> Document:
+    """What a swap would pay."""
+    portfolio = step.portfolio
+    return {
+        "block": step.snapshot.head.number,
+        "amount_in_raw": str(found.amount_in_raw),
+        "amount_out_raw": str(found.amount_out_raw),
+        "price_impact_bps": found.price_impact_bps,
+        "fee": money(found.fee, portfolio),
+        "legs": [leg(item, portfolio) for item in found.legs],
+    }
+
+
+def is_rebalance(decided: Decided) -> bool:
+    """True when a trigger fired."""
+    return isinstance(decided.decision, Rebalance)
+
+
+def _source(decided: Decided, token: str) -> str | None:
+    found = decided.references.prices.get(token)
+    return None if found is None else found.source.value

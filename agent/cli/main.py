@@ -1,0 +1,50 @@
+"""The `trimtab` command: names the command groups; each command imports what it needs only when it runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+from agent.cli import books, local, portfolio, setup
+from agent.cli.output import fail
+from agent.errors import ConfigError, OperatorNeeded, TrimtabError
+
+app = typer.Typer(
+    name="trimtab",
+    help="Keeps a wallet's tokens at their target weights, with every cost bounded. Nothing is sent without --send.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+)
+for group in (setup, portfolio, books, local):
+    group.register(app)
+
+
+@app.callback()
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"trimtab {installed('trimtab')}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Runs the command line; exit codes: 0 done or nothing to do, 2 input, 10 refused, 11 try again, 12 operator needed."""
+    as_json = "--json" in sys.argv
+    try:
+        code = app(standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        code = 2
+    except click.ClickException as error:
+        code = fail(ConfigError(error.format_message(), "see trimtab --help"), as_json)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        code = fail(OperatorNeeded("interrupted; what was sent stands in the journal and is settled by the next run"), as_json)
+    except TrimtabError as error:
+        code = fail(error, as_json)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,129 @@
+"""From the config's tables to the model types, once the tokens' decimals were read from the chain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+
+from agent.config.schema import Config, HybridTable, ThresholdTable, TimeTable
+from agent.errors import ConfigError
+from agent.model import (
+    Asset,
+    Cron,
+    Destination,
+    Every,
+    Execution,
+    Hybrid,
+    Limits,
+    Policy,
+    Portfolio,
+    Reference,
+    ReferenceKind,
+    Schedule,
+    Threshold,
+    Trigger,
+)
+from agent.units import Token, parse_raw
+
+EXPIRE_BLOCKS = 25
+"""A plan older than this many blocks is never sent; its deadline in chain time is the tighter bound."""
+
+
+def build_portfolio(config: Config, tokens: Mapping[str, Token]) -> Portfolio:
+    """`tokens` are what the chain says, by address; the config's own symbols are what the owner sees."""
+
+    def token(symbol: str, address: str) -> Token:
+        if address not in tokens:
+            raise ConfigError(f"portfolio: {symbol} at {address} was not read from the chain")
+        return Token(address, symbol, tokens[address].decimals)
+
+    table = config.portfolio
+    assets = tuple(
+        Asset(t := token(a.symbol, a.address), a.target, parse_raw(a.reserve, t.decimals, f"portfolio.assets.{a.symbol}.reserve"), a.feed)
+        for a in table.assets
+    )
+    numeraire = next(asset.token for asset in assets if asset.token.symbol == table.numeraire)
+    hubs = tuple(token(h.symbol, h.address) for h in table.hubs)
+    return Portfolio(numeraire, assets, hubs, config.chain.wrapped_native)
+
+
+def build_trigger(table: ThresholdTable | TimeTable | HybridTable) -> Trigger:
+    """The trigger of the policy table."""
+    match table:
+        case ThresholdTable():
+            return _threshold(table)
+        case TimeTable():
+            return _schedule(table)
+        case HybridTable():
+            return Hybrid(_threshold(table), _schedule(table))
+
+
+def build_policy(config: Config) -> Policy:
+    """When to act and how far to go."""
+    trigger = build_trigger(config.policy.trigger)
+    destination = Destination(config.policy.destination)
+    if destination is Destination.BAND and isinstance(trigger, Every | Cron):
+        raise ConfigError("policy.destination: 'band' needs a trigger with a band", "use kind = 'hybrid', or destination = 'target'")
+    return Policy(trigger, destination, config.policy.cooldown)
+
+
+def build_reference(config: Config) -> Reference:
+    """Sources of reference prices."""
+    table = config.reference
+    return Reference(tuple(ReferenceKind(kind) for kind in table.kind), table.twap_window, table.feed_max_age)
+
+
+def build_limits(config: Config, numeraire: Token) -> Limits:
+    """Limits in exact units: values in the numeraire's base units, gas in wei."""
+    table = config.limits
+
+    def value(text: str | None, field: str) -> Fraction | None:
+        return None if text is None else Fraction(parse_raw(text, numeraire.decimals, field))
+
+    def wei(text: str | None, field: str) -> int | None:
+        return None if text is None else parse_raw(text, 18, field)
+
+    return Limits(
+        price_impact_bps=table.price_impact,
+        slippage_bps=table.slippage,
+        plan_cost_bps=table.plan_cost,
+        turnover_bps=table.turnover,
+        daily_turnover_bps=table.daily_turnover,
+        daily_loss_bps=table.daily_loss,
+        oracle_deviation_bps=table.oracle_deviation,
+        second_quote_deviation_bps=table.second_quote_deviation,
+        depeg_bps=table.depeg,
+        gas_price_wei=table.gas_price,
+        gas_per_day_wei=wei(table.gas_per_day, "limits.gas_per_day"),
+        native_floor_wei=wei(table.native_floor, "limits.native_floor"),
+        head_age_s=table.head_age,
+        min_trade=value(table.min_trade, "limits.min_trade"),
+        pool_min_value=value(table.pool_min_value, "limits.pool_min_value"),
+        impermanent_loss_bps=table.impermanent_loss,
+        balance_jump_bps=table.balance_jump,
+        max_live_value=value(config.portfolio.max_live_value, "portfolio.max_live_value"),
+    )
+
+
+def build_execution(config: Config, pinned: tuple[str, ...]) -> Execution:
+    """How plans are sent; `pinned` are the addresses whose code must be pinned."""
+    venue = config.venues.uniswap_v3
+    if venue is None:
+        raise ConfigError("execution.router: swap_router_02 needs [venues.uniswap_v3] with its router")
+    return Execution(config.execution.router, venue.router, config.execution.deadline, EXPIRE_BLOCKS, pinned)
+
+
+def _threshold(table: ThresholdTable | HybridTable) -> Threshold:
+    if table.absolute is None and table.relative is None:
+        raise ConfigError("policy.trigger: a threshold needs absolute or relative", "for example relative = '10%'")
+    return Threshold(table.absolute, table.relative)
+
+
+def _schedule(table: TimeTable | HybridTable) -> Schedule:
+    if (table.every is None) == (table.cron is None):
+        raise ConfigError("policy.trigger: give exactly one of every and cron", "for example every = '1d'")
+    if table.every is not None:
+        return Every(table.every)
+    if table.timezone is None:
+        raise ConfigError("policy.trigger.timezone: a cron trigger names its time zone", "for example timezone = 'UTC'")
+    return Cron(table.cron or "", table.timezone)

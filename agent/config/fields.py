@@ -1,0 +1,93 @@
+"""How one value of the config is written: addresses, shares, durations, gas prices, "off"; each parsed once, here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from typing import Annotated
+
+from eth_utils.address import is_address, is_checksum_formatted_address, to_checksum_address
+from pydantic import BeforeValidator
+
+from agent.errors import ConfigError
+from agent.units import parse_bps
+
+OFF = "off"
+_Parser = Callable[[object], object]
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(s|m|h|d|w)")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_WEI = {"wei": 1, "gwei": 10**9}
+_GAS_PRICE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(gwei|wei)")
+
+
+def parse_address(value: object, field: str = "address") -> str:
+    """Checksummed address; a mixed-case address with a wrong checksum is refused, since it is likely mistyped."""
+    if not isinstance(value, str) or not re.fullmatch(r"0x[0-9a-fA-F]{40}", value):
+        raise ConfigError(f"{field}: {value!r} is not an address; write 0x and 40 hex digits")
+    if is_checksum_formatted_address(value) and not is_address(value):
+        raise ConfigError(f"{field}: {value} has a wrong checksum; copy it again from its source")
+    return str(to_checksum_address(value))
+
+
+def parse_duration_s(value: object, field: str = "duration") -> int:
+    """Whole seconds of "90s", "30m", "1h", "7d", "4w"."""
+    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ConfigError(f"{field}: {value!r} is not a duration; write 90s, 30m, 1h or 7d")
+    seconds = Fraction(Decimal(match[1])) * _SECONDS[match[2]]
+    if seconds.denominator != 1:
+        raise ConfigError(f"{field}: {value!r} is not a whole number of seconds")
+    return seconds.numerator
+
+
+def parse_gas_price_wei(value: object, field: str = "gas price") -> int:
+    """Wei of "60 gwei"."""
+    match = _GAS_PRICE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ConfigError(f"{field}: {value!r} is not a gas price; write for example 60 gwei")
+    wei = Fraction(Decimal(match[1])) * _WEI[match[2]]
+    if wei.denominator != 1:
+        raise ConfigError(f"{field}: {value!r} is finer than one wei")
+    return wei.numerator
+
+
+def _plain_decimal(value: object) -> str:
+    """A non-negative plain decimal kept as text until its token's decimals are known."""
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    try:
+        if isinstance(text, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?", text.strip()) and Decimal(text) >= 0:
+            return text.strip()
+    except InvalidOperation:
+        pass
+    raise ValueError(f"{value!r} is not an amount; write it in quotes as a plain decimal such as '1.5'")
+
+
+def _relay(parse: _Parser) -> _Parser:
+    """A pydantic validator from one of our parsers: pydantic supplies the field's name, so ours is left out."""
+
+    def validate(value: object) -> object:
+        try:
+            return parse(value)
+        except ConfigError as error:
+            raise ValueError(error.message.removeprefix("value: ")) from None
+
+    return validate
+
+
+def _or_off(parse: _Parser) -> _Parser:
+    def validate(value: object) -> object:
+        return None if value == OFF else parse(value)
+
+    return validate
+
+
+Address = Annotated[str, BeforeValidator(_relay(lambda v: parse_address(v, "value")))]
+Share = Annotated[int, BeforeValidator(_relay(lambda v: parse_bps(v, "value")))]
+Duration = Annotated[int, BeforeValidator(_relay(lambda v: parse_duration_s(v, "value")))]
+PlainDecimal = Annotated[str, BeforeValidator(_plain_decimal)]
+ShareOrOff = Annotated[int | None, BeforeValidator(_or_off(_relay(lambda v: parse_bps(v, "value"))))]
+DurationOrOff = Annotated[int | None, BeforeValidator(_or_off(_relay(lambda v: parse_duration_s(v, "value"))))]
+GasPriceOrOff = Annotated[int | None, BeforeValidator(_or_off(_relay(lambda v: parse_gas_price_wei(v, "value"))))]
+DecimalOrOff = Annotated[str | None, BeforeValidator(_or_off(_plain_decimal))]

@@ -1,0 +1,83 @@
+"""Reads trimtab.toml; every mistake becomes one ConfigError that names field, value and remedy."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from agent.config.schema import Config
+from agent.errors import ConfigError
+from agent.policy import triggers
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedConfig:
+    """A config with where it came from; `digest` is the SHA-256 of the file's bytes."""
+
+    config: Config
+    path: Path
+    digest: str
+
+    @property
+    def store_url(self) -> str:
+        """The store's URL with a relative SQLite path resolved beside the config file."""
+        url = self.config.store.url
+        prefix = "sqlite:///"
+        if url.startswith(prefix) and not Path(url.removeprefix(prefix)).is_absolute():
+            return prefix + str((self.path.parent / url.removeprefix(prefix)).resolve())
+        return url
+
+    @property
+    def keystore_path(self) -> Path | None:
+        """The keystore file, relative to the config file."""
+        name = self.config.wallet.keystore
+        return None if name is None else (self.path.parent / name)
+
+
+def parse_config(text: str, origin: str = "config") -> Config:
+    """A Config from TOML text. Raises ConfigError listing every mistake."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{origin}: not valid TOML: {error}") from None
+    try:
+        config = Config.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: " + "; ".join(_lines(error))) from None
+    from agent.config.build import build_policy
+
+    triggers.validate(build_policy(config).trigger)
+    return config
+
+
+def load_config(path: Path | str = "trimtab.toml") -> LoadedConfig:
+    """Reads and checks a config file."""
+    file = Path(path)
+    try:
+        raw = file.read_bytes()
+        text = raw.decode()
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: no such file", "write one with: trimtab init") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read: {error}") from None
+    return LoadedConfig(parse_config(text, str(file)), file.resolve(), hashlib.sha256(raw).hexdigest())
+
+
+def _lines(error: ValidationError) -> list[str]:
+    lines = []
+    for item in error.errors(include_url=False):
+        where = ".".join(str(part) for part in item["loc"] if part not in ("threshold", "time", "hybrid")) or "file"
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{where}: unknown key; remove it or check its spelling")
+        elif item["type"] == "missing":
+            lines.append(f"{where}: missing; trimtab init writes every key with a value to start from")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            secret = "url" in where
+            got = "" if secret or isinstance(item["input"], dict | list) or repr(item["input"]) in message else f" (got {item['input']!r})"
+            lines.append(f"{where}: {message}{got}" if where != "file" else message)
+    return lines

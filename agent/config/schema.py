@@ -1,0 +1,278 @@
+"""The keys of trimtab.toml as pydantic models: unknown keys are refused, values that decide money have no default."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from agent.config.fields import (
+    Address,
+    DecimalOrOff,
+    Duration,
+    DurationOrOff,
+    GasPriceOrOff,
+    PlainDecimal,
+    Share,
+    ShareOrOff,
+)
+from agent.errors import ConfigError
+from agent.units import BPS
+
+LOCAL_CHAIN_IDS = frozenset({1337, 31337, 131277322940537})
+"""Ids of development chains: anvil, ganache, eth-tester."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RpcTable(_Table):
+    """One endpoint. Endpoints of one operator count once for the quorum. The URL is a secret."""
+
+    operator: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")
+    url: SecretStr | None = None
+    url_env: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> RpcTable:
+        if (self.url is None) == (self.url_env is None):
+            raise ValueError("give exactly one of url and url_env")
+        return self
+
+    def resolve(self) -> str:
+        """The URL, from the file or the environment."""
+        if self.url is not None:
+            return self.url.get_secret_value()
+        value = os.environ.get(self.url_env or "")
+        if not value:
+            raise ConfigError(f"chain.rpc.url_env: environment variable {self.url_env} is not set", "export it or write url instead")
+        return value
+
+
+class ChainTable(_Table):
+    """Which chain. `single_operator` names the one operator that may decide alone; local chains need none."""
+
+    chain_id: int = Field(gt=0)
+    confirmations: int = Field(ge=1, le=64)
+    wrapped_native: Address
+    rpc: list[RpcTable] = Field(min_length=1)
+    single_operator: str | None = None
+
+    @property
+    def local(self) -> bool:
+        """True for development chains."""
+        return self.chain_id in LOCAL_CHAIN_IDS
+
+    @property
+    def min_operators(self) -> int:
+        """Operators that must agree before money moves: two, or one where that was allowed by name."""
+        alone = {endpoint.operator for endpoint in self.rpc} == {self.single_operator}
+        return 1 if self.local or alone else 2
+
+
+class WalletTable(_Table):
+    """Whose portfolio; a key source is needed only to send."""
+
+    address: Address
+    keystore: str | None = None
+    key_env: str | None = None
+    keyring: str | None = None
+    prompt: bool = False
+    test_account: int | None = Field(default=None, ge=0, le=9)
+    payout_addresses: list[Address] = []
+
+    @model_validator(mode="after")
+    def _one_key(self) -> WalletTable:
+        given = [n for n in ("keystore", "key_env", "keyring") if getattr(self, n)] + (["prompt"] if self.prompt else [])
+        given += ["test_account"] if self.test_account is not None else []
+        if len(given) > 1:
+            raise ValueError(f"more than one key source ({', '.join(given)}); keep one")
+        return self
+
+
+class AssetTable(_Table):
+    """One target. `reserve` is an amount in whole coins that is left alone."""
+
+    symbol: str = Field(pattern=r"^[A-Za-z0-9._-]{1,16}$")
+    address: Address
+    target: Share
+    reserve: PlainDecimal
+    feed: Address | None = None
+
+
+class HubTable(_Table):
+    """A token that routes may pass through without being held."""
+
+    symbol: str = Field(pattern=r"^[A-Za-z0-9._-]{1,16}$")
+    address: Address
+
+
+class PortfolioTable(_Table):
+    """Targets that sum to 100 %."""
+
+    numeraire: str
+    max_live_value: DecimalOrOff
+    assets: list[AssetTable] = Field(min_length=2)
+    hubs: list[HubTable] = []
+
+    @field_validator("assets")
+    @classmethod
+    def _sums_to_one(cls, assets: list[AssetTable]) -> list[AssetTable]:
+        total = sum(asset.target for asset in assets)
+        if total != BPS:
+            raise ValueError(
+                f"targets sum to {total / 100:g}%, not 100%; {'add' if total < BPS else 'take away'} {abs(BPS - total) / 100:g}%"
+            )
+        return assets
+
+    @model_validator(mode="after")
+    def _distinct(self) -> PortfolioTable:
+        addresses = [a.address for a in self.assets] + [h.address for h in self.hubs]
+        symbols = [a.symbol for a in self.assets] + [h.symbol for h in self.hubs]
+        for what, values in (("address", addresses), ("symbol", symbols)):
+            twice = sorted({v for v in values if values.count(v) > 1})
+            if twice:
+                raise ValueError(f"{what} {twice[0]} is given twice; each token once")
+        if self.numeraire not in [a.symbol for a in self.assets]:
+            raise ValueError(f"numeraire {self.numeraire!r} is none of the assets; add it with a target (0% is allowed)")
+        return self
+
+
+class ReferenceTable(_Table):
+    """Where reference prices come from, in order."""
+
+    kind: list[Literal["feed", "twap", "spot"]] = Field(min_length=1)
+    twap_window: Duration
+    feed_max_age: Duration
+    allow_spot: bool = False
+
+
+class UniswapV2Table(_Table):
+    """Uniswap V2: `pools` replaces discovery by an explicit list."""
+
+    factory: Address
+    router: Address
+    pools: list[Address] | None = None
+
+
+class UniswapV3Table(_Table):
+    """Uniswap V3: `router` is SwapRouter02, `quoter_v1` what uniswap-python asks."""
+
+    factory: Address
+    router: Address
+    quoter: Address
+    quoter_v1: Address
+    position_manager: Address
+    fee_tiers: list[int] = Field(min_length=1)
+    pools: list[Address] | None = None
+
+
+class VenuesTable(_Table):
+    """Where to trade; at least one venue."""
+
+    uniswap_v2: UniswapV2Table | None = None
+    uniswap_v3: UniswapV3Table | None = None
+
+    @model_validator(mode="after")
+    def _some(self) -> VenuesTable:
+        if self.uniswap_v2 is None and self.uniswap_v3 is None:
+            raise ValueError("no venue; add [venues.uniswap_v3] or [venues.uniswap_v2]")
+        return self
+
+
+class ThresholdTable(_Table):
+    """Act beyond a band."""
+
+    kind: Literal["threshold"]
+    absolute: Share | None = None
+    relative: Share | None = None
+
+
+class TimeTable(_Table):
+    """Act on a schedule."""
+
+    kind: Literal["time"]
+    every: Duration | None = None
+    cron: str | None = None
+    timezone: str | None = None
+
+
+class HybridTable(_Table):
+    """Look on a schedule, act beyond a band."""
+
+    kind: Literal["hybrid"]
+    absolute: Share | None = None
+    relative: Share | None = None
+    every: Duration | None = None
+    cron: str | None = None
+    timezone: str | None = None
+
+
+class PolicyTable(_Table):
+    """When to act, how far to go, how long to rest."""
+
+    trigger: Annotated[ThresholdTable | TimeTable | HybridTable, Field(discriminator="kind")]
+    destination: Literal["target", "band", "halfway"]
+    cooldown: Duration
+
+
+class LimitsTable(_Table):
+    """Every guard's limit; each may be "off"."""
+
+    price_impact: ShareOrOff
+    slippage: ShareOrOff
+    plan_cost: ShareOrOff
+    turnover: ShareOrOff
+    daily_turnover: ShareOrOff
+    daily_loss: ShareOrOff
+    oracle_deviation: ShareOrOff
+    second_quote_deviation: ShareOrOff
+    depeg: ShareOrOff
+    gas_price: GasPriceOrOff
+    gas_per_day: DecimalOrOff
+    native_floor: DecimalOrOff
+    head_age: DurationOrOff
+    min_trade: DecimalOrOff
+    pool_min_value: DecimalOrOff
+    impermanent_loss: ShareOrOff
+    balance_jump: ShareOrOff
+
+
+class ExecutionTable(_Table):
+    """How a plan is sent."""
+
+    router: Literal["swap_router_02"]
+    deadline: Duration
+    submit_url: SecretStr = SecretStr("")
+
+
+class StoreTable(_Table):
+    """Where the journal lives; relative SQLite paths are relative to the config file."""
+
+    url: str
+
+
+class Config(_Table):
+    """The whole file."""
+
+    chain: ChainTable
+    wallet: WalletTable
+    portfolio: PortfolioTable
+    reference: ReferenceTable
+    venues: VenuesTable
+    policy: PolicyTable
+    limits: LimitsTable
+    execution: ExecutionTable
+    store: StoreTable
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if "spot" in self.reference.kind and not (self.chain.local or self.reference.allow_spot):
+            raise ValueError(
+                "reference.kind: spot prices can be moved by anyone for a block; use feed or twap, or set reference.allow_spot = true"
+            )
+        if self.wallet.test_account is not None and not self.chain.local:
+            raise ValueError("wallet.test_account is for local chains only; use keystore")
+        return self

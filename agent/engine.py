@@ -1,0 +1,263 @@
+"""One step of the agent: read, decide, plan, judge, write down, send, settle. The same for live, paper, fork and replay."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Protocol
+
+from agent import codec, guards
+from agent.errors import OperatorNeeded, Refused, TrimtabError
+from agent.model import (
+    Decision,
+    Halt,
+    History,
+    Hold,
+    Intent,
+    IntentKind,
+    IntentState,
+    Plan,
+    Rebalance,
+    Snapshot,
+    StepInput,
+    UnsignedTx,
+    Verdict,
+)
+from agent.planning import planner
+from agent.policy.decide import Decided, decide
+from agent.ports import Clock, EvidenceSource, Grant, Journal, Reader
+
+MAX_ROUNDS = 4
+"""Plans made anew within one step: each round of approvals asks for a fresh one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What a strategy wants of one snapshot: the decision with its drifts, and a plan when it wants to trade."""
+
+    decided: Decided
+    plan: Plan | None
+
+
+Proposer = Callable[[StepInput], Proposal]
+
+
+def rebalance(step_input: StepInput) -> Proposal:
+    """The agent's own strategy: trade when a trigger fires."""
+    decided = decide(step_input)
+    match decided.decision:
+        case Rebalance() as decision:
+            return Proposal(decided, planner.plan(step_input, decision))
+        case Hold() | Halt():
+            return Proposal(decided, None)
+
+
+def manual_swap(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:
+    """A strategy for one swap by hand; triggers are not asked, guards are."""
+
+    def propose(step_input: StepInput) -> Proposal:
+        plan = planner.plan_swap(step_input, token_in, token_out, amount_in_raw)
+        return Proposal(replace(decide(step_input), decision=plan.decision), plan)
+
+    return propose
+
+
+class OutcomeKind(Enum):
+    """How a step ended."""
+
+    HOLD = "hold"
+    HALT = "halt"
+    PLANNED = "planned"
+    REFUSED = "refused"
+    DECLINED = "declined"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Everything a step saw, decided and did. `after` is the snapshot read once the swap was mined."""
+
+    step_id: str
+    kind: OutcomeKind
+    reason: str
+    step_input: StepInput
+    decided: Decided
+    plan: Plan | None
+    transactions: tuple[Intent, ...] = ()
+    after: StepInput | None = None
+
+    @property
+    def decision(self) -> Decision:
+        """What was decided."""
+        return self.decided.decision
+
+
+@dataclass(frozen=True, slots=True)
+class Eyes:
+    """What a step reads through: chain, memory, evidence. `assemble` adds the owner's wishes to a snapshot."""
+
+    reader: Reader
+    assemble: Callable[[Snapshot, History], StepInput]
+    history: Callable[[int], History]
+    evidence: EvidenceSource
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A transaction ready for the executor."""
+
+    kind: IntentKind
+    tx: UnsignedTx
+    grant: Grant
+    note: str
+    deadline_s: int | None
+
+
+class Composer(Protocol):
+    """Turns plans into transactions."""
+
+    def approvals(self, plan: Plan, snapshot: Snapshot) -> Sequence[tuple[str, int]]:
+        """(token, raw) approvals that the plan lacks, in order; a zero-reset counts as one."""
+        ...
+
+    def approve(self, token: str, raw: int) -> Prepared:
+        """The approval transaction at the chain's next nonce."""
+        ...
+
+    def swap(self, step_input: StepInput, plan: Plan) -> Prepared:
+        """The whole plan as one transaction at the chain's next nonce."""
+        ...
+
+
+class Executor(Protocol):
+    """Sends prepared transactions through the journal."""
+
+    def reconcile(self) -> Sequence[Intent]:
+        """Resolves every open intent."""
+        ...
+
+    def run(self, step_id: str, prepared: Prepared, plan_json: str | None) -> Intent:
+        """Carries one transaction from PLANNED to its end."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """What a step acts with; without hands it only looks. `confirm` is asked once per step, before anything is sent."""
+
+    executor: Executor
+    composer: Composer
+    confirm: Callable[[Outcome], bool]
+
+
+def look(eyes: Eyes, propose: Proposer, step_id: str = "", journal: Journal | None = None) -> Outcome:
+    """Reads, decides, plans and judges; sends nothing. Refusals come back as an outcome with their verdicts."""
+    snapshot = eyes.reader.snapshot()
+    step_input = eyes.assemble(snapshot, eyes.history(snapshot.head.timestamp_s))
+    if journal is not None:
+        journal.begin_step(step_id, eyes.clock.now_s(), codec.dumps(step_input))
+    return judge(step_input, propose, eyes.evidence, step_id)
+
+
+def judge(step_input: StepInput, propose: Proposer, evidence: EvidenceSource | None, step_id: str = "") -> Outcome:
+    """The same from a given StepInput; without an evidence source the verdicts stay empty."""
+    try:
+        proposal = propose(step_input)
+    except Refused as refusal:
+        return _refused(step_id, step_input, decide(step_input), None, refusal)
+    decided, plan = proposal.decided, proposal.plan
+    if plan is None:
+        kind = OutcomeKind.HALT if isinstance(decided.decision, Halt) else OutcomeKind.HOLD
+        return Outcome(step_id, kind, decided.decision.reason, step_input, decided, None)
+    if evidence is None:
+        return Outcome(step_id, OutcomeKind.PLANNED, plan.decision.reason, step_input, decided, plan)
+    verdicts = guards.judge(step_input, plan, evidence.gather(step_input, plan))
+    plan = replace(plan, verdicts=verdicts)
+    try:
+        guards.require(plan, verdicts)
+    except Refused as refusal:
+        return _refused(step_id, step_input, decided, plan, refusal)
+    return Outcome(step_id, OutcomeKind.PLANNED, plan.decision.reason, step_input, decided, plan)
+
+
+def step(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None) -> Outcome:
+    """The whole agent: one step from snapshot to settled receipt. Every way out is written in the journal."""
+    if hands is not None:
+        hands.executor.reconcile()
+    sent: list[Intent] = []
+    for round_number in range(MAX_ROUNDS):
+        step_id = uuid.uuid4().hex[:12]
+        outcome = replace(look(eyes, propose, step_id, journal), transactions=tuple(sent))
+        try:
+            if hands is None or outcome.kind is not OutcomeKind.PLANNED:
+                return _close(journal, outcome)
+            if round_number == 0 and not hands.confirm(outcome):
+                return _close(journal, replace(outcome, kind=OutcomeKind.DECLINED, reason="not confirmed; nothing was sent"))
+            approvals_left = _approve(hands, outcome, sent)
+            if approvals_left:
+                outcome = replace(outcome, transactions=tuple(sent))
+                if sent[-1].state is IntentState.REVERTED:
+                    return _close(journal, replace(outcome, kind=OutcomeKind.FAILED, reason=f"{sent[-1].note} reverted"))
+                _close(journal, outcome)
+                continue
+            return _close(journal, _swap(eyes, hands, outcome, sent))
+        except TrimtabError as error:
+            journal.end_step(step_id, _word(outcome.decision), str(error), _plan_json(outcome.plan), "error")
+            raise
+    raise OperatorNeeded(
+        f"after {MAX_ROUNDS} rounds the router still lacks an approval", "look at the token's approve function; it may ignore approvals"
+    )
+
+
+def _approve(hands: Hands, outcome: Outcome, sent: list[Intent]) -> bool:
+    """Sends the approvals that the plan lacks; True when there were any, since the plan must then be made anew."""
+    assert outcome.plan is not None
+    needed = hands.composer.approvals(outcome.plan, outcome.step_input.snapshot)
+    for token, raw in needed:
+        intent = hands.executor.run(outcome.step_id, hands.composer.approve(token, raw), None)
+        sent.append(intent)
+        if intent.state is IntentState.REVERTED:
+            break
+    return bool(needed)
+
+
+def _swap(eyes: Eyes, hands: Hands, outcome: Outcome, sent: list[Intent]) -> Outcome:
+    assert outcome.plan is not None
+    prepared = hands.composer.swap(outcome.step_input, outcome.plan)
+    intent = hands.executor.run(outcome.step_id, prepared, _plan_json(outcome.plan))
+    sent.append(intent)
+    outcome = replace(outcome, transactions=tuple(sent))
+    if intent.state not in (IntentState.MINED, IntentState.FINAL):
+        return replace(outcome, kind=OutcomeKind.FAILED, reason=f"the swap ended {intent.state.value}; nothing was exchanged")
+    snapshot = eyes.reader.snapshot()
+    after = eyes.assemble(snapshot, eyes.history(snapshot.head.timestamp_s))
+    return replace(outcome, kind=OutcomeKind.DONE, after=after)
+
+
+def _refused(step_id: str, step_input: StepInput, decided: Decided, plan: Plan | None, refusal: Refused) -> Outcome:
+    """A refusal from the planner carries verdicts of its own; those of the guards are in the plan already."""
+    if plan is None and refusal.verdicts:
+        decided = replace(decided)
+    return Outcome(step_id, OutcomeKind.REFUSED, str(refusal), step_input, decided, plan)
+
+
+def _close(journal: Journal, outcome: Outcome) -> Outcome:
+    journal.end_step(outcome.step_id, _word(outcome.decision), outcome.reason, _plan_json(outcome.plan), outcome.kind.value)
+    return outcome
+
+
+def _plan_json(plan: Plan | None) -> str | None:
+    return None if plan is None else codec.dumps(plan)
+
+
+def _word(decision: Decision) -> str:
+    return type(decision).__name__.lower()
+
+
+def failing(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
+    """The verdicts that say no."""
+    return tuple(verdict for verdict in verdicts if not verdict.passed)

@@ -1,0 +1,123 @@
+"""The shape of the house, proven from the syntax trees: imports point one way, pure rooms stay pure, files stay short."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+AGENT = ROOT / "agent"
+
+LAYERS = [
+    "errors", "units", "model", "ports", "codec", "amm", "reference", "policy", "planning", "guards",
+    "artifacts", "chain", "venues", "store", "observe", "execution", "engine", "config", "localchain", "wiring", "api", "cli",
+]  # fmt: skip
+PURE = {"units", "errors", "model", "ports", "codec", "amm", "reference", "policy", "planning", "guards"}
+IMPURE_MODULES = {
+    "web3", "eth_tester", "requests", "sqlalchemy", "alembic", "logging", "structlog", "socket", "subprocess", "time", "os", "io",
+    "pathlib", "random", "urllib", "http", "typer", "rich", "uniswap", "eth_account", "shutil", "tempfile", "threading", "asyncio",
+}  # fmt: skip
+IMPURE_CALLS = {"open", "print", "input"}
+WEB3_ROOMS = {"chain", "venues", "localchain"}
+ADAPTER_NAMERS = {"wiring", "localchain", "backtest"}
+ADAPTERS = {"agent.chain.reader", "agent.chain.signer", "agent.chain.sender", "agent.chain.rpc", "agent.store.store", "agent.venues.composer"}
+CLI_MAY_NOT = {"amm", "planning", "guards", "chain", "venues", "store", "execution", "policy", "reference"}
+LONGEST = 300
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in AGENT.rglob("*.py") if "migrations" not in path.parts)
+
+
+def room(path: Path) -> str:
+    return path.relative_to(AGENT).parts[0].removesuffix(".py")
+
+
+def imported(path: Path, top_level_only: bool = False) -> set[str]:
+    tree = ast.parse(path.read_text())
+    guarded = {id(n) for block in ast.walk(tree) if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.dump(block.test) for n in ast.walk(block)}
+    found: set[str] = set()
+    for node in tree.body if top_level_only else ast.walk(tree):
+        if id(node) in guarded:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def rooms_used(path: Path) -> set[str]:
+    return {name.split(".")[1] for name in imported(path) if name.startswith("agent.")}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(AGENT)))
+def test_imports_point_up_the_list_of_rooms(path: Path) -> None:
+    own = room(path)
+    if own in {"__init__", "__main__"}:
+        return
+    assert own in LAYERS, f"{own} has no place in the list of rooms"
+    later = {used for used in rooms_used(path) if used in LAYERS and LAYERS.index(used) > LAYERS.index(own)}
+    assert not later, f"{path} imports {later}, which stand below it"
+
+
+@pytest.mark.parametrize("path", [p for p in modules() if room(p) in PURE], ids=lambda p: str(p.relative_to(AGENT)))
+def test_pure_rooms_do_no_io(path: Path) -> None:
+    tops = {name.split(".")[0] for name in imported(path)}
+    assert not tops & IMPURE_MODULES, f"{path} imports {tops & IMPURE_MODULES}"
+    calls = {n.func.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    assert not calls & IMPURE_CALLS, f"{path} calls {calls & IMPURE_CALLS}"
+
+
+@pytest.mark.parametrize("path", [p for p in modules() if room(p) not in WEB3_ROOMS], ids=lambda p: str(p.relative_to(AGENT)))
+def test_web3_stays_in_its_rooms(path: Path) -> None:
+    assert not {name.split(".")[0] for name in imported(path)} & {"web3", "eth_tester", "uniswap"}
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in modules() if room(p) in {*LAYERS} - ADAPTER_NAMERS - WEB3_ROOMS - {"store"}], ids=lambda p: str(p.relative_to(AGENT))
+)
+def test_only_the_wiring_names_adapters(path: Path) -> None:
+    assert not imported(path) & ADAPTERS
+
+
+@pytest.mark.parametrize("path", sorted((AGENT / "cli").glob("*.py")), ids=lambda p: p.name)
+def test_the_command_line_decides_nothing(path: Path) -> None:
+    assert not rooms_used(path) & CLI_MAY_NOT
+
+
+@pytest.mark.parametrize(
+    "path", sorted([*modules(), *(ROOT / "tests").rglob("*.py"), *(ROOT / "scripts").glob("*.py")]), ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_files_stay_short(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= LONGEST
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(AGENT)))
+def test_every_module_says_what_it_answers(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+def loaded_by(code: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}\nprint(' '.join(sorted(sys.modules)))"], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.stdout, done.stderr
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_help_loads_neither_web3_nor_scipy() -> None:
+    loaded = loaded_by(
+        "sys.argv = ['trimtab', '--help']\nfrom agent.cli.main import main\ntry:\n    main()\nexcept SystemExit as end:\n    assert not end.code"
+    )
+    assert "typer" in loaded
+    assert not loaded & {"web3", "scipy", "numpy", "sqlalchemy", "eth_account", "uniswap"}
+
+
+def test_a_pure_module_loads_no_web3() -> None:
+    assert not loaded_by("import agent.planning.planner") & {"web3", "sqlalchemy", "requests"}
