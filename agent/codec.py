@@ -1,0 +1,220 @@
+"""Writes the model's types as JSON and reads them back without loss; whatever does not fit is refused by name."""
+
+from __future__ import annotations
+
+import json
+import re
+import types
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from fractions import Fraction
+from typing import Any, TypeVar, Union, get_args, get_origin, overload
+
+from cattrs import Converter, transform_error
+from cattrs.errors import ForbiddenExtraKeysError, IterableValidationError, IterableValidationNote
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
+
+from agent.errors import ConfigError
+from agent.model import Decision, PoolState, Schedule, Trigger
+
+T = TypeVar("T")
+
+TAG = "type"
+"""Key that names the class of a value that may be one of several."""
+_SAFE_INT = 2**53
+"""From here on other readers of JSON round, so that larger integers are written as strings."""
+_UNIONS: tuple[Any, ...] = (PoolState, Decision, Trigger, Schedule)
+_INTEGER = re.compile(r"-?[0-9]+")
+_RATIO = re.compile(r"(-?[0-9]+)/([0-9]+)")
+_SHOWN = 60
+
+
+def to_jsonable(obj: object) -> Any:
+    """Dicts, lists, strings, booleans and integers that stand for `obj`.
+
+    Fractions become "a/b", integers from 2^53 on decimal strings, enums their value; a class that shares a union says
+    which it is under "type". Raises TypeError on bytes and floats: signed bytes are never written (T8), amounts are exact.
+    """
+    return _converter.unstructure(obj)
+
+
+@overload
+def from_jsonable(cls: type[T], data: object) -> T: ...
+@overload
+def from_jsonable(cls: Any, data: object) -> Any: ...
+def from_jsonable(cls: Any, data: object) -> Any:
+    """The value of type `cls`, a class or a union of the model, that `data` stands for. Raises ConfigError naming the path."""
+    try:
+        return _converter.structure(data, cls)
+    except Exception as error:
+        complaints = transform_error(error, format_exception=_complaint)
+        more = f" and {len(complaints) - 1} more" if len(complaints) > 1 else ""
+        raise ConfigError(f"{complaints[0]}{more}", "write the file anew with this version, for example by plan --save-input") from None
+
+
+def dumps(obj: object) -> str:
+    """Canonical JSON of `obj`: sorted keys, no spaces, ASCII only; equal values give equal text."""
+    return json.dumps(to_jsonable(obj), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+@overload
+def loads(cls: type[T], text: str) -> T: ...
+@overload
+def loads(cls: Any, text: str) -> Any: ...
+def loads(cls: Any, text: str) -> Any:
+    """Reads what `dumps` wrote. Raises ConfigError on broken JSON, repeated keys, and whatever does not fit `cls`."""
+    try:
+        data = json.loads(text, object_pairs_hook=_without_repeats)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"not readable as JSON: {error}", "hand in a file that trimtab wrote") from None
+    return from_jsonable(cls, data)
+
+
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Two values under one key contradict each other; json alone would keep the last."""
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} appears twice")
+    return result
+
+
+def _complaint(error: BaseException, _type: type | None) -> str:
+    if isinstance(error, KeyError):
+        return f"required field {error.args[0]!r} is missing"
+    if isinstance(error, ForbiddenExtraKeysError):
+        return f"unknown field {', '.join(sorted(map(repr, error.extra_fields)))}"
+    return str(error) or type(error).__name__
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
+def _write_int(value: int) -> int | str:
+    return value if abs(value) < _SAFE_INT else str(value)
+
+
+def _read_int(value: object, _type: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and _INTEGER.fullmatch(value):
+        return int(value)
+    raise ValueError(f"{_shown(value)} is not an integer")
+
+
+def _read_bool(value: object, _type: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise ValueError(f"{_shown(value)} is neither true nor false")
+
+
+def _read_str(value: object, _type: object) -> str:
+    if isinstance(value, str):
+        return value
+    raise ValueError(f"{_shown(value)} is not a text")
+
+
+def _read_fraction(value: object, _type: object) -> Fraction:
+    match = _RATIO.fullmatch(value) if isinstance(value, str) else None
+    if match is None or int(match[2]) == 0:
+        raise ValueError(f"{_shown(value)} is not a fraction such as 3/2")
+    return Fraction(int(match[1]), int(match[2]))
+
+
+def _no_loss(value: object) -> None:
+    raise TypeError(f"a value of type {type(value).__name__} is never written")
+
+
+def _is_member(cls: Any) -> bool:
+    return any(cls in get_args(union) for union in _UNIONS)
+
+
+def _is_plain_dataclass(cls: Any) -> bool:
+    return isinstance(cls, type) and is_dataclass(cls) and not _is_member(cls)
+
+
+def _is_tuple(cls: Any) -> bool:
+    origin: object = get_origin(cls)
+    return origin is tuple
+
+
+def _is_tagged_union(cls: Any) -> bool:
+    members = get_args(cls)
+    return get_origin(cls) in (Union, types.UnionType) and all(map(_is_member, members))
+
+
+def _build() -> Converter:
+    converter = Converter(forbid_extra_keys=True)
+    converter.register_unstructure_hook(int, _write_int)
+    converter.register_unstructure_hook(bool, lambda value: value)
+    converter.register_unstructure_hook(Fraction, lambda value: f"{value.numerator}/{value.denominator}")
+    converter.register_unstructure_hook(bytes, _no_loss)
+    converter.register_unstructure_hook(float, _no_loss)
+    converter.register_structure_hook(int, _read_int)
+    converter.register_structure_hook(bool, _read_bool)
+    converter.register_structure_hook(str, _read_str)
+    converter.register_structure_hook(Fraction, _read_fraction)
+    converter.register_unstructure_hook_factory(_is_member, lambda cls: _tagging(cls, converter))
+    converter.register_structure_hook_factory(_is_tuple, lambda cls: _list_reader(cls, converter))
+    converter.register_structure_hook_factory(_is_plain_dataclass, lambda cls: _object_reader(cls, converter))
+    converter.register_structure_hook_factory(_is_member, lambda cls: _one_of((cls,), converter))
+    converter.register_structure_hook_factory(_is_tagged_union, lambda union: _one_of(get_args(union), converter))
+    return converter
+
+
+def _tagging(cls: Any, converter: Converter) -> Callable[[Any], dict[str, Any]]:
+    fields = make_dict_unstructure_fn(cls, converter)
+    return lambda value: {TAG: cls.__name__, **fields(value)}
+
+
+def _object_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
+    fields = make_dict_structure_fn(cls, converter)
+
+    def read(data: Any, target: Any) -> Any:
+        if not isinstance(data, dict):
+            raise ValueError(f"{_shown(data)} is not an object")
+        return fields(data, target)
+
+    return read
+
+
+def _list_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], tuple[Any, ...]]:
+    """By itself cattrs would read the text "abc" as the tuple ("a", "b", "c")."""
+    args = get_args(cls)
+
+    def read(data: Any, target: Any) -> tuple[Any, ...]:
+        if not isinstance(data, list | tuple):
+            raise ValueError(f"{_shown(data)} is not a list")
+        kinds = args[:1] * len(data) if args[-1] is Ellipsis else args
+        if len(kinds) != len(data):
+            raise ValueError(f"{len(data)} entries where {len(kinds)} belong")
+        items, errors = [], []
+        for index, (kind, item) in enumerate(zip(kinds, data, strict=True)):
+            try:
+                items.append(converter.structure(item, kind))
+            except Exception as error:
+                error.add_note(IterableValidationNote(f"entry {index}", index, kind))
+                errors.append(error)
+        if errors:
+            raise IterableValidationError("bad entries", errors, target)
+        return tuple(items)
+
+    return read
+
+
+def _one_of(members: tuple[Any, ...], converter: Converter) -> Callable[[Any, Any], Any]:
+    readers = {cls.__name__: (_object_reader(cls, converter), cls) for cls in members}
+
+    def read(data: Any, _target: Any) -> Any:
+        tag = data.get(TAG) if isinstance(data, dict) else None
+        if not isinstance(tag, str) or tag not in readers:
+            raise ValueError(f"{_shown(tag or data)} is none of {', '.join(sorted(readers))}")
+        reader, cls = readers[tag]
+        return reader({key: value for key, value in data.items() if key != TAG}, cls)
+
+    return read
+
+
+_converter = _build()
