@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 
@@ -44,9 +44,9 @@ class UnsignedTx:
 
 @dataclass(frozen=True, slots=True)
 class SignedTx:
-    """Signed bytes, only ever in memory (T8), and their hash."""
+    """Signed bytes, only ever in memory and never shown (T8), and their hash."""
 
-    raw: bytes
+    raw: bytes = field(repr=False)
     hash: str
 
 

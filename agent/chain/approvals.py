@@ -1,0 +1,51 @@
+"""Says which allowances a plan still needs, exactly, and encodes them; what is left over goes back to zero."""
+
+from __future__ import annotations
+
+from eth_abi.abi import encode as abi_encode
+
+from agent.chain.calls import APPROVE
+from agent.errors import Refused
+from agent.model import Funding, Plan, Snapshot
+
+
+def spent(plan: Plan) -> dict[str, int]:
+    """Base units that the legs of `plan` take from the wallet, by token."""
+    amounts: dict[str, int] = {}
+    for leg in plan.legs:
+        if leg.source is Funding.WALLET:
+            amounts[leg.token_in] = amounts.get(leg.token_in, 0) + leg.amount_in_raw
+    return amounts
+
+
+def needed(plan: Plan, snapshot: Snapshot, router: str) -> tuple[tuple[str, int], ...]:
+    """Approvals of `router` to mine before `plan`, in order, as (token, base units); empty when allowances suffice.
+
+    Each is exactly what the plan spends. An allowance that is neither zero nor enough is first set to zero, since
+    tokens like USDT refuse to change one non-zero allowance into another. Raises Refused when a token's allowance is
+    not in the snapshot.
+    """
+    have = {a.token: a.raw for a in snapshot.allowances if a.spender == router}
+    approvals: list[tuple[str, int]] = []
+    for token, raw in spent(plan).items():
+        if token not in have:
+            raise Refused(
+                f"the allowance of {router} for {token} is not in the snapshot of block {snapshot.head.number}",
+                remedy="the token is quarantined or its spender is not watched; see `trimtab doctor`",
+            )
+        if have[token] >= raw:
+            continue
+        if have[token] > 0:
+            approvals.append((token, 0))
+        approvals.append((token, raw))
+    return tuple(approvals)
+
+
+def left_over(snapshot: Snapshot) -> tuple[tuple[str, str], ...]:
+    """(token, spender) of every allowance above zero: nothing but an open plan needs one."""
+    return tuple((a.token, a.spender) for a in snapshot.allowances if a.raw > 0)
+
+
+def encode_approve(spender: str, raw: int) -> str:
+    """0x-hex calldata of ERC-20 `approve(spender, raw)`; `raw` in base units."""
+    return "0x" + (APPROVE + abi_encode(["address", "uint256"], [spender, raw])).hex()
