@@ -1,0 +1,60 @@
+"""Says what to pay for gas: from the agreed header, under the owner's ceiling, with a bounded tip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.errors import Refused
+from agent.model import Head, Verdict
+
+BUMP_NUMERATOR, BUMP_DENOMINATOR = 9, 8
+"""A replacement pays at least 12.5 % more in every fee field; nodes ask for 10 %."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fees:
+    """Wei per gas, named as in UnsignedTx: the first two for EIP-1559, the last for legacy chains."""
+
+    max_fee_wei: int | None
+    max_priority_fee_wei: int | None
+    gas_price_wei: int | None
+
+    @property
+    def most_wei(self) -> int:
+        """The most that one unit of gas can cost."""
+        most = self.max_fee_wei if self.max_fee_wei is not None else self.gas_price_wei
+        return most if most is not None else 0
+
+
+def fees(head: Head, priority_fee_wei: int, gas_price_wei: int, *, limit_wei: int | None, priority_cap_wei: int) -> Fees:
+    """Fees for a transaction sent now.
+
+    With a base fee (EIP-1559): tip = the endpoint's `priority_fee_wei`, at most `priority_cap_wei`; max fee =
+    2 · base fee + tip, which outlasts six full blocks, at most `limit_wei`. Without: the endpoint's `gas_price_wei`.
+    `limit_wei` is limits.gas_price (None: off). Raises Refused when the price of now is above it.
+    """
+    if head.base_fee_wei is None:
+        _within(gas_price_wei, limit_wei)
+        return Fees(None, None, max(gas_price_wei, 1))
+    tip = max(0, min(priority_fee_wei, priority_cap_wei))
+    now = head.base_fee_wei + tip
+    _within(now, limit_wei)
+    most = 2 * head.base_fee_wei + tip
+    return Fees(max(1, most if limit_wei is None else min(most, limit_wei)), tip, None)
+
+
+def bumped(paid: Fees, *, limit_wei: int | None) -> Fees:
+    """Fees that replace a pending transaction: every field 12.5 % more, rounded up. Raises Refused above `limit_wei`."""
+    more = Fees(*(None if wei is None else _more(wei) for wei in (paid.max_fee_wei, paid.max_priority_fee_wei, paid.gas_price_wei)))
+    _within(more.most_wei, limit_wei)
+    return more
+
+
+def _more(wei: int) -> int:
+    return max(wei + 1, -(-wei * BUMP_NUMERATOR // BUMP_DENOMINATOR))
+
+
+def _within(price_wei: int, limit_wei: int | None) -> None:
+    if limit_wei is not None and price_wei > limit_wei:
+        verdict = Verdict("gas_price", f"{price_wei} wei", f"{limit_wei} wei", False)
+        raise Refused(f"gas costs {price_wei} wei, above limits.gas_price of {limit_wei} wei", (verdict,), "wait, or raise the limit")
