@@ -23,11 +23,10 @@ from agent.model import (
     Snapshot,
     StepInput,
     UnsignedTx,
-    Verdict,
 )
 from agent.planning import planner
 from agent.policy.decide import Decided, decide
-from agent.ports import Clock, EvidenceSource, Grant, Journal, Reader
+from agent.ports import Clock, Composer, EvidenceSource, Grant, Journal, Prepared, Reader
 
 MAX_ROUNDS = 4
 """Plans made anew within one step: each round of approvals asks for a fresh one."""
@@ -106,41 +105,14 @@ class Eyes:
     clock: Clock
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A transaction ready for the executor."""
-
-    kind: IntentKind
-    tx: UnsignedTx
-    grant: Grant
-    note: str
-    deadline_s: int | None
-
-
-class Composer(Protocol):
-    """Turns plans into transactions."""
-
-    def approvals(self, plan: Plan, snapshot: Snapshot) -> Sequence[tuple[str, int]]:
-        """(token, raw) approvals that the plan lacks, in order; a zero-reset counts as one."""
-        ...
-
-    def approve(self, token: str, raw: int) -> Prepared:
-        """The approval transaction at the chain's next nonce."""
-        ...
-
-    def swap(self, step_input: StepInput, plan: Plan) -> Prepared:
-        """The whole plan as one transaction at the chain's next nonce."""
-        ...
-
-
 class Executor(Protocol):
-    """Sends prepared transactions through the journal."""
+    """Sends transactions through the journal."""
 
     def reconcile(self) -> Sequence[Intent]:
         """Resolves every open intent."""
         ...
 
-    def run(self, step_id: str, prepared: Prepared, plan_json: str | None) -> Intent:
+    def run(self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str) -> Intent:
         """Carries one transaction from PLANNED to its end."""
         ...
 
@@ -216,9 +188,9 @@ def step(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None) -
 def _approve(hands: Hands, outcome: Outcome, sent: list[Intent]) -> bool:
     """Sends the approvals that the plan lacks; True when there were any, since the plan must then be made anew."""
     assert outcome.plan is not None
-    needed = hands.composer.approvals(outcome.plan, outcome.step_input.snapshot)
+    needed = hands.composer.approvals(outcome.step_input, outcome.plan)
     for token, raw in needed:
-        intent = hands.executor.run(outcome.step_id, hands.composer.approve(token, raw), None)
+        intent = _run(hands, outcome.step_id, hands.composer.approve(outcome.step_input, token, raw))
         sent.append(intent)
         if intent.state is IntentState.REVERTED:
             break
@@ -227,8 +199,7 @@ def _approve(hands: Hands, outcome: Outcome, sent: list[Intent]) -> bool:
 
 def _swap(eyes: Eyes, hands: Hands, outcome: Outcome, sent: list[Intent]) -> Outcome:
     assert outcome.plan is not None
-    prepared = hands.composer.swap(outcome.step_input, outcome.plan)
-    intent = hands.executor.run(outcome.step_id, prepared, _plan_json(outcome.plan))
+    intent = _run(hands, outcome.step_id, hands.composer.swap(outcome.step_input, outcome.plan))
     sent.append(intent)
     outcome = replace(outcome, transactions=tuple(sent))
     if intent.state not in (IntentState.MINED, IntentState.FINAL):
@@ -238,10 +209,11 @@ def _swap(eyes: Eyes, hands: Hands, outcome: Outcome, sent: list[Intent]) -> Out
     return replace(outcome, kind=OutcomeKind.DONE, after=after)
 
 
+def _run(hands: Hands, step_id: str, prepared: Prepared) -> Intent:
+    return hands.executor.run(step_id, prepared.grant.kind, prepared.tx, prepared.grant, prepared.note)
+
+
 def _refused(step_id: str, step_input: StepInput, decided: Decided, plan: Plan | None, refusal: Refused) -> Outcome:
-    """A refusal from the planner carries verdicts of its own; those of the guards are in the plan already."""
-    if plan is None and refusal.verdicts:
-        decided = replace(decided)
     return Outcome(step_id, OutcomeKind.REFUSED, str(refusal), step_input, decided, plan)
 
 
@@ -256,8 +228,3 @@ def _plan_json(plan: Plan | None) -> str | None:
 
 def _word(decision: Decision) -> str:
     return type(decision).__name__.lower()
-
-
-def failing(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
-    """The verdicts that say no."""
-    return tuple(verdict for verdict in verdicts if not verdict.passed)

@@ -61,6 +61,31 @@ class Grant:
     approve: tuple[str, str, int] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A transaction ready for the executor, with what the signer may sign for it; `note` says in words what it does."""
+
+    tx: UnsignedTx
+    grant: Grant
+    note: str
+
+
+class Composer(Protocol):
+    """Turns plans into transactions at the chain's next nonce. Raises Refused when the simulation of one fails."""
+
+    def approvals(self, step: StepInput, plan: Plan) -> Sequence[tuple[str, int]]:
+        """(token, base units) approvals that the plan lacks, in order; a reset to zero is one of its own."""
+        ...
+
+    def approve(self, step: StepInput, token: str, raw: int) -> Prepared:
+        """One approval."""
+        ...
+
+    def swap(self, step: StepInput, plan: Plan) -> Prepared:
+        """The whole plan as one transaction."""
+        ...
+
+
 class Signer(Protocol):
     """Holds a key, or reaches one. Signs only what its table of rules allows."""
 

@@ -29,9 +29,7 @@ def error_document(error: TrimtabError) -> dict[str, Any]:
     """The JSON document of an error."""
     body: dict[str, Any] = {"kind": type(error).__name__, "message": error.message, "remedy": error.remedy, "exit": error.exit_code}
     if isinstance(error, Refused):
-        body["verdicts"] = [
-            {"guard": v.guard, "measured": v.measured, "limit": v.limit, "passed": v.passed} for v in error.verdicts
-        ]
+        body["verdicts"] = [{"guard": v.guard, "measured": v.measured, "limit": v.limit, "passed": v.passed} for v in error.verdicts]
     return {"error": body}
 
 

@@ -1,0 +1,76 @@
+"""Commands about what was done, and the kill switch: history, explain, pause, resume."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath
+from agent.cli.output import emit, out
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's commands."""
+    for command in (history, explain, pause, resume):
+        app.command()(command)
+
+
+def history(
+    config: ConfigPath = DEFAULT_CONFIG,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many steps, newest first.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Past steps with their decisions, and the transactions they sent."""
+    from agent import api
+
+    document = api.history(config, limit)
+
+    def show() -> None:
+        table = Table(title="Steps, newest first", title_justify="left")
+        for name in ("step", "time (UTC)", "decision", "outcome", "transactions", "reason"):
+            table.add_column(name)
+        for row in document["steps"]:
+            sent = ", ".join(f"{t['kind']} {t['status']}" for t in row["transactions"])
+            table.add_row(row["step"], row["time"], row["decision"], row["outcome"], sent, row["reason"])
+        out.print(table)
+
+    emit(document, as_json, show)
+
+
+def explain(
+    step: Annotated[str, typer.Argument(help="Id of a step, as history shows it.")],
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """A past step in words: what was seen, what was decided and why, what was sent and what came of it."""
+    from agent import api
+
+    document = api.explain(config, step)
+
+    def show() -> None:
+        for line in document["words"]:
+            out.print(line, markup=False)
+
+    emit(document, as_json, show)
+
+
+def pause(
+    reason: Annotated[str, typer.Option("--reason", help="Shown wherever the pause stops something.")] = "paused by the owner",
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Stops everything that sends, at once and until resume. Transactions already sent are still watched."""
+    from agent import api
+
+    document = api.pause(config, reason)
+    emit(document, as_json, lambda: out.print(f"Paused: {reason}. Nothing is sent until: trimtab resume", markup=False))
+
+
+def resume(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Lifts the pause."""
+    from agent import api
+
+    document = api.resume(config)
+    emit(document, as_json, lambda: out.print("Resumed."))

@@ -1,0 +1,118 @@
+"""Turns a judged plan into unsigned transactions with their grants: next nonce, fees, gas, short deadline in chain time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.chain import approvals
+from agent.chain.fees import fees
+from agent.errors import OperatorNeeded, Refused
+from agent.model import IntentKind, Leg, Plan, StepInput, UnsignedTx, Verdict
+from agent.planning.floors import fair_floor
+from agent.ports import Grant, Prepared, Sender
+from agent.reference import reference_prices
+from agent.units import BPS, decimal_text
+from agent.venues import swap_router_02
+
+PRIORITY_CAP_WEI = 5 * 10**9
+"""The most tip per gas that an endpoint's suggestion is believed for; fees above it are the owner's to raise."""
+GAS_MARGIN = Fraction(5, 4)
+"""Gas limit over the estimate: ticks crossed can change between simulation and inclusion."""
+SIMULATED_GAS = 15_000_000
+"""Gas of the transaction whose estimate is asked for; below the per-transaction limit of EIP-7825."""
+
+
+class RouterComposer:
+    """ports.Composer for SwapRouter02."""
+
+    def __init__(self, sender: Sender, wallet: str) -> None:
+        self._sender = sender
+        self._wallet = wallet
+
+    def approvals(self, step: StepInput, plan: Plan) -> Sequence[tuple[str, int]]:
+        """Exact approvals of the router that the plan lacks."""
+        return approvals.needed(plan, step.snapshot, step.execution.router)
+
+    def approve(self, step: StepInput, token: str, raw: int) -> Prepared:
+        """Approval of exactly `raw` base units of `token` to the router."""
+        spender = step.execution.router
+        label = step.portfolio.token(token).label
+        amount = decimal_text(raw, step.portfolio.token(token).decimals)
+        note = f"approve the router for {amount} {label}" if raw else f"set the router's allowance of {label} to zero"
+        return self._prepare(step, token, approvals.encode_approve(spender, raw), IntentKind.APPROVE, note, approve=(token, spender, raw))
+
+    def swap(self, step: StepInput, plan: Plan) -> Prepared:
+        """The whole plan as one multicall. Raises Refused when the plan has expired or its simulation fails."""
+        head = self._sender.head()
+        if head.number > plan.expires_block:
+            verdict = Verdict("expiry", f"block {head.number}", f"block {plan.expires_block}", False)
+            raise Refused(f"the plan expired at block {plan.expires_block}; the head is {head.number}", (verdict,), "plan again")
+        note = f"rebalance in {len(plan.legs)} swaps" if len(plan.legs) > 1 else "swap"
+        deadline_s = head.timestamp_s + step.execution.deadline_s
+        data = swap_router_02.encode(plan, self._wallet, deadline_s)
+        return self._prepare(step, step.execution.router, data, IntentKind.SWAP, note, plan=plan, deadline_s=deadline_s)
+
+    def _prepare(
+        self,
+        step: StepInput,
+        to: str,
+        data: str,
+        kind: IntentKind,
+        note: str,
+        plan: Plan | None = None,
+        approve: tuple[str, str, int] | None = None,
+        deadline_s: int | None = None,
+    ) -> Prepared:
+        latest, pending = self._sender.nonces(self._wallet)
+        if latest != pending:
+            raise OperatorNeeded(
+                f"the wallet has {pending - latest} pending transaction(s) from nonce {latest} on", "wait for them, or cancel them"
+            )
+        head = self._sender.head()
+        price = fees(
+            head,
+            step.snapshot.priority_fee_wei,
+            step.snapshot.gas_price_wei,
+            limit_wei=step.limits.gas_price_wei,
+            priority_cap_wei=PRIORITY_CAP_WEI,
+        )
+        chain_id = step.snapshot.head.chain_id
+        tx = UnsignedTx(chain_id, latest, to, 0, data, SIMULATED_GAS, price.max_fee_wei, price.max_priority_fee_wei, price.gas_price_wei)
+        simulated = self._sender.simulate(tx, self._wallet)
+        if not simulated.ok:
+            verdict = Verdict("simulation", simulated.reason, "success", False)
+            raise Refused(
+                f"simulation of «{note}» fails: {simulated.reason}", (verdict,), "nothing was sent; plan again from a new snapshot"
+            )
+        tx = replace(tx, gas=int(simulated.gas * GAS_MARGIN))
+        most_wei = tx.gas * price.most_wei
+        left_wei = most_wei if step.limits.gas_per_day_wei is None else max(0, step.limits.gas_per_day_wei - step.history.gas_24h_wei)
+        grant = Grant(
+            kind,
+            now_s=head.timestamp_s,
+            deadline_s=deadline_s or head.timestamp_s + step.execution.deadline_s,
+            max_gas_wei=min(most_wei, left_wei),
+            plan=plan,
+            floors_raw=() if plan is None else floors(step, plan),
+            approve=approve,
+        )
+        return Prepared(tx, grant, note)
+
+
+def floors(step: StepInput, plan: Plan) -> tuple[int, ...]:
+    """Least output of each leg by reference price and limits alone, whatever the plan says (design section 6, T1, T4)."""
+    prices = reference_prices(step).prices
+
+    def floor(leg: Leg) -> int:
+        return fair_floor(
+            leg.amount_in_raw,
+            prices[leg.token_in].price,
+            prices[leg.token_out].price,
+            leg.fee_pips,
+            BPS if step.limits.price_impact_bps is None else step.limits.price_impact_bps,
+            BPS if step.limits.slippage_bps is None else step.limits.slippage_bps,
+        )
+
+    return tuple(floor(leg) for leg in plan.legs)
