@@ -1,1 +1,24 @@
 """Journal, ledger, history: SQLAlchemy models and Alembic migrations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agent.store.opening import open_store as open_store
+    from agent.store.store import Store as Store
+
+__all__ = ["Store", "open_store"]
+
+
+def __getattr__(name: str) -> object:
+    """SQLAlchemy is loaded when a store is opened, not by the lock or the transition table."""
+    if name == "open_store":
+        from agent.store.opening import open_store
+
+        return open_store
+    if name == "Store":
+        from agent.store.store import Store
+
+        return Store
+    raise AttributeError(name)

@@ -1,0 +1,104 @@
+"""Budgets and movements: what finished intents used up, and the sums over the last 24 hours of chain time."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from agent.errors import OperatorNeeded
+from agent.model import History, Intent, IntentKind, IntentState, Receipt
+from agent.store.records import Movement, loaded
+from agent.store.tables import BudgetRow, IntentRow, Meta, MovementRow, Step
+from agent.store.transitions import CONSUMED
+from agent.units import NATIVE
+
+DAY_S = 86_400
+LAST_REVIEW = "last_review_s"
+_CONSUMED = tuple(state.value for state in CONSUMED)
+
+
+def book(session: Session, wallet: str, intent: Intent, turnover: Fraction, loss: Fraction, gas_wei: int, chain_s: int) -> None:
+    """Adds one intent to the budgets, and what its receipt moved to the movements; once per intent, then nothing changes."""
+    if session.get(BudgetRow, intent.id) is not None:
+        return
+    succeeded = intent.state is not IntentState.REVERTED and (intent.receipt is None or intent.receipt.status == 1)
+    session.add(
+        BudgetRow(
+            intent_id=intent.id,
+            kind=intent.kind.value,
+            succeeded=succeeded,
+            chain_s=chain_s,
+            turnover=str(turnover),
+            loss=str(loss),
+            gas_wei=str(gas_wei),
+        )
+    )
+    for movement in movements(intent, wallet, chain_s):
+        session.add(
+            MovementRow(
+                token=movement.token,
+                delta_raw=str(movement.delta_raw),
+                kind=movement.kind,
+                block_number=movement.block_number,
+                chain_s=movement.chain_s,
+                tx_hash=movement.tx_hash,
+            )
+        )
+
+
+def movements(intent: Intent, wallet: str, chain_s: int) -> tuple[Movement, ...]:
+    """What the receipt of `intent` changed in the balances of `wallet`: tokens by their events, native coin sent, gas."""
+    receipt = intent.receipt
+    if receipt is None:
+        return ()
+    changes = [(token, delta, intent.kind.value) for token, delta in sorted(receipt.net(wallet).items()) if delta]
+    if intent.tx.value_wei and receipt.status == 1 and intent.tx.to != wallet:
+        changes.append((NATIVE, -intent.tx.value_wei, intent.kind.value))
+    if receipt.gas_cost_wei:
+        changes.append((NATIVE, -receipt.gas_cost_wei, "gas"))
+    return tuple(Movement(token, delta, kind, receipt.block_number, chain_s, receipt.tx_hash) for token, delta, kind in changes)
+
+
+def history(session: Session, chain_now_s: int) -> History:
+    """Sums of all entries younger than 24 h of chain time; entries from the future count too, so no clock resets a budget (T6)."""
+    rows = session.scalars(select(BudgetRow).where(BudgetRow.chain_s > chain_now_s - DAY_S)).all()
+    return History(
+        last_rebalance_s=last_rebalance(session),
+        last_review_s=_last_review(session),
+        turnover_24h=sum((_fraction(row.turnover) for row in rows), Fraction(0)),
+        loss_24h=sum((_fraction(row.loss) for row in rows), Fraction(0)),
+        gas_24h_wei=sum(int(row.gas_wei) for row in rows),
+        reverts_in_row=_reverts_in_row(session),
+        started_s=session.scalar(select(Step.now_s).order_by(Step.seq).limit(1)),
+    )
+
+
+def last_rebalance(session: Session) -> int | None:
+    """Chain time of the newest swap that succeeded."""
+    swaps = select(BudgetRow.chain_s).where(BudgetRow.kind == IntentKind.SWAP.value, BudgetRow.succeeded.is_(True))
+    return session.scalar(swaps.order_by(BudgetRow.chain_s.desc()).limit(1))
+
+
+def _last_review(session: Session) -> int | None:
+    row = session.get(Meta, LAST_REVIEW)
+    return None if row is None else int(row.value)
+
+
+def _reverts_in_row(session: Session) -> int:
+    """Newest transactions that the chain reverted, one after the other; cancels neither count nor interrupt."""
+    mined = select(IntentRow).where(IntentRow.state.in_(_CONSUMED), IntentRow.kind != IntentKind.CANCEL.value)
+    count = 0
+    for row in session.scalars(mined.order_by(IntentRow.seq.desc())):
+        if row.receipt_json is None or loaded(Receipt, row.receipt_json).status == 1:
+            break
+        count += 1
+    return count
+
+
+def _fraction(text: str) -> Fraction:
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise OperatorNeeded(f"store: a budget entry is damaged: {error}", "restore a backup, compare it with the chain") from None

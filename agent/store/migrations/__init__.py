@@ -1,0 +1,1 @@
+"""Alembic scripts that bring a store of any earlier version to the present one."""

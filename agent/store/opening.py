@@ -1,0 +1,143 @@
+"""Opens a store: file mode, durability, migrations, and whether it belongs to this wallet and chain."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+from agent.errors import ConfigError, OperatorNeeded
+from agent.store.failures import reported
+from agent.store.store import WRITE, Store
+
+REVISIONS = ("0001",)
+"""Versions of the store that this code can read or migrate, oldest first; one script each in migrations/versions."""
+
+_BUSY_TIMEOUT_MS = 5_000
+_CHECKED_BYTES = 64 * 1024 * 1024
+"""A file up to this size is checked whole at open, within a second; pages of larger ones as they are read."""
+
+
+def open_store(url: str, chain_id: int, wallet: str) -> Store:
+    """The store at `url` (SQLAlchemy form), migrated to the present version, made when it does not exist.
+
+    Raises ConfigError for an address that is none, OperatorNeeded when it belongs to another wallet or chain, was
+    written by a newer trimtab, is corrupt, or cannot be written.
+    """
+    place = _parse(url)
+    path = sqlite_path(url)
+    with reported("open the store"):
+        if path is not None:
+            _private(path)
+        engine = _engine(place)
+        try:
+            if path is not None:
+                _check(engine, path)
+            with engine.connect() as connection, connection.begin():
+                current = _version(connection) == REVISIONS[-1]
+            if not current:
+                _migrate(engine)
+            store = Store(engine, wallet)
+            store.claim(chain_id)
+        except BaseException:
+            engine.dispose()
+            raise
+    return store
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file of an SQLite store; None for a database server."""
+    place = _parse(url)
+    if place.get_backend_name() != "sqlite":
+        return None
+    if not place.database or place.database == ":memory:" or place.database.startswith("file:"):
+        raise ConfigError(f"store.url: {url!r} names no file; a journal must survive the process: write sqlite:///trimtab.db")
+    return Path(place.database)
+
+
+def _parse(url: str) -> URL:
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):  # the text may hold a password: it is not repeated
+        raise ConfigError("store.url is not a database address; write sqlite:///trimtab.db") from None
+
+
+def _private(path: Path) -> None:
+    """Owner-only file (T18) before SQLite touches it; the write-ahead log inherits its mode."""
+    if not path.parent.is_dir():
+        raise ConfigError(f"store.url: folder {str(path.parent)!r} does not exist; create it or name another")
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        if os.fstat(descriptor).st_mode & 0o077:
+            os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
+
+
+def _engine(place: URL) -> Engine:
+    try:
+        engine = create_engine(place)
+    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+        raise ConfigError(f"store.url: no driver for {place.drivername!r}: {error}; write sqlite:///trimtab.db") from None
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _durable)
+        event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _durable(connection: Any, _record: object) -> None:
+    """Each commit is on the disk before it returns; transactions are begun by `_begin`, not by the driver."""
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    """A writer takes its lock at once: a lock taken halfway could fail after the first statement."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(WRITE) else "BEGIN")
+
+
+def _check(engine: Engine, path: Path) -> None:
+    if path.stat().st_size > _CHECKED_BYTES:
+        return
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+    if found != "ok":
+        raise OperatorNeeded(f"store {path}: the file is corrupt: {found}", "keep the file, restore a backup, compare it with the chain")
+
+
+def _version(connection: Connection) -> str | None:
+    """Version of the store; None for one that holds no tables."""
+    tables = inspect(connection).get_table_names()
+    if not tables:
+        return None
+    if "alembic_version" not in tables:
+        raise OperatorNeeded("store: this database is not a trimtab store", "give store.url a file of its own")
+    version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    if version not in REVISIONS:
+        raise OperatorNeeded(
+            f"store: written by a newer trimtab (store version {version}, this program knows up to {REVISIONS[-1]})",
+            "install the newer trimtab, or restore a backup of this version",
+        )
+    return str(version)
+
+
+def _migrate(engine: Engine) -> None:
+    """All migrations in one transaction: an interrupted one leaves the store as it was."""
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    with engine.execution_options(**{WRITE: True}).connect() as connection, connection.begin():
+        if _version(connection) == REVISIONS[-1]:  # another process was faster
+            return
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")

@@ -1,0 +1,132 @@
+"""What the store hands out: steps, movements, pins, pause; and the intents of the model from their rows."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from agent import codec
+from agent.errors import ConfigError, OperatorNeeded
+from agent.model import Intent, IntentKind, IntentState, Receipt, UnsignedTx
+from agent.store.tables import IntentRow, Step
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class StepLine:
+    """A past step in one line; `decision` and `outcome` are None when it was interrupted."""
+
+    id: str
+    now_s: int
+    decision: str | None
+    reason: str | None
+    outcome: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """A past step with what it decided from (StepInput as JSON) and what it planned (Plan as JSON)."""
+
+    line: StepLine
+    input_json: str
+    plan_json: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Movement:
+    """A known change of one balance of the wallet, base units with sign; the native coin is units.NATIVE."""
+
+    token: str
+    delta_raw: int
+    kind: str
+    block_number: int
+    chain_s: int
+    tx_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """One transition of an intent, as it was written."""
+
+    intent_id: str
+    before: IntentState | None
+    after: IntentState
+    at_s: int
+    tx_hash: str | None
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A contract the owner trusts: address and keccak256 of its code."""
+
+    address: str
+    code_hash: str
+    pinned_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Where the pause switch stands, since when and why; `at_s` is None when it was never turned."""
+
+    paused: bool
+    reason: str
+    at_s: int | None
+
+
+def packed(text: str) -> bytes:
+    """Text as it is stored: zlib."""
+    return zlib.compress(text.encode())
+
+
+def unpacked(data: bytes) -> str:
+    """Text from its stored form. Raises OperatorNeeded when the bytes are damaged."""
+    try:
+        return zlib.decompress(data).decode()
+    except (zlib.error, UnicodeDecodeError) as error:
+        raise _damaged(str(error)) from None
+
+
+def loaded(cls: type[T], text: str) -> T:
+    """A model value from its stored JSON. Raises OperatorNeeded when it does not fit."""
+    try:
+        return codec.loads(cls, text)
+    except ConfigError as error:
+        raise _damaged(error.message) from None
+
+
+def _damaged(why: str) -> OperatorNeeded:
+    return OperatorNeeded(f"store: a row is damaged: {why}", "keep the file, restore a backup, compare it with the chain")
+
+
+def step_line(row: Step | Any) -> StepLine:
+    """The line of a step's row."""
+    return StepLine(row.id, row.now_s, row.decision, row.reason, row.outcome)
+
+
+def step_record(row: Step) -> StepRecord:
+    """The whole of a step's row."""
+    return StepRecord(step_line(row), unpacked(row.input_z), None if row.plan_z is None else unpacked(row.plan_z))
+
+
+def intent(row: IntentRow) -> Intent:
+    """The model's intent of a row."""
+    try:
+        kind, state = IntentKind(row.kind), IntentState(row.state)
+    except ValueError as error:
+        raise _damaged(str(error)) from None
+    return Intent(
+        id=row.id,
+        step_id=row.step_id,
+        kind=kind,
+        state=state,
+        tx=loaded(UnsignedTx, row.tx_json),
+        note=row.note,
+        created_s=row.created_s,
+        deadline_s=row.deadline_s,
+        tx_hash=row.tx_hash,
+        receipt=None if row.receipt_json is None else loaded(Receipt, row.receipt_json),
+        replaces=row.replaces,
+    )

@@ -1,0 +1,215 @@
+"""The store of one wallet on one chain: journal, budgets, movements, pins, pause switch; what a method wrote is on disk when it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from agent.errors import OperatorNeeded
+from agent.model import History, Intent, IntentKind, IntentState, Receipt, UnsignedTx
+from agent.ports import Grant
+from agent.store import journal, ledger, records
+from agent.store.failures import reported
+from agent.store.records import Moved, Movement, Pause, Pin, StepLine, StepRecord
+from agent.store.tables import ConfigRow, Meta, MovementRow, PauseRow, PinRow, Step
+
+WRITE = "trimtab_write"
+"""Execution option of connections that will write."""
+
+
+class Store:
+    """Implements ports.Journal. Every database or disk failure is OperatorNeeded, and then nothing of the call was written."""
+
+    def __init__(self, engine: Engine, wallet: str) -> None:
+        self.engine = engine
+        self.wallet = wallet
+        self._writing = engine.execution_options(**{WRITE: True})
+
+    def close(self) -> None:
+        """Lets go of the database."""
+        self.engine.dispose()
+
+    @contextmanager
+    def _read(self, what: str) -> Iterator[Session]:
+        with reported(what), Session(self.engine) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def _write(self, what: str) -> Iterator[Session]:
+        with reported(what), Session(self._writing) as session, session.begin():
+            yield session
+
+    def claim(self, chain_id: int) -> None:
+        """Writes wallet and chain into a new store, compares them in an old one."""
+        owner = {"chain_id": str(chain_id), "wallet": self.wallet}
+        with self._read("read its owner") as session:
+            found = {key: row.value for key in owner if (row := session.get(Meta, key)) is not None}
+        if not found:
+            with self._write("write its owner") as session:
+                session.add_all(Meta(key=key, value=value) for key, value in owner.items())
+        elif any(found.get(key, "").lower() != value.lower() for key, value in owner.items()):
+            raise OperatorNeeded(
+                f"store: belongs to wallet {found.get('wallet')} on chain {found.get('chain_id')}, "
+                f"the config says {self.wallet} on chain {chain_id}",
+                "give each wallet and chain a store of its own (store.url)",
+            )
+
+    # steps
+    def begin_step(self, step_id: str, now_s: int, input_json: str) -> None:
+        """Records what a step decides from."""
+        with self._write("write the step") as session:
+            session.add(Step(id=step_id, now_s=now_s, input_z=records.packed(input_json)))
+
+    def end_step(self, step_id: str, decision: str, reason: str, plan_json: str | None, outcome: str) -> None:
+        """Records what it decided and what came of it. KeyError for a step that was not begun."""
+        with self._write("write the outcome of the step") as session:
+            row = session.scalar(select(Step).where(Step.id == step_id))
+            if row is None:
+                raise KeyError(step_id)
+            row.decision, row.reason, row.outcome = decision, reason, outcome
+            row.plan_z = None if plan_json is None else records.packed(plan_json)
+
+    def steps(self, limit: int) -> tuple[StepLine, ...]:
+        """The newest steps, newest first."""
+        columns = select(Step.id, Step.now_s, Step.decision, Step.reason, Step.outcome).order_by(Step.seq.desc()).limit(limit)
+        with self._read("read the steps") as session:
+            return tuple(records.step_line(row) for row in session.execute(columns))
+
+    def step(self, step_id: str) -> StepRecord | None:
+        """One step with its input and plan; None when there is none of that id."""
+        with self._read("read the step") as session:
+            row = session.scalar(select(Step).where(Step.id == step_id))
+            return None if row is None else records.step_record(row)
+
+    # intents
+    def intend(self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str, now_s: int) -> Intent:
+        """New intent in state PLANNED; OperatorNeeded when its nonce is taken, unless a CANCEL joins what it replaces."""
+        with self._write("write the transaction down") as session:
+            return journal.intend(session, step_id, kind, tx, grant, note, now_s)
+
+    def grant(self, intent_id: str) -> Grant:
+        """The grant an intent was written down with."""
+        with self._read("read the grant") as session:
+            return journal.grant(session, intent_id)
+
+    def advance(
+        self, intent_id: str, to: IntentState, now_s: int, tx_hash: str | None = None, receipt: Receipt | None = None, note: str = ""
+    ) -> Intent:
+        """Moves an intent along the transition table; ValueError for what the table lacks."""
+        with self._write(f"write that a transaction is {to.value}") as session:
+            return journal.advance(session, intent_id, to, now_s, tx_hash, receipt, note)
+
+    def open_intents(self) -> Sequence[Intent]:
+        """Intents that are not at an end, oldest first."""
+        with self._read("read open transactions") as session:
+            return journal.find(session, open_only=True)
+
+    def intents_at(self, nonce: int) -> Sequence[Intent]:
+        """Every intent of that nonce, ended ones too, oldest first."""
+        with self._read("read transactions") as session:
+            return journal.find(session, nonce=nonce)
+
+    def unbooked(self) -> Sequence[Intent]:
+        """Intents with a receipt that no budget knows yet, oldest first."""
+        with self._read("read transactions") as session:
+            return journal.find(session, unbooked=True)
+
+    def intents(self, step_id: str | None = None, limit: int = 100) -> Sequence[Intent]:
+        """Intents of one step, oldest first; without one the newest `limit`, newest first."""
+        with self._read("read transactions") as session:
+            return journal.newest(session, limit) if step_id is None else journal.find(session, step_id=step_id)
+
+    def transitions(self, intent_id: str) -> tuple[Moved, ...]:
+        """Every move of one intent, oldest first."""
+        with self._read("read transitions") as session:
+            return journal.moves(session, intent_id)
+
+    def expected_nonce(self) -> int | None:
+        """The chain's next nonce as far as this store knows; None before one was adopted."""
+        with self._read("read the nonce") as session:
+            return journal.expected_nonce(session)
+
+    def adopt_nonce(self, nonce: int, now_s: int) -> None:
+        """Takes `nonce` for the chain's next one from now on."""
+        with self._write("adopt the nonce") as session:
+            journal.adopt_nonce(session, nonce)
+            session.merge(Meta(key="adopted_s", value=str(now_s)))
+
+    # budgets and movements
+    def history(self, chain_now_s: int) -> History:
+        """Sums over the last 24 h of chain time."""
+        with self._read("read the budgets") as session:
+            return ledger.history(session, chain_now_s)
+
+    def book(self, intent: Intent, turnover: Fraction, loss: Fraction, gas_wei: int, chain_s: int) -> None:
+        """Adds a finished intent to budgets and movements; a second call for the same intent changes nothing."""
+        with self._write("book a transaction") as session:
+            ledger.book(session, self.wallet, intent, turnover, loss, gas_wei, chain_s)
+
+    def movements(self, limit: int = 1000) -> tuple[Movement, ...]:
+        """The newest known changes of balances, newest first."""
+        with self._read("read movements") as session:
+            rows = session.scalars(select(MovementRow).order_by(MovementRow.seq.desc()).limit(limit))
+            return tuple(Movement(r.token, int(r.delta_raw), r.kind, r.block_number, r.chain_s, r.tx_hash) for r in rows)
+
+    def last_rebalance(self) -> int | None:
+        """Chain time of the newest swap that succeeded."""
+        with self._read("read the last rebalance") as session:
+            return ledger.last_rebalance(session)
+
+    def mark_review(self, chain_s: int) -> None:
+        """Remembers when the policy last reviewed the portfolio."""
+        with self._write("write the review") as session:
+            session.merge(Meta(key=ledger.LAST_REVIEW, value=str(chain_s)))
+
+    # trust, pause, config
+    def pin(self, address: str, code_hash: str, now_s: int) -> None:
+        """Trusts a contract by address and code hash; replaces an earlier pin of the address."""
+        with self._write("pin a contract") as session:
+            session.merge(PinRow(address=address, code_hash=code_hash, pinned_s=now_s))
+
+    def unpin(self, address: str) -> bool:
+        """Trusts a contract no more; False when it was not pinned."""
+        with self._write("unpin a contract") as session:
+            row = session.get(PinRow, address)
+            if row is not None:
+                session.delete(row)
+            return row is not None
+
+    def pins(self) -> tuple[Pin, ...]:
+        """Trusted contracts, by address."""
+        with self._read("read the pins") as session:
+            rows = session.scalars(select(PinRow).order_by(PinRow.address))
+            return tuple(Pin(row.address, row.code_hash, row.pinned_s) for row in rows)
+
+    def pause(self, reason: str, now_s: int) -> None:
+        """Turns the pause switch on."""
+        self._turn(True, reason, now_s)
+
+    def resume(self, reason: str, now_s: int) -> None:
+        """Turns the pause switch off."""
+        self._turn(False, reason, now_s)
+
+    def _turn(self, paused: bool, reason: str, now_s: int) -> None:
+        with self._write("turn the pause switch") as session:
+            session.add(PauseRow(paused=paused, reason=reason, at_s=now_s))
+
+    def paused(self) -> Pause:
+        """Where the pause switch stands."""
+        with self._read("read the pause switch") as session:
+            row = session.scalar(select(PauseRow).order_by(PauseRow.seq.desc()).limit(1))
+            return Pause(False, "", None) if row is None else Pause(row.paused, row.reason, row.at_s)
+
+    def confirm_config(self, config_hash: str, now_s: int) -> None:
+        """Remembers a config file that the owner has confirmed."""
+        with self._write("write the config's hash") as session:
+            session.add(ConfigRow(config_hash=config_hash, at_s=now_s))
+
+    def confirmed_config(self) -> str | None:
+        """Hash of the config file that was confirmed last."""
+        with self._read("read the config's hash") as session:
+            return session.scalar(select(ConfigRow.config_hash).order_by(ConfigRow.seq.desc()).limit(1))

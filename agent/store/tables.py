@@ -1,0 +1,140 @@
+"""What the store remembers, as SQLAlchemy models; base units and values are text, since no database integer holds 256 bits."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, ForeignKey, Index, Integer, LargeBinary, String, Text, UniqueConstraint, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from agent.store.transitions import OPEN
+
+SEQUENCE = BigInteger().with_variant(Integer, "sqlite")
+"""Row numbers: SQLite counts up by itself only in columns declared INTEGER."""
+
+_IS_OPEN = "state IN (" + ", ".join(f"'{state}'" for state in sorted(state.value for state in OPEN)) + ")"
+
+
+class Base(DeclarativeBase):
+    """Root of the models."""
+
+
+class Meta(Base):
+    """Facts about the store itself: chain id, wallet, adopted nonce, last review."""
+
+    __tablename__ = "meta"
+    key: Mapped[str] = mapped_column(String(40), primary_key=True)
+    value: Mapped[str] = mapped_column(Text)
+
+
+class Step(Base):
+    """One look at the chain and what came of it. JSON texts are zlib-compressed."""
+
+    __tablename__ = "steps"
+    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(String(40), unique=True)
+    now_s: Mapped[int] = mapped_column(BigInteger)
+    input_z: Mapped[bytes] = mapped_column(LargeBinary)
+    decision: Mapped[str | None] = mapped_column(String(40))
+    reason: Mapped[str | None] = mapped_column(Text)
+    plan_z: Mapped[bytes | None] = mapped_column(LargeBinary)
+    outcome: Mapped[str | None] = mapped_column(Text)
+
+
+class IntentRow(Base):
+    """One transaction: its unsigned payload, nonce and the hash of the signed bytes. The bytes are nowhere (T8)."""
+
+    __tablename__ = "intents"
+    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(String(40), unique=True)
+    step_id: Mapped[str] = mapped_column(ForeignKey("steps.id"))
+    kind: Mapped[str] = mapped_column(String(20))
+    state: Mapped[str] = mapped_column(String(20))
+    nonce: Mapped[int] = mapped_column(BigInteger)
+    tx_json: Mapped[str] = mapped_column(Text)
+    grant_z: Mapped[bytes] = mapped_column(LargeBinary)
+    note: Mapped[str] = mapped_column(Text)
+    created_s: Mapped[int] = mapped_column(BigInteger)
+    deadline_s: Mapped[int | None] = mapped_column(BigInteger)
+    tx_hash: Mapped[str | None] = mapped_column(String(80), index=True)
+    receipt_json: Mapped[str | None] = mapped_column(Text)
+    replaces: Mapped[str | None] = mapped_column(ForeignKey("intents.id"))
+
+    __table_args__ = (
+        Index(
+            "one_open_intent_per_nonce",
+            "nonce",
+            unique=True,
+            sqlite_where=text(f"replaces IS NULL AND {_IS_OPEN}"),
+            postgresql_where=text(f"replaces IS NULL AND {_IS_OPEN}"),
+        ),
+        Index("one_open_cancel_per_intent", "replaces", unique=True, sqlite_where=text(_IS_OPEN), postgresql_where=text(_IS_OPEN)),
+        Index("intents_by_state", "state"),
+    )
+
+
+class TransitionRow(Base):
+    """One move of one intent. Rows are added, never changed; SQLite enforces it by triggers."""
+
+    __tablename__ = "transitions"
+    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    intent_id: Mapped[str] = mapped_column(ForeignKey("intents.id"), index=True)
+    before: Mapped[str | None] = mapped_column(String(20))
+    after: Mapped[str] = mapped_column(String(20))
+    at_s: Mapped[int] = mapped_column(BigInteger)
+    tx_hash: Mapped[str | None] = mapped_column(String(80))
+    note: Mapped[str] = mapped_column(Text)
+
+
+class BudgetRow(Base):
+    """What one intent used up of the daily limits, at the chain time of its block. Fractions as "a/b"."""
+
+    __tablename__ = "budgets"
+    intent_id: Mapped[str] = mapped_column(ForeignKey("intents.id"), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(20))
+    succeeded: Mapped[bool] = mapped_column(Boolean)
+    chain_s: Mapped[int] = mapped_column(BigInteger, index=True)
+    turnover: Mapped[str] = mapped_column(Text)
+    loss: Mapped[str] = mapped_column(Text)
+    gas_wei: Mapped[str] = mapped_column(Text)
+
+
+class MovementRow(Base):
+    """A known change of one balance of the wallet, base units with sign."""
+
+    __tablename__ = "movements"
+    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    token: Mapped[str] = mapped_column(String(42))
+    delta_raw: Mapped[str] = mapped_column(Text)
+    kind: Mapped[str] = mapped_column(String(20))
+    block_number: Mapped[int] = mapped_column(BigInteger)
+    chain_s: Mapped[int] = mapped_column(BigInteger)
+    tx_hash: Mapped[str] = mapped_column(String(80))
+
+    __table_args__ = (UniqueConstraint("tx_hash", "token", "kind", name="one_movement_per_transaction_token_kind"),)
+
+
+class PinRow(Base):
+    """A contract the owner trusts, by address and hash of its code."""
+
+    __tablename__ = "pins"
+    address: Mapped[str] = mapped_column(String(42), primary_key=True)
+    code_hash: Mapped[str] = mapped_column(String(66))
+    pinned_s: Mapped[int] = mapped_column(BigInteger)
+
+
+class PauseRow(Base):
+    """Turns of the pause switch; the last row holds."""
+
+    __tablename__ = "pauses"
+    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    paused: Mapped[bool] = mapped_column(Boolean)
+    reason: Mapped[str] = mapped_column(Text)
+    at_s: Mapped[int] = mapped_column(BigInteger)
+
+
+class ConfigRow(Base):
+    """Hashes of the config files that the owner has confirmed; the last row is the current one."""
+
+    __tablename__ = "configs"
+    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    config_hash: Mapped[str] = mapped_column(String(80))
+    at_s: Mapped[int] = mapped_column(BigInteger)
