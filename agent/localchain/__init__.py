@@ -1,0 +1,41 @@
+"""Embedded chain: real Uniswap contracts, tokens and feeds at seeded prices, on eth-tester in process or on anvil."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from agent.localchain.anvil import run_anvil
+from agent.localchain.chain import LocalChain, PoolInfo
+from agent.localchain.deploy import deploy_world
+from agent.localchain.description import WORLD, TokenKind, World
+from agent.localchain.nodes import WHALE_WEI, AnvilNode, TesterNode
+from agent.localchain.serve import serve
+
+__all__ = ["WORLD", "LocalChain", "PoolInfo", "TokenKind", "World", "open_anvil", "open_eth_tester", "run_anvil", "serve"]
+
+
+@contextmanager
+def open_eth_tester(world: World = WORLD) -> Iterator[LocalChain]:
+    """The world in this process, chain id 131277322940537; a block per transaction. Takes some seconds."""
+    now_s = int(time.time())
+    yield deploy_world(TesterNode(now_s - world.history_s, world.wallet_native_wei), world, now_s)
+
+
+@contextmanager
+def open_anvil(port: int | None = None, world: World = WORLD, **options: str | int | bool) -> Iterator[LocalChain]:
+    """The world on an anvil process, chain id 31337, which ends with the context.
+
+    `options` are anvil's flags with underscores: block_time=2, hardfork="cancun", no_cors=True. Raises ConfigError.
+    """
+    now_s = int(time.time())
+    flags: list[str] = []
+    for name, value in options.items():
+        if value is not False:
+            flags += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    with run_anvil(port, flags, genesis_s=now_s - world.history_s) as url:
+        node = AnvilNode(url)
+        chain = LocalChain(node, world)
+        node.set_native(chain.whale.address, WHALE_WEI)
+        yield deploy_world(node, world, int(time.time()))

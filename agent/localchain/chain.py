@@ -1,0 +1,290 @@
+"""A running embedded chain: its contracts and accounts, and the verbs by which tests, demo and tools change it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from eth_utils.address import to_checksum_address
+from web3.contract.contract import Contract
+
+from agent import artifacts
+from agent.localchain.accounts import WALLET, WHALE, TestAccount, test_accounts
+from agent.localchain.description import TokenKind, World
+from agent.localchain.nodes import Node, TesterNode
+from agent.units import UINT256_MAX, Token
+
+if TYPE_CHECKING:
+    from web3 import Web3
+
+    from agent.chain.rpc import Transport
+
+TX_GAS = 30_000_000
+FEED_DECIMALS = 8
+TWAP_WINDOW_S = 1_800
+FAR_FUTURE_S = 2**63
+WHALE_USD = 10**9
+"""What the whale is given of each token when it is deployed."""
+_WETH_ARTIFACT = "@uniswap/v2-periphery/build/WETH9.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """The protocol contracts of the embedded chain."""
+
+    weth: str
+    v2_factory: str
+    v2_router: str
+    v3_factory: str
+    swap_router_02: str
+    quoter_v2: str
+    quoter_v1: str
+    position_manager: str
+    pool_minter: str
+
+
+@dataclass(frozen=True, slots=True)
+class PoolInfo:
+    """A local pool. `fee_pips` is 3000 for V2; tokens are sorted as the contracts sort them."""
+
+    name: str
+    address: str
+    version: int
+    token0: Token
+    token1: Token
+    fee_pips: int
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What is known of the chain's contents; goes back with a snapshot."""
+
+    tokens: Mapping[str, Token]
+    kinds: Mapping[str, TokenKind]
+    prices_usd: Mapping[str, Fraction]
+    feeds: Mapping[str, str]
+    pool_info: Mapping[str, PoolInfo]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A remembered state of the chain together with its books."""
+
+    node: str
+    books: Books = field(repr=False)
+
+
+class ChainClock:
+    """The agent's clock on an embedded chain: the newest block's time. Sleeping mines."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def now_s(self) -> int:
+        """Unix seconds of the newest block."""
+        return self._node.now_s()
+
+    def sleep(self, seconds: float) -> None:
+        """Mines a block that much later."""
+        self._node.mine_at(self._node.now_s() + max(1, round(seconds)))
+
+
+class LocalChain:
+    """An embedded chain with everything deployed. Changes are sent by the whale, never by the wallet."""
+
+    def __init__(self, node: Node, world: World) -> None:
+        self.node, self.world = node, world
+        self.w3: Web3 = node.w3
+        self.chain_id: int = self.w3.eth.chain_id
+        self.accounts: tuple[TestAccount, ...] = test_accounts()
+        self.wallet, self.whale = self.accounts[WALLET], self.accounts[WHALE]
+        self.clock = ChainClock(node)
+        self.books = Books({}, {}, {}, {}, {})
+        self.addresses: Addresses  # set by deploy, before anyone else sees the chain
+
+    # what there is
+
+    @property
+    def url(self) -> str | None:
+        """HTTP address of the node; None in process."""
+        return self.node.url
+
+    @cached_property
+    def transport(self) -> Transport:
+        """A transport of chain.rpc to this node, by the operator "local"."""
+        if isinstance(self.node, TesterNode):
+            from agent.chain.tester import TesterTransport
+
+            return TesterTransport(self.node.provider, "local")
+        from agent.chain.rpc import HttpTransport
+
+        return HttpTransport(self.url or "", "local", 30)
+
+    @property
+    def tokens(self) -> Mapping[str, Token]:
+        """Tokens by symbol."""
+        return self.books.tokens
+
+    @property
+    def pools(self) -> dict[str, str]:
+        """Pool addresses by name, such as "v3 WETH/USDC 500"."""
+        return {name: info.address for name, info in self.books.pool_info.items()}
+
+    @property
+    def feeds(self) -> Mapping[str, str]:
+        """USD price feeds by symbol."""
+        return self.books.feeds
+
+    def pool_price(self, token0: str, token1: str) -> Fraction:
+        """Base units of token1 per base unit of token0 at the current USD prices; tokens by symbol."""
+        a, b, usd = self.tokens[token0], self.tokens[token1], self.books.prices_usd
+        return usd[token0] / usd[token1] * Fraction(10) ** (b.decimals - a.decimals)
+
+    def contract(self, address: str, artifact: artifacts.Artifact) -> Contract:
+        """A web3 contract at an address."""
+        return self.w3.eth.contract(address=to_checksum_address(address), abi=artifact.abi)
+
+    def token_contract(self, symbol: str) -> Contract:
+        """The ERC-20 of that symbol, with mint and burn where it has them."""
+        kind = self.books.kinds[symbol]
+        artifact = artifacts.npm(_WETH_ARTIFACT) if kind is TokenKind.WRAPPED_NATIVE else artifacts.own(kind.value)
+        return self.contract(self.tokens[symbol].address, artifact)
+
+    def balance(self, symbol: str, owner: str | None = None) -> int:
+        """Base units that `owner` (the wallet unless said) holds."""
+        return int(self.token_contract(symbol).functions.balanceOf(owner or self.wallet.address).call())
+
+    # transactions
+
+    def send(self, call: Any, sender: str | None = None, value_wei: int = 0, gas: int = TX_GAS) -> Any:
+        """Sends a bound contract function and returns its receipt. Raises RuntimeError when it reverts."""
+        who = sender or self.whale.address
+        fees = {"gas": gas, "maxFeePerGas": 100 * 10**9, "maxPriorityFeePerGas": 10**9}
+        receipt = self.w3.eth.wait_for_transaction_receipt(call.transact({"from": who, "value": value_wei, **fees}), poll_latency=0.005)
+        if receipt["status"] != 1:
+            raise RuntimeError(f"{getattr(call, 'fn_name', 'deployment')} reverted on the local chain: {self._why(call, who, value_wei)}")
+        return receipt
+
+    def _why(self, call: Any, sender: str, value_wei: int) -> str:
+        try:
+            call.call({"from": sender, "value": value_wei, "gas": TX_GAS})
+        except Exception as error:  # whatever the node says is the reason
+            return str(error)
+        return "not when repeated"
+
+    def deploy(self, artifact: artifacts.Artifact, *arguments: object, sender: str | None = None) -> str:
+        """Deploys a contract and returns its checksummed address."""
+        factory = self.w3.eth.contract(abi=artifact.abi, bytecode=artifact.bytecode)
+        return str(to_checksum_address(self.send(factory.constructor(*arguments), sender)["contractAddress"]))
+
+    def allow_whale(self, symbols: Iterable[str]) -> None:
+        """Lets the protocol contracts take these tokens of the whale, once."""
+        at = self.addresses
+        for symbol in symbols:
+            for spender in (at.v2_router, at.swap_router_02, at.position_manager, at.pool_minter):
+                self.send(self.token_contract(symbol).functions.approve(spender, UINT256_MAX))
+
+    def set_balance(self, symbol: str, raw: int, owner: str | None = None) -> None:
+        """Gives the wallet (or `owner`) exactly this many base units. Of wrapped native only the wallet gives back.
+
+        No transaction of the wallet is involved: its nonce stays.
+        """
+        who, token = owner or self.wallet.address, self.token_contract(symbol).functions
+        missing = raw - self.balance(symbol, who)
+        if missing == 0:
+            return
+        if self.books.kinds[symbol] is TokenKind.WRAPPED_NATIVE:
+            move = token.transfer(who, missing) if missing > 0 else token.transferFrom(who, self.whale.address, -missing)
+        else:
+            move = token.mint(who, missing) if missing > 0 else token.burn(who, -missing)
+        self.send(move)
+
+    def set_native(self, wei: int, owner: str | None = None) -> None:
+        """Gives the wallet (or `owner`) exactly this much native coin."""
+        self.node.set_native(owner or self.wallet.address, wei)
+
+    # time
+
+    def now_s(self) -> int:
+        """Timestamp of the newest block."""
+        return self.node.now_s()
+
+    def mine(self, blocks: int = 1) -> None:
+        """Mines empty blocks."""
+        self.node.mine(blocks)
+
+    def warp(self, seconds: int, refresh_feeds: bool = True) -> None:
+        """Mines a block that much later; feeds then get a fresh round at their present price unless told not to."""
+        self.node.mine_at(self.now_s() + seconds)
+        if refresh_feeds:
+            self.refresh_feeds()
+
+    def refresh_feeds(self, symbols: Iterable[str] | None = None) -> None:
+        """A complete round at the current price and time for each of these feeds (all unless said)."""
+        for symbol in self.feeds if symbols is None else symbols:
+            answer = round(self.books.prices_usd[symbol] * 10**FEED_DECIMALS)
+            self.send(self.feed_contract(symbol).functions.push(answer))
+
+    def feed_contract(self, symbol: str) -> Contract:
+        """The price feed of a token; anyone may write its rounds."""
+        return self.contract(self.feeds[symbol], artifacts.own("PriceFeed"))
+
+    def snapshot(self) -> Mark:
+        """Remembers chain and books."""
+        return Mark(self.node.snapshot(), self.books)
+
+    def revert(self, mark: Mark) -> None:
+        """Back to a mark, which can be used once."""
+        self.node.revert(mark.node)
+        self.books = mark.books
+
+    # the market; see the modules of the same verbs
+
+    def add_token(self, symbol: str, decimals: int, price_usd: Fraction | int, kind: TokenKind = TokenKind.STANDARD) -> Token:
+        """Deploys a token with a feed at that price; the whale gets plenty."""
+        from agent.localchain.deploy import add_token
+
+        return add_token(self, symbol, decimals, Fraction(price_usd), kind)
+
+    def add_v2_pool(self, token_a: str, token_b: str, value_usd: int) -> PoolInfo:
+        """A pair at the current prices with this much USD in it, named "v2 A/B"."""
+        from agent.localchain.liquidity import add_v2_pool
+
+        return add_v2_pool(self, token_a, token_b, value_usd)
+
+    def add_v3_pool(self, token_a: str, token_b: str, fee_pips: int, price: Fraction | None = None) -> PoolInfo:
+        """An initialised pool without liquidity, at the current prices unless `price` (token1 per token0, base units) is given."""
+        from agent.localchain.liquidity import add_v3_pool
+
+        return add_v3_pool(self, token_a, token_b, fee_pips, price)
+
+    def mint_position(self, pool: str, tick_lower: int, tick_upper: int, liquidity: int) -> None:
+        """Exactly this liquidity between two ticks of the pool of that name, owned by the PoolMinter."""
+        from agent.localchain.liquidity import mint_positions
+
+        mint_positions(self, self.books.pool_info[pool], ((tick_lower, tick_upper, liquidity),))
+
+    def move_market(self, prices_usd: Mapping[str, Fraction | int | str], twap_follows: bool = True, feeds_follow: bool = True) -> None:
+        """The world price of these tokens changes: every pool is arbitraged to it, feeds and 30 minute TWAP follow."""
+        from agent.localchain.market import move_market
+
+        move_market(self, {symbol: Fraction(price) for symbol, price in prices_usd.items()}, twap_follows, feeds_follow)
+
+    def swap(self, pool: str, token_in: str, amount_in_raw: int) -> int:
+        """The whale trades in one pool whatever the price, feeds stay; returns base units received."""
+        from agent.localchain.market import swap
+
+        return swap(self, self.books.pool_info[pool], token_in, amount_in_raw)
+
+    def config_text(self, store_url: str = "sqlite:///trimtab.db") -> str:
+        """A complete trimtab.toml for this chain."""
+        from agent.localchain.config_text import config_text
+
+        return config_text(self, store_url)
+
+    def remember(self, **parts: object) -> None:
+        """Replaces parts of the books."""
+        self.books = replace(self.books, **parts)  # type: ignore[arg-type]  # the fields are checked by their users

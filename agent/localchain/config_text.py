@@ -1,0 +1,106 @@
+"""The trimtab.toml of an embedded chain: every key, ready for every command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agent.localchain.accounts import WALLET
+
+if TYPE_CHECKING:
+    from agent.localchain.chain import LocalChain
+
+IN_PROCESS_URL = "eth-tester://in-process"
+"""Stands in the file where there is no HTTP address; whoever loads it brings the transport."""
+
+_ASSET = """[[portfolio.assets]]
+symbol = "{symbol}"
+address = "{address}"
+target = "{target}"
+reserve = "0"
+feed = "{feed}"
+"""
+
+_TEMPLATE = """# An embedded chain of trimtab: public test keys, worthless coins.
+[chain]
+chain_id = {chain_id}
+confirmations = 1
+wrapped_native = "{at.weth}"
+[[chain.rpc]]
+url = "{url}"
+operator = "local"
+
+[wallet]
+address = "{wallet}"
+test_account = {account}
+payout_addresses = []
+
+[portfolio]
+numeraire = "{numeraire}"
+max_live_value = "100000"
+{assets}
+[reference]
+kind = ["feed", "twap"]
+twap_window = "30m"
+feed_max_age = "25h"
+
+[venues.uniswap_v2]
+factory = "{at.v2_factory}"
+router = "{at.v2_router}"
+[venues.uniswap_v3]
+factory = "{at.v3_factory}"
+router = "{at.swap_router_02}"
+quoter = "{at.quoter_v2}"
+quoter_v1 = "{at.quoter_v1}"
+position_manager = "{at.position_manager}"
+fee_tiers = [100, 500, 3000, 10000]
+
+[policy]
+trigger = {{ kind = "threshold", relative = "10%" }}
+destination = "target"
+cooldown = "1h"
+
+[limits]
+price_impact = "1%"
+slippage = "0.3%"
+plan_cost = "0.5%"
+turnover = "30%"
+daily_turnover = "60%"
+daily_loss = "1%"
+oracle_deviation = "1.5%"
+second_quote_deviation = "0.5%"
+depeg = "2%"
+gas_price = "60 gwei"
+gas_per_day = "0.05"
+native_floor = "0.05"
+head_age = "90s"
+min_trade = "10"
+pool_min_value = "50000"
+impermanent_loss = "1%"
+balance_jump = "2%"
+
+[execution]
+router = "swap_router_02"
+deadline = "90s"
+submit_url = ""
+
+[store]
+url = "{store_url}"
+"""
+
+
+def config_text(chain: LocalChain, store_url: str) -> str:
+    """See LocalChain.config_text."""
+    assets = "".join(
+        _ASSET.format(symbol=spec.symbol, address=chain.tokens[spec.symbol].address, target=spec.target, feed=chain.feeds[spec.symbol])
+        for spec in chain.world.tokens
+    )
+    return _TEMPLATE.format(
+        chain_id=chain.chain_id,
+        at=chain.addresses,
+        url=chain.url or IN_PROCESS_URL,
+        wallet=chain.wallet.address,
+        account=WALLET,
+        numeraire=chain.world.numeraire,
+        assets=assets,
+        store_url=store_url,
+    )

@@ -1,0 +1,193 @@
+"""The two nodes that the embedded chain runs on, eth-tester in process and anvil beside it, behind the same few verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol, cast
+
+from web3 import HTTPProvider, Web3
+from web3.types import RPCEndpoint
+
+from agent.localchain.accounts import COUNT, HD_PATH, TEST_MNEMONIC, WHALE, test_accounts
+
+BLOCK_GAS = 100_000_000
+WHALE_WEI = 10**9 * 10**18
+OTHERS_WEI = 10**4 * 10**18
+
+
+class Node(Protocol):
+    """What the embedded chain needs of a node, beyond web3."""
+
+    @property
+    def w3(self) -> Web3:
+        """Web3 without validation middleware and without CCIP-read."""
+        ...
+
+    @property
+    def url(self) -> str | None:
+        """HTTP address; None in process."""
+        ...
+
+    def now_s(self) -> int:
+        """Timestamp of the newest block."""
+        ...
+
+    def mine(self, blocks: int) -> None:
+        """Mines empty blocks."""
+        ...
+
+    def mine_at(self, timestamp_s: int) -> None:
+        """Mines an empty block with that timestamp, later than the newest one's."""
+        ...
+
+    def past(self) -> Any:
+        """Context in which blocks follow a second apart from the newest one, whatever the wall clock says."""
+        ...
+
+    def snapshot(self) -> str:
+        """Remembers the state."""
+        ...
+
+    def revert(self, snapshot: str) -> None:
+        """Back to a remembered state, which is then forgotten."""
+        ...
+
+    def set_native(self, address: str, wei: int) -> None:
+        """Gives an address exactly this much native coin."""
+        ...
+
+
+def _plain_web3(provider: Any) -> Web3:
+    """Web3 that asks what it is told to ask: no chain id before each call, no names, no CCIP-read (facts.md)."""
+    provider.global_ccip_read_enabled = False
+    w3 = Web3(provider)
+    for name in ("validation", "name_to_address", "gas_price_strategy"):
+        w3.middleware_onion.remove(name)
+    return w3
+
+
+class AnvilNode:
+    """An anvil process, by its HTTP address."""
+
+    def __init__(self, url: str) -> None:
+        self.w3 = _plain_web3(HTTPProvider(url, request_kwargs={"timeout": 60}))
+        self.url: str | None = url
+
+    def rpc(self, method: str, *params: object) -> Any:
+        """One JSON-RPC call, anvil's own methods included. Raises RuntimeError with the node's words."""
+        answer = self.w3.provider.make_request(cast("RPCEndpoint", method), list(params))
+        if "error" in answer:
+            raise RuntimeError(f"{method}: {answer['error']}")
+        return answer["result"]
+
+    def now_s(self) -> int:
+        """See Node."""
+        return int(self.rpc("eth_getBlockByNumber", "latest", False)["timestamp"], 16)
+
+    def mine(self, blocks: int) -> None:
+        """See Node."""
+        self.rpc("anvil_mine", hex(blocks))
+
+    def mine_at(self, timestamp_s: int) -> None:
+        """See Node."""
+        self.rpc("evm_setNextBlockTimestamp", timestamp_s)
+        self.rpc("evm_mine")
+
+    @contextmanager
+    def past(self) -> Iterator[None]:
+        """See Node."""
+        self.rpc("anvil_setBlockTimestampInterval", 1)
+        try:
+            yield
+        finally:
+            self.rpc("anvil_removeBlockTimestampInterval")
+
+    def snapshot(self) -> str:
+        """See Node."""
+        return str(self.rpc("evm_snapshot"))
+
+    def revert(self, snapshot: str) -> None:
+        """See Node."""
+        if not self.rpc("evm_revert", snapshot):
+            raise RuntimeError(f"anvil knows no snapshot {snapshot}")
+
+    def set_native(self, address: str, wei: int) -> None:
+        """See Node."""
+        self.rpc("anvil_setBalance", address, hex(wei))
+
+
+class TesterNode:
+    """eth-tester with py-evm, in this process, with the same accounts as anvil."""
+
+    __test__ = False
+
+    def __init__(self, genesis_s: int, wallet_wei: int) -> None:
+        from eth_tester import EthereumTester, PyEVMBackend
+        from eth_tester.backends.pyevm.main import get_default_genesis_params
+        from eth_utils.address import to_canonical_address
+        from web3 import EthereumTesterProvider
+
+        balances = [wallet_wei] + [WHALE_WEI if i == WHALE else OTHERS_WEI for i in range(1, COUNT)]
+        state = {
+            to_canonical_address(account.address): {"balance": wei, "nonce": 0, "code": b"", "storage": {}}
+            for account, wei in zip(test_accounts(), balances, strict=True)
+        }
+        params = get_default_genesis_params({"gas_limit": BLOCK_GAS, "timestamp": genesis_s})
+        backend = PyEVMBackend(params, state, mnemonic=TEST_MNEMONIC, hd_path=HD_PATH)
+        self.tester = EthereumTester(backend)
+        self.provider = EthereumTesterProvider(self.tester)
+        self.w3 = _plain_web3(self.provider)
+        self.url: str | None = None
+
+    def now_s(self) -> int:
+        """See Node."""
+        return int(self.tester.get_block_by_number("latest")["timestamp"])
+
+    def mine(self, blocks: int) -> None:
+        """See Node."""
+        self.tester.mine_blocks(blocks)
+
+    def mine_at(self, timestamp_s: int) -> None:
+        """See Node."""
+        chain = self.tester.backend.chain
+        chain.header = chain.header.copy(timestamp=timestamp_s)
+        self.tester.mine_blocks(1)
+
+    @contextmanager
+    def past(self) -> Iterator[None]:
+        """See Node. py-evm dates every block by the wall clock, so the date is set again after each block."""
+        chain = self.tester.backend.chain
+        build = chain.create_header_from_parent
+
+        def a_second_later(parent: Any, **params: Any) -> Any:
+            return build(parent, **{**params, "timestamp": parent.timestamp + 1})
+
+        chain.create_header_from_parent = a_second_later
+        chain.header = chain.header.copy(timestamp=chain.get_canonical_head().timestamp + 1)
+        try:
+            yield
+        finally:
+            del chain.create_header_from_parent
+
+    def snapshot(self) -> str:
+        """See Node."""
+        return str(self.tester.take_snapshot())
+
+    def revert(self, snapshot: str) -> None:
+        """See Node."""
+        self.tester.revert_to_snapshot(int(snapshot))
+
+    def set_native(self, address: str, wei: int) -> None:
+        """See Node. eth-tester has no call for this: the state under the pending block is replaced, then two blocks mined.
+
+        The second block makes the newest one repeatable, which eth-tester's revert needs.
+        """
+        from eth_utils.address import to_canonical_address
+
+        chain = self.tester.backend.chain
+        vm = chain.get_vm(chain.header)
+        vm.state.set_balance(to_canonical_address(address), wei)
+        vm.state.persist()
+        chain.header = chain.header.copy(state_root=vm.state.state_root)
+        self.tester.mine_blocks(2)

@@ -1,0 +1,58 @@
+"""Runs the embedded chain on anvil until it is told to stop: `trimtab localchain`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from agent.localchain.chain import LocalChain
+
+
+def serve(port: int, write_config: Path | None = None, on_ready: Callable[[LocalChain], None] | None = None) -> None:
+    """Starts anvil on `port`, deploys the world, writes its trimtab.toml, then stays until SIGINT or SIGTERM.
+
+    The file appears whole, and only when everything is ready: whoever sees it can use it. Raises ConfigError when
+    the port is taken. Call from the main thread.
+    """
+    from agent.localchain import open_anvil
+
+    told = threading.Event()
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        told.set()
+        # During deployment too the way out is through the contexts, which end anvil.
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with open_anvil(port) as chain:
+            if write_config is not None:
+                write_atomically(write_config, chain.config_text())
+            if on_ready is not None:
+                on_ready(chain)
+            told.wait()
+    except KeyboardInterrupt:
+        if not told.is_set():
+            raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces the file in one step; mode 0600, since a config may hold secrets."""
+    descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(scratch).replace(path)
+    except BaseException:
+        Path(scratch).unlink(missing_ok=True)
+        raise
