@@ -165,18 +165,18 @@ def step(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None) -
         step_id = uuid.uuid4().hex[:12]
         outcome = replace(look(eyes, propose, step_id, journal), transactions=tuple(sent))
         try:
-            if hands is None or outcome.kind is not OutcomeKind.PLANNED:
+            if hands is None or outcome.plan is None or outcome.kind is not OutcomeKind.PLANNED:
                 return _close(journal, outcome)
             if round_number == 0 and not hands.confirm(outcome):
                 return _close(journal, replace(outcome, kind=OutcomeKind.DECLINED, reason="not confirmed; nothing was sent"))
-            approvals_left = _approve(hands, outcome, sent)
+            approvals_left = _approve(hands, outcome, outcome.plan, sent)
             if approvals_left:
                 outcome = replace(outcome, transactions=tuple(sent))
                 if sent[-1].state is IntentState.REVERTED:
                     return _close(journal, replace(outcome, kind=OutcomeKind.FAILED, reason=f"{sent[-1].note} reverted"))
                 _close(journal, outcome)
                 continue
-            return _close(journal, _swap(eyes, hands, outcome, sent))
+            return _close(journal, _swap(eyes, hands, outcome, outcome.plan, sent))
         except TrimtabError as error:
             journal.end_step(step_id, _word(outcome.decision), str(error), _plan_json(outcome.plan), "error")
             raise
@@ -185,10 +185,9 @@ def step(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None) -
     )
 
 
-def _approve(hands: Hands, outcome: Outcome, sent: list[Intent]) -> bool:
+def _approve(hands: Hands, outcome: Outcome, plan: Plan, sent: list[Intent]) -> bool:
     """Sends the approvals that the plan lacks; True when there were any, since the plan must then be made anew."""
-    assert outcome.plan is not None
-    needed = hands.composer.approvals(outcome.step_input, outcome.plan)
+    needed = hands.composer.approvals(outcome.step_input, plan)
     for token, raw in needed:
         intent = _run(hands, outcome.step_id, hands.composer.approve(outcome.step_input, token, raw))
         sent.append(intent)
@@ -197,9 +196,8 @@ def _approve(hands: Hands, outcome: Outcome, sent: list[Intent]) -> bool:
     return bool(needed)
 
 
-def _swap(eyes: Eyes, hands: Hands, outcome: Outcome, sent: list[Intent]) -> Outcome:
-    assert outcome.plan is not None
-    intent = _run(hands, outcome.step_id, hands.composer.swap(outcome.step_input, outcome.plan))
+def _swap(eyes: Eyes, hands: Hands, outcome: Outcome, plan: Plan, sent: list[Intent]) -> Outcome:
+    intent = _run(hands, outcome.step_id, hands.composer.swap(outcome.step_input, plan))
     sent.append(intent)
     outcome = replace(outcome, transactions=tuple(sent))
     if intent.state not in (IntentState.MINED, IntentState.FINAL):

@@ -24,7 +24,14 @@ IMPURE_MODULES = {
 IMPURE_CALLS = {"open", "print", "input"}
 WEB3_ROOMS = {"chain", "venues", "localchain"}
 ADAPTER_NAMERS = {"wiring", "localchain", "backtest"}
-ADAPTERS = {"agent.chain.reader", "agent.chain.signer", "agent.chain.sender", "agent.chain.rpc", "agent.store.store", "agent.venues.composer"}
+ADAPTERS = {
+    "agent.chain.reader",
+    "agent.chain.signer",
+    "agent.chain.sender",
+    "agent.chain.rpc",
+    "agent.store.store",
+    "agent.venues.composer",
+}
 CLI_MAY_NOT = {"amm", "planning", "guards", "chain", "venues", "store", "execution", "policy", "reference"}
 LONGEST = 300
 
@@ -39,7 +46,9 @@ def room(path: Path) -> str:
 
 def imported(path: Path, top_level_only: bool = False) -> set[str]:
     tree = ast.parse(path.read_text())
-    guarded = {id(n) for block in ast.walk(tree) if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.dump(block.test) for n in ast.walk(block)}
+    guarded = {
+        id(n) for block in ast.walk(tree) if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.dump(block.test) for n in ast.walk(block)
+    }
     found: set[str] = set()
     for node in tree.body if top_level_only else ast.walk(tree):
         if id(node) in guarded:
@@ -80,7 +89,9 @@ def test_web3_stays_in_its_rooms(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in modules() if room(p) in {*LAYERS} - ADAPTER_NAMERS - WEB3_ROOMS - {"store"}], ids=lambda p: str(p.relative_to(AGENT))
+    "path",
+    [p for p in modules() if room(p) in {*LAYERS} - ADAPTER_NAMERS - WEB3_ROOMS - {"store"}],
+    ids=lambda p: str(p.relative_to(AGENT)),
 )
 def test_only_the_wiring_names_adapters(path: Path) -> None:
     assert not imported(path) & ADAPTERS
@@ -105,16 +116,26 @@ def test_every_module_says_what_it_answers(path: Path) -> None:
 
 def loaded_by(code: str) -> set[str]:
     done = subprocess.run(
-        [sys.executable, "-c", f"import sys\n{code}\nprint(' '.join(sorted(sys.modules)))"], capture_output=True, text=True, cwd=ROOT, check=False
+        [sys.executable, "-c", f"import sys\n{code}\nprint(' '.join(sorted(sys.modules)))"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
     )
     assert done.stdout, done.stderr
     return set(done.stdout.splitlines()[-1].split())
 
 
 def test_help_loads_neither_web3_nor_scipy() -> None:
-    loaded = loaded_by(
-        "sys.argv = ['trimtab', '--help']\nfrom agent.cli.main import main\ntry:\n    main()\nexcept SystemExit as end:\n    assert not end.code"
-    )
+    code = """
+sys.argv = ['trimtab', '--help']
+from agent.cli.main import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code
+"""
+    loaded = loaded_by(code)
     assert "typer" in loaded
     assert not loaded & {"web3", "scipy", "numpy", "sqlalchemy", "eth_account", "uniswap"}
 

@@ -54,4 +54,4 @@ def waiting(text: str, as_json: bool = False) -> Iterator[Callable[[str], None]]
         yield lambda _: None
         return
     with err.status(text) as status:
-        yield lambda message: status.update(message)
+        yield status.update

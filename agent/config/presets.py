@@ -1,0 +1,54 @@
+"""Addresses of known networks: venues, wrapped native, common tokens with their USD feeds. Tests compare them with @uniswap/sdk-core."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PresetToken:
+    """A token and its Chainlink USD feed. The feed of a wrapped coin is that of the coin: it does not see a broken wrap."""
+
+    symbol: str
+    address: str
+    decimals: int
+    feed: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """What a network's config starts from."""
+
+    chain_id: int
+    wrapped_native: str
+    v2_factory: str
+    v2_router: str
+    v3_factory: str
+    v3_router: str
+    v3_quoter: str
+    v3_quoter_v1: str
+    v3_position_manager: str
+    tokens: tuple[PresetToken, ...]
+
+
+ETHEREUM = Preset(
+    chain_id=1,
+    wrapped_native="0xC02aaA39b223FE8D0A0e5C4F27eAD9083C756Cc2",
+    v2_factory="0x5C69bEe701ef814a2B6a3EDD4B1652CB9cc5aA6f",
+    v2_router="0x7a250d5630B4cF539739dF2C5dAcb4c659F2488D",
+    v3_factory="0x1F98431c8aD98523631AE4a59f267346ea31F984",
+    v3_router="0x68b3465833fb72A70ecDF485E0e4C7bD8665Fc45",
+    v3_quoter="0x61fFE014bA17989E743c5F6cB21bF9697530B21e",
+    v3_quoter_v1="0xb27308f9F90D607463bb33eA1BeBb41C27CE5AB6",
+    v3_position_manager="0xC36442b4a4522E871399CD717aBDD847Ab11FE88",
+    tokens=(
+        PresetToken("WETH", "0xC02aaA39b223FE8D0A0e5C4F27eAD9083C756Cc2", 18, "0x5f4eC3Df9cbd43714FE2740f5E3616155c5b8419"),
+        PresetToken("WBTC", "0x2260FAC5E5542a773Aa44fBCfeDf7C193bc2C599", 8, "0xF4030086522a5bEEa4988F8cA5B36dbC97BeE88c"),
+        PresetToken("USDC", "0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48", 6, "0x8fFfFfd4AfB6115b954Bd326cbe7B4BA576818f6"),
+        PresetToken("USDT", "0xdAC17F958D2ee523a2206206994597C13D831ec7", 6, "0x3E7d1eAB13ad0104d2750B8863b489D65364e32D"),
+        PresetToken("DAI", "0x6B175474E89094C44Da98b954EedeAC495271d0F", 18, "0xAed0c38402a5d19df6E4c03F4E2DceD6e29c1ee9"),
+        PresetToken("LINK", "0x514910771AF9Ca656af840dff83E8264EcF986CA", 18, "0x2c1d072e956AFFC0D435Cb7AC38EF18d24d9127c"),
+    ),
+)
+
+PRESETS = {"ethereum": ETHEREUM}

@@ -1,0 +1,108 @@
+"""The commented config that `trimtab init` writes: every key, with a value to start from and what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agent.config.presets import Preset
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateAsset:
+    """One asset of the new config; `target` as the owner wrote it."""
+
+    symbol: str
+    address: str
+    target: str
+    feed: str | None
+
+
+def render(preset: Preset, wallet: str, assets: Sequence[TemplateAsset], numeraire: str, rpc_envs: Sequence[tuple[str, str]]) -> str:
+    """TOML text. `rpc_envs` are (environment variable, operator) pairs: URLs are secrets and stay out of the file."""
+    rpc = "\n".join(
+        f'[[chain.rpc]]\nurl_env = "{env}"      # the URL is a secret: it stays in the environment\noperator = "{who}"'
+        for env, who in rpc_envs
+    )
+    return f"""\
+# trimtab's configuration. Every value that decides money is written here; nothing has a hidden default.
+# Check it with: trimtab doctor    Then pin the contracts with: trimtab trust
+
+[chain]
+chain_id = {preset.chain_id}
+confirmations = 2                  # blocks until a transaction counts as final
+wrapped_native = "{preset.wrapped_native}"
+# Money moves only when two endpoints of different operators agree. To trust one alone, name it:
+# single_operator = "{rpc_envs[0][1]}"
+{rpc}
+
+[wallet]
+address = "{wallet}"               # enough for status and plan
+keystore = "wallet.json"           # version 3 file, mode 0600; or key_env = "TRIMTAB_KEY", or prompt = true
+payout_addresses = []
+
+[portfolio]
+numeraire = "{numeraire}"
+max_live_value = "1000"            # the agent manages no more than this; "off" to lift
+{_assets(assets)}
+[reference]
+kind = ["feed", "twap"]            # what a token is worth: price feed, else a time-weighted pool price
+twap_window = "30m"
+feed_max_age = "25h"               # Chainlink's slowest heartbeat is a day
+
+[venues.uniswap_v2]
+factory = "{preset.v2_factory}"
+router = "{preset.v2_router}"
+[venues.uniswap_v3]
+factory = "{preset.v3_factory}"
+router = "{preset.v3_router}"      # SwapRouter02
+quoter = "{preset.v3_quoter}"      # QuoterV2, for cross-checks
+quoter_v1 = "{preset.v3_quoter_v1}"   # Quoter, which the second quote asks
+position_manager = "{preset.v3_position_manager}"
+fee_tiers = [100, 500, 3000, 10000]
+
+[policy]
+# threshold: relative = "10%" of the target, or absolute = "5%" of the portfolio; strictly beyond the band
+# time: every = "1d", or cron = "0 9 * * mon" with timezone = "Europe/Berlin";   hybrid: both
+trigger = {{ kind = "threshold", relative = "10%" }}
+destination = "target"             # or "band" (the nearer edge), or "halfway"
+cooldown = "1h"
+
+[limits]                           # each may be "off"; a limit that is on and lacks its data refuses
+price_impact = "1%"                # move of any pool's price by a plan
+slippage = "0.3%"                  # least output of a swap below its prediction
+plan_cost = "0.5%"                 # per unit of value moved, at the margin
+turnover = "30%"                   # of the portfolio, per rebalance
+daily_turnover = "60%"
+daily_loss = "1%"                  # measured from balances, gas included, over 24 h of chain time
+oracle_deviation = "1.5%"          # pools against reference prices
+second_quote_deviation = "0.5%"    # our quote against uniswap-python's
+depeg = "2%"                       # stable tokens against 1 USD
+gas_price = "60 gwei"
+gas_per_day = "0.05"               # native coin
+native_floor = "0.05"              # native coin left for gas
+head_age = "90s"
+min_trade = "10"                   # in the numeraire
+pool_min_value = "50000"           # depth below which a pool is not used
+impermanent_loss = "1%"
+balance_jump = "2%"
+
+[execution]
+router = "swap_router_02"
+deadline = "90s"
+submit_url = ""                    # private submission endpoint; empty: public mempool
+
+[store]
+url = "sqlite:///trimtab.db"
+"""
+
+
+def _assets(assets: Sequence[TemplateAsset]) -> str:
+    lines = []
+    for asset in assets:
+        feed = f'feed = "{asset.feed}"\n' if asset.feed else '# feed = "0x…"                   # a USD price feed, if there is one\n'
+        lines.append(
+            f'[[portfolio.assets]]\nsymbol = "{asset.symbol}"\naddress = "{asset.address}"\ntarget = "{asset.target}"\n'
+            f'reserve = "0"                      # whole coins to leave alone\n{feed}'
+        )
+    return "\n".join(lines)

@@ -1,0 +1,164 @@
+"""trimtab.toml: every mistake is named with its field, its value and the remedy."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent.config import build_execution, build_limits, build_policy, build_portfolio, build_reference, load_config, parse_config
+from agent.config.fields import parse_address, parse_duration_s, parse_gas_price_wei
+from agent.config.presets import ETHEREUM
+from agent.config.template import TemplateAsset, render
+from agent.errors import ConfigError
+from agent.model import Cron, Destination, Every, Hybrid, ReferenceKind, Threshold
+from agent.units import Token
+
+WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
+WETH, USDC = ETHEREUM.tokens[0], ETHEREUM.tokens[2]
+
+
+def text(*changes: tuple[str, str]) -> str:
+    """The template's config with pieces replaced."""
+    assets = [TemplateAsset("WETH", WETH.address, "50%", WETH.feed), TemplateAsset("USDC", USDC.address, "50%", USDC.feed)]
+    found = render(ETHEREUM, WALLET, assets, "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
+    for old, new in changes:
+        assert old in found, old
+        found = found.replace(old, new, 1)
+    return found
+
+
+def error(*changes: tuple[str, str]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text(*changes))
+    return str(caught.value)
+
+
+def tokens() -> dict[str, Token]:
+    return {WETH.address: Token(WETH.address, "weth", 18), USDC.address: Token(USDC.address, "usdc", 6)}
+
+
+def test_the_template_is_a_valid_config() -> None:
+    config = parse_config(text())
+    assert config.chain.chain_id == 1
+    assert config.chain.min_operators == 2
+    portfolio = build_portfolio(config, tokens())
+    assert [asset.target_bps for asset in portfolio.assets] == [5000, 5000]
+    assert portfolio.numeraire == Token(USDC.address, "USDC", 6)
+    limits = build_limits(config, portfolio.numeraire)
+    assert limits.price_impact_bps == 100
+    assert limits.slippage_bps == 30
+    assert limits.gas_price_wei == 60 * 10**9
+    assert limits.gas_per_day_wei == 5 * 10**16
+    assert limits.min_trade == Fraction(10_000_000)
+    assert limits.max_live_value == Fraction(1_000_000_000)
+    assert build_policy(config).trigger == Threshold(None, 1000)
+    assert build_policy(config).destination is Destination.TARGET
+    assert build_reference(config).kinds == (ReferenceKind.FEED, ReferenceKind.TWAP)
+    assert build_reference(config).twap_window_s == 1800
+    assert build_execution(config, ()).router == ETHEREUM.v3_router
+
+
+def test_every_limit_can_be_off() -> None:
+    off = re.sub(r'^(\w+) = "[^"]*"(.*)$', r'\1 = "off"\2', text().split("[limits]")[1].split("[execution]")[0], flags=re.M)
+    before, after = text().split("[limits]")[0], text().split("[execution]")[1]
+    config = parse_config(before.replace('max_live_value = "1000"', 'max_live_value = "off"') + "[limits]" + off + "[execution]" + after)
+    limits = build_limits(config, Token(USDC.address, "USDC", 6))
+    assert {getattr(limits, name) for name in limits.__slots__} == {None}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("[store]", "[nonsense]\nx = 1\n[store]", ("nonsense", "unknown key")),
+        ('slippage = "0.3%"', 'slippige = "0.3%"', ("limits.slippige", "unknown key", "limits.slippage: missing")),
+        ('target = "50%"', 'target = "40%"', ("portfolio.assets", "90%", "add 10%")),
+        ('target = "50%"', "target = 50", ("portfolio.assets.0.target", "no unit", "50%")),
+        ('target = "50%"', 'target = "50.001%"', ("finer than one basis point",)),
+        ('target = "50%"', 'target = "half"', ("not a share", "'half'")),
+        (WETH.address, USDC.address, ("given twice", USDC.address)),
+        ('symbol = "WETH"', 'symbol = "USDC"', ("symbol USDC is given twice",)),
+        (WETH.address, WETH.address.replace("C0", "c0"), ("checksum",)),
+        (WETH.address, "0x1234", ("not an address",)),
+        ('symbol = "WETH"', 'symbol = "\\u001b[31mX"', ("portfolio.assets.0.symbol",)),
+        ('numeraire = "USDC"', 'numeraire = "EUR"', ("numeraire 'EUR'",)),
+        ('reserve = "0"', 'reserve = "-1"', ("not an amount",)),
+        ('kind = ["feed", "twap"]', 'kind = ["spot"]', ("spot", "allow_spot")),
+        ('keystore = "wallet.json"', "test_account = 0", ("test_account", "local chains only")),
+        ('keystore = "wallet.json"', 'keystore = "a"\nkey_env = "B"', ("more than one key source",)),
+        ('url_env = "RPC_A"', 'url_env = "RPC_A"\nurl = "http://secret"', ("exactly one of url and url_env",)),
+        ("confirmations = 2", "confirmations = 0", ("chain.confirmations", "got 0")),
+        ('cooldown = "1h"', 'cooldown = "soon"', ("policy.cooldown", "not a duration")),
+        ('gas_price = "60 gwei"', 'gas_price = "60"', ("limits.gas_price", "60 gwei")),
+        ('kind = "threshold", relative = "10%"', 'kind = "moon"', ("policy.trigger",)),
+        ('kind = "threshold", relative = "10%"', 'kind = "threshold"', ("needs absolute or relative",)),
+        ('kind = "threshold", relative = "10%"', 'kind = "time"', ("exactly one of every and cron",)),
+        ('kind = "threshold", relative = "10%"', 'kind = "time", cron = "0 9 * * *"', ("timezone",)),
+        ('kind = "threshold", relative = "10%"', 'kind = "time", every = "5m"', ("30 min",)),
+        ("[chain]", "[chain", ("not valid TOML",)),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_its_remedy(old: str, new: str, words: tuple[str, ...]) -> None:
+    message = error((old, new))
+    for word in words:
+        assert word in message, message
+
+
+def test_an_endpoint_url_never_shows_in_an_error() -> None:
+    message = error(('url_env = "RPC_A"', 'url = "http://canary-secret"\nurl_env = "X"'))
+    assert "canary" not in message
+
+
+def test_one_operator_is_enough_only_when_named() -> None:
+    one = ('[[chain.rpc]]\nurl_env = "RPC_B"      # the URL is a secret: it stays in the environment\noperator = "two"', "")
+    assert parse_config(text(one)).chain.min_operators == 2
+    assert parse_config(text(one, ("# single_operator", "single_operator"))).chain.min_operators == 1
+
+
+def test_an_unset_url_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RPC_A", raising=False)
+    with pytest.raises(ConfigError, match="RPC_A is not set"):
+        parse_config(text()).chain.rpc[0].resolve()
+    monkeypatch.setenv("RPC_A", "http://x")
+    assert parse_config(text()).chain.rpc[0].resolve() == "http://x"
+
+
+def test_triggers_are_built(tmp_path: Path) -> None:
+    def trigger(new: str) -> object:
+        return build_policy(parse_config(text(('kind = "threshold", relative = "10%"', new)))).trigger
+
+    assert trigger('kind = "threshold", absolute = "5%"') == Threshold(500, None)
+    assert trigger('kind = "time", every = "1d"') == Every(86400)
+    assert trigger('kind = "hybrid", relative = "10%", cron = "0 9 * * mon", timezone = "Europe/Berlin"') == Hybrid(
+        Threshold(None, 1000), Cron("0 9 * * mon", "Europe/Berlin")
+    )
+
+
+def test_a_band_destination_needs_a_band() -> None:
+    message = error(
+        ('kind = "threshold", relative = "10%"', 'kind = "time", every = "1d"'), ('destination = "target"', 'destination = "band"')
+    )
+    assert "policy.destination" in message
+
+
+def test_a_missing_file_says_how_to_write_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="trimtab init"):
+        load_config(tmp_path / "trimtab.toml")
+
+
+def test_relative_paths_lie_beside_the_config(tmp_path: Path) -> None:
+    (tmp_path / "trimtab.toml").write_text(text())
+    loaded = load_config(tmp_path / "trimtab.toml")
+    assert loaded.store_url == f"sqlite:///{tmp_path / 'trimtab.db'}"
+    assert loaded.keystore_path == tmp_path / "wallet.json"
+
+
+def test_fields_refuse_what_they_cannot_read() -> None:
+    assert parse_duration_s("1.5h") == 5400
+    assert parse_gas_price_wei("0.5 gwei") == 5 * 10**8
+    assert parse_address(WALLET.lower()) == WALLET
+    for parse, bad in ((parse_duration_s, "0.1s"), (parse_gas_price_wei, "0.1 wei"), (parse_address, 5), (parse_duration_s, 90)):
+        with pytest.raises(ConfigError):
+            parse(bad)
