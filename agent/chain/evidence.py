@@ -1,0 +1,58 @@
+"""Gathers, just before a plan is judged, what guards need beyond the snapshot: second quotes, pins, quorum, kill switch, time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from agent.chain.second_quote import Quoter, second_quotes
+from agent.errors import TrimtabError
+from agent.model import Evidence, Plan, SecondQuote, StepInput
+from agent.ports import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class GatheredEvidence:
+    """Implements ports.EvidenceSource.
+
+    `paused` reads the kill switch as (paused, reason); it is asked last, and whatever stops it from answering counts as
+    paused (T14). `pins` reads the (address, code hash) pairs of `trimtab trust`. `quoter` is None where no second source
+    is configured: the guard refuses then, unless it is off. `min_operators` must have answered alike; endpoints of one
+    operator count once (T2).
+    """
+
+    paused: Callable[[], tuple[bool, str]]
+    pins: Callable[[], Sequence[tuple[str, str]]]
+    quoter: Quoter | None
+    clock: Clock
+    min_operators: int
+
+    def gather(self, step: StepInput, plan: Plan) -> Evidence:
+        """Evidence for one plan. Raises what reading the pins raises."""
+        quotes = self._second_quotes(step, plan)
+        trusted = tuple(self.pins())
+        paused, reason = self._kill_switch()
+        return Evidence(
+            paused=paused,
+            pause_reason=reason,
+            trusted=trusted,
+            second_quotes=quotes,
+            quorum=len(set(step.snapshot.operators)) >= self.min_operators,
+            now_s=self.clock.now_s(),
+        )
+
+    def _second_quotes(self, step: StepInput, plan: Plan) -> tuple[SecondQuote, ...]:
+        """None are asked for when their guard is off."""
+        if step.limits.second_quote_deviation_bps is None:
+            return ()
+        if self.quoter is None:
+            return tuple(SecondQuote(number, None, "no second source is configured") for number in range(len(plan.legs)))
+        return second_quotes(plan, step.snapshot.head.hash, self.quoter)
+
+    def _kill_switch(self) -> tuple[bool | None, str]:
+        try:
+            return self.paused()
+        except TrimtabError as error:
+            return None, error.message
+        except Exception as error:  # any reason at all for not knowing counts as paused
+            return None, type(error).__name__

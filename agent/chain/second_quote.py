@@ -1,0 +1,218 @@
+"""What an independent library, uniswap-python, says each leg's pool pays: a second opinion on our own quotes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+
+from agent.chain.rpc import Transport
+from agent.chain.wire import CallFailed
+from agent.errors import TrimtabError
+from agent.model import Leg, Plan, SecondQuote
+from agent.units import NATIVE
+
+if TYPE_CHECKING:
+    from web3 import Web3
+
+T = TypeVar("T")
+
+V2_FEE_PIPS = 3000
+"""The only fee that Router02.getAmountsOut knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class V2Contracts:
+    """Addresses of one Uniswap V2 deployment; `venue` is its name in the config."""
+
+    venue: str
+    factory: str
+    router: str
+
+
+@dataclass(frozen=True, slots=True)
+class V3Contracts:
+    """Addresses of one Uniswap V3 deployment; `quoter` is the first Quoter, which uniswap-python asks."""
+
+    venue: str
+    factory: str
+    quoter: str
+    router: str
+
+
+class NoSecondQuote(TrimtabError):
+    """The second source cannot say what a pool pays; the message says why in words of ours (T17)."""
+
+
+class Quoter(Protocol):
+    """Says what one pool pays for an exact input."""
+
+    def quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
+        """Base units of `leg.token_out` for `amount_in_raw` in the leg's pool at that block. Raises NoSecondQuote."""
+        ...
+
+
+def second_quotes(plan: Plan, block_hash: str, quoter: Quoter) -> tuple[SecondQuote, ...]:
+    """One second quote per leg, in order, all asked at the plan's block.
+
+    The library knows a pool only as it stands at a block. The first leg in a pool is asked as it is. A later leg in the
+    same direction is the quote for all input so far less the quote for the input before it: exact to rounding in V3;
+    in V2, where the first leg's fee stays in the reserves, apart by less than fee · (input before / reserve), 0.3 bps
+    where the earlier legs moved 1 % of the reserve. A leg against the direction of an earlier one has no counterpart
+    at the snapshot's state and gets an error instead of a number.
+    """
+    asked: dict[tuple[str, int], int] = {}
+    direction: dict[str, str] = {}
+    spent: dict[str, int] = {}
+
+    def total_out(leg: Leg, amount_in_raw: int) -> int:
+        if amount_in_raw == 0:
+            return 0
+        key = (leg.pool, amount_in_raw)
+        if key not in asked:
+            asked[key] = quoter.quote(leg, amount_in_raw, block_hash)
+        return asked[key]
+
+    quotes: list[SecondQuote] = []
+    for number, leg in enumerate(plan.legs):
+        if direction.setdefault(leg.pool, leg.token_in) != leg.token_in:
+            quotes.append(SecondQuote(number, None, "the pool was used in the other direction before; a quote at the block says nothing"))
+            continue
+        before = spent.get(leg.pool, 0)
+        spent[leg.pool] = before + leg.amount_in_raw
+        try:
+            quotes.append(SecondQuote(number, total_out(leg, before + leg.amount_in_raw) - total_out(leg, before)))
+        except NoSecondQuote as error:
+            quotes.append(SecondQuote(number, None, error.message))
+    return tuple(quotes)
+
+
+class UniswapPython:
+    """uniswap-python over our transport, without key, one library object per venue; it can do nothing but `eth_call`.
+
+    It checks with the venue's factory that the library means the same pool as the leg. The library is imported on the
+    first quote (0.75 s).
+    """
+
+    def __init__(self, transport: Transport, venues: Sequence[V2Contracts | V3Contracts]) -> None:
+        self._transport = transport
+        self._venues = {venue.venue: venue for venue in venues}
+        self._desks: dict[str, _Desk] = {}
+
+    def quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
+        """See Quoter."""
+        venue = self._venues.get(leg.venue)
+        if venue is None:
+            raise NoSecondQuote(f"venue {leg.venue} has no addresses for a second quote")
+        if isinstance(venue, V2Contracts) and leg.fee_pips != V2_FEE_PIPS:
+            raise NoSecondQuote("the library knows V2 pools with a fee of 0.3 % only")
+        desk = self._desks.get(leg.venue) or _open_desk(self._transport, venue)
+        self._desks[leg.venue] = desk
+        desk.view.block_hash = block_hash
+        if _named(lambda: desk.find_pool(leg)).lower() != leg.pool.lower():
+            raise NoSecondQuote("the venue's factory names another pool for this pair and fee")
+        return _named(lambda: desk.ask(leg, amount_in_raw))
+
+
+@dataclass(frozen=True, slots=True)
+class _Desk:
+    view: _View
+    find_pool: Callable[[Leg], str]
+    ask: Callable[[Leg, int], int]
+
+
+@dataclass(slots=True)
+class _View:
+    """What the library may see of the chain: contract calls at one block, and a network id that it knows."""
+
+    transport: Transport
+    block_hash: str = ""
+
+    def answer(self, method: str, params: Sequence[Any]) -> dict[str, Any]:
+        """JSON-RPC answer. The network is always "1": the library refuses ids it does not know and needs it for nothing else."""
+        match method:
+            case "net_version":
+                return {"jsonrpc": "2.0", "id": 1, "result": "1"}
+            case "eth_getTransactionCount":
+                return {"jsonrpc": "2.0", "id": 1, "result": "0x0"}
+            case "eth_call":
+                at_block = {"blockHash": self.block_hash, "requireCanonical": True}
+                call = {key: params[0][key] for key in ("to", "data")}
+                return {"jsonrpc": "2.0", "id": 1, "result": self.transport.call("eth_call", [call, at_block])}
+            case _:
+                raise NoSecondQuote(f"the library asked for {method}, which is not allowed")
+
+
+def _open_desk(transport: Transport, venue: V2Contracts | V3Contracts) -> _Desk:
+    view = _View(transport)
+    w3 = _web3_over(view)
+    match venue:
+        case V2Contracts():
+            return _v2_desk(w3, view, venue)
+        case V3Contracts():
+            return _v3_desk(w3, view, venue)
+
+
+def _web3_over(view: _View) -> Web3:
+    """A web3 without middleware, which would ask for the chain id before each call, and without CCIP-read."""
+    from web3 import Web3
+    from web3.providers import BaseProvider
+    from web3.types import RPCEndpoint, RPCResponse
+
+    class Provider(BaseProvider):
+        global_ccip_read_enabled = False
+
+        def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
+            return cast("RPCResponse", view.answer(method, params))
+
+    return Web3(Provider(), middlewares=[])
+
+
+def _v2_desk(w3: Web3, view: _View, venue: V2Contracts) -> _Desk:
+    library = _library(w3, 2, venue.factory, venue.router)
+
+    def find_pool(leg: Leg) -> str:
+        return str(library.factory_contract.functions.getPair(leg.token_in, leg.token_out).call())
+
+    def ask(leg: Leg, amount_in_raw: int) -> int:
+        # Without an explicit route the library would go through WETH.
+        return int(library.get_price_input(leg.token_in, leg.token_out, amount_in_raw, route=[leg.token_in, leg.token_out]))
+
+    return _Desk(view, find_pool, ask)
+
+
+def _v3_desk(w3: Web3, view: _View, venue: V3Contracts) -> _Desk:
+    """The library knows mainnet's V3 contracts only; its interface at the addresses of the config takes their place."""
+    library = _library(w3, 3)
+    library.factory_contract = w3.eth.contract(w3.to_checksum_address(venue.factory), abi=library.factory_contract.abi)
+    library.quoter = w3.eth.contract(w3.to_checksum_address(venue.quoter), abi=library.quoter.abi)
+    library.router = w3.eth.contract(w3.to_checksum_address(venue.router), abi=library.router.abi)
+    library.router_address = venue.router
+
+    def find_pool(leg: Leg) -> str:
+        return str(library.factory_contract.functions.getPool(leg.token_in, leg.token_out, leg.fee_pips).call())
+
+    def ask(leg: Leg, amount_in_raw: int) -> int:
+        return int(library.get_price_input(leg.token_in, leg.token_out, amount_in_raw, fee=leg.fee_pips))
+
+    return _Desk(view, find_pool, ask)
+
+
+def _library(w3: Web3, version: int, factory: str | None = None, router: str | None = None) -> Any:
+    from uniswap import Uniswap
+
+    return Uniswap(NATIVE, None, web3=w3, version=version, factory_contract_addr=factory, router_contract_addr=router)
+
+
+def _named(ask: Callable[[], T]) -> T:
+    """Runs `ask`; whatever goes wrong in the library becomes a NoSecondQuote without foreign text (T17)."""
+    try:
+        return ask()
+    except NoSecondQuote:
+        raise
+    except CallFailed as error:
+        raise NoSecondQuote(f"the venue's quoter refused: {error.fault.message}") from None
+    except TrimtabError as error:
+        raise NoSecondQuote(f"no answer: {error.message}") from None
+    except Exception as error:  # the library raises plain Exception, web3's errors and ValueError alike
+        raise NoSecondQuote(f"the library failed with {type(error).__name__}") from None

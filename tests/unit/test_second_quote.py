@@ -1,0 +1,201 @@
+"""Which question is asked for each leg, and what a second source that cannot answer turns into."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.amm.v2_math import get_amount_out
+from agent.chain.evidence import GatheredEvidence
+from agent.chain.second_quote import NoSecondQuote, UniswapPython, V2Contracts, V3Contracts, second_quotes
+from agent.chain.wire import CallFailed, RpcFault
+from agent.errors import OperatorNeeded, Retryable
+from agent.model import Cost, Funding, Goal, Leg, Plan, Rebalance
+from tests.builders import NOW_S, address, step_input, token, with_limits
+
+WETH, USDC = token("WETH").address, token("USDC").address
+RESERVES = (10**21, 2 * 10**12)
+
+
+def leg(
+    amount_in_raw: int, *, pool: str = "deep", token_in: str = WETH, token_out: str = USDC, fee_pips: int = 3000, venue: str = "v2"
+) -> Leg:
+    return Leg(address(pool), venue, token_in, token_out, fee_pips, amount_in_raw, 1, 1, 0, 0, Funding.WALLET, Funding.WALLET)
+
+
+def plan(*legs: Leg) -> Plan:
+    zero = Fraction(0)
+    return Plan(1, Rebalance("test", Goal(())), legs, (), (), Cost(zero, zero, zero, zero), zero, zero, 0, None, (), (), 2)
+
+
+@dataclass
+class ExactPair:
+    """The pair's own arithmetic at the block, as any honest second source gives it."""
+
+    asked: list[tuple[int, str]] = field(default_factory=list)
+
+    def quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
+        self.asked.append((amount_in_raw, block_hash))
+        return get_amount_out(amount_in_raw, *RESERVES)
+
+
+class Silent:
+    def quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
+        raise NoSecondQuote("nobody home")
+
+
+def test_each_leg_is_asked_at_the_plan_s_block() -> None:
+    source = ExactPair()
+    quotes = second_quotes(plan(leg(10**18)), "0xabc", source)
+    assert source.asked == [(10**18, "0xabc")]
+    assert [(q.leg, q.amount_out_raw, q.error) for q in quotes] == [(0, get_amount_out(10**18, *RESERVES), "")]
+
+
+@given(first=st.integers(10**15, 10**19), second=st.integers(10**15, 10**19))
+def test_a_second_leg_in_a_pool_is_quoted_after_the_first_within_fee_times_depth_used(first: int, second: int) -> None:
+    quotes = second_quotes(plan(leg(first), leg(second)), "0x", ExactPair())
+    out_first = get_amount_out(first, *RESERVES)
+    really = get_amount_out(second, RESERVES[0] + first, RESERVES[1] - out_first)
+    assert quotes[0].amount_out_raw == out_first
+    assert quotes[1].amount_out_raw is not None
+    bound = Fraction(3, 1000) * Fraction(first, RESERVES[0]) * really + 2
+    assert abs(quotes[1].amount_out_raw - really) <= bound
+
+
+def test_the_input_before_is_asked_once_only() -> None:
+    source = ExactPair()
+    second_quotes(plan(leg(5), leg(7), leg(9)), "0x", source)
+    assert [amount for amount, _ in source.asked] == [5, 12, 21]
+
+
+def test_a_leg_against_an_earlier_one_in_its_pool_has_no_quote() -> None:
+    quotes = second_quotes(plan(leg(10**18), leg(10**9, token_in=USDC, token_out=WETH), leg(10**18)), "0x", ExactPair())
+    assert quotes[1].amount_out_raw is None
+    assert "other direction" in quotes[1].error
+    assert quotes[2].amount_out_raw is not None
+
+
+def test_a_silent_source_is_a_named_error_on_every_leg() -> None:
+    quotes = second_quotes(plan(leg(1), leg(2, pool="other")), "0x", Silent())
+    assert [(q.amount_out_raw, q.error) for q in quotes] == [(None, "nobody home")] * 2
+
+
+class Wire:
+    """A transport whose every answer is the same, or the same failure."""
+
+    operator = name = "wire"
+    requests = 0
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+        self.seen: list[tuple[str, list[Any]]] = []
+
+    def batch(self, calls: Any) -> list[Any]:
+        return [self.call(method, params) for method, params in calls]
+
+    def call(self, method: str, params: list[Any]) -> Any:
+        self.seen.append((method, params))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+V2 = V2Contracts("v2", address("factory"), address("router"))
+V3 = V3Contracts("v3", address("factory"), address("quoter"), address("router"))
+
+
+def word(value: int | str) -> str:
+    return "0x" + (format(value, "064x") if isinstance(value, int) else value[2:].lower().rjust(64, "0"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "asked", "says"),
+    [
+        (word(0), leg(5, venue="elsewhere"), "no addresses"),
+        (word(0), leg(5, fee_pips=2500), "0.3 %"),
+        (word(0), leg(5), "another pool"),
+        (word(0), leg(5, venue="v3"), "another pool"),
+        (CallFailed("no", RpcFault(3, "execution reverted: SPL")), leg(5), "refused: execution reverted: SPL"),
+        (Retryable("endpoint is down"), leg(5, venue="v3"), "no answer: endpoint is down"),
+        ("0x1234", leg(5), "the library failed with"),
+        ("0x", leg(5), "asked for eth_getCode"),
+    ],
+)
+def test_whatever_goes_wrong_is_said_in_words(answer: object, asked: Leg, says: str) -> None:
+    with pytest.raises(NoSecondQuote, match=says):
+        UniswapPython(Wire(answer), (V2, V3)).quote(asked, 5, "0xabc")
+
+
+def test_the_library_reaches_the_node_by_contract_calls_at_the_block_only() -> None:
+    wire = Wire(word(address("deep")))
+    UniswapPython(wire, (V3,)).quote(leg(5, venue="v3"), 5, "0xabc")
+    assert {method for method, _ in wire.seen} == {"eth_call"}
+    assert all(params[1] == {"blockHash": "0xabc", "requireCanonical": True} for _, params in wire.seen)
+    assert [params[0]["to"] for _, params in wire.seen] == [V3.factory, V3.quoter]
+
+
+@dataclass
+class Still:
+    def now_s(self) -> int:
+        return NOW_S
+
+    def sleep(self, seconds: float) -> None:
+        raise AssertionError(seconds)
+
+
+GATHER: Mapping[str, Any] = {
+    "paused": lambda: (False, ""),
+    "pins": lambda: [("0xa", "0xb")],
+    "quoter": None,
+    "clock": Still(),
+    "min_operators": 1,
+}
+
+
+def raising(error: Exception) -> Any:
+    def ask() -> Any:
+        raise error
+
+    return ask
+
+
+def test_evidence_carries_what_its_sources_say() -> None:
+    step = step_input()
+    found = GatheredEvidence(**{**GATHER, "quoter": ExactPair(), "paused": lambda: (True, "holiday")}).gather(step, plan(leg(10**18)))
+    assert (found.paused, found.pause_reason, found.trusted, found.quorum, found.now_s) == (True, "holiday", (("0xa", "0xb"),), True, NOW_S)
+    assert found.second_quotes[0].amount_out_raw == get_amount_out(10**18, *RESERVES)
+
+
+@pytest.mark.parametrize("error", [OperatorNeeded("store is corrupt"), OSError("disk"), ValueError("odd")])
+def test_a_kill_switch_that_cannot_be_read_is_neither_on_nor_off(error: Exception) -> None:
+    found = GatheredEvidence(**{**GATHER, "paused": raising(error)}).gather(step_input(), plan())
+    assert found.paused is None
+    assert found.pause_reason
+
+
+def test_pins_that_cannot_be_read_stop_the_step() -> None:
+    with pytest.raises(OperatorNeeded):
+        GatheredEvidence(**{**GATHER, "pins": raising(OperatorNeeded("store is corrupt"))}).gather(step_input(), plan())
+
+
+def test_a_missing_second_source_is_an_error_per_leg_and_no_question_when_the_guard_is_off() -> None:
+    gatherer = GatheredEvidence(**GATHER)
+    on = gatherer.gather(step_input(), plan(leg(1), leg(2)))
+    assert [q.error for q in on.second_quotes] == ["no second source is configured"] * 2
+    off = gatherer.gather(with_limits(step_input(), second_quote_deviation_bps=None), plan(leg(1)))
+    assert off.second_quotes == ()
+
+
+def test_two_endpoints_of_one_operator_are_no_quorum() -> None:
+    step = step_input()
+    both = replace(step, snapshot=replace(step.snapshot, operators=("a", "a")))
+    different = replace(step, snapshot=replace(step.snapshot, operators=("a", "b")))
+    gatherer = GatheredEvidence(**{**GATHER, "min_operators": 2})
+    assert not gatherer.gather(both, plan()).quorum
+    assert gatherer.gather(different, plan()).quorum
