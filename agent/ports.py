@@ -164,9 +164,10 @@ class Journal(Protocol):
         """Records what it decided and what came of it."""
         ...
 
-    def intend(self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str, now_s: int) -> Intent:
+    def intend(self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str, now_s: int, deadline_s: int | None) -> Intent:
         """New intent in state PLANNED, with the grant that a restart needs to sign the same bytes again.
 
+        `deadline_s` is the chain time after which it must not be sent any more (None: it does not expire).
         Raises OperatorNeeded when the nonce already carries an open intent; a CANCEL may join the one it replaces.
         """
         ...

@@ -22,7 +22,9 @@ _OPEN = tuple(state.value for state in OPEN)
 _CONSUMED = tuple(state.value for state in CONSUMED)
 
 
-def intend(session: Session, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str, now_s: int) -> Intent:
+def intend(
+    session: Session, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str, now_s: int, deadline_s: int | None
+) -> Intent:
     """A new intent, PLANNED; a CANCEL is linked to the open intent whose nonce it takes."""
     rivals = session.scalars(select(IntentRow).where(IntentRow.nonce == tx.nonce, IntentRow.state.in_(_OPEN))).all()
     originals = [row for row in rivals if row.kind != IntentKind.CANCEL.value]
@@ -41,7 +43,7 @@ def intend(session: Session, step_id: str, kind: IntentKind, tx: UnsignedTx, gra
         grant_z=records.packed(codec.dumps(grant)),
         note=note,
         created_s=now_s,
-        deadline_s=grant.deadline_s,
+        deadline_s=deadline_s,
         replaces=originals[0].id if originals else None,
     )
     session.add(row)

@@ -86,10 +86,10 @@ class Store:
             return None if row is None else records.step_record(row)
 
     # intents
-    def intend(self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str, now_s: int) -> Intent:
+    def intend(self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str, now_s: int, deadline_s: int | None) -> Intent:
         """New intent in state PLANNED; OperatorNeeded when its nonce is taken, unless a CANCEL joins what it replaces."""
         with self._write("write the transaction down") as session:
-            return journal.intend(session, step_id, kind, tx, grant, note, now_s)
+            return journal.intend(session, step_id, kind, tx, grant, note, now_s, deadline_s)
 
     def grant(self, intent_id: str) -> Grant:
         """The grant an intent was written down with."""

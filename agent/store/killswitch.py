@@ -1,0 +1,106 @@
+"""The kill switch: a file beside the store, or the switch inside it; what cannot be read counts as paused (T14)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from agent.errors import OperatorNeeded, TrimtabError
+
+
+class Switch(Protocol):
+    """The part of a store that the kill switch uses; `paused()` has `.paused` and `.reason`."""
+
+    def paused(self) -> Position:
+        """Where the switch in the store stands."""
+        ...
+
+    def pause(self, reason: str, now_s: int) -> None:
+        """Turns it on."""
+        ...
+
+    def resume(self, reason: str, now_s: int) -> None:
+        """Turns it off."""
+        ...
+
+
+class Position(Protocol):
+    """A position of the switch in the store."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether it is on."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """Why it was turned."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """`paused` is None when the switch could not be read; treat None as True."""
+
+    paused: bool | None
+    reason: str
+
+
+def pause_file(store_file: Path) -> Path:
+    """The file whose presence pauses the agent: `touch trimtab.db.paused` needs no program and no free disk."""
+    return store_file.with_name(store_file.name + ".paused")
+
+
+class KillSwitch:
+    """Paused when either the file or the store says so, or when either cannot be read."""
+
+    def __init__(self, file: Path, store: Switch) -> None:
+        self.file = file
+        self._store = store
+
+    def read(self) -> Stopped:
+        """Where both switches stand now, read afresh."""
+        try:
+            present = _present(self.file)
+            position = self._store.paused()
+        except (OSError, TrimtabError) as error:
+            return Stopped(None, f"the kill switch cannot be read: {error}")
+        if present:
+            return Stopped(True, f"{self.file} exists")
+        return Stopped(position.paused, position.reason)
+
+    def is_paused(self) -> bool | None:
+        """True when paused, None when unreadable; only False lets anything be sent."""
+        return self.read().paused
+
+    def pause(self, reason: str, now_s: int) -> None:
+        """Pauses by both switches; one is enough when the other cannot be written. OperatorNeeded when neither can."""
+        failures = []
+        try:
+            os.close(os.open(self.file, os.O_WRONLY | os.O_CREAT, 0o600))
+        except OSError as error:
+            failures.append(str(error))
+        try:
+            self._store.pause(reason, now_s)
+        except TrimtabError as error:
+            failures.append(error.message)
+        if len(failures) > 1:
+            raise OperatorNeeded(f"cannot pause: {'; '.join(failures)}", "stop the process itself (SIGTERM)")
+
+    def resume(self, reason: str, now_s: int) -> None:
+        """Resumes by both switches: the store first, so that a failure leaves the file and with it the pause."""
+        self._store.resume(reason, now_s)
+        try:
+            self.file.unlink(missing_ok=True)
+        except OSError as error:
+            raise OperatorNeeded(f"cannot remove {self.file}: {error}", "remove it by hand; while it exists nothing is sent") from error
+
+
+def _present(file: Path) -> bool:
+    try:
+        file.lstat()
+    except FileNotFoundError:
+        return False
+    return True
