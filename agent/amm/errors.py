@@ -1,0 +1,32 @@
+"""What a pool contract would refuse, and what the known ticks cannot answer, as typed errors."""
+
+from __future__ import annotations
+
+from agent.errors import Refused
+from agent.model import Verdict
+
+
+class Reverts(Refused):
+    """The deployed contract would revert. `reason` is its revert string ("" for a bare require), `where` the function."""
+
+    def __init__(self, where: str, reason: str, remedy: str = "") -> None:
+        said = f"reverts with {reason!r}" if reason else "reverts without a reason"
+        super().__init__(f"{where} {said}", remedy=remedy)
+        self.where = where
+        self.reason = reason
+
+
+class BeyondKnownTicks(Refused):
+    """A quote needs ticks that were not read. `largest_raw` base units is the most that can be quoted on `side` ("in" or "out")."""
+
+    def __init__(self, pool: str, side: str, asked_raw: int, largest_raw: int, known_from_tick: int, known_to_tick: int) -> None:
+        super().__init__(
+            f"pool {pool}: {asked_raw} base units {side} leave the known ticks [{known_from_tick}, {known_to_tick}]; "
+            f"the largest amount {side} that can be quoted is {largest_raw}",
+            (Verdict("known_ticks", f"{asked_raw} base units {side}", f"{largest_raw} base units {side}", False),),
+            "trade less, or read more ticks at the same block",
+        )
+        self.pool = pool
+        self.side = side
+        self.asked_raw = asked_raw
+        self.largest_raw = largest_raw

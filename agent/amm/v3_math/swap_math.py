@@ -1,0 +1,67 @@
+"""One step of a V3 swap within one range of constant liquidity: SwapMath (v3-core).
+
+The amounts are those of sqrt_price_math, written out here because this is the innermost loop of every quote; a property
+test holds the two together. Without liquidity a step costs nothing and reaches its target, so no price is divided by it.
+"""
+
+from __future__ import annotations
+
+from agent.amm.v3_math.sqrt_price_math import (
+    get_next_sqrt_price_from_amount0_rounding_up,
+    get_next_sqrt_price_from_amount1_rounding_down,
+)
+from agent.units import PIPS
+
+
+def compute_swap_step(
+    sqrt_ratio_current_x96: int, sqrt_ratio_target_x96: int, liquidity: int, amount_remaining: int, fee_pips: int
+) -> tuple[int, int, int, int]:
+    """(next sqrt price, amount in, amount out, fee) of SwapMath.computeSwapStep; amount_remaining < 0 asks for an output.
+
+    Amounts in base units; the fee is in the token that comes in, on top of amount in. Raises Reverts as the contract does.
+    """
+    current, target = sqrt_ratio_current_x96, sqrt_ratio_target_x96
+    if amount_remaining < 0:
+        return _step_exact_out(current, target, liquidity, -amount_remaining, fee_pips)
+    less_fee = amount_remaining * (PIPS - fee_pips) // PIPS
+    if current >= target:
+        amount_in = -((liquidity * (target - current) << 96) // current // target)
+        if less_fee >= amount_in:
+            return target, amount_in, liquidity * (current - target) >> 96, -(-amount_in * fee_pips // (PIPS - fee_pips))
+        reached = get_next_sqrt_price_from_amount0_rounding_up(current, liquidity, less_fee, True)
+        if reached != target:
+            amount_in = -((liquidity * (reached - current) << 96) // current // reached)
+        amount_out = liquidity * (current - reached) >> 96
+    else:
+        amount_in = -(liquidity * (current - target) >> 96)
+        if less_fee >= amount_in:
+            amount_out = (liquidity * (target - current) << 96) // target // current
+            return target, amount_in, amount_out, -(-amount_in * fee_pips // (PIPS - fee_pips))
+        reached = get_next_sqrt_price_from_amount1_rounding_down(current, liquidity, less_fee, True)
+        if reached != target:
+            amount_in = -(liquidity * (current - reached) >> 96)
+        amount_out = (liquidity * (reached - current) << 96) // reached // current
+    if reached == target:  # rounded onto the target: the fee is then taken of the amount in
+        return target, amount_in, amount_out, -(-amount_in * fee_pips // (PIPS - fee_pips))
+    return reached, amount_in, amount_out, amount_remaining - amount_in  # what is left over is fee
+
+
+def _step_exact_out(current: int, target: int, liquidity: int, wanted: int, fee_pips: int) -> tuple[int, int, int, int]:
+    """The branch of computeSwapStep for amountRemaining < 0."""
+    if current >= target:
+        amount_out = liquidity * (current - target) >> 96
+        reached = target
+        if wanted < amount_out:
+            reached = get_next_sqrt_price_from_amount1_rounding_down(current, liquidity, wanted, False)
+            if reached != target:
+                amount_out = liquidity * (current - reached) >> 96
+        amount_in = -((liquidity * (reached - current) << 96) // current // reached)
+    else:
+        amount_out = (liquidity * (target - current) << 96) // target // current
+        reached = target
+        if wanted < amount_out:
+            reached = get_next_sqrt_price_from_amount0_rounding_up(current, liquidity, wanted, False)
+            if reached != target:
+                amount_out = (liquidity * (reached - current) << 96) // reached // current
+        amount_in = -(liquidity * (current - reached) >> 96)
+    return reached, amount_in, min(amount_out, wanted), -(-amount_in * fee_pips // (PIPS - fee_pips))

@@ -1,0 +1,53 @@
+"""Where a V3 swap stops next: initialised ticks and the borders of 256-tick bitmap words (TickBitmap, v3-core)."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+from agent.model import TickLiquidity
+
+WORD_BITS = 8
+_KEPT_TABLES = 4096
+
+
+class TickTable:
+    """The initialised ticks of one pool as plain tuples, ascending: what the swap loop bisects."""
+
+    __slots__ = ("indices", "nets")
+
+    def __init__(self, ticks: tuple[TickLiquidity, ...]) -> None:
+        self.indices = tuple(tick.index for tick in ticks)
+        self.nets = tuple(tick.liquidity_net for tick in ticks)
+        if any(a >= b for a, b in zip(self.indices, self.indices[1:], strict=False)):
+            raise ValueError("ticks must ascend, each index once")
+
+
+_tables: dict[int, tuple[tuple[TickLiquidity, ...], TickTable]] = {}
+
+
+def tick_table(ticks: tuple[TickLiquidity, ...]) -> TickTable:
+    """The table of this very tuple, built once: states before and after a swap share their ticks. Raises ValueError if unsorted."""
+    known = _tables.get(id(ticks))
+    if known is not None and known[0] is ticks:  # the entry keeps the tuple alive, so its id is not given out again
+        return known[1]
+    table = TickTable(ticks)
+    if len(_tables) >= _KEPT_TABLES:
+        _tables.clear()
+    _tables[id(ticks)] = (ticks, table)
+    return table
+
+
+def word_border(tick: int, tick_spacing: int, lte: bool) -> int:
+    """First (lte) or last tick of the bitmap word that the search from `tick` looks into, initialised or not."""
+    if lte:
+        return (tick // tick_spacing >> WORD_BITS << WORD_BITS) * tick_spacing
+    return (tick // tick_spacing + 1 | 0xFF) * tick_spacing
+
+
+def next_initialized_tick_within_one_word(indices: tuple[int, ...], tick: int, tick_spacing: int, lte: bool) -> tuple[int, bool]:
+    """Next tick at which the contract stops and whether it is initialised (TickBitmap.nextInitializedTickWithinOneWord)."""
+    border = word_border(tick, tick_spacing, lte)
+    i = bisect_right(indices, tick)
+    if lte:
+        return (indices[i - 1], True) if i and indices[i - 1] >= border else (border, False)
+    return (indices[i], True) if i < len(indices) and indices[i] <= border else (border, False)
