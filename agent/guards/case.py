@@ -1,0 +1,119 @@
+"""The case before the guards: input, plan, evidence, and what is recomputed once from them for all guards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from agent.guards.replay import LegRun, Replay, replay
+from agent.model import Asset, Evidence, Plan, StepInput
+from agent.reference import reference_prices, spot_prices
+from agent.units import Token, ceil_int
+
+GAS_MARGIN = Fraction(5, 4)
+"""Gas limit of a transaction over the plan's estimate."""
+
+
+class Missing(Exception):
+    """What a guard needs is not known; the message says what. The guard then refuses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a guard found, in words with unit, and whether it is within the limit."""
+
+    text: str
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """`prices` and `spots` are numeraire base units per token base unit, by token address; `unpriced` says why one lacks."""
+
+    step: StepInput
+    plan: Plan
+    evidence: Evidence
+    prices: Mapping[str, Fraction]
+    unpriced: Mapping[str, str]
+    spots: Mapping[str, Fraction]
+    replay: Replay
+
+    @property
+    def numeraire(self) -> Token:
+        """The token that values are counted in."""
+        return self.step.portfolio.numeraire
+
+    def label(self, address: str) -> str:
+        """Symbol of a token of the portfolio, else its address."""
+        try:
+            return self.step.portfolio.token(address).label
+        except KeyError:
+            return address
+
+    def price(self, address: str) -> Fraction:
+        """Reference price. Raises Missing."""
+        price = self.prices.get(address)
+        if price is None or price <= 0:
+            raise Missing(f"no reference price of {self.label(address)}: {self.unpriced.get(address, 'no token of the portfolio')}")
+        return price
+
+    def runs(self) -> tuple[LegRun, ...]:
+        """The legs as simulated. Raises Missing when one of them cannot run."""
+        if self.replay.fault is not None:
+            raise Missing(self.replay.fault)
+        return self.replay.runs
+
+    def balance(self, address: str) -> int:
+        """Wallet's balance in base units. Raises Missing when it was not read."""
+        for holding in self.step.snapshot.holdings:
+            if holding.token == address:
+                return holding.raw
+        raise Missing(f"balance of {self.label(address)} was not read")
+
+    def investable(self, asset: Asset) -> int:
+        """Balance less reserve, base units, never below zero. Raises Missing."""
+        return max(0, self.balance(asset.token.address) - asset.reserve_raw)
+
+    def total(self) -> Fraction:
+        """Value of all investable balances at reference prices. Raises Missing."""
+        return sum((self.investable(asset) * self.price(asset.token.address) for asset in self.step.portfolio.assets), Fraction(0))
+
+    def turnover(self) -> Fraction:
+        """Half the sum of absolute changes of the wallet's balances in value. Raises Missing."""
+        self.runs()
+        moved = sum((abs(self.replay.delta(token)) * self.price(token) for token in self.replay.tokens), Fraction(0))
+        return moved / 2
+
+    def trading_cost(self) -> Fraction:
+        """Value given less value received at reference prices: fees, impact and skew in one. Raises Missing."""
+        self.runs()
+        return -sum((self.replay.delta(token) * self.price(token) for token in self.replay.tokens), Fraction(0))
+
+    def cost(self) -> Fraction:
+        """Trading cost and the gas the plan is expected to burn. Raises Missing."""
+        return self.trading_cost() + self.plan.gas_units * self.gas_price_wei() * self.price(self.step.portfolio.wrapped_native)
+
+    def gas_price_wei(self) -> int:
+        """Price of a unit of gas now: base fee and priority fee, or the node's gas price on chains without EIP-1559."""
+        snapshot = self.step.snapshot
+        base = snapshot.head.base_fee_wei
+        return snapshot.gas_price_wei if base is None else base + snapshot.priority_fee_wei
+
+    def worst_gas_wei(self) -> int:
+        """The most that the transaction may burn: its gas limit at two base fees and the priority fee, under the ceiling.
+
+        That is how it is sent: the gas limit is the estimate and a quarter, the fee cap never above limits.gas_price.
+        """
+        snapshot, ceiling = self.step.snapshot, self.step.limits.gas_price_wei
+        base = snapshot.head.base_fee_wei
+        price = snapshot.gas_price_wei if base is None else 2 * base + snapshot.priority_fee_wei
+        return ceil_int(self.plan.gas_units * GAS_MARGIN) * (price if ceiling is None else min(price, ceiling))
+
+
+def open_case(step: StepInput, plan: Plan, evidence: Evidence) -> Case:
+    """Recomputes prices and the plan's legs from the snapshot."""
+    references = reference_prices(step)
+    prices = {token: found.price for token, found in references.prices.items()}
+    unpriced = {lacking.token: lacking.why for lacking in references.unpriced}
+    return Case(step, plan, evidence, prices, unpriced, spot_prices(step), replay(step.snapshot, plan))

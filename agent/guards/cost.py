@@ -1,0 +1,58 @@
+"""Guards on what a plan costs and how much it moves, in value at reference prices."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from agent.guards.case import Case, Measured
+from agent.guards.words import money, ratio
+from agent.units import BPS
+
+
+def plan_cost(case: Case, limit_bps: int) -> Measured:
+    """Fees, impact, skew and gas, recomputed, per unit of value moved. A plan that moves nothing costs nothing."""
+    turnover, cost = case.turnover(), case.cost()
+    if turnover == 0:
+        return Measured(money(cost, case.numeraire), cost <= 0)
+    return Measured(f"{ratio(cost / turnover)} ({money(cost, case.numeraire)})", cost * BPS <= limit_bps * turnover)
+
+
+def turnover(case: Case, limit_bps: int) -> Measured:
+    """Value moved by this plan over the investable total."""
+    return _share(case, case.turnover(), limit_bps)
+
+
+def daily_turnover(case: Case, limit_bps: int) -> Measured:
+    """Value moved in the last 24 h of chain time and by this plan, over the investable total."""
+    return _share(case, case.step.history.turnover_24h + case.turnover(), limit_bps)
+
+
+def daily_loss(case: Case, limit_bps: int) -> Measured:
+    """Loss of the last 24 h of chain time and this plan's cost, over the investable total (T6).
+
+    A predicted gain does not make room for losses.
+    """
+    return _share(case, case.step.history.loss_24h + max(case.cost(), Fraction(0)), limit_bps)
+
+
+def min_trade(case: Case, limit: Fraction) -> Measured:
+    """Smallest net trade: what the plan sells or buys of one token, its legs taken together, in value at reference prices."""
+    case.runs()
+    sizes = [(raw * case.price(token), token) for side in (case.replay.sold, case.replay.bought) for token, raw in side.items()]
+    if not sizes:
+        return Measured("no trade", True)
+    smallest, token = min(sizes)
+    return Measured(f"{money(smallest, case.numeraire)} of {case.label(token)}", smallest >= limit)
+
+
+def max_live_value(case: Case, limit: Fraction) -> Measured:
+    """Value that the agent manages: all investable balances."""
+    total = case.total()
+    return Measured(money(total, case.numeraire), total <= limit)
+
+
+def _share(case: Case, value: Fraction, limit_bps: int) -> Measured:
+    total = case.total()
+    if total == 0:
+        return Measured(f"{money(value, case.numeraire)} of nothing", value == 0)
+    return Measured(f"{ratio(value / total)} ({money(value, case.numeraire)})", value * BPS <= limit_bps * total)

@@ -1,0 +1,108 @@
+"""All guards in one table: name, limit, measure; and the two verbs on it, judge and require."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any, Generic, TypeVar
+
+from agent.errors import Refused
+from agent.guards import chain, cost, gas, market, oracle, trust, words
+from agent.guards.case import Case, Measured, Missing, open_case
+from agent.guards.remedies import REMEDIES
+from agent.model import Evidence, Plan, StepInput, Verdict
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Guard(Generic[T]):
+    """`limit` reads the limit from the input (None: off), `words` says it, `measure` holds the case against it."""
+
+    name: str
+    limit: Callable[[StepInput], T | None]
+    words: Callable[[T, StepInput], str]
+    measure: Callable[[Case, T], Measured]
+
+    def judge(self, case: Case) -> Verdict:
+        """One verdict; what is missing refuses, what is off passes."""
+        limit = self.limit(case.step)
+        if limit is None:
+            return Verdict(self.name, "not measured", words.OFF, True)
+        try:
+            measured = self.measure(case, limit)
+        except Missing as why:
+            measured = Measured(f"unknown: {why}", False)
+        return Verdict(self.name, measured.text, self.words(limit, case.step), measured.passed)
+
+
+def _always(name: str, rule: str, measure: Callable[[Case], Measured]) -> Guard[bool]:
+    """A guard that no config switches off; `rule` is its limit in words."""
+    return Guard(name, lambda _: True, lambda _, __: rule, lambda case, _: measure(case))
+
+
+def _bps(limit: int, _: StepInput) -> str:
+    return words.bps(limit)
+
+
+def _native(limit: int, _: StepInput) -> str:
+    return words.native(limit)
+
+
+def _at_least(limit: Fraction, step: StepInput) -> str:
+    return f"at least {words.money(limit, step.portfolio.numeraire)}"
+
+
+def _feed_max_age(step: StepInput) -> int | None:
+    """Feeds are watched while the oracle guard is on."""
+    return None if step.limits.oracle_deviation_bps is None else step.reference.feed_max_age_s
+
+
+GUARDS: tuple[Guard[Any], ...] = (
+    _always("kill_switch", "not paused", trust.kill_switch),
+    _always("quorum", "as many as configured", trust.quorum),
+    _always("allowlist", "all pinned", trust.allowlist),
+    _always("reverts_in_row", f"fewer than {trust.MAX_REVERTS_IN_ROW} reverts", trust.reverts_in_row),
+    Guard("head_age", lambda s: s.limits.head_age_s, lambda limit, _: words.seconds(limit), chain.head_age),
+    _always("expiry", "made at the head, not expired", chain.expiry),
+    _always("balance", "investable balance", chain.balance),
+    _always("prediction", "equal to the simulation", chain.prediction),
+    Guard("price_impact", lambda s: s.limits.price_impact_bps, _bps, market.price_impact),
+    Guard("slippage", lambda s: s.limits.slippage_bps, _bps, market.slippage),
+    _always("fair_floor", "reference less fee, impact and slippage limits", market.fair_floor_kept),
+    Guard("pool_min_value", lambda s: s.limits.pool_min_value, _at_least, market.pool_min_value),
+    Guard("plan_cost", lambda s: s.limits.plan_cost_bps, _bps, cost.plan_cost),
+    Guard("turnover", lambda s: s.limits.turnover_bps, _bps, cost.turnover),
+    Guard("daily_turnover", lambda s: s.limits.daily_turnover_bps, _bps, cost.daily_turnover),
+    Guard("daily_loss", lambda s: s.limits.daily_loss_bps, _bps, cost.daily_loss),
+    Guard("min_trade", lambda s: s.limits.min_trade, _at_least, cost.min_trade),
+    Guard("max_live_value", lambda s: s.limits.max_live_value, lambda v, s: words.money(v, s.portfolio.numeraire), cost.max_live_value),
+    Guard("oracle_deviation", lambda s: s.limits.oracle_deviation_bps, _bps, oracle.oracle_deviation),
+    Guard("feed_health", _feed_max_age, lambda limit, _: words.seconds(limit), oracle.feed_health),
+    Guard("second_quote_deviation", lambda s: s.limits.second_quote_deviation_bps, _bps, market.second_quote),
+    Guard("depeg", lambda s: s.limits.depeg_bps, _bps, oracle.depeg),
+    Guard("gas_price", lambda s: s.limits.gas_price_wei, lambda v, _: words.gwei(v), gas.gas_price),
+    Guard("gas_per_day", lambda s: s.limits.gas_per_day_wei, _native, gas.gas_per_day),
+    Guard("native_floor", lambda s: s.limits.native_floor_wei, lambda v, _: f"at least {words.native(v)}", gas.native_floor),
+)
+"""Every guard, in the order of their verdicts."""
+
+
+def judge(step: StepInput, plan: Plan, evidence: Evidence) -> tuple[Verdict, ...]:
+    """The verdict of every guard, passed ones too. Raises nothing that a plan or a chain could cause."""
+    case = open_case(step, plan, evidence)
+    return tuple(guard.judge(case) for guard in GUARDS)
+
+
+def require(plan: Plan, verdicts: Sequence[Verdict]) -> Plan:
+    """The plan with its verdicts. Raises Refused, with all verdicts, when a guard says no or is missing among them."""
+    missing = [guard.name for guard in GUARDS if guard.name not in {verdict.guard for verdict in verdicts}]
+    refusing = [verdict for verdict in verdicts if not verdict.passed]
+    if missing:
+        raise Refused(f"not judged by {', '.join(missing)}", verdicts, "judge the plan before it is used")
+    if refusing:
+        said = "; ".join(f"{v.guard} measured {v.measured}, limit {v.limit}" for v in refusing)
+        remedies = "; ".join(f"{v.guard}: {REMEDIES.get(v.guard, 'plan anew')}" for v in refusing)
+        raise Refused(f"refused by {said}", verdicts, remedies)
+    return replace(plan, verdicts=tuple(verdicts))

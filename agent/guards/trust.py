@@ -1,0 +1,58 @@
+"""Guards on whom a plan deals with and whether the agent may act at all."""
+
+from __future__ import annotations
+
+from agent.guards.case import Case, Measured
+
+NO_CODE = "0x" + "0" * 64
+MAX_REVERTS_IN_ROW = 3
+"""Reverts in a row after which a person must look (T6): each burns gas, and none is chance any more."""
+
+
+def allowlist(case: Case) -> Measured:
+    """Every pool, token, router and factory of the plan is pinned by address and by the code that the snapshot found there.
+
+    Tokens must also belong to the portfolio, as asset or hub.
+    """
+    portfolio, execution = case.step.portfolio, case.step.execution
+    known = {token.address for token in (*(a.token for a in portfolio.assets), *portfolio.hubs, portfolio.numeraire)}
+    tokens = dict.fromkeys(token for leg in case.plan.legs for token in (leg.token_in, leg.token_out))
+    pools = dict.fromkeys(leg.pool for leg in case.plan.legs)
+    needed = dict.fromkeys((*pools, *tokens, execution.router, *execution.pinned))
+    code = {entry.address.lower(): entry.hash.lower() for entry in case.step.snapshot.code_hashes}
+    trusted = {(address.lower(), pinned.lower()) for address, pinned in case.evidence.trusted}
+    pinned_addresses = {address for address, _ in trusted}
+    complaints = [f"{token} is no token of the portfolio" for token in tokens if token not in known]
+    for address in needed:
+        found = code.get(address.lower())
+        if found is None:
+            complaints.append(f"code at {address} was not read")
+        elif found == NO_CODE:
+            complaints.append(f"no code at {address}")
+        elif address.lower() not in pinned_addresses:
+            complaints.append(f"{address} is not pinned")
+        elif (address.lower(), found) not in trusted:
+            complaints.append(f"code at {address} changed since it was pinned")
+    return Measured("; ".join(complaints) or f"{len(needed)} of {len(needed)} pinned", not complaints)
+
+
+def kill_switch(case: Case) -> Measured:
+    """Paused by the owner, or the switch cannot be read, which counts as paused (T14)."""
+    match case.evidence.paused:
+        case False:
+            return Measured("not paused", True)
+        case True:
+            return Measured(f"paused: {case.evidence.pause_reason}" if case.evidence.pause_reason else "paused", False)
+        case None:
+            return Measured("cannot be read, which counts as paused", False)
+
+
+def quorum(case: Case) -> Measured:
+    """Enough operators gave the same snapshot, byte for byte (T2)."""
+    return Measured(f"{len(set(case.step.snapshot.operators))} operator(s) agree", case.evidence.quorum)
+
+
+def reverts_in_row(case: Case) -> Measured:
+    """Fewer transactions in a row reverted than make the agent stop (T6)."""
+    count = case.step.history.reverts_in_row
+    return Measured(f"{count} reverts", count < MAX_REVERTS_IN_ROW)
