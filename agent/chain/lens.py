@@ -1,0 +1,246 @@
+"""What PortfolioLens is asked and what it answers, as bytes: items packed into pages, answers read back, failures typed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from agent.artifacts import own
+from agent.errors import Retryable
+
+PAGE_BYTES = 24_576
+"""Most bytes that creation code may return (EIP-170)."""
+REQUEST_BYTES = 40_000
+"""Request bytes per page: with the lens itself they stay below the 49,152 bytes of EIP-3860."""
+PAGE_GAS = 12_000_000
+"""Likely gas per page beside the price of returned bytes; nodes allow a call 25 million and more."""
+TOKEN_GAS = 200_000
+"""Cap of one call to a token or feed: proxies and rebasing tokens need up to half of it."""
+FORMAT = 1
+
+_CALL, _CODE, _V3 = 1, 2, 3
+_V3_HEAD_BYTES = 76
+_V3_TICK_BYTES = 19
+
+
+class Status(Enum):
+    """Why an item has no answer; numbers as in the contract, MALFORMED and above are ours."""
+
+    FAILED = 1
+    TOO_LONG = 2
+    NO_CODE = 3
+    UNREAD = 4
+    NOT_INITIALISED = 5
+    MALFORMED = 6
+
+    @property
+    def why(self) -> str:
+        """In words."""
+        return _WHY[self]
+
+
+_WHY = {
+    Status.FAILED: "the call reverted or used up its gas cap",
+    Status.TOO_LONG: "the answer is longer than its bound",
+    Status.NO_CODE: "there is no contract at this address",
+    Status.UNREAD: "the endpoint gives too little gas to read it",
+    Status.NOT_INITIALISED: "the pool has no price yet",
+    Status.MALFORMED: "the answer is not what this kind of contract gives",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CallItem:
+    """A view call with a gas cap and a bound on the answer's bytes. `likely_gas` is for the sizing of pages only."""
+
+    target: str
+    data: bytes
+    longest: int = 32
+    gas: int = TOKEN_GAS
+    likely_gas: int = 40_000
+
+    def packed(self) -> bytes:
+        """As the contract reads it."""
+        sizes = self.gas.to_bytes(3, "big") + self.longest.to_bytes(2, "big") + len(self.data).to_bytes(2, "big")
+        return bytes([_CALL]) + _address(self.target) + sizes + self.data
+
+    def most_bytes(self) -> int:
+        """Longest answer with its status."""
+        return 3 + self.longest
+
+
+@dataclass(frozen=True, slots=True)
+class CodeItem:
+    """Hash of the code at an address."""
+
+    target: str
+    likely_gas: int = 5_000
+
+    def packed(self) -> bytes:
+        """As the contract reads it."""
+        return bytes([_CODE]) + _address(self.target)
+
+    def most_bytes(self) -> int:
+        """Longest answer with its status."""
+        return 33
+
+
+@dataclass(frozen=True, slots=True)
+class V3Item:
+    """State of a V3 pool: ticks within `window_ticks` of the current one, at most `most_ticks`; `twap_window_s` 0 for no TWAP."""
+
+    pool: str
+    tick_spacing: int
+    window_ticks: int
+    most_ticks: int
+    twap_window_s: int
+
+    @property
+    def likely_ticks(self) -> int:
+        """Most ticks that can be initialised within the window."""
+        return min(self.most_ticks, 2 * (self.window_ticks // self.tick_spacing) + 2)
+
+    @property
+    def likely_gas(self) -> int:
+        """If every tick in the window is initialised."""
+        words = 2 * self.window_ticks // (256 * self.tick_spacing) + 3
+        return 30_000 + words * 5_000 + self.likely_ticks * 8_000 + (100_000 if self.twap_window_s else 0)
+
+    def packed(self) -> bytes:
+        """As the contract reads it."""
+        bounds = self.tick_spacing.to_bytes(3, "big") + self.window_ticks.to_bytes(3, "big") + self.likely_ticks.to_bytes(2, "big")
+        return bytes([_V3]) + _address(self.pool) + bounds + self.twap_window_s.to_bytes(4, "big")
+
+    def most_bytes(self) -> int:
+        """Longest answer with its status."""
+        return 1 + _V3_HEAD_BYTES + self.likely_ticks * _V3_TICK_BYTES
+
+
+Item = CallItem | CodeItem | V3Item
+
+
+@dataclass(frozen=True, slots=True)
+class V3Answer:
+    """A V3 pool as read; `twap` is (difference of tickCumulative, of secondsPerLiquidityCumulativeX128) over the window."""
+
+    sqrt_price_x96: int
+    tick: int
+    liquidity: int
+    known_from_tick: int
+    known_to_tick: int
+    ticks: tuple[tuple[int, int], ...]
+    twap: tuple[int, int] | None
+
+
+Answer = bytes | V3Answer | Status
+"""Data of a call, a code hash, a pool, or why there is none."""
+
+
+def pages(items: Sequence[Item], page_gas: int = PAGE_GAS) -> list[list[int]]:
+    """Indexes of `items` in pages that fit in bytes and, likely, in gas; filled in the order of the items."""
+    sized: list[list[int]] = []
+    room_bytes = room_request = room_gas = 0
+    for index, item in enumerate(items):
+        answer, request, gas = item.most_bytes(), len(item.packed()), item.likely_gas
+        if not sized or answer > room_bytes or request > room_request or gas > room_gas:
+            sized.append([])
+            room_bytes, room_request, room_gas = PAGE_BYTES - 64, REQUEST_BYTES, page_gas
+        sized[-1].append(index)
+        room_bytes, room_request, room_gas = room_bytes - answer, room_request - request, room_gas - gas
+    return sized
+
+
+def creation_code(items: Sequence[Item]) -> str:
+    """0x-hex of the lens with its request as constructor argument (ABI: one `bytes`)."""
+    request = len(items).to_bytes(2, "big") + b"".join(item.packed() for item in items)
+    argument = (32).to_bytes(32, "big") + len(request).to_bytes(32, "big") + request + bytes(-len(request) % 32)
+    return own("PortfolioLens").bytecode + argument.hex()
+
+
+def decode(items: Sequence[Item], page: bytes) -> list[Answer]:
+    """Answers in the order of `items`. Raises Retryable when the bytes are not an answer to exactly these items."""
+    read = _Bytes(page)
+    if read.uint(1) != FORMAT:
+        raise Retryable("the endpoint's answer to the lens is not its format", "the endpoint may not run calls without a recipient")
+    answers = [_decode(item, read) for item in items]
+    read.end()
+    return answers
+
+
+def _decode(item: Item, read: _Bytes) -> Answer:
+    status = read.uint(1)
+    if status:
+        if status not in _CONTRACT_STATUS:
+            raise Retryable("the endpoint's answer to the lens has an unknown status")
+        return Status(status)
+    match item:
+        case CallItem():
+            size = read.uint(2)
+            if size > item.longest:
+                raise Retryable("the endpoint's answer to the lens is longer than its bound")
+            return read.take(size)
+        case CodeItem():
+            return read.take(32)
+        case V3Item():
+            return _decode_v3(read)
+
+
+def _decode_v3(read: _Bytes) -> Answer:
+    price, tick, liquidity = read.uint(20), read.signed(3), read.uint(16)
+    from_tick, to_tick = read.signed(3), read.signed(3)
+    seen, tick_delta, seconds_delta = read.uint(1), read.signed(7), read.uint(20)
+    ticks = sorted((read.signed(3), read.signed(16)) for _ in range(read.uint(2)))
+    indexes = [index for index, _ in ticks]
+    if len(set(indexes)) != len(indexes) or any(not from_tick <= index <= to_tick for index in indexes):
+        return Status.MALFORMED
+    return V3Answer(price, tick, liquidity, from_tick, to_tick, tuple(ticks), (tick_delta, seconds_delta) if seen else None)
+
+
+_CONTRACT_STATUS = frozenset(status.value for status in Status if status is not Status.MALFORMED)
+
+
+class _Bytes:
+    """Reads big-endian fields one after the other; a short page raises Retryable."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def take(self, size: int) -> bytes:
+        part = self._data[self._at : self._at + size]
+        if len(part) != size:
+            raise Retryable("the endpoint's answer to the lens is cut off")
+        self._at += size
+        return part
+
+    def uint(self, size: int) -> int:
+        return int.from_bytes(self.take(size), "big")
+
+    def signed(self, size: int) -> int:
+        return int.from_bytes(self.take(size), "big", signed=True)
+
+    def end(self) -> None:
+        if self._at != len(self._data):
+            raise Retryable("the endpoint's answer to the lens has bytes left over")
+
+
+def _address(address: str) -> bytes:
+    return bytes.fromhex(address[2:])
+
+
+def words(data: Answer, count: int) -> tuple[int, ...] | Status:
+    """The first `count` 32-byte words of a call's answer as unsigned integers; a shorter answer is MALFORMED, a failure stays."""
+    if isinstance(data, Status):
+        return data
+    if not isinstance(data, bytes) or len(data) < 32 * count:
+        return Status.MALFORMED
+    return tuple(int.from_bytes(data[32 * i : 32 * i + 32], "big") for i in range(count))
+
+
+def uint(data: Answer, bits: int = 256) -> int | Status:
+    """One unsigned integer of at most `bits` bits."""
+    read = words(data, 1)
+    if isinstance(read, Status):
+        return read
+    return read[0] if read[0] >> bits == 0 else Status.MALFORMED

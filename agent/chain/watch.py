@@ -1,0 +1,220 @@
+"""What a snapshot asks of the chain, and how the lens's answers become the parts of a Snapshot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from agent.chain.abi import BALANCE_OF, DECIMALS, LATEST_ROUND_DATA, address_call, allowance_call
+from agent.chain.lens import Answer, CallItem, CodeItem, Item, Status, V3Answer, V3Item, uint, words
+from agent.errors import ConfigError
+from agent.model import Allowance, CodeHash, FeedRound, Holding, PoolState, Quarantined, TickLiquidity, V2Pool, V3Pool
+from agent.units import BPS, Token
+
+MOST_TICKS_PER_POOL = 256
+"""Initialised ticks read per pool, half of them on each side; beyond them the known window ends earlier (T9, T10)."""
+MAX_TICK = 887_272
+_GET_RESERVES = bytes.fromhex("0902f1ac")
+_POOL_GAS = 100_000
+_UINT160_MAX = 2**160 - 1
+
+
+class PoolKind(Enum):
+    """Which mathematics a pool follows."""
+
+    V2 = "v2"
+    V3 = "v3"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRef:
+    """A pool that discovery found: `venue` is the config's name; `tick_spacing` is 0 for V2. token0 sorts below token1."""
+
+    address: str
+    venue: str
+    kind: PoolKind
+    token0: str
+    token1: str
+    fee_pips: int
+    tick_spacing: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Everything a snapshot covers. `code` are addresses whose code hash is wanted; `twap_window_s` 0 reads no TWAP.
+
+    Ticks are read as far as a move of a pool's marginal price by `impact_bps` goes, either way.
+    """
+
+    owner: str
+    tokens: tuple[Token, ...]
+    spenders: tuple[str, ...]
+    pools: tuple[PoolRef, ...]
+    feeds: tuple[str, ...]
+    code: tuple[str, ...]
+    twap_window_s: int
+    impact_bps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the lens contributes to a Snapshot."""
+
+    holdings: tuple[Holding, ...]
+    allowances: tuple[Allowance, ...]
+    pools: tuple[PoolState, ...]
+    feeds: tuple[FeedRound, ...]
+    code_hashes: tuple[CodeHash, ...]
+    quarantined: tuple[Quarantined, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One lens item and the name under which its failure is reported."""
+
+    name: str
+    address: str
+    item: Item
+
+
+def window_ticks(impact_bps: int) -> int:
+    """Ticks within which the price moves by `impact_bps`, the wider side, rounded up; one tick is a factor of 1.0001."""
+    if not 0 <= impact_bps < BPS:
+        raise ConfigError(f"impact of {impact_bps} bps is not between 0 and {BPS - 1}", "a limit on price impact is below 100%")
+    return min(math.ceil(-math.log1p(-impact_bps / BPS) / math.log(1.0001)) + 1, 2 * MAX_TICK)
+
+
+def questions(watch: Watch) -> list[Question]:
+    """All items in one fixed order; `parts` reads the answers in the same order."""
+    asked: list[Question] = []
+    for token in watch.tokens:
+        balance = CallItem(token.address, address_call(BALANCE_OF, watch.owner))
+        asked.append(Question(f"balance of {token.label}", token.address, balance))
+        asked.append(Question(f"decimals of {token.label}", token.address, CallItem(token.address, DECIMALS)))
+        for spender in watch.spenders:
+            item = CallItem(token.address, allowance_call(watch.owner, spender))
+            asked.append(Question(f"allowance of {token.label} to {spender}", token.address, item))
+    window = window_ticks(watch.impact_bps)
+    for pool in watch.pools:
+        asked.append(Question(f"pool of {pool.venue}", pool.address, _pool_item(pool, window, watch.twap_window_s)))
+    for feed in watch.feeds:
+        asked.append(Question("decimals of feed", feed, CallItem(feed, DECIMALS)))
+        asked.append(Question("round of feed", feed, CallItem(feed, LATEST_ROUND_DATA, longest=160, likely_gas=60_000)))
+    asked.extend(Question("code", address, CodeItem(address)) for address in watch.code)
+    return asked
+
+
+def _pool_item(pool: PoolRef, window: int, twap_window_s: int) -> Item:
+    if pool.kind is PoolKind.V2:
+        return CallItem(pool.address, _GET_RESERVES, longest=96, gas=_POOL_GAS, likely_gas=12_000)
+    return V3Item(pool.address, pool.tick_spacing, window, MOST_TICKS_PER_POOL, twap_window_s)
+
+
+def parts(watch: Watch, answers: Sequence[Answer]) -> Parts:
+    """Typed parts of the snapshot; whatever could not be read is quarantined by name and is nowhere else."""
+    asked = questions(watch)
+    bad: list[Quarantined] = []
+    left = iter(zip(asked, answers, strict=True))
+
+    def value(bits: int = 256) -> int | None:
+        question, answer = next(left)
+        read = uint(answer, bits)
+        if not isinstance(read, Status):
+            return read
+        quarantine(question, read)
+        return None
+
+    def quarantine(question: Question, status: Status) -> None:
+        bad.append(Quarantined(question.name, question.address, status.why))
+
+    holdings: list[Holding] = []
+    allowances: list[Allowance] = []
+    for token in watch.tokens:
+        balance, decimals = value(), value(8)
+        if decimals is not None and decimals != token.decimals:
+            why = f"the contract says {decimals} decimals, expected are {token.decimals}"
+            bad.append(Quarantined(f"decimals of {token.label}", token.address, why))
+        elif balance is not None and decimals is not None:
+            holdings.append(Holding(token.address, balance))
+        for spender in watch.spenders:
+            raw = value()
+            if raw is not None:
+                allowances.append(Allowance(token.address, spender, raw))
+    pools: list[PoolState] = []
+    for pool in watch.pools:
+        question, answer = next(left)
+        state = _v2(pool, answer) if pool.kind is PoolKind.V2 else _v3(pool, answer, watch.twap_window_s)
+        if isinstance(state, Status):
+            quarantine(question, state)
+        else:
+            pools.append(state)
+    feeds: list[FeedRound] = []
+    for feed in watch.feeds:
+        decimals = value(8)
+        question, answer = next(left)
+        latest = _round(feed, decimals, answer)
+        if isinstance(latest, Status):
+            quarantine(question, latest)
+        elif latest is not None:
+            feeds.append(latest)
+    codes: list[CodeHash] = []
+    for address in watch.code:
+        question, answer = next(left)
+        if isinstance(answer, bytes):
+            codes.append(CodeHash(address, "0x" + answer.hex()))
+        else:
+            quarantine(question, answer if isinstance(answer, Status) else Status.MALFORMED)
+    return Parts(tuple(holdings), tuple(allowances), tuple(pools), tuple(feeds), tuple(codes), tuple(bad))
+
+
+def _v2(pool: PoolRef, answer: Answer) -> V2Pool | Status:
+    """UniswapV2Pair.getReserves: (uint112, uint112, uint32)."""
+    read = words(answer, 3)
+    if isinstance(read, Status):
+        return read
+    reserve0, reserve1, _ = read
+    if reserve0 >> 112 or reserve1 >> 112:
+        return Status.MALFORMED
+    return V2Pool(pool.address, pool.venue, pool.token0, pool.token1, reserve0, reserve1, pool.fee_pips)
+
+
+def _v3(pool: PoolRef, answer: Answer, twap_window_s: int) -> V3Pool | Status:
+    if not isinstance(answer, V3Answer):
+        return answer if isinstance(answer, Status) else Status.MALFORMED
+    twap_tick = twap_liquidity = None
+    if answer.twap is not None and answer.twap[1] > 0:
+        # OracleLibrary.consult: mean tick rounds towards minus infinity, liquidity is the harmonic mean.
+        twap_tick = answer.twap[0] // twap_window_s
+        twap_liquidity = min(twap_window_s * _UINT160_MAX // (answer.twap[1] << 32), 2**128 - 1)
+    return V3Pool(
+        address=pool.address,
+        venue=pool.venue,
+        token0=pool.token0,
+        token1=pool.token1,
+        fee_pips=pool.fee_pips,
+        tick_spacing=pool.tick_spacing,
+        sqrt_price_x96=answer.sqrt_price_x96,
+        tick=answer.tick,
+        liquidity=answer.liquidity,
+        ticks=tuple(TickLiquidity(index, net) for index, net in answer.ticks),
+        known_from_tick=answer.known_from_tick,
+        known_to_tick=answer.known_to_tick,
+        twap_tick=twap_tick,
+        twap_liquidity=twap_liquidity,
+        twap_window_s=twap_window_s if twap_tick is not None else None,
+    )
+
+
+def _round(feed: str, decimals: int | None, answer: Answer) -> FeedRound | Status | None:
+    """AggregatorV3Interface.latestRoundData: (uint80, int256, uint256, uint256, uint80). None when decimals failed."""
+    read = words(answer, 5)
+    if isinstance(read, Status):
+        return read
+    round_id, price, started, updated, answered_in = read
+    if round_id >> 80 or answered_in >> 80 or started >> 64 or updated >> 64:
+        return Status.MALFORMED
+    if decimals is None:
+        return None
+    return FeedRound(feed, decimals, round_id, price - (price >> 255 << 256), started, updated, answered_in)
