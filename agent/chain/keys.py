@@ -114,15 +114,14 @@ Ask = Callable[[str], str]
 """Shows a prompt and returns what was typed, unseen (getpass.getpass)."""
 
 
-def load_key(source: KeySource, chain_id: int, *, ask: Ask | None, env: Mapping[str, str] | None = None, fork: bool = False) -> Key:
+def load_key(source: KeySource, chain_id: int, *, ask: Ask | None, fork: bool = False) -> Key:
     """The key that `source` names, checked against the chain it is for.
 
-    `ask` is None where nobody can be asked; `env` is the process environment unless given. With `fork` (a copy of a
-    live chain, under its chain id) only published test keys are accepted; elsewhere they are only on local chain ids.
+    `ask` is None where nobody can be asked. With `fork` (a copy of a live chain, under its chain id) only published test
+    keys are accepted; elsewhere they are accepted on local chain ids only.
     Raises ConfigError naming the field and the remedy; no message, traceback or local variable of it holds the key.
     """
     local = chain_id in LOCAL_CHAIN_IDS
-    environment = os.environ if env is None else env
     match source:
         case TestAccount(index):
             if not (local or fork):
@@ -134,9 +133,9 @@ def load_key(source: KeySource, chain_id: int, *, ask: Ask | None, env: Mapping[
                 raise ConfigError(f"wallet.test_account: {index} is not between 0 and {TEST_ACCOUNTS - 1}")
             return Key(Account.from_key(_test_key(index)))
         case KeystoreFile(path, password_env):
-            found = _open_keystore(_read_private(path), _password(path, password_env, ask, environment), path)
+            found = _open_keystore(_read_private(path), _password(path, password_env, ask), path)
         case KeyEnv(name):
-            found = _parse(_variable(name, environment, "wallet.key_env"), f"wallet.key_env {name}")
+            found = _parse(_variable(name), f"wallet.key_env {name}")
         case KeyPrompt():
             if ask is None:
                 raise ConfigError("the key must be typed and nobody can be asked", "run in a terminal, or set wallet.keystore")
@@ -159,15 +158,15 @@ def disable_core_dumps() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _variable(name: str, environment: Mapping[str, str], field: str) -> Secret:
-    if not environment.get(name):
-        raise ConfigError(f"{field}: the environment variable {name} is not set", f"export {name} before starting")
-    return Secret(environment[name])
+def _variable(name: str) -> Secret:
+    if not os.environ.get(name):
+        raise ConfigError(f"wallet.key_env: the environment variable {name} is not set", f"export {name} before starting")
+    return Secret(os.environ[name])
 
 
-def _password(path: Path, password_env: str, ask: Ask | None, environment: Mapping[str, str]) -> Secret:
-    if password_env and environment.get(password_env):
-        return Secret(environment[password_env])
+def _password(path: Path, password_env: str, ask: Ask | None) -> Secret:
+    if password_env and os.environ.get(password_env):
+        return Secret(os.environ[password_env])
     if ask is None:
         remedy = f"export {password_env} with its password" if password_env else "run in a terminal and type its password"
         raise ConfigError(f"wallet.keystore: {path} is locked and nobody can be asked for its password", remedy)

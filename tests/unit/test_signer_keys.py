@@ -1,0 +1,221 @@
+"""Keys are loaded from where the config says, refused where they do not belong, and shown nowhere (threat T18)."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import io
+import json
+import logging
+import pickle
+import resource
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from eth_account import Account
+from eth_keyfile import create_keyfile_json
+from rich.console import Console
+from rich.traceback import Traceback
+
+from agent.chain.keys import Key, KeyEnv, KeyPrompt, KeySource, KeystoreFile, Secret, TestAccount, disable_core_dumps, load_key
+from agent.errors import ConfigError, OperatorNeeded
+
+CANARY = bytes.fromhex("c0ffee" + "5eed" * 14 + "42")
+CANARY_ADDRESS = Account.from_key(CANARY).address
+PASSWORD = "correct horse canary staple"
+MAINNET, LOCAL, TESTER = 1, 31337, 131277322940537
+
+
+def forms_of(secret: bytes) -> list[str]:
+    """Every way in which bytes might come out as text."""
+    return [
+        secret.hex(),
+        secret.hex().upper(),
+        str(int.from_bytes(secret, "big")),
+        repr(secret)[2:-1],
+        base64.b64encode(secret).decode(),
+        str(list(secret))[1:-1],
+    ]
+
+
+def leaks(text: str) -> bool:
+    return any(form in text for form in (*forms_of(CANARY), PASSWORD))
+
+
+def everything_shown_of(error: BaseException) -> str:
+    """The error as plain text, as logged, and as rich prints it with every local variable of every frame."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    logger = logging.getLogger("canary")
+    logger.addHandler(handler)
+    logger.error("failed: %r %s", error, error, exc_info=error)
+    logger.removeHandler(handler)
+    Console(file=stream, width=300).print(
+        Traceback.from_exception(type(error), error, error.__traceback__, show_locals=True, locals_max_string=None)
+    )
+    seen: BaseException | None = error
+    while seen is not None:
+        frames = traceback.TracebackException.from_exception(seen, capture_locals=True)
+        stream.write("".join(frames.format()) + repr(seen) + repr(seen.args) + repr(vars(seen)))
+        seen = seen.__cause__ or seen.__context__
+    return stream.getvalue()
+
+
+def keystore(tmp_path: Path, secret: bytes = CANARY, mode: int = 0o600) -> Path:
+    path = tmp_path / "wallet.json"
+    path.write_text(json.dumps(create_keyfile_json(secret, PASSWORD.encode(), kdf="pbkdf2", iterations=10)))
+    path.chmod(mode)
+    return path
+
+
+def refusal(load: Callable[[], object]) -> ConfigError:
+    """The ConfigError that `load` raises, proven not to show the key or the password."""
+    with pytest.raises(ConfigError) as caught:
+        load()
+    # The frame of the test itself is left out: it is ours, and holds the canary.
+    error = caught.value.with_traceback(caught.tb.tb_next.tb_next if caught.tb.tb_next else None)
+    assert not leaks(everything_shown_of(error))
+    return caught.value
+
+
+def test_a_keystore_file_opens_with_its_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PW", PASSWORD)
+    path = keystore(tmp_path)
+    assert load_key(KeystoreFile(path), MAINNET, ask=lambda prompt: PASSWORD).address == CANARY_ADDRESS
+    assert load_key(KeystoreFile(path, "PW"), MAINNET, ask=None).address == CANARY_ADDRESS
+
+
+def test_a_scrypt_keystore_of_eth_account_opens_too(tmp_path: Path) -> None:
+    path = tmp_path / "wallet.json"
+    path.write_text(json.dumps(Account.encrypt(CANARY, PASSWORD, kdf="scrypt", iterations=2)))
+    path.chmod(0o600)
+    assert load_key(KeystoreFile(path), MAINNET, ask=lambda prompt: PASSWORD).address == CANARY_ADDRESS
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660, 0o601])
+def test_a_keystore_that_others_may_use_is_refused_and_told_chmod_600(tmp_path: Path, mode: int) -> None:
+    path = keystore(tmp_path, mode=mode)
+    error = refusal(lambda: load_key(KeystoreFile(path), MAINNET, ask=lambda prompt: PASSWORD))
+    assert f"chmod 600 {path}" in str(error) and f"{mode:04o}" in str(error)
+
+
+def test_a_wrong_password_is_told_without_showing_it(tmp_path: Path) -> None:
+    path = keystore(tmp_path)
+    error = refusal(lambda: load_key(KeystoreFile(path), MAINNET, ask=lambda prompt: "wrong " + PASSWORD))
+    assert "wrong password" in str(error)
+
+
+def test_a_locked_keystore_is_told_when_nobody_can_be_asked(tmp_path: Path) -> None:
+    path = keystore(tmp_path)
+    assert "locked" in str(refusal(lambda: load_key(KeystoreFile(path), MAINNET, ask=None)))
+    assert "export PW" in str(refusal(lambda: load_key(KeystoreFile(path, "PW"), MAINNET, ask=None)))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"version": 1}', '{"version": 3}', '{"version": 3, "crypto": {"kdf": "none"}}', "x" * 70_000]
+)
+def test_a_file_that_is_no_keystore_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "wallet.json"
+    path.write_text(text)
+    path.chmod(0o600)
+    assert str(path) in str(refusal(lambda: load_key(KeystoreFile(path), MAINNET, ask=lambda prompt: PASSWORD)))
+
+
+def test_a_missing_keystore_and_a_folder_are_refused(tmp_path: Path) -> None:
+    assert "No such file" in str(refusal(lambda: load_key(KeystoreFile(tmp_path / "none.json"), MAINNET, ask=None)))
+    assert "cannot be read" in str(refusal(lambda: load_key(KeystoreFile(tmp_path), MAINNET, ask=None)))
+
+
+@pytest.mark.parametrize("text", [CANARY.hex(), "0x" + CANARY.hex(), f"  0x{CANARY.hex().upper()}\n"])
+def test_a_key_is_read_from_the_environment_and_from_a_prompt(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("K", text)
+    assert load_key(KeyEnv("K"), MAINNET, ask=None).address == CANARY_ADDRESS
+    assert load_key(KeyPrompt(), MAINNET, ask=lambda prompt: text).address == CANARY_ADDRESS
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        CANARY.hex()[:-1],
+        CANARY.hex() + "0",
+        CANARY.hex() + "00",
+        f"key={CANARY.hex()}",
+        "0x0x" + CANARY.hex(),
+        CANARY.hex()[:-1] + "g",
+        "00" * 32,
+        "ff" * 32,
+    ],
+)
+def test_what_is_not_quite_a_key_is_refused_without_showing_it(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("K", text)
+    assert "K is not a private key" in str(refusal(lambda: load_key(KeyEnv("K"), MAINNET, ask=None)))
+    assert "64 hex digits" in str(refusal(lambda: load_key(KeyPrompt(), MAINNET, ask=lambda prompt: text)))
+
+
+def test_a_variable_that_is_not_set_and_a_prompt_without_terminal_are_told() -> None:
+    assert "K is not set" in str(refusal(lambda: load_key(KeyEnv("K"), MAINNET, ask=None)))
+    assert "nobody can be asked" in str(refusal(lambda: load_key(KeyPrompt(), MAINNET, ask=None)))
+
+
+def test_test_accounts_are_the_published_ones_and_local_only() -> None:
+    assert load_key(TestAccount(0), LOCAL, ask=None).address == "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
+    assert load_key(TestAccount(9), TESTER, ask=None).address == "0xa0Ee7A142d267C1f36714E4a8F75612F20a79720"
+    assert "published" in str(refusal(lambda: load_key(TestAccount(0), MAINNET, ask=None)))
+    assert "between 0 and 19" in str(refusal(lambda: load_key(TestAccount(20), LOCAL, ask=None)))
+
+
+@pytest.mark.parametrize("key", ["ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80", "00" * 31 + "01"])
+def test_a_published_key_is_refused_on_a_live_chain_wherever_it_comes_from(
+    tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("K", key)
+    assert "published" in str(refusal(lambda: load_key(KeyEnv("K"), MAINNET, ask=None)))
+    path = keystore(tmp_path, bytes.fromhex(key))
+    assert "published" in str(refusal(lambda: load_key(KeystoreFile(path), 42161, ask=lambda prompt: PASSWORD)))
+    assert load_key(KeyEnv("K"), LOCAL, ask=None).address
+
+
+def test_a_fork_takes_test_keys_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("K", CANARY.hex())
+    assert load_key(TestAccount(1), MAINNET, ask=None, fork=True).address
+    error = refusal(lambda: load_key(KeyEnv("K"), MAINNET, ask=None, fork=True))
+    assert "fork" in str(error)
+
+
+@pytest.mark.parametrize("source", [KeyEnv("K"), KeyPrompt()])
+def test_a_key_shows_its_address_and_nothing_else(source: KeySource, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("K", CANARY.hex())
+    key = load_key(source, MAINNET, ask=lambda prompt: CANARY.hex())
+    shown = [repr(key), str(key), f"{key}", f"{[key]!r}", f"{key!a}"]
+    assert not any(leaks(text) for text in shown)
+    assert repr(key) == f"Key({CANARY_ADDRESS})"
+    with pytest.raises(TypeError):
+        vars(key)
+
+
+@pytest.mark.parametrize("hidden", [load_key(KeyPrompt(), MAINNET, ask=lambda prompt: CANARY.hex()), Secret(PASSWORD)])
+def test_a_key_and_a_secret_cannot_be_pickled_or_copied(hidden: Key | Secret) -> None:
+    for attempt in (pickle.dumps, copy.copy, copy.deepcopy, json.dumps):
+        with pytest.raises(TypeError) as caught:
+            attempt(hidden)  # type: ignore[operator]
+        assert not leaks(everything_shown_of(caught.value))
+    assert not leaks(repr(hidden) + str(hidden) + f"{hidden}")
+
+
+def test_a_transaction_that_cannot_be_signed_fails_without_showing_the_key() -> None:
+    key = load_key(KeyPrompt(), MAINNET, ask=lambda prompt: CANARY.hex())
+    for fields in ({}, {"chainId": 1, "nonce": "x"}, {"to": object()}):
+        with pytest.raises(OperatorNeeded) as caught:
+            key.sign(fields)
+        assert not leaks(everything_shown_of(caught.value))
+
+
+def test_core_dumps_are_off_in_this_process_and_its_children() -> None:
+    disable_core_dumps()
+    assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)
+    child = "import resource; print(resource.getrlimit(resource.RLIMIT_CORE))"
+    assert subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=True).stdout.strip() == "(0, 0)"

@@ -1,0 +1,194 @@
+"""Thousands of mutations of each allowed transaction: none is signed (threat T4)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from eth_utils.address import to_checksum_address
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.chain.approvals import encode_approve
+from agent.chain.calls import Multicall, decode
+from agent.errors import Refused
+from agent.model import Funding, UnsignedTx
+from agent.ports import Grant
+from agent.units import NATIVE, UINT256_MAX
+from agent.venues.swap_router_02 import encode
+from tests.signing import (
+    ALLOWED,
+    DEADLINE_S,
+    NOW_S,
+    PLAN,
+    ROUTER,
+    STRANGER,
+    SWAP,
+    SWAP_GRANT,
+    USDC,
+    USDT,
+    WALLET,
+    WETH,
+    plan_of,
+    signer,
+    tx,
+)
+
+SIGNER = signer()
+CALLS = {name: pair for name, pair in ALLOWED.items() if name != "cancel"}
+ADDRESSES = st.sampled_from([WETH, USDC, USDT, ROUTER, WALLET, STRANGER, NATIVE]) | st.binary(min_size=20, max_size=20).map(
+    to_checksum_address
+)
+AMOUNTS = st.integers(0, UINT256_MAX) | st.sampled_from([0, 1, 10**18, UINT256_MAX])
+
+
+def is_signed(transaction: UnsignedTx, grant: Grant) -> bool:
+    """Whether the signer signs; anything but a refusal by name is a failure of the test."""
+    try:
+        SIGNER.sign(transaction, grant)
+    except Refused as refusal:
+        assert refusal.verdicts and refusal.verdicts[0].guard.startswith("signer.")
+        return False
+    return True
+
+
+def harmless(original: UnsignedTx, mutated: UnsignedTx) -> bool:
+    """Only the deadline moved, and stayed within its window: the one freedom that a swap has."""
+    before, after = decode(original.data), decode(mutated.data)
+    return (
+        replace(mutated, data=original.data) == original
+        and isinstance(before, Multicall)
+        and isinstance(after, Multicall)
+        and before.calls == after.calls
+        and NOW_S < after.deadline_s <= NOW_S + 90
+    )
+
+
+def with_bytes(transaction: UnsignedTx, data: bytes) -> UnsignedTx:
+    return replace(transaction, data="0x" + data.hex())
+
+
+def calldata(transaction: UnsignedTx) -> bytes:
+    return bytes.fromhex(transaction.data[2:])
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_no_transaction_with_one_flipped_bit_of_calldata_is_signed(name: str) -> None:
+    transaction, grant = CALLS[name]
+    data = calldata(transaction)
+    assert is_signed(transaction, grant)
+    for at in range(len(data)):
+        for bit in range(8):
+            flipped = bytearray(data)
+            flipped[at] ^= 1 << bit
+            mutated = with_bytes(transaction, bytes(flipped))
+            assert not is_signed(mutated, grant) or harmless(transaction, mutated)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_no_transaction_with_a_word_changed_dropped_doubled_or_inserted_is_signed(name: str) -> None:
+    transaction, grant = CALLS[name]
+    data = calldata(transaction)
+    zero, one, most = bytes(32), (1).to_bytes(32, "big"), b"\xff" * 32
+    for at in range(4, len(data), 32):
+        word = data[at : at + 32]
+        for other in (zero, one, most, (2).to_bytes(32, "big"), bytes(12) + bytes.fromhex(STRANGER[2:]), b"", word + word, zero + word):
+            if other != word:
+                mutated = with_bytes(transaction, data[:at] + other + data[at + 32 :])
+                assert not is_signed(mutated, grant) or harmless(transaction, mutated)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_no_cut_or_lengthened_calldata_is_signed(name: str) -> None:
+    transaction, grant = CALLS[name]
+    data = calldata(transaction)
+    for length in range(1, len(data)):
+        assert not is_signed(with_bytes(transaction, data[:length]), grant)
+    for tail in (b"\x00", b"\x01", bytes(32), data):
+        assert not is_signed(with_bytes(transaction, data + tail), grant)
+
+
+@settings(max_examples=500)
+@given(
+    name=st.sampled_from(sorted(CALLS)),
+    edits=st.lists(st.tuples(st.integers(0, 4000), st.binary(min_size=1, max_size=40)), min_size=1, max_size=4),
+)
+def test_no_random_overwriting_of_calldata_is_signed(name: str, edits: list[tuple[int, bytes]]) -> None:
+    transaction, grant = CALLS[name]
+    data = bytearray(calldata(transaction))
+    for anywhere, part in edits:
+        at = anywhere % len(data)
+        data[at : at + len(part)] = part[: len(data) - at]
+    mutated = with_bytes(transaction, bytes(data))
+    assert mutated.data == transaction.data or not is_signed(mutated, grant) or harmless(transaction, mutated)
+
+
+@settings(max_examples=300)
+@given(data=st.binary(max_size=600))
+def test_no_random_calldata_is_signed(data: bytes) -> None:
+    for transaction, grant in ALLOWED.values():
+        mutated = with_bytes(transaction, data)
+        assert mutated == transaction or not is_signed(mutated, grant)
+
+
+@settings(max_examples=500)
+@given(data=st.data())
+def test_no_multicall_that_differs_from_the_plan_in_any_field_is_signed(data: st.DataObject) -> None:
+    number = data.draw(st.integers(0, len(PLAN.legs) - 1))
+    field, values = data.draw(
+        st.sampled_from(
+            [
+                ("token_in", ADDRESSES),
+                ("token_out", ADDRESSES),
+                ("fee_pips", st.integers(0, 2**24 - 1)),
+                ("amount_in_raw", AMOUNTS),
+                ("min_out_raw", AMOUNTS),
+                ("venue", st.sampled_from(["uniswap_v2", "uniswap_v3"])),
+                ("source", st.sampled_from(Funding)),
+                ("sink", st.sampled_from(Funding)),
+            ]
+        )
+    )
+    legs = list(PLAN.legs)
+    legs[number] = replace(legs[number], **{field: data.draw(values)})
+    wallet = data.draw(st.just(WALLET) | ADDRESSES)
+    try:
+        mutated = tx(ROUTER, encode(plan_of(*legs), wallet, DEADLINE_S))
+    except Refused:
+        return  # the encoder refuses it before the signer sees it
+    assert mutated.data == SWAP.data or not is_signed(mutated, SWAP_GRANT)
+
+
+@settings(max_examples=300)
+@given(token=ADDRESSES, spender=ADDRESSES, raw=AMOUNTS)
+def test_no_approval_of_another_token_spender_or_amount_is_signed(token: str, spender: str, raw: int) -> None:
+    transaction, grant = ALLOWED["approve"]
+    mutated = tx(token, encode_approve(spender, raw))
+    assert mutated == transaction or not is_signed(mutated, grant)
+
+
+@settings(max_examples=500)
+@given(name=st.sampled_from(sorted(ALLOWED)), data=st.data())
+def test_no_transaction_with_a_field_outside_its_grant_is_signed(name: str, data: st.DataObject) -> None:
+    transaction, grant = ALLOWED[name]
+    field, values = data.draw(
+        st.sampled_from(
+            [
+                ("chain_id", st.integers(0, 2**64).filter(lambda n: n != transaction.chain_id)),
+                ("to", ADDRESSES.filter(lambda to: to != transaction.to)),
+                ("value_wei", st.integers(1, 10**24)),
+                ("gas", st.integers(grant.max_gas_wei // transaction.max_fee_wei + 1, 2**63) | st.integers(-5, 20_999)),
+                ("max_fee_wei", st.integers(grant.max_gas_wei // transaction.gas + 1, 2**200) | st.none()),
+                ("max_priority_fee_wei", st.integers(transaction.max_fee_wei + 1, 2**200) | st.none()),
+                ("gas_price_wei", st.integers(0, 2**200)),
+                ("data", st.sampled_from([other.data for key, (other, _) in ALLOWED.items() if key != name])),
+            ]
+        )
+    )
+    assert not is_signed(replace(transaction, **{field: data.draw(values)}), grant)
+
+
+def test_no_transaction_is_signed_on_the_grant_of_another() -> None:
+    for name, (transaction, _) in ALLOWED.items():
+        for other, (_, grant) in ALLOWED.items():
+            assert is_signed(transaction, grant) == (name == other)

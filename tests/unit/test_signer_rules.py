@@ -1,0 +1,298 @@
+"""Every rule of the signer's table says no by its name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from eth_abi import encode as abi_encode
+from eth_account import Account
+
+from agent.chain.approvals import encode_approve
+from agent.chain.calls import APPROVE as APPROVE_SELECTOR
+from agent.chain.calls import EXACT_INPUT_SINGLE, MULTICALL, selector
+from agent.errors import ConfigError, Refused
+from agent.model import Funding, IntentKind, Leg, UnsignedTx
+from agent.ports import Grant
+from agent.units import NATIVE, UINT256_MAX
+from agent.venues.swap_router_02 import encode
+from tests.signing import (
+    ALLOWED,
+    APPROVE,
+    APPROVE_GRANT,
+    CANCEL,
+    CANCEL_GRANT,
+    DEADLINE_S,
+    FLOORS,
+    GWEI,
+    MAX_GAS_WEI,
+    NOW_S,
+    PLAN,
+    RESET,
+    RESET_GRANT,
+    ROUTER,
+    RULES,
+    STRANGER,
+    SWAP,
+    SWAP_GRANT,
+    USDC,
+    USDT,
+    WALLET,
+    WETH,
+    leg,
+    plan_of,
+    signer,
+    tx,
+)
+
+MSG_SENDER = "0x0000000000000000000000000000000000000001"
+ROUTER_ITSELF = "0x0000000000000000000000000000000000000002"
+
+
+def refused(transaction: UnsignedTx, grant: Grant, rule: str) -> Refused:
+    """Asserts that the signer refuses by `rule`."""
+    with pytest.raises(Refused) as caught:
+        signer().sign(transaction, grant)
+    assert caught.value.verdicts[0].guard == f"signer.{rule}"
+    assert not caught.value.verdicts[0].passed
+    return caught.value
+
+
+def with_leg(number: int, **changes: object) -> UnsignedTx:
+    """The swap with one leg encoded differently from the granted plan."""
+    legs: list[Leg] = list(PLAN.legs)
+    legs[number] = replace(legs[number], **changes)  # type: ignore[arg-type]
+    return tx(ROUTER, encode(plan_of(*legs), WALLET, DEADLINE_S))
+
+
+def single(recipient: str = WALLET, amount_in: int = 10**18, limit: int = 0) -> str:
+    """A multicall of the first leg alone, with what an encoder of ours never writes."""
+    first = PLAN.legs[0]
+    params = (first.token_in, first.token_out, first.fee_pips, recipient, amount_in, first.min_out_raw, limit)
+    call = EXACT_INPUT_SINGLE + abi_encode(["(address,address,uint24,address,uint256,uint256,uint160)"], [params])
+    return "0x" + (MULTICALL + abi_encode(["uint256", "bytes[]"], [DEADLINE_S, [call]])).hex()
+
+
+ONE_LEG = replace(SWAP_GRANT, plan=plan_of(PLAN.legs[0]), floors_raw=FLOORS[:1])
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_each_granted_transaction_is_signed_by_our_key_and_twice_alike(name: str) -> None:
+    transaction, grant = ALLOWED[name]
+    once, again = signer().sign(transaction, grant), signer().sign(transaction, grant)
+    assert once.raw == again.raw and once.hash == again.hash
+    assert Account.recover_transaction(once.raw) == WALLET
+
+
+def test_a_legacy_transaction_is_signed_as_legacy() -> None:
+    legacy = replace(CANCEL, max_fee_wei=None, max_priority_fee_wei=None, gas_price_wei=GWEI)
+    signed = signer().sign(legacy, CANCEL_GRANT)
+    assert signed.raw[0] >= 0xC0
+    assert Account.recover_transaction(signed.raw) == WALLET
+
+
+def test_signed_bytes_are_not_in_the_repr() -> None:
+    signed = signer().sign(CANCEL, CANCEL_GRANT)
+    assert signed.raw.hex() not in repr(signed) and repr(signed.raw) not in repr(signed)
+
+
+@pytest.mark.parametrize(
+    ("rule", "changes"),
+    [
+        ("chain_id", {"chain_id": 1}),
+        ("nonce", {"nonce": -1}),
+        ("nonce", {"nonce": 2**64 - 1}),
+        ("value", {"value_wei": 1}),
+        ("fees", {"max_priority_fee_wei": 11 * GWEI}),
+        ("fees", {"max_priority_fee_wei": -1}),
+        ("fees", {"max_fee_wei": 0, "max_priority_fee_wei": 0}),
+        ("fees", {"gas_price_wei": GWEI}),
+        ("fees", {"max_priority_fee_wei": None}),
+        ("fees", {"max_fee_wei": None, "max_priority_fee_wei": None}),
+        ("gas", {"gas": 20_999}),
+        ("gas_cost", {"gas": MAX_GAS_WEI // (10 * GWEI) + 1}),
+        ("gas_cost", {"max_fee_wei": MAX_GAS_WEI}),
+        ("to", {"to": ROUTER.lower()}),
+        ("call", {"data": "f00"}),
+        ("call", {"data": "0x12345678"}),
+        ("kind", {"data": "0x"}),
+        ("contract", {"to": STRANGER}),
+        ("contract", {"to": WETH}),
+        ("contract", {"to": NATIVE}),
+    ],
+)
+def test_a_swap_with_a_wrong_field_is_refused(rule: str, changes: dict[str, object]) -> None:
+    refused(replace(SWAP, **changes), SWAP_GRANT, rule)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("rule", "number", "changes"),
+    [
+        ("amount_in", 0, {"amount_in_raw": 10**18 + 1}),
+        ("min_out", 0, {"min_out_raw": PLAN.legs[0].min_out_raw - 1}),
+        ("min_out", 3, {"min_out_raw": 1}),
+        ("min_out", 1, {"min_out_raw": UINT256_MAX}),
+        ("pool_fee", 0, {"fee_pips": 500}),
+        ("venue", 0, {"venue": "uniswap_v2"}),
+        ("venue", 1, {"venue": "uniswap_v3"}),
+        ("tokens", 0, {"token_out": USDT}),
+        ("tokens", 0, {"token_out": STRANGER}),
+        ("tokens", 1, {"token_in": STRANGER}),
+    ],
+)
+def test_a_leg_that_differs_from_the_plan_is_refused(rule: str, number: int, changes: dict[str, object]) -> None:
+    refused(with_leg(number, **changes), SWAP_GRANT, rule)
+
+
+@pytest.mark.parametrize("recipient", [STRANGER, ROUTER, NATIVE, MSG_SENDER, ROUTER_ITSELF, USDC])
+def test_a_recipient_that_is_not_the_wallet_is_refused(recipient: str) -> None:
+    refused(tx(ROUTER, single(recipient)), ONE_LEG, "recipient")
+
+
+def test_the_granted_leg_alone_is_signed() -> None:
+    assert signer().sign(tx(ROUTER, single()), ONE_LEG).raw
+
+
+def test_a_price_limit_is_refused() -> None:
+    refused(tx(ROUTER, single(limit=1)), ONE_LEG, "price_limit")
+
+
+def test_spending_the_routers_balance_when_the_plan_spends_the_wallets_is_refused() -> None:
+    refused(tx(ROUTER, single(amount_in=0)), ONE_LEG, "amount_in")
+
+
+def test_a_plan_that_leaves_tokens_in_the_router_is_refused() -> None:
+    kept = plan_of(replace(PLAN.legs[0], sink=Funding.ROUTER))
+    grant = replace(SWAP_GRANT, plan=kept, floors_raw=FLOORS[:1])
+    refused(tx(ROUTER, single(ROUTER_ITSELF)), grant, "router_balance")
+
+
+def test_a_plan_that_spends_what_no_leg_left_in_the_router_is_refused() -> None:
+    found = plan_of(replace(PLAN.legs[0], source=Funding.ROUTER))
+    refused(tx(ROUTER, single(amount_in=0)), replace(SWAP_GRANT, plan=found, floors_raw=FLOORS[:1]), "router_balance")
+
+
+@pytest.mark.parametrize("deadline_s", [1, NOW_S - 1, NOW_S, NOW_S + 91, NOW_S + 3600, UINT256_MAX])
+def test_a_deadline_that_has_passed_or_is_too_far_is_refused(deadline_s: int) -> None:
+    refused(tx(ROUTER, encode(PLAN, WALLET, deadline_s)), SWAP_GRANT, "deadline")
+
+
+def test_the_shorter_of_the_grants_and_the_rules_deadline_counts() -> None:
+    assert signer().sign(tx(ROUTER, encode(PLAN, WALLET, NOW_S + 90)), SWAP_GRANT).raw
+    refused(tx(ROUTER, encode(PLAN, WALLET, NOW_S + 31)), replace(SWAP_GRANT, deadline_s=30), "deadline")
+    refused(tx(ROUTER, encode(PLAN, WALLET, NOW_S + 91)), replace(SWAP_GRANT, deadline_s=NOW_S + 3600), "deadline")
+
+
+def test_a_multicall_without_deadline_is_refused() -> None:
+    body = abi_encode(["bytes[]"], [[bytes.fromhex(SWAP.data[2:])]])
+    refused(tx(ROUTER, "0x" + (selector("multicall(bytes[])") + body).hex()), SWAP_GRANT, "call")
+
+
+def test_a_bare_swap_outside_a_multicall_is_refused() -> None:
+    inner = EXACT_INPUT_SINGLE + abi_encode(["uint256"], [1])
+    refused(tx(ROUTER, "0x" + inner.hex()), ONE_LEG, "call")
+
+
+def test_anything_but_a_swap_inside_a_multicall_is_refused() -> None:
+    for inner in (
+        bytes.fromhex(SWAP.data[2:]),
+        APPROVE_SELECTOR + abi_encode(["address", "uint256"], [STRANGER, 1]),
+        selector("sweepToken(address,uint256,address)") + abi_encode(["address", "uint256", "address"], [USDC, 0, STRANGER]),
+        selector("approveMax(address)") + abi_encode(["address"], [USDC]),
+        b"",
+    ):
+        data = MULTICALL + abi_encode(["uint256", "bytes[]"], [DEADLINE_S, [inner]])
+        refused(tx(ROUTER, "0x" + data.hex()), ONE_LEG, "call")
+
+
+def test_legs_missing_doubled_or_in_another_order_are_refused() -> None:
+    first, second, third, fourth = PLAN.legs
+    refused(tx(ROUTER, encode(plan_of(first, second), WALLET, DEADLINE_S)), SWAP_GRANT, "legs")
+    refused(tx(ROUTER, encode(plan_of(*PLAN.legs, first), WALLET, DEADLINE_S)), SWAP_GRANT, "legs")
+    refused(tx(ROUTER, encode(plan_of(second, first, third, fourth), WALLET, DEADLINE_S)), SWAP_GRANT, "venue")
+    empty = "0x" + (MULTICALL + abi_encode(["uint256", "bytes[]"], [DEADLINE_S, []])).hex()
+    refused(tx(ROUTER, empty), replace(SWAP_GRANT, plan=plan_of(), floors_raw=()), "legs")
+
+
+def test_a_minimum_below_the_floor_is_refused_even_if_the_plan_says_so() -> None:
+    above = (*FLOORS[:2], PLAN.legs[2].min_out_raw + 1, FLOORS[3])
+    refused(SWAP, replace(SWAP_GRANT, floors_raw=above), "floor")
+
+
+def test_a_missing_floor_refuses_and_so_does_a_floor_of_zero() -> None:
+    refused(SWAP, replace(SWAP_GRANT, floors_raw=()), "floor")
+    refused(SWAP, replace(SWAP_GRANT, floors_raw=FLOORS[:3]), "floor")
+    refused(SWAP, replace(SWAP_GRANT, floors_raw=(0, *FLOORS[1:])), "floor")
+
+
+def test_a_token_that_is_not_pinned_is_refused_even_if_the_plan_names_it() -> None:
+    plan = plan_of(leg(WETH, STRANGER, 10**18, 10**9))
+    grant = replace(SWAP_GRANT, plan=plan, floors_raw=(1,))
+    refused(tx(ROUTER, encode(plan, WALLET, DEADLINE_S)), grant, "tokens")
+
+
+def test_a_swap_without_a_plan_and_an_approval_without_a_grant_are_refused() -> None:
+    refused(SWAP, replace(SWAP_GRANT, plan=None), "plan")
+    refused(APPROVE, replace(APPROVE_GRANT, approve=None), "approval")
+
+
+@pytest.mark.parametrize(
+    ("rule", "transaction"),
+    [
+        ("spender", tx(USDT, encode_approve(STRANGER, 500_000_000))),
+        ("spender", tx(USDT, encode_approve(STRANGER, 0))),
+        ("approval_amount", tx(USDT, encode_approve(ROUTER, 500_000_001))),
+        ("approval_amount", tx(USDT, encode_approve(ROUTER, UINT256_MAX))),
+        ("approval_amount", tx(USDT, encode_approve(ROUTER, 0))),
+        ("contract", tx(USDC, encode_approve(ROUTER, 500_000_000))),
+        ("contract", tx(STRANGER, encode_approve(ROUTER, 500_000_000))),
+        ("contract", tx(ROUTER, encode_approve(ROUTER, 500_000_000))),
+        ("call", tx(USDT, encode_approve(ROUTER, 500_000_000) + "00")),
+        ("call", tx(USDT, "0x" + (selector("transfer(address,uint256)") + abi_encode(["address", "uint256"], [STRANGER, 1])).hex())),
+        ("call", tx(USDT, "0x" + (selector("increaseAllowance(address,uint256)") + abi_encode(["address", "uint256"], [ROUTER, 1])).hex())),
+        ("kind", SWAP),
+        ("kind", CANCEL),
+    ],
+)
+def test_an_approval_other_than_the_granted_one_is_refused(rule: str, transaction: UnsignedTx) -> None:
+    refused(transaction, APPROVE_GRANT, rule)
+
+
+def test_an_unlimited_approval_is_refused_even_if_granted() -> None:
+    grant = replace(APPROVE_GRANT, approve=(USDT, ROUTER, UINT256_MAX))
+    refused(tx(USDT, encode_approve(ROUTER, UINT256_MAX)), grant, "approval_amount")
+
+
+def test_an_approval_beyond_what_the_plan_spends_is_refused_even_if_granted() -> None:
+    assert signer().sign(APPROVE, replace(APPROVE_GRANT, plan=PLAN)).raw
+    grant = replace(APPROVE_GRANT, plan=PLAN, approve=(USDT, ROUTER, 500_000_001))
+    refused(tx(USDT, encode_approve(ROUTER, 500_000_001)), grant, "approval_amount")
+
+
+def test_a_spender_that_is_no_longer_pinned_can_only_be_set_to_zero() -> None:
+    grant = replace(RESET_GRANT, approve=(USDT, STRANGER, 0))
+    assert signer().sign(tx(USDT, encode_approve(STRANGER, 0)), grant).raw
+    refused(tx(USDT, encode_approve(STRANGER, 5)), replace(grant, approve=(USDT, STRANGER, 5)), "spender")
+    refused(RESET, replace(RESET_GRANT, approve=(USDT, STRANGER, 0)), "spender")
+
+
+def test_a_cancel_pays_nobody_and_calls_nothing() -> None:
+    refused(replace(CANCEL, to=STRANGER), CANCEL_GRANT, "cancel")
+    refused(replace(CANCEL, value_wei=1), CANCEL_GRANT, "value")
+    refused(replace(CANCEL, data=SWAP.data), CANCEL_GRANT, "kind")
+    refused(replace(CANCEL, data="0x00"), CANCEL_GRANT, "call")
+
+
+@pytest.mark.parametrize("kind", list(IntentKind))
+def test_typed_data_is_refused_whatever_it_says(kind: IntentKind) -> None:
+    permit = {"primaryType": "Permit", "domain": {"chainId": 31337}, "message": {"owner": WALLET, "spender": ROUTER}}
+    for typed in (permit, {"primaryType": "\x1b[31mred"}, {}):
+        with pytest.raises(Refused) as caught:
+            signer().sign_typed(typed, replace(CANCEL_GRANT, kind=kind))
+        assert caught.value.verdicts[0].guard == "signer.typed_data"
+        assert "\x1b" not in str(caught.value)
+
+
+def test_a_signer_for_another_wallet_is_not_built() -> None:
+    with pytest.raises(ConfigError, match=r"wallet\.address"):
+        signer(replace(RULES, wallet=STRANGER))
