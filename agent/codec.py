@@ -24,8 +24,10 @@ TAG = "type"
 _SAFE_INT = 2**53
 """From here on other readers of JSON round, so that larger integers are written as strings."""
 _UNIONS: tuple[Any, ...] = (PoolState, Decision, Trigger, Schedule)
-_INTEGER = re.compile(r"-?[0-9]+")
-_RATIO = re.compile(r"(-?[0-9]+)/([0-9]+)")
+_INTEGER = re.compile(r"-?[0-9]{1,4000}")
+_RATIO = re.compile(r"(-?[0-9]{1,4000})/([0-9]{1,4000})")
+_BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')
+_DEEPEST = 32
 _SHOWN = 60
 
 
@@ -64,10 +66,20 @@ def loads(cls: Any, text: str) -> Any: ...
 def loads(cls: Any, text: str) -> Any:
     """Reads what `dumps` wrote. Raises ConfigError on broken JSON, repeated keys, and whatever does not fit `cls`."""
     try:
+        _require_flat(text)
         data = json.loads(text, object_pairs_hook=_without_repeats)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ConfigError(f"not readable as JSON: {error}", "hand in a file that trimtab wrote") from None
     return from_jsonable(cls, data)
+
+
+def _require_flat(text: str) -> None:
+    """Deep nesting kills the interpreter where py-evm has raised its recursion limit; no type of ours goes this deep."""
+    depth = 0
+    for match in _BRACKETS.finditer(text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(match[0], 0)
+        if depth > _DEEPEST:
+            raise ValueError(f"nested more than {_DEEPEST} deep")
 
 
 def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:

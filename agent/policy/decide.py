@@ -1,0 +1,157 @@
+"""What to do at this block: hold, halt or rebalance, always with the reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from fractions import Fraction
+
+from agent.model import AssetDrift, Decision, Destination, Every, Halt, History, Hold, Rebalance, StepInput
+from agent.model import Cron as CronSchedule
+from agent.policy import minimum, words
+from agent.policy.drift import corrections, drift, total
+from agent.policy.goal import goal
+from agent.policy.triggers import Fired, fired, last_look_s
+from agent.reference import References, reference_prices
+from agent.units import BPS, Value, value_text
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A decision with what it rests on. `drifts` is empty when balances or prices are unknown.
+
+    `reviewed` says that a schedule was due and its review is now done, so that the next one counts from this block.
+    """
+
+    decision: Decision
+    drifts: tuple[AssetDrift, ...]
+    references: References
+    reviewed: bool = False
+
+
+def decide(step: StepInput) -> Decided:
+    """Decides from the snapshot alone; the same input gives the same decision. Raises ConfigError for a schedule that is none."""
+    references = reference_prices(step)
+    faults = _faults(step, references)
+    if faults:
+        return Decided(Halt("; ".join(faults)), (), references)
+    drifts = drift(step, {token: found.price for token, found in references.prices.items()})
+    small = _too_small(step, drifts)
+    if small:
+        return Decided(Halt(small), drifts, references)
+    answer = fired(step.policy.trigger, drifts, step.snapshot.head.timestamp_s, step.history)
+    decision, reviewed = _act(step, drifts, references, answer) if answer.fired else (_hold(answer), answer.due)
+    return Decided(decision, drifts, references, reviewed)
+
+
+def _hold(answer: Fired) -> Hold:
+    when = "looks again at the next tick" if answer.next_s is None else f"next review {words.moment(answer.next_s)}"
+    return Hold(answer.reason if when in answer.reason else f"{answer.reason}; {when}", answer.next_s)
+
+
+def _act(step: StepInput, drifts: tuple[AssetDrift, ...], references: References, answer: Fired) -> tuple[Decision, bool]:
+    """A trigger fired: rebalance, unless it is too soon, gas is too dear, or nothing is worth a trade. And: is the review done?"""
+    resting = _cooldown(step)
+    if resting:
+        return Hold(f"{answer.reason}; {resting[0]}", resting[1]), False
+    dear = _gas_too_dear(step, drifts, references)
+    if dear:
+        return Hold(f"{answer.reason}; {dear}"), False
+    wanted = goal(drifts, step.policy.destination)
+    largest = max(abs(value) for value in corrections(drifts, wanted).values())
+    if largest == 0 or largest < (step.limits.min_trade or 0):
+        least = (
+            "" if largest == 0 else f": the largest correction is {_money(step, largest)}, min_trade {_money(step, step.limits.min_trade)}"
+        )
+        return _hold(Fired(False, f"{answer.reason}; nothing to do{least}", answer.next_s)), answer.due
+    return Rebalance(answer.reason, wanted), answer.due
+
+
+def _faults(step: StepInput, references: References) -> list[str]:
+    """Everything that is unknown, stale or contradictory; empty when the step can be decided."""
+    assets = step.portfolio.assets
+    if len(assets) < minimum.FEWEST:
+        return [f"a portfolio needs at least {minimum.FEWEST} assets, this one has {len(assets)}"]
+    faults = []
+    weights_bps = sum(asset.target_bps for asset in assets)
+    if weights_bps != BPS or any(asset.target_bps < 0 for asset in assets):
+        faults.append(f"targets sum to {weights_bps} bps instead of {BPS}, or one is negative")
+    listed = Counter(asset.token.address for asset in assets)
+    faults += [f"{step.portfolio.token(address).label} is listed {times} times" for address, times in listed.items() if times > 1]
+    if step.policy.destination is Destination.BAND and isinstance(step.policy.trigger, Every | CronSchedule):
+        faults.append("the destination is a band, but the trigger has none")
+    faults += _unread(step)
+    faults += _from_the_future(step.history, step.snapshot.head.timestamp_s)
+    faults += [f"{gap.label} has no reference price ({gap.why})" for gap in references.unpriced if gap.token in listed]
+    return faults
+
+
+def _unread(step: StepInput) -> list[str]:
+    """Assets whose balance is unknown: quarantined, not read, or read twice with different answers."""
+    faults = []
+    for asset in step.portfolio.assets:
+        label, address = asset.token.label, asset.token.address
+        balances = {holding.raw for holding in step.snapshot.holdings if holding.token == address}
+        quarantined = [f"{item.item}: {item.why}" for item in step.snapshot.quarantined if item.address == address]
+        if quarantined:
+            faults.append(f"{label} is quarantined ({'; '.join(quarantined)})")
+        elif not balances:
+            faults.append(f"the balance of {label} was not read")
+        elif len(balances) > 1:
+            faults.append(f"the balance of {label} was read as {' and '.join(map(str, sorted(balances)))} base units")
+    return faults
+
+
+def _from_the_future(history: History, now_s: int) -> list[str]:
+    """A store that knows a later time than the block has seen another chain, or an endpoint lags behind."""
+    last_s = last_look_s(history)
+    if last_s is None or last_s <= now_s:
+        return []
+    return [f"the store's last action is of {words.moment(last_s)}, the block only of {words.moment(now_s)}"]
+
+
+def _too_small(step: StepInput, drifts: tuple[AssetDrift, ...]) -> str:
+    """Why there is too little to invest; empty when there is enough (R1.5)."""
+    value = total(drifts)
+    if value == 0:
+        held = any(drift.raw > 0 for drift in drifts)
+        return "all balances are reserved, nothing is left to invest" if held else "the wallet holds none of the portfolio's assets"
+    if step.limits.min_trade is None:
+        return ""
+    least = minimum.smallest_total(step.portfolio, step.limits.min_trade)
+    if value >= least:
+        return ""
+    return (
+        f"the investable total of {_money(step, value)} makes the smallest target worth less than min_trade "
+        f"{_money(step, step.limits.min_trade)}; at least {_money(step, least)} would work"
+    )
+
+
+def _gas_too_dear(step: StepInput, drifts: tuple[AssetDrift, ...], references: References) -> str:
+    """Why gas forbids trading now (R1.5); empty when it does not, or when min_trade is off.
+
+    Where native coin has no reference price, no plan passes its cost guard, so that nothing needs to be judged here.
+    """
+    native = references.prices.get(step.portfolio.wrapped_native)
+    if native is None or step.limits.min_trade is None:
+        return ""
+    leg = minimum.leg_gas_value(step.snapshot, native.price) * minimum.GAS_MULTIPLE
+    least = minimum.smallest_total(step.portfolio, leg)
+    if total(drifts) >= least:
+        return ""
+    needs = f"which needs a total of {_money(step, least)}"
+    return f"gas is too dear now: {minimum.GAS_MULTIPLE} times that of a swap is {_money(step, leg)}, {needs}"
+
+
+def _cooldown(step: StepInput) -> tuple[str, int] | None:
+    """Until when the last rebalance forbids another; None when it does not."""
+    last_s = step.history.last_rebalance_s
+    if last_s is None or step.snapshot.head.timestamp_s >= last_s + step.policy.cooldown_s:
+        return None
+    until_s = last_s + step.policy.cooldown_s
+    return f"but the last rebalance was at {words.moment(last_s)} and the cooldown lasts until {words.moment(until_s)}", until_s
+
+
+def _money(step: StepInput, value: Value | None) -> str:
+    numeraire = step.portfolio.numeraire
+    return f"{value_text(value or Fraction(0), numeraire.decimals, 2)} {numeraire.label}"

@@ -1,0 +1,197 @@
+"""Whatever the model can say survives the way through JSON; whatever does not fit is refused with its path."""
+
+import json
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agent import codec
+from agent.errors import ConfigError
+from agent.model import (
+    Cron,
+    Decision,
+    Destination,
+    Every,
+    Evidence,
+    Goal,
+    GoalWeight,
+    Halt,
+    Head,
+    Hold,
+    Hybrid,
+    Intent,
+    Plan,
+    PoolState,
+    Rebalance,
+    SignedTx,
+    StepInput,
+    Threshold,
+    Trigger,
+)
+from agent.policy.decide import Decided, decide
+from tests.builders import step_input, token, v3_pool
+
+ANY_SIZE = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+
+
+def _written_and_read(cls: Any, value: object) -> None:
+    text = codec.dumps(value)
+    again = codec.loads(cls, text)
+    assert again == value
+    assert codec.dumps(again) == text
+    assert codec.from_jsonable(cls, codec.to_jsonable(value)) == value
+
+
+@ANY_SIZE
+@given(st.from_type(StepInput))
+def test_every_step_input_survives_the_round_trip(value: StepInput) -> None:
+    _written_and_read(StepInput, value)
+
+
+@ANY_SIZE
+@given(st.from_type(Plan))
+def test_every_plan_survives_the_round_trip(value: Plan) -> None:
+    _written_and_read(Plan, value)
+
+
+@ANY_SIZE
+@given(st.from_type(Decided))
+def test_every_decision_with_its_evidence_survives_the_round_trip(value: Decided) -> None:
+    _written_and_read(Decided, value)
+
+
+@ANY_SIZE
+@given(st.from_type(Intent))
+def test_every_intent_survives_the_round_trip(value: Intent) -> None:
+    _written_and_read(Intent, value)
+
+
+@ANY_SIZE
+@given(st.from_type(Evidence))
+def test_all_evidence_survives_the_round_trip(value: Evidence) -> None:
+    _written_and_read(Evidence, value)
+
+
+@pytest.mark.parametrize(
+    ("union", "value"),
+    [
+        (Decision, Hold("within the bands", 5)),
+        (Decision, Halt("price unknown")),
+        (Decision, Rebalance("outside", Goal((GoalWeight("0x1", Fraction(1, 3), Fraction(1, 2)),)))),
+        (Trigger, Threshold(500, None)),
+        (Trigger, Every(1_800)),
+        (Trigger, Cron("0 9 * * 1", "Europe/Berlin")),
+        (Trigger, Hybrid(Threshold(None, 1_000), Every(86_400))),
+        (PoolState, v3_pool(token("WETH"), token("USDC"), 2_000)),
+    ],
+)
+def test_a_member_of_a_union_is_read_back_both_as_itself_and_as_one_of_the_union(union: Any, value: object) -> None:
+    assert codec.loads(union, codec.dumps(value)) == value
+    assert codec.loads(type(value), codec.dumps(value)) == value
+
+
+def test_a_decided_step_reads_back_from_text() -> None:
+    decided = decide(step_input(values={"WETH": 6_000, "USDC": 4_000}))
+    assert codec.loads(Decided, codec.dumps(decided)) == decided
+
+
+def test_canonical_text_has_sorted_keys_exact_fractions_and_strings_for_integers_that_json_readers_round() -> None:
+    head = Head(chain_id=1, number=2**53, hash="0x", timestamp_s=2**53 - 1, base_fee_wei=-(2**53))
+    assert codec.dumps(head) == (
+        '{"base_fee_wei":"-9007199254740992","chain_id":1,"hash":"0x","number":"9007199254740992","timestamp_s":9007199254740991}'
+    )
+    assert codec.dumps(GoalWeight("t", Fraction(3), Fraction(-1, 7))) == '{"high":"-1/7","low":"3/1","token":"t"}'
+    assert codec.dumps(Destination.BAND) == '"band"'
+    assert codec.dumps(Hold("a")) == '{"next_s":null,"reason":"a","type":"Hold"}'
+
+
+def test_signed_bytes_and_floats_are_never_written() -> None:
+    with pytest.raises(TypeError, match="bytes is never written"):
+        codec.to_jsonable(SignedTx(b"\x01", "0x"))
+    with pytest.raises(TypeError, match="float is never written"):
+        codec.to_jsonable(0.5)
+
+
+def _changed(path: str, value: object) -> Any:
+    data = json.loads(codec.dumps(step_input()))
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+    place = data
+    for part in parents:
+        place = place[part]
+    place[last] = value
+    return data
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("snapshot.pools.0.reserve0", 1.5, "1.5 is not an integer @ $.snapshot.pools[0].reserve0"),
+        ("snapshot.pools.0.reserve0", True, "True is not an integer"),
+        ("snapshot.pools.0.reserve0", "1e6", "'1e6' is not an integer"),
+        ("snapshot.pools.0.reserve0", "9" * 5_000, "is not an integer"),
+        ("snapshot.pools.0.type", "V9Pool", "'V9Pool' is none of V2Pool, V3Pool @ $.snapshot.pools[0]"),
+        ("snapshot.pools.0", 7, "7 is none of V2Pool, V3Pool"),
+        ("snapshot.owner", 7, "7 is not a text @ $.snapshot.owner"),
+        ("snapshot.head", [], "[] is not an object @ $.snapshot.head"),
+        ("snapshot.holdings", "0xabc", "'0xabc' is not a list @ $.snapshot.holdings"),
+        ("snapshot.surprise", 1, "unknown field 'surprise' @ $.snapshot"),
+        ("policy.trigger.type", "Every", "@ $.policy.trigger"),
+        ("policy.trigger.type", ["Every"], "is none of Cron, Every, Hybrid, Threshold"),
+        ("policy.destination", "moon", "'moon' is not a valid Destination @ $.policy.destination"),
+        ("reference.kinds", ["feed", "rumour"], "'rumour' is not a valid ReferenceKind @ $.reference.kinds[1]"),
+        ("limits.min_trade", "1.5", "'1.5' is not a fraction such as 3/2 @ $.limits.min_trade"),
+        ("limits.min_trade", "1/0", "'1/0' is not a fraction"),
+        ("limits.min_trade", 1, "1 is not a fraction"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_its_path(path: str, value: object, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        codec.from_jsonable(StepInput, _changed(path, value))
+    assert said in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_missing_field_is_named() -> None:
+    data = json.loads(codec.dumps(step_input()))
+    del data["history"]["turnover_24h"]
+    with pytest.raises(ConfigError, match=r"required field 'turnover_24h' is missing @ \$\.history\.turnover_24h"):
+        codec.from_jsonable(StepInput, data)
+
+
+def test_several_faults_are_counted() -> None:
+    data = json.loads(codec.dumps(step_input()))
+    data["history"]["gas_24h_wei"] = None
+    data["history"]["loss_24h"] = None
+    with pytest.raises(ConfigError, match="and 1 more"):
+        codec.from_jsonable(StepInput, data)
+
+
+def test_pairs_have_two_entries() -> None:
+    evidence = json.loads(codec.dumps(Evidence(None, "", (("0x1", "0x2"),), (), True, 1)))
+    evidence["trusted"][0].append("0x3")
+    with pytest.raises(ConfigError, match=r"3 entries where 2 belong @ \$\.trusted\[0\]"):
+        codec.from_jsonable(Evidence, evidence)
+
+
+def test_only_true_and_false_are_booleans() -> None:
+    evidence = json.loads(codec.dumps(Evidence(False, "", (), (), True, 1)))
+    evidence["quorum"] = 1
+    with pytest.raises(ConfigError, match=r"1 is neither true nor false @ \$\.quorum"):
+        codec.from_jsonable(Evidence, evidence)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "not readable as JSON"),
+        ('{"reason":"a","reason":"b","type":"Hold"}', "key 'reason' appears twice"),
+        ("[" * 100_000, "nested more than 32 deep"),
+        ('{"reason":"' + "[" * 50 + '"}', "none of Halt, Hold, Rebalance"),
+    ],
+)
+def test_broken_text_is_a_config_error(text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        codec.loads(Decision, text)
