@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from agent.localchain.accounts import WHALE, test_accounts
 from agent.localchain.anvil import run_anvil
 from agent.localchain.chain import LocalChain, PoolInfo
 from agent.localchain.deploy import deploy_world
@@ -20,7 +21,7 @@ __all__ = ["WORLD", "LocalChain", "PoolInfo", "TokenKind", "World", "open_anvil"
 def open_eth_tester(world: World = WORLD) -> Iterator[LocalChain]:
     """The world in this process, chain id 131277322940537; a block per transaction. Takes some seconds."""
     now_s = int(time.time())
-    yield deploy_world(TesterNode(now_s - world.history_s, world.wallet_native_wei), world, now_s)
+    yield deploy_world(TesterNode(now_s - world.history_s, world.wallet_native_wei), world)
 
 
 @contextmanager
@@ -36,6 +37,5 @@ def open_anvil(port: int | None = None, world: World = WORLD, **options: str | i
             flags += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     with run_anvil(port, flags, genesis_s=now_s - world.history_s) as url:
         node = AnvilNode(url)
-        chain = LocalChain(node, world)
-        node.set_native(chain.whale.address, WHALE_WEI)
-        yield deploy_world(node, world, int(time.time()))
+        node.set_native(test_accounts()[WHALE].address, WHALE_WEI)
+        yield deploy_world(node, world)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from fractions import Fraction
 
 from agent.artifacts import npm, own
@@ -14,12 +15,14 @@ from agent.units import UINT256_MAX, Token
 _V3_CORE = "@uniswap/v3-core/artifacts/contracts"
 _V3_PERIPHERY = "@uniswap/v3-periphery/artifacts/contracts"
 _ROUTERS = "@uniswap/swap-router-contracts/artifacts/contracts"
+FEEDS_BEFORE_S = 30
+"""The last rounds of the feeds are this much older than the first block that others see."""
 _NO_DESCRIPTOR = "0x0000000000000000000000000000000000000000"
 """Draws the picture of a position; nothing here looks at it."""
 
 
-def deploy_world(node: Node, world: World, present_s: int) -> LocalChain:
-    """The world on that node: its pools have traded for `history_s` before `present_s`, where the newest block ends up."""
+def deploy_world(node: Node, world: World) -> LocalChain:
+    """The world on that node, whose genesis lies `history_s` back: pools have a past, feeds are fresh, the newest block is of now."""
     chain = LocalChain(node, world)
     with node.past():
         _protocol(chain)
@@ -36,8 +39,9 @@ def deploy_world(node: Node, world: World, present_s: int) -> LocalChain:
         for spec in world.tokens:
             chain.set_balance(spec.symbol, spec.wallet_raw)
         node.set_native(chain.wallet.address, world.wallet_native_wei)
-    node.mine_at(max(present_s, chain.now_s() + 1))
-    chain.refresh_feeds()
+        node.mine_at(max(int(time.time()) - FEEDS_BEFORE_S, chain.now_s() + 1))
+        chain.refresh_feeds()
+    node.mine_at(max(int(time.time()), chain.now_s() + 1))
     return chain
 
 
