@@ -49,7 +49,8 @@ class Grant:
 
     The signer decodes the transaction by itself and compares it with the grant; it trusts no field of the transaction.
     `floors_raw` are the least outputs by reference price, one per leg of `plan` (design section 6), computed apart from
-    the plan. `approve` is (token, spender, raw) for an approval. `now_s` is chain time.
+    the plan. `approve` is (token, spender, raw) for an approval. `now_s` is chain time, and `deadline_s` the
+    chain time until which a swap may stay valid.
     """
 
     kind: IntentKind

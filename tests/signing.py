@@ -73,10 +73,10 @@ PLAN = plan_of(
     leg(USDC, WBTC, 499_000_000, 800_000, venue="uniswap_v2", source=Funding.ROUTER),
 )
 FLOORS = tuple(one.min_out_raw - 1 for one in PLAN.legs)
-SWAP_GRANT = Grant(IntentKind.SWAP, NOW_S, 90, MAX_GAS_WEI, PLAN, FLOORS)
-APPROVE_GRANT = Grant(IntentKind.APPROVE, NOW_S, 90, MAX_GAS_WEI, approve=(USDT, ROUTER, 500_000_000))
-RESET_GRANT = Grant(IntentKind.APPROVE, NOW_S, 90, MAX_GAS_WEI, approve=(USDT, ROUTER, 0))
-CANCEL_GRANT = Grant(IntentKind.CANCEL, NOW_S, 90, MAX_GAS_WEI)
+SWAP_GRANT = Grant(IntentKind.SWAP, NOW_S, NOW_S + 90, MAX_GAS_WEI, PLAN, FLOORS)
+APPROVE_GRANT = Grant(IntentKind.APPROVE, NOW_S, NOW_S + 90, MAX_GAS_WEI, approve=(USDT, ROUTER, 500_000_000))
+RESET_GRANT = Grant(IntentKind.APPROVE, NOW_S, NOW_S + 90, MAX_GAS_WEI, approve=(USDT, ROUTER, 0))
+CANCEL_GRANT = Grant(IntentKind.CANCEL, NOW_S, NOW_S + 90, MAX_GAS_WEI)
 
 
 def tx(to: str, data: str, **changes: object) -> UnsignedTx:

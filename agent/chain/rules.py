@@ -151,9 +151,9 @@ def _swap(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> Non
     call = _decoded(data)
     if not isinstance(call, Multicall) or grant.plan is None:
         no("plan", "a swap", "none: the grant holds no plan")
-    window_s = min(grant.deadline_s, rules.max_deadline_s)
-    if not grant.now_s < call.deadline_s <= grant.now_s + window_s:
-        no("deadline", call.deadline_s, f"after {grant.now_s} and at most {window_s} s later")
+    last_s = min(grant.deadline_s, grant.now_s + rules.max_deadline_s)
+    if not grant.now_s < call.deadline_s <= last_s:
+        no("deadline", call.deadline_s, f"after {grant.now_s} and at most {last_s}")
     legs = grant.plan.legs
     if not legs or len(call.calls) != len(legs):
         no("legs", f"{len(call.calls)} swaps", f"the {len(legs)} of the plan, at least one")
@@ -173,8 +173,8 @@ def _leg(where: str, swap: Swap, leg: Leg, floor_raw: int, rules: SigningRules) 
     amount_in = leg.amount_in_raw if leg.source is Funding.WALLET else 0
     if swap.amount_in_raw != amount_in or leg.amount_in_raw <= 0:
         no("amount_in", f"{where}{swap.amount_in_raw}", f"exactly {amount_in}, and more than nothing in the plan")
-    if floor_raw <= 0 or leg.min_out_raw < floor_raw:
-        no("floor", f"{where}minimum of the plan {leg.min_out_raw}", f"at least the floor {floor_raw}, which is above zero")
+    if leg.min_out_raw < max(1, floor_raw):
+        no("floor", f"{where}minimum of the plan {leg.min_out_raw}", f"at least the floor {floor_raw}, and above zero")
     if swap.min_out_raw != leg.min_out_raw:
         no("min_out", f"{where}{swap.min_out_raw}", f"exactly the plan's {leg.min_out_raw}")
     recipient = rules.wallet if leg.sink is Funding.WALLET else ROUTER_ITSELF

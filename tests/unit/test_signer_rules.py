@@ -179,7 +179,7 @@ def test_a_deadline_that_has_passed_or_is_too_far_is_refused(deadline_s: int) ->
 
 def test_the_shorter_of_the_grants_and_the_rules_deadline_counts() -> None:
     assert signer().sign(tx(ROUTER, encode(PLAN, WALLET, NOW_S + 90)), SWAP_GRANT).raw
-    refused(tx(ROUTER, encode(PLAN, WALLET, NOW_S + 31)), replace(SWAP_GRANT, deadline_s=30), "deadline")
+    refused(tx(ROUTER, encode(PLAN, WALLET, NOW_S + 31)), replace(SWAP_GRANT, deadline_s=NOW_S + 30), "deadline")
     refused(tx(ROUTER, encode(PLAN, WALLET, NOW_S + 91)), replace(SWAP_GRANT, deadline_s=NOW_S + 3600), "deadline")
 
 
@@ -219,10 +219,17 @@ def test_a_minimum_below_the_floor_is_refused_even_if_the_plan_says_so() -> None
     refused(SWAP, replace(SWAP_GRANT, floors_raw=above), "floor")
 
 
-def test_a_missing_floor_refuses_and_so_does_a_floor_of_zero() -> None:
+def test_a_missing_floor_refuses() -> None:
     refused(SWAP, replace(SWAP_GRANT, floors_raw=()), "floor")
     refused(SWAP, replace(SWAP_GRANT, floors_raw=FLOORS[:3]), "floor")
-    refused(SWAP, replace(SWAP_GRANT, floors_raw=(0, *FLOORS[1:])), "floor")
+
+
+def test_a_minimum_of_zero_is_refused_even_if_plan_and_floor_say_so() -> None:
+    plan = plan_of(replace(PLAN.legs[0], min_out_raw=0))
+    params = (WETH, USDC, 3000, WALLET, 10**18, 0, 0)
+    call = EXACT_INPUT_SINGLE + abi_encode(["(address,address,uint24,address,uint256,uint256,uint160)"], [params])
+    data = MULTICALL + abi_encode(["uint256", "bytes[]"], [DEADLINE_S, [call]])
+    refused(tx(ROUTER, "0x" + data.hex()), replace(SWAP_GRANT, plan=plan, floors_raw=(0,)), "floor")
 
 
 def test_a_token_that_is_not_pinned_is_refused_even_if_the_plan_names_it() -> None:
