@@ -1,0 +1,67 @@
+"""Fixtures for every test: the two embedded chains, and how hard hypothesis looks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from agent.errors import ConfigError
+from agent.localchain import LocalChain, open_anvil, open_eth_tester
+from tests.world import missing
+
+settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+settings.register_profile("ci", settings.get_profile("dev"), max_examples=100, derandomize=True, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+def _session(opener: Callable[[], AbstractContextManager[LocalChain]]) -> Iterator[LocalChain]:
+    try:
+        context = opener()
+        chain = context.__enter__()
+    except (ConfigError, ImportError) as error:
+        missing(str(error))
+        return
+    try:
+        yield chain
+    finally:
+        context.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def tester_session() -> Iterator[LocalChain]:
+    """One eth-tester world per process; tests take `tester_chain`."""
+    yield from _session(open_eth_tester)
+
+
+@pytest.fixture(scope="session")
+def anvil_session() -> Iterator[LocalChain]:
+    """One anvil world per process; tests take `anvil_chain`."""
+    yield from _session(open_anvil)
+
+
+def _one_test(chain: LocalChain) -> Iterator[LocalChain]:
+    mark = chain.snapshot()
+    yield chain
+    chain.revert(mark)
+
+
+@pytest.fixture
+def tester_chain(tester_session: LocalChain) -> Iterator[LocalChain]:
+    """The world in process, as deployed; what the test changes is undone after it."""
+    yield from _one_test(tester_session)
+
+
+@pytest.fixture
+def anvil_chain(anvil_session: LocalChain) -> Iterator[LocalChain]:
+    """The world on anvil, as deployed; what the test changes is undone after it."""
+    yield from _one_test(anvil_session)
+
+
+@pytest.fixture(params=["eth-tester", "anvil"])
+def local_chain(request: pytest.FixtureRequest) -> LocalChain:
+    """Each of the two chains in turn, for what must hold on both."""
+    return request.getfixturevalue("tester_chain" if request.param == "eth-tester" else "anvil_chain")
