@@ -1,0 +1,214 @@
+"""The single acts of execution: each durable write, each check before bytes leave, the one send, the waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
+from agent.execution.settings import Event, OnEvent, Settings
+from agent.model import Intent, IntentKind, IntentState, Receipt, SignedTx, UnsignedTx, Verdict
+from agent.ports import Clock, Grant, Journal, Sender, Signer, Simulation
+
+FLYING = (IntentState.BROADCAST, IntentState.MINED)
+"""States whose bytes may be anywhere."""
+
+
+def refusal(guard: str, measured: str, limit: str, message: str, remedy: str = "") -> Refused:
+    """A refusal with its one verdict."""
+    return Refused(message, (Verdict(guard, measured, limit, False),), remedy)
+
+
+class Carrier:
+    """Holds the ports. A method that moves an intent has written the move before it acts on it."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        signer: Signer,
+        sender: Sender,
+        clock: Clock,
+        settings: Settings,
+        is_paused: Callable[[], bool | None],
+        on_event: OnEvent,
+    ) -> None:
+        self.journal = journal
+        self.signer = signer
+        self.sender = sender
+        self.clock = clock
+        self.settings = settings
+        self.is_paused = is_paused
+        self.tell = on_event
+
+    # checks
+    def require_running(self) -> None:
+        """Raises Refused unless the kill switch was read and is off (T14)."""
+        paused = self.is_paused()
+        if paused is not False:
+            measured = "paused" if paused else "cannot be read"
+            raise refusal("kill_switch", measured, "off", f"the kill switch is on ({measured}); nothing is sent", "trimtab resume")
+
+    def rehearse(self, tx: UnsignedTx, deadline_s: int | None) -> Simulation:
+        """Simulates the exact transaction at the head. Raises Refused when it fails, lacks gas, or is late by chain time."""
+        simulation = self.sender.simulate(tx, self.signer.address)
+        head = simulation.head
+        if head.chain_id != tx.chain_id:
+            raise OperatorNeeded(
+                f"the endpoint is on chain {head.chain_id}, the transaction is for {tx.chain_id}", "check [chain] in the config"
+            )
+        require_time(head.timestamp_s, deadline_s)
+        if not simulation.ok:
+            raise refusal("simulation", simulation.reason, "succeeds at the head", f"simulated at block {head.number}: {simulation.reason}")
+        if simulation.gas > tx.gas > 0:
+            raise refusal(
+                "gas", f"{simulation.gas} gas", f"{tx.gas} gas", "the transaction now needs more gas than it carries", "plan again"
+            )
+        return simulation
+
+    # durable writes
+    def plan(self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str, deadline_s: int | None) -> Intent:
+        """Writes the intention down."""
+        self.tell(Event("before:planned", None, note))
+        intent = self.journal.intend(step_id, kind, tx, grant, note, self.clock.now_s(), deadline_s)
+        self.tell(Event("after:planned", intent))
+        return intent
+
+    def move(
+        self, intent: Intent, to: IntentState, note: str = "", *, tx_hash: str | None = None, receipt: Receipt | None = None
+    ) -> Intent:
+        """Writes a transition down."""
+        self.tell(Event(f"before:{to.value}", intent, note))
+        intent = self.journal.advance(intent.id, to, self.clock.now_s(), tx_hash, receipt, note)
+        self.tell(Event(f"after:{to.value}", intent, note))
+        return intent
+
+    def drop(self, intent: Intent, why: str) -> Intent:
+        """Ends an intent whose bytes never left this process."""
+        return self.move(intent, IntentState.CANCELLED, f"never sent: {why}")
+
+    # acts
+    def launch(self, intent: Intent, grant: Grant, deadline_s: int | None) -> Intent:
+        """PLANNED → SIGNED → BROADCAST → sent. Dropped when signing is refused or the last look says no."""
+        try:
+            signed = self.signer.sign(intent.tx, grant)
+        except TrimtabError as error:
+            self.drop(intent, error.message)
+            raise
+        intent = self.move(intent, IntentState.SIGNED, tx_hash=signed.hash)
+        try:
+            self.require_running()
+            require_time(self.sender.head().timestamp_s, deadline_s)
+        except TrimtabError as error:
+            self.drop(intent, error.message)
+            raise
+        return self.send(intent, signed)
+
+    def send(self, intent: Intent, signed: SignedTx) -> Intent:
+        """BROADCAST is on disk before the bytes leave. A send of unknown fate is left for `look` to tell."""
+        intent = self.move(intent, IntentState.BROADCAST, "sent")
+        self.tell(Event("before:send", intent))
+        try:
+            self.sender.send(signed)
+        except Retryable as error:
+            self.tell(Event("fate-unknown", intent, error.message))
+        self.tell(Event("after:send", intent))
+        return intent
+
+    def sign_again(self, intent: Intent, now_s: int) -> SignedTx:
+        """The same bytes as before. Raises Refused when the rules say no by now, or the signer gives other bytes."""
+        signed = self.signer.sign(intent.tx, replace(self.journal.grant(intent.id), now_s=now_s))
+        if signed.hash != intent.tx_hash:
+            raise refusal("hash", signed.hash, str(intent.tx_hash), "the signer does not repeat its signature; the old bytes are lost")
+        return signed
+
+    # waiting
+    def await_mined(self, nonce: int) -> Intent | None:
+        """The first of our transactions at `nonce` that is in a block, moved to MINED; None when none was in time.
+
+        Network errors while waiting are borne until the time is over.
+        """
+        waited, trouble = 0.0, None
+        while True:
+            try:
+                found = self.find_mined(nonce)
+                trouble = None
+            except Retryable as error:
+                found, trouble = None, error
+            if found is not None:
+                return found
+            if waited >= self.settings.mined_timeout_s:
+                if trouble is not None:
+                    raise trouble
+                return None
+            self.tell(Event("waiting", None, f"nonce {nonce}: waiting {waited:.0f} s to be mined"))
+            self.clock.sleep(self.settings.poll_s)
+            waited += self.settings.poll_s
+
+    def find_mined(self, nonce: int) -> Intent | None:
+        """Looks once for a block that holds one of our transactions at `nonce`."""
+        for intent in self.flying(nonce):
+            if intent.state is IntentState.MINED:
+                return intent
+            seen = self.sender.look(str(intent.tx_hash))
+            if seen.receipt is not None:
+                return self.move(intent, IntentState.MINED, receipt=seen.receipt)
+        return None
+
+    def flying(self, nonce: int) -> list[Intent]:
+        """Our transactions at `nonce` whose bytes may be anywhere, newest first."""
+        return [intent for intent in reversed(self.journal.intents_at(nonce)) if intent.state in FLYING]
+
+    def await_final(self, intent: Intent) -> Intent:
+        """FINAL or REVERTED once its block is deep enough and canonical; MINED when that takes too long; BROADCAST when a
+        reorganisation took it out.
+        """
+        waited = 0.0
+        while True:
+            intent, deep = self._depth(intent)
+            if intent.state is not IntentState.MINED:
+                return intent
+            if deep:
+                return self.close(intent)
+            if waited >= self.settings.final_timeout_s:
+                return intent
+            self.tell(Event("confirming", intent, f"waiting {waited:.0f} s for {self.settings.confirmations} confirmations"))
+            self.clock.sleep(self.settings.poll_s)
+            waited += self.settings.poll_s
+
+    def _depth(self, intent: Intent) -> tuple[Intent, bool]:
+        """The intent as the canonical chain has it now, and whether it is deep enough."""
+        receipt = intent.receipt
+        if receipt is None:
+            raise OperatorNeeded(f"store: transaction {intent.tx_hash} is mined but has no receipt", "restore a backup of the store")
+        try:
+            height = self.sender.head().number
+            if self.sender.block_hash(receipt.block_number) == receipt.block_hash:
+                return intent, height - receipt.block_number + 1 >= self.settings.confirmations
+            seen = self.sender.look(receipt.tx_hash)
+        except Retryable as error:
+            self.tell(Event("confirming", intent, error.message))
+            return intent, False
+        if seen.receipt is not None:
+            return self.move(intent, IntentState.MINED, "moved to another block", receipt=seen.receipt), False
+        return self.move(intent, IntentState.BROADCAST, "its block is no longer part of the chain"), False
+
+    def close(self, winner: Intent) -> Intent:
+        """Ends `winner`, then everything else at its nonce."""
+        if winner.state is IntentState.MINED:
+            succeeded = winner.receipt is not None and winner.receipt.status == 1
+            winner = self.move(winner, IntentState.FINAL if succeeded else IntentState.REVERTED)
+        for other in self.journal.intents_at(winner.tx.nonce):
+            if other.id == winner.id:
+                continue
+            if other.state in (IntentState.PLANNED, IntentState.SIGNED):
+                self.drop(other, f"{winner.tx_hash} took the nonce")
+            elif other.state is IntentState.BROADCAST:
+                cancelled = winner.kind is IntentKind.CANCEL
+                self.move(other, IntentState.CANCELLED if cancelled else IntentState.REPLACED, f"{winner.tx_hash} took the nonce")
+        return winner
+
+
+def require_time(now_s: int, deadline_s: int | None) -> None:
+    """Raises Refused once chain time has reached the deadline: the next block would be too late."""
+    if deadline_s is not None and now_s >= deadline_s:
+        raise refusal("deadline", f"chain time {now_s}", f"before {deadline_s}", "the transaction's deadline is over", "plan again")

@@ -1,0 +1,77 @@
+"""Sends one transaction at a time: checked, simulated, written down, signed, sent, mined, final."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from agent.errors import Retryable
+from agent.execution.carrier import FLYING, Carrier, refusal
+from agent.execution.reconcile import Reconciler
+from agent.execution.settings import OnEvent, Settings, ignore
+from agent.model import Intent, IntentKind, IntentState, UnsignedTx
+from agent.ports import Clock, Grant, Journal, Sender, Signer
+
+
+class Executor:
+    """Implements the engine's executor over the ports; one per process, wallet and chain (see store.lock)."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        signer: Signer,
+        sender: Sender,
+        clock: Clock,
+        settings: Settings,
+        is_paused: Callable[[], bool | None],
+        on_event: OnEvent = ignore,
+    ) -> None:
+        self._carrier = Carrier(journal, signer, sender, clock, settings, is_paused, on_event)
+        self._reconciler = Reconciler(self._carrier)
+
+    def reconcile(self, *, may_send: bool = True) -> list[Intent]:
+        """Resolves every open intent against the chain and returns them as they stand then.
+
+        While the kill switch is on, or with `may_send` False, it only looks. Raises OperatorNeeded for a nonce that
+        something else has used or is about to use, Retryable when the endpoint cannot tell.
+        """
+        return self._reconciler.run(may_send=may_send)
+
+    def adopt(self) -> int:
+        """Takes the chain's present nonce for ours, because the operator says so; returns it.
+
+        For a wallet that was used by hand, or a store restored from a backup. Raises Retryable while anything of ours
+        is open.
+        """
+        return self._reconciler.adopt()
+
+    def run(self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str) -> Intent:
+        """Carries one transaction from PLANNED to its end, and returns it: FINAL, REVERTED, or MINED while blocks are slow.
+
+        `grant.deadline_s` is the chain time after which it must not be sent. Raises Refused before anything is sent
+        (kill switch, simulation, deadline, nonce, signer's rules); Retryable when it was sent and is not mined in
+        time, or its fate is unknown: then the next `reconcile` follows it, and nothing is planned anew meanwhile.
+        """
+        carrier = self._carrier
+        carrier.require_running()
+        self._require_turn(tx)
+        carrier.rehearse(tx, grant.deadline_s)
+        intent = carrier.plan(step_id, kind, tx, grant, note, grant.deadline_s)
+        intent = carrier.launch(intent, grant, grant.deadline_s)
+        mined = carrier.await_mined(tx.nonce)
+        if mined is None:
+            raise Retryable(
+                f"{note}: transaction {intent.tx_hash} was sent and is not mined after {carrier.settings.mined_timeout_s:.0f} s",
+                "run the command again: it follows this transaction before it does anything else",
+            )
+        return carrier.await_final(mined)
+
+    def _require_turn(self, tx: UnsignedTx) -> None:
+        """The nonce is the chain's next one, ours, and free."""
+        unfinished = [i for i in self._carrier.journal.open_intents() if i.state is not IntentState.MINED]
+        if unfinished:
+            first = unfinished[0]
+            what = f"{first.note}, {first.tx_hash}" if first.state in FLYING else first.note
+            raise Retryable(f"an earlier transaction is not finished: {what}", "reconcile first")
+        expected = self._reconciler.require_known_nonce()
+        if tx.nonce != expected:
+            raise refusal("nonce", str(tx.nonce), str(expected), "the wallet's nonce moved since the transaction was made", "plan again")
