@@ -14,6 +14,9 @@ GET_POOL = bytes.fromhex("1698ee82")
 TOKEN0 = bytes.fromhex("0dfe1681")
 TOKEN1 = bytes.fromhex("d21220a7")
 FEE = bytes.fromhex("ddca3f43")
+FEE_AMOUNT_TICK_SPACING = bytes.fromhex("22afcccb")
+GET_RESERVES = bytes.fromhex("0902f1ac")
+SLOT0 = bytes.fromhex("3850c7bd")
 TICK_SPACING = bytes.fromhex("d0c93a7c")
 
 

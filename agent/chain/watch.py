@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from agent.chain.abi import BALANCE_OF, DECIMALS, LATEST_ROUND_DATA, address_call, allowance_call
+from agent.chain.abi import BALANCE_OF, DECIMALS, GET_RESERVES, LATEST_ROUND_DATA, address_call, allowance_call
 from agent.chain.lens import Answer, CallItem, CodeItem, Item, Status, V3Answer, V3Item, uint, words
 from agent.errors import ConfigError
 from agent.model import Allowance, CodeHash, FeedRound, Holding, PoolState, Quarantined, TickLiquidity, V2Pool, V3Pool
@@ -15,8 +15,9 @@ from agent.units import BPS, Token
 
 MOST_TICKS_PER_POOL = 256
 """Initialised ticks read per pool, half of them on each side; beyond them the known window ends earlier (T9, T10)."""
+LEAST_WINDOW_BPS = 200
+"""Depth of V3 pools counts liquidity within this distance (amm.pools.DEPTH_BPS)."""
 MAX_TICK = 887_272
-_GET_RESERVES = bytes.fromhex("0902f1ac")
 _POOL_GAS = 100_000
 _UINT160_MAX = 2**160 - 1
 
@@ -45,7 +46,8 @@ class PoolRef:
 class Watch:
     """Everything a snapshot covers. `code` are addresses whose code hash is wanted; `twap_window_s` 0 reads no TWAP.
 
-    Ticks are read as far as a move of a pool's marginal price by `impact_bps` goes, either way.
+    Ticks are read as far as a move of a pool's marginal price by `impact_bps` goes, either way, and at least as far as
+    the depth of a pool is measured.
     """
 
     owner: str
@@ -96,7 +98,7 @@ def questions(watch: Watch) -> list[Question]:
         for spender in watch.spenders:
             item = CallItem(token.address, allowance_call(watch.owner, spender))
             asked.append(Question(f"allowance of {token.label} to {spender}", token.address, item))
-    window = window_ticks(watch.impact_bps)
+    window = window_ticks(max(watch.impact_bps, LEAST_WINDOW_BPS))
     for pool in watch.pools:
         asked.append(Question(f"pool of {pool.venue}", pool.address, _pool_item(pool, window, watch.twap_window_s)))
     for feed in watch.feeds:
@@ -108,7 +110,7 @@ def questions(watch: Watch) -> list[Question]:
 
 def _pool_item(pool: PoolRef, window: int, twap_window_s: int) -> Item:
     if pool.kind is PoolKind.V2:
-        return CallItem(pool.address, _GET_RESERVES, longest=96, gas=_POOL_GAS, likely_gas=12_000)
+        return CallItem(pool.address, GET_RESERVES, longest=96, gas=_POOL_GAS, likely_gas=12_000)
     return V3Item(pool.address, pool.tick_spacing, window, MOST_TICKS_PER_POOL, twap_window_s)
 
 
