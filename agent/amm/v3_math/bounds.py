@@ -10,7 +10,7 @@ from typing import NamedTuple
 from agent.amm.v3_math.sqrt_price_math import get_amount0_delta, get_amount1_delta
 from agent.amm.v3_math.swap import INT256_MAX
 from agent.amm.v3_math.swap_math import compute_swap_step
-from agent.amm.v3_math.tick_bitmap import tick_table, word_border
+from agent.amm.v3_math.tick_bitmap import next_initialized_tick_within_one_word, tick_table
 from agent.amm.v3_math.tick_math import MAX_SQRT_RATIO, MAX_TICK, MIN_SQRT_RATIO, MIN_TICK, get_sqrt_ratio_at_tick
 from agent.model import V3Pool
 from agent.units import PIPS, mul_div_up
@@ -35,15 +35,13 @@ def ranges(pool: V3Pool, zero_for_one: bool) -> Iterator[Range]:
         return
     i = bisect_right(indices, tick)
     while MIN_TICK <= tick < MAX_TICK:
-        border = word_border(tick, pool.tick_spacing, zero_for_one)
+        stop, initialized = next_initialized_tick_within_one_word(indices, i, tick, pool.tick_spacing, zero_for_one)
         if zero_for_one:
-            initialized = i > 0 and indices[i - 1] >= border
-            stop = indices[i - 1] if initialized else max(border, MIN_TICK)
+            stop = max(stop, MIN_TICK)
             known = stop >= pool.known_from_tick
             stop = max(stop, pool.known_from_tick)
         else:
-            initialized = i < len(indices) and indices[i] <= border
-            stop = indices[i] if initialized else min(border, MAX_TICK)
+            stop = min(stop, MAX_TICK)
             known = stop <= pool.known_to_tick
             stop = min(stop, pool.known_to_tick)
         end = get_sqrt_ratio_at_tick(stop)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from agent.amm.errors import Reverts
 from agent.amm.v3_math.swap_math import compute_swap_step
-from agent.amm.v3_math.tick_bitmap import WORD_BITS, tick_table
+from agent.amm.v3_math.tick_bitmap import LAST_IN_WORD, WORD_BITS, tick_table
 from agent.amm.v3_math.tick_math import MAX_SQRT_RATIO, MAX_TICK, MIN_SQRT_RATIO, MIN_TICK, get_sqrt_ratio_at_tick, get_tick_at_sqrt_ratio
 from agent.model import V3Pool
 
@@ -63,6 +63,7 @@ def swap(pool: V3Pool, zero_for_one: bool, amount_specified: int, sqrt_price_lim
     inside, left_known = False, not known_from - 1 <= tick <= known_to
     i = bisect_right(indices, tick)
     while remaining and price != limit and not left_known:
+        # nextInitializedTickWithinOneWord, written out: the stop is an initialised tick or else the border of a bitmap word
         if zero_for_one:
             next_tick = (tick // spacing >> WORD_BITS << WORD_BITS) * spacing
             initialized = i > 0 and indices[i - 1] >= next_tick
@@ -74,7 +75,7 @@ def swap(pool: V3Pool, zero_for_one: bool, amount_specified: int, sqrt_price_lim
             next_price = get_sqrt_ratio_at_tick(next_tick) if known else min(price, get_sqrt_ratio_at_tick(known_from))
             target = limit if next_price < limit else next_price
         else:
-            next_tick = (tick // spacing + 1 | 0xFF) * spacing
+            next_tick = (tick // spacing + 1 | LAST_IN_WORD) * spacing
             initialized = i < len(indices) and indices[i] <= next_tick
             if initialized:
                 next_tick = indices[i]

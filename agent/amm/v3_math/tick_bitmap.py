@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-
 from agent.model import TickLiquidity
 
 WORD_BITS = 8
+LAST_IN_WORD = 0xFF
 _KEPT_TABLES = 4096
 
 
@@ -37,17 +36,13 @@ def tick_table(ticks: tuple[TickLiquidity, ...]) -> TickTable:
     return table
 
 
-def word_border(tick: int, tick_spacing: int, lte: bool) -> int:
-    """First (lte) or last tick of the bitmap word that the search from `tick` looks into, initialised or not."""
-    if lte:
-        return (tick // tick_spacing >> WORD_BITS << WORD_BITS) * tick_spacing
-    return (tick // tick_spacing + 1 | 0xFF) * tick_spacing
+def next_initialized_tick_within_one_word(indices: tuple[int, ...], at: int, tick: int, tick_spacing: int, lte: bool) -> tuple[int, bool]:
+    """Next tick at which the contract stops and whether it is initialised (TickBitmap.nextInitializedTickWithinOneWord).
 
-
-def next_initialized_tick_within_one_word(indices: tuple[int, ...], tick: int, tick_spacing: int, lte: bool) -> tuple[int, bool]:
-    """Next tick at which the contract stops and whether it is initialised (TickBitmap.nextInitializedTickWithinOneWord)."""
-    border = word_border(tick, tick_spacing, lte)
-    i = bisect_right(indices, tick)
+    `at` is bisect_right(indices, tick): the number of initialised ticks not above `tick`, which a walk keeps by counting.
+    """
     if lte:
-        return (indices[i - 1], True) if i and indices[i - 1] >= border else (border, False)
-    return (indices[i], True) if i < len(indices) and indices[i] <= border else (border, False)
+        border = (tick // tick_spacing >> WORD_BITS << WORD_BITS) * tick_spacing
+        return (indices[at - 1], True) if at and indices[at - 1] >= border else (border, False)
+    border = (tick // tick_spacing + 1 | LAST_IN_WORD) * tick_spacing
+    return (indices[at], True) if at < len(indices) and indices[at] <= border else (border, False)
