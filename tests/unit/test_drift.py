@@ -1,0 +1,179 @@
+"""Drift: exact shares, strict bands, ideal trades that sum to zero, and the prices at which a band is left."""
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.errors import Refused
+from agent.model import Asset, AssetDrift, Cron, Destination, Every, Goal, GoalWeight, Hybrid, Threshold, Trigger
+from agent.policy.drift import alert_prices, band, corrections, drift, ideal_trades, total, weigh
+from agent.policy.goal import goal
+from agent.units import BPS
+from tests.builders import address, step_input, token
+
+
+def _assets(targets_bps: list[int], reserves_raw: list[int] | None = None) -> tuple[Asset, ...]:
+    reserves = reserves_raw or [0] * len(targets_bps)
+    return tuple(Asset(token(f"T{i}", 6), t, r) for i, (t, r) in enumerate(zip(targets_bps, reserves, strict=True)))
+
+
+def _weighed(targets_bps: list[int], raws: list[int], trigger: Trigger, reserves_raw: list[int] | None = None) -> tuple[AssetDrift, ...]:
+    assets = _assets(targets_bps, reserves_raw)
+    held = {asset.token.address: raw for asset, raw in zip(assets, raws, strict=True)}
+    return weigh(assets, held, {asset.token.address: Fraction(1) for asset in assets}, trigger)
+
+
+RELATIVE = Threshold(None, 1_000)
+
+
+@pytest.mark.parametrize(
+    ("trigger", "target_bps", "low", "high"),
+    [
+        (Threshold(500, None), 5_000, 4_500, 5_500),
+        (Threshold(None, 1_000), 5_000, 4_500, 5_500),
+        (Threshold(None, 1_000), 333, Fraction(2_997, 10), Fraction(3_663, 10)),
+        (Threshold(300, 1_000), 5_000, 4_700, 5_300),
+        (Threshold(300, 1_000), 2_000, 1_800, 2_200),
+        (Threshold(500, None), 300, 0, 800),
+        (Threshold(500, None), 9_800, 9_300, 10_000),
+        (Threshold(None, None), 5_000, 5_000, 5_000),
+        (Hybrid(Threshold(500, None), Every(86_400)), 5_000, 4_500, 5_500),
+        (Every(86_400), 5_000, 5_000, 5_000),
+        (Cron("0 9 * * *", "UTC"), 5_000, 5_000, 5_000),
+    ],
+)
+def test_the_edges_of_a_band_are_exact_and_the_narrower_width_counts(trigger: Trigger, target_bps: int, low: object, high: object) -> None:
+    assert band(trigger, target_bps) == (low, high)
+
+
+def test_a_share_on_the_edge_is_inside_and_one_base_unit_more_is_outside() -> None:
+    on_edge = _weighed([5_000, 5_000], [5_500, 4_500], RELATIVE)
+    assert [d.outside for d in on_edge] == [False, False]
+    beyond = _weighed([5_000, 5_000], [5_501, 4_500], RELATIVE)
+    assert [d.outside for d in beyond] == [True, True]
+    assert beyond[0].weight_bps == 5_500
+
+
+def test_weights_are_of_what_is_not_reserved_and_a_short_reserve_counts_as_nothing() -> None:
+    drifts = _weighed([5_000, 3_000, 2_000], [600, 400, 70], RELATIVE, [100, 0, 100])
+    assert [d.investable_raw for d in drifts] == [500, 400, 0]
+    assert [d.share for d in drifts] == [Fraction(5, 9), Fraction(4, 9), 0]
+    assert [d.raw for d in drifts] == [600, 400, 70]
+    assert [d.weight_bps for d in drifts] == [5_556, 4_444, 0]
+    assert [d.drift_bps for d in drifts] == [556, 1_444, -2_000]
+    assert total(drifts) == 900
+
+
+def test_an_empty_wallet_has_shares_of_zero_and_nothing_outside() -> None:
+    drifts = _weighed([5_000, 5_000], [0, 0], RELATIVE)
+    assert [(d.share, d.weight_bps, d.outside) for d in drifts] == [(Fraction(0), 0, False)] * 2
+    assert alert_prices(drifts) == {d.token: (None, None) for d in drifts}
+
+
+def test_a_missing_balance_or_price_is_refused_by_name() -> None:
+    step = step_input()
+    weth, usdc = (asset.token.address for asset in step.portfolio.assets)
+    with pytest.raises(Refused, match="reference price of WETH is not known"):
+        drift(step, {usdc: Fraction(1)})
+    step = replace(step, snapshot=replace(step.snapshot, holdings=step.snapshot.holdings[:1]))
+    with pytest.raises(Refused, match="balance of USDC is not known"):
+        drift(step, {weth: Fraction(1), usdc: Fraction(1)})
+
+
+def test_a_symbol_that_may_not_be_shown_is_replaced_by_the_address() -> None:
+    strange = Asset(token("A\n", 6, at=address("strange")), 10_000, 0)
+    drifts = weigh([strange], {strange.token.address: 1}, {strange.token.address: Fraction(1)}, RELATIVE)
+    assert drifts[0].symbol == strange.token.address
+
+
+def test_alert_prices_are_where_the_band_is_left_when_one_asset_moves_alone() -> None:
+    drifts = _weighed([5_000, 5_000], [5_000, 5_000], RELATIVE)
+    low, high = alert_prices(drifts)[drifts[0].token]
+    assert (low, high) == (Fraction(9, 11), Fraction(11, 9))
+
+
+def test_there_is_no_alert_price_without_a_holding_without_others_or_at_an_edge_that_no_price_reaches() -> None:
+    none_held = _weighed([5_000, 5_000], [0, 10], RELATIVE)
+    assert [alert_prices(none_held)[d.token] for d in none_held] == [(None, None), (None, None)]
+    wide = _weighed([300, 9_700], [300, 9_700], Threshold(500, None))
+    assert alert_prices(wide)[wide[0].token] == (None, Fraction(9_700 * 8, 92 * 300))
+    assert alert_prices(wide)[wide[1].token][1] is None
+
+
+targets = st.lists(st.integers(1, 100), min_size=2, max_size=12)
+widths = st.tuples(st.none() | st.integers(1, 2_000), st.none() | st.integers(1, 9_000)).filter(lambda pair: pair != (None, None))
+
+
+@st.composite
+def portfolios(draw: st.DrawFn) -> tuple[AssetDrift, ...]:
+    parts = draw(targets)
+    bps = [part * BPS // sum(parts) for part in parts]
+    bps[0] += BPS - sum(bps)
+    raws = draw(st.lists(st.integers(0, 10**30), min_size=len(bps), max_size=len(bps)).filter(any))
+    assets = _assets(bps)
+    prices = {a.token.address: draw(st.fractions(min_value=Fraction(1, 10**12), max_value=10**12)) for a in assets}
+    held = {a.token.address: raw for a, raw in zip(assets, raws, strict=True)}
+    return weigh(assets, held, prices, Threshold(*draw(widths)))
+
+
+@settings(max_examples=80, deadline=None)
+@given(portfolios())
+def test_shares_sum_to_one_and_ideal_trades_to_zero_and_lead_exactly_onto_the_targets(drifts: tuple[AssetDrift, ...]) -> None:
+    assert sum(d.share for d in drifts) == 1
+    assert sum(d.weight_bps for d in drifts) == BPS
+    trades = ideal_trades(drifts)
+    assert sum(trades.values()) == 0
+    for d in drifts:
+        assert (d.value + trades[d.token]) / total(drifts) == Fraction(d.target_bps, BPS)
+
+
+@settings(max_examples=80, deadline=None)
+@given(portfolios())
+def test_at_its_alert_price_an_asset_stands_exactly_on_the_edge_of_its_band(drifts: tuple[AssetDrift, ...]) -> None:
+    for d in drifts:
+        for price, edge_bps in zip(alert_prices(drifts)[d.token], (d.band_low_bps, d.band_high_bps), strict=True):
+            if price is not None:
+                value = price * d.investable_raw
+                assert value / (total(drifts) - d.value + value) == edge_bps / BPS
+
+
+@settings(max_examples=80, deadline=None)
+@given(portfolios())
+def test_every_destination_can_be_reached_and_lies_between_here_and_the_target(drifts: tuple[AssetDrift, ...]) -> None:
+    on_target, half, bands = _goals(drifts)
+    assert all(w.low == w.high == Fraction(d.target_bps, BPS) for w, d in zip(on_target, drifts, strict=True))
+    assert sum(w.low for w in half) == sum(w.high for w in half) == 1
+    assert all(w.low == (d.share + Fraction(d.target_bps, BPS)) / 2 for w, d in zip(half, drifts, strict=True))
+    lows, highs = sum(w.low for w in bands), sum(w.high for w in bands)
+    for w, d in zip(bands, drifts, strict=True):
+        assert d.band_low_bps <= w.low * BPS <= d.target_bps <= w.high * BPS <= d.band_high_bps
+        assert lows - w.low <= 1 - w.high
+        assert highs - w.high >= 1 - w.low
+
+
+def _goals(drifts: tuple[AssetDrift, ...]) -> tuple[tuple[GoalWeight, ...], ...]:
+    return tuple(goal(drifts, d).weights for d in (Destination.TARGET, Destination.HALFWAY, Destination.BAND))
+
+
+def _bands_bps(drifts: tuple[AssetDrift, ...]) -> list[tuple[object, object]]:
+    return [(w.low * BPS, w.high * BPS) for w in goal(drifts, Destination.BAND).weights]
+
+
+def test_a_band_is_clipped_to_what_the_other_assets_can_make_up_for() -> None:
+    drifts = _weighed([5_000, 4_000, 1_000], [500, 400, 100], Threshold(None, 1_000))
+    assert _bands_bps(drifts) == [(4_500, 5_500), (3_600, 4_400), (900, 1_100)]
+    two = _weighed([8_000, 2_000], [80, 20], Threshold(None, 1_000))
+    assert _bands_bps(two) == [(7_800, 8_200), (1_800, 2_200)]
+
+
+def test_corrections_are_the_way_to_the_nearest_wanted_share() -> None:
+    drifts = _weighed([5_000, 5_000], [700, 300], RELATIVE)
+    a, b = (d.token for d in drifts)
+    assert corrections(drifts, goal(drifts, Destination.TARGET)) == {a: -200, b: 200} == ideal_trades(drifts)
+    assert corrections(drifts, goal(drifts, Destination.BAND)) == {a: -150, b: 150}
+    assert corrections(drifts, goal(drifts, Destination.HALFWAY)) == {a: -100, b: 100}
+    free = Goal((GoalWeight(a, Fraction(0), Fraction(1)), GoalWeight(b, Fraction(0), Fraction(1))))
+    assert corrections(drifts, free) == {a: 0, b: 0}

@@ -1,0 +1,260 @@
+"""Reference prices: only complete and fresh feeds count, then means over the whole window, spot only where it is configured."""
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+
+from agent.amm import twap
+from agent.model import PoolState, Quarantined, ReferenceKind, StepInput, V3Pool
+from agent.reference import RefPrice, reference_prices, spot_prices
+from agent.units import Token
+from tests.builders import (
+    NOW_S,
+    address,
+    feed_address,
+    feed_round,
+    step_input,
+    token,
+    unit_price,
+    v2_pool,
+    v3_pool,
+    with_feed,
+    with_snapshot,
+    without_feed,
+)
+
+FEED, TWAP, SPOT = ReferenceKind.FEED, ReferenceKind.TWAP, ReferenceKind.SPOT
+WETH, USDC, WBTC, DAI, ARB = (token(symbol) for symbol in ("WETH", "USDC", "WBTC", "DAI", "ARB"))
+
+
+def _found(step: StepInput, of: Token = WETH) -> RefPrice | None:
+    return reference_prices(step).prices.get(of.address)
+
+
+def _why(step: StepInput, of: Token = WETH) -> str:
+    return next(gap.why for gap in reference_prices(step).unpriced if gap.token == of.address)
+
+
+def _near(price: Fraction, of: Token, coins: float, tolerance: float = 2e-4) -> bool:
+    """A tick is one basis point wide, so that a price by tick is within two of the price meant."""
+    return float(price / unit_price(of, 1, USDC)) == pytest.approx(coins, rel=tolerance)
+
+
+def test_a_feed_prices_a_token_in_units_of_the_numeraire_whatever_the_decimals() -> None:
+    step = step_input({"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000}, kinds=[FEED])
+    step = with_snapshot(
+        step,
+        feeds=(
+            feed_round("WETH", 2_000, decimals=8),
+            feed_round("WBTC", 60_000, decimals=18),
+            feed_round("USDC", "0.99", decimals=6),
+        ),
+    )
+    found = reference_prices(step)
+    assert found.prices[WETH.address].price == Fraction(2_000 * 100, 99) * Fraction(10**6, 10**18)
+    assert found.prices[WBTC.address].price == Fraction(60_000 * 100, 99) * Fraction(10**6, 10**8)
+    assert found.prices[WETH.address].source is FEED
+    assert feed_address("WETH") in found.prices[WETH.address].detail
+    assert found.unpriced == ()
+
+
+def test_the_numeraire_is_worth_exactly_one_even_if_its_feed_says_otherwise_or_nothing() -> None:
+    step = with_feed(step_input(), "USDC", answer=90_000_000)
+    assert reference_prices(step).prices[USDC.address].price == 1
+    assert reference_prices(without_feed(step, "USDC")).prices[USDC.address].price == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ({"answer": 0}, "answers 0"),
+        ({"answer": -1}, "answers -1"),
+        ({"updated_at_s": 0}, "has an unfinished round 7"),
+        ({"answered_in_round": 6}, "answers round 7 with the price of round 6"),
+        ({"updated_at_s": NOW_S + 1}, "is dated 1 s after the block"),
+        ({"updated_at_s": NOW_S - 3_601}, "is 3601 s old, at most 3600 s count"),
+    ],
+)
+@pytest.mark.parametrize("symbol", ["WETH", "USDC"])
+def test_an_unfit_round_of_the_token_or_of_the_numeraire_leaves_the_token_without_a_price(
+    symbol: str, fault: dict[str, int], said: str
+) -> None:
+    step = with_feed(step_input(kinds=[FEED]), symbol, **fault)
+    assert _found(step) is None
+    assert _why(step) == f"feed: the feed of {symbol} {said}"
+
+
+@pytest.mark.parametrize("symbol", ["WETH", "USDC"])
+def test_a_round_of_exactly_the_greatest_age_or_of_this_block_or_answered_later_counts(symbol: str) -> None:
+    for fine in ({"updated_at_s": NOW_S - 3_600}, {"updated_at_s": NOW_S}, {"answered_in_round": 8}):
+        assert _found(with_feed(step_input(kinds=[FEED]), symbol, **fine)) is not None
+
+
+def test_the_age_of_a_round_goes_by_block_time_and_not_by_the_clock() -> None:
+    step = with_snapshot(step_input(kinds=[FEED]), now_s=NOW_S + 100_000)
+    assert _found(step) is not None
+
+
+def test_a_token_feed_without_a_numeraire_feed_is_no_price() -> None:
+    step = step_input(kinds=[FEED])
+    weth, usdc = step.portfolio.assets
+    bare = replace(step, portfolio=replace(step.portfolio, assets=(weth, replace(usdc, feed=None))))
+    assert _why(bare) == "feed: USDC has no feed"
+    unread = without_feed(step, "USDC")
+    assert _why(unread) == "feed: the feed of USDC was not read"
+
+
+def test_a_quarantined_feed_is_named_with_its_reason() -> None:
+    step = with_snapshot(
+        without_feed(step_input(kinds=[FEED]), "WETH"), quarantined=(Quarantined("feed", feed_address("WETH"), "reverted"),)
+    )
+    assert _why(step) == "feed: the feed of WETH was not read: reverted"
+
+
+def test_a_stale_feed_gives_way_to_the_mean_price_if_that_is_configured() -> None:
+    pool = v3_pool(WETH, USDC, 2_500, twap_price=2_100)
+    stale = {"updated_at_s": NOW_S - 4_000}
+    with_mean = with_feed(step_input(pools=[pool], kinds=[FEED, TWAP]), "WETH", **stale)
+    found = _found(with_mean)
+    assert found is not None
+    assert found.source is TWAP
+    assert found.price == twap.price(pool, WETH.address)
+    assert _near(found.price, WETH, 2_100)
+    assert _found(with_feed(step_input(pools=[pool], kinds=[FEED]), "WETH", **stale)) is None
+
+
+def test_the_configured_order_of_sources_counts() -> None:
+    pool = v3_pool(WETH, USDC, 2_100)
+    found = _found(step_input(pools=[pool], kinds=[TWAP, FEED]))
+    assert found is not None
+    assert found.source is TWAP
+
+
+@pytest.mark.parametrize(
+    "unfit",
+    [
+        v3_pool(WETH, USDC, 2_000, window_s=None),
+        v3_pool(WETH, USDC, 2_000, window_s=1_799),
+        replace(v3_pool(WETH, USDC, 2_000), twap_window_s=None),
+        replace(v3_pool(WETH, USDC, 2_000), twap_liquidity=0),
+        replace(v3_pool(WETH, USDC, 2_000), twap_liquidity=None),
+        v2_pool(WETH, USDC, 2_000),
+        v3_pool(WETH, DAI, 2_000),
+    ],
+    ids=["no observations", "a second short", "window unknown", "no liquidity", "liquidity unknown", "V2", "another pair"],
+)
+def test_a_pool_without_a_mean_over_the_whole_window_with_the_numeraire_says_nothing(unfit: V3Pool) -> None:
+    step = step_input(pools=[unfit], kinds=[TWAP])
+    assert _found(step) is None
+    assert _why(step) == "twap: no pool of WETH with the numeraire or a hub has a mean over 1800 s"
+    fit = v3_pool(WETH, USDC, 2_200, name="fit")
+    both = _found(step_input(pools=[unfit, fit], kinds=[TWAP]))
+    assert both is not None
+    assert both.price == twap.price(fit, WETH.address)
+
+
+def test_pools_of_one_pair_are_weighted_by_the_depth_of_the_window_not_of_the_moment() -> None:
+    deep = v3_pool(WETH, USDC, 2_000, depth=3_000_000, name="deep")
+    flash = v3_pool(WETH, USDC, 2_400, depth=1_000_000, fee_pips=3000, name="flash")
+    weight_deep, weight_flash = 3_000_000 / 2_000, 1_000_000 / 2_400
+    expected = (2_000 * weight_deep + 2_400 * weight_flash) / (weight_deep + weight_flash)
+    found = _found(step_input(pools=[deep, flash], kinds=[TWAP]))
+    assert found is not None
+    assert _near(found.price, WETH, expected)
+    swollen = replace(flash, liquidity=flash.liquidity * 1_000)
+    assert _found(step_input(pools=[deep, swollen], kinds=[TWAP])) == found
+
+
+def test_a_token_that_only_trades_against_a_hub_is_priced_through_it() -> None:
+    pools = [v3_pool(ARB, WETH, "0.001"), v3_pool(WETH, USDC, 2_000)]
+    targets = {"ARB": 5_000, "USDC": 5_000}
+    found = _found(step_input(targets, pools=pools, kinds=[TWAP], hubs=["WETH"]), ARB)
+    assert found is not None
+    assert found.price == twap.price(pools[0], ARB.address) * twap.price(pools[1], WETH.address)
+    assert "2 pool(s)" in found.detail
+    assert _found(step_input(targets, pools=pools, kinds=[TWAP]), ARB) is None
+    assert _found(step_input(targets, pools=pools[:1], kinds=[TWAP], hubs=["WETH"]), ARB) is None
+
+
+def test_two_hubs_in_a_row_are_one_too_many() -> None:
+    pools = [v3_pool(ARB, DAI, 2), v3_pool(DAI, WETH, "0.0005"), v3_pool(WETH, USDC, 2_000)]
+    step = step_input({"ARB": 5_000, "USDC": 5_000}, pools=pools, kinds=[TWAP], hubs=["WETH", "DAI"])
+    assert _found(step, ARB) is None
+    assert _found(step, DAI) is not None
+
+
+def test_a_route_weighs_as_much_as_its_thinner_half() -> None:
+    direct = v3_pool(ARB, USDC, 2, depth=1_000_000)
+    first = v3_pool(ARB, WETH, "0.002", depth=500_000)
+    second = v3_pool(WETH, USDC, 2_000, depth=1_000)
+    targets = {"ARB": 5_000, "USDC": 5_000}
+    found = _found(step_input(targets, pools=[direct, first, second], kinds=[TWAP], hubs=["WETH"]), ARB)
+    assert found is not None
+    straight, around = 500_000, 250
+    assert _near(found.price, ARB, (2 * straight + 4 * around) / (straight + around))
+
+
+def test_spot_prices_count_only_where_they_are_configured() -> None:
+    pools = [v2_pool(WETH, USDC, 2_000)]
+    assert _found(step_input(pools=pools, kinds=[TWAP])) is None
+    found = _found(step_input(pools=pools, kinds=[TWAP, SPOT]))
+    assert found is not None
+    assert found.source is SPOT
+    assert found.price == unit_price(WETH, 2_000, USDC)
+
+
+def test_spot_weighs_v2_and_v3_pools_alike_and_passes_over_empty_ones() -> None:
+    v2, v3 = v2_pool(WETH, USDC, 2_000, depth=1_000_000), v3_pool(WETH, USDC, 3_000, depth=1_500_000)
+    empty: list[PoolState] = [
+        replace(v2_pool(WETH, USDC, 9_000, name="empty"), reserve0=0),
+        replace(v3_pool(WETH, USDC, 9_000, name="empty"), liquidity=0),
+        replace(v3_pool(WETH, USDC, 9_000, name="fresh"), sqrt_price_x96=0),
+    ]
+    found = _found(step_input(pools=[v2, v3, *empty], kinds=[SPOT]))
+    assert found is not None
+    assert _near(found.price, WETH, 2_500, 1e-9)
+    assert "2 pool(s)" in found.detail
+    assert "no pool of WETH" in _why(step_input(pools=empty, kinds=[SPOT]))
+
+
+def test_hubs_and_wrapped_native_are_priced_too_and_their_lack_is_named() -> None:
+    step = step_input({"WBTC": 5_000, "USDC": 5_000}, hubs=["DAI"], kinds=[FEED, SPOT], pools=[v2_pool(WETH, USDC, 2_000)])
+    found = reference_prices(step)
+    assert found.prices[WETH.address].source is SPOT
+    assert [gap.label for gap in found.unpriced] == ["DAI"]
+    assert found.unpriced[0].why == "feed: DAI has no feed; spot: no pool of DAI with the numeraire or a hub has liquidity at its price"
+
+
+def test_an_unknown_wrapped_native_goes_by_its_address() -> None:
+    step = step_input({"WBTC": 5_000, "USDC": 5_000}, kinds=[TWAP])
+    assert [gap.label for gap in reference_prices(step).unpriced if gap.token == WETH.address] == [WETH.address]
+    assert f"no pool of {WETH.address}" in _why(step)
+
+
+def test_without_a_configured_source_nothing_has_a_price() -> None:
+    step = step_input(kinds=[])
+    assert reference_prices(step).prices == {}
+    assert _why(step) == "no source of reference prices is configured"
+    assert _why(step, USDC) == "no source of reference prices is configured"
+
+
+def test_a_symbol_with_terminal_escapes_never_shows() -> None:
+    step = without_feed(step_input(kinds=[FEED]), "WETH")
+    weth, usdc = step.portfolio.assets
+    evil = replace(weth, token=replace(weth.token, symbol="\x1b[2JWETH"))
+    step = replace(step, portfolio=replace(step.portfolio, assets=(evil, usdc)))
+    gap = reference_prices(step).unpriced[0]
+    assert gap.label == WETH.address
+    assert "\x1b" not in gap.why
+
+
+def test_spot_prices_say_what_pools_say_now_whatever_the_reference_is() -> None:
+    step = step_input({"WETH": 5_000, "USDC": 4_000, "DAI": 1_000}, pools=[v2_pool(WETH, USDC, 2_500)])
+    assert spot_prices(step) == {WETH.address: unit_price(WETH, 2_500, USDC), USDC.address: Fraction(1)}
+
+
+def test_pools_of_strangers_do_not_count() -> None:
+    strange = token("EVIL", at=address("evil"))
+    step = step_input(pools=[v3_pool(strange, USDC, 9), v3_pool(WETH, strange, 9)], kinds=[TWAP])
+    assert _found(step) is None
