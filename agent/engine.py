@@ -6,10 +6,12 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from fractions import Fraction
 from typing import Protocol
 
 from agent import codec, guards
 from agent.errors import OperatorNeeded, Refused, TrimtabError
+from agent.execution.settle import book
 from agent.model import (
     Decision,
     Halt,
@@ -27,6 +29,7 @@ from agent.model import (
 from agent.planning import planner
 from agent.policy.decide import Decided, decide
 from agent.ports import Clock, Composer, EvidenceSource, Grant, Journal, Prepared, Reader
+from agent.reference import reference_prices
 
 MAX_ROUNDS = 4
 """Plans made anew within one step: each round of approvals asks for a fresh one."""
@@ -129,6 +132,8 @@ class Hands:
 def look(eyes: Eyes, propose: Proposer, step_id: str = "", journal: Journal | None = None) -> Outcome:
     """Reads, decides, plans and judges; sends nothing. Refusals come back as an outcome with their verdicts."""
     snapshot = eyes.reader.snapshot()
+    if journal is not None:
+        settle(journal, snapshot)
     step_input = eyes.assemble(snapshot, eyes.history(snapshot.head.timestamp_s))
     if journal is not None:
         journal.begin_step(step_id, eyes.clock.now_s(), codec.dumps(step_input))
@@ -165,18 +170,21 @@ def step(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None) -
         step_id = uuid.uuid4().hex[:12]
         outcome = replace(look(eyes, propose, step_id, journal), transactions=tuple(sent))
         try:
-            if hands is None or outcome.plan is None or outcome.kind is not OutcomeKind.PLANNED:
+            plan = outcome.plan
+            if hands is not None and outcome.decided.reviewed:
+                journal.mark_review(outcome.step_input.snapshot.head.timestamp_s)
+            if hands is None or plan is None or outcome.kind is not OutcomeKind.PLANNED:
                 return _close(journal, outcome)
             if round_number == 0 and not hands.confirm(outcome):
                 return _close(journal, replace(outcome, kind=OutcomeKind.DECLINED, reason="not confirmed; nothing was sent"))
-            approvals_left = _approve(hands, outcome, outcome.plan, sent)
+            approvals_left = _approve(hands, outcome, plan, sent)
             if approvals_left:
                 outcome = replace(outcome, transactions=tuple(sent))
                 if sent[-1].state is IntentState.REVERTED:
                     return _close(journal, replace(outcome, kind=OutcomeKind.FAILED, reason=f"{sent[-1].note} reverted"))
                 _close(journal, outcome)
                 continue
-            return _close(journal, _swap(eyes, hands, outcome, outcome.plan, sent))
+            return _close(journal, _swap(eyes, hands, journal, outcome, plan, sent))
         except TrimtabError as error:
             journal.end_step(step_id, _word(outcome.decision), str(error), _plan_json(outcome.plan), "error")
             raise
@@ -196,15 +204,38 @@ def _approve(hands: Hands, outcome: Outcome, plan: Plan, sent: list[Intent]) -> 
     return bool(needed)
 
 
-def _swap(eyes: Eyes, hands: Hands, outcome: Outcome, plan: Plan, sent: list[Intent]) -> Outcome:
+def _swap(eyes: Eyes, hands: Hands, journal: Journal, outcome: Outcome, plan: Plan, sent: list[Intent]) -> Outcome:
     intent = _run(hands, outcome.step_id, hands.composer.swap(outcome.step_input, plan))
     sent.append(intent)
     outcome = replace(outcome, transactions=tuple(sent))
     if intent.state not in (IntentState.MINED, IntentState.FINAL):
         return replace(outcome, kind=OutcomeKind.FAILED, reason=f"the swap ended {intent.state.value}; nothing was exchanged")
     snapshot = eyes.reader.snapshot()
+    settle(journal, snapshot, before=outcome.step_input.snapshot)
     after = eyes.assemble(snapshot, eyes.history(snapshot.head.timestamp_s))
     return replace(outcome, kind=OutcomeKind.DONE, after=after)
+
+
+def settle(journal: Journal, snapshot: Snapshot, before: Snapshot | None = None) -> None:
+    """Books every mined transaction that no budget knows yet, at the reference prices of its own step.
+
+    With the snapshot `before` the last trade its loss is the worse of what balances and what events say.
+    """
+    for intent in journal.unbooked():
+        text = journal.step_input(intent.step_id)
+        if text is None:
+            raise OperatorNeeded(f"transaction {intent.tx_hash} belongs to step {intent.step_id}, which the store does not have")
+        step_input = codec.loads(StepInput, text)
+        found = reference_prices(step_input).prices
+        prices = {token: item.price for token, item in found.items()}
+        native = prices.get(step_input.portfolio.wrapped_native, Fraction(0))
+        trade = before is not None and intent.kind is IntentKind.SWAP
+        balances = (_held(before), _held(snapshot)) if trade and before is not None else None
+        book(journal, intent, snapshot.owner, prices, native, snapshot.head.timestamp_s, balances)
+
+
+def _held(snapshot: Snapshot) -> dict[str, int]:
+    return {holding.token: holding.raw for holding in snapshot.holdings}
 
 
 def _run(hands: Hands, step_id: str, prepared: Prepared) -> Intent:

@@ -165,6 +165,14 @@ class Journal(Protocol):
         """Records what it decided and what came of it."""
         ...
 
+    def step_input(self, step_id: str) -> str | None:
+        """What a step decided from, as JSON; None for a step that was not begun."""
+        ...
+
+    def mark_review(self, chain_s: int) -> None:
+        """Remembers when a schedule last reviewed the portfolio."""
+        ...
+
     def intend(self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str, now_s: int, deadline_s: int | None) -> Intent:
         """New intent in state PLANNED, with the grant that a restart needs to sign the same bytes again.
 

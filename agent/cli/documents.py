@@ -95,7 +95,15 @@ def plan(outcome: Outcome) -> Document:
     if found is None:
         zero = {"fees": "0", "impact": "0", "skew": "0", "gas": "0", "total": "0"}
         weights = {portfolio.token(d.token).label: d.weight_bps for d in outcome.decided.drifts}
-        rest = {"legs": [], "weights_after_bps": weights, "cost": zero, "turnover": "0", "gap_bps": None, "verdicts": [], "skipped": []}
+        rest: Document = {
+            "legs": [],
+            "weights_after_bps": weights,
+            "cost": zero,
+            "turnover": "0",
+            "gap_bps": None,
+            "verdicts": [],
+            "skipped": [],
+        }
         return {**head, **rest, "reason": outcome.reason, "expires_block": step.snapshot.head.number}
     return {**head, **_planned(found, portfolio), "reason": outcome.reason}
 

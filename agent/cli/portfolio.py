@@ -32,7 +32,7 @@ def status(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None
     with waiting("Reading the chain", as_json), api.open_agent(config) as agent:
         step, decided = agent.status()
     document = documents.status(step, decided)
-    emit(document, as_json, lambda: (out.print(tables.holdings(document)), out.print(tables.decision(document)))[0])
+    emit(document, as_json, lambda: out.print(tables.holdings(document), tables.decision(document), sep="\n"))
 
 
 def quote(

@@ -279,11 +279,11 @@ class LocalChain:
 
         return swap(self, self.books.pool_info[pool], token_in, amount_in_raw)
 
-    def config_text(self, store_url: str = "sqlite:///trimtab.db") -> str:
-        """A complete trimtab.toml for this chain."""
+    def config_text(self, store_url: str = "sqlite:///trimtab.db", targets: Mapping[str, str] | None = None) -> str:
+        """A complete trimtab.toml for this chain; `targets` by symbol replace those of the description."""
         from agent.localchain.config_text import config_text
 
-        return config_text(self, store_url)
+        return config_text(self, store_url, targets or {spec.symbol: spec.target for spec in self.world.tokens})
 
     def remember(self, **parts: object) -> None:
         """Replaces parts of the books."""

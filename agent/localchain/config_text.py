@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from agent.localchain.accounts import WALLET
@@ -88,11 +89,11 @@ url = "{store_url}"
 """
 
 
-def config_text(chain: LocalChain, store_url: str) -> str:
+def config_text(chain: LocalChain, store_url: str, targets: Mapping[str, str]) -> str:
     """See LocalChain.config_text."""
     assets = "".join(
-        _ASSET.format(symbol=spec.symbol, address=chain.tokens[spec.symbol].address, target=spec.target, feed=chain.feeds[spec.symbol])
-        for spec in chain.world.tokens
+        _ASSET.format(symbol=symbol, address=chain.tokens[symbol].address, target=target, feed=chain.feeds[symbol])
+        for symbol, target in targets.items()
     )
     return _TEMPLATE.format(
         chain_id=chain.chain_id,

@@ -85,6 +85,11 @@ class Store:
             row = session.scalar(select(Step).where(Step.id == step_id))
             return None if row is None else records.step_record(row)
 
+    def step_input(self, step_id: str) -> str | None:
+        """What a step decided from, as JSON; None for a step that was not begun."""
+        record = self.step(step_id)
+        return None if record is None else record.input_json
+
     # intents
     def intend(self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str, now_s: int, deadline_s: int | None) -> Intent:
         """New intent in state PLANNED; OperatorNeeded when its nonce is taken, unless a CANCEL joins what it replaces."""

@@ -1,0 +1,56 @@
+"""The public Python surface: what the commands do, typed. `open_agent` holds a connection; the other names are one call each."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agent.api.agent import Agent, open_agent, plan, quote, snapshot, step
+    from agent.api.books import explain, history, pause, resume
+    from agent.api.demo import demo_world
+    from agent.api.doctor import doctor
+    from agent.api.local import serve_localchain
+    from agent.api.offline import input_text, plan_from_input
+    from agent.api.setup import initialise, trust
+    from agent.config.load import load_config
+
+_HOMES = {
+    "agent.api.agent": ("Agent", "open_agent", "plan", "quote", "snapshot", "step"),
+    "agent.api.books": ("explain", "history", "pause", "resume"),
+    "agent.api.demo": ("demo_world",),
+    "agent.api.doctor": ("doctor",),
+    "agent.api.local": ("serve_localchain",),
+    "agent.api.offline": ("input_text", "plan_from_input"),
+    "agent.api.setup": ("initialise", "trust"),
+    "agent.config.load": ("load_config",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Agent",
+    "demo_world",
+    "doctor",
+    "explain",
+    "history",
+    "initialise",
+    "input_text",
+    "load_config",
+    "open_agent",
+    "pause",
+    "plan",
+    "plan_from_input",
+    "quote",
+    "resume",
+    "serve_localchain",
+    "snapshot",
+    "step",
+    "trust",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads the module of a name on its first use: pausing loads no web3."""
+    if name in _HOME_OF:
+        return getattr(import_module(_HOME_OF[name]), name)
+    raise AttributeError(f"module 'agent.api' has no attribute {name!r}")

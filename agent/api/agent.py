@@ -1,0 +1,205 @@
+"""An agent connected to its chain: status, quote, plan, rebalance, swap, run."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from agent import engine, wiring
+from agent.chain.rpc import Transport
+from agent.config.fields import parse_duration_s
+from agent.config.load import LoadedConfig, load_config
+from agent.engine import Outcome, OutcomeKind, Proposer
+from agent.errors import ConfigError, Retryable, TrimtabError
+from agent.model import Funding, IntentKind, Plan, Portfolio, StepInput
+from agent.planning import planner
+from agent.planning.planner import Quote
+from agent.policy.decide import Decided, decide
+from agent.ports import Clock
+from agent.units import Token, decimal_text, parse_raw
+
+Confirm = Callable[[Outcome], bool]
+Progress = Callable[[str], None]
+JITTER = 0.1
+"""Share of the interval by which each look is delayed at random, so that a schedule does not announce trades (T15)."""
+SHORTEST_LOOK_S = 1
+
+
+def never(_: Outcome) -> bool:
+    """Confirms nothing."""
+    return False
+
+
+def silent(_: str) -> None:
+    """Shows nothing."""
+
+
+class Agent:
+    """What a connected agent can do. Nothing is sent unless `send` is true and `confirm` says yes."""
+
+    def __init__(self, desk: wiring.Desk) -> None:
+        self.desk = desk
+
+    @property
+    def portfolio(self) -> Portfolio:
+        """Tokens and targets."""
+        return self.desk.portfolio
+
+    def step_input(self) -> StepInput:
+        """A fresh snapshot with the owner's wishes and the store's memory."""
+        eyes = self.desk.eyes
+        found = eyes.reader.snapshot()
+        return eyes.assemble(found, eyes.history(found.head.timestamp_s))
+
+    def status(self) -> tuple[StepInput, Decided]:
+        """Where the portfolio stands and what would be decided now."""
+        step_input = self.step_input()
+        return step_input, decide(step_input)
+
+    def quote(self, token_in: str, token_out: str, amount: str, pool: str | None = None) -> tuple[StepInput, Quote]:
+        """What selling `amount` whole coins of `token_in` would pay, over all pools or in one."""
+        sold, bought = self.token(token_in, "--in"), self.token(token_out, "--out")
+        raw = self._amount(amount, sold)
+        step_input = self.step_input()
+        return step_input, planner.quote(step_input, sold.address, bought.address, raw, pool)
+
+    def plan(self) -> Outcome:
+        """What a rebalance would do now, judged by every guard; writes nothing."""
+        return engine.look(self.desk.eyes, engine.rebalance)
+
+    def rebalance(self, *, send: bool = False, confirm: Confirm = never, progress: Progress = silent) -> Outcome:
+        """One step."""
+        return self._step(engine.rebalance, send, confirm, progress)
+
+    def swap(
+        self, token_in: str, token_out: str, amount: str, *, send: bool = False, confirm: Confirm = never, progress: Progress = silent
+    ) -> Outcome:
+        """One swap by hand, under the same guards."""
+        sold, bought = self.token(token_in, "--in"), self.token(token_out, "--out")
+        propose = engine.manual_swap(sold.address, bought.address, self._amount(amount, sold))
+        return self._step(propose, send, confirm, progress)
+
+    def run(
+        self, *, send: bool = False, confirm: Confirm = never, every: str = "10m", once: bool = False, progress: Progress = silent
+    ) -> Iterator[Outcome | TrimtabError]:
+        """Steps on and on, yielding each outcome; errors that may pass are yielded too, others end the run."""
+        interval_s = parse_duration_s(every, "--every")
+        if interval_s < SHORTEST_LOOK_S:
+            raise ConfigError(f"--every: {every!r} is shorter than a second", "write for example 10m")
+        while True:
+            try:
+                yield self.rebalance(send=send, confirm=confirm, progress=progress)
+            except Retryable as error:
+                yield error
+            if once:
+                return
+            self.desk.clock.sleep(interval_s * (1 + random.random() * JITTER))
+
+    def _step(self, propose: Proposer, send: bool, confirm: Confirm, progress: Progress) -> Outcome:
+        if not send:
+            return engine.step(self.desk.eyes, propose, self.desk.store, None)
+        with wiring.open_hands(self.desk, confirm, progress) as hands:
+            return engine.step(self.desk.eyes, propose, self.desk.store, hands)
+
+    def token(self, name: str, field: str) -> Token:
+        """The configured token with that symbol or address. Raises ConfigError listing what there is."""
+        known = [*(asset.token for asset in self.portfolio.assets), *self.portfolio.hubs]
+        for token in known:
+            if name in (token.symbol, token.address) or name.lower() == token.address.lower():
+                return token
+        raise ConfigError(f"{field}: {name!r} is none of the configured tokens", f"choose from {', '.join(t.label for t in known)}")
+
+    def _amount(self, text: str, token: Token) -> int:
+        raw = parse_raw(text, token.decimals, "--amount")
+        if raw == 0:
+            raise ConfigError("--amount: 0 sells nothing", "write an amount above zero")
+        return raw
+
+    def weights(self, step_input: StepInput) -> dict[str, int]:
+        """Weights in bps by symbol."""
+        return {self.portfolio.token(d.token).label: d.weight_bps for d in decide(step_input).drifts}
+
+    def realised(self, outcome: Outcome) -> list[dict[str, Any]]:
+        """Planned against realised change of each balance by the swap's receipt, base units."""
+        swaps = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP and intent.receipt is not None]
+        if outcome.plan is None or not swaps or swaps[-1].receipt is None:
+            return []
+        net = swaps[-1].receipt.net(outcome.step_input.snapshot.owner)
+        return [
+            {"symbol": self.portfolio.token(token).label, "planned_raw": str(raw), "realised_raw": str(net.get(token, 0))}
+            for token, raw in planned_changes(outcome.plan).items()
+        ]
+
+    def parameters(self) -> dict[str, str]:
+        """Everything that binds what is about to be sent, for the owner to confirm."""
+        config = self.desk.config
+        found = {
+            "chain": str(config.chain.chain_id),
+            "wallet": config.wallet.address,
+            "router": self.desk.execution.router,
+            "targets": ", ".join(f"{a.token.label} {a.target_bps / 100:g}%" for a in self.portfolio.assets),
+            "deadline": f"{config.execution.deadline} s",
+            "lifetime cap": f"{config.portfolio.max_live_value or 'off'} {self.portfolio.numeraire.label}",
+        }
+        for name, value in config.limits.model_dump().items():
+            found[name] = "off" if value is None else _limit_text(name, value)
+        return found
+
+
+def planned_changes(plan: Plan) -> dict[str, int]:
+    """Net change of each wallet balance that the legs predict, base units."""
+    changes: dict[str, int] = {}
+    for leg in plan.legs:
+        if leg.source is Funding.WALLET:
+            changes[leg.token_in] = changes.get(leg.token_in, 0) - leg.amount_in_raw
+        if leg.sink is Funding.WALLET:
+            changes[leg.token_out] = changes.get(leg.token_out, 0) + leg.amount_out_raw
+    return changes
+
+
+def _limit_text(name: str, value: object) -> str:
+    if isinstance(value, int):
+        if name == "gas_price":
+            return f"{decimal_text(value, 9)} gwei"
+        return f"{value} s" if name == "head_age" else f"{value / 100:g}%"
+    return str(value)
+
+
+@contextmanager
+def open_agent(
+    config: LoadedConfig | Path | str = "trimtab.toml", *, transports: Sequence[Transport] | None = None, clock: Clock | None = None
+) -> Iterator[Agent]:
+    """Connects to chain and store; closes them at the end of the block."""
+    loaded = config if isinstance(config, LoadedConfig) else load_config(config)
+    with wiring.open_desk(loaded, transports, clock) as desk:
+        yield Agent(desk)
+
+
+def snapshot(config: LoadedConfig | Path | str = "trimtab.toml") -> StepInput:
+    """One fresh StepInput."""
+    with open_agent(config) as agent:
+        return agent.step_input()
+
+
+def quote(token_in: str, token_out: str, amount: str, config: LoadedConfig | Path | str = "trimtab.toml", pool: str | None = None) -> Quote:
+    """What a swap would pay now."""
+    with open_agent(config) as agent:
+        return agent.quote(token_in, token_out, amount, pool)[1]
+
+
+def plan(config: LoadedConfig | Path | str = "trimtab.toml") -> Outcome:
+    """What a rebalance would do now."""
+    with open_agent(config) as agent:
+        return agent.plan()
+
+
+def step(config: LoadedConfig | Path | str = "trimtab.toml", *, send: bool = False, confirm: Confirm = never) -> Outcome:
+    """One step of the agent; sends only with `send` and a `confirm` that says yes."""
+    with open_agent(config) as agent:
+        return agent.rebalance(send=send, confirm=confirm)
+
+
+__all__ = ["Agent", "Outcome", "OutcomeKind", "open_agent", "plan", "quote", "snapshot", "step"]

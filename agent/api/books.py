@@ -1,0 +1,121 @@
+"""What was done, and the kill switch: read from the store alone, without any chain."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from agent import codec, wiring
+from agent.config.load import load_config
+from agent.errors import ConfigError
+from agent.model import Halt, Hold, Intent, Plan, Rebalance, StepInput
+from agent.policy.decide import decide
+from agent.units import decimal_text, value_text
+
+Document = dict[str, Any]
+INTERRUPTED = "interrupted"
+
+
+def history(config: Path | str, limit: int = 20) -> Document:
+    """The newest steps with their transactions, newest first."""
+    with wiring.books(load_config(config)) as (store, _):
+        return {
+            "steps": [
+                {
+                    "step": line.id,
+                    "time": _utc(line.now_s),
+                    "decision": line.decision or INTERRUPTED,
+                    "outcome": line.outcome or INTERRUPTED,
+                    "reason": line.reason or "",
+                    "transactions": [_transaction(intent) for intent in store.intents(line.id)],
+                }
+                for line in store.steps(limit)
+            ]
+        }
+
+
+def explain(config: Path | str, step_id: str) -> Document:
+    """A past step in words, re-decided from its stored input. Raises ConfigError for an unknown id."""
+    with wiring.books(load_config(config)) as (store, _):
+        record = store.step(step_id)
+        if record is None:
+            raise ConfigError(f"step: {step_id!r} is not in the store", "see trimtab history")
+        intents = store.intents(step_id)
+    step_input = codec.loads(StepInput, record.input_json)
+    plan = None if record.plan_json is None else codec.loads(Plan, record.plan_json)
+    decided = decide(step_input)
+    portfolio, head = step_input.portfolio, step_input.snapshot.head
+    words = [f"Step {step_id} at {_utc(record.line.now_s)} UTC, block {head.number} ({head.hash}) of chain {head.chain_id}."]
+    numeraire = portfolio.numeraire
+    for drift in decided.drifts:
+        edges = f"band {float(drift.band_low_bps) / 100:g} to {float(drift.band_high_bps) / 100:g} %"
+        words.append(
+            f"{drift.symbol}: {value_text(drift.value, numeraire.decimals, 2)} {numeraire.label}, {drift.weight_bps / 100:.2f} % "
+            f"against {drift.target_bps / 100:g} % ({edges}){', outside' if drift.outside else ''}."
+        )
+    match decided.decision:
+        case Hold(reason):
+            words.append(f"It held: {reason}")
+        case Halt(reason):
+            words.append(f"It halted: {reason}")
+        case Rebalance(reason):
+            words.append(f"It decided to rebalance: {reason}")
+    if plan is not None:
+        words += _plan_words(plan, step_input)
+    words += [f"{intent.note}: {intent.state.value}, transaction {intent.tx_hash or 'never signed'}." for intent in intents]
+    words.append(f"Outcome: {record.line.outcome or INTERRUPTED}. {record.line.reason or ''}".rstrip())
+    return {
+        "step": step_id,
+        "outcome": record.line.outcome or INTERRUPTED,
+        "words": words,
+        "transactions": [_transaction(i) for i in intents],
+    }
+
+
+def pause(config: Path | str, reason: str) -> Document:
+    """Stops everything that sends until `resume`."""
+    with wiring.books(load_config(config)) as (_, switch):
+        switch.pause(reason, int(time.time()))
+        return {"paused": True, "reason": reason}
+
+
+def resume(config: Path | str) -> Document:
+    """Lifts the pause."""
+    with wiring.books(load_config(config)) as (_, switch):
+        switch.resume("resumed by the owner", int(time.time()))
+        return {"paused": switch.is_paused() is not False, "reason": ""}
+
+
+def _plan_words(plan: Plan, step_input: StepInput) -> list[str]:
+    portfolio = step_input.portfolio
+    numeraire = portfolio.numeraire
+    cost = value_text(plan.cost.total, numeraire.decimals, 4)
+    turnover = value_text(plan.turnover, numeraire.decimals, 2)
+    words = [f"The plan: {len(plan.legs)} swaps, turnover {turnover} {numeraire.label}, expected cost {cost} {numeraire.label}."]
+    for number, leg in enumerate(plan.legs, 1):
+        sold, bought = portfolio.token(leg.token_in), portfolio.token(leg.token_out)
+        words.append(
+            f"  {number}. {decimal_text(leg.amount_in_raw, sold.decimals)} {sold.label} for "
+            f"{decimal_text(leg.amount_out_raw, bought.decimals)} {bought.label}, at least "
+            f"{decimal_text(leg.min_out_raw, bought.decimals)}, in {leg.venue} {leg.pool}, impact {leg.impact_bps} bps."
+        )
+    words += [f"Guard {v.guard} refused: {v.measured} against {v.limit}." for v in plan.verdicts if not v.passed]
+    words += [f"Left out: {item.what}: {item.why}" for item in plan.skipped]
+    return words
+
+
+def _transaction(intent: Intent) -> Document:
+    return {
+        "kind": intent.kind.value,
+        "status": intent.state.value,
+        "hash": intent.tx_hash or "",
+        "nonce": intent.tx.nonce,
+        "note": intent.note,
+        "block": intent.receipt.block_number if intent.receipt else None,
+    }
+
+
+def _utc(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")

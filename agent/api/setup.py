@@ -1,0 +1,128 @@
+"""Before the first trade: writing a config, and pinning the contracts it names."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agent import wiring
+from agent.chain.rpc import Transport
+from agent.config.fields import parse_address
+from agent.config.load import LoadedConfig, load_config, parse_config
+from agent.config.presets import PRESETS, Preset
+from agent.config.template import TemplateAsset, render
+from agent.errors import ConfigError, Refused
+from agent.model import Verdict
+from agent.units import parse_bps, safe_label
+
+Document = dict[str, Any]
+NO_CODE = "0x" + "0" * 64
+EMPTY_CODE = "0xc5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470"
+"""keccak256 of no code: EXTCODEHASH of an account that exists without code."""
+
+
+def initialise(
+    path: Path,
+    network: str,
+    wallet: str,
+    targets: Sequence[tuple[str, str]],
+    numeraire: str,
+    rpc: Sequence[tuple[str, str]],
+    token_list: Path | None = None,
+) -> Document:
+    """Writes a commented config; `targets` are (symbol or address, share) pairs, `rpc` (variable, operator) pairs.
+
+    Raises ConfigError when the file exists, a symbol is unknown or ambiguous, or the shares do not sum to 100 %.
+    """
+    if network not in PRESETS:
+        raise ConfigError(f"--network: {network!r} is not known", f"choose from {', '.join(PRESETS)}, or write the config by hand")
+    preset = PRESETS[network]
+    listed = _token_list(token_list, preset.chain_id) if token_list else {}
+    assets = [_asset(name, share, preset, listed) for name, share in targets]
+    text = render(preset, parse_address(wallet, "--wallet"), assets, numeraire, rpc)
+    parse_config(text, "the new config")
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise ConfigError(f"{path}: exists already; nothing was changed", "name another file with --config") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}", "choose a folder that exists") from None
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    return {
+        "config": str(path),
+        "chain_id": preset.chain_id,
+        "assets": [{"symbol": a.symbol, "address": a.address, "target": a.target, "feed": a.feed} for a in assets],
+        "next": [f"export {variable}=…  (endpoint of operator {who})" for variable, who in rpc] + ["trimtab doctor", "trimtab trust"],
+    }
+
+
+def trust(config: LoadedConfig | Path | str, confirm: bool, transports: Sequence[Transport] | None = None) -> Document:
+    """What would be pinned: every contract of the config and the discovered pools by code hash; pins them with `confirm`."""
+    loaded = config if isinstance(config, LoadedConfig) else load_config(config)
+    with wiring.open_desk(loaded, transports) as desk:
+        snapshot = desk.reader.snapshot()
+        hashes = {code.address: code.hash for code in snapshot.code_hashes}
+        names = _names(desk)
+        pins = {pin.address: pin.code_hash for pin in desk.store.pins()}
+        rows, empty = [], []
+        for address in desk.execution.pinned:
+            found = hashes.get(address, NO_CODE)
+            if found in (NO_CODE, EMPTY_CODE):
+                empty.append(Verdict("code", f"{names[address]} at {address}: no code", "a contract", False))
+            before = pins.get(address)
+            state = "new" if before is None else "unchanged" if before == found else "CHANGED"
+            rows.append({"what": names[address], "address": address, "code_hash": found, "state": state})
+        if empty:
+            raise Refused("some addresses hold no code: " + "; ".join(v.measured for v in empty), empty, "correct the config")
+        if confirm:
+            for row in rows:
+                desk.store.pin(row["address"], row["code_hash"], desk.clock.now_s())
+        return {"block": snapshot.head.number, "pinned": confirm, "contracts": rows}
+
+
+def trust_now(config: LoadedConfig, transports: Sequence[Transport] | None = None) -> Document:
+    """Pins everything as it stands: for chains that this process made itself."""
+    return trust(config, True, transports)
+
+
+def _names(desk: wiring.Desk) -> dict[str, str]:
+    names = dict.fromkeys(wiring.fixed_contracts(desk.config), "venue contract")
+    names |= {t.address: f"token {t.label}" for t in (*(a.token for a in desk.portfolio.assets), *desk.portfolio.hubs)}
+    for pool in desk.pools:
+        tokens = "/".join(desk.portfolio.token(address).label for address in (pool.token0, pool.token1))
+        names[pool.address] = f"pool {pool.venue} {tokens} {pool.fee_pips / 10_000:g}%"
+    return names
+
+
+def _asset(name: str, share: str, preset: Preset, listed: dict[str, list[tuple[str, str]]]) -> TemplateAsset:
+    parse_bps(share, f"target of {name}")
+    feeds = {token.address: token.feed for token in preset.tokens}
+    known = {token.symbol: [(token.symbol, token.address)] for token in preset.tokens}
+    if name.startswith("0x"):
+        address = parse_address(name, "target")
+        symbols = [symbol for symbol, found in ((s, a) for pairs in (known | listed).values() for s, a in pairs) if found == address]
+        return TemplateAsset(symbols[0] if symbols else f"T{address[2:8]}", address, share, feeds.get(address))
+    found = list(dict.fromkeys(known.get(name, []) + listed.get(name, [])))
+    if not found:
+        raise ConfigError(f"target: {name!r} is not a known token", "give its address instead, or a --token-list")
+    if len(found) > 1:
+        raise ConfigError(f"target: {name!r} means several tokens: {', '.join(a for _, a in found)}", "give the address instead")
+    return TemplateAsset(found[0][0], found[0][1], share, feeds.get(found[0][1]))
+
+
+def _token_list(path: Path, chain_id: int) -> dict[str, list[tuple[str, str]]]:
+    """(symbol, address) pairs of a Uniswap-format token list, by symbol; names that could deceive are left out (T16, T17)."""
+    try:
+        entries = json.loads(path.read_text())["tokens"]
+        found: dict[str, list[tuple[str, str]]] = {}
+        for entry in entries:
+            if entry["chainId"] != chain_id or safe_label(entry["symbol"], "") == "":
+                continue
+            found.setdefault(entry["symbol"], []).append((entry["symbol"], parse_address(entry["address"], "token list")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"--token-list {path}: not a token list: {error!r}", "give a JSON file in Uniswap's token list format") from None
+    return found

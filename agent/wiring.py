@@ -1,0 +1,228 @@
+"""Names the concrete adapters and puts them together: the only place that knows which chain, store, key and clock are real."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.chain import keys
+from agent.chain.evidence import GatheredEvidence
+from agent.chain.reader import ChainReader
+from agent.chain.rpc import HttpTransport, Transport
+from agent.chain.rules import SigningRules
+from agent.chain.second_quote import UniswapPython, V2Contracts, V3Contracts
+from agent.chain.sender import NodeSender
+from agent.chain.signer import LocalSigner
+from agent.chain.tokens import read_tokens
+from agent.chain.watch import PoolRef, Watch
+from agent.config import build_execution, build_limits, build_policy, build_portfolio, build_reference
+from agent.config.load import LoadedConfig
+from agent.config.schema import Config
+from agent.engine import Eyes, Hands, Outcome
+from agent.errors import ConfigError
+from agent.execution.executor import Executor
+from agent.execution.settings import Settings
+from agent.model import Execution, History, Limits, Policy, Portfolio, Reference, Snapshot, StepInput
+from agent.ports import Clock
+from agent.store.killswitch import KillSwitch, pause_file
+from agent.store.lock import lock_path, wallet_lock
+from agent.store.opening import open_store
+from agent.store.store import Store
+from agent.venues.composer import RouterComposer
+from agent.venues.discovery import discover
+
+UNBOUNDED_IMPACT_BPS = 1_000
+"""How far ticks are read when the owner switched the impact limit off."""
+
+
+class SystemClock:
+    """ports.Clock of the machine."""
+
+    def now_s(self) -> int:
+        """Unix seconds."""
+        return int(time.time())
+
+    def sleep(self, seconds: float) -> None:
+        """Waits."""
+        time.sleep(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Everything that looking needs, and what acting is made from."""
+
+    loaded: LoadedConfig
+    transports: tuple[Transport, ...]
+    portfolio: Portfolio
+    pools: tuple[PoolRef, ...]
+    policy: Policy
+    reference: Reference
+    limits: Limits
+    execution: Execution
+    store: Store
+    switch: KillSwitch
+    clock: Clock
+    reader: ChainReader
+
+    @property
+    def config(self) -> Config:
+        """The config's tables."""
+        return self.loaded.config
+
+    def assemble(self, snapshot: Snapshot, history: History) -> StepInput:
+        """A snapshot with the owner's wishes and the store's memory."""
+        return StepInput(snapshot, self.portfolio, self.policy, self.reference, self.limits, self.execution, history)
+
+    @property
+    def eyes(self) -> Eyes:
+        """What a step reads through."""
+        evidence = GatheredEvidence(
+            paused=self._paused,
+            pins=lambda: [(pin.address, pin.code_hash) for pin in self.store.pins()],
+            quoter=UniswapPython(self.transports[0], second_venues(self.config)),
+            clock=self.clock,
+            min_operators=self.config.chain.min_operators,
+        )
+        return Eyes(self.reader, self.assemble, self.store.history, evidence, self.clock)
+
+    def _paused(self) -> tuple[bool, str]:
+        stopped = self.switch.read()
+        return stopped.paused is not False, stopped.reason
+
+
+def second_venues(config: Config) -> list[V2Contracts | V3Contracts]:
+    """The venues as uniswap-python needs them."""
+    found: list[V2Contracts | V3Contracts] = []
+    if (v2 := config.venues.uniswap_v2) is not None:
+        found.append(V2Contracts("uniswap_v2", v2.factory, v2.router))
+    if (v3 := config.venues.uniswap_v3) is not None:
+        found.append(V3Contracts("uniswap_v3", v3.factory, v3.quoter_v1, v3.router))
+    return found
+
+
+def store_file(loaded: LoadedConfig) -> Path:
+    """The SQLite file of the store; the pause file and local locks lie beside it."""
+    url = loaded.store_url
+    if not url.startswith("sqlite:///"):
+        raise ConfigError(f"store.url: {url.split(':')[0]} stores are not supported yet", "use sqlite:///trimtab.db")
+    return Path(url.removeprefix("sqlite:///"))
+
+
+@contextmanager
+def books(loaded: LoadedConfig) -> Iterator[tuple[Store, KillSwitch]]:
+    """The store and the kill switch, without any chain."""
+    store = open_store(loaded.store_url, loaded.config.chain.chain_id, loaded.config.wallet.address)
+    try:
+        yield store, KillSwitch(pause_file(store_file(loaded)), store)
+    finally:
+        store.close()
+
+
+def open_transports(config: Config) -> tuple[Transport, ...]:
+    """One transport per endpoint of the config."""
+    return tuple(HttpTransport(endpoint.resolve(), endpoint.operator) for endpoint in config.chain.rpc)
+
+
+@contextmanager
+def open_desk(
+    loaded: LoadedConfig, transports: Sequence[Transport] | None = None, clock: Clock | None = None, trusted_pools_only: bool = False
+) -> Iterator[Desk]:
+    """Connects to the chain and the store; reads tokens, discovers pools.
+
+    With `trusted_pools_only` pools that are not pinned are left out: what a factory made since `trimtab trust` waits.
+    """
+    config = loaded.config
+    lines = tuple(transports) if transports is not None else open_transports(config)
+    clock = clock or SystemClock()
+    asked = [a.address for a in config.portfolio.assets] + [h.address for h in config.portfolio.hubs]
+    tokens = {token.address: token for token in read_tokens(lines[0], asked)}
+    portfolio = build_portfolio(config, tokens)
+    limits = build_limits(config, portfolio.numeraire)
+    reference = build_reference(config)
+    through = (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
+    with books(loaded) as (store, switch):
+        pools = discover(lines[0], config.venues, through, portfolio.hubs)
+        if trusted_pools_only:
+            pins = {pin.address for pin in store.pins()}
+            pools = tuple(pool for pool in pools if pool.address in pins)
+        contracts = fixed_contracts(config)
+        pinned = (*contracts, *asked, *(pool.address for pool in pools))
+        execution = build_execution(config, pinned)
+        watch = Watch(
+            owner=config.wallet.address,
+            tokens=through,
+            spenders=(execution.router,),
+            pools=pools,
+            feeds=tuple(asset.feed for asset in portfolio.assets if asset.feed is not None),
+            code=pinned,
+            twap_window_s=reference.twap_window_s,
+            impact_bps=UNBOUNDED_IMPACT_BPS if limits.price_impact_bps is None else limits.price_impact_bps,
+        )
+        reader = ChainReader(lines, config.chain.chain_id, watch, clock, min_operators=config.chain.min_operators)
+        yield Desk(loaded, lines, portfolio, pools, build_policy(config), reference, limits, execution, store, switch, clock, reader)
+
+
+def fixed_contracts(config: Config) -> tuple[str, ...]:
+    """Routers and factories: the contracts that the config names besides tokens and pools."""
+    found: list[str] = []
+    for venue in (config.venues.uniswap_v2, config.venues.uniswap_v3):
+        if venue is not None:
+            found += [venue.factory, venue.router]
+    return tuple(dict.fromkeys(found))
+
+
+@contextmanager
+def open_hands(desk: Desk, confirm: Callable[[Outcome], bool], progress: Callable[[str], None]) -> Iterator[Hands]:
+    """What acting needs: the wallet's lock, its key, the executor. Held until the block ends."""
+    config = desk.config
+    chain_id, wallet = config.chain.chain_id, config.wallet.address
+    path = lock_path(chain_id, wallet, store_file(desk.loaded), local_chain=config.chain.local)
+    with wallet_lock(path, chain_id, wallet):
+        keys.disable_core_dumps()
+        key = keys.load_key(key_source(desk.loaded), chain_id, ask=getpass.getpass if sys.stdin.isatty() else None)
+        tokens = tuple(token.address for token in (*(a.token for a in desk.portfolio.assets), *desk.portfolio.hubs))
+        rules = SigningRules(chain_id, wallet, (desk.execution.router,), tokens, config.execution.deadline)
+        submit_url = config.execution.submit_url.get_secret_value()
+        submit = HttpTransport(submit_url, "submit") if submit_url else None
+        sender = NodeSender(desk.transports[0], submit)
+        executor = Executor(
+            journal=desk.store,
+            signer=LocalSigner(key, rules),
+            sender=sender,
+            clock=desk.clock,
+            settings=settings(config, desk.limits),
+            is_paused=desk.switch.is_paused,
+            on_event=lambda event: progress(event.text or event.name),
+        )
+        yield Hands(executor, RouterComposer(sender, wallet), confirm)
+
+
+def settings(config: Config, limits: Limits) -> Settings:
+    """How patiently transactions are followed: blocks of live chains come every 2 to 12 s, of local ones at once."""
+    local = config.chain.local
+    return Settings(
+        confirmations=config.chain.confirmations,
+        poll_s=0.2 if local else 2.0,
+        mined_timeout_s=30.0 if local else 180.0,
+        final_timeout_s=10.0 if local else 30.0 * config.chain.confirmations,
+        max_fee_wei=limits.gas_price_wei,
+    )
+
+
+def key_source(loaded: LoadedConfig) -> keys.KeySource:
+    """Where the config says the key is."""
+    wallet = loaded.config.wallet
+    if loaded.keystore_path is not None:
+        return keys.KeystoreFile(loaded.keystore_path, "TRIMTAB_KEYSTORE_PASSWORD")
+    if wallet.key_env is not None:
+        return keys.KeyEnv(wallet.key_env)
+    if wallet.test_account is not None:
+        return keys.TestAccount(wallet.test_account)
+    if wallet.prompt:
+        return keys.KeyPrompt()
+    raise ConfigError("wallet: no key source, so nothing can be signed", "set keystore, key_env or prompt = true")
