@@ -29,6 +29,7 @@ class TesterTransport:
         view = Web3(provider)
         provider.global_ccip_read_enabled = False
         self._request = provider.request_func(view, NamedElementOnion([]))
+        self._caller = view.eth.accounts[-1]
         self.operator = operator
         self.name = f"endpoint {operator!r} in process"
         self.requests = 0
@@ -75,6 +76,8 @@ class TesterTransport:
             return found["number"]
         if isinstance(param, Mapping) and method in ("eth_call", "eth_estimateGas"):
             tx = {key: value for key, value in param.items() if key not in _UNKNOWN_TO_TESTER}
+            # eth-tester charges whoever calls: by default the last of its accounts, not the first, which a test may empty.
+            tx.setdefault("from", self._caller)
             if "input" in tx:
                 tx["data"] = tx.pop("input")
             return tx
