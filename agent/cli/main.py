@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from typing import Annotated
 
 import click
@@ -47,4 +48,7 @@ def main() -> None:
         code = fail(OperatorNeeded("interrupted; what was sent stands in the journal and is settled by the next run"), as_json)
     except TrimtabError as error:
         code = fail(error, as_json)
+    except Exception as error:  # a defect of ours: the traceback is for the report, the document for machines
+        traceback.print_exc()
+        code = fail(TrimtabError(f"internal error: {type(error).__name__}", "this is a defect; report it with the lines above"), as_json)
     sys.exit(code if isinstance(code, int) else 0)
