@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -19,6 +20,8 @@ __all__ = ["Call", "CallFailed", "HttpTransport", "RpcFault", "TesterTransport",
 
 MAX_RESPONSE_BYTES = 32 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
+_MOST_DEPTH = 64
+_NESTING = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 _RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 _READS = frozenset(
     {
@@ -175,9 +178,10 @@ class HttpTransport:
 
     def _parse(self, text: bytes) -> object:
         try:
-            parsed: object = json.loads(text)
-            return parsed
-        except (ValueError, RecursionError):
+            if not _too_deep(text):
+                parsed: object = json.loads(text)
+                return parsed
+        except ValueError:
             pass
         if text.lstrip()[:1] == b"<":
             raise OperatorNeeded(f"{self.name} answers with a web page, not JSON-RPC", "check its url in [[chain.rpc]]")
@@ -213,6 +217,18 @@ class HttpTransport:
 def is_read(method: str) -> bool:
     """Whether asking twice is the same as asking once; anything not known to be a read is not."""
     return method in _READS or method.startswith("eth_get")
+
+
+def _too_deep(text: bytes) -> bool:
+    """Whether JSON nests deeper than any answer does: the parser recurses, and enough brackets would end the process."""
+    if text.count(b"[") + text.count(b"{") <= _MOST_DEPTH:
+        return False
+    depth = 0
+    for token in _NESTING.finditer(text):
+        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(token.group(), 0)
+        if depth > _MOST_DEPTH:
+            return True
+    return False
 
 
 def _host(url: str, operator: str) -> str:

@@ -1,0 +1,101 @@
+"""Real HTTP servers on loopback for tests: one that answers as scripted, one that counts and passes on to a node."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import requests
+
+
+@dataclass
+class Reply:
+    """What the server sends: a status and a body; the body's parts come `pause_s` apart, after `delay_s`."""
+
+    body: bytes
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    delay_s: float = 0.0
+    parts: int = 1
+    pause_s: float = 0.0
+    claimed_length: int | None = None
+
+
+Answerer = Callable[[Any], Reply]
+
+
+def answered(asked: Any, result: Callable[[str, list[Any]], Any]) -> Any:
+    """A proper JSON-RPC answer to a request or batch, by a function of method and params."""
+    if isinstance(asked, list):
+        return [answered(one, result) for one in asked]
+    return {"jsonrpc": "2.0", "id": asked["id"], "result": result(asked["method"], asked["params"])}
+
+
+def good(result: Callable[[str, list[Any]], Any] = lambda method, params: "0x1") -> Answerer:
+    """A server that answers every call."""
+    return lambda asked: Reply(json.dumps(answered(asked, result)).encode())
+
+
+@dataclass
+class Served:
+    """A running server: its URL and the parsed bodies of the requests it got."""
+
+    url: str
+    seen: list[Any]
+
+
+@contextmanager
+def serve(answer: Answerer) -> Iterator[Served]:
+    """An HTTP server on loopback that answers every POST by `answer`."""
+    seen: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            seen.append(asked)
+            reply = answer(asked)
+            time.sleep(reply.delay_s)
+            try:
+                self.send_response(reply.status)
+                for name, value in reply.headers.items():
+                    self.send_header(name, value)
+                length = len(reply.body) if reply.claimed_length is None else reply.claimed_length
+                self.send_header("Content-Length", str(length))
+                self.end_headers()
+                size = -(-len(reply.body) // reply.parts)
+                for start in range(0, len(reply.body), max(1, size)):
+                    self.wfile.write(reply.body[start : start + size])
+                    self.wfile.flush()
+                    time.sleep(reply.pause_s)
+            except OSError:
+                pass  # the client had enough, which is what some tests are about
+            if reply.claimed_length is not None:
+                self.close_connection = True
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield Served(f"http://127.0.0.1:{server.server_port}", seen)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def passing_on(url: str) -> Answerer:
+    """A server that hands every request to the node at `url`, so that requests can be counted."""
+    session = requests.Session()
+    return lambda asked: Reply(session.post(url, json=asked, timeout=30).content)

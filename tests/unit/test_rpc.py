@@ -1,0 +1,251 @@
+"""One HTTP request per batch, and every failure of an endpoint an error that says what to do and shows no secret."""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from agent.chain.rpc import CallFailed, HttpTransport, RpcFault
+from agent.errors import ConfigError, OperatorNeeded, Retryable, TrimtabError
+from agent.localchain.anvil import free_port
+from tests.endpoints import Answerer, Reply, answered, good, serve
+
+SECRET = "s3cr3t-api-key-0123456789"
+BLOCK_NUMBER: list[tuple[str, list[Any]]] = [("eth_blockNumber", [])]
+
+
+def transport(url: str, **options: Any) -> HttpTransport:
+    options = {"timeout_s": 1.0, "attempts": 1, "sleep": lambda _s: None, **options}
+    return HttpTransport(f"{url}/v3/{SECRET}?token={SECRET}", "alpha", **options)
+
+
+def body(value: Any) -> Answerer:
+    return lambda asked: Reply(value if isinstance(value, bytes) else json.dumps(value).encode())
+
+
+def failure(answer: Answerer, **options: Any) -> TrimtabError:
+    with serve(answer) as server, pytest.raises(TrimtabError) as caught:
+        transport(server.url, **options).batch([("eth_blockNumber", []), ("eth_chainId", [])])
+    told = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
+    assert SECRET not in told
+    assert "alpha" in str(caught.value)
+    assert "127.0.0.1" in str(caught.value)
+    return caught.value
+
+
+def test_a_batch_is_one_request_and_answers_are_matched_by_id_not_by_place() -> None:
+    def shuffled(asked: Any) -> Reply:
+        return Reply(json.dumps(answered(asked, lambda method, params: params[0])[::-1]).encode())
+
+    with serve(shuffled) as server:
+        line = transport(server.url)
+        assert line.batch([("eth_call", [i]) for i in range(7)]) == list(range(7))
+        assert line.requests == len(server.seen) == 1
+
+
+def test_ids_are_never_used_twice() -> None:
+    with serve(good()) as server:
+        line = transport(server.url)
+        line.batch([("eth_blockNumber", []), ("eth_chainId", [])])
+        line.call("eth_blockNumber", [])
+        ids = [one["id"] for seen in server.seen for one in (seen if isinstance(seen, list) else [seen])]
+        assert len(set(ids)) == 3
+
+
+def test_an_empty_batch_asks_nothing() -> None:
+    line = HttpTransport("http://127.0.0.1:1", "alpha")
+    assert line.batch([]) == []
+    assert line.requests == 0
+
+
+def test_a_call_that_the_node_refuses_is_a_fault_in_its_place_and_the_others_are_answered() -> None:
+    def second_fails(asked: Any) -> Reply:
+        answers = answered(asked, lambda method, params: method)
+        del answers[1]["result"]
+        answers[1]["error"] = {"code": 3, "message": "execution reverted: STF", "data": "0x08c379a0"}
+        return Reply(json.dumps(answers).encode())
+
+    with serve(second_fails) as server:
+        got = transport(server.url).batch([("eth_chainId", []), ("eth_call", []), ("eth_gasPrice", [])])
+    assert got == ["eth_chainId", RpcFault(3, "execution reverted: STF", "0x08c379a0"), "eth_gasPrice"]
+
+
+def test_a_single_call_raises_with_the_fault() -> None:
+    def fails(asked: Any) -> Reply:
+        return Reply(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "error": {"code": 3, "message": "no"}}).encode())
+
+    with serve(fails) as server, pytest.raises(CallFailed) as caught:
+        transport(server.url).call("eth_call", [])
+    assert caught.value.fault == RpcFault(3, "no", "")
+
+
+def test_an_endpoint_that_is_down_is_worth_another_try() -> None:
+    with pytest.raises(Retryable, match="cannot be reached") as caught:
+        transport(f"http://127.0.0.1:{free_port()}").batch(BLOCK_NUMBER)
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+    assert caught.value.__context__ is None, "the library's error holds the URL"
+
+
+def test_an_endpoint_that_is_slow_is_given_up_in_time() -> None:
+    started = time.monotonic()
+    error = failure(lambda asked: Reply(b"[]", delay_s=3), timeout_s=0.2)
+    assert isinstance(error, Retryable)
+    assert "0.2 s" in str(error)
+    assert time.monotonic() - started < 3.5
+
+
+def test_an_answer_that_trickles_in_is_given_up_in_time() -> None:
+    started = time.monotonic()
+    error = failure(lambda asked: Reply(b" " * 200, parts=200, pause_s=0.02), timeout_s=0.3)
+    assert isinstance(error, Retryable)
+    assert time.monotonic() - started < 4.5
+
+
+def test_an_answer_beyond_the_size_bound_is_not_read_to_its_end() -> None:
+    error = failure(lambda asked: Reply(b"[" + b" " * 300_000), max_response_bytes=100_000)
+    assert isinstance(error, Retryable)
+    assert "more than 100000 bytes" in str(error)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"not json at all", b'[{"jsonrpc": "2.0", "id": 1, "resu', b"", b"\xff\xfe\x00", b"[" * 200_000],
+    ids=["garbage", "truncated", "empty", "binary", "nested"],
+)
+def test_what_is_not_json_is_worth_another_try(sent: bytes) -> None:
+    error = failure(body(sent))
+    assert isinstance(error, Retryable)
+    assert "not JSON" in str(error)
+
+
+def test_a_large_batch_is_not_taken_for_a_deep_one() -> None:
+    def nested(method: str, params: list[Any]) -> Any:
+        return {"text": '[[[{{{ "\\', "list": [[params]]}
+
+    with serve(good(nested)) as server:
+        got = transport(server.url).batch([("eth_call", [i]) for i in range(500)])
+    assert got[499] == nested("eth_call", [499])
+
+
+def test_a_connection_that_breaks_off_is_worth_another_try() -> None:
+    assert isinstance(failure(lambda asked: Reply(b"[{", claimed_length=5_000)), Retryable)
+
+
+def test_a_web_page_needs_the_operator() -> None:
+    error = failure(body(b"<!doctype html><title>Welcome to nginx!</title>"))
+    assert isinstance(error, OperatorNeeded)
+    assert "web page" in str(error)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 302])
+def test_an_endpoint_that_lets_nobody_in_needs_the_operator(status: int) -> None:
+    error = failure(lambda asked: Reply(b"no", status=status, headers={"Location": "http://127.0.0.1/elsewhere"}))
+    assert isinstance(error, OperatorNeeded)
+    assert str(status) in str(error)
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503])
+def test_an_endpoint_that_is_overloaded_is_worth_another_try(status: int) -> None:
+    error = failure(lambda asked: Reply(b"<html>busy</html>", status=status))
+    assert isinstance(error, Retryable)
+    assert str(status) in str(error)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda answers: answers[:1],
+        lambda answers: [answers[0], answers[0]],
+        lambda answers: [{**one, "id": one["id"] + 1000} for one in answers],
+        lambda answers: [{**one, "id": str(one["id"])} for one in answers],
+        lambda answers: [{**one, "id": True} for one in answers],
+        lambda answers: [*answers, {"jsonrpc": "2.0", "id": 999, "result": "0x1"}],
+        lambda answers: [{"jsonrpc": "2.0", "id": one["id"]} for one in answers],
+        lambda answers: ["0x1", "0x1"],
+        lambda answers: "0x1",
+        lambda answers: {"result": "0x1"},
+    ],
+    ids=["missing", "twice", "foreign", "text", "bool", "extra", "no result", "no objects", "a string", "no list"],
+)
+def test_answers_that_do_not_fit_the_questions_are_not_used(change: Any) -> None:
+    error = failure(lambda asked: Reply(json.dumps(change(answered(asked, lambda method, params: "0x1"))).encode()))
+    assert isinstance(error, Retryable)
+
+
+def test_an_endpoint_without_batches_is_told_apart() -> None:
+    error = failure(body({"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": "batch not allowed"}}))
+    assert isinstance(error, Retryable)
+    assert "batch not allowed" in str(error)
+
+
+def flaky(failures: int) -> Answerer:
+    left: Iterator[int] = iter(range(failures))
+    return lambda asked: Reply(b"", status=429) if next(left, None) is not None else good()(asked)
+
+
+def test_reads_are_tried_again_after_a_pause_that_grows_and_varies() -> None:
+    pauses: list[float] = []
+    with serve(flaky(2)) as server:
+        line = transport(server.url, attempts=3, sleep=pauses.append)
+        assert line.batch(BLOCK_NUMBER) == ["0x1"]
+        assert line.requests == len(server.seen) == 3
+    assert len(pauses) == 2
+    assert all(0 <= pause <= 2 for pause in pauses)
+
+
+def test_reads_end_in_the_error_when_every_try_fails() -> None:
+    with serve(flaky(99)) as server:
+        line = transport(server.url, attempts=3)
+        with pytest.raises(Retryable, match="429"):
+            line.batch(BLOCK_NUMBER)
+        assert line.requests == 3
+
+
+@pytest.mark.parametrize("method", ["eth_sendRawTransaction", "eth_sendTransaction", "anvil_mine", "something_new"])
+def test_what_is_not_known_to_be_a_read_is_asked_once(method: str) -> None:
+    with serve(flaky(1)) as server:
+        line = transport(server.url, attempts=3)
+        with pytest.raises(Retryable):
+            line.batch([("eth_blockNumber", []), (method, [])])
+        assert len(server.seen) == 1
+
+
+def test_the_words_of_a_node_are_made_harmless_and_hold_no_secret() -> None:
+    words = f"\x1b[31mbad\x1b[0m <b>[red]</b> =cmd| see https://node.example/{SECRET} or {SECRET}\nnext" + "x" * 500
+
+    def rude(asked: Any) -> Reply:
+        return Reply(json.dumps([{"jsonrpc": "2.0", "id": one["id"], "error": {"code": 1, "message": words}} for one in asked]).encode())
+
+    with serve(rude) as server:
+        faults = transport(server.url).batch([("eth_call", []), ("eth_call", [])])
+    for fault in faults:
+        assert SECRET not in fault.message
+        assert not set(fault.message) & set("\x1b[]<>=|\n")
+        assert len(fault.message) <= 200
+
+
+@pytest.mark.parametrize("error", ["text", None, 7, {"code": "x"}, {"message": {"a": 1}}, {"data": {"data": "0xAB"}}])
+def test_odd_errors_are_faults_too(error: Any) -> None:
+    def odd(asked: Any) -> Reply:
+        return Reply(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "error": error, "result": "0x1"}).encode())
+
+    with serve(odd) as server:
+        got = transport(server.url).batch(BLOCK_NUMBER)[0]
+    assert got == "0x1" if error is None else isinstance(got, RpcFault)
+
+
+@pytest.mark.parametrize("url", [f"ftp://h/{SECRET}", SECRET, f"http:///{SECRET}", f"http://h:99999/{SECRET}", f"http://[{SECRET}", ""])
+def test_a_url_that_is_none_is_refused_without_showing_it(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        HttpTransport(url, "alpha")
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_transport_shows_operator_and_host_only() -> None:
+    line = HttpTransport(f"https://user:{SECRET}@node.example:8545/v3/{SECRET}?k={SECRET}", "alpha")
+    assert repr(line) == "HttpTransport(endpoint 'alpha' at node.example)"
