@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""One swap by hand through the public Python API: shows the plan, asks, signs, sends, and shows what came of it.
+
+    .venv/bin/python scripts/single_swap.py trimtab.toml WETH USDC 0.1 [--send] [--yes]
+
+Without --send nothing leaves this machine. The same guards hold as for the agent's own trades.
+"""
+
+import argparse
+import sys
+
+from agent.api import open_agent
+from agent.engine import Outcome
+from agent.errors import TrimtabError
+from agent.units import decimal_text
+
+
+def describe(outcome: Outcome) -> None:
+    """Prints legs and every guard that said no."""
+    portfolio = outcome.step_input.portfolio
+    for leg in outcome.plan.legs if outcome.plan else ():
+        sold, bought = portfolio.token(leg.token_in), portfolio.token(leg.token_out)
+        print(
+            f"sell {decimal_text(leg.amount_in_raw, sold.decimals)} {sold.label} for {decimal_text(leg.amount_out_raw, bought.decimals)} "
+            f"{bought.label}, at least {decimal_text(leg.min_out_raw, bought.decimals)}, in {leg.venue} pool {leg.pool}"
+        )
+    for verdict in outcome.plan.verdicts if outcome.plan else ():
+        if not verdict.passed:
+            print(f"refused by {verdict.guard}: {verdict.measured}, limit {verdict.limit}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("config", "token_in", "token_out", "amount"):
+        parser.add_argument(name)
+    parser.add_argument("--send", action="store_true")
+    parser.add_argument("--yes", action="store_true")
+    args = parser.parse_args()
+
+    def confirm(outcome: Outcome) -> bool:
+        describe(outcome)
+        return args.yes or input("Sign and send? [y/N] ").strip().lower() == "y"
+
+    try:
+        with open_agent(args.config) as agent:
+            outcome = agent.swap(args.token_in, args.token_out, args.amount, send=args.send, confirm=confirm)
+            if not args.send:
+                describe(outcome)
+            print(f"{outcome.kind.value}: {outcome.reason}")
+            for change in agent.realised(outcome):
+                print(f"{change['symbol']}: planned {change['planned_raw']}, realised {change['realised_raw']} base units")
+    except TrimtabError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0 if outcome.kind.value in ("planned", "done", "declined") else 10
+
+
+if __name__ == "__main__":
+    sys.exit(main())
