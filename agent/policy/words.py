@@ -23,7 +23,7 @@ def points(distance: Fraction) -> str:
     shown = round(abs(distance) * BPS)
     if shown == 0 and distance != 0:
         return "less than 0.01 points"
-    return f"{decimal_text(shown, 2)} points"
+    return "1 point" if shown == 100 else f"{decimal_text(shown, 2)} points"
 
 
 def band(drift: AssetDrift) -> str:
