@@ -184,7 +184,8 @@ def open_hands(desk: Desk, confirm: Callable[[Outcome], bool], progress: Callabl
     path = lock_path(chain_id, wallet, store_file(desk.loaded), local_chain=config.chain.local)
     with wallet_lock(path, chain_id, wallet):
         keys.disable_core_dumps()
-        key = keys.load_key(key_source(desk.loaded), chain_id, ask=getpass.getpass if sys.stdin.isatty() else None)
+        ask = getpass.getpass if sys.stdin.isatty() else None
+        key = keys.load_key(key_source(desk.loaded), chain_id, ask=ask, fork=config.chain.fork)
         tokens = tuple(token.address for token in (*(a.token for a in desk.portfolio.assets), *desk.portfolio.hubs))
         rules = SigningRules(chain_id, wallet, (desk.execution.router,), tokens, config.execution.deadline)
         submit_url = config.execution.submit_url.get_secret_value()

@@ -52,18 +52,22 @@ class RpcTable(_Table):
 
 
 class ChainTable(_Table):
-    """Which chain. `single_operator` names the one operator that may decide alone; local chains need none."""
+    """Which chain. `single_operator` names the one operator that may decide alone; local chains need none.
+
+    `fork` says that the endpoint is a local copy of a live chain under that chain's id: only published test keys sign.
+    """
 
     chain_id: int = Field(gt=0)
     confirmations: int = Field(ge=1, le=64)
     wrapped_native: Address
     rpc: list[RpcTable] = Field(min_length=1)
     single_operator: str | None = None
+    fork: bool = False
 
     @property
     def local(self) -> bool:
-        """True for development chains."""
-        return self.chain_id in LOCAL_CHAIN_IDS
+        """True for development chains and local forks."""
+        return self.fork or self.chain_id in LOCAL_CHAIN_IDS
 
     @property
     def min_operators(self) -> int:

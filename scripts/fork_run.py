@@ -1,0 +1,101 @@
+#!/usr/bin/env python3
+"""One rebalance on a local fork of a live chain: nothing real is spent.
+
+    RPC_URL=https://… .venv/bin/python scripts/fork_run.py trimtab.toml --native 10 [--json]
+
+Starts an anvil that forks RPC_URL, gives a published test account native coin, wraps --native of it, pins the contracts
+of the config as they stand on the fork, and runs one step towards the config's targets with --send. The config's own
+wallet, endpoints and store are left alone. Limits of size (turnover, lifetime cap) are the config's.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import tomlkit
+
+from agent import api
+from agent.api.setup import trust_now
+from agent.cli import documents
+from agent.config.fields import parse_address
+from agent.config.load import load_config
+from agent.errors import ConfigError, TrimtabError
+from agent.localchain import run_anvil
+from agent.localchain.accounts import WALLET, test_accounts
+from agent.localchain.nodes import AnvilNode
+from agent.units import parse_raw
+
+DEPOSIT = "0xd0e30db0"
+"""Selector of WETH9.deposit()."""
+
+
+def fork_config(path: Path, url: str, folder: Path) -> Path:
+    """The config with the fork as its only endpoint, a test account as its wallet, and a store of its own."""
+    document = tomlkit.parse(path.read_text())
+    chain = document["chain"]
+    chain["fork"] = True
+    chain["confirmations"] = 1
+    chain["rpc"] = [{"url": url, "operator": "fork"}]
+    document["wallet"] = {"address": test_accounts()[WALLET].address, "test_account": WALLET}
+    document["store"] = {"url": "sqlite:///trimtab.db"}
+    document["execution"]["submit_url"] = ""
+    target = folder / "trimtab.toml"
+    target.write_text(tomlkit.dumps(document))
+    return target
+
+
+def fund(node: AnvilNode, wrapped_native: str, wei: int) -> None:
+    """Gives the test account `wei` to wrap and as much for gas, and wraps it."""
+    wallet = test_accounts()[WALLET].address
+    node.set_native(wallet, 2 * wei + 10**18)
+    node.rpc("anvil_impersonateAccount", wallet)
+    node.rpc("eth_sendTransaction", {"from": wallet, "to": wrapped_native, "value": hex(wei), "data": DEPOSIT, "gas": hex(200_000)})
+    node.rpc("anvil_stopImpersonatingAccount", wallet)
+    node.mine(1)
+
+
+def run(config: Path, upstream: str, native: str) -> dict:
+    """The whole run; returns status before, the rebalance, and weights after."""
+    with tempfile.TemporaryDirectory(prefix="trimtab-fork-") as folder, run_anvil(flags=["--fork-url", upstream]) as url:
+        loaded = load_config(fork_config(config, url, Path(folder)))
+        fund(AnvilNode(url), parse_address(loaded.config.chain.wrapped_native), parse_raw(native, 18, "--native"))
+        trust_now(loaded)
+        with api.open_agent(loaded) as agent:
+            before = documents.status(*agent.status())
+            outcome = agent.rebalance(send=True, confirm=lambda _: True, progress=lambda text: print(text, file=sys.stderr))
+            done = documents.rebalance(outcome, agent.realised(outcome))
+            after = documents.status(*agent.status())
+    return {"before": before, "rebalance": done, "after": after}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--native", default="10", help="how much native coin to start from")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    try:
+        upstream = os.environ.get("RPC_URL")
+        if not upstream:
+            raise ConfigError("RPC_URL is not set", "export RPC_URL with an archive or full node's address")
+        found = run(args.config, upstream, args.native)
+    except TrimtabError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    if args.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    for name in ("before", "after"):
+        held = ", ".join(f"{h['symbol']} {h['weight_bps'] / 100:.2f} %" for h in found[name]["holdings"])
+        print(f"{name}: {found[name]['total_value']} {found[name]['numeraire']}: {held}")
+    for sent in found["rebalance"]["transactions"]:
+        print(f"{sent['kind']}: {sent['status']}, {sent['gas_used']} gas, {sent['hash']}")
+    print(f"{found['rebalance']['outcome']}: {found['rebalance']['reason']}")
+    return 0 if found["rebalance"]["outcome"] in ("done", "hold") else 10
+
+
+if __name__ == "__main__":
+    sys.exit(main())
