@@ -56,10 +56,10 @@ def second_quotes(plan: Plan, block_hash: str, quoter: Quoter) -> tuple[SecondQu
     """One second quote per leg, in order, all asked at the plan's block.
 
     The library knows a pool only as it stands at a block. The first leg in a pool is asked as it is. A later leg in the
-    same direction is the quote for all input so far less the quote for the input before it: exact to rounding in V3;
-    in V2, where the first leg's fee stays in the reserves, apart by less than fee · (input before / reserve), 0.3 bps
-    where the earlier legs moved 1 % of the reserve. A leg against the direction of an earlier one has no counterpart
-    at the snapshot's state and gets an error instead of a number.
+    same direction is the quote for all input so far less the quote for the input before it: in V3 exact to some base
+    units of either token; in V2, where the first leg's fee stays in the reserves, apart by less than
+    fee · (input before / reserve) besides, 0.3 bps where the earlier legs brought 1 % of the reserve. A leg against the
+    direction of an earlier one has no counterpart at the snapshot's state and gets an error instead of a number.
     """
     asked: dict[tuple[str, int], int] = {}
     direction: dict[str, str] = {}

@@ -1,0 +1,118 @@
+"""The second quote of uniswap-python, through the real routers and quoters, equals our exact quotes on both chains."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+
+from agent.amm import pools
+from agent.chain.second_quote import UniswapPython, V2Contracts, V3Contracts, second_quotes
+from agent.localchain import LocalChain
+from agent.model import Cost, Funding, Goal, Leg, Plan, PoolState, Rebalance
+from tests.world import read_pool
+
+SIZES = (Fraction(1, 10**6), Fraction(1, 1_000), Fraction(1, 50))
+"""Inputs as parts of what the pool pays out of within two percent."""
+
+
+def quoter(chain: LocalChain) -> UniswapPython:
+    at = chain.addresses
+    v2 = V2Contracts("uniswap_v2", at.v2_factory, at.v2_router)
+    return UniswapPython(chain.transport, (v2, V3Contracts("uniswap_v3", at.v3_factory, at.quoter_v1, at.swap_router_02)))
+
+
+def leg(before: PoolState, token_in: str, amount_in_raw: int) -> tuple[Leg, PoolState]:
+    done = pools.swap_exact_in(before, token_in, amount_in_raw)
+    out = pools.token_out(before, token_in)
+    made = Leg(
+        before.address,
+        before.venue,
+        token_in,
+        out,
+        before.fee_pips,
+        amount_in_raw,
+        done.amount_out_raw,
+        done.amount_out_raw,
+        done.fee_raw,
+        0,
+        Funding.WALLET,
+        Funding.WALLET,
+    )
+    return made, done.after
+
+
+def plan(*legs: Leg) -> Plan:
+    zero = Fraction(0)
+    return Plan(0, Rebalance("test", Goal(())), legs, (), (), Cost(zero, zero, zero, zero), zero, zero, 0, None, (), (), 0)
+
+
+def amount(state: PoolState, token_in: str, part: Fraction) -> int:
+    return max(10**4, int(pools.depth(state, token_in) * part))
+
+
+def head_hash(chain: LocalChain) -> str:
+    return str(chain.w3.eth.get_block("latest")["hash"].hex())
+
+
+def test_both_libraries_agree_to_the_wei_on_every_pool_size_and_direction(local_chain: LocalChain) -> None:
+    states = [read_pool(local_chain, name) for name in local_chain.pools]
+    assert {type(state).__name__ for state in states} == {"V2Pool", "V3Pool"}
+    ask, block = quoter(local_chain), head_hash(local_chain)
+    compared, sizes = 0, SIZES if local_chain.url else SIZES[1:2]  # eth-tester takes a tenth of a second for each
+    for state in states:
+        for token_in in (state.token0, state.token1):
+            for part in sizes:
+                ours, _ = leg(state, token_in, amount(state, token_in, part))
+                assert second_quotes(plan(ours), block, ask)[0].amount_out_raw == ours.amount_out_raw
+                compared += 1
+    assert compared == 2 * len(sizes) * len(states)
+
+
+@pytest.mark.parametrize(("name", "fee_kept"), [("v3 WETH/USDC 500", Fraction(0)), ("v2 WETH/USDC", Fraction(3, 1_000))])
+def test_a_second_leg_in_a_pool_is_quoted_on_top_of_the_first(tester_chain: LocalChain, name: str, fee_kept: Fraction) -> None:
+    state = read_pool(tester_chain, name)
+    first, after = leg(state, state.token0, amount(state, state.token0, Fraction(1, 50)))
+    second, _ = leg(after, state.token0, amount(state, state.token0, Fraction(1, 100)))
+    quotes = second_quotes(plan(first, second), head_hash(tester_chain), quoter(tester_chain))
+    assert quotes[0].amount_out_raw == first.amount_out_raw
+    assert quotes[1].amount_out_raw is not None
+    # V2 keeps the first leg's fee among its reserves: fee times the part of the reserve that came in before.
+    # Splitting rounds the input and its fee once more: some base units of either token.
+    rounding = 3 + 3 * pools.marginal_price(state, state.token0)
+    assert abs(quotes[1].amount_out_raw - second.amount_out_raw) <= second.amount_out_raw * fee_kept / 50 + rounding
+
+
+def test_the_quote_is_of_the_snapshot_s_block_even_when_the_market_moved_since(local_chain: LocalChain) -> None:
+    state = read_pool(local_chain, "v3 WETH/USDC 3000")
+    token_in = local_chain.tokens["USDC"].address
+    ours, _ = leg(state, token_in, 10**9)
+    block = head_hash(local_chain)
+    local_chain.swap("v3 WETH/USDC 3000", "USDC", 10**11)
+    ask = quoter(local_chain)
+    assert second_quotes(plan(ours), block, ask)[0].amount_out_raw == ours.amount_out_raw
+    now = second_quotes(plan(ours), head_hash(local_chain), ask)[0].amount_out_raw
+    assert now is not None
+    assert now < ours.amount_out_raw
+
+
+def test_a_pool_that_the_factory_does_not_name_has_no_second_quote(tester_chain: LocalChain) -> None:
+    v3, v2 = (read_pool(tester_chain, name) for name in ("v3 WETH/USDC 500", "v2 WETH/USDC"))
+    for state in (v3, v2):
+        ours, _ = leg(state, state.token0, 10**9)
+        bait = replace(ours, pool=tester_chain.addresses.weth)
+        found = second_quotes(plan(bait), head_hash(tester_chain), quoter(tester_chain))[0]
+        assert (found.amount_out_raw, found.error) == (None, "the venue's factory names another pool for this pair and fee")
+
+
+def test_an_amount_that_the_contract_refuses_and_an_unknown_block_are_named_errors(tester_chain: LocalChain) -> None:
+    state = read_pool(tester_chain, "v2 WETH/USDC")
+    ours, _ = leg(state, state.token0, 10**9)
+    ask = quoter(tester_chain)
+    huge = second_quotes(plan(replace(ours, amount_in_raw=2**255)), head_hash(tester_chain), ask)[0]
+    assert huge.amount_out_raw is None
+    assert huge.error.startswith("the venue's quoter refused")
+    gone = second_quotes(plan(ours), "0x" + "12" * 32, ask)[0]
+    assert gone.amount_out_raw is None
+    assert gone.error.startswith("the venue's quoter refused")

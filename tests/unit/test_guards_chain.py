@@ -1,0 +1,244 @@
+"""Guards on block, balances and trust: age, expiry, funding, pins, kill switch, quorum, reverts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+
+from agent.guards.trust import NO_CODE
+from agent.model import CodeHash, Holding, StepInput
+from tests.builders import ROUTER, address, history, raw, step_input, token, v2_pool, with_limits, with_snapshot
+from tests.plans import R, Swap, evidence, plan_of, sell_weth, verdict, with_leg
+
+WETH, USDC, WBTC = token("WETH"), token("USDC"), token("WBTC")
+
+
+@pytest.mark.parametrize(
+    ("age_s", "passed", "measured"),
+    [
+        (0, True, "0 s"),
+        (90, True, "90 s"),
+        (91, False, "91 s"),
+        (-30, True, "30 s in the future"),
+        (-31, False, "31 s in the future"),
+    ],
+)
+def test_head_age_is_judged_by_the_agent_s_clock(age_s: int, passed: bool, measured: str) -> None:
+    step = step_input()
+    plan = sell_weth(step)
+    found = verdict("head_age", step, plan, evidence(step, plan, now_s=step.snapshot.head.timestamp_s + age_s))
+    assert (found.passed, found.measured, found.limit) == (passed, measured, "90 s")
+
+
+@pytest.mark.parametrize(("block", "expires", "passed"), [(0, 5, True), (0, 0, True), (0, -1, False), (-1, 5, False), (1, 5, False)])
+def test_a_plan_is_good_for_its_own_block_until_it_expires(block: int, expires: int, passed: bool) -> None:
+    step = step_input()
+    head = step.snapshot.head.number
+    plan = replace(sell_weth(step), block=head + block, expires_block=head + expires)
+    assert verdict("expiry", step, plan).passed is passed
+
+
+def test_a_leg_may_spend_the_whole_investable_balance_and_not_one_unit_of_the_reserve() -> None:
+    step = step_input(reserves={"WETH": 1})
+    held = raw(Fraction(25, 10), WETH)
+    pool = step.snapshot.pools[0]
+    assert verdict("balance", step, plan_of(step, [Swap(pool, WETH.address, held)])).passed
+    refused = verdict("balance", step, plan_of(step, [Swap(pool, WETH.address, held + 1)]))
+    assert (refused.passed, refused.measured) == (False, "leg 0 spends 1 base units of WETH too much")
+
+
+def test_two_legs_share_one_balance() -> None:
+    step = step_input()
+    pool = step.snapshot.pools[0]
+    half = raw(Fraction(5, 4), WETH)
+    assert verdict("balance", step, plan_of(step, [Swap(pool, WETH.address, half)] * 2)).passed
+    assert not verdict("balance", step, plan_of(step, [Swap(pool, WETH.address, half), Swap(pool, WETH.address, half + 1)])).passed
+
+
+def chained() -> StepInput:
+    """WBTC is sold for WETH, a hub that the portfolio does not hold, and that for USDC."""
+    return step_input({"WBTC": 5_000, "USDC": 5_000}, hubs=["WETH"], pools=[v2_pool(WBTC, WETH, 30), v2_pool(WETH, USDC, 2_000)])
+
+
+def test_what_a_leg_bought_may_be_spent_by_a_later_one_but_not_by_an_earlier_one() -> None:
+    step = chained()
+    first, second = step.snapshot.pools
+    amount = raw(Fraction(1, 100), WBTC)
+    bought = plan_of(step, [Swap(first, WBTC.address, amount)]).legs[0].amount_out_raw
+    forward = plan_of(step, [Swap(first, WBTC.address, amount), Swap(second, WETH.address, bought)])
+    backward = plan_of(step, [Swap(second, WETH.address, bought), Swap(first, WBTC.address, amount)])
+    beyond = plan_of(step, [Swap(first, WBTC.address, amount), Swap(second, WETH.address, bought + 1)])
+    assert [verdict("balance", step, plan).passed for plan in (forward, backward, beyond)] == [True, False, False]
+
+
+def test_a_hub_balance_that_the_wallet_happens_to_hold_is_not_spent() -> None:
+    step = chained()
+    rich = with_snapshot(step, holdings=(*step.snapshot.holdings, Holding(WETH.address, 10**18)))
+    plan = plan_of(rich, [Swap(step.snapshot.pools[1], WETH.address, 10**15)])
+    assert not verdict("balance", rich, plan).passed
+
+
+def test_a_balance_below_its_reserve_may_be_filled_but_not_spent() -> None:
+    step = step_input(values={"WETH": 5_000, "USDC": 5_000})
+    assets = tuple(replace(a, reserve_raw=10**19) if a.token == WETH else a for a in step.portfolio.assets)
+    step = replace(step, portfolio=replace(step.portfolio, assets=assets))
+    pool = step.snapshot.pools[0]
+    assert verdict("balance", step, plan_of(step, [Swap(pool, USDC.address, 10**9)])).passed
+    assert not verdict("balance", step, plan_of(step, [Swap(pool, USDC.address, 10**9), Swap(pool, WETH.address, 10**12)])).passed
+
+
+def test_nothing_may_stay_in_the_router() -> None:
+    step = chained()
+    plan = plan_of(step, [Swap(step.snapshot.pools[0], WBTC.address, raw(Fraction(1, 100), WBTC), sink=R)])
+    found = verdict("balance", step, plan)
+    assert (found.passed, "of WETH stay in the router" in found.measured) == (False, True)
+
+
+def test_a_router_leg_spends_what_is_there_and_a_wrong_prediction_is_refused() -> None:
+    step = chained()
+    first, second = step.snapshot.pools
+    plan = plan_of(step, [Swap(first, WBTC.address, raw(Fraction(1, 100), WBTC), sink=R), Swap(second, WETH.address, source=R)])
+    assert verdict("prediction", step, plan).passed
+    lied = with_leg(plan, 1, amount_in_raw=plan.legs[1].amount_in_raw + 1)
+    assert verdict("balance", step, lied).passed
+    found = verdict("prediction", step, lied)
+    assert (found.passed, found.measured[:5]) == (False, "leg 1")
+
+
+def test_a_router_leg_with_nothing_in_the_router_is_refused() -> None:
+    step = chained()
+    first, second = step.snapshot.pools
+    plan = plan_of(step, [Swap(first, WBTC.address, raw(Fraction(1, 100), WBTC), sink=R), Swap(second, WETH.address, source=R)])
+    alone = replace(plan, legs=plan.legs[1:])
+    assert "nothing to spend" in verdict("balance", step, alone).measured
+
+
+def test_a_predicted_output_that_the_simulation_does_not_give_is_refused() -> None:
+    step = step_input()
+    plan = sell_weth(step)
+    assert not verdict("prediction", step, with_leg(plan, 0, amount_out_raw=plan.legs[0].amount_out_raw + 1)).passed
+
+
+def test_a_predicted_balance_that_the_simulation_does_not_give_is_refused() -> None:
+    step = step_input()
+    plan = sell_weth(step)
+    after = tuple((at, amount + (at == USDC.address)) for at, amount in plan.holdings_after)
+    found = verdict("prediction", step, replace(plan, holdings_after=after))
+    assert (found.passed, "USDC ends at" in found.measured) == (False, True)
+
+
+def test_a_token_that_the_prediction_leaves_out_is_not_compared() -> None:
+    step = step_input()
+    assert verdict("prediction", step, replace(sell_weth(step), holdings_after=())).passed
+
+
+def code(step: StepInput, at: str, code_hash: str | None) -> StepInput:
+    """The step in which the snapshot found other code at an address, or did not look."""
+    kept = tuple(entry for entry in step.snapshot.code_hashes if entry.address != at)
+    return with_snapshot(step, code_hashes=kept if code_hash is None else (*kept, CodeHash(at, code_hash)))
+
+
+NEW_CODE = "0x" + "ab" * 32
+
+
+def involved() -> dict[str, str]:
+    step = step_input()
+    return {"pool": step.snapshot.pools[0].address, "token in": WETH.address, "token out": USDC.address, "router": ROUTER}
+
+
+@pytest.mark.parametrize("who", list(involved()))
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [(None, "was not read"), (NO_CODE, "no code at"), (NEW_CODE, "changed since it was pinned")],
+    ids=["blind", "none", "new"],
+)
+def test_each_contract_of_the_plan_must_have_the_code_that_was_pinned(who: str, found: str | None, says: str) -> None:
+    step = step_input()
+    plan = sell_weth(step)
+    refused = verdict("allowlist", code(step, involved()[who], found), plan, evidence(step, plan))
+    assert (refused.passed, says in refused.measured, involved()[who] in refused.measured) == (False, True, True)
+
+
+@pytest.mark.parametrize("who", list(involved()))
+def test_each_contract_of_the_plan_must_be_pinned(who: str) -> None:
+    step = step_input()
+    plan = sell_weth(step)
+    pins = tuple(pin for pin in evidence(step, plan).trusted if pin[0] != involved()[who])
+    refused = verdict("allowlist", step, plan, evidence(step, plan, trusted=pins))
+    assert refused.measured == f"{involved()[who]} is not pinned"
+
+
+def test_no_code_is_refused_even_when_it_was_pinned() -> None:
+    step = code(step_input(), ROUTER, NO_CODE)
+    plan = sell_weth(step)
+    assert (ROUTER, NO_CODE) in evidence(step, plan).trusted
+    assert not verdict("allowlist", step, plan).passed
+
+
+def test_a_hash_that_is_pinned_for_another_address_does_not_count() -> None:
+    step = step_input()
+    plan = sell_weth(step)
+    pins = dict(evidence(step, plan).trusted)
+    pins[WETH.address], pins[USDC.address] = pins[USDC.address], pins[WETH.address]
+    assert not verdict("allowlist", step, plan, evidence(step, plan, trusted=tuple(pins.items()))).passed
+
+
+def test_letter_case_of_addresses_and_hashes_does_not_matter() -> None:
+    step = step_input()
+    plan = sell_weth(step)
+    pins = tuple((at.lower(), found.upper().replace("0X", "0x")) for at, found in evidence(step, plan).trusted)
+    assert verdict("allowlist", step, plan, evidence(step, plan, trusted=pins)).passed
+
+
+def test_what_the_execution_wants_pinned_is_judged_even_without_a_leg_through_it() -> None:
+    step = step_input()
+    factory = address("factory")
+    strict = replace(step, execution=replace(step.execution, pinned=(ROUTER, factory)))
+    assert verdict("allowlist", strict, sell_weth(step)).measured == f"code at {factory} was not read"
+
+
+def test_a_token_outside_the_portfolio_is_refused_though_its_code_is_pinned() -> None:
+    step = chained()
+    plan = plan_of(step, [Swap(step.snapshot.pools[0], WBTC.address, 10**5)])
+    no_hub = with_snapshot(
+        replace(step, portfolio=replace(step.portfolio, hubs=())),
+        code_hashes=(*step.snapshot.code_hashes, CodeHash(WETH.address, NEW_CODE)),
+    )
+    assert verdict("allowlist", no_hub, plan).measured == f"{WETH.address} is no token of the portfolio"
+
+
+@pytest.mark.parametrize(
+    ("paused", "reason", "passed", "measured"),
+    [
+        (False, "", True, "not paused"),
+        (True, "", False, "paused"),
+        (True, "holiday", False, "paused: holiday"),
+        (None, "OSError", False, "cannot be read, which counts as paused"),
+    ],
+)
+def test_only_a_switch_that_says_not_paused_lets_a_plan_pass(paused: bool | None, reason: str, passed: bool, measured: str) -> None:
+    step = step_input()
+    plan = sell_weth(step)
+    found = verdict("kill_switch", step, plan, evidence(step, plan, paused=paused, pause_reason=reason))
+    assert (found.passed, found.measured) == (passed, measured)
+
+
+@pytest.mark.parametrize("agreed", [True, False])
+def test_quorum_is_what_the_evidence_says(agreed: bool) -> None:
+    step = step_input()
+    plan = sell_weth(step)
+    assert verdict("quorum", step, plan, evidence(step, plan, quorum=agreed)).passed is agreed
+
+
+@pytest.mark.parametrize(("reverts", "passed"), [(0, True), (2, True), (3, False), (4, False)])
+def test_three_reverts_in_a_row_halt(reverts: int, passed: bool) -> None:
+    step = replace(step_input(), history=history(reverts_in_row=reverts))
+    assert verdict("reverts_in_row", step, sell_weth(step)).passed is passed
+
+
+def test_head_age_can_be_off_and_then_the_future_does_not_matter() -> None:
+    step = with_limits(step_input(), head_age_s=None)
+    plan = sell_weth(step)
+    assert verdict("head_age", step, plan, evidence(step, plan, now_s=0)).passed

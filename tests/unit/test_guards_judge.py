@@ -1,0 +1,116 @@
+"""All guards together: a good plan passes every one, off is said, missing data refuse, require carries every verdict."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+
+from agent import guards
+from agent.errors import EXIT_REFUSED, Refused
+from agent.guards.judge import GUARDS
+from agent.guards.remedies import REMEDIES
+from agent.model import Limits, Verdict
+from tests.builders import address, limits, step_input, with_limits, with_snapshot
+from tests.plans import evidence, plan_of, sell_weth, verdict, with_leg
+
+NAMES = [guard.name for guard in GUARDS]
+ALWAYS = {"kill_switch", "quorum", "allowlist", "reverts_in_row", "expiry", "balance", "prediction", "fair_floor"}
+OFF = replace(limits(), **{field.name: None for field in fields(Limits)})
+
+
+def test_a_good_plan_passes_every_guard_and_carries_all_verdicts() -> None:
+    step = step_input(values={"WETH": 6_000, "USDC": 4_000})
+    plan = sell_weth(step)
+    verdicts = guards.judge(step, plan, evidence(step, plan))
+    assert [v.guard for v in verdicts] == NAMES
+    assert [v for v in verdicts if not v.passed] == []
+    assert guards.require(plan, verdicts) == replace(plan, verdicts=verdicts)
+
+
+def test_a_plan_without_legs_passes() -> None:
+    step = step_input()
+    plan = plan_of(step, [], gas_units=0)
+    guards.require(plan, guards.judge(step, plan, evidence(step, plan)))
+
+
+def test_every_limit_can_be_off_by_name_and_then_passes_whatever_happens() -> None:
+    step = replace(step_input(), limits=OFF)
+    plan = sell_weth(step, 5_000)  # more than the wallet has, far beyond any impact limit
+    by_name = {v.guard: v for v in guards.judge(step, plan, evidence(step, plan, second_quotes=()))}
+    for name in set(NAMES) - ALWAYS:
+        assert (by_name[name].passed, by_name[name].limit) == (True, "off"), name
+    assert not by_name["balance"].passed
+
+
+def test_guards_without_a_key_cannot_be_off() -> None:
+    step = replace(step_input(), limits=OFF)
+    plan = sell_weth(step)
+    assert {v.guard for v in guards.judge(step, plan, evidence(step, plan)) if v.limit != "off"} == ALWAYS
+
+
+def test_a_plan_that_cannot_be_simulated_is_refused_by_every_guard_that_looks_at_its_legs() -> None:
+    step = step_input()
+    plan = with_leg(sell_weth(step), 0, pool=address("nowhere"))
+    failing = {v.guard: v.measured for v in guards.judge(step, plan, evidence(step, plan)) if not v.passed}
+    looking = {"price_impact", "slippage", "fair_floor", "pool_min_value", "plan_cost", "turnover", "daily_turnover", "daily_loss"}
+    looking |= {"min_trade", "oracle_deviation", "second_quote_deviation", "balance", "prediction"}
+    assert set(failing) == looking | {"allowlist"}
+    assert all("not in the snapshot" in failing[name] for name in looking)
+
+
+def test_an_asset_without_a_price_is_refused_by_every_guard_that_counts_value() -> None:
+    step = step_input()
+    blind = with_snapshot(step, feeds=())
+    plan = sell_weth(step)
+    failing = {v.guard for v in guards.judge(blind, plan, evidence(blind, plan)) if not v.passed}
+    assert failing == {
+        *("fair_floor", "pool_min_value", "plan_cost", "turnover", "daily_turnover", "daily_loss", "min_trade", "max_live_value"),
+        *("oracle_deviation", "feed_health", "depeg"),
+    }
+    assert "no reference price of WETH: feed: the feed of WETH was not read" in verdict("fair_floor", blind, plan).measured
+
+
+def test_a_balance_that_was_not_read_refuses_what_needs_the_total() -> None:
+    step = step_input()
+    plan = sell_weth(step)
+    blind = with_snapshot(step, holdings=())
+    for name in ("turnover", "daily_loss", "max_live_value", "balance", "prediction"):
+        found = verdict(name, blind, plan)
+        assert (found.passed, "was not read" in found.measured) == (False, True), name
+
+
+def test_refusal_names_each_failing_guard_with_measure_limit_and_remedy() -> None:
+    step = with_limits(step_input(), price_impact_bps=10, max_live_value=None)
+    plan = sell_weth(step, 1)
+    verdicts = guards.judge(step, plan, evidence(step, plan, paused=True, pause_reason="holiday"))
+    with pytest.raises(Refused) as refusal:
+        guards.require(plan, verdicts)
+    assert refusal.value.verdicts == verdicts
+    assert refusal.value.exit_code == EXIT_REFUSED
+    text = str(refusal.value)
+    assert "kill_switch measured paused: holiday, limit not paused" in text
+    assert "price_impact measured 40 bps in 0x" in text and "limit 10 bps" in text
+    assert REMEDIES["kill_switch"] in text and REMEDIES["price_impact"] in text
+
+
+@pytest.mark.parametrize("missing", NAMES)
+def test_a_plan_that_one_guard_has_not_judged_is_refused(missing: str) -> None:
+    step = step_input()
+    plan = sell_weth(step)
+    rest = tuple(v for v in guards.judge(step, plan, evidence(step, plan)) if v.guard != missing)
+    with pytest.raises(Refused, match=f"not judged by {missing}"):
+        guards.require(plan, rest)
+
+
+def test_a_verdict_of_an_unknown_guard_that_fails_refuses_too() -> None:
+    step = step_input()
+    plan = sell_weth(step)
+    verdicts = (*guards.judge(step, plan, evidence(step, plan)), Verdict("house_rule", "no", "yes", False))
+    with pytest.raises(Refused, match="house_rule"):
+        guards.require(plan, verdicts)
+
+
+def test_every_guard_has_a_remedy_and_a_name_of_its_own() -> None:
+    assert set(REMEDIES) == set(NAMES)
+    assert len(set(NAMES)) == len(NAMES)
