@@ -45,10 +45,21 @@ _PHRASES: tuple[tuple[_Said, tuple[str, ...]], ...] = (
         _Said.NONCE_LOW,
         ("nonce too low", "nonce is too low", "oldnonce", "old nonce", "invalid transaction nonce", "nonce has already been used"),
     ),
-    (_Said.UNDERPRICED, ("underpriced", "fee too low", "less than block base fee", "below base fee", "gas price too low", "feetoolow")),
+    (
+        _Said.UNDERPRICED,
+        (
+            "underpriced",
+            "fee too low",
+            "less than block base fee",
+            "below base fee",
+            "lower than block's base fee",
+            "gas price too low",
+            "feetoolow",
+        ),
+    ),
     (
         _Said.NO_FUNDS,
-        ("insufficient funds", "insufficient balance", "not enough funds", "does not have enough balance", "sender account balance"),
+        ("insufficient funds", "insufficient balance", "not enough funds", "does not have enough balance", "cannot afford"),
     ),
     (_Said.BAD_GAS, ("intrinsic gas", "gas limit", "gas required exceeds", "insufficient gas", "out of gas")),
     (_Said.UNFIT, ("invalid sender", "invalid signature", "invalid chain", "chain id", "not supported", "not allowed", "nonce too high")),
@@ -71,7 +82,8 @@ class NodeSender:
     def simulate(self, tx: UnsignedTx, sender: str) -> Simulation:
         """What the exact transaction would do at the head, and its gas. Raises Retryable when the node cannot tell.
 
-        A `gas` of 0 in `tx` leaves the amount to the node.
+        With a `gas` of 0 the amount is left to the node, and whether the wallet could pay for it is not asked: a node
+        would ask for the price of a whole block.
         """
         request = _request(tx, sender)
         chain_id, block, answer, gas = self._transport.batch(
@@ -83,6 +95,8 @@ class NodeSender:
             ]
         )
         head = parse_head(_result(block, "the head"), quantity(_result(chain_id, "the chain id"), "chain id"))
+        if head.base_fee_wei is not None and _most_wei(tx) < head.base_fee_wei:
+            return Simulation(False, f"its fee of {_most_wei(tx)} wei per gas is below the base fee of {head.base_fee_wei} wei", 0, head)
         for outcome in (answer, gas):
             if isinstance(outcome, RpcFault):
                 return Simulation(False, _failure(outcome), 0, head)
@@ -156,13 +170,15 @@ class NodeSender:
 def _request(tx: UnsignedTx, sender: str) -> dict[str, str]:
     """The transaction as the object of eth_call and eth_estimateGas."""
     request = {"from": sender, "to": tx.to, "data": tx.data, "value": hex(tx.value_wei)}
-    fields = {
-        "gas": tx.gas or None,
-        "maxFeePerGas": tx.max_fee_wei,
-        "maxPriorityFeePerGas": tx.max_priority_fee_wei,
-        "gasPrice": tx.gas_price_wei,
-    }
-    return {**request, **{name: hex(value) for name, value in fields.items() if value is not None}}
+    if tx.gas == 0:
+        return request
+    fees = {"maxFeePerGas": tx.max_fee_wei, "maxPriorityFeePerGas": tx.max_priority_fee_wei, "gasPrice": tx.gas_price_wei}
+    return {**request, "gas": hex(tx.gas), **{name: hex(value) for name, value in fees.items() if value is not None}}
+
+
+def _most_wei(tx: UnsignedTx) -> int:
+    """The most per gas that the transaction pays."""
+    return (tx.gas_price_wei if tx.max_fee_wei is None else tx.max_fee_wei) or 0
 
 
 def _result(answer: object, what: str) -> object:
