@@ -49,33 +49,37 @@ def read_v2(chain: LocalChain, pool: PoolInfo) -> V2Pool:
 
 
 def read_v3(chain: LocalChain, pool: PoolInfo) -> V3Pool:
-    """Slot 0, liquidity and all ticks of a pool. The ticks are found by the Mint events, then asked one by one."""
-    contract = pool_contract(chain, pool)
-    minted = contract.events.Mint.get_logs(fromBlock=0)
-    indices = sorted({index for log in minted for index in (log["args"]["tickLower"], log["args"]["tickUpper"])})
-    answers = [(index, contract.functions.ticks(index).call()) for index in indices]
-    slot0 = contract.functions.slot0().call()
-    return V3Pool(
+    """Slot 0, liquidity and all ticks of a pool. Where positions end is in the chain's books, the rest says the contract."""
+    functions = pool_contract(chain, pool).functions
+    answers = [(index, functions.ticks(index).call()) for index in sorted(chain.books.ticks.get(pool.name, ()))]
+    slot0 = functions.slot0().call()
+    ticks = tuple(TickLiquidity(index, int(tick[1])) for index, tick in answers if tick[7])
+    state = V3Pool(
         address=pool.address,
         venue="uniswap_v3",
         token0=pool.token0.address,
         token1=pool.token1.address,
         fee_pips=pool.fee_pips,
-        tick_spacing=contract.functions.tickSpacing().call(),
+        tick_spacing=functions.tickSpacing().call(),
         sqrt_price_x96=slot0[0],
         tick=slot0[1],
-        liquidity=contract.functions.liquidity().call(),
-        ticks=tuple(TickLiquidity(index, int(tick[1])) for index, tick in answers if tick[7]),
+        liquidity=functions.liquidity().call(),
+        ticks=ticks,
         known_from_tick=-MAX_TICK,
         known_to_tick=MAX_TICK,
     )
+    assert sum(t.liquidity_net for t in ticks if t.index <= state.tick) == state.liquidity, "a position that the books do not know"
+    return state
 
 
-def marginal_price(state: PoolState) -> Fraction:
-    """Base units of token1 per base unit of token0, fee excluded, from the state alone."""
-    if isinstance(state, V2Pool):
-        return Fraction(state.reserve1, state.reserve0)
-    return Fraction(state.sqrt_price_x96**2, 2**192)
+def price_now(chain: LocalChain, name: str) -> Fraction:
+    """Base units of token1 that a pool pays per base unit of token0 at the margin, fee excluded."""
+    pool = chain.books.pool_info[name]
+    functions = pool_contract(chain, pool).functions
+    if pool.version == 2:
+        reserve0, reserve1, _ = functions.getReserves().call()
+        return Fraction(reserve1, reserve0)
+    return Fraction(functions.slot0().call()[0] ** 2, 2**192)
 
 
 @dataclass(frozen=True, slots=True)

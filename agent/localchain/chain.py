@@ -60,13 +60,14 @@ class PoolInfo:
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """What is known of the chain's contents; goes back with a snapshot."""
+    """What is known of the chain's contents; goes back with a snapshot. `ticks` are the ends of all positions, by pool name."""
 
     tokens: Mapping[str, Token]
     kinds: Mapping[str, TokenKind]
     prices_usd: Mapping[str, Fraction]
     feeds: Mapping[str, str]
     pool_info: Mapping[str, PoolInfo]
+    ticks: Mapping[str, frozenset[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ class LocalChain:
         self.accounts: tuple[TestAccount, ...] = test_accounts()
         self.wallet, self.whale = self.accounts[WALLET], self.accounts[WHALE]
         self.clock = ChainClock(node)
-        self.books = Books({}, {}, {}, {}, {})
+        self.books = Books({}, {}, {}, {}, {}, {})
         self.addresses: Addresses  # set by deploy, before anyone else sees the chain
 
     # what there is

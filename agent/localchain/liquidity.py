@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 from agent.artifacts import npm, own
@@ -34,6 +34,11 @@ def _raw_worth(chain: LocalChain, symbol: str, usd: Fraction) -> int:
 def _know(chain: LocalChain, info: PoolInfo) -> PoolInfo:
     chain.remember(pool_info={**chain.books.pool_info, info.name: info})
     return info
+
+
+def _know_ticks(chain: LocalChain, pool: PoolInfo, ends: Iterable[int]) -> None:
+    known = chain.books.ticks
+    chain.remember(ticks={**known, pool.name: known.get(pool.name, frozenset()) | frozenset(ends)})
 
 
 def _pair(chain: LocalChain, token_a: str, token_b: str) -> tuple[Token, Token]:
@@ -71,14 +76,16 @@ def provide(chain: LocalChain, pool: PoolInfo, value_usd: int, ranges: Sequence[
     manager = chain.contract(chain.addresses.position_manager, npm(POSITION_MANAGER))
     price = chain.pool_price(pool.token0.symbol, pool.token1.symbol)
     spacing = TICK_SPACINGS[pool.fee_pips]
-    mints = []
+    mints, ends = [], set()
     for part in ranges:
         value1_raw = _raw_worth(chain, pool.token1.symbol, Fraction(value_usd * part.share_bps, BPS))
         made = position(price, *ticks_of(price, part, spacing), float(value1_raw))
         pair = (pool.token0.address, pool.token1.address, pool.fee_pips, made.tick_lower, made.tick_upper)
         mint = (*pair, made.amount0_raw, made.amount1_raw, 0, 0, chain.whale.address, FAR_FUTURE_S)
         mints.append(manager.encodeABI("mint", args=[mint]))
+        ends |= {made.tick_lower, made.tick_upper}
     chain.send(manager.functions.multicall(mints))
+    _know_ticks(chain, pool, ends)
 
 
 def mint_positions(chain: LocalChain, pool: PoolInfo, positions: Sequence[tuple[int, int, int]]) -> None:
@@ -87,3 +94,4 @@ def mint_positions(chain: LocalChain, pool: PoolInfo, positions: Sequence[tuple[
     for start in range(0, len(positions), MINTS_PER_TX):
         lowers, uppers, liquidities = zip(*positions[start : start + MINTS_PER_TX], strict=True)
         chain.send(minter.functions.mint(pool.address, lowers, uppers, liquidities))
+    _know_ticks(chain, pool, {end for lower, upper, _ in positions for end in (lower, upper)})
