@@ -1,0 +1,124 @@
+"""From flows to routes: each unit that leaves a token is followed, through at most one hub, to the token that keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agent.planning.dual import Flow
+
+MAX_LEGS = 2
+"""Direct, or through one hub: a chain is one leg into the router and one leg out of it."""
+CRUMB = 1e-9
+"""Part of the scale below which a flow is rounding noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """Flows to run one after another, and the value that enters the first of them, in units of the scale."""
+
+    flows: tuple[Flow, ...]
+    taken: float
+
+    @property
+    def source(self) -> int:
+        """Position of the token that is sold."""
+        return self.flows[0].arc.source
+
+    @property
+    def target(self) -> int:
+        """Position of the token that is bought."""
+        return self.flows[-1].arc.target
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """`cut` are routes that would need more legs than MAX_LEGS; nothing is planned for them."""
+
+    paths: tuple[Path, ...]
+    cut: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Lot:
+    """Value standing at a token: the route it came by, what it was at the start, what is left of it here."""
+
+    route: tuple[Flow, ...]
+    begun: float
+    here: float
+
+    def part(self, share: float) -> _Lot:
+        return _Lot(self.route, self.begun * share, self.here * share)
+
+
+def decompose(flows: Sequence[Flow], order: Sequence[int], givers: frozenset[int], keepers: frozenset[int]) -> Routes:
+    """Splits acyclic flows into paths from `givers` to `keepers`. `order` lists tokens so that every flow runs forward.
+
+    What stays at a keeper is taken from the longest routes first, what runs on from the shortest, so that few routes need a
+    second hub; those that still do are cut. Raises ValueError when a flow runs backward, which would be a cycle.
+    """
+    rank = {token: number for number, token in enumerate(order)}
+    out: dict[int, list[Flow]] = {token: [] for token in order}
+    inflow = dict.fromkeys(order, 0.0)
+    for flow in flows:
+        if flow.taken <= CRUMB or flow.paid <= 0:
+            continue
+        if rank[flow.arc.source] >= rank[flow.arc.target]:
+            raise ValueError("flows run in a cycle")
+        out[flow.arc.source].append(flow)
+        inflow[flow.arc.target] += flow.paid
+    onward = {token: sum(flow.taken for flow in out[token]) / inflow[token] if inflow[token] > 0 else 0.0 for token in order}
+    lots: dict[int, list[_Lot]] = {token: [] for token in order}
+    paths: list[Path] = []
+    cut: list[Path] = []
+    for token in order:
+        arrived = sorted(lots[token], key=lambda lot: -len(lot.route))
+        leaving = sum(flow.taken for flow in out[token])
+        present = sum(lot.here for lot in arrived)
+        if token in keepers:
+            kept, arrived = _take(arrived, max(0.0, present - leaving))
+            paths += [Path(lot.route, lot.begun) for lot in kept]
+        elif token in givers and present < leaving:
+            arrived.append(_Lot((), leaving - present, leaving - present))
+        cut += [Path(lot.route, lot.begun) for lot in arrived if len(lot.route) >= MAX_LEGS]
+        _send(sorted(out[token], key=lambda flow: onward[flow.arc.target]), [lot for lot in arrived if len(lot.route) < MAX_LEGS], lots)
+    return Routes(tuple(_merged(paths)), tuple(_merged(cut)))
+
+
+def _take(lots: Sequence[_Lot], amount: float) -> tuple[list[_Lot], list[_Lot]]:
+    """Splits lots, in their order, into those that make up `amount` and the rest."""
+    taken, rest = [], []
+    for lot in lots:
+        if amount <= CRUMB:
+            rest.append(lot)
+        elif lot.here <= amount + CRUMB:
+            taken.append(lot)
+            amount -= lot.here
+        else:
+            taken.append(lot.part(amount / lot.here))
+            rest.append(lot.part(1 - amount / lot.here))
+            amount = 0.0
+    return taken, rest
+
+
+def _send(flows: Sequence[Flow], lots: Sequence[_Lot], arrivals: dict[int, list[_Lot]]) -> None:
+    """Hands lots, longest routes first, to flows, those first whose target keeps the most."""
+    present, leaving = sum(lot.here for lot in lots), sum(flow.taken for flow in flows)
+    if leaving <= 0 or present <= 0:
+        return
+    rest = list(lots)
+    for number, flow in enumerate(flows):
+        wanted = flow.taken * present / leaving
+        sent, rest = (rest, []) if number == len(flows) - 1 else _take(rest, wanted)
+        gain = flow.paid / flow.taken
+        arrivals[flow.arc.target] += [_Lot((*lot.route, flow), lot.begun, lot.here * gain) for lot in sent if lot.here > CRUMB]
+
+
+def _merged(paths: Sequence[Path]) -> list[Path]:
+    """Paths over the same pools as one, largest first."""
+    sums: dict[tuple[str, ...], Path] = {}
+    for path in paths:
+        key = tuple(f"{flow.arc.pool} {flow.arc.source}" for flow in path.flows)
+        known = sums.get(key)
+        sums[key] = Path(path.flows, path.taken + (known.taken if known else 0.0))
+    return sorted((path for path in sums.values() if path.flows), key=lambda path: -path.taken)

@@ -1,0 +1,79 @@
+"""From a goal to a plan: which swaps, through which pools, in which order, at what cost, with which floors."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from agent.errors import Refused
+from agent.model import Plan, Rebalance, Skipped, StepInput, Verdict
+from agent.planning.aims import Aim, aim_at, reach_of, turnover_left
+from agent.planning.assemble import assemble, left_undone
+from agent.planning.market import Market, open_market
+from agent.planning.problem import Problem, build_problem
+from agent.planning.settle import Settled, settle
+from agent.planning.swaps import Quote, plan_swap, quote
+from agent.reference import reference_prices
+from agent.units import BPS, value_text
+
+__all__ = ["Quote", "plan", "plan_swap", "quote"]
+
+TIGHTENINGS = 6
+"""How often the price of a unit off its goal is lowered when a plan with its gas costs more than plan_cost per unit moved."""
+TIGHTER = 0.75
+
+
+def plan(step: StepInput, decision: Rebalance) -> Plan:
+    """The swaps that restore the decision's goal within all bounds; what does not fit is left and named in `skipped`.
+
+    Raises Refused with verdicts when nothing sensible can be planned: a price or balance is missing, nothing is left of the
+    day's turnover, every move would be dust, dearer than plan_cost, or without a route.
+    """
+    problem = build_problem(step, reference_prices(step))
+    if problem.total <= 0:
+        raise Refused("there is nothing to invest: every balance is zero or reserved", remedy="fund the wallet or lower the reserves")
+    aim = aim_at(problem, decision.goal)
+    budget, turnover_limit = turnover_left(step, problem.total)
+    drift = sum(max(0.0, has - share * sum(aim.held)) for has, share in zip(aim.held, aim.shares, strict=True))
+    market = open_market(problem, max(drift, sum(aim.held) / BPS), no_gain=True)
+    settled = _affordable(market, aim, budget, step.limits.min_trade)
+    asked = {weight.token: (float(weight.low), float(weight.high)) for weight in decision.goal.weights}
+    goal = [asked.get(node.address, (0.0, 0.0)) for node in problem.nodes]
+    skipped = left_undone(step, market, aim, goal, settled, turnover_limit)
+    if not settled.draft.legs:
+        raise _nothing(step, problem, drift, skipped)
+    return assemble(step, problem, decision, settled.draft, skipped)
+
+
+def _affordable(market: Market, aim: Aim, budget: Fraction | None, min_trade: Fraction | None) -> Settled:
+    """Settles; a plan that with its gas costs more than plan_cost per unit moved is made smaller where it is dearest."""
+    problem, reach = market.problem, reach_of(market.problem)
+    settled = settle(market, aim, reach, budget, min_trade)
+    limit_bps = problem.plan_cost_bps
+    for _ in range(TIGHTENINGS):
+        cost, moved = settled.draft.cost(problem).total, settled.draft.turnover(problem)
+        if limit_bps is None or cost * BPS <= limit_bps * moved:
+            return settled
+        reach *= TIGHTER
+        settled = settle(market, aim, reach, budget, min_trade)
+    cost, moved = settled.draft.cost(problem).total, settled.draft.turnover(problem)
+    if limit_bps is None or cost * BPS <= limit_bps * moved:
+        return settled
+    raise Refused(
+        "every plan found costs more than limits.plan_cost with its gas",
+        (Verdict("plan_cost", f"{float(cost * BPS / moved):.1f} bps of what it moves", f"{limit_bps} bps", False),),
+        "wait for cheaper gas or a larger drift, or raise limits.plan_cost",
+    )
+
+
+def _nothing(step: StepInput, problem: Problem, drift: float, skipped: list[Skipped]) -> Refused:
+    """Why there is no leg at all, with the limits in question."""
+    numeraire, limits = step.portfolio.numeraire, step.limits
+    amount = f"{value_text(Fraction(round(drift)), numeraire.decimals, 2)} {numeraire.label}"
+    verdicts = []
+    if limits.min_trade is not None:
+        least = f"{value_text(limits.min_trade, numeraire.decimals, 2)} {numeraire.label}"
+        verdicts.append(Verdict("min_trade", f"{amount} to move", least, Fraction(drift) >= limits.min_trade))
+    if problem.plan_cost_bps is not None:
+        verdicts.append(Verdict("plan_cost", "no route that is cheaper", f"{problem.plan_cost_bps} bps", False))
+    reasons = "; ".join(f"{item.what}: {item.why}" for item in skipped) or "holdings are where they should be"
+    return Refused(f"nothing to trade of a drift of {amount}: {reasons}", verdicts, "see the reasons; status shows the drift of each asset")

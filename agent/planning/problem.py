@@ -1,0 +1,170 @@
+"""What there is to plan with: tokens with reference prices, what may be spent of them, and the pools that may be used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from agent.amm import pools as amm
+from agent.errors import Refused
+from agent.model import PoolState, Skipped, StepInput, V3Pool, Verdict
+from agent.planning.gas import gas_price_wei
+from agent.reference import References
+from agent.units import BPS, Price, Value
+
+UNBOUNDED_BPS = BPS - 1
+"""Impact bound when the limit is off: as far as the ticks read reach."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A token that value may flow through. A hub that is no asset has nothing to invest and must end empty."""
+
+    address: str
+    label: str
+    price: Price
+    investable_raw: int
+    is_asset: bool
+
+    @property
+    def value(self) -> Value:
+        """Worth of what may be spent, numeraire base units."""
+        return self.investable_raw * self.price
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Assets first, in the portfolio's order, then hubs; usable pools by address; bounds; and what was left out, with reasons.
+
+    `gas_unit_value` is the worth of one unit of gas in numeraire base units.
+    """
+
+    nodes: tuple[Node, ...]
+    position: dict[str, int]
+    pools: dict[str, PoolState]
+    impact_bps: int
+    slippage_bps: int | None
+    plan_cost_bps: int | None
+    gas_unit_value: Value
+    notes: tuple[Skipped, ...]
+
+    @property
+    def assets(self) -> tuple[Node, ...]:
+        """The nodes that have a target."""
+        return tuple(node for node in self.nodes if node.is_asset)
+
+    @property
+    def total(self) -> Value:
+        """Worth of everything that may be spent."""
+        return sum((node.value for node in self.nodes), Fraction(0))
+
+    def price(self, address: str) -> Price:
+        """Reference price of a token of the problem."""
+        return self.nodes[self.position[address]].price
+
+
+def build_problem(step: StepInput, references: References) -> Problem:
+    """Raises Refused when an asset's price or balance is unknown, or gas cannot be valued while plan_cost is on."""
+    notes: list[Skipped] = []
+    nodes = (*_assets(step, references), *_hubs(step, references, notes))
+    return open_problem(step, nodes, _gas_unit_value(step, references, notes), notes)
+
+
+def open_problem(step: StepInput, nodes: tuple[Node, ...], gas_unit_value: Value, notes: list[Skipped]) -> Problem:
+    """The problem over these tokens, with the pools of the snapshot that may be used between them."""
+    position = {node.address: number for number, node in enumerate(nodes)}
+    limits = step.limits
+    return Problem(
+        nodes=nodes,
+        position=position,
+        pools={pool.address: pool for pool in step.snapshot.pools if _usable(step, pool, nodes, position, notes)},
+        impact_bps=UNBOUNDED_BPS if limits.price_impact_bps is None else min(limits.price_impact_bps, UNBOUNDED_BPS),
+        slippage_bps=limits.slippage_bps,
+        plan_cost_bps=limits.plan_cost_bps,
+        gas_unit_value=gas_unit_value,
+        notes=tuple(notes),
+    )
+
+
+def _assets(step: StepInput, references: References) -> list[Node]:
+    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    why_not = {item.token: item.why for item in references.unpriced}
+    faults = {item.address: item.why for item in step.snapshot.quarantined}
+    nodes = []
+    for asset in step.portfolio.assets:
+        token = asset.token
+        price = references.prices.get(token.address)
+        if price is None or price.price <= 0:
+            raise Refused(
+                f"{token.label} has no reference price: {why_not.get(token.address, 'its price is zero')}",
+                (Verdict("reference", f"no price of {token.label}", "a price of every asset", False),),
+                "give the asset a feed, or a V3 pool whose observations cover reference.twap_window",
+            )
+        if token.address not in held:
+            raise Refused(
+                f"the balance of {token.label} is unknown: {faults.get(token.address, 'it was not read')}",
+                (Verdict("balance", f"{token.label} unknown", "the balance of every asset", False),),
+                "unknown is not zero: wait for the next snapshot, or take the asset out of the portfolio",
+            )
+        nodes.append(Node(token.address, token.label, price.price, max(0, held[token.address] - asset.reserve_raw), True))
+    return nodes
+
+
+def _hubs(step: StepInput, references: References, notes: list[Skipped]) -> list[Node]:
+    known = {asset.token.address for asset in step.portfolio.assets}
+    quarantined = {item.address: item.why for item in step.snapshot.quarantined}
+    nodes = []
+    for token in step.portfolio.hubs:
+        if token.address in known:
+            continue
+        known.add(token.address)
+        price = references.prices.get(token.address)
+        if token.address in quarantined:
+            notes.append(Skipped(f"hub {token.label}", f"quarantined: {quarantined[token.address]}"))
+        elif price is None or price.price <= 0:
+            notes.append(Skipped(f"hub {token.label}", "no reference price, so that no floor could be set on a leg through it"))
+        else:
+            nodes.append(Node(token.address, token.label, price.price, 0, False))
+    return nodes
+
+
+def _usable(step: StepInput, pool: PoolState, nodes: tuple[Node, ...], position: dict[str, int], notes: list[Skipped]) -> bool:
+    """Whether a pool may be traded in; the reason is noted where the owner could wonder."""
+    if pool.token0 not in position or pool.token1 not in position:
+        return False
+    name = f"pool {pool.address}"
+    fault = next((item.why for item in step.snapshot.quarantined if item.address == pool.address), None)
+    if fault is not None:
+        notes.append(Skipped(name, f"quarantined: {fault}"))
+        return False
+    if _is_empty(pool):
+        notes.append(Skipped(name, "no liquidity"))
+        return False
+    least = step.limits.pool_min_value
+    if least is None:
+        return True
+    value = sum((amm.depth(pool, token) * nodes[position[token]].price for token in (pool.token0, pool.token1)), Fraction(0))
+    if value < least:
+        notes.append(Skipped(name, "holds less than limits.pool_min_value"))
+        return False
+    return True
+
+
+def _is_empty(pool: PoolState) -> bool:
+    if isinstance(pool, V3Pool):
+        return pool.sqrt_price_x96 <= 0 or (pool.liquidity == 0 and not pool.ticks)
+    return pool.reserve0 <= 0 or pool.reserve1 <= 0
+
+
+def _gas_unit_value(step: StepInput, references: References, notes: list[Skipped]) -> Value:
+    native = references.prices.get(step.portfolio.wrapped_native)
+    if native is not None:
+        return gas_price_wei(step.snapshot) * native.price
+    if step.limits.plan_cost_bps is not None:
+        raise Refused(
+            "gas cannot be valued: the wrapped native coin has no reference price",
+            (Verdict("plan_cost", "gas without a price", f"{step.limits.plan_cost_bps} bps", False),),
+            "add the wrapped native coin to portfolio.hubs, or give it a feed",
+        )
+    notes.append(Skipped("gas", "not valued: the wrapped native coin has no reference price"))
+    return Fraction(0)

@@ -1,0 +1,215 @@
+"""One swap by hand: best split over pools and hubs; and quotes of what a swap would pay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from agent.amm import pools as amm
+from agent.errors import ConfigError, Refused
+from agent.model import Funding, Goal, GoalWeight, Leg, Plan, PoolState, Rebalance, Skipped, StepInput, Verdict
+from agent.planning.assemble import assemble
+from agent.planning.dual import Wish
+from agent.planning.floors import min_out
+from agent.planning.gas import gas_price_wei
+from agent.planning.market import choose, open_market
+from agent.planning.paths import decompose
+from agent.planning.problem import UNBOUNDED_BPS, Node, Problem, build_problem, open_problem
+from agent.planning.rounding import Draft, run_all
+from agent.planning.settle import to_routes
+from agent.reference import reference_prices, spot_prices
+from agent.units import Value, decimal_text
+
+ANY_PRICE = 0.9
+"""Range of the dual price of what is sold: a swap by hand is traded at whatever it brings, within impact bounds and floors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """What a swap would pay now. Amounts in base units, `fee` in numeraire base units at reference (or else spot) prices.
+
+    `price_impact_bps` is the largest move of a pool's marginal price, fees excluded. The legs' minimum outputs are the quote
+    less the slippage limit.
+    """
+
+    legs: tuple[Leg, ...]
+    amount_in_raw: int
+    amount_out_raw: int
+    price_impact_bps: int
+    fee: Value
+
+
+def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int) -> Plan:
+    """Sells exactly `amount_in_raw` base units for the most of `token_out`, split over pools and one-hub routes.
+
+    Raises ConfigError for tokens outside the portfolio, Refused when the wallet, the impact bound or the floors forbid it.
+    """
+    _check(step, token_in, token_out, amount_in_raw)
+    problem = build_problem(step, reference_prices(step))
+    seller = problem.nodes[problem.position[token_in]] if token_in in problem.position else None
+    if seller is None or token_out not in problem.position:
+        raise Refused("one of the tokens has no reference price", remedy="give it a feed, or list it in portfolio.assets")
+    if amount_in_raw > seller.investable_raw:
+        decimals = step.portfolio.token(token_in).decimals
+        spendable, asked = decimal_text(seller.investable_raw, decimals), decimal_text(amount_in_raw, decimals)
+        raise Refused(
+            f"{asked} {seller.label} are more than the wallet may spend",
+            (Verdict("balance", f"{asked} {seller.label}", f"{spendable} {seller.label} less reserve", False),),
+            "sell less, or lower the reserve",
+        )
+    draft, barred, spared = _best(problem, token_in, token_out, amount_in_raw)
+    _require_whole(step, problem, draft, token_in, amount_in_raw, barred)
+    skipped = (*problem.notes, *(Skipped(f"pool {pool}", why) for pool, why in (barred | spared).items()))
+    reason = f"manual swap of {decimal_text(amount_in_raw, step.portfolio.token(token_in).decimals)} {seller.label}"
+    drafted = assemble(step, problem, Rebalance(reason, Goal(())), draft, skipped)
+    return replace(drafted, decision=Rebalance(reason, _goal_after(problem, draft)))
+
+
+def quote(step: StepInput, token_in: str, token_out: str, amount_in_raw: int, pool: str | None = None) -> Quote:
+    """What `amount_in_raw` would pay: with `pool` exactly what that pool pays, else the best split.
+
+    No limit but the minimal pool depth applies; a pool whose ticks read do not reach refuses. Raises ConfigError for unknown
+    tokens or pool, Refused when no route exists or the pools cannot take the amount.
+    """
+    _check(step, token_in, token_out, amount_in_raw)
+    prices = _known_prices(step)
+    if pool is not None:
+        legs = [_single(step, _find(step, pool, token_in, token_out), token_in, amount_in_raw)]
+    else:
+        problem = _quote_problem(step, prices, token_in, amount_in_raw)
+        if not {token_in, token_out} <= set(problem.position):
+            raise Refused("no usable pool leads from one token to the other", remedy="see doctor for pools that were found")
+        draft, barred, _ = _best(problem, token_in, token_out, amount_in_raw)
+        _require_whole(step, problem, draft, token_in, amount_in_raw, barred)
+        legs = draft.legs
+    return Quote(
+        legs=tuple(legs),
+        amount_in_raw=amount_in_raw,
+        amount_out_raw=sum(leg.amount_out_raw for leg in legs if leg.sink is Funding.WALLET),
+        price_impact_bps=max(leg.impact_bps for leg in legs),
+        fee=sum((leg.fee_raw * prices.get(leg.token_in, Fraction(0)) for leg in legs), Fraction(0)),
+    )
+
+
+def _check(step: StepInput, token_in: str, token_out: str, amount_in_raw: int) -> None:
+    for name, address in (("token in", token_in), ("token out", token_out)):
+        try:
+            step.portfolio.token(address)
+        except KeyError:
+            raise ConfigError(f"{name}: {address} is neither an asset nor a hub of the portfolio") from None
+    if token_in == token_out:
+        raise ConfigError("token in and token out are the same")
+    if amount_in_raw <= 0:
+        raise ConfigError(f"amount: {amount_in_raw} base units; it must be above zero")
+
+
+def _best(problem: Problem, token_in: str, token_out: str, amount_in_raw: int) -> tuple[Draft, dict[str, str], dict[str, str]]:
+    """The split that pays the most, gas counted, along routes of one or two pools.
+
+    Also the pools that pay less than their fair floor, and those that are not worth their gas.
+    """
+    source, target = problem.position[token_in], problem.position[token_out]
+    scale = float(amount_in_raw * problem.nodes[source].price)
+    market = open_market(problem, scale, no_gain=False)
+    hubs = [node for node in range(len(problem.nodes)) if node not in (source, target)]
+    arcs = [arc for arc in market.arcs if arc.source != target and arc.target != source and (arc.source == source or arc.target == target)]
+    wishes = [Wish(0.0, 0.0, 0.0, ANY_PRICE) for _ in problem.nodes]
+    wishes[source] = Wish(1.0, 0.0, 0.0, ANY_PRICE, must=True)
+    wishes[target] = Wish(0.0, 0.0, 0.0, 0.0, fixed=True)
+    barred: dict[str, str] = {}
+    while True:
+        chosen = choose(market, [arc for arc in arcs if arc.pool not in barred], wishes, 0.0)
+        paths = decompose(chosen.solution.flows, [source, *hubs, target], frozenset({source}), frozenset({target}))
+        routes = to_routes(market, paths)
+        if routes:
+            rest = amount_in_raw - sum(route.amount_raw for route in routes)
+            routes[0] = replace(routes[0], amount_raw=max(0, routes[0].amount_raw + rest))
+        draft = run_all(problem, routes).draft
+        if not draft.barred:
+            return draft, barred, chosen.dropped
+        barred |= draft.barred
+
+
+def _require_whole(step: StepInput, problem: Problem, draft: Draft, token_in: str, amount_in_raw: int, barred: Mapping[str, str]) -> None:
+    """Raises Refused unless the whole amount is traded: by hand means exactly that much."""
+    sold = draft.sold.get(token_in, 0)
+    if sold == amount_in_raw:
+        return
+    token = step.portfolio.token(token_in)
+    asked, fits = decimal_text(amount_in_raw, token.decimals), decimal_text(sold, token.decimals)
+    if barred:
+        reasons = "; ".join(f"pool {pool} {why}" for pool, why in barred.items())
+        raise Refused(
+            f"only {fits} of {asked} {token.label} can be sold above the floors: {reasons}",
+            (Verdict("fair_floor", f"{fits} {token.label}", f"{asked} {token.label}", False),),
+            "a pool off the reference price may be skewed: wait, or look at limits.price_impact and limits.slippage",
+        )
+    if not draft.full:
+        raise Refused(
+            f"no route of one or two usable pools sells {token.label} for this",
+            (Verdict("route", "none", "one or two pools", False),),
+            "add a hub that both tokens trade with, or lower limits.pool_min_value",
+        )
+    bound = "the ticks read" if problem.impact_bps == UNBOUNDED_BPS else f"limits.price_impact of {problem.impact_bps} bps"
+    raise Refused(
+        f"only {fits} of {asked} {token.label} fit within {bound}",
+        (Verdict("price_impact", f"{asked} {token.label}", f"{fits} {token.label}", False),),
+        f"sell at most {fits} {token.label} at a time",
+    )
+
+
+def _goal_after(problem: Problem, draft: Draft) -> Goal:
+    """The shares that the swap leads to: a plan by hand has no other goal."""
+    values = [(node.investable_raw + draft.delta.get(node.address, 0)) * node.price for node in problem.assets]
+    total = sum(values, Fraction(0))
+    shares = [value / total if total > 0 else Fraction(0) for value in values]
+    return Goal(tuple(GoalWeight(node.address, share, share) for node, share in zip(problem.assets, shares, strict=True)))
+
+
+def _known_prices(step: StepInput) -> dict[str, Fraction]:
+    """Reference prices, and spot prices where there is none: a quote decides nothing."""
+    found = {token: price for token, price in spot_prices(step).items() if price > 0}
+    return found | {token: price.price for token, price in reference_prices(step).prices.items() if price.price > 0}
+
+
+def _quote_problem(step: StepInput, prices: dict[str, Fraction], token_in: str, amount_in_raw: int) -> Problem:
+    """Every priced token of the portfolio, with just the amount to sell, and no bound on impact."""
+    portfolio = step.portfolio
+    tokens = {token.address: token for token in (*(asset.token for asset in portfolio.assets), *portfolio.hubs, portfolio.numeraire)}
+    nodes = tuple(
+        Node(address, token.label, prices[address], amount_in_raw if address == token_in else 0, False)
+        for address, token in tokens.items()
+        if address in prices
+    )
+    gas_unit_value = gas_price_wei(step.snapshot) * prices.get(portfolio.wrapped_native, Fraction(0))
+    limits = replace(step.limits, price_impact_bps=None, plan_cost_bps=None)
+    return open_problem(replace(step, limits=limits), nodes, gas_unit_value, [])
+
+
+def _find(step: StepInput, pool: str, token_in: str, token_out: str) -> PoolState:
+    for state in step.snapshot.pools:
+        if state.address == pool:
+            if {state.token0, state.token1} != {token_in, token_out}:
+                raise ConfigError(f"pool: {pool} does not exchange these tokens")
+            return state
+    raise ConfigError(f"pool: {pool} is not among the pools read", "see doctor for the pools that were found")
+
+
+def _single(step: StepInput, pool: PoolState, token_in: str, amount_in_raw: int) -> Leg:
+    swapped = amm.swap_exact_in(pool, token_in, amount_in_raw)
+    slippage_bps = step.limits.slippage_bps
+    return Leg(
+        pool=pool.address,
+        venue=pool.venue,
+        token_in=token_in,
+        token_out=amm.token_out(pool, token_in),
+        fee_pips=amm.fee_pips(pool),
+        amount_in_raw=swapped.amount_in_raw,
+        amount_out_raw=swapped.amount_out_raw,
+        min_out_raw=min_out(swapped.amount_out_raw, 1, slippage_bps),
+        fee_raw=swapped.fee_raw,
+        impact_bps=amm.move_bps(pool, swapped.after, token_in),
+        source=Funding.WALLET,
+        sink=Funding.WALLET,
+    )
