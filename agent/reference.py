@@ -128,18 +128,18 @@ def _by_feeds(step: StepInput, address: str) -> tuple[Fraction, str]:
 
 def _round(step: StepInput, address: str) -> tuple[Token, FeedRound]:
     """The token's latest feed round, if it is complete and fresh. Raises _NoPrice saying which condition fails."""
-    asset = next((asset for asset in step.portfolio.assets if asset.token.address == address), None)
+    feed = step.portfolio.feed(address)
     label = _label(step, address)
-    if asset is None or asset.feed is None:
+    if feed is None:
         raise _NoPrice(f"{label} has no feed")
-    answer = next((round_ for round_ in step.snapshot.feeds if round_.feed == asset.feed), None)
+    answer = next((round_ for round_ in step.snapshot.feeds if round_.feed == feed), None)
     if answer is None:
-        why = next((f": {item.why}" for item in step.snapshot.quarantined if item.address == asset.feed), "")
+        why = next((f": {item.why}" for item in step.snapshot.quarantined if item.address == feed), "")
         raise _NoPrice(f"the feed of {label} was not read{why}")
     fault = _fault(answer, step.snapshot.head.timestamp_s, step.reference.feed_max_age_s)
     if fault:
         raise _NoPrice(f"the feed of {label} {fault}")
-    return asset.token, answer
+    return step.portfolio.token(address), answer
 
 
 def _fault(answer: FeedRound, now_s: int, max_age_s: int) -> str:

@@ -158,7 +158,7 @@ def open_desk(
             tokens=through,
             spenders=(execution.router,),
             pools=pools,
-            feeds=tuple(asset.feed for asset in portfolio.assets if asset.feed is not None),
+            feeds=portfolio.feeds(),
             code=pinned,
             twap_window_s=reference.twap_window_s,
             impact_bps=UNBOUNDED_IMPACT_BPS if limits.price_impact_bps is None else limits.price_impact_bps,

@@ -44,7 +44,8 @@ def build_portfolio(config: Config, tokens: Mapping[str, Token]) -> Portfolio:
     )
     numeraire = next(asset.token for asset in assets if asset.token.symbol == table.numeraire)
     hubs = tuple(token(h.symbol, h.address) for h in table.hubs)
-    return Portfolio(numeraire, assets, hubs, config.chain.wrapped_native)
+    feeds = tuple((h.address, h.feed) for h in table.hubs if h.feed is not None)
+    return Portfolio(numeraire, assets, hubs, config.chain.wrapped_native, feeds)
 
 
 def build_trigger(table: ThresholdTable | TimeTable | HybridTable) -> Trigger:
@@ -62,8 +63,6 @@ def build_policy(config: Config) -> Policy:
     """When to act and how far to go."""
     trigger = build_trigger(config.policy.trigger)
     destination = Destination(config.policy.destination)
-    if destination is Destination.BAND and isinstance(trigger, Every | Cron):
-        raise ConfigError("policy.destination: 'band' needs a trigger with a band", "use kind = 'hybrid', or destination = 'target'")
     return Policy(trigger, destination, config.policy.cooldown)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from agent.config.build import build_policy
 from agent.config.schema import Config
 from agent.errors import ConfigError
 from agent.policy import triggers
@@ -48,9 +49,7 @@ def parse_config(text: str, origin: str = "config") -> Config:
         config = Config.model_validate(data)
     except ValidationError as error:
         raise ConfigError(f"{origin}: " + "; ".join(_lines(error))) from None
-    from agent.config.build import build_policy
-
-    triggers.validate(build_policy(config).trigger)
+    triggers.validate_policy(build_policy(config))
     return config
 
 

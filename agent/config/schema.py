@@ -111,6 +111,7 @@ class HubTable(_Table):
 
     symbol: str = Field(pattern=r"^[A-Za-z0-9._-]{1,16}$")
     address: Address
+    feed: Address | None = None
 
 
 class PortfolioTable(_Table):

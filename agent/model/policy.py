@@ -22,12 +22,26 @@ class Asset:
 
 @dataclass(frozen=True, slots=True)
 class Portfolio:
-    """Assets whose weights sum to 10,000; `hubs` are tokens that routes may pass through; `numeraire` is an asset's address."""
+    """Assets whose weights sum to 10,000; `hubs` are tokens that routes may pass through, `hub_feeds` their USD feeds.
+
+    `wrapped_native` prices gas; it should be an asset or a hub.
+    """
 
     numeraire: Token
     assets: tuple[Asset, ...]
     hubs: tuple[Token, ...]
     wrapped_native: str
+    hub_feeds: tuple[tuple[str, str], ...] = ()
+
+    def feed(self, address: str) -> str | None:
+        """USD price feed of the token at `address`; None when it has none."""
+        feeds = {asset.token.address: asset.feed for asset in self.assets} | dict(self.hub_feeds)
+        return feeds.get(address)
+
+    def feeds(self) -> tuple[str, ...]:
+        """Every price feed, each once."""
+        found = [asset.feed for asset in self.assets if asset.feed is not None] + [feed for _, feed in self.hub_feeds]
+        return tuple(dict.fromkeys(found))
 
     def token(self, address: str) -> Token:
         """The token at `address`; KeyError when it is neither asset nor hub."""

@@ -96,7 +96,7 @@ def test_every_limit_can_be_off() -> None:
         ('kind = "threshold", relative = "10%"', 'kind = "threshold"', ("needs absolute or relative",)),
         ('kind = "threshold", relative = "10%"', 'kind = "time"', ("exactly one of every and cron",)),
         ('kind = "threshold", relative = "10%"', 'kind = "time", cron = "0 9 * * *"', ("timezone",)),
-        ('kind = "threshold", relative = "10%"', 'kind = "time", every = "5m"', ("30 min",)),
+        ('kind = "threshold", relative = "10%"', 'kind = "time", every = "5m"', ("30m",)),
         ("[chain]", "[chain", ("not valid TOML",)),
     ],
 )  # fmt: skip
