@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
+import pytest
+
 from agent.chain.approvals import encode_approve
 from agent.chain.keys import TestAccount, load_key
 from agent.chain.rules import SigningRules
 from agent.chain.signer import LocalSigner
+from agent.errors import Refused
 from agent.model import Cost, Funding, Goal, IntentKind, Leg, Plan, Rebalance, UnsignedTx
 from agent.ports import Grant
 from agent.venues.swap_router_02 import encode
@@ -95,3 +98,11 @@ ALLOWED = {"swap": (SWAP, SWAP_GRANT), "approve": (APPROVE, APPROVE_GRANT), "res
 def signer(rules: SigningRules = RULES) -> LocalSigner:
     """The signer under test."""
     return LocalSigner(KEY, rules)
+
+
+def refused(transaction: UnsignedTx, grant: Grant, rule: str) -> None:
+    """Asserts that the signer refuses by `rule`."""
+    with pytest.raises(Refused) as caught:
+        signer().sign(transaction, grant)
+    assert caught.value.verdicts[0].guard == f"signer.{rule}"
+    assert not caught.value.verdicts[0].passed

@@ -188,9 +188,7 @@ def _result(answer: object, what: str) -> object:
 
 
 def _maybe(answer: object, what: str) -> Mapping[str, object] | None:
-    """An object, or None where the node has none; eth-tester says so by an error."""
-    if isinstance(answer, RpcFault) and "notfound" in answer.message.replace(" ", "").lower():
-        return None
+    """An object, or None where the node says that it has none. An error never counts as none."""
     found = _result(answer, what)
     if found is None or isinstance(found, Mapping):
         return found

@@ -8,12 +8,10 @@ import pytest
 from eth_abi import encode as abi_encode
 from eth_account import Account
 
-from agent.chain.approvals import encode_approve
 from agent.chain.calls import APPROVE as APPROVE_SELECTOR
 from agent.chain.calls import EXACT_INPUT_SINGLE, MULTICALL, selector
 from agent.errors import ConfigError, Refused
 from agent.model import Funding, IntentKind, Leg, UnsignedTx
-from agent.ports import Grant
 from agent.units import NATIVE, UINT256_MAX
 from agent.venues.swap_router_02 import encode
 from tests.signing import (
@@ -28,8 +26,6 @@ from tests.signing import (
     MAX_GAS_WEI,
     NOW_S,
     PLAN,
-    RESET,
-    RESET_GRANT,
     ROUTER,
     RULES,
     STRANGER,
@@ -41,21 +37,13 @@ from tests.signing import (
     WETH,
     leg,
     plan_of,
+    refused,
     signer,
     tx,
 )
 
 MSG_SENDER = "0x0000000000000000000000000000000000000001"
 ROUTER_ITSELF = "0x0000000000000000000000000000000000000002"
-
-
-def refused(transaction: UnsignedTx, grant: Grant, rule: str) -> Refused:
-    """Asserts that the signer refuses by `rule`."""
-    with pytest.raises(Refused) as caught:
-        signer().sign(transaction, grant)
-    assert caught.value.verdicts[0].guard == f"signer.{rule}"
-    assert not caught.value.verdicts[0].passed
-    return caught.value
 
 
 def with_leg(number: int, **changes: object) -> UnsignedTx:
@@ -241,46 +229,6 @@ def test_a_token_that_is_not_pinned_is_refused_even_if_the_plan_names_it() -> No
 def test_a_swap_without_a_plan_and_an_approval_without_a_grant_are_refused() -> None:
     refused(SWAP, replace(SWAP_GRANT, plan=None), "plan")
     refused(APPROVE, replace(APPROVE_GRANT, approve=None), "approval")
-
-
-@pytest.mark.parametrize(
-    ("rule", "transaction"),
-    [
-        ("spender", tx(USDT, encode_approve(STRANGER, 500_000_000))),
-        ("spender", tx(USDT, encode_approve(STRANGER, 0))),
-        ("approval_amount", tx(USDT, encode_approve(ROUTER, 500_000_001))),
-        ("approval_amount", tx(USDT, encode_approve(ROUTER, UINT256_MAX))),
-        ("approval_amount", tx(USDT, encode_approve(ROUTER, 0))),
-        ("contract", tx(USDC, encode_approve(ROUTER, 500_000_000))),
-        ("contract", tx(STRANGER, encode_approve(ROUTER, 500_000_000))),
-        ("contract", tx(ROUTER, encode_approve(ROUTER, 500_000_000))),
-        ("call", tx(USDT, encode_approve(ROUTER, 500_000_000) + "00")),
-        ("call", tx(USDT, "0x" + (selector("transfer(address,uint256)") + abi_encode(["address", "uint256"], [STRANGER, 1])).hex())),
-        ("call", tx(USDT, "0x" + (selector("increaseAllowance(address,uint256)") + abi_encode(["address", "uint256"], [ROUTER, 1])).hex())),
-        ("kind", SWAP),
-        ("kind", CANCEL),
-    ],
-)
-def test_an_approval_other_than_the_granted_one_is_refused(rule: str, transaction: UnsignedTx) -> None:
-    refused(transaction, APPROVE_GRANT, rule)
-
-
-def test_an_unlimited_approval_is_refused_even_if_granted() -> None:
-    grant = replace(APPROVE_GRANT, approve=(USDT, ROUTER, UINT256_MAX))
-    refused(tx(USDT, encode_approve(ROUTER, UINT256_MAX)), grant, "approval_amount")
-
-
-def test_an_approval_beyond_what_the_plan_spends_is_refused_even_if_granted() -> None:
-    assert signer().sign(APPROVE, replace(APPROVE_GRANT, plan=PLAN)).raw
-    grant = replace(APPROVE_GRANT, plan=PLAN, approve=(USDT, ROUTER, 500_000_001))
-    refused(tx(USDT, encode_approve(ROUTER, 500_000_001)), grant, "approval_amount")
-
-
-def test_a_spender_that_is_no_longer_pinned_can_only_be_set_to_zero() -> None:
-    grant = replace(RESET_GRANT, approve=(USDT, STRANGER, 0))
-    assert signer().sign(tx(USDT, encode_approve(STRANGER, 0)), grant).raw
-    refused(tx(USDT, encode_approve(STRANGER, 5)), replace(grant, approve=(USDT, STRANGER, 5)), "spender")
-    refused(RESET, replace(RESET_GRANT, approve=(USDT, STRANGER, 0)), "spender")
 
 
 def test_a_cancel_pays_nobody_and_calls_nothing() -> None:

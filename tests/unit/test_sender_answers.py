@@ -1,0 +1,184 @@
+"""What nodes of every make say to a send, a look, a simulation, and what the sender takes it for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from agent.chain.approvals import encode_approve
+from agent.chain.rpc import Call, CallFailed, RpcFault
+from agent.chain.sender import TRANSFER, NodeSender, NonceUsed, SendRefused
+from agent.errors import Retryable
+from agent.model import SignedTx, Transfer
+from tests.signing import CANCEL, GWEI, ROUTER, USDT, WALLET
+
+HASH = "0x" + "ab" * 32
+BLOCK = "0x" + "cd" * 32
+HEAD_JSON = {"number": "0x10", "hash": BLOCK, "timestamp": "0x64", "baseFeePerGas": "0x7"}
+SIGNED = SignedTx(b"\x01\x02", HASH)
+
+
+class Script:
+    """A node that answers by method what the test says; an exception is raised, everything asked is remembered."""
+
+    operator = "script"
+
+    def __init__(self, **answers: object) -> None:
+        self.answers: dict[str, object] = {"eth_chainId": "0x7a69", "eth_getBlockByNumber": HEAD_JSON, **answers}
+        self.asked: list[str] = []
+
+    @property
+    def requests(self) -> int:
+        return len(self.asked)
+
+    def batch(self, calls: Sequence[Call]) -> list[object]:
+        self.asked += [method for method, _ in calls]
+        return [self._answer(method) for method, _ in calls]
+
+    def call(self, method: str, params: list[object]) -> object:
+        answer = self.batch([(method, params)])[0]
+        if isinstance(answer, RpcFault):
+            raise CallFailed(f"refused: {answer.message}", answer)
+        return answer
+
+    def _answer(self, method: str) -> object:
+        answer = self.answers[method]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def sending(answer: object, receipt: object = None, body: object = None) -> tuple[NodeSender, Script]:
+    node = Script(eth_sendRawTransaction=answer, eth_getTransactionReceipt=receipt, eth_getTransactionByHash=body)
+    return NodeSender(node), node
+
+
+# Wording of geth, nethermind, erigon, besu, reth and anvil.
+@pytest.mark.parametrize(
+    "message", ["already known", "AlreadyKnown", "known transaction: abab", "transaction already imported", "Known transaction"]
+)
+def test_a_transaction_that_the_node_has_already_is_success(message: str) -> None:
+    sender, node = sending(RpcFault(-32000, message))
+    sender.send(SIGNED)
+    assert node.asked == ["eth_sendRawTransaction"]
+
+
+@pytest.mark.parametrize(
+    ("message", "why"),
+    [
+        ("replacement transaction underpriced", "underpriced"),
+        ("transaction underpriced: tip needed 1, tip permitted 0", "underpriced"),
+        ("max fee per gas less than block base fee", "underpriced"),
+        ("FeeTooLow, EffectivePriorityFeePerGas too low", "underpriced"),
+        ("insufficient funds for gas * price + value", "no_funds"),
+        ("intrinsic gas too low", "gas"),
+        ("exceeds block gas limit", "gas"),
+        ("invalid sender", "unfit"),
+        ("only replay-protected (EIP-155) transactions allowed over RPC: transaction type not supported", "unfit"),
+    ],
+)
+def test_a_refusal_by_the_node_is_named_and_has_a_remedy(message: str, why: str) -> None:
+    sender, node = sending(RpcFault(-32000, message))
+    with pytest.raises(SendRefused) as caught:
+        sender.send(SIGNED)
+    assert caught.value.verdicts[0].guard == f"send.{why}" and caught.value.remedy
+    assert node.asked == ["eth_sendRawTransaction"]
+
+
+@pytest.mark.parametrize(
+    "answer", [RpcFault(-32603, "internal error"), RpcFault(-32005, "limit exceeded"), Retryable("timeout"), "0x" + "00" * 32, None]
+)
+def test_an_unknown_fate_is_said_and_nothing_is_sent_again(answer: object) -> None:
+    sender, node = sending(answer)
+    with pytest.raises(Retryable, match="unknown"):
+        sender.send(SIGNED)
+    assert node.asked == ["eth_sendRawTransaction"]
+
+
+def test_a_nonce_too_low_is_success_when_our_own_hash_is_on_the_chain() -> None:
+    sender, _ = sending(RpcFault(-32000, "nonce too low: next nonce 8, tx nonce 7"), body={"hash": HASH, "blockNumber": None})
+    sender.send(SIGNED)
+
+
+def test_a_nonce_too_low_needs_the_operator_when_it_is_not() -> None:
+    sender, _ = sending(RpcFault(-32000, "nonce too low: next nonce 8, tx nonce 7"))
+    with pytest.raises(NonceUsed):
+        sender.send(SIGNED)
+
+
+def receipt_json(**changes: object) -> dict[str, object]:
+    token = "0x" + "11" * 20
+    log = {
+        "address": token,
+        "topics": [TRANSFER, "0x" + bytes(12).hex() + WALLET[2:], "0x" + bytes(12).hex() + ROUTER[2:]],
+        "data": "0x" + f"{5:064x}",
+    }
+    nft = {"address": token, "topics": [TRANSFER, BLOCK, BLOCK, BLOCK], "data": "0x"}
+    odd = {"address": token, "topics": [TRANSFER, BLOCK, BLOCK], "data": "0x"}
+    other = {"address": token, "topics": [BLOCK], "data": "0x1234"}
+    plain = {
+        "transactionHash": HASH,
+        "status": "0x1",
+        "blockNumber": "0x10",
+        "blockHash": BLOCK,
+        "gasUsed": "0x5208",
+        "effectiveGasPrice": "0x3b9aca00",
+        "logs": [other, nft, log, odd],
+    }
+    return {**plain, **changes}
+
+
+def test_a_receipt_tells_the_erc20_transfers_and_no_other_event() -> None:
+    seen = sending(None, receipt_json(), {"hash": HASH})[0].look(HASH)
+    assert seen.state == "mined" and seen.receipt is not None
+    assert seen.receipt.transfers == (Transfer("0x" + "11" * 20, WALLET, ROUTER, 5),)
+    assert (seen.receipt.block_number, seen.receipt.gas_used, seen.receipt.effective_gas_price_wei) == (16, 21_000, GWEI)
+
+
+def test_a_receipt_without_block_is_not_mined_yet() -> None:
+    assert sending(None, receipt_json(blockHash=None), {"hash": HASH})[0].look(HASH).state == "pending"
+
+
+@pytest.mark.parametrize(
+    "receipt",
+    [
+        receipt_json(transactionHash=BLOCK),
+        receipt_json(logs=None),
+        receipt_json(logs=["x"]),
+        receipt_json(status=None),
+        receipt_json(gasUsed="many"),
+        RpcFault(-32000, "header not found or so"),
+        "receipt",
+    ],
+)
+def test_a_receipt_that_makes_no_sense_is_an_error_and_not_an_answer(receipt: object) -> None:
+    with pytest.raises(Retryable):
+        sending(None, receipt, {"hash": HASH})[0].look(HASH)
+
+
+def simulating(call: object, gas: object, **changes: object) -> NodeSender:
+    return NodeSender(Script(eth_call=call, eth_estimateGas=gas, **changes))
+
+
+def test_a_simulation_that_the_node_cannot_make_is_retryable_and_no_verdict() -> None:
+    for fault in (RpcFault(-32005, "limit exceeded"), RpcFault(-32601, "method not found"), RpcFault(-32000, "already known")):
+        with pytest.raises(Retryable):
+            simulating(fault, "0x5208").simulate(CANCEL, WALLET)
+        with pytest.raises(Retryable):
+            simulating("0x", fault).simulate(CANCEL, WALLET)
+    with pytest.raises(Retryable):
+        simulating("0x", "0x5208", eth_getBlockByNumber=RpcFault(-32000, "no")).simulate(CANCEL, WALLET)
+
+
+def test_a_token_that_answers_false_to_an_approval_fails_the_simulation() -> None:
+    approve = replace(CANCEL, to=USDT, data=encode_approve(ROUTER, 5))
+    assert "answers false" in simulating("0x" + bytes(32).hex(), "0x5208").simulate(approve, WALLET).reason
+    for fine in ("0x", "0x" + f"{1:064x}"):
+        assert simulating(fine, "0x5208").simulate(approve, WALLET).ok
+
+
+def test_a_fee_below_the_base_fee_fails_the_simulation_whatever_the_node_says() -> None:
+    simulated = simulating("0x", "0x5208").simulate(replace(CANCEL, max_fee_wei=6, max_priority_fee_wei=0), WALLET)
+    assert not simulated.ok and "base fee of 7 wei" in simulated.reason

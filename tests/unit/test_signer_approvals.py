@@ -1,0 +1,69 @@
+"""Approvals are signed to the unit that was granted, to pinned spenders, for known tokens."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from eth_abi import encode as abi_encode
+
+from agent.chain.approvals import encode_approve
+from agent.chain.calls import selector
+from agent.model import UnsignedTx
+from agent.units import UINT256_MAX
+from tests.signing import (
+    APPROVE,
+    APPROVE_GRANT,
+    CANCEL,
+    PLAN,
+    RESET,
+    RESET_GRANT,
+    ROUTER,
+    STRANGER,
+    SWAP,
+    USDC,
+    USDT,
+    refused,
+    signer,
+    tx,
+)
+
+
+@pytest.mark.parametrize(
+    ("rule", "transaction"),
+    [
+        ("spender", tx(USDT, encode_approve(STRANGER, 500_000_000))),
+        ("spender", tx(USDT, encode_approve(STRANGER, 0))),
+        ("approval_amount", tx(USDT, encode_approve(ROUTER, 500_000_001))),
+        ("approval_amount", tx(USDT, encode_approve(ROUTER, UINT256_MAX))),
+        ("approval_amount", tx(USDT, encode_approve(ROUTER, 0))),
+        ("contract", tx(USDC, encode_approve(ROUTER, 500_000_000))),
+        ("contract", tx(STRANGER, encode_approve(ROUTER, 500_000_000))),
+        ("contract", tx(ROUTER, encode_approve(ROUTER, 500_000_000))),
+        ("call", tx(USDT, encode_approve(ROUTER, 500_000_000) + "00")),
+        ("call", tx(USDT, "0x" + (selector("transfer(address,uint256)") + abi_encode(["address", "uint256"], [STRANGER, 1])).hex())),
+        ("call", tx(USDT, "0x" + (selector("increaseAllowance(address,uint256)") + abi_encode(["address", "uint256"], [ROUTER, 1])).hex())),
+        ("kind", SWAP),
+        ("kind", CANCEL),
+    ],
+)
+def test_an_approval_other_than_the_granted_one_is_refused(rule: str, transaction: UnsignedTx) -> None:
+    refused(transaction, APPROVE_GRANT, rule)
+
+
+def test_an_unlimited_approval_is_refused_even_if_granted() -> None:
+    grant = replace(APPROVE_GRANT, approve=(USDT, ROUTER, UINT256_MAX))
+    refused(tx(USDT, encode_approve(ROUTER, UINT256_MAX)), grant, "approval_amount")
+
+
+def test_an_approval_beyond_what_the_plan_spends_is_refused_even_if_granted() -> None:
+    assert signer().sign(APPROVE, replace(APPROVE_GRANT, plan=PLAN)).raw
+    grant = replace(APPROVE_GRANT, plan=PLAN, approve=(USDT, ROUTER, 500_000_001))
+    refused(tx(USDT, encode_approve(ROUTER, 500_000_001)), grant, "approval_amount")
+
+
+def test_a_spender_that_is_no_longer_pinned_can_only_be_set_to_zero() -> None:
+    grant = replace(RESET_GRANT, approve=(USDT, STRANGER, 0))
+    assert signer().sign(tx(USDT, encode_approve(STRANGER, 0)), grant).raw
+    refused(tx(USDT, encode_approve(STRANGER, 5)), replace(grant, approve=(USDT, STRANGER, 5)), "spender")
+    refused(RESET, replace(RESET_GRANT, approve=(USDT, STRANGER, 0)), "spender")

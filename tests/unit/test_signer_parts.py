@@ -1,0 +1,168 @@
+"""How revert data reads, what fees are paid, which approvals a plan needs, what is not encoded."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from eth_abi import encode as abi_encode
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.chain.approvals import encode_approve, left_over, needed, spent
+from agent.chain.calls import Approve, NotUnderstood, decode, selector
+from agent.chain.fees import Fees, bumped, fees
+from agent.chain.reverts import WORDS, revert_reason
+from agent.chain.rpc import RpcFault
+from agent.errors import Refused
+from agent.model import Allowance, Funding, Head
+from agent.venues.swap_router_02 import encode
+from tests.builders import snapshot
+from tests.signing import DEADLINE_S, PLAN, ROUTER, STRANGER, USDC, USDT, WALLET, WBTC, WETH, leg, plan_of
+
+HASH = "0x" + "ab" * 32
+
+
+def error(text: str) -> str:
+    return "0x" + (selector("Error(string)") + abi_encode(["string"], [text])).hex()
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (RpcFault(3, "execution reverted: STF", error("STF")), "balance or allowance is too small, or the token forbids it (STF)"),
+        (RpcFault(3, "execution reverted: Too little received"), "the market moved since the snapshot (Too little received)"),
+        (RpcFault(-32000, "VM Exception while processing transaction: revert Transaction too old"), "the deadline has passed"),
+        (RpcFault(3, "execution reverted", "0x" + selector("Panic(uint256)").hex() + f"{0x11:064x}"), "arithmetic overflow (Panic 0x11)"),
+        (RpcFault(3, "execution reverted", "0x" + selector("Panic(uint256)").hex() + f"{0x77:064x}"), "panic (Panic 0x77)"),
+        (
+            RpcFault(3, "x", "0x" + selector("ERC20InsufficientBalance(address,uint256,uint256)").hex() + "00" * 96),
+            "the balance of a token is too small (ERC20InsufficientBalance)",
+        ),
+        (RpcFault(3, "x", "0xdeadbeef00"), "reverted with custom error 0xdeadbeef"),
+        (RpcFault(3, "x", "0xde"), "data that cannot be read"),
+        (RpcFault(3, "x", "0x" + selector("Error(string)").hex() + "ff" * 40), "a reason that cannot be read"),
+        (RpcFault(3, "execution reverted", "0x"), "reverted without a reason"),
+        (RpcFault(3, "execution reverted"), "reverted without a reason"),
+        (RpcFault(3, "execution reverted", error("Pausable: paused")), "Pausable: paused"),
+    ],
+)
+def test_revert_data_reads_as_words(fault: RpcFault, words: str) -> None:
+    assert words in revert_reason(fault)
+
+
+def test_a_tokens_own_words_reach_nobody_unwashed() -> None:
+    reason = revert_reason(RpcFault(3, "execution reverted", error("\x1b[31m<script>=cmd|" + "A" * 1000)))
+    assert "\x1b" not in reason and "<" not in reason and "|" not in reason and len(reason) <= 120
+
+
+@given(st.binary(max_size=200))
+def test_no_revert_data_makes_the_reader_fail(data: bytes) -> None:
+    for head in (b"", selector("Error(string)"), selector("Panic(uint256)")):
+        assert revert_reason(RpcFault(3, "execution reverted", "0x" + (head + data).hex()))
+
+
+def test_every_code_in_the_table_has_words() -> None:
+    assert all(words and words != code for code, words in WORDS.items())
+
+
+def head(base_fee_wei: int | None) -> Head:
+    return Head(31337, 1, HASH, 1, base_fee_wei)
+
+
+def test_fees_are_twice_the_base_fee_and_a_bounded_tip() -> None:
+    assert fees(head(10), 2, 0, limit_wei=100, priority_cap_wei=5) == Fees(22, 2, None)
+    assert fees(head(10), 9_999, 0, limit_wei=100, priority_cap_wei=5) == Fees(25, 5, None)
+    assert fees(head(10), 2, 0, limit_wei=None, priority_cap_wei=5).most_wei == 22
+    assert fees(head(0), 0, 0, limit_wei=None, priority_cap_wei=5).most_wei == 1
+
+
+def test_the_ceiling_caps_the_max_fee_and_refuses_when_it_is_passed_already() -> None:
+    assert fees(head(10), 2, 0, limit_wei=15, priority_cap_wei=5) == Fees(15, 2, None)
+    assert fees(head(10), 2, 0, limit_wei=12, priority_cap_wei=5).max_fee_wei == 12
+    with pytest.raises(Refused) as caught:
+        fees(head(10), 2, 0, limit_wei=11, priority_cap_wei=5)
+    assert caught.value.verdicts[0].guard == "gas_price"
+
+
+def test_legacy_chains_pay_the_gas_price_under_the_same_ceiling() -> None:
+    assert fees(head(None), 2, 40, limit_wei=40, priority_cap_wei=5) == Fees(None, None, 40)
+    assert fees(head(None), 2, 40, limit_wei=40, priority_cap_wei=5).most_wei == 40
+    with pytest.raises(Refused):
+        fees(head(None), 2, 41, limit_wei=40, priority_cap_wei=5)
+
+
+@given(base=st.integers(0, 10**12), tip=st.integers(0, 10**12), cap=st.integers(0, 10**12), limit=st.integers(1, 10**13))
+def test_no_fee_is_above_the_ceiling_and_none_below_the_base_fee(base: int, tip: int, cap: int, limit: int) -> None:
+    try:
+        paid = fees(head(base), tip, 0, limit_wei=limit, priority_cap_wei=cap)
+    except Refused:
+        assert base + min(tip, cap) > limit
+        return
+    assert paid.max_fee_wei is not None and paid.max_priority_fee_wei is not None
+    assert max(base, paid.max_priority_fee_wei) <= paid.max_fee_wei <= limit and paid.max_priority_fee_wei <= cap
+
+
+@given(most=st.integers(0, 10**13), tip=st.integers(0, 10**12))
+def test_a_replacement_pays_an_eighth_more_in_both_fields(most: int, tip: int) -> None:
+    more = bumped(Fees(most, tip, None), limit_wei=None)
+    assert more.max_fee_wei is not None and more.max_priority_fee_wei is not None
+    assert more.max_fee_wei >= Fraction(9, 8) * most and more.max_priority_fee_wei >= Fraction(9, 8) * tip
+    assert more.max_fee_wei > most and more.max_priority_fee_wei > tip
+
+
+def test_a_replacement_above_the_ceiling_is_refused() -> None:
+    assert bumped(Fees(None, None, 80), limit_wei=90) == Fees(None, None, 90)
+    with pytest.raises(Refused):
+        bumped(Fees(None, None, 81), limit_wei=90)
+
+
+def test_approvals_are_exactly_what_the_wallet_spends_per_token() -> None:
+    assert spent(PLAN) == {WETH: 12 * 10**17, USDT: 500_000_000}
+    nothing = snapshot(allowances=(Allowance(WETH, ROUTER, 0), Allowance(USDT, ROUTER, 0)))
+    assert needed(PLAN, nothing, ROUTER) == ((WETH, 12 * 10**17), (USDT, 500_000_000))
+    some = snapshot(allowances=(Allowance(WETH, ROUTER, 12 * 10**17), Allowance(USDT, ROUTER, 1)))
+    assert needed(PLAN, some, ROUTER) == ((USDT, 0), (USDT, 500_000_000))
+
+
+def test_an_allowance_of_another_spender_does_not_count_and_a_missing_one_refuses() -> None:
+    other = snapshot(allowances=(Allowance(WETH, ROUTER, 2 * 10**18), Allowance(USDT, STRANGER, 10**12)))
+    with pytest.raises(Refused, match="not in the snapshot"):
+        needed(PLAN, other, ROUTER)
+
+
+def test_left_over_allowances_are_all_that_are_above_zero() -> None:
+    state = snapshot(allowances=(Allowance(WETH, ROUTER, 0), Allowance(USDT, STRANGER, 7)))
+    assert left_over(state) == ((USDT, STRANGER),)
+
+
+def test_an_approval_decodes_to_itself() -> None:
+    assert decode(encode_approve(ROUTER, 7)) == Approve(ROUTER, 7)
+
+
+@pytest.mark.parametrize(
+    ("plan", "words"),
+    [
+        (plan_of(), "no legs"),
+        (plan_of(leg(WETH, USDC, 1, 0)), "above zero"),
+        (plan_of(leg(WETH, USDC, 0, 5)), "above zero"),
+        (plan_of(leg(WETH, USDC, 5, 500, venue="curve")), "does not reach venue 'curve'"),
+        (plan_of(leg(WETH, USDC, 5, 500, sink=Funding.ROUTER)), "leaves"),
+        (plan_of(leg(WETH, USDC, 5, 500, source=Funding.ROUTER)), "no leg before it left any"),
+        (
+            plan_of(leg(WETH, USDC, 5, 500, sink=Funding.ROUTER), leg(WBTC, USDC, 5, 500, source=Funding.ROUTER)),
+            "no leg before it left any",
+        ),
+    ],
+)
+def test_a_plan_that_cannot_run_in_the_router_is_not_encoded(plan: object, words: str) -> None:
+    with pytest.raises(Refused, match=words):
+        encode(plan, WALLET, DEADLINE_S)  # type: ignore[arg-type]
+    with pytest.raises(Refused, match="deadline"):
+        encode(PLAN, WALLET, 0)
+
+
+@pytest.mark.parametrize("data", ["", "0x", "0x0", "0xzz", "095ea7b3", "0x 095ea7b3", "0x095ea7b3"])
+def test_what_is_no_calldata_is_not_understood(data: str) -> None:
+    with pytest.raises(NotUnderstood):
+        decode(data)
