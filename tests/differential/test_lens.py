@@ -1,0 +1,208 @@
+"""The lens against the contracts themselves: every part equals a direct call, and bad items harm nobody else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from eth_utils.crypto import keccak
+
+from agent.artifacts import npm, own
+from agent.chain.abi import BALANCE_OF, DECIMALS, address_call
+from agent.chain.ask import ask
+from agent.chain.lens import CallItem, CodeItem, Item, Status, V3Answer, V3Item, creation_code, decode
+from agent.chain.watch import questions
+from agent.localchain import LocalChain
+from agent.localchain.liquidity import V3_POOL
+from agent.model import V2Pool, V3Pool
+from agent.units import NATIVE, Token
+from tests.reading import TWAP_WINDOW_S, reader, watch
+from tests.world import mint_mainnet_pool, read_pool, read_v3
+
+UINT160_MAX = 2**160 - 1
+
+
+def test_balances_allowances_and_native_equal_direct_calls(local_chain: LocalChain) -> None:
+    seen = reader(local_chain).snapshot()
+    owner, router = local_chain.wallet.address, local_chain.addresses.swap_router_02
+    assert {h.token: h.raw for h in seen.holdings} == {t.address: local_chain.balance(s) for s, t in local_chain.tokens.items()}
+    for allowance in seen.allowances:
+        symbol = next(s for s, t in local_chain.tokens.items() if t.address == allowance.token)
+        assert allowance.raw == local_chain.token_contract(symbol).functions.allowance(owner, router).call()
+    assert len(seen.allowances) == len(local_chain.tokens)
+    assert seen.native_wei == local_chain.w3.eth.get_balance(owner)
+    assert seen.quarantined == ()
+
+
+def test_an_allowance_that_was_given_is_seen(local_chain: LocalChain) -> None:
+    spender = local_chain.addresses.v2_router
+    move = local_chain.token_contract("USDT").functions.approve(spender, 123_456)
+    local_chain.send(move, sender=local_chain.wallet.address)
+    seen = reader(local_chain, spenders=(local_chain.addresses.swap_router_02, spender)).snapshot()
+    given = {(a.token, a.spender): a.raw for a in seen.allowances if a.raw}
+    assert given == {(local_chain.tokens["USDT"].address, spender): 123_456}
+
+
+def test_pools_equal_what_the_contracts_say_within_the_known_window(local_chain: LocalChain) -> None:
+    seen = reader(local_chain, impact_bps=2_500).snapshot()
+    assert len(seen.pools) == len(local_chain.pools)
+    for pool in seen.pools:
+        name = next(name for name, address in local_chain.pools.items() if address == pool.address)
+        direct = read_pool(local_chain, name)
+        if isinstance(pool, V2Pool):
+            assert pool == direct
+            continue
+        assert isinstance(direct, V3Pool)
+        assert pool.known_from_tick < pool.tick < pool.known_to_tick
+        inside = tuple(t for t in direct.ticks if pool.known_from_tick <= t.index <= pool.known_to_tick)
+        assert pool.ticks == inside
+        for field in ("address", "token0", "token1", "fee_pips", "tick_spacing", "sqrt_price_x96", "tick", "liquidity"):
+            assert getattr(pool, field) == getattr(direct, field)
+
+
+def test_the_twap_equals_observe_and_consult(local_chain: LocalChain) -> None:
+    local_chain.swap("v3 WETH/USDC 500", "WETH", 40 * 10**18)
+    local_chain.warp(600)
+    seen = reader(local_chain).snapshot()
+    moved = 0
+    for pool in (p for p in seen.pools if isinstance(p, V3Pool)):
+        observe = local_chain.contract(pool.address, npm(V3_POOL)).functions.observe([TWAP_WINDOW_S, 0])
+        ticks, seconds = observe.call(block_identifier=seen.head.number)
+        assert pool.twap_tick == (ticks[1] - ticks[0]) // TWAP_WINDOW_S
+        assert pool.twap_liquidity == TWAP_WINDOW_S * UINT160_MAX // ((seconds[1] - seconds[0]) % 2**160 << 32)
+        assert pool.twap_window_s == TWAP_WINDOW_S
+        moved += pool.twap_tick != pool.tick
+    assert moved == 1
+
+
+def test_a_pool_without_old_observations_has_no_twap_and_is_read_all_the_same(local_chain: LocalChain) -> None:
+    seen = reader(local_chain, twap_window_s=86_400).snapshot()
+    pools = [p for p in seen.pools if isinstance(p, V3Pool)]
+    assert pools
+    assert all(p.twap_tick is p.twap_liquidity is p.twap_window_s is None and p.liquidity > 0 for p in pools)
+    assert seen.quarantined == ()
+
+
+def test_feeds_equal_direct_calls_negative_answers_included(local_chain: LocalChain) -> None:
+    feed = local_chain.feed_contract("LINK")
+    local_chain.send(feed.functions.setRound(2**80 - 1, -5, 11, 12, 7))
+    seen = reader(local_chain).snapshot()
+    assert len(seen.feeds) == len(local_chain.feeds)
+    for one in seen.feeds:
+        symbol = next(s for s, address in local_chain.feeds.items() if address == one.feed)
+        contract = local_chain.feed_contract(symbol).functions
+        assert [one.round_id, one.answer, one.started_at_s, one.updated_at_s, one.answered_in_round] == contract.latestRoundData().call()
+        assert one.decimals == contract.decimals().call()
+    assert -5 in [one.answer for one in seen.feeds]
+
+
+def test_code_hashes_equal_the_hash_of_the_code_and_are_zero_without_code(local_chain: LocalChain) -> None:
+    addresses = (local_chain.addresses.swap_router_02, local_chain.tokens["WETH"].address, local_chain.wallet.address, "0x" + "99" * 20)
+    seen = reader(local_chain, code=addresses).snapshot()
+    for one in seen.code_hashes:
+        code = bytes(local_chain.w3.eth.get_code(one.address))
+        assert one.hash == ("0x" + bytes(keccak(code)).hex() if code else "0x" + "00" * 32)
+    assert [one.address for one in seen.code_hashes] == list(addresses)
+
+
+def test_a_token_that_burns_gas_and_one_that_returns_a_megabyte_harm_only_themselves(local_chain: LocalChain) -> None:
+    healthy = reader(local_chain).snapshot()
+    bad = [Token(local_chain.deploy(own(name)), name, 18) for name in ("GasBurner", "MegabyteToken")]
+    all_tokens = (bad[0], *watch(local_chain).tokens[:2], bad[1], *watch(local_chain).tokens[2:])
+    seen = reader(local_chain, tokens=all_tokens).snapshot()
+    assert seen.holdings == healthy.holdings
+    assert seen.requests == healthy.requests == 2
+    assert {q.address for q in seen.quarantined} == {token.address for token in bad}
+    assert not {h.token for h in seen.holdings} & {token.address for token in bad}
+    assert len(seen.feeds) == len(healthy.feeds)
+    assert len(seen.pools) == len(healthy.pools)
+
+
+def test_an_answer_longer_than_its_bound_fails_and_costs_little(local_chain: LocalChain) -> None:
+    mega = local_chain.deploy(own("MegabyteToken"))
+    call = address_call(BALANCE_OF, local_chain.wallet.address)
+    rich = CallItem(mega, call, gas=5_000_000)
+    got = ask(local_chain.transport, [CallItem(mega, DECIMALS), rich, CallItem(mega, call), CallItem(mega, DECIMALS)])
+    assert got == [(18).to_bytes(32, "big"), Status.TOO_LONG, Status.FAILED, (18).to_bytes(32, "big")]
+
+
+def test_a_real_zero_needs_a_call_that_succeeded(local_chain: LocalChain) -> None:
+    local_chain.set_balance("LINK", 0)
+    nobody, pool = Token("0x" + "99" * 20, "NONE", 18), Token(local_chain.addresses.v3_factory, "FACT", 18)
+    seen = reader(local_chain, tokens=(local_chain.tokens["LINK"], nobody, pool)).snapshot()
+    assert [(h.token, h.raw) for h in seen.holdings] == [(local_chain.tokens["LINK"].address, 0)]
+    assert {q.address: q.why for q in seen.quarantined} == {nobody.address: Status.NO_CODE.why, pool.address: Status.FAILED.why}
+
+
+def test_decimals_that_disagree_quarantine_the_token(local_chain: LocalChain) -> None:
+    wrong = Token(local_chain.tokens["USDC"].address, "USDC", 18)
+    seen = reader(local_chain, tokens=(wrong, local_chain.tokens["WETH"])).snapshot()
+    assert [h.token for h in seen.holdings] == [local_chain.tokens["WETH"].address]
+    assert [(q.address, q.why) for q in seen.quarantined] == [(wrong.address, "the contract says 6 decimals, expected are 18")]
+
+
+def pool_item(chain: LocalChain, name: str, window: int, most: int) -> V3Item:
+    state = read_pool(chain, name)
+    assert isinstance(state, V3Pool)
+    return V3Item(state.address, state.tick_spacing, window, most, 0)
+
+
+@pytest.mark.parametrize("most", [2, 4, 6, 10])
+def test_more_ticks_than_allowed_end_the_known_window_earlier_and_nothing_in_it_is_missing(local_chain: LocalChain, most: int) -> None:
+    name = "v3 USDC/USDT 100"
+    everything = {t.index: t.liquidity_net for t in _v3(local_chain, name).ticks}
+    got = ask(local_chain.transport, [pool_item(local_chain, name, 5_000, most)])[0]
+    assert isinstance(got, V3Answer)
+    assert len(got.ticks) == min(most, sum(-5_000 <= index <= 5_000 for index in everything))
+    assert dict(got.ticks) == {i: net for i, net in everything.items() if got.known_from_tick <= i <= got.known_to_tick}
+    assert got.known_from_tick <= got.tick <= got.known_to_tick
+    assert (got.known_to_tick - got.known_from_tick < 10_000) == (most < 10)
+
+
+def _v3(chain: LocalChain, name: str) -> V3Pool:
+    state = read_pool(chain, name)
+    assert isinstance(state, V3Pool)
+    return state
+
+
+@pytest.mark.parametrize("window", [0, 1, 59, 60, 1_000, 20_000, 887_272])
+def test_the_recorded_mainnet_pool_is_read_like_direct_calls_at_any_width(anvil_chain: LocalChain, window: int) -> None:
+    pool = mint_mainnet_pool(anvil_chain)
+    direct = read_v3(anvil_chain, pool)
+    got = ask(anvil_chain.transport, [V3Item(pool.address, direct.tick_spacing, window, 1_200, 0)])[0]
+    assert isinstance(got, V3Answer)
+    low, high = max(direct.tick - window, -887_272), min(direct.tick + window, 887_272)
+    assert got.known_from_tick >= low
+    assert got.known_to_tick <= high
+    assert dict(got.ticks) == {t.index: t.liquidity_net for t in direct.ticks if got.known_from_tick <= t.index <= got.known_to_tick}
+    if len(got.ticks) < 600:
+        assert (got.known_from_tick, got.known_to_tick) == (low, high)
+
+
+def test_a_pool_without_price_and_an_address_without_pool_are_told_apart(local_chain: LocalChain) -> None:
+    local_chain.add_token("NEW", 18, 5)
+    factory = local_chain.contract(
+        local_chain.addresses.v3_factory, npm("@uniswap/v3-core/artifacts/contracts/UniswapV3Factory.sol/UniswapV3Factory.json")
+    )
+    pair = [local_chain.tokens["NEW"].address, local_chain.tokens["USDC"].address]
+    local_chain.send(factory.functions.createPool(*pair, 3000))
+    empty = factory.functions.getPool(*pair, 3000).call()
+    got = ask(
+        local_chain.transport,
+        [V3Item(address, 60, 100, 256, 0) for address in (empty, local_chain.wallet.address, local_chain.tokens["USDC"].address, NATIVE)],
+    )
+    assert got == [Status.NOT_INITIALISED, Status.NO_CODE, Status.FAILED, Status.NO_CODE]
+
+
+@pytest.mark.parametrize("gas", [600_000, 900_000, 1_300_000, 1_800_000, 2_500_000, 4_000_000])
+def test_too_little_gas_leaves_items_unread_and_never_wrong(local_chain: LocalChain, gas: int) -> None:
+    items: list[Item] = [question.item for question in questions(watch(local_chain))]
+    burner = local_chain.deploy(own("GasBurner"))
+    items[3:3] = [CallItem(burner, address_call(BALANCE_OF, burner)), CodeItem(burner)]
+    truth = ask(local_chain.transport, items)
+    starved: Any = local_chain.transport.call("eth_call", [{"data": creation_code(items), "gas": hex(gas)}, "latest"])
+    got = decode(items, bytes.fromhex(starved[2:]))
+    assert all(answer in (Status.UNREAD, true) for answer, true in zip(got, truth, strict=True))
+    assert sum(answer is Status.UNREAD for answer in truth) == 0
+    if gas == 600_000:
+        assert Status.UNREAD in got

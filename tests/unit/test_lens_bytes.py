@@ -1,0 +1,160 @@
+"""Pages of the lens: sized beforehand, read back byte for byte, and anything else is refused rather than guessed."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.chain.lens import (
+    PAGE_BYTES,
+    PAGE_GAS,
+    CallItem,
+    CodeItem,
+    Item,
+    Status,
+    V3Answer,
+    V3Item,
+    creation_code,
+    decode,
+    pages,
+    uint,
+    words,
+)
+from agent.chain.tokens import symbol_text
+from agent.chain.watch import PoolKind, PoolRef, Watch, parts, questions, window_ticks
+from agent.errors import ConfigError, Retryable
+from agent.units import Token
+
+ADDRESS = "0x" + "11" * 20
+OWNER = "0x" + "22" * 20
+
+
+def portfolio(number_of_tokens: int, number_of_pools: int) -> Watch:
+    def address(number: int) -> str:
+        return "0x" + number.to_bytes(20, "big").hex()
+
+    tokens = tuple(Token(address(i + 1), f"T{i}", 18) for i in range(number_of_tokens))
+    spacings = (1, 10, 10, 60, 60, 60, 200)
+    refs = tuple(
+        PoolRef(address(1000 + i), "uniswap_v2", PoolKind.V2, ADDRESS, OWNER, 3000)
+        if i % 3 == 0
+        else PoolRef(address(1000 + i), "uniswap_v3", PoolKind.V3, ADDRESS, OWNER, 3000, spacings[i % 7])
+        for i in range(number_of_pools)
+    )
+    return Watch(OWNER, tokens, (ADDRESS,), refs, tuple(t.address for t in tokens), (ADDRESS,) * 60, 1800, 100)
+
+
+def test_twelve_tokens_and_forty_pools_need_few_pages_and_each_page_fits() -> None:
+    items: list[Item] = [question.item for question in questions(portfolio(12, 40))]
+    sized = pages(items)
+    assert len(sized) <= 3
+    assert [i for page in sized for i in page] == list(range(len(items)))
+    for page in sized:
+        assert sum(items[i].most_bytes() for i in page) < PAGE_BYTES
+        assert sum(items[i].likely_gas for i in page) <= PAGE_GAS
+        assert len(creation_code([items[i] for i in page])) // 2 < 49_152
+
+
+@given(st.lists(st.sampled_from([CallItem(ADDRESS, b"\1" * 68), CodeItem(ADDRESS), V3Item(ADDRESS, 1, 200, 256, 0)]), max_size=400))
+def test_pages_hold_every_item_once_in_order_and_fit(items: list[Item]) -> None:
+    sized = pages(items)
+    assert [i for page in sized for i in page] == list(range(len(items)))
+    for page in sized:
+        assert sum(items[i].most_bytes() for i in page) < PAGE_BYTES
+        assert len(creation_code([items[i] for i in page])) // 2 < 49_152
+
+
+def test_each_kind_of_answer_is_read_back() -> None:
+    pool = V3Item(ADDRESS, 10, 200, 256, 1800)
+    head = (2**96).to_bytes(20, "big") + (-5).to_bytes(3, "big", signed=True) + (10**18).to_bytes(16, "big")
+    bounds = (-205).to_bytes(3, "big", signed=True) + (195).to_bytes(3, "big", signed=True)
+    twap = b"\1" + (-9001).to_bytes(7, "big", signed=True) + (77).to_bytes(20, "big")
+    ticks = b"".join(i.to_bytes(3, "big", signed=True) + n.to_bytes(16, "big", signed=True) for i, n in ((-10, 5), (-20, -7), (30, 9)))
+    page = b"\1" + b"\0\0\x03abc" + b"\1" + b"\0" + b"\x42" * 32 + b"\0" + head + bounds + twap + b"\0\3" + ticks
+    assert decode([CallItem(ADDRESS, b""), CallItem(ADDRESS, b""), CodeItem(ADDRESS), pool], page) == [
+        b"abc",
+        Status.FAILED,
+        b"\x42" * 32,
+        V3Answer(2**96, -5, 10**18, -205, 195, ((-20, -7), (-10, 5), (30, 9)), (-9001, 77)),
+    ]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [b"", b"\2\0\0\0", b"\1", b"\1\0\0\2a", b"\1\0\0\1ab", b"\1\x07", b"\1\x06", b"\1\0\xff\xff" + b"a" * 65535, b"\1\1\1"],
+    ids=["empty", "format", "cut", "cut data", "left over", "status", "our status", "too long", "two"],
+)
+def test_bytes_that_are_no_answer_are_refused(page: bytes) -> None:
+    with pytest.raises(Retryable):
+        decode([CallItem(ADDRESS, b"")], page)
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_whatever_make_the_decoder_fail_in_another_way(page: bytes) -> None:
+    with suppress(Retryable):
+        decode([CallItem(ADDRESS, b""), V3Item(ADDRESS, 10, 200, 256, 0), CodeItem(ADDRESS)], b"\1" + page)
+
+
+def test_a_tick_twice_or_outside_the_known_window_is_malformed() -> None:
+    def answer(*ticks: int) -> list[object]:
+        head = bytes(20) + bytes(3) + bytes(16) + (-100).to_bytes(3, "big", signed=True) + (100).to_bytes(3, "big") + bytes(28)
+        body = b"".join(tick.to_bytes(3, "big", signed=True) + bytes(16) for tick in ticks)
+        return list(decode([V3Item(ADDRESS, 10, 200, 256, 0)], b"\1\0" + head + len(ticks).to_bytes(2, "big") + body))
+
+    assert isinstance(answer(-100, 0, 100)[0], V3Answer)
+    assert answer(0, 0) == [Status.MALFORMED]
+    assert answer(101) == [Status.MALFORMED]
+    assert answer(-101) == [Status.MALFORMED]
+
+
+def test_numbers_that_do_not_fit_are_malformed_and_failures_stay_failures() -> None:
+    assert uint((255).to_bytes(32, "big"), 8) == 255
+    assert uint((256).to_bytes(32, "big"), 8) is Status.MALFORMED
+    assert uint(b"\0" * 31) is Status.MALFORMED
+    assert uint(b"") is Status.MALFORMED
+    assert uint(Status.NO_CODE) is Status.NO_CODE
+    assert words(b"\0" * 64, 3) is Status.MALFORMED
+
+
+@given(st.integers(0, 9_999))
+def test_the_window_reaches_as_far_as_the_impact_moves_the_price_either_way(impact_bps: int) -> None:
+    ticks = window_ticks(impact_bps)
+    factor = Fraction(10_001, 10_000) ** min(ticks, 3_000)
+    if ticks <= 3_000:
+        assert factor >= 1 + Fraction(impact_bps, 10_000)
+        assert 1 / factor <= 1 - Fraction(impact_bps, 10_000)
+    assert ticks <= 2 * 887_272
+
+
+@pytest.mark.parametrize("impact_bps", [-1, 10_000, 12_000])
+def test_an_impact_that_is_none_is_refused(impact_bps: int) -> None:
+    with pytest.raises(ConfigError):
+        window_ticks(impact_bps)
+
+
+def test_an_item_that_failed_is_named_and_is_never_a_zero() -> None:
+    watch = portfolio(3, 3)
+    everything = parts(watch, [Status.FAILED] * len(questions(watch)))
+    assert everything.holdings == everything.allowances == everything.pools == everything.feeds == everything.code_hashes == ()
+    assert {lost.address for lost in everything.quarantined} == {question.address for question in questions(watch)}
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ((32).to_bytes(32, "big") + (4).to_bytes(32, "big") + b"WETH" + bytes(28), "WETH"),
+        (b"MKR" + bytes(29), "MKR"),
+        (bytes(32), ""),
+        (b"", ""),
+        ((32).to_bytes(32, "big") + (99).to_bytes(32, "big") + b"WETH" + bytes(28), ""),
+        ((64).to_bytes(32, "big") + (4).to_bytes(32, "big") + b"WETH" + bytes(28), ""),
+        (Status.FAILED, ""),
+        (b"\xff\xfe" + bytes(30), "\ufffd\ufffd"),
+    ],
+)
+def test_symbols_are_read_as_text_or_bytes32(answer: bytes | Status, text: str) -> None:
+    assert symbol_text(answer) == text
