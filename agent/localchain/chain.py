@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -285,7 +285,3 @@ class LocalChain:
         from agent.localchain.config_text import config_text
 
         return config_text(self, store_url, targets or {spec.symbol: spec.target for spec in self.world.tokens})
-
-    def remember(self, **parts: object) -> None:
-        """Replaces parts of the books."""
-        self.books = replace(self.books, **parts)  # type: ignore[arg-type]  # the fields are checked by their users

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from fractions import Fraction
 
 from agent.artifacts import npm, own
@@ -77,7 +78,8 @@ def add_token(chain: LocalChain, symbol: str, decimals: int, price_usd: Fraction
     address = chain.addresses.weth if wrapped else chain.deploy(own(kind.value), symbol, symbol, decimals)
     feed = chain.deploy(own("PriceFeed"), f"{symbol} / USD", FEED_DECIMALS)
     token, books = Token(address, symbol, decimals), chain.books
-    chain.remember(
+    chain.books = replace(
+        chain.books,
         tokens={**books.tokens, symbol: token},
         kinds={**books.kinds, symbol: kind},
         prices_usd={**books.prices_usd, symbol: price_usd},

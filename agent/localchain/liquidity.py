@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 from agent.artifacts import npm, own
@@ -32,13 +33,13 @@ def _raw_worth(chain: LocalChain, symbol: str, usd: Fraction) -> int:
 
 
 def _know(chain: LocalChain, info: PoolInfo) -> PoolInfo:
-    chain.remember(pool_info={**chain.books.pool_info, info.name: info})
+    chain.books = replace(chain.books, pool_info={**chain.books.pool_info, info.name: info})
     return info
 
 
 def _know_ticks(chain: LocalChain, pool: PoolInfo, ends: Iterable[int]) -> None:
     known = chain.books.ticks
-    chain.remember(ticks={**known, pool.name: known.get(pool.name, frozenset()) | frozenset(ends)})
+    chain.books = replace(chain.books, ticks={**known, pool.name: known.get(pool.name, frozenset()) | frozenset(ends)})
 
 
 def _pair(chain: LocalChain, token_a: str, token_b: str) -> tuple[Token, Token]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 
 from agent.artifacts import npm
@@ -21,7 +22,7 @@ def move_market(chain: LocalChain, prices_usd: Mapping[str, Fraction], twap_foll
     for symbol, price in prices_usd.items():
         if symbol not in chain.tokens or price <= 0:
             raise ValueError(f"cannot move {symbol} to {price}: it needs to be a token of this chain and a positive price")
-    chain.remember(prices_usd={**chain.books.prices_usd, **prices_usd})
+    chain.books = replace(chain.books, prices_usd={**chain.books.prices_usd, **prices_usd})
     for pool in chain.books.pool_info.values():
         if pool.token0.symbol in prices_usd or pool.token1.symbol in prices_usd:
             arbitrage(chain, pool)
