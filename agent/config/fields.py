@@ -8,7 +8,7 @@ from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from typing import Annotated
 
-from eth_utils.address import is_address, is_checksum_formatted_address, to_checksum_address
+from eth_utils.address import is_checksum_address, is_checksum_formatted_address, to_checksum_address
 from pydantic import BeforeValidator
 
 from agent.errors import ConfigError
@@ -26,7 +26,7 @@ def parse_address(value: object, field: str = "address") -> str:
     """Checksummed address; a mixed-case address with a wrong checksum is refused, since it is likely mistyped."""
     if not isinstance(value, str) or not re.fullmatch(r"0x[0-9a-fA-F]{40}", value):
         raise ConfigError(f"{field}: {value!r} is not an address; write 0x and 40 hex digits")
-    if is_checksum_formatted_address(value) and not is_address(value):
+    if is_checksum_formatted_address(value) and not is_checksum_address(value):
         raise ConfigError(f"{field}: {value} has a wrong checksum; copy it again from its source")
     return str(to_checksum_address(value))
 
