@@ -1,0 +1,149 @@
+"""Taking a nonce back: when, at what price, and that only one of original and cancel ends final (T7)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.chain.fees import BUMP_DENOMINATOR, BUMP_NUMERATOR
+from agent.errors import OperatorNeeded, Refused
+from agent.execution.reconcile import cancelling
+from agent.model import IntentState
+from tests.scripted import GWEI, START_S, WALLET, Bench, Killed, bench, killed_at, lost_in_broadcast, tx
+
+
+def states(made: Bench) -> list[tuple[str, str]]:
+    return [(intent.kind.value, intent.state.value) for intent in reversed(made.store.intents())]
+
+
+def test_a_pending_transaction_past_its_deadline_is_cancelled(tmp_path: Path) -> None:
+    made = bench(tmp_path, automine=False)
+    killed_at(made, "after:send")
+    made.chain.timestamp_s = START_S + 90
+    swap_hash = made.signer.signed[0].hash
+
+    def mine_the_cancel() -> None:
+        cancels = [h for h in made.chain.pool if h != swap_hash]
+        if cancels:
+            made.chain.mine(*cancels)
+
+    made.clock.each = mine_the_cancel
+    made.executor().reconcile()
+    assert states(made) == [("swap", "cancelled"), ("cancel", "final")]
+    original, cancel = reversed(made.store.intents())
+    assert cancel.replaces == original.id
+    assert (cancel.tx.to, cancel.tx.value_wei, cancel.tx.data, cancel.tx.nonce) == (WALLET, 0, "0x", 0)
+
+
+def test_a_lost_transaction_past_its_deadline_is_cancelled_not_resent(tmp_path: Path) -> None:
+    made = lost_in_broadcast(tmp_path)
+    made.chain.timestamp_s = START_S + 90
+    made.executor().reconcile()
+    assert states(made) == [("swap", "cancelled"), ("cancel", "final")]
+    assert made.chain.sent[1:] == [made.store.intents()[0].tx_hash]
+    assert made.run(1).state is IntentState.FINAL
+
+
+def test_a_lost_transaction_that_would_fail_by_now_is_cancelled_not_resent(tmp_path: Path) -> None:
+    made = lost_in_broadcast(tmp_path)
+    made.chain.simulation = "Too little received"
+    made.executor().reconcile()
+    assert states(made) == [("swap", "cancelled"), ("cancel", "final")]
+    assert "Too little received" in made.store.intents()[0].note
+
+
+def test_a_lost_transaction_whose_signature_cannot_be_repeated_is_cancelled(tmp_path: Path) -> None:
+    made = lost_in_broadcast(tmp_path)
+    made.signer.drifting = True
+    made.executor().reconcile()
+    assert states(made) == [("swap", "cancelled"), ("cancel", "final")]
+
+
+def test_a_signed_transaction_that_never_left_is_dropped_without_a_cancel(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    killed_at(made, "after:signed")
+    made.chain.timestamp_s = START_S + 90
+    made.executor().reconcile()
+    assert states(made) == [("swap", "cancelled")]
+    assert made.chain.sent == []
+
+
+def test_the_original_may_still_win_against_its_cancel(tmp_path: Path) -> None:
+    made = bench(tmp_path, automine=False)
+    killed_at(made, "after:send")
+    swap_hash = made.signer.signed[0].hash
+    made.chain.timestamp_s = START_S + 90
+    made.executor().reconcile()
+    assert states(made) == [("swap", "broadcast"), ("cancel", "broadcast")]
+    made.chain.mine(swap_hash)
+    made.executor().reconcile()
+    assert states(made) == [("swap", "final"), ("cancel", "replaced")]
+
+
+@pytest.mark.parametrize("at", ["after:planned", "after:signed", "after:broadcast", "after:send", "before:mined", "after:final"])
+def test_a_cancel_killed_anywhere_still_ends_the_nonce_once(tmp_path: Path, at: str) -> None:
+    made = lost_in_broadcast(tmp_path)
+    made.chain.simulation = "Too little received"
+
+    def die(event) -> None:
+        if event.name == at:
+            raise Killed
+
+    made.on_event = die
+    with pytest.raises(Killed):
+        made.executor().reconcile()
+    made.restart()
+    made.executor().reconcile()
+    assert [state for kind, state in states(made) if kind == "swap"] == ["cancelled"]
+    assert [state for kind, state in states(made) if kind == "cancel"][-1] == "final"
+    assert made.store.open_intents() == ()
+    assert sum(len(block) for block in made.chain.blocks) == 1
+
+
+def test_a_transaction_mined_while_it_was_rehearsed_is_not_cancelled(tmp_path: Path) -> None:
+    made = lost_in_broadcast(tmp_path)
+    swap_hash = made.signer.signed[0].hash
+    simulate = made.chain.simulate
+
+    def mined_meanwhile(unsigned, sender):
+        made.chain.mine(swap_hash)
+        return replace(simulate(unsigned, sender), ok=False, reason="STF")
+
+    made.chain.simulate = mined_meanwhile
+    made.executor().reconcile()
+    assert states(made) == [("swap", "final")]
+    assert len(made.chain.sent) == 1
+
+
+def test_a_wallet_without_gas_money_needs_the_operator(tmp_path: Path) -> None:
+    made = lost_in_broadcast(tmp_path)
+    simulate = made.chain.simulate
+    made.chain.simulate = lambda unsigned, sender: replace(simulate(unsigned, sender), ok=False, reason="insufficient funds")
+    with pytest.raises(OperatorNeeded, match="nor cancelled: insufficient funds"):
+        made.executor().reconcile()
+    assert len(made.chain.sent) == 1
+
+
+@pytest.mark.parametrize("fees", [(10 * GWEI, GWEI, None), (3, 1, None), (2 * GWEI, 0, None), (None, None, 7)])
+def test_a_cancel_pays_an_eighth_more_in_every_field(tmp_path: Path, fees: tuple[int | None, int | None, int | None]) -> None:
+    original = replace(tx(4), max_fee_wei=fees[0], max_priority_fee_wei=fees[1], gas_price_wei=fees[2])
+    head = bench(tmp_path).chain.head()
+    cancel = cancelling(original, WALLET, head, None)
+    for before, after in zip(fees, (cancel.max_fee_wei, cancel.max_priority_fee_wei, cancel.gas_price_wei), strict=True):
+        assert (before is None) == (after is None)
+        if before is not None and after is not None:
+            assert after * BUMP_DENOMINATOR >= before * BUMP_NUMERATOR
+            assert after > before
+    if cancel.max_fee_wei is not None:
+        assert cancel.max_fee_wei >= 2 * head.base_fee_wei + cancel.max_priority_fee_wei
+
+
+def test_a_cancel_keeps_to_the_gas_price_limit(tmp_path: Path) -> None:
+    head = bench(tmp_path).chain.head()
+    limit = 12 * GWEI
+    assert cancelling(tx(0), WALLET, head, limit).max_fee_wei <= limit
+    with pytest.raises(Refused) as caught:
+        cancelling(tx(0), WALLET, head, 11 * GWEI)
+    assert caught.value.verdicts[0].guard == "gas_price"

@@ -1,0 +1,175 @@
+"""A restart at every state: nothing is lost, nothing happens twice, and a nonce ends only with one final hash (T7, T8, T14)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.errors import OperatorNeeded, Retryable
+from agent.model import IntentState
+from tests.scripted import Bench, bench, killed_at, lost_in_broadcast
+
+S = IntentState
+
+
+def states(made: Bench) -> list[tuple[str, str]]:
+    return [(intent.kind.value, intent.state.value) for intent in reversed(made.store.intents())]
+
+
+@pytest.mark.parametrize("at", ["after:planned", "before:signed"])
+def test_what_was_never_signed_is_dropped(tmp_path: Path, at: str) -> None:
+    made = bench(tmp_path)
+    killed_at(made, at)
+    (intent,) = made.executor().reconcile()
+    assert intent.state is S.CANCELLED
+    assert made.chain.sent == []
+    assert made.run().state is S.FINAL
+    assert len(made.chain.sent) == 1
+
+
+@pytest.mark.parametrize("at", ["after:signed", "before:broadcast", "after:broadcast", "before:send"])
+def test_what_was_signed_and_not_sent_goes_out_once_with_the_same_hash(tmp_path: Path, at: str) -> None:
+    made = bench(tmp_path)
+    killed_at(made, at)
+    (intent,) = made.executor().reconcile()
+    assert intent.state is S.FINAL
+    assert made.chain.sent == [made.signer.signed[0].hash]
+    assert made.signer.signed[0] == made.signer.signed[1]
+
+
+@pytest.mark.parametrize("at", ["after:send", "before:mined", "after:mined", "before:final", "after:final"])
+def test_what_was_sent_is_followed_and_never_sent_again(tmp_path: Path, at: str) -> None:
+    made = bench(tmp_path)
+    killed_at(made, at)
+    made.executor().reconcile()
+    (intent,) = made.store.intents()
+    assert intent.state is S.FINAL
+    assert len(made.chain.sent) == 1
+    assert made.executor().reconcile() == []
+
+
+def test_a_pending_transaction_is_waited_for(tmp_path: Path) -> None:
+    made = bench(tmp_path, automine=False)
+    killed_at(made, "after:send")
+    made.clock.each = made.chain.mine
+    (intent,) = made.executor().reconcile()
+    assert intent.state is S.FINAL
+    assert len(made.chain.sent) == 1
+
+
+def test_a_pending_transaction_that_stays_pending_is_left_open(tmp_path: Path) -> None:
+    made = bench(tmp_path, automine=False)
+    killed_at(made, "after:send")
+    (intent,) = made.executor().reconcile()
+    assert intent.state is S.BROADCAST
+    with pytest.raises(Retryable, match="earlier transaction"):
+        made.run(1)
+    assert len(made.chain.sent) == 1
+
+
+@pytest.mark.parametrize("paused", [True, None])
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("at", ["after:signed", "after:broadcast"])
+def test_recovery_sends_nothing_while_paused(tmp_path: Path, paused: bool | None, late: bool, at: str) -> None:
+    made = bench(tmp_path)
+    killed_at(made, at)
+    made.paused = paused
+    made.chain.timestamp_s += 90 if late else 0
+    made.executor().reconcile()
+    assert made.chain.sent == []
+    assert len(made.store.open_intents()) == 1
+    made.paused = False
+    made.executor().reconcile()
+    assert made.store.open_intents() == ()
+
+
+def test_a_pause_during_recovery_stops_the_resend(tmp_path: Path) -> None:
+    made = lost_in_broadcast(tmp_path)
+    sign = made.signer.sign
+
+    def pausing(unsigned, granted):
+        made.paused = True
+        return sign(unsigned, granted)
+
+    made.signer.sign = pausing
+    made.executor().reconcile()
+    assert len(made.chain.sent) == 1
+    assert states(made) == [("swap", "broadcast")]
+
+
+def test_recovery_that_may_not_send_only_looks(tmp_path: Path) -> None:
+    made = lost_in_broadcast(tmp_path)
+    made.executor().reconcile(may_send=False)
+    assert len(made.chain.sent) == 1
+    assert states(made) == [("swap", "broadcast")]
+
+
+def test_what_is_mined_is_settled_even_while_paused(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    killed_at(made, "after:send")
+    made.paused = True
+    (intent,) = made.executor().reconcile()
+    assert intent.state is S.FINAL
+
+
+def test_a_nonce_used_by_a_stranger_needs_the_operator_and_names_what_is_known(tmp_path: Path) -> None:
+    made = lost_in_broadcast(tmp_path)
+    made.chain.base_nonce = 1
+    with pytest.raises(OperatorNeeded) as caught:
+        made.executor().reconcile()
+    assert "nonce 0" in caught.value.message
+    assert made.signer.signed[0].hash in caught.value.message
+    assert len(made.chain.sent) == 1
+    assert states(made) == [("swap", "broadcast")]
+
+
+def test_adopting_ends_what_a_stranger_replaced(tmp_path: Path) -> None:
+    made = lost_in_broadcast(tmp_path)
+    with pytest.raises(Retryable, match="is open"):
+        made.executor().adopt()
+    made.chain.base_nonce = 1
+    assert made.executor().adopt() == 1
+    assert states(made) == [("swap", "replaced")]
+    assert made.run(1).state is S.FINAL
+
+
+def test_nothing_is_adopted_while_a_stranger_is_pending(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    made.chain.pool["0xforeign"] = 0
+    with pytest.raises(Retryable, match="pending"):
+        made.executor().adopt()
+    with pytest.raises(OperatorNeeded, match="pending"):
+        made.executor().reconcile()
+
+
+def test_a_late_answer_of_a_slow_endpoint_is_not_taken_for_a_stranger(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    killed_at(made, "after:send")
+    look = made.chain.look
+    answers = iter(["unknown", "unknown"])
+    made.chain.look = lambda h: replace(look(h), state="unknown", receipt=None) if next(answers, None) else look(h)
+    (intent,) = made.executor().reconcile()
+    assert intent.state is S.FINAL
+    assert len(made.chain.sent) == 1
+
+
+def test_a_reorganised_transaction_is_sent_again_by_the_next_reconciliation(tmp_path: Path) -> None:
+    made = bench(tmp_path, confirmations=3)
+    assert made.run().state is S.MINED
+    made.chain.reorg(1)
+    made.executor().reconcile()
+    assert states(made) == [("swap", "broadcast")]
+    made.clock.each = lambda: made.chain.blocks.append({})
+    made.executor().reconcile()
+    assert states(made) == [("swap", "final")]
+    assert made.chain.sent == [made.signer.signed[0].hash] * 2
+
+
+def test_the_first_use_adopts_the_nonce_of_a_wallet_with_a_past(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    made.chain.base_nonce = 57
+    assert made.executor().reconcile() == []
+    assert made.store.expected_nonce() == 57
+    assert made.run(57).state is S.FINAL

@@ -1,0 +1,191 @@
+"""One transaction from intention to finality: the order of its acts, and every reason to stop before the bytes leave."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent.errors import OperatorNeeded, Refused, Retryable
+from agent.model import IntentState
+from tests.scripted import START_S, Bench, bench
+
+S = IntentState
+
+
+def refused_guard(caught: pytest.ExceptionInfo[Refused]) -> str:
+    (verdict,) = caught.value.verdicts
+    assert not verdict.passed
+    return verdict.guard
+
+
+def states(made: Bench) -> list[str]:
+    (intent,) = made.store.intents()
+    return [move.after.value for move in made.store.transitions(intent.id)]
+
+
+def test_every_move_is_written_before_its_act(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    seen = []
+
+    def watch(event) -> None:
+        stored = [intent.state.value for intent in made.store.intents()]
+        seen.append((event.name, stored[0] if stored else None, len(made.signer.signed), len(made.chain.sent)))
+
+    made.on_event = watch
+    assert made.run().state is S.FINAL
+    assert seen == [
+        ("before:planned", None, 0, 0),
+        ("after:planned", "planned", 0, 0),
+        ("before:signed", "planned", 1, 0),
+        ("after:signed", "signed", 1, 0),
+        ("before:broadcast", "signed", 1, 0),
+        ("after:broadcast", "broadcast", 1, 0),
+        ("before:send", "broadcast", 1, 0),
+        ("after:send", "broadcast", 1, 1),
+        ("before:mined", "broadcast", 1, 1),
+        ("after:mined", "mined", 1, 1),
+        ("before:final", "mined", 1, 1),
+        ("after:final", "final", 1, 1),
+    ]
+
+
+def test_a_transaction_is_final_only_after_its_confirmations(tmp_path: Path) -> None:
+    made = bench(tmp_path, confirmations=3)
+    mined_at = []
+    made.clock.each = lambda: made.chain.blocks.append({})
+    intent = made.run()
+    assert intent.state is S.FINAL
+    mined_at.append(intent.receipt.block_number)
+    assert made.chain.head().number - mined_at[0] + 1 == 3
+    assert [event.name for event in made.events].count("confirming") == 2
+
+
+def test_a_chain_without_new_blocks_leaves_it_mined_and_the_next_one_may_follow(tmp_path: Path) -> None:
+    made = bench(tmp_path, confirmations=2)
+    assert made.run(0).state is S.MINED
+    assert made.run(1).state is S.MINED
+    (first, second) = made.executor().reconcile()
+    assert (first.state, second.state) == (S.FINAL, S.MINED)
+
+
+def test_a_revert_on_chain_ends_reverted_and_its_gas_can_be_booked(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    made.chain.status = 0
+    intent = made.run()
+    assert intent.state is S.REVERTED
+    assert made.store.unbooked() == (intent,)
+    made.store.book(intent, Fraction(0), Fraction(1), intent.receipt.gas_cost_wei, START_S)
+    assert made.store.history(START_S).reverts_in_row == 1
+
+
+@pytest.mark.parametrize("paused", [True, None])
+def test_nothing_happens_while_paused_or_when_that_cannot_be_read(tmp_path: Path, paused: bool | None) -> None:
+    made = bench(tmp_path)
+    made.paused = paused
+    with pytest.raises(Refused) as caught:
+        made.run()
+    assert refused_guard(caught) == "kill_switch"
+    assert made.store.intents() == ()
+    assert made.signer.signed == []
+
+
+@pytest.mark.parametrize("paused", [True, None])
+def test_a_pause_after_signing_still_stops_it(tmp_path: Path, paused: bool | None) -> None:
+    made = bench(tmp_path)
+
+    def pause(event) -> None:
+        if event.name == "after:signed":
+            made.paused = paused
+
+    made.on_event = pause
+    with pytest.raises(Refused):
+        made.run()
+    assert made.chain.sent == []
+    assert states(made) == ["planned", "signed", "cancelled"]
+
+
+def test_a_deadline_that_ends_while_signing_stops_it(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+
+    def late(event) -> None:
+        if event.name == "after:signed":
+            made.chain.timestamp_s = START_S + 90
+
+    made.on_event = late
+    with pytest.raises(Refused) as caught:
+        made.run()
+    assert refused_guard(caught) == "deadline"
+    assert made.chain.sent == []
+    assert states(made) == ["planned", "signed", "cancelled"]
+
+
+def test_a_failing_simulation_writes_and_sends_nothing(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    made.chain.simulation = "Too little received"
+    with pytest.raises(Refused, match="Too little received") as caught:
+        made.run()
+    assert refused_guard(caught) == "simulation"
+    assert made.store.intents() == ()
+
+
+def test_a_transaction_that_needs_more_gas_by_now_is_refused(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    with pytest.raises(Refused) as caught:
+        made.run(gas=59_999)
+    assert refused_guard(caught) == "gas"
+    assert made.run(gas=60_000).state is S.FINAL
+
+
+def test_another_chain_behind_the_endpoint_needs_the_operator(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    with pytest.raises(OperatorNeeded, match="chain 31337"):
+        made.run(chain_id=1)
+    assert made.signer.signed == []
+
+
+@pytest.mark.parametrize("nonce", [3, 5])
+def test_a_transaction_made_for_another_nonce_is_refused(tmp_path: Path, nonce: int) -> None:
+    made = bench(tmp_path)
+    made.chain.base_nonce = 4
+    with pytest.raises(Refused) as caught:
+        made.run(nonce)
+    assert refused_guard(caught) == "nonce"
+    assert made.run(4).state is S.FINAL
+
+
+def test_a_refusing_signer_leaves_nothing_open(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    made.signer.refuse = Refused("recipient is not ours")
+    with pytest.raises(Refused, match="recipient"):
+        made.run()
+    assert states(made) == ["planned", "cancelled"]
+    assert made.store.open_intents() == ()
+
+
+def test_a_foreign_pending_transaction_needs_the_operator(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    made.chain.pool["0xforeign"] = 0
+    with pytest.raises(OperatorNeeded, match=r"nonce 0 of .* pending"):
+        made.run()
+    assert made.signer.signed == []
+
+
+def test_a_foreign_mined_transaction_needs_the_operator_until_it_is_adopted(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    made.run(0)
+    made.chain.base_nonce = 2
+    with pytest.raises(OperatorNeeded, match=r"nonce 1 of .* was used by a transaction that this store does not know"):
+        made.run(2)
+    assert made.executor().adopt() == 2
+    assert made.run(2).state is S.FINAL
+
+
+def test_an_endpoint_behind_the_journal_is_asked_again_later(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    made.run(0)
+    made.chain.blocks = [{}]
+    with pytest.raises(Retryable, match="behind"):
+        made.run(0)
+    assert len(made.chain.sent) == 1

@@ -1,0 +1,285 @@
+"""The store: whose it is, what it keeps, what it refuses, and that it never keeps signed bytes."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, event
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from agent.errors import ConfigError, OperatorNeeded
+from agent.model import IntentKind, IntentState, Transfer
+from agent.store import Store, open_store, opening
+from agent.store.tables import Base
+from tests.scripted import CHAIN_ID, OTHER, START_S, WALLET, bench, grant, receipt, tx
+
+HASH = "0x" + "ab" * 32
+
+
+def opened(folder: Path, chain_id: int = CHAIN_ID, wallet: str = WALLET) -> Store:
+    return open_store(f"sqlite:///{folder}/trimtab.db", chain_id, wallet)
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    found = opened(tmp_path)
+    found.begin_step("s", START_S, "{}")
+    yield found
+    found.close()
+
+
+def test_files_are_readable_by_their_owner_only(tmp_path: Path, store: Store) -> None:
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert files == ["trimtab.db", "trimtab.db-shm", "trimtab.db-wal"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
+
+
+def test_a_store_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
+    opened(tmp_path).close()
+    (tmp_path / "trimtab.db").chmod(0o644)
+    opened(tmp_path).close()
+    assert stat.S_IMODE((tmp_path / "trimtab.db").stat().st_mode) == 0o600
+
+
+def test_every_commit_is_on_disk_before_it_returns(store: Store) -> None:
+    with store.engine.connect() as connection:
+        pragma = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous", "foreign_keys")}
+        busy = connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
+    assert pragma == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
+    assert busy >= 1000
+
+
+def test_the_migrations_build_exactly_the_models(store: Store) -> None:
+    with store.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+        indexes = dict(connection.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL").all())
+    fresh = create_engine("sqlite://")
+    Base.metadata.create_all(fresh)
+    with fresh.connect() as connection:
+        modelled = dict(connection.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL").all())
+    assert indexes == modelled
+
+
+def test_the_code_knows_exactly_the_versions_it_ships() -> None:
+    scripts = Path(opening.__file__).parent / "migrations" / "versions"
+    assert tuple(sorted(path.name.split("_")[0] for path in scripts.glob("[0-9]*.py"))) == opening.REVISIONS
+
+
+def test_the_models_can_be_built_on_postgresql() -> None:
+    dialect = postgresql.dialect()
+    text = "".join(str(CreateTable(table).compile(dialect=dialect)) for table in Base.metadata.sorted_tables)
+    text += "".join(str(CreateIndex(index).compile(dialect=dialect)) for table in Base.metadata.sorted_tables for index in table.indexes)
+    assert "BIGSERIAL" in text
+    assert "WHERE replaces IS NULL AND state IN" in text
+
+
+@pytest.mark.parametrize(("chain_id", "wallet"), [(1, WALLET), (CHAIN_ID, OTHER)])
+def test_a_store_of_another_wallet_or_chain_is_not_opened(tmp_path: Path, chain_id: int, wallet: str) -> None:
+    opened(tmp_path).close()
+    with pytest.raises(OperatorNeeded, match=f"belongs to wallet {WALLET} on chain {CHAIN_ID}"):
+        opened(tmp_path, chain_id, wallet)
+
+
+def test_a_store_of_a_newer_program_is_not_opened(tmp_path: Path) -> None:
+    opened(tmp_path).close()
+    with sqlite3.connect(tmp_path / "trimtab.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    with pytest.raises(OperatorNeeded, match="newer trimtab"):
+        opened(tmp_path)
+
+
+def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "trimtab.db") as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+    connection.close()
+    with pytest.raises(OperatorNeeded, match="not a trimtab store"):
+        opened(tmp_path)
+
+
+def test_a_file_that_is_no_database_asks_for_the_operator(tmp_path: Path) -> None:
+    (tmp_path / "trimtab.db").write_bytes(b"not a database, but long enough to have a header of its own" * 100)
+    with pytest.raises(OperatorNeeded, match="not a database"):
+        opened(tmp_path)
+
+
+def test_a_damaged_page_asks_for_the_operator(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    for number in range(200):
+        first.begin_step(str(number), START_S, "{}" * number)
+    first.close()
+    path = tmp_path / "trimtab.db"
+    data = bytearray(path.read_bytes())
+    data[8192:] = os.urandom(len(data) - 8192)
+    path.write_bytes(data)
+    with pytest.raises(OperatorNeeded):
+        opened(tmp_path)
+
+
+def test_an_interrupted_migration_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = opening._migrate
+
+    def interrupted(engine) -> None:
+        def fail(_connection, _cursor, statement, *_rest) -> None:
+            if "CREATE TABLE budgets" in statement:
+                raise KeyboardInterrupt
+
+        event.listen(engine, "before_cursor_execute", fail)
+        original(engine)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, "_migrate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            opened(tmp_path)
+    with sqlite3.connect(tmp_path / "trimtab.db") as connection:
+        assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+    connection.close()
+    opened(tmp_path).close()
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "nonsense", "sqlite:////nowhere/at/all/trimtab.db", "foo://x"])
+def test_an_address_that_cannot_hold_a_journal_is_a_config_error(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"store\.url"):
+        open_store(url, CHAIN_ID, WALLET)
+
+
+def test_a_database_password_is_not_repeated_in_errors() -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_store("postgresql+nodriver://user:hunter2@host/db", CHAIN_ID, WALLET)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_step_comes_back_as_it_was_written(store: Store) -> None:
+    store.begin_step("t", START_S + 1, '{"a":1}')
+    store.end_step("t", "hold", "in band", '{"p":2}', "hold")
+    record = store.step("t")
+    assert record is not None
+    assert (record.input_json, record.plan_json) == ('{"a":1}', '{"p":2}')
+    assert (record.line.decision, record.line.reason, record.line.outcome) == ("hold", "in band", "hold")
+    assert [line.id for line in store.steps(10)] == ["t", "s"]
+    assert [line.id for line in store.steps(1)] == ["t"]
+    assert store.step("nothing") is None
+    with pytest.raises(KeyError):
+        store.end_step("nothing", "hold", "", None, "hold")
+
+
+def test_an_intent_comes_back_as_it_was_written(store: Store) -> None:
+    intent = store.intend("s", IntentKind.APPROVE, tx(7), replace(grant(), approve=(OTHER, WALLET, 2**255)), "approve", START_S, 99)
+    assert store.grant(intent.id).approve == (OTHER, WALLET, 2**255)
+    store.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=HASH)
+    store.advance(intent.id, IntentState.BROADCAST, START_S)
+    found = replace(receipt(HASH, 3, "0x03"), transfers=(Transfer(OTHER, WALLET, OTHER, 2**200),))
+    store.advance(intent.id, IntentState.MINED, START_S, receipt=found)
+    (again,) = store.open_intents()
+    assert (again.tx, again.tx_hash, again.receipt, again.deadline_s) == (tx(7), HASH, found, 99)
+    assert store.intents("s") == (again,)
+    assert store.intents() == (again,)
+    assert store.intents_at(7) == (again,)
+    assert store.intents_at(8) == ()
+
+
+def test_a_second_intent_on_an_open_nonce_is_refused(store: Store) -> None:
+    first = store.intend("s", IntentKind.SWAP, tx(0), grant(), "first", START_S, None)
+    with pytest.raises(OperatorNeeded, match="nonce 0 already carries"):
+        store.intend("s", IntentKind.SWAP, tx(0), grant(), "second", START_S, None)
+    assert len(store.intents()) == 1
+    store.advance(first.id, IntentState.CANCELLED, START_S)
+    store.intend("s", IntentKind.SWAP, tx(0), grant(), "second", START_S, None)
+
+
+def test_the_database_itself_refuses_two_open_intents_on_one_nonce(store: Store) -> None:
+    store.intend("s", IntentKind.SWAP, tx(0), grant(), "first", START_S, None)
+    with store.engine.connect() as connection, pytest.raises(Exception, match=r"UNIQUE constraint failed: intents\.nonce"):
+        connection.exec_driver_sql(
+            "INSERT INTO intents (id, step_id, kind, state, nonce, tx_json, grant_z, note, created_s) "
+            "SELECT 'other', step_id, kind, state, nonce, tx_json, grant_z, note, created_s FROM intents"
+        )
+
+
+def test_one_cancel_may_join_the_intent_it_replaces(store: Store) -> None:
+    first = store.intend("s", IntentKind.SWAP, tx(0), grant(), "first", START_S, None)
+    cancel = store.intend("s", IntentKind.CANCEL, tx(0), grant(IntentKind.CANCEL), "cancel", START_S, None)
+    assert cancel.replaces == first.id
+    with pytest.raises(OperatorNeeded):
+        store.intend("s", IntentKind.CANCEL, tx(0), grant(IntentKind.CANCEL), "cancel again", START_S, None)
+
+
+def test_an_intent_keeps_its_first_hash(store: Store) -> None:
+    intent = store.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    with pytest.raises(ValueError, match="without a hash"):
+        store.advance(intent.id, IntentState.SIGNED, START_S)
+    store.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=HASH)
+    with pytest.raises(ValueError, match="already has hash"):
+        store.advance(intent.id, IntentState.BROADCAST, START_S, tx_hash="0x" + "cd" * 32)
+    store.advance(intent.id, IntentState.BROADCAST, START_S)
+    with pytest.raises(ValueError, match="without a receipt"):
+        store.advance(intent.id, IntentState.MINED, START_S)
+
+
+@pytest.mark.parametrize("statement", ["DELETE FROM transitions", "UPDATE transitions SET after = 'final'"])
+def test_transitions_are_only_ever_added(store: Store, statement: str) -> None:
+    store.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    with store.engine.connect() as connection, pytest.raises(Exception, match="only ever added"):
+        connection.exec_driver_sql(statement)
+
+
+def test_no_file_of_the_store_holds_signed_bytes(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    made.run(0)
+    made.run(1)
+    signed = [s.raw for s in made.signer.signed]
+    assert len(signed) == 2
+    for path in tmp_path.iterdir():
+        data = path.read_bytes()
+        for raw in signed:
+            assert raw not in data
+            assert raw.hex().encode() not in data.lower()
+    with made.store.engine.connect() as connection:
+        tables = [row[0] for row in connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        cells = [cell for table in tables for row in connection.exec_driver_sql(f"SELECT * FROM {table}") for cell in row]
+    texts = [zlib.decompress(cell) if isinstance(cell, bytes) else str(cell).encode() for cell in cells]
+    assert any(made.signer.signed[0].hash.encode() in text for text in texts)
+    assert not any(raw in text or raw.hex().encode() in text for text in texts for raw in signed)
+
+
+def test_pins_are_replaced_and_removed(store: Store) -> None:
+    store.pin(OTHER, "0x01", START_S)
+    store.pin(OTHER, "0x02", START_S + 1)
+    assert [(pin.address, pin.code_hash) for pin in store.pins()] == [(OTHER, "0x02")]
+    assert store.unpin(OTHER)
+    assert not store.unpin(OTHER)
+    assert store.pins() == ()
+
+
+def test_the_confirmed_config_is_the_last_one(store: Store) -> None:
+    assert store.confirmed_config() is None
+    store.confirm_config("aa", START_S)
+    store.confirm_config("bb", START_S)
+    assert store.confirmed_config() == "bb"
+
+
+def test_a_full_disk_loses_nothing_and_asks_for_the_operator(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    store.begin_step("s", START_S, "{}")
+    intent = store.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    with store.engine.connect() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+    event.listen(store.engine, "checkout", lambda raw, *_: raw.execute(f"PRAGMA max_page_count = {pages}"))
+    with pytest.raises(OperatorNeeded, match="full") as caught:
+        for number in range(100):
+            store.begin_step(f"n{number}", START_S, os.urandom(20_000).hex())
+    assert "free space" in caught.value.remedy
+    store.close()
+    again = opened(tmp_path)
+    assert again.open_intents() == (intent,)
+    again.begin_step("after", START_S, "{}")
+    again.close()

@@ -1,0 +1,151 @@
+"""The lock and the kill switch: one process at a time, and unreadable means paused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event
+
+from agent.errors import OperatorNeeded
+from agent.store import open_store
+from agent.store.killswitch import KillSwitch, pause_file
+from agent.store.lock import lock_path, wallet_lock
+from tests.scripted import CHAIN_ID, START_S, WALLET
+
+HOLD = """
+import sys
+from pathlib import Path
+from agent.store.lock import wallet_lock
+with wallet_lock(Path(sys.argv[1]), 1, sys.argv[2]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def switch(tmp_path: Path):
+    store = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
+    yield KillSwitch(pause_file(tmp_path / "trimtab.db"), store)
+    store.close()
+
+
+def held_elsewhere(path: Path) -> subprocess.Popen[str]:
+    child = subprocess.Popen([sys.executable, "-c", HOLD, str(path), WALLET], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "held\n"
+    return child
+
+
+def test_a_second_process_is_locked_out_and_told_by_whom(tmp_path: Path) -> None:
+    path = tmp_path / "x.lock"
+    child = held_elsewhere(path)
+    try:
+        message = rf"process {child.pid}\) already acts for {WALLET} on chain 1; see {tmp_path}/x\.pid"
+        with pytest.raises(OperatorNeeded, match=message), wallet_lock(path, 1, WALLET):
+            raise AssertionError("two held the lock")
+    finally:
+        child.communicate()
+    with wallet_lock(path, 1, WALLET):
+        assert (tmp_path / "x.pid").read_text() == f"{os.getpid()}\n"
+    assert not (tmp_path / "x.pid").exists()
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
+    path = tmp_path / "x.lock"
+    child = held_elsewhere(path)
+    child.kill()
+    child.communicate()
+    with wallet_lock(path, 1, WALLET):
+        assert (tmp_path / "x.pid").read_text() == f"{os.getpid()}\n"
+
+
+def test_a_pid_file_with_foreign_text_is_not_repeated(tmp_path: Path) -> None:
+    path = tmp_path / "x.lock"
+    with wallet_lock(path, 1, WALLET):
+        (tmp_path / "x.pid").write_text("\x1b[31m12")
+        with pytest.raises(OperatorNeeded, match="process unknown"), wallet_lock(path, 1, WALLET):
+            raise AssertionError("two held the lock")
+
+
+def test_a_lock_that_cannot_be_taken_asks_for_the_operator(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OperatorNeeded, match="cannot lock"), wallet_lock(tmp_path / "file" / "x.lock", 1, WALLET):
+        raise AssertionError("held a lock that is not there")
+
+
+def test_one_wallet_has_one_lock_per_machine_except_on_local_chains(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.db", tmp_path / "b.db"
+    assert lock_path(1, WALLET, first, local_chain=False) == lock_path(1, WALLET.lower(), second, local_chain=False)
+    assert lock_path(1, WALLET, None, local_chain=False) != lock_path(10, WALLET, None, local_chain=False)
+    assert lock_path(31337, WALLET, first, local_chain=True) == tmp_path / "a.db.lock"
+
+
+def test_nothing_paused_means_not_paused(switch: KillSwitch) -> None:
+    assert switch.is_paused() is False
+
+
+def test_the_file_alone_pauses(switch: KillSwitch) -> None:
+    switch.file.touch()
+    assert switch.is_paused() is True
+    assert str(switch.file) in switch.read().reason
+
+
+def test_a_dangling_link_in_the_files_place_pauses(switch: KillSwitch) -> None:
+    switch.file.symlink_to("nowhere")
+    assert switch.is_paused() is True
+
+
+def test_the_store_alone_pauses(switch: KillSwitch, tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
+    store.pause("maintenance", START_S)
+    store.close()
+    assert switch.read().paused is True
+    assert switch.read().reason == "maintenance"
+
+
+def test_pause_and_resume_turn_both(switch: KillSwitch) -> None:
+    switch.pause("by hand", START_S)
+    assert switch.file.exists()
+    assert switch.is_paused() is True
+    switch.resume("by hand", START_S)
+    assert not switch.file.exists()
+    assert switch.is_paused() is False
+
+
+def test_a_file_that_cannot_be_looked_at_counts_as_paused(tmp_path: Path, switch: KillSwitch) -> None:
+    (tmp_path / "plain").write_text("")
+    unreadable = KillSwitch(tmp_path / "plain" / "trimtab.db.paused", switch._store)
+    assert unreadable.is_paused() is None
+    assert "cannot be read" in unreadable.read().reason
+
+
+def test_a_store_that_cannot_be_read_counts_as_paused(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
+    with store.engine.connect() as connection:
+        connection.exec_driver_sql("DROP TABLE pauses")
+        connection.commit()
+    assert KillSwitch(tmp_path / "p", store).is_paused() is None
+    store.close()
+
+
+def test_a_pause_works_on_a_full_disk(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
+
+    def full(_connection, _cursor, statement, *_rest) -> None:
+        if statement.startswith("INSERT"):
+            raise OSError(28, "No space left on device")
+
+    event.listen(store.engine, "before_cursor_execute", full)
+    switch = KillSwitch(pause_file(tmp_path / "trimtab.db"), store)
+    switch.pause("stop", START_S)
+    assert switch.is_paused() is True
+    with pytest.raises(OperatorNeeded, match="cannot pause"):
+        KillSwitch(tmp_path / "no folder" / "p", store).pause("stop", START_S)
+    with pytest.raises(OperatorNeeded):
+        switch.resume("go", START_S)
+    assert switch.is_paused() is True
+    store.close()
