@@ -119,7 +119,7 @@ class ChainReader:
     def _enough(self, operators: set[str], lost: dict[Transport, TrimtabError]) -> None:
         if len(operators) >= self._min_operators:
             return
-        told = "; ".join(failure.message for failure in lost.values())
+        told = "; ".join(_named(line, failure) for line, failure in lost.items())
         kind = OperatorNeeded if lost and all(isinstance(failure, OperatorNeeded) for failure in lost.values()) else Retryable
         raise kind(f"{len(operators)} of {self._min_operators} operators answered: {told}", next((f.remedy for f in lost.values()), ""))
 
@@ -178,6 +178,10 @@ class ChainReader:
             operators=agreement.operators,
             requests=requests,
         )
+
+
+def _named(line: Transport, failure: TrimtabError) -> str:
+    return failure.message if line.name in failure.message else f"{line.name}: {failure.message}"
 
 
 class WrongChain(OperatorNeeded):

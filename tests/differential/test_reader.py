@@ -1,0 +1,184 @@
+"""A snapshot on real nodes: two requests, one block, one chain, and a clear word when that cannot be had."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from agent.chain.reader import ChainReader
+from agent.chain.rpc import HttpTransport, RpcFault
+from agent.chain.watch import Watch
+from agent.errors import ConfigError, OperatorNeeded, Retryable
+from agent.localchain import LocalChain, run_anvil
+from agent.localchain.anvil import free_port
+from tests.endpoints import Reply, passing_on, serve
+from tests.reading import Through, pools, reader, tokens, watch
+
+OWNER = "0x" + "11" * 20
+NOTHING = Watch(OWNER, (), (), (), (), (OWNER,), 0, 100)
+
+
+class StoppedClock:
+    """Always the same second."""
+
+    def now_s(self) -> int:
+        return 1_700_000_000
+
+    def sleep(self, seconds: float) -> None:
+        raise AssertionError("a reader never sleeps by the agent's clock")
+
+
+def local(chain: LocalChain, operator: str) -> HttpTransport:
+    return HttpTransport(chain.url or "", operator, 10, attempts=1)
+
+
+def test_a_snapshot_takes_two_http_requests_whatever_the_number_of_tokens_and_pools(anvil_chain: LocalChain) -> None:
+    few, many = pools(anvil_chain)[:1], pools(anvil_chain) * 3
+    with serve(passing_on(anvil_chain.url or "")) as server:
+        for number, used in enumerate((few, many), start=1):
+            line = HttpTransport(server.url, "counted", 10)
+            owned = tokens(anvil_chain) * (1 if used is few else 3)
+            seen = ChainReader([line], anvil_chain.chain_id, watch(anvil_chain, pools=used, tokens=owned), anvil_chain.clock, 1).snapshot()
+            assert len(seen.pools) == len(used)
+            assert seen.requests == line.requests == 2
+            assert len(server.seen) == 2 * number
+
+
+def test_two_operators_are_asked_twice_each_and_both_are_named(anvil_chain: LocalChain) -> None:
+    seen = reader(anvil_chain, local(anvil_chain, "alpha"), local(anvil_chain, "beta"), min_operators=2).snapshot()
+    assert seen.operators == ("alpha", "beta")
+    assert seen.requests == 4
+    assert seen.quarantined == ()
+
+
+def test_the_snapshot_is_of_one_block_with_clock_nonces_and_fees(local_chain: LocalChain) -> None:
+    seen = reader(local_chain).snapshot()
+    block = local_chain.w3.eth.get_block("latest")
+    assert seen.head.hash == "0x" + bytes(block["hash"]).hex()
+    assert (seen.head.number, seen.head.timestamp_s, seen.head.base_fee_wei) == (
+        block["number"],
+        block["timestamp"],
+        block["baseFeePerGas"],
+    )
+    assert seen.head.chain_id == local_chain.chain_id
+    assert seen.nonce_latest == seen.nonce_pending == local_chain.w3.eth.get_transaction_count(local_chain.wallet.address)
+    assert seen.now_s == local_chain.clock.now_s()
+    assert seen.priority_fee_wei == 10**9
+    assert seen.gas_price_wei == local_chain.w3.eth.gas_price
+
+
+def test_a_pending_transaction_shows_in_the_pending_nonce_only(anvil_chain: LocalChain) -> None:
+    anvil_chain.node.rpc("evm_setAutomine", False)  # type: ignore[attr-defined]  # anvil's node only
+    try:
+        anvil_chain.w3.eth.send_transaction({"from": anvil_chain.wallet.address, "to": anvil_chain.whale.address, "value": 1})
+        seen = reader(anvil_chain).snapshot()
+        assert seen.nonce_pending == seen.nonce_latest + 1
+    finally:
+        anvil_chain.mine()
+        anvil_chain.node.rpc("evm_setAutomine", True)  # type: ignore[attr-defined]  # anvil's node only
+
+
+def test_an_endpoint_on_another_chain_needs_the_operator_even_where_others_would_do(anvil_chain: LocalChain) -> None:
+    with pytest.raises(OperatorNeeded, match="31337") as caught:
+        reader(anvil_chain, chain_id=1).snapshot()
+    assert "the config says 1" in str(caught.value)
+    stray = Through(local(anvil_chain, "stray"), "stray", change=lambda method, _, answer: "0x1" if method == "eth_chainId" else answer)
+    with pytest.raises(OperatorNeeded, match="stray"):
+        reader(anvil_chain, local(anvil_chain, "alpha"), local(anvil_chain, "beta"), stray, min_operators=2).snapshot()
+
+
+def test_a_reorganisation_between_the_two_trips_is_noticed(local_chain: LocalChain) -> None:
+    mark = local_chain.snapshot()
+    local_chain.set_balance("LINK", 5)
+
+    def reorganise(number: int) -> None:
+        if number == 2:
+            local_chain.revert(mark)
+            local_chain.set_balance("LINK", 77)
+
+    line = Through(local_chain.transport, "local", before=reorganise)
+    with pytest.raises(Retryable, match=r"no longer has block|no such block"):
+        reader(local_chain, line).snapshot()
+    seen = reader(local_chain).snapshot()
+    assert 77 in [holding.raw for holding in seen.holdings]
+
+
+def test_a_block_that_comes_between_the_two_trips_changes_nothing(local_chain: LocalChain) -> None:
+    expected = reader(local_chain).snapshot()
+    line = Through(local_chain.transport, "local", before=lambda number: local_chain.set_balance("LINK", 5) if number == 2 else None)
+    assert reader(local_chain, line).snapshot() == expected
+
+
+def stingy(gas: int) -> Any:
+    """Gives eth_call little gas in the second batch only, as a node with a low cap would for large pages."""
+    state = {"batch": 0}
+
+    def ask(method: str, params: list[Any]) -> tuple[str, list[Any]]:
+        limited = method == "eth_call" and state["batch"] == 2
+        return method, [{**params[0], "gas": hex(gas)}, *params[1:]] if limited else params
+
+    return {"ask": ask, "before": lambda number: state.update(batch=number)}
+
+
+def test_what_did_not_fit_costs_a_third_trip_that_is_counted(local_chain: LocalChain) -> None:
+    expected = reader(local_chain).snapshot()
+    seen = reader(local_chain, Through(local_chain.transport, "local", **stingy(900_000))).snapshot()
+    assert seen.requests == 3
+    assert replace(seen, requests=2) == expected
+
+
+def test_a_page_that_the_node_refuses_is_asked_again_in_smaller_ones(local_chain: LocalChain) -> None:
+    expected = reader(local_chain).snapshot()
+    seen = reader(local_chain, Through(local_chain.transport, "local", **stingy(60_000))).snapshot()
+    assert seen.requests == 3
+    assert replace(seen, requests=2) == expected
+
+
+def test_a_node_that_never_runs_the_lens_is_worth_another_try_and_named(anvil_chain: LocalChain) -> None:
+    refuse = Through(
+        local(anvil_chain, "alpha"), "alpha", change=lambda method, _, answer: RpcFault(-1, "not here") if method == "eth_call" else answer
+    )
+    with pytest.raises(Retryable, match="refused the lens: not here"):
+        reader(anvil_chain, refuse).snapshot()
+
+
+def test_an_endpoint_that_is_down_is_named_and_the_others_go_on_if_they_are_enough(anvil_chain: LocalChain) -> None:
+    alpha, beta = local(anvil_chain, "alpha"), local(anvil_chain, "beta")
+    down = HttpTransport(f"http://127.0.0.1:{free_port()}", "gamma", 1, attempts=1)
+    seen = reader(anvil_chain, alpha, down, beta, min_operators=2).snapshot()
+    assert seen.operators == ("alpha", "beta")
+    assert [(q.item, q.address) for q in seen.quarantined] == [("endpoint", "gamma")]
+    with pytest.raises(Retryable, match="gamma"):
+        reader(anvil_chain, alpha, down, min_operators=2).snapshot()
+
+
+def test_an_endpoint_that_locks_us_out_needs_the_operator(anvil_chain: LocalChain) -> None:
+    with serve(lambda asked: Reply(b"no", status=403)) as server, pytest.raises(OperatorNeeded, match="403"):
+        reader(anvil_chain, HttpTransport(server.url, "alpha", 1, attempts=1)).snapshot()
+
+
+def test_a_chain_without_base_fee_is_a_legacy_chain() -> None:
+    with run_anvil(flags=["--hardfork", "berlin"]) as url:
+        line = HttpTransport(url, "local", 10)
+
+        seen = ChainReader([line], 31337, NOTHING, StoppedClock(), 1).snapshot()
+    assert seen.head.base_fee_wei is None
+    assert seen.gas_price_wei > 0
+    assert seen.now_s == StoppedClock().now_s()
+
+
+def test_an_endpoint_without_priority_fee_suggests_none(anvil_chain: LocalChain) -> None:
+    old = Through(
+        local(anvil_chain, "old"), "old", change=lambda method, _, answer: RpcFault(-32601, "what") if "Priority" in method else answer
+    )
+    assert reader(anvil_chain, old).snapshot().priority_fee_wei == 0
+
+
+def test_too_few_operators_are_a_config_error() -> None:
+    alpha, again = (HttpTransport("http://127.0.0.1:1", "alpha") for _ in range(2))
+    with pytest.raises(ConfigError, match="1 operator"):
+        ChainReader([alpha, again], 31337, NOTHING, StoppedClock(), 2)
+    with pytest.raises(ConfigError):
+        ChainReader([], 31337, NOTHING, StoppedClock(), 1)

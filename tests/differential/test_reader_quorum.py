@@ -1,0 +1,156 @@
+"""Threat T2 on a real node: an endpoint that alters any single field alone is found out, named, and moves no money."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from agent.chain.rpc import HttpTransport
+from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable
+from agent.localchain import LocalChain
+from tests.reading import Through, reader
+
+Lie = Callable[[str, list[Any], Any], Any]
+
+
+def honest(chain: LocalChain, operator: str) -> HttpTransport:
+    return HttpTransport(chain.url or "", operator, 10, attempts=1)
+
+
+def header(**changes: str) -> Lie:
+    """Alters the header wherever it is told, so that the endpoint's own story holds together."""
+    return lambda method, params, answer: {**answer, **changes} if method == "eth_getBlockByNumber" else answer
+
+
+def lens(change: Callable[[bytearray], None]) -> Lie:
+    def lie(method: str, params: list[Any], answer: Any) -> Any:
+        if method != "eth_call":
+            return answer
+        page = bytearray.fromhex(answer[2:])
+        change(page)
+        return "0x" + page.hex()
+
+    return lie
+
+
+def flip(at: int) -> Lie:
+    def change(page: bytearray) -> None:
+        page[at] ^= 1
+
+    return lens(change)
+
+
+def answer_of(name: str, value: str) -> Lie:
+    def lie(method: str, params: list[Any], answer: Any) -> Any:
+        pinned = method != "eth_getTransactionCount" or params[1] != "pending"
+        return value if method == name and pinned else answer
+
+    return lie
+
+
+FIELDS = {
+    "timestamp": header(timestamp="0x1"),
+    "base fee": header(baseFeePerGas="0x1"),
+    "nonce": answer_of("eth_getTransactionCount", "0x77"),
+    "native balance": answer_of("eth_getBalance", "0x1"),
+    "a balance's last byte": flip(1 + 3 + 31),
+    "the code hash's last byte": flip(-1),
+}
+
+
+@pytest.mark.parametrize("lie", FIELDS.values(), ids=FIELDS.keys())
+def test_a_lie_about_any_single_field_is_refused_and_named(anvil_chain: LocalChain, lie: Lie) -> None:
+    liar = Through(honest(anvil_chain, "liar"), "liar", change=lie)
+    with pytest.raises(Refused, match="liar") as caught:
+        reader(anvil_chain, honest(anvil_chain, "alpha"), liar, min_operators=2).snapshot()
+    assert [verdict.guard for verdict in caught.value.verdicts] == ["quorum"]
+
+
+@pytest.mark.parametrize("lie", FIELDS.values(), ids=FIELDS.keys())
+def test_a_liar_among_three_is_outvoted_and_named(anvil_chain: LocalChain, lie: Lie) -> None:
+    alpha, beta = honest(anvil_chain, "alpha"), honest(anvil_chain, "beta")
+    truth = reader(anvil_chain, alpha, beta, min_operators=2).snapshot()
+    seen = reader(anvil_chain, Through(honest(anvil_chain, "liar"), "liar", change=lie), alpha, beta, min_operators=2).snapshot()
+    assert seen.operators == ("alpha", "beta")
+    assert [(q.item, q.address) for q in seen.quarantined] == [("endpoint", "liar")]
+    for field in ("head", "native_wei", "nonce_latest", "holdings", "allowances", "pools", "feeds", "code_hashes"):
+        assert getattr(seen, field) == getattr(truth, field)
+
+
+def test_every_byte_of_the_lens_counts(anvil_chain: LocalChain) -> None:
+    """Each 13th byte flipped alone: another answer or none at all, never an agreement."""
+    alpha = honest(anvil_chain, "alpha")
+    sizes: list[int] = []
+    measure = Through(alpha, "alpha", change=lens(lambda page: sizes.append(len(page))))
+    whole = reader(anvil_chain, measure)
+    whole.snapshot()
+    assert len(sizes) == 1
+    for at in range(1, sizes[0], 13):
+        liar = Through(honest(anvil_chain, "liar"), "liar", change=flip(at))
+        both = type(whole)([alpha, liar], anvil_chain.chain_id, whole.watch, anvil_chain.clock, 2)
+        with pytest.raises((Refused, Retryable), match="liar"):
+            both.snapshot()
+
+
+def test_two_endpoints_of_one_operator_do_not_make_two(anvil_chain: LocalChain) -> None:
+    with pytest.raises(ConfigError):
+        reader(anvil_chain, honest(anvil_chain, "alpha"), honest(anvil_chain, "alpha"), min_operators=2)
+
+
+def test_a_lie_about_the_hash_is_no_quorum(anvil_chain: LocalChain) -> None:
+    liar = Through(honest(anvil_chain, "liar"), "liar", change=header(hash="0x" + "ee" * 32))
+    with pytest.raises((Refused, Retryable), match=r"liar|no longer"):
+        reader(anvil_chain, honest(anvil_chain, "alpha"), liar, min_operators=2).snapshot()
+
+
+def test_an_endpoint_that_is_a_block_behind_is_waited_for_by_reading_the_block_that_both_have(anvil_chain: LocalChain) -> None:
+    anvil_chain.mine(2)
+    line = honest(anvil_chain, "slow")
+    head = int(line.call("eth_blockNumber", []), 16)
+
+    def late(method: str, params: list[Any]) -> tuple[str, list[Any]]:
+        return (method, [hex(head - 1), False]) if params[:1] == ["latest"] else (method, params)
+
+    seen = reader(anvil_chain, honest(anvil_chain, "fast"), Through(line, "slow", ask=late), min_operators=2).snapshot()
+    assert seen.head.number == head - 1
+    assert seen.operators == ("fast", "slow")
+    assert seen.requests == 4
+
+
+def test_one_endpoint_far_behind_does_not_hold_back_two_others(anvil_chain: LocalChain) -> None:
+    anvil_chain.mine(2)
+    line = honest(anvil_chain, "stuck")
+    head = int(line.call("eth_blockNumber", []), 16)
+
+    def late(method: str, params: list[Any]) -> tuple[str, list[Any]]:
+        return (method, ["0x5", False]) if params[:1] == ["latest"] else (method, params)
+
+    lines = (honest(anvil_chain, "alpha"), Through(line, "stuck", ask=late), honest(anvil_chain, "beta"))
+    seen = reader(anvil_chain, *lines, min_operators=2).snapshot()
+    assert seen.head.number == head
+    assert [(q.item, q.address, "behind" in q.why) for q in seen.quarantined] == [("endpoint", "stuck", True)]
+
+
+def test_pending_transactions_that_any_endpoint_knows_count_and_the_lowest_fees_do(anvil_chain: LocalChain) -> None:
+    def knows_more(method: str, params: list[Any], answer: Any) -> Any:
+        if method == "eth_getTransactionCount" and params[1] == "pending":
+            return hex(int(answer, 16) + 2)
+        return hex(10**15) if method in ("eth_maxPriorityFeePerGas", "eth_gasPrice") else answer
+
+    plain = reader(anvil_chain).snapshot()
+    beta = Through(honest(anvil_chain, "beta"), "beta", change=knows_more)
+    seen = reader(anvil_chain, honest(anvil_chain, "alpha"), beta, min_operators=2).snapshot()
+    assert seen.nonce_pending == plain.nonce_latest + 2
+    assert (seen.priority_fee_wei, seen.gas_price_wei) == (plain.priority_fee_wei, plain.gas_price_wei)
+
+
+def test_all_endpoints_refusing_access_need_the_operator(anvil_chain: LocalChain) -> None:
+    class Closed(Through):
+        def batch(self, calls: Any) -> list[Any]:
+            raise OperatorNeeded(f"{self.name} refuses (HTTP 403)", "check its key")
+
+    closed = [Closed(honest(anvil_chain, name), name) for name in ("alpha", "beta")]
+    with pytest.raises(OperatorNeeded, match="0 of 2 operators"):
+        reader(anvil_chain, *closed, min_operators=2).snapshot()
