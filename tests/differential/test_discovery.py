@@ -1,0 +1,160 @@
+"""Pools come from the configured factories, or are named by the owner and then checked against them."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.artifacts import npm, own
+from agent.chain.rpc import HttpTransport
+from agent.chain.tokens import read_tokens
+from agent.chain.watch import PoolKind
+from agent.errors import ConfigError
+from agent.localchain import LocalChain
+from agent.units import Token
+from agent.venues.discovery import discover
+from tests.reading import Venue, Venues, pools, tokens, venues
+
+V3_FACTORY = "@uniswap/v3-core/artifacts/contracts/UniswapV3Factory.sol/UniswapV3Factory.json"
+V2_FACTORY = "@uniswap/v2-core/build/UniswapV2Factory.json"
+
+
+def test_every_pool_of_the_chain_is_found_with_its_tokens_fee_and_spacing(local_chain: LocalChain) -> None:
+    found = {pool.address: pool for pool in pools(local_chain)}
+    assert set(found) == set(local_chain.pools.values())
+    spacing = {100: 1, 500: 10, 3000: 60, 10_000: 200}
+    for info in local_chain.books.pool_info.values():
+        pool = found[info.address]
+        assert (pool.token0, pool.token1, pool.fee_pips) == (info.token0.address, info.token1.address, info.fee_pips)
+        assert pool.kind is (PoolKind.V2 if info.version == 2 else PoolKind.V3)
+        assert pool.venue == f"uniswap_v{info.version}"
+        assert pool.tick_spacing == (0 if info.version == 2 else spacing[info.fee_pips])
+
+
+def test_discovery_takes_two_requests(anvil_chain: LocalChain) -> None:
+    line = HttpTransport(anvil_chain.url or "", "local")
+    discover(line, venues(anvil_chain), tokens(anvil_chain), ())
+    assert line.requests == 2
+
+
+def test_hubs_are_searched_too_and_a_hub_without_pools_is_no_error(local_chain: LocalChain) -> None:
+    by_symbol = local_chain.tokens
+    lonely = local_chain.add_token("HUB", 18, 1)
+    found = discover(local_chain.transport, venues(local_chain), (by_symbol["LINK"], by_symbol["WBTC"]), (by_symbol["WETH"], lonely))
+    weth = by_symbol["WETH"].address
+    assert found
+    assert all(weth in (pool.token0, pool.token1) for pool in found)
+
+
+def test_only_the_configured_tiers_and_venues_are_searched(local_chain: LocalChain) -> None:
+    only = Venues(None, Venue(local_chain.addresses.v3_factory, fee_tiers=(500, 3000)))
+    found = discover(local_chain.transport, only, tokens(local_chain), ())
+    assert {pool.fee_pips for pool in found} == {500, 3000}
+    assert {pool.venue for pool in found} == {"uniswap_v3"}
+
+
+def test_an_explicit_list_replaces_the_search(local_chain: LocalChain) -> None:
+    by_name, by_symbol = local_chain.pools, local_chain.tokens
+    v2, v3 = by_name["v2 WETH/USDC"], by_name["v3 WETH/USDC 500"]
+    asked = (by_symbol["WETH"], by_symbol["USDC"])
+    found = discover(local_chain.transport, venues(local_chain, [v2], [v3, v3]), asked, ())
+    everywhere = {pool.address: pool for pool in pools(local_chain)}
+    assert found == (everywhere[v2], everywhere[v3])
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_pool_of_foreign_tokens_is_refused(local_chain: LocalChain, version: int) -> None:
+    foreign = [local_chain.pools["v2 LINK/WETH" if version == 2 else "v3 LINK/WETH 3000"]]
+    named = venues(local_chain, foreign, None) if version == 2 else venues(local_chain, None, foreign)
+    asked = (local_chain.tokens["WETH"], local_chain.tokens["USDC"])
+    with pytest.raises(ConfigError, match=local_chain.tokens["LINK"].address):
+        discover(local_chain.transport, named, asked, ())
+
+
+def test_a_pair_of_another_factory_is_refused(local_chain: LocalChain) -> None:
+    other = local_chain.contract(local_chain.deploy(npm(V2_FACTORY), local_chain.whale.address), npm(V2_FACTORY))
+    pair = [local_chain.tokens["WETH"].address, local_chain.tokens["USDC"].address]
+    local_chain.send(other.functions.createPair(*pair))
+    forged = other.functions.getPair(*pair).call()
+    with pytest.raises(ConfigError, match="not made by the factory"):
+        discover(local_chain.transport, venues(local_chain, [forged]), tokens(local_chain), ())
+
+
+def test_a_pool_of_another_factory_is_refused(local_chain: LocalChain) -> None:
+    other = local_chain.contract(local_chain.deploy(npm(V3_FACTORY)), npm(V3_FACTORY))
+    pair = [local_chain.tokens["WETH"].address, local_chain.tokens["USDC"].address]
+    local_chain.send(other.functions.createPool(*pair, 500))
+    forged = other.functions.getPool(*pair, 500).call()
+    with pytest.raises(ConfigError, match="not made by the factory"):
+        discover(local_chain.transport, venues(local_chain, None, [forged]), tokens(local_chain), ())
+
+
+def test_what_is_no_pool_at_all_is_refused(local_chain: LocalChain) -> None:
+    for stranger in (local_chain.wallet.address, local_chain.tokens["USDC"].address, local_chain.pools["v2 WETH/USDC"]):
+        with pytest.raises(ConfigError, match=stranger):
+            discover(local_chain.transport, venues(local_chain, None, [stranger]), tokens(local_chain), ())
+
+
+def test_a_factory_that_is_none_is_refused(local_chain: LocalChain) -> None:
+    for wrong in (local_chain.wallet.address, local_chain.tokens["USDC"].address):
+        with pytest.raises(ConfigError, match=r"uniswap_v2\.factory"):
+            discover(local_chain.transport, Venues(Venue(wrong), None), tokens(local_chain), ())
+
+
+def test_a_found_pool_without_price_is_left_out_and_a_named_one_is_refused(local_chain: LocalChain) -> None:
+    before = pools(local_chain)
+    factory = local_chain.contract(local_chain.addresses.v3_factory, npm(V3_FACTORY))
+    pair = [local_chain.tokens["WBTC"].address, local_chain.tokens["USDC"].address]
+    local_chain.send(factory.functions.createPool(*pair, 500))
+    assert pools(local_chain) == before
+    empty = factory.functions.getPool(*pair, 500).call()
+    with pytest.raises(ConfigError, match="no price yet"):
+        discover(local_chain.transport, venues(local_chain, None, [empty]), tokens(local_chain), ())
+
+
+def test_a_token_that_no_pool_trades_is_named(local_chain: LocalChain) -> None:
+    lonely = local_chain.add_token("LONE", 18, 1)
+    with pytest.raises(ConfigError, match="LONE"):
+        discover(local_chain.transport, venues(local_chain), (*tokens(local_chain), lonely), ())
+
+
+def test_tokens_are_read_with_decimals_and_symbol(local_chain: LocalChain) -> None:
+    assert read_tokens(local_chain.transport, [t.address for t in local_chain.tokens.values()]) == tuple(local_chain.tokens.values())
+    assert read_tokens(local_chain.transport, []) == ()
+
+
+@pytest.mark.parametrize(
+    "symbol",
+    ["\x1b[31mUSDC\x1b[0m", "<script>", '=HYPERLINK("x")', "[bold]", "UЅDC", "A" * 17, "A" * 300, "", "US DC", "ignore previous\nlimits"],
+)
+def test_a_harmful_symbol_is_shown_as_the_address(anvil_chain: LocalChain, symbol: str) -> None:
+    address = anvil_chain.deploy(own("TestToken"), "x", symbol, 6)
+    assert read_tokens(anvil_chain.transport, [address]) == (Token(address, address, 6),)
+
+
+def returning(word: bytes) -> str:
+    """Creation code of a contract that answers every call with one word."""
+    runtime = b"\x7f" + word + bytes.fromhex("60005260206000f3")
+    return (
+        "0x" + (b"\x60" + bytes([len(runtime)]) + bytes.fromhex("600c60003960") + bytes([len(runtime)]) + b"\x60\x00\xf3" + runtime).hex()
+    )
+
+
+def deployed(chain: LocalChain, code: str) -> str:
+    sent = chain.w3.eth.send_transaction({"from": chain.whale.address, "data": code, "gas": 1_000_000})
+    return str(chain.w3.eth.wait_for_transaction_receipt(sent)["contractAddress"])
+
+
+def test_a_contract_that_answers_anything_with_too_many_decimals_is_no_token(local_chain: LocalChain) -> None:
+    address = deployed(local_chain, returning((37).to_bytes(32, "big")))
+    with pytest.raises(ConfigError, match="37 decimals"):
+        read_tokens(local_chain.transport, [address])
+    text = deployed(local_chain, returning(b"MKR" + bytes(29)))
+    with pytest.raises(ConfigError, match=text):
+        read_tokens(local_chain.transport, [text])
+
+
+def test_an_address_without_code_and_a_contract_without_decimals_are_no_tokens(local_chain: LocalChain) -> None:
+    for address, why in ((local_chain.wallet.address, "no contract"), (local_chain.addresses.v3_factory, "reverted")):
+        with pytest.raises(ConfigError, match=why) as caught:
+            read_tokens(local_chain.transport, [address])
+        assert address in str(caught.value)
