@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from fractions import Fraction
@@ -129,12 +129,18 @@ class Hands:
     confirm: Callable[[Outcome], bool]
 
 
-def look(eyes: Eyes, propose: Proposer, step_id: str = "", journal: Journal | None = None) -> Outcome:
-    """Reads, decides, plans and judges; sends nothing. Refusals come back as an outcome with their verdicts."""
+def look(
+    eyes: Eyes, propose: Proposer, step_id: str = "", journal: Journal | None = None, caps: Mapping[str, int] | None = None
+) -> Outcome:
+    """Reads, decides, plans and judges; sends nothing. Refusals come back as an outcome with their verdicts.
+
+    `caps` are base units by token that legs may take at most, since this step has approved just so much.
+    """
     snapshot = eyes.reader.snapshot()
     if journal is not None:
         settle(journal, snapshot)
     step_input = eyes.assemble(snapshot, eyes.history(snapshot.head.timestamp_s))
+    step_input = replace(step_input, spend_caps=tuple((caps or {}).items()))
     if journal is not None:
         journal.begin_step(step_id, eyes.clock.now_s(), codec.dumps(step_input))
     return judge(step_input, propose, eyes.evidence, step_id)
@@ -166,9 +172,10 @@ def step(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None) -
     if hands is not None:
         hands.executor.reconcile()
     sent: list[Intent] = []
+    caps: dict[str, int] = {}
     for round_number in range(MAX_ROUNDS):
         step_id = uuid.uuid4().hex[:12]
-        outcome = replace(look(eyes, propose, step_id, journal), transactions=tuple(sent))
+        outcome = replace(look(eyes, propose, step_id, journal, caps), transactions=tuple(sent))
         try:
             plan = outcome.plan
             if hands is not None and outcome.decided.reviewed:
@@ -177,8 +184,9 @@ def step(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None) -
                 return _close(journal, outcome)
             if round_number == 0 and not hands.confirm(outcome):
                 return _close(journal, replace(outcome, kind=OutcomeKind.DECLINED, reason="not confirmed; nothing was sent"))
-            approvals_left = _approve(hands, outcome, plan, sent)
-            if approvals_left:
+            approved = _approve(hands, outcome, plan, sent)
+            if approved:
+                caps |= approved
                 outcome = replace(outcome, transactions=tuple(sent))
                 if sent[-1].state is IntentState.REVERTED:
                     return _close(journal, replace(outcome, kind=OutcomeKind.FAILED, reason=f"{sent[-1].note} reverted"))
@@ -193,15 +201,15 @@ def step(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None) -
     )
 
 
-def _approve(hands: Hands, outcome: Outcome, plan: Plan, sent: list[Intent]) -> bool:
-    """Sends the approvals that the plan lacks; True when there were any, since the plan must then be made anew."""
+def _approve(hands: Hands, outcome: Outcome, plan: Plan, sent: list[Intent]) -> dict[str, int]:
+    """Sends the approvals that the plan lacks; what was approved by token. Any at all means that the plan is made anew."""
     needed = hands.composer.approvals(outcome.step_input, plan)
     for token, raw in needed:
         intent = _run(hands, outcome.step_id, hands.composer.approve(outcome.step_input, token, raw))
         sent.append(intent)
         if intent.state is IntentState.REVERTED:
             break
-    return bool(needed)
+    return dict(needed)
 
 
 def _swap(eyes: Eyes, hands: Hands, journal: Journal, outcome: Outcome, plan: Plan, sent: list[Intent]) -> Outcome:

@@ -84,7 +84,7 @@ class Desk:
         evidence = GatheredEvidence(
             paused=self._paused,
             pins=lambda: [(pin.address, pin.code_hash) for pin in self.store.pins()],
-            quoter=UniswapPython(self.transports[0], second_venues(self.config)),
+            quoter=UniswapPython(second_opinion(self.transports), second_venues(self.config)),
             clock=self.clock,
             min_operators=self.config.chain.min_operators,
         )
@@ -93,6 +93,11 @@ class Desk:
     def _paused(self) -> tuple[bool, str]:
         stopped = self.switch.read()
         return stopped.paused is not False, stopped.reason
+
+
+def second_opinion(transports: Sequence[Transport]) -> Transport:
+    """The endpoint for second quotes: one of another operator than the first, where there is one."""
+    return next((line for line in transports if line.operator != transports[0].operator), transports[0])
 
 
 def second_venues(config: Config) -> list[V2Contracts | V3Contracts]:
@@ -130,11 +135,12 @@ def open_transports(config: Config) -> tuple[Transport, ...]:
 
 @contextmanager
 def open_desk(
-    loaded: LoadedConfig, transports: Sequence[Transport] | None = None, clock: Clock | None = None, trusted_pools_only: bool = False
+    loaded: LoadedConfig, transports: Sequence[Transport] | None = None, clock: Clock | None = None, untrusted_pools: bool = False
 ) -> Iterator[Desk]:
     """Connects to the chain and the store; reads tokens, discovers pools.
 
-    With `trusted_pools_only` pools that are not pinned are left out: what a factory made since `trimtab trust` waits.
+    Once pools are pinned, those that are not are left out: what a factory made since `trimtab trust` waits for the owner.
+    `untrusted_pools` takes them in, to show them.
     """
     config = loaded.config
     lines = tuple(transports) if transports is not None else open_transports(config)
@@ -147,11 +153,10 @@ def open_desk(
     through = (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
     with books(loaded) as (store, switch):
         pools = discover(lines[0], config.venues, through, portfolio.hubs)
-        if trusted_pools_only:
+        if not untrusted_pools:
             pins = {pin.address for pin in store.pins()}
-            pools = tuple(pool for pool in pools if pool.address in pins)
-        contracts = fixed_contracts(config)
-        pinned = (*contracts, *asked, *(pool.address for pool in pools))
+            pools = tuple(pool for pool in pools if pool.address in pins) or pools
+        pinned = tuple(dict.fromkeys((*fixed_contracts(config), *asked)))
         execution = build_execution(config, pinned)
         watch = Watch(
             owner=config.wallet.address,
@@ -159,7 +164,7 @@ def open_desk(
             spenders=(execution.router,),
             pools=pools,
             feeds=portfolio.feeds(),
-            code=pinned,
+            code=(*pinned, *(pool.address for pool in pools)),
             twap_window_s=reference.twap_window_s,
             impact_bps=UNBOUNDED_IMPACT_BPS if limits.price_impact_bps is None else limits.price_impact_bps,
         )

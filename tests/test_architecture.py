@@ -25,12 +25,13 @@ IMPURE_CALLS = {"open", "print", "input"}
 WEB3_ROOMS = {"chain", "venues", "localchain"}
 ADAPTER_NAMERS = {"wiring", "localchain", "backtest"}
 ADAPTERS = {
-    "agent.chain.reader",
-    "agent.chain.signer",
-    "agent.chain.sender",
-    "agent.chain.rpc",
-    "agent.store.store",
-    "agent.venues.composer",
+    "agent.chain.reader.ChainReader",
+    "agent.chain.signer.LocalSigner",
+    "agent.chain.sender.NodeSender",
+    "agent.chain.rpc.HttpTransport",
+    "agent.chain.rpc.TesterTransport",
+    "agent.store.store.Store",
+    "agent.venues.composer.RouterComposer",
 }
 CLI_MAY_NOT = {"amm", "planning", "guards", "chain", "venues", "store", "execution", "policy", "reference"}
 LONGEST = 300

@@ -55,7 +55,7 @@ def _checks(config: LoadedConfig | Path | str, transports: Sequence[Transport] |
     if not reachable:
         return
     try:
-        with wiring.open_desk(loaded, lines) as desk:
+        with wiring.open_desk(loaded, lines, untrusted_pools=True) as desk:
             yield "store", OK, str(wiring.store_file(loaded)), ""
             snapshot = desk.reader.snapshot()
             step = desk.assemble(snapshot, desk.store.history(snapshot.head.timestamp_s))
@@ -122,16 +122,17 @@ def _operators(loaded: LoadedConfig) -> Row:
 
 def _contracts(desk: wiring.Desk, snapshot: Snapshot) -> Iterator[Row]:
     hashes = {code.address: code.hash for code in snapshot.code_hashes}
-    bare = [address for address in desk.execution.pinned if hashes.get(address, NO_CODE) in (NO_CODE, EMPTY_CODE)]
+    called = (*desk.execution.pinned, *(pool.address for pool in desk.pools))
+    bare = [address for address in called if hashes.get(address, NO_CODE) in (NO_CODE, EMPTY_CODE)]
     if bare:
         yield "contracts", FAIL, f"no code at {', '.join(bare)}", "correct these addresses in the config"
     pins = {pin.address: pin.code_hash for pin in desk.store.pins()}
-    missing = [address for address in desk.execution.pinned if address not in pins]
+    missing = [address for address in called if address not in pins]
     changed = [address for address, pinned in pins.items() if address in hashes and hashes[address] != pinned]
     if changed:
         yield "trust", FAIL, f"code changed at {', '.join(changed)}", "find out why before: trimtab trust"
     elif missing:
-        yield "trust", NOTE, f"{len(missing)} of {len(desk.execution.pinned)} contracts are not pinned", "trimtab trust"
+        yield "trust", NOTE, f"{len(missing)} of {len(called)} contracts are not pinned", "trimtab trust"
     else:
         yield "trust", OK, f"{len(pins)} contracts pinned by code hash", ""
     if not desk.pools:

@@ -63,13 +63,13 @@ def initialise(
 def trust(config: LoadedConfig | Path | str, confirm: bool, transports: Sequence[Transport] | None = None) -> Document:
     """What would be pinned: every contract of the config and the discovered pools by code hash; pins them with `confirm`."""
     loaded = config if isinstance(config, LoadedConfig) else load_config(config)
-    with wiring.open_desk(loaded, transports) as desk:
+    with wiring.open_desk(loaded, transports, untrusted_pools=True) as desk:
         snapshot = desk.reader.snapshot()
         hashes = {code.address: code.hash for code in snapshot.code_hashes}
         names = _names(desk)
         pins = {pin.address: pin.code_hash for pin in desk.store.pins()}
         rows, empty = [], []
-        for address in desk.execution.pinned:
+        for address in (*desk.execution.pinned, *(pool.address for pool in desk.pools)):
             found = hashes.get(address, NO_CODE)
             if found in (NO_CODE, EMPTY_CODE):
                 empty.append(Verdict("code", f"{names[address]} at {address}: no code", "a contract", False))

@@ -180,7 +180,10 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class StepInput:
-    """The whole of what one step decides from; the same input gives the same decision and plan."""
+    """The whole of what one step decides from; the same input gives the same decision and plan.
+
+    `spend_caps` are (token, base units) that legs may take from the wallet at most: what this step has approved already.
+    """
 
     snapshot: Snapshot
     portfolio: Portfolio
@@ -189,3 +192,4 @@ class StepInput:
     limits: Limits
     execution: Execution
     history: History
+    spend_caps: tuple[tuple[str, int], ...] = ()

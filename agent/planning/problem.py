@@ -18,13 +18,17 @@ UNBOUNDED_BPS = BPS - 1
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A token that value may flow through. A hub that is no asset has nothing to invest and must end empty."""
+    """A token that value may flow through. A hub that is no asset has nothing to invest and must end empty.
+
+    `cap_raw` bounds what legs may take from the wallet where an approval in this step has fixed it already.
+    """
 
     address: str
     label: str
     price: Price
     investable_raw: int
     is_asset: bool
+    cap_raw: int | None = None
 
     @property
     def value(self) -> Value:
@@ -90,6 +94,7 @@ def _assets(step: StepInput, references: References) -> list[Node]:
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     why_not = {item.token: item.why for item in references.unpriced}
     faults = {item.address: item.why for item in step.snapshot.quarantined}
+    caps = dict(step.spend_caps)
     nodes = []
     for asset in step.portfolio.assets:
         token = asset.token
@@ -106,7 +111,8 @@ def _assets(step: StepInput, references: References) -> list[Node]:
                 (Verdict("balance", f"{token.label} unknown", "the balance of every asset", False),),
                 "unknown is not zero: wait for the next snapshot, or take the asset out of the portfolio",
             )
-        nodes.append(Node(token.address, token.label, price.price, max(0, held[token.address] - asset.reserve_raw), True))
+        investable_raw = max(0, held[token.address] - asset.reserve_raw)
+        nodes.append(Node(token.address, token.label, price.price, investable_raw, True, caps.get(token.address)))
     return nodes
 
 

@@ -74,7 +74,8 @@ class Walk:
     def spendable(self, token: str) -> int:
         """Base units of the wallet's investable balance that no leg has taken yet."""
         node = self.problem.nodes[self.problem.position[token]]
-        return node.investable_raw - self.draft.sold.get(token, 0)
+        most_raw = node.investable_raw if node.cap_raw is None else min(node.investable_raw, node.cap_raw)
+        return most_raw - self.draft.sold.get(token, 0)
 
     def run(self, route: Route) -> int:
         """Trades up to the wanted amount along a route, as much as bounds and balance let; base units really taken."""

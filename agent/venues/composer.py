@@ -20,8 +20,6 @@ PRIORITY_CAP_WEI = 5 * 10**9
 """The most tip per gas that an endpoint's suggestion is believed for; fees above it are the owner's to raise."""
 GAS_MARGIN = Fraction(5, 4)
 """Gas limit over the estimate: ticks crossed can change between simulation and inclusion."""
-SIMULATED_GAS = 15_000_000
-"""Gas of the transaction whose estimate is asked for; below the per-transaction limit of EIP-7825."""
 
 
 class RouterComposer:
@@ -79,7 +77,7 @@ class RouterComposer:
             priority_cap_wei=PRIORITY_CAP_WEI,
         )
         chain_id = step.snapshot.head.chain_id
-        tx = UnsignedTx(chain_id, latest, to, 0, data, SIMULATED_GAS, price.max_fee_wei, price.max_priority_fee_wei, price.gas_price_wei)
+        tx = UnsignedTx(chain_id, latest, to, 0, data, 0, price.max_fee_wei, price.max_priority_fee_wei, price.gas_price_wei)
         simulated = self._sender.simulate(tx, self._wallet)
         if not simulated.ok:
             verdict = Verdict("simulation", simulated.reason, "success", False)
