@@ -8,10 +8,10 @@ from math import isqrt
 from typing import NamedTuple
 
 from agent.amm.v3_math.sqrt_price_math import get_amount0_delta, get_amount1_delta
-from agent.amm.v3_math.swap import INT256_MAX
+from agent.amm.v3_math.swap import INT256_MAX, price_limit
 from agent.amm.v3_math.swap_math import compute_swap_step
 from agent.amm.v3_math.tick_bitmap import next_initialized_tick_within_one_word, tick_table
-from agent.amm.v3_math.tick_math import MAX_SQRT_RATIO, MAX_TICK, MIN_SQRT_RATIO, MIN_TICK, get_sqrt_ratio_at_tick
+from agent.amm.v3_math.tick_math import MAX_TICK, MIN_TICK, get_sqrt_ratio_at_tick
 from agent.model import V3Pool
 from agent.units import PIPS, mul_div_up
 
@@ -62,23 +62,27 @@ def largest_in(pool: V3Pool, zero_for_one: bool, bound_x96: int) -> int:
     One unit more would pass the bound, leave the window, or fill only in part at the end of the price range. 0 when the
     pool already stands past the bound.
     """
-    bound = max(bound_x96, MIN_SQRT_RATIO + 1) if zero_for_one else min(bound_x96, MAX_SQRT_RATIO - 1)
+    last = price_limit(zero_for_one)
+    bound = max(bound_x96, last) if zero_for_one else min(bound_x96, last)
     fee_pips = pool.fee_pips
     consumed = 0
-    for start, end, liquidity, known in ranges(pool, zero_for_one):
-        if known and (end >= bound if zero_for_one else end <= bound):
-            if zero_for_one:
-                amount_in = get_amount0_delta(end, start, liquidity, True)
-            else:
-                amount_in = get_amount1_delta(start, end, liquidity, True)
-            consumed += amount_in + mul_div_up(amount_in, fee_pips, PIPS - fee_pips)
-            continue
+    for start, stop, liquidity, known in ranges(pool, zero_for_one):
+        end = stop
+        if known and bound == last:  # the swap stops at the last price by itself and takes no more than what leads there
+            end = max(stop, last) if zero_for_one else min(stop, last)
         if not known:  # the price must stay strictly inside the window: where the contract's own step ends is not known
-            bound = max(bound, end + 1) if zero_for_one else min(bound, end - 1)
-        if liquidity == 0 or (start < bound if zero_for_one else start > bound):
+            bound = max(bound, stop + 1) if zero_for_one else min(bound, stop - 1)
+        if start < bound if zero_for_one else start > bound:
             break
-        less_fee = _largest_down(start, bound, liquidity) if zero_for_one else _largest_up(start, bound, liquidity)
-        consumed += mul_div_up(less_fee + 1, PIPS, PIPS - fee_pips) - 1
+        if end >= bound if zero_for_one else end <= bound:
+            delta_in = get_amount0_delta if zero_for_one else get_amount1_delta
+            amount_in = delta_in(start, end, liquidity, True)
+            consumed += amount_in + mul_div_up(amount_in, fee_pips, PIPS - fee_pips)
+            if end != last:
+                continue
+        elif liquidity > 0:
+            less_fee = _largest_down(start, bound, liquidity) if zero_for_one else _largest_up(start, bound, liquidity)
+            consumed += mul_div_up(less_fee + 1, PIPS, PIPS - fee_pips) - 1
         break
     return min(consumed, INT256_MAX)
 

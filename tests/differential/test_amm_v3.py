@@ -1,0 +1,223 @@
+"""Our V3 swaps against the deployed contracts: QuoterV2's answers and real swaps, to the wei, with the state they leave."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+import pytest
+
+from agent.amm import pools
+from agent.amm.errors import Reverts
+from agent.amm.pools import Swapped
+from agent.amm.v3_math import bounds
+from agent.amm.v3_math.swap import price_limit
+from agent.amm.v3_math.tick_math import MAX_SQRT_RATIO, MAX_TICK, MIN_SQRT_RATIO, MIN_TICK, get_sqrt_ratio_at_tick, get_tick_at_sqrt_ratio
+from agent.chain.wire import RpcFault
+from agent.localchain import LocalChain
+from agent.model import V3Pool
+from tests import world
+from tests.differential import pools_on_chain as on_chain
+
+QUOTE = "(address,address,uint256,uint24,uint160)"
+QUOTE_IN = f"quoteExactInputSingle({QUOTE})"
+QUOTE_OUT = f"quoteExactOutputSingle({QUOTE})"
+SWAP = "(address,address,uint24,address,uint256,uint256,uint160)"
+TIERS = ((100, 1), (500, 10), (3000, 60), (10000, 200))
+UNUSUAL_TIERS = ((50, 16_383), (400_000, 5))
+REGIMES = (
+    ("middle", (40, 90), 12),
+    ("on a tick", (60, 70), 30),
+    ("anywhere", (0, 100), 10),
+    ("low end", (10, 60), 8),
+    ("high end", (10, 60), 8),
+    ("middle", (0, 20), 6),
+    ("middle", (118, 127), 60),
+)
+MOST_STEPS = 300
+"""Longer swaps cost more gas than a local block has."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One swap to try, and what our mathematics say of it."""
+
+    pool: V3Pool
+    token_in: str
+    exact_in: bool
+    amount: int
+    limit: int | None
+    ours: Swapped | None
+    reason: str = ""
+
+    @property
+    def limit_or_end(self) -> int:
+        return price_limit(self.token_in == self.pool.token0) if self.limit is None else self.limit
+
+    @property
+    def partial(self) -> bool:
+        return self.ours is not None and self.amount != (self.ours.amount_in_raw if self.exact_in else self.ours.amount_out_raw)
+
+
+def random_case(random: Random, pool: V3Pool) -> Case:
+    """A swap of any size: dust, anything, a share of what leads to some tick, or exactly what leads onto it, and one beside."""
+    token_in = random.choice((pool.token0, pool.token1))
+    down = token_in == pool.token0
+    exact_in = random.random() < 0.5
+    limit = None
+    if random.random() < 0.35:
+        limit = random_goal(random, pool, down)
+        if not (MIN_SQRT_RATIO < limit < pool.sqrt_price_x96 if down else pool.sqrt_price_x96 < limit < MAX_SQRT_RATIO):
+            limit = None
+    kind = random.random()
+    if kind < 0.15:
+        amount = random.randint(1, 1000)
+    elif kind < 0.4:
+        amount = random.randint(1, 2 << random.randint(0, 120))
+    else:
+        most = bounds.largest_in(pool, down, random_goal(random, pool, down))
+        amount = most + random.choice((-1, 0, 1)) if kind < 0.7 else int(most * random.random())
+        amount = max(1, min(amount, 2**200))
+        if not exact_in and pool.sqrt_price_x96 != price_limit(down):
+            amount = max(1, pools.quote_exact_in(pool, token_in, amount) + random.choice((-1, 0, 0, 1)))
+    try:
+        swap = pools.swap_exact_in if exact_in else pools.swap_exact_out
+        return Case(pool, token_in, exact_in, amount, limit, swap(pool, token_in, amount, limit))
+    except Reverts as refusal:
+        return Case(pool, token_in, exact_in, amount, limit, None, refusal.reason)
+
+
+def random_goal(random: Random, pool: V3Pool, down: bool) -> int:
+    """A sqrt price to swap to: an initialised tick, a border of a bitmap word, anything near, each perhaps missed by one."""
+    sign = -1 if down else 1
+    kind = random.random()
+    if kind < 0.4 and pool.ticks:
+        tick = random.choice(pool.ticks).index
+    elif kind < 0.7:
+        tick = (pool.tick // pool.tick_spacing // 256 + sign * random.randint(0, 3)) * 256 * pool.tick_spacing
+    else:
+        tick = pool.tick + sign * random.randint(0, 20 * pool.tick_spacing)
+    goal = get_sqrt_ratio_at_tick(max(MIN_TICK, min(MAX_TICK, tick))) + random.choice((-1, 0, 0, 1))
+    return max(MIN_SQRT_RATIO + 1, min(MAX_SQRT_RATIO - 1, goal))
+
+
+def random_pools(chain: LocalChain, random: Random, regimes=REGIMES, tiers=(*TIERS, *UNUSUAL_TIERS)) -> list[V3Pool]:
+    """A pool of every fee tier in every regime of price and liquidity."""
+    for fee_pips, spacing in UNUSUAL_TIERS:
+        if (fee_pips, spacing) in tiers:
+            on_chain.enable_fee(chain, fee_pips, spacing)
+    made = []
+    for number, (where, bits, count) in enumerate(regimes):
+        pair = on_chain.new_pair(chain, f"R{number}")
+        for fee_pips, spacing in tiers:
+            price = on_chain.random_price(random, where)
+            positions = on_chain.random_positions(random, spacing, get_tick_at_sqrt_ratio(price), bits, count)
+            made.append(on_chain.make_v3(chain, pair, fee_pips, spacing, price, positions))
+    return made
+
+
+def cases_of(random: Random, states: list[V3Pool], number: int, most_steps: int = MOST_STEPS) -> list[Case]:
+    """Swaps that a block has room for."""
+    cases: list[Case] = []
+    while len(cases) < number:
+        case = random_case(random, random.choice(states))
+        if case.ours is None or case.ours.steps <= most_steps:
+            cases.append(case)
+    return cases
+
+
+def check_quotes(chain: LocalChain, cases: list[Case]) -> int:
+    """QuoterV2 says the same of every case; returns how many of them it could quote."""
+    calls = []
+    for case in cases:
+        limit = 0 if case.limit is None else case.limit
+        asked = (case.token_in, pools.token_out(case.pool, case.token_in), case.amount, case.pool.fee_pips, limit)
+        calls.append((chain.addresses.quoter_v2, on_chain.calldata(QUOTE_IN if case.exact_in else QUOTE_OUT, asked)))
+    quoted = 0
+    for case, answer in zip(cases, on_chain.ask(chain, calls, ["uint256", "uint160"]), strict=True):
+        # The quoter itself refuses an exact output that is not met, and a swap that takes nothing.
+        unmet = case.limit is None and case.partial and not case.exact_in
+        if case.ours is None or unmet or case.ours.amount_in_raw == 0:
+            assert isinstance(answer, RpcFault), f"{case} should revert, the quoter says {answer}"
+            continue
+        assert not isinstance(answer, RpcFault), f"{case} reverts: {answer}"
+        paid = case.ours.amount_out_raw if case.exact_in else case.ours.amount_in_raw
+        assert answer == (paid, case.ours.after.sqrt_price_x96), case
+        quoted += 1
+    return quoted
+
+
+def check_swaps(chain: LocalChain, random: Random, states: list[V3Pool], number: int) -> list[Swapped]:
+    """Real swaps one after the other: each one's event and the state at the end are ours, step by step."""
+    current = list(states)
+    cases: list[Case] = []
+    calls = []
+    while len(cases) < number:
+        i = random.randrange(len(current))
+        case = random_case(random, current[i])
+        if case.ours is None or case.ours.steps > MOST_STEPS // 3 or case.ours.amount_in_raw == 0:
+            continue
+        pool, other = case.pool, pools.token_out(case.pool, case.token_in)
+        bound = 0 if case.exact_in else on_chain.RICH
+        asked = (case.token_in, other, pool.fee_pips, chain.whale.address, case.amount, bound, case.limit_or_end)
+        name = "exactInputSingle" if case.exact_in else "exactOutputSingle"
+        calls.append((chain.addresses.swap_router_02, on_chain.calldata(f"{name}({SWAP})", asked)))
+        cases.append(case)
+        current[i] = case.ours.after
+    for case, receipt in zip(cases, on_chain.transact(chain, calls), strict=True):
+        amount0, amount1, price, liquidity, tick = on_chain.log_data(receipt, case.pool.address, on_chain.SWAP_EVENT_TYPES)
+        paid, got = (amount0, -amount1) if case.token_in == case.pool.token0 else (amount1, -amount0)
+        ours, after = case.ours, case.ours.after
+        assert (paid, got) == (ours.amount_in_raw, ours.amount_out_raw), case
+        assert (price, tick, liquidity) == (after.sqrt_price_x96, after.tick, after.liquidity), case
+    assert on_chain.v3_on_chain(chain, current) == [(pool.sqrt_price_x96, pool.tick, pool.liquidity) for pool in current]
+    return [case.ours for case in cases]
+
+
+@pytest.mark.timeout(300)
+def test_two_thousand_random_swaps_on_anvil_equal_the_contracts(anvil_chain):
+    random = Random(20_24)
+    states = random_pools(anvil_chain, random)
+    assert max(state.liquidity for state in states) > 2**123
+    assert check_quotes(anvil_chain, cases_of(random, states, 1800)) > 1200
+    done = check_swaps(anvil_chain, random, states, 800)
+    assert sum(swap.ticks_crossed > 0 for swap in done) > 100
+    assert sum(swap.steps > 1 + swap.ticks_crossed for swap in done) > 50, "word borders without a tick must be among them"
+    assert any(swap.after.liquidity == 0 for swap in done)
+
+
+def test_a_hundred_random_swaps_on_eth_tester_equal_the_contracts(tester_chain):
+    random = Random(7)
+    states = random_pools(tester_chain, random, REGIMES[:2], TIERS)
+    assert check_quotes(tester_chain, cases_of(random, states, 90, most_steps=60)) > 60
+    check_swaps(tester_chain, random, states, 30)
+
+
+def test_the_recorded_mainnet_pool_quotes_and_swaps_as_ours(anvil_chain):
+    info = world.mint_mainnet_pool(anvil_chain)
+    state = world.read_v3(anvil_chain, info)
+    recorded = world.recorded_pool()
+    random = Random(24407242)
+    assert len(state.ticks) > 400
+    assert state.liquidity == recorded.liquidity
+    for symbol in (info.token0.symbol, info.token1.symbol):
+        anvil_chain.set_balance(symbol, on_chain.RICH, owner=anvil_chain.whale.address)
+    assert check_quotes(anvil_chain, cases_of(random, [state], 150)) > 100
+    check_swaps(anvil_chain, random, [state], 60)
+
+
+@pytest.mark.parametrize(
+    ("amount", "limit_from_price", "reason"),
+    [(0, None, "AS"), (1, 0, "SPL"), (1, 1, "SPL"), (2**255, None, "")],
+)
+def test_what_we_refuse_the_pool_refuses_with_the_same_words(anvil_chain, amount, limit_from_price, reason):
+    pair = on_chain.new_pair(anvil_chain, "W")
+    pool = on_chain.make_v3(anvil_chain, pair, 3000, 60, 2**96, [(-600, 600, 10**18)])
+    limit = None if limit_from_price is None else pool.sqrt_price_x96 + limit_from_price
+    with pytest.raises(Reverts) as refusal:
+        pools.swap_exact_in(pool, pool.token0, amount, limit)
+    assert refusal.value.reason == reason
+    asked = (pool.token0, pool.token1, amount, pool.fee_pips, limit or 0)
+    [answer] = on_chain.ask(anvil_chain, [(anvil_chain.addresses.quoter_v2, on_chain.calldata(QUOTE_IN, asked))], ["uint256"])
+    assert isinstance(answer, RpcFault)
+    assert reason in answer.message + on_chain.reason_text(answer)
