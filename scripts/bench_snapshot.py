@@ -1,0 +1,172 @@
+"""Requests and time of one snapshot, against the same reads one call at a time with plain web3; on a local anvil."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from web3 import HTTPProvider, Web3
+
+from agent.artifacts import npm, own
+from agent.chain.reader import ChainReader
+from agent.chain.rpc import HttpTransport
+from agent.chain.tokens import read_tokens
+from agent.chain.watch import LEAST_WINDOW_BPS, PoolKind, PoolRef, Watch, window_ticks
+from agent.localchain import LocalChain, open_anvil
+from agent.model import Snapshot, V3Pool
+from agent.venues.discovery import discover
+
+V3_POOL = npm("@uniswap/v3-core/artifacts/contracts/UniswapV3Pool.sol/UniswapV3Pool.json").abi
+V2_PAIR = npm("@uniswap/v2-core/build/UniswapV2Pair.json").abi
+
+
+@dataclass(frozen=True)
+class Factory:
+    """Settings of a venue for discovery."""
+
+    factory: str
+    pools: None = None
+    fee_tiers: tuple[int, ...] = (100, 500, 3000, 10_000)
+
+
+@dataclass(frozen=True)
+class Venues:
+    """Both venues of the local chain."""
+
+    uniswap_v2: Factory
+    uniswap_v3: Factory
+
+
+class CountingProvider(HTTPProvider):
+    """web3's own provider; counts HTTP requests."""
+
+    requests = 0
+
+    def make_request(self, method: Any, params: Any) -> Any:
+        """One HTTP request."""
+        self.requests += 1
+        return super().make_request(method, params)
+
+
+def whole_watch(chain: LocalChain, line: HttpTransport) -> Watch:
+    at = chain.addresses
+    tokens = read_tokens(line, [token.address for token in chain.tokens.values()])
+    pools = discover(line, Venues(Factory(at.v2_factory), Factory(at.v3_factory)), tokens, ())
+    return Watch(chain.wallet.address, tokens, (at.swap_router_02,), pools, tuple(chain.feeds.values()), (at.swap_router_02,), 1_800, 100)
+
+
+def one_by_one(w3: Web3, watch: Watch) -> dict[str, Any]:
+    """What the snapshot holds, the way most scripts read it."""
+    eth, token_abi = w3.eth, own("TestToken").abi
+    seen: dict[str, Any] = {"head": eth.get_block("latest")["number"], "chain_id": eth.chain_id}
+    seen["nonces"] = [eth.get_transaction_count(watch.owner, block) for block in ("latest", "pending")]
+    seen["fees"] = [eth.max_priority_fee, eth.gas_price]
+    seen["native"] = eth.get_balance(watch.owner)
+    for token in watch.tokens:
+        erc20 = eth.contract(address=token.address, abi=token_abi).functions
+        seen[token.address] = erc20.balanceOf(watch.owner).call()
+        erc20.decimals().call()
+        for spender in watch.spenders:
+            erc20.allowance(watch.owner, spender).call()
+    for pool in watch.pools:
+        seen[pool.address] = pool_one_by_one(w3, watch, pool)
+    for feed in watch.feeds:
+        functions = eth.contract(address=feed, abi=own("PriceFeed").abi).functions
+        functions.latestRoundData().call()
+        functions.decimals().call()
+    for address in watch.code:
+        eth.get_code(address)
+    return seen
+
+
+def pool_one_by_one(w3: Web3, watch: Watch, pool: PoolRef) -> Any:
+    if pool.kind is PoolKind.V2:
+        return w3.eth.contract(address=pool.address, abi=V2_PAIR).functions.getReserves().call()[:2]
+    functions = w3.eth.contract(address=pool.address, abi=V3_POOL).functions
+    tick = functions.slot0().call()[1]
+    functions.liquidity().call()
+    functions.observe([watch.twap_window_s, 0]).call()
+    window = window_ticks(max(watch.impact_bps, LEAST_WINDOW_BPS))
+    ticks = []
+    for word in range((tick - window) // pool.tick_spacing >> 8, ((tick + window) // pool.tick_spacing >> 8) + 1):
+        bitmap = functions.tickBitmap(word).call()
+        indexes = [((word << 8) + bit) * pool.tick_spacing for bit in range(256) if bitmap >> bit & 1]
+        ticks += [[index, functions.ticks(index).call()[1]] for index in indexes if tick - window <= index <= tick + window]
+    return ticks
+
+
+def require_alike(snapshot: Snapshot, read: dict[str, Any]) -> None:
+    """Both ways must have read the same, or the comparison is of different things."""
+    pools = {
+        pool.address: [[t.index, t.liquidity_net] for t in pool.ticks] if isinstance(pool, V3Pool) else [pool.reserve0, pool.reserve1]
+        for pool in snapshot.pools
+    }
+    ours = {"native": snapshot.native_wei, **{holding.token: holding.raw for holding in snapshot.holdings}, **pools}
+    different = [what for what, value in ours.items() if read[what] != value]
+    if different:
+        raise RuntimeError(f"the two ways read different things: {different}")
+
+
+def median_ms(work: Callable[[], object], rounds: int) -> float:
+    times = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        work()
+        times.append(1_000 * (time.perf_counter() - started))
+    return round(statistics.median(times), 3)
+
+
+def measure(rounds: int) -> dict[str, Any]:
+    with open_anvil() as chain:
+        line = HttpTransport(chain.url or "", "local")
+        watch = whole_watch(chain, line)
+        reader = ChainReader([line], chain.chain_id, watch, chain.clock, 1)
+        snapshot = reader.snapshot()
+        provider = CountingProvider(chain.url)
+        w3 = Web3(provider)
+        require_alike(snapshot, one_by_one(w3, watch))
+        peer_requests = provider.requests
+        ours = {"requests": snapshot.requests, "median_ms": median_ms(reader.snapshot, rounds)}
+        peer = {"requests": peer_requests, "median_ms": median_ms(lambda: one_by_one(w3, watch), max(1, rounds // 10))}
+        size = {"tokens": len(watch.tokens), "pools": len(watch.pools), "feeds": len(watch.feeds)}
+    return {
+        "machine": {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count(), "rounds": rounds},
+        "ours": {"snapshot": {**ours, **size}},
+        "peers": {"web3, one call at a time": peer},
+        "ratios": {
+            "requests": round(peer["requests"] / ours["requests"], 1),
+            "time": round(peer["median_ms"] / ours["median_ms"], 1),
+        },
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.add_argument("--peers", action="store_true", help="as in the other benchmarks; web3 is always at hand and always measured")
+    parser.add_argument("--rounds", type=int, default=30, help="snapshots to take the median of")
+    options = parser.parse_args()
+    result = measure(options.rounds)
+    if options.json:
+        print(json.dumps(result))
+        return 0
+    ours, peer = result["ours"]["snapshot"], result["peers"]["web3, one call at a time"]
+    print(f"one snapshot of {ours['tokens']} tokens, {ours['pools']} pools and {ours['feeds']} feeds (median of {options.rounds})")
+    print(f"  trimtab                  {ours['requests']:5d} requests {ours['median_ms']:9.1f} ms")
+    print(f"  web3, one call at a time {peer['requests']:5d} requests {peer['median_ms']:9.1f} ms")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
