@@ -56,9 +56,19 @@ def aim_at(problem: Problem, goal: Goal) -> Aim:
         intervals.append((low + hair, high - hair))
     if all(low == high for low, high in intervals):
         return Aim(held, tuple(low for low, _ in intervals))
-    off = sum(max(low * whole - has, has - high * whole, 0.0) for (low, high), has in zip(intervals, held, strict=True))
-    market = open_market(problem, max(off, whole / BPS), no_gain=True)
-    return Aim(held, _cheapest(market, held, intervals))
+    spans = [(low * whole, high * whole) for low, high in intervals]
+    above = sum(max(0.0, has - high) for has, (_, high) in zip(held, spans, strict=True))
+    below = sum(max(0.0, low - has) for has, (low, _) in zip(held, spans, strict=True))
+    sides = [_one_sided(has / whole, low, high, above >= below) for has, (low, high) in zip(held, intervals, strict=True)]
+    market = open_market(problem, max(above, below, whole / BPS), no_gain=True)
+    return Aim(held, _cheapest(market, held, sides))
+
+
+def _one_sided(share: float, low: float, high: float, buyers: bool) -> tuple[float, float]:
+    """Where a token may end when outside ones go just to their edge: the rest only buys, or only sells, to keep the balance."""
+    if buyers:
+        return (high, high) if share > high else (max(low, share), high)
+    return (low, low) if share < low else (low, min(high, share))
 
 
 def _cheapest(market: Market, held: Sequence[float], intervals: Sequence[tuple[float, float]]) -> tuple[float, ...]:

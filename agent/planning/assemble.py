@@ -62,7 +62,7 @@ def left_undone(
         if rest <= WORTH_SAYING * total:
             continue
         if token in settled.still:
-            found.append(Skipped(node.label, f"{_money(step, rest)} from its goal stays: less than limits.min_trade"))
+            found.append(Skipped(node.label, f"{_money(step, rest)} from its goal stays: {settled.still[token]}"))
         elif short > WORTH_SAYING * total:
             found.append(Skipped(node.label, f"{_money(step, rest)} from its goal stays: {_why(market, settled, token, aim)}"))
     return found

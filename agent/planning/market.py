@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from agent.planning.dual import Arc, Flow, Solution, Wish, solve
@@ -41,23 +41,37 @@ class Choice:
 
 
 def choose(market: Market, arcs: Sequence[Arc], wishes: Sequence[Wish], least: float, start: Sequence[float] | None = None) -> Choice:
-    """Solves, drops the pool whose removal costs less than its gas or that trades less than `least`, and repeats."""
+    """Solves, drops the pool whose removal costs less than its gas or that trades less than `least`, and repeats.
+
+    Pools that stand beside a larger one of the same pair are tried together first: doing without them costs little.
+    """
     best = solve(wishes, arcs, start)
     dropped: dict[str, str] = {}
     needed: set[str] = set()
     while True:
-        candidate = _weakest(market, best, needed, least)
-        if candidate is None:
+        dust = {flow.arc.pool for flow in best.flows if flow.taken < least}
+        dear = [flow for flow in best.flows if flow.arc.pool not in needed and flow.surplus < _gas(market, flow)]
+        beside = {flow.arc.pool for flow in dear if _larger_beside(flow, best.flows)}
+        weakest = min(dear, key=lambda flow: flow.surplus - _gas(market, flow), default=None)
+        tries = [dust] if dust else [beside, {weakest.arc.pool}] if weakest else []
+        for pools in (tried for tried in tries if tried):
+            fewer = [arc for arc in arcs if arc.pool not in pools]
+            trial = solve(wishes, fewer, best.prices)
+            if dust or _net(market, trial, wishes) >= _net(market, best, wishes):
+                why = "its part would be below limits.min_trade" if dust else "its gas exceeds what it brings"
+                dropped |= dict.fromkeys(sorted(pools), why)
+                best, arcs = trial, fewer
+                break
+            if len(pools) == 1:
+                needed |= pools
+        if not tries:
             return Choice(best, dropped)
-        pool = candidate.arc.pool
-        fewer = [arc for arc in arcs if arc.pool != pool]
-        trial = solve(wishes, fewer, best.prices)
-        is_dust = candidate.taken < least
-        if is_dust or _net(market, trial, wishes) >= _net(market, best, wishes):
-            dropped[pool] = "its part would be below limits.min_trade" if is_dust else "its gas exceeds what it brings"
-            best, arcs = trial, fewer
-        else:
-            needed.add(pool)
+
+
+def _larger_beside(flow: Flow, flows: Iterable[Flow]) -> bool:
+    """True when another pool carries more between the same two tokens the same way."""
+    pair = (flow.arc.source, flow.arc.target)
+    return any((other.arc.source, other.arc.target) == pair and other.taken > flow.taken for other in flows)
 
 
 def _gas(market: Market, flow: Flow) -> float:
@@ -68,13 +82,3 @@ def _gas(market: Market, flow: Flow) -> float:
 def _net(market: Market, solution: Solution, wishes: Sequence[Wish]) -> float:
     """The objective less the gas of every pool used."""
     return solution.worth(wishes) - sum(_gas(market, flow) for flow in solution.flows)
-
-
-def _weakest(market: Market, solution: Solution, needed: Iterable[str], least: float) -> Flow | None:
-    """The flow that most deserves to be tried without; a surplus bounds from below what leaving a pool out would cost."""
-    worth: Callable[[Flow], float] = lambda flow: flow.surplus - _gas(market, flow)  # noqa: E731  # a key function
-    dust = [flow for flow in solution.flows if flow.taken < least]
-    if dust:
-        return min(dust, key=lambda flow: flow.taken)
-    dear = [flow for flow in solution.flows if flow.arc.pool not in needed and worth(flow) < 0]
-    return min(dear, key=worth, default=None)

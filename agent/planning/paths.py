@@ -1,4 +1,4 @@
-"""From flows to routes: each unit that leaves a token is followed, through at most one hub, to the token that keeps it."""
+"""From flows to routes: each unit that leaves a token is followed, through few hubs, to the token that keeps it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from agent.planning.dual import Flow
 
-MAX_LEGS = 2
-"""Direct, or through one hub: a chain is one leg into the router and one leg out of it."""
+MAX_LEGS = 3
+"""Longest chain through the router: direct, one hub, or two."""
 CRUMB = 1e-9
 """Part of the scale below which a flow is rounding noise."""
 
@@ -54,8 +54,8 @@ class _Lot:
 def decompose(flows: Sequence[Flow], order: Sequence[int], givers: frozenset[int], keepers: frozenset[int]) -> Routes:
     """Splits acyclic flows into paths from `givers` to `keepers`. `order` lists tokens so that every flow runs forward.
 
-    What stays at a keeper is taken from the longest routes first, what runs on from the shortest, so that few routes need a
-    second hub; those that still do are cut. Raises ValueError when a flow runs backward, which would be a cycle.
+    What stays at a keeper is taken from the longest routes first, what runs on from the shortest, so that routes stay
+    short; those that would be longer than MAX_LEGS are cut. Raises ValueError when a flow runs backward, which would be a cycle.
     """
     rank = {token: number for number, token in enumerate(order)}
     out: dict[int, list[Flow]] = {token: [] for token in order}

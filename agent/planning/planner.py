@@ -17,10 +17,6 @@ from agent.units import BPS, value_text
 
 __all__ = ["Quote", "plan", "plan_swap", "quote"]
 
-TIGHTENINGS = 6
-"""How often the price of a unit off its goal is lowered when a plan with its gas costs more than plan_cost per unit moved."""
-TIGHTER = 0.75
-
 
 def plan(step: StepInput, decision: Rebalance) -> Plan:
     """The swaps that restore the decision's goal within all bounds; what does not fit is left and named in `skipped`.
@@ -45,24 +41,17 @@ def plan(step: StepInput, decision: Rebalance) -> Plan:
 
 
 def _affordable(market: Market, aim: Aim, budget: Fraction | None, min_trade: Fraction | None) -> Settled:
-    """Settles; a plan that with its gas costs more than plan_cost per unit moved is made smaller where it is dearest."""
-    problem, reach = market.problem, reach_of(market.problem)
-    settled = settle(market, aim, reach, budget, min_trade)
-    limit_bps = problem.plan_cost_bps
-    for _ in range(TIGHTENINGS):
+    """Settles; while the plan with its gas costs more than plan_cost per unit moved, the token that moves least is left alone."""
+    problem, limit_bps = market.problem, market.problem.plan_cost_bps
+    still: dict[int, str] = {}
+    while True:
+        settled = settle(market, aim, reach_of(problem), budget, min_trade, still)
         cost, moved = settled.draft.cost(problem).total, settled.draft.turnover(problem)
         if limit_bps is None or cost * BPS <= limit_bps * moved:
             return settled
-        reach *= TIGHTER
-        settled = settle(market, aim, reach, budget, min_trade)
-    cost, moved = settled.draft.cost(problem).total, settled.draft.turnover(problem)
-    if limit_bps is None or cost * BPS <= limit_bps * moved:
-        return settled
-    raise Refused(
-        "every plan found costs more than limits.plan_cost with its gas",
-        (Verdict("plan_cost", f"{float(cost * BPS / moved):.1f} bps of what it moves", f"{limit_bps} bps", False),),
-        "wait for cheaper gas or a larger drift, or raise limits.plan_cost",
-    )
+        moves = [(abs(raw) * problem.price(token), problem.position[token]) for token, raw in settled.draft.delta.items()]
+        least = min((size, token) for size, token in moves if token not in still)
+        still[least[1]] = f"its share of the gas would lift the plan over limits.plan_cost of {limit_bps} bps"
 
 
 def _nothing(step: StepInput, problem: Problem, drift: float, skipped: list[Skipped]) -> Refused:

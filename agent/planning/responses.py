@@ -16,8 +16,8 @@ from fractions import Fraction
 from agent.model import PoolState, V2Pool, V3Pool
 from agent.units import BPS, PIPS
 
-SHADE = 1e-5
-"""A tenth of a basis point: the finest price difference that the continuous solve resolves.
+SHADE = 5e-5
+"""Half a basis point: the finest price difference that the continuous solve resolves.
 
 Prices closer than this count as one, which keeps the dual well conditioned in pools far deeper than the portfolio.
 """

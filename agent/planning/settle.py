@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -10,7 +10,7 @@ from agent.errors import Refused
 from agent.planning.aims import Aim
 from agent.planning.dual import Arc, Solution, Wish
 from agent.planning.market import Market, choose
-from agent.planning.paths import Path, Routes, decompose
+from agent.planning.paths import Routes, decompose
 from agent.planning.rounding import Draft, Route, run_all
 from agent.units import Value, floor_int
 
@@ -20,6 +20,9 @@ SETTLED = 1e-6
 """Change of the final total and of the correction, per unit of the total, at which rounds end."""
 SLACK = 1 - 1e-7
 """Taken off a turnover that has to shrink, so that rounding cannot lift it over its limit again."""
+WORTH_A_ROUTE = 1e-6
+"""Part of the scale above which a cut chain is worth another way."""
+DUST = "less than limits.min_trade"
 UNMOVED = 1e-9
 """Part of the total below which a token counts as where it should be."""
 
@@ -28,23 +31,28 @@ UNMOVED = 1e-9
 class Settled:
     """Where the rounds ended: legs, the last solution, what was wanted, and what was left out by reason.
 
-    `part` is the share of the way that turnover allows; `still` are positions of tokens whose move would be dust; `dropped`
-    pools are left out. `blocked` are (pool, token sold) that led to a second hub.
+    `part` is the share of the way that turnover allows; `still` says why tokens do not move, by position; `dropped`
+    pools are left out. `short` says that only direct and one-hub routes are looked for, since longer chains had to be cut.
     """
 
     draft: Draft
     solution: Solution
     wanted: list[float]
     part: float = 1.0
-    still: set[int] = field(default_factory=set)
+    still: dict[int, str] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
-    blocked: set[tuple[str, int]] = field(default_factory=set)
+    short: bool = False
 
 
-def settle(market: Market, aim: Aim, reach: float, budget: Value | None, min_trade: Value | None) -> Settled:
-    """Plans for `aim`. `reach` prices a unit off it, `budget` bounds turnover, tokens that move less than `min_trade` stay put."""
+def settle(
+    market: Market, aim: Aim, reach: float, budget: Value | None, min_trade: Value | None, still: Mapping[int, str] | None = None
+) -> Settled:
+    """Plans for `aim`. `reach` prices a unit off it, `budget` bounds turnover, tokens that move less than `min_trade` stay put.
+
+    `still` are further tokens that are not to move, with the reason.
+    """
     problem, scale, whole = market.problem, market.scale, sum(aim.held)
-    state = Settled(Draft(), Solution((), ()), list(aim.held))
+    state = Settled(Draft(), Solution((), ()), list(aim.held), still=dict(still or {}))
     total, error = whole, [0.0] * len(aim.held)
     least = 0.0 if min_trade is None else float(min_trade)
     if budget is not None:
@@ -64,7 +72,10 @@ def settle(market: Market, aim: Aim, reach: float, budget: Value | None, min_tra
         order = sorted(range(len(wishes)), key=lambda token: state.solution.prices[token])
         routes = decompose(state.solution.flows, order, givers, keepers)
         state.draft = run_all(problem, to_routes(market, routes)).draft
-        if _block(state, routes.cut) or _shrink(market, state, budget, min_trade):
+        if not state.short and any(path.taken > WORTH_A_ROUTE for path in routes.cut):
+            state.short, pruned = True, False
+            continue
+        if _shrink(market, state, budget, min_trade):
             continue
         ends = [has + float(_gained(market, state.draft, token)) for token, has in enumerate(aim.held)]
         missed = [end - guess * scale for end, guess in zip(ends, _foreseen(aim.held, scale, routes), strict=True)]
@@ -80,22 +91,33 @@ def settle(market: Market, aim: Aim, reach: float, budget: Value | None, min_tra
 
 
 def _arcs(market: Market, state: Settled, givers: frozenset[int], keepers: frozenset[int]) -> list[Arc]:
-    """Arcs of routes with at most one hub: each starts at a token that is to shrink or ends at one that is to grow."""
+    """Arcs that start at a token that is to shrink or end at one that is to grow, so that two neutral hubs never follow each other.
+
+    When that led to chains that are too long, only what cannot: from givers to keepers, and through neutral hubs or one
+    `star` token besides.
+    """
     if not givers or not keepers:
         return []
+    open_arcs = [arc for arc in market.arcs if arc.pool not in state.dropped and (arc.source in givers or arc.target in keepers)]
+    if not state.short:
+        return open_arcs
+    star = _star(market)
     return [
         arc
-        for arc in market.arcs
-        if (arc.source in givers or arc.target in keepers) and arc.pool not in state.dropped and (arc.pool, arc.source) not in state.blocked
+        for arc in open_arcs
+        if (arc.source in givers or (arc.target in keepers and (arc.source == star or arc.source not in keepers)))
+        and (arc.target in keepers or (arc.source in givers and (arc.target == star or arc.target not in givers)))
+        and not (arc.target == star and arc.source not in givers)
+        and not (arc.source == star and arc.target not in keepers)
     ]
 
 
-def _block(state: Settled, cut: Sequence[Path]) -> bool:
-    """Keeps the first leg of routes that would need a second hub out of the next round, so that another way is found."""
-    legs = {(path.flows[0].arc.pool, path.flows[0].arc.source) for path in cut}
-    new = legs - state.blocked
-    state.blocked |= legs
-    return bool(new)
+def _star(market: Market) -> int:
+    """The token that most can be traded with: the one worth passing through."""
+    room: dict[int, float] = {}
+    for arc in market.arcs:
+        room[arc.source] = room.get(arc.source, 0.0) + arc.curve.capacity
+    return max(room, key=lambda token: (room[token], -token))
 
 
 def _wanted(aim: Aim, total: float, state: Settled, least: float) -> list[float]:
@@ -108,7 +130,7 @@ def _wanted(aim: Aim, total: float, state: Settled, least: float) -> list[float]
         dust = [(size, token) for size, token in moves if 0 < size < least]
         if not dust:
             return wanted
-        state.still.add(min(dust)[1])
+        state.still[min(dust)[1]] = DUST
 
 
 def _roles(held: Sequence[float], wanted: Sequence[float], whole: float) -> tuple[frozenset[int], frozenset[int]]:
@@ -160,6 +182,6 @@ def _shrink(market: Market, state: Settled, budget: Value | None, min_trade: Val
         for token, raw in (*draft.sold.items(), *draft.bought.items()):
             position = problem.position[token]
             if raw * problem.price(token) < min_trade and position not in state.still:
-                state.still.add(position)
+                state.still[position] = DUST
                 again = True
     return again

@@ -1,0 +1,93 @@
+"""Markets for planner tests: tokens, V2 pairs and V3 pools of many ranges around reference prices, from a seed."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+from agent.model import Goal, GoalWeight, Plan, PoolState, Rebalance, StepInput, TickLiquidity, V3Pool
+from tests.builders import Number, address, price_of, step_input, token, v2_pool, v3_pool
+
+SYMBOLS = ("USDC", "WETH", "WBTC", "DAI", "LINK", "UNI", "AAVE", "MKR", "CRV", "SNX", "LDO", "GRT")
+PRICES: Mapping[str, Number] = {"LINK": 15, "UNI": 8, "AAVE": 120, "MKR": 1_500, "CRV": Fraction(1, 2), "SNX": 3, "LDO": 2, "GRT": Fraction(1, 5)}
+SPACINGS = {100: 1, 500: 10, 3000: 60, 10_000: 200}
+
+
+def goal(step: StepInput, weights: Mapping[str, tuple[Number, Number]] | None = None) -> Rebalance:
+    """A rebalance to the assets' targets, or to the intervals given by symbol."""
+    wanted = {a.token.symbol: (Fraction(a.target_bps, 10_000),) * 2 for a in step.portfolio.assets} if weights is None else weights
+    points = tuple(GoalWeight(a.token.address, *map(Fraction, wanted[a.token.symbol])) for a in step.portfolio.assets)
+    return Rebalance("test", Goal(points))
+
+
+def ranged(pool: V3Pool, dice: random.Random, ranges: int = 12) -> V3Pool:
+    """The same pool with liquidity that changes at each of `ranges` ticks on both sides, known no further than that."""
+    base = pool.tick // pool.tick_spacing * pool.tick_spacing
+    step = pool.tick_spacing
+    liquid = {base: pool.liquidity}
+    for k in range(1, ranges + 1):
+        liquid[base - k * step] = int(liquid[base - (k - 1) * step] * math.exp(dice.gauss(-0.02, 0.3)))
+        liquid[base + k * step] = int(liquid[base + (k - 1) * step] * math.exp(dice.gauss(-0.02, 0.3)))
+    ticks, before = [], 0
+    for index in sorted(liquid):
+        ticks.append(TickLiquidity(index, liquid[index] - before))
+        before = liquid[index]
+    end = max(liquid) + step
+    ticks.append(TickLiquidity(end, -before))
+    return V3Pool(
+        pool.address, pool.venue, pool.token0, pool.token1, pool.fee_pips, step, pool.sqrt_price_x96, pool.tick, pool.liquidity,
+        tuple(ticks), min(liquid), end, pool.twap_tick, pool.twap_liquidity, pool.twap_window_s,
+    )  # fmt: skip
+
+
+def random_pools(dice: random.Random, symbols: Sequence[str], count: int, depth: float, skew: float = 0.001) -> list[PoolState]:
+    """Every token has one pool with the first; the rest join random pairs. `depth` is value in coins; `skew` off the reference."""
+    pairs = [(symbols[0], other) for other in symbols[1:]]
+    while len(pairs) < count:
+        pairs.append(tuple(dice.sample(list(symbols), 2)))  # type: ignore[arg-type]  # two symbols
+    pools: list[PoolState] = []
+    twos: set[frozenset[str]] = set()
+    for number, (one, other) in enumerate(pairs):
+        a, b = token(one), token(other)
+        price = price_of(one, PRICES) / price_of(other, PRICES) * Fraction(math.exp(dice.gauss(0, skew))).limit_denominator(10**9)
+        deep = Fraction(depth * math.exp(dice.gauss(0, 1))).limit_denominator(1000) / price_of(other, PRICES)
+        if dice.random() < 0.4 and frozenset((one, other)) not in twos:
+            twos.add(frozenset((one, other)))
+            pools.append(v2_pool(a, b, price, deep))
+        else:
+            fee_pips = dice.choice([500, 500, 3000, 10_000])
+            concentration = {500: 16, 3000: 8, 10_000: 4}[fee_pips]
+            wide = v3_pool(a, b, price, deep * concentration, fee_pips, name=str(number))
+            pools.append(ranged(wide, dice, {500: 40, 3000: 10, 10_000: 4}[fee_pips]))
+    return pools
+
+
+def random_step(seed: int, tokens: int = 8, pools: int = 20, depth: float = 1_000_000, worth: int = 100_000, skew: float = 0.001) -> StepInput:
+    """A portfolio with equal targets, holdings at random, over random pools."""
+    dice = random.Random(seed)
+    symbols = SYMBOLS[:tokens]
+    shares = [dice.gammavariate(2, 1) for _ in symbols]
+    values = {s: Fraction(worth * share / sum(shares)).limit_denominator(100) for s, share in zip(symbols, shares, strict=True)}
+    even = 10_000 // tokens
+    targets = dict.fromkeys(symbols, even) | {symbols[0]: 10_000 - even * (tokens - 1)}
+    return step_input(targets, values, PRICES, pools=random_pools(dice, symbols, pools, depth, skew))
+
+
+def weights_bps(step: StepInput, plan: Plan) -> dict[str, int]:
+    """Weights after a plan by symbol."""
+    return {step.portfolio.token(token_).symbol: bps for token_, bps in plan.weights_after_bps}
+
+
+def flow_value(step: StepInput, plan: Plan) -> Fraction:
+    """Value of all balances after the plan less before, at the prices that the step's feeds say."""
+    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    total = Fraction(0)
+    for at, raw_after in plan.holdings_after:
+        of = step.portfolio.token(at)
+        total += (raw_after - held[at]) * price_of(of.symbol, PRICES) * Fraction(10) ** (step.portfolio.numeraire.decimals - of.decimals)
+    return total
+
+
+NO_POOL = address("no pool")
