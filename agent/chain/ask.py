@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from agent.chain.lens import PAGE_GAS, Answer, Item, Status, creation_code, decode, pages
 from agent.chain.rpc import CallFailed, RpcFault, Transport
 from agent.chain.wire import Call, octets
+from agent.errors import Retryable
 
 _SMALLER = 8
 
@@ -16,7 +17,10 @@ def ask(transport: Transport, items: Sequence[Item], at: object = "latest") -> l
     if not items:
         return []
     sized = pages(items)
-    return complete(transport, items, sized, transport.batch(page_calls(items, sized, at)), at)
+    answers = complete(transport, items, sized, transport.batch(page_calls(items, sized, at)), at)
+    if Status.UNREAD in answers:
+        raise Retryable(f"{transport.name} gives too little gas to read one item", "use an endpoint that gives eth_call more gas")
+    return answers
 
 
 def page_calls(items: Sequence[Item], sized: Sequence[Sequence[int]], at: object) -> list[Call]:

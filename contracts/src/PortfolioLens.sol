@@ -59,6 +59,8 @@ contract PortfolioLens {
         bool dry;
     }
 
+    error UnknownKind(uint256 kind);
+
     constructor(bytes memory request) {
         Run memory run;
         uint256 at;
@@ -88,7 +90,7 @@ contract PortfolioLens {
             if (kind == CALL) _call(run);
             else if (kind == CODE) _code(run);
             else if (kind == V3) _v3(run);
-            else revert();
+            else revert UnknownKind(kind);
         }
         uint256 end = run.to;
         assembly {
@@ -117,7 +119,7 @@ contract PortfolioLens {
         }
         if (status == OK && size > longest) status = TOO_LONG;
         if (status != OK) return _put(run, status, 1);
-        // The answer already lies behind the status and its length: write those bytes one by one around it.
+        // The answer already lies behind its status and length, so these are written byte by byte.
         uint256 to = run.to;
         assembly {
             mstore8(to, OK)

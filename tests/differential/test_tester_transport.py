@@ -1,0 +1,106 @@
+"""eth-tester behind the transport: values as a node sends them, blocks by hash, reverts with data, no CCIP-read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agent.chain.rpc import CallFailed, RpcFault
+from agent.chain.wire import parse_head
+from agent.localchain import LocalChain
+
+ANSWER_42 = "0x602a60005260206000f3"
+# Reverts with OffchainLookup(address,string[],bytes,bytes4,bytes), whose one URL is on this machine.
+LOOKUP = bytes.fromhex(
+    "556f1830"
+    + f"{1:064x}{5 * 32:064x}{9 * 32:064x}"
+    + "aabbccdd".ljust(64, "0")
+    + f"{10 * 32:064x}"
+    + f"{1:064x}{32:064x}{20:064x}"
+    + b"http://127.0.0.1:9/x".hex().ljust(64, "0")
+    + f"{0:064x}{0:064x}"
+)
+
+
+def reverting_with(data: bytes) -> str:
+    """Creation code that copies what follows it and reverts with that."""
+    size = len(data).to_bytes(2, "big").hex()
+    return "0x61" + size + "601060003961" + size + "6000fd" + "00" * 2 + data.hex()
+
+
+def head(chain: LocalChain) -> Any:
+    return chain.transport.call("eth_getBlockByNumber", ["latest", False])
+
+
+def test_blocks_and_receipts_are_wire_values(tester_chain: LocalChain) -> None:
+    block = head(tester_chain)
+    assert parse_head(block, tester_chain.chain_id).number == tester_chain.w3.eth.block_number
+    receipt = tester_chain.send(tester_chain.token_contract("LINK").functions.transfer(tester_chain.wallet.address, 1))
+    got = tester_chain.transport.call("eth_getTransactionReceipt", ["0x" + bytes(receipt["transactionHash"]).hex()])
+    assert got["status"] == "0x1"
+    assert int(got["gasUsed"], 16) == receipt["gasUsed"]
+    assert len(got["logs"]) == 1
+    assert all(isinstance(topic, str) and topic.startswith("0x") for topic in got["logs"][0]["topics"])
+    assert tester_chain.transport.call("eth_getTransactionReceipt", ["0x" + "22" * 32]) is None
+
+
+def test_a_batch_counts_as_one_request(tester_chain: LocalChain) -> None:
+    before = tester_chain.transport.requests
+    assert len(tester_chain.transport.batch([("eth_chainId", []), ("eth_blockNumber", [])])) == 2
+    assert tester_chain.transport.requests == before + 1
+
+
+def test_a_block_hash_that_is_unknown_or_no_longer_canonical_is_a_fault(tester_chain: LocalChain) -> None:
+    mark = tester_chain.snapshot()
+    tester_chain.set_balance("LINK", 1)
+    gone = head(tester_chain)["hash"]
+    tester_chain.revert(mark)
+    tester_chain.set_balance("LINK", 2)
+    owner = tester_chain.wallet.address
+    for unknown in (gone, "0x" + "11" * 32):
+        got = tester_chain.transport.batch([("eth_getBalance", [owner, {"blockHash": unknown, "requireCanonical": True}])])[0]
+        assert isinstance(got, RpcFault)
+    known = {"blockHash": head(tester_chain)["hash"], "requireCanonical": True}
+    assert int(tester_chain.transport.call("eth_getBalance", [owner, known]), 16) == tester_chain.w3.eth.get_balance(owner)
+
+
+def test_a_revert_is_a_fault_with_its_data(tester_chain: LocalChain) -> None:
+    with pytest.raises(CallFailed) as caught:
+        tester_chain.transport.call("eth_call", [{"data": reverting_with(bytes.fromhex("deadbeef01"))}, "latest"])
+    assert caught.value.fault.code == 3
+    assert caught.value.fault.data == "0xdeadbeef01"
+
+
+def test_the_reason_of_a_revert_is_told(tester_chain: LocalChain) -> None:
+    text = b"not today"
+    data = bytes.fromhex("08c379a0") + (32).to_bytes(32, "big") + len(text).to_bytes(32, "big") + text.ljust(32, b"\0")
+    got = tester_chain.transport.batch([("eth_call", [{"data": reverting_with(data)}, "latest"])])[0]
+    assert isinstance(got, RpcFault)
+    assert "not today" in got.message
+
+
+def test_an_offchain_lookup_is_a_fault_and_nothing_is_fetched(tester_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> None:
+    import requests
+
+    def fetched(*args: object, **kwargs: object) -> None:
+        raise AssertionError("CCIP-read went out")
+
+    monkeypatch.setattr(requests.Session, "request", fetched)
+    got = tester_chain.transport.batch([("eth_call", [{"data": reverting_with(LOOKUP)}, "latest"])])[0]
+    assert isinstance(got, RpcFault)
+    assert got.data == "0x" + LOOKUP.hex()
+
+
+def test_what_eth_tester_does_not_know_is_a_fault(tester_chain: LocalChain) -> None:
+    got = tester_chain.transport.batch(
+        [("anvil_mine", []), ("eth_getBalance", ["0x1", "latest"]), ("eth_call", [{"data": ANSWER_42}, "latest"])]
+    )
+    assert [isinstance(answer, RpcFault) for answer in got] == [True, True, False]
+    assert int(got[2], 16) == 42
+
+
+def test_calls_do_not_need_money_in_the_wallet(tester_chain: LocalChain) -> None:
+    tester_chain.set_native(0)
+    call = {"input": ANSWER_42, "type": "0x2", "chainId": hex(tester_chain.chain_id)}
+    assert int(tester_chain.transport.call("eth_call", [call, "latest"]), 16) == 42
