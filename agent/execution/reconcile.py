@@ -178,8 +178,10 @@ class Reconciler:
                 "send the wallet native coin for gas, then run the command again",
             )
         tx = replace(tx, gas=max(_MIN_GAS, simulation.gas * 6 // 5))
-        now_s = simulation.head.timestamp_s
-        grant = Grant(IntentKind.CANCEL, now_s, max(granted.deadline_s, now_s), granted.max_gas_wei)
+        now_s, limit_wei = simulation.head.timestamp_s, carrier.settings.max_fee_wei
+        # a cancel that the original's gas money cannot pay for may cost what the owner's ceiling allows
+        most_wei = max(granted.max_gas_wei, tx.gas * limit_wei if limit_wei is not None else 0)
+        grant = Grant(IntentKind.CANCEL, now_s, max(granted.deadline_s, now_s), most_wei)
         cancel = carrier.plan(original.step_id, IntentKind.CANCEL, tx, grant, f"cancel of {original.note}: {why}", None)
         carrier.launch(cancel, grant, None)
 

@@ -1,0 +1,219 @@
+"""SIGKILL between every two journal states and around every write and send: the trade happens exactly once, on a real chain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.chain.rpc import HttpTransport
+from agent.errors import OperatorNeeded
+from agent.execution import settle
+from agent.localchain import LocalChain
+from agent.model import IntentKind, IntentState
+from agent.store.lock import wallet_lock
+from tests.desk import Desk
+from tests.faults.rig import Trade, finished, in_child, killed_at, killing, ready
+
+EVENTS = [
+    f"{moment}:{act}" for act in ("planned", "signed", "broadcast", "send", "mined", "final") for moment in ("before", "after")
+]  # fmt: skip
+COMMITS = [f"commit {number}" for number in range(1, 8)]
+"""The writes of a first run: nonce adopted, step, planned, signed, broadcast, mined, final."""
+NEVER_SIGNED = {"before:planned", "after:planned", "before:signed"}
+
+
+@pytest.fixture
+def trade(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[Trade]:
+    found = ready(Desk(anvil_chain), tmp_path)
+    yield found
+    call(found, "anvil_dropAllTransactions")
+    call(found, "evm_setAutomine", True)
+
+
+def call(trade: Trade, method: str, *params: object) -> object:
+    return HttpTransport(trade.desk.chain.url or "", "local", 30).call(method, list(params))
+
+
+class Before:
+    """What the wallet had, so that what happened can be proven afterwards."""
+
+    def __init__(self, trade: Trade) -> None:
+        self.trade = trade
+        self.balances = trade.desk.balances()
+        self.nonce = trade.desk.sender.nonces(trade.desk.wallet)[0]
+
+    def require_exactly_one_swap(self) -> None:
+        """One nonce used, by the swap, with the plan's amounts to the wei; nothing open; the journal tells the same."""
+        desk = self.trade.desk
+        assert desk.sender.nonces(desk.wallet) == (self.nonce + 1, self.nonce + 1)
+        store = self.trade.store()
+        intents = store.intents()
+        assert store.open_intents() == ()
+        store.close()
+        (swap,) = [intent for intent in intents if intent.state is IntentState.FINAL]
+        assert {intent.state for intent in intents if intent.id != swap.id} <= {IntentState.CANCELLED}
+        assert swap.kind is IntentKind.SWAP
+        assert swap.receipt is not None
+        for leg in settle.realised(self.trade.plan, swap.receipt):
+            assert (leg.amount_in_raw, leg.amount_out_raw) == (leg.planned_in_raw, leg.planned_out_raw)
+        after = desk.balances()
+        moved = {desk.at(symbol): after[symbol] - raw for symbol, raw in self.balances.items() if after[symbol] != raw}
+        assert moved == {token: delta for token, delta in swap.receipt.net(desk.wallet).items() if delta}
+
+
+def require_no_signed_bytes(trade: Trade) -> None:
+    """Neither database nor log holds what was, or would have been, signed (T8)."""
+    signed = trade.desk.signer.sign(trade.tx, trade.grant).raw
+    signature = signed[-64:]
+    for path in trade.store_file.parent.iterdir():
+        data = path.read_bytes()
+        assert signature not in data
+        assert signature.hex().encode() not in data.lower()
+
+
+@pytest.mark.parametrize("at", EVENTS)
+def test_a_process_killed_between_journal_states_trades_exactly_once(trade: Trade, at: str) -> None:
+    before = Before(trade)
+    killed_at(trade, at)
+    require_no_signed_bytes(trade)
+    sent = before.nonce != trade.desk.sender.nonces(trade.desk.wallet)[0]
+    assert sent == (at in ("after:send", "before:mined", "after:mined", "before:final", "after:final"))
+    finished(trade)
+    before.require_exactly_one_swap()
+    require_no_signed_bytes(trade)
+    if at not in NEVER_SIGNED:
+        assert trade.desk.sender.look(trade.desk.signer.sign(trade.tx, trade.grant).hash).state == "mined"
+
+
+@pytest.mark.parametrize("at", COMMITS)
+def test_a_process_killed_before_any_commit_trades_exactly_once(trade: Trade, at: str) -> None:
+    before = Before(trade)
+    killed_at(trade, at)
+    finished(trade)
+    before.require_exactly_one_swap()
+
+
+def test_the_commits_killed_at_cover_a_whole_run(trade: Trade) -> None:
+    assert in_child(lambda: trade.attempt(killing(f"commit {len(COMMITS) + 1}"))) == 0
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("after:planned", "before:cancelled"),
+        ("after:signed", "before:broadcast"),
+        ("after:broadcast", "after:broadcast"),
+        ("before:send", "after:send"),
+        ("after:send", "before:final"),
+    ],
+)
+def test_a_recovery_that_is_killed_too_trades_exactly_once(trade: Trade, first: str, second: str) -> None:
+    before = Before(trade)
+    killed_at(trade, first)
+    killed_at(trade, second)
+    finished(trade)
+    before.require_exactly_one_swap()
+
+
+def test_a_transaction_left_in_the_mempool_is_waited_for(trade: Trade) -> None:
+    before = Before(trade)
+    call(trade, "evm_setAutomine", False)
+    killed_at(trade, "waiting")
+    assert trade.desk.sender.nonces(trade.desk.wallet) == (before.nonce, before.nonce + 1)
+    store = trade.store()
+    (swap,) = trade.executor(store, lambda _name: None, on_sleep=lambda: call(trade, "evm_mine")).reconcile()
+    store.close()
+    assert swap.state is IntentState.FINAL
+    before.require_exactly_one_swap()
+
+
+def test_a_transaction_that_the_mempool_forgot_is_sent_again_with_the_same_hash(trade: Trade) -> None:
+    before = Before(trade)
+    call(trade, "evm_setAutomine", False)
+    killed_at(trade, "after:send")
+    call(trade, "anvil_dropAllTransactions")
+    call(trade, "evm_setAutomine", True)
+    finished(trade)
+    before.require_exactly_one_swap()
+    assert trade.desk.sender.look(trade.desk.signer.sign(trade.tx, trade.grant).hash).state == "mined"
+
+
+def test_a_pending_transaction_past_its_deadline_loses_to_its_cancel(trade: Trade) -> None:
+    before = Before(trade)
+    call(trade, "evm_setAutomine", False)
+    killed_at(trade, "after:send")
+    store = trade.store()
+
+    call(trade, "anvil_setNextBlockBaseFeePerGas", hex(10**12))  # too dear for the swap, so that it stays pending
+    late_by(trade, 200)
+    call(trade, "anvil_setNextBlockBaseFeePerGas", hex(10**9))
+
+    def mine_once_cancelled() -> None:
+        if len(store.intents()) == 2:
+            call(trade, "evm_mine")
+
+    trade.executor(store, lambda _name: None, on_sleep=mine_once_cancelled).reconcile()
+    swap, cancel = reversed(store.intents())
+    assert (swap.state, cancel.state, cancel.kind) == (IntentState.CANCELLED, IntentState.FINAL, IntentKind.CANCEL)
+    assert cancel.tx.max_fee_wei * 8 >= swap.tx.max_fee_wei * 9
+    assert trade.desk.balances() == before.balances
+    assert trade.desk.sender.nonces(trade.desk.wallet)[0] == before.nonce + 1
+    store.close()
+
+
+def late_by(trade: Trade, seconds: int) -> None:
+    call(trade, "evm_increaseTime", seconds)
+    call(trade, "evm_mine")
+
+
+def test_a_swap_mined_after_its_deadline_reverts_and_its_gas_is_booked_as_loss(trade: Trade) -> None:
+    before = Before(trade)
+    call(trade, "evm_setAutomine", False)
+    store = trade.store()
+    store.begin_step("s", 0, "{}")
+    executor = trade.executor(store, lambda _name: None, on_sleep=lambda: late_by(trade, 200))
+    intent = executor.run("s", IntentKind.SWAP, trade.tx, trade.grant, "swap")
+    assert intent.state is IntentState.REVERTED
+    assert trade.desk.balances() == before.balances
+    lost = settle.book(store, intent, trade.desk.wallet, {}, 1, trade.desk.sender.head().timestamp_s)
+    assert lost == intent.receipt.gas_cost_wei > 0
+    assert store.history(trade.desk.sender.head().timestamp_s).reverts_in_row == 1
+    store.close()
+
+
+@pytest.mark.parametrize("at", ["after:signed", "after:broadcast"])
+@pytest.mark.parametrize("paused", [True, None])
+def test_a_recovery_sends_nothing_while_paused(trade: Trade, at: str, paused: bool | None) -> None:
+    before = Before(trade)
+    killed_at(trade, at)
+    store = trade.store()
+    trade.executor(store, lambda _name: None, paused=paused).reconcile()
+    assert len(store.open_intents()) == 1
+    store.close()
+    assert trade.desk.sender.nonces(trade.desk.wallet) == (before.nonce, before.nonce)
+    finished(trade)
+    before.require_exactly_one_swap()
+
+
+def test_a_nonce_that_another_program_took_needs_the_operator(trade: Trade) -> None:
+    killed_at(trade, "after:broadcast")
+    desk = trade.desk
+    desk.approve(desk.at("WETH"), 1)
+    store = trade.store()
+    with pytest.raises(OperatorNeeded, match=trade.desk.signer.sign(trade.tx, trade.grant).hash):
+        trade.executor(store, lambda _name: None).reconcile()
+    store.close()
+
+
+def test_a_second_process_is_locked_out_while_the_first_trades(trade: Trade) -> None:
+    path = trade.store_file.with_suffix(".lock")
+    with wallet_lock(path, trade.desk.chain.chain_id, trade.desk.wallet):
+        assert in_child(lambda: locked_out(trade)) == 0
+    finished(trade)
+
+
+def locked_out(trade: Trade) -> None:
+    with pytest.raises(OperatorNeeded, match="already acts"):
+        trade.attempt(lambda _name: None)
