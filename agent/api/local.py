@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 from agent.api.setup import trust_now
@@ -11,6 +12,10 @@ from agent.config.load import load_config
 from agent.errors import ConfigError
 from agent.localchain import LocalChain
 from agent.localchain.serve import serve, write_atomically
+from agent.units import floor_int
+
+DRIFT = {"WETH": Fraction(7, 5), "USDC": Fraction(1, 2)}
+"""What the wallet of a served chain holds of its target: 40 % too much WETH, half of the USDC."""
 
 
 def serve_localchain(port: int, write_config: Path | None, say: Callable[[str], None]) -> None:
@@ -19,12 +24,19 @@ def serve_localchain(port: int, write_config: Path | None, say: Callable[[str], 
         raise ConfigError(f"--write-config {write_config}: {write_config.parent} is no folder", "make it first")
 
     def ready(chain: LocalChain) -> None:
+        unbalance(chain)
         if write_config is not None:
             publish(chain, write_config)
             say(f"Config written to {write_config}; its contracts are pinned. Try: trimtab status --config {write_config}")
         say(f"Chain {chain.chain_id} with {len(chain.pools)} pools at {chain.url}; wallet {chain.wallet.address}. Stop with Ctrl-C.")
 
     serve(port, None, ready)
+
+
+def unbalance(chain: LocalChain) -> None:
+    """Gives the wallet a portfolio that has drifted, so that the first rebalance has something to do."""
+    for symbol, factor in DRIFT.items():
+        chain.set_balance(symbol, floor_int(chain.balance(symbol) * factor))
 
 
 def publish(chain: LocalChain, path: Path) -> None:
