@@ -10,7 +10,8 @@ from agent.model import TickLiquidity, V2Pool, V3Pool
 POOL = "0x00000000000000000000000000000000000000aa"
 TOKEN0 = "0x0000000000000000000000000000000000000001"
 TOKEN1 = "0x0000000000000000000000000000000000000002"
-TIERS = {100: 1, 500: 10, 3000: 60, 10000: 200}
+TIERS = {100: 1, 500: 10, 3000: 60, 10000: 200, 50: 16_383}
+"""Fee to tick spacing; the last is the widest spacing that the factory's owner can enable."""
 
 tokens = st.sampled_from((TOKEN0, TOKEN1))
 amounts = st.one_of(st.integers(1, 10**6), st.integers(0, 100).flatmap(lambda bits: st.integers(1, 2 << bits)))
