@@ -1,1 +1,0 @@
-"""What the outside sees of a running agent: logs, metrics, alerts."""
