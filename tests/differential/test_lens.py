@@ -46,7 +46,8 @@ def test_an_allowance_that_was_given_is_seen(local_chain: LocalChain) -> None:
 def test_pools_equal_what_the_contracts_say_within_the_known_window(local_chain: LocalChain) -> None:
     seen = reader(local_chain, impact_bps=2_500).snapshot()
     assert len(seen.pools) == len(local_chain.pools)
-    for pool in seen.pools:
+    # Asking eth-tester tick by tick takes seconds per pool, so there every third one.
+    for pool in seen.pools if local_chain.url else seen.pools[::3]:
         name = next(name for name, address in local_chain.pools.items() if address == pool.address)
         direct = read_pool(local_chain, name)
         if isinstance(pool, V2Pool):
@@ -165,18 +166,18 @@ def _v3(chain: LocalChain, name: str) -> V3Pool:
     return state
 
 
-@pytest.mark.parametrize("window", [0, 1, 59, 60, 1_000, 20_000, 887_272])
-def test_the_recorded_mainnet_pool_is_read_like_direct_calls_at_any_width(anvil_chain: LocalChain, window: int) -> None:
+def test_the_recorded_mainnet_pool_is_read_like_direct_calls_at_any_width(anvil_chain: LocalChain) -> None:
     pool = mint_mainnet_pool(anvil_chain)
     direct = read_v3(anvil_chain, pool)
-    got = ask(anvil_chain.transport, [V3Item(pool.address, direct.tick_spacing, window, 1_200, 0)])[0]
-    assert isinstance(got, V3Answer)
-    low, high = max(direct.tick - window, -887_272), min(direct.tick + window, 887_272)
-    assert got.known_from_tick >= low
-    assert got.known_to_tick <= high
-    assert dict(got.ticks) == {t.index: t.liquidity_net for t in direct.ticks if got.known_from_tick <= t.index <= got.known_to_tick}
-    if len(got.ticks) < 600:
-        assert (got.known_from_tick, got.known_to_tick) == (low, high)
+    for window in (0, 1, 59, 60, 1_000, 20_000, 887_272):
+        got = ask(anvil_chain.transport, [V3Item(pool.address, direct.tick_spacing, window, 1_200, 0)])[0]
+        assert isinstance(got, V3Answer)
+        low, high = max(direct.tick - window, -887_272), min(direct.tick + window, 887_272)
+        assert got.known_from_tick >= low
+        assert got.known_to_tick <= high
+        assert dict(got.ticks) == {t.index: t.liquidity_net for t in direct.ticks if got.known_from_tick <= t.index <= got.known_to_tick}
+        if len(got.ticks) < 600:
+            assert (got.known_from_tick, got.known_to_tick) == (low, high)
 
 
 def test_a_pool_without_price_and_an_address_without_pool_are_told_apart(local_chain: LocalChain) -> None:
