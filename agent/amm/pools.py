@@ -210,7 +210,10 @@ def _impact_bound(state: V3Pool, zero_for_one: bool, impact_bps: int) -> int:
 
 
 def _v2_max_in(reserve_in: int, reserve_out: int, fee_pips: int, impact_bps: int) -> int:
-    """max_in of a pair: the root of (Rin + φ·x)·(Rin + x) = Rin² / (1 - impact), then corrected for the rounding of the output."""
+    """max_in of a pair: the root of (Rin + φ·x)·(Rin + x) = Rin² / (1 - impact), then upwards.
+
+    The output is rounded down, so that the pair's price moves less than in exact numbers: the root always fits.
+    """
     most = v2_math.UINT112_MAX - reserve_in
     kept = max(0, BPS - impact_bps)
     if kept == 0 or reserve_in <= 0 or reserve_out <= 0:
@@ -228,18 +231,13 @@ def _v2_max_in(reserve_in: int, reserve_out: int, fee_pips: int, impact_bps: int
     return _last_that_fits(fits, min(max(root, 0), most))
 
 
-def _last_that_fits(fits: Callable[[int], bool], guess: int) -> int:
-    """Largest n >= 0 with fits(n), where 0 fits and fits is monotone; gallops from a near guess, then bisects."""
+def _last_that_fits(fits: Callable[[int], bool], near: int) -> int:
+    """Largest n with fits(n), for a monotone `fits` that holds at `near`: gallops up from there, then bisects."""
     step = 1
-    if guess > 0 and not fits(guess):
-        past = guess
-        while (good := max(0, past - step)) and not fits(good):
-            past, step = good, 2 * step
-    else:
-        good = guess
-        while fits(past := good + step):
-            good, step = past, 2 * step
-    while past - good > 1:
-        middle = (good + past) // 2
-        good, past = (middle, past) if fits(middle) else (good, middle)
-    return good
+    while fits(near + step):
+        near, step = near + step, 2 * step
+    past = near + step
+    while past - near > 1:
+        middle = (near + past) // 2
+        near, past = (middle, past) if fits(middle) else (near, middle)
+    return near

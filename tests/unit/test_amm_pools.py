@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from agent.amm import pools, twap
 from agent.amm.errors import BeyondKnownTicks, Reverts
+from agent.amm.v3_math import bounds
 from agent.amm.v3_math.tick_math import MAX_SQRT_RATIO, MAX_TICK, MIN_SQRT_RATIO, MIN_TICK, Q96, get_sqrt_ratio_at_tick
 from agent.errors import ConfigError, Refused
 from agent.model import V2Pool, V3Pool
@@ -213,6 +214,17 @@ def test_a_swap_rounds_at_the_border_of_every_bitmap_word():
     assert done.ticks_crossed == 0
     assert done.steps == 1 + (done.after.tick + 1) // 256
     assert done.fee_raw > -(-(10**8) * 100 // 10**6), "every step rounds its own fee up"
+
+
+def test_bounds_hold_where_the_contract_leaves_its_precise_formula():
+    """A fall by a factor of 2^32 within one range takes products of more than 256 bits."""
+    spacing = 16_383
+    high = get_sqrt_ratio_at_tick(52 * spacing)
+    state = v3_pool([(-50 * spacing, 54 * spacing, 2**120)], high, 52 * spacing, 50, spacing)
+    goal = get_sqrt_ratio_at_tick(1)
+    most = bounds.largest_in(state, True, goal)
+    assert pools.swap_exact_in(state, TOKEN0, most).after.sqrt_price_x96 >= goal
+    assert pools.swap_exact_in(state, TOKEN0, most + 1).after.sqrt_price_x96 < goal
 
 
 def test_a_gap_without_liquidity_is_crossed_for_nothing():

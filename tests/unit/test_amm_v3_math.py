@@ -236,5 +236,7 @@ def test_ticks_out_of_order_are_refused_and_a_table_is_built_once():
     with pytest.raises(ValueError, match="ascend"):
         TickTable((TickLiquidity(60, 1), TickLiquidity(0, 1)))
     ticks_of_a_pool = (TickLiquidity(0, 1), TickLiquidity(60, -1))
+    for number in range(5000):  # more pools than tables are kept
+        assert tick_table((TickLiquidity(number, 1),)).indices == (number,)
     assert tick_table(ticks_of_a_pool) is tick_table(ticks_of_a_pool)
     assert tick_table(ticks_of_a_pool) is not tick_table((TickLiquidity(0, 1), TickLiquidity(60, -1)))

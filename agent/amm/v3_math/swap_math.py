@@ -23,27 +23,24 @@ def compute_swap_step(
     current, target = sqrt_ratio_current_x96, sqrt_ratio_target_x96
     if amount_remaining < 0:
         return _step_exact_out(current, target, liquidity, -amount_remaining, fee_pips)
+    # An amount that falls short of the target in exact numbers falls short of it after rounding too, since prices round away
+    # from the target: below, `reached` is never the target, and what is left over of the input is fee.
     less_fee = amount_remaining * (PIPS - fee_pips) // PIPS
     if current >= target:
         amount_in = -((liquidity * (target - current) << 96) // current // target)
         if less_fee >= amount_in:
             return target, amount_in, liquidity * (current - target) >> 96, -(-amount_in * fee_pips // (PIPS - fee_pips))
         reached = get_next_sqrt_price_from_amount0_rounding_up(current, liquidity, less_fee, True)
-        if reached != target:
-            amount_in = -((liquidity * (reached - current) << 96) // current // reached)
-        amount_out = liquidity * (current - reached) >> 96
-    else:
-        amount_in = -(liquidity * (current - target) >> 96)
-        if less_fee >= amount_in:
-            amount_out = (liquidity * (target - current) << 96) // target // current
-            return target, amount_in, amount_out, -(-amount_in * fee_pips // (PIPS - fee_pips))
-        reached = get_next_sqrt_price_from_amount1_rounding_down(current, liquidity, less_fee, True)
-        if reached != target:
-            amount_in = -(liquidity * (current - reached) >> 96)
-        amount_out = (liquidity * (reached - current) << 96) // reached // current
-    if reached == target:  # rounded onto the target: the fee is then taken of the amount in
+        amount_in = -((liquidity * (reached - current) << 96) // current // reached)
+        return reached, amount_in, liquidity * (current - reached) >> 96, amount_remaining - amount_in
+    amount_in = -(liquidity * (current - target) >> 96)
+    if less_fee >= amount_in:
+        amount_out = (liquidity * (target - current) << 96) // target // current
         return target, amount_in, amount_out, -(-amount_in * fee_pips // (PIPS - fee_pips))
-    return reached, amount_in, amount_out, amount_remaining - amount_in  # what is left over is fee
+    reached = get_next_sqrt_price_from_amount1_rounding_down(current, liquidity, less_fee, True)
+    amount_in = -(liquidity * (current - reached) >> 96)
+    amount_out = (liquidity * (reached - current) << 96) // reached // current
+    return reached, amount_in, amount_out, amount_remaining - amount_in
 
 
 def _step_exact_out(current: int, target: int, liquidity: int, wanted: int, fee_pips: int) -> tuple[int, int, int, int]:

@@ -64,10 +64,9 @@ def get_tick_at_sqrt_ratio(sqrt_price_x96: int) -> int:
         digit = mantissa >> 64
         log2 = log2 << 1 | digit
         mantissa >>= digit
-    tick = log2 * _TICKS_PER_OCTAVE_Q64 >> 64 + _LOG_BITS  # at most one too low: 2^-14 of an octave is 0.85 ticks
-    tick = max(MIN_TICK, tick)
-    while get_sqrt_ratio_at_tick(tick) > sqrt_price_x96:
-        tick -= 1
+    # Truncation leaves the logarithm at most 2^-14 of an octave, or 0.85 ticks, too low, never too high; the ratios of ticks
+    # are themselves rounded up, so one tick lower is at or below the price for certain.
+    tick = max(MIN_TICK, (log2 * _TICKS_PER_OCTAVE_Q64 >> 64 + _LOG_BITS) - 1)
     while get_sqrt_ratio_at_tick(tick + 1) <= sqrt_price_x96:
         tick += 1
     return tick
