@@ -1,0 +1,110 @@
+"""A rebalance of five assets on real contracts: every weight at its target, in one swap transaction, to the wei as planned."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent import codec
+from agent.engine import OutcomeKind
+from agent.localchain import LocalChain
+from agent.model import Funding, IntentKind, IntentState, Plan
+from agent.units import BPS
+from tests.agents import FIVE, ROOMY, USD, agent_on, fund, lost, off_target, pool_prices, purse, require_exact, said, swap_of, yes
+
+NEAR_BPS = 10
+WORTH = 90_000
+ON_TARGET = {symbol: Fraction(share.rstrip("%")) / 100 * WORTH for symbol, share in FIVE.items()}
+MARKETS = {
+    "one winner": {"WBTC": Fraction(7, 5)},
+    "one loser": {"LINK": Fraction(3, 5)},
+    "everything moves": {"WETH": Fraction(9, 10), "WBTC": Fraction(11, 10), "USDT": Fraction(999, 1000), "LINK": Fraction(5, 4)},
+}
+MIXED = {"WETH": 51_234, "WBTC": 333, "USDC": 0, "USDT": 21_000, "LINK": 17_433}
+
+
+def require_near(chain: LocalChain, plan: Plan) -> None:
+    """Every weight, from balances and world prices, is within 10 bps of its target."""
+    off = off_target(chain, FIVE)
+    assert max(off.values()) <= NEAR_BPS, f"{ {s: float(bps) for s, bps in off.items()} }; left out: {said(plan.skipped)}"
+
+
+@pytest.mark.parametrize(
+    ("local_chain", "market"), [("eth-tester", "everything moves"), *(("anvil", market) for market in MARKETS)], indirect=["local_chain"]
+)
+def test_a_drifted_portfolio_is_back_on_target_under_the_template_limits(local_chain: LocalChain, tmp_path: Path, market: str) -> None:
+    chain = local_chain
+    fund(chain, ON_TARGET)
+    usd = chain.books.prices_usd
+    chain.move_market({symbol: usd[symbol] * factor for symbol, factor in MARKETS[market].items()})
+    assert max(off_target(chain, FIVE).values()) > 300
+    with agent_on(chain, tmp_path) as agent:
+        before = purse(chain)
+        outcome = agent.rebalance(send=True, confirm=yes)
+        plan, swap, _ = swap_of(outcome)
+        require_exact(chain, outcome, before)
+        require_near(chain, plan)
+        assert swap.note == f"rebalance in {len(plan.legs)} swaps"
+        assert all(verdict.passed for verdict in plan.verdicts)
+        assert lost(chain, before, chain.books.prices_usd) * USD * BPS <= agent.desk.limits.plan_cost_bps * plan.turnover
+        held = agent.rebalance(send=True, confirm=yes)
+        assert held.kind is OutcomeKind.HOLD
+        assert held.transactions == ()
+
+
+@pytest.mark.parametrize("only", FIVE)
+def test_all_value_in_one_token_is_spread_over_five_in_one_transaction(anvil_chain: LocalChain, tmp_path: Path, only: str) -> None:
+    chain = anvil_chain
+    fund(chain, {only: WORTH})
+    with agent_on(chain, tmp_path, ROOMY | {"limits.plan_cost": "1%"}) as agent:
+        before = purse(chain)
+        outcome = agent.rebalance(send=True, confirm=yes)
+        plan, _, _ = swap_of(outcome)
+        require_exact(chain, outcome, before)
+        require_near(chain, plan)
+        assert {agent.portfolio.token(leg.token_in).symbol for leg in plan.legs if leg.source is Funding.WALLET} == {only}
+        assert [intent.kind for intent in outcome.transactions] == [IntentKind.APPROVE, IntentKind.SWAP]
+
+
+def test_a_lopsided_wallet_is_brought_on_target_on_both_chains_alike(local_chain: LocalChain, tmp_path: Path) -> None:
+    chain = local_chain
+    fund(chain, MIXED)
+    with agent_on(chain, tmp_path, ROOMY) as agent:
+        before, prices = purse(chain), pool_prices(chain)
+        outcome = agent.rebalance(send=True, confirm=yes)
+        plan, _, _ = swap_of(outcome)
+        require_exact(chain, outcome, before)
+        require_near(chain, plan)
+        used = {leg.pool for leg in plan.legs}
+        now = pool_prices(chain)
+        assert {chain.pools[name] for name in chain.pools if now[name] != prices[name]} == used
+
+
+def test_the_planned_cost_is_what_the_wallet_loses_but_for_the_gas_estimate(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """Fees, impact and skew to the base unit; gas is a model, and is within a quarter of what was burnt."""
+    chain = anvil_chain
+    fund(chain, MIXED)
+    with agent_on(chain, tmp_path, ROOMY) as agent:
+        before = purse(chain)
+        outcome = agent.rebalance(send=True, confirm=yes)
+        plan, _, receipt = swap_of(outcome)
+        spent_wei = before.native_wei - purse(chain).native_wei
+        gas_usd = Fraction(spent_wei, 10**18) * chain.books.prices_usd["WETH"]
+        traded = plan.cost.fees + plan.cost.impact + plan.cost.skew
+        assert lost(chain, before, chain.books.prices_usd) == traded / USD + gas_usd
+        assert abs(receipt.gas_used - plan.gas_units) * 4 <= receipt.gas_used
+
+
+def test_the_first_of_two_steps_pays_for_approvals_and_none_is_left(local_chain: LocalChain, tmp_path: Path) -> None:
+    chain = local_chain
+    fund(chain, {"WETH": 60_000, "USDC": 30_000})
+    with agent_on(chain, tmp_path, ROOMY) as agent:
+        outcome = agent.rebalance(send=True, confirm=yes)
+        swap_of(outcome)
+        assert [intent.state for intent in outcome.transactions] == [IntentState.FINAL] * len(outcome.transactions)
+        after = outcome.after
+        assert after is not None
+        assert {allowance.raw for allowance in after.snapshot.allowances} == {0}
+        assert codec.loads(type(after), codec.dumps(after)) == after
