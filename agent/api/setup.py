@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from agent import wiring
 from agent.chain.rpc import Transport
-from agent.config.fields import parse_address
+from agent.config.fields import parse_address, parse_variable
 from agent.config.load import LoadedConfig, load_config, parse_config
 from agent.config.presets import PRESETS, Preset
 from agent.config.template import TemplateAsset, render
@@ -40,9 +41,16 @@ def initialise(
     if network not in PRESETS:
         raise ConfigError(f"--network: {network!r} is not known", f"choose from {', '.join(PRESETS)}, or write the config by hand")
     preset = PRESETS[network]
-    listed = _token_list(token_list, preset.chain_id) if token_list else {}
+    listed = _token_list(token_list, preset.chain_id) if token_list else []
     assets = [_asset(name, share, preset, listed) for name, share in targets]
-    text = render(preset, parse_address(wallet, "--wallet"), assets, numeraire, rpc)
+    symbols = [asset.symbol for asset in assets]
+    if numeraire not in symbols:
+        raise ConfigError(f"--numeraire: {numeraire!r} is none of the targets", f"choose from {', '.join(symbols)}, or add it as a target")
+    for variable, operator in rpc:
+        parse_variable(variable, "--rpc VARIABLE=OPERATOR")
+        if safe_label(operator, "") == "":
+            raise ConfigError("--rpc VARIABLE=OPERATOR: the operator is up to 16 letters, digits, . _ -", "for example RPC_URL_1=alchemy")
+    text = render(preset, parse_address(wallet, "--wallet"), assets, _hubs(preset, assets), numeraire, rpc)
     parse_config(text, "the new config")
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -60,8 +68,15 @@ def initialise(
     }
 
 
-def trust(config: LoadedConfig | Path | str, confirm: bool, transports: Sequence[Transport] | None = None) -> Document:
-    """What would be pinned: every contract of the config and the discovered pools by code hash; pins them with `confirm`."""
+def trust(
+    config: LoadedConfig | Path | str, confirm: Callable[[Document], bool], transports: Sequence[Transport] | None = None
+) -> Document:
+    """Every contract of the config and the discovered pools with their code hashes; pins just these when `confirm` says yes.
+
+    `confirm` is not asked when all are pinned as they are.
+
+    Raises Refused when an address holds no code.
+    """
     loaded = config if isinstance(config, LoadedConfig) else load_config(config)
     with wiring.open_desk(loaded, transports, untrusted_pools=True) as desk:
         snapshot = desk.reader.snapshot()
@@ -78,51 +93,65 @@ def trust(config: LoadedConfig | Path | str, confirm: bool, transports: Sequence
             rows.append({"what": names[address], "address": address, "code_hash": found, "state": state})
         if empty:
             raise Refused("some addresses hold no code: " + "; ".join(v.measured for v in empty), empty, "correct the config")
-        if confirm:
+        known = all(row["state"] == "unchanged" for row in rows)
+        document: Document = {"block": snapshot.head.number, "pinned": known, "contracts": rows}
+        if not known and confirm(document):
             for row in rows:
                 desk.store.pin(row["address"], row["code_hash"], desk.clock.now_s())
-        return {"block": snapshot.head.number, "pinned": confirm, "contracts": rows}
+            document["pinned"] = True
+        return document
 
 
 def trust_now(config: LoadedConfig, transports: Sequence[Transport] | None = None) -> Document:
     """Pins everything as it stands: for chains that this process made itself."""
-    return trust(config, True, transports)
+    return trust(config, lambda _: True, transports)
 
 
 def _names(desk: wiring.Desk) -> dict[str, str]:
-    names = dict.fromkeys(wiring.fixed_contracts(desk.config), "venue contract")
+    names = wiring.fixed_contracts(desk.config)
     names |= {t.address: f"token {t.label}" for t in (*(a.token for a in desk.portfolio.assets), *desk.portfolio.hubs)}
     for pool in desk.pools:
         tokens = "/".join(desk.portfolio.token(address).label for address in (pool.token0, pool.token1))
-        names[pool.address] = f"pool {pool.venue} {tokens} {pool.fee_pips / 10_000:g}%"
+        names[pool.address] = f"{pool.venue.removeprefix('uniswap_')} {tokens} {pool.fee_pips / 10_000:g}%"
     return names
 
 
-def _asset(name: str, share: str, preset: Preset, listed: dict[str, list[tuple[str, str]]]) -> TemplateAsset:
-    parse_bps(share, f"target of {name}")
+def _hubs(preset: Preset, assets: Sequence[TemplateAsset]) -> list[TemplateAsset]:
+    """The wrapped native coin unless it is held: it prices gas, and most pools trade it."""
+    if preset.wrapped_native in [asset.address for asset in assets]:
+        return []
+    return [
+        TemplateAsset(token.symbol, token.address, "", token.feed, token.decimals)
+        for token in preset.tokens
+        if token.address == preset.wrapped_native
+    ]
+
+
+def _asset(name: str, share: str, preset: Preset, listed: Sequence[TemplateAsset]) -> TemplateAsset:
+    """The token meant by a symbol or an address, with its share as the config writes it."""
+    target = f"{parse_bps(share, f'--target {name}') / 100:g}%"
+    known = [TemplateAsset(token.symbol, token.address, "", token.feed, token.decimals) for token in preset.tokens]
     feeds = {token.address: token.feed for token in preset.tokens}
-    known = {token.symbol: [(token.symbol, token.address)] for token in preset.tokens}
     if name.startswith("0x"):
-        address = parse_address(name, "target")
-        symbols = [symbol for symbol, found in ((s, a) for pairs in (known | listed).values() for s, a in pairs) if found == address]
-        return TemplateAsset(symbols[0] if symbols else f"T{address[2:8]}", address, share, feeds.get(address))
-    found = list(dict.fromkeys(known.get(name, []) + listed.get(name, [])))
+        address = parse_address(name, "--target")
+        unlisted = TemplateAsset(f"T{address[2:8]}", address, target, feeds.get(address))
+        return next((replace(token, target=target) for token in (*known, *listed) if token.address == address), unlisted)
+    # Our own entry comes first: it has the feed.
+    found = {token.address: token for token in reversed((*known, *listed)) if token.symbol == name}
     if not found:
-        raise ConfigError(f"target: {name!r} is not a known token", "give its address instead, or a --token-list")
+        raise ConfigError(f"--target: {name!r} is not a known token", "give its address instead, or a --token-list")
     if len(found) > 1:
-        raise ConfigError(f"target: {name!r} means several tokens: {', '.join(a for _, a in found)}", "give the address instead")
-    return TemplateAsset(found[0][0], found[0][1], share, feeds.get(found[0][1]))
+        raise ConfigError(f"--target: {name!r} means several tokens: {', '.join(sorted(found))}", "give the address instead")
+    return replace(next(iter(found.values())), target=target)
 
 
-def _token_list(path: Path, chain_id: int) -> dict[str, list[tuple[str, str]]]:
-    """(symbol, address) pairs of a Uniswap-format token list, by symbol; names that could deceive are left out (T16, T17)."""
+def _token_list(path: Path, chain_id: int) -> list[TemplateAsset]:
+    """The chain's tokens of a Uniswap-format token list; names that could deceive are left out (T16, T17)."""
     try:
-        entries = json.loads(path.read_text())["tokens"]
-        found: dict[str, list[tuple[str, str]]] = {}
-        for entry in entries:
-            if entry["chainId"] != chain_id or safe_label(entry["symbol"], "") == "":
-                continue
-            found.setdefault(entry["symbol"], []).append((entry["symbol"], parse_address(entry["address"], "token list")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [
+            TemplateAsset(entry["symbol"], parse_address(entry["address"], "token list"), "", None, int(entry["decimals"]))
+            for entry in json.loads(path.read_text(encoding="utf-8"))["tokens"]
+            if entry["chainId"] == chain_id and safe_label(entry["symbol"], "") != ""
+        ]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"--token-list {path}: not a token list: {error!r}", "give a JSON file in Uniswap's token list format") from None
-    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 
-from agent.config.schema import Config, HybridTable, ThresholdTable, TimeTable
+from agent.config.schema import AssetTable, Config, HubTable, HybridTable, ThresholdTable, TimeTable
 from agent.errors import ConfigError
 from agent.model import (
     Asset,
@@ -32,18 +32,24 @@ EXPIRE_BLOCKS = 25
 def build_portfolio(config: Config, tokens: Mapping[str, Token]) -> Portfolio:
     """`tokens` are what the chain says, by address; the config's own symbols are what the owner sees."""
 
-    def token(symbol: str, address: str) -> Token:
-        if address not in tokens:
-            raise ConfigError(f"portfolio: {symbol} at {address} was not read from the chain")
-        return Token(address, symbol, tokens[address].decimals)
+    def token(entry: AssetTable | HubTable) -> Token:
+        if entry.address not in tokens:
+            raise ConfigError(f"portfolio: {entry.symbol} at {entry.address} was not read from the chain")
+        found = tokens[entry.address].decimals
+        if entry.decimals not in (None, found):
+            raise ConfigError(
+                f"portfolio: {entry.symbol} at {entry.address} has {found} decimals on the chain, the config says {entry.decimals}",
+                "make sure that this is the right token, then correct the config",
+            )
+        return Token(entry.address, entry.symbol, found)
 
     table = config.portfolio
     assets = tuple(
-        Asset(t := token(a.symbol, a.address), a.target, parse_raw(a.reserve, t.decimals, f"portfolio.assets.{a.symbol}.reserve"), a.feed)
+        Asset(t := token(a), a.target, parse_raw(a.reserve, t.decimals, f"portfolio.assets.{a.symbol}.reserve"), a.feed)
         for a in table.assets
     )
     numeraire = next(asset.token for asset in assets if asset.token.symbol == table.numeraire)
-    hubs = tuple(token(h.symbol, h.address) for h in table.hubs)
+    hubs = tuple(token(h) for h in table.hubs)
     feeds = tuple((h.address, h.feed) for h in table.hubs if h.feed is not None)
     return Portfolio(numeraire, assets, hubs, config.chain.wrapped_native, feeds)
 

@@ -19,11 +19,15 @@ _Parser = Callable[[object], object]
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(s|m|h|d|w)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _WEI = {"wei": 1, "gwei": 10**9}
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+_KEY = re.compile(r"(0x)?[0-9a-fA-F]{64}")
 _GAS_PRICE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(gwei|wei)")
 
 
 def parse_address(value: object, field: str = "address") -> str:
     """Checksummed address; a mixed-case address with a wrong checksum is refused, since it is likely mistyped."""
+    if value == "native":
+        raise ConfigError(f"{field}: the native coin itself is not supported yet; name its wrapped token")
     if not isinstance(value, str) or not re.fullmatch(r"0x[0-9a-fA-F]{40}", value):
         raise ConfigError(f"{field}: {value!r} is not an address; write 0x and 40 hex digits")
     if is_checksum_formatted_address(value) and not is_checksum_address(value):
@@ -51,6 +55,13 @@ def parse_gas_price_wei(value: object, field: str = "gas price") -> int:
     if wei.denominator != 1:
         raise ConfigError(f"{field}: {value!r} is finer than one wei")
     return wei.numerator
+
+
+def parse_variable(value: object, field: str = "variable") -> str:
+    """Name of an environment variable. A URL or a key pasted in its place is refused, and never repeated."""
+    if not isinstance(value, str) or not _VARIABLE.fullmatch(value) or _KEY.fullmatch(value):
+        raise ConfigError(f"{field}: not the name of an environment variable; letters, digits and _ only, such as RPC_URL_1")
+    return value
 
 
 def _plain_decimal(value: object) -> str:
@@ -86,6 +97,7 @@ def _or_off(parse: _Parser) -> _Parser:
 Address = Annotated[str, BeforeValidator(_relay(lambda v: parse_address(v, "value")))]
 Share = Annotated[int, BeforeValidator(_relay(lambda v: parse_bps(v, "value")))]
 Duration = Annotated[int, BeforeValidator(_relay(lambda v: parse_duration_s(v, "value")))]
+Variable = Annotated[str, BeforeValidator(_relay(lambda v: parse_variable(v, "value")))]
 PlainDecimal = Annotated[str, BeforeValidator(_plain_decimal)]
 ShareOrOff = Annotated[int | None, BeforeValidator(_or_off(_relay(lambda v: parse_bps(v, "value"))))]
 DurationOrOff = Annotated[int | None, BeforeValidator(_or_off(_relay(lambda v: parse_duration_s(v, "value"))))]

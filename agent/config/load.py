@@ -14,6 +14,9 @@ from agent.config.schema import Config
 from agent.errors import ConfigError
 from agent.policy import triggers
 
+SECRETS = ("url", "key")
+"""Parts of the names of keys whose values are never repeated in an error: secrets, or places where secrets are pasted by mistake."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedConfig:
@@ -76,7 +79,7 @@ def _lines(error: ValidationError) -> list[str]:
             lines.append(f"{where}: missing; trimtab init writes every key with a value to start from")
         else:
             message = item["msg"].removeprefix("Value error, ")
-            secret = "url" in where
+            secret = any(word in where for word in SECRETS)
             got = "" if secret or isinstance(item["input"], dict | list) or repr(item["input"]) in message else f" (got {item['input']!r})"
             lines.append(f"{where}: {message}{got}" if where != "file" else message)
     return lines

@@ -16,6 +16,7 @@ from agent.config.fields import (
     PlainDecimal,
     Share,
     ShareOrOff,
+    Variable,
 )
 from agent.errors import ConfigError
 from agent.units import BPS
@@ -33,7 +34,7 @@ class RpcTable(_Table):
 
     operator: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")
     url: SecretStr | None = None
-    url_env: str | None = None
+    url_env: Variable | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> RpcTable:
@@ -77,11 +78,11 @@ class ChainTable(_Table):
 
 
 class WalletTable(_Table):
-    """Whose portfolio; a key source is needed only to send."""
+    """Whose portfolio; a key source is needed only to send. `keyring` is reserved."""
 
     address: Address
     keystore: str | None = None
-    key_env: str | None = None
+    key_env: Variable | None = None
     keyring: str | None = None
     prompt: bool = False
     test_account: int | None = Field(default=None, ge=0, le=9)
@@ -93,17 +94,20 @@ class WalletTable(_Table):
         given += ["test_account"] if self.test_account is not None else []
         if len(given) > 1:
             raise ValueError(f"more than one key source ({', '.join(given)}); keep one")
+        if self.keyring is not None:
+            raise ValueError("keyring is not supported yet; use keystore, key_env or prompt = true")
         return self
 
 
 class AssetTable(_Table):
-    """One target. `reserve` is an amount in whole coins that is left alone."""
+    """One target. `reserve` is an amount in whole coins that is left alone; `decimals`, if given, must be the chain's."""
 
     symbol: str = Field(pattern=r"^[A-Za-z0-9._-]{1,16}$")
     address: Address
     target: Share
     reserve: PlainDecimal
     feed: Address | None = None
+    decimals: int | None = Field(default=None, ge=0, le=36)
 
 
 class HubTable(_Table):
@@ -112,6 +116,7 @@ class HubTable(_Table):
     symbol: str = Field(pattern=r"^[A-Za-z0-9._-]{1,16}$")
     address: Address
     feed: Address | None = None
+    decimals: int | None = Field(default=None, ge=0, le=36)
 
 
 class PortfolioTable(_Table):
@@ -143,6 +148,11 @@ class PortfolioTable(_Table):
         if self.numeraire not in [a.symbol for a in self.assets]:
             raise ValueError(f"numeraire {self.numeraire!r} is none of the assets; add it with a target (0% is allowed)")
         return self
+
+    @property
+    def listed(self) -> list[AssetTable | HubTable]:
+        """Assets, then hubs."""
+        return [*self.assets, *self.hubs]
 
 
 class ReferenceTable(_Table):

@@ -10,15 +10,23 @@ from agent.config.presets import Preset
 
 @dataclass(frozen=True, slots=True)
 class TemplateAsset:
-    """One asset of the new config; `target` as the owner wrote it."""
+    """One asset or hub of the new config; `target` as the config writes it."""
 
     symbol: str
     address: str
     target: str
     feed: str | None
+    decimals: int | None = None
 
 
-def render(preset: Preset, wallet: str, assets: Sequence[TemplateAsset], numeraire: str, rpc_envs: Sequence[tuple[str, str]]) -> str:
+def render(
+    preset: Preset,
+    wallet: str,
+    assets: Sequence[TemplateAsset],
+    hubs: Sequence[TemplateAsset],
+    numeraire: str,
+    rpc_envs: Sequence[tuple[str, str]],
+) -> str:
     """TOML text. `rpc_envs` are (environment variable, operator) pairs: URLs are secrets and stay out of the file."""
     rpc = "\n".join(
         f'[[chain.rpc]]\nurl_env = "{env}"      # the URL is a secret: it stays in the environment\noperator = "{who}"'
@@ -44,7 +52,7 @@ payout_addresses = []
 [portfolio]
 numeraire = "{numeraire}"
 max_live_value = "1000"            # the agent manages no more than this; "off" to lift
-{_assets(assets)}
+{_assets(assets)}{_hubs(hubs)}
 [reference]
 kind = ["feed", "twap"]            # what a token is worth: price feed, else a time-weighted pool price
 twap_window = "30m"
@@ -98,11 +106,21 @@ url = "sqlite:///trimtab.db"
 
 
 def _assets(assets: Sequence[TemplateAsset]) -> str:
-    lines = []
-    for asset in assets:
-        feed = f'feed = "{asset.feed}"\n' if asset.feed else '# feed = "0x…"                   # a USD price feed, if there is one\n'
-        lines.append(
-            f'[[portfolio.assets]]\nsymbol = "{asset.symbol}"\naddress = "{asset.address}"\ntarget = "{asset.target}"\n'
-            f'reserve = "0"                      # whole coins to leave alone\n{feed}'
-        )
-    return "\n".join(lines)
+    return "\n".join(
+        f"[[portfolio.assets]]\n{_token(asset)}"
+        f'target = "{asset.target}"\nreserve = "0"                      # whole coins to leave alone\n{_feed(asset)}'
+        for asset in assets
+    )
+
+
+def _hubs(hubs: Sequence[TemplateAsset]) -> str:
+    return "".join(f"\n# Not held: routes may pass through it, and it prices gas.\n[[portfolio.hubs]]\n{_token(h)}{_feed(h)}" for h in hubs)
+
+
+def _token(asset: TemplateAsset) -> str:
+    decimals = "" if asset.decimals is None else f"decimals = {asset.decimals}                      # must be what the chain says\n"
+    return f'symbol = "{asset.symbol}"\naddress = "{asset.address}"\n{decimals}'
+
+
+def _feed(asset: TemplateAsset) -> str:
+    return f'feed = "{asset.feed}"\n' if asset.feed else '# feed = "0x…"                   # a USD price feed, if there is one\n'

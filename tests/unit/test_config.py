@@ -23,7 +23,7 @@ WETH, USDC = ETHEREUM.tokens[0], ETHEREUM.tokens[2]
 def text(*changes: tuple[str, str]) -> str:
     """The template's config with pieces replaced."""
     assets = [TemplateAsset("WETH", WETH.address, "50%", WETH.feed), TemplateAsset("USDC", USDC.address, "50%", USDC.feed)]
-    found = render(ETHEREUM, WALLET, assets, "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
+    found = render(ETHEREUM, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
     for old, new in changes:
         assert old in found, old
         found = found.replace(old, new, 1)
