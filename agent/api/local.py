@@ -6,31 +6,69 @@ import os
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from agent.api.setup import trust_now
 from agent.config.load import load_config
 from agent.errors import ConfigError
 from agent.localchain import LocalChain
+from agent.localchain.config_text import FIRST_LINE
 from agent.localchain.serve import serve, write_atomically
 from agent.units import floor_int
 
+Document = dict[str, Any]
 DRIFT = {"WETH": Fraction(7, 5), "USDC": Fraction(1, 2)}
 """What the wallet of a served chain holds of its target: 40 % too much WETH, half of the USDC."""
 
 
-def serve_localchain(port: int, write_config: Path | None, say: Callable[[str], None]) -> None:
-    """Runs until SIGINT or SIGTERM. The config appears when everything is ready, its contracts pinned in its store."""
-    if write_config is not None and not write_config.parent.is_dir():
-        raise ConfigError(f"--write-config {write_config}: {write_config.parent} is no folder", "make it first")
+def serve_localchain(port: int, write_config: Path | None, tell: Callable[[Document], None]) -> None:
+    """Runs until SIGINT or SIGTERM; `tell` hears when everything is ready, the config's contracts pinned in its store.
+
+    Raises ConfigError when the port is taken, or when there is a config or store that no served chain has written.
+    """
+    if write_config is not None:
+        _require_ours(write_config)
 
     def ready(chain: LocalChain) -> None:
         unbalance(chain)
         if write_config is not None:
             publish(chain, write_config)
-            say(f"Config written to {write_config}; its contracts are pinned. Try: trimtab status --config {write_config}")
-        say(f"Chain {chain.chain_id} with {len(chain.pools)} pools at {chain.url}; wallet {chain.wallet.address}. Stop with Ctrl-C.")
+        tell(
+            {
+                "chain_id": chain.chain_id,
+                "url": chain.url,
+                "wallet": chain.wallet.address,
+                "tokens": {symbol: token.address for symbol, token in chain.tokens.items()},
+                "pools": chain.pools,
+                "feeds": dict(chain.feeds),
+                "config": None if write_config is None else str(write_config),
+            }
+        )
 
     serve(port, None, ready)
+
+
+def store_beside(config: Path) -> Path:
+    """The store of a served chain's config: one of its own name."""
+    return config.with_suffix(".db")
+
+
+def _require_ours(config: Path) -> None:
+    """Nothing is overwritten but what a served chain wrote: a real wallet's config or journal never is."""
+    if not config.parent.is_dir():
+        raise ConfigError(f"--write-config {config}: {config.parent} is no folder", "make it first")
+    if config.exists():
+        try:
+            ours = config.read_text(encoding="utf-8").startswith(FIRST_LINE)
+        except (OSError, UnicodeDecodeError):
+            ours = False
+        if not ours:
+            raise ConfigError(f"--write-config {config}: exists and is not of a local chain; nothing was changed", "name another file")
+    elif store_beside(config).exists():
+        raise ConfigError(
+            f"--write-config {config}: {store_beside(config).name} beside it belongs to something else; nothing was changed",
+            "name another file",
+        )
 
 
 def unbalance(chain: LocalChain) -> None:
@@ -42,13 +80,16 @@ def unbalance(chain: LocalChain) -> None:
 def publish(chain: LocalChain, path: Path) -> None:
     """Pins the chain's contracts in the store beside `path`, then lets the config appear there.
 
-    A store of an earlier chain at the same place is set aside: its nonces and blocks are not this chain's.
+    A store of an earlier served chain is set aside: its nonces and blocks are not this chain's.
     """
-    store = path.parent / "trimtab.db"
-    for old in path.parent.glob(f"{store.name}*"):
-        old.replace(old.with_name(f"old-{os.getpid()}-{old.name}"))
+    path.unlink(missing_ok=True)
+    store = store_beside(path)
+    for ending in ("", "-wal", "-shm", ".paused"):
+        old = store.with_name(store.name + ending)
+        if old.exists():
+            old.replace(old.with_name(f"old-{os.getpid()}-{old.name}"))
     draft = path.with_name(f".{path.name}.draft")
-    write_atomically(draft, chain.config_text())
+    write_atomically(draft, chain.config_text(f"sqlite:///{store.name}"))
     try:
         trust_now(load_config(draft))
         draft.replace(path)

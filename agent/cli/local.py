@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from agent.cli.options import AsJson
-from agent.cli.output import emit, err, out
+from agent.cli.output import emit, note, say
 
 
 def register(app: typer.Typer) -> None:
@@ -22,12 +22,22 @@ def localchain(
     write_config: Annotated[
         Path | None, typer.Option("--write-config", help="Write a config for this chain, ready for every command.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """A local chain (anvil) with real Uniswap V2 and V3, tokens, price feeds and a funded wallet; up until stopped."""
     from agent import api
 
-    err.print(f"Starting the chain on port {port} and deploying the contracts")
-    api.serve_localchain(port, write_config, lambda text: err.print(text, markup=False))
+    def ready(document: dict[str, Any]) -> None:
+        def show() -> None:
+            place = f"chain {document['chain_id']} with {len(document['pools'])} pools at {document['url']}"
+            note(f"Ready: {place}; wallet {document['wallet']}. Stop with Ctrl-C.")
+            if write_config is not None:
+                note(f"Config written, its contracts pinned. Try: trimtab status --config {write_config}")
+
+        emit(document, as_json, show)
+
+    note(f"Starting the chain on port {port} and deploying the contracts")
+    api.serve_localchain(port, write_config, ready)
 
 
 def demo(
@@ -43,4 +53,4 @@ def demo(
     document = show.play(console)
     if svg is not None:
         console.save_svg(str(svg), title="trimtab demo")
-    emit(document, as_json, lambda: out.print("Try it yourself: trimtab localchain --write-config trimtab.toml"))
+    emit(document, as_json, lambda: say("Try it yourself: trimtab localchain --write-config local.toml"))

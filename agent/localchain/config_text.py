@@ -21,8 +21,10 @@ reserve = "0"
 feed = "{feed}"
 """
 
-_TEMPLATE = """# An embedded chain of trimtab: public test keys, worthless coins.
-[chain]
+FIRST_LINE = "# An embedded chain of trimtab: public test keys, worthless coins.\n"
+"""By which a config of ours is told from one of a real wallet."""
+
+_TEMPLATE = """[chain]
 chain_id = {chain_id}
 confirmations = 1
 wrapped_native = "{at.weth}"
@@ -95,7 +97,7 @@ def config_text(chain: LocalChain, store_url: str, targets: Mapping[str, str]) -
         _ASSET.format(symbol=symbol, address=chain.tokens[symbol].address, target=target, feed=chain.feeds[symbol])
         for symbol, target in targets.items()
     )
-    return _TEMPLATE.format(
+    return FIRST_LINE + _TEMPLATE.format(
         chain_id=chain.chain_id,
         at=chain.addresses,
         url=chain.url or IN_PROCESS_URL,

@@ -6,11 +6,17 @@ import os
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+from agent.errors import Retryable
 from agent.localchain.chain import LocalChain
+
+
+HEARTBEAT_S = 10
+"""An idle chain gets a block this often: agents refuse to act on an old head."""
 
 
 def serve(port: int, write_config: Path | None = None, on_ready: Callable[[LocalChain], None] | None = None) -> None:
@@ -35,13 +41,22 @@ def serve(port: int, write_config: Path | None = None, on_ready: Callable[[Local
                 write_atomically(write_config, chain.config_text())
             if on_ready is not None:
                 on_ready(chain)
-            told.wait()
+            while not told.wait(HEARTBEAT_S):
+                _beat(chain)
     except KeyboardInterrupt:
         if not told.is_set():
             raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _beat(chain: LocalChain) -> None:
+    try:
+        if time.time() - chain.now_s() >= HEARTBEAT_S:
+            chain.mine()
+    except OSError:
+        raise Retryable(f"the chain at {chain.url} no longer answers; it was ended from outside", "start it again") from None
 
 
 def write_atomically(path: Path, text: str) -> None:
