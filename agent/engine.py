@@ -25,6 +25,7 @@ from agent.model import (
     Snapshot,
     StepInput,
     UnsignedTx,
+    Verdict,
 )
 from agent.planning import planner
 from agent.policy.decide import Decided, decide
@@ -80,7 +81,10 @@ class OutcomeKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Everything a step saw, decided and did. `after` is the snapshot read once the swap was mined."""
+    """Everything a step saw, decided and did. `after` is the snapshot read once the swap was mined.
+
+    `verdicts` are those of a refusal that came before or after the guards of a plan: its own are in the plan.
+    """
 
     step_id: str
     kind: OutcomeKind
@@ -90,6 +94,7 @@ class Outcome:
     plan: Plan | None
     transactions: tuple[Intent, ...] = ()
     after: StepInput | None = None
+    verdicts: tuple[Verdict, ...] = ()
 
     @property
     def decision(self) -> Decision:
@@ -193,6 +198,10 @@ def step(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None) -
                 _close(journal, outcome)
                 continue
             return _close(journal, _swap(eyes, hands, journal, outcome, plan, sent))
+        except Refused as refusal:
+            # What the signer, the simulation or the kill switch stopped; approvals before it were sent and are told.
+            stopped = replace(outcome, kind=OutcomeKind.REFUSED, reason=str(refusal), transactions=tuple(sent), verdicts=refusal.verdicts)
+            return _close(journal, stopped)
         except TrimtabError as error:
             journal.end_step(step_id, _word(outcome.decision), str(error), _plan_json(outcome.plan), "error")
             raise
@@ -251,7 +260,7 @@ def _run(hands: Hands, step_id: str, prepared: Prepared) -> Intent:
 
 
 def _refused(step_id: str, step_input: StepInput, decided: Decided, plan: Plan | None, refusal: Refused) -> Outcome:
-    return Outcome(step_id, OutcomeKind.REFUSED, str(refusal), step_input, decided, plan)
+    return Outcome(step_id, OutcomeKind.REFUSED, str(refusal), step_input, decided, plan, verdicts=refusal.verdicts)
 
 
 def _close(journal: Journal, outcome: Outcome) -> Outcome:
