@@ -172,13 +172,13 @@ def open_desk(
         yield Desk(loaded, lines, portfolio, pools, build_policy(config), reference, limits, execution, store, switch, clock, reader)
 
 
-def fixed_contracts(config: Config) -> tuple[str, ...]:
-    """Routers and factories: the contracts that the config names besides tokens and pools."""
-    found: list[str] = []
-    for venue in (config.venues.uniswap_v2, config.venues.uniswap_v3):
+def fixed_contracts(config: Config) -> dict[str, str]:
+    """Routers and factories, by address: the contracts that the config names besides tokens and pools."""
+    found: dict[str, str] = {}
+    for name, venue in (("v2", config.venues.uniswap_v2), ("v3", config.venues.uniswap_v3)):
         if venue is not None:
-            found += [venue.factory, venue.router]
-    return tuple(dict.fromkeys(found))
+            found |= {venue.factory: f"{name} factory", venue.router: f"{name} router"}
+    return found
 
 
 @contextmanager

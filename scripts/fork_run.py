@@ -64,10 +64,10 @@ def run(config: Path, upstream: str, native: str) -> dict:
         fund(AnvilNode(url), parse_address(loaded.config.chain.wrapped_native), parse_raw(native, 18, "--native"))
         trust_now(loaded)
         with api.open_agent(loaded) as agent:
-            before = documents.status(*agent.status())
+            before = documents.status(agent.status())
             outcome = agent.rebalance(send=True, confirm=lambda _: True, progress=lambda text: print(text, file=sys.stderr))
             done = documents.rebalance(outcome, agent.realised(outcome))
-            after = documents.status(*agent.status())
+            after = documents.status(agent.status())
     return {"before": before, "rebalance": done, "after": after}
 
 

@@ -6,29 +6,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agent.api.agent import Agent, open_agent, plan, quote, snapshot, step
+    from agent.api.agent import Agent, Standing, open_agent, plan, quote, snapshot, step
     from agent.api.books import explain, history, pause, resume
     from agent.api.demo import demo_world
     from agent.api.doctor import doctor
     from agent.api.local import serve_localchain
     from agent.api.offline import input_text, plan_from_input
     from agent.api.setup import initialise, trust
+    from agent.api.stopping import StoppableClock, Stopped
     from agent.config.load import load_config
 
 _HOMES = {
-    "agent.api.agent": ("Agent", "open_agent", "plan", "quote", "snapshot", "step"),
+    "agent.api.agent": ("Agent", "Standing", "open_agent", "plan", "quote", "snapshot", "step"),
     "agent.api.books": ("explain", "history", "pause", "resume"),
     "agent.api.demo": ("demo_world",),
     "agent.api.doctor": ("doctor",),
     "agent.api.local": ("serve_localchain",),
     "agent.api.offline": ("input_text", "plan_from_input"),
     "agent.api.setup": ("initialise", "trust"),
+    "agent.api.stopping": ("StoppableClock", "Stopped"),
     "agent.config.load": ("load_config",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Agent",
+    "Standing",
+    "StoppableClock",
+    "Stopped",
     "demo_world",
     "doctor",
     "explain",

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent import engine, wiring
+from agent.api.parameters import parameters
 from agent.chain.rpc import Transport
-from agent.config.fields import parse_duration_s
+from agent.config.fields import parse_address, parse_duration_s
 from agent.config.load import LoadedConfig, load_config
-from agent.engine import Outcome, OutcomeKind, Proposer
-from agent.errors import ConfigError, Retryable, TrimtabError
+from agent.engine import Hands, Outcome, OutcomeKind, Proposer
+from agent.errors import ConfigError, Refused, Retryable, TrimtabError
 from agent.model import Funding, IntentKind, Plan, Portfolio, StepInput
 from agent.planning import planner
 from agent.planning.planner import Quote
+from agent.policy import minimum
 from agent.policy.decide import Decided, decide
 from agent.ports import Clock
-from agent.units import Token, decimal_text, parse_raw
+from agent.units import Token, parse_raw
 
 Confirm = Callable[[Outcome], bool]
 Progress = Callable[[str], None]
@@ -35,6 +38,17 @@ def never(_: Outcome) -> bool:
 
 def silent(_: str) -> None:
     """Shows nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a portfolio stands: `paused` tells the kill switch, `warnings` what the owner should know of its size."""
+
+    step_input: StepInput
+    decided: Decided
+    paused: bool
+    pause_reason: str
+    warnings: tuple[str, ...]
 
 
 class Agent:
@@ -54,17 +68,19 @@ class Agent:
         found = eyes.reader.snapshot()
         return eyes.assemble(found, eyes.history(found.head.timestamp_s))
 
-    def status(self) -> tuple[StepInput, Decided]:
+    def status(self) -> Standing:
         """Where the portfolio stands and what would be decided now."""
         step_input = self.step_input()
-        return step_input, decide(step_input)
+        stopped = self.desk.switch.read()
+        return Standing(step_input, decide(step_input), stopped.paused is not False, stopped.reason, minimum.warnings(self.portfolio))
 
     def quote(self, token_in: str, token_out: str, amount: str, pool: str | None = None) -> tuple[StepInput, Quote]:
         """What selling `amount` whole coins of `token_in` would pay, over all pools or in one."""
         sold, bought = self.token(token_in, "--in"), self.token(token_out, "--out")
         raw = self._amount(amount, sold)
         step_input = self.step_input()
-        return step_input, planner.quote(step_input, sold.address, bought.address, raw, pool)
+        chosen = None if pool is None else parse_address(pool, "--pool")
+        return step_input, planner.quote(step_input, sold.address, bought.address, raw, chosen)
 
     def plan(self) -> Outcome:
         """What a rebalance would do now, judged by every guard; writes nothing."""
@@ -84,25 +100,30 @@ class Agent:
 
     def run(
         self, *, send: bool = False, confirm: Confirm = never, every: str = "10m", once: bool = False, progress: Progress = silent
-    ) -> Iterator[Outcome | TrimtabError]:
-        """Steps on and on, yielding each outcome; errors that may pass are yielded too, others end the run."""
+    ) -> Generator[Outcome | TrimtabError, None, None]:
+        """Steps on and on, yielding each outcome. What may be different at the next look is yielded too (network errors,
+        refusals before sending); what needs a person is raised. With `send` key and lock are held from first to last.
+        """
         interval_s = parse_duration_s(every, "--every")
         if interval_s < SHORTEST_LOOK_S:
             raise ConfigError(f"--every: {every!r} is shorter than a second", "write for example 10m")
-        while True:
-            try:
-                yield self.rebalance(send=send, confirm=confirm, progress=progress)
-            except Retryable as error:
-                yield error
-            if once:
-                return
-            self.desk.clock.sleep(interval_s * (1 + random.random() * JITTER))
+        with self._hands(send, confirm, progress) as hands:
+            while True:
+                try:
+                    yield engine.step(self.desk.eyes, engine.rebalance, self.desk.store, hands)
+                except (Retryable, Refused) as error:
+                    yield error
+                if once:
+                    return
+                progress(f"next look in {every}")
+                self.desk.clock.sleep(interval_s * (1 + random.random() * JITTER))
 
     def _step(self, propose: Proposer, send: bool, confirm: Confirm, progress: Progress) -> Outcome:
-        if not send:
-            return engine.step(self.desk.eyes, propose, self.desk.store, None)
-        with wiring.open_hands(self.desk, confirm, progress) as hands:
+        with self._hands(send, confirm, progress) as hands:
             return engine.step(self.desk.eyes, propose, self.desk.store, hands)
+
+    def _hands(self, send: bool, confirm: Confirm, progress: Progress) -> AbstractContextManager[Hands | None]:
+        return wiring.open_hands(self.desk, confirm, progress) if send else nullcontext()
 
     def token(self, name: str, field: str) -> Token:
         """The configured token with that symbol or address. Raises ConfigError listing what there is."""
@@ -135,18 +156,7 @@ class Agent:
 
     def parameters(self) -> dict[str, str]:
         """Everything that binds what is about to be sent, for the owner to confirm."""
-        config = self.desk.config
-        found = {
-            "chain": str(config.chain.chain_id),
-            "wallet": config.wallet.address,
-            "router": self.desk.execution.router,
-            "targets": ", ".join(f"{a.token.label} {a.target_bps / 100:g}%" for a in self.portfolio.assets),
-            "deadline": f"{config.execution.deadline} s",
-            "lifetime cap": f"{config.portfolio.max_live_value or 'off'} {self.portfolio.numeraire.label}",
-        }
-        for name, value in config.limits.model_dump().items():
-            found[name] = "off" if value is None else _limit_text(name, value)
-        return found
+        return parameters(self.desk.config, self.portfolio, self.desk.execution.router)
 
 
 def planned_changes(plan: Plan) -> dict[str, int]:
@@ -158,14 +168,6 @@ def planned_changes(plan: Plan) -> dict[str, int]:
         if leg.sink is Funding.WALLET:
             changes[leg.token_out] = changes.get(leg.token_out, 0) + leg.amount_out_raw
     return changes
-
-
-def _limit_text(name: str, value: object) -> str:
-    if isinstance(value, int):
-        if name == "gas_price":
-            return f"{decimal_text(value, 9)} gwei"
-        return f"{value} s" if name == "head_age" else f"{value / 100:g}%"
-    return str(value)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agent import codec, engine
 from agent.engine import Outcome
+from agent.errors import ConfigError
 from agent.model import StepInput
 
 
@@ -13,5 +14,10 @@ def input_text(step_input: StepInput) -> str:
 
 
 def plan_from_input(text: str) -> Outcome:
-    """The plan that the same input gave; guards that need evidence of the moment do not judge it."""
-    return engine.judge(codec.loads(StepInput, text), engine.rebalance, None)
+    """The plan that the same input gave; guards that need evidence of the moment do not judge it. Raises ConfigError."""
+    step_input = codec.loads(StepInput, text)
+    try:
+        return engine.judge(step_input, engine.rebalance, None)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # The file is well-formed, but its parts contradict each other, as no snapshot's do.
+        raise ConfigError(f"the input does not hang together: {error!r}", "hand in a file as plan --save-input wrote it") from None

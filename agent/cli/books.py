@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath
-from agent.cli.output import emit, out
+from agent.cli.output import emit, out, say
 
 
 def register(app: typer.Typer) -> None:
@@ -24,19 +23,10 @@ def history(
 ) -> None:
     """Past steps with their decisions, and the transactions they sent."""
     from agent import api
+    from agent.cli import tables
 
     document = api.history(config, limit)
-
-    def show() -> None:
-        table = Table(title="Steps, newest first", title_justify="left")
-        for name in ("step", "time (UTC)", "decision", "outcome", "transactions", "reason"):
-            table.add_column(name)
-        for row in document["steps"]:
-            sent = ", ".join(f"{t['kind']} {t['status']}" for t in row["transactions"])
-            table.add_row(row["step"], row["time"], row["decision"], row["outcome"], sent, row["reason"])
-        out.print(table)
-
-    emit(document, as_json, show)
+    emit(document, as_json, lambda: out.print(tables.steps(document)))
 
 
 def explain(
@@ -51,7 +41,7 @@ def explain(
 
     def show() -> None:
         for line in document["words"]:
-            out.print(line, markup=False)
+            say(line)
 
     emit(document, as_json, show)
 
@@ -65,7 +55,7 @@ def pause(
     from agent import api
 
     document = api.pause(config, reason)
-    emit(document, as_json, lambda: out.print(f"Paused: {reason}. Nothing is sent until: trimtab resume", markup=False))
+    emit(document, as_json, lambda: say(f"Paused: {reason}. Nothing is sent until: trimtab resume"))
 
 
 def resume(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
@@ -73,4 +63,4 @@ def resume(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None
     from agent import api
 
     document = api.resume(config)
-    emit(document, as_json, lambda: out.print("Resumed."))
+    emit(document, as_json, lambda: say("Resumed."))

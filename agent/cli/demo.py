@@ -19,13 +19,13 @@ def play(console: Console) -> Document:
     with console.status("Starting an embedded chain with Uniswap V2 and V3"), api.demo_world() as world:
         agent = world.agent
         decimals = {asset.token.label: asset.token.decimals for asset in agent.portfolio.assets}
-        before = documents.status(*agent.status())
+        before = documents.status(agent.status())
         _say(console, 1, "A wallet with three tokens at their targets")
         console.print(tables.holdings(before))
 
         moves = world.move_market()
         _say(console, 2, "The market moves: " + ", ".join(f"{symbol} {text}" for symbol, text in moves.items()))
-        drifted = documents.status(*agent.status())
+        drifted = documents.status(agent.status())
         console.print(tables.holdings(drifted))
         console.print(tables.decision(drifted))
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from agent.engine import Outcome
-from agent.model import Intent, Leg, Plan, Portfolio, Rebalance, StepInput, Verdict
-from agent.planning.planner import Quote
-from agent.policy.decide import Decided
 from agent.units import price_text, value_text
+
+if TYPE_CHECKING:
+    from agent.api import Standing
+    from agent.engine import Outcome
+    from agent.model import Intent, Leg, Plan, Portfolio, StepInput, Verdict
+    from agent.planning.planner import Quote
+    from agent.policy.decide import Decided
 
 Document = dict[str, Any]
 
@@ -19,8 +22,9 @@ def money(value: Fraction, portfolio: Portfolio) -> str:
     return value_text(value, portfolio.numeraire.decimals)
 
 
-def status(step: StepInput, decided: Decided, alerts: dict[str, tuple[Fraction | None, Fraction | None]] | None = None) -> Document:
+def status(found: Standing) -> Document:
     """Holdings, weights, bands and what would be decided now."""
+    step, decided = found.step_input, found.decided
     portfolio, head = step.portfolio, step.snapshot.head
     numeraire = portfolio.numeraire
     holdings = []
@@ -49,6 +53,9 @@ def status(step: StepInput, decided: Decided, alerts: dict[str, tuple[Fraction |
         "holdings": holdings,
         "native_wei": str(step.snapshot.native_wei),
         "quarantined": [{"item": q.item, "address": q.address, "why": q.why} for q in step.snapshot.quarantined],
+        "warnings": list(found.warnings),
+        "paused": found.paused,
+        "pause_reason": found.pause_reason,
         "decision": decision(decided),
     }
 
@@ -56,6 +63,11 @@ def status(step: StepInput, decided: Decided, alerts: dict[str, tuple[Fraction |
 def decision(decided: Decided) -> Document:
     """Kind and reason."""
     return {"kind": type(decided.decision).__name__.lower(), "reason": decided.decision.reason}
+
+
+def decimals(portfolio: Portfolio) -> dict[str, int]:
+    """Decimals by label of every token that a document may name."""
+    return {token.label: token.decimals for token in (*(asset.token for asset in portfolio.assets), *portfolio.hubs)}
 
 
 def leg(item: Leg, portfolio: Portfolio) -> Document:
@@ -101,11 +113,14 @@ def plan(outcome: Outcome) -> Document:
             "cost": zero,
             "turnover": "0",
             "gap_bps": None,
-            "verdicts": [],
+            "verdicts": [verdict(item) for item in outcome.verdicts],
             "skipped": [],
         }
         return {**head, **rest, "reason": outcome.reason, "expires_block": step.snapshot.head.number}
-    return {**head, **_planned(found, portfolio), "reason": outcome.reason}
+    document = {**head, **_planned(found, portfolio), "reason": outcome.reason}
+    # A plan's own guards all passed when something later said no; then both are told.
+    document["verdicts"] += [verdict(item) for item in outcome.verdicts if item not in found.verdicts]
+    return document
 
 
 def _planned(found: Plan, portfolio: Portfolio) -> Document:
@@ -151,19 +166,18 @@ def rebalance(outcome: Outcome, realised: list[Document]) -> Document:
 def quote(found: Quote, step: StepInput) -> Document:
     """What a swap would pay."""
     portfolio = step.portfolio
+    token_in, token_out = found.legs[0].token_in, found.legs[-1].token_out
     return {
         "block": step.snapshot.head.number,
+        "numeraire": portfolio.numeraire.label,
+        "token_in": portfolio.token(token_in).label,
+        "token_out": portfolio.token(token_out).label,
         "amount_in_raw": str(found.amount_in_raw),
         "amount_out_raw": str(found.amount_out_raw),
         "price_impact_bps": found.price_impact_bps,
         "fee": money(found.fee, portfolio),
         "legs": [leg(item, portfolio) for item in found.legs],
     }
-
-
-def is_rebalance(decided: Decided) -> bool:
-    """True when a trigger fired."""
-    return isinstance(decided.decision, Rebalance)
 
 
 def _source(decided: Decided, token: str) -> str | None:

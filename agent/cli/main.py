@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from typing import Annotated
@@ -21,6 +22,8 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
+EXIT_PIPE = 128 + 13
+"""As a shell reports a program that SIGPIPE ended."""
 for group in (setup, portfolio, books, local):
     group.register(app)
 
@@ -44,6 +47,9 @@ def main() -> None:
         code = 2
     except click.ClickException as error:
         code = fail(ConfigError(error.format_message(), "see trimtab --help"), as_json)
+    except BrokenPipeError:  # whoever read our output had enough; what was done is done, and in the journal
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_PIPE
     except (click.exceptions.Abort, KeyboardInterrupt):
         code = fail(OperatorNeeded("interrupted; what was sent stands in the journal and is settled by the next run"), as_json)
     except TrimtabError as error:

@@ -1,25 +1,51 @@
-"""Where a command's words go: one JSON document on stdout, or tables for people; errors with their exit codes."""
+"""Where a command's words go: one JSON document on stdout, or tables for people; errors with their exit codes; questions."""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.status import Status
+from rich.text import Text
 
-from agent.errors import Refused, TrimtabError
+from agent.errors import ConfigError, Refused, TrimtabError
 
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False)
 
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+"""Control codes, and marks that reorder or hide text: whoever could bring them here would write on the owner's terminal (T17)."""
 
-def emit(document: dict[str, Any], as_json: bool, show: Callable[[], None]) -> None:
-    """Prints the document as JSON, or calls `show` for people."""
+
+def printable(text: str) -> str:
+    """The text with everything that could steer a terminal written out."""
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def cell(text: object, style: str = "") -> Text:
+    """Free text for a table: no markup, no control codes; long words fold instead of being cut."""
+    return Text(printable(str(text)), style=style, overflow="fold")
+
+
+def say(text: str) -> None:
+    """A line of free text on stdout."""
+    out.print(cell(text))
+
+
+def note(text: str) -> None:
+    """A line of free text on stderr."""
+    err.print(cell(text))
+
+
+def emit(document: dict[str, Any], as_json: bool, show: Callable[[], None], lines: bool = False) -> None:
+    """Prints the document as JSON, or calls `show` for people. `lines`: one document per line, for commands that print many."""
     if as_json:
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        sys.stdout.write(json.dumps(document, indent=None if lines else 2) + "\n")
         sys.stdout.flush()
     else:
         show()
@@ -33,25 +59,65 @@ def error_document(error: TrimtabError) -> dict[str, Any]:
     return {"error": body}
 
 
-def fail(error: TrimtabError, as_json: bool) -> int:
+def fail(error: TrimtabError, as_json: bool, lines: bool = False) -> int:
     """Prints an error where it belongs; returns its exit code."""
     if as_json:
-        emit(error_document(error), True, lambda: None)
-    err.print(f"[bold red]{_HEADS.get(error.exit_code, 'Error')}[/]: ", end="")
-    err.print(error.message, markup=False)
+        emit(error_document(error), True, lambda: None, lines)
+    err.print(f"[bold red]{_HEADS.get(error.exit_code, 'Error')}[/]:", cell(error.message))
     if error.remedy:
-        err.print(f"  What to do: {error.remedy}", markup=False)
+        note(f"  What to do: {error.remedy}")
     return error.exit_code
 
 
 _HEADS = {2: "Wrong input", 10: "Refused", 11: "Try again later", 12: "Operator needed"}
 
 
+def interactive() -> bool:
+    """Whether somebody sits there who can be asked: the question goes to stderr, the answer comes from stdin."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def require_answerable(yes: bool) -> None:
+    """Raises ConfigError before any work when a confirmation will be needed and nobody can give it."""
+    if not yes and not interactive():
+        raise ConfigError("--send needs a confirmation and nobody can be asked here", "add --yes, or run it in a terminal")
+
+
+def ask(question: str) -> bool:
+    """Only "y" or "yes" is a yes; the end of the input is a no."""
+    err.print(cell(f"{question} [y/N]: "), end="")
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+class Waiting:
+    """What is being waited for, shown on stderr; silent where nobody looks."""
+
+    def __init__(self, status: Status | None) -> None:
+        self._status = status
+
+    def update(self, text: str) -> None:
+        """Changes the text."""
+        if self._status is not None:
+            self._status.update(cell(text))
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Out of the way, while something else is shown or asked."""
+        if self._status is None:
+            yield
+            return
+        self._status.stop()
+        try:
+            yield
+        finally:
+            self._status.start()
+
+
 @contextmanager
-def waiting(text: str, as_json: bool = False) -> Iterator[Callable[[str], None]]:
-    """A spinner on stderr while something takes its time; the yielded function changes its text."""
-    if as_json or not err.is_terminal:
-        yield lambda _: None
+def waiting(text: str) -> Iterator[Waiting]:
+    """A spinner on stderr while something takes its time, where that is a terminal."""
+    if not err.is_terminal:
+        yield Waiting(None)
         return
-    with err.status(text) as status:
-        yield status.update
+    with err.status(cell(text)) as status:
+        yield Waiting(status)

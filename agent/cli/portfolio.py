@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Send, Yes
-from agent.cli.output import emit, err, fail, out, waiting
+from agent.cli.output import Waiting, ask, emit, err, fail, note, out, require_answerable, say, waiting
 from agent.errors import EXIT_REFUSED, ConfigError, TrimtabError
 
 if TYPE_CHECKING:
-    from agent.api import Agent
+    from agent.api import Agent, StoppableClock
     from agent.engine import Outcome
 
-Symbol = Annotated[str, typer.Option(help="Symbol or address of a configured token.")]
+READING = "Reading the chain"
+STOPPED_BY = ("refused", "halt", "failed", "declined")
+"""Outcomes after which a plan was wanted and nothing, or not everything, came of it."""
 
 
 def register(app: typer.Typer) -> None:
@@ -29,10 +33,10 @@ def status(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None
     from agent import api
     from agent.cli import documents, tables
 
-    with waiting("Reading the chain", as_json), api.open_agent(config) as agent:
-        step, decided = agent.status()
-    document = documents.status(step, decided)
-    emit(document, as_json, lambda: out.print(tables.holdings(document), tables.decision(document), sep="\n"))
+    with waiting(READING), api.open_agent(config) as agent:
+        found = agent.status()
+    document = documents.status(found)
+    emit(document, as_json, lambda: tables.show_status(out, document))
 
 
 def quote(
@@ -47,11 +51,10 @@ def quote(
     from agent import api
     from agent.cli import documents, tables
 
-    with waiting("Reading the chain", as_json), api.open_agent(config) as agent:
+    with waiting(READING), api.open_agent(config) as agent:
         step, found = agent.quote(token_in, token_out, amount, pool)
-        decimals = _decimals(agent)
     document = documents.quote(found, step)
-    emit(document, as_json, lambda: out.print(tables.legs(document, decimals)))
+    emit(document, as_json, lambda: tables.show_quote(out, document, documents.decimals(step.portfolio)))
 
 
 def plan(
@@ -66,20 +69,24 @@ def plan(
     if input_file is not None:
         outcome = api.plan_from_input(_read(input_file))
     else:
-        with waiting("Reading the chain", as_json), api.open_agent(config) as agent:
+        with waiting(READING), api.open_agent(config) as agent:
             outcome = agent.plan()
     if save_input is not None:
         _write(save_input, api.input_text(outcome.step_input))
-    raise typer.Exit(_show(outcome, as_json))
+    hint = "A plan from a file: guards that need the moment did not judge it." if input_file else "To send it: trimtab rebalance --send"
+    raise typer.Exit(_show(outcome, as_json, hint=hint))
 
 
 def rebalance(config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = False, as_json: AsJson = False) -> None:
     """One step of the agent: decide, plan, and with --send sign and send the whole rebalance in one transaction."""
     from agent import api
 
-    with api.open_agent(config) as agent, waiting("Reading the chain", as_json) as progress:
-        outcome = agent.rebalance(send=send, confirm=_confirmer(agent, yes, as_json), progress=progress)
-        raise typer.Exit(_show(outcome, as_json, sent=send, agent=agent))
+    if send:
+        require_answerable(yes)
+    with api.open_agent(config) as agent, waiting(READING) as wait:
+        outcome = agent.rebalance(send=send, confirm=_confirmer(agent, yes, wait), progress=wait.update)
+        with wait.aside():
+            raise typer.Exit(_show(outcome, as_json, agent if send else None))
 
 
 def swap(
@@ -94,10 +101,13 @@ def swap(
     """One swap by hand, under the same guards."""
     from agent import api
 
-    with api.open_agent(config) as agent, waiting("Reading the chain", as_json) as progress:
-        confirm = _confirmer(agent, yes, as_json)
-        outcome = agent.swap(token_in, token_out, amount, send=send, confirm=confirm, progress=progress)
-        raise typer.Exit(_show(outcome, as_json, sent=send, agent=agent))
+    if send:
+        require_answerable(yes)
+    with api.open_agent(config) as agent, waiting(READING) as wait:
+        confirm = _confirmer(agent, yes, wait)
+        outcome = agent.swap(token_in, token_out, amount, send=send, confirm=confirm, progress=wait.update)
+        with wait.aside():
+            raise typer.Exit(_show(outcome, as_json, agent if send else None))
 
 
 def run(
@@ -108,75 +118,86 @@ def run(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Steps on and on until stopped. Errors that may pass are waited out; what needs a person ends the run."""
+    """Steps on and on until stopped. Errors that may pass are waited out; what needs a person ends the run.
+
+    With --json each look prints one document on a line of its own. SIGTERM and Ctrl-C end the run with exit code 0 where
+    nothing is lost: between two looks, or while a transaction that is written down waits for its block.
+    """
     from agent import api
 
-    with api.open_agent(config) as agent:
-        confirm = _confirmer(agent, yes, as_json)
+    if send:
+        require_answerable(yes)
+    clock = api.StoppableClock()
+    code = 0
+    try:
+        with clock.listening(), api.open_agent(config, clock=clock) as agent, waiting(READING) as wait:
+            confirm = _confirmer(agent, yes, wait, clock)
+            with closing(agent.run(send=send, confirm=confirm, every=every, once=once, progress=wait.update)) as looks:
+                for found in looks:
+                    with wait.aside():
+                        if isinstance(found, TrimtabError):
+                            code = fail(found, as_json, lines=not once)
+                        else:
+                            code = _show(found, as_json, agent if send else None, lines=not once)
+                    clock.check()
+    except api.Stopped:
+        note("Stopped. What was sent stands in the journal; the next run goes on from there.")
         code = 0
-        for result in agent.run(send=send, confirm=confirm, every=every, once=once):
-            if isinstance(result, TrimtabError):
-                code = fail(result, as_json)
-            else:
-                code = _show(result, as_json, sent=send, agent=agent)
-        raise typer.Exit(code)
+    raise typer.Exit(code)
 
 
-def _confirmer(agent: Agent, yes: bool, as_json: bool) -> Any:
+def _confirmer(agent: Agent, yes: bool, wait: Waiting, clock: StoppableClock | None = None) -> Callable[[Outcome], bool]:
     """Asks once before anything is sent, after showing the plan and the parameters that bind it."""
 
     def confirm(outcome: Outcome) -> bool:
         if yes:
             return True
-        if as_json or not err.is_terminal:
-            raise ConfigError("--send needs a confirmation and nobody can be asked here", "add --yes, or run it in a terminal")
         from agent.cli import documents, tables
 
-        tables.show_plan(err, documents.plan(outcome), _decimals(agent))
-        err.print(tables.parameters(agent.parameters()))
-        return typer.confirm("Sign and send this?", err=True)
+        with wait.aside(), clock.asking() if clock else nullcontext():
+            tables.show_plan(err, documents.plan(outcome), documents.decimals(agent.portfolio))
+            err.print(tables.parameters(agent.parameters()))
+            return ask("Sign and send this?")
 
     return confirm
 
 
-def _show(outcome: Outcome, as_json: bool, sent: bool = False, agent: Agent | None = None) -> int:
+def _show(outcome: Outcome, as_json: bool, agent: Agent | None = None, *, hint: str = "", lines: bool = False) -> int:
+    """Prints an outcome; `agent` is there when it was allowed to send."""
     from agent.cli import documents, tables
 
-    decimals = {asset.token.label: asset.token.decimals for asset in outcome.step_input.portfolio.assets}
-    decimals |= {hub.label: hub.decimals for hub in outcome.step_input.portfolio.hubs}
-    document = documents.rebalance(outcome, agent.realised(outcome)) if sent and agent else documents.plan(outcome)
+    document = documents.plan(outcome) if agent is None else documents.rebalance(outcome, agent.realised(outcome))
     if outcome.after is not None and agent is not None:
         document["weights_after_bps"] = agent.weights(outcome.after)
+    decimals = documents.decimals(outcome.step_input.portfolio)
 
     def show() -> None:
-        if outcome.kind.value not in ("done", "failed", "declined"):
+        kind = document["outcome"]
+        if kind not in ("done", "failed", "declined"):
             tables.show_plan(out, document, decimals)
-            if outcome.kind.value == "planned":
-                out.print("Dry run: nothing was sent. Add --send to sign and send.")
-            return
-        if document["transactions"]:
+        if document.get("transactions"):
             out.print(tables.transactions(document))
             out.print(tables.realised(document, decimals))
-        out.print(f"{outcome.kind.value}: {outcome.reason}", markup=False)
+        if kind in ("done", "failed", "declined"):
+            say(f"{kind}: {document['reason']}")
+        elif kind == "planned":
+            say(hint or "Dry run: nothing was sent. Add --send to sign and send.")
 
-    emit(document, as_json, show)
-    return EXIT_REFUSED if outcome.kind.value in ("refused", "halt", "failed") and (sent or outcome.kind.value == "refused") else 0
-
-
-def _decimals(agent: Agent) -> dict[str, int]:
-    portfolio = agent.portfolio
-    return {t.label: t.decimals for t in (*(a.token for a in portfolio.assets), *portfolio.hubs)}
+    emit(document, as_json, show, lines)
+    return EXIT_REFUSED if document["outcome"] in STOPPED_BY else 0
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--input {path}: {error.strerror}", "name a file that plan --save-input wrote") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"--input {path}: is not text", "name a file that plan --save-input wrote") from None
 
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--save-input {path}: {error.strerror}", "choose a folder that exists and can be written") from None

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Yes
-from agent.cli.output import emit, err, out, waiting
+from agent.cli.output import ask, cell, emit, err, interactive, note, out, say, waiting
 from agent.errors import EXIT_REFUSED, ConfigError
 
 
@@ -32,20 +30,19 @@ def init(
 ) -> None:
     """Writes a commented config to start from. Shows the addresses; nothing is sent."""
     from agent import api
+    from agent.cli import tables
 
     targets, endpoints = [_pair(text, "--target") for text in target], [_pair(text, "--rpc") for text in rpc]
     document = api.initialise(config, network, wallet, targets, numeraire, endpoints, token_list)
 
     def show() -> None:
-        table = Table(title=f"Written: {document['config']}", title_justify="left")
-        for name in ("token", "target", "address", "price feed"):
-            table.add_column(name)
+        made = tables.table(f"Written: {document['config']}", ("token", "target", "address", "price feed"))
         for asset in document["assets"]:
-            table.add_row(asset["symbol"], asset["target"], asset["address"], asset["feed"] or "none: a pool's TWAP")
-        out.print(table)
-        out.print("Compare the addresses with a source you trust. Next:")
+            made.add_row(asset["symbol"], asset["target"], cell(asset["address"]), cell(asset["feed"] or "none: a pool's TWAP"))
+        out.print(made)
+        say("Compare the addresses with a source you trust. Next:")
         for line in document["next"]:
-            out.print(f"  {line}", markup=False)
+            say(f"  {line}")
 
     emit(document, as_json, show)
 
@@ -53,55 +50,41 @@ def init(
 def doctor(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Checks config, endpoints, contracts, tokens, prices, key, store and clock, and says what to do."""
     from agent import api
+    from agent.cli import tables
 
-    with waiting("Checking", as_json):
+    with waiting("Checking"):
         document = api.doctor(config)
-
-    def show() -> None:
-        table = Table(title="Doctor", title_justify="left")
-        for name in ("check", "", "found", "what to do"):
-            table.add_column(name)
-        marks = {"ok": Text("ok", style="green"), "warn": Text("note", style="yellow"), "fail": Text("fails", style="bold red")}
-        for row in document["checks"]:
-            table.add_row(row["check"], marks[row["state"]], Text(row["found"]), Text(row["remedy"]))
-        out.print(table)
-
-    emit(document, as_json, show)
+    emit(document, as_json, lambda: out.print(tables.checks(document)))
     raise typer.Exit(document["exit"])
 
 
 def trust(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson = False) -> None:
     """Pins every contract of the config and the pools found by address and code hash; nothing else is ever called."""
     from agent import api
+    from agent.cli import tables
 
-    with waiting("Reading code hashes", as_json):
-        document = api.trust(config, confirm=False)
+    with waiting("Reading code hashes") as wait:
 
-    def show() -> None:
-        table = Table(title=f"Contracts at block {document['block']}", title_justify="left")
-        for name in ("what", "address", "code hash", "state"):
-            table.add_column(name)
-        for row in document["contracts"]:
-            table.add_row(row["what"], row["address"], row["code_hash"][:18] + "…", Text(row["state"], style=_STATES.get(row["state"], "")))
-        out.print(table)
+        def confirm(found: dict[str, Any]) -> bool:
+            if yes:
+                return True
+            if not interactive():
+                return False
+            with wait.aside():
+                err.print(tables.contracts(found))
+                return ask("Pin these?")
 
-    if not yes:
-        if as_json or not err.is_terminal:
-            emit(document, as_json, show)
-            err.print("Nothing was pinned. Add --yes to pin these.")
-            raise typer.Exit(EXIT_REFUSED)
-        show()
-        if not typer.confirm("Pin these?", err=True):
-            raise typer.Exit(EXIT_REFUSED)
-    document = api.trust(config, confirm=True)
-    emit(document, as_json, lambda: out.print(f"Pinned {len(document['contracts'])} contracts."))
-
-
-_STATES = {"new": "yellow", "CHANGED": "bold red"}
+        document = api.trust(config, confirm)
+    emit(document, as_json, lambda: out.print(tables.contracts(document)))
+    if not document["pinned"]:
+        note("Nothing was pinned. To pin these: trimtab trust --yes")
+        raise typer.Exit(EXIT_REFUSED)
+    note(f"{len(document['contracts'])} contracts are pinned.")
 
 
 def _pair(text: str, field: str) -> tuple[str, str]:
     name, sign, value = text.partition("=")
     if not sign or not name or not value:
-        raise ConfigError(f"{field}: {text!r} is not NAME=VALUE", "for example WETH=50%")
+        # The text is not repeated: a URL pasted here is a secret.
+        raise ConfigError(f"{field}: not NAME=VALUE", "for example --target WETH=50% and --rpc RPC_URL_1=alchemy")
     return name, value

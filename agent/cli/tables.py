@@ -2,15 +2,45 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from agent.cli.output import cell
+from agent.units import decimal_text
+
 Document = dict[str, Any]
-BAR_CELLS = 20
+BAR_CELLS, FEWEST_CELLS = 24, 5
+_ADDRESS = re.compile("0x[0-9a-fA-F]{40}")
+KIND_STYLES = {"hold": "green", "rebalance": "yellow", "halt": "red"}
+STATE_STYLES = {"final": "green", "mined": "green", "reverted": "red", "cancelled": "yellow", "replaced": "red"}
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A weight as a bar as wide as there is room for, the target as a mark in it."""
+
+    weight_bps: int
+    target_bps: int
+    style: str
+
+    def __rich_measure__(self, _console: Console, _options: ConsoleOptions) -> Measurement:
+        return Measurement(FEWEST_CELLS, BAR_CELLS)
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        width = min(options.max_width, BAR_CELLS)
+        filled, mark = round(self.weight_bps / 10_000 * width), round(self.target_bps / 10_000 * width)
+        bar = Text("━" * filled, style=self.style) + Text("─" * (width - filled), style="bright_black")
+        at = min(mark, width - 1)
+        yield bar[:at] + Text("┃", style="bold white") + bar[at + 1 :]
 
 
 def bps(value: int) -> str:
@@ -25,128 +55,153 @@ def amount(text: str, places: int = 6) -> str:
     return ("-" if text.startswith("-") else "") + f"{int(whole or 0):,}" + (f".{shown}" if shown else "")
 
 
-def _bar(weight_bps: int, target_bps: int, outside: bool) -> Text:
-    """Weight as a bar, the target as a mark in it."""
-    filled, mark = round(weight_bps / 10_000 * BAR_CELLS), round(target_bps / 10_000 * BAR_CELLS)
-    cells = ["█" if i < filled else "░" for i in range(BAR_CELLS)]
-    cells[min(mark, BAR_CELLS - 1)] = "┃"
-    return Text("".join(cells), style="red" if outside else "green")
+def brief(text: str) -> str:
+    """A decimal string at six significant figures, two places at least, for reading; the JSON has them all."""
+    whole, _, part = text.lstrip("-").partition(".")
+    figures = len(whole) if int(whole or 0) else -(len(part) - len(part.lstrip("0")))
+    return amount(text, max(2, 6 - figures))
+
+
+def table(title: str, left: Sequence[str], right: Sequence[str] = (), *, order: Sequence[str] = ()) -> Table:
+    """An empty table; `left` and `right` name the columns by alignment, `order` their order (left first unless given)."""
+    made = Table(title=cell(title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, header_style="dim", padding=(0, 1, 0, 0))
+    for name in order or (*left, *right):
+        made.add_column(name, justify="right" if name in right else "left", overflow="fold", no_wrap=name in right)
+    return made
 
 
 def holdings(document: Document, title: str = "Holdings") -> Table:
     """Balances, prices, weights against targets and bands."""
-    table = Table(
-        title=f"{title} at block {document['block']}: {amount(document['total_value'], 2)} {document['numeraire']}", title_justify="left"
+    total = f"{amount(document['total_value'], 2)} {document['numeraire']}"
+    made = table(
+        f"{title} at block {document['block']}: {total}", ("token",), ("amount", "price", "value", "weight", "target", "band"), order=()
     )
-    for name in ("token", "amount", "price", "value", "weight", "target", "band", ""):
-        table.add_column(name, justify="left" if name in ("token", "") else "right")
+    made.add_column("", ratio=1, min_width=FEWEST_CELLS, max_width=BAR_CELLS)
     for item in document["holdings"]:
         low, high = item["band_bps"]
-        weight = item["weight_bps"]
-        outside = not low <= weight <= high
-        table.add_row(
-            item["symbol"],
+        outside = not low <= item["weight_bps"] <= high
+        made.add_row(
+            cell(item["symbol"]),
             amount(item["amount"]),
-            amount(item["price"], 4),
+            amount(item["price"], 2),
             amount(item["value"], 2),
-            Text(bps(weight), style="bold red" if outside else ""),
+            cell(bps(item["weight_bps"]), "bold red" if outside else ""),
             bps(item["target_bps"]),
             f"{low / 100:g}-{high / 100:g}" if (low, high) != (0, 10_000) else "none",
-            _bar(weight, item["target_bps"], outside),
+            Bar(item["weight_bps"], item["target_bps"], "red" if outside else "green"),
         )
-    return table
+    return made
+
+
+def show_status(console: Console, document: Document) -> None:
+    """A whole status."""
+    if document["holdings"]:
+        console.print(holdings(document))
+    for item in document["quarantined"]:
+        console.print(cell(f"Not readable: {item['item']} {item['address']}: {item['why']}", "yellow"))
+    for warning in document["warnings"]:
+        console.print(cell(f"Note: {warning}", "yellow"))
+    if document["paused"]:
+        console.print(cell(f"Paused: {document['pause_reason']}. Nothing is sent until: trimtab resume", "bold yellow"))
+    console.print(decision(document))
 
 
 def decision(document: Document) -> Panel:
     """What would be done, and why."""
     kind = document["decision"]["kind"]
-    style = {"hold": "green", "rebalance": "yellow", "halt": "red"}.get(kind, "white")
-    return Panel(Text(document["decision"]["reason"]), title=kind, border_style=style, title_align="left")
+    return _panel(document["decision"]["reason"], kind, KIND_STYLES.get(kind, "white"))
+
+
+def _panel(text: str, title: str, style: str) -> Panel:
+    return Panel(cell(text), title=cell(title, f"bold {style}"), border_style=style, title_align="left", box=box.ROUNDED)
 
 
 def legs(document: Document, decimals: dict[str, int]) -> Table:
     """The swaps of a plan."""
-    table = Table(title="Swaps", title_justify="left")
-    for name in ("#", "pool", "sell", "buy", "at least", "fee", "impact"):
-        table.add_column(name, justify="left" if name in ("#", "pool") else "right")
+    made = table("Swaps", ("#", "pool"), ("sell", "buy", "at least", "fee", "impact"))
+    made.columns[1].no_wrap = True
     for number, leg in enumerate(document["legs"], 1):
         sold, bought = decimals[leg["token_in"]], decimals[leg["token_out"]]
         venue = leg["venue"].removeprefix("uniswap_")
-        table.add_row(
+        made.add_row(
             str(number) + (" ↳" if leg["source"] == "router" else ""),
-            f"{venue} {leg['pool'][:6]}…{leg['pool'][-4:]}",
-            f"{amount(_coins(leg['amount_in_raw'], sold))} {leg['token_in']}",
-            f"{amount(_coins(leg['amount_out_raw'], bought))} {leg['token_out']}",
-            amount(_coins(leg["min_out_raw"], bought)),
-            f"{leg['fee_pips'] / 10_000:g} %",
+            f"{venue} {_short(leg['pool'])}",
+            cell(f"{brief(_coins(leg['amount_in_raw'], sold))} {leg['token_in']}"),
+            cell(f"{brief(_coins(leg['amount_out_raw'], bought))} {leg['token_out']}"),
+            brief(_coins(leg["min_out_raw"], bought)),
+            f"{leg['fee_pips'] / 10_000:g}%",
             f"{leg['impact_bps']} bps",
         )
-    return table
+    return made
+
+
+def show_quote(console: Console, document: Document, decimals: dict[str, int]) -> None:
+    """A whole quote."""
+    console.print(legs(document, decimals))
+    sold, bought = document["token_in"], document["token_out"]
+    given, got = (
+        amount(_coins(document[key], decimals[token]), 18) for key, token in (("amount_in_raw", sold), ("amount_out_raw", bought))
+    )
+    console.print(cell(f"{given} {sold} would pay {got} {bought}; fees {amount(document['fee'])} {document['numeraire']}"))
 
 
 def costs(document: Document) -> Table:
     """What the plan costs, in the numeraire."""
-    table = Table(title="Cost", title_justify="left", show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
+    made = table(f"Cost in {document['numeraire']}", ("",), ("of the plan",))
     for name in ("fees", "impact", "skew", "gas", "total"):
-        table.add_row(name, amount(document["cost"][name], 4), style="bold" if name == "total" else "")
-    table.add_row("turnover", amount(document["turnover"], 2))
+        made.add_row(name, amount(document["cost"][name], 4), style="bold" if name == "total" else "")
+    made.add_row("turnover", amount(document["turnover"], 2))
     if document.get("gap_bps") is not None:
-        table.add_row("gap to the optimum", f"{document['gap_bps']:.3f} bps")
-    return table
+        made.add_row("gap to the optimum", f"{document['gap_bps']:.3f} bps")
+    return made
 
 
 def verdicts(document: Document) -> Table:
     """Every guard, passed or not."""
-    table = Table(title="Guards", title_justify="left")
-    for name in ("guard", "measured", "limit", ""):
-        table.add_column(name)
+    made = table("Guards", ("", "guard", "measured", "limit"))
     for item in document["verdicts"]:
-        mark = Text("ok", style="green") if item["passed"] else Text("refused", style="bold red")
-        table.add_row(item["guard"], item["measured"], item["limit"], mark)
-    return table
+        mark = cell("✓", "green") if item["passed"] else cell("refused", "bold red")
+        measured = _ADDRESS.sub(lambda found: _short(found[0]), item["measured"]) if item["passed"] else item["measured"]
+        made.add_row(mark, cell(item["guard"]), cell(measured), cell(item["limit"]))
+    return made
 
 
 def weights(before: dict[str, int], after: dict[str, int], targets: dict[str, int], title: str = "Weights") -> Table:
     """Weights before and after, beside the targets."""
-    table = Table(title=title, title_justify="left")
-    for name in ("token", "before", "after", "target"):
-        table.add_column(name, justify="left" if name == "token" else "right")
+    made = table(title, ("token",), ("before", "after", "target"))
     for symbol, value in before.items():
-        table.add_row(symbol, bps(value), bps(after[symbol]) if symbol in after else "", bps(targets[symbol]) if symbol in targets else "")
-    return table
+        made.add_row(
+            cell(symbol), bps(value), bps(after[symbol]) if symbol in after else "", bps(targets[symbol]) if symbol in targets else ""
+        )
+    return made
 
 
 def transactions(document: Document) -> Table:
     """What was sent."""
-    table = Table(title="Transactions", title_justify="left")
-    for name in ("kind", "nonce", "status", "block", "gas", "hash"):
-        table.add_column(name, justify="right" if name in ("nonce", "block", "gas") else "left")
+    made = table(
+        "Transactions", ("kind", "status", "hash"), ("nonce", "block", "gas"), order=("kind", "nonce", "status", "block", "gas", "hash")
+    )
     for item in document["transactions"]:
-        style = {"final": "green", "mined": "green", "reverted": "red"}.get(item["status"], "yellow")
-        table.add_row(
-            item["kind"], str(item["nonce"]), Text(item["status"], style=style), str(item["block"]), f"{item['gas_used']:,}", item["hash"]
+        mined = item["block"] is not None and item["block"] >= 0
+        made.add_row(
+            item["kind"],
+            str(item["nonce"]),
+            cell(item["status"], STATE_STYLES.get(item["status"], "yellow")),
+            str(item["block"]) if mined else "",
+            f"{item['gas_used']:,}" if mined else "",
+            cell(item["hash"]),
         )
-    return table
+    return made
 
 
 def realised(document: Document, decimals: dict[str, int]) -> Table:
     """Planned against realised change of each balance."""
-    table = Table(title="Planned against realised", title_justify="left")
-    for name in ("token", "planned", "realised", "difference (base units)"):
-        table.add_column(name, justify="left" if name == "token" else "right")
+    made = table("Planned against realised", ("token",), ("planned", "realised", "difference in base units"))
     for item in document["realised"]:
         places = decimals[item["symbol"]]
         planned, got = item["planned_raw"], item["realised_raw"]
-        table.add_row(item["symbol"], amount(_coins(planned, places)), amount(_coins(got, places)), str(int(got) - int(planned)))
-    return table
-
-
-def skipped(document: Document) -> RenderableType:
-    """What the plan leaves undone."""
-    lines = [Text(f"Left out: {item['what']}: {item['why']}", style="yellow") for item in document["skipped"]]
-    return Group(*lines)
+        made.add_row(cell(item["symbol"]), amount(_coins(planned, places)), amount(_coins(got, places)), str(int(got) - int(planned)))
+    return made
 
 
 def show_plan(console: Console, document: Document, decimals: dict[str, int]) -> None:
@@ -157,23 +212,52 @@ def show_plan(console: Console, document: Document, decimals: dict[str, int]) ->
         console.print(costs(document))
     if document["verdicts"]:
         console.print(verdicts(document))
-    if document["skipped"]:
-        console.print(skipped(document))
+    for item in document["skipped"]:
+        console.print(cell(f"Left out: {item['what']}: {item['why']}", "yellow"))
     if document["outcome"] == "refused":
-        console.print(Panel(Text(document["reason"]), title="refused: nothing was sent", border_style="red", title_align="left"))
-
-
-def _coins(raw: str, decimals: int) -> str:
-    from agent.units import decimal_text
-
-    return decimal_text(int(raw), decimals)
+        console.print(_panel(document["reason"], "refused: nothing was exchanged", "red"))
 
 
 def parameters(found: dict[str, str]) -> Table:
     """Every parameter that binds what is about to be sent."""
-    table = Table(title="Parameters", title_justify="left", show_header=False)
-    table.add_column()
-    table.add_column()
+    made = table("Parameters", ("name", "value"))
+    made.show_header = False
     for name, value in found.items():
-        table.add_row(name, Text(value))
-    return table
+        made.add_row(name, cell(value))
+    return made
+
+
+def checks(document: Document) -> Table:
+    """Doctor's checks."""
+    marks = {"ok": cell("✓", "green"), "warn": cell("note", "yellow"), "fail": cell("fails", "bold red")}
+    made = table("Doctor", ("", "check", "found", "what to do"))
+    for row in document["checks"]:
+        made.add_row(marks[row["state"]], cell(row["check"]), cell(row["found"]), cell(row["remedy"]))
+    return made
+
+
+def contracts(document: Document) -> Table:
+    """What trust would pin."""
+    styles = {"new": "yellow", "CHANGED": "bold red"}
+    made = table(f"Contracts at block {document['block']}", ("state", "address", "what"))
+    for row in document["contracts"]:
+        state = cell(row["state"], styles.get(row["state"], ""))
+        made.add_row(state, cell(row["address"]), cell(row["what"]))
+    return made
+
+
+def steps(document: Document) -> Table:
+    """Past steps."""
+    made = table("Steps, newest first", ("step", "time (UTC)", "outcome", "transactions", "reason"))
+    for row in document["steps"]:
+        sent = ", ".join(f"{item['kind']} {item['status']}" for item in row["transactions"])
+        made.add_row(row["step"], row["time"], row["outcome"], cell(sent), cell(row["reason"]))
+    return made
+
+
+def _short(hexed: str) -> str:
+    return f"{hexed[:6]}…{hexed[-4:]}"
+
+
+def _coins(raw: str, decimals: int) -> str:
+    return decimal_text(int(raw), decimals)

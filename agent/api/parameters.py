@@ -1,0 +1,73 @@
+"""Every parameter that binds what is about to be sent, in words, for the owner to confirm."""
+
+from __future__ import annotations
+
+from agent.config.schema import Config, HybridTable, LimitsTable, ThresholdTable, TimeTable
+from agent.model import Portfolio
+from agent.units import decimal_text
+
+NATIVE_LIMITS = ("gas_per_day", "native_floor")
+
+
+def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, str]:
+    """By name. No secret is among them: URLs show as their operators."""
+    chain, execution, reference = config.chain, config.execution, config.reference
+    operators = sorted({endpoint.operator for endpoint in chain.rpc})
+    numeraire = portfolio.numeraire.label
+    found = {
+        "chain": f"{chain.chain_id}{' (a local fork)' if chain.fork else ''}",
+        "endpoints": f"{', '.join(operators)}; {chain.min_operators} must agree",
+        "wallet": config.wallet.address,
+        "key": _key(config),
+        "router": f"{execution.router} {router}",
+        "submission": "private endpoint" if execution.submit_url.get_secret_value() else "public mempool",
+        "deadline": f"{execution.deadline} s",
+        "confirmations": str(chain.confirmations),
+        "targets": ", ".join(f"{a.token.label} {a.target_bps / 100:g}%" for a in portfolio.assets),
+        "reserves": ", ".join(f"{decimal_text(a.reserve_raw, a.token.decimals)} {a.token.label}" for a in portfolio.assets if a.reserve_raw)
+        or "none",
+        "trigger": trigger_text(config.policy.trigger),
+        "destination": config.policy.destination,
+        "cooldown": f"{config.policy.cooldown} s",
+        "reference prices": ", then ".join(reference.kind),
+        "twap_window": f"{reference.twap_window} s",
+        "feed_max_age": f"{reference.feed_max_age} s",
+        "max_live_value": limit_text("max_live_value", config.portfolio.max_live_value, numeraire),
+    }
+    for name in LimitsTable.model_fields:
+        found[name] = limit_text(name, getattr(config.limits, name), numeraire)
+    return found
+
+
+def trigger_text(trigger: ThresholdTable | TimeTable | HybridTable) -> str:
+    """Such as "threshold: 10% of the target"."""
+    parts = []
+    if not isinstance(trigger, TimeTable):
+        parts += [f"{trigger.relative / 100:g}% of the target"] if trigger.relative is not None else []
+        parts += [f"{trigger.absolute / 100:g}% of the portfolio"] if trigger.absolute is not None else []
+    if not isinstance(trigger, ThresholdTable):
+        parts += [f"every {trigger.every} s"] if trigger.every is not None else []
+        parts += [f"{trigger.cron} in {trigger.timezone}"] if trigger.cron is not None else []
+    return f"{trigger.kind}: {', '.join(parts)}"
+
+
+def limit_text(name: str, value: int | str | None, numeraire: str) -> str:
+    """A limit with its unit: shares in percent, gas prices in gwei, durations in seconds, the rest in coins."""
+    if value is None:
+        return "off"
+    if isinstance(value, str):
+        return f"{value} {'native' if name in NATIVE_LIMITS else numeraire}"
+    if name == "gas_price":
+        return f"{decimal_text(value, 9)} gwei"
+    return f"{value} s" if name == "head_age" else f"{value / 100:g}%"
+
+
+def _key(config: Config) -> str:
+    wallet = config.wallet
+    if wallet.keystore is not None:
+        return f"keystore {wallet.keystore}"
+    if wallet.key_env is not None:
+        return f"environment variable {wallet.key_env}"
+    if wallet.test_account is not None:
+        return f"published test account {wallet.test_account}"
+    return "typed at a prompt" if wallet.prompt else "none"
