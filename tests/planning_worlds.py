@@ -11,7 +11,16 @@ from agent.model import Goal, GoalWeight, Plan, PoolState, Rebalance, StepInput,
 from tests.builders import Number, address, price_of, step_input, token, v2_pool, v3_pool
 
 SYMBOLS = ("USDC", "WETH", "WBTC", "DAI", "LINK", "UNI", "AAVE", "MKR", "CRV", "SNX", "LDO", "GRT")
-PRICES: Mapping[str, Number] = {"LINK": 15, "UNI": 8, "AAVE": 120, "MKR": 1_500, "CRV": Fraction(1, 2), "SNX": 3, "LDO": 2, "GRT": Fraction(1, 5)}
+PRICES: Mapping[str, Number] = {
+    "LINK": 15,
+    "UNI": 8,
+    "AAVE": 120,
+    "MKR": 1_500,
+    "CRV": Fraction(1, 2),
+    "SNX": 3,
+    "LDO": 2,
+    "GRT": Fraction(1, 5),
+}
 SPACINGS = {100: 1, 500: 10, 3000: 60, 10_000: 200}
 
 
@@ -64,7 +73,9 @@ def random_pools(dice: random.Random, symbols: Sequence[str], count: int, depth:
     return pools
 
 
-def random_step(seed: int, tokens: int = 8, pools: int = 20, depth: float = 1_000_000, worth: int = 100_000, skew: float = 0.001) -> StepInput:
+def random_step(
+    seed: int, tokens: int = 8, pools: int = 20, depth: float = 1_000_000, worth: int = 100_000, skew: float = 0.001
+) -> StepInput:
     """A portfolio with equal targets, holdings at random, over random pools."""
     dice = random.Random(seed)
     symbols = SYMBOLS[:tokens]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -26,14 +26,21 @@ class Aim:
     held: tuple[float, ...]
     shares: tuple[float, ...]
 
-    def wanted(self, total: float, part: float, still: frozenset[int]) -> list[float]:
-        """Final values that sum to `total`, going `part` of the way; tokens in `still` stay what they are."""
-        whole = sum(self.held)
-        mixed = [part * share + (1 - part) * held / whole for share, held in zip(self.shares, self.held, strict=True)]
-        fixed = sum(self.held[i] for i in still)
-        free = sum(share for i, share in enumerate(mixed) if i not in still)
-        spread = (total - fixed) / free if free > 0 else 0.0
-        return [self.held[i] if i in still else share * spread for i, share in enumerate(mixed)]
+    def wanted(self, total: float, part: float, still: Container[int]) -> list[float]:
+        """Final values that sum to `total`, going `part` of the way; tokens in `still` stay what they are.
+
+        What those leave unbalanced is taken from the larger side, evenly, so that no token is moved past its share.
+        """
+        moves = [
+            0.0 if token in still else part * (share * total - has)
+            for token, (share, has) in enumerate(zip(self.shares, self.held, strict=True))
+        ]
+        sold = -sum(move for move in moves if move < 0)
+        bought = sum(move for move in moves if move > 0)
+        cost = sum(self.held) - total
+        sell_part = min(1.0, (bought + cost) / sold) if sold > 0 else 0.0
+        buy_part = min(1.0, max(0.0, sold - cost) / bought) if bought > 0 else 0.0
+        return [has + move * (sell_part if move < 0 else buy_part) for has, move in zip(self.held, moves, strict=True)]
 
 
 def reach_of(problem: Problem) -> float:

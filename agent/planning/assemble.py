@@ -80,7 +80,7 @@ def _why(market: Market, settled: Settled, token: int, aim: Aim) -> str:
     full = sorted({arc.pool for arc in own} & settled.draft.full) or sorted(settled.draft.full)
     parts = []
     if full and problem.impact_bps != UNBOUNDED_BPS:
-        parts.append(f"limits.price_impact of {problem.impact_bps} bps is reached in {', '.join(full)}")
+        parts.append(f"{', '.join(full)} take no more within limits.price_impact of {problem.impact_bps} bps")
     elif full:
         parts.append(f"the ticks read end in {', '.join(full)}")
     if problem.plan_cost_bps is not None:
@@ -93,7 +93,7 @@ def _connected(market: Market, settled: Settled, token: int, sells: bool) -> boo
     held = [float(node.value) for node in market.problem.nodes]
     wanted = settled.wanted
     others = {i for i in range(len(held)) if (wanted[i] > held[i] if sells else wanted[i] < held[i])}
-    pairs = {(arc.source, arc.target) if sells else (arc.target, arc.source) for arc in market.arcs if arc.pool not in settled.dropped}
+    pairs = {(arc.source, arc.target) if sells else (arc.target, arc.source) for arc in market.arcs}
     first = {b for a, b in pairs if a == token}
     return bool(first & others) or any(a in first and b in others for a, b in pairs)
 

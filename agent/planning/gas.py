@@ -7,14 +7,14 @@ from fractions import Fraction
 from agent.model import PoolState, Snapshot, V2Pool
 from agent.units import Value
 
-BASE_UNITS = 40_000
-"""Transaction (21,000), calldata of a multicall and its dispatch; SwapRouter02 multicall on the embedded chain."""
-V2_LEG_UNITS = 85_000
-"""One swapExactTokensForTokens inside a multicall, cold pair and tokens; measured on the embedded chain."""
-V3_LEG_UNITS = 95_000
-"""One exactInputSingle inside a multicall that stays in its tick range; measured on the embedded chain."""
-TICK_UNITS = 22_000
-"""Each initialised tick crossed: Tick.cross writes the tick's fee growth on both sides (v3-core, Tick.sol)."""
+BASE_UNITS = 37_000
+"""Transaction (21,000), calldata and dispatch of a SwapRouter02 multicall; embedded chain, legs taken off."""
+V2_LEG_UNITS = 100_000
+"""One swapExactTokensForTokens inside a multicall; embedded chain, plain ERC-20 tokens."""
+V3_LEG_UNITS = 83_000
+"""One exactInputSingle inside a multicall that stays in its tick range; embedded chain, plain ERC-20 tokens."""
+TICK_UNITS = 44_000
+"""Each initialised tick crossed for the first time; embedded chain. Tick.cross writes slots of zero then (v3-core, Tick.sol)."""
 WORD_UNITS = 2_200
 """Each further stop at a bitmap word's border: one cold storage read (v3-core, TickBitmap.sol; EIP-2929)."""
 

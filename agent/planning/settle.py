@@ -18,8 +18,8 @@ ROUNDS = 12
 """Most rounds; two or three are usual, each limit that first has to be met takes one more."""
 SETTLED = 1e-6
 """Change of the final total and of the correction, per unit of the total, at which rounds end."""
-SLACK = 1 - 1e-7
-"""Taken off a turnover that has to shrink, so that rounding cannot lift it over its limit again."""
+SLACK = 1 - 5e-5
+"""Taken off a turnover that has to shrink, more than the solve resolves, so that it does not end above its limit again."""
 WORTH_A_ROUTE = 1e-6
 """Part of the scale above which a cut chain is worth another way."""
 DUST = "less than limits.min_trade"
@@ -56,7 +56,7 @@ def settle(
     total, error = whole, [0.0] * len(aim.held)
     least = 0.0 if min_trade is None else float(min_trade)
     if budget is not None:
-        moved = sum(max(0.0, has - want) for has, want in zip(aim.held, aim.wanted(total, 1.0, frozenset()), strict=True))
+        moved = sum(max(0.0, has - want) for has, want in zip(aim.held, aim.wanted(total, 1.0, ()), strict=True))
         state.part = min(1.0, float(budget) / moved) if moved > 0 else 1.0
     pruned = False
     for _ in range(ROUNDS):
@@ -123,7 +123,7 @@ def _star(market: Market) -> int:
 def _wanted(aim: Aim, total: float, state: Settled, least: float) -> list[float]:
     """Final values wanted; tokens whose whole move would be dust are set still, one after the other, smallest first."""
     while True:
-        wanted = aim.wanted(total, state.part, frozenset(state.still))
+        wanted = aim.wanted(total, state.part, state.still)
         moves = [
             (abs(want - has), token) for token, (want, has) in enumerate(zip(wanted, aim.held, strict=True)) if token not in state.still
         ]

@@ -147,9 +147,9 @@ def _require_whole(step: StepInput, problem: Problem, draft: Draft, token_in: st
         )
     if not draft.full:
         raise Refused(
-            f"no route of one or two usable pools sells {token.label} for this",
+            f"no route of one or two usable pools sells {asked} {token.label} for this, or it is less than one unit buys",
             (Verdict("route", "none", "one or two pools", False),),
-            "add a hub that both tokens trade with, or lower limits.pool_min_value",
+            "sell more, add a hub that both tokens trade with, or lower limits.pool_min_value",
         )
     bound = "the ticks read" if problem.impact_bps == UNBOUNDED_BPS else f"limits.price_impact of {problem.impact_bps} bps"
     raise Refused(

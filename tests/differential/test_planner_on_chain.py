@@ -1,0 +1,99 @@
+"""Plans in the deployed contracts: what they predict is what the chain pays, to the wei, and their gas is what they said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+
+from agent.localchain import LocalChain
+from agent.model import Asset, FeedRound, Funding, Head, Holding, Portfolio, StepInput
+from agent.planning.planner import plan, plan_swap, quote
+from agent.units import BPS
+from tests import builders
+from tests.desk import Desk
+from tests.planning_worlds import goal
+from tests.world import price_now, read_pool
+
+TARGETS = {"WETH": 3_000, "WBTC": 2_500, "USDC": 2_000, "USDT": 1_500, "LINK": 1_000}
+
+
+def step_of(chain: LocalChain) -> StepInput:
+    """What the agent would decide from: every pool's whole state, the wallet's balances, feeds at the chain's prices."""
+    tokens = {symbol: chain.tokens[symbol] for symbol in TARGETS}
+    template = builders.step_input()
+    feeds = [
+        FeedRound(builders.feed_address(s), 8, 7, int(chain.books.prices_usd[s] * 10**8), builders.NOW_S - 60, builders.NOW_S - 60, 7)
+        for s in tokens
+    ]
+    pools = [read_pool(chain, name) for name in chain.pools]
+    holdings = [Holding(token.address, chain.balance(symbol)) for symbol, token in tokens.items()]
+    read = builders.snapshot(holdings, pools, feeds, head=Head(chain.chain_id, 1_000, "0x00", builders.NOW_S, 10**9))
+    assets = tuple(Asset(token, TARGETS[symbol], 0, builders.feed_address(symbol)) for symbol, token in tokens.items())
+    portfolio = Portfolio(tokens["USDC"], assets, (), tokens["WETH"].address)
+    limits = replace(builders.limits(), turnover_bps=None, daily_turnover_bps=None, plan_cost_bps=150)
+    return replace(template, snapshot=read, portfolio=portfolio, limits=limits)
+
+
+def hold(chain: LocalChain, values: dict[str, int]) -> None:
+    """Gives the wallet these values in dollars."""
+    for symbol, dollars in values.items():
+        token = chain.tokens[symbol]
+        chain.set_balance(symbol, int(Fraction(dollars) * 10**token.decimals / chain.books.prices_usd[symbol]))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"WETH": 5_000, "WBTC": 1_000, "USDC": 3_000, "USDT": 700, "LINK": 300},
+        {"WETH": 300, "WBTC": 5_200, "USDC": 500, "USDT": 3_000, "LINK": 1_000},
+        {"WETH": 0, "WBTC": 0, "USDC": 0, "USDT": 10_000, "LINK": 0},
+        {"WETH": 400_000, "WBTC": 10_000, "USDC": 100_000, "USDT": 20_000, "LINK": 70_000},
+    ],
+)
+def test_five_assets_reach_their_targets_in_one_transaction_equal_to_the_plan_to_the_wei(
+    local_chain: LocalChain, values: dict[str, int]
+) -> None:
+    hold(local_chain, values)
+    step, desk = step_of(local_chain), Desk(local_chain)
+    found = plan(step, goal(step))
+    desk.approve_for(found)
+    receipt = desk.swap(found)
+    assert receipt.status == 1
+    after = desk.balances()
+    assert {step.portfolio.token(at).symbol: raw for at, raw in found.holdings_after} == after
+    total = sum(after[s] * local_chain.books.prices_usd[s] / 10 ** local_chain.tokens[s].decimals for s in TARGETS)
+    for symbol, target_bps in TARGETS.items():
+        value = after[symbol] * local_chain.books.prices_usd[symbol] / 10 ** local_chain.tokens[symbol].decimals
+        assert abs(value / total * BPS - target_bps) <= 10, (symbol, found.skipped)
+    assert Fraction(4, 5) <= Fraction(receipt.gas_used, found.gas_units) <= Fraction(5, 4)
+
+
+def test_a_plan_moves_no_real_pool_beyond_its_bound_and_names_what_stays(tester_chain: LocalChain) -> None:
+    hold(tester_chain, {"WETH": 100_000, "WBTC": 100_000, "USDC": 100_000, "USDT": 100_000, "LINK": 2_000_000})
+    step, desk = step_of(tester_chain), Desk(tester_chain)
+    found = plan(step, goal(step))
+    before = {name: price_now(tester_chain, name) for name in tester_chain.pools}
+    desk.approve_for(found)
+    assert desk.swap(found).status == 1
+    moves = {name: abs(price_now(tester_chain, name) / was - 1) for name, was in before.items()}
+    assert max(moves.values()) <= Fraction(102, 10_000), "1 % of the price of what is sold, up to 1/0.99 of its inverse"
+    assert any("price_impact" in item.why for item in found.skipped)
+
+
+def test_a_swap_by_hand_pays_what_plan_and_quote_said(local_chain: LocalChain) -> None:
+    hold(local_chain, {"WETH": 300_000})
+    step, desk = step_of(local_chain), Desk(local_chain)
+    weth, usdt = desk.at("WETH"), desk.at("USDT")
+    amount = 80 * 10**18
+    found = plan_swap(step, weth, usdt, amount)
+    promised = quote(step, weth, usdt, amount).amount_out_raw
+    before = desk.balances()
+    desk.approve_for(found)
+    assert desk.swap(found).status == 1
+    after = desk.balances()
+    got = sum(leg.amount_out_raw for leg in found.legs if leg.sink is Funding.WALLET)
+    assert after["WETH"] - before["WETH"] == -amount
+    assert after["USDT"] - before["USDT"] == got == promised
+    assert len(found.legs) >= 2, "80 WETH are worth a split"

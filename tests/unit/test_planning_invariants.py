@@ -1,0 +1,102 @@
+"""What holds for every plan over random markets: value conserved, legs in order, bounds kept, no cycles, no churn."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.errors import Refused
+from agent.guards.replay import replay
+from agent.model import Plan, StepInput
+from agent.planning.floors import fair_floor
+from agent.planning.planner import plan
+from agent.units import BPS
+from tests.builders import price_of, with_limits
+from tests.planning_worlds import PRICES, flow_value, goal, random_step
+from tests.unit.test_planning_plan import check
+
+MARKETS = st.fixed_dictionaries(
+    {
+        "seed": st.integers(0, 10**6),
+        "tokens": st.integers(2, 8),
+        "pools": st.integers(1, 20),
+        "depth": st.sampled_from([1e5, 1e6, 1e7, 1e9]),
+        "worth": st.sampled_from([1_000, 100_000]),
+        "skew": st.sampled_from([0.0, 0.001, 0.005, 0.02]),
+    }
+)
+LIMITS = st.fixed_dictionaries(
+    {
+        "price_impact_bps": st.sampled_from([10, 100, 1_000]),
+        "plan_cost_bps": st.sampled_from([20, 50, 200, None]),
+        "turnover_bps": st.sampled_from([100, 3_000, None]),
+        "min_trade": st.sampled_from([None, Fraction(10 * 10**6), Fraction(500 * 10**6)]),
+    }
+)
+
+
+def values(step: StepInput, plan_: Plan) -> list[tuple[Fraction, Fraction, int]]:
+    """(value before, value after, target) of every asset."""
+    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    after = dict(plan_.holdings_after)
+    found = []
+    for asset in step.portfolio.assets:
+        at = asset.token.address
+        price = price_of(asset.token.symbol, PRICES) * Fraction(10) ** (6 - asset.token.decimals)
+        found.append((held[at] * price, after[at] * price, asset.target_bps))
+    return found
+
+
+@settings(deadline=None)
+@given(market=MARKETS, limits=LIMITS)
+def test_every_plan_keeps_to_every_bound(market: dict[str, float], limits: dict[str, object]) -> None:
+    step = with_limits(random_step(**market), pool_min_value=None, daily_turnover_bps=None, **limits)  # type: ignore[arg-type]
+    try:
+        found = plan(step, goal(step))
+    except Refused as refusal:
+        assert refusal.verdicts or "nothing to trade" in refusal.message
+        return
+    check(step, found)
+    cost = found.cost
+    assert flow_value(step, found) == -(cost.fees + cost.impact + cost.skew), "value is conserved but for what the plan says"
+    standings = values(step, found)
+    before, after = sum(v[0] for v in standings), sum(v[1] for v in standings)
+    assert found.turnover == sum(abs(b - a) for b, a, _ in standings) / 2
+    if limits["turnover_bps"] is not None:
+        assert found.turnover * BPS <= before * step.limits.turnover_bps
+    if limits["plan_cost_bps"] is not None:
+        assert cost.total * BPS <= found.turnover * step.limits.plan_cost_bps
+    drift = sum(max(Fraction(0), b - before * t / BPS) for b, _, t in standings)
+    left = sum(max(Fraction(0), a - after * t / BPS) for _, a, t in standings)
+    assert found.turnover <= (drift - left) * Fraction(105, 100) + before / 100_000, "no churn beyond the drift corrected"
+    replayed = replay(step.snapshot, found)
+    assert replayed.fault is None and not replayed.stranded
+    if step.limits.min_trade is not None:
+        for moved in (replayed.sold, replayed.bought):
+            for at, raw in moved.items():
+                token = step.portfolio.token(at)
+                assert raw * price_of(token.symbol, PRICES) * Fraction(10) ** (6 - token.decimals) >= step.limits.min_trade
+    for leg in found.legs:
+        unit = [price_of(step.portfolio.token(at).symbol, PRICES) for at in (leg.token_in, leg.token_out)]
+        raw_in, raw_out = (
+            p * Fraction(10) ** (6 - step.portfolio.token(at).decimals) for p, at in zip(unit, (leg.token_in, leg.token_out), strict=True)
+        )
+        assert leg.min_out_raw >= fair_floor(leg.amount_in_raw, raw_in, raw_out, leg.fee_pips, step.limits.price_impact_bps or 0, 30)
+    for b, a, target in standings:
+        wanted = after * target / BPS
+        slack = before / 50_000
+        assert min(b, wanted) - slack <= a <= max(b, wanted) + slack, "every asset moves toward its target and not past it"
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 10**6), tokens=st.integers(2, 5))
+def test_with_deep_pools_and_wide_limits_every_weight_ends_within_ten_basis_points(seed: int, tokens: int) -> None:
+    step = with_limits(
+        random_step(seed, tokens, 3 * tokens, depth=1e8, worth=1_000_000),
+        turnover_bps=None, daily_turnover_bps=None, plan_cost_bps=400, min_trade=None, pool_min_value=None,
+    )  # fmt: skip
+    found = plan(step, goal(step))
+    for asset, (at, bps) in zip(step.portfolio.assets, found.weights_after_bps, strict=True):
+        assert asset.token.address == at and abs(bps - asset.target_bps) <= 10, found.skipped

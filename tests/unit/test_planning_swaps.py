@@ -1,0 +1,163 @@
+"""Swaps by hand and quotes: the whole amount or a refusal, the best split, and what one pool would pay exactly."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+
+from agent.amm import pools as amm
+from agent.amm.errors import BeyondKnownTicks
+from agent.errors import ConfigError, Refused
+from agent.model import Funding, Plan, PoolState, StepInput
+from agent.planning.floors import fair_floor
+from agent.planning.planner import plan_swap, quote
+from tests.builders import step_input, token, v2_pool, v3_pool, with_limits, with_snapshot, without_feed
+from tests.planning_worlds import PRICES, weights_bps
+from tests.unit.test_planning_plan import check
+
+WETH, USDC, DAI, LINK = (token(symbol) for symbol in ("WETH", "USDC", "DAI", "LINK"))
+ONE = 10**18
+DEEP = 50_000_000
+
+
+def world(pools: list[PoolState] | None = None, **limits: object) -> StepInput:
+    """100 WETH and 200,000 USDC over one V2 pair and two V3 pools, unless said."""
+    found = [v2_pool(WETH, USDC, 2_000, 4_000_000), v3_pool(WETH, USDC, 2_000, DEEP), v3_pool(WETH, USDC, 2_000, DEEP, 3_000)]
+    return with_limits(step_input(None, {"WETH": 200_000, "USDC": 200_000}, PRICES, pools=pools or found), **limits)
+
+
+def out(found: Plan) -> int:
+    return sum(leg.amount_out_raw for leg in found.legs if leg.sink is Funding.WALLET)
+
+
+def test_a_swap_sells_exactly_the_amount_and_beats_every_single_pool() -> None:
+    step = world()
+    found = plan_swap(step, WETH.address, USDC.address, 50 * ONE)
+    check(step, found)
+    assert sum(leg.amount_in_raw for leg in found.legs) == 50 * ONE
+    singles = [amm.swap_exact_in(pool, WETH.address, 50 * ONE).amount_out_raw for pool in step.snapshot.pools]
+    assert out(found) >= max(singles)
+    assert found.decision.reason == "manual swap of 50 WETH" and found.verdicts == ()
+    shares = {weight.token: weight.low for weight in found.decision.goal.weights}
+    assert abs(shares[WETH.address] * 10_000 - weights_bps(step, found)["WETH"]) <= 1
+
+
+@pytest.mark.parametrize("coins", [1, 20, 400])
+def test_the_split_is_as_good_as_a_fine_grid(coins: int) -> None:
+    pools: list[PoolState] = [v2_pool(WETH, USDC, 2_000, 10_000_000), v3_pool(WETH, USDC, 2_001, 20_000_000, 3_000)]
+    amount = coins * ONE
+    found = quote(world(pools), WETH.address, USDC.address, amount)
+    best = 0
+    for part in range(101):
+        first = amount * part // 100
+        paid = amm.swap_exact_in(pools[0], WETH.address, first).amount_out_raw if first else 0
+        best = max(best, paid + (amm.swap_exact_in(pools[1], WETH.address, amount - first).amount_out_raw if amount > first else 0))
+    gas = Fraction(230_000 * 11 * 10**8 * 2_000 * 10**6, ONE)
+    assert found.amount_out_raw >= best * (1 - Fraction(1, 10**6)) - gas
+
+
+def test_a_swap_goes_through_a_hub_where_no_pool_is_direct() -> None:
+    pools: list[PoolState] = [v3_pool(WETH, DAI, 2_000, DEEP), v2_pool(WETH, DAI, 2_000, DEEP), v3_pool(DAI, USDC, 1, DEEP, 100)]
+    step = step_input(None, {"WETH": 200_000, "USDC": 200_000}, PRICES, hubs=("DAI",), pools=pools)
+    found = plan_swap(step, WETH.address, USDC.address, 40 * ONE)
+    check(step, found)
+    assert {leg.token_out for leg in found.legs if leg.sink is Funding.ROUTER} == {DAI.address}
+    assert sum(leg.amount_in_raw for leg in found.legs if leg.source is Funding.WALLET) == 40 * ONE
+
+
+def test_a_swap_beyond_the_impact_bound_refuses_and_says_how_much_fits() -> None:
+    pool = v2_pool(WETH, USDC, 2_000, 1_000_000)
+    step = world([pool])
+    with pytest.raises(Refused) as caught:
+        plan_swap(step, WETH.address, USDC.address, 90 * ONE)
+    assert caught.value.verdicts[0].guard == "price_impact"
+    fits = amm.max_in(pool, WETH.address, 100)
+    assert str(fits)[:6] in caught.value.message.replace(".", "")
+    assert out(plan_swap(step, WETH.address, USDC.address, fits)) > 0
+
+
+def test_a_swap_of_more_than_the_wallet_may_spend_refuses() -> None:
+    step = step_input(None, {"WETH": 200_000, "USDC": 200_000}, reserves={"WETH": 1}, depth=DEEP)
+    with pytest.raises(Refused, match="more than the wallet may spend"):
+        plan_swap(step, WETH.address, USDC.address, 101 * ONE)
+
+
+def test_a_swap_keeps_the_floors_and_names_a_skewed_pool() -> None:
+    skewed, fair = v3_pool(WETH, USDC, 1_960, DEEP), v3_pool(WETH, USDC, 2_000, DEEP, 10_000)
+    with pytest.raises(Refused) as caught:
+        plan_swap(world([skewed]), WETH.address, USDC.address, 10 * ONE)
+    assert caught.value.verdicts[0].guard == "fair_floor"
+    found = plan_swap(world([skewed, fair]), WETH.address, USDC.address, 10 * ONE)
+    assert [leg.pool for leg in found.legs] == [fair.address]
+    assert found.legs[0].min_out_raw >= fair_floor(10 * ONE, Fraction(2_000 * 10**6, ONE), Fraction(1), 10_000, 100, 30)
+
+
+def test_a_small_swap_is_not_dropped_for_its_gas() -> None:
+    step = with_snapshot(world(), priority_fee_wei=500 * 10**9)
+    found = plan_swap(step, WETH.address, USDC.address, ONE // 1_000)
+    assert len(found.legs) == 1 and found.cost.gas > found.turnover
+    with pytest.raises(Refused, match="less than one unit"):
+        quote(step, WETH.address, USDC.address, 1_000_000)
+
+
+def test_a_swap_without_a_route_or_with_wrong_tokens_is_refused_in_words() -> None:
+    lonely = step_input({"WETH": 5_000, "LINK": 5_000}, {"WETH": 200_000, "LINK": 1_000}, PRICES, numeraire="USDC",
+                        pools=[v3_pool(WETH, USDC, 2_000, DEEP)])  # fmt: skip
+    lonely = replace(lonely, portfolio=replace(lonely.portfolio, hubs=(USDC,)))
+    with pytest.raises(Refused, match="no reference price"):
+        plan_swap(lonely, WETH.address, LINK.address, ONE)
+    with pytest.raises(Refused, match="no usable pool"):
+        quote(lonely, WETH.address, LINK.address, ONE)
+    step = world()
+    with pytest.raises(ConfigError, match="neither an asset nor a hub"):
+        plan_swap(step, WETH.address, DAI.address, ONE)
+    with pytest.raises(ConfigError, match="the same"):
+        quote(step, WETH.address, WETH.address, ONE)
+    with pytest.raises(ConfigError, match="above zero"):
+        quote(step, WETH.address, USDC.address, 0)
+
+
+def test_a_hub_without_a_reference_price_cannot_be_swapped_by_hand() -> None:
+    pools: list[PoolState] = [v3_pool(WETH, DAI, 2_000, DEEP, window_s=None)]
+    step = step_input(None, {"WETH": 200_000, "USDC": 200_000}, hubs=("DAI",), pools=pools)
+    with pytest.raises(Refused, match="no reference price"):
+        plan_swap(step, WETH.address, DAI.address, ONE)
+
+
+def test_a_quote_of_one_pool_is_exactly_what_that_pool_pays() -> None:
+    step = world(slippage_bps=30)
+    for pool in step.snapshot.pools:
+        exact = amm.swap_exact_in(pool, WETH.address, 3 * ONE)
+        found = quote(step, WETH.address, USDC.address, 3 * ONE, pool.address)
+        assert (found.amount_in_raw, found.amount_out_raw) == (3 * ONE, exact.amount_out_raw)
+        assert found.price_impact_bps == amm.move_bps(pool, exact.after, WETH.address)
+        assert found.fee == exact.fee_raw * Fraction(2_000 * 10**6, ONE)
+        assert found.legs[0].min_out_raw == exact.amount_out_raw * 9_970 // 10_000
+
+
+def test_a_quote_knows_no_impact_bound_but_the_end_of_the_ticks_read() -> None:
+    pool = v3_pool(WETH, USDC, 2_000, DEEP)
+    step = world([replace(pool, known_from_tick=pool.tick - 50, known_to_tick=pool.tick + 50, ticks=())])
+    at = step.snapshot.pools[0].address
+    with pytest.raises(BeyondKnownTicks):
+        quote(step, WETH.address, USDC.address, 10_000 * ONE, at)
+    with pytest.raises(Refused, match="ticks read"):
+        quote(step, WETH.address, USDC.address, 10_000 * ONE)
+    wide = world([v2_pool(WETH, USDC, 2_000, 100_000)])
+    assert quote(wide, WETH.address, USDC.address, 50 * ONE).price_impact_bps > 5_000
+
+
+def test_a_quote_of_an_unknown_or_foreign_pool_is_a_usage_error() -> None:
+    step = world()
+    with pytest.raises(ConfigError, match="not among the pools read"):
+        quote(step, WETH.address, USDC.address, ONE, WETH.address)
+    foreign = with_snapshot(step, pools=(*step.snapshot.pools, v3_pool(DAI, LINK, 1, DEEP)))
+    with pytest.raises(ConfigError, match="does not exchange"):
+        quote(foreign, WETH.address, USDC.address, ONE, foreign.snapshot.pools[-1].address)
+
+
+def test_a_quote_needs_no_feed() -> None:
+    step = without_feed(world(), "WETH")
+    assert quote(step, WETH.address, USDC.address, ONE).amount_out_raw > 1_990 * 10**6
