@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import strategies as st
 
-from agent.amm.v3_math.tick_math import MAX_TICK, MIN_TICK, get_sqrt_ratio_at_tick
-from agent.model import TickLiquidity, V2Pool, V3Pool
+from agent.amm import pools as amm
+from agent.amm.errors import Reverts
+from agent.amm.pools import Swapped
+from agent.amm.v3_math.tick_math import MAX_TICK, MIN_TICK, Q96, get_sqrt_ratio_at_tick
+from agent.model import PoolState, TickLiquidity, V2Pool, V3Pool
 
 POOL = "0x00000000000000000000000000000000000000aa"
 TOKEN0 = "0x0000000000000000000000000000000000000001"
@@ -64,3 +69,16 @@ def v2_pools(draw) -> V2Pool:
 
 
 pools = st.one_of(v2_pools(), v3_pools())
+
+
+def swapped(state: PoolState, token_in: str, amount: int) -> Swapped | None:
+    """The swap, or None where the contract reverts."""
+    try:
+        return amm.swap_exact_in(state, token_in, amount)
+    except Reverts:
+        return None
+
+
+def flat(liquidity: int = 10**18, **changes: object) -> V3Pool:
+    """One position over ±6,000 ticks at price 1."""
+    return replace(v3_pool([(-6000, 6000, liquidity)], Q96, 0), **changes)
