@@ -7,8 +7,9 @@ import random
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from agent.model import Goal, GoalWeight, Plan, PoolState, Rebalance, StepInput, TickLiquidity, V3Pool
-from tests.builders import Number, address, price_of, step_input, token, v2_pool, v3_pool
+from agent.amm import pools as amm
+from agent.model import Funding, Goal, GoalWeight, Plan, PoolState, Rebalance, StepInput, TickLiquidity, V3Pool
+from tests.builders import Number, price_of, step_input, token, v2_pool, v3_pool, with_limits
 
 SYMBOLS = ("USDC", "WETH", "WBTC", "DAI", "LINK", "UNI", "AAVE", "MKR", "CRV", "SNX", "LDO", "GRT")
 PRICES: Mapping[str, Number] = {
@@ -101,4 +102,63 @@ def flow_value(step: StepInput, plan: Plan) -> Fraction:
     return total
 
 
-NO_POOL = address("no pool")
+WETH, USDC, WBTC, DAI, LINK = (token(symbol) for symbol in ("WETH", "USDC", "WBTC", "DAI", "LINK"))
+DEEP = 50_000_000
+FIVE = {"WETH": 3_000, "USDC": 2_000, "WBTC": 2_000, "DAI": 1_000, "LINK": 2_000}
+
+
+def wide(step: StepInput, **limits: object) -> StepInput:
+    """No turnover limit, two percent of plan cost: bounds that a large correction fits in."""
+    return with_limits(step, **{"turnover_bps": None, "daily_turnover_bps": None, "plan_cost_bps": 200, **limits})
+
+
+def two(weth: int, usdc: int, pools: list[PoolState] | None = None, **limits: object) -> StepInput:
+    """WETH and USDC at half and half, over one deep V2 pair unless said."""
+    return with_limits(step_input(None, {"WETH": weth, "USDC": usdc}, pools=pools, depth=DEEP), **limits)
+
+
+def five_pools() -> list[PoolState]:
+    """Five tokens, some pairs twice, LINK behind WETH only."""
+    return [
+        v2_pool(WETH, USDC, 2_000, 2_000_000),
+        v3_pool(WETH, USDC, 2_001, DEEP),
+        v3_pool(WETH, USDC, 1_999, DEEP, 3_000),
+        v3_pool(WBTC, WETH, 30, 20_000),
+        v3_pool(WBTC, USDC, 60_000, DEEP, 3_000),
+        v3_pool(DAI, USDC, 1, DEEP, 100),
+        v2_pool(LINK, WETH, Fraction(15, 2_000), 1_000),
+    ]
+
+
+def check_legs(step: StepInput, found: Plan) -> None:
+    """What holds for every plan, whatever the market."""
+    states = {pool.address: pool for pool in step.snapshot.pools}
+    spent: dict[str, int] = {}
+    bought: set[str] = set()
+    router: dict[str, int] = {}
+    for leg in found.legs:
+        swapped = amm.swap_exact_in(states[leg.pool], leg.token_in, leg.amount_in_raw)
+        assert (swapped.amount_in_raw, swapped.amount_out_raw) == (leg.amount_in_raw, leg.amount_out_raw)
+        assert amm.move_bps(states[leg.pool], swapped.after, leg.token_in) == leg.impact_bps
+        assert 0 < leg.min_out_raw <= leg.amount_out_raw
+        states[leg.pool] = swapped.after
+        if leg.source is Funding.WALLET:
+            assert not router, "a chain starts only when the one before it has left the router empty"
+            spent[leg.token_in] = spent.get(leg.token_in, 0) + leg.amount_in_raw
+        else:
+            assert router.pop(leg.token_in) == leg.amount_in_raw
+        if leg.sink is Funding.ROUTER:
+            router[leg.token_out] = leg.amount_out_raw
+        else:
+            bought.add(leg.token_out)
+    assert not router
+    assert not bought & set(spent), "what is sold is not bought: no cycle through the wallet"
+    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    reserves = {asset.token.address: asset.reserve_raw for asset in step.portfolio.assets}
+    assert all(raw <= held[at] - reserves[at] for at, raw in spent.items())
+    bound = step.limits.price_impact_bps
+    for pool in step.snapshot.pools:
+        moved = amm.move_bps(pool, states[pool.address], pool.token0), amm.move_bps(pool, states[pool.address], pool.token1)
+        assert bound is None or min(moved) <= bound
+    pairs = {(leg.token_in, leg.token_out) for leg in found.legs}
+    assert not any((b, a) in pairs for a, b in pairs), "no opposite flows"

@@ -14,8 +14,7 @@ from agent.planning.floors import fair_floor
 from agent.planning.planner import plan
 from agent.units import BPS
 from tests.builders import price_of, with_limits
-from tests.planning_worlds import PRICES, flow_value, goal, random_step
-from tests.unit.test_planning_plan import check
+from tests.planning_worlds import PRICES, check_legs, flow_value, goal, random_step
 
 MARKETS = st.fixed_dictionaries(
     {
@@ -58,7 +57,7 @@ def test_every_plan_keeps_to_every_bound(market: dict[str, float], limits: dict[
     except Refused as refusal:
         assert refusal.verdicts or "nothing to trade" in refusal.message
         return
-    check(step, found)
+    check_legs(step, found)
     cost = found.cost
     assert flow_value(step, found) == -(cost.fees + cost.impact + cost.skew), "value is conserved but for what the plan says"
     standings = values(step, found)

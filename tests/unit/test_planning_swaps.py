@@ -14,8 +14,7 @@ from agent.model import Funding, Plan, PoolState, StepInput
 from agent.planning.floors import fair_floor
 from agent.planning.planner import plan_swap, quote
 from tests.builders import step_input, token, v2_pool, v3_pool, with_limits, with_snapshot, without_feed
-from tests.planning_worlds import PRICES, weights_bps
-from tests.unit.test_planning_plan import check
+from tests.planning_worlds import PRICES, check_legs, weights_bps
 
 WETH, USDC, DAI, LINK = (token(symbol) for symbol in ("WETH", "USDC", "DAI", "LINK"))
 ONE = 10**18
@@ -35,7 +34,7 @@ def out(found: Plan) -> int:
 def test_a_swap_sells_exactly_the_amount_and_beats_every_single_pool() -> None:
     step = world()
     found = plan_swap(step, WETH.address, USDC.address, 50 * ONE)
-    check(step, found)
+    check_legs(step, found)
     assert sum(leg.amount_in_raw for leg in found.legs) == 50 * ONE
     singles = [amm.swap_exact_in(pool, WETH.address, 50 * ONE).amount_out_raw for pool in step.snapshot.pools]
     assert out(found) >= max(singles)
@@ -62,7 +61,7 @@ def test_a_swap_goes_through_a_hub_where_no_pool_is_direct() -> None:
     pools: list[PoolState] = [v3_pool(WETH, DAI, 2_000, DEEP), v2_pool(WETH, DAI, 2_000, DEEP), v3_pool(DAI, USDC, 1, DEEP, 100)]
     step = step_input(None, {"WETH": 200_000, "USDC": 200_000}, PRICES, hubs=("DAI",), pools=pools)
     found = plan_swap(step, WETH.address, USDC.address, 40 * ONE)
-    check(step, found)
+    check_legs(step, found)
     assert {leg.token_out for leg in found.legs if leg.sink is Funding.ROUTER} == {DAI.address}
     assert sum(leg.amount_in_raw for leg in found.legs if leg.source is Funding.WALLET) == 40 * ONE
 

@@ -1,0 +1,202 @@
+"""Plans over awkward markets: baits, skewed, shallow, sick, one-sided and missing pools, tokens without price or route."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+
+from agent.errors import Refused
+from agent.model import Funding, Goal, PoolState, Quarantined, Rebalance, ReferenceKind
+from agent.planning.floors import fair_floor
+from agent.planning.planner import plan
+from tests.builders import step_input, v2_pool, v3_pool, with_limits, with_snapshot, without_feed
+from tests.planning_worlds import (
+    DAI,
+    DEEP,
+    FIVE,
+    LINK,
+    PRICES,
+    USDC,
+    WETH,
+    check_legs,
+    five_pools,
+    goal,
+    two,
+    weights_bps,
+    wide,
+)
+
+
+def test_a_pool_off_the_market_is_used_for_the_drift_and_for_no_more() -> None:
+    bait = v3_pool(WETH, USDC, 2_028, 100_000_000, name="bait")
+    pools: list[PoolState] = [v2_pool(WETH, USDC, 2_000, DEEP), bait]
+    step = two(5_600, 4_400, pools)
+    found = plan(step, goal(step))
+    check_legs(step, found)
+    assert [leg.pool for leg in found.legs] == [bait.address]
+    assert found.turnover <= Fraction(600 * 10**6) * Fraction(105, 100)
+    assert found.cost.skew < 0 < found.cost.fees
+    other_way = two(4_400, 5_600, pools)
+    found = plan(other_way, goal(other_way))
+    check_legs(other_way, found)
+    assert bait.address not in {leg.pool for leg in found.legs}, "buying there would cost 1.4 %"
+
+
+def test_a_skewed_pool_is_a_cost_line_and_never_lowers_a_floor() -> None:
+    skewed = v3_pool(WETH, USDC, Fraction(2_000 * 9_960, 10_000), DEEP, 500)
+    step = with_limits(two(5_800, 4_200, [skewed]), plan_cost_bps=60)
+    found = plan(step, goal(step))
+    check_legs(step, found)
+    assert found.cost.skew / found.turnover == pytest.approx(0.004, rel=0.02)
+    leg = found.legs[0]
+    prices = Fraction(2_000 * 10**6, 10**18), Fraction(1)
+    assert leg.min_out_raw >= fair_floor(leg.amount_in_raw, *prices, leg.fee_pips, 100, 30)
+    tight = with_limits(step, plan_cost_bps=20)
+    with pytest.raises(Refused, match="plan_cost"):
+        plan(tight, goal(tight))
+
+
+def test_a_pool_that_pays_below_its_fair_floor_is_barred_even_when_cost_is_off() -> None:
+    skewed = v3_pool(WETH, USDC, Fraction(2_000 * 9_800, 10_000), DEEP, 500, name="skewed")
+    fair = v3_pool(WETH, USDC, 2_000, DEEP, 10_000)
+    step = wide(two(5_800, 4_200, [skewed]), plan_cost_bps=None)
+    with pytest.raises(Refused, match="reference price asks"):
+        plan(step, goal(step))
+    both = wide(two(5_800, 4_200, [skewed, fair]), plan_cost_bps=None)
+    assert {leg.pool for leg in plan(both, goal(both)).legs} == {fair.address}
+
+
+def test_limits_that_are_off_bound_nothing_but_keep_a_minimum() -> None:
+    step = two(
+        9_000, 1_000, [v2_pool(WETH, USDC, 2_000, 10_000)],
+        price_impact_bps=None, slippage_bps=None, plan_cost_bps=None, turnover_bps=None, daily_turnover_bps=None, min_trade=None,
+        pool_min_value=None,
+    )  # fmt: skip
+    found = plan(step, goal(step))
+    check_legs(step, found)
+    assert found.legs[0].impact_bps > 2_000 and found.legs[0].min_out_raw >= 1
+    assert weights_bps(step, found)["WETH"] == pytest.approx(5_000, abs=2)
+
+
+def test_a_token_without_a_pool_stays_and_says_so() -> None:
+    step = step_input({"WETH": 4_000, "USDC": 4_000, "LINK": 2_000}, {"WETH": 5_000, "USDC": 3_500, "LINK": 1_500}, PRICES,
+                      pools=[v3_pool(WETH, USDC, 2_000, DEEP)])  # fmt: skip
+    found = plan(step, goal(step))
+    check_legs(step, found)
+    assert {item.what: item.why for item in found.skipped}["LINK"].endswith("no usable pool trades it")
+
+
+def test_tokens_that_no_route_joins_refuse() -> None:
+    pools: list[PoolState] = [v3_pool(LINK, DAI, 15, DEEP)]
+    step = step_input(None, {"WETH": 5_800, "USDC": 4_200}, pools=pools)
+    with pytest.raises(Refused, match="no usable pool"):
+        plan(step, goal(step))
+    apart: list[PoolState] = [v3_pool(WETH, LINK, Fraction(2_000, 15), DEEP), v3_pool(DAI, USDC, 1, DEEP)]
+    split = step_input(
+        {"WETH": 4_000, "USDC": 4_000, "LINK": 1_000, "DAI": 1_000}, {"WETH": 5_000, "USDC": 3_000, "LINK": 1_000, "DAI": 1_000},
+        PRICES, pools=apart,
+    )  # fmt: skip
+    with pytest.raises(Refused, match="no route"):
+        plan(split, goal(split))
+
+
+def test_a_hub_outside_the_portfolio_is_passed_through_and_ends_empty() -> None:
+    pools: list[PoolState] = [v3_pool(WETH, DAI, 2_000, DEEP), v3_pool(DAI, USDC, 1, DEEP, 100)]
+    step = step_input(None, {"WETH": 5_800, "USDC": 4_200}, hubs=("DAI",), pools=pools)
+    found = plan(step, goal(step))
+    check_legs(step, found)
+    assert [(leg.token_out, leg.sink) for leg in found.legs] == [(DAI.address, Funding.ROUTER), (USDC.address, Funding.WALLET)]
+    assert weights_bps(step, found) == {"WETH": 5_000, "USDC": 5_000}
+    assert {at for at, _ in found.holdings_after} == {WETH.address, USDC.address}
+
+
+def test_a_hub_without_a_price_or_in_quarantine_is_not_used() -> None:
+    pools: list[PoolState] = [v3_pool(WETH, DAI, 2_000, DEEP, window_s=None), v3_pool(DAI, USDC, 1, DEEP, 100, window_s=None)]
+    step = step_input(None, {"WETH": 5_800, "USDC": 4_200}, hubs=("DAI",), pools=pools)
+    with pytest.raises(Refused, match="no reference price"):
+        plan(step, goal(step))
+    priced: list[PoolState] = [v3_pool(WETH, DAI, 2_000, DEEP), v3_pool(DAI, USDC, 1, DEEP, 100)]
+    sick = with_snapshot(
+        step_input(None, {"WETH": 5_800, "USDC": 4_200}, hubs=("DAI",), pools=priced),
+        quarantined=(Quarantined("token", DAI.address, "returned a megabyte"),),
+    )
+    with pytest.raises(Refused, match="returned a megabyte"):
+        plan(sick, goal(sick))
+
+
+def test_a_pool_that_is_quarantined_shallow_or_empty_is_ignored_and_named() -> None:
+    sound = v3_pool(WETH, USDC, 2_000, DEEP, 3_000)
+    sick = v3_pool(WETH, USDC, 2_000, DEEP, 500)
+    shallow = v2_pool(WETH, USDC, 2_000, 1_000)
+    dry = replace(v3_pool(WETH, USDC, 2_000, DEEP, 100), liquidity=0, ticks=())
+    step = with_snapshot(two(5_800, 4_200, [sound, sick, shallow, dry]), quarantined=(Quarantined("pool", sick.address, "burnt its gas"),))
+    found = plan(step, goal(step))
+    assert {leg.pool for leg in found.legs} == {sound.address}
+    reasons = {item.what: item.why for item in found.skipped}
+    assert "burnt its gas" in reasons[f"pool {sick.address}"]
+    assert "pool_min_value" in reasons[f"pool {shallow.address}"]
+    assert reasons[f"pool {dry.address}"] == "no liquidity"
+
+
+def test_one_sided_liquidity_serves_its_side_and_little_of_the_other() -> None:
+    pool = v3_pool(WETH, USDC, 2_000, 5_000_000, 100)
+    up, down = pool.tick + 3, pool.tick - 2
+    if WETH.address == pool.token0:
+        ticks = (pool.ticks[0], replace(pool.ticks[1], index=up))
+    else:
+        ticks = (replace(pool.ticks[0], index=down), pool.ticks[1])
+    one_sided = replace(pool, ticks=ticks)
+    sells = two(5_800, 4_200, [one_sided], pool_min_value=None)
+    assert weights_bps(sells, plan(sells, goal(sells)))["WETH"] == 5_000
+    buys = two(4_200, 5_800, [one_sided], pool_min_value=None, min_trade=None)
+    found = plan(buys, goal(buys))
+    check_legs(buys, found)
+    assert found.turnover < Fraction(700 * 10**6), "of 800 wanted: three ticks are all there is"
+    assert any(one_sided.address in item.why for item in found.skipped)
+
+
+def test_a_token_without_price_or_balance_refuses_by_name() -> None:
+    unpriced = without_feed(two(5_800, 4_200), "WETH")
+    with pytest.raises(Refused, match="WETH has no reference price"):
+        plan(unpriced, goal(unpriced))
+    step = two(5_800, 4_200)
+    unread = with_snapshot(step, holdings=step.snapshot.holdings[:1], quarantined=(Quarantined("token", USDC.address, "mute"),))
+    with pytest.raises(Refused, match="mute"):
+        plan(unread, goal(unread))
+
+
+def test_gas_without_a_price_refuses_while_plan_cost_is_on_and_is_noted_when_off() -> None:
+    pools: list[PoolState] = [v3_pool(DAI, USDC, 1, DEEP, 100)]
+    step = step_input({"DAI": 5_000, "USDC": 5_000}, {"DAI": 5_800, "USDC": 4_200}, pools=pools)
+    with pytest.raises(Refused, match="gas cannot be valued"):
+        plan(step, goal(step))
+    off = with_limits(step, plan_cost_bps=None)
+    found = plan(off, goal(off))
+    assert found.cost.gas == 0 and any(item.what == "gas" for item in found.skipped)
+
+
+def test_an_empty_wallet_and_a_foreign_goal_refuse() -> None:
+    empty = two(0, 0)
+    with pytest.raises(Refused, match="nothing to invest"):
+        plan(empty, goal(empty))
+    step = two(5_800, 4_200)
+    with pytest.raises(Refused, match="other tokens"):
+        plan(step, Rebalance("test", Goal(())))
+
+
+def test_the_same_input_gives_the_same_plan() -> None:
+    values = {"WETH": 42_000, "USDC": 15_000, "WBTC": 26_000, "DAI": 7_000, "LINK": 10_000}
+    step = wide(step_input(FIVE, values, PRICES, pools=five_pools()))
+    assert plan(step, goal(step)) == plan(step, goal(step))
+
+
+def test_a_numeraire_without_a_target_may_still_be_passed_through() -> None:
+    pools: list[PoolState] = [v3_pool(WETH, USDC, 2_000, DEEP), v3_pool(DAI, USDC, 1, DEEP, 100)]
+    step = step_input({"WETH": 5_000, "DAI": 5_000}, {"WETH": 5_800, "DAI": 4_200}, hubs=("USDC",), pools=pools)
+    step = replace(step, reference=replace(step.reference, kinds=(ReferenceKind.SPOT,)))
+    found = plan(step, goal(step))
+    check_legs(step, found)
+    assert [leg.token_out for leg in found.legs] == [USDC.address, DAI.address]
+    assert weights_bps(step, found) == {"WETH": 5_000, "DAI": 5_000}
