@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 
+from agent.amm.v2_math import get_amount_out
 from agent.artifacts import npm
 from agent.localchain.chain import TWAP_WINDOW_S, LocalChain, PoolInfo
 from agent.localchain.liquidity import V3_POOL
@@ -58,9 +59,10 @@ def _arbitrage_v2(chain: LocalChain, pool: PoolInfo, target: Fraction) -> None:
     reserve0, reserve1, _ = chain.contract(pool.address, npm(V2_PAIR)).functions.getReserves().call()
     sell0 = v2_input_to_reach(reserve0, reserve1, target)
     sell1 = v2_input_to_reach(reserve1, reserve0, 1 / target)
-    if sell0 > 0:
+    # A pair refuses a trade so small that it pays nothing for it.
+    if sell0 > 0 and get_amount_out(sell0, reserve0, reserve1) > 0:
         _swap_v2(chain, pool.token0, pool.token1, sell0)
-    elif sell1 > 0:
+    elif sell1 > 0 and get_amount_out(sell1, reserve1, reserve0) > 0:
         _swap_v2(chain, pool.token1, pool.token0, sell1)
 
 
