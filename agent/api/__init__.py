@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agent.api.agent import Agent, Standing, open_agent, plan, quote, snapshot, step
     from agent.api.books import explain, history, pause, resume
+    from agent.api.checkup import doctor
     from agent.api.demo import demo_world
-    from agent.api.doctor import doctor
     from agent.api.local import serve_localchain
     from agent.api.offline import input_text, plan_from_input
     from agent.api.setup import initialise, trust
@@ -20,7 +20,7 @@ _HOMES = {
     "agent.api.agent": ("Agent", "Standing", "open_agent", "plan", "quote", "snapshot", "step"),
     "agent.api.books": ("explain", "history", "pause", "resume"),
     "agent.api.demo": ("demo_world",),
-    "agent.api.doctor": ("doctor",),
+    "agent.api.checkup": ("doctor",),
     "agent.api.local": ("serve_localchain",),
     "agent.api.offline": ("input_text", "plan_from_input"),
     "agent.api.setup": ("initialise", "trust"),

@@ -55,7 +55,10 @@ def explain(config: Path | str, step_id: str) -> Document:
             f"{drift.symbol}: {value_text(drift.value, numeraire.decimals, 2)} {numeraire.label}, {drift.weight_bps / 100:.2f} % "
             f"against {drift.target_bps / 100:g} % ({edges}){', outside' if drift.outside else ''}."
         )
+    by_hand = plan is not None and plan.decision.reason != decided.decision.reason
     match decided.decision:
+        case _ if by_hand and plan is not None:
+            words.append(f"By hand: {plan.decision.reason}.")
         case Hold(reason):
             words.append(f"It held: {reason}")
         case Halt(reason):

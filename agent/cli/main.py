@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from typing import Annotated
@@ -22,19 +21,25 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
-EXIT_PIPE = 128 + 13
-"""As a shell reports a program that SIGPIPE ended."""
 for group in (setup, portfolio, books, local):
     group.register(app)
 
 
-@app.callback()
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
-    if version:
-        from importlib.metadata import version as installed
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
 
-        typer.echo(f"trimtab {installed('trimtab')}")
+        typer.echo(f"trimtab {version('trimtab')}")
         raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:
@@ -47,9 +52,6 @@ def main() -> None:
         code = 2
     except click.ClickException as error:
         code = fail(ConfigError(error.format_message(), "see trimtab --help"), as_json)
-    except BrokenPipeError:  # whoever read our output had enough; what was done is done, and in the journal
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = EXIT_PIPE
     except (click.exceptions.Abort, KeyboardInterrupt):
         code = fail(OperatorNeeded("interrupted; what was sent stands in the journal and is settled by the next run"), as_json)
     except TrimtabError as error:

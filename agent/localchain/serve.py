@@ -14,7 +14,6 @@ from types import FrameType
 from agent.errors import Retryable
 from agent.localchain.chain import LocalChain
 
-
 HEARTBEAT_S = 10
 """An idle chain gets a block this often: agents refuse to act on an old head."""
 

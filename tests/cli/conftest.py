@@ -1,0 +1,70 @@
+"""One served chain per test process, as `trimtab localchain` makes it; each test has a copy of its config and store."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.artifacts import anvil_binary
+from agent.errors import ConfigError
+from agent.localchain.anvil import free_port
+from agent.localchain.nodes import AnvilNode
+from tests.cli.tools import SECRET, STORE_ENDINGS, Desk, Said, first_document, in_process, start, takes_config
+from tests.world import missing
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """`trimtab localchain --write-config`, up until the tests end."""
+    try:
+        anvil_binary()
+    except ConfigError as error:
+        missing(str(error))
+    config = tmp_path_factory.mktemp("served") / "local.toml"
+    process = start("localchain", "--port", str(free_port()), "--write-config", str(config), "--json")
+    try:
+        yield config, first_document(process)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
+@pytest.fixture
+def desk(
+    served: tuple[Path, dict[str, Any]], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Desk]:
+    """A desk at the served chain as it was served; what the test does is undone."""
+    source, about = served
+    config = tmp_path / "trimtab.toml"
+    for ending in STORE_ENDINGS:
+        store = source.with_name(f"local.db{ending}")
+        if store.exists():
+            shutil.copy(store, tmp_path / f"trimtab.db{ending}")
+    text = source.read_text().replace("sqlite:///local.db", "sqlite:///trimtab.db")
+    config.write_text(text.replace(about["url"], f"{about['url']}/?key={SECRET}"))
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+
+    def run(*args: str) -> Said:
+        given = () if "--config" in args or not takes_config(args) else ("--config", str(config))
+        return in_process(capfd, monkeypatch, *args, *given)
+
+    node = AnvilNode(about["url"])
+    node.mine_at(max(int(time.time()), node.now_s() + 1))
+    mark = node.snapshot()
+    yield Desk(config, node, about, run)
+    node.rpc("evm_setAutomine", True)
+    node.revert(mark)
+
+
+@pytest.fixture
+def bare(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
+    """Runs a command that needs no chain."""
+    monkeypatch.setenv("COLUMNS", "100")
+    return lambda *args: in_process(capfd, monkeypatch, *args)

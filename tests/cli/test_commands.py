@@ -1,0 +1,148 @@
+"""Every command: its document, its words for people, its exit code; and that nothing moves without --send."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli import shapes
+from tests.cli.tools import TRIMTAB, Desk, Said
+
+QUOTE_SINGLE = "0xc6a5026a"
+"""Selector of QuoterV2.quoteExactInputSingle: token in, token out, amount in, fee, price limit."""
+COMMANDS = ("init", "doctor", "trust", "status", "quote", "plan", "rebalance", "swap", "run", "history", "explain", "pause", "resume")
+READING = [
+    (("status",), shapes.STATUS, "rebalance"),
+    (("doctor",), shapes.DOCTOR, "gas money"),
+    (("quote", "--in", "WETH", "--out", "USDC", "--amount", "0.5"), shapes.QUOTE, "would pay"),
+    (("plan",), shapes.PLAN, "second_quote_deviation"),
+    (("rebalance",), shapes.REBALANCE, "Dry run: nothing was sent"),
+    (("swap", "--in", "WETH", "--out", "USDC", "--amount", "0.1"), shapes.PLAN, "Dry run: nothing was sent"),
+    (("run", "--once"), shapes.PLAN, "Dry run: nothing was sent"),
+    (("trust",), shapes.TRUST, "unchanged"),
+    (("history",), shapes.HISTORY, "Steps"),
+]
+
+
+@pytest.mark.parametrize(("command", "shape", "word"), READING, ids=lambda p: p[0] if isinstance(p, tuple) else "")
+def test_a_reading_command_prints_its_document_and_its_words_and_moves_nothing(
+    desk: Desk, command: tuple[str, ...], shape: Any, word: str
+) -> None:
+    before, nonce = desk.holdings(), desk.node.rpc("eth_getTransactionCount", desk.about["wallet"], "latest")
+    if shape is shapes.REBALANCE:
+        shape = shapes.PLAN  # what was sent appears only with --send
+    shapes.require(shape, desk.ask(*command))
+    said = desk.run(*command)
+    assert said.code == 0
+    assert word in said.out
+    assert not said.out.lstrip().startswith("{")
+    assert desk.holdings() == before
+    assert desk.node.rpc("eth_getTransactionCount", desk.about["wallet"], "latest") == nonce
+
+
+def test_status_adds_up(desk: Desk) -> None:
+    status = desk.ask("status")
+    assert sum(item["weight_bps"] for item in status["holdings"]) == 10_000
+    assert sum(item["target_bps"] for item in status["holdings"]) == 10_000
+    assert status["decision"]["kind"] == "rebalance"
+    assert status["paused"] is False
+    weth = next(item for item in status["holdings"] if item["symbol"] == "WETH")
+    assert (weth["amount"], weth["raw"], weth["price"], weth["value"]) == ("1.4", "1400000000000000000", "3000", "4200")
+    assert (weth["weight_bps"], weth["target_bps"], weth["drift_bps"], weth["band_bps"]) == (4118, 3000, 1118, [2700, 3300])
+
+
+def test_a_quote_of_one_pool_is_what_that_pool_pays(desk: Desk) -> None:
+    pool = desk.about["pools"]["v3 WETH/USDC 500"]
+    found = desk.ask("quote", "--in", "WETH", "--out", "USDC", "--amount", "2", "--pool", pool.lower())
+    shapes.require(shapes.QUOTE, found)
+    assert [leg["pool"] for leg in found["legs"]] == [pool]
+    quoter = desk.config.read_text().split('quoter = "')[1].split('"')[0]
+    tokens = desk.about["tokens"]
+    words = [tokens["WETH"][2:], tokens["USDC"][2:], f"{2 * 10**18:x}", f"{500:x}", "0"]
+    data = QUOTE_SINGLE + "".join(word.rjust(64, "0") for word in words)
+    answer = desk.node.rpc("eth_call", {"to": quoter, "data": data}, hex(found["block"]))
+    assert int(answer[2:66], 16) == int(found["amount_out_raw"])
+
+
+def test_the_whole_of_the_pools_pays_at_least_what_one_does(desk: Desk) -> None:
+    pool = desk.about["pools"]["v3 WETH/USDC 500"]
+    one, best = (desk.ask("quote", "--in", "WETH", "--out", "USDC", "--amount", "40", *more) for more in (("--pool", pool), ()))
+    assert len(best["legs"]) > 1
+    assert int(best["amount_out_raw"]) >= int(one["amount_out_raw"])
+    assert sum(int(leg["amount_in_raw"]) for leg in best["legs"] if leg["source"] == "wallet") == 40 * 10**18
+
+
+def test_a_plan_from_a_saved_input_is_the_same_plan(desk: Desk, tmp_path: Path) -> None:
+    saved = tmp_path / "input.json"
+    first = desk.ask("plan", "--save-input", str(saved))
+    again = desk.ask("plan", "--input", str(saved))
+    assert first["legs"]
+    for key in ("block", "legs", "weights_after_bps", "cost", "turnover", "gap_bps", "skipped", "expires_block", "decision"):
+        assert again[key] == first[key], key
+    words = desk.run("plan", "--input", str(saved))
+    assert words.code == 0
+    assert "did not judge" in words.out
+
+
+def test_a_saved_input_needs_neither_chain_nor_config(desk: Desk, tmp_path: Path, bare: Callable[..., Said]) -> None:
+    saved = tmp_path / "input.json"
+    desk.ask("plan", "--save-input", str(saved))
+    said = bare("plan", "--config", str(tmp_path / "none.toml"), "--input", str(saved), "--json")
+    assert said.code == 0
+    shapes.require(shapes.PLAN, said.json)
+
+
+def test_history_and_explain_tell_every_step(desk: Desk) -> None:
+    desk.ask("rebalance")
+    desk.ask("rebalance", "--send", "--yes")
+    desk.ask("swap", "--in", "USDC", "--out", "WETH", "--amount", "150", "--send", "--yes")
+    steps = desk.ask("history")["steps"]
+    shapes.require(shapes.HISTORY, {"steps": steps})
+    assert [step["outcome"] for step in steps] == ["done", "planned", "done", "planned", "planned"]
+    for step in steps:
+        told = desk.ask("explain", step["step"])
+        shapes.require(shapes.EXPLAIN, told)
+        assert step["step"] in told["words"][0]
+        assert any("It decided to rebalance" in line or "by hand" in line.lower() for line in told["words"])
+    assert "manual swap of 150 USDC" in desk.run("explain", steps[0]["step"]).out
+    assert [item["kind"] for item in steps[2]["transactions"]] == ["swap"]
+
+
+def test_history_is_cut_at_its_limit(desk: Desk) -> None:
+    desk.ask("rebalance")
+    desk.ask("rebalance")
+    assert len(desk.ask("history", "--limit", "1")["steps"]) == 1
+    assert desk.run("history", "--limit", "0").code == 2
+
+
+def test_version_and_help_need_nothing(bare: Callable[..., Said]) -> None:
+    assert bare("--version") == Said(0, f"trimtab {version('trimtab')}\n", "")
+    said = bare("--help")
+    assert said.code == 0
+    for name in (*COMMANDS, "localchain", "demo"):
+        assert name in said.out
+
+
+def test_no_command_shows_the_help_and_is_a_usage_error(bare: Callable[..., Said]) -> None:
+    assert bare("frobnicate", "--json").error["exit"] == 2
+    said = bare()
+    assert said.code == 2
+    assert "rebalance" in said.out
+
+
+def test_the_installed_program_is_the_same_command_line(desk: Desk) -> None:
+    done = subprocess.run([*TRIMTAB, "status", "--config", str(desk.config), "--json"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    shapes.require(shapes.STATUS, Said(0, done.stdout, "").json)
+
+
+def test_a_reader_that_had_enough_ends_the_command_without_a_traceback(desk: Desk) -> None:
+    line = " ".join(f"'{part}'" for part in (*TRIMTAB, "status", "--config", str(desk.config), "--json"))
+    done = subprocess.run(["bash", "-c", f"{line} | true; echo ${{PIPESTATUS[0]}}"], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() in ("0", "1")
+    assert done.stderr == ""

@@ -1,0 +1,296 @@
+"""What moves money: only --send, only after a yes, only as the guards allow, only by one process and the right key."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from eth_account import Account
+
+from agent.config.schema import LimitsTable
+from tests.cli import shapes
+from tests.cli.tools import TRIMTAB, Desk, environment
+
+PASSWORD = "a-password-canary"
+
+
+def nonce(desk: Desk) -> int:
+    return int(desk.node.rpc("eth_getTransactionCount", desk.about["wallet"], "latest"), 16)
+
+
+def test_a_rebalance_sends_approvals_first_and_then_everything_in_one_transaction(desk: Desk) -> None:
+    before = nonce(desk)
+    done = desk.ask("rebalance", "--send", "--yes")
+    shapes.require(shapes.REBALANCE, done)
+    assert done["outcome"] == "done"
+    kinds = [sent["kind"] for sent in done["transactions"]]
+    assert kinds == ["approve"] * (len(kinds) - 1) + ["swap"]
+    assert [sent["nonce"] for sent in done["transactions"]] == list(range(before, before + len(kinds)))
+    assert {sent["status"] for sent in done["transactions"]} == {"final"}
+    assert all(item["planned_raw"] == item["realised_raw"] for item in done["realised"])
+    status = desk.ask("status")
+    assert {item["symbol"]: item["weight_bps"] for item in status["holdings"]} == done["weights_after_bps"]
+    assert status["decision"]["kind"] == "hold"
+    for item in status["holdings"]:
+        low, high = item["band_bps"]
+        assert low <= item["weight_bps"] <= high
+    again = desk.ask("rebalance", "--send", "--yes")
+    assert (again["outcome"], again["transactions"]) == ("hold", [])
+
+
+def test_the_words_of_a_rebalance_tell_what_was_sent(desk: Desk) -> None:
+    said = desk.run("rebalance", "--send", "--yes")
+    assert said.code == 0
+    for word in ("Transactions", "approve", "swap", "final", "Planned against realised", "done:"):
+        assert word in said.out
+
+
+def test_a_swap_by_hand_sells_exactly_its_amount(desk: Desk) -> None:
+    before = desk.holdings()
+    done = desk.ask("swap", "--in", "WETH", "--out", "USDC", "--amount", "0.25", "--send", "--yes")
+    shapes.require(shapes.REBALANCE, done)
+    after = desk.holdings()
+    assert int(before["WETH"]) - int(after["WETH"]) == 25 * 10**16
+    assert int(after["USDC"]) - int(before["USDC"]) == int(next(r for r in done["realised"] if r["symbol"] == "USDC")["realised_raw"])
+    assert {s: r for s, r in before.items() if s not in ("WETH", "USDC")} == {s: r for s, r in after.items() if s not in ("WETH", "USDC")}
+
+
+def test_run_once_sends_like_rebalance(desk: Desk) -> None:
+    done = desk.ask("run", "--once", "--send", "--yes")
+    shapes.require(shapes.REBALANCE, done)
+    assert done["outcome"] == "done"
+
+
+@pytest.mark.parametrize("command", [("rebalance",), ("run", "--once"), ("swap", "--in", "WETH", "--out", "USDC", "--amount", "0.25")])
+def test_sending_needs_a_yes_or_somebody_to_ask(desk: Desk, command: tuple[str, ...]) -> None:
+    before = nonce(desk)
+    error = desk.ask(*command, "--send", want=2)["error"]
+    assert "nobody can be asked" in error["message"]
+    assert "--yes" in error["remedy"]
+    assert nonce(desk) == before
+    assert desk.ask("history")["steps"] == []
+
+
+def test_while_paused_nothing_is_sent_and_everything_says_so(desk: Desk) -> None:
+    shapes.require(shapes.PAUSE, paused := desk.ask("pause", "--reason", "holiday"))
+    assert paused["paused"] is True
+    before = nonce(desk)
+    for command in (("rebalance",), ("rebalance", "--send", "--yes"), ("run", "--once", "--send", "--yes")):
+        said = desk.run(*command, "--json")
+        assert said.code == 10
+        failed = [verdict["guard"] for verdict in said.json["verdicts"] if not verdict["passed"]]
+        assert failed == ["kill_switch"]
+        assert "holiday" in said.out
+    assert nonce(desk) == before
+    assert desk.ask("status")["paused"] is True
+    assert "holiday" in desk.run("status").out
+    assert any(row["check"] == "kill switch" and row["state"] == "warn" for row in desk.ask("doctor")["checks"])
+    assert desk.ask("resume")["paused"] is False
+    assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"
+
+
+def test_a_file_beside_the_store_pauses_too(desk: Desk) -> None:
+    (desk.config.parent / "trimtab.db.paused").touch()
+    assert desk.run("rebalance", "--send", "--yes").code == 10
+    assert desk.run("resume").code == 0
+    assert desk.run("rebalance", "--send", "--yes").code == 0
+
+
+def test_a_refused_plan_carries_every_verdict(desk: Desk) -> None:
+    desk.edit(('turnover = "30%"', 'turnover = "off"'), ('max_live_value = "100000"', 'max_live_value = "100"'))
+    refused = desk.ask("rebalance", "--send", "--yes", want=10)
+    assert refused["outcome"] == "refused"
+    assert refused["transactions"] == []
+    failed = [verdict for verdict in refused["verdicts"] if not verdict["passed"]]
+    assert [verdict["guard"] for verdict in failed] == ["max_live_value"]
+    words = desk.run("rebalance", "--send", "--yes")
+    assert words.code == 10
+    assert "refused" in words.out
+    assert "max_live_value" in words.out
+
+
+def test_a_refusal_of_the_planner_carries_its_verdicts_too(desk: Desk) -> None:
+    desk.edit(('min_trade = "10"', 'min_trade = "900"'))
+    refused = desk.ask("plan", want=10)
+    assert refused["legs"] == []
+    assert any(not verdict["passed"] for verdict in refused["verdicts"]), refused["reason"]
+
+
+def test_too_little_gas_money_refuses_before_anything_is_sent(desk: Desk) -> None:
+    for wei in (0, 4 * 10**16):
+        desk.node.set_native(desk.about["wallet"], wei)
+        before = nonce(desk)
+        refused = desk.ask("rebalance", "--send", "--yes", want=10)
+        failed = [verdict["guard"] for verdict in refused["verdicts"] if not verdict["passed"]]
+        assert "native_floor" in failed
+        assert nonce(desk) == before
+    rows = desk.ask("doctor", want=10)["checks"]
+    assert [row["check"] for row in rows if row["state"] == "fail"] == ["gas money"]
+
+
+def test_an_empty_wallet_halts(desk: Desk) -> None:
+    desk.edit(("test_account = 0", "test_account = 5"))
+    desk.edit((desk.about["wallet"], Account.from_key(bytes(31) + b"\x07").address))
+    desk.edit(("sqlite:///trimtab.db", "sqlite:///other.db"))
+    status = desk.ask("status")
+    assert status["decision"]["kind"] == "halt"
+    assert "holds none" in status["decision"]["reason"]
+    assert desk.ask("rebalance", want=10)["outcome"] == "halt"
+    assert any(row["found"] == "the wallet is empty" for row in desk.ask("doctor", want=10)["checks"])
+
+
+@contextmanager
+def held_lock(desk: Desk) -> Iterator[int]:
+    """Another process that acts for the same wallet and chain."""
+    code = (
+        "import sys, time; from pathlib import Path; from agent.store.lock import wallet_lock\n"
+        f"with wallet_lock(Path({str(desk.config.parent / 'trimtab.db.lock')!r}), 31337, {desk.about['wallet']!r}):\n"
+        " print('held', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([TRIMTAB[0], "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_second_process_may_look_and_may_not_send(desk: Desk) -> None:
+    with held_lock(desk) as pid:
+        assert desk.run("rebalance", "--json").code == 0
+        error = desk.ask("rebalance", "--send", "--yes", want=12)["error"]
+        assert str(pid) in error["message"]
+    assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"
+
+
+def keystore(desk: Desk, key: str, mode: int = 0o600) -> Path:
+    """The config gets a keystore with a cheap work factor in place of the test account."""
+    path = desk.config.parent / "wallet.json"
+    path.write_text(json.dumps(Account.encrypt(key, PASSWORD, kdf="pbkdf2", iterations=1000)))
+    path.chmod(mode)
+    desk.edit(("test_account = 0", 'keystore = "wallet.json"'))
+    return path
+
+
+WALLET_KEY = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"
+"""Published key of the first test account."""
+
+
+def test_a_keystore_opens_with_its_password_only(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    keystore(desk, WALLET_KEY)
+    locked = desk.run("rebalance", "--send", "--yes", "--json")
+    assert locked.code == 2
+    assert "locked" in locked.error["message"]
+    assert "TRIMTAB_KEYSTORE_PASSWORD" in locked.error["remedy"]
+    monkeypatch.setenv("TRIMTAB_KEYSTORE_PASSWORD", "wrong-canary")
+    wrong = desk.run("rebalance", "--send", "--yes", "--json")
+    assert wrong.code == 2
+    assert "wrong password" in wrong.error["message"]
+    monkeypatch.setenv("TRIMTAB_KEYSTORE_PASSWORD", PASSWORD)
+    opened = desk.run("rebalance", "--send", "--yes", "--json")
+    assert opened.code == 0
+    for said in (locked, wrong, opened):
+        for secret in ("canary", WALLET_KEY[2:]):
+            assert secret not in said.out + said.err
+
+
+def test_a_keystore_that_others_can_read_is_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = keystore(desk, WALLET_KEY, 0o644)
+    monkeypatch.setenv("TRIMTAB_KEYSTORE_PASSWORD", PASSWORD)
+    error = desk.ask("rebalance", "--send", "--yes", want=2)["error"]
+    assert "0644" in error["message"]
+    assert error["remedy"] == f"run: chmod 600 {path}"
+    row = next(row for row in desk.ask("doctor", want=10)["checks"] if row["check"] == "key")
+    assert (row["state"], row["remedy"]) == ("fail", f"chmod 600 {path}")
+
+
+def test_the_key_of_another_wallet_signs_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    keystore(desk, "0x" + "77" * 32)
+    monkeypatch.setenv("TRIMTAB_KEYSTORE_PASSWORD", PASSWORD)
+    error = desk.ask("rebalance", "--send", "--yes", want=2)["error"]
+    assert "is not the address of the key" in error["message"]
+    assert next(row for row in desk.ask("doctor", want=2)["checks"] if row["check"] == "key")["state"] == "fail"
+
+
+def test_without_a_key_everything_works_but_sending(desk: Desk) -> None:
+    desk.edit(("test_account = 0\n", ""))
+    for command in (("status",), ("plan",), ("rebalance",), ("doctor",)):
+        assert desk.run(*command).code == 0
+    assert "no key source" in desk.ask("rebalance", "--send", "--yes", want=2)["error"]["message"]
+
+
+def at_terminal(desk: Desk, answer: str, *args: str) -> tuple[int, str]:
+    """A command with a terminal for stdin, stdout and stderr; `answer` is typed when it asks. Exit code and all it showed."""
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execvpe(TRIMTAB[0], [*TRIMTAB, *args, "--config", str(desk.config)], environment(TERM="xterm", COLUMNS="160", NO_COLOR="1"))
+    shown, end, answered = b"", time.monotonic() + 60, False
+    while time.monotonic() < end:
+        if select.select([terminal], [], [], 0.2)[0]:
+            try:
+                part = os.read(terminal, 65536)
+            except OSError:
+                break
+            shown += part
+        if b"[y/N]" in shown and not answered:
+            os.write(terminal, answer.encode())
+            answered = True
+    _, status = os.waitpid(child, 0)
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(status), shown.decode()
+
+
+def test_the_question_shows_the_plan_and_every_parameter_and_no_is_no(desk: Desk) -> None:
+    before = nonce(desk)
+    code, shown = at_terminal(desk, "n\n", "rebalance", "--send")
+    assert code == 10
+    assert shown.count("Sign and send this?") == 1
+    question = shown.split("Sign and send this?")[0]
+    for name in LimitsTable.model_fields:
+        assert name in question, name
+    for words in (
+        "31337", desk.about["wallet"], "swap_router_02", "WETH 30%", "test account 0", "threshold: 10% of the target", "target", "3600 s",
+        "feed, then twap", "90 s", "public mempool", "100000 USDC", "Swaps", "Guards", "Cost", "local; 1 must agree",
+    ):  # fmt: skip
+        assert words in question, words
+    assert nonce(desk) == before
+    assert desk.ask("history")["steps"][0]["outcome"] == "declined"
+
+
+@pytest.mark.parametrize("answer", ["\n", "\x04", "yep\n"])
+def test_only_a_plain_yes_is_a_yes(desk: Desk, answer: str) -> None:
+    before = nonce(desk)
+    assert at_terminal(desk, answer, "rebalance", "--send")[0] == 10
+    assert nonce(desk) == before
+
+
+def test_a_yes_at_the_terminal_sends(desk: Desk) -> None:
+    code, shown = at_terminal(desk, "y\n", "rebalance", "--send")
+    assert code == 0
+    assert "done:" in shown
+    assert desk.ask("status")["decision"]["kind"] == "hold"
+
+
+def test_trust_asks_at_the_terminal_and_pins_what_it_showed(desk: Desk) -> None:
+    desk.edit(("sqlite:///trimtab.db", "sqlite:///fresh.db"))
+    assert desk.ask("trust", want=10)["pinned"] is False
+    assert desk.run("rebalance", "--send", "--yes").code == 10
+    code, shown = at_terminal(desk, "n\n", "trust")
+    assert (code, "new" in shown) == (10, True)
+    assert desk.ask("trust", want=10)["pinned"] is False
+    code, shown = at_terminal(desk, "y\n", "trust")
+    assert code == 0
+    for address in (*desk.about["tokens"].values(), *desk.about["pools"].values()):
+        assert address in shown
+    assert desk.ask("trust")["pinned"] is True
+    assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"

@@ -1,0 +1,112 @@
+"""Runs commands as a user does, in this process or as processes of their own, and holds what they answered."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.cli.main import main
+from agent.localchain.nodes import AnvilNode
+
+TRIMTAB = [sys.executable, "-c", "from agent.cli.main import main; main()"]
+"""The console script, by the interpreter that runs the tests."""
+STORE_ENDINGS = ("", "-wal", "-shm")
+SECRET = "canary7f3a"
+"""Part of the endpoint's URL: it must show up nowhere."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command answered."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one document on stdout."""
+        return json.loads(self.out)
+
+    @property
+    def error(self) -> Any:
+        """The error in the document."""
+        return self.json["error"]
+
+
+@dataclass(frozen=True)
+class Desk:
+    """A config on the served chain, with a store of its own."""
+
+    config: Path
+    node: AnvilNode
+    about: dict[str, Any]
+    run: Callable[..., Said]
+
+    def edit(self, *changes: tuple[str, str]) -> None:
+        """Replaces pieces of the config, which must be there."""
+        text = self.config.read_text()
+        for old, new in changes:
+            assert old in text, old
+            text = text.replace(old, new, 1)
+        self.config.write_text(text)
+
+    def ask(self, *args: str, want: int = 0) -> Any:
+        """The document of a command that is expected to end with the exit code `want`."""
+        said = self.run(*args, "--json")
+        assert said.code == want, said
+        return said.json
+
+    def holdings(self) -> dict[str, str]:
+        """Base units by symbol."""
+        return {item["symbol"]: item["raw"] for item in self.ask("status")["holdings"]}
+
+
+def start(*args: str, **more: Any) -> subprocess.Popen[str]:
+    """A command as a process of its own."""
+    return subprocess.Popen([*TRIMTAB, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+
+
+def first_document(process: subprocess.Popen[str]) -> Any:
+    """The first JSON document on the process's stdout, once it is whole."""
+    assert process.stdout is not None
+    text = ""
+    for line in process.stdout:
+        text += line
+        if line == "}\n":
+            return json.loads(text)
+    assert process.stderr is not None
+    raise AssertionError(process.stderr.read())
+
+
+def takes_config(args: tuple[str, ...]) -> bool:
+    """Whether the command reads a config."""
+    return args[0] not in ("localchain", "demo", "--version", "--help")
+
+
+def in_process(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *args: str) -> Said:
+    """A command in this process, through the same `main` that the console script calls."""
+    monkeypatch.setattr(sys, "argv", ["trimtab", *args])
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main()
+    captured = capfd.readouterr()
+    said = Said(int(ended.value.code or 0), captured.out, captured.err)
+    assert "Traceback" not in said.out + said.err, said.err
+    assert SECRET not in said.out + said.err, "an endpoint's URL was shown"
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f]", said.out + said.err), "control codes outside a terminal"
+    return said
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's environment with additions, for commands as processes."""
+    return {**os.environ, **more}
