@@ -1,0 +1,267 @@
+"""The documents are true: every test, file and command that they name is there, every promise is listed once, nothing leaks."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import json
+import re
+import subprocess
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from agent.cli.main import app
+from agent.model import IntentState
+from agent.store.transitions import TRANSITIONS
+from tests.test_architecture import LAYERS
+
+ROOT = Path(__file__).parent.parent
+REQUIREMENTS = ROOT / "docs" / "requirements.md"
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+DOCUMENTS = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+GROUPS = {1: 7, 2: 6, 3: 10, 4: 7, 5: 4, 6: 8, 7: 18, 8: 11, 9: 8, 10: 4}
+"""How many promises each group R1 to R10 has; R7 is one promise about guards and one for each guard."""
+CASES, THREATS = 8, 18
+NUMBERS = [
+    *(f"R{group}.{number}" for group, count in GROUPS.items() for number in range(1, count + 1)),
+    "R7",
+    *(f"W{number}" for number in range(1, CASES + 1)),
+    *(f"T{number}" for number in range(1, THREATS + 1)),
+]
+
+NAMED_TEST = re.compile(r"tests/[\w/]+\.py::[\w:]+")
+SPAN = re.compile(r"`([^`\n]+)`")
+FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+COMMAND = re.compile(r"(?:^|[\s/])trimtab +([^|&;#\n]*)")
+OUR_FILES = (".py", ".sol", ".md", ".lock", ".svg", "Makefile")
+"""Endings of files that are ours when a document names them; .toml, .json and .db are mostly the reader's own."""
+
+
+def rows(text: str) -> list[list[str]]:
+    """Cells of all table rows but heads and rules."""
+    found = []
+    for line in text.splitlines():
+        if not line.startswith("|") or set(line) <= set("|-: "):
+            continue
+        found.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
+    return found
+
+
+@functools.cache
+def functions_of(path: Path) -> frozenset[str]:
+    """Names as pytest knows them, without parameters: functions, and methods behind their class."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test"):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            found |= {f"{node.name}::{sub.name}" for sub in node.body if isinstance(sub, ast.FunctionDef) and sub.name.startswith("test")}
+    return frozenset(found)
+
+
+@functools.cache
+def tracked() -> tuple[str, ...]:
+    """Files that git knows, and new ones that it does not ignore: what a commit would hold."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    return tuple(name for name in listed.split("\0") if name and (ROOT / name).is_file())
+
+
+def code_of(path: Path) -> Iterator[str]:
+    """Every piece of code in a document: spans, and the lines of blocks that are no program text."""
+    text = path.read_text(encoding="utf-8")
+    for language, block in FENCE.findall(text):
+        if language in ("", "bash", "sh"):
+            yield from block.splitlines()
+    yield from SPAN.findall(FENCE.sub("", text))
+
+
+def commands_of(path: Path) -> Iterator[list[str]]:
+    """Words after `trimtab` of every command that a document shows."""
+    for piece in code_of(path):
+        for rest in COMMAND.findall(piece):
+            if words := rest.split("  ")[0].split():
+                yield words
+
+
+def canonical(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
+# docs/requirements.md
+def test_every_number_is_listed_exactly_once() -> None:
+    counted = Counter(cells[0] for cells in rows(REQUIREMENTS.read_text(encoding="utf-8")) if re.fullmatch(r"[RWT]\d+(\.\d+)?", cells[0]))
+    assert not {number: counted[number] for number in NUMBERS if counted[number] != 1}
+    assert not set(counted) - set(NUMBERS)
+
+
+def test_every_promise_names_a_test_or_says_not_yet() -> None:
+    for cells in rows(REQUIREMENTS.read_text(encoding="utf-8")):
+        if not re.fullmatch(r"[RWT]\d+(\.\d+)?", cells[0]):
+            continue
+        assert len(cells) == 4, f"{cells[0]} has {len(cells)} columns"
+        assert cells[1] and (cells[2] or cells[3] == "not yet"), f"{cells[0]} leaves a column empty"
+        assert NAMED_TEST.search(cells[3]) or cells[3] == "not yet", f"{cells[0]} neither names a test nor says not yet"
+
+
+def test_every_named_test_exists() -> None:
+    named = [(path.name, *name.split("::", 1)) for path in DOCUMENTS for name in NAMED_TEST.findall(path.read_text(encoding="utf-8"))]
+    assert len(named) > 100, "the pattern no longer finds the tests that docs/requirements.md names"
+    missing = [f"{document}: {file}::{name}" for document, file, name in named if not exists(file, name)]
+    assert not missing
+
+
+def exists(file: str, name: str) -> bool:
+    return (ROOT / file).is_file() and name in functions_of(ROOT / file)
+
+
+def test_methods_and_parametrised_tests_are_found_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "test_sample.py"
+    file.write_text("@mark.parametrize('x', [1])\ndef test_a(x): ...\nclass TestB:\n    def test_c(self): ...\n    def helper(self): ...\n")
+    assert functions_of(file) == {"test_a", "TestB::test_c"}
+
+
+# what documents point at
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(path: Path) -> None:
+    for target in LINK.findall(path.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        file, _, heading = target.partition("#")
+        at = (path.parent / file).resolve() if file else path
+        assert at.exists(), f"{path.name} links to {target}"
+        if heading:
+            heads = re.findall(r"^#+ +(.*)$", at.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}, f"{path.name} links to {target}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_file_that_is_named_exists(path: Path) -> None:
+    known = set(tracked())
+    names = {Path(name).name for name in known}
+    folders = {str(parent) for name in known for parent in Path(name).parents}
+    for piece in code_of(path):
+        for word in piece.split():
+            name = word.split("::")[0].strip(",;:()\"'")
+            if "*" in name or "<" in name or "…" in name:
+                continue
+            if name.endswith("/") and not name.startswith("/") and "://" not in name:
+                assert {name[:-1], f"agent/{name[:-1]}"} & folders, f"{path.name} names the folder {name}"
+            elif name.endswith(OUR_FILES):
+                assert name in known or f"agent/{name}" in known or ("/" not in name and name in names), f"{path.name} names {name}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_that_is_named_exists_with_its_options(path: Path) -> None:
+    group = get_command(app)
+    known = group.commands  # type: ignore[attr-defined]  # click's Group, which Typer makes of several commands
+    shared = {option for param in group.params for option in param.opts} | {"--help"}
+    for words in commands_of(path):
+        if words[0].startswith("-"):
+            assert words[0] in shared, f"{path.name}: trimtab {words[0]}"
+            continue
+        assert words[0] in known, f"{path.name}: trimtab {words[0]}"
+        options = {option for param in known[words[0]].params for option in param.opts} | {"--help"}
+        unknown = [word for word in words[1:] if word.startswith("-") and word.split("=")[0] not in options]
+        assert not unknown, f"{path.name}: trimtab {words[0]} {' '.join(unknown)}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_make_target_and_script_that_is_named_exists(path: Path) -> None:
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for piece in code_of(path):
+        for target in re.findall(r"^make +(\w+)", piece):
+            assert target in targets, f"{path.name}: make {target}"
+        for script, options in re.findall(r"(scripts/\w+\.py)([^#|;&\n]*)", piece):
+            text = (ROOT / script).read_text(encoding="utf-8")
+            unknown = [word for word in options.split() if word.startswith("--") and f'"{word}"' not in text]
+            assert not unknown, f"{path.name}: {script} {' '.join(unknown)}"
+
+
+def test_every_command_is_in_the_requirements() -> None:
+    named = {words[0] for words in commands_of(REQUIREMENTS)}
+    assert not set(get_command(app).commands) - named  # type: ignore[attr-defined]  # click's Group, as above
+
+
+# what must not be in the repository
+NEEDLES = [
+    *("/".join(("", *parts, "")) for parts in (("work", "main"), ("work", "shared"), ("root",), ("home", "user"), ("Users",))),
+    *(".".join(parts) for parts in (("registry", "npmjs", "org"), ("pypi", "org"), ("files", "pythonhosted", "org"))),
+    *(".".join(parts) for parts in (("registry", "yarnpkg", "com"), ("npm", "pkg", "github", "com"), ("proxy", "golang", "org"))),
+]
+"""Paths of the machine that built it, and hosts of package registries, put together here so that this file holds none."""
+
+
+def test_no_tracked_file_holds_a_machine_path_or_a_registry_host() -> None:
+    found = []
+    for name in tracked():
+        data = (ROOT / name).read_bytes()
+        if b"\0" in data:
+            continue
+        text = data.decode("utf-8", "replace")
+        found += [f"{name}: {needle}" for needle in (*NEEDLES, str(ROOT) + "/") if needle in text]
+    assert not found
+
+
+def test_locks_name_no_place_to_fetch_from() -> None:
+    lock = json.loads((ROOT / "contracts" / "package-lock.json").read_text(encoding="utf-8"))
+    assert not [name for name, entry in lock["packages"].items() if "resolved" in entry]
+    assert "://" not in (ROOT / "requirements.lock").read_text(encoding="utf-8")
+
+
+# docs/dependencies.md
+def declared() -> dict[str, str]:
+    """Version, as far as it is exact, of every direct dependency by name."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = project["project"]["optional-dependencies"].values()
+    wanted = [*project["build-system"]["requires"], *project["project"]["dependencies"], *(item for extra in extras for item in extra)]
+    found = {}
+    for item in wanted:
+        name, rest = re.fullmatch(r"([\w.-]+)(?:\[[\w,-]+\])?(.*)", item).groups()  # type: ignore[union-attr]  # every line of pyproject.toml fits
+        found[canonical(name)] = rest[2:] if rest.startswith("==") else ""
+    manifest = json.loads((ROOT / "contracts" / "package.json").read_text(encoding="utf-8"))
+    return found | {**manifest.get("dependencies", {}), **manifest.get("devDependencies", {})}
+
+
+def documented() -> list[tuple[str, str]]:
+    """(name, version) pairs of the first column: `name` or `name` version, several by commas."""
+    found = []
+    for cells in rows((ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")):
+        found += [(canonical(name), version) for name, version in re.findall(r"`([^`]+)` ?([\w.-]*)", cells[0])]
+    return found
+
+
+def test_dependencies_lists_every_direct_dependency_once_and_nothing_else() -> None:
+    counted = Counter(name for name, _ in documented())
+    assert not {name: count for name, count in counted.items() if count > 1}
+    assert set(counted) == set(declared())
+
+
+def test_dependencies_gives_exact_versions_as_they_are_pinned() -> None:
+    wanted = declared()
+    assert not {name: version for name, version in documented() if version and version != wanted[name]}
+
+
+def test_every_dependency_has_a_reason() -> None:
+    assert all(cells[1] for cells in rows((ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")))
+
+
+# docs/architecture.md
+def test_the_rooms_are_those_of_the_package_in_their_order() -> None:
+    listed = [cells[0].strip("`") for cells in rows(ARCHITECTURE.read_text(encoding="utf-8")) if len(cells) == 3 and "`" in cells[0]]
+    present = {path.stem for path in (ROOT / "agent").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()} - {"__init__"}
+    assert listed == [room for room in LAYERS if room in present]
+
+
+def test_the_states_are_those_of_the_journal() -> None:
+    states = {state.value: state for state in IntentState}
+    listed = {cells[0]: cells[1] for cells in rows(ARCHITECTURE.read_text(encoding="utf-8")) if cells[0] in states}
+    assert {states[name]: {states[after] for after in text.split(", ") if after} for name, text in listed.items()} == TRANSITIONS
