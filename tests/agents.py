@@ -92,6 +92,25 @@ def meanwhile(happens: Callable[[], object]) -> Callable[[Outcome], bool]:
     return confirm
 
 
+def at_send(number: int, happens: Callable[[], object]) -> Callable[[str], None]:
+    """A progress listener: something happens after all checks of the `number`-th transaction, just before its bytes leave."""
+    sends = 0
+
+    def progress(event: str) -> None:
+        nonlocal sends
+        sends += event == "before:send"
+        if event == "before:send" and sends == number:
+            happens()
+
+    return progress
+
+
+def allow(chain: LocalChain, *symbols: str, raw: int = 2**255) -> None:
+    """The wallet has let the router take these tokens before the agent ever ran."""
+    for symbol in symbols:
+        chain.send(chain.token_contract(symbol).functions.approve(chain.addresses.swap_router_02, raw), chain.wallet.address, gas=100_000)
+
+
 def fund(chain: LocalChain, usd: Mapping[str, int | Fraction]) -> None:
     """The wallet holds exactly this much of each token in dollars at the present prices, and nothing of the others."""
     for symbol, token in chain.tokens.items():
@@ -139,12 +158,11 @@ def off_target(chain: LocalChain, targets: Mapping[str, str]) -> dict[str, Fract
 
 
 def swap_of(outcome: Outcome) -> tuple[Plan, Intent, Receipt]:
-    """Plan and receipt of a step that is done, in exactly one swap transaction which came last."""
+    """Plan, swap and receipt of a step that is done, in exactly one swap transaction beside its approvals."""
     assert outcome.kind is OutcomeKind.DONE, outcome.reason
     assert outcome.plan is not None
-    *approvals, swap = outcome.transactions
-    assert {intent.kind for intent in approvals} <= {IntentKind.APPROVE}
-    assert swap.kind is IntentKind.SWAP
+    (swap,) = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
+    assert {intent.kind for intent in outcome.transactions} <= {IntentKind.APPROVE, IntentKind.SWAP}
     assert {intent.state for intent in outcome.transactions} == {IntentState.FINAL}
     assert swap.receipt is not None
     return outcome.plan, swap, swap.receipt

@@ -87,13 +87,17 @@ def _last_review(session: Session) -> int | None:
 
 
 def _reverts_in_row(session: Session) -> int:
-    """Newest transactions that the chain reverted, one after the other; cancels neither count nor interrupt."""
+    """Newest transactions that the chain reverted, one after the other; only a swap that succeeds ends the row.
+
+    Cancels neither count nor interrupt, and neither do approvals that succeed: each new try may need one.
+    """
     mined = select(IntentRow).where(IntentRow.state.in_(_CONSUMED), IntentRow.kind != IntentKind.CANCEL.value)
     count = 0
     for row in session.scalars(mined.order_by(IntentRow.seq.desc())):
-        if row.receipt_json is None or loaded(Receipt, row.receipt_json).status == 1:
+        reverted = row.receipt_json is not None and loaded(Receipt, row.receipt_json).status != 1
+        if not reverted and row.kind == IntentKind.SWAP.value:
             break
-        count += 1
+        count += reverted
     return count
 
 

@@ -111,6 +111,17 @@ def test_reverts_in_a_row_end_with_a_success(store: Store) -> None:
     assert store.history(START_S).reverts_in_row == 0
 
 
+def test_approvals_between_reverts_do_not_end_the_row(store: Store) -> None:
+    """Every try approves anew and takes back what is left over; the swaps are what matters (T6)."""
+    for nonce in range(0, 9, 3):
+        ended(store, nonce, kind=IntentKind.APPROVE)
+        ended(store, nonce + 1, status=0)
+        ended(store, nonce + 2, kind=IntentKind.APPROVE)
+    assert store.history(START_S).reverts_in_row == 3
+    ended(store, 9, kind=IntentKind.APPROVE, status=0)
+    assert store.history(START_S).reverts_in_row == 4
+
+
 def test_a_reverted_swap_is_no_rebalance_and_its_gas_is_a_loss(store: Store) -> None:
     store.book(ended(store, 0, status=0), Fraction(0), Fraction(4), 11, START_S)
     found = store.history(START_S)

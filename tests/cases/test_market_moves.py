@@ -1,0 +1,203 @@
+"""The market moves between snapshot and block: nothing is lost beyond the limits, and what reverts is told, booked and left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent.api.agent import Agent
+from agent.artifacts import npm
+from agent.engine import Outcome, OutcomeKind
+from agent.localchain import LocalChain
+from agent.localchain.market import SWAP_ROUTER_02
+from agent.localchain.nodes import AnvilNode
+from agent.model import IntentKind, IntentState
+from agent.units import BPS
+from tests.agents import (
+    ROOMY,
+    USD,
+    Purse,
+    agent_on,
+    allow,
+    at_send,
+    failed,
+    fund,
+    legs_of,
+    lost,
+    meanwhile,
+    off_target,
+    purse,
+    swap_of,
+    yes,
+)
+
+TARGETS = {"WETH": "50%", "USDC": "50%"}
+HELD = {"WETH": 60_000, "USDC": 30_000}
+GWEI = 10**9
+PLAN_COST, SLIPPAGE = Fraction(50, BPS), Fraction(30, BPS)
+ONE_POOL = {"venues.uniswap_v2": None, "venues.uniswap_v3.fee_tiers": [500]}
+"""All that is sold goes through one pool, which the whale knows too."""
+POOL = "v3 WETH/USDC 500"
+
+
+def whale(chain: LocalChain, usd: int, sold: str = "WETH") -> Callable[[], object]:
+    """Sells for this many dollars into the pool."""
+    raw = int(usd / chain.books.prices_usd[sold] * 10 ** chain.tokens[sold].decimals)
+    return lambda: chain.swap(POOL, sold, raw)
+
+
+def only_gas(chain: LocalChain, before: Purse) -> int:
+    """Wei spent since, where no token moved."""
+    after = purse(chain)
+    assert after.raw == before.raw
+    return before.native_wei - after.native_wei
+
+
+def swaps(outcome: Outcome) -> list[IntentState]:
+    return [intent.state for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
+
+
+def test_a_market_that_moves_while_the_owner_confirms_is_planned_anew(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
+        seen = agent.plan()
+        price = chain.books.prices_usd["WETH"] * Fraction(98, 100)
+        outcome = agent.rebalance(send=True, confirm=meanwhile(lambda: chain.move_market({"WETH": price})))
+        plan, _, _ = swap_of(outcome)
+        assert seen.plan is not None
+        assert plan.block > seen.plan.block
+        assert sum(leg.amount_in_raw for leg in plan.legs) < sum(leg.amount_in_raw for leg in legs_of(seen))
+        assert max(off_target(chain, TARGETS).values()) <= 10
+
+
+@pytest.mark.parametrize("when", ["while the owner confirms", "after the last check"])
+@pytest.mark.parametrize("usd", [40_000, 400_000, 1_500_000, 10_000_000])
+def test_a_whale_in_front_costs_at_most_the_slippage_or_nothing_is_exchanged(
+    anvil_chain: LocalChain, tmp_path: Path, usd: int, when: str
+) -> None:
+    """The allowance is there, so that the plan of the snapshot is the one that is sent."""
+    chain = anvil_chain
+    fund(chain, HELD)
+    allow(chain, "WETH")
+    with agent_on(chain, tmp_path, ROOMY | ONE_POOL, TARGETS) as agent:
+        before = purse(chain)
+        if when == "while the owner confirms":
+            outcome = agent.rebalance(send=True, confirm=meanwhile(whale(chain, usd)))
+        else:
+            outcome = agent.rebalance(send=True, confirm=yes, progress=at_send(1, whale(chain, usd)))
+        plan = outcome.plan
+        assert plan is not None
+        if outcome.kind is OutcomeKind.DONE:
+            assert usd <= 400_000
+            assert lost(chain, before, chain.books.prices_usd) * USD <= PLAN_COST * plan.turnover + SLIPPAGE * plan.gross_volume
+            return
+        assert usd >= 1_500_000
+        if when == "while the owner confirms":
+            assert outcome.kind is OutcomeKind.REFUSED
+            assert "simulation" in outcome.reason
+            assert swaps(outcome) == []
+        else:
+            assert outcome.kind is OutcomeKind.FAILED
+            assert swaps(outcome) == [IntentState.REVERTED]
+        assert only_gas(chain, before) == sum(i.receipt.gas_cost_wei for i in outcome.transactions if i.receipt is not None)
+
+
+@pytest.mark.parametrize(("weth", "end"), [(100, OutcomeKind.DONE), (1_000, OutcomeKind.FAILED)])
+def test_a_sandwich_in_one_block_reverts_or_stays_within_the_floors(
+    anvil_chain: LocalChain, tmp_path: Path, weth: int, end: OutcomeKind
+) -> None:
+    """The whale sees our transaction in the mempool, pays more, and is first in the same block."""
+    chain = anvil_chain
+    node = chain.node
+    assert isinstance(node, AnvilNode)
+    router = chain.contract(chain.addresses.swap_router_02, npm(SWAP_ROUTER_02))
+    fund(chain, HELD)
+    allow(chain, "WETH")
+    order = (chain.tokens["WETH"].address, chain.tokens["USDC"].address, 500, chain.whale.address, weth * 10**18, 0, 0)
+    front: list[bytes] = []
+
+    def run_in_front() -> None:
+        node.rpc("evm_setAutomine", False)
+        fees = {"gas": 1_000_000, "maxFeePerGas": 100 * GWEI, "maxPriorityFeePerGas": 50 * GWEI}
+        front.append(router.functions.exactInputSingle(order).transact({"from": chain.whale.address, **fees}))
+
+    with agent_on(chain, tmp_path, ROOMY | ONE_POOL, TARGETS) as agent:
+        before = purse(chain)
+        try:
+            outcome = agent.rebalance(send=True, confirm=yes, progress=at_send(1, run_in_front))
+        finally:
+            node.rpc("evm_setAutomine", True)
+        (swap,) = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
+        assert swap.receipt is not None
+        first = chain.w3.eth.get_transaction_receipt(front[0])
+        assert first["blockNumber"] == swap.receipt.block_number
+        assert first["transactionIndex"] == 0
+        assert outcome.kind is end
+        assert outcome.plan is not None
+        if end is OutcomeKind.DONE:
+            assert swap.receipt.net(chain.wallet.address)[order[1]] < sum(leg.amount_out_raw for leg in outcome.plan.legs)
+            most = PLAN_COST * outcome.plan.turnover + SLIPPAGE * outcome.plan.gross_volume
+            assert lost(chain, before, chain.books.prices_usd) * USD <= most
+        else:
+            assert swap.state is IntentState.REVERTED
+            assert only_gas(chain, before) > 0
+
+
+def test_gas_of_a_revert_is_booked_as_loss_and_the_next_step_completes(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
+        mark = dict(chain.books.prices_usd)
+        down = {"WETH": mark["WETH"] * Fraction(9, 10)}
+        outcome = agent.rebalance(send=True, confirm=yes, progress=at_send(2, lambda: chain.move_market(down, twap_follows=False)))
+        assert outcome.kind is OutcomeKind.FAILED
+        assert "revert" in outcome.reason
+        paid = sum(i.receipt.gas_cost_wei for i in outcome.transactions if i.receipt is not None)
+        chain.move_market(mark)
+        before_next = purse(chain)
+        history = agent.rebalance().step_input.history
+        assert history.reverts_in_row == 1
+        booked = history.loss_24h / USD
+        assert booked == pytest.approx(float(paid * mark["WETH"] / 10**18), rel=1e-6)
+        assert history.gas_24h_wei == paid
+        assert history.turnover_24h == 0
+        done = agent.rebalance(send=True, confirm=yes)
+        assert lost(chain, before_next, mark) * USD <= PLAN_COST * swap_of(done)[0].turnover
+        assert done.after is not None
+        assert done.after.history.reverts_in_row == 0
+        assert done.after.history.turnover_24h > 0
+
+
+def before_a_swap(agent: Agent, happens: Callable[[], object]) -> Callable[[str], None]:
+    """Something happens just before the bytes of a swap leave; approvals go through."""
+
+    def progress(event: str) -> None:
+        if event == "before:send" and agent.desk.store.open_intents()[-1].kind is IntentKind.SWAP:
+            happens()
+
+    return progress
+
+
+def test_three_reverts_in_a_row_stop_the_agent_until_a_person_looks(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    with agent_on(chain, tmp_path, ROOMY | ONE_POOL, TARGETS) as agent:
+        before = purse(chain)
+        for reverts in range(3):
+            mark = dict(chain.books.prices_usd)
+            outcome = agent.rebalance(send=True, confirm=yes, progress=before_a_swap(agent, whale(chain, 2_000_000)))
+            assert swaps(outcome) == [IntentState.REVERTED], f"after {reverts}: {outcome.reason}"
+            chain.move_market(mark)
+        spent = only_gas(chain, before)
+        for _ in range(2):
+            stopped = agent.rebalance(send=True, confirm=yes)
+            assert stopped.kind is OutcomeKind.REFUSED
+            assert [verdict.guard for verdict in failed(stopped)] == ["reverts_in_row"]
+            assert swaps(stopped) == []
+            chain.warp(86_500)
+        assert spent > 0
+        assert purse(chain).raw == before.raw
