@@ -6,31 +6,26 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from fractions import Fraction
-from typing import Protocol
 
 from agent import codec, guards
-from agent.errors import OperatorNeeded, Refused, TrimtabError
-from agent.execution.settle import book
+from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
+from agent.execution.booking import poorer, reviewed_s, settle
+from agent.execution.fresh import CaughtUp
 from agent.model import (
     Decision,
     Halt,
     History,
     Hold,
     Intent,
-    IntentKind,
-    IntentState,
     Plan,
     Rebalance,
     Snapshot,
     StepInput,
-    UnsignedTx,
     Verdict,
 )
 from agent.planning import planner
 from agent.policy.decide import Decided, decide
-from agent.ports import Clock, Composer, EvidenceSource, Grant, Journal, Prepared, Reader
-from agent.reference import reference_prices
+from agent.ports import Clock, Composer, EvidenceSource, Executor, Journal, Prepared, Reader
 
 MAX_ROUNDS = 4
 """Plans made anew within one step: each round of approvals asks for a fresh one."""
@@ -62,7 +57,7 @@ def manual_swap(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:
 
     def propose(step_input: StepInput) -> Proposal:
         plan = planner.plan_swap(step_input, token_in, token_out, amount_in_raw)
-        return Proposal(replace(decide(step_input), decision=plan.decision), plan)
+        return Proposal(replace(decide(step_input), decision=plan.decision, reviewed=False), plan)
 
     return propose
 
@@ -77,6 +72,10 @@ class OutcomeKind(Enum):
     DECLINED = "declined"
     DONE = "done"
     FAILED = "failed"
+
+
+REVIEWED = (OutcomeKind.HOLD, OutcomeKind.DECLINED, OutcomeKind.DONE)
+"""Ends after which a schedule's review is done. What was refused or failed is looked at again at the next tick."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +112,6 @@ class Eyes:
     clock: Clock
 
 
-class Executor(Protocol):
-    """Sends transactions through the journal."""
-
-    def reconcile(self) -> Sequence[Intent]:
-        """Resolves every open intent."""
-        ...
-
-    def run(self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str) -> Intent:
-        """Carries one transaction from PLANNED to its end."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Hands:
     """What a step acts with; without hands it only looks. `confirm` is asked once per step, before anything is sent."""
@@ -143,9 +130,8 @@ def look(
     """
     snapshot = eyes.reader.snapshot()
     if journal is not None:
-        settle(journal, snapshot)
-    step_input = eyes.assemble(snapshot, eyes.history(snapshot.head.timestamp_s))
-    step_input = replace(step_input, spend_caps=tuple((caps or {}).items()))
+        settle(journal, snapshot, lambda: _assembled(eyes, snapshot))
+    step_input = replace(_assembled(eyes, snapshot), spend_caps=tuple((caps or {}).items()))
     if journal is not None:
         journal.begin_step(step_id, eyes.clock.now_s(), codec.dumps(step_input))
     return judge(step_input, propose, eyes.evidence, step_id)
@@ -174,8 +160,17 @@ def judge(step_input: StepInput, propose: Proposer, evidence: EvidenceSource | N
 
 def step(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None) -> Outcome:
     """The whole agent: one step from snapshot to settled receipt. Every way out is written in the journal."""
-    if hands is not None:
-        hands.executor.reconcile()
+    if hands is None:
+        return _rounds(eyes, propose, journal, None)
+    hands.executor.reconcile()
+    eyes = replace(eyes, reader=CaughtUp(eyes.reader, journal, eyes.clock))
+    outcome = _rounds(eyes, propose, journal, hands)
+    if outcome.decided.reviewed and outcome.kind in REVIEWED:
+        journal.mark_review(reviewed_s(outcome.step_input.snapshot))
+    return _tidy(eyes, hands, journal, outcome)
+
+
+def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None) -> Outcome:
     sent: list[Intent] = []
     caps: dict[str, int] = {}
     for round_number in range(MAX_ROUNDS):
@@ -183,18 +178,17 @@ def step(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None) -
         outcome = replace(look(eyes, propose, step_id, journal, caps), transactions=tuple(sent))
         try:
             plan = outcome.plan
-            if hands is not None and outcome.decided.reviewed:
-                journal.mark_review(outcome.step_input.snapshot.head.timestamp_s)
             if hands is None or plan is None or outcome.kind is not OutcomeKind.PLANNED:
                 return _close(journal, outcome)
             if round_number == 0 and not hands.confirm(outcome):
                 return _close(journal, replace(outcome, kind=OutcomeKind.DECLINED, reason="not confirmed; nothing was sent"))
-            approved = _approve(hands, outcome, plan, sent)
-            if approved:
-                caps |= approved
+            needed = hands.composer.approvals(outcome.step_input, plan)
+            if needed:
+                _approve(hands, outcome, needed, sent)
+                caps |= dict(needed)
                 outcome = replace(outcome, transactions=tuple(sent))
-                if sent[-1].state is IntentState.REVERTED:
-                    return _close(journal, replace(outcome, kind=OutcomeKind.FAILED, reason=f"{sent[-1].note} reverted"))
+                if not sent[-1].succeeded:
+                    return _close(journal, replace(outcome, kind=OutcomeKind.FAILED, reason=f"«{sent[-1].note}» did not succeed"))
                 _close(journal, outcome)
                 continue
             return _close(journal, _swap(eyes, hands, journal, outcome, plan, sent))
@@ -210,49 +204,65 @@ def step(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None) -
     )
 
 
-def _approve(hands: Hands, outcome: Outcome, plan: Plan, sent: list[Intent]) -> dict[str, int]:
-    """Sends the approvals that the plan lacks; what was approved by token. Any at all means that the plan is made anew."""
-    needed = hands.composer.approvals(outcome.step_input, plan)
+def _approve(hands: Hands, outcome: Outcome, needed: Sequence[tuple[str, int]], sent: list[Intent]) -> None:
+    """Sends approvals until one fails; the gas money of each counts for the next. Afterwards the plan has to be made anew."""
+    step_input = outcome.step_input
     for token, raw in needed:
-        intent = _run(hands, outcome.step_id, hands.composer.approve(outcome.step_input, token, raw))
+        intent = _run(hands, outcome.step_id, hands.composer.approve(step_input, token, raw))
         sent.append(intent)
-        if intent.state is IntentState.REVERTED:
-            break
-    return dict(needed)
+        if not intent.succeeded:
+            return
+        step_input = poorer(step_input, intent)
 
 
 def _swap(eyes: Eyes, hands: Hands, journal: Journal, outcome: Outcome, plan: Plan, sent: list[Intent]) -> Outcome:
     intent = _run(hands, outcome.step_id, hands.composer.swap(outcome.step_input, plan))
     sent.append(intent)
     outcome = replace(outcome, transactions=tuple(sent))
-    if intent.state not in (IntentState.MINED, IntentState.FINAL):
-        return replace(outcome, kind=OutcomeKind.FAILED, reason=f"the swap ended {intent.state.value}; nothing was exchanged")
-    snapshot = eyes.reader.snapshot()
-    settle(journal, snapshot, before=outcome.step_input.snapshot)
-    after = eyes.assemble(snapshot, eyes.history(snapshot.head.timestamp_s))
-    return replace(outcome, kind=OutcomeKind.DONE, after=after)
+    if not intent.succeeded:
+        state = "reverted" if intent.receipt is not None else intent.state.value
+        return replace(outcome, kind=OutcomeKind.FAILED, reason=f"the swap ended {state}; nothing was exchanged")
+    outcome = replace(outcome, kind=OutcomeKind.DONE)
+    try:
+        snapshot = eyes.reader.snapshot()
+    except (Retryable, Refused):  # the swap is done all the same, and the next look books it
+        return outcome
+    settle(journal, snapshot, lambda: _assembled(eyes, snapshot), before=outcome.step_input.snapshot)
+    return replace(outcome, after=_assembled(eyes, snapshot))
 
 
-def settle(journal: Journal, snapshot: Snapshot, before: Snapshot | None = None) -> None:
-    """Books every mined transaction that no budget knows yet, at the reference prices of its own step.
+def _tidy(eyes: Eyes, hands: Hands, journal: Journal, outcome: Outcome) -> Outcome:
+    """Sets what the router may still take to zero, each allowance by a transaction of its own, after whatever end.
 
-    With the snapshot `before` the last trade its loss is the worse of what balances and what events say.
+    Not while paused, with anything unfinished, or unconfirmed; under the same limits of gas. What cannot be taken back now
+    is told, and tried again after the next step.
     """
-    for intent in journal.unbooked():
-        text = journal.step_input(intent.step_id)
-        if text is None:
-            raise OperatorNeeded(f"transaction {intent.tx_hash} belongs to step {intent.step_id}, which the store does not have")
-        step_input = codec.loads(StepInput, text)
-        found = reference_prices(step_input).prices
-        prices = {token: item.price for token, item in found.items()}
-        native = prices.get(step_input.portfolio.wrapped_native, Fraction(0))
-        trade = before is not None and intent.kind is IntentKind.SWAP
-        balances = (_held(before), _held(snapshot)) if trade and before is not None else None
-        book(journal, intent, snapshot.owner, prices, native, snapshot.head.timestamp_s, balances)
+    if outcome.kind is OutcomeKind.DECLINED or not hands.executor.ready():
+        return outcome
+    sent = list(outcome.transactions)
+    try:
+        found = outcome.after or (_assembled(eyes, eyes.reader.snapshot()) if sent else outcome.step_input)
+        tokens = hands.composer.left_over(found)
+        if not tokens:
+            return outcome
+        labels = ", ".join(found.portfolio.token(token).label for token in tokens)
+        told = f"the router may still take {labels}"
+        if not sent and not hands.confirm(replace(outcome, reason=f"{outcome.reason}; {told}: set to zero")):
+            return outcome
+        _approve(hands, replace(outcome, step_input=found), [(token, 0) for token in tokens], sent)
+        snapshot = eyes.reader.snapshot()
+        settle(journal, snapshot, lambda: _assembled(eyes, snapshot))
+        if all(intent.succeeded for intent in sent[-len(tokens) :]):
+            after = None if outcome.after is None else _assembled(eyes, snapshot)
+            return replace(outcome, transactions=tuple(sent), after=after)
+        told = f"{told}: «{sent[-1].note}» did not succeed"
+    except TrimtabError as error:
+        told = f"left-over allowances stay: {error.message}"
+    return replace(outcome, transactions=tuple(sent), reason=f"{outcome.reason}; {told}")
 
 
-def _held(snapshot: Snapshot) -> dict[str, int]:
-    return {holding.token: holding.raw for holding in snapshot.holdings}
+def _assembled(eyes: Eyes, snapshot: Snapshot) -> StepInput:
+    return eyes.assemble(snapshot, eyes.history(snapshot.head.timestamp_s))
 
 
 def _run(hands: Hands, step_id: str, prepared: Prepared) -> Intent:

@@ -86,6 +86,26 @@ class Composer(Protocol):
         """The whole plan as one transaction."""
         ...
 
+    def left_over(self, step: StepInput) -> Sequence[str]:
+        """Tokens of which the router may still take something, though nothing is planned."""
+        ...
+
+
+class Executor(Protocol):
+    """Sends transactions through the journal."""
+
+    def reconcile(self) -> Sequence[Intent]:
+        """Resolves every open intent."""
+        ...
+
+    def run(self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str) -> Intent:
+        """Carries one transaction from PLANNED to its end."""
+        ...
+
+    def ready(self) -> bool:
+        """Whether anything may be sent now: the kill switch was read and is off, and no transaction is unfinished."""
+        ...
+
 
 class Signer(Protocol):
     """Holds a key, or reaches one. Signs only what its table of rules allows."""

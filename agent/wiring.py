@@ -205,7 +205,7 @@ def open_hands(desk: Desk, confirm: Callable[[Outcome], bool], progress: Callabl
             is_paused=desk.switch.is_paused,
             on_event=lambda event: progress(event.text or event.name),
         )
-        yield Hands(executor, RouterComposer(sender, wallet), confirm)
+        yield Hands(executor, RouterComposer(sender, wallet, desk.clock), confirm)
 
 
 def settings(config: Config, limits: Limits) -> Settings:

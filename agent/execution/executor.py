@@ -44,6 +44,11 @@ class Executor:
         """
         return self._reconciler.adopt()
 
+    def ready(self) -> bool:
+        """Whether anything may be sent now: the kill switch was read and is off, and no transaction of ours is unfinished."""
+        unfinished = [i for i in self._carrier.journal.open_intents() if i.state is not IntentState.MINED]
+        return self._carrier.is_paused() is False and not unfinished
+
     def run(self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str) -> Intent:
         """Carries one transaction from PLANNED to its end, and returns it: FINAL, REVERTED, or MINED while blocks are slow.
 

@@ -79,20 +79,24 @@ def book(
     native_price: Fraction,
     chain_s: int,
     balances: tuple[Mapping[str, int], Mapping[str, int]] | None = None,
+    gain_counts: bool = True,
 ) -> Fraction:
     """Books a mined intent, reverted and cancelling ones too, and returns its loss; booking again changes nothing.
 
     `prices` are the reference prices before the trade, `native_price` that of one wei. `balances` are those before and
     after, where they were read: the loss is the worse of what they and what the receipt's events say, so that neither a
     token that lies in its events nor a deposit in between hides one. `chain_s` is the time of the block, or later.
+    Only tokens in `prices` count. Without `gain_counts` the loss is at least the gas: prices of another time prove no gain.
     """
     receipt = intent.receipt
     if receipt is None:
         raise ValueError(f"intent {intent.id} has no receipt to book")
     gas_value = receipt.gas_cost_wei * native_price
-    deltas = receipt.net(wallet)
+    deltas = {token: raw for token, raw in receipt.net(wallet).items() if token in prices}
     lost = loss({}, deltas, prices, gas_value)
     if balances is not None:
         lost = max(lost, loss(*balances, prices, gas_value))
+    if not gain_counts:
+        lost = max(lost, gas_value)
     journal.book(intent, turnover(deltas, prices), lost, receipt.gas_cost_wei, chain_s)
     return lost

@@ -106,3 +106,9 @@ class Intent:
     tx_hash: str | None
     receipt: Receipt | None
     replaces: str | None = None
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it is in a block and did what it should. A reverted one may be MINED too, until its block is final."""
+        mined = self.state in (IntentState.MINED, IntentState.FINAL)
+        return mined and self.receipt is not None and self.receipt.status == 1

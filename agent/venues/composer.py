@@ -9,9 +9,9 @@ from fractions import Fraction
 from agent.chain import approvals
 from agent.chain.fees import fees
 from agent.errors import OperatorNeeded, Refused
-from agent.model import IntentKind, Leg, Plan, StepInput, UnsignedTx, Verdict
+from agent.model import Head, IntentKind, Leg, Plan, StepInput, UnsignedTx, Verdict
 from agent.planning.floors import fair_floor
-from agent.ports import Grant, Prepared, Sender
+from agent.ports import Clock, Grant, Prepared, Sender
 from agent.reference import reference_prices
 from agent.units import BPS, decimal_text
 from agent.venues import swap_router_02
@@ -20,18 +20,25 @@ PRIORITY_CAP_WEI = 5 * 10**9
 """The most tip per gas that an endpoint's suggestion is believed for; fees above it are the owner's to raise."""
 GAS_MARGIN = Fraction(5, 4)
 """Gas limit over the estimate: ticks crossed can change between simulation and inclusion."""
+AHEAD_S = 30
+"""How far the sender's head may be ahead of the time that the agreed header and the agent's clock tell, in seconds."""
 
 
 class RouterComposer:
     """ports.Composer for SwapRouter02."""
 
-    def __init__(self, sender: Sender, wallet: str) -> None:
+    def __init__(self, sender: Sender, wallet: str, clock: Clock) -> None:
         self._sender = sender
         self._wallet = wallet
+        self._clock = clock
 
     def approvals(self, step: StepInput, plan: Plan) -> Sequence[tuple[str, int]]:
         """Exact approvals of the router that the plan lacks."""
         return approvals.needed(plan, step.snapshot, step.execution.router)
+
+    def left_over(self, step: StepInput) -> Sequence[str]:
+        """Tokens of the portfolio with an allowance of the router above zero."""
+        return [token for token, spender in approvals.left_over(step.snapshot) if spender == step.execution.router]
 
     def approve(self, step: StepInput, token: str, raw: int) -> Prepared:
         """Approval of exactly `raw` base units of `token` to the router."""
@@ -43,7 +50,7 @@ class RouterComposer:
 
     def swap(self, step: StepInput, plan: Plan) -> Prepared:
         """The whole plan as one multicall. Raises Refused when the plan has expired or its simulation fails."""
-        head = self._sender.head()
+        head = self._head(step)
         if head.number > plan.expires_block:
             verdict = Verdict("expiry", f"block {head.number}", f"block {plan.expires_block}", False)
             raise Refused(f"the plan expired at block {plan.expires_block}; the head is {head.number}", (verdict,), "plan again")
@@ -68,9 +75,12 @@ class RouterComposer:
             raise OperatorNeeded(
                 f"the wallet has {pending - latest} pending transaction(s) from nonce {latest} on", "wait for them, or cancel them"
             )
-        head = self._sender.head()
-        price = fees(
-            head,
+        if plan is not None and latest != step.snapshot.nonce_latest:
+            verdict = Verdict("nonce", str(latest), f"{step.snapshot.nonce_latest}, as agreed", False)
+            raise Refused("the wallet's nonce is not that of the plan's snapshot", (verdict,), "plan again from a new snapshot")
+        head = self._head(step)
+        price = fees(  # by the header that the quorum agreed on: one endpoint alone does not set what we pay (T2)
+            step.snapshot.head,
             step.snapshot.priority_fee_wei,
             step.snapshot.gas_price_wei,
             limit_wei=step.limits.gas_price_wei,
@@ -86,6 +96,15 @@ class RouterComposer:
             )
         tx = replace(tx, gas=int(simulated.gas * GAS_MARGIN))
         most_wei = tx.gas * price.most_wei
+        floor_wei = step.limits.native_floor_wei
+        if plan is not None and floor_wei is not None and step.snapshot.native_wei - most_wei < floor_wei:
+            measured = f"{decimal_text(max(0, step.snapshot.native_wei - most_wei), 18)} left"
+            verdict = Verdict("native_floor", measured, decimal_text(floor_wei, 18), False)
+            raise Refused(
+                f"by the node's estimate of {simulated.gas} gas too little native coin is left",
+                (verdict,),
+                "send native coin to the wallet",
+            )
         left_wei = most_wei if step.limits.gas_per_day_wei is None else max(0, step.limits.gas_per_day_wei - step.history.gas_24h_wei)
         grant = Grant(
             kind,
@@ -97,6 +116,21 @@ class RouterComposer:
             approve=approve,
         )
         return Prepared(tx, grant, note)
+
+    def _head(self, step: StepInput) -> Head:
+        """The sender's head. Raises Refused when its time is ahead of what the agreed header and our clock tell: deadlines
+        are made from it, and a swap that stays valid for long is a free option for whoever holds it back (T2, T7).
+        """
+        head, agreed, now_s = self._sender.head(), step.snapshot, self._clock.now_s()
+        latest_s = max(now_s, agreed.head.timestamp_s + max(0, now_s - agreed.now_s)) + AHEAD_S
+        if head.timestamp_s > latest_s:
+            verdict = Verdict("head_time", f"chain time {head.timestamp_s}", f"at most {latest_s}", False)
+            raise Refused(
+                f"the endpoint's head is {head.timestamp_s - latest_s + AHEAD_S} s in the future",
+                (verdict,),
+                "check the first endpoint of [[chain.rpc]] and this machine's clock",
+            )
+        return head
 
 
 def floors(step: StepInput, plan: Plan) -> tuple[int, ...]:

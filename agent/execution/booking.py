@@ -1,0 +1,86 @@
+"""Books what was mined: at the prices before the trade where they are known, and in no case so that the agent stands still for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+
+from agent import codec
+from agent.errors import ConfigError, OperatorNeeded
+from agent.execution.settle import book
+from agent.model import Intent, IntentKind, Snapshot, StepInput
+from agent.ports import Journal
+from agent.reference import reference_prices
+
+AHEAD_S = 30
+"""How far a block's time may be ahead of the agent's clock, in seconds, before it is not believed."""
+
+
+def settle(journal: Journal, snapshot: Snapshot, present: Callable[[], StepInput], before: Snapshot | None = None) -> None:
+    """Books every mined transaction that no budget knows yet, at the reference prices of its own step.
+
+    `present` is asked only where that step cannot be read any more (another version wrote it): then the prices of now
+    count, and no gain. While a token that went has no price even now, the transaction waits unbooked: nothing is planned
+    without that price either. With the snapshot `before` the last trade its loss is the worse of what balances and what
+    events say. Tokens that had no price, strangers' among them, count nothing: a plan cannot spend them, and events of a
+    contract that nobody asked for prove nothing (T11).
+    """
+    for intent in journal.unbooked():
+        own = _own_step(journal, intent)
+        basis = own or present()
+        prices = {token: found.price for token, found in reference_prices(basis).prices.items()}
+        if own is None and _unpriced(intent, basis, prices):
+            continue
+        native = prices.get(basis.portfolio.wrapped_native, Fraction(0))
+        trade = before is not None and intent.kind is IntentKind.SWAP
+        balances = _balances(before, snapshot, prices) if trade and before is not None else None
+        book(journal, intent, snapshot.owner, prices, native, _chain_s(snapshot, own), balances, gain_counts=own is not None)
+
+
+def reviewed_s(snapshot: Snapshot) -> int:
+    """Chain time to remember a review by: a header from the future must not keep every later step waiting for that day."""
+    return min(snapshot.head.timestamp_s, snapshot.now_s + AHEAD_S)
+
+
+def poorer(step_input: StepInput, intent: Intent) -> StepInput:
+    """The same input after the gas money of `intent`."""
+    paid_wei = 0 if intent.receipt is None else intent.receipt.gas_cost_wei
+    history, snapshot = step_input.history, step_input.snapshot
+    return replace(
+        step_input,
+        history=replace(history, gas_24h_wei=history.gas_24h_wei + paid_wei),
+        snapshot=replace(snapshot, native_wei=max(0, snapshot.native_wei - paid_wei)),
+    )
+
+
+def _own_step(journal: Journal, intent: Intent) -> StepInput | None:
+    try:
+        text = journal.step_input(intent.step_id)
+        return None if text is None else codec.loads(StepInput, text)
+    except (ConfigError, OperatorNeeded):
+        return None
+
+
+def _unpriced(intent: Intent, basis: StepInput, prices: dict[str, Fraction]) -> bool:
+    """Whether a token of ours went that cannot be valued now."""
+    if intent.receipt is None:
+        return False
+    ours = {asset.token.address for asset in basis.portfolio.assets}
+    return any(raw < 0 and token in ours and token not in prices for token, raw in intent.receipt.net(basis.snapshot.owner).items())
+
+
+def _balances(before: Snapshot, after: Snapshot, prices: dict[str, Fraction]) -> tuple[dict[str, int], dict[str, int]]:
+    """Balances by token, of tokens with a price that were read both times: one that could not be read has not become zero."""
+    had = {holding.token: holding.raw for holding in before.holdings}
+    has = {holding.token: holding.raw for holding in after.holdings}
+    both = had.keys() & has.keys() & prices.keys()
+    return {token: had[token] for token in both}, {token: has[token] for token in both}
+
+
+def _chain_s(snapshot: Snapshot, own: StepInput | None) -> int:
+    """Time to book at. A header from the future is not believed beyond the clock, nor the clock before the trade's own step:
+    neither halts the agent until that day, nor takes an entry out of the last 24 hours (T6).
+    """
+    believed_s = max(snapshot.now_s + AHEAD_S, 0 if own is None else own.snapshot.head.timestamp_s)
+    return min(snapshot.head.timestamp_s, believed_s)

@@ -1,0 +1,87 @@
+"""One endpoint lies to the sender while the snapshot is true: nothing is signed that lives longer or pays more (T2, T7)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.chain.calls import Multicall, decode
+from agent.engine import OutcomeKind
+from agent.errors import Retryable
+from agent.localchain import LocalChain
+from agent.model import Intent, IntentKind
+from tests.agents import ROOMY, again, agent_on, fund, purse, trusted, yes
+from tests.liars import Liar, Slow, every_header, newest
+
+TWO = {"WETH": "50%", "USDC": "50%"}
+YEAR_S = 365 * 86_400
+
+
+def drifted(chain: LocalChain) -> None:
+    fund(chain, {"WETH": 60_000, "USDC": 30_000})
+
+
+def test_a_head_from_the_future_gives_no_transaction_a_long_life(local_chain: LocalChain, tmp_path: Path) -> None:
+    """Signed bytes with a far deadline would be a free option for whoever keeps them back."""
+    chain = local_chain
+    drifted(chain)
+    liar = Liar(chain.transport, newest(timestamp=lambda s: s + YEAR_S))
+    with agent_on(chain, tmp_path, targets=TWO, changes=ROOMY, transports=[liar]) as agent:
+        before = purse(chain)
+        outcome = agent.rebalance(send=True, confirm=yes)
+        swaps: list[Intent] = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
+        true_s = chain.transport.call("eth_getBlockByNumber", ["latest", False])["timestamp"]
+        for swap in swaps:
+            call = decode(swap.tx.data)
+            assert isinstance(call, Multicall)
+            assert call.deadline_s <= int(true_s, 16) + 3 * 90
+        assert outcome.kind is OutcomeKind.REFUSED
+        assert purse(chain) == before
+
+
+def test_fees_follow_the_header_that_the_quorum_agreed_on(local_chain: LocalChain, tmp_path: Path) -> None:
+    chain = local_chain
+    drifted(chain)
+    liar = Liar(chain.transport, newest(baseFeePerGas=lambda wei: wei * 20 + 10**9))
+    with agent_on(chain, tmp_path, targets=TWO, changes=ROOMY | {"limits.gas_price": "off"}, transports=[liar]) as agent:
+        outcome = agent.rebalance(send=True, confirm=yes)
+        for intent in agent.desk.store.intents():
+            agreed = outcome.step_input.snapshot
+            assert agreed.head.base_fee_wei is not None
+            assert intent.tx.max_fee_wei is not None
+            assert intent.tx.max_fee_wei <= 3 * agreed.head.base_fee_wei + agreed.priority_fee_wei
+
+
+def test_a_future_header_leaves_no_review_that_would_halt_every_later_step(local_chain: LocalChain, tmp_path: Path) -> None:
+    chain = local_chain
+    fund(chain, {"WETH": 45_000, "USDC": 45_000})
+    daily: dict[str, object] = {"policy.trigger": {"kind": "time", "every": "1d"}}
+    loaded = trusted(chain, tmp_path, ROOMY | daily, TWO)
+    liar = Liar(chain.transport, every_header(timestamp=lambda s: s + YEAR_S))
+    with again(chain, loaded, [liar]) as fooled:
+        fooled.rebalance(send=True, confirm=yes)
+    chain.warp(60)
+    with again(chain, loaded) as agent:
+        assert agent.plan().kind is not OutcomeKind.HALT, agent.plan().reason
+
+
+def test_a_quorum_that_has_not_seen_our_last_transaction_is_waited_for(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """A snapshot from before our own approval would approve again, and again."""
+    chain = anvil_chain
+    drifted(chain)
+    slow = Slow(chain.transport, lag=1)
+    with agent_on(chain, tmp_path, targets=TWO, changes=ROOMY, transports=[chain.transport, slow]) as agent:
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+        assert [intent.kind for intent in agent.desk.store.intents()] == [IntentKind.SWAP, IntentKind.APPROVE]
+
+
+def test_a_quorum_that_stays_behind_our_last_transaction_sends_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    drifted(chain)
+    slow = Slow(chain.transport, lag=0)
+    with agent_on(chain, tmp_path, targets=TWO, changes=ROOMY, transports=[chain.transport, slow]) as agent:
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+        slow.lag = 40
+        with pytest.raises(Retryable, match="behind our transaction"):
+            agent.rebalance(send=True, confirm=yes)

@@ -1,0 +1,75 @@
+"""Transports that stand between the agent and a true chain and alter single answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from agent.chain.rpc import Transport
+from agent.chain.wire import Call, only
+
+Alter = Callable[[str, list[Any], Any], Any]
+"""Method, parameters and true answer to the answer that is given."""
+
+
+class Liar:
+    """Passes everything on and gives the answers that `alter` makes of the true ones."""
+
+    def __init__(self, line: Transport, alter: Alter, operator: str = "liar") -> None:
+        self._line = line
+        self._alter = alter
+        self.operator = operator
+        self.name = f"endpoint {operator!r} between"
+        self.requests = 0
+
+    def call(self, method: str, params: list[Any]) -> Any:
+        """See Transport."""
+        return only(self.name, method, self.batch([(method, params)])[0])
+
+    def batch(self, calls: Sequence[Call]) -> list[Any]:
+        """See Transport."""
+        self.requests += 1
+        return [self._alter(method, params, answer) for (method, params), answer in zip(calls, self._line.batch(calls), strict=True)]
+
+
+def newest(**changes: Callable[[int], int]) -> Alter:
+    """Lies about quantities of the newest header alone; by number and by hash the header is true."""
+
+    def alter(method: str, params: list[Any], answer: Any) -> Any:
+        if method == "eth_getBlockByNumber" and params[0] == "latest":
+            return answer | {field: hex(change(int(answer[field], 16))) for field, change in changes.items()}
+        return answer
+
+    return alter
+
+
+def every_header(**changes: Callable[[int], int]) -> Alter:
+    """Lies about quantities of every header."""
+
+    def alter(method: str, params: list[Any], answer: Any) -> Any:
+        if method in ("eth_getBlockByNumber", "eth_getBlockByHash") and isinstance(answer, dict):
+            return answer | {field: hex(change(int(answer[field], 16))) for field, change in changes.items()}
+        return answer
+
+    return alter
+
+
+class Slow:
+    """The same chain, but its newest block is `lag` blocks behind."""
+
+    def __init__(self, line: Transport, lag: int, operator: str = "slow") -> None:
+        self._line = line
+        self.lag = lag
+        self.operator = operator
+        self.name = f"endpoint {operator!r} behind"
+        self.requests = 0
+
+    def call(self, method: str, params: list[Any]) -> Any:
+        """See Transport."""
+        return only(self.name, method, self.batch([(method, params)])[0])
+
+    def batch(self, calls: Sequence[Call]) -> list[Any]:
+        """See Transport."""
+        self.requests += 1
+        height = int(self._line.call("eth_blockNumber", []), 16) - self.lag
+        return self._line.batch([(m, [hex(height) if p == "latest" else p for p in params]) for m, params in calls])
