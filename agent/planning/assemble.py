@@ -8,6 +8,7 @@ from fractions import Fraction
 from agent.model import Plan, Rebalance, Skipped, StepInput
 from agent.planning.aims import Aim
 from agent.planning.market import Market
+from agent.planning.paths import MAX_LEGS
 from agent.planning.problem import UNBOUNDED_BPS, Problem
 from agent.planning.rounding import Draft
 from agent.planning.settle import Settled
@@ -76,7 +77,7 @@ def _why(market: Market, settled: Settled, token: int, aim: Aim) -> str:
     if not own:
         return "no usable pool trades it"
     if not _connected(market, settled, token, sells):
-        return "no route of one or two usable pools joins it with a token that needs the other side"
+        return "no route of usable pools joins it with a token that needs the other side"
     full = sorted({arc.pool for arc in own} & settled.draft.full) or sorted(settled.draft.full)
     parts = []
     if full and problem.impact_bps != UNBOUNDED_BPS:
@@ -89,13 +90,13 @@ def _why(market: Market, settled: Settled, token: int, aim: Aim) -> str:
 
 
 def _connected(market: Market, settled: Settled, token: int, sells: bool) -> bool:
-    """True when at most two arcs join the token with one that is to move the other way."""
-    held = [float(node.value) for node in market.problem.nodes]
-    wanted = settled.wanted
+    """True when a chain that is not too long joins the token with one that is to move the other way."""
+    held, wanted = [float(node.value) for node in market.problem.nodes], settled.wanted
     others = {i for i in range(len(held)) if (wanted[i] > held[i] if sells else wanted[i] < held[i])}
-    pairs = {(arc.source, arc.target) if sells else (arc.target, arc.source) for arc in market.arcs}
-    first = {b for a, b in pairs if a == token}
-    return bool(first & others) or any(a in first and b in others for a, b in pairs)
+    reached = {token}
+    for _ in range(MAX_LEGS):
+        reached |= {arc.target if sells else arc.source for arc in market.arcs if (arc.source if sells else arc.target) in reached}
+    return bool(reached & others)
 
 
 def _money(step: StepInput, value: float) -> str:

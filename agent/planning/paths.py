@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from agent.planning.dual import Flow
 
-MAX_LEGS = 3
-"""Longest chain through the router: direct, one hub, or two."""
+MAX_LEGS = 4
+"""Longest chain through the router: up to three hubs, where no shorter way is cheaper."""
 CRUMB = 1e-9
 """Part of the scale below which a flow is rounding noise."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from fractions import Fraction
 
 from agent.errors import Refused
@@ -10,6 +11,7 @@ from agent.planning.aims import Aim, aim_at, reach_of, turnover_left
 from agent.planning.assemble import assemble, left_undone
 from agent.planning.market import Market, open_market
 from agent.planning.problem import Problem, build_problem
+from agent.planning.rounding import Draft
 from agent.planning.settle import Settled, settle
 from agent.planning.swaps import Quote, plan_swap, quote
 from agent.reference import reference_prices
@@ -41,17 +43,29 @@ def plan(step: StepInput, decision: Rebalance) -> Plan:
 
 
 def _affordable(market: Market, aim: Aim, budget: Fraction | None, min_trade: Fraction | None) -> Settled:
-    """Settles; while the plan with its gas costs more than plan_cost per unit moved, the token that moves least is left alone."""
+    """Settles; while the plan with its gas costs more than plan_cost per unit moved, the dearest chain's pool is done without."""
     problem, limit_bps = market.problem, market.problem.plan_cost_bps
-    still: dict[int, str] = {}
+    dropped: dict[str, str] = {}
     while True:
-        settled = settle(market, aim, reach_of(problem), budget, min_trade, still)
+        settled = settle(market, aim, reach_of(problem), budget, min_trade, dropped)
         cost, moved = settled.draft.cost(problem).total, settled.draft.turnover(problem)
         if limit_bps is None or cost * BPS <= limit_bps * moved:
             return settled
-        moves = [(abs(raw) * problem.price(token), problem.position[token]) for token, raw in settled.draft.delta.items()]
-        least = min((size, token) for size, token in moves if token not in still)
-        still[least[1]] = f"its share of the gas would lift the plan over limits.plan_cost of {limit_bps} bps"
+        dropped[_dearest(problem, settled.draft)] = f"with its gas the plan would exceed limits.plan_cost of {limit_bps} bps"
+
+
+def _dearest(problem: Problem, draft: Draft) -> str:
+    """The pool of the chain that costs most per unit moved, gas included; of its pools the one that carries the least besides."""
+
+    def per_unit(chain: list[int]) -> Fraction:
+        first, last = draft.legs[chain[0]], draft.legs[chain[-1]]
+        given = first.amount_in_raw * problem.price(first.token_in)
+        got = last.amount_out_raw * problem.price(last.token_out)
+        return (given - got + sum(draft.leg_gas[leg] for leg in chain) * problem.gas_unit_value) / given
+
+    uses = Counter(leg.pool for leg in draft.legs)
+    worst = max(draft.chains(), key=per_unit)
+    return min((draft.legs[leg].pool for leg in worst), key=lambda pool: uses[pool])
 
 
 def _nothing(step: StepInput, problem: Problem, drift: float, skipped: list[Skipped]) -> Refused:

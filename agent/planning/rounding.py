@@ -31,16 +31,26 @@ class Draft:
     """Legs so far with what they do. `barred` names pools whose leg fell below its fair floor, with the reason."""
 
     legs: list[Leg] = field(default_factory=list)
+    leg_gas: list[int] = field(default_factory=list)
     delta: dict[str, int] = field(default_factory=dict)
     sold: dict[str, int] = field(default_factory=dict)
     bought: dict[str, int] = field(default_factory=dict)
     full: set[str] = field(default_factory=set)
     barred: dict[str, str] = field(default_factory=dict)
-    gas_units: int = 0
     fees: Value = Fraction(0)
     impact: Value = Fraction(0)
     skew: Value = Fraction(0)
     gross: Value = Fraction(0)
+
+    @property
+    def gas_units(self) -> int:
+        """Gas of the transaction; none without legs."""
+        return BASE_UNITS + sum(self.leg_gas) if self.legs else 0
+
+    def chains(self) -> list[list[int]]:
+        """Positions of the legs of each chain, in order."""
+        starts = [number for number, leg in enumerate(self.legs) if leg.source is Funding.WALLET]
+        return [list(range(a, b)) for a, b in zip(starts, [*starts[1:], len(self.legs)], strict=True)]
 
     def cost(self, problem: Problem) -> Cost:
         """Cost of all legs in numeraire base units."""
@@ -182,7 +192,7 @@ class Walk:
         draft.impact += unmoved - leg.amount_out_raw * price_out
         draft.skew += net_raw * price_in - unmoved
         draft.gross += leg.amount_in_raw * price_in
-        draft.gas_units += leg_units(run.before, run.swapped.ticks_crossed, run.swapped.steps) + (0 if draft.gas_units else BASE_UNITS)
+        draft.leg_gas.append(leg_units(run.before, run.swapped.ticks_crossed, run.swapped.steps))
 
 
 def run_all(problem: Problem, routes: Sequence[Route]) -> Walk:

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from agent.errors import Refused
 from agent.planning.aims import Aim
-from agent.planning.dual import Arc, Solution, Wish
+from agent.planning.dual import Arc, Solution, Wish, solve
 from agent.planning.market import Market, choose
 from agent.planning.paths import Routes, decompose
 from agent.planning.rounding import Draft, Route, run_all
@@ -32,7 +32,7 @@ class Settled:
     """Where the rounds ended: legs, the last solution, what was wanted, and what was left out by reason.
 
     `part` is the share of the way that turnover allows; `still` says why tokens do not move, by position; `dropped`
-    pools are left out. `short` says that only direct and one-hub routes are looked for, since longer chains had to be cut.
+    pools are left out. `star` is the one token besides neutral hubs that routes pass through, once longer chains had to be cut.
     """
 
     draft: Draft
@@ -41,18 +41,16 @@ class Settled:
     part: float = 1.0
     still: dict[int, str] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
-    short: bool = False
+    star: int | None = None
 
 
-def settle(
-    market: Market, aim: Aim, reach: float, budget: Value | None, min_trade: Value | None, still: Mapping[int, str] | None = None
-) -> Settled:
+def settle(market: Market, aim: Aim, reach: float, budget: Value | None, min_trade: Value | None, dropped: Mapping[str, str]) -> Settled:
     """Plans for `aim`. `reach` prices a unit off it, `budget` bounds turnover, tokens that move less than `min_trade` stay put.
 
-    `still` are further tokens that are not to move, with the reason.
+    `dropped` are pools to do without, with the reason.
     """
     problem, scale, whole = market.problem, market.scale, sum(aim.held)
-    state = Settled(Draft(), Solution((), ()), list(aim.held), still=dict(still or {}))
+    state = Settled(Draft(), Solution((), ()), list(aim.held), dropped=dict(dropped))
     total, error = whole, [0.0] * len(aim.held)
     least = 0.0 if min_trade is None else float(min_trade)
     if budget is not None:
@@ -64,7 +62,7 @@ def settle(
         corrected = [want - miss for want, miss in zip(state.wanted, error, strict=True)]
         givers, keepers = _roles(aim.held, state.wanted, whole)
         wishes = [Wish(has / scale, want / scale, want / scale, reach) for has, want in zip(aim.held, corrected, strict=True)]
-        arcs = _arcs(market, state, givers, keepers)
+        arcs = _arcs(market, state, givers, keepers, state.star)
         choice = choose(market, arcs, wishes, 0.0 if pruned else least / scale, state.solution.prices or None)
         pruned = True
         state.dropped |= choice.dropped
@@ -72,8 +70,8 @@ def settle(
         order = sorted(range(len(wishes)), key=lambda token: state.solution.prices[token])
         routes = decompose(state.solution.flows, order, givers, keepers)
         state.draft = run_all(problem, to_routes(market, routes)).draft
-        if not state.short and any(path.taken > WORTH_A_ROUTE for path in routes.cut):
-            state.short, pruned = True, False
+        if state.star is None and any(path.taken > WORTH_A_ROUTE for path in routes.cut):
+            state.star, pruned = _best_star(market, state, wishes, givers, keepers), False
             continue
         if _shrink(market, state, budget, min_trade):
             continue
@@ -90,34 +88,26 @@ def settle(
     return state
 
 
-def _arcs(market: Market, state: Settled, givers: frozenset[int], keepers: frozenset[int]) -> list[Arc]:
+def _arcs(market: Market, state: Settled, givers: frozenset[int], keepers: frozenset[int], star: int | None) -> list[Arc]:
     """Arcs that start at a token that is to shrink or end at one that is to grow, so that two neutral hubs never follow each other.
 
-    When that led to chains that are too long, only what cannot: from givers to keepers, and through neutral hubs or one
-    `star` token besides.
+    With a `star` only direct and one-hub routes are left: from givers to keepers, through neutral hubs, or through the star.
     """
     if not givers or not keepers:
         return []
     open_arcs = [arc for arc in market.arcs if arc.pool not in state.dropped and (arc.source in givers or arc.target in keepers)]
-    if not state.short:
+    if star is None:
         return open_arcs
-    star = _star(market)
-    return [
-        arc
-        for arc in open_arcs
-        if (arc.source in givers or (arc.target in keepers and (arc.source == star or arc.source not in keepers)))
-        and (arc.target in keepers or (arc.source in givers and (arc.target == star or arc.target not in givers)))
-        and not (arc.target == star and arc.source not in givers)
-        and not (arc.source == star and arc.target not in keepers)
-    ]
+    starts, ends = givers - {star}, keepers - {star}
+    begin = [arc for arc in open_arcs if arc.source in starts and arc.target not in starts]
+    finish = [arc for arc in open_arcs if arc.source not in starts and arc.source not in ends and arc.target in ends]
+    return begin + finish
 
 
-def _star(market: Market) -> int:
-    """The token that most can be traded with: the one worth passing through."""
-    room: dict[int, float] = {}
-    for arc in market.arcs:
-        room[arc.source] = room.get(arc.source, 0.0) + arc.curve.capacity
-    return max(room, key=lambda token: (room[token], -token))
+def _best_star(market: Market, state: Settled, wishes: Sequence[Wish], givers: frozenset[int], keepers: frozenset[int]) -> int:
+    """The token that is most worth passing through when every route may have one hub only."""
+    worth = [solve(wishes, _arcs(market, state, givers, keepers, star)).worth(wishes) for star in range(len(wishes))]
+    return max(range(len(worth)), key=lambda star: (worth[star], -star))
 
 
 def _wanted(aim: Aim, total: float, state: Settled, least: float) -> list[float]:
