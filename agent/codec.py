@@ -15,7 +15,7 @@ from cattrs.errors import ForbiddenExtraKeysError, IterableValidationError, Iter
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 
 from agent.errors import ConfigError
-from agent.model import Decision, PoolState, Schedule, Trigger
+from agent.model import Decision, LpPosition, PoolState, Schedule, Trigger
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ TAG = "type"
 """Key that names the class of a value that may be one of several."""
 _SAFE_INT = 2**53
 """From here on other readers of JSON round, so that larger integers are written as strings."""
-_UNIONS: tuple[Any, ...] = (PoolState, Decision, Trigger, Schedule)
+_UNIONS: tuple[Any, ...] = (PoolState, LpPosition, Decision, Trigger, Schedule)
 _INTEGER = re.compile(r"-?[0-9]{1,4000}")
 _RATIO = re.compile(r"(-?[0-9]{1,4000})/([0-9]{1,4000})")
 _BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')

@@ -49,12 +49,14 @@ from agent.model.policy import (
     Threshold,
     Trigger,
 )
+from agent.model.positions import ConfirmedPosition, LpGone, LpPosition, LpV2Position, LpV3Position
 
 __all__ = [
     "Allowance",
     "Asset",
     "AssetDrift",
     "CodeHash",
+    "ConfirmedPosition",
     "Cost",
     "Cron",
     "Decision",
@@ -77,6 +79,10 @@ __all__ = [
     "IntentState",
     "Leg",
     "Limits",
+    "LpGone",
+    "LpPosition",
+    "LpV2Position",
+    "LpV3Position",
     "Plan",
     "Policy",
     "PoolState",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agent.model.positions import LpPosition
+
 
 @dataclass(frozen=True, slots=True)
 class Head:
@@ -119,7 +121,8 @@ class Snapshot:
     """Everything one step knows of the chain. `now_s` is the agent's clock when it was read.
 
     `operators` are the operators whose endpoints answered byte for byte alike; `requests` is the number of HTTP
-    requests that reading took. A token that is neither in `holdings` nor in `quarantined` was not asked for.
+    requests that reading took. A token that is neither in `holdings` nor in `quarantined` was not asked for. `positions`
+    are the liquidity positions that the owner confirmed, as far as they could be read.
     """
 
     head: Head
@@ -138,3 +141,4 @@ class Snapshot:
     quarantined: tuple[Quarantined, ...]
     operators: tuple[str, ...]
     requests: int
+    positions: tuple[LpPosition, ...] = ()

@@ -9,8 +9,9 @@ from fractions import Fraction
 
 @dataclass(frozen=True, slots=True)
 class AssetDrift:
-    """Where one asset stands. `investable_raw` is the balance less its reserve; weights are of the investable total.
+    """Where one asset stands. `raw` is the wallet's balance, `investable_raw` that less its reserve: only this can be spent.
 
+    `lp_raw` is what confirmed liquidity positions hold of it; `value` and weights count both, the reserve taken off.
     `share` is the exact weight; `weight_bps` its largest-remainder rounding. Bands act on strictly beyond: below
     `band_low_bps` or above `band_high_bps` (exact fractions, since 10 % of 333 bps is no integer).
     """
@@ -28,6 +29,7 @@ class AssetDrift:
     band_low_bps: Fraction
     band_high_bps: Fraction
     outside: bool
+    lp_raw: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from enum import Enum
 from fractions import Fraction
 
 from agent.model.chain import Snapshot
+from agent.model.positions import ConfirmedPosition
 from agent.units import Token
 
 
@@ -24,7 +25,7 @@ class Asset:
 class Portfolio:
     """Assets whose weights sum to 10,000; `hubs` are tokens that routes may pass through, `hub_feeds` their USD feeds.
 
-    `wrapped_native` prices gas; it should be an asset or a hub.
+    `wrapped_native` prices gas; it should be an asset or a hub. `positions` are the liquidity positions that count.
     """
 
     numeraire: Token
@@ -32,6 +33,7 @@ class Portfolio:
     hubs: tuple[Token, ...]
     wrapped_native: str
     hub_feeds: tuple[tuple[str, str], ...] = ()
+    positions: tuple[ConfirmedPosition, ...] = ()
 
     def feed(self, address: str) -> str | None:
         """USD price feed of the token at `address`; None when it has none."""
@@ -152,6 +154,7 @@ class Limits:
     impermanent_loss_bps: int | None
     balance_jump_bps: int | None
     max_live_value: Fraction | None
+    lp_max_weight_bps: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +170,11 @@ class Execution:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What the store remembers that a decision needs. Values in numeraire base units over the last 24 h of chain time."""
+    """What the store remembers that a decision needs. Values in numeraire base units over the last 24 h of chain time.
+
+    `reverts_in_row` and `approvals_in_row` (steps that only approved) count since the last swap that succeeded, or since the
+    owner resumed.
+    """
 
     last_rebalance_s: int | None
     last_review_s: int | None
@@ -176,6 +183,7 @@ class History:
     gas_24h_wei: int
     reverts_in_row: int
     started_s: int | None
+    approvals_in_row: int = 0
 
 
 @dataclass(frozen=True, slots=True)
