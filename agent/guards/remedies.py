@@ -24,7 +24,7 @@ REMEDIES = {
     "allowlist": "look at the contracts named, then pin them with trimtab trust",
     "kill_switch": "trimtab resume, once you know why it was paused",
     "quorum": "add a second operator's endpoint, or name the single one in chain.single_operator",
-    "reverts_in_row": "a person must look at the reverted transactions: trimtab history",
+    "reverts_in_row": "look why they failed (trimtab history); trimtab resume then counts anew",
     "balance": "plan anew at a fresh block",
     "prediction": "plan anew at a fresh block",
     "expiry": "plan anew at a fresh block",

@@ -7,6 +7,8 @@ from agent.guards.case import Case, Measured
 NO_CODE = "0x" + "0" * 64
 MAX_REVERTS_IN_ROW = 3
 """Reverts in a row after which a person must look (T6): each burns gas, and none is chance any more."""
+MAX_APPROVALS_IN_ROW = 8
+"""Steps of approvals without a swap after which a person must look: each try approves and takes back, at the price of gas."""
 
 
 def allowlist(case: Case) -> Measured:
@@ -53,6 +55,8 @@ def quorum(case: Case) -> Measured:
 
 
 def reverts_in_row(case: Case) -> Measured:
-    """Fewer transactions in a row reverted than make the agent stop (T6)."""
-    count = case.step.history.reverts_in_row
-    return Measured(f"{count} reverts", count < MAX_REVERTS_IN_ROW)
+    """Fewer transactions in a row reverted, and fewer steps approved without a swap, than make the agent stop (T6)."""
+    history = case.step.history
+    reverts, approvals = history.reverts_in_row, history.approvals_in_row
+    passed = reverts < MAX_REVERTS_IN_ROW and approvals < MAX_APPROVALS_IN_ROW
+    return Measured(f"{reverts} reverts, {approvals} steps of approvals without a swap", passed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from agent.errors import OperatorNeeded
@@ -16,6 +16,8 @@ from agent.units import NATIVE
 
 DAY_S = 86_400
 LAST_REVIEW = "last_review_s"
+RESUMED_AFTER = "resumed_after"
+"""Key of the newest intent's number when the owner resumed last: failures up to it have been looked at."""
 _CONSUMED = tuple(state.value for state in CONSUMED)
 
 
@@ -71,6 +73,7 @@ def history(session: Session, chain_now_s: int) -> History:
         loss_24h=sum((_fraction(row.loss) for row in rows), Fraction(0)),
         gas_24h_wei=sum(int(row.gas_wei) for row in rows),
         reverts_in_row=_reverts_in_row(session),
+        approvals_in_row=_approvals_in_row(session),
         started_s=session.scalar(select(Step.now_s).order_by(Step.seq).limit(1)),
     )
 
@@ -91,14 +94,38 @@ def _reverts_in_row(session: Session) -> int:
 
     Cancels neither count nor interrupt, and neither do approvals that succeed: each new try may need one.
     """
-    mined = select(IntentRow).where(IntentRow.state.in_(_CONSUMED), IntentRow.kind != IntentKind.CANCEL.value)
-    count = 0
+    return sum(_reverted(row) for row in _since_success(session))
+
+
+def _approvals_in_row(session: Session) -> int:
+    """Steps that approved something, or took it back, since the last swap that succeeded."""
+    return len({row.step_id for row in _since_success(session) if row.kind == IntentKind.APPROVE.value})
+
+
+def _since_success(session: Session) -> list[IntentRow]:
+    """What was mined after the last swap that succeeded, and after the owner resumed last; cancels left out."""
+    resumed = session.get(Meta, RESUMED_AFTER)
+    mined = select(IntentRow).where(
+        IntentRow.state.in_(_CONSUMED),
+        IntentRow.kind != IntentKind.CANCEL.value,
+        IntentRow.seq > (0 if resumed is None else int(resumed.value)),
+    )
+    found = []
     for row in session.scalars(mined.order_by(IntentRow.seq.desc())):
-        reverted = row.receipt_json is not None and loaded(Receipt, row.receipt_json).status != 1
-        if not reverted and row.kind == IntentKind.SWAP.value:
+        if row.kind == IntentKind.SWAP.value and not _reverted(row):
             break
-        count += reverted
-    return count
+        found.append(row)
+    return found
+
+
+def _reverted(row: IntentRow) -> bool:
+    return row.receipt_json is not None and loaded(Receipt, row.receipt_json).status != 1
+
+
+def resumed(session: Session) -> None:
+    """The owner has looked at what failed: rows of failures start anew."""
+    newest = session.scalar(select(func.max(IntentRow.seq))) or 0
+    session.merge(Meta(key=RESUMED_AFTER, value=str(newest)))
 
 
 def _fraction(text: str) -> Fraction:

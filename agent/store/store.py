@@ -196,12 +196,14 @@ class Store:
         self._turn(True, reason, now_s)
 
     def resume(self, reason: str, now_s: int) -> None:
-        """Turns the pause switch off."""
+        """Turns the pause switch off; reverts in a row are counted from here on."""
         self._turn(False, reason, now_s)
 
     def _turn(self, paused: bool, reason: str, now_s: int) -> None:
         with self._write("turn the pause switch") as session:
             session.add(PauseRow(paused=paused, reason=reason, at_s=now_s))
+            if not paused:
+                ledger.resumed(session)
 
     def paused(self) -> Pause:
         """Where the pause switch stands."""

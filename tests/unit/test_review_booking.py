@@ -1,0 +1,118 @@
+"""Books that go on whatever lies in a receipt, in the store, or in a header's time (T6, T11)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent import codec
+from agent.execution.booking import AHEAD_S, settle
+from agent.model import History, Holding, Intent, IntentKind, IntentState, Snapshot, StepInput, Transfer
+from agent.store import Store, open_store
+from tests import builders
+from tests.scripted import CHAIN_ID, GWEI, OTHER, WALLET, grant, receipt, tx
+
+WETH, USDC = builders.token("WETH"), builders.token("USDC")
+STRANGER = builders.address("a token nobody asked for")
+COIN, DOLLAR = 10**18, 10**6
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET)
+
+
+def step(weth: int = 10, usdc: int = 20_000) -> StepInput:
+    made = builders.step_input()
+    kept = {WETH.address: weth * COIN, USDC.address: usdc * DOLLAR}
+    holdings = tuple(Holding(holding.token, kept.get(holding.token, holding.raw)) for holding in made.snapshot.holdings)
+    return replace(made, snapshot=replace(made.snapshot, owner=WALLET, holdings=holdings))
+
+
+def swapped(store: Store, step_input: StepInput, *transfers: Transfer, text: str | None = None) -> Intent:
+    """A swap of that step, mined with these events."""
+    store.begin_step("s", 1, codec.dumps(step_input) if text is None else text)
+    made = store.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", 1, None)
+    store.advance(made.id, IntentState.SIGNED, 1, tx_hash="0xaa")
+    store.advance(made.id, IntentState.BROADCAST, 1)
+    return store.advance(made.id, IntentState.MINED, 1, receipt=replace(receipt("0xaa", 1, "0x01"), transfers=transfers))
+
+
+def never() -> StepInput:
+    raise AssertionError("present prices are not needed")
+
+
+def booked(store: Store, snapshot: Snapshot, present: Callable[[], StepInput] = never, before: Snapshot | None = None) -> History:
+    settle(store, snapshot, present, before)
+    return store.history(snapshot.head.timestamp_s)
+
+
+def gas_value(step_input: StepInput) -> Fraction:
+    return Fraction(50_000 * 2 * GWEI, COIN) * builders.PRICES["WETH"] * DOLLAR
+
+
+def test_a_strangers_event_that_takes_from_us_does_not_stop_the_books(store: Store) -> None:
+    """Any contract that a swap touches may emit a Transfer from our wallet; it must neither block nor count."""
+    made = step()
+    swapped(store, made, Transfer(STRANGER, WALLET, OTHER, 10**30))
+    found = booked(store, made.snapshot)
+    assert store.unbooked() == ()
+    assert found.loss_24h == gas_value(made)
+
+
+@pytest.mark.parametrize("text", ["{}", "not JSON", '{"from": "another version"}'])
+def test_a_step_that_cannot_be_read_any_more_is_booked_at_the_prices_of_now(store: Store, text: str) -> None:
+    made = step()
+    swapped(store, made, Transfer(WETH.address, WALLET, OTHER, COIN), text=text)
+    found = booked(store, made.snapshot, lambda: made)
+    assert store.unbooked() == ()
+    assert found.loss_24h == builders.PRICES["WETH"] * DOLLAR + gas_value(made)
+
+
+def test_prices_of_now_prove_no_gain(store: Store) -> None:
+    made = step()
+    swapped(store, made, Transfer(USDC.address, OTHER, WALLET, 5_000 * DOLLAR), text="{}")
+    assert booked(store, made.snapshot, lambda: made).loss_24h == gas_value(made)
+
+
+def test_without_any_price_the_transaction_waits_and_nothing_else_does(store: Store) -> None:
+    made = step()
+    swapped(store, made, Transfer(WETH.address, WALLET, OTHER, COIN), text="{}")
+    blind = replace(made, snapshot=replace(made.snapshot, feeds=(), pools=()))
+    assert booked(store, made.snapshot, lambda: blind).loss_24h == 0
+    assert len(store.unbooked()) == 1
+    assert booked(store, made.snapshot, lambda: made).loss_24h > 0
+
+
+def test_a_balance_that_could_not_be_read_afterwards_is_not_a_loss_of_everything(store: Store) -> None:
+    made = step()
+    swapped(store, made)
+    unread = replace(made.snapshot, holdings=tuple(h for h in made.snapshot.holdings if h.token != WETH.address))
+    assert booked(store, unread, before=made.snapshot).loss_24h == gas_value(made)
+
+
+def test_a_balance_that_fell_though_no_event_says_so_is_a_loss(store: Store) -> None:
+    made = step(weth=10)
+    swapped(store, made)
+    fewer = step(weth=9).snapshot
+    assert booked(store, fewer, before=made.snapshot).loss_24h == builders.PRICES["WETH"] * DOLLAR + gas_value(made)
+
+
+def test_a_header_from_the_future_books_no_later_than_the_clock(store: Store) -> None:
+    """A rebalance remembered for next year would halt every step until then."""
+    made = step()
+    swapped(store, made)
+    year = replace(made.snapshot.head, timestamp_s=made.snapshot.head.timestamp_s + 10**8)
+    settle(store, replace(made.snapshot, head=year), never)
+    assert store.last_rebalance() == made.snapshot.now_s + AHEAD_S
+
+
+def test_a_clock_set_back_takes_nothing_out_of_the_last_day(store: Store) -> None:
+    made = step()
+    swapped(store, made)
+    settle(store, replace(made.snapshot, now_s=made.snapshot.now_s - 7 * 86_400), never)
+    assert store.history(made.snapshot.head.timestamp_s).loss_24h == gas_value(made)

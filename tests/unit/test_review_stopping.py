@@ -1,0 +1,63 @@
+"""What stops the agent after failures in a row, and what lets it go on (T6)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.guards.remedies import REMEDIES
+from agent.model import IntentKind, IntentState
+from agent.store import Store, open_store
+from agent.store.killswitch import KillSwitch
+from tests.builders import step_input
+from tests.plans import sell_weth, verdict
+from tests.scripted import CHAIN_ID, START_S, WALLET, grant, receipt, tx
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET)
+
+
+def mined(store: Store, nonce: int, kind: IntentKind = IntentKind.SWAP, status: int = 1) -> None:
+    store.begin_step(f"s{nonce}", START_S, "{}")
+    made = store.intend(f"s{nonce}", kind, tx(nonce), grant(kind), "", START_S, None)
+    store.advance(made.id, IntentState.SIGNED, START_S, tx_hash=f"0x{nonce}")
+    store.advance(made.id, IntentState.BROADCAST, START_S)
+    store.advance(made.id, IntentState.MINED, START_S, receipt=receipt(f"0x{nonce}", nonce, "0x01", status))
+
+
+def test_resuming_starts_the_count_of_reverts_anew(store: Store, tmp_path: Path) -> None:
+    """Otherwise three reverts in a row would refuse every plan for good: nothing can succeed any more."""
+    for nonce in range(3):
+        mined(store, nonce, status=0)
+    assert store.history(START_S).reverts_in_row == 3
+    KillSwitch(tmp_path / "pause", store).resume("seen", START_S)
+    assert store.history(START_S).reverts_in_row == 0
+    mined(store, 3, status=0)
+    assert store.history(START_S).reverts_in_row == 1
+    store.pause("again", START_S)
+    assert store.history(START_S).reverts_in_row == 1
+
+
+def test_the_remedy_names_the_command_that_does_it() -> None:
+    assert "trimtab resume" in REMEDIES["reverts_in_row"]
+
+
+def test_steps_that_only_approve_are_counted_until_a_swap_succeeds(store: Store) -> None:
+    """A swap that fails in simulation for ever would burn the gas of its approvals day after day."""
+    for nonce in range(5):
+        mined(store, nonce, IntentKind.APPROVE)
+    mined(store, 5, status=0)
+    assert store.history(START_S).approvals_in_row == 5
+    mined(store, 6)
+    assert store.history(START_S).approvals_in_row == 0
+
+
+@pytest.mark.parametrize(("approvals", "passed"), [(7, True), (8, False)])
+def test_too_many_steps_of_approvals_alone_are_refused(approvals: int, passed: bool) -> None:
+    made = step_input()
+    step = replace(made, history=replace(made.history, approvals_in_row=approvals))
+    assert verdict("reverts_in_row", step, sell_weth(step)).passed is passed
