@@ -68,9 +68,9 @@ def trust(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
         def confirm(found: dict[str, Any]) -> bool:
             if yes:
                 return True
-            if not interactive():
-                return False
             with wait.aside():
+                if not interactive():
+                    return False
                 err.print(tables.contracts(found))
                 return ask("Pin these?")
 

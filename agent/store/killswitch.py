@@ -68,7 +68,7 @@ class KillSwitch:
         except (OSError, TrimtabError) as error:
             return Stopped(None, f"the kill switch cannot be read: {error}")
         if present:
-            return Stopped(True, f"{self.file} exists")
+            return Stopped(True, position.reason if position.paused else f"{self.file} exists")
         return Stopped(position.paused, position.reason)
 
     def is_paused(self) -> bool | None:

@@ -1,0 +1,228 @@
+"""Whatever is wrong in the config, on the command line or in a file: named with its field, nothing done, exit code 2."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.artifacts import own
+from agent.localchain.accounts import WHALE, test_accounts
+from tests.cli import shapes
+from tests.cli.tools import Desk
+
+NOWHERE = "0x00000000000000000000000000000000DeaDBeef"
+WHALE_ADDRESS = test_accounts()[WHALE].address
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("[store]", "[nonsense]\nx = 1\n[store]", ("nonsense", "unknown key")),
+        ('target = "30%"', 'target = "20%"', ("90%", "add 10%")),
+        ('target = "30%"', "target = 30", ("above 1 and has no unit",)),
+        ('slippage = "0.3%"\n', "", ("limits.slippage: missing",)),
+        ("test_account = 0", 'keyring = "trimtab/main"', ("keyring is not supported yet",)),
+        ("test_account = 0", f'key_env = "{"ab" * 32}"', ("not the name of an environment variable",)),
+        ("chain_id = 31337", 'chain_id = "one"', ("chain.chain_id",)),
+        ("[chain]", "[chain", ("not valid TOML",)),
+    ],
+)
+def test_a_mistake_in_the_config_is_named_by_every_command(desk: Desk, old: str, new: str, words: tuple[str, ...]) -> None:
+    desk.edit((old, new))
+    for command in (("status",), ("plan",), ("rebalance", "--send", "--yes"), ("history",), ("pause",)):
+        document = desk.ask(*command, want=2)
+        shapes.require(shapes.ERROR, document)
+        for word in words:
+            assert word in document["error"]["message"]
+        assert "ab" * 32 not in json.dumps(document)
+    assert desk.ask("doctor", want=2)["checks"][0]["state"] == "fail"
+    said = desk.run("status")
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith("Wrong input")
+
+
+def test_an_address_given_twice_or_mistyped_is_named(desk: Desk) -> None:
+    weth, usdc = desk.about["tokens"]["WETH"], desk.about["tokens"]["USDC"]
+    text = desk.config.read_text()
+    desk.config.write_text(text.replace(f'symbol = "USDC"\naddress = "{usdc}"', f'symbol = "USDC"\naddress = "{weth}"'))
+    assert f"address {weth} is given twice" in desk.ask("status", want=2)["error"]["message"]
+    wrong = weth[:2] + "".join(
+        c.swapcase() if i == next(j for j, d in enumerate(weth[2:]) if d.isalpha()) else c for i, c in enumerate(weth[2:])
+    )
+    desk.config.write_text(text.replace(f'symbol = "WETH"\naddress = "{weth}"', f'symbol = "WETH"\naddress = "{wrong}"'))
+    assert "wrong checksum" in desk.ask("status", want=2)["error"]["message"]
+    desk.config.write_text(text.replace(f'symbol = "WETH"\naddress = "{weth}"', 'symbol = "WETH"\naddress = "native"'))
+    assert "not supported yet" in desk.ask("status", want=2)["error"]["message"]
+
+
+def test_a_missing_or_unreadable_config_says_what_to_do(desk: Desk, tmp_path: Path) -> None:
+    error = desk.ask("status", "--config", str(tmp_path / "none.toml"), want=2)["error"]
+    assert "trimtab init" in error["remedy"]
+    assert desk.run("status", "--config", str(tmp_path)).code == 2
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    assert "cannot be read" in desk.ask("status", "--config", str(tmp_path / "binary.toml"), want=2)["error"]["message"]
+
+
+def replace_token(desk: Desk, symbol: str, address: str) -> None:
+    desk.edit((f'symbol = "{symbol}"\naddress = "{desk.about["tokens"][symbol]}"', f'symbol = "{symbol}"\naddress = "{address}"'))
+
+
+def test_a_token_without_code_is_named(desk: Desk) -> None:
+    replace_token(desk, "LINK", NOWHERE)
+    error = desk.ask("status", want=2)["error"]
+    assert NOWHERE in error["message"]
+    assert "address" in error["remedy"]
+
+
+def test_decimals_that_disagree_are_named(desk: Desk) -> None:
+    usdc = desk.about["tokens"]["USDC"]
+    desk.edit((f'symbol = "USDC"\naddress = "{usdc}"', f'symbol = "USDC"\ndecimals = 18\naddress = "{usdc}"'))
+    message = desk.ask("status", want=2)["error"]["message"]
+    assert "USDC" in message
+    assert "has 6 decimals on the chain, the config says 18" in message
+    assert desk.ask("doctor", want=2)["checks"][-1]["state"] == "fail"
+    desk.edit(("decimals = 18", "decimals = 6"))
+    assert desk.run("status").code == 0
+
+
+def test_a_pool_of_foreign_tokens_is_refused(desk: Desk) -> None:
+    tokens, pool = desk.about["tokens"], desk.about["pools"]["v3 LINK/USDC 10000"]
+    text = desk.config.read_text()
+    start = text.index('[[portfolio.assets]]\nsymbol = "LINK"')
+    end = text.index("[reference]")
+    text = text[:start] + text[end:].replace("fee_tiers =", f'pools = ["{pool}"]\nfee_tiers =', 1)
+    desk.config.write_text(text.replace('target = "30%"', 'target = "40%"'))
+    error = desk.ask("status", want=2)["error"]
+    assert pool in error["message"]
+    assert tokens["LINK"] in error["message"]
+    assert "portfolio.hubs" in error["remedy"]
+
+
+def test_a_pair_without_a_pool_is_refused_with_what_would_help(desk: Desk) -> None:
+    lonely = deploy(desk, "TestToken", ["string", "string", "uint8"], ["Lonely", "LONE", 18])
+    replace_token(desk, "LINK", lonely)
+    error = desk.ask("status", want=2)["error"]
+    assert "no pool" in error["message"]
+    assert "LINK" in error["message"]
+    assert "hub" in error["remedy"]
+
+
+def test_a_quote_between_two_tokens_without_a_route_is_refused(desk: Desk) -> None:
+    desk.edit(('pool_min_value = "50000"', 'pool_min_value = "900000000"'))
+    document = desk.ask("quote", "--in", "WETH", "--out", "USDC", "--amount", "1", want=10)
+    assert document["error"]["kind"] == "Refused"
+
+
+def deploy(desk: Desk, name: str, types: list[str], values: list[Any]) -> str:
+    """A contract of ours on the served chain, deployed by the whale."""
+    from eth_abi.abi import encode
+
+    data = own(name).bytecode + encode(types, values).hex()
+    desk.node.rpc("anvil_impersonateAccount", WHALE_ADDRESS)
+    tx = desk.node.rpc(
+        "eth_sendTransaction", {"from": WHALE_ADDRESS, "data": data if data.startswith("0x") else "0x" + data, "gas": hex(5_000_000)}
+    )
+    receipt = desk.node.w3.eth.wait_for_transaction_receipt(tx, poll_latency=0.01)
+    assert receipt["status"] == 1
+    return str(receipt["contractAddress"])
+
+
+QUOTE = ("quote", "--in", "WETH", "--out", "USDC", "--amount")
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("quote", "--in", "WETH", "--out", "NOSUCH", "--amount", "1"), ("--out", "'NOSUCH'", "WETH, WBTC, USDC")),
+        (("quote", "--in", "\x1b[31mW", "--out", "USDC", "--amount", "1"), ("--in", "none of the configured")),
+        (("swap", "--in", "WETH", "--out", "WETH", "--amount", "1"), ("the same",)),
+        ((*QUOTE, "-1"), ("--amount", "'-1'", "plain decimal")),
+        ((*QUOTE, "minus one"), ("--amount", "'minus one'")),
+        ((*QUOTE, "1e3"), ("--amount", "'1e3'")),
+        ((*QUOTE, "0"), ("--amount", "sells nothing")),
+        ((*QUOTE, "0.0000000000000000001"), ("--amount", "more than 18 decimal places")),
+        (("quote", "--in", "USDC", "--out", "WETH", "--amount", "0.0000001"), ("--amount", "more than 6 decimal places")),
+        ((*QUOTE, "1" + "0" * 70), ("--amount", "larger than any token amount")),
+        ((*QUOTE, "1", "--pool", "0x1234"), ("--pool", "not an address")),
+        ((*QUOTE, "1", "--pool", NOWHERE), ("pool", NOWHERE)),
+        (("quote", "--in", "WETH"), ("Missing option",)),
+        (("run", "--once", "--every", "soon"), ("--every", "'soon'")),
+        (("run", "--once", "--every", "0s"), ("--every",)),
+        (("explain", "no-such-step"), ("no-such-step", "trimtab history")),
+        (("explain",), ("Missing argument",)),
+        (("status", "--colour"), ("No such option",)),
+    ],
+    ids=lambda part: " ".join(part).encode("unicode_escape").decode()[:60] if isinstance(part, tuple) else "",
+)
+def test_a_mistake_on_the_command_line_is_named(desk: Desk, command: tuple[str, ...], words: tuple[str, ...]) -> None:
+    document = desk.ask(*command, want=2)
+    shapes.require(shapes.ERROR, document)
+    for word in words:
+        assert word in document["error"]["message"] + document["error"]["remedy"]
+    said = desk.run(*command)
+    assert (said.code, said.out) == (2, "")
+    assert said.err
+
+
+def test_more_than_the_wallet_holds_cannot_be_sold(desk: Desk) -> None:
+    refused = desk.ask("swap", "--in", "WETH", "--out", "USDC", "--amount", "5", "--send", "--yes", want=10)
+    assert any(verdict["guard"] == "balance" and not verdict["passed"] for verdict in refused["verdicts"])
+
+
+def test_an_input_that_cannot_be_saved_is_named(desk: Desk, tmp_path: Path) -> None:
+    for target in (tmp_path / "none" / "x.json", tmp_path):
+        error = desk.ask("plan", "--save-input", str(target), want=2)["error"]
+        assert "--save-input" in error["message"]
+
+
+@pytest.fixture
+def saved(desk: Desk, tmp_path: Path) -> Path:
+    path = tmp_path / "input.json"
+    desk.ask("plan", "--save-input", str(path))
+    return path
+
+
+def test_a_damaged_input_file_is_refused(desk: Desk, saved: Path, tmp_path: Path) -> None:
+    text = saved.read_text()
+    damaged = tmp_path / "damaged.json"
+    for content in (
+        b"",
+        text[: len(text) // 2].encode(),
+        b"[]",
+        b"{}",
+        b"\xff\xfe\x00\x01",
+        b"[" * 100_000,
+        text.replace("9", "x").encode(),
+    ):
+        damaged.write_bytes(content)
+        assert desk.ask("plan", "--input", str(damaged), want=2)["error"]["kind"] == "ConfigError"
+    assert "--input" in desk.ask("plan", "--input", str(tmp_path / "none.json"), want=2)["error"]["message"]
+    assert desk.run("plan", "--input", str(tmp_path)).code == 2
+
+
+def numbers(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Paths of all numbers in a document, those in strings too."""
+    if isinstance(value, dict):
+        return [found for key, inner in value.items() for found in numbers(inner, (*path, key))]
+    if isinstance(value, list):
+        return [found for key, inner in enumerate(value) for found in numbers(inner, (*path, key))]
+    return [path] if isinstance(value, int) or (isinstance(value, str) and value.isdigit()) else []
+
+
+def test_an_input_whose_parts_contradict_each_other_never_ends_in_a_defect(desk: Desk, saved: Path, tmp_path: Path) -> None:
+    """Every tenth number of the file in turn is zero, negative or enormous; the command decides or refuses, and never breaks."""
+    document = json.loads(saved.read_text())
+    changed = tmp_path / "changed.json"
+    for i, path in enumerate(numbers(document)[::10]):
+        copy = json.loads(saved.read_text())
+        place = copy
+        for key in path[:-1]:
+            place = place[key]
+        wild = (0, -1, 10**40)[i % 3]
+        place[path[-1]] = wild if isinstance(place[path[-1]], int) else str(wild)
+        changed.write_text(json.dumps(copy))
+        said = desk.run("plan", "--input", str(changed), "--json")
+        assert said.code in (0, 2, 10), (path, wild, said)
