@@ -67,12 +67,15 @@ def functions_of(path: Path) -> frozenset[str]:
 
 
 @functools.cache
+def git_files(*which: str) -> tuple[str, ...]:
+    """Files that are there, as git lists them."""
+    listed = subprocess.run(["git", "ls-files", "-z", *which], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return tuple(name for name in listed.split("\0") if name and (ROOT / name).is_file())
+
+
 def tracked() -> tuple[str, ...]:
     """Files that git knows, and new ones that it does not ignore: what a commit would hold."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
-    return tuple(name for name in listed.split("\0") if name and (ROOT / name).is_file())
+    return git_files("--cached", "--others", "--exclude-standard")
 
 
 def code_of(path: Path) -> Iterator[str]:
@@ -257,8 +260,8 @@ def test_every_dependency_has_a_reason() -> None:
 # docs/architecture.md
 def test_the_rooms_are_those_of_the_package_in_their_order() -> None:
     listed = [cells[0].strip("`") for cells in rows(ARCHITECTURE.read_text(encoding="utf-8")) if len(cells) == 3 and "`" in cells[0]]
-    present = {path.stem for path in (ROOT / "agent").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()} - {"__init__"}
-    assert listed == [room for room in LAYERS if room in present]
+    kept = {Path(name).parts[1].removesuffix(".py") for name in git_files("--cached") if name.startswith("agent/") and name.endswith(".py")}
+    assert listed == [room for room in LAYERS if room in kept]
 
 
 def test_the_states_are_those_of_the_journal() -> None:
