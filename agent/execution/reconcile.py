@@ -9,6 +9,7 @@ from agent.errors import OperatorNeeded, Refused, Retryable
 from agent.execution.carrier import Carrier, refusal
 from agent.model import Head, Intent, IntentKind, IntentState, UnsignedTx
 from agent.ports import Grant
+from agent.store.transitions import OPEN
 
 _LOOKS = 3
 """Times a used nonce without a known hash is looked at before it counts as foreign: endpoints behind one address lag."""
@@ -89,7 +90,8 @@ class Reconciler:
 
     def _resolve(self, nonce: int, may_send: bool) -> None:
         group = self._journal.intents_at(nonce)
-        decided = next((intent for intent in group if intent.state in _ENDS), None)
+        waiting = [intent for intent in group if intent.state in OPEN]
+        decided = next((end for end in group if end.state in _ENDS and any(_rivals(end, intent) for intent in waiting)), None)
         if decided is not None:  # killed between ending the winner and the others
             self._carrier.close(decided)
             return
@@ -193,6 +195,11 @@ class Reconciler:
             f"(the chain's next is {latest}; {hashes})",
             "something else uses this wallet, or this store is a restored copy: stop the other, check the balances, then adopt",
         )
+
+
+def _rivals(one: Intent, other: Intent) -> bool:
+    """Whether one is the other's cancel. What a chain took back long ago has the same nonce and decides nothing."""
+    return one.id == other.replaces or other.id == one.replaces
 
 
 def cancelling(original: UnsignedTx, wallet: str, head: Head, limit_wei: int | None) -> UnsignedTx:

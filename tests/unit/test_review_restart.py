@@ -1,0 +1,35 @@
+"""After a chain took back what was final, and the operator adopted its nonce: what is in flight stays ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.errors import Retryable
+from agent.model import IntentState
+from tests.scripted import Killed, bench
+
+
+def test_a_transaction_in_flight_is_not_ended_by_one_that_was_final_in_another_past(tmp_path: Path) -> None:
+    """Ended by mistake it would be planned again, while its bytes can still be mined."""
+    made = bench(tmp_path)
+    assert made.run().state is IntentState.FINAL
+    made.chain.reorg(1)
+    with pytest.raises(Retryable):
+        made.executor().reconcile()
+    assert made.executor().adopt() == 0
+    made.chain.automine = False
+
+    def die(event) -> None:
+        if event.name == "after:send":
+            raise Killed
+
+    made.on_event = die
+    with pytest.raises(Killed):
+        made.run(data="0x02")
+    made.restart()
+    flying = made.executor().reconcile()
+    assert [intent.state for intent in flying] == [IntentState.BROADCAST]
+    made.chain.mine()
+    assert [intent.state for intent in made.executor().reconcile()] == [IntentState.FINAL]
