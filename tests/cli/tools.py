@@ -7,15 +7,19 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.cli.main import main
+from agent.localchain import WORLD, LocalChain
+from agent.localchain.chain import Addresses, Books
 from agent.localchain.nodes import AnvilNode
+from agent.units import Token
 
 TRIMTAB = [sys.executable, "-c", "from agent.cli.main import main; main()"]
 """The console script, by the interpreter that runs the tests."""
@@ -110,3 +114,29 @@ def in_process(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
 def environment(**more: str) -> dict[str, str]:
     """This process's environment with additions, for commands as processes."""
     return {**os.environ, **more}
+
+
+def attach(desk: Desk) -> LocalChain:
+    """The served chain with the verbs that change it: tokens, pools, feeds and prices as they were served."""
+    chain, found = LocalChain(desk.node, WORLD), tomllib.loads(desk.config.read_text())
+    v2, v3 = found["venues"]["uniswap_v2"], found["venues"]["uniswap_v3"]
+    known = {
+        "weth": found["chain"]["wrapped_native"],
+        "v2_factory": v2["factory"],
+        "v2_router": v2["router"],
+        "v3_factory": v3["factory"],
+        "swap_router_02": v3["router"],
+        "quoter_v2": v3["quoter"],
+        "quoter_v1": v3["quoter_v1"],
+    }
+    # What the config does not name is not called here; approvals go to the position manager in its place.
+    chain.addresses = Addresses(**{field.name: known.get(field.name, v3["position_manager"]) for field in fields(Addresses)})
+    chain.books = Books(
+        tokens={spec.symbol: Token(desk.about["tokens"][spec.symbol], spec.symbol, spec.decimals) for spec in WORLD.tokens},
+        kinds={spec.symbol: spec.kind for spec in WORLD.tokens},
+        prices_usd={spec.symbol: spec.price_usd for spec in WORLD.tokens},
+        feeds=desk.about["feeds"],
+        pool_info={},
+        ticks={},
+    )
+    return chain
