@@ -102,6 +102,10 @@ class Executor(Protocol):
         """Carries one transaction from PLANNED to its end."""
         ...
 
+    def adopt(self) -> int:
+        """Takes the chain's present nonce for ours, because the operator says so; returns it."""
+        ...
+
     def ready(self) -> bool:
         """Whether anything may be sent now: the kill switch was read and is off, and no transaction is unfinished."""
         ...

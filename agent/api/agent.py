@@ -118,6 +118,13 @@ class Agent:
                 progress(f"next look in {every}")
                 self.desk.clock.sleep(interval_s * (1 + random.random() * JITTER))
 
+    def adopt(self) -> int:
+        """Takes the chain's present nonce for ours and returns it: after the wallet was used by something else, or the store
+        was restored from a backup. Raises Retryable while a transaction is pending or open.
+        """
+        with wiring.open_hands(self.desk, never, silent) as hands:
+            return hands.executor.adopt()
+
     def _step(self, propose: Proposer, send: bool, confirm: Confirm, progress: Progress) -> Outcome:
         with self._hands(send, confirm, progress) as hands:
             return engine.step(self.desk.eyes, propose, self.desk.store, hands)

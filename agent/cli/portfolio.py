@@ -1,4 +1,4 @@
-"""Commands about the portfolio: status, quote, plan, rebalance, swap, run."""
+"""Commands about the portfolio: status, quote, plan, rebalance, swap, run, adopt."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STOPPED_BY = ("refused", "halt", "failed", "declined")
 
 def register(app: typer.Typer) -> None:
     """Adds this module's commands."""
-    for command in (status, quote, plan, rebalance, swap, run):
+    for command in (status, quote, plan, rebalance, swap, run, adopt):
         app.command()(command)
 
 
@@ -144,6 +144,20 @@ def run(
         note("Stopped. What was sent stands in the journal; the next run goes on from there.")
         code = 0
     raise typer.Exit(code)
+
+
+def adopt(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson = False) -> None:
+    """Goes on from the wallet's present nonce, after something else used the wallet or the store was restored. Sends nothing."""
+    from agent import api
+
+    if not yes:
+        require_answerable(yes)
+        note("Whatever else uses this wallet must have stopped: two at once could trade twice.")
+        if not ask("Go on from the chain's present nonce?"):
+            raise typer.Exit(EXIT_REFUSED)
+    with api.open_agent(config) as agent, waiting(READING):
+        document = {"nonce": agent.adopt()}
+    emit(document, as_json, lambda: say(f"Adopted: the next transaction has nonce {document['nonce']}."))
 
 
 def _confirmer(agent: Agent, yes: bool, wait: Waiting, clock: StoppableClock | None = None) -> Callable[[Outcome], bool]:

@@ -47,7 +47,7 @@ class Reconciler:
         if pending > latest:
             raise OperatorNeeded(
                 f"nonce {latest} of {self._carrier.signer.address} carries a pending transaction that this store does not know",
-                "something else uses this wallet, or this store is a restored copy: stop the other, wait until it is mined, then adopt",
+                "something else uses this wallet, or this is a restored store: stop the other, wait until it is mined, then trimtab adopt",
             )
         if expected is None:
             self._journal.adopt_nonce(latest, self._carrier.clock.now_s())
@@ -57,7 +57,7 @@ class Reconciler:
         if latest < expected:
             raise Retryable(
                 f"the endpoint's next nonce is {latest}, the journal's {expected}: it is behind, or the chain was started anew",
-                "try again; a local chain that was started anew needs a new file in store.url",
+                "try again; a local chain started anew needs a new file in store.url, one that took blocks back: trimtab adopt",
             )
         return latest
 
@@ -68,7 +68,7 @@ class Reconciler:
         """
         latest, pending = self._nonces()
         if pending > latest:
-            raise Retryable(f"a transaction at nonce {latest} is pending", "wait until it is mined, then adopt")
+            raise Retryable(f"a transaction at nonce {latest} is pending", "wait until it is mined, then trimtab adopt")
         for intent in self._journal.open_intents():
             if intent.state is IntentState.MINED:
                 continue
@@ -193,7 +193,7 @@ class Reconciler:
         return OperatorNeeded(
             f"nonce {nonce} of {self._carrier.signer.address} was used by a transaction that this store does not know "
             f"(the chain's next is {latest}; {hashes})",
-            "something else uses this wallet, or this store is a restored copy: stop the other, check the balances, then adopt",
+            "something else uses this wallet, or this store is a restored copy: stop the other, check the balances, then trimtab adopt",
         )
 
 

@@ -1,0 +1,26 @@
+"""A wallet that was also used by hand: the agent stops, and goes on when its owner says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.engine import OutcomeKind
+from agent.errors import OperatorNeeded
+from agent.localchain import LocalChain
+from tests.agents import ROOMY, agent_on, fund, yes
+
+
+def test_a_foreign_transaction_stops_the_agent_until_its_owner_adopts_the_nonce(local_chain: LocalChain, tmp_path: Path) -> None:
+    chain = local_chain
+    fund(chain, {"WETH": 60_000, "USDC": 30_000})
+    with agent_on(chain, tmp_path, ROOMY, {"WETH": "50%", "USDC": "50%"}) as agent:
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+        before = chain.w3.eth.get_transaction_count(chain.wallet.address)
+        chain.send(chain.token_contract("USDC").functions.transfer(chain.whale.address, 7), chain.wallet.address)
+        for _ in range(2):
+            with pytest.raises(OperatorNeeded, match="trimtab adopt"):
+                agent.rebalance(send=True, confirm=yes)
+        assert agent.adopt() == before + 1
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
