@@ -15,7 +15,22 @@ from tests.cli.tools import TRIMTAB, Desk, Said
 
 QUOTE_SINGLE = "0xc6a5026a"
 """Selector of QuoterV2.quoteExactInputSingle: token in, token out, amount in, fee, price limit."""
-COMMANDS = ("init", "doctor", "trust", "status", "quote", "plan", "rebalance", "swap", "run", "history", "explain", "pause", "resume")
+COMMANDS = (
+    "init",
+    "doctor",
+    "trust",
+    "status",
+    "quote",
+    "plan",
+    "rebalance",
+    "swap",
+    "run",
+    "history",
+    "explain",
+    "pause",
+    "resume",
+    "adopt",
+)
 READING = [
     (("status",), shapes.STATUS, "rebalance"),
     (("doctor",), shapes.DOCTOR, "gas money"),
