@@ -17,6 +17,7 @@ from agent.config.load import LoadedConfig, load_config
 from agent.execution.settle import realised
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind, IntentState, Leg, Plan, Receipt, Skipped, Verdict
+from agent.ports import Clock
 from agent.units import BPS, floor_int
 from tests.world import price_now
 
@@ -33,13 +34,13 @@ Changes = Mapping[str, object]
 
 
 def config(chain: LocalChain, folder: Path, changes: Changes | None = None, targets: Mapping[str, str] | None = None) -> LoadedConfig:
-    """trimtab.toml of the chain in `folder`; `changes` are new values by dotted key, None takes a key away."""
+    """trimtab.toml of the chain in `folder`; `changes` are new values by dotted key ("portfolio.assets.0.feed"), None takes a key away."""
     document = tomlkit.parse(chain.config_text(targets=targets))
     for key, value in (changes or {}).items():
         *tables, name = key.split(".")
         table = document
         for part in tables:
-            table = table[part]  # type: ignore[assignment]  # tomlkit's tables are typed as items
+            table = table[int(part) if part.isdigit() else part]  # type: ignore[assignment]  # tomlkit's tables are typed as items
         if value is None:
             del table[name]
         else:
@@ -71,9 +72,11 @@ def agent_on(
 
 
 @contextmanager
-def again(chain: LocalChain, loaded: LoadedConfig, transports: Sequence[Transport] | None = None) -> Iterator[Agent]:
+def again(
+    chain: LocalChain, loaded: LoadedConfig, transports: Sequence[Transport] | None = None, clock: Clock | None = None
+) -> Iterator[Agent]:
     """An agent over the store that an earlier one left."""
-    with open_agent(loaded, transports=transports or [chain.transport], clock=chain.clock) as agent:
+    with open_agent(loaded, transports=transports or [chain.transport], clock=clock or chain.clock) as agent:
         yield agent
 
 

@@ -1,0 +1,320 @@
+"""Every reason to send nothing, met on a real chain: the guard is named with what it measured, and the wallet is as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.api.agent import Agent
+from agent.engine import Outcome, OutcomeKind
+from agent.errors import ConfigError, TrimtabError
+from agent.localchain import LocalChain
+from agent.localchain.nodes import AnvilNode
+from agent.model import IntentState, Verdict
+from tests.agents import ROOMY, again, agent_on, allow, at_send, config, failed, fund, legs_of, purse, said, swap_of, trusted, yes
+from tests.reading import Through
+
+TARGETS = {"WETH": "50%", "USDC": "50%"}
+HELD = {"WETH": 60_000, "USDC": 30_000}
+
+
+def require_refused(chain: LocalChain, agent: Agent, guard: str) -> Verdict:
+    """One step that is refused by exactly this guard and does nothing; returns its verdict."""
+    before = purse(chain)
+    outcome = agent.rebalance(send=True, confirm=yes)
+    assert outcome.kind is OutcomeKind.REFUSED, outcome.reason
+    assert purse(chain) == before
+    assert outcome.transactions == ()
+    assert agent.desk.store.intents() == ()
+    (verdict,) = failed(outcome)
+    assert verdict.guard == guard
+    assert guard in outcome.reason
+    return verdict
+
+
+@pytest.mark.parametrize(
+    ("guard", "changes", "measured", "limit"),
+    [
+        ("native_floor", {"limits.native_floor": "10"}, "9.99", "at least 10 native"),
+        ("gas_per_day", {"limits.gas_per_day": "0.0000001"}, "native", "0.0000001 native"),
+        ("gas_price", {"limits.gas_price": "0.5 gwei"}, "gwei", "0.5 gwei"),
+        ("max_live_value", {"portfolio.max_live_value": "89999"}, "90000", "89999"),
+    ],
+)
+def test_a_limit_of_the_config_refuses_with_what_was_measured(
+    anvil_chain: LocalChain, tmp_path: Path, guard: str, changes: Mapping[str, object], measured: str, limit: str
+) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    with agent_on(chain, tmp_path, ROOMY | {"limits.plan_cost": "off"} | changes, TARGETS) as agent:
+        verdict = require_refused(chain, agent, guard)
+        assert measured in verdict.measured
+        assert limit in verdict.limit
+
+
+def test_a_base_fee_above_the_gas_price_limit_waits(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    assert isinstance(chain.node, AnvilNode)
+    fund(chain, HELD)
+    with agent_on(chain, tmp_path, ROOMY | {"limits.plan_cost": "off", "limits.gas_per_day": "off"}, TARGETS) as agent:
+        chain.node.rpc("anvil_setNextBlockBaseFeePerGas", hex(70 * 10**9))
+        chain.node.rpc("evm_mine")
+        require_refused(chain, agent, "gas_price")
+        chain.node.rpc("anvil_setNextBlockBaseFeePerGas", hex(10**9))
+        chain.node.rpc("evm_mine")
+        swap_of(agent.rebalance(send=True, confirm=yes))
+
+
+def test_a_head_older_than_its_limit_is_not_traded_on(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    class Late:
+        def now_s(self) -> int:
+            return chain.now_s() + 91
+
+        def sleep(self, seconds: float) -> None:
+            chain.clock.sleep(seconds)
+
+    chain = anvil_chain
+    fund(chain, HELD)
+    with again(chain, trusted(chain, tmp_path, ROOMY, TARGETS), clock=Late()) as agent:
+        verdict = require_refused(chain, agent, "head_age")
+        assert (verdict.measured, verdict.limit) == ("91 s", "90 s")
+
+
+def test_a_paused_agent_sends_nothing_until_it_is_resumed(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
+        agent.desk.switch.pause("the owner is away", 1)
+        assert "the owner is away" in require_refused(chain, agent, "kill_switch").measured or agent.desk.switch.file.exists()
+        agent.desk.switch.resume("", 2)
+        agent.desk.switch.file.touch()
+        assert str(agent.desk.switch.file) in require_refused(chain, agent, "kill_switch").measured
+        agent.desk.switch.file.unlink()
+        swap_of(agent.rebalance(send=True, confirm=yes))
+
+
+def test_a_pause_that_comes_after_every_check_still_stops_the_send(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
+        before = purse(chain)
+
+        def progress(event: str) -> None:
+            if event == "before:signed":
+                agent.desk.switch.pause("now", 1)
+
+        outcome = agent.rebalance(send=True, confirm=yes, progress=progress)
+        assert outcome.kind is OutcomeKind.REFUSED
+        assert "kill switch" in outcome.reason
+        assert purse(chain) == before
+        (intent,) = agent.desk.store.intents()
+        assert intent.state is IntentState.CANCELLED
+        assert "never sent" in agent.desk.store.transitions(intent.id)[-1].note
+
+
+def test_nothing_is_sent_before_contracts_are_trusted(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    with again(chain, config(chain, tmp_path, ROOMY, TARGETS)) as agent:
+        verdict = require_refused(chain, agent, "allowlist")
+        assert f"{chain.addresses.swap_router_02} is not pinned" in verdict.measured
+
+
+def test_a_contract_that_is_trusted_no_more_is_named(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
+        agent.desk.store.unpin(chain.tokens["USDC"].address)
+        verdict = require_refused(chain, agent, "allowlist")
+        assert verdict.measured == f"{chain.tokens['USDC'].address} is not pinned"
+
+
+def test_code_that_changed_since_it_was_trusted_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """One more byte behind the router's code changes nothing it does, and its hash."""
+    chain = anvil_chain
+    assert isinstance(chain.node, AnvilNode)
+    fund(chain, HELD)
+    router = chain.addresses.swap_router_02
+    with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
+        code = chain.node.rpc("eth_getCode", router, "latest")
+        chain.node.rpc("anvil_setCode", router, code + "00")
+        assert f"code at {router} changed" in require_refused(chain, agent, "allowlist").measured
+        chain.node.rpc("anvil_setCode", router, code)
+        swap_of(agent.rebalance(send=True, confirm=yes))
+
+
+def more(by_bps: int, *targets: str) -> Callable[[str, list[Any], Any], Any]:
+    """Falsifies the last number that a call of one of these contracts answers."""
+
+    def change(method: str, params: list[Any], answer: Any) -> Any:
+        if method != "eth_call" or str(params[0].get("to")).lower() not in {t.lower() for t in targets} or not isinstance(answer, str):
+            return answer
+        head, last = answer[:-64], int(answer[-64:], 16)
+        return f"{head}{last * (10_000 + by_bps) // 10_000:064x}"
+
+    return change
+
+
+@pytest.mark.parametrize("by_bps", [-60, 60])
+def test_a_second_quote_that_disagrees_refuses(anvil_chain: LocalChain, tmp_path: Path, by_bps: int) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    liar = Through(chain.transport, "local", more(by_bps, chain.addresses.quoter_v1, chain.addresses.v2_router))
+    with agent_on(chain, tmp_path, ROOMY, TARGETS, transports=[liar]) as agent:
+        verdict = require_refused(chain, agent, "second_quote_deviation")
+        assert 59 < float(verdict.measured.split()[0]) < 61
+
+
+def test_a_wallet_without_gas_money_is_told_so_and_nothing_is_sent(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    chain.set_native(10**12)
+    with agent_on(chain, tmp_path, ROOMY | {"limits.native_floor": "off"}, TARGETS) as agent:
+        before = purse(chain)
+        outcome = agent.rebalance(send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.REFUSED
+        assert "gas" in outcome.reason
+        assert purse(chain) == before
+        assert outcome.transactions == ()
+        chain.set_native(10**18)
+        swap_of(agent.rebalance(send=True, confirm=yes))
+
+
+def test_an_empty_wallet_halts_and_says_so(local_chain: LocalChain, tmp_path: Path) -> None:
+    fund(local_chain, {})
+    with agent_on(local_chain, tmp_path) as agent:
+        outcome = agent.rebalance(send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.HALT
+        assert outcome.reason == "the wallet holds none of the portfolio's assets"
+        assert outcome.transactions == ()
+
+
+def test_a_transaction_that_comes_too_late_is_not_sent(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    allow(chain, "WETH")
+
+    def progress(event: str) -> None:
+        if event == "before:signed":
+            chain.warp(100)
+
+    with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
+        before = purse(chain)
+        outcome = agent.rebalance(send=True, confirm=yes, progress=progress)
+        assert outcome.kind is OutcomeKind.REFUSED
+        assert "deadline" in outcome.reason
+        assert purse(chain) == before
+        swap_of(agent.rebalance(send=True, confirm=yes))
+
+
+class Slow:
+    """A chain whose next block takes 100 s."""
+
+    def __init__(self, chain: LocalChain) -> None:
+        self._chain = chain
+
+    def now_s(self) -> int:
+        return self._chain.now_s()
+
+    def sleep(self, _seconds: float) -> None:
+        self._chain.node.mine_at(self._chain.now_s() + 100)
+
+
+def test_a_transaction_that_is_mined_too_late_reverts_on_the_routers_deadline(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    node = chain.node
+    assert isinstance(node, AnvilNode)
+    fund(chain, HELD)
+    allow(chain, "WETH")
+    with again(chain, trusted(chain, tmp_path, ROOMY, TARGETS), clock=Slow(chain)) as agent:
+        before = purse(chain)
+        try:
+            outcome = agent.rebalance(send=True, confirm=yes, progress=at_send(1, lambda: node.rpc("evm_setAutomine", False)))
+        finally:
+            node.rpc("evm_setAutomine", True)
+        assert outcome.kind is OutcomeKind.FAILED
+        assert purse(chain).raw == before.raw
+
+
+def test_moves_below_min_trade_are_left_and_named(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 32_505, "WBTC": 16_495, "USDC": 18_000, "USDT": 14_000, "LINK": 9_000})
+    with agent_on(chain, tmp_path, ROOMY | {"limits.min_trade": "600"}) as agent:
+        outcome = agent.rebalance(send=True, confirm=yes)
+        plan, _, receipt = swap_of(outcome)
+        assert "less than limits.min_trade" in next(item.why for item in plan.skipped if item.what == "USDT")
+        net = receipt.net(chain.wallet.address)
+        for symbol in ("USDC", "USDT", "LINK"):
+            assert net.get(chain.tokens[symbol].address, 0) == 0
+
+
+@pytest.mark.parametrize(
+    ("share", "skipped"),
+    [("1%", True), ("30%", False)],
+)
+def test_what_the_turnover_limit_leaves_is_named_and_done_next_time(
+    anvil_chain: LocalChain, tmp_path: Path, share: str, skipped: bool
+) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    with agent_on(chain, tmp_path, ROOMY | {"limits.turnover": share}, TARGETS) as agent:
+        outcome = agent.rebalance(send=True, confirm=yes)
+        plan, _, _ = swap_of(outcome)
+        assert ("limits.turnover" in said(plan.skipped)) is skipped
+        assert plan.turnover <= Fraction(share.rstrip("%")) / 100 * 90_000 * 10**6
+        assert agent.rebalance().kind is (OutcomeKind.PLANNED if skipped else OutcomeKind.HOLD)
+
+
+def test_no_usable_pool_is_said_for_every_token_it_strands(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    with agent_on(chain, tmp_path, ROOMY | {"limits.pool_min_value": "1000000000"}, TARGETS) as agent:
+        before = purse(chain)
+        outcome = agent.rebalance(send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.REFUSED
+        assert "WETH: 15000 USDC from its goal stays: no usable pool trades it" in outcome.reason
+        assert purse(chain) == before
+
+
+def test_an_owner_who_says_no_has_nothing_sent(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
+        before = purse(chain)
+        shown: list[Outcome] = []
+
+        def no(outcome: Outcome) -> bool:
+            shown.append(outcome)
+            return False
+
+        assert agent.rebalance(send=True, confirm=no).kind is OutcomeKind.DECLINED
+        assert agent.rebalance(send=True).kind is OutcomeKind.DECLINED
+        assert agent.rebalance(confirm=yes).kind is OutcomeKind.PLANNED
+        assert len(shown) == 1
+        assert legs_of(shown[0])
+        assert purse(chain) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"limits.slipage": "1%"}, "limits.slipage: unknown key"),
+        ({"limits.slippage": None}, "limits.slippage: missing"),
+        ({"chain.wrapped_native": "0x00000000000000000000000000000000000000Ff"}, "checksum"),
+    ],
+)
+def test_a_config_that_is_wrong_ends_before_any_chain_is_asked(
+    anvil_chain: LocalChain, tmp_path: Path, changes: Mapping[str, object], says: str
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        config(anvil_chain, tmp_path, changes)
+
+
+def test_a_token_without_code_is_named_before_anything_else(local_chain: LocalChain, tmp_path: Path) -> None:
+    loaded = config(local_chain, tmp_path, {"portfolio.assets.0.address": local_chain.accounts[5].address})
+    with pytest.raises(TrimtabError, match=local_chain.accounts[5].address), again(local_chain, loaded):
+        pass
