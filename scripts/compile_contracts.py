@@ -1,4 +1,4 @@
-"""Compiles contracts/src/*.sol with npm's solc into abis/; --check compares instead of writing."""
+"""Compiles contracts/src into abis/ and contracts/test into tests/abis/ with npm's solc; --check compares instead of writing."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ sys.path.insert(0, str(REPO))
 
 from agent.artifacts import npm_root, run_node  # noqa: E402 the checkout, also when trimtab is not installed
 
-SOURCES = REPO / "contracts" / "src"
-ABIS = REPO / "abis"
+SOURCES = {REPO / "contracts" / "src": REPO / "abis", REPO / "contracts" / "test": REPO / "tests" / "abis"}
+"""Where contracts are and where their artifacts go: attack contracts stay out of the wheel."""
 SETTINGS = {
     "optimizer": {"enabled": True, "runs": 200},
     # The oldest rules any supported chain runs: no PUSH0, no transient storage.
@@ -23,22 +23,26 @@ SETTINGS = {
     "metadata": {"bytecodeHash": "none", "appendCBOR": False},
     "outputSelection": {"*": {"*": ["abi", "evm.bytecode.object", "evm.deployedBytecode.object"]}},
 }
+OWN_SETTINGS = {
+    # Runs in every rebalance: its gas is worth a slower compiler and longer code.
+    "Rebalancer": {"optimizer": {"enabled": True, "runs": 1_000_000}, "viaIR": True},
+}
 # One solc for all files, each compiled alone, so that a broken file does not hide the others.
 DRIVER = """
 const fs = require('fs'), path = require('path');
-const {sources, settings, names, modules} = JSON.parse(fs.readFileSync(0, 'utf8'));
+const {folders, jobs, modules} = JSON.parse(fs.readFileSync(0, 'utf8'));
 const solc = require(path.join(modules, 'solc'));
 const find = (wanted) => {
-  for (const base of [sources, modules]) {
+  for (const base of [...folders, modules]) {
     const file = path.join(base, wanted);
     if (fs.existsSync(file)) return {contents: fs.readFileSync(file, 'utf8')};
   }
   return {error: 'not found: ' + wanted};
 };
 const results = {};
-for (const name of names) {
+for (const {name, folder, settings} of jobs) {
   const file = name + '.sol';
-  const input = {language: 'Solidity', sources: {[file]: {content: fs.readFileSync(path.join(sources, file), 'utf8')}}, settings};
+  const input = {language: 'Solidity', sources: {[file]: {content: fs.readFileSync(path.join(folder, file), 'utf8')}}, settings};
   const output = JSON.parse(solc.compile(JSON.stringify(input), {import: find}));
   const messages = (output.errors || []);
   const contract = ((output.contracts || {})[file] || {})[name];
@@ -49,28 +53,41 @@ fs.writeSync(1, JSON.stringify({version: solc.version(), results}));
 """
 
 
-def compile_all(names: list[str]) -> tuple[dict[str, str], list[str]]:
-    """(artifact text by contract name, problems). A file Name.sol must hold a contract Name."""
-    request = {"sources": str(SOURCES), "settings": SETTINGS, "names": names, "modules": str(npm_root())}
+def compile_all(sources: dict[str, Path]) -> tuple[dict[str, str], list[str]]:
+    """(artifact text by contract name, problems) of contracts in their folders. A file Name.sol must hold a contract Name."""
+    settings = {name: SETTINGS | OWN_SETTINGS.get(name, {}) for name in sources}
+    jobs = [{"name": name, "folder": str(folder), "settings": settings[name]} for name, folder in sources.items()]
+    request = {"folders": [str(folder) for folder in SOURCES], "jobs": jobs, "modules": str(npm_root())}
     answer = json.loads(run_node(["-e", DRIVER], REPO, stdin=json.dumps(request)))
-    settings = {key: value for key, value in SETTINGS.items() if key != "outputSelection"}
     texts, problems = {}, []
     for name, result in answer["results"].items():
         problems += result["errors"]
         problems += [f"warning counts as an error: {text}" for text in result["warnings"]]
         contract = result.get("contract")
-        if contract is None:
+        if contract is None or result["errors"]:
             if not result["errors"]:
                 problems.append(f"{name}.sol holds no contract {name}")
             continue
+        used = {key: value for key, value in settings[name].items() if key != "outputSelection"}
         artifact = {
             "abi": contract["abi"],
             "bytecode": "0x" + contract["evm"]["bytecode"]["object"],
             "deployedBytecode": "0x" + contract["evm"]["deployedBytecode"]["object"],
-            "compiler": {"version": answer["version"], "settings": settings},
+            "compiler": {"version": answer["version"], "settings": used},
         }
         texts[name] = json.dumps(artifact, indent=1) + "\n"
     return texts, problems
+
+
+def find_sources(only: list[str] | None) -> dict[str, Path]:
+    """Folder of every contract by name, sorted; two folders may not hold the same name."""
+    found: dict[str, Path] = {}
+    for folder in SOURCES:
+        for path in folder.glob("*.sol"):
+            if path.stem in found:
+                raise SystemExit(f"{path.stem}.sol is in two folders")
+            found[path.stem] = folder
+    return {name: found[name] for name in sorted(found) if only is None or name in only}
 
 
 def main() -> int:
@@ -78,17 +95,17 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="compare with abis/ and write nothing")
     parser.add_argument("--only", action="append", metavar="NAME", help="this contract only; may be repeated")
     options = parser.parse_args()
-    names = sorted(options.only or (path.stem for path in SOURCES.glob("*.sol")))
-    texts, problems = compile_all(names)
+    sources = find_sources(options.only)
+    texts, problems = compile_all(sources)
     for name, text in texts.items():
-        path = ABIS / f"{name}.json"
+        path = SOURCES[sources[name]] / f"{name}.json"
         if not options.check:
             path.write_text(text, encoding="utf-8")
         elif not path.is_file() or path.read_text(encoding="utf-8") != text:
-            problems.append(f"abis/{name}.json differs from what contracts/src/{name}.sol compiles to")
+            problems.append(f"{path.relative_to(REPO)} differs from what {name}.sol compiles to")
     for problem in problems:
         print(problem, file=sys.stderr)
-    print(f"{'compared' if options.check else 'compiled'} {len(texts)} of {len(names)} contracts")
+    print(f"{'compared' if options.check else 'compiled'} {len(texts)} of {len(sources)} contracts")
     return 1 if problems else 0
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
+from agent.chain import program
+from agent.chain.program import Rebalance
 from agent.errors import Refused
 
 WORD = 32
@@ -69,7 +71,7 @@ class Multicall:
     calls: tuple[Swap, ...]
 
 
-Call = Approve | Multicall | Swap
+Call = Approve | Multicall | Rebalance | Swap
 
 
 def selector(signature: str) -> bytes:
@@ -81,6 +83,7 @@ APPROVE = selector("approve(address,uint256)")
 MULTICALL = selector("multicall(uint256,bytes[])")
 EXACT_INPUT_SINGLE = selector("exactInputSingle((address,address,uint24,address,uint256,uint256,uint160))")
 SWAP_EXACT_TOKENS = selector("swapExactTokensForTokens(uint256,uint256,address[],address)")
+REBALANCE = selector("rebalance(bytes)")
 
 
 class _Words:
@@ -200,8 +203,17 @@ def _multicall(words: _Words) -> Multicall:
     return Multicall(deadline_s, tuple(calls))
 
 
+def _rebalance(words: _Words) -> Rebalance:
+    words.exactly(WORD, "the program")
+    data = words.padded(words.count(1 << 16, "bytes in a program"))
+    try:
+        return program.read(data)
+    except ValueError as error:
+        raise NotUnderstood(f"calldata: {error}") from None
+
+
 _INNER: dict[bytes, Callable[[_Words], Call]] = {
     EXACT_INPUT_SINGLE: _exact_input_single,
     SWAP_EXACT_TOKENS: _swap_exact_tokens,
 }
-_DECODERS: dict[bytes, Callable[[_Words], Call]] = {APPROVE: _approve, MULTICALL: _multicall, **_INNER}
+_DECODERS: dict[bytes, Callable[[_Words], Call]] = {APPROVE: _approve, MULTICALL: _multicall, REBALANCE: _rebalance, **_INNER}

@@ -44,6 +44,7 @@ class Addresses:
     quoter_v1: str
     position_manager: str
     pool_minter: str
+    rebalancer: str
 
 
 @dataclass(frozen=True, slots=True)

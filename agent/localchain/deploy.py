@@ -6,10 +6,13 @@ import time
 from dataclasses import replace
 from fractions import Fraction
 
+from eth_utils.crypto import keccak
+
 from agent.artifacts import npm, own
 from agent.localchain.chain import FEED_DECIMALS, WHALE_USD, Addresses, LocalChain
 from agent.localchain.description import TokenKind, V2Spec, World
-from agent.localchain.liquidity import add_v2_pool, add_v3_pool, provide
+from agent.localchain.liquidity import V3_POOL, add_v2_pool, add_v3_pool, provide
+from agent.localchain.market import V2_PAIR
 from agent.localchain.nodes import Node
 from agent.units import UINT256_MAX, Token
 
@@ -54,6 +57,7 @@ def _protocol(chain: LocalChain) -> None:
     factory_artifact = npm(f"{_V3_CORE}/UniswapV3Factory.sol/UniswapV3Factory.json")
     v3_factory = chain.deploy(factory_artifact)
     chain.send(chain.contract(v3_factory, factory_artifact).functions.enableFeeAmount(100, 1))
+    pair_hash, pool_hash = (keccak(hexstr=npm(path).bytecode) for path in (V2_PAIR, V3_POOL))
     position_manager = chain.deploy(
         npm(f"{_V3_PERIPHERY}/NonfungiblePositionManager.sol/NonfungiblePositionManager.json"), v3_factory, weth, _NO_DESCRIPTOR
     )
@@ -67,6 +71,7 @@ def _protocol(chain: LocalChain) -> None:
         quoter_v1=chain.deploy(npm(f"{_V3_PERIPHERY}/lens/Quoter.sol/Quoter.json"), v3_factory, weth),
         position_manager=position_manager,
         pool_minter=chain.deploy(own("PoolMinter")),
+        rebalancer=chain.deploy(own("Rebalancer"), weth, v2_factory, pair_hash, v3_factory, pool_hash),
     )
 
 

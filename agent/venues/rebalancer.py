@@ -1,0 +1,159 @@
+"""Turns a plan into the calldata of one call of our Rebalancer, with what the wallet's balances must look like after it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from eth_abi.abi import encode as abi_encode
+
+from agent.chain.calls import REBALANCE, NotUnderstood, decode
+from agent.chain.program import Place, Rebalance, Venue
+from agent.errors import Refused
+from agent.model import Funding, Leg, Plan
+from agent.units import NATIVE, floor_int
+
+__all__ = [
+    "NATIVE_VENUE",
+    "V2_VENUE",
+    "V3_VENUE",
+    "NotUnderstood",
+    "Rebalance",
+    "Terms",
+    "bounds",
+    "decode",
+    "encode",
+    "native_wei",
+    "price_x128",
+]
+
+V2_VENUE = "uniswap_v2"
+V3_VENUE = "uniswap_v3"
+NATIVE_VENUE = "wrapped_native"
+"""Venue of a leg that wraps the native coin (token_in is NATIVE) or unwraps it (token_out is)."""
+_VENUES = {V2_VENUE: Venue.V2, V3_VENUE: Venue.V3, NATIVE_VENUE: Venue.NATIVE}
+_MOST_TOKENS = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the whole transaction must keep to: `prices` in numeraire base units per token base unit, for every token that
+    the wallet gives or gets; `floor_raw` is the least change of the wallet's value, numeraire base units, mostly negative.
+    """
+
+    prices: Mapping[str, Fraction]
+    floor_raw: int
+
+
+def encode(plan: Plan, deadline_s: int, terms: Terms) -> str:
+    """0x-hex calldata of `rebalance(bytes)` with every leg of `plan` in order; whoever sends it pays and receives.
+
+    `deadline_s` is a Unix time of the chain. Raises Refused when the plan cannot run in the Rebalancer: no legs, a venue
+    it does not know, an amount of zero or beyond 128 bits, a token without price, a token left behind.
+    """
+    if not plan.legs:
+        raise Refused("the plan has no legs; there is nothing to encode")
+    if not 0 < deadline_s < 1 << 40:
+        raise Refused(f"deadline {deadline_s} is not a Unix time", remedy="set execution.deadline")
+    places = _places(plan.legs)
+    changes = bounds(plan.legs)
+    tokens = list(dict.fromkeys([*changes, *(token for leg in plan.legs for token in (leg.token_in, leg.token_out))]))
+    if len(tokens) > _MOST_TOKENS:
+        raise Refused(f"the plan trades {len(tokens)} tokens, the Rebalancer at most {_MOST_TOKENS}")
+    header = deadline_s.to_bytes(5, "big") + bytes([len(changes), len(tokens)]) + _signed(terms.floor_raw, "the value floor")
+    conditions = [price_x128(terms.prices, token).to_bytes(24, "big") + _signed(raw, token) for token, raw in changes.items()]
+    legs = [_leg(leg, *place, tokens) for leg, place in zip(plan.legs, places, strict=True)]
+    program = b"".join([header, *map(_address, tokens), *conditions, *legs])
+    return "0x" + (REBALANCE + abi_encode(["bytes"], [program])).hex()
+
+
+def native_wei(plan: Plan) -> int:
+    """Native coin that the transaction brings along: what the plan's legs wrap, wei."""
+    return sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == NATIVE)
+
+
+def bounds(legs: Sequence[Leg]) -> dict[str, int]:
+    """Least change of the wallet's balance by token, base units: the legs' minimums less what they take from it."""
+    least: dict[str, int] = {}
+    for leg in legs:
+        if leg.source is Funding.WALLET:
+            least[leg.token_in] = least.get(leg.token_in, 0) - leg.amount_in_raw
+        if leg.sink is Funding.WALLET:
+            least[leg.token_out] = least.get(leg.token_out, 0) + leg.min_out_raw
+    return least
+
+
+def price_x128(prices: Mapping[str, Fraction], token: str) -> int:
+    """A price as the Rebalancer takes it: times 2^128, rounded down. Raises Refused when there is none, or it does not fit."""
+    price = prices.get(token, Fraction(0))
+    scaled = floor_int(price * 2**128)
+    if not 0 < scaled < 1 << 192:
+        raise Refused(f"the Rebalancer needs a price of {token}, got {price}", remedy="give the token a price feed")
+    return scaled
+
+
+def _leg(leg: Leg, source: Place, sink: Place, after: str | None, tokens: Sequence[str]) -> bytes:
+    if leg.amount_in_raw <= 0 or leg.min_out_raw <= 0:
+        raise Refused(
+            f"leg through pool {leg.pool}: amount in {leg.amount_in_raw} and minimum out {leg.min_out_raw} must be above zero",
+            remedy="raise limits.min_trade so that dust is left alone",
+        )
+    venue = _VENUES[leg.venue]
+    amount_raw = leg.amount_in_raw if source is Place.WALLET else 0
+    if max(amount_raw, leg.min_out_raw) >> 128:
+        raise Refused(f"leg through pool {leg.pool}: an amount does not fit 128 bits", remedy="trade in smaller parts")
+    kind = venue.value | source.value << 2 | sink.value << 4
+    numbers = [tokens.index(leg.token_in), tokens.index(leg.token_out), 0 if after is None else tokens.index(after)]
+    fee = 0 if venue is Venue.NATIVE else leg.fee_pips
+    return bytes([kind, *numbers]) + fee.to_bytes(3, "big") + amount_raw.to_bytes(16, "big") + leg.min_out_raw.to_bytes(16, "big")
+
+
+def _places(legs: Sequence[Leg]) -> list[tuple[Place, Place, str | None]]:
+    """Source and sink of each leg, and the other token of the pair that it pays to.
+
+    What a leg leaves for a later one goes straight into that one's pair where it is V2; a pair that another leg uses in
+    between would swallow it, so then it goes through the contract.
+    """
+    spenders: dict[int, int] = {}
+    waiting: dict[str, list[int]] = {}
+    for number, leg in enumerate(legs):
+        if leg.venue not in _VENUES:
+            raise Refused(
+                f"leg through pool {leg.pool}: the Rebalancer does not reach venue {leg.venue!r}", remedy=f"use {V2_VENUE} or {V3_VENUE}"
+            )
+        if leg.source is Funding.ROUTER:
+            if leg.token_in not in waiting:
+                raise Refused(f"leg {number + 1} spends {leg.token_in} from the router, where no leg before it left any")
+            spenders |= dict.fromkeys(waiting.pop(leg.token_in), number)
+        if leg.sink is Funding.ROUTER:
+            waiting.setdefault(leg.token_out, []).append(number)
+    if waiting:
+        raise Refused(f"the plan leaves {', '.join(sorted(waiting))} in the router, where anybody may take it")
+    direct = {spender for spender in spenders.values() if _direct(legs, spender, [f for f, s in spenders.items() if s == spender])}
+    places: list[tuple[Place, Place, str | None]] = []
+    for number, leg in enumerate(legs):
+        source = Place.WALLET if leg.source is Funding.WALLET else Place.PAIR if number in direct else Place.HERE
+        if leg.sink is Funding.WALLET:
+            places.append((source, Place.WALLET, None))
+        elif spenders[number] in direct:
+            places.append((source, Place.PAIR, legs[spenders[number]].token_out))
+        else:
+            places.append((source, Place.HERE, None))
+    return places
+
+
+def _direct(legs: Sequence[Leg], spender: int, feeders: Sequence[int]) -> bool:
+    pair = legs[spender].pool
+    return legs[spender].venue == V2_VENUE and all(leg.pool != pair for leg in legs[min(feeders) : spender])
+
+
+def _signed(raw: int, what: str) -> bytes:
+    try:
+        return raw.to_bytes(16, "big", signed=True)
+    except OverflowError:
+        raise Refused(f"{what}: {raw} does not fit 127 bits", remedy="trade in smaller parts") from None
+
+
+def _address(address: str) -> bytes:
+    return bytes.fromhex(address[2:])
