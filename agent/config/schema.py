@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from agent.config.bounds import require_protection
 from agent.config.fields import (
     Address,
     DecimalOrOff,
@@ -288,6 +289,7 @@ class Config(_Table):
             raise ValueError(
                 "reference.kind: spot prices can be moved by anyone for a block; use feed or twap, or set reference.allow_spot = true"
             )
+        require_protection(self)
         if self.wallet.test_account is not None and not self.chain.local:
             raise ValueError("wallet.test_account is for local chains only; use keystore")
         return self

@@ -1,0 +1,25 @@
+"""Values that take a protection away without saying "off": refused, since their owner may not know."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agent.units import BPS
+
+if TYPE_CHECKING:
+    from agent.config.schema import Config
+
+SHORTEST_MEAN_S = 1_800
+"""A mean price over less can be pushed within a few blocks (T3)."""
+LONGEST_DEADLINE_S = 1_800
+"""A swap that stays valid for longer is a free option for whoever holds it back (T7)."""
+
+
+def require_protection(config: Config) -> None:
+    """Raises ValueError naming the field, as pydantic's validators do."""
+    if "twap" in config.reference.kind and config.reference.twap_window < SHORTEST_MEAN_S and not config.chain.local:
+        raise ValueError("reference.twap_window: a mean over less than 30m can be pushed within a few blocks; write 30m or more")
+    if not 0 < config.execution.deadline <= LONGEST_DEADLINE_S:
+        raise ValueError("execution.deadline: a swap is valid for more than 0s and at most 30m; write for example 90s")
+    if config.limits.slippage is not None and config.limits.slippage >= BPS:
+        raise ValueError("limits.slippage: 100% or more takes any price; write less, such as 0.3%")
