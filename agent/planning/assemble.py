@@ -78,6 +78,8 @@ def _why(market: Market, settled: Settled, token: int, aim: Aim) -> str:
         return "no usable pool trades it"
     if not _connected(market, settled, token, sells):
         return "no route of usable pools joins it with a token that needs the other side"
+    if any(node.cap_raw is not None and settled.draft.sold.get(node.address, 0) >= node.cap_raw > 0 for node in problem.nodes):
+        return "this step has approved no more"
     full = sorted({arc.pool for arc in own} & settled.draft.full) or sorted(settled.draft.full)
     parts = []
     if full and problem.impact_bps != UNBOUNDED_BPS:

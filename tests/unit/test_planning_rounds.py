@@ -122,3 +122,12 @@ def test_chains_that_are_too_long_give_way_to_routes_through_one_hub() -> None:
     into = [leg for leg in found.legs if leg.token_out == token("UNI").address]
     assert into and {leg.token_in for leg in into} == {hub.address}
     assert dict(found.weights_after_bps)[token("UNI").address] >= 1_490
+
+
+def test_a_spend_cap_of_the_step_bounds_the_legs_and_the_rest_stays() -> None:
+    step = replace(two(5_800, 4_200), spend_caps=((WETH.address, ONE // 5),))
+    found = plan(step, goal(step))
+    check_legs(step, found)
+    assert sum(leg.amount_in_raw for leg in found.legs) == ONE // 5
+    left = {item.what: item.why for item in found.skipped}
+    assert "approved no more" in left["WETH"] and "approved no more" in left["USDC"]
