@@ -18,11 +18,32 @@ FEE_AMOUNT_TICK_SPACING = bytes.fromhex("22afcccb")
 GET_RESERVES = bytes.fromhex("0902f1ac")
 SLOT0 = bytes.fromhex("3850c7bd")
 TICK_SPACING = bytes.fromhex("d0c93a7c")
+FACTORY = bytes.fromhex("c45a0155")
+FEE_TO = bytes.fromhex("017e7e58")
+TOTAL_SUPPLY = bytes.fromhex("18160ddd")
+K_LAST = bytes.fromhex("7464fc3d")
+OWNER_OF = bytes.fromhex("6352211e")
+TOKEN_OF_OWNER_BY_INDEX = bytes.fromhex("2f745c59")
+MANAGER_POSITIONS = bytes.fromhex("99fbab88")
+POOL_POSITIONS = bytes.fromhex("514ea4bf")
+TICKS = bytes.fromhex("f30dba93")
+FEE_GROWTH_GLOBAL_0 = bytes.fromhex("f3058399")
+FEE_GROWTH_GLOBAL_1 = bytes.fromhex("46141319")
 
 
 def word(value: int) -> bytes:
     """An unsigned integer as one ABI word."""
     return value.to_bytes(32, "big")
+
+
+def signed_word(value: int) -> bytes:
+    """A signed integer as one ABI word."""
+    return value.to_bytes(32, "big", signed=True)
+
+
+def signed(value: int) -> int:
+    """A word as the signed integer it stands for."""
+    return value - (value >> 255 << 256)
 
 
 def address_word(address: str) -> bytes:

@@ -177,6 +177,7 @@ class ChainReader:
             quarantined=read.quarantined + failed + differing,
             operators=agreement.operators,
             requests=requests,
+            positions=read.positions,
         )
 
 

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from agent.chain import positions
 from agent.chain.abi import BALANCE_OF, DECIMALS, GET_RESERVES, LATEST_ROUND_DATA, address_call, allowance_call
 from agent.chain.lens import Answer, CallItem, CodeItem, Item, Status, V3Answer, V3Item, uint, words
+from agent.chain.positions import PositionRef
 from agent.errors import ConfigError
-from agent.model import Allowance, CodeHash, FeedRound, Holding, PoolState, Quarantined, TickLiquidity, V2Pool, V3Pool
+from agent.model import Allowance, CodeHash, FeedRound, Holding, LpPosition, PoolState, Quarantined, TickLiquidity, V2Pool, V3Pool
 from agent.units import BPS, Token
 
 MOST_TICKS_PER_POOL = 256
@@ -58,6 +60,7 @@ class Watch:
     code: tuple[str, ...]
     twap_window_s: int
     impact_bps: int
+    positions: tuple[PositionRef, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class Parts:
     pools: tuple[PoolState, ...]
     feeds: tuple[FeedRound, ...]
     code_hashes: tuple[CodeHash, ...]
+    positions: tuple[LpPosition, ...]
     quarantined: tuple[Quarantined, ...]
 
 
@@ -105,6 +109,9 @@ def questions(watch: Watch) -> list[Question]:
         asked.append(Question("decimals of feed", feed, CallItem(feed, DECIMALS)))
         asked.append(Question("round of feed", feed, CallItem(feed, LATEST_ROUND_DATA, longest=160, likely_gas=60_000)))
     asked.extend(Question("code", address, CodeItem(address)) for address in watch.code)
+    for ref in watch.positions:
+        own = ref.confirmed
+        asked += [Question(f"{own.name}: {part.what}", own.contract, part.item) for part in positions.questions(ref, watch.owner)]
     return asked
 
 
@@ -168,7 +175,15 @@ def parts(watch: Watch, answers: Sequence[Answer]) -> Parts:
             codes.append(CodeHash(address, "0x" + answer.hex()))
         else:
             quarantine(question, answer if isinstance(answer, Status) else Status.MALFORMED)
-    return Parts(tuple(holdings), tuple(allowances), tuple(pools), tuple(feeds), tuple(codes), tuple(bad))
+    lp: list[LpPosition] = []
+    for ref in watch.positions:
+        told = [next(left)[1] for _ in positions.questions(ref, watch.owner)]
+        position = positions.read(ref, watch.owner, told)
+        if isinstance(position, str):
+            bad.append(Quarantined(f"position {ref.confirmed.name}", ref.confirmed.contract, position))
+        else:
+            lp.append(position)
+    return Parts(tuple(holdings), tuple(allowances), tuple(pools), tuple(feeds), tuple(codes), tuple(lp), tuple(bad))
 
 
 def _v2(pool: PoolRef, answer: Answer) -> V2Pool | Status:

@@ -1,0 +1,174 @@
+"""Positions read by the lens against what the deployed contracts pay for them, to the wei."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from random import Random
+
+import pytest
+
+from agent.localchain import LocalChain
+from agent.lp import exact
+from agent.model import ConfirmedPosition, LpGone, LpV2Position, LpV3Position
+from agent.units import NATIVE
+from tests import liquidity as lp
+from tests.world import price_now
+
+V2, V3 = "v2 WETH/USDC", "v3 WETH/USDC 3000"
+
+
+def equal(chain: LocalChain, own: ConfirmedPosition) -> tuple[int, int]:
+    """What we say the position pays is what the contracts pay; that amount."""
+    said = exact.redeemed(lp.read(chain, own))
+    assert said == lp.take_out(chain, own)
+    return said
+
+
+def busy(chain: LocalChain, pool: str, usd: int = 300_000) -> None:
+    """Somebody trades both ways and leaves fees."""
+    info = chain.books.pool_info[pool]
+    for token in (info.token0, info.token1):
+        chain.swap(pool, token.symbol, int(usd / chain.books.prices_usd[token.symbol] * 10**token.decimals))
+
+
+@pytest.mark.parametrize("fee", ["never on", "on all along", "on since the last mint", "off again"])
+def test_lp_tokens_pay_what_a_burn_pays(local_chain: LocalChain, fee: str) -> None:
+    chain = local_chain
+    if fee in ("on all along", "off again"):
+        lp.set_fee_to(chain, chain.accounts[5].address)
+    own = lp.provide_v2(chain, V2, 5_000)
+    busy(chain, V2)
+    if fee == "on since the last mint":
+        lp.set_fee_to(chain, chain.accounts[5].address)
+    if fee == "off again":
+        lp.set_fee_to(chain, NATIVE)
+    position = lp.read(chain, own)
+    assert isinstance(position, LpV2Position)
+    assert (exact.v2_protocol_mint(position) > 0) == (fee == "on all along")
+    assert all(raw > 0 for raw in equal(chain, own))
+
+
+def test_tokens_sent_to_the_pair_are_paid_to_whoever_burns_but_do_not_count(local_chain: LocalChain) -> None:
+    chain = local_chain
+    own = lp.provide_v2(chain, V2, 5_000)
+    ratio = price_now(chain, V2)
+    plain = exact.held(lp.read(chain, own), ratio, Fraction(1))
+    chain.send(chain.token_contract("USDC").functions.transfer(own.contract, 10**12))
+    assert exact.held(lp.read(chain, own), ratio, Fraction(1)) == plain
+    equal(chain, own)
+
+
+@pytest.mark.parametrize(("lower", "upper"), [(-20, 20), (-1, 1), (0, 1), (5, 30), (-30, -5), (-10_000, 10_000)])
+def test_a_position_pays_what_decreasing_and_collecting_pay(local_chain: LocalChain, lower: int, upper: int) -> None:
+    own = lp.provide_v3(local_chain, V3, lower, upper, 4_000)
+    busy(local_chain, V3)
+    equal(local_chain, own)
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_a_position_that_the_price_left_is_one_token_and_its_fees(local_chain: LocalChain, up: bool) -> None:
+    chain = local_chain
+    own = lp.provide_v3(chain, V3, -3, 3, 4_000)
+    chain.move_market({"WETH": 3_300 if up else 2_700})
+    position = lp.read(chain, own)
+    assert isinstance(position, LpV3Position)
+    assert not position.tick_lower <= position.tick < position.tick_upper
+    assert min(exact.principal(position)) == 0
+    assert max(exact.uncollected(position)) > 0
+    assert min(equal(chain, own)) == 0
+
+
+def test_a_position_that_the_price_left_and_came_back_to_keeps_its_fees(local_chain: LocalChain) -> None:
+    chain = local_chain
+    own = lp.provide_v3(chain, V3, -3, 3, 4_000)
+    for price in (3_300, 2_700, 3_000):
+        chain.move_market({"WETH": price})
+    assert all(raw > 0 for raw in exact.uncollected(lp.read(chain, own)))
+    equal(chain, own)
+
+
+def test_fees_are_what_collect_alone_pays(local_chain: LocalChain) -> None:
+    chain = local_chain
+    own = lp.provide_v3(chain, V3, -20, 20, 4_000)
+    busy(chain, V3)
+    said, before = exact.uncollected(lp.read(chain, own)), lp.balances(chain, own)
+    lp.collect(chain, own.token_id or 0)
+    after = lp.balances(chain, own)
+    assert said == (after[0] - before[0], after[1] - before[1])
+    assert min(said) > 0
+
+
+def test_a_position_half_taken_out_and_owed_pays_both_halves(local_chain: LocalChain) -> None:
+    chain = local_chain
+    own = lp.provide_v3(chain, V3, -20, 20, 4_000)
+    busy(chain, V3)
+    position = lp.read(chain, own)
+    assert isinstance(position, LpV3Position)
+    half = position.liquidity // 2
+    paid = exact.principal(position, half)
+    lp.decrease(chain, position.token_id, half)
+    later = lp.read(chain, own)
+    assert isinstance(later, LpV3Position)
+    fees = exact.uncollected(position)
+    assert later.owed == (paid[0] + fees[0], paid[1] + fees[1])
+    busy(chain, V3)
+    equal(chain, own)
+
+
+def test_a_position_without_liquidity_holds_what_it_is_still_owed_and_then_nothing(local_chain: LocalChain) -> None:
+    chain = local_chain
+    own = lp.provide_v3(chain, V3, -20, 20, 4_000)
+    position = lp.read(chain, own)
+    assert isinstance(position, LpV3Position)
+    lp.decrease(chain, position.token_id, position.liquidity)
+    assert exact.principal(lp.read(chain, own)) == (0, 0)
+    assert min(equal(chain, own)) > 0
+    assert exact.redeemed(lp.read(chain, own)) == (0, 0)
+
+
+def test_a_burned_token_is_gone_before_and_after_the_agent_starts(local_chain: LocalChain) -> None:
+    chain = local_chain
+    own = lp.provide_v3(chain, V3, -20, 20, 4_000)
+    before = lp.refs(chain, [own])
+    lp.take_out(chain, own)
+    chain.send(lp.manager(chain).burn(own.token_id), chain.wallet.address)
+    for refs in (before, lp.refs(chain, [own])):
+        seen = lp.look(chain, refs)
+        assert seen.quarantined == ()
+        assert seen.positions == (LpGone(own.venue, own.contract, own.token_id or 0, own.token0, own.token1),)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_tokens_of_one_range_share_the_pools_account_to_the_wei(local_chain: LocalChain, seed: int) -> None:
+    """Random trades, pokes, increases and decreases by others in the very same range leave the pool's roundings with us."""
+    chain, random = local_chain, Random(seed)
+    info, whale = chain.books.pool_info[V3], chain.whale.address
+    around = lp.tick(chain, V3)
+    own = lp.provide_v3(chain, V3, -2, 3, 4_000, around=around)
+    other = lp.provide_v3(chain, V3, -2, 3, 7_777, owner=whale, around=around)
+    third = lp.provide_v3(chain, V3, -2, 3, 3_333, around=around)
+    for _ in range(12):
+        match random.randrange(5):
+            case 0:
+                lp.collect(chain, other.token_id or 0, whale)
+            case 1:
+                lp.decrease(chain, other.token_id or 0, random.randrange(1, 10**9), whale)
+            case 2:
+                lp.collect(chain, third.token_id or 0)
+            case _:
+                token = random.choice((info.token0, info.token1))
+                usd = random.choice((7, 900, 400_000))
+                chain.swap(V3, token.symbol, int(usd / chain.books.prices_usd[token.symbol] * 10**token.decimals) + random.randrange(10**5))
+    said = exact.redeemed(lp.read(chain, own)), exact.redeemed(lp.read(chain, third))
+    mark = chain.snapshot()
+    assert lp.take_out(chain, own) == said[0]
+    chain.revert(mark)
+    assert lp.take_out(chain, third) == said[1]
+
+
+def test_all_positions_together_take_two_requests(local_chain: LocalChain) -> None:
+    chain = local_chain
+    own = [lp.provide_v2(chain, V2, 5_000), *(lp.provide_v3(chain, V3, -n, n, 500) for n in (1, 2, 3))]
+    seen = lp.look(chain, lp.refs(chain, own))
+    assert seen.requests == 2
+    assert [position.name for position in seen.positions] == [one.name for one in own]
