@@ -40,8 +40,11 @@ def slippage(case: Case, limit_bps: int) -> Measured:
 def fair_floor_kept(case: Case) -> Measured:
     """Every minimum output is at or above fair value at reference prices less fee, impact limit and slippage limit (T1).
 
-    It has no switch of its own; with one of the two limits off, all that is left of it is that a minimum is there.
+    It has no switch of its own. With one of the two limits off the other one bounds the price; with both off nothing would,
+    and a searcher could take everything but a base unit: no such plan is sent.
     """
+    if case.step.limits.slippage_bps is None and case.step.limits.price_impact_bps is None:
+        return Measured("any price: limits.slippage and limits.price_impact are both off", False)
     for run in case.runs():
         least = _least_out(case, run)
         if run.leg.min_out_raw < least:

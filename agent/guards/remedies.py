@@ -5,7 +5,7 @@ from __future__ import annotations
 REMEDIES = {
     "price_impact": "trade less at once, add deeper pools, or raise limits.price_impact",
     "slippage": "plan anew at a fresh block, or raise limits.slippage",
-    "fair_floor": "a pool is off the reference price or the floor is too low; plan anew later, do not lower the floor",
+    "fair_floor": "a pool is off the reference price or the floor is too low; plan anew later, and keep slippage or price_impact on",
     "plan_cost": "wait for cheaper gas or deeper pools, trade less, or raise limits.plan_cost",
     "turnover": "let it go in rounds with destination = 'halfway', or raise limits.turnover",
     "daily_turnover": "wait until older trades are 24 h old, or raise limits.daily_turnover",
