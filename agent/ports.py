@@ -50,7 +50,8 @@ class Grant:
     The signer decodes the transaction by itself and compares it with the grant; it trusts no field of the transaction.
     `floors_raw` are the least outputs by reference price, one per leg of `plan` (design section 6), computed apart from
     the plan. `approve` is (token, spender, raw) for an approval. `now_s` is chain time, and `deadline_s` the
-    chain time until which a swap may stay valid.
+    chain time until which a swap may stay valid. `prices` are reference prices by token, numeraire base units per base
+    unit, and `value_floor_raw` the least change of the wallet's value in numeraire base units: conditions of a Rebalancer.
     """
 
     kind: IntentKind
@@ -60,6 +61,8 @@ class Grant:
     plan: Plan | None = None
     floors_raw: tuple[int, ...] = ()
     approve: tuple[str, str, int] | None = None
+    prices: tuple[tuple[str, Fraction], ...] = ()
+    value_floor_raw: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

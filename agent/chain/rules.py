@@ -12,12 +12,15 @@ from typing import NoReturn
 
 from eth_utils.address import is_checksum_address
 
-from agent.chain import calls
+from agent.chain import calls, rebalance_rule
 from agent.chain.calls import Approve, Call, ExactInputSingle, Multicall, Swap, SwapExactTokens
-from agent.errors import Refused
-from agent.model import Funding, IntentKind, Leg, UnsignedTx, Verdict
+from agent.chain.judging import SigningRules, no, require_deadline
+from agent.chain.program import Rebalance
+from agent.model import Funding, IntentKind, Leg, UnsignedTx
 from agent.ports import Grant
 from agent.units import UINT256_MAX
+
+__all__ = ["TABLE", "Row", "SigningRules", "check", "check_typed", "no"]
 
 ROUTER_ITSELF = "0x0000000000000000000000000000000000000002"
 """SwapRouter02's sentinel for its own balance."""
@@ -28,32 +31,16 @@ MAX_NONCE = 2**64 - 2
 MIN_GAS = 21_000
 
 
-@dataclass(frozen=True, slots=True)
-class SigningRules:
-    """What never changes from one transaction to the next. Addresses are checksummed.
-
-    `routers` and `tokens` are contracts whose address and code hash are pinned in the store and were compared with the
-    chain in this step; an address that was not compared does not belong here. `max_deadline_s` bounds, in seconds from
-    the grant's chain time, how long a swap may stay valid.
-    """
-
-    chain_id: int
-    wallet: str
-    routers: tuple[str, ...]
-    tokens: tuple[str, ...]
-    max_deadline_s: int
-
-
 def check(tx: UnsignedTx, grant: Grant, rules: SigningRules) -> None:
     """Returns when `tx` may be signed. Raises Refused naming the rule that says no, what it saw and what it allows."""
     if tx.chain_id != rules.chain_id:
         no("chain_id", tx.chain_id, rules.chain_id)
     if not 0 <= tx.nonce <= MAX_NONCE:
         no("nonce", tx.nonce, f"0 to {MAX_NONCE}")
-    if tx.value_wei != 0:
-        no("value", f"{tx.value_wei} wei", "0 wei")
     _fees(tx, grant)
     data = _data(tx)
+    if tx.value_wei != 0 and data[:4] not in BRING_NATIVE:
+        no("value", f"{tx.value_wei} wei", "0 wei")
     row = TABLE.get(data[:4])
     if row is None:
         no("call", f"function 0x{data[:4].hex()}", "a function of the table")
@@ -67,12 +54,6 @@ def check_typed(typed_data: Mapping[str, object]) -> NoReturn:
     primary = typed_data.get("primaryType")
     shown = primary if isinstance(primary, str) and primary.isidentifier() and len(primary) <= 40 else "without a plain type name"
     no("typed_data", f"typed data {shown}", "none: no typed data is signed")
-
-
-def no(rule: str, measured: object, limit: object) -> NoReturn:
-    """Raises Refused for `rule`, with the verdict."""
-    verdict = Verdict(f"signer.{rule}", str(measured), str(limit), False)
-    raise Refused(f"the signer refuses by rule {rule!r}: got {measured}, allows {limit}", (verdict,))
 
 
 def _fees(tx: UnsignedTx, grant: Grant) -> None:
@@ -130,8 +111,8 @@ def _approve(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> 
         no("contract", tx.to, f"the granted token {token}")
     if call.spender != spender:
         no("spender", call.spender, f"the granted spender {spender}")
-    if call.spender not in rules.routers and call.raw != 0:
-        no("spender", call.spender, "a pinned router")
+    if call.spender not in (*rules.routers, *rules.rebalancers) and call.raw != 0:
+        no("spender", call.spender, "a pinned router or Rebalancer")
     if call.raw != raw:
         no("approval_amount", call.raw, f"exactly {raw}")
     if call.raw == UINT256_MAX:
@@ -151,9 +132,7 @@ def _swap(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> Non
     call = _decoded(data)
     if not isinstance(call, Multicall) or grant.plan is None:
         no("plan", "a swap", "none: the grant holds no plan")
-    last_s = min(grant.deadline_s, grant.now_s + rules.max_deadline_s)
-    if not grant.now_s < call.deadline_s <= last_s:
-        no("deadline", call.deadline_s, f"after {grant.now_s} and at most {last_s}")
+    require_deadline(call.deadline_s, grant, rules)
     legs = grant.plan.legs
     if not legs or len(call.calls) != len(legs):
         no("legs", f"{len(call.calls)} swaps", f"the {len(legs)} of the plan, at least one")
@@ -216,6 +195,13 @@ def _router_emptied(call: Multicall) -> None:
         no("router_balance", f"{', '.join(sorted(held))} left in the router", "nothing")
 
 
+def _rebalance(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
+    call = _decoded(data)
+    if not isinstance(call, Rebalance):
+        no("call", "another call", "a rebalance")
+    rebalance_rule.judge(tx, call, grant, rules)
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One thing that may be signed: the kind of intent it serves, and its rule."""
@@ -228,4 +214,7 @@ TABLE: dict[bytes, Row] = {
     b"": Row(IntentKind.CANCEL, _cancel),
     calls.APPROVE: Row(IntentKind.APPROVE, _approve),
     calls.MULTICALL: Row(IntentKind.SWAP, _swap),
+    calls.REBALANCE: Row(IntentKind.SWAP, _rebalance),
 }
+BRING_NATIVE = frozenset({calls.REBALANCE})
+"""Calls whose own rule says how much native coin they bring; all others bring none."""

@@ -1,0 +1,42 @@
+"""What every rule of the signer's table judges by, and how it says no."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NoReturn
+
+from agent.errors import Refused
+from agent.model import Verdict
+from agent.ports import Grant
+
+
+@dataclass(frozen=True, slots=True)
+class SigningRules:
+    """What never changes from one transaction to the next. Addresses are checksummed.
+
+    `routers` (SwapRouter02), `rebalancers` and `tokens` are contracts whose address and code hash are pinned in the store
+    and were compared with the chain in this step; an address that was not compared does not belong here.
+    `max_deadline_s` bounds, in seconds from the grant's chain time, how long a swap may stay valid. `wrapped_native` is
+    the token that the native coin may be exchanged for.
+    """
+
+    chain_id: int
+    wallet: str
+    routers: tuple[str, ...]
+    tokens: tuple[str, ...]
+    max_deadline_s: int
+    rebalancers: tuple[str, ...] = ()
+    wrapped_native: str | None = None
+
+
+def no(rule: str, measured: object, limit: object) -> NoReturn:
+    """Raises Refused for `rule`, with the verdict."""
+    verdict = Verdict(f"signer.{rule}", str(measured), str(limit), False)
+    raise Refused(f"the signer refuses by rule {rule!r}: got {measured}, allows {limit}", (verdict,))
+
+
+def require_deadline(deadline_s: int, grant: Grant, rules: SigningRules) -> None:
+    """A swap ends soon, in chain time."""
+    last_s = min(grant.deadline_s, grant.now_s + rules.max_deadline_s)
+    if not grant.now_s < deadline_s <= last_s:
+        no("deadline", deadline_s, f"after {grant.now_s} and at most {last_s}")
