@@ -1,0 +1,96 @@
+"""Tokens that harm whoever looks at them, in the portfolio itself: they are named and stop the agent, and blind it to nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tomlkit
+
+from agent import codec
+from agent.api.setup import trust_now
+from agent.artifacts import own
+from agent.config.load import LoadedConfig, load_config
+from agent.engine import OutcomeKind
+from agent.localchain import LocalChain
+from agent.localchain.nodes import AnvilNode
+from tests.agents import FIVE, ROOMY, again, fund, purse, yes
+
+ESCAPES = "\x1b[31mUSDC\x1b[0m"
+FOUR = {"WETH": "30%", "WBTC": "25%", "USDC": "20%", "USDT": "15%"}
+
+
+def with_guest(chain: LocalChain, folder: Path, address: str, symbol: str = "GUEST") -> LoadedConfig:
+    """Four tokens of the world, and in LINK's place one more at this address, with LINK's feed."""
+    folder.mkdir(exist_ok=True)
+    document = tomlkit.parse(chain.config_text(targets=FIVE))
+    for key, value in ROOMY.items():
+        table, name = key.split(".")
+        document[table][name] = value  # type: ignore[index]  # tomlkit's tables are typed as items
+    document["portfolio"]["assets"][4]["symbol"] = symbol  # type: ignore[index]
+    document["portfolio"]["assets"][4]["address"] = address  # type: ignore[index]
+    path = folder / "trimtab.toml"
+    path.write_text(tomlkit.dumps(document))
+    loaded = load_config(path)
+    trust_now(loaded, [chain.transport])
+    return loaded
+
+
+def turned_bad(chain: LocalChain, symbol: str, contract: str, *arguments: object) -> str:
+    """A token that was listed in a pool of five million dollars, and then became another contract at the same address."""
+    assert isinstance(chain.node, AnvilNode)
+    chain.add_token(symbol, 18, chain.books.prices_usd["LINK"])
+    chain.add_v2_pool(symbol, "USDC", 5_000_000)
+    address = chain.tokens[symbol].address
+    chain.node.rpc("anvil_setCode", address, chain.node.rpc("eth_getCode", chain.deploy(own(contract), *arguments), "latest"))
+    return address
+
+
+@pytest.mark.parametrize("contract", ["GasBurner", "MegabyteToken"])
+def test_a_token_that_burns_gas_or_returns_a_megabyte_halts_and_is_named(anvil_chain: LocalChain, tmp_path: Path, contract: str) -> None:
+    chain = anvil_chain
+    fund(chain, dict.fromkeys(FOUR, 20_000))
+    before = purse(chain)
+    with again(chain, with_guest(chain, tmp_path, turned_bad(chain, "GUEST", contract))) as agent:
+        outcome = agent.rebalance(send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.HALT, outcome.reason
+        assert outcome.reason.startswith("GUEST is quarantined")
+        assert outcome.transactions == ()
+        snapshot = outcome.step_input.snapshot
+        assert {h.token: h.raw for h in snapshot.holdings} == {chain.tokens[s].address: before.raw[s] for s in FOUR}
+        others = {p.address for p in chain.books.pool_info.values() if {p.token0.symbol, p.token1.symbol} <= set(FOUR)}
+        assert {pool.address for pool in snapshot.pools} >= others
+        assert len(snapshot.feeds) == len(FIVE)
+        assert chain.w3.eth.get_transaction_count(chain.wallet.address) == before.nonce
+
+
+def test_a_token_whose_symbol_steers_terminals_shows_it_nowhere(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """The owner's symbol stands everywhere; what the contract calls itself is neither shown nor stored (T17)."""
+    chain = anvil_chain
+    fund(chain, dict.fromkeys(FOUR, 20_000))
+    assert isinstance(chain.node, AnvilNode)
+    evil = turned_bad(chain, "GUEST", "TestToken", "", "", 18)
+    name = ESCAPES.encode()
+    for slot in ("0x0", "0x1"):  # name and symbol, as Solidity stores short strings
+        chain.node.rpc("anvil_setStorageAt", evil, slot, "0x" + (name.ljust(31, b"\0") + bytes([2 * len(name)])).hex())
+    assert chain.contract(evil, own("TestToken")).functions.symbol().call() == ESCAPES
+    with again(chain, with_guest(chain, tmp_path, evil)) as agent:
+        outcome = agent.rebalance(send=True, confirm=yes)
+        assert "GUEST" in outcome.reason
+        shown = outcome.reason + codec.dumps(outcome.step_input) + str(agent.parameters()) + str(agent.weights(outcome.step_input))
+        assert "\x1b" not in shown
+        assert "[31m" not in shown
+    assert b"[31m" not in (tmp_path / "trimtab.db").read_bytes()
+
+
+def test_a_token_that_keeps_a_part_of_each_transfer_never_passes_the_simulation(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """The pools pay less than any quote of theirs says: nothing is sent, and nothing but an approval was."""
+    chain = anvil_chain
+    taxed = turned_bad(chain, "TAX", "FeeOnTransfer", "TAX", "TAX", 18, 500)
+    fund(chain, {**dict.fromkeys(FOUR, 10_000), "TAX": 40_000})
+    with again(chain, with_guest(chain, tmp_path, taxed, "TAX")) as agent:
+        before = purse(chain)
+        outcome = agent.rebalance(send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.REFUSED, outcome.reason
+        assert "simulation" in outcome.reason
+        assert purse(chain).raw == before.raw
