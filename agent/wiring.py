@@ -178,7 +178,16 @@ def fixed_contracts(config: Config) -> dict[str, str]:
     for name, venue in (("v2", config.venues.uniswap_v2), ("v3", config.venues.uniswap_v3)):
         if venue is not None:
             found |= {venue.factory: f"{name} factory", venue.router: f"{name} router"}
+    if config.execution.router == "rebalancer" and config.execution.rebalancer is not None:
+        found[config.execution.rebalancer] = "rebalancer"
     return found
+
+
+def signing_rules(config: Config, execution: Execution, tokens: tuple[str, ...]) -> SigningRules:
+    """What may be signed here: the configured router alone, as what it is."""
+    routers, rebalancers = ((), (execution.router,)) if execution.router_kind == "rebalancer" else ((execution.router,), ())
+    chain_id, wallet, deadline_s = config.chain.chain_id, config.wallet.address, config.execution.deadline
+    return SigningRules(chain_id, wallet, routers, tokens, deadline_s, rebalancers, config.chain.wrapped_native)
 
 
 @contextmanager
@@ -192,7 +201,7 @@ def open_hands(desk: Desk, confirm: Callable[[Outcome], bool], progress: Callabl
         ask = getpass.getpass if sys.stdin.isatty() else None
         key = keys.load_key(key_source(desk.loaded), chain_id, ask=ask, fork=config.chain.fork)
         tokens = tuple(token.address for token in (*(a.token for a in desk.portfolio.assets), *desk.portfolio.hubs))
-        rules = SigningRules(chain_id, wallet, (desk.execution.router,), tokens, config.execution.deadline)
+        rules = signing_rules(config, desk.execution, tokens)
         submit_url = config.execution.submit_url.get_secret_value()
         submit = HttpTransport(submit_url, "submit") if submit_url else None
         sender = NodeSender(desk.transports[0], submit)

@@ -112,10 +112,16 @@ def build_limits(config: Config, numeraire: Token) -> Limits:
 
 def build_execution(config: Config, pinned: tuple[str, ...]) -> Execution:
     """How plans are sent; `pinned` are the addresses whose code must be pinned."""
-    venue = config.venues.uniswap_v3
+    table, venue = config.execution, config.venues.uniswap_v3
+    if table.router == "rebalancer":
+        if table.rebalancer is None:
+            raise ConfigError(
+                "execution.rebalancer: router = 'rebalancer' needs the contract's address", "deploy it, or use swap_router_02"
+            )
+        return Execution(table.router, table.rebalancer, table.deadline, EXPIRE_BLOCKS, pinned)
     if venue is None:
         raise ConfigError("execution.router: swap_router_02 needs [venues.uniswap_v3] with its router")
-    return Execution(config.execution.router, venue.router, config.execution.deadline, EXPIRE_BLOCKS, pinned)
+    return Execution(table.router, venue.router, table.deadline, EXPIRE_BLOCKS, pinned)
 
 
 def _threshold(table: ThresholdTable | HybridTable) -> Threshold:

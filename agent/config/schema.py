@@ -257,11 +257,12 @@ class LimitsTable(_Table):
 
 
 class ExecutionTable(_Table):
-    """How a plan is sent."""
+    """How a plan is sent. `rebalancer` is the address of our own contract, needed when it is the router."""
 
-    router: Literal["swap_router_02"]
+    router: Literal["swap_router_02", "rebalancer"]
     deadline: Duration
     submit_url: SecretStr = SecretStr("")
+    rebalancer: Address | None = None
 
 
 class StoreTable(_Table):

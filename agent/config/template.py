@@ -96,7 +96,7 @@ impermanent_loss = "1%"
 balance_jump = "2%"
 
 [execution]
-router = "swap_router_02"
+router = "swap_router_02"          # or "rebalancer", our own contract: rebalancer = "0x…" where it was deployed
 deadline = "90s"
 submit_url = ""                    # private submission endpoint; empty: public mempool
 

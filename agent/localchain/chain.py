@@ -281,8 +281,13 @@ class LocalChain:
 
         return swap(self, self.books.pool_info[pool], token_in, amount_in_raw)
 
-    def config_text(self, store_url: str = "sqlite:///trimtab.db", targets: Mapping[str, str] | None = None) -> str:
-        """A complete trimtab.toml for this chain; `targets` by symbol replace those of the description."""
+    def config_text(
+        self, store_url: str = "sqlite:///trimtab.db", targets: Mapping[str, str] | None = None, router: str = "swap_router_02"
+    ) -> str:
+        """A complete trimtab.toml for this chain; `targets` by symbol replace those of the description.
+
+        `router` is "swap_router_02" or "rebalancer".
+        """
         from agent.localchain.config_text import config_text
 
-        return config_text(self, store_url, targets or {spec.symbol: spec.target for spec in self.world.tokens})
+        return config_text(self, store_url, targets or {spec.symbol: spec.target for spec in self.world.tokens}, router)

@@ -82,7 +82,8 @@ impermanent_loss = "1%"
 balance_jump = "2%"
 
 [execution]
-router = "swap_router_02"
+router = "{router}"
+rebalancer = "{at.rebalancer}"
 deadline = "90s"
 submit_url = ""
 
@@ -91,7 +92,7 @@ url = "{store_url}"
 """
 
 
-def config_text(chain: LocalChain, store_url: str, targets: Mapping[str, str]) -> str:
+def config_text(chain: LocalChain, store_url: str, targets: Mapping[str, str], router: str) -> str:
     """See LocalChain.config_text."""
     assets = "".join(
         _ASSET.format(symbol=symbol, address=chain.tokens[symbol].address, target=target, feed=chain.feeds[symbol])
@@ -106,4 +107,5 @@ def config_text(chain: LocalChain, store_url: str, targets: Mapping[str, str]) -
         numeraire=chain.world.numeraire,
         assets=assets,
         store_url=store_url,
+        router=router,
     )

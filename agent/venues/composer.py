@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.chain import approvals
@@ -12,9 +12,10 @@ from agent.errors import OperatorNeeded, Refused
 from agent.model import Head, IntentKind, Leg, Plan, StepInput, UnsignedTx, Verdict
 from agent.planning.floors import fair_floor
 from agent.ports import Clock, Grant, Prepared, Sender
-from agent.reference import reference_prices
 from agent.units import BPS, decimal_text
-from agent.venues import swap_router_02
+from agent.venues import rebalancer, swap_router_02
+from agent.venues.rebalancer import Terms
+from agent.venues.terms import known_prices, terms
 
 PRIORITY_CAP_WEI = 5 * 10**9
 """The most tip per gas that an endpoint's suggestion is believed for; fees above it are the owner's to raise."""
@@ -24,8 +25,23 @@ AHEAD_S = 30
 """How far the sender's head may be ahead of the time that the agreed header and the agent's clock tell, in seconds."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A transaction that still lacks nonce, gas and fees."""
+
+    to: str
+    data: str
+    kind: IntentKind
+    note: str
+    plan: Plan | None = None
+    approve: tuple[str, str, int] | None = None
+    deadline_s: int | None = None
+    terms: Terms | None = None
+    value_wei: int = 0
+
+
 class RouterComposer:
-    """ports.Composer for SwapRouter02."""
+    """ports.Composer for the router that the step's execution names: SwapRouter02, or our Rebalancer."""
 
     def __init__(self, sender: Sender, wallet: str, clock: Clock) -> None:
         self._sender = sender
@@ -46,30 +62,32 @@ class RouterComposer:
         label = step.portfolio.token(token).label
         amount = decimal_text(raw, step.portfolio.token(token).decimals)
         note = f"approve the router for {amount} {label}" if raw else f"set the router's allowance of {label} to zero"
-        return self._prepare(step, token, approvals.encode_approve(spender, raw), IntentKind.APPROVE, note, approve=(token, spender, raw))
+        data = approvals.encode_approve(spender, raw)
+        return self._prepare(step, _Draft(token, data, IntentKind.APPROVE, note, approve=(token, spender, raw)))
 
     def swap(self, step: StepInput, plan: Plan) -> Prepared:
-        """The whole plan as one multicall. Raises Refused when the plan has expired or its simulation fails."""
+        """The whole plan as one transaction. Raises Refused when the plan has expired or its simulation fails."""
         head = self._head(step)
         if head.number > plan.expires_block:
             verdict = Verdict("expiry", f"block {head.number}", f"block {plan.expires_block}", False)
             raise Refused(f"the plan expired at block {plan.expires_block}; the head is {head.number}", (verdict,), "plan again")
         note = f"rebalance in {len(plan.legs)} swaps" if len(plan.legs) > 1 else "swap"
         deadline_s = head.timestamp_s + step.execution.deadline_s
-        data = swap_router_02.encode(plan, self._wallet, deadline_s)
-        return self._prepare(step, step.execution.router, data, IntentKind.SWAP, note, plan=plan, deadline_s=deadline_s)
+        to, kind = step.execution.router, IntentKind.SWAP
+        match step.execution.router_kind:
+            case "swap_router_02":
+                data = swap_router_02.encode(plan, self._wallet, deadline_s)
+                draft = _Draft(to, data, kind, note, plan, deadline_s=deadline_s)
+            case "rebalancer":
+                kept = terms(step, plan)
+                data, value_wei = rebalancer.encode(plan, deadline_s, kept), rebalancer.native_wei(plan)
+                draft = _Draft(to, data, kind, note, plan, deadline_s=deadline_s, terms=kept, value_wei=value_wei)
+            case other:
+                raise Refused(f"execution.router: {other!r} is not known", remedy="use swap_router_02 or rebalancer")
+        return self._prepare(step, draft)
 
-    def _prepare(
-        self,
-        step: StepInput,
-        to: str,
-        data: str,
-        kind: IntentKind,
-        note: str,
-        plan: Plan | None = None,
-        approve: tuple[str, str, int] | None = None,
-        deadline_s: int | None = None,
-    ) -> Prepared:
+    def _prepare(self, step: StepInput, draft: _Draft) -> Prepared:
+        plan, note = draft.plan, draft.note
         latest, pending = self._sender.nonces(self._wallet)
         if latest != pending:
             raise OperatorNeeded(
@@ -87,7 +105,8 @@ class RouterComposer:
             priority_cap_wei=PRIORITY_CAP_WEI,
         )
         chain_id = step.snapshot.head.chain_id
-        tx = UnsignedTx(chain_id, latest, to, 0, data, 0, price.max_fee_wei, price.max_priority_fee_wei, price.gas_price_wei)
+        paid = price.max_fee_wei, price.max_priority_fee_wei, price.gas_price_wei
+        tx = UnsignedTx(chain_id, latest, draft.to, draft.value_wei, draft.data, 0, *paid)
         simulated = self._sender.simulate(tx, self._wallet)
         if not simulated.ok:
             verdict = Verdict("simulation", simulated.reason, "success", False)
@@ -97,8 +116,9 @@ class RouterComposer:
         tx = replace(tx, gas=int(simulated.gas * GAS_MARGIN))
         most_wei = tx.gas * price.most_wei
         floor_wei = step.limits.native_floor_wei
-        if plan is not None and floor_wei is not None and step.snapshot.native_wei - most_wei < floor_wei:
-            measured = f"{decimal_text(max(0, step.snapshot.native_wei - most_wei), 18)} left"
+        native_left_wei = step.snapshot.native_wei - draft.value_wei - most_wei
+        if plan is not None and floor_wei is not None and native_left_wei < floor_wei:
+            measured = f"{decimal_text(max(0, native_left_wei), 18)} left"
             verdict = Verdict("native_floor", measured, decimal_text(floor_wei, 18), False)
             raise Refused(
                 f"by the node's estimate of {simulated.gas} gas too little native coin is left",
@@ -107,13 +127,15 @@ class RouterComposer:
             )
         left_wei = most_wei if step.limits.gas_per_day_wei is None else max(0, step.limits.gas_per_day_wei - step.history.gas_24h_wei)
         grant = Grant(
-            kind,
+            draft.kind,
             now_s=head.timestamp_s,
-            deadline_s=deadline_s or head.timestamp_s + step.execution.deadline_s,
+            deadline_s=draft.deadline_s or head.timestamp_s + step.execution.deadline_s,
             max_gas_wei=min(most_wei, left_wei),
             plan=plan,
             floors_raw=() if plan is None else floors(step, plan),
-            approve=approve,
+            approve=draft.approve,
+            prices=() if draft.terms is None else tuple(draft.terms.prices.items()),
+            value_floor_raw=None if draft.terms is None else draft.terms.floor_raw,
         )
         return Prepared(tx, grant, note)
 
@@ -135,13 +157,13 @@ class RouterComposer:
 
 def floors(step: StepInput, plan: Plan) -> tuple[int, ...]:
     """Least output of each leg by reference price and limits alone, whatever the plan says (design section 6, T1, T4)."""
-    prices = reference_prices(step).prices
+    prices = known_prices(step)
 
     def floor(leg: Leg) -> int:
         return fair_floor(
             leg.amount_in_raw,
-            prices[leg.token_in].price,
-            prices[leg.token_out].price,
+            prices[leg.token_in],
+            prices[leg.token_out],
             leg.fee_pips,
             BPS if step.limits.price_impact_bps is None else step.limits.price_impact_bps,
             BPS if step.limits.slippage_bps is None else step.limits.slippage_bps,
