@@ -21,6 +21,8 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
+TYPER_INTERRUPTED = 128 + 2
+"""What Typer makes of Ctrl-C; no command of ours ends with it."""
 for group in (setup, portfolio, books, local):
     group.register(app)
 
@@ -47,6 +49,8 @@ def main() -> None:
     as_json = "--json" in sys.argv
     try:
         code = app(standalone_mode=False)
+        if code == TYPER_INTERRUPTED:
+            raise KeyboardInterrupt
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         code = 2

@@ -56,7 +56,8 @@ def desk(
         return in_process(capfd, monkeypatch, *args, *given)
 
     node = AnvilNode(about["url"])
-    node.mine_at(max(int(time.time()), node.now_s() + 1))
+    if node.now_s() < (now_s := int(time.time())):  # else tests that are faster than a second a block would run into the future
+        node.mine_at(now_s)
     mark = node.snapshot()
     yield Desk(config, node, about, run)
     node.rpc("evm_setAutomine", True)

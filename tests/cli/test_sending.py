@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import select
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +13,7 @@ from eth_account import Account
 
 from agent.config.schema import LimitsTable
 from tests.cli import shapes
-from tests.cli.tools import TRIMTAB, Desk, environment
+from tests.cli.tools import TRIMTAB, Desk, at_terminal
 
 PASSWORD = "a-password-canary"
 
@@ -227,27 +223,6 @@ def test_without_a_key_everything_works_but_sending(desk: Desk) -> None:
     for command in (("status",), ("plan",), ("rebalance",), ("doctor",)):
         assert desk.run(*command).code == 0
     assert "no key source" in desk.ask("rebalance", "--send", "--yes", want=2)["error"]["message"]
-
-
-def at_terminal(desk: Desk, answer: str, *args: str) -> tuple[int, str]:
-    """A command with a terminal for stdin, stdout and stderr; `answer` is typed when it asks. Exit code and all it showed."""
-    child, terminal = pty.fork()
-    if child == 0:
-        os.execvpe(TRIMTAB[0], [*TRIMTAB, *args, "--config", str(desk.config)], environment(TERM="xterm", COLUMNS="160", NO_COLOR="1"))
-    shown, end, answered = b"", time.monotonic() + 60, False
-    while time.monotonic() < end:
-        if select.select([terminal], [], [], 0.2)[0]:
-            try:
-                part = os.read(terminal, 65536)
-            except OSError:
-                break
-            shown += part
-        if b"[y/N]" in shown and not answered:
-            os.write(terminal, answer.encode())
-            answered = True
-    _, status = os.waitpid(child, 0)
-    os.close(terminal)
-    return os.waitstatus_to_exitcode(status), shown.decode()
 
 
 def test_the_question_shows_the_plan_and_every_parameter_and_no_is_no(desk: Desk) -> None:

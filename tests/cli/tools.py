@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
+import select
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -42,6 +46,12 @@ class Said:
         return json.loads(self.out)
 
     @property
+    def why(self) -> str:
+        """What a failing test should show: the reason first."""
+        found = json.loads(self.out) if self.out.startswith("{") else {}
+        return f"exit {self.code}: {found.get('reason') or found.get('error')} {self.err}"
+
+    @property
     def error(self) -> Any:
         """The error in the document."""
         return self.json["error"]
@@ -67,7 +77,7 @@ class Desk:
     def ask(self, *args: str, want: int = 0) -> Any:
         """The document of a command that is expected to end with the exit code `want`."""
         said = self.run(*args, "--json")
-        assert said.code == want, said
+        assert said.code == want, said.why
         return said.json
 
     def holdings(self) -> dict[str, str]:
@@ -111,11 +121,6 @@ def in_process(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
     return said
 
 
-def environment(**more: str) -> dict[str, str]:
-    """This process's environment with additions, for commands as processes."""
-    return {**os.environ, **more}
-
-
 def attach(desk: Desk) -> LocalChain:
     """The served chain with the verbs that change it: tokens, pools, feeds and prices as they were served."""
     chain, found = LocalChain(desk.node, WORLD), tomllib.loads(desk.config.read_text())
@@ -140,3 +145,84 @@ def attach(desk: Desk) -> LocalChain:
         ticks={},
     )
     return chain
+
+
+@dataclass(frozen=True)
+class Forked:
+    """A command in a child of this process, so that imports are paid once."""
+
+    pid: int
+    out: Path
+    err: Path
+
+    def told(self, number: int) -> None:
+        """Sends it a signal."""
+        os.kill(self.pid, number)
+
+    def ended(self, within_s: float = 60) -> Said:
+        """Waits for its end; kills it and fails when that takes too long."""
+        end = time.monotonic() + within_s
+        while time.monotonic() < end:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                return Said(os.waitstatus_to_exitcode(status), self.out.read_text(), self.err.read_text())
+            time.sleep(0.01)
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        raise AssertionError(f"still running after {within_s} s: {self.err.read_text()}")
+
+
+def forked(desk: Desk, *args: str) -> Forked:
+    """Starts a command on the desk's config, without a terminal."""
+    place = desk.config.parent / f"forked-{time.monotonic_ns()}"
+    out, err = place.with_suffix(".out"), place.with_suffix(".err")
+    pid = os.fork()
+    if pid:
+        return Forked(pid, out, err)
+    try:
+        for stream, path in ((1, out), (2, err)):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), stream)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        _become(desk, args)
+    finally:
+        os._exit(99)
+
+
+def at_terminal(desk: Desk, answer: str, *args: str, within_s: float = 60) -> tuple[int, str]:
+    """A command with a terminal for stdin, stdout and stderr; `answer` is typed when it asks. Exit code and all it showed."""
+    child, terminal = pty.fork()
+    if child == 0:
+        try:
+            os.environ |= {"TERM": "xterm", "COLUMNS": "160"}
+            _become(desk, args)
+        finally:
+            os._exit(99)
+    shown, end, answered = b"", time.monotonic() + within_s, False
+    while time.monotonic() < end:
+        if select.select([terminal], [], [], 0.2)[0]:
+            try:
+                shown += os.read(terminal, 65536)
+            except OSError:  # the child has closed its end
+                break
+        if b"[y/N]" in shown and not answered:
+            os.write(terminal, answer.encode())
+            answered = True
+    else:
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(status), shown.decode()
+
+
+def _become(desk: Desk, args: tuple[str, ...]) -> NoReturn:
+    """Makes this child process the command, on the descriptors it has by now."""
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115 the descriptors themselves
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.argv = ["trimtab", *args, "--config", str(desk.config)]
+    try:
+        main()
+    except SystemExit as ended:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(int(ended.code or 0))
+    os._exit(99)

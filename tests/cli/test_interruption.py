@@ -1,0 +1,136 @@
+"""Ctrl-C and SIGTERM at any moment: the journal is whole, the next command goes on from there, nothing is sent twice."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from tests.cli.test_sending import nonce
+from tests.cli.tools import Desk, Forked, at_terminal, forked
+
+
+def pending(desk: Desk) -> int:
+    """Transactions of the wallet that wait for a block."""
+    return int(desk.node.rpc("eth_getTransactionCount", desk.about["wallet"], "pending"), 16) - nonce(desk)
+
+
+def until_something_waits(desk: Desk, child: Forked) -> None:
+    end = time.monotonic() + 60
+    while not pending(desk):
+        assert time.monotonic() < end, child.err.read_text()
+        time.sleep(0.01)
+
+
+def require_sound(desk: Desk, before: int) -> None:
+    """One more rebalance ends well, and the chain knows exactly the transactions of the journal, each nonce once."""
+    desk.node.rpc("evm_setAutomine", True)
+    desk.node.mine(1)
+    ended = desk.ask("rebalance", "--send", "--yes")
+    assert ended["outcome"] in ("done", "hold")
+    assert desk.ask("status")["decision"]["kind"] == "hold"
+    sent = [item for step in desk.ask("history", "--limit", "100")["steps"] for item in step["transactions"]]
+    final = sorted(item["nonce"] for item in sent if item["status"] == "final")
+    assert final == list(range(before, nonce(desk)))
+    assert {item["status"] for item in sent} <= {"final", "cancelled"}
+    for item in sent:
+        if item["status"] == "final":
+            assert desk.node.rpc("eth_getTransactionReceipt", item["hash"])["status"] == "0x1"
+
+
+def test_ctrl_c_while_a_transaction_waits_leaves_it_to_the_next_run(desk: Desk) -> None:
+    before = nonce(desk)
+    desk.node.rpc("evm_setAutomine", False)
+    child = forked(desk, "rebalance", "--send", "--yes")
+    until_something_waits(desk, child)
+    child.told(signal.SIGINT)
+    said = child.ended()
+    assert said.code == 12
+    assert "Traceback" not in said.err
+    assert "settled by the next run" in said.err
+    require_sound(desk, before)
+
+
+def test_ctrl_c_at_any_moment_is_safe(desk: Desk) -> None:
+    before = nonce(desk)
+    codes = set()
+    for moment in range(12):
+        child = forked(desk, "rebalance", "--send", "--yes", "--json")
+        time.sleep(0.01 + 0.06 * moment)
+        child.told(signal.SIGINT)
+        said = child.ended()
+        assert said.code in (0, 12), said
+        assert "Traceback" not in said.err
+        codes.add(said.code)
+    assert 12 in codes, "no moment was early enough to interrupt anything"
+    require_sound(desk, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_told_to_stop_while_a_transaction_waits_ends_well(desk: Desk, number: int) -> None:
+    before = nonce(desk)
+    desk.node.rpc("evm_setAutomine", False)
+    child = forked(desk, "run", "--send", "--yes")
+    until_something_waits(desk, child)
+    child.told(number)
+    said = child.ended()
+    assert said.code == 0, said
+    assert "Stopped" in said.err
+    assert "Traceback" not in said.err
+    require_sound(desk, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_ends_between_two_looks(desk: Desk, number: int) -> None:
+    child = forked(desk, "run", "--every", "1h", "--json")
+    end = time.monotonic() + 60
+    while not child.out.exists() or not child.out.read_text().endswith("\n"):
+        assert time.monotonic() < end, child.err.read_text()
+        time.sleep(0.01)
+    child.told(number)
+    said = child.ended(10)
+    assert said.code == 0
+    assert len(said.out.splitlines()) == 1
+    assert said.json["outcome"] == "planned"
+
+
+def test_a_run_looks_again_and_again_and_prints_a_line_for_each_look(desk: Desk) -> None:
+    child = forked(desk, "run", "--every", "1s", "--send", "--yes", "--json")
+    end = time.monotonic() + 60
+    while not child.out.exists() or child.out.read_text().count("\n") < 2:
+        assert time.monotonic() < end, child.err.read_text()
+        time.sleep(0.02)
+    assert desk.run("rebalance", "--send", "--yes").code == 12, "the lock is held between two looks too"
+    child.told(signal.SIGTERM)
+    lines = child.ended(20).out.splitlines()
+    assert '"outcome": "done"' in lines[0]
+    assert '"outcome": "hold"' in lines[1]
+
+
+def test_a_run_outlives_an_endpoint_that_is_away_and_a_pause(desk: Desk) -> None:
+    assert desk.run("pause", "--reason", "lunch").code == 0
+    child = forked(desk, "run", "--every", "1s", "--send", "--yes", "--json")
+    end = time.monotonic() + 60
+    while not child.out.exists() or child.out.read_text().count("\n") < 1:
+        assert time.monotonic() < end, child.err.read_text()
+        time.sleep(0.02)
+    assert desk.run("resume").code == 0
+    while '"outcome": "done"' not in child.out.read_text():
+        assert time.monotonic() < end, child.err.read_text()
+        time.sleep(0.02)
+    child.told(signal.SIGTERM)
+    said = child.ended(20)
+    assert said.code == 0
+    assert "lunch" in said.out.splitlines()[0]
+
+
+def test_ctrl_c_at_the_question_sends_nothing(desk: Desk) -> None:
+    before = nonce(desk)
+    code, shown = at_terminal(desk, "\x03", "rebalance", "--send")
+    assert code == 12
+    assert "Traceback" not in shown
+    code, shown = at_terminal(desk, "\x03", "run", "--send")
+    assert code == 0
+    assert "Stopped" in shown
+    assert nonce(desk) == before
