@@ -1,0 +1,188 @@
+"""`trimtab init`: a config that loads, addresses of the real networks as their publishers give them, symbols never guessed."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.artifacts import has_node, npm_root, run_node
+from agent.config.load import load_config
+from agent.config.presets import ETHEREUM, PRESETS
+from tests.cli import shapes
+from tests.cli.tools import Said
+from tests.world import missing
+
+WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
+TWO = ("--target", "WETH=60%", "--target", "USDC=40%")
+RPC = ("--rpc", "RPC_A=alpha", "--rpc", "RPC_B=beta")
+Bare = Callable[..., Said]
+
+
+def init(bare: Bare, config: Path, *args: str, wallet: str = WALLET, rpc: tuple[str, ...] = RPC) -> Said:
+    return bare("init", "--wallet", wallet, *rpc, *args, "--config", str(config), "--json")
+
+
+def test_it_writes_a_commented_config_that_loads_and_shows_every_address(bare: Bare, tmp_path: Path) -> None:
+    config = tmp_path / "trimtab.toml"
+    said = init(bare, config, *TWO)
+    assert said.code == 0
+    shapes.require(shapes.INIT, said.json)
+    shown = {asset["symbol"]: (asset["address"], asset["target"], asset["feed"]) for asset in said.json["assets"]}
+    by_symbol = {token.symbol: token for token in ETHEREUM.tokens}
+    assert shown == {name: (by_symbol[name].address, share, by_symbol[name].feed) for name, share in (("WETH", "60%"), ("USDC", "40%"))}
+    loaded = load_config(config).config
+    assert loaded.wallet.address == WALLET
+    assert [endpoint.operator for endpoint in loaded.chain.rpc] == ["alpha", "beta"]
+    assert config.stat().st_mode & 0o777 == 0o600
+    assert config.read_text().count("#") > 20
+    words = bare("init", "--wallet", WALLET, *RPC, *TWO, "--config", str(tmp_path / "other.toml"))
+    assert by_symbol["WETH"].address in words.out
+    assert "trimtab trust" in words.out
+
+
+def test_an_existing_file_is_left_alone(bare: Bare, tmp_path: Path) -> None:
+    config = tmp_path / "trimtab.toml"
+    config.write_text("mine")
+    said = init(bare, config, *TWO)
+    assert said.code == 2
+    assert "exists already" in said.error["message"]
+    assert config.read_text() == "mine"
+
+
+def test_the_wrapped_native_coin_becomes_a_hub_where_it_is_not_held(bare: Bare, tmp_path: Path) -> None:
+    config = tmp_path / "trimtab.toml"
+    assert init(bare, config, "--target", "WBTC=50%", "--target", "USDC=50%").code == 0
+    hubs = load_config(config).config.portfolio.hubs
+    assert [(hub.symbol, hub.address) for hub in hubs] == [("WETH", ETHEREUM.wrapped_native)]
+    assert hubs[0].feed is not None
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--target", "WETH=60%", "--target", "USDC=30%"), ("90%", "add 10%")),
+        (("--target", "WETH=60", "--target", "USDC=40"), ("no unit",)),
+        (("--target", "WETH=100%"), ("portfolio.assets", "at least 2")),
+        (("--target", "WETH=60%", "--target", "WETH=40%", "--numeraire", "WETH"), ("given twice",)),
+        (("--target", "WETH=60%", "--target", "NOSUCH=40%"), ("'NOSUCH'", "--token-list")),
+        (("--target", "WETH", "--target", "USDC=40%"), ("--target", "NAME=VALUE")),
+        ((*TWO, "--numeraire", "EUR"), ("--numeraire", "'EUR'")),
+        ((*TWO, "--network", "moon"), ("--network", "'moon'", "ethereum")),
+        ((*TWO, "--token-list", "/nonexistent/list.json"), ("--token-list",)),
+    ],
+)
+def test_a_mistake_is_named_and_nothing_is_written(bare: Bare, tmp_path: Path, args: tuple[str, ...], words: tuple[str, ...]) -> None:
+    config = tmp_path / "trimtab.toml"
+    said = init(bare, config, *args)
+    assert said.code == 2
+    for word in words:
+        assert word in said.error["message"] + said.error["remedy"], said.error
+    assert not config.exists()
+
+
+def test_a_url_or_a_key_given_in_the_place_of_a_name_is_refused_and_not_repeated(bare: Bare, tmp_path: Path) -> None:
+    for rpc in ("https://node.example/canary", "https://node.example/?key=canary", f"{'ab' * 32}=alpha", "RPC_A=al pha"):
+        said = init(bare, tmp_path / "x.toml", *TWO, rpc=("--rpc", rpc))
+        assert said.code == 2
+        assert "canary" not in said.out + said.err
+        assert "abab" not in said.out + said.err
+    assert init(bare, tmp_path / "y.toml", *TWO, wallet="0x1234").code == 2
+
+
+def token_list(path: Path, *entries: dict[str, Any]) -> Path:
+    path.write_text(json.dumps({"tokens": [{"chainId": 1, "decimals": 18, "name": "x", **entry} for entry in entries]}))
+    return path
+
+
+UNI = "0x1f9840a85d5aF5bf1D1762F925BDADdC4201F984"
+OTHER = "0x7D1AfA7B718fb893dB30A3aBc0Cfc608AaCfeBB0"
+
+
+def test_symbols_are_resolved_by_a_token_list(bare: Bare, tmp_path: Path) -> None:
+    listed = token_list(
+        tmp_path / "list.json", {"symbol": "UNI", "address": UNI, "decimals": 18}, {"symbol": "UNI", "address": OTHER, "chainId": 10}
+    )
+    config = tmp_path / "trimtab.toml"
+    said = init(bare, config, "--target", "UNI=50%", "--target", "USDC=50%", "--token-list", str(listed))
+    assert said.code == 0, said
+    assert said.json["assets"][0]["address"] == UNI
+    assert tomllib.loads(config.read_text())["portfolio"]["assets"][0]["decimals"] == 18
+
+
+def test_an_ambiguous_symbol_is_refused_with_all_its_addresses_and_an_address_decides(bare: Bare, tmp_path: Path) -> None:
+    listed = token_list(tmp_path / "list.json", {"symbol": "UNI", "address": UNI}, {"symbol": "UNI", "address": OTHER})
+    config = tmp_path / "trimtab.toml"
+    args = ("--target", "USDC=50%", "--token-list", str(listed))
+    said = init(bare, config, "--target", "UNI=50%", *args)
+    assert said.code == 2
+    assert UNI in said.error["message"]
+    assert OTHER in said.error["message"]
+    assert init(bare, config, "--target", f"{OTHER}=50%", *args).json["assets"][0] == {
+        "symbol": "UNI",
+        "address": OTHER,
+        "target": "50%",
+        "feed": None,
+    }
+
+
+def test_a_lists_own_usdc_does_not_pass_for_the_known_one(bare: Bare, tmp_path: Path) -> None:
+    listed = token_list(tmp_path / "list.json", {"symbol": "USDC", "address": OTHER})
+    said = init(bare, tmp_path / "trimtab.toml", *TWO, "--token-list", str(listed))
+    assert said.code == 2
+    assert OTHER in said.error["message"]
+
+
+def test_deceptive_symbols_of_a_list_are_left_out_and_a_broken_list_is_named(bare: Bare, tmp_path: Path) -> None:
+    listed = token_list(tmp_path / "list.json", {"symbol": "UN\u0406", "address": UNI}, {"symbol": "\x1b[31mU", "address": OTHER})
+    said = init(bare, tmp_path / "a.toml", "--target", f"{UNI}=50%", "--target", "USDC=50%", "--token-list", str(listed))
+    assert said.json["assets"][0]["symbol"] == "T1f9840"
+    for content in (b"[]", b"{", b"\xff", b'{"tokens": [{}]}', b"[" * 100_000):
+        (tmp_path / "broken.json").write_bytes(content)
+        broken = init(bare, tmp_path / "b.toml", *TWO, "--token-list", str(tmp_path / "broken.json"))
+        assert broken.code == 2
+        assert "not a token list" in broken.error["message"]
+
+
+PUBLISHED = """
+const sdk = require("@uniswap/sdk-core"), list = require("@uniswap/default-token-list")
+const id = Number(process.argv[1])
+console.log(JSON.stringify({
+  wrapped_native: sdk.WETH9[id].address,
+  v2_factory: sdk.V2_FACTORY_ADDRESSES[id],
+  v2_router: sdk.V2_ROUTER_ADDRESSES[id],
+  v3_factory: sdk.V3_CORE_FACTORY_ADDRESSES[id],
+  v3_router: sdk.SWAP_ROUTER_02_ADDRESSES(id),
+  v3_quoter_v1: sdk.QUOTER_ADDRESSES[id],
+  v3_position_manager: sdk.NONFUNGIBLE_POSITION_MANAGER_ADDRESSES[id],
+  tokens: Object.fromEntries(list.tokens.filter(t => t.chainId === id).map(t => [t.address, [t.symbol, t.decimals]])),
+}))
+"""
+
+
+@pytest.mark.parametrize("network", sorted(PRESETS))
+def test_presets_are_what_uniswap_publishes(network: str) -> None:
+    """@uniswap/sdk-core and the default token list, run by node. They name neither QuoterV2 nor price feeds."""
+    if not has_node():
+        missing("node")
+    preset = PRESETS[network]
+    published = json.loads(run_node(["-e", PUBLISHED, str(preset.chain_id)], npm_root().parent))
+    tokens = published.pop("tokens")
+    for name, address in published.items():
+        assert getattr(preset, name) == address, name
+    for token in preset.tokens:
+        assert tokens[token.address] == [token.symbol, token.decimals]
+    assert set(preset.__slots__) - set(published) == {"chain_id", "v3_quoter", "tokens"}
+
+
+def test_the_whole_default_token_list_can_be_read(bare: Bare, tmp_path: Path) -> None:
+    path = npm_root() / "@uniswap" / "default-token-list" / "build" / "uniswap-default.tokenlist.json"
+    if not path.exists():
+        missing(f"no token list at {path}")
+    said = init(bare, tmp_path / "trimtab.toml", "--target", "UNI=50%", "--target", "USDC=50%", "--token-list", str(path))
+    assert said.code == 0, said
+    assert said.json["assets"][0]["address"] == UNI
