@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
+from agent.errors import Refused
 from agent.guards.replay import LegRun, Replay, replay
 from agent.model import Asset, Evidence, Plan, StepInput
+from agent.policy import liquidity
 from agent.reference import reference_prices, spot_prices
 from agent.units import Token, ceil_int
 
@@ -76,8 +78,16 @@ class Case:
         return max(0, self.balance(asset.token.address) - asset.reserve_raw)
 
     def total(self) -> Fraction:
-        """Value of all investable balances at reference prices. Raises Missing."""
-        return sum((self.investable(asset) * self.price(asset.token.address) for asset in self.step.portfolio.assets), Fraction(0))
+        """Value of all investable balances and confirmed liquidity positions at reference prices. Raises Missing."""
+        free = sum((self.investable(asset) * self.price(asset.token.address) for asset in self.step.portfolio.assets), Fraction(0))
+        return free + self.lp_value()
+
+    def lp_value(self) -> Fraction:
+        """Value of all confirmed liquidity positions at reference prices. Raises Missing."""
+        try:
+            return liquidity.worth(self.step, self.prices)
+        except Refused as why:
+            raise Missing(why.message) from None
 
     def turnover(self) -> Fraction:
         """Half the sum of absolute changes of the wallet's balances in value. Raises Missing."""

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any, Generic, TypeVar
 
 from agent.errors import Refused
-from agent.guards import chain, cost, gas, market, oracle, trust, words
+from agent.guards import chain, cost, gas, liquidity, market, oracle, trust, words
 from agent.guards.case import Case, Measured, Missing, open_case
 from agent.guards.remedies import REMEDIES
 from agent.model import Evidence, Plan, StepInput, Verdict
@@ -78,6 +78,8 @@ GUARDS: tuple[Guard[Any], ...] = (
     Guard("daily_loss", lambda s: s.limits.daily_loss_bps, _bps, cost.daily_loss),
     Guard("min_trade", lambda s: s.limits.min_trade, _at_least, cost.min_trade),
     Guard("max_live_value", lambda s: s.limits.max_live_value, lambda v, s: words.money(v, s.portfolio.numeraire), cost.max_live_value),
+    Guard("impermanent_loss", lambda s: s.limits.impermanent_loss_bps, _bps, liquidity.impermanent_loss),
+    Guard("lp_max_weight", lambda s: s.limits.lp_max_weight_bps, _bps, liquidity.lp_max_weight),
     Guard("oracle_deviation", lambda s: s.limits.oracle_deviation_bps, _bps, oracle.oracle_deviation),
     Guard("feed_health", _feed_max_age, lambda limit, _: words.seconds(limit), oracle.feed_health),
     Guard("second_quote_deviation", lambda s: s.limits.second_quote_deviation_bps, _bps, market.second_quote),

@@ -10,6 +10,8 @@ REMEDIES = {
     "turnover": "let it go in rounds with destination = 'halfway', or raise limits.turnover",
     "daily_turnover": "wait until older trades are 24 h old, or raise limits.daily_turnover",
     "daily_loss": "find out what lost money (trimtab history), wait until it is 24 h old, or raise limits.daily_loss",
+    "impermanent_loss": "take liquidity out until the expected loss fits (trimtab lp), or raise limits.impermanent_loss",
+    "lp_max_weight": "take liquidity out until its share fits (trimtab lp), or raise limits.lp_max_weight",
     "oracle_deviation": "pools and reference disagree: wait, and check feeds and pools with trimtab doctor",
     "feed_health": "wait for a fresh round, check the feed's address, or raise reference.feed_max_age",
     "second_quote_deviation": "check addresses and endpoint with trimtab doctor, or limits.second_quote_deviation = 'off'",

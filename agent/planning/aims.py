@@ -21,19 +21,25 @@ ROUNDS = 3
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """Shares of the final total, one per node (hubs zero), and the values held now."""
+    """Shares of the final total, one per node (hubs zero), the values held now, and what of them lies in liquidity positions."""
 
     held: tuple[float, ...]
     shares: tuple[float, ...]
+    locked: tuple[float, ...]
+
+    def is_locked(self, token: int, most: float) -> bool:
+        """Whether a token's part in positions alone is worth more than `most`."""
+        return self.locked[token] > most
 
     def wanted(self, total: float, part: float, still: Container[int]) -> list[float]:
         """Final values that sum to `total`, going `part` of the way; tokens in `still` stay what they are.
 
-        What those leave unbalanced is taken from the larger side, evenly, so that no token is moved past its share.
+        No token is sold below what lies in positions. What is left unbalanced is taken from the larger side, evenly, so that no
+        token is moved past its share.
         """
         moves = [
-            0.0 if token in still else part * (share * total - has)
-            for token, (share, has) in enumerate(zip(self.shares, self.held, strict=True))
+            0.0 if token in still else part * (max(share * total, locked) - has)
+            for token, (share, has, locked) in enumerate(zip(self.shares, self.held, self.locked, strict=True))
         ]
         sold = -sum(move for move in moves if move < 0)
         bought = sum(move for move in moves if move > 0)
@@ -53,7 +59,7 @@ def aim_at(problem: Problem, goal: Goal) -> Aim:
     by_token = {weight.token: weight for weight in goal.weights}
     if set(by_token) != {node.address for node in problem.assets}:
         raise Refused("the goal names other tokens than the portfolio's assets", remedy="decide and plan from the same input")
-    held = tuple(float(node.value) for node in problem.nodes)
+    held, locked = (tuple(map(float, values)) for values in zip(*((node.value, node.locked) for node in problem.nodes), strict=True))
     whole = sum(held)
     intervals = []
     for node in problem.nodes:
@@ -62,13 +68,13 @@ def aim_at(problem: Problem, goal: Goal) -> Aim:
         hair = min(HAIR, (high - low) / 4)
         intervals.append((low + hair, high - hair))
     if all(low == high for low, high in intervals):
-        return Aim(held, tuple(low for low, _ in intervals))
+        return Aim(held, tuple(low for low, _ in intervals), locked)
     spans = [(low * whole, high * whole) for low, high in intervals]
     above = sum(max(0.0, has - high) for has, (_, high) in zip(held, spans, strict=True))
     below = sum(max(0.0, low - has) for has, (low, _) in zip(held, spans, strict=True))
     sides = [_one_sided(has / whole, low, high, above >= below) for has, (low, high) in zip(held, intervals, strict=True)]
     market = open_market(problem, max(above, below, whole / BPS), no_gain=True)
-    return Aim(held, _cheapest(market, held, sides))
+    return Aim(held, _cheapest(market, held, sides), locked)
 
 
 def _one_sided(share: float, low: float, high: float, buyers: bool) -> tuple[float, float]:

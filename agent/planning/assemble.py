@@ -22,7 +22,7 @@ def assemble(step: StepInput, problem: Problem, decision: Rebalance, draft: Draf
     """A plan of these legs. Guards have not judged it yet; there is no certificate."""
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     after = tuple((node.address, held[node.address] + draft.delta.get(node.address, 0)) for node in problem.assets)
-    values = [(node.investable_raw + draft.delta.get(node.address, 0)) * node.price for node in problem.assets]
+    values = [node.value + draft.delta.get(node.address, 0) * node.price for node in problem.assets]
     return Plan(
         block=step.snapshot.head.number,
         decision=decision,
@@ -62,7 +62,9 @@ def left_undone(
         short = abs(ends[token] - settled.wanted[token])
         if rest <= WORTH_SAYING * total:
             continue
-        if token in settled.still:
+        if aim.is_locked(token, high * total):
+            found.append(Skipped(node.label, f"{_money(step, rest)} above its goal stay in liquidity positions, which swaps do not spend"))
+        elif token in settled.still:
             found.append(Skipped(node.label, f"{_money(step, rest)} from its goal stays: {settled.still[token]}"))
         elif short > WORTH_SAYING * total:
             found.append(Skipped(node.label, f"{_money(step, rest)} from its goal stays: {_why(market, settled, token, aim)}"))

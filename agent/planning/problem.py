@@ -9,6 +9,7 @@ from agent.amm import pools as amm
 from agent.errors import Refused
 from agent.model import PoolState, Skipped, StepInput, V3Pool, Verdict
 from agent.planning.gas import gas_price_wei
+from agent.policy import liquidity
 from agent.reference import References
 from agent.units import BPS, Price, Value
 
@@ -20,7 +21,8 @@ UNBOUNDED_BPS = BPS - 1
 class Node:
     """A token that value may flow through. A hub that is no asset has nothing to invest and must end empty.
 
-    `cap_raw` bounds what legs may take from the wallet where an approval in this step has fixed it already.
+    `cap_raw` bounds what legs may take from the wallet where an approval in this step has fixed it already. `lp_raw` lies in
+    liquidity positions: it counts, and cannot be spent.
     """
 
     address: str
@@ -29,11 +31,17 @@ class Node:
     investable_raw: int
     is_asset: bool
     cap_raw: int | None = None
+    lp_raw: int = 0
 
     @property
     def value(self) -> Value:
-        """Worth of what may be spent, numeraire base units."""
-        return self.investable_raw * self.price
+        """Worth of what counts, in the wallet and in positions, numeraire base units."""
+        return (self.investable_raw + self.lp_raw) * self.price
+
+    @property
+    def locked(self) -> Value:
+        """Worth of what cannot be spent, numeraire base units."""
+        return self.lp_raw * self.price
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +67,7 @@ class Problem:
 
     @property
     def total(self) -> Value:
-        """Worth of everything that may be spent."""
+        """Worth of everything that counts."""
         return sum((node.value for node in self.nodes), Fraction(0))
 
     def price(self, address: str) -> Price:
@@ -95,6 +103,7 @@ def _assets(step: StepInput, references: References) -> list[Node]:
     why_not = {item.token: item.why for item in references.unpriced}
     faults = {item.address: item.why for item in step.snapshot.quarantined}
     caps = dict(step.spend_caps)
+    in_positions = liquidity.holdings(step, {token: found.price for token, found in references.prices.items()})
     nodes = []
     for asset in step.portfolio.assets:
         token = asset.token
@@ -112,7 +121,8 @@ def _assets(step: StepInput, references: References) -> list[Node]:
                 "unknown is not zero: wait for the next snapshot, or take the asset out of the portfolio",
             )
         investable_raw = max(0, held[token.address] - asset.reserve_raw)
-        nodes.append(Node(token.address, token.label, price.price, investable_raw, True, caps.get(token.address)))
+        lp_raw = in_positions.get(token.address, 0)
+        nodes.append(Node(token.address, token.label, price.price, investable_raw, True, caps.get(token.address), lp_raw))
     return nodes
 
 

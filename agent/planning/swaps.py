@@ -161,7 +161,7 @@ def _require_whole(step: StepInput, problem: Problem, draft: Draft, token_in: st
 
 def _goal_after(problem: Problem, draft: Draft) -> Goal:
     """The shares that the swap leads to: a plan by hand has no other goal."""
-    values = [(node.investable_raw + draft.delta.get(node.address, 0)) * node.price for node in problem.assets]
+    values = [node.value + draft.delta.get(node.address, 0) * node.price for node in problem.assets]
     total = sum(values, Fraction(0))
     shares = [value / total if total > 0 else Fraction(0) for value in values]
     return Goal(tuple(GoalWeight(node.address, share, share) for node, share in zip(problem.assets, shares, strict=True)))

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from agent.model import AssetDrift, Decision, Destination, Every, Halt, History, Hold, Rebalance, StepInput
 from agent.model import Cron as CronSchedule
-from agent.policy import minimum, words
+from agent.policy import liquidity, minimum, words
 from agent.policy.drift import corrections, drift, total
 from agent.policy.goal import goal
 from agent.policy.triggers import Fired, fired, last_look_s
@@ -81,6 +81,7 @@ def _faults(step: StepInput, references: References) -> list[str]:
     if step.policy.destination is Destination.BAND and isinstance(step.policy.trigger, Every | CronSchedule):
         faults.append("the destination is a band, but the trigger has none")
     faults += _unread(step)
+    faults += liquidity.faults(step)
     faults += _from_the_future(step.history, step.snapshot.head.timestamp_s)
     faults += [f"{gap.label} has no reference price ({gap.why})" for gap in references.unpriced if gap.token in listed]
     return faults

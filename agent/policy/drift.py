@@ -7,29 +7,38 @@ from fractions import Fraction
 
 from agent.errors import Refused
 from agent.model import Asset, AssetDrift, Cron, Every, Goal, Hybrid, StepInput, Threshold, Trigger
+from agent.policy import liquidity
 from agent.units import BPS, Price, Value, largest_remainder
 
 
 def drift(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetDrift, ...]:
     """Every asset's standing, in the portfolio's order. `prices` are numeraire base units per token base unit, by address.
 
-    Raises Refused when a balance or price is missing: unknown is never taken for zero.
+    Confirmed liquidity positions count by what they stand for at these prices (R1.2). Raises Refused when a balance, position or
+    price is missing: unknown is never taken for zero.
     """
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    return weigh(step.portfolio.assets, held, prices, step.policy.trigger)
+    return weigh(step.portfolio.assets, held, prices, step.policy.trigger, liquidity.holdings(step, prices))
 
 
-def weigh(assets: Sequence[Asset], held: Mapping[str, int], prices: Mapping[str, Price], trigger: Trigger) -> tuple[AssetDrift, ...]:
-    """The same from balances in base units by token address, without a chain.
+def weigh(
+    assets: Sequence[Asset],
+    held: Mapping[str, int],
+    prices: Mapping[str, Price],
+    trigger: Trigger,
+    in_positions: Mapping[str, int] | None = None,
+) -> tuple[AssetDrift, ...]:
+    """The same from balances in base units by token address, without a chain; `in_positions` are those in liquidity.
 
     What is reserved does not count; with nothing to invest every share is zero and nothing is outside its band.
     """
+    lp = in_positions or {}
     for asset in assets:
         for what, known in (("balance", held), ("reference price", prices)):
             if asset.token.address not in known:
                 raise Refused(f"the {what} of {asset.token.label} is not known", remedy="see status for what could not be read")
     investable = [max(0, held[asset.token.address] - asset.reserve_raw) for asset in assets]
-    values = [raw * prices[asset.token.address] for raw, asset in zip(investable, assets, strict=True)]
+    values = [(raw + lp.get(asset.token.address, 0)) * prices[asset.token.address] for raw, asset in zip(investable, assets, strict=True)]
     total = sum(values, Fraction(0))
     weights_bps = largest_remainder(values) if total > 0 else [0] * len(assets)
     result = []
@@ -51,6 +60,7 @@ def weigh(assets: Sequence[Asset], held: Mapping[str, int], prices: Mapping[str,
                 band_low_bps=low_bps,
                 band_high_bps=high_bps,
                 outside=total > 0 and not low_bps <= share * BPS <= high_bps,
+                lp_raw=lp.get(asset.token.address, 0),
             )
         )
     return tuple(result)
@@ -97,18 +107,19 @@ def alert_prices(drifts: Sequence[AssetDrift]) -> dict[str, tuple[Price | None, 
     """Prices below and above which each asset leaves its band when it alone moves; None where no price does that.
 
     A share e = v / (v + rest) is reached at v = rest · e / (1 - e): a band of 45 to 55 % is left at -18.2 % and +22.2 %.
+    Amounts in liquidity positions are taken as they are now, although they change with the price.
     """
     whole = total(drifts)
     result = {}
     for drift in drifts:
         rest = whole - drift.value
         edges = (drift.band_low_bps / BPS, drift.band_high_bps / BPS)
-        low, high = (_price_at(share, rest, drift.investable_raw) for share in edges)
+        low, high = (_price_at(share, rest, drift.investable_raw + drift.lp_raw) for share in edges)
         result[drift.token] = (low, high)
     return result
 
 
-def _price_at(share: Fraction, rest: Value, investable_raw: int) -> Price | None:
-    if not 0 < share < 1 or rest == 0 or investable_raw == 0:
+def _price_at(share: Fraction, rest: Value, counted_raw: int) -> Price | None:
+    if not 0 < share < 1 or rest == 0 or counted_raw == 0:
         return None
-    return rest * share / (1 - share) / investable_raw
+    return rest * share / (1 - share) / counted_raw
