@@ -1,0 +1,126 @@
+"""Budgets and schedules over several steps of chain time: cooldown, turnover and loss of a day, reviews; the store remembers them."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+from agent.api.agent import Agent
+from agent.engine import Outcome, OutcomeKind
+from agent.localchain import LocalChain
+from tests.agents import ROOMY, USD, again, agent_on, failed, fund, lost, purse, said, swap_of, trusted, yes
+
+TARGETS = {"WETH": "50%", "USDC": "50%"}
+UP = {"WETH": 55_000, "USDC": 35_000}
+DOWN = {"WETH": 35_000, "USDC": 55_000}
+DAY_S = 86_400
+
+
+def step(chain: LocalChain, agent: Agent, held: dict[str, int]) -> Outcome:
+    """Someone changed the holdings; then one step."""
+    fund(chain, held)
+    return agent.rebalance(send=True, confirm=yes)
+
+
+def test_a_second_drift_within_the_cooldown_waits_until_it_is_over(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with agent_on(chain, tmp_path, ROOMY | {"policy.cooldown": "1h"}, TARGETS) as agent:
+        swap_of(step(chain, agent, UP))
+        held = step(chain, agent, DOWN)
+        assert held.kind is OutcomeKind.HOLD
+        assert "the cooldown lasts until" in held.reason
+        chain.warp(3_000)
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+        chain.warp(601)
+        swap_of(agent.rebalance(send=True, confirm=yes))
+
+
+def test_the_turnover_of_a_day_is_shared_by_its_steps_and_comes_back_after_24_hours(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    day = Fraction(15, 100) * 90_000
+    with agent_on(chain, tmp_path, ROOMY | {"limits.daily_turnover": "15%"}, TARGETS) as agent:
+        first, _, _ = swap_of(step(chain, agent, UP))
+        second_outcome = step(chain, agent, DOWN)
+        second, _, _ = swap_of(second_outcome)
+        assert "limits.daily_turnover" in said(second.skipped)
+        assert first.turnover + second.turnover <= day * USD
+        assert first.turnover + second.turnover > (day - 50) * USD
+        third = step(chain, agent, UP)
+        assert third.kind is OutcomeKind.REFUSED
+        assert "daily_turnover" in third.reason
+        assert third.transactions == ()
+        chain.warp(DAY_S + 1)
+        swap_of(agent.rebalance(send=True, confirm=yes))
+
+
+def test_the_loss_of_a_day_stops_trading_until_it_is_24_hours_old(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """Each step costs about 6 of the 27 dollars that 3 bps of 90,000 allow: what was lost is what the wallet shows."""
+    chain = anvil_chain
+    prices = dict(chain.books.prices_usd)
+    with agent_on(chain, tmp_path, ROOMY | {"limits.daily_loss": "3bps"}, TARGETS) as agent:
+        total, outcome = Fraction(0), None
+        for number in range(9):
+            fund(chain, UP if number % 2 == 0 else DOWN)
+            before = purse(chain)
+            outcome = agent.rebalance(send=True, confirm=yes)
+            if outcome.kind is not OutcomeKind.DONE:
+                break
+            total += lost(chain, before, prices)
+            assert outcome.after is not None
+            assert abs(outcome.after.history.loss_24h / USD - total) < Fraction(1, 100)
+        assert outcome is not None
+        assert outcome.kind is OutcomeKind.REFUSED
+        assert [verdict.guard for verdict in failed(outcome)] == ["daily_loss"]
+        assert 10 < total <= 27
+        chain.warp(DAY_S + 1)
+        swap_of(agent.rebalance(send=True, confirm=yes))
+
+
+def test_budgets_outlive_the_process(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    loaded = trusted(chain, tmp_path, ROOMY | {"limits.daily_turnover": "15%"}, TARGETS)
+    with again(chain, loaded) as agent:
+        plan, _, _ = swap_of(step(chain, agent, UP))
+    with again(chain, loaded) as agent:
+        history = agent.rebalance().step_input.history
+        assert history.turnover_24h > plan.turnover * Fraction(999, 1000)
+        assert history.gas_24h_wei > 0
+        assert history.loss_24h > 0
+        assert history.last_rebalance_s is not None
+
+
+def test_a_schedule_reviews_when_it_is_due_and_not_before(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    timed = {"policy.trigger": {"kind": "time", "every": "1d"}}
+    with agent_on(chain, tmp_path, ROOMY | timed, TARGETS) as agent:
+        swap_of(step(chain, agent, UP))
+        waits = step(chain, agent, DOWN)
+        assert waits.kind is OutcomeKind.HOLD
+        chain.warp(DAY_S)
+        swap_of(agent.rebalance(send=True, confirm=yes))
+
+
+def test_a_hybrid_trigger_looks_on_schedule_and_acts_only_beyond_the_band(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    hybrid = {"policy.trigger": {"kind": "hybrid", "every": "1d", "relative": "10%"}}
+    with agent_on(chain, tmp_path, ROOMY | hybrid, TARGETS) as agent:
+        assert step(chain, agent, {"WETH": 46_000, "USDC": 44_000}).kind is OutcomeKind.HOLD
+        assert step(chain, agent, UP).kind is OutcomeKind.HOLD
+        chain.warp(DAY_S)
+        swap_of(agent.rebalance(send=True, confirm=yes))
+
+
+def test_a_destination_of_half_way_or_the_bands_edge_goes_no_further(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    ends = {}
+    for destination in ("halfway", "band"):
+        mark = chain.snapshot()
+        with agent_on(chain, tmp_path / destination, ROOMY | {"policy.destination": destination}, TARGETS) as agent:
+            outcome = step(chain, agent, {"WETH": 51_300, "USDC": 38_700})
+            swap_of(outcome)
+            assert outcome.after is not None
+            ends[destination] = agent.weights(outcome.after)["WETH"]
+            assert agent.rebalance().kind is OutcomeKind.HOLD
+        chain.revert(mark)
+    assert abs(ends["halfway"] - 5_350) <= 1
+    assert 5_498 <= ends["band"] <= 5_500

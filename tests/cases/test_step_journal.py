@@ -1,0 +1,177 @@
+"""What the store remembers of a step, whichever way it ended, and that the remembered input decides and plans the same again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent import codec, engine
+from agent.api import books
+from agent.api.agent import Agent
+from agent.config.load import LoadedConfig
+from agent.engine import Outcome, OutcomeKind
+from agent.errors import Retryable
+from agent.localchain import LocalChain
+from agent.model import IntentKind, IntentState, Plan, StepInput
+from agent.planning import planner
+from agent.policy.decide import decide
+from tests.agents import ROOMY, again, allow, at_send, fund, swap_of, trusted, yes
+from tests.reading import Through
+
+TARGETS = {"WETH": "50%", "USDC": "50%"}
+DRIFTED = {"WETH": 60_000, "USDC": 30_000}
+ON_TARGET = {"WETH": 45_000, "USDC": 45_000}
+
+
+def hold(chain: LocalChain, agent: Agent) -> Outcome:
+    fund(chain, ON_TARGET)
+    return agent.rebalance(send=True, confirm=yes)
+
+
+def halt(chain: LocalChain, agent: Agent) -> Outcome:
+    fund(chain, {})
+    return agent.rebalance(send=True, confirm=yes)
+
+
+def planned(_: LocalChain, agent: Agent) -> Outcome:
+    return agent.rebalance()
+
+
+def refused(_: LocalChain, agent: Agent) -> Outcome:
+    agent.desk.switch.pause("test", 1)
+    return agent.rebalance(send=True, confirm=yes)
+
+
+def declined(_: LocalChain, agent: Agent) -> Outcome:
+    return agent.rebalance(send=True, confirm=lambda _: False)
+
+
+def done(_: LocalChain, agent: Agent) -> Outcome:
+    return agent.rebalance(send=True, confirm=yes)
+
+
+def failed(chain: LocalChain, agent: Agent) -> Outcome:
+    price = chain.books.prices_usd["WETH"] * Fraction(9, 10)
+    return agent.rebalance(send=True, confirm=yes, progress=at_send(1, lambda: chain.move_market({"WETH": price})))
+
+
+WAYS: dict[OutcomeKind, Callable[[LocalChain, Agent], Outcome]] = {
+    OutcomeKind.HOLD: hold,
+    OutcomeKind.HALT: halt,
+    OutcomeKind.PLANNED: planned,
+    OutcomeKind.REFUSED: refused,
+    OutcomeKind.DECLINED: declined,
+    OutcomeKind.DONE: done,
+    OutcomeKind.FAILED: failed,
+}
+
+
+def remembered(loaded: LoadedConfig, chain: LocalChain, step_id: str) -> tuple[StepInput, Plan | None, str | None]:
+    """Input, plan and outcome of a step as the store has them."""
+    with again(chain, loaded) as agent:
+        record = agent.desk.store.step(step_id)
+    assert record is not None
+    plan = None if record.plan_json is None else codec.loads(Plan, record.plan_json)
+    return codec.loads(StepInput, record.input_json), plan, record.line.outcome
+
+
+@pytest.mark.parametrize("kind", OutcomeKind, ids=lambda kind: kind.value)
+def test_every_way_out_of_a_step_is_written_down_and_can_be_told(anvil_chain: LocalChain, tmp_path: Path, kind: OutcomeKind) -> None:
+    chain = anvil_chain
+    fund(chain, DRIFTED)
+    allow(chain, "WETH")
+    loaded = trusted(chain, tmp_path, ROOMY, TARGETS)
+    with again(chain, loaded) as agent:
+        outcome = WAYS[kind](chain, agent)
+        assert outcome.kind is kind, outcome.reason
+    step_input, plan, ended = remembered(loaded, chain, outcome.step_id)
+    assert step_input == outcome.step_input
+    assert plan == outcome.plan
+    assert ended == kind.value
+    line = next(step for step in books.history(loaded.path)["steps"] if step["step"] == outcome.step_id)
+    assert (line["outcome"], line["decision"]) == (kind.value, type(outcome.decision).__name__.lower())
+    assert [t["hash"] for t in line["transactions"]] == [i.tx_hash for i in outcome.transactions if i.step_id == outcome.step_id]
+    told = books.explain(loaded.path, outcome.step_id)
+    assert told["outcome"] == kind.value
+    assert outcome.reason in told["words"][-1]
+    assert all(str(intent.tx_hash) in "".join(told["words"]) for intent in outcome.transactions if intent.step_id == outcome.step_id)
+
+
+def test_the_remembered_input_decides_and_plans_the_same(local_chain: LocalChain, tmp_path: Path) -> None:
+    """The same verdicts too, from the evidence of the moment; and an input saved before an approval differs from the one after it."""
+    chain = local_chain
+    fund(chain, DRIFTED)
+    loaded = trusted(chain, tmp_path, ROOMY, TARGETS)
+    with again(chain, loaded) as agent:
+        outcome = agent.rebalance(send=True, confirm=yes)
+        sent, _, _ = swap_of(outcome)
+        steps = agent.desk.store.steps(10)
+    assert len(steps) == 2
+    assert {step.outcome for step in steps} == {"planned", "done"}
+    plans = []
+    for step in steps:
+        step_input, plan, _ = remembered(loaded, chain, step.id)
+        assert plan is not None
+        decided = decide(step_input)
+        assert decided.decision == plan.decision
+        again_planned = planner.plan(step_input, plan.decision)
+        assert replace(again_planned, verdicts=plan.verdicts) == plan
+        judged = engine.judge(step_input, engine.rebalance, None)
+        assert judged.plan == again_planned
+        plans.append(plan)
+    assert plans[0] == sent
+    assert plans[1].block < plans[0].block
+
+
+def test_every_move_of_a_transaction_is_on_record_in_order(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, DRIFTED)
+    loaded = trusted(chain, tmp_path, ROOMY, TARGETS)
+    with again(chain, loaded) as agent:
+        outcome = agent.rebalance(send=True, confirm=yes)
+        for intent in outcome.transactions:
+            moves = [move.after for move in agent.desk.store.transitions(intent.id)]
+            assert moves == [
+                IntentState.PLANNED, IntentState.SIGNED, IntentState.BROADCAST, IntentState.MINED, IntentState.FINAL,
+            ]  # fmt: skip
+        assert agent.desk.store.unbooked() == ()
+        deltas: dict[str, int] = {}
+        for movement in agent.desk.store.movements():
+            deltas[movement.token] = deltas.get(movement.token, 0) + movement.delta_raw
+        _, _, receipt = swap_of(outcome)
+        assert all(deltas[token] == raw for token, raw in receipt.net(chain.wallet.address).items() if raw)
+
+
+def test_an_endpoint_that_goes_away_in_mid_step_is_told_and_the_transaction_is_followed_later(
+    anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    chain = anvil_chain
+    fund(chain, DRIFTED)
+    allow(chain, "WETH")
+    loaded = trusted(chain, tmp_path, ROOMY, TARGETS)
+    gone = False
+
+    def unplug(_: int) -> None:
+        if gone:
+            raise Retryable("the endpoint is away")
+
+    def progress(event: str) -> None:
+        nonlocal gone
+        gone = gone or event == "after:send"
+
+    with again(chain, loaded, [Through(chain.transport, "local", before=unplug)]) as agent:
+        with pytest.raises(Retryable):
+            agent.rebalance(send=True, confirm=yes, progress=progress)
+        (swap,) = agent.desk.store.intents()
+        assert swap.state is IntentState.BROADCAST
+    assert {step["outcome"] for step in books.history(loaded.path)["steps"]} == {"error"}
+    with again(chain, loaded) as agent:
+        held = agent.rebalance(send=True, confirm=yes)
+        assert held.kind is OutcomeKind.HOLD
+        swaps = [intent for intent in agent.desk.store.intents() if intent.kind is IntentKind.SWAP]
+        assert [intent.state for intent in swaps] == [IntentState.FINAL]
+        assert held.step_input.history.turnover_24h > 0
