@@ -90,8 +90,8 @@ class AnvilNode:
         self.rpc("anvil_mine", hex(blocks))
 
     def mine_at(self, timestamp_s: int) -> None:
-        """See Node."""
-        self.rpc("evm_setNextBlockTimestamp", timestamp_s)
+        """See Node. Blocks that anvil mined meanwhile may have reached that time: then the next one follows them."""
+        self.rpc("evm_setNextBlockTimestamp", max(timestamp_s, self.now_s() + 1))
         self.rpc("evm_mine")
 
     @contextmanager

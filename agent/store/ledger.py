@@ -64,13 +64,16 @@ def movements(intent: Intent, wallet: str, chain_s: int) -> tuple[Movement, ...]
 
 
 def history(session: Session, chain_now_s: int) -> History:
-    """Sums of all entries younger than 24 h of chain time; entries from the future count too, so no clock resets a budget (T6)."""
+    """Sums of all entries younger than 24 h of chain time; entries from the future count too, so no clock resets a budget (T6).
+
+    A trade that gained makes no room for later losses.
+    """
     rows = session.scalars(select(BudgetRow).where(BudgetRow.chain_s > chain_now_s - DAY_S)).all()
     return History(
         last_rebalance_s=last_rebalance(session),
         last_review_s=_last_review(session),
         turnover_24h=sum((_fraction(row.turnover) for row in rows), Fraction(0)),
-        loss_24h=sum((_fraction(row.loss) for row in rows), Fraction(0)),
+        loss_24h=sum((max(Fraction(0), _fraction(row.loss)) for row in rows), Fraction(0)),
         gas_24h_wei=sum(int(row.gas_wei) for row in rows),
         reverts_in_row=_reverts_in_row(session),
         approvals_in_row=_approvals_in_row(session),

@@ -77,9 +77,9 @@ def test_a_clock_set_back_a_day_resets_no_budget(store: Store) -> None:
 
 def test_amounts_beyond_any_database_integer_are_exact(store: Store) -> None:
     intent = ended(store, 0, transfers=(Transfer(TOKEN_A, OTHER, WALLET, 2**255 + 1),))
-    store.book(intent, Fraction(2**300, 7), Fraction(-(2**200), 3), 2**100, START_S)
+    store.book(intent, Fraction(2**300, 7), Fraction(2**200, 3), 2**100, START_S)
     found = store.history(START_S)
-    assert (found.turnover_24h, found.loss_24h, found.gas_24h_wei) == (Fraction(2**300, 7), Fraction(-(2**200), 3), 2**100)
+    assert (found.turnover_24h, found.loss_24h, found.gas_24h_wei) == (Fraction(2**300, 7), Fraction(2**200, 3), 2**100)
     assert {m.delta_raw for m in store.movements() if m.token == TOKEN_A} == {2**255 + 1}
 
 
@@ -160,3 +160,9 @@ def test_an_adopted_nonce_outweighs_what_came_before(store: Store) -> None:
     ended(store, 8)
     store.adopt_nonce(2, START_S)
     assert store.expected_nonce() == 2
+
+
+def test_a_trade_that_gained_makes_no_room_for_losses(store: Store) -> None:
+    store.book(ended(store, 0), Fraction(1), Fraction(-50), 0, START_S)
+    store.book(ended(store, 1), Fraction(1), Fraction(20), 0, START_S)
+    assert store.history(START_S).loss_24h == 20
