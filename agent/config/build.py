@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 
+from agent.config.liquidity import build_positions
 from agent.config.schema import AssetTable, Config, HubTable, HybridTable, ThresholdTable, TimeTable
 from agent.errors import ConfigError
 from agent.model import (
@@ -51,7 +52,8 @@ def build_portfolio(config: Config, tokens: Mapping[str, Token]) -> Portfolio:
     numeraire = next(asset.token for asset in assets if asset.token.symbol == table.numeraire)
     hubs = tuple(token(h) for h in table.hubs)
     feeds = tuple((h.address, h.feed) for h in table.hubs if h.feed is not None)
-    return Portfolio(numeraire, assets, hubs, config.chain.wrapped_native, feeds)
+    positions = build_positions(config, {asset.token.symbol: asset.token for asset in assets})
+    return Portfolio(numeraire, assets, hubs, config.chain.wrapped_native, feeds, positions)
 
 
 def build_trigger(table: ThresholdTable | TimeTable | HybridTable) -> Trigger:
@@ -107,6 +109,7 @@ def build_limits(config: Config, numeraire: Token) -> Limits:
         impermanent_loss_bps=table.impermanent_loss,
         balance_jump_bps=table.balance_jump,
         max_live_value=value(config.portfolio.max_live_value, "portfolio.max_live_value"),
+        lp_max_weight_bps=table.lp_max_weight,
     )
 
 

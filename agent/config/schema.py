@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from agent.config.bounds import require_protection
 from agent.config.fields import (
@@ -19,6 +19,8 @@ from agent.config.fields import (
     ShareOrOff,
     Variable,
 )
+from agent.config.liquidity import LpTable, PositionTable, require_usable
+from agent.config.table import Table
 from agent.errors import ConfigError
 from agent.units import BPS
 
@@ -26,11 +28,7 @@ LOCAL_CHAIN_IDS = frozenset({1337, 31337, 131277322940537})
 """Ids of development chains: anvil, ganache, eth-tester."""
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class RpcTable(_Table):
+class RpcTable(Table):
     """One endpoint. Endpoints of one operator count once for the quorum. The URL is a secret."""
 
     operator: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")
@@ -53,7 +51,7 @@ class RpcTable(_Table):
         return value
 
 
-class ChainTable(_Table):
+class ChainTable(Table):
     """Which chain. `single_operator` names the one operator that may decide alone; local chains need none.
 
     `fork` says that the endpoint is a local copy of a live chain under that chain's id: only published test keys sign.
@@ -78,7 +76,7 @@ class ChainTable(_Table):
         return 1 if self.local or alone else 2
 
 
-class WalletTable(_Table):
+class WalletTable(Table):
     """Whose portfolio; a key source is needed only to send. `keyring` is reserved."""
 
     address: Address
@@ -87,7 +85,7 @@ class WalletTable(_Table):
     keyring: str | None = None
     prompt: bool = False
     test_account: int | None = Field(default=None, ge=0, le=9)
-    payout_addresses: list[Address] = []
+    payout_addresses: list[Address] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _one_key(self) -> WalletTable:
@@ -100,7 +98,7 @@ class WalletTable(_Table):
         return self
 
 
-class AssetTable(_Table):
+class AssetTable(Table):
     """One target. `reserve` is an amount in whole coins that is left alone; `decimals`, if given, must be the chain's."""
 
     symbol: str = Field(pattern=r"^[A-Za-z0-9._-]{1,16}$")
@@ -111,7 +109,7 @@ class AssetTable(_Table):
     decimals: int | None = Field(default=None, ge=0, le=36)
 
 
-class HubTable(_Table):
+class HubTable(Table):
     """A token that routes may pass through without being held."""
 
     symbol: str = Field(pattern=r"^[A-Za-z0-9._-]{1,16}$")
@@ -120,13 +118,14 @@ class HubTable(_Table):
     decimals: int | None = Field(default=None, ge=0, le=36)
 
 
-class PortfolioTable(_Table):
+class PortfolioTable(Table):
     """Targets that sum to 100 %."""
 
     numeraire: str
     max_live_value: DecimalOrOff
     assets: list[AssetTable] = Field(min_length=2)
-    hubs: list[HubTable] = []
+    hubs: list[HubTable] = Field(default_factory=list)
+    positions: list[PositionTable] = Field(default_factory=list)
 
     @field_validator("assets")
     @classmethod
@@ -156,7 +155,7 @@ class PortfolioTable(_Table):
         return [*self.assets, *self.hubs]
 
 
-class ReferenceTable(_Table):
+class ReferenceTable(Table):
     """Where reference prices come from, in order."""
 
     kind: list[Literal["feed", "twap", "spot"]] = Field(min_length=1)
@@ -165,7 +164,7 @@ class ReferenceTable(_Table):
     allow_spot: bool = False
 
 
-class UniswapV2Table(_Table):
+class UniswapV2Table(Table):
     """Uniswap V2: `pools` replaces discovery by an explicit list."""
 
     factory: Address
@@ -173,7 +172,7 @@ class UniswapV2Table(_Table):
     pools: list[Address] | None = None
 
 
-class UniswapV3Table(_Table):
+class UniswapV3Table(Table):
     """Uniswap V3: `router` is SwapRouter02, `quoter_v1` what uniswap-python asks."""
 
     factory: Address
@@ -185,7 +184,7 @@ class UniswapV3Table(_Table):
     pools: list[Address] | None = None
 
 
-class VenuesTable(_Table):
+class VenuesTable(Table):
     """Where to trade; at least one venue."""
 
     uniswap_v2: UniswapV2Table | None = None
@@ -198,7 +197,7 @@ class VenuesTable(_Table):
         return self
 
 
-class ThresholdTable(_Table):
+class ThresholdTable(Table):
     """Act beyond a band."""
 
     kind: Literal["threshold"]
@@ -206,7 +205,7 @@ class ThresholdTable(_Table):
     relative: Share | None = None
 
 
-class TimeTable(_Table):
+class TimeTable(Table):
     """Act on a schedule."""
 
     kind: Literal["time"]
@@ -215,7 +214,7 @@ class TimeTable(_Table):
     timezone: str | None = None
 
 
-class HybridTable(_Table):
+class HybridTable(Table):
     """Look on a schedule, act beyond a band."""
 
     kind: Literal["hybrid"]
@@ -226,7 +225,7 @@ class HybridTable(_Table):
     timezone: str | None = None
 
 
-class PolicyTable(_Table):
+class PolicyTable(Table):
     """When to act, how far to go, how long to rest."""
 
     trigger: Annotated[ThresholdTable | TimeTable | HybridTable, Field(discriminator="kind")]
@@ -234,7 +233,7 @@ class PolicyTable(_Table):
     cooldown: Duration
 
 
-class LimitsTable(_Table):
+class LimitsTable(Table):
     """Every guard's limit; each may be "off"."""
 
     price_impact: ShareOrOff
@@ -253,10 +252,11 @@ class LimitsTable(_Table):
     min_trade: DecimalOrOff
     pool_min_value: DecimalOrOff
     impermanent_loss: ShareOrOff
+    lp_max_weight: ShareOrOff = None
     balance_jump: ShareOrOff
 
 
-class ExecutionTable(_Table):
+class ExecutionTable(Table):
     """How a plan is sent. `rebalancer` is the address of our own contract, needed when it is the router."""
 
     router: Literal["swap_router_02", "rebalancer"]
@@ -265,13 +265,13 @@ class ExecutionTable(_Table):
     rebalancer: Address | None = None
 
 
-class StoreTable(_Table):
+class StoreTable(Table):
     """Where the journal lives; relative SQLite paths are relative to the config file."""
 
     url: str
 
 
-class Config(_Table):
+class Config(Table):
     """The whole file."""
 
     chain: ChainTable
@@ -281,6 +281,7 @@ class Config(_Table):
     venues: VenuesTable
     policy: PolicyTable
     limits: LimitsTable
+    lp: LpTable | None = None
     execution: ExecutionTable
     store: StoreTable
 
@@ -291,6 +292,7 @@ class Config(_Table):
                 "reference.kind: spot prices can be moved by anyone for a block; use feed or twap, or set reference.allow_spot = true"
             )
         require_protection(self)
+        require_usable(self)
         if self.wallet.test_account is not None and not self.chain.local:
             raise ValueError("wallet.test_account is for local chains only; use keystore")
         return self

@@ -92,13 +92,23 @@ native_floor = "0.05"              # native coin left for gas
 head_age = "90s"
 min_trade = "10"                   # in the numeraire
 pool_min_value = "50000"           # depth below which a pool is not used
-impermanent_loss = "1%"
+impermanent_loss = "1%"            # of the portfolio: mean loss of liquidity positions over [lp] horizon
+lp_max_weight = "25%"              # of the portfolio in liquidity positions
 balance_jump = "2%"
 
 [execution]
 router = "swap_router_02"          # or "rebalancer", our own contract: rebalancer = "0x…" where it was deployed
 deadline = "90s"
 submit_url = ""                    # private submission endpoint; empty: public mempool
+
+[lp]                               # by what liquidity positions are judged
+volatility = "60%"                 # of a pair's price, a year; a position may have its own
+horizon = "30d"                    # how far ahead a loss is expected
+# Only positions that are confirmed here count, with what was put into them:
+# [[portfolio.positions]]
+# kind = "uniswap_v3"              # or "uniswap_v2" with pair = "0x…"
+# token_id = 123456
+# entry = {{ WETH = "1.5", USDC = "4500" }}
 
 [store]
 url = "sqlite:///trimtab.db"

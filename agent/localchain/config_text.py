@@ -79,6 +79,7 @@ head_age = "90s"
 min_trade = "10"
 pool_min_value = "50000"
 impermanent_loss = "1%"
+lp_max_weight = "25%"
 balance_jump = "2%"
 
 [execution]
@@ -86,6 +87,10 @@ router = "{router}"
 rebalancer = "{at.rebalancer}"
 deadline = "90s"
 submit_url = ""
+
+[lp]
+volatility = "60%"
+horizon = "30d"
 
 [store]
 url = "{store_url}"

@@ -1,0 +1,11 @@
+"""What all tables of the config have in common: unknown keys are refused, nothing changes after reading."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Table(BaseModel):
+    """A table of trimtab.toml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
