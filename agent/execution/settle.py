@@ -25,10 +25,14 @@ class RealisedLeg:
 
 
 def realised(plan: Plan, receipt: Receipt) -> tuple[RealisedLeg, ...]:
-    """The plan's legs as they happened. Pools that serve several legs are matched in the order of the legs."""
-    unused = list(receipt.transfers)
+    """The plan's legs as they happened. Pools that serve several legs are matched in the order of the legs.
+
+    What goes from one pool straight into the next is what one leg brings and what the other takes.
+    """
+    outgoing, incoming = list(receipt.transfers), list(receipt.transfers)
 
     def take(token: str, pool: str, *, into_pool: bool) -> int | None:
+        unused = incoming if into_pool else outgoing
         for position, transfer in enumerate(unused):
             if transfer.token == token and (transfer.recipient if into_pool else transfer.sender) == pool:
                 return unused.pop(position).raw
