@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from eth_abi.abi import decode as abi_decode
+from eth_utils.address import to_checksum_address
 
 from agent.chain.calls import selector
 from agent.chain.wire import RpcFault, scrub
@@ -63,8 +64,24 @@ _CUSTOM = {
     "TransferFailed()": "a token's transfer failed",
     "TransferFromFailed()": "a token could not be taken from the wallet",
 }
-CUSTOM = {selector(signature): (signature.partition("(")[0], words) for signature, words in _CUSTOM.items()}
-"""Custom errors of common token libraries by selector: name and words."""
+_REBALANCER = {
+    "Expired()": "the deadline has passed",
+    "Reentered()": "the Rebalancer was called from inside itself: a token or pool of the plan runs foreign code",
+    "Malformed()": "the program is not one that the Rebalancer understands",
+    "NotAwaited()": "somebody asked the Rebalancer for payment who is not the pool of the running swap",
+    "TooMuchAsked()": "a pool asked for more than its swap pays",
+    "NoSuchPool(uint256)": "swap {}: the venue's factory made no such pool",
+    "TooLittleOut(uint256)": f"swap {{}}: {_TOO_LITTLE}",
+    "FilledInPart(uint256)": "swap {}: the pool took only part of the amount: it is short of liquidity",
+    "TokenRefused(address)": "token {} could not be moved or read: balance or allowance is too small, or the token forbids it",
+    "BelowBound(address)": "the wallet's {} would change by less than the plan's bound: more spent, or less received",
+    "BelowFloor(int256)": "the wallet's value would change by {} base units of the numeraire, less than the plan's floor",
+    "LeftBehind(address)": "{} would be left behind in the Rebalancer",
+    "NativeRefused()": "native coin could not be sent to the wallet, or came from elsewhere than its wrapping contract",
+}
+"""Errors of contracts/src/Rebalancer.sol; {} stands for what the contract tells."""
+CUSTOM = {selector(signature): (signature, words) for signature, words in (_CUSTOM | _REBALANCER).items()}
+"""Custom errors of common token libraries and of our Rebalancer by selector: signature and words."""
 
 _PANICS = {
     0x01: "an assertion failed",
@@ -104,6 +121,17 @@ def _from_data(data: bytes) -> str:
         code = int.from_bytes(body, "big")
         return f"the contract stopped itself: {_PANICS.get(code, 'panic')} (Panic 0x{code:02x})"
     if head in CUSTOM:
-        name, words = CUSTOM[head]
-        return f"{words} ({name})"
+        signature, words = CUSTOM[head]
+        name, _, types = signature.rstrip(")").partition("(")
+        return f"{words.format(_told(types, body))} ({name})"
     return f"reverted with custom error 0x{head.hex()}" if len(head) == 4 else "reverted with data that cannot be read"
+
+
+def _told(kind: str, body: bytes) -> str:
+    """The one value that an error of ours carries."""
+    word = body[:32]
+    if len(word) != 32:
+        return "?"
+    if kind == "address":
+        return str(to_checksum_address(word[12:]))
+    return str(int.from_bytes(word, "big", signed=kind == "int256"))

@@ -1,0 +1,202 @@
+"""Programs of the Rebalancer: what is packed is what is read back, and what cannot run is not packed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from eth_abi import encode as abi_encode
+from eth_utils.crypto import keccak
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.artifacts import own
+from agent.chain.calls import REBALANCE, NotUnderstood, decode, selector
+from agent.chain.program import Place, Rebalance, Venue
+from agent.chain.reverts import CUSTOM, revert_reason
+from agent.chain.rpc import RpcFault
+from agent.errors import Refused
+from agent.model import Funding, Plan
+from agent.units import NATIVE
+from agent.venues.rebalancer import Terms, bounds, encode, native_wei, price_x128
+from tests.rebalancing import COIN, HUB, PLANS, PRICES, REBALANCES, conditions
+from tests.signing import DEADLINE_S, PLAN, STRANGER, USDC, USDT, WBTC, WETH, leg, plan_of
+
+R = Funding.ROUTER
+
+
+def read(plan: Plan, terms: Terms | None = None) -> Rebalance:
+    call = decode(encode(plan, DEADLINE_S, terms or conditions(plan)))
+    assert isinstance(call, Rebalance)
+    return call
+
+
+def places(plan: Plan) -> list[tuple[Place, Place]]:
+    return [(one.source, one.sink) for one in read(plan).legs]
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_program_reads_back_as_its_plan(name: str) -> None:
+    plan, call = PLANS[name], read(PLANS[name])
+    assert call.deadline_s == DEADLINE_S and call.floor_raw == conditions(plan).floor_raw
+    assert {entry.token: entry.bound_raw for entry in call.watched} == bounds(plan.legs)
+    assert all(entry.price_x128 == int(PRICES[entry.token] * 2**128) for entry in call.watched)
+    for swap, one in zip(call.legs, plan.legs, strict=True):
+        assert (swap.token_in, swap.token_out, swap.least_raw) == (one.token_in, one.token_out, one.min_out_raw)
+        assert swap.amount_raw == (one.amount_in_raw if one.source is Funding.WALLET else 0)
+        assert swap.fee_pips == one.fee_pips
+        assert swap.venue.name == {"uniswap_v2": "V2", "uniswap_v3": "V3", "wrapped_native": "NATIVE"}[one.venue]
+
+
+def test_a_hub_amount_goes_straight_into_a_v2_pair_and_else_through_the_contract() -> None:
+    wallet = Place.WALLET
+    assert places(PLAN) == [(wallet, wallet), (wallet, wallet), (wallet, Place.PAIR), (Place.PAIR, wallet)]
+    assert read(PLAN).legs[2].pair_with == WBTC
+    assert places(HUB) == [(wallet, wallet), (wallet, Place.HERE), (wallet, Place.HERE), (Place.HERE, wallet)]
+    assert places(COIN) == [(wallet, Place.PAIR), (Place.PAIR, wallet), (wallet, Place.HERE), (Place.HERE, wallet)]
+
+
+def test_a_pair_that_another_leg_uses_in_between_is_not_paid_early() -> None:
+    first, second = PLAN.legs[2], PLAN.legs[3]
+    between = leg(WBTC, USDC, 5, 500, venue="uniswap_v2", pool=second.pool)
+    assert places(plan_of(first, between, second)) == [
+        (Place.WALLET, Place.HERE),
+        (Place.WALLET, Place.WALLET),
+        (Place.HERE, Place.WALLET),
+    ]
+    itself = leg(WBTC, USDC, 5, 500, venue="uniswap_v2", pool=second.pool, sink=R)
+    assert places(plan_of(itself, second)) == [(Place.WALLET, Place.HERE), (Place.HERE, Place.WALLET)]
+
+
+def test_hubs_are_listed_and_not_watched() -> None:
+    call = read(plan_of(leg(WETH, USDC, 10**18, 3_000_000_000, sink=R), leg(USDC, WBTC, 3_000_000_000, 5_000_000, source=R)))
+    assert [entry.token for entry in call.watched] == [WETH, WBTC]
+    assert call.further == (USDC,)
+
+
+def test_what_is_both_given_and_got_is_bounded_by_its_sum() -> None:
+    both = plan_of(leg(WETH, USDC, 10**18, 3_000_000_000), leg(USDC, WBTC, 1_000_000_000, 1_600_000))
+    assert bounds(both.legs) == {WETH: -(10**18), USDC: both.legs[0].min_out_raw - 1_000_000_000, WBTC: both.legs[1].min_out_raw}
+
+
+def test_native_coin_is_brought_along_as_value() -> None:
+    assert native_wei(COIN) == 10**18 and native_wei(PLAN) == native_wei(HUB) == 0
+    assert bounds(COIN.legs)[NATIVE] == 2 * 10**17 - 10**18
+
+
+@given(price=st.fractions(min_value=0, max_value=2**63))
+def test_prices_lose_less_than_two_to_the_minus_128(price: Fraction) -> None:
+    if price < Fraction(1, 2**128):
+        with pytest.raises(Refused, match="price"):
+            price_x128({WETH: price}, WETH)
+        return
+    assert 0 <= price - Fraction(price_x128({WETH: price}, WETH), 2**128) < Fraction(1, 2**128)
+
+
+@pytest.mark.parametrize(
+    ("plan", "words"),
+    [
+        (plan_of(), "no legs"),
+        (plan_of(leg(WETH, USDC, 1, 0)), "above zero"),
+        (plan_of(leg(WETH, USDC, 0, 5)), "above zero"),
+        (plan_of(leg(WETH, USDC, 5, 500, venue="curve")), "does not reach venue 'curve'"),
+        (plan_of(leg(WETH, USDC, 5, 500, sink=R)), "leaves"),
+        (plan_of(leg(WETH, USDC, 5, 500, source=R)), "no leg before it left any"),
+        (plan_of(leg(WETH, USDC, 5, 500, sink=R), leg(WBTC, USDC, 5, 500, source=R)), "no leg before it left any"),
+        (plan_of(leg(WETH, USDC, 2**128, 500)), "128 bits|127 bits"),
+        (plan_of(leg(WETH, USDC, 5, 2**129)), "128 bits|127 bits"),
+        (plan_of(leg(WETH, STRANGER, 5, 500)), "needs a price"),
+    ],
+)
+def test_a_plan_that_cannot_run_in_the_rebalancer_is_not_encoded(plan: Plan, words: str) -> None:
+    terms = Terms(PRICES, -1)
+    with pytest.raises(Refused, match=words):
+        encode(plan, DEADLINE_S, terms)
+
+
+def test_a_deadline_or_floor_that_does_not_fit_is_not_encoded() -> None:
+    for deadline_s in (0, -1, 2**40):
+        with pytest.raises(Refused, match="deadline"):
+            encode(PLAN, deadline_s, conditions(PLAN))
+    with pytest.raises(Refused, match="value floor"):
+        encode(PLAN, DEADLINE_S, replace(conditions(PLAN), floor_raw=-(2**127) - 1))
+
+
+def test_more_tokens_than_a_byte_counts_are_not_encoded() -> None:
+    tokens = ["0x" + f"{number:040x}" for number in range(1, 302)]
+    legs = [leg(tokens[number], tokens[number + 1], 5, 500) for number in range(300)]
+    with pytest.raises(Refused, match="at most 255"):
+        encode(plan_of(*legs), DEADLINE_S, Terms(dict.fromkeys(tokens, Fraction(1)), 0))
+
+
+def packed(program: bytes) -> str:
+    return "0x" + (REBALANCE + abi_encode(["bytes"], [program])).hex()
+
+
+def raw_program(count: int = 2, watched: int = 2, kind: int = 1, numbers: bytes = b"\x00\x01\x00", amount: int = 5) -> bytes:
+    tokens = b"".join(bytes.fromhex(token[2:]) for token in (WETH, USDC, USDT)[:count])
+    header = (10**9).to_bytes(5, "big") + bytes([watched, count]) + bytes(16)
+    terms = (bytes(23) + b"\x01" + bytes(16)) * watched
+    return header + tokens + terms + bytes([kind]) + numbers + bytes(3) + amount.to_bytes(16, "big") + bytes(15) + b"\x01"
+
+
+def test_the_plain_program_of_these_tests_is_understood() -> None:
+    call = decode(packed(raw_program()))
+    assert isinstance(call, Rebalance) and call.legs[0].venue is Venue.V3
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        (b"", "ends too early"),
+        (raw_program()[:40], "ends too early"),
+        (raw_program()[:-1], "not whole"),
+        (raw_program()[:-39], "not whole"),
+        (raw_program() + b"\x00", "not whole"),
+        (raw_program(watched=3, count=2), "watches more tokens"),
+        (raw_program(count=3), "does not trade it"),
+        (raw_program(kind=3), "kind 3 is not known"),
+        (raw_program(kind=1 | 3 << 2), "is not known"),
+        (raw_program(kind=1 | 3 << 4), "is not known"),
+        (raw_program(kind=1 | 1 << 6), "is not known"),
+        (raw_program(numbers=b"\x00\x02\x00"), "not listed"),
+        (raw_program(numbers=b"\x00\x01\x01"), "next token"),
+        (raw_program(kind=1 | 1 << 2), "does not pay"),
+        (raw_program().replace(bytes.fromhex(USDC[2:]), bytes.fromhex(WETH[2:])), "twice"),
+    ],
+)
+def test_a_program_that_is_not_canonical_is_not_understood(program: bytes, words: str) -> None:
+    with pytest.raises(NotUnderstood, match=words):
+        decode(packed(program))
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_make_the_reader_fail(data: bytes) -> None:
+    try:
+        decode(packed(data))
+    except NotUnderstood:
+        return
+
+
+def test_the_selector_is_that_of_the_contract() -> None:
+    assert keccak(text="rebalance(bytes)")[:4] == REBALANCE
+    assert any(entry.get("name") == "rebalance" for entry in own("Rebalancer").abi)
+    assert all(one.data.startswith("0x" + REBALANCE.hex()) for one, _ in REBALANCES.values())
+
+
+def test_every_error_of_the_contract_has_words() -> None:
+    errors = [entry for entry in own("Rebalancer").abi if entry["type"] == "error"]
+    assert len(errors) == 13
+    for entry in errors:
+        types = [value["type"] for value in entry["inputs"]]
+        head = selector(f"{entry['name']}({','.join(types)})")
+        assert head in CUSTOM, entry["name"]
+        shown = revert_reason(RpcFault(3, "execution reverted", "0x" + (head + abi_encode(types, [_example(t) for t in types])).hex()))
+        assert shown.endswith(f"({entry['name']})") and "{" not in shown
+        assert all(str(_example(t)) in shown for t in types)
+        assert revert_reason(RpcFault(3, "x", "0x" + head.hex())).endswith(f"({entry['name']})")
+
+
+def _example(kind: str) -> str | int:
+    return {"address": STRANGER, "uint256": 7, "int256": -7}[kind]
