@@ -1,0 +1,130 @@
+"""SIGKILL before every durable write and around every send of a whole step, approval and swap: restarted, it trades exactly once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event as database_event
+
+from agent import codec
+from agent.config.load import LoadedConfig
+from agent.engine import OutcomeKind
+from agent.execution.settle import realised
+from agent.localchain import LocalChain
+from agent.model import IntentKind, IntentState, Plan, StepInput
+from tests.agents import ROOMY, Purse, again, allowances, fund, off_target, purse, trusted, yes
+from tests.faults.rig import in_child
+
+TARGETS = {"WETH": "50%", "USDC": "50%"}
+HELD = {"WETH": 60_000, "USDC": 30_000}
+SENDS = ["before:send 1", "after:send 1", "before:send 2", "after:send 2"]
+WRITES = [f"write {number}" for number in range(1, 18)]
+"""Commits that change the store: nonce adopted; step, five states of the approval, its end, its gas booked; again for the swap."""
+ENDS = {IntentState.FINAL, IntentState.CANCELLED}
+UNREACHED = "write 99"
+
+
+@dataclass(frozen=True)
+class World:
+    """A wallet that is off its targets, before anything was sent."""
+
+    chain: LocalChain
+    loaded: LoadedConfig
+    before: Purse
+
+    def process(self, die_at: str) -> int:
+        """One process that steps until it holds, or dies at a named moment; its exit code."""
+        return in_child(lambda: run(self.chain, self.loaded, die_at))
+
+
+def run(chain: LocalChain, loaded: LoadedConfig, die_at: str) -> None:
+    """One whole step in this process; SIGKILL just before the n-th commit that changes the store, or at the n-th such event."""
+    writing = False
+    counts: dict[str, int] = {}
+
+    def passed(moment: str) -> None:
+        counts[moment] = counts.get(moment, 0) + 1
+        if f"{moment} {counts[moment]}" == die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def executed(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        nonlocal writing
+        writing = writing or statement.startswith(("INSERT", "UPDATE"))
+
+    def committed(_connection: object) -> None:
+        nonlocal writing
+        if writing:
+            passed("write")
+        writing = False
+
+    del chain.__dict__["transport"]  # a connection of its own
+    with again(chain, loaded) as agent:
+        database_event.listen(agent.desk.store.engine, "before_cursor_execute", executed)
+        database_event.listen(agent.desk.store.engine, "commit", committed)
+        outcome = agent.rebalance(send=True, confirm=yes, progress=passed)
+        assert outcome.kind in (OutcomeKind.DONE, OutcomeKind.HOLD), outcome.reason
+
+
+@pytest.fixture
+def world(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[World]:
+    fund(anvil_chain, HELD)
+    loaded = trusted(anvil_chain, tmp_path, ROOMY, TARGETS)
+    yield World(anvil_chain, loaded, purse(anvil_chain))
+
+
+def require_exactly_once(world: World) -> None:
+    """One swap, as its own plan says to the wei; every intent at an end, every transaction known and booked, nothing approved."""
+    chain, before, after = world.chain, world.before, purse(world.chain)
+    with again(chain, world.loaded) as agent:
+        store = agent.desk.store
+        assert store.open_intents() == ()
+        assert store.unbooked() == ()
+        intents = store.intents()
+        assert {intent.state for intent in intents} <= ENDS
+        mined = [intent for intent in intents if intent.receipt is not None]
+        (swap,) = [intent for intent in mined if intent.kind is IntentKind.SWAP]
+        record = store.step(swap.step_id)
+        history = store.history(chain.now_s())
+    assert record is not None
+    assert record.plan_json is not None or record.line.outcome is None
+    assert after.nonce - before.nonce == len(mined)
+    assert swap.receipt is not None
+    net = swap.receipt.net(chain.wallet.address)
+    assert {chain.tokens[s].address: raw - before.raw[s] for s, raw in after.raw.items() if raw != before.raw[s]} == net
+    gas_wei = sum(intent.receipt.gas_cost_wei for intent in mined if intent.receipt is not None)
+    assert before.native_wei - after.native_wei == gas_wei
+    assert history.gas_24h_wei == gas_wei
+    assert history.turnover_24h > 0
+    assert set(allowances(chain).values()) == {0}
+    assert max(off_target(chain, TARGETS).values()) <= 10
+    if record.plan_json is not None:
+        for leg in realised(codec.loads(Plan, record.plan_json), swap.receipt):
+            assert (leg.amount_in_raw, leg.amount_out_raw) == (leg.planned_in_raw, leg.planned_out_raw)
+    assert codec.loads(StepInput, record.input_json).snapshot.owner == chain.wallet.address
+
+
+@pytest.mark.parametrize("moment", [*SENDS, *WRITES])
+def test_a_step_killed_at_any_moment_trades_exactly_once_after_a_restart(world: World, moment: str) -> None:
+    assert world.process(moment) == -signal.SIGKILL, f"{moment} was never reached"
+    assert world.process(UNREACHED) == 0
+    assert world.process(UNREACHED) == 0
+    require_exactly_once(world)
+
+
+def test_the_moments_cover_a_whole_step(world: World) -> None:
+    """One write more than the last of them is never reached."""
+    assert world.process(f"write {len(WRITES) + 1}") == 0
+    require_exactly_once(world)
+
+
+def test_a_restart_that_is_killed_too_still_trades_once(world: World) -> None:
+    for moment in ("after:send 1", "write 3", "before:send 1", "write 5", "after:send 1"):
+        world.process(moment)
+    assert world.process(UNREACHED) == 0
+    assert world.process(UNREACHED) == 0
+    require_exactly_once(world)
