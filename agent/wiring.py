@@ -12,6 +12,7 @@ from pathlib import Path
 
 from agent.chain import keys
 from agent.chain.evidence import GatheredEvidence
+from agent.chain.positions import resolve
 from agent.chain.reader import ChainReader
 from agent.chain.rpc import HttpTransport, Transport
 from agent.chain.rules import SigningRules
@@ -167,17 +168,29 @@ def open_desk(
             code=(*pinned, *(pool.address for pool in pools)),
             twap_window_s=reference.twap_window_s,
             impact_bps=UNBOUNDED_IMPACT_BPS if limits.price_impact_bps is None else limits.price_impact_bps,
+            positions=resolve(lines[0], portfolio.positions, factories(config)),
         )
         reader = ChainReader(lines, config.chain.chain_id, watch, clock, min_operators=config.chain.min_operators)
         yield Desk(loaded, lines, portfolio, pools, build_policy(config), reference, limits, execution, store, switch, clock, reader)
 
 
+def factories(config: Config) -> dict[str, str]:
+    """Factory of each venue by its name."""
+    venues = {"uniswap_v2": config.venues.uniswap_v2, "uniswap_v3": config.venues.uniswap_v3}
+    return {name: venue.factory for name, venue in venues.items() if venue is not None}
+
+
 def fixed_contracts(config: Config) -> dict[str, str]:
-    """Routers and factories, by address: the contracts that the config names besides tokens and pools."""
+    """Routers and factories, by address: the contracts that the config names besides tokens and pools.
+
+    The position manager is one of them once a position of it counts: weights go by what it says.
+    """
     found: dict[str, str] = {}
     for name, venue in (("v2", config.venues.uniswap_v2), ("v3", config.venues.uniswap_v3)):
         if venue is not None:
             found |= {venue.factory: f"{name} factory", venue.router: f"{name} router"}
+    if config.venues.uniswap_v3 is not None and any(position.kind == "uniswap_v3" for position in config.portfolio.positions):
+        found[config.venues.uniswap_v3.position_manager] = "v3 position manager"
     if config.execution.router == "rebalancer" and config.execution.rebalancer is not None:
         found[config.execution.rebalancer] = "rebalancer"
     return found

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from agent.api.demo import demo_world
     from agent.api.local import serve_localchain
     from agent.api.offline import input_text, plan_from_input
+    from agent.api.positions import Liquidity, liquidity
     from agent.api.setup import initialise, trust
     from agent.api.stopping import StoppableClock, Stopped
     from agent.config.load import load_config
@@ -23,6 +24,7 @@ _HOMES = {
     "agent.api.checkup": ("doctor",),
     "agent.api.local": ("serve_localchain",),
     "agent.api.offline": ("input_text", "plan_from_input"),
+    "agent.api.positions": ("Liquidity", "liquidity"),
     "agent.api.setup": ("initialise", "trust"),
     "agent.api.stopping": ("StoppableClock", "Stopped"),
     "agent.config.load": ("load_config",),
@@ -31,6 +33,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Agent",
+    "Liquidity",
     "Standing",
     "StoppableClock",
     "Stopped",
@@ -40,6 +43,7 @@ __all__ = [
     "history",
     "initialise",
     "input_text",
+    "liquidity",
     "load_config",
     "open_agent",
     "pause",

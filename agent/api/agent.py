@@ -19,7 +19,7 @@ from agent.errors import ConfigError, Refused, Retryable, TrimtabError
 from agent.model import Funding, IntentKind, Plan, Portfolio, StepInput
 from agent.planning import planner
 from agent.planning.planner import Quote
-from agent.policy import minimum
+from agent.policy import liquidity, minimum
 from agent.policy.decide import Decided, decide
 from agent.ports import Clock
 from agent.units import Token, parse_raw
@@ -72,7 +72,8 @@ class Agent:
         """Where the portfolio stands and what would be decided now."""
         step_input = self.step_input()
         stopped = self.desk.switch.read()
-        return Standing(step_input, decide(step_input), stopped.paused is not False, stopped.reason, minimum.warnings(self.portfolio))
+        warnings = (*minimum.warnings(self.portfolio), *liquidity.warnings(step_input))
+        return Standing(step_input, decide(step_input), stopped.paused is not False, stopped.reason, warnings)
 
     def quote(self, token_in: str, token_out: str, amount: str, pool: str | None = None) -> tuple[StepInput, Quote]:
         """What selling `amount` whole coins of `token_in` would pay, over all pools or in one."""

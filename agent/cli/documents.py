@@ -34,7 +34,9 @@ def status(found: Standing) -> Document:
             {
                 "symbol": token.label,
                 "address": token.address,
+                "decimals": token.decimals,
                 "raw": str(drift.raw),
+                "lp_raw": str(drift.lp_raw),
                 "amount": value_text(Fraction(drift.raw), token.decimals),
                 "price": price_text(drift.price, token.decimals, numeraire.decimals),
                 "value": money(drift.value, portfolio),

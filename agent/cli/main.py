@@ -9,7 +9,7 @@ from typing import Annotated
 import click
 import typer
 
-from agent.cli import books, local, portfolio, setup
+from agent.cli import books, liquidity, local, portfolio, setup
 from agent.cli.output import fail
 from agent.errors import ConfigError, OperatorNeeded, TrimtabError
 
@@ -23,7 +23,7 @@ app = typer.Typer(
 )
 TYPER_INTERRUPTED = 128 + 2
 """What Typer makes of Ctrl-C; no command of ours ends with it."""
-for group in (setup, portfolio, books, local):
+for group in (setup, portfolio, liquidity, books, local):
     group.register(app)
 
 

@@ -26,21 +26,27 @@ STATE_STYLES = {"final": "green", "mined": "green", "reverted": "red", "cancelle
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A weight as a bar as wide as there is room for, the target as a mark in it."""
+    """A weight as a bar as wide as there is room for, `full_bps` the whole of it; what is too much or missing stands out."""
 
     weight_bps: int
     target_bps: int
-    style: str
+    full_bps: int
+    outside: bool
 
     def __rich_measure__(self, _console: Console, _options: ConsoleOptions) -> Measurement:
         return Measurement(FEWEST_CELLS, BAR_CELLS)
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
         width = min(options.max_width, BAR_CELLS)
-        filled, mark = round(self.weight_bps / 10_000 * width), round(self.target_bps / 10_000 * width)
-        bar = Text("━" * filled, style=self.style) + Text("─" * (width - filled), style="bright_black")
-        at = min(mark, width - 1)
-        yield bar[:at] + Text("┃", style="bold white") + bar[at + 1 :]
+        weight, target = (round(value / max(1, self.full_bps) * (width - 1)) for value in (self.weight_bps, self.target_bps))
+        off = "red" if self.outside else "green"
+        both, more = min(weight, target), abs(weight - target)
+        yield Text.assemble(
+            ("━" * both, "green" if weight >= target else off),
+            ("╌" * more if weight < target else "", off),
+            ("┃", "bold"),
+            ("━" * more if weight > target else "", off),
+        )
 
 
 def bps(value: int) -> str:
@@ -53,6 +59,11 @@ def amount(text: str, places: int = 6) -> str:
     whole, _, part = text.lstrip("-").partition(".")
     shown = part[:places].rstrip("0")
     return ("-" if text.startswith("-") else "") + f"{int(whole or 0):,}" + (f".{shown}" if shown else "")
+
+
+def money(text: str) -> str:
+    """A decimal string with thousands separators and two places, cut, for reading."""
+    return f"{amount(text, 0)}.{text.partition('.')[2][:2].ljust(2, '0')}"
 
 
 def brief(text: str) -> str:
@@ -72,7 +83,8 @@ def table(title: str, left: Sequence[str], right: Sequence[str] = (), *, order: 
 
 def holdings(document: Document, title: str = "Holdings") -> Table:
     """Balances, prices, weights against targets and bands."""
-    total = f"{amount(document['total_value'], 2)} {document['numeraire']}"
+    total = f"{money(document['total_value'])} {document['numeraire']}"
+    full_bps = max((max(item["weight_bps"], item["target_bps"]) for item in document["holdings"]), default=0)
     made = table(
         f"{title} at block {document['block']}: {total}", ("token",), ("amount", "price", "value", "weight", "target", "band"), order=()
     )
@@ -83,12 +95,12 @@ def holdings(document: Document, title: str = "Holdings") -> Table:
         made.add_row(
             cell(item["symbol"]),
             amount(item["amount"]),
-            amount(item["price"], 2),
-            amount(item["value"], 2),
+            amount(item["price"], 4),
+            money(item["value"]),
             cell(bps(item["weight_bps"]), "bold red" if outside else ""),
             bps(item["target_bps"]),
             f"{low / 100:g}-{high / 100:g}" if (low, high) != (0, 10_000) else "none",
-            Bar(item["weight_bps"], item["target_bps"], "red" if outside else "green"),
+            Bar(item["weight_bps"], item["target_bps"], full_bps, outside),
         )
     return made
 
@@ -97,6 +109,11 @@ def show_status(console: Console, document: Document) -> None:
     """A whole status."""
     if document["holdings"]:
         console.print(holdings(document))
+        in_positions = [
+            f"{_coins(item['lp_raw'], item['decimals'])} {item['symbol']}" for item in document["holdings"] if item["lp_raw"] != "0"
+        ]
+        if in_positions:
+            console.print(cell(f"Values and weights count what lies in liquidity positions too: {', '.join(in_positions)} (trimtab lp)"))
     for item in document["quarantined"]:
         console.print(cell(f"Not readable: {item['item']} {item['address']}: {item['why']}", "yellow"))
     for warning in document["warnings"]:
@@ -147,10 +164,11 @@ def show_quote(console: Console, document: Document, decimals: dict[str, int]) -
 
 def costs(document: Document) -> Table:
     """What the plan costs, in the numeraire."""
-    made = table(f"Cost in {document['numeraire']}", ("",), ("of the plan",))
+    made = table(f"Cost in {document['numeraire']}", ("part",), ("amount",))
+    made.show_header = False
     for name in ("fees", "impact", "skew", "gas", "total"):
         made.add_row(name, amount(document["cost"][name], 4), style="bold" if name == "total" else "")
-    made.add_row("turnover", amount(document["turnover"], 2))
+    made.add_row("turnover", money(document["turnover"]))
     if document.get("gap_bps") is not None:
         made.add_row("gap to the optimum", f"{document['gap_bps']:.3f} bps")
     return made
@@ -204,9 +222,10 @@ def realised(document: Document, decimals: dict[str, int]) -> Table:
     return made
 
 
-def show_plan(console: Console, document: Document, decimals: dict[str, int]) -> None:
+def show_plan(console: Console, document: Document, decimals: dict[str, int], with_decision: bool = True) -> None:
     """A whole plan."""
-    console.print(decision(document))
+    if with_decision:
+        console.print(decision(document))
     if document["legs"]:
         console.print(legs(document, decimals))
         console.print(costs(document))

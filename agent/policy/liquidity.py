@@ -106,8 +106,13 @@ def expected_loss(step: StepInput, prices: Mapping[str, Price]) -> Value:
 
 
 def reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[PositionReport, ...]:
-    """Every confirmed position in full. Raises Refused when one is unknown."""
-    return tuple(_report(step, one, position, prices) for one, position in counted(step))
+    """Every confirmed position that was read and can be valued, in full; `faults` and missing prices tell of the others."""
+    read = {position.name: position for position in step.snapshot.positions}
+    return tuple(
+        _report(step, one, read[one.name], prices)
+        for one in step.portfolio.positions
+        if one.name in read and {one.token0, one.token1} <= set(prices)
+    )
 
 
 def warnings(step: StepInput) -> tuple[str, ...]:

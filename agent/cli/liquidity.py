@@ -1,0 +1,194 @@
+"""The command about liquidity positions: lp."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath
+from agent.cli.output import cell, emit, out, say, waiting
+from agent.units import BPS, decimal_text, value_text
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from agent.api.positions import Bounded, Liquidity
+    from agent.chain.strays import Stray
+    from agent.model import Portfolio
+    from agent.policy.liquidity import PositionReport
+
+Document = dict[str, Any]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's command."""
+    app.command()(lp)
+
+
+def lp(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Liquidity positions: value, impermanent loss so far and expected, fees, loss against rebalancing; and what is ignored."""
+    from agent import api
+
+    with waiting("Reading the chain"), api.open_agent(config) as agent:
+        found = api.liquidity(agent)
+    document = to_document(found)
+    emit(document, as_json, lambda: show(document))
+
+
+def to_document(found: Liquidity) -> Document:
+    """Raw amounts and values as decimal strings, shares in bps as decimal strings."""
+    step = found.step_input
+    portfolio, head = step.portfolio, step.snapshot.head
+    return {
+        "block": head.number,
+        "block_hash": head.hash,
+        "numeraire": portfolio.numeraire.label,
+        "portfolio_value": _money(found.portfolio_value, portfolio),
+        "expected_loss": _bounded(found.expected_loss, portfolio),
+        "weight": _bounded(found.weight, portfolio),
+        "positions": [_position(report, portfolio) for report in found.reports],
+        "unreadable": list(found.unreadable),
+        "warnings": list(found.warnings),
+        "ignored": [_stray(stray) for stray in found.ignored.found],
+        "ignored_more": found.ignored.more,
+    }
+
+
+def _position(report: PositionReport, portfolio: Portfolio) -> Document:
+    one = report.confirmed
+    tokens = [portfolio.token(address).label for address in (one.token0, one.token1)]
+
+    def pair(raw: tuple[int, int]) -> dict[str, str]:
+        return {symbol: str(amount) for symbol, amount in zip(tokens, raw, strict=True)}
+
+    return {
+        "position": one.name,
+        "venue": one.venue,
+        "contract": one.contract,
+        "token_id": None if one.token_id is None else str(one.token_id),
+        "tokens": tokens,
+        "state": report.state.value,
+        "entry_raw": pair(one.entry_raw),
+        "entry_block": one.entry_block,
+        "redeemable_raw": pair(report.redeemable_raw),
+        "fees_raw": pair(report.fees_raw),
+        "counted_raw": pair(report.counted_raw),
+        "value": _money(report.value, portfolio),
+        "hold_value": _money(report.hold, portfolio),
+        "loss": _money(report.loss, portfolio),
+        "loss_bps": None if report.hold == 0 else _bps(report.loss / report.hold),
+        "fees": _money(report.fees, portfolio),
+        "lvr_per_day": _money(report.lvr_per_day, portfolio),
+        "volatility_bps": one.volatility_bps,
+        "horizon_s": one.horizon_s,
+        "expected_loss": _money(report.expected_loss, portfolio),
+        "pool_off_bps": None if report.pool_off is None else _bps(report.pool_off),
+        "forecasts": [
+            {"move_bps": item.move_bps, "moving": item.moving, "loss_bps": _bps(item.loss), "loss": _money(item.loss_value, portfolio)}
+            for item in report.forecasts
+        ],
+    }
+
+
+def _stray(stray: Stray) -> Document:
+    return {
+        "position": stray.name,
+        "contract": stray.contract,
+        "token_id": None if stray.token_id is None else str(stray.token_id),
+        "tokens": list(stray.tokens),
+        "liquidity": str(stray.liquidity),
+    }
+
+
+def _bounded(found: Bounded, portfolio: Portfolio) -> Document:
+    return {
+        "value": _money(found.value, portfolio),
+        "share_bps": None if found.share is None else _bps(found.share),
+        "limit_bps": found.limit_bps,
+        "within": found.within,
+    }
+
+
+def _money(value: Fraction | None, portfolio: Portfolio) -> str | None:
+    return None if value is None else value_text(value, portfolio.numeraire.decimals)
+
+
+def _bps(share: Fraction) -> str:
+    return decimal_text(round(share * BPS * 100), 2)
+
+
+def show(document: Document) -> None:
+    """For people: positions, forecasts, sums against their limits, what is ignored."""
+    if document["positions"]:
+        out.print(_positions(document))
+        out.print(_payable(document))
+        out.print(_forecasts(document))
+    else:
+        say(
+            "No confirmed liquidity position could be read."
+            if document["unreadable"]
+            else "No liquidity position is confirmed in the config."
+        )
+    for name, title in (("expected_loss", "Expected loss"), ("weight", "In liquidity")):
+        say(f"{title}: {_sum(document[name], document['numeraire'])}")
+    for text in (*document["unreadable"], *document["warnings"]):
+        out.print(cell(f"Note: {text}", "yellow"))
+    for item in document["ignored"]:
+        tokens = " and ".join(item["tokens"])
+        out.print(cell(f"Ignored, not confirmed in the config: {item['position']}, liquidity {item['liquidity']} of {tokens}", "yellow"))
+    if document["ignored_more"]:
+        out.print(cell(f"Ignored: {document['ignored_more']} more tokens of the position manager", "yellow"))
+
+
+def _positions(document: Document) -> Table:
+    from agent.cli import tables
+
+    made = tables.table(
+        f"Liquidity at block {document['block']}, in {document['numeraire']}",
+        ("position", "state"),
+        ("value", "if held", "loss", "fees", "LVR a day"),
+    )
+    for item in document["positions"]:
+        figures = (tables.amount(item[key], 2) for key in ("value", "hold_value", "loss", "fees"))
+        made.add_row(_short(item), cell(item["state"]), *figures, tables.amount(item["lvr_per_day"], 4))
+    return made
+
+
+def _payable(document: Document) -> Table:
+    from agent.cli import tables
+
+    made = tables.table("What taking them out would pay now, in base units", ("position", "token"), ("liquidity", "uncollected fees"))
+    for item in document["positions"]:
+        for symbol in item["tokens"]:
+            made.add_row(_short(item), cell(symbol), item["redeemable_raw"][symbol], item["fees_raw"][symbol])
+    return made
+
+
+def _forecasts(document: Document) -> Table:
+    from agent.cli import tables
+
+    moves = [f"{item['move_bps'] / 100:+g} %" for item in next((p["forecasts"] for p in document["positions"] if p["forecasts"]), [])]
+    made = tables.table(f"Impermanent loss from now on, in {document['numeraire']}", ("position", "if moves"), (*moves, "expected"))
+    for item in document["positions"]:
+        if item["forecasts"]:
+            lost = (tables.amount(part["loss"], 2) for part in item["forecasts"])
+            made.add_row(_short(item), cell(item["forecasts"][0]["moving"]), *lost, tables.amount(item["expected_loss"], 2))
+    return made
+
+
+def _sum(found: Document, numeraire: str) -> str:
+    from agent.cli import tables
+
+    if found["value"] is None or found["share_bps"] is None:
+        return "unknown"
+    limit = "no limit" if found["limit_bps"] is None else f"limit {found['limit_bps'] / 100:g} %"
+    over = "" if found["within"] else ": over it"
+    return f"{tables.amount(found['value'], 2)} {numeraire}, {float(found['share_bps']) / 100:.2f} % of the portfolio, {limit}{over}"
+
+
+def _short(item: Document) -> Any:
+    venue = item["venue"].removeprefix("uniswap_")
+    named = f"#{item['token_id']}" if item["token_id"] is not None else f"{item['contract'][:6]}…{item['contract'][-4:]}"
+    return cell(f"{venue} {named}")
