@@ -9,4 +9,5 @@ CONTRACTS = Path(__file__).resolve().parent.parent / "contracts"
 
 if __name__ == "__main__":
     sources = sorted(str(path.relative_to(CONTRACTS)) for path in (CONTRACTS / "src").rglob("*.sol"))
-    print(run_node(["node_modules/solhint/solhint.js", "--max-warnings", "0", *sources], CONTRACTS) or f"solhint: {len(sources)} files clean")
+    report = run_node(["node_modules/solhint/solhint.js", "--max-warnings", "0", *sources], CONTRACTS).strip()
+    print(report or f"solhint: {len(sources)} files clean")
