@@ -21,8 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from agent.amm import pools
 from agent.amm.v3_math import bounds
-from agent.amm.v3_math.swap import price_limit
-from agent.amm.v3_math.tick_math import MAX_TICK, MIN_TICK, get_sqrt_ratio_at_tick
+from agent.amm.v3_math.tick_math import MAX_TICK, MIN_TICK, get_sqrt_ratio_at_tick, price_limit
 from agent.model import PoolState, TickLiquidity, V2Pool, V3Pool
 
 Quote = Callable[[int], int]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import gcd
+
 from agent.amm.errors import Reverts
 from agent.units import PIPS, UINT256_MAX
 
@@ -37,6 +40,26 @@ def get_amount_in(amount_out: int, reserve_in: int, reserve_out: int, fee_pips: 
     if amount_out == reserve_out:  # Solidity's division by zero
         raise Reverts("UniswapV2Library.getAmountIn", "", "ask for less than the reserve")
     return numerator // ((reserve_out - amount_out) * (PIPS - fee_pips)) + 1
+
+
+def quoter(reserve_in: int, reserve_out: int, fee_pips: int = 3000) -> Callable[[int], int]:
+    """get_amount_out of these reserves for many amounts, base units; what depends on the reserves alone is worked out once."""
+
+    def any_amount(amount_in: int) -> int:
+        return get_amount_out(amount_in, reserve_in, reserve_out, fee_pips)
+
+    if reserve_in <= 0 or reserve_out <= 0:
+        return any_amount
+    common = gcd(PIPS, fee_pips)
+    kept, held, safe = (PIPS - fee_pips) // common, reserve_in * (PIPS // common), 1 << _SAFE_BITS
+
+    def quote(amount_in: int) -> int:
+        if 0 < amount_in < safe:
+            amount_in *= kept
+            return amount_in * reserve_out // (held + amount_in)
+        return any_amount(amount_in)
+
+    return quote
 
 
 def require_pair_swaps(amount_in: int, amount_out: int, reserve_in: int, reserve_out: int) -> None:

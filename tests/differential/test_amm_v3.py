@@ -12,8 +12,7 @@ from agent.amm import pools
 from agent.amm.errors import Reverts
 from agent.amm.pools import Swapped
 from agent.amm.v3_math import bounds
-from agent.amm.v3_math.swap import price_limit
-from agent.amm.v3_math.tick_math import MAX_SQRT_RATIO, MAX_TICK, MIN_SQRT_RATIO, MIN_TICK, get_sqrt_ratio_at_tick, get_tick_at_sqrt_ratio
+from agent.amm.v3_math.tick_math import MAX_SQRT_RATIO, MAX_TICK, MIN_SQRT_RATIO, MIN_TICK, get_sqrt_ratio_at_tick, get_tick_at_sqrt_ratio, price_limit
 from agent.chain.wire import RpcFault
 from agent.localchain import LocalChain
 from agent.model import V3Pool

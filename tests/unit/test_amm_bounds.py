@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from agent.amm import pools
 from agent.amm.errors import BeyondKnownTicks, Reverts
 from agent.amm.v3_math import bounds
-from agent.amm.v3_math.tick_math import MAX_TICK, MIN_TICK, Q96, get_sqrt_ratio_at_tick
+from agent.amm.v3_math.tick_math import MAX_TICK, MIN_SQRT_RATIO, MIN_TICK, Q96, get_sqrt_ratio_at_tick
 from agent.errors import Refused
 from agent.model import V2Pool
 from agent.units import PIPS
@@ -142,6 +142,14 @@ def test_a_free_price_is_answered_up_to_the_impact_bound():
         assert pools.best_response(state, TOKEN0, Fraction(0), 50) == pools.max_in(state, TOKEN0, 50) > 0
 
 
+def test_the_largest_output_stays_inside_where_rounding_leads_the_price_to_the_border():
+    coarse = flat(liquidity=2**120, known_from_tick=-5000, ticks=())
+    most = bounds.largest_out(coarse, True)
+    assert pools.swap_exact_out(coarse, TOKEN0, most).amount_out_raw == most
+    with pytest.raises(BeyondKnownTicks):
+        pools.swap_exact_out(coarse, TOKEN0, most + 1)
+
+
 def test_without_an_impact_bound_a_pool_takes_what_its_contract_can_hold():
     pair = V2Pool(POOL, "v2", TOKEN0, TOKEN1, 10**18, 10**18)
     assert pools.max_in(pair, TOKEN0, 10_000) == 2**112 - 1 - 10**18
@@ -156,5 +164,7 @@ def test_depth_is_the_reserve_of_a_pair_and_what_a_v3_pool_holds_within_two_perc
     state = flat()
     assert abs(pools.depth(state, TOKEN1) / 10**18 - (1 - 0.98**0.5)) < 1e-12
     assert abs(pools.depth(state, TOKEN0) / 10**18 - (1 - 1.02**-0.5)) < 1e-12
+    empty = flat(sqrt_price_x96=MIN_SQRT_RATIO + 1, tick=MIN_TICK, liquidity=0)
+    assert (pools.depth(empty, TOKEN0), pools.depth(empty, TOKEN1)) == (0, 0)
     narrow = v3_pool([(-60, 60, 10**18)], Q96, 0)
     assert pools.depth(narrow, TOKEN0) == pools.swap_exact_out(narrow, TOKEN1, 10**30).amount_out_raw

@@ -125,6 +125,8 @@ def test_a_swap_that_empties_the_pool_fills_in_part_at_the_end_of_the_price_rang
     ("call", "reason"),
     [
         (lambda: pools.swap_exact_in(flat(), TOKEN0, 0), "AS"),
+        (lambda: pools.swap_exact_in(flat(), TOKEN0, -1), "AS"),
+        (lambda: pools.swap_exact_out(flat(), TOKEN0, -1), "AS"),
         (lambda: pools.swap_exact_in(flat(), TOKEN0, 2**255), ""),
         (lambda: pools.swap_exact_in(flat(), TOKEN0, 1, Q96), "SPL"),
         (lambda: pools.swap_exact_in(flat(), TOKEN0, 1, Q96 + 1), "SPL"),

@@ -3,57 +3,53 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
 from math import isqrt
 from typing import NamedTuple
 
 from agent.amm.v3_math.sqrt_price_math import get_amount0_delta, get_amount1_delta
-from agent.amm.v3_math.swap import INT256_MAX, price_limit
-from agent.amm.v3_math.swap_math import compute_swap_step
-from agent.amm.v3_math.tick_bitmap import next_initialized_tick_within_one_word, tick_table
-from agent.amm.v3_math.tick_math import MAX_TICK, MIN_TICK, get_sqrt_ratio_at_tick
+from agent.amm.v3_math.steps import End, next_step
+from agent.amm.v3_math.swap import INT256_MAX
+from agent.amm.v3_math.swap_math import compute_swap_step, whole_step
+from agent.amm.v3_math.table import stop_table
+from agent.amm.v3_math.tick_bitmap import tick_table
+from agent.amm.v3_math.tick_math import get_tick_at_sqrt_ratio, price_limit
 from agent.model import V3Pool
 from agent.units import PIPS, mul_div_up
 
 
 class Range(NamedTuple):
-    """One step of a swap: from one price to the next stop. Beyond an unknown end (`known` false) nothing may be counted."""
+    """The range in which a swap meets a price, or the last one before it that can be had, and what it takes to come there.
 
+    `cost` base units in (with fee) and `out` are those of the whole steps up to `start_x96`. `end` says why there is nothing
+    beyond `end_x96`; None where there is.
+    """
+
+    cost: int
+    out: int
     start_x96: int
     end_x96: int
     liquidity: int
-    known: bool
+    end: End | None
 
 
-def ranges(pool: V3Pool, zero_for_one: bool) -> Iterator[Range]:
-    """The steps that UniswapV3Pool.swap takes in one direction, to the end of the known ticks (last entry: known false)."""
-    table = tick_table(pool.ticks)
-    indices, nets = table.indices, table.nets
-    price, tick, liquidity = pool.sqrt_price_x96, pool.tick, pool.liquidity
-    if not pool.known_from_tick - 1 <= tick <= pool.known_to_tick:
-        yield Range(price, price, liquidity, False)
-        return
-    i = bisect_right(indices, tick)
-    while MIN_TICK <= tick < MAX_TICK:
-        stop, initialized = next_initialized_tick_within_one_word(indices, i, tick, pool.tick_spacing, zero_for_one)
-        if zero_for_one:
-            stop = max(stop, MIN_TICK)
-            known = stop >= pool.known_from_tick
-            stop = max(stop, pool.known_from_tick)
-        else:
-            stop = min(stop, MAX_TICK)
-            known = stop <= pool.known_to_tick
-            stop = min(stop, pool.known_to_tick)
-        end = get_sqrt_ratio_at_tick(stop)
-        if not known:  # a price at or past the window's border has nowhere to go
-            end = min(end, price) if zero_for_one else max(end, price)
-        yield Range(price, end, liquidity, known)
-        if not known:
-            return
-        if initialized:
-            liquidity += -nets[i - 1] if zero_for_one else nets[i]
-            i += -1 if zero_for_one else 1
-        price, tick = end, stop - 1 if zero_for_one else stop
+def range_at(pool: V3Pool, zero_for_one: bool, price_x96: int) -> Range:
+    """The range that holds a sqrt price (Q96) between the pool's own and the end of the price range; a stop ends the range before it."""
+    ticks = tick_table(pool.ticks)
+    start, liquidity = pool.sqrt_price_x96, pool.liquidity
+    at = bisect_right(ticks.indices, pool.tick)
+    stop, stop_x96, beyond, at, end = next_step(pool, ticks, at, pool.tick, start, liquidity, zero_for_one)
+    if end is not None or (stop_x96 < price_x96 if zero_for_one else stop_x96 > price_x96):
+        return Range(0, 0, start, stop_x96, liquidity, end)
+    step_in, step_out, fee = whole_step(start, stop_x96, liquidity, pool.fee_pips)
+    table, first = stop_table(pool, zero_for_one, stop, at, beyond)
+    sums = table.reach(tick=get_tick_at_sqrt_ratio(price_x96))
+    last = table.within(sums, len(sums.rows) - 1, price_x96)
+    before_cost, before_out, _, _, _ = sums.rows[first]
+    cost, out, start, liquidity, _ = sums.rows[last]
+    is_end = last == len(sums.rows) - 1
+    end_x96 = sums.end_x96 if is_end else sums.rows[last + 1][2]
+    cost, out = cost - before_cost + step_in + fee, out - before_out + step_out
+    return Range(cost, out, start, end_x96, liquidity, sums.end if is_end else None)
 
 
 def largest_in(pool: V3Pool, zero_for_one: bool, bound_x96: int) -> int:
@@ -62,63 +58,50 @@ def largest_in(pool: V3Pool, zero_for_one: bool, bound_x96: int) -> int:
     One unit more would pass the bound, leave the window, or fill only in part at the end of the price range. 0 when the
     pool already stands past the bound.
     """
-    last = price_limit(zero_for_one)
-    bound = max(bound_x96, last) if zero_for_one else min(bound_x96, last)
-    fee_pips = pool.fee_pips
-    consumed = 0
-    for start, stop, liquidity, known in ranges(pool, zero_for_one):
-        end = stop
-        if known and bound == last:  # the swap stops at the last price by itself and takes no more than what leads there
-            end = max(stop, last) if zero_for_one else min(stop, last)
-        if not known:  # the price must stay strictly inside the window: where the contract's own step ends is not known
-            bound = max(bound, stop + 1) if zero_for_one else min(bound, stop - 1)
-        if start < bound if zero_for_one else start > bound:
-            break
-        if end >= bound if zero_for_one else end <= bound:
-            delta_in = get_amount0_delta if zero_for_one else get_amount1_delta
-            amount_in = delta_in(start, end, liquidity, True)
-            consumed += amount_in + mul_div_up(amount_in, fee_pips, PIPS - fee_pips)
-            if end != last:
-                continue
-        elif liquidity > 0:
-            less_fee = _largest_down(start, bound, liquidity) if zero_for_one else _largest_up(start, bound, liquidity)
-            consumed += mul_div_up(less_fee + 1, PIPS, PIPS - fee_pips) - 1
-        break
-    return min(consumed, INT256_MAX)
+    bound = _within_prices(zero_for_one, bound_x96)
+    if pool.sqrt_price_x96 < bound if zero_for_one else pool.sqrt_price_x96 > bound:
+        return 0
+    cost, _, start, end_x96, liquidity, end = range_at(pool, zero_for_one, bound)
+    if end is End.PRICES and bound == end_x96:  # the swap stops there by itself and takes no more than what leads there
+        amount_in, _, fee = whole_step(start, end_x96, liquidity, pool.fee_pips)
+        return min(cost + amount_in + fee, INT256_MAX)
+    if end in (End.KNOWLEDGE, End.REVERTS):  # the price must stay short of it: what the contract does there is not known, or it reverts
+        bound = max(bound, end_x96 + 1) if zero_for_one else min(bound, end_x96 - 1)
+    if liquidity > 0 and (start >= bound if zero_for_one else start <= bound):
+        less_fee = _largest_down(start, bound, liquidity) if zero_for_one else _largest_up(start, bound, liquidity)
+        cost += mul_div_up(less_fee + 1, PIPS, PIPS - pool.fee_pips) - 1
+    return min(cost, INT256_MAX)
 
 
 def largest_out(pool: V3Pool, zero_for_one: bool) -> int:
-    """Largest exact output, base units, that the known ticks can quote."""
-    total = 0
-    for start, end, liquidity, known in ranges(pool, zero_for_one):
-        if zero_for_one:
-            amount_out = get_amount1_delta(end, start, liquidity, False)
+    """Largest exact output, base units, that the known ticks can quote, where a larger one would leave them."""
+    _, out, start, end_x96, liquidity, _ = range_at(pool, zero_for_one, price_limit(zero_for_one))
+    _, past, _ = whole_step(start, end_x96, liquidity, pool.fee_pips)
+    inside = 0
+    while past - inside > 1:  # the last range is left when the price comes to its end, which rounding may hasten
+        middle = (inside + past) // 2
+        if compute_swap_step(start, end_x96, liquidity, -middle, pool.fee_pips)[0] == end_x96:
+            past = middle
         else:
-            amount_out = get_amount0_delta(start, end, liquidity, False)
-        if known:
-            total += amount_out
-            continue
-        inside, past = 0, amount_out  # the last range is left when the price comes to its end, which rounding may hasten
-        while past - inside > 1:
-            middle = (inside + past) // 2
-            if compute_swap_step(start, end, liquidity, -middle, pool.fee_pips)[0] == end:
-                past = middle
-            else:
-                inside = middle
-        total += inside
-    return min(total, INT256_MAX)
+            inside = middle
+    return min(out + inside, INT256_MAX)
 
 
 def amount_between(pool: V3Pool, zero_for_one: bool, bound_x96: int) -> int:
     """Base units of the token that goes out while the sqrt price moves to the bound, as far as ticks are known, rounded down."""
-    total = 0
-    for start, end, liquidity, known in ranges(pool, zero_for_one):
-        stop = max(end, bound_x96) if zero_for_one else min(end, bound_x96)
-        delta = get_amount1_delta if zero_for_one else get_amount0_delta
-        total += delta(start, stop, liquidity, False)
-        if not known or stop == bound_x96:
-            break
-    return total
+    bound = _within_prices(zero_for_one, bound_x96)
+    if pool.sqrt_price_x96 <= bound if zero_for_one else pool.sqrt_price_x96 >= bound:
+        return 0
+    _, out, start, end_x96, liquidity, _ = range_at(pool, zero_for_one, bound)
+    stop = max(end_x96, bound) if zero_for_one else min(end_x96, bound)
+    delta = get_amount1_delta if zero_for_one else get_amount0_delta
+    return out + delta(start, stop, liquidity, False)
+
+
+def _within_prices(zero_for_one: bool, bound_x96: int) -> int:
+    """The bound, or the last price that a swap may reach when that comes first."""
+    last = price_limit(zero_for_one)
+    return max(bound_x96, last) if zero_for_one else min(bound_x96, last)
 
 
 def price_floor(numerator: int, denominator: int) -> int:

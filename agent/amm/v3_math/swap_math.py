@@ -43,6 +43,17 @@ def compute_swap_step(
     return reached, amount_in, amount_out, amount_remaining - amount_in
 
 
+def whole_step(current: int, target: int, liquidity: int, fee_pips: int) -> tuple[int, int, int]:
+    """(amount in, amount out, fee) of a step with more than enough left to reach its target."""
+    if current >= target:
+        amount_in = -((liquidity * (target - current) << 96) // current // target)
+        amount_out = liquidity * (current - target) >> 96
+    else:
+        amount_in = -(liquidity * (current - target) >> 96)
+        amount_out = (liquidity * (target - current) << 96) // target // current
+    return amount_in, amount_out, -(-amount_in * fee_pips // (PIPS - fee_pips))
+
+
 def _step_exact_out(current: int, target: int, liquidity: int, wanted: int, fee_pips: int) -> tuple[int, int, int, int]:
     """The branch of computeSwapStep for amountRemaining < 0."""
     if current >= target:

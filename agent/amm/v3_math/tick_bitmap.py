@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
 from agent.model import TickLiquidity
+
+if TYPE_CHECKING:
+    from agent.amm.v3_math.table import StopTable
 
 WORD_BITS = 8
 LAST_IN_WORD = 0xFF
-_KEPT_TABLES = 4096
+_KEPT_TABLES = 256
 
 
 class TickTable:
-    """The initialised ticks of one pool as plain tuples, ascending: what the swap loop bisects."""
+    """The initialised ticks of one pool as plain tuples, ascending: what the swap loop bisects.
 
-    __slots__ = ("indices", "nets")
+    `depths[i]` is the sum of the first i nets; `stops` keeps what table.py sums up over these ticks.
+    """
+
+    __slots__ = ("depths", "indices", "nets", "stops")
 
     def __init__(self, ticks: tuple[TickLiquidity, ...]) -> None:
         self.indices = tuple(tick.index for tick in ticks)
         self.nets = tuple(tick.liquidity_net for tick in ticks)
+        self.depths = tuple(accumulate(self.nets, initial=0))
+        self.stops: dict[tuple[int, ...], StopTable] = {}
         if any(a >= b for a, b in zip(self.indices, self.indices[1:], strict=False)):
             raise ValueError("ticks must ascend, each index once")
 

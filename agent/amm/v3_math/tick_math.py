@@ -34,6 +34,11 @@ _TICKS_PER_OCTAVE_Q64 = 255738958999603826347141
 _LOG_BITS = 14
 
 
+def price_limit(zero_for_one: bool) -> int:
+    """The limit that routers set when none is given: one beside the end of the price range."""
+    return MIN_SQRT_RATIO + 1 if zero_for_one else MAX_SQRT_RATIO - 1
+
+
 @lru_cache(maxsize=1 << 16)
 def get_sqrt_ratio_at_tick(tick: int) -> int:
     """sqrt(1.0001^tick) in Q96, rounded up (TickMath.getSqrtRatioAtTick). Raises Reverts("T") beyond MIN_TICK and MAX_TICK."""
