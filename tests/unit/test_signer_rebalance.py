@@ -1,0 +1,256 @@
+"""The signer's rule for the Rebalancer says no by its name, and yes to the granted plan alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from eth_abi import encode as abi_encode
+from eth_account import Account
+
+from agent.chain.approvals import encode_approve
+from agent.chain.calls import REBALANCE
+from agent.errors import Refused
+from agent.model import Funding, Leg, Plan, UnsignedTx
+from agent.ports import Grant
+from agent.units import NATIVE, UINT256_MAX
+from agent.venues.rebalancer import Terms, encode
+from tests.rebalancing import HUB, PLANS, PRICES, REBALANCER, REBALANCER_RULES, REBALANCES, conditions, grant_of, native_leg, rebalance_tx
+from tests.signing import (
+    APPROVE_GRANT,
+    CANCEL,
+    CANCEL_GRANT,
+    DEADLINE_S,
+    NOW_S,
+    PLAN,
+    ROUTER,
+    RULES,
+    STRANGER,
+    SWAP,
+    SWAP_GRANT,
+    USDC,
+    USDT,
+    WALLET,
+    WBTC,
+    WETH,
+    leg,
+    plan_of,
+    signer,
+    tx,
+)
+
+R, W = Funding.ROUTER, Funding.WALLET
+SIGNER = signer(REBALANCER_RULES)
+
+
+def refused(transaction: UnsignedTx, grant: Grant, rule: str) -> None:
+    with pytest.raises(Refused) as caught:
+        SIGNER.sign(transaction, grant)
+    assert caught.value.verdicts[0].guard == f"signer.{rule}", caught.value.message
+
+
+def altered(plan: Plan, number: int, **changes: object) -> UnsignedTx:
+    """The plan with one leg encoded differently, under the conditions of the plan as it was."""
+    legs: list[Leg] = list(plan.legs)
+    legs[number] = replace(legs[number], **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace
+    return _encoded(plan_of(*legs), plan)
+
+
+def _encoded(changed: Plan, granted: Plan) -> UnsignedTx:
+    terms = Terms(PRICES | {STRANGER: Fraction(1)}, conditions(granted).floor_raw)
+    return tx(REBALANCER, encode(changed, DEADLINE_S, terms))
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_each_granted_plan_is_signed_by_our_key_and_twice_alike(name: str) -> None:
+    transaction, grant = REBALANCES[name]
+    once, again = SIGNER.sign(transaction, grant), SIGNER.sign(transaction, grant)
+    assert once.raw == again.raw and Account.recover_transaction(once.raw) == WALLET
+
+
+@pytest.mark.parametrize(
+    ("rule", "changes"),
+    [
+        ("chain_id", {"chain_id": 1}),
+        ("value", {"value_wei": 1}),
+        ("contract", {"to": STRANGER}),
+        ("contract", {"to": ROUTER}),
+        ("contract", {"to": WETH}),
+        ("gas", {"gas": 20_999}),
+        ("call", {"data": "0x" + REBALANCE.hex()}),
+        ("call", {"data": "0x" + (REBALANCE + abi_encode(["bytes"], [b""])).hex()}),
+    ],
+)
+def test_a_rebalance_with_a_wrong_field_is_refused(rule: str, changes: dict[str, object]) -> None:
+    transaction, grant = REBALANCES["pairs"]
+    refused(replace(transaction, **changes), grant, rule)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("rule", "number", "changes"),
+    [
+        ("amount_in", 0, {"amount_in_raw": 10**18 + 1}),
+        ("min_out", 0, {"min_out_raw": PLAN.legs[0].min_out_raw - 1}),
+        ("min_out", 3, {"min_out_raw": 1}),
+        ("min_out", 1, {"min_out_raw": 2**100}),
+        ("pool_fee", 0, {"fee_pips": 500}),
+        ("pool_fee", 1, {"fee_pips": 2999}),
+        ("venue", 0, {"venue": "uniswap_v2"}),
+        ("venue", 1, {"venue": "uniswap_v3"}),
+        ("venue", 0, {"venue": "wrapped_native"}),
+        ("tokens", 0, {"token_out": USDT}),
+        ("tokens", 0, {"token_out": STRANGER}),
+        ("tokens", 1, {"token_in": STRANGER}),
+    ],
+)
+def test_a_leg_that_differs_from_the_plan_is_refused(rule: str, number: int, changes: dict[str, object]) -> None:
+    refused(altered(PLAN, number, **changes), grant_of(PLAN), rule)
+
+
+def test_a_leg_that_keeps_what_the_wallet_should_get_is_refused_and_one_that_spends_what_it_should_not() -> None:
+    first, hub, last = PLAN.legs[0], PLAN.legs[2], PLAN.legs[3]
+    kept = plan_of(replace(first, sink=R), hub, last)
+    refused(_encoded(kept, PLAN), grant_of(plan_of(first, hub, last)), "recipient")
+    found = plan_of(first, replace(hub, sink=R), replace(last, source=R))
+    grant = grant_of(plan_of(first, replace(hub, sink=R), replace(last, source=R)))
+    assert SIGNER.sign(_encoded_own(found), grant).raw
+    paid = plan_of(first, replace(hub, sink=W), replace(last, source=W))
+    refused(_encoded_own(paid), grant, "recipient")
+    refused(_encoded_own(found), grant_of(paid), "recipient")
+
+
+def _encoded_own(plan: Plan) -> UnsignedTx:
+    return tx(REBALANCER, encode(plan, DEADLINE_S, conditions(plan)))
+
+
+def test_a_token_that_is_not_pinned_is_refused_even_when_granted() -> None:
+    foreign = plan_of(leg(WETH, STRANGER, 10**18, 500))
+    terms = Terms({WETH: PRICES[WETH], STRANGER: Fraction(1)}, -(10**10))
+    grant = replace(grant_of(PLAN), plan=foreign, floors_raw=(1,), prices=tuple(terms.prices.items()), value_floor_raw=terms.floor_raw)
+    refused(tx(REBALANCER, encode(foreign, DEADLINE_S, terms)), grant, "tokens")
+    same = plan_of(leg(WETH, WETH, 10**18, 500))
+    kept = Terms({WETH: PRICES[WETH]}, -(10**10))
+    refused(tx(REBALANCER, encode(same, DEADLINE_S, kept)), replace(grant, plan=same), "tokens")
+
+
+@pytest.mark.parametrize("deadline_s", [1, NOW_S - 1, NOW_S, NOW_S + 91, NOW_S + 3600, 2**40 - 1])
+def test_a_deadline_that_has_passed_or_is_too_far_is_refused(deadline_s: int) -> None:
+    refused(rebalance_tx(PLAN, deadline_s), grant_of(PLAN), "deadline")
+
+
+@pytest.mark.parametrize("floor_raw", [-(2**127), -1, 0, 1])
+def test_another_value_floor_than_the_granted_is_refused(floor_raw: int) -> None:
+    granted = conditions(PLAN)
+    refused(rebalance_tx(PLAN, terms=replace(granted, floor_raw=floor_raw)), grant_of(PLAN), "value_floor")
+
+
+def test_a_granted_value_floor_below_what_the_floors_come_to_is_refused() -> None:
+    low = conditions(PLAN).floor_raw - 10**4  # a base unit of WBTC, by which the floors are lower, is worth 600
+    refused(rebalance_tx(PLAN, terms=replace(conditions(PLAN), floor_raw=low)), grant_of(PLAN, value_floor_raw=low), "value_floor")
+    high = conditions(PLAN).floor_raw + 10**6
+    assert SIGNER.sign(rebalance_tx(PLAN, terms=replace(conditions(PLAN), floor_raw=high)), grant_of(PLAN, value_floor_raw=high)).raw
+
+
+@pytest.mark.parametrize("factor", [Fraction(1, 2), Fraction(2), 1 + Fraction(1, 2**60)])
+def test_a_price_that_is_not_the_granted_one_is_refused(factor: Fraction) -> None:
+    granted = conditions(PLAN)
+    for token in granted.prices:
+        other = Terms({**granted.prices, token: granted.prices[token] * factor}, granted.floor_raw)
+        refused(rebalance_tx(PLAN, terms=other), grant_of(PLAN), "price")
+
+
+def test_without_prices_or_floor_in_the_grant_nothing_is_signed() -> None:
+    refused(REBALANCES["pairs"][0], grant_of(PLAN, prices=()), "price")
+    refused(REBALANCES["pairs"][0], grant_of(PLAN, value_floor_raw=None), "value_floor")
+    refused(REBALANCES["pairs"][0], replace(grant_of(PLAN), plan=None), "plan")
+
+
+def test_a_bound_that_is_not_the_plans_is_refused() -> None:
+    data = bytes.fromhex(REBALANCES["pairs"][0].data[2:])
+    bound = (-12 * 10**17).to_bytes(16, "big", signed=True)
+    assert data.count(bound) == 1
+    for other in (-12 * 10**17 - 1, -12 * 10**17 + 1, 0, -(2**127)):
+        loose = data.replace(bound, other.to_bytes(16, "big", signed=True))
+        refused(tx(REBALANCER, "0x" + loose.hex()), grant_of(PLAN), "bounds")
+
+
+def test_floors_above_the_minimums_or_too_few_are_refused() -> None:
+    minimums = tuple(one.min_out_raw for one in PLAN.legs)
+    refused(REBALANCES["pairs"][0], grant_of(PLAN, floors_raw=minimums[:-1]), "floor")
+    for number in range(4):
+        higher = tuple(least + (at == number) for at, least in enumerate(minimums))
+        refused(REBALANCES["pairs"][0], grant_of(PLAN, floors_raw=higher), "floor")
+
+
+def test_native_coin_is_exchanged_for_its_pinned_wrapping_alone() -> None:
+    other = plan_of(native_leg(NATIVE, USDC, 10**9))
+    grant = replace(grant_of(PLAN), plan=other, floors_raw=(1,), prices=((NATIVE, PRICES[NATIVE]), (USDC, Fraction(1))))
+    transaction = tx(REBALANCER, encode(other, DEADLINE_S, Terms(PRICES, conditions(PLAN).floor_raw)), value_wei=10**9)
+    refused(transaction, grant, "tokens")
+    transaction, grant = REBALANCES["coin"]
+    for value_wei in (0, 10**18 - 1, 10**18 + 1, 2 * 10**18):
+        refused(replace(transaction, value_wei=value_wei), grant, "value")
+    with pytest.raises(Refused):
+        signer(replace(REBALANCER_RULES, wrapped_native=None)).sign(transaction, grant)
+
+
+def test_value_goes_with_no_other_call() -> None:
+    spender = replace(REBALANCER_RULES, routers=(ROUTER,))
+    for transaction, grant in ((SWAP, SWAP_GRANT), (CANCEL, CANCEL_GRANT)):
+        with pytest.raises(Refused) as caught:
+            signer(spender).sign(replace(transaction, value_wei=1), grant)
+        assert caught.value.verdicts[0].guard == "signer.value"
+
+
+def test_a_router_is_no_rebalancer_and_a_rebalancer_no_router() -> None:
+    as_router = replace(RULES, routers=(REBALANCER, ROUTER))
+    with pytest.raises(Refused, match="pinned Rebalancer"):
+        signer(as_router).sign(*REBALANCES["pairs"])
+    refused(replace(SWAP, to=REBALANCER), SWAP_GRANT, "contract")
+
+
+def test_the_rebalancer_may_be_approved_exactly() -> None:
+    grant = replace(APPROVE_GRANT, approve=(USDT, REBALANCER, 500_000_000), plan=None)
+    assert SIGNER.sign(tx(USDT, encode_approve(REBALANCER, 500_000_000)), grant).raw
+    refused(tx(USDT, encode_approve(ROUTER, 500_000_000)), replace(grant, approve=(USDT, ROUTER, 500_000_000)), "spender")
+    refused(tx(USDT, encode_approve(REBALANCER, UINT256_MAX)), replace(grant, approve=(USDT, REBALANCER, UINT256_MAX)), "approval_amount")
+
+
+def program_with(plan: Plan, kinds: dict[int, tuple[int, int]]) -> UnsignedTx:
+    """The plan's program with the kind and next byte of some legs replaced."""
+    data = bytearray.fromhex(encode(plan, DEADLINE_S, conditions(plan))[2:])
+    length = int.from_bytes(data[36:68], "big")
+    start = 68 + length - 39 * len(plan.legs)
+    for number, (kind, following) in kinds.items():
+        data[start + 39 * number], data[start + 39 * number + 3] = kind, following
+    return tx(REBALANCER, "0x" + bytes(data).hex())
+
+
+def test_whatever_would_stay_in_the_contract_or_in_a_pair_is_refused() -> None:
+    grant, v2, v3 = grant_of(PLAN), 0, 1
+    here, pair = 1, 2
+    listed = [WETH, USDC, USDT, WBTC]
+    cases = {
+        "fed into the contract, paid from the pair": {2: (v3 | here << 4, 0)},
+        "fed into the pair, paid from the contract": {3: (v2 | here << 2, 0)},
+        "fed into another pair": {2: (v3 | pair << 4, listed.index(USDT))},
+        "fed into a pair of the token with itself": {2: (v3 | pair << 4, listed.index(USDC))},
+    }
+    for name, kinds in cases.items():
+        transaction = program_with(PLAN, kinds)
+        assert transaction.data != REBALANCES["pairs"][0].data, name
+        refused(transaction, grant, "router_balance")
+    refused(program_with(HUB, {3: (v3 | pair << 2, 0)}), grant_of(HUB), "router_balance")
+    hubs = {1: (v3 | here << 4, 0), 2: (v2 | pair << 4, 0)}
+    refused(program_with(HUB, hubs), grant_of(HUB), "router_balance")
+
+
+def test_a_leg_between_a_pair_and_what_waits_in_it_is_refused() -> None:
+    first, last = PLAN.legs[2], PLAN.legs[3]
+    between = leg(WBTC, USDC, 5, 500, venue="uniswap_v2", pool=last.pool)
+    plan = plan_of(first, between, last)
+    assert SIGNER.sign(_encoded_own(plan), grant_of(plan)).raw
+    v3_to_pair, from_pair = 1 | 2 << 4, 2 << 2
+    listed = list(dict.fromkeys([USDT, WBTC, USDC]))
+    refused(program_with(plan, {0: (v3_to_pair, listed.index(WBTC)), 2: (from_pair, 0)}), grant_of(plan), "router_balance")

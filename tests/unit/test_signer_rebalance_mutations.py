@@ -1,0 +1,221 @@
+"""Thousands of mutations of each allowed rebalance: none is signed (threat T4)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from itertools import pairwise
+
+import pytest
+from eth_utils.address import to_checksum_address
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.chain.calls import NotUnderstood, decode
+from agent.chain.program import Rebalance
+from agent.errors import Refused
+from agent.model import Funding, UnsignedTx
+from agent.ports import Grant
+from agent.units import NATIVE, UINT256_MAX
+from agent.venues.rebalancer import Terms, encode
+from tests.rebalancing import PLANS, PRICES, REBALANCER, REBALANCER_RULES, REBALANCES, conditions
+from tests.signing import DEADLINE_S, NOW_S, ROUTER, STRANGER, SWAP, SWAP_GRANT, USDC, USDT, WALLET, WETH, plan_of, signer, tx
+
+SIGNER = signer(REBALANCER_RULES)
+ADDRESSES = st.sampled_from([WETH, USDC, USDT, ROUTER, REBALANCER, WALLET, STRANGER, NATIVE]) | st.binary(min_size=20, max_size=20).map(
+    to_checksum_address
+)
+AMOUNTS = st.integers(0, 2**128 - 1) | st.sampled_from([0, 1, 10**18])
+NAMES = st.sampled_from(sorted(PLANS))
+
+
+def is_signed(transaction: UnsignedTx, grant: Grant) -> bool:
+    """Whether the signer signs; anything but a refusal by name is a failure of the test."""
+    try:
+        SIGNER.sign(transaction, grant)
+    except Refused as refusal:
+        assert refusal.verdicts and refusal.verdicts[0].guard.startswith("signer.")
+        return False
+    return True
+
+
+def harmless(original: UnsignedTx, mutated: UnsignedTx) -> bool:
+    """Only the deadline moved, and stayed within its window: the one freedom that a rebalance has."""
+    before, after = decode(original.data), decode(mutated.data)
+    return (
+        replace(mutated, data=original.data) == original
+        and isinstance(before, Rebalance)
+        and isinstance(after, Rebalance)
+        and replace(before, deadline_s=after.deadline_s) == after
+        and NOW_S < after.deadline_s <= NOW_S + 90
+    )
+
+
+def with_bytes(transaction: UnsignedTx, data: bytes) -> UnsignedTx:
+    return replace(transaction, data="0x" + data.hex())
+
+
+def calldata(transaction: UnsignedTx) -> bytes:
+    return bytes.fromhex(transaction.data[2:])
+
+
+@pytest.mark.parametrize("name", REBALANCES)
+def test_no_rebalance_with_one_flipped_bit_of_calldata_is_signed(name: str) -> None:
+    transaction, grant = REBALANCES[name]
+    data = calldata(transaction)
+    assert is_signed(transaction, grant)
+    for at in range(len(data)):
+        for bit in range(8):
+            flipped = bytearray(data)
+            flipped[at] ^= 1 << bit
+            mutated = with_bytes(transaction, bytes(flipped))
+            assert not is_signed(mutated, grant) or harmless(transaction, mutated)
+
+
+@pytest.mark.parametrize("name", REBALANCES)
+def test_no_rebalance_with_a_byte_changed_dropped_doubled_or_inserted_is_signed(name: str) -> None:
+    transaction, grant = REBALANCES[name]
+    data = calldata(transaction)
+    for at in range(4, len(data)):
+        byte = data[at : at + 1]
+        for other in (b"\x00", b"\xff", b"\x01", b"", byte + byte, b"\x00" + byte):
+            if other != byte:
+                mutated = with_bytes(transaction, data[:at] + other + data[at + 1 :])
+                assert mutated.data == transaction.data or not is_signed(mutated, grant) or harmless(transaction, mutated)
+
+
+@pytest.mark.parametrize("name", REBALANCES)
+def test_no_cut_or_lengthened_rebalance_is_signed(name: str) -> None:
+    transaction, grant = REBALANCES[name]
+    data = calldata(transaction)
+    for length in range(1, len(data)):
+        assert not is_signed(with_bytes(transaction, data[:length]), grant)
+    for tail in (b"\x00", b"\x01", bytes(32), bytes(39), data):
+        assert not is_signed(with_bytes(transaction, data + tail), grant)
+
+
+@settings(max_examples=500)
+@given(name=NAMES, edits=st.lists(st.tuples(st.integers(0, 4000), st.binary(min_size=1, max_size=40)), min_size=1, max_size=4))
+def test_no_random_overwriting_of_a_rebalance_is_signed(name: str, edits: list[tuple[int, bytes]]) -> None:
+    transaction, grant = REBALANCES[name]
+    data = bytearray(calldata(transaction))
+    for anywhere, part in edits:
+        at = anywhere % len(data)
+        data[at : at + len(part)] = part[: len(data) - at]
+    mutated = with_bytes(transaction, bytes(data))
+    assert mutated.data == transaction.data or not is_signed(mutated, grant) or harmless(transaction, mutated)
+
+
+@settings(max_examples=500)
+@given(name=NAMES, swaps=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=1, max_size=3))
+def test_no_rebalance_with_its_parts_in_another_order_is_signed(name: str, swaps: list[tuple[int, int]]) -> None:
+    """Tokens, conditions and legs are exchanged with each other: every byte is one that was granted, in another place."""
+    transaction, grant = REBALANCES[name]
+    data = calldata(transaction)
+    length = int.from_bytes(data[36:68], "big")
+    program, tail = data[68 : 68 + length], data[68 + length :]
+    watched, count = program[5], program[6]
+    cuts = [0, 23]
+    for part, number in ((20, count), (40, watched), (39, len(PLANS[name].legs))):
+        cuts += [cuts[-1] + part * (k + 1) for k in range(number)]
+    parts = [program[a:b] for a, b in pairwise(cuts)]
+    assert b"".join(parts) == program
+    for one, other in swaps:
+        a, b = one % len(parts), other % len(parts)
+        if len(parts[a]) == len(parts[b]):
+            parts[a], parts[b] = parts[b], parts[a]
+    mutated = with_bytes(transaction, data[:68] + b"".join(parts) + tail)
+    assert mutated.data == transaction.data or not is_signed(mutated, grant)
+
+
+@settings(max_examples=300)
+@given(data=st.binary(max_size=600))
+def test_no_random_program_is_signed(data: bytes) -> None:
+    for transaction, grant in REBALANCES.values():
+        start = calldata(transaction)[: 4 + len(data) % 64]
+        assert not is_signed(with_bytes(transaction, start + data), grant)
+
+
+@settings(max_examples=500)
+@given(name=NAMES, data=st.data())
+def test_no_rebalance_that_differs_from_the_plan_in_any_field_is_signed(name: str, data: st.DataObject) -> None:
+    plan = PLANS[name]
+    transaction, grant = REBALANCES[name]
+    number = data.draw(st.integers(0, len(plan.legs) - 1))
+    field, values = data.draw(
+        st.sampled_from(
+            [
+                ("token_in", ADDRESSES),
+                ("token_out", ADDRESSES),
+                ("fee_pips", st.integers(0, 2**24 - 1)),
+                ("amount_in_raw", AMOUNTS),
+                ("min_out_raw", AMOUNTS),
+                ("venue", st.sampled_from(["uniswap_v2", "uniswap_v3", "wrapped_native"])),
+                ("source", st.sampled_from(Funding)),
+                ("sink", st.sampled_from(Funding)),
+            ]
+        )
+    )
+    legs = list(plan.legs)
+    legs[number] = replace(legs[number], **{field: data.draw(values)})
+    prices = (
+        dict.fromkeys((leg.token_in for leg in legs), Fraction(1)) | dict.fromkeys((leg.token_out for leg in legs), Fraction(1)) | PRICES
+    )
+    try:
+        encoded = encode(plan_of(*legs), DEADLINE_S, Terms(prices, conditions(plan).floor_raw))
+    except Refused:
+        return  # the encoder refuses it before the signer sees it
+    mutated = replace(transaction, data=encoded)
+    assert same_meaning(mutated, transaction) or not is_signed(mutated, grant)
+
+
+def same_meaning(mutated: UnsignedTx, transaction: UnsignedTx) -> bool:
+    """A field that plays no part was changed: the predicted input of a leg that spends what an earlier one leaves."""
+    try:
+        return decode(mutated.data) == decode(transaction.data)
+    except NotUnderstood:
+        return False
+
+
+@settings(max_examples=300)
+@given(name=NAMES, data=st.data())
+def test_no_rebalance_under_other_conditions_is_signed(name: str, data: st.DataObject) -> None:
+    plan, (transaction, grant) = PLANS[name], REBALANCES[name]
+    kept = conditions(plan)
+    token = data.draw(st.sampled_from(sorted(kept.prices)))
+    price = data.draw(st.fractions(min_value=0, max_value=10**9))
+    floor_raw = data.draw(st.just(kept.floor_raw) | st.integers(-(2**127), 2**127 - 1))
+    try:
+        mutated = replace(transaction, data=encode(plan, DEADLINE_S, Terms({**kept.prices, token: price}, floor_raw)))
+    except Refused:
+        return
+    assert mutated.data == transaction.data or not is_signed(mutated, grant)
+
+
+@settings(max_examples=500)
+@given(name=NAMES, data=st.data())
+def test_no_rebalance_with_a_field_outside_its_grant_is_signed(name: str, data: st.DataObject) -> None:
+    transaction, grant = REBALANCES[name]
+    field, values = data.draw(
+        st.sampled_from(
+            [
+                ("chain_id", st.integers(0, 2**64).filter(lambda n: n != transaction.chain_id)),
+                ("to", ADDRESSES.filter(lambda to: to != transaction.to)),
+                ("value_wei", st.integers(0, UINT256_MAX).filter(lambda n: n != transaction.value_wei)),
+                ("gas", st.integers(grant.max_gas_wei // transaction.max_fee_wei + 1, 2**63) | st.integers(-5, 20_999)),
+                ("max_fee_wei", st.integers(grant.max_gas_wei // transaction.gas + 1, 2**200) | st.none()),
+                ("max_priority_fee_wei", st.integers(transaction.max_fee_wei + 1, 2**200) | st.none()),
+                ("gas_price_wei", st.integers(0, 2**200)),
+                ("data", st.sampled_from([SWAP.data, "0x", *(other.data for key, (other, _) in REBALANCES.items() if key != name)])),
+            ]
+        )
+    )
+    assert not is_signed(replace(transaction, **{field: data.draw(values)}), grant)
+
+
+def test_no_rebalance_is_signed_on_the_grant_of_another() -> None:
+    for name, (transaction, _) in REBALANCES.items():
+        for other, (_, grant) in REBALANCES.items():
+            assert is_signed(transaction, grant) == (name == other)
+        assert not is_signed(transaction, SWAP_GRANT)
+    assert not is_signed(tx(REBALANCER, SWAP.data), SWAP_GRANT)
