@@ -1,0 +1,284 @@
+"""Positions in the portfolio: they count in weights and totals at reference prices, cannot be spent, and keep to their limits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from math import isqrt
+
+import pytest
+
+from agent import codec, guards
+from agent.errors import ConfigError, Refused
+from agent.lp import exact
+from agent.model import Destination, Halt, Hold, Limits, LpV2Position, Quarantined, Rebalance, Snapshot, StepInput
+from agent.planning import planner
+from agent.policy import liquidity
+from agent.policy.decide import decide
+from agent.policy.drift import alert_prices, corrections, drift, total
+from agent.policy.goal import goal
+from agent.reference import reference_prices
+from tests import lp_positions as lp
+from tests.builders import ETHER, address, limits, step_input, token, with_limits, with_snapshot
+from tests.plans import evidence, sell_weth, verdict
+
+USD = 10**6
+WETH, USDC = token("WETH").address, token("USDC").address
+PRICES = {WETH: Fraction(2_000 * USD, ETHER), USDC: Fraction(1)}
+
+
+def raw(weth: Fraction | int, usd: Fraction | int) -> tuple[int, int]:
+    """Base units of so much WETH and so many dollars, in the order of the tokens."""
+    amounts = {WETH: int(Fraction(weth) * ETHER), USDC: int(Fraction(usd) * USD)}
+    first, second = lp.TOKENS
+    return amounts[first], amounts[second]
+
+
+def share(usd: int, pushed: Fraction = Fraction(1), **changes: object) -> LpV2Position:
+    """A tenth of a pair, worth `usd` at 2,000 a WETH; `pushed` is how much dearer WETH is in the pair."""
+    weth, money = Fraction(usd, 4_000) * 10, Fraction(usd, 2) * 10
+    root = Fraction(isqrt(int(pushed * 10**12)), 10**6)
+    return lp.v2(10**18, 10**19, raw(weth / root, money * root), k_last=0, **changes)
+
+
+def holding(position: LpV2Position, values: dict[str, int | Fraction] | None = None, **changes: object) -> StepInput:
+    """A portfolio of WETH and USDC, half and half, with this position confirmed."""
+    step = step_input(values=values or {"WETH": 4_000, "USDC": 4_000}, **changes)  # type: ignore[arg-type]  # keywords of step_input
+    mine = replace(step.portfolio, positions=(lp.confirmed(position, raw(Fraction(1, 2), 1_000)),))
+    return replace(with_snapshot(step, positions=(position,)), portfolio=mine)
+
+
+def test_a_position_counts_in_weights_and_only_the_wallet_can_be_spent() -> None:
+    drifts = {d.symbol: d for d in drift(holding(share(2_000), {"WETH": 3_000, "USDC": 5_000}), PRICES)}
+    assert total(tuple(drifts.values())) == 10_000 * USD
+    assert (drifts["WETH"].weight_bps, drifts["USDC"].weight_bps) == (4_000, 6_000)
+    assert (drifts["WETH"].raw, drifts["WETH"].investable_raw, drifts["WETH"].lp_raw) == (15 * ETHER // 10, 15 * ETHER // 10, ETHER // 2)
+    assert (drifts["USDC"].raw, drifts["USDC"].lp_raw) == (5_000 * USD, 1_000 * USD)
+
+
+def test_uncollected_fees_count_too() -> None:
+    own = lp.v3(liquidity=0, owed=raw(Fraction(1, 2), 1_000), core_owed=raw(1, 2_000))
+    step = holding(share(2_000))
+    confirmed = replace(step.portfolio, positions=(*step.portfolio.positions, lp.confirmed(own)))
+    step = replace(with_snapshot(step, positions=(*step.snapshot.positions, own)), portfolio=confirmed)
+    assert {d.symbol: d.lp_raw for d in drift(step, PRICES)} == {"WETH": ETHER, "USDC": 2_000 * USD}
+    assert total(drift(step, PRICES)) == 12_000 * USD
+
+
+@pytest.mark.parametrize("pushed", [Fraction(1, 4), Fraction(4), Fraction(121, 100)])
+def test_a_pushed_pool_moves_neither_weights_nor_totals_nor_forecasts(pushed: Fraction) -> None:
+    still, moved = holding(share(2_000)), holding(share(2_000, pushed))
+    assert exact.redeemed(moved.snapshot.positions[0]) != exact.redeemed(still.snapshot.positions[0])
+    for before, after in zip(drift(still, PRICES), drift(moved, PRICES), strict=True):
+        assert abs(before.lp_raw - after.lp_raw) <= 2 + before.lp_raw // 10**5
+        assert (before.weight_bps, before.outside) == (after.weight_bps, after.outside)
+    assert abs(liquidity.expected_loss(moved, PRICES) / liquidity.expected_loss(still, PRICES) - 1) < Fraction(1, 10**5)
+
+
+def test_what_was_read_beside_the_confirmed_positions_does_not_count() -> None:
+    step = holding(share(2_000))
+    gift = replace(share(10**9), pair=address("another pair"))
+    gifted = with_snapshot(step, positions=(gift, *step.snapshot.positions, lp.v3(owed=raw(9, 9), core_owed=raw(9, 9))))
+    assert drift(gifted, PRICES) == drift(step, PRICES)
+    none = replace(gifted, portfolio=replace(gifted.portfolio, positions=()))
+    assert total(drift(none, PRICES)) == 8_000 * USD
+
+
+def test_alert_prices_count_what_lies_in_positions() -> None:
+    low, high = alert_prices(drift(holding(share(2_000)), PRICES))[WETH]
+    assert low is not None
+    assert high is not None
+    assert low / PRICES[WETH] == Fraction(9, 11)
+    assert high / PRICES[WETH] == Fraction(11, 9)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"positions": ()}, "position uniswap_v2 {}: it was not read"),
+        (
+            {"positions": (), "quarantined": (Quarantined(f"position uniswap_v2 {lp.PAIR}", lp.PAIR, "it belongs to somebody"),)},
+            "position uniswap_v2 {}: it belongs to somebody",
+        ),
+    ],
+)
+def test_a_position_that_is_unknown_halts_by_name_and_is_never_zero(change: dict[str, object], said: str) -> None:
+    step = with_snapshot(holding(share(2_000)), **change)
+    decision = decide(step).decision
+    assert isinstance(decision, Halt)
+    assert said.format(lp.PAIR) in decision.reason
+    with pytest.raises(Refused, match="position uniswap_v2"):
+        drift(step, PRICES)
+    with pytest.raises(Refused, match="position uniswap_v2"):
+        planner.plan(step, Rebalance("test", goal(drift(holding(share(2_000)), PRICES), Destination.TARGET)))
+
+
+def test_a_position_of_a_token_that_is_no_asset_halts_by_name() -> None:
+    step = holding(share(2_000))
+    strange = replace(step.portfolio.positions[0], token0=address("another token"))
+    decision = decide(replace(step, portfolio=replace(step.portfolio, positions=(strange,)))).decision
+    assert isinstance(decision, Halt)
+    assert "no asset of the portfolio" in decision.reason
+
+
+def test_a_burned_position_counts_nothing_and_is_told() -> None:
+    step = step_input()
+    mine = replace(step.portfolio, positions=(lp.confirmed(lp.gone()),))
+    step = replace(with_snapshot(step, positions=(lp.gone(),)), portfolio=mine)
+    assert isinstance(decide(step).decision, Hold)
+    assert total(drift(step, PRICES)) == 10_000 * USD
+    assert "uniswap_v3 #42 does not exist" in liquidity.warnings(step)[0]
+    plan = sell_weth(step)
+    guards.require(plan, guards.judge(step, plan, evidence(step, plan)))
+
+
+def test_positions_survive_the_file() -> None:
+    step = with_snapshot(holding(share(2_000)), positions=(share(2_000), lp.v3(inside_last_x128=(2**255, 3)), lp.gone()))
+    assert codec.loads(StepInput, codec.dumps(step)) == step
+    with pytest.raises(ConfigError, match="Curve"):
+        codec.loads(Snapshot, codec.dumps(step.snapshot).replace("LpGone", "Curve"))
+
+
+def test_a_step_from_before_positions_is_still_read() -> None:
+    data = codec.to_jsonable(step_input())
+    del data["snapshot"]["positions"], data["portfolio"]["positions"], data["limits"]["lp_max_weight_bps"]
+    assert codec.from_jsonable(StepInput, data) == step_input()
+
+
+# planning
+def roomy() -> Limits:
+    """Limits that leave only the market's own bounds, and half of the portfolio to liquidity."""
+    off = {"turnover_bps": None, "daily_turnover_bps": None, "impermanent_loss_bps": None, "plan_cost_bps": None}
+    return replace(limits(), lp_max_weight_bps=5_000, price_impact_bps=2_000, **off)
+
+
+def test_a_plan_brings_wallet_and_positions_together_on_target() -> None:
+    step = holding(share(2_000), {"WETH": 5_000, "USDC": 3_000})
+    decided = decide(step)
+    assert isinstance(decided.decision, Rebalance)
+    assert corrections(decided.drifts, decided.decision.goal) == {WETH: -1_000 * USD, USDC: 1_000 * USD}
+    plan = planner.plan(step, decided.decision)
+    assert abs(dict(plan.weights_after_bps)[WETH] - 5_000) <= 1
+    sold = sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == WETH)
+    assert abs(sold * PRICES[WETH] - 1_000 * USD) < 5 * USD
+    assert dict(plan.holdings_after)[WETH] == 25 * ETHER // 10 - sold
+    assert all(v.passed for v in guards.judge(step, plan, evidence(step, plan)))
+
+
+def test_what_lies_in_positions_is_never_sold_and_said_to_stay() -> None:
+    """WETH is 6,000 of 10,000 against a target of 1,000: only the 3,000 in the wallet can go."""
+    step = holding(share(6_000), {"WETH": 3_000, "USDC": 1_000}, targets_bps={"WETH": 1_000, "USDC": 9_000}, bounds=roomy())
+    decided = decide(step)
+    assert isinstance(decided.decision, Rebalance)
+    plan = planner.plan(step, decided.decision)
+    assert dict(plan.holdings_after)[WETH] * PRICES[WETH] < USD // 100
+    assert "stay in liquidity positions" in " ".join(item.why for item in plan.skipped)
+    assert [v.guard for v in guards.judge(step, plan, evidence(step, plan)) if not v.passed] == ["lp_max_weight"]
+
+
+def test_nothing_is_planned_when_all_of_the_drift_lies_in_positions() -> None:
+    step = holding(share(6_000), {"WETH": 0, "USDC": 1_000}, targets_bps={"WETH": 1_000, "USDC": 9_000}, bounds=roomy())
+    decided = decide(step)
+    assert isinstance(decided.decision, Rebalance)
+    with pytest.raises(Refused, match="stay in liquidity positions"):
+        planner.plan(step, decided.decision)
+
+
+# guards
+def test_the_expected_loss_over_the_portfolio_is_held_against_its_budget() -> None:
+    """A pair of 2,000 in 10,000 at 60 % a year for 30 days: 1 - exp(-0.36·30/365/8) of it, 7.39 bps of the portfolio."""
+    step = holding(share(2_000))
+    plan = sell_weth(step)
+    assert verdict("impermanent_loss", with_limits(step, impermanent_loss_bps=8), plan).passed
+    found = verdict("impermanent_loss", with_limits(step, impermanent_loss_bps=7), plan)
+    assert not found.passed
+    assert found.measured.startswith("7.39 bps (7.3")
+    assert found.limit == "7 bps"
+
+
+def test_the_weight_of_positions_at_the_limit_passes_and_a_basis_point_less_fails() -> None:
+    step = holding(share(2_000))
+    plan = replace(sell_weth(step), legs=())
+    assert verdict("lp_max_weight", with_limits(step, lp_max_weight_bps=2_000), plan).passed
+    found = verdict("lp_max_weight", with_limits(step, lp_max_weight_bps=1_999), plan)
+    assert (found.passed, found.measured) == (False, "2000 bps (2000 USDC in positions)")
+
+
+def test_the_weight_is_that_of_what_the_plan_leaves() -> None:
+    step = with_limits(holding(share(2_000)), lp_max_weight_bps=2_000)
+    assert not verdict("lp_max_weight", step, sell_weth(step)).passed
+
+
+@pytest.mark.parametrize("guard", ["impermanent_loss", "lp_max_weight", "turnover", "max_live_value"])
+def test_an_unknown_position_refuses_what_needs_it(guard: str) -> None:
+    step = with_limits(with_snapshot(holding(share(2_000)), positions=()), lp_max_weight_bps=2_000)
+    found = verdict(guard, step, sell_weth(step))
+    assert not found.passed
+    assert "position uniswap_v2" in found.measured
+
+
+def test_without_positions_both_guards_pass_and_off_they_are_not_measured() -> None:
+    step = with_limits(step_input(), lp_max_weight_bps=0, impermanent_loss_bps=0)
+    for guard in ("impermanent_loss", "lp_max_weight"):
+        assert verdict(guard, step, sell_weth(step)).measured == "no liquidity position"
+    off = with_limits(holding(share(2_000)), impermanent_loss_bps=None, lp_max_weight_bps=None)
+    for guard in ("impermanent_loss", "lp_max_weight"):
+        assert (verdict(guard, off, sell_weth(off)).passed, verdict(guard, off, sell_weth(off)).limit) == (True, "off")
+
+
+# reports
+def report(step: StepInput) -> liquidity.PositionReport:
+    [found] = liquidity.reports(step, {token: price.price for token, price in reference_prices(step).prices.items()})
+    return found
+
+
+def test_a_report_of_a_pair_that_doubled_and_earned() -> None:
+    """Provided 1 WETH and 2,000 at 2,000; WETH fell from 8,000: √k is a tenth more by fees."""
+    position = lp.v2(10**18, 10**19, raw(11, 22_000), k_last=0)
+    step = holding(position)
+    entry = raw(Fraction(1, 2), 4_000)
+    step = replace(step, portfolio=replace(step.portfolio, positions=(lp.confirmed(position, entry),)))
+    found = report(step)
+    assert found.state is liquidity.State.WHOLE
+    assert found.value == 4_400 * USD
+    assert found.hold == 5_000 * USD
+    assert abs(found.fees - 400 * USD) <= USD // 1_000
+    assert abs(found.loss - 1_000 * USD) <= USD // 1_000, (
+        "√(0.5·4,000) stands for 4,000 where holding is worth 5,000: 20 %, as for any fourfold price"
+    )
+    assert found.pool_off == 0
+
+
+def test_forecasts_move_the_token_that_is_not_the_numeraire() -> None:
+    found = report(holding(share(2_000)))
+    assert [item.move_bps for item in found.forecasts] == [-5_000, -2_500, -1_000, 1_000, 2_500, 5_000]
+    assert {item.moving for item in found.forecasts} == {"WETH"}
+    half = found.forecasts[0]
+    assert float(half.loss) == pytest.approx(1 - 2 * 0.5**0.5 / 1.5, abs=1e-11)
+    assert float(half.loss_value) == pytest.approx(1_500 * USD * float(half.loss), rel=1e-9), "holding is worth 1,500 when WETH halves"
+
+
+def test_a_pool_off_the_reference_is_told() -> None:
+    found = report(holding(share(2_000, Fraction(121, 100))))
+    assert found.pool_off is not None
+    assert min(abs(float(found.pool_off) - 0.21), abs(float(found.pool_off) - (1 - 1 / 1.21))) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("position", "state"),
+    [
+        (lp.v3(-600, 600), liquidity.State.BELOW),
+        (lp.v3(-887_220, -887_160), liquidity.State.ABOVE),
+        (lp.v3(-887_220, 887_220), liquidity.State.INSIDE),
+        (lp.v3(liquidity=0), liquidity.State.EMPTY),
+        (lp.gone(), liquidity.State.GONE),
+    ],
+)
+def test_a_report_says_where_the_reference_price_stands_to_the_range(position: object, state: liquidity.State) -> None:
+    step = step_input()
+    mine = replace(step.portfolio, positions=(lp.confirmed(position),))  # type: ignore[arg-type]  # parametrize erases the type
+    found = report(replace(with_snapshot(step, positions=(position,)), portfolio=mine))
+    sides = {liquidity.State.BELOW, liquidity.State.ABOVE}
+    assert found.state is state or {found.state, state} == sides, "which side is which depends on the order of the tokens"
+    assert (found.lvr_per_day > 0) == (state is liquidity.State.INSIDE)
+    assert bool(found.forecasts) == (state not in (liquidity.State.EMPTY, liquidity.State.GONE))
