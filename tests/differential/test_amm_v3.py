@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 import pytest
@@ -12,7 +12,15 @@ from agent.amm import pools
 from agent.amm.errors import Reverts
 from agent.amm.pools import Swapped
 from agent.amm.v3_math import bounds
-from agent.amm.v3_math.tick_math import MAX_SQRT_RATIO, MAX_TICK, MIN_SQRT_RATIO, MIN_TICK, get_sqrt_ratio_at_tick, get_tick_at_sqrt_ratio, price_limit
+from agent.amm.v3_math.tick_math import (
+    MAX_SQRT_RATIO,
+    MAX_TICK,
+    MIN_SQRT_RATIO,
+    MIN_TICK,
+    get_sqrt_ratio_at_tick,
+    get_tick_at_sqrt_ratio,
+    price_limit,
+)
 from agent.chain.wire import RpcFault
 from agent.localchain import LocalChain
 from agent.model import V3Pool
@@ -197,7 +205,25 @@ def test_a_hundred_random_swaps_on_eth_tester_equal_the_contracts(tester_chain):
     check_swaps(tester_chain, random, states, 30)
 
 
-def test_the_recorded_mainnet_pool_quotes_and_swaps_as_ours(anvil_chain):
+def check_quoter(chain: LocalChain, state: V3Pool, number: int) -> int:
+    """pools.quoter says what QuoterV2 says, up to prices ten-thousandfold away; how often it would not without word borders."""
+    without_borders = replace(state, tick_spacing=10**6)  # one word holds every tick
+    calls, ours, simpler = [], [], []
+    for token_in in (state.token0, state.token1):
+        quote, simple = pools.quoter(state, token_in), pools.quoter(without_borders, token_in)
+        most = pools.max_in(state, token_in, 9_999)
+        for part in range(1, number + 1):
+            amount = most * part // (number + 1) - part
+            asked = (token_in, pools.token_out(state, token_in), amount, state.fee_pips, 0)
+            calls.append((chain.addresses.quoter_v2, on_chain.calldata(QUOTE_IN, asked)))
+            ours.append(quote(amount))
+            simpler.append(simple(amount))
+    answers = [answer[0] for answer in on_chain.ask(chain, calls, ["uint256"])]
+    assert answers == ours
+    return sum(theirs != answer for theirs, answer in zip(simpler, answers, strict=True))
+
+
+def test_the_recorded_mainnet_pool_quotes_and_swaps_as_ours_and_needs_its_word_borders(anvil_chain):
     info = world.mint_mainnet_pool(anvil_chain)
     state = world.read_v3(anvil_chain, info)
     recorded = world.recorded_pool()
@@ -206,6 +232,7 @@ def test_the_recorded_mainnet_pool_quotes_and_swaps_as_ours(anvil_chain):
     assert state.liquidity == recorded.liquidity
     for symbol in (info.token0.symbol, info.token1.symbol):
         anvil_chain.set_balance(symbol, on_chain.RICH, owner=anvil_chain.whale.address)
+    assert check_quoter(anvil_chain, state, 99) > 100, "more than half of 198 are wrong without the borders"
     assert check_quotes(anvil_chain, cases_of(random, [state], 150)) > 100
     check_swaps(anvil_chain, random, [state], 60)
 
