@@ -5,16 +5,31 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
 from agent.api.agent import Agent, open_agent
 from agent.api.setup import trust_now
 from agent.config.load import load_config
-from agent.localchain import LocalChain, open_eth_tester
+from agent.localchain import WORLD, LocalChain, open_eth_tester
+from agent.localchain.description import Range, V2Spec, V3Spec
 from agent.units import floor_int
 
+SHARES = (Range(None, None, 4_000), Range(-1_500, 2_000, 3_500), Range(-400, 300, 2_500))
+"""Ranges of each V3 pool: fewer than the whole world has, since every position costs a tenth of a second here."""
+SMALL_WORLD = replace(
+    WORLD,
+    tokens=tuple(WORLD.token(symbol) for symbol in ("WETH", "WBTC", "USDC")),
+    pools=(
+        V2Spec("WETH", "USDC", 20_000_000),
+        V2Spec("WBTC", "WETH", 12_000_000),
+        V3Spec("WETH", "USDC", 500, 40_000_000, SHARES),
+        V3Spec("WETH", "USDC", 3_000, 15_000_000, SHARES),
+        V3Spec("WBTC", "WETH", 500, 20_000_000, SHARES),
+        V3Spec("WBTC", "USDC", 3_000, 25_000_000, SHARES),
+    ),
+)
 TARGETS = {"WBTC": "50%", "WETH": "30%", "USDC": "20%"}
 START_USD = {"WBTC": 5_000, "WETH": 3_000, "USDC": 2_000}
 FACTORS = {"WBTC": Fraction(116, 75), "WETH": Fraction(6, 5)}
@@ -38,7 +53,7 @@ class DemoWorld:
 @contextmanager
 def demo_world() -> Iterator[DemoWorld]:
     """Starts everything; nothing remains of it afterwards."""
-    with open_eth_tester() as chain, tempfile.TemporaryDirectory(prefix="trimtab-demo-") as folder:
+    with open_eth_tester(SMALL_WORLD) as chain, tempfile.TemporaryDirectory(prefix="trimtab-demo-") as folder:
         for symbol, usd in START_USD.items():
             token = chain.tokens[symbol]
             chain.set_balance(symbol, floor_int(usd / chain.books.prices_usd[symbol] * 10**token.decimals))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from rich.console import Console
-from rich.panel import Panel
+from rich.rule import Rule
 from rich.text import Text
 
 from agent import api
@@ -16,40 +17,37 @@ Document = dict[str, Any]
 
 def play(console: Console) -> Document:
     """Runs the demo and prints it to `console`; returns everything as one document."""
+    begun = time.monotonic()
     with console.status("Starting an embedded chain with Uniswap V2 and V3"), api.demo_world() as world:
         agent = world.agent
-        decimals = {asset.token.label: asset.token.decimals for asset in agent.portfolio.assets}
+        decimals = documents.decimals(agent.portfolio)
         before = documents.status(agent.status())
-        _say(console, 1, "A wallet with three tokens at their targets")
+        _chapter(console, 1, "A wallet with three tokens, each on target")
         console.print(tables.holdings(before))
 
         moves = world.move_market()
-        _say(console, 2, "The market moves: " + ", ".join(f"{symbol} {text}" for symbol, text in moves.items()))
+        _chapter(console, 2, "The market moves: " + ", ".join(f"{symbol} {text}" for symbol, text in moves.items()))
         drifted = documents.status(agent.status())
-        console.print(tables.holdings(drifted))
-        console.print(tables.decision(drifted))
+        console.print(tables.holdings(drifted), tables.decision(drifted), sep="\n")
 
-        _say(console, 3, "The plan, its cost, and what every guard says")
+        _chapter(console, 3, "The plan: swaps over V2 and V3 pools, what they cost, what every guard says")
         planned = documents.plan(agent.plan())
-        tables.show_plan(console, planned, decimals)
+        tables.show_plan(console, planned, decimals, with_decision=False)
 
-        _say(console, 4, "Signed and sent: approvals first, then the whole rebalance in one transaction")
+        _chapter(console, 4, "Signed and sent: approvals, then the whole rebalance in one transaction")
         outcome = agent.rebalance(send=True, confirm=lambda _: True, progress=lambda _: None)
         done = documents.rebalance(outcome, agent.realised(outcome))
         if outcome.after is not None:
             done["weights_after_bps"] = agent.weights(outcome.after)
-        console.print(tables.transactions(done))
-        console.print(tables.realised(done, decimals))
-        now = {item["symbol"]: item["weight_bps"] for item in drifted["holdings"]}
-        targets = {item["symbol"]: item["target_bps"] for item in drifted["holdings"]}
-        console.print(tables.weights(now, done["weights_after_bps"], targets))
+        console.print(tables.transactions(done), tables.realised(done, decimals), sep="\n")
 
-        _say(console, 5, "The next look")
+        _chapter(console, 5, "Balanced again; the next look holds, and says why")
+        after = documents.status(agent.status())
         held = documents.plan(agent.plan())
-        console.print(tables.decision(held))
-        return {"before": before, "moves": moves, "drifted": drifted, "plan": planned, "rebalance": done, "next": held}
+        console.print(tables.holdings(after), tables.decision(held), sep="\n")
+    console.print(Text(f"All of it on a chain in this process, in {time.monotonic() - begun:.0f} s.", style="dim"))
+    return {"before": before, "moves": moves, "drifted": drifted, "plan": planned, "rebalance": done, "after": after, "next": held}
 
 
-def _say(console: Console, number: int, text: str) -> None:
-    console.print()
-    console.print(Panel(Text(text, style="bold"), border_style="cyan", title=str(number), title_align="left"))
+def _chapter(console: Console, number: int, text: str) -> None:
+    console.print(Rule(Text(f"{number}  {text}", style="bold"), align="left", style="cyan", characters="─"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +11,9 @@ import typer
 
 from agent.cli.options import AsJson
 from agent.cli.output import emit, note, say
+from agent.errors import ConfigError
+
+PICTURE_COLUMNS = 100
 
 
 def register(app: typer.Typer) -> None:
@@ -49,8 +54,17 @@ def demo(
 
     from agent.cli import demo as show
 
-    console = Console(record=svg is not None, quiet=as_json, highlight=False, width=None if svg is None else 118)
+    file = io.StringIO() if as_json else None
+    console = Console(file=file, record=svg is not None, highlight=False, width=None if svg is None else PICTURE_COLUMNS)
     document = show.play(console)
     if svg is not None:
-        console.save_svg(str(svg), title="trimtab demo")
+        _save_picture(svg, console.export_svg(title="trimtab demo", unique_id="demo"))
     emit(document, as_json, lambda: say("Try it yourself: trimtab localchain --write-config local.toml"))
+
+
+def _save_picture(path: Path, svg: str) -> None:
+    """Without the fonts that Rich would fetch from the network: a picture in a README asks nobody for anything."""
+    try:
+        path.write_text(re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--svg {path}: {error.strerror}", "choose a folder that exists and can be written") from None

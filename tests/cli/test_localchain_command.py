@@ -1,0 +1,163 @@
+"""`trimtab localchain` and `trimtab demo`: ready for every command, a head that stays fresh, nobody's files overwritten."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import signal
+import socket
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from agent.api.local import FIRST_LINE, publish
+from agent.cli import tables
+from agent.localchain.anvil import free_port
+from agent.localchain.serve import HEARTBEAT_S
+from tests.cli import shapes
+from tests.cli.tools import Desk, Said, attach, first_document, start
+
+
+def test_it_says_what_there_is(served: tuple[Path, dict[str, Any]]) -> None:
+    config, about = served
+    shapes.require(shapes.LOCALCHAIN, about)
+    assert about["chain_id"] == 31337
+    assert about["config"] == str(config)
+    assert len(about["tokens"]) >= 5
+    assert len(about["pools"]) >= 8
+    assert config.read_text().startswith(FIRST_LINE)
+    assert config.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_config_it_writes_passes_the_doctor(desk: Desk) -> None:
+    doctor = desk.ask("doctor")
+    assert {row["state"] for row in doctor["checks"]} == {"ok"}, doctor
+
+
+def test_the_wallet_starts_drifted_so_that_the_first_rebalance_has_something_to_do(desk: Desk) -> None:
+    assert desk.ask("status")["decision"]["kind"] == "rebalance"
+
+
+def test_an_idle_chain_gets_blocks_so_that_its_head_stays_fresh(desk: Desk) -> None:
+    """Waits for the heartbeat of the served chain: one block more within a little over its period, without anyone's help."""
+    before, end = desk.node.rpc("eth_blockNumber"), time.monotonic() + 3 * HEARTBEAT_S
+    while desk.node.rpc("eth_blockNumber") == before:
+        assert time.monotonic() < end, "no block came"
+        time.sleep(0.1)
+    assert abs(time.time() - desk.node.now_s()) < HEARTBEAT_S + 5
+
+
+def test_a_taken_port_is_named(bare: Callable[..., Said]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        said = bare("localchain", "--port", str(taken.getsockname()[1]), "--json")
+    assert said.code == 2
+    assert "port" in said.error["remedy"]
+
+
+def test_a_config_or_store_of_somebody_else_is_never_overwritten(bare: Callable[..., Said], tmp_path: Path) -> None:
+    mine = tmp_path / "trimtab.toml"
+    mine.write_text("[chain]\nchain_id = 1\n")
+    said = bare("localchain", "--port", str(free_port()), "--write-config", str(mine), "--json")
+    assert said.code == 2
+    assert "nothing was changed" in said.error["message"]
+    assert mine.read_text() == "[chain]\nchain_id = 1\n"
+    (tmp_path / "other.db").write_bytes(b"a journal")
+    said = bare("localchain", "--port", str(free_port()), "--write-config", str(tmp_path / "other.toml"), "--json")
+    assert said.code == 2
+    assert (tmp_path / "other.db").read_bytes() == b"a journal"
+    said = bare("localchain", "--port", str(free_port()), "--write-config", str(tmp_path / "none" / "x.toml"), "--json")
+    assert said.code == 2
+    assert "no folder" in said.error["message"]
+
+
+def test_a_second_served_chain_takes_the_place_of_the_first(desk: Desk, bare: Callable[..., Said], tmp_path: Path) -> None:
+    """Its store begins anew: the nonces and blocks of the first are not its own."""
+    config = tmp_path / "again.toml"
+    chain = attach(desk)
+    publish(chain, config)
+    assert bare("rebalance", "--config", str(config), "--json").code == 0
+    publish(chain, config)
+    assert bare("history", "--config", str(config), "--json").json["steps"] == []
+    assert list(tmp_path.glob("old-*-again.db"))
+
+
+@contextmanager
+def own_chain(*args: str) -> Iterator[Any]:
+    process = start("localchain", "--port", str(free_port()), "--json", *args)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_ctrl_c_ends_it_and_its_chain() -> None:
+    with own_chain() as process:
+        about = first_document(process)
+        host, port = about["url"].removeprefix("http://").split(":")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+        assert "Traceback" not in process.stderr.read()
+        with pytest.raises(OSError, match=r"refused|reset"):
+            http.client.HTTPConnection(host, int(port), timeout=2).request("POST", "/", "{}")
+
+
+def test_the_demo_tells_the_whole_story(bare: Callable[..., Said], tmp_path: Path) -> None:
+    picture = tmp_path / "demo.svg"
+    said = bare("demo", "--json", "--svg", str(picture))
+    assert said.code == 0
+    told = said.json
+    shapes.require(shapes.DEMO, told)
+    weights = {item["symbol"]: item["weight_bps"] for item in told["drifted"]["holdings"]}
+    assert weights == {"WBTC": 5800, "WETH": 2700, "USDC": 1500}, "the proportions of worked case W2"
+    assert told["before"]["decision"]["kind"] == "hold"
+    assert told["drifted"]["decision"]["kind"] == "rebalance"
+    assert all(verdict["passed"] for verdict in told["plan"]["verdicts"])
+    assert told["rebalance"]["outcome"] == "done"
+    assert [sent["kind"] for sent in told["rebalance"]["transactions"]][-1] == "swap"
+    assert all(item["planned_raw"] == item["realised_raw"] for item in told["rebalance"]["realised"])
+    for symbol, target in (("WBTC", 5000), ("WETH", 3000), ("USDC", 2000)):
+        assert abs(told["rebalance"]["weights_after_bps"][symbol] - target) <= 10
+    assert told["next"]["decision"]["kind"] == "hold"
+    assert told["next"]["reason"]
+    assert "https://" not in picture.read_text().replace("https://www.textualize.io", ""), "the picture fetches something"
+    drawn = " ".join(ElementTree.fromstring(picture.read_text()).itertext()).replace("\xa0", " ")
+    for words in (
+        "each on target",
+        "market moves",
+        "WBTC at 58 %",
+        "Swaps",
+        "Cost",
+        "Guards",
+        "Planned against realised",
+        "within their bands",
+    ):
+        assert words in drawn
+
+
+def test_tables_fit_a_terminal_of_eighty_columns() -> None:
+    def item(symbol: str, weight_bps: int) -> dict[str, Any]:
+        numbers = {"amount": "2666.441096", "price": "92800.1234", "value": "66666.10", "target_bps": 5000, "band_bps": [4500, 5500]}
+        return {"symbol": symbol, "weight_bps": weight_bps, **numbers}
+
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(
+        tables.holdings({"block": 1, "total_value": "9", "numeraire": "USDC", "holdings": [item("WBTC", 9000), item("WETH", 1000)]})
+    )
+    lines = console.export_text().splitlines()
+    assert max(len(line) for line in lines) <= 80
+    heavy, light = (next(line for line in lines if symbol in line) for symbol in ("WBTC", "WETH"))
+    for line in (heavy, light):
+        assert "┃" in line
+        assert "…" not in line
+    assert heavy.split("┃")[1].strip("━ ") == ""
+    assert "━" in heavy.split("┃")[1]
+    assert "╌" in light.split("┃")[0]
