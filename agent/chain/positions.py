@@ -84,7 +84,7 @@ def resolve(transport: Transport, confirmed: Sequence[ConfirmedPosition], factor
     found = [
         _v2_ref(one, factories[one.venue], [next(answers) for _ in range(3)])
         if one.token_id is None
-        else _v3_shape(one, factories[one.venue], [next(answers) for _ in range(2)])
+        else _v3_shape(one, factories[one.venue], [next(answers) for _ in range(3)])
         for one in confirmed
     ]
     shapes = [(ref, shape) for ref, shape in found if shape is not None]
@@ -96,7 +96,7 @@ def resolve(transport: Transport, confirmed: Sequence[ConfirmedPosition], factor
 def _first_items(one: ConfirmedPosition, factory: str) -> list[CallItem]:
     if one.token_id is None:
         return [CallItem(one.contract, TOKEN0), CallItem(one.contract, TOKEN1), _get_pair(factory, one)]
-    return [CallItem(one.contract, FACTORY), _manager_position(one)]
+    return [CallItem(one.contract, FACTORY), CallItem(one.contract, TOTAL_SUPPLY), _manager_position(one)]
 
 
 def _v2_ref(one: ConfirmedPosition, factory: str, answers: Sequence[Answer]) -> tuple[PositionRef, None]:
@@ -113,14 +113,15 @@ def _v2_ref(one: ConfirmedPosition, factory: str, answers: Sequence[Answer]) -> 
 
 def _v3_shape(one: ConfirmedPosition, factory: str, answers: Sequence[Answer]) -> tuple[PositionRef, tuple[int, int, int] | None]:
     """The reference, and (fee, lower, upper tick) where the token exists."""
-    known = uint(answers[0], 160)
-    if isinstance(known, Status) or address_of(known) != factory:
+    known, supply = uint(answers[0], 160), uint(answers[1])
+    # Routers know the factory too; what counts its tokens and knows them is a position manager.
+    if isinstance(known, Status) or isinstance(supply, Status) or address_of(known) != factory:
         raise ConfigError(
-            f"venues.{one.venue}.position_manager {one.contract}: does not stand on the factory {factory}", "check both addresses"
+            f"venues.{one.venue}.position_manager {one.contract}: is no position manager of the factory {factory}", "check both addresses"
         )
-    if answers[1] is Status.FAILED:
+    if answers[2] is Status.FAILED:
         return PositionRef(one, factory), None
-    read = words(answers[1], 12)
+    read = words(answers[2], 12)
     if isinstance(read, Status):
         raise ConfigError(f"{_where(one)}: {read.why}", "check venues.uniswap_v3.position_manager")
     _require_tokens(one, [address_of(value & (1 << 160) - 1) for value in read[2:4]])
