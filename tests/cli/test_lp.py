@@ -1,0 +1,149 @@
+"""trimtab lp: its document, its words, and positions that are unreadable, gone or from strangers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.localchain import LocalChain
+from tests import agents
+from tests import liquidity as lp
+from tests.cases.test_liquidity import V2, V3, confirming
+from tests.cli.shapes import address, count, decimal, flag, hash32, maybe, one_of, raw, require, text
+from tests.cli.tools import Said, in_process
+
+BOUNDED = {"value": maybe(decimal), "share_bps": maybe(decimal), "limit_bps": maybe(count), "within": maybe(flag)}
+PAIR = {"*": raw}
+SHAPE = {
+    "block": count,
+    "block_hash": hash32,
+    "numeraire": text,
+    "portfolio_value": maybe(decimal),
+    "expected_loss": BOUNDED,
+    "weight": BOUNDED,
+    "positions": [
+        {
+            "position": text,
+            "venue": one_of("uniswap_v2", "uniswap_v3"),
+            "contract": address,
+            "token_id": maybe(raw),
+            "tokens": [text],
+            "state": text,
+            "entry_raw": PAIR,
+            "redeemable_raw": PAIR,
+            "fees_raw": PAIR,
+            "counted_raw": PAIR,
+            "value": decimal,
+            "hold_value": decimal,
+            "loss": decimal,
+            "loss_bps": maybe(decimal),
+            "fees": decimal,
+            "lvr_per_day": decimal,
+            "volatility_bps": count,
+            "horizon_s": count,
+            "expected_loss": decimal,
+            "pool_off_bps": maybe(decimal),
+            "forecasts": [{"move_bps": count, "moving": text, "loss_bps": decimal, "loss": decimal}],
+        }
+    ],
+    "unreadable": [text],
+    "warnings": [text],
+    "ignored": [{"position": text, "contract": address, "token_id": maybe(raw), "tokens": [address], "liquidity": raw}],
+    "ignored_more": count,
+}
+Run = Callable[..., Said]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    return lambda *args: in_process(capfd, monkeypatch, *args, "--config", str(tmp_path / "trimtab.toml"))
+
+
+def told(run: Run, *args: str) -> Any:
+    said = run(*args, "--json")
+    assert said.code == 0, said
+    return said.json
+
+
+def test_lp_tells_value_loss_fees_forecast_and_what_is_ignored(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
+    chain = anvil_chain
+    own = [lp.provide_v2(chain, V2, 3_000), lp.provide_v3(chain, V3, -30, 30, 1_500)]
+    stray = lp.provide_v3(chain, V3, -50, 50, 500)
+    agents.config(chain, tmp_path, confirming(chain, own, **{"limits.impermanent_loss": "1bps"}))
+    document = told(run, "lp")
+    require(SHAPE, document)
+    pair, token = document["positions"]
+    assert (pair["position"], pair["state"], token["state"]) == (own[0].name, "every price", "in range")
+    assert float(pair["value"]) == pytest.approx(3_000, rel=1e-3)
+    assert float(pair["hold_value"]) == pytest.approx(3_000, rel=1e-3)
+    assert abs(float(pair["loss"])) < 1
+    assert float(pair["lvr_per_day"]) == pytest.approx(3_000 * 0.36 / 8 / 365, rel=1e-3)
+    for item in pair["forecasts"]:
+        x = 1 + item["move_bps"] / 10_000
+        assert float(item["loss_bps"]) == pytest.approx((1 - 2 * x**0.5 / (1 + x)) * 10_000, abs=0.01)
+    assert float(token["forecasts"][2]["loss_bps"]) > 13.86, "a range loses more"
+    assert [item["position"] for item in document["ignored"]] == [stray.name]
+    assert document["expected_loss"]["within"] is False
+    assert document["weight"]["within"] is True
+    words = run("lp").out
+    for part in (stray.name, "over it", "not confirmed", f"#{own[1].token_id}", "LVR a day", "-50 %", "uncollected fees"):
+        assert part in words
+    assert max(map(len, words.splitlines())) <= 100
+
+
+def test_status_counts_positions_and_says_so(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
+    chain = anvil_chain
+    agents.config(chain, tmp_path, confirming(chain, [lp.provide_v2(chain, V2, 3_000)]))
+    status = told(run, "status")
+    assert {item["symbol"] for item in status["holdings"] if item["lp_raw"] != "0"} == {"WETH", "USDC"}
+    assert float(status["total_value"]) == pytest.approx(13_000, rel=1e-3)
+    said = run("status").out
+    assert "liquidity positions too" in said
+    assert "trimtab lp" in said
+
+
+def test_without_positions_lp_says_how_none_is_confirmed(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
+    agents.config(anvil_chain, tmp_path)
+    document = told(run, "lp")
+    require(SHAPE, document)
+    assert (document["positions"], document["weight"]["share_bps"], document["weight"]["within"]) == ([], "0", True)
+    assert "No liquidity position is confirmed" in run("lp").out
+
+
+def test_a_position_of_another_owner_is_told_and_nothing_is_summed(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
+    chain = anvil_chain
+    own = [lp.provide_v2(chain, V2, 3_000), lp.provide_v3(chain, V3, -30, 30, 1_500, owner=chain.whale.address)]
+    agents.config(chain, tmp_path, confirming(chain, own))
+    document = told(run, "lp")
+    require(SHAPE, document)
+    assert [item["position"] for item in document["positions"]] == [own[0].name]
+    assert f"it belongs to {chain.whale.address}" in document["unreadable"][0]
+    assert (document["portfolio_value"], document["weight"]["within"]) == (None, None)
+    words = " ".join(run("lp").out.split())
+    assert "In liquidity: unknown" in words
+    assert "it belongs to" in words
+
+
+def test_a_token_that_never_existed_is_told_as_gone(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
+    chain = anvil_chain
+    own = lp.provide_v3(chain, V3, -30, 30, 1_500)
+    agents.config(chain, tmp_path, {**confirming(chain, [own]), "portfolio.positions.0.token_id": 10**6})
+    document = told(run, "lp")
+    assert document["positions"][0]["state"] == "gone: burned or never minted"
+    assert (document["positions"][0]["value"], document["weight"]["share_bps"]) == ("0", "0")
+    assert "does not exist" in document["warnings"][0]
+    assert "gone" in run("lp").out
+
+
+def test_a_mistaken_position_is_wrong_input(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
+    chain = anvil_chain
+    own = lp.provide_v3(chain, V3, -30, 30, 1_500)
+    agents.config(chain, tmp_path, {**confirming(chain, [own]), "portfolio.positions.0.entry": {"WETH": "1", "LINK": "2"}})
+    said = run("lp", "--json")
+    assert (said.code, said.error["kind"]) == (2, "ConfigError")
+    assert own.name in said.error["message"]
