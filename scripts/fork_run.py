@@ -13,12 +13,18 @@ import json
 import os
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import requests
 import tomlkit
 
 from agent import api
 from agent.api.setup import trust_now
+from agent.chain.rpc import HttpTransport
 from agent.cli import documents
 from agent.config.fields import parse_address
 from agent.config.load import load_config
@@ -57,9 +63,48 @@ def fund(node: AnvilNode, wrapped_native: str, wei: int) -> None:
     node.mine(1)
 
 
+@contextmanager
+def relay(upstream: str) -> Iterator[str]:
+    """A local address that passes requests on to `upstream`: its URL is a secret, and anvil shows its arguments to everyone."""
+    session = requests.Session()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            try:
+                answer = session.post(upstream, data=body, headers={"Content-Type": "application/json"}, timeout=60)
+                status, text = answer.status_code, answer.content
+            except requests.RequestException:
+                status, text = 502, b""
+            with suppress(OSError):  # anvil may have ended meanwhile
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 def run(config: Path, upstream: str, native: str) -> dict:
     """The whole run; returns status before, the rebalance, and weights after."""
-    with tempfile.TemporaryDirectory(prefix="trimtab-fork-") as folder, run_anvil(flags=["--fork-url", upstream]) as url:
+    chain_id = load_config(config).config.chain.chain_id
+    found = int(HttpTransport(upstream, "upstream").call("eth_chainId", []), 16)
+    if found != chain_id:
+        raise ConfigError(f"RPC_URL is on chain {found}, the config on {chain_id}", "name an endpoint of the config's chain")
+    with (
+        tempfile.TemporaryDirectory(prefix="trimtab-fork-") as folder,
+        relay(upstream) as near,
+        run_anvil(flags=["--fork-url", near, "--no-storage-caching"]) as url,
+    ):
         loaded = load_config(fork_config(config, url, Path(folder)))
         fund(AnvilNode(url), parse_address(loaded.config.chain.wrapped_native), parse_raw(native, 18, "--native"))
         trust_now(loaded)

@@ -16,7 +16,7 @@ from agent.units import decimal_text
 
 
 def describe(outcome: Outcome) -> None:
-    """Prints legs and every guard that said no."""
+    """Prints the legs; what a guard refuses stands in the outcome's reason."""
     portfolio = outcome.step_input.portfolio
     for leg in outcome.plan.legs if outcome.plan else ():
         sold, bought = portfolio.token(leg.token_in), portfolio.token(leg.token_out)
@@ -24,18 +24,17 @@ def describe(outcome: Outcome) -> None:
             f"sell {decimal_text(leg.amount_in_raw, sold.decimals)} {sold.label} for {decimal_text(leg.amount_out_raw, bought.decimals)} "
             f"{bought.label}, at least {decimal_text(leg.min_out_raw, bought.decimals)}, in {leg.venue} pool {leg.pool}"
         )
-    for verdict in outcome.plan.verdicts if outcome.plan else ():
-        if not verdict.passed:
-            print(f"refused by {verdict.guard}: {verdict.measured}, limit {verdict.limit}")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name in ("config", "token_in", "token_out", "amount"):
         parser.add_argument(name)
-    parser.add_argument("--send", action="store_true")
-    parser.add_argument("--yes", action="store_true")
+    for name in ("--send", "--yes"):
+        parser.add_argument(name, action="store_true")
     args = parser.parse_args()
+    if args.send and not (args.yes or sys.stdin.isatty()):
+        parser.error("nobody can be asked here: add --yes")
 
     def confirm(outcome: Outcome) -> bool:
         describe(outcome)
@@ -52,7 +51,7 @@ def main() -> int:
     except TrimtabError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    return 0 if outcome.kind.value in ("planned", "done", "declined") else 10
+    return 0 if outcome.kind.value in ("planned", "done") else 10
 
 
 if __name__ == "__main__":

@@ -1,0 +1,180 @@
+"""scripts/single_swap.py and scripts/fork_run.py as a user starts them, on the served chain and on a fork of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from eth_account import Account
+
+from agent.localchain.anvil import free_port, run_anvil
+from agent.localchain.nodes import AnvilNode
+from tests.cli import shapes
+from tests.cli.test_sending import nonce
+from tests.cli.tools import SECRET, Desk, Said
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+PARENT_ID = 777
+"""Of a chain that is not a development chain by its number."""
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(name: str, *args: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Said:
+    """A script's own main, in this process."""
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *args])
+    capfd.readouterr()
+    try:
+        code = script(name).main()
+    except SystemExit as ended:  # argparse
+        code = ended.code
+    shown = capfd.readouterr()
+    assert "Traceback" not in shown.err
+    assert SECRET not in shown.out + shown.err
+    return Said(int(code or 0), shown.out, shown.err)
+
+
+def test_a_single_swap_is_planned_first_and_sent_when_told(
+    desk: Desk, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = (str(desk.config), "WETH", "USDC", "0.25")
+    before = nonce(desk)
+    dry = run("single_swap", *order, capfd=capfd, monkeypatch=monkeypatch)
+    assert dry.code == 0
+    assert "sell 0.25 WETH for" in dry.out
+    assert "planned: manual swap of 0.25 WETH" in dry.out
+    assert nonce(desk) == before
+    unasked = run("single_swap", *order, "--send", capfd=capfd, monkeypatch=monkeypatch)
+    assert unasked.code == 2
+    assert "--yes" in unasked.err
+    assert nonce(desk) == before
+    weth = int(desk.holdings()["WETH"])
+    capfd.readouterr()
+    sent = run("single_swap", *order, "--send", "--yes", capfd=capfd, monkeypatch=monkeypatch)
+    assert sent.code == 0
+    assert "done:" in sent.out
+    assert "WETH: planned -250000000000000000, realised -250000000000000000 base units" in sent.out
+    assert weth - int(desk.holdings()["WETH"]) == 25 * 10**16
+
+
+def test_a_single_swap_says_which_guard_refused(desk: Desk, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.edit(('max_live_value = "100000"', 'max_live_value = "5"'))
+    said = run("single_swap", str(desk.config), "WETH", "USDC", "0.25", "--send", "--yes", capfd=capfd, monkeypatch=monkeypatch)
+    assert said.code == 10
+    assert "refused by max_live_value" in said.out
+    wrong = run("single_swap", str(desk.config), "WETH", "NOSUCH", "1", capfd=capfd, monkeypatch=monkeypatch)
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "NOSUCH" in wrong.err
+
+
+def test_single_swap_stays_under_sixty_lines_and_on_the_public_surface() -> None:
+    text = (SCRIPTS / "single_swap.py").read_text()
+    assert len(text.splitlines()) < 60
+    imports = {line.split()[1] for line in text.splitlines() if line.startswith("from agent")}
+    assert imports <= {"agent.api", "agent.engine", "agent.errors", "agent.units"}
+
+
+@contextmanager
+def parent(desk: Desk) -> Iterator[None]:
+    """The served chain passes for a live one under another chain id; the config is that of an owner of such a chain."""
+    desk.node.rpc("anvil_setChainId", PARENT_ID)
+    owner = Account.from_key("0x" + "77" * 32).address
+    desk.edit(
+        ("chain_id = 31337", f'chain_id = {PARENT_ID}\nsingle_operator = "local"'),
+        (f'address = "{desk.about["wallet"]}"\ntest_account = 0', f'address = "{owner}"\nkeystore = "wallet.json"'),
+        ("sqlite:///trimtab.db", "sqlite:///owner.db"),
+        # a wallet that holds nothing but wrapped native has much to trade
+        ('turnover = "30%"', 'turnover = "off"'),
+        ('daily_turnover = "60%"', 'daily_turnover = "off"'),
+    )
+    try:
+        yield
+    finally:
+        desk.node.rpc("anvil_setChainId", 31337)
+
+
+def test_a_fork_run_rebalances_on_a_copy_and_leaves_the_parent_alone(
+    desk: Desk, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with parent(desk):
+        state = (desk.node.rpc("eth_blockNumber"), nonce(desk), desk.config.read_text())
+        monkeypatch.setenv("RPC_URL", f"{desk.about['url']}/?key={SECRET}")
+        said = run("fork_run", str(desk.config), "--native", "2", "--json", capfd=capfd, monkeypatch=monkeypatch)
+        assert said.code == 0, said.err
+        told = json.loads(said.out)
+        shapes.require(shapes.STATUS, told["before"])
+        shapes.require(shapes.REBALANCE, told["rebalance"])
+        assert told["before"]["decision"]["kind"] == "rebalance"
+        assert told["rebalance"]["outcome"] == "done"
+        assert told["rebalance"]["transactions"][-1]["kind"] == "swap"
+        assert told["after"]["decision"]["kind"] == "hold"
+        assert nonce(desk) == state[1]
+        assert desk.config.read_text() == state[2]
+        assert not (desk.config.parent / "owner.db").exists()
+        words = run("fork_run", str(desk.config), "--native", "2", capfd=capfd, monkeypatch=monkeypatch)
+        assert words.code == 0
+        assert "done:" in words.out
+
+
+def test_a_fork_keeps_its_parents_chain_id_and_takes_test_keys_only(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    with parent(desk), run_anvil(flags=["--fork-url", desk.about["url"]]) as url:
+        fork = AnvilNode(url)
+        assert int(fork.rpc("eth_chainId"), 16) == PARENT_ID
+        text = desk.config.read_text()
+        endpoint = next(line for line in text.splitlines() if line.startswith("url = "))
+        desk.config.write_text(text.replace(endpoint, f'url = "{url}"').replace("[[chain.rpc]]", "fork = true\n[[chain.rpc]]", 1))
+        assert desk.run("trust", "--yes").code == 0
+        keystore = desk.config.parent / "wallet.json"
+        keystore.write_text(json.dumps(Account.encrypt("0x" + "77" * 32, "x", kdf="pbkdf2", iterations=1000)))
+        keystore.chmod(0o600)
+        monkeypatch.setenv("TRIMTAB_KEYSTORE_PASSWORD", "x")
+        error = desk.ask("rebalance", "--send", "--yes", want=2)["error"]
+        assert "is not a test key, and this is a fork" in error["message"]
+        assert f"valid on chain {PARENT_ID}" in error["message"]
+        assert int(fork.rpc("eth_getTransactionCount", Account.from_key("0x" + "77" * 32).address, "latest"), 16) == 0
+
+
+def test_on_a_chain_that_is_not_a_fork_test_keys_are_refused(desk: Desk) -> None:
+    with parent(desk):
+        desk.edit(('keystore = "wallet.json"', "test_account = 0"))
+        assert "local chains only" in desk.ask("rebalance", "--send", "--yes", want=2)["error"]["message"]
+
+
+def test_a_fork_run_needs_an_upstream(desk: Desk, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RPC_URL", raising=False)
+    said = run("fork_run", str(desk.config), capfd=capfd, monkeypatch=monkeypatch)
+    assert said.code == 2
+    assert "RPC_URL is not set" in said.err
+    monkeypatch.setenv("RPC_URL", f"http://127.0.0.1:{free_port()}/{SECRET}")
+    down = run("fork_run", str(desk.config), capfd=capfd, monkeypatch=monkeypatch)
+    assert down.code == 11
+    assert "cannot be reached" in down.err
+    desk.edit(("chain_id = 31337", "chain_id = 1337"))
+    monkeypatch.setenv("RPC_URL", desk.about["url"])
+    other = run("fork_run", str(desk.config), capfd=capfd, monkeypatch=monkeypatch)
+    assert other.code == 2
+    assert "on chain 31337, the config on 1337" in other.err
+
+
+def test_the_scripts_run_as_programs(desk: Desk) -> None:
+    for name in ("single_swap", "fork_run"):  # imports and usage; what they do is tested above
+        done = subprocess.run(
+            [sys.executable, str(SCRIPTS / f"{name}.py"), "--help"], capture_output=True, text=True, check=False, env={**os.environ}
+        )
+        assert done.returncode == 0
+        assert "config" in done.stdout
