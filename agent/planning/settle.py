@@ -54,7 +54,7 @@ def settle(market: Market, aim: Aim, reach: float, budget: Value | None, min_tra
     total, error = whole, [0.0] * len(aim.held)
     least = 0.0 if min_trade is None else float(min_trade)
     if budget is not None:
-        moved = sum(max(0.0, has - want) for has, want in zip(aim.held, aim.wanted(total, 1.0, ()), strict=True))
+        moved = aim.to_move()
         state.part = min(1.0, float(budget) / moved) if moved > 0 else 1.0
     pruned = False
     for _ in range(ROUNDS):

@@ -131,3 +131,33 @@ def test_a_spend_cap_of_the_step_bounds_the_legs_and_the_rest_stays() -> None:
     assert sum(leg.amount_in_raw for leg in found.legs) == ONE // 5
     left = {item.what: item.why for item in found.skipped}
     assert "approved no more" in left["WETH"] and "approved no more" in left["USDC"]
+
+
+def _three(worth_weth: int) -> StepInput:
+    """WETH to be spread over two others, through one pool each."""
+    dai = token("DAI")
+    pools: list[PoolState] = [v2_pool(WETH, USDC, 2_000, DEEP), v2_pool(WETH, dai, 2_000, DEEP)]
+    targets = {"WETH": 4_000, "USDC": 3_000, "DAI": 3_000}
+    return wide(step_input(targets, {"WETH": worth_weth, "USDC": 15_000, "DAI": 15_000}, pools=pools))
+
+
+def test_what_a_spend_cap_leaves_unsold_is_short_evenly_on_the_other_side() -> None:
+    """The market rose by 3 % after 8 WETH were approved: neither buyer is served before the other, and none too much."""
+    step = replace(_three(61_800), spend_caps=((WETH.address, 8 * ONE),))
+    found = plan(step, goal(step))
+    check_legs(step, found)
+    assert 8 * ONE - 10**6 <= sum(leg.amount_in_raw for leg in found.legs) <= 8 * ONE
+    got = dict(found.weights_after_bps)
+    assert abs(got[USDC.address] - got[token("DAI").address]) <= 1
+    assert max(got[USDC.address], got[token("DAI").address]) <= 3_000
+
+
+def test_a_turnover_limit_that_set_the_cap_does_not_shrink_the_plan_again() -> None:
+    """What was approved under the limit may be spent whole: the second plan of the step is the first one."""
+    step = with_limits(_three(60_000), turnover_bps=500)
+    first = plan(step, goal(step))
+    sold = sum(leg.amount_in_raw for leg in first.legs)
+    second = plan(replace(step, spend_caps=((WETH.address, sold),)), goal(step))
+    assert abs(second.turnover - first.turnover) * 10**6 <= first.turnover
+    assert "approved no more" not in str(second.skipped)
+    assert "limits.turnover" in str(second.skipped)
