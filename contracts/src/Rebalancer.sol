@@ -145,17 +145,20 @@ contract Rebalancer {
                 revert Malformed();
             }
             address tokenIn = _token(program, _listed(head >> 240, count));
-            uint256 out;
             uint256 venue = (head >> 248) & 3;
-            if (venue == VENUE_V3) out = _swapV3(head, tokenIn, tokenOut, to, number);
-            else if (venue == VENUE_V2) out = _swapV2(head, tokenIn, tokenOut, to, number);
-            else if (venue == VENUE_NATIVE) out = _convert(head, tokenIn, tokenOut, to);
-            else revert Malformed();
-            if (out < least) revert TooLittleOut(number);
+            if (venue == VENUE_V3) {
+                if (_swapV3(head, tokenIn, tokenOut, to, number) < int256(least)) revert TooLittleOut(number);
+            } else if (venue == VENUE_V2) {
+                _swapV2(head, tokenIn, tokenOut, to, least, number);
+            } else if (venue == VENUE_NATIVE) {
+                if (_convert(head, tokenIn, tokenOut, to) < least) revert TooLittleOut(number);
+            } else {
+                revert Malformed();
+            }
         }
     }
 
-    function _swapV3(uint256 head, address tokenIn, address tokenOut, address to, uint256 number) private returns (uint256 out) {
+    function _swapV3(uint256 head, address tokenIn, address tokenOut, address to, uint256 number) private returns (int256 out) {
         address pool = _pool(tokenIn, tokenOut, _fee(head));
         (address payer, uint256 amount) = (msg.sender, _amount(head));
         uint256 source = _source(head);
@@ -201,7 +204,14 @@ contract Rebalancer {
 
     /// UniswapV2Library.getAmountOut on what arrived, in millionths: other forks take other fees. The pair has the last
     /// word on it, so that no overflow here gets anyone anything.
-    function _swapV2(uint256 head, address tokenIn, address tokenOut, address to, uint256 number) private returns (uint256 out) {
+    function _swapV2(
+        uint256 head,
+        address tokenIn,
+        address tokenOut,
+        address to,
+        uint256 least,
+        uint256 number
+    ) private {
         address pair = _pair(tokenIn, tokenOut);
         bool zeroForOne = tokenIn < tokenOut;
         uint256 reserveIn;
@@ -219,12 +229,13 @@ contract Rebalancer {
         else if (source == HERE) _pay(tokenIn, address(this), pair, _balance(tokenIn, address(this)));
         else if (source != PAIR) revert Malformed();
         uint256 arrived = _balance(tokenIn, pair);
+        uint256 out;
         unchecked {
             uint256 kept = (arrived - reserveIn) * (PIPS - _fee(head));
             uint256 whole = reserveIn * PIPS + kept;
-            if (whole == 0) revert TooLittleOut(number);
-            out = (kept * reserveOut) / whole;
+            out = whole == 0 ? 0 : (kept * reserveOut) / whole;
         }
+        if (out < least) revert TooLittleOut(number);
         assembly ("memory-safe") {
             let at := mload(0x40)
             mstore(at, shl(224, V2_SWAP))
