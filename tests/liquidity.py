@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from web3.logs import DISCARD
+
 from agent.artifacts import npm
 from agent.chain import positions
 from agent.chain.positions import PositionRef
@@ -15,7 +17,6 @@ from agent.localchain.chain import FAR_FUTURE_S
 from agent.localchain.liquidity import POSITION_MANAGER, V2_FACTORY, V2_ROUTER
 from agent.localchain.market import V2_PAIR
 from agent.model import ConfirmedPosition, LpPosition, Snapshot
-from agent.units import UINT256_MAX
 
 UINT128_MAX = 2**128 - 1
 MONTH_S = 30 * 86_400
@@ -54,7 +55,9 @@ def provide_v3(
     to = owner or chain.wallet.address
     mint = (info.token0.address, info.token1.address, info.fee_pips, *ends, *amounts, 0, 0, to, FAR_FUTURE_S)
     receipt = chain.send(manager(chain).mint(mint))
-    [used] = chain.contract(chain.addresses.position_manager, npm(POSITION_MANAGER)).events.IncreaseLiquidity().process_receipt(receipt)
+    [used] = (
+        chain.contract(chain.addresses.position_manager, npm(POSITION_MANAGER)).events.IncreaseLiquidity().process_receipt(receipt, DISCARD)
+    )
     token_id, entry = used["args"]["tokenId"], (used["args"]["amount0"], used["args"]["amount1"])
     return confirmed(info, chain.addresses.position_manager, token_id, entry)
 
@@ -130,10 +133,3 @@ def collect(chain: LocalChain, token_id: int, sender: str | None = None) -> None
     """Takes what is owed."""
     who = sender or chain.wallet.address
     chain.send(manager(chain).collect((token_id, who, UINT128_MAX, UINT128_MAX)), who)
-
-
-def allow_wallet(chain: LocalChain, symbols: Sequence[str]) -> None:
-    """Lets the position manager take the wallet's tokens."""
-    for symbol in symbols:
-        call = chain.token_contract(symbol).functions.approve(chain.addresses.position_manager, UINT256_MAX)
-        chain.send(call, chain.wallet.address, gas=100_000)
