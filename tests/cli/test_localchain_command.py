@@ -122,7 +122,7 @@ def test_the_demo_tells_the_whole_story(bare: Callable[..., Said], tmp_path: Pat
     assert told["drifted"]["decision"]["kind"] == "rebalance"
     assert all(verdict["passed"] for verdict in told["plan"]["verdicts"])
     assert told["rebalance"]["outcome"] == "done"
-    assert [sent["kind"] for sent in told["rebalance"]["transactions"]][-1] == "swap"
+    assert [sent["kind"] for sent in told["rebalance"]["transactions"]].count("swap") == 1
     assert all(item["planned_raw"] == item["realised_raw"] for item in told["rebalance"]["realised"])
     for symbol, target in (("WBTC", 5000), ("WETH", 3000), ("USDC", 2000)):
         assert abs(told["rebalance"]["weights_after_bps"][symbol] - target) <= 10
