@@ -80,7 +80,7 @@ def interactive() -> bool:
 def require_answerable(yes: bool) -> None:
     """Raises ConfigError before any work when a confirmation will be needed and nobody can give it."""
     if not yes and not interactive():
-        raise ConfigError("--send needs a confirmation and nobody can be asked here", "add --yes, or run it in a terminal")
+        raise ConfigError("this needs a confirmation and nobody can be asked here", "add --yes, or run it in a terminal")
 
 
 def ask(question: str) -> bool:

@@ -154,6 +154,7 @@ def adopt(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
         require_answerable(yes)
         note("Whatever else uses this wallet must have stopped: two at once could trade twice.")
         if not ask("Go on from the chain's present nonce?"):
+            emit({"nonce": None}, as_json, lambda: say("Nothing was adopted."))
             raise typer.Exit(EXIT_REFUSED)
     with api.open_agent(config) as agent, waiting(READING):
         document = {"nonce": agent.adopt()}

@@ -171,6 +171,21 @@ def test_a_second_process_may_look_and_may_not_send(desk: Desk) -> None:
     assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"
 
 
+def test_a_wallet_used_by_something_else_needs_a_person_who_adopts_it(desk: Desk) -> None:
+    assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"
+    wallet = desk.about["wallet"]
+    desk.node.w3.eth.wait_for_transaction_receipt(desk.node.rpc("eth_sendTransaction", {"from": wallet, "to": wallet}), poll_latency=0.01)
+    order = ("swap", "--in", "WETH", "--out", "USDC", "--amount", "0.2", "--send", "--yes")
+    error = desk.ask(*order, want=12)["error"]
+    assert "trimtab adopt" in error["remedy"]
+    assert desk.ask("adopt", want=2)["error"]["remedy"].startswith("add --yes")
+    code, shown = at_terminal(desk, "n\n", "adopt")
+    assert (code, "Nothing was adopted" in shown) == (10, True)
+    assert desk.run(*order).code == 12
+    assert desk.ask("adopt", "--yes") == {"nonce": nonce(desk)}
+    assert desk.ask(*order)["outcome"] == "done"
+
+
 def keystore(desk: Desk, key: str, mode: int = 0o600) -> Path:
     """The config gets a keystore with a cheap work factor in place of the test account."""
     path = desk.config.parent / "wallet.json"
