@@ -1,0 +1,97 @@
+"""Endpoints that lie about liquidity positions: found out by the quorum, or by what was known before; nothing counts that is not so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from agent.chain import positions
+from agent.chain.reader import ChainReader
+from agent.chain.rpc import HttpTransport
+from agent.chain.watch import Watch
+from agent.errors import ConfigError, Refused, Retryable
+from agent.localchain import LocalChain
+from agent.model import ConfirmedPosition
+from tests import liquidity as lp
+from tests.reading import Through
+
+V2, V3 = "v2 WETH/USDC", "v3 WETH/USDC 3000"
+FORMAT_BYTES, STATUS_BYTES, LENGTH_BYTES, WORD = 1, 1, 2, 32
+
+
+def honest(chain: LocalChain, operator: str) -> HttpTransport:
+    return HttpTransport(chain.url or "", operator, 10, attempts=1)
+
+
+def lying(chain: LocalChain, change: Callable[[bytearray], None]) -> Through:
+    """An endpoint that alters the pages of the lens."""
+
+    def alter(method: str, params: list[Any], answer: Any) -> Any:
+        if method != "eth_call":
+            return answer
+        page = bytearray.fromhex(answer[2:])
+        change(page)
+        return "0x" + page.hex()
+
+    return Through(honest(chain, "liar"), "liar", change=alter)
+
+
+def watch(chain: LocalChain, own: list[ConfirmedPosition]) -> Watch:
+    return Watch(chain.wallet.address, (), (), (), (), (), 0, 100, lp.refs(chain, own))
+
+
+def factories(chain: LocalChain) -> dict[str, str]:
+    return {"uniswap_v2": chain.addresses.v2_factory, "uniswap_v3": chain.addresses.v3_factory}
+
+
+def test_every_byte_that_is_told_of_a_position_counts(anvil_chain: LocalChain) -> None:
+    chain = anvil_chain
+    about = watch(chain, [lp.provide_v2(chain, V2, 3_000), lp.provide_v3(chain, V3, -30, 30, 1_500)])
+    sizes: list[int] = []
+    truth = ChainReader([lying(chain, lambda page: sizes.append(len(page)))], chain.chain_id, about, chain.clock, 1).snapshot()
+    assert len(truth.positions) == 2
+    alpha = honest(chain, "alpha")
+    for at in range(1, sizes[0], 11):
+
+        def flip(page: bytearray, at: int = at) -> None:
+            page[at] ^= 1
+
+        with pytest.raises((Refused, Retryable), match="liar"):
+            ChainReader([alpha, lying(chain, flip)], chain.chain_id, about, chain.clock, 2).snapshot()
+
+
+@pytest.mark.parametrize("field", [2, 4, 5, 6], ids=["token0", "fee", "lower tick", "upper tick"])
+def test_a_lie_when_the_agent_starts_is_found_out_by_the_first_snapshot(anvil_chain: LocalChain, field: int) -> None:
+    """The place of a token is asked of one endpoint; each snapshot holds it against what the quorum says."""
+    chain = anvil_chain
+    own = lp.provide_v3(chain, V3, -30, 30, 1_500)
+    word_item = STATUS_BYTES + LENGTH_BYTES + WORD
+    last_byte = FORMAT_BYTES + 2 * word_item + STATUS_BYTES + LENGTH_BYTES + WORD * field + WORD - 1
+
+    def alter(page: bytearray) -> None:
+        if len(page) > last_byte:
+            page[last_byte] ^= 4
+
+    try:
+        refs = positions.resolve(lying(chain, alter), [own], factories(chain))
+    except ConfigError as refused:
+        assert own.name in str(refused)
+        return
+    seen = lp.look(chain, refs)
+    assert seen.positions == ()
+    assert [(bad.item, bad.why) for bad in seen.quarantined] == [(f"position {own.name}", "it is not what it was when the agent started")]
+
+
+def test_a_token_that_an_endpoint_hides_when_the_agent_starts_is_not_taken_for_gone(anvil_chain: LocalChain) -> None:
+    chain = anvil_chain
+    own = lp.provide_v3(chain, V3, -30, 30, 1_500)
+    start = FORMAT_BYTES + 2 * (STATUS_BYTES + LENGTH_BYTES + WORD)
+
+    def hide(page: bytearray) -> None:
+        page[start:] = b"\1"
+
+    seen = lp.look(chain, positions.resolve(lying(chain, hide), [own], factories(chain)))
+    assert seen.positions == ()
+    assert "start the agent again" in seen.quarantined[0].why
