@@ -1,0 +1,92 @@
+"""Exact quantities: what is read, how it rounds, what is refused."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.errors import ConfigError
+from agent.units import (
+    Amount,
+    Token,
+    ceil_int,
+    decimal_text,
+    floor_int,
+    largest_remainder,
+    mul_div_down,
+    mul_div_up,
+    parse_bps,
+    parse_raw,
+    price_text,
+    safe_label,
+    value_text,
+)
+
+USDC = Token("0x" + "11" * 20, "USDC", 6)
+WETH = Token("0x" + "22" * 20, "WETH", 18)
+
+
+@pytest.mark.parametrize(
+    ("text", "bps"), [("40%", 4000), (0.4, 4000), ("4000bps", 4000), ("0.4", 4000), (1, 10_000), ("12.34 %", 1234), (0, 0)]
+)
+def test_a_weight_is_read_as_percent_share_or_basis_points(text: object, bps: int) -> None:
+    assert parse_bps(text, "target") == bps
+
+
+@pytest.mark.parametrize("text", [40, "40", 1.01, "-1%", "0.00001", "1.005%", "x%", "", "NaN", True, None, "infinity"])
+def test_a_bare_number_above_one_and_what_is_no_share_are_refused_by_field(text: object) -> None:
+    with pytest.raises(ConfigError, match="target"):
+        parse_bps(text, "target")
+
+
+@pytest.mark.parametrize("text", ["-1", "1e3", "0x10", "1,5", "", ".", "1.0000001", "1" + "0" * 80, " ", "NaN"])
+def test_what_is_no_plain_amount_is_refused_by_field(text: str) -> None:
+    with pytest.raises(ConfigError, match="amount"):
+        parse_raw(text, 6, "amount")
+
+
+@given(raw=st.integers(0, 2**256 - 1), decimals=st.integers(0, 36))
+def test_an_amount_survives_being_written_and_read(raw: int, decimals: int) -> None:
+    assert parse_raw(decimal_text(raw, decimals), decimals, "amount") == raw
+
+
+@given(a=st.integers(0, 2**256), b=st.integers(0, 2**256), d=st.integers(1, 2**256))
+def test_rounding_does_what_its_name_says(a: int, b: int, d: int) -> None:
+    exact = Fraction(a * b, d)
+    assert mul_div_down(a, b, d) == floor_int(exact) <= exact <= ceil_int(exact) == mul_div_up(a, b, d)
+
+
+@given(st.lists(st.fractions(0, 10**30), min_size=1, max_size=12).filter(lambda shares: sum(shares) > 0))
+def test_the_largest_remainder_sums_to_the_whole_and_stays_within_one(shares: list[Fraction]) -> None:
+    found = largest_remainder(shares)
+    whole = sum(shares)
+    assert sum(found) == 10_000
+    assert all(abs(bps - share * 10_000 / whole) < 1 for bps, share in zip(found, shares, strict=True))
+
+
+def test_shares_of_nothing_have_no_weights() -> None:
+    with pytest.raises(ValueError, match="positive sum"):
+        largest_remainder([Fraction(0), Fraction(0)])
+
+
+def test_amounts_of_two_tokens_do_not_mix() -> None:
+    assert str(Amount(USDC, 1_500_000) + Amount(USDC, 1) - Amount(USDC, 1)) == "1.5 USDC"
+    with pytest.raises(TypeError, match="USDC with WETH"):
+        Amount(USDC, 1) + Amount(WETH, 1)
+
+
+def test_values_and_prices_are_shown_in_whole_coins() -> None:
+    assert value_text(Fraction(-1_234_567), 6) == "-1.234567"
+    assert value_text(Fraction(1_999_999), 6, 2) == "2"
+    assert price_text(Fraction(3_000 * 10**6, 10**18), 18, 6) == "3000"
+    assert price_text(Fraction(0), 18, 6) == "0"
+    assert price_text(Fraction(1, 3), 0, 0, 4) == "0.3333"
+
+
+@pytest.mark.parametrize("symbol", ["\x1b[31mUSDC", "USDC\u202e", "=1+1", "<b>", "", "A" * 17, "U SDC"])
+def test_foreign_text_is_never_shown_as_a_symbol(symbol: str) -> None:
+    assert safe_label(symbol, USDC.address) == USDC.address
+    assert Token(USDC.address, symbol, 6).label == USDC.address
