@@ -1,5 +1,7 @@
 """Sums over stops against the same swap step by step: every amount, fee, price, tick and liquidity, whatever is crossed."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -201,6 +203,31 @@ def test_a_table_is_replaced_and_never_changed_so_that_threads_may_share_it():
     assert len(table.sums.keys) > len(before.keys)
     assert table.sums.keys[: len(before.keys)] == before.keys
     assert table.sums.rows[: len(before.rows)] == before.rows
+    longer = table.sums
+    table.sums = before  # as a slower thread would leave it
+    assert table.reach(longer) is longer
+    assert table.reach(before, cost=longer.end_cost - 1).rows[: len(before.rows)] == before.rows
+
+
+def test_threads_that_share_a_pool_all_get_the_exact_swap():
+    state = v3_pool([(-60 * i, 60 * i, 10**15) for i in range(1, 90)], Q96, 0)
+    cases = [(down, 10**13 * part) for down in (True, False) for part in range(1, 900, 9)]
+    right = [by_steps(state, down, amount, price_limit(down)) for down, amount in cases]
+
+    def all_cases(shift: int) -> list[Ended | str]:
+        order = cases[shift:] + cases[:shift]
+        done = [by_table(state, down, amount, price_limit(down)) for down, amount in order]
+        return done[-shift:] + done[:-shift]
+
+    patience = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            for _ in range(5):
+                tick_table(state.ticks).stops.clear()
+                assert all(done == right for done in threads.map(all_cases, range(1, 80, 10)))
+    finally:
+        sys.setswitchinterval(patience)
 
 
 def test_a_table_that_starts_at_one_state_is_found_from_states_on_either_side():

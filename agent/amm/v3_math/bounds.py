@@ -37,17 +37,17 @@ def range_at(pool: V3Pool, zero_for_one: bool, price_x96: int) -> Range:
     ticks = tick_table(pool.ticks)
     start, liquidity = pool.sqrt_price_x96, pool.liquidity
     at = bisect_right(ticks.indices, pool.tick)
-    stop, stop_x96, beyond, at, end = next_step(pool, ticks, at, pool.tick, start, liquidity, zero_for_one)
+    stop, stop_x96, beyond, _, end = next_step(pool, ticks, at, pool.tick, start, liquidity, zero_for_one)
     if end is not None or (stop_x96 < price_x96 if zero_for_one else stop_x96 > price_x96):
         return Range(0, 0, start, stop_x96, liquidity, end)
     step_in, step_out, fee = whole_step(start, stop_x96, liquidity, pool.fee_pips)
-    table, first = stop_table(pool, zero_for_one, stop, at, beyond)
-    sums = table.reach(tick=get_tick_at_sqrt_ratio(price_x96))
+    table, sums, first = stop_table(pool, zero_for_one, stop, beyond)
+    sums = table.reach(sums, tick=get_tick_at_sqrt_ratio(price_x96))
     last = table.within(sums, len(sums.rows) - 1, price_x96)
     before_cost, before_out, _, _, _ = sums.rows[first]
-    cost, out, start, liquidity, _ = sums.rows[last]
+    cost, out, _, start, liquidity = sums.rows[last]
     is_end = last == len(sums.rows) - 1
-    end_x96 = sums.end_x96 if is_end else sums.rows[last + 1][2]
+    end_x96 = sums.end_x96 if is_end else sums.rows[last + 1][3]
     cost, out = cost - before_cost + step_in + fee, out - before_out + step_out
     return Range(cost, out, start, end_x96, liquidity, sums.end if is_end else None)
 

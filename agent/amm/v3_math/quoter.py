@@ -12,15 +12,19 @@ from collections.abc import Callable
 
 from agent.amm.v3_math.steps import next_step
 from agent.amm.v3_math.swap_math import whole_step
-from agent.amm.v3_math.table import Row, stop_table
+from agent.amm.v3_math.table import stop_table
 from agent.amm.v3_math.tick_bitmap import tick_table
 from agent.amm.v3_math.tick_math import price_limit
 from agent.model import V3Pool
 from agent.units import PIPS
 
 Quote = Callable[[int], int]
+Row = tuple[int, int, int, int, int]
 Known = tuple[int, tuple[int, ...], tuple[Row, ...]]
-"""The input that leads past the rows, the inputs that lead to each, and the rows themselves, all from the pool's own price on."""
+"""The input that leads past the rows, the inputs that lead to each, and the rows, all from the pool's own price on.
+
+A row is (input, output, sqrt price, liquidity, liquidity · 2^96), the last two of the range beyond a stop.
+"""
 
 WIDEST_SPACING = 1700
 """Up to here a word of 256 ticks spans a price ratio below 2^64, and the contract never leaves its precise formula.
@@ -38,7 +42,7 @@ def quoter(pool: V3Pool, zero_for_one: bool, otherwise: Quote) -> Quote:
         return otherwise
     ticks = tick_table(pool.ticks)
     at = bisect_right(ticks.indices, tick)
-    stop, target, beyond, at, end = next_step(pool, ticks, at, tick, price, liquidity, zero_for_one)
+    stop, target, beyond, _, end = next_step(pool, ticks, at, tick, price, liquidity, zero_for_one)
     step_in, first_out, fee = whole_step(price, target, liquidity, pool.fee_pips)
     first_cost = step_in + fee
 
@@ -46,13 +50,13 @@ def quoter(pool: V3Pool, zero_for_one: bool, otherwise: Quote) -> Quote:
         """Rows up to beyond the amount; None when the pool does not take it whole from known ticks."""
         if end is not None:
             return None
-        table, start = stop_table(pool, zero_for_one, stop, at, beyond)
-        cost, out, _, _, _ = table.sums.rows[start]
+        table, sums, start = stop_table(pool, zero_for_one, stop, beyond)
+        cost, out, _, _, _ = sums.rows[start]
         ahead, paid = first_cost - cost, first_out - out
-        sums = table.reach(cost=amount - ahead)
+        sums = table.reach(sums, cost=amount - ahead)
         if sums.end_cost + ahead <= amount:
             return None
-        rows = tuple([(cost + ahead, out + paid, price, depth, shifted) for cost, out, price, depth, shifted in sums.rows[start:]])
+        rows = tuple([(cost + ahead, out + paid, price, depth, depth << 96) for cost, out, _, price, depth in sums.rows[start:]])
         return sums.end_cost + ahead, tuple([row[0] for row in rows]), rows
 
     make = _falling if zero_for_one else _rising

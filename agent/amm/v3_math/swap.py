@@ -85,12 +85,13 @@ def swap(pool: V3Pool, zero_for_one: bool, amount_specified: int, sqrt_price_lim
         crossed += at != at_beyond
         price, tick, liquidity, at = reached, stop - 1 if zero_for_one else stop, beyond, at_beyond
         if stops == 1 and remaining and price != limit:
-            table, start = stop_table(pool, zero_for_one, stop, at, liquidity)
-            cost, out, fee, passed, skipped, price, tick, liquidity = table.skip(start, remaining, limit)
+            table, sums, start = stop_table(pool, zero_for_one, stop, liquidity)
+            cost, out, fee, skipped, price, tick, liquidity = table.skip(sums, start, remaining, limit)
             remaining += -cost if exact_in else out
             calculated += out if exact_in else cost
-            fees, crossed, stops = fees + fee, crossed + passed, stops + skipped
+            fees, stops, before = fees + fee, stops + skipped, at
             at = bisect_right(ticks.indices, tick)
+            crossed += abs(at - before)
     return SwapState(remaining, calculated, fees, price, tick, liquidity, crossed, stops, inside, left_known)
 
 

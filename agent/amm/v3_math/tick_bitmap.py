@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
+from operator import lt
 from typing import TYPE_CHECKING
 
 from agent.model import TickLiquidity
@@ -18,17 +18,16 @@ _KEPT_TABLES = 256
 class TickTable:
     """The initialised ticks of one pool as plain tuples, ascending: what the swap loop bisects.
 
-    `depths[i]` is the sum of the first i nets; `stops` keeps what table.py sums up over these ticks.
+    `stops` keeps what table.py sums up over these ticks.
     """
 
-    __slots__ = ("depths", "indices", "nets", "stops")
+    __slots__ = ("indices", "nets", "stops")
 
     def __init__(self, ticks: tuple[TickLiquidity, ...]) -> None:
-        self.indices = tuple(tick.index for tick in ticks)
-        self.nets = tuple(tick.liquidity_net for tick in ticks)
-        self.depths = tuple(accumulate(self.nets, initial=0))
+        self.indices = tuple([tick.index for tick in ticks])
+        self.nets = tuple([tick.liquidity_net for tick in ticks])
         self.stops: dict[tuple[int, ...], StopTable] = {}
-        if any(a >= b for a, b in zip(self.indices, self.indices[1:], strict=False)):
+        if not all(map(lt, self.indices, self.indices[1:])):
             raise ValueError("ticks must ascend, each index once")
 
 
