@@ -1,0 +1,189 @@
+"""Random lists of legs in the Rebalancer: what the wallet really gets and gives is what our simulation says, to the wei."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.amm import pools as amm
+from agent.amm.errors import BeyondKnownTicks, Reverts
+from agent.chain.program import Place
+from agent.localchain import LocalChain
+from agent.model import Funding, Leg, Plan, PoolState
+from agent.units import NATIVE
+from agent.venues.rebalancer import decode
+from tests.atomic import AtomicDesk
+from tests.rebalancing import native_leg
+from tests.signing import plan_of
+from tests.world import read_pool
+
+W, R = Funding.WALLET, Funding.ROUTER
+MOST_LEGS = 8
+WORTH_USD = 2_000_000
+Draw = Callable[[st.SearchStrategy[object]], object]
+
+
+class Builder:
+    """Adds legs one by one, each simulated on the pools as the legs before it left them.
+
+    A pool is read once; from then on its state is what our simulation says of all trades since, in every plan.
+    """
+
+    def __init__(self, desk: AtomicDesk, states: dict[str, PoolState] | None = None) -> None:
+        self.desk, self.chain = desk, desk.chain
+        self.states = {} if states is None else states
+        self.router: Counter[str] = Counter()
+        self.legs: list[Leg] = []
+
+    def state(self, pool: str) -> PoolState:
+        if pool not in self.states:
+            self.states[pool] = read_pool(self.chain, pool)
+        return self.states[pool]
+
+    def swap(self, pool: str, token_in: str, raw: int, source: Funding, sink: Funding) -> bool:
+        """False when the pool cannot take the amount; nothing is added then."""
+        before = self.state(pool)
+        try:
+            done = amm.swap_exact_in(before, token_in, raw)
+        except (BeyondKnownTicks, Reverts):
+            return False
+        if done.amount_in_raw != raw or done.amount_out_raw <= 0:
+            return False
+        self.states[pool] = done.after
+        out, fee_pips = amm.token_out(before, token_in), before.fee_pips
+        if source is R:
+            del self.router[token_in]
+        if sink is R:
+            self.router[out] += done.amount_out_raw
+        got = done.amount_out_raw
+        self.legs.append(Leg(before.address, before.venue, token_in, out, fee_pips, raw, got, got, done.fee_raw, 0, source, sink))
+        return True
+
+    def wrap(self, raw: int, sink: Funding) -> None:
+        weth = self.desk.at("WETH")
+        self.legs.append(native_leg(NATIVE, weth, raw, sink=sink))
+        if sink is R:
+            self.router[weth] += raw
+
+    def unwrap(self, source: Funding, raw: int) -> None:
+        weth = self.desk.at("WETH")
+        if source is R:
+            raw = self.router.pop(weth)
+        self.legs.append(native_leg(weth, NATIVE, raw, source=source))
+
+    def pools_of(self, token: str) -> list[str]:
+        return [name for name, info in self.chain.books.pool_info.items() if token in (info.token0.address, info.token1.address)]
+
+    def raw_worth(self, token: str, usd: int) -> int:
+        return max(1, int(Fraction(usd * 10**6, 100) / self.desk.prices[token]))
+
+
+def build(desk: AtomicDesk, states: dict[str, PoolState], data: st.DataObject) -> Plan:
+    """Up to eight legs over any pools in any order, then what is left in the router goes home."""
+    builder = Builder(desk, states)
+    sinks, cents = st.sampled_from([W, R, R]), st.integers(1, 3_000_000)
+    for _ in range(data.draw(st.integers(1, MOST_LEGS))):
+        what = data.draw(st.sampled_from(["wallet", "wallet", "router", "router", "wrap", "unwrap"]))
+        if what == "wrap":
+            builder.wrap(data.draw(st.integers(1, 10**18)), data.draw(sinks))
+        elif what == "unwrap":
+            builder.unwrap(R if builder.router[desk.at("WETH")] else W, data.draw(st.integers(1, 10**18)))
+        elif what == "router" and +builder.router:
+            token = data.draw(st.sampled_from(sorted(+builder.router)))
+            builder.swap(data.draw(st.sampled_from(builder.pools_of(token))), token, builder.router[token], R, data.draw(sinks))
+        else:
+            pool = data.draw(st.sampled_from(sorted(desk.chain.pools)))
+            info = desk.chain.books.pool_info[pool]
+            token = data.draw(st.sampled_from([info.token0.address, info.token1.address]))
+            builder.swap(pool, token, builder.raw_worth(token, data.draw(cents)), W, data.draw(sinks))
+    for token in sorted(+builder.router):
+        if not any(builder.swap(pool, token, builder.router[token], R, W) for pool in builder.pools_of(token)):
+            raise AssertionError(f"no pool takes {builder.router[token]} of {token}")
+    return plan_of(*builder.legs)
+
+
+def changes(plan: Plan) -> Counter[str]:
+    """What the wallet's balances change by."""
+    found: Counter[str] = Counter()
+    for leg in plan.legs:
+        if leg.source is W:
+            found[leg.token_in] -= leg.amount_in_raw
+        if leg.sink is W:
+            found[leg.token_out] += leg.amount_out_raw
+    return found
+
+
+def rich(chain: LocalChain) -> AtomicDesk:
+    """A wallet that can pay for anything these tests draw, with open allowances, so that each plan is one transaction."""
+    desk = AtomicDesk(chain)
+    for symbol, token in chain.tokens.items():
+        chain.set_balance(symbol, desk.chain.balance(symbol) + int(WORTH_USD * 10**token.decimals / chain.books.prices_usd[symbol]))
+        chain.send(chain.token_contract(symbol).functions.approve(desk.router, 2**200), desk.wallet, gas=200_000)
+    chain.set_native(10**24)
+    return desk
+
+
+def check(desk: AtomicDesk, plan: Plan) -> set[Place]:
+    """Sends the plan, holds wallet and contract against it, and says from where its legs were paid."""
+    chain = desk.chain
+    before, native = desk.balances(), chain.w3.eth.get_balance(desk.wallet)
+    transaction = desk.swap_tx(plan)
+    receipt = desk.swap(plan)
+    assert receipt.status == 1
+    after, expected = desk.balances(), changes(plan)
+    assert {chain.tokens[s].address: after[s] - before[s] for s in after} == {t.address: expected[t.address] for t in chain.tokens.values()}
+    paid = chain.w3.eth.get_balance(desk.wallet) - native + receipt.gas_used * receipt.effective_gas_price_wei
+    assert paid == expected[NATIVE]
+    assert not any(chain.balance(symbol, desk.router) for symbol in chain.tokens)
+    assert chain.w3.eth.get_balance(desk.router) == 0
+    return {leg.source for leg in decode(transaction.data).legs}  # type: ignore[union-attr]  # a rebalance has legs
+
+
+def test_random_legs_on_anvil_are_realised_to_the_wei(anvil_chain: LocalChain) -> None:
+    desk, seen = rich(anvil_chain), Counter[object]()
+    known: dict[str, PoolState] = {}
+
+    @settings(max_examples=60)
+    @given(data=st.data())
+    def run(data: st.DataObject) -> None:
+        states = dict(known)
+        plan = build(desk, states, data)
+        if plan.legs:
+            seen.update(check(desk, plan))
+            seen.update({leg.venue for leg in plan.legs})
+            known.update(states)
+
+    run()
+    assert set(seen) == {*Place, "uniswap_v2", "uniswap_v3", "wrapped_native"}, "every way of paying and every venue came up"
+
+
+def test_random_legs_on_eth_tester_are_realised_to_the_wei(tester_chain: LocalChain) -> None:
+    desk = rich(tester_chain)
+    known: dict[str, PoolState] = {}
+
+    @settings(max_examples=6)
+    @given(data=st.data())
+    def run(data: st.DataObject) -> None:
+        states = dict(known)
+        plan = build(desk, states, data)
+        if plan.legs:
+            check(desk, plan)
+            known.update(states)
+
+    run()
+
+
+@pytest.mark.parametrize("between", [False, True])
+def test_a_pair_used_between_its_feeder_and_its_spender_still_pays_to_the_wei(anvil_chain: LocalChain, between: bool) -> None:
+    desk = rich(anvil_chain)
+    builder = Builder(desk)
+    assert builder.swap("v3 LINK/WETH 3000", desk.at("LINK"), 10**20, W, R)
+    if between:
+        assert builder.swap("v2 WETH/USDC", desk.at("USDC"), 10**9, W, W)
+    assert builder.swap("v2 WETH/USDC", desk.at("WETH"), builder.router[desk.at("WETH")], R, W)
+    assert check(desk, plan_of(*builder.legs)) == {Place.WALLET, Place.HERE if between else Place.PAIR}
