@@ -1,38 +1,37 @@
 """How many exact quotes a second: V2, and V3 within one tick, over 5 and over 50 ticks.
 
-`--peers` also measures degenbot 0.3.0, which cannot share an environment with web3 6; run it then as
-`uv run --no-project --with degenbot==0.3.0 python scripts/bench_quotes.py --peers`: our pool mathematics need no package.
+`--peers` measures degenbot and the Uniswap SDKs beside ours, each installed by pip or npm into a folder that is thrown away.
+All quote the same amounts in the same pools, and must answer alike. They take turns in short rounds, so that a machine that
+slows down slows them all: the median of the rounds counts, and the median of the ratios within a round.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import contextlib
 import json
 import os
 import platform
+import statistics
 import sys
-from collections.abc import Callable
-from fractions import Fraction
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from time import perf_counter
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from agent.amm import pools
 from agent.amm.v3_math import bounds
-from agent.amm.v3_math.tick_math import MAX_TICK, MIN_TICK, get_sqrt_ratio_at_tick, price_limit
+from agent.amm.v3_math.tick_math import MAX_TICK, MIN_TICK, get_sqrt_ratio_at_tick
 from agent.model import PoolState, TickLiquidity, V2Pool, V3Pool
-
-Quote = Callable[[int], int]
-Case = tuple[PoolState, int]
+from scripts.quote_peers import PEERS, Missing, Peer, Worker, as_json, our_worker
 
 POOL, TOKEN0, TOKEN1 = (f"0x{number:040x}" for number in (10, 1, 2))
 SPACING = 60
-ROUND_S = 0.02
-"""Rounds are short, so that on a shared machine some of them are undisturbed: the best one counts."""
-PER_LOOK = 20
-"""Quotes between two looks at the clock."""
+AMOUNTS = 512
+"""Different amounts per case."""
+FIRST = "trimtab, first quote of a state"
 
 
 def v3_pool() -> V3Pool:
@@ -43,7 +42,7 @@ def v3_pool() -> V3Pool:
     return V3Pool(POOL, "uniswap_v3", TOKEN0, TOKEN1, 3000, SPACING, price, 5, liquidity, ticks, MIN_TICK, MAX_TICK)
 
 
-def workload() -> dict[str, Case]:
+def workload() -> dict[str, tuple[PoolState, int]]:
     """Pool and base units of token0 by case; the V3 amounts over ticks end half a range beyond the last tick crossed."""
     v2 = V2Pool(POOL, "uniswap_v2", TOKEN0, TOKEN1, 5_000 * 10**18, 15_000_000 * 10**6)
     v3 = v3_pool()
@@ -57,60 +56,47 @@ def workload() -> dict[str, Case]:
     }
 
 
-def per_second(quote: Quote, amount: int, seconds: float) -> int:
-    """Quotes per second in the best round; every quote asks for another amount."""
-    best, asked = 0.0, 0
-    end = perf_counter() + seconds
-    while best == 0.0 or perf_counter() < end:
-        done, start = 0, perf_counter()
-        while (spent := perf_counter() - start) < ROUND_S:
-            for _ in range(PER_LOOK):
-                asked += 1
-                quote(amount - asked % 1024)
-            done += PER_LOOK
-        best = max(best, done / spent)
-    return round(best)
+def expected() -> dict[str, list[int]]:
+    """What the contract pays for every amount of every case."""
+    return {
+        case: [pools.swap_exact_in(state, TOKEN0, amount - i).amount_out_raw for i in range(AMOUNTS)]
+        for case, (state, amount) in workload().items()
+    }
 
 
-def our_quote(state: PoolState) -> Quote:
-    """Base units of token1 for token0."""
-    return lambda amount: pools.quote_exact_in(state, TOKEN0, amount)
+def measure(workers: Mapping[str, Worker], rounds: int, seconds: float) -> dict[str, dict[str, list[float]]]:
+    """Quotes a second by worker, case and round; in every round all workers, each time another one first."""
+    names = list(workers)
+    rates: dict[str, dict[str, list[float]]] = {name: {case: [] for case in workload()} for name in names}
+    for turn in range(rounds):
+        for case in workload():
+            for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                rates[name][case].append(workers[name].run(case, seconds))
+    return rates
 
 
-def degenbot_quote(state: PoolState) -> Quote:
-    """The same by degenbot's pool, filled in by hand, since its constructor asks a node."""
-    from degenbot.uniswap.types import UniswapV3LiquidityAtTick, UniswapV3PoolState
-    from degenbot.uniswap.v2_functions import constant_product_calc_exact_in
-    from degenbot.uniswap.v3_liquidity_pool import UniswapV3Pool
-
-    if isinstance(state, V2Pool):
-        fee = Fraction(state.fee_pips, 10**6)
-        return lambda amount: constant_product_calc_exact_in(amount, state.reserve0, state.reserve1, fee)
-    data = {tick.index: UniswapV3LiquidityAtTick(tick.liquidity_net, abs(tick.liquidity_net)) for tick in state.ticks}
-    held = UniswapV3PoolState(state.address, state.liquidity, state.sqrt_price_x96, state.tick, {}, data)
-    pool = object.__new__(UniswapV3Pool)
-    pool.fee, pool.tick_spacing, pool.sparse_liquidity_map = state.fee_pips, state.tick_spacing, False
-    limit = price_limit(True)
-    return lambda amount: -pool._calculate_swap(True, amount, limit, held)[1]
-
-
-def measure(quote_of: Callable[[PoolState], Quote], seconds: float) -> dict[str, int]:
-    """Quotes per second by case. Raises ValueError when a quote is not exact."""
-    figures = {}
-    for case, (state, amount) in workload().items():
-        quote = quote_of(state)
-        if quote(amount) != pools.swap_exact_in(state, TOKEN0, amount).amount_out_raw:
-            raise ValueError(f"{case}: the quote is not what the contract pays")
-        figures[case] = per_second(quote, amount, seconds)
-    return figures
+def report(
+    rates: Mapping[str, Mapping[str, Sequence[float]]], wrong: Mapping[str, Mapping[str, int]], missing: Mapping[str, str]
+) -> dict[str, Any]:
+    """One document of what was measured."""
+    ours = rates["trimtab"]
+    peers: dict[str, Any] = {name: {"missing": why} for name, why in missing.items()}
+    for name in rates:
+        if name in ("trimtab", FIRST):
+            continue
+        paired = {case: [a / b for a, b in zip(ours[case], rates[name][case], strict=True)] for case in ours}
+        peers[name] = {
+            "quotes_per_second": medians(rates[name]),
+            "ratio": {case: round(statistics.median(values), 1) for case, values in paired.items()},
+            "ratio_range": {case: [round(min(values), 1), round(max(values), 1)] for case, values in paired.items()},
+            "answers_unlike_the_contract": wrong[name],
+        }
+    return {"machine": machine(), "amounts": AMOUNTS, "ours": medians(ours), "ours_first_quote": medians(rates[FIRST]), "peers": peers}
 
 
-def peers(seconds: float) -> dict[str, dict[str, int]]:
-    """Figures of the other libraries that this interpreter has."""
-    if importlib.util.find_spec("degenbot") is None:
-        print("degenbot is not installed here; see --help", file=sys.stderr)
-        return {}
-    return {"degenbot": measure(degenbot_quote, seconds)}
+def medians(by_case: Mapping[str, Sequence[float]]) -> dict[str, int]:
+    """Median by case."""
+    return {case: round(statistics.median(values)) for case, values in by_case.items()}
 
 
 def machine() -> dict[str, str | int | None]:
@@ -118,21 +104,58 @@ def machine() -> dict[str, str | int | None]:
     return {"python": platform.python_version(), "system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()}
 
 
+def compare(peers: Sequence[Peer], rounds: int, seconds: float) -> dict[str, Any]:
+    """Starts everybody, holds their answers against the contract's, and measures them. Raises ValueError when we are wrong."""
+    setup = json.dumps({case: {"pool": as_json(state), "amount": str(amount)} for case, (state, amount) in workload().items()})
+    missing: dict[str, str] = {}
+    with contextlib.ExitStack() as open_things:
+
+        def begin(worker: Worker) -> Worker:
+            open_things.callback(worker.close)
+            worker.begin(setup, AMOUNTS)
+            return worker
+
+        workers = {"trimtab": begin(our_worker("trimtab")), FIRST: begin(our_worker("first"))}
+        for peer in peers:
+            folder = Path(open_things.enter_context(tempfile.TemporaryDirectory(prefix="trimtab-bench-")))
+            try:
+                workers[peer.name] = begin(peer.start(folder))
+            except Missing as why:
+                missing[peer.name] = str(why)
+        right = expected()
+        wrong = {
+            name: {case: sum(a != b for a, b in zip(worker.answers(case), right[case], strict=True)) for case in right}
+            for name, worker in workers.items()
+        }
+        if any(wrong["trimtab"].values()) or any(wrong[FIRST].values()):
+            raise ValueError(f"our quotes are not what the contract pays: {wrong}")
+        return report(measure(workers, rounds, seconds), wrong, missing)
+
+
+def lines(document: Mapping[str, Any]) -> list[str]:
+    """The document for people."""
+    shown = []
+    for case, figure in document["ours"].items():
+        compared = [f"{case:<20}{figure:>10,} quotes/s   first {document['ours_first_quote'][case]:>9,}"]
+        for name, peer in document["peers"].items():
+            if "missing" not in peer:
+                unlike = peer["answers_unlike_the_contract"][case]
+                compared.append(
+                    f"{name} {peer['quotes_per_second'][case]:,} ({peer['ratio'][case]}x{f', {unlike} answers differ' if unlike else ''})"
+                )
+        shown.append("   ".join(compared))
+    return shown + [f"{name} is missing: {peer['missing']}" for name, peer in document["peers"].items() if "missing" in peer]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="one JSON document: machine, ours, peers, ratios")
-    parser.add_argument("--peers", action="store_true", help="measure other libraries too")
-    parser.add_argument("--seconds", type=float, default=1.0, help="how long each case runs")
+    parser.add_argument("--json", action="store_true", help="one JSON document: machine, ours, peers with ratios or why they are missing")
+    parser.add_argument("--peers", action="store_true", help="install and measure other libraries too; needs the network, or says so")
+    parser.add_argument("--rounds", type=int, default=15, help="how often each case is measured")
+    parser.add_argument("--seconds", type=float, default=0.1, help="how long each case runs in a round")
     options = parser.parse_args()
-    ours = measure(our_quote, options.seconds)
-    others = peers(options.seconds) if options.peers else {}
-    ratios = {name: {case: round(ours[case] / figures[case], 2) for case in figures} for name, figures in others.items()}
-    if options.json:
-        print(json.dumps({"machine": machine(), "ours": ours, "peers": others, "ratios": ratios}))
-        return
-    for case, figure in ours.items():
-        compared = "".join(f"   {name} {figures[case]:>9,} ({ratios[name][case]}x)" for name, figures in others.items())
-        print(f"{case:<20}{figure:>10,} quotes/s{compared}")
+    document = compare(PEERS if options.peers else (), options.rounds, options.seconds)
+    print(json.dumps(document) if options.json else "\n".join(lines(document)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""The benchmark of quotes runs and prints what its users parse."""
+"""The benchmark of quotes runs, compares answers, says what is missing, and prints what its users parse."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,34 +9,78 @@ from pathlib import Path
 import pytest
 
 from agent.amm import pools
+from scripts import bench_quotes, quote_peers
+from scripts.quote_peers import Missing, Peer, Worker, our_worker
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_quotes.py"
+SCRIPT = Path(bench_quotes.__file__)
 CASES = {"v2", "v3_within_one_tick", "v3_over_5_ticks", "v3_over_50_ticks"}
 
 
-def run(*options: str) -> str:
-    done = subprocess.run([sys.executable, SCRIPT, "--seconds", "0.02", *options], capture_output=True, text=True, timeout=60, check=True)
+def run(*options: str, **environment: str) -> str:
+    command = [sys.executable, SCRIPT, "--seconds", "0.01", "--rounds", "2", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, env={**os.environ, **environment})
     return done.stdout
 
 
 def test_the_benchmark_prints_one_json_document_with_a_figure_per_case():
     printed = json.loads(run("--json"))
-    assert set(printed) == {"machine", "ours", "peers", "ratios"}
-    assert set(printed["ours"]) == CASES
+    assert set(printed) == {"machine", "amounts", "ours", "ours_first_quote", "peers"}
+    assert set(printed["ours"]) == set(printed["ours_first_quote"]) == CASES
     assert all(figure > 100 for figure in printed["ours"].values())
-    assert printed["peers"] == printed["ratios"] == {}
+    assert printed["peers"] == {}
 
 
 def test_the_benchmark_prints_a_line_per_case_for_people():
     assert {line.split()[0] for line in run().splitlines()} == CASES
 
 
+def test_without_a_network_the_benchmark_says_which_peers_are_missing_and_why(tmp_path):
+    printed = json.loads(run("--json", "--peers", PIP_NO_INDEX="1", npm_config_offline="true", npm_config_cache=str(tmp_path)))
+    assert set(printed["peers"]) == {peer.name for peer in quote_peers.PEERS}
+    for peer in printed["peers"].values():
+        assert set(peer) == {"missing"}
+        assert "fail" in peer["missing"] or "not on the path" in peer["missing"]
+    assert set(printed["ours"]) == CASES
+
+
 @pytest.mark.parametrize(("case", "crossed"), [("v3_within_one_tick", 0), ("v3_over_5_ticks", 5), ("v3_over_50_ticks", 50)])
 def test_the_cases_cross_as_many_ticks_as_they_say(case, crossed):
-    import importlib.util
+    state, amount = bench_quotes.workload()[case]
+    for asked in (amount, amount - bench_quotes.AMOUNTS):
+        assert pools.swap_exact_in(state, bench_quotes.TOKEN0, asked).ticks_crossed == crossed
 
-    spec = importlib.util.spec_from_file_location("bench_quotes", SCRIPT)
-    bench = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(bench)
-    state, amount = bench.workload()[case]
-    assert pools.swap_exact_in(state, bench.TOKEN0, amount).ticks_crossed == crossed
+
+class Generous(Worker):
+    """Pays one base unit too much."""
+
+    def answers(self, case: str) -> list[int]:
+        return [answer + 1 for answer in super().answers(case)]
+
+
+def no_peer(folder: Path) -> Worker:
+    raise Missing("not for this machine")
+
+
+def test_a_peer_is_held_against_the_contract_and_measured_in_the_same_rounds():
+    command, folder = [sys.executable, quote_peers.__file__, "trimtab"], quote_peers.ROOT
+    gone = [sys.executable, "-c", ""]
+    peers = [
+        Peer("ourselves", lambda _: our_worker("trimtab")),
+        Peer("generous", lambda _: Generous(command, folder)),
+        Peer("absent", no_peer),
+        Peer("broken", lambda _: Worker(gone, folder)),
+    ]
+    document = bench_quotes.compare(peers, 3, 0.02)
+    assert set(document["peers"]["ourselves"]["answers_unlike_the_contract"].values()) == {0}
+    assert all(0.2 < ratio < 5 for ratio in document["peers"]["ourselves"]["ratio"].values())
+    assert set(document["peers"]["generous"]["answers_unlike_the_contract"].values()) == {bench_quotes.AMOUNTS}
+    assert document["peers"]["absent"] == {"missing": "not for this machine"}
+    assert document["peers"]["broken"] == {"missing": "its process ended"}
+    shown = bench_quotes.lines(document)
+    assert "512 answers differ" in shown[0]
+    assert shown[-2:] == ["absent is missing: not for this machine", "broken is missing: its process ended"]
+
+
+def test_a_pool_reaches_another_process_as_it_is():
+    for state, _ in bench_quotes.workload().values():
+        assert quote_peers.from_json(json.loads(json.dumps(quote_peers.as_json(state)))) == state
