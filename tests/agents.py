@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -143,9 +143,12 @@ def worth(chain: LocalChain, held: Purse, prices_usd: Mapping[str, Fraction]) ->
     return tokens + held.native_wei * prices_usd["WETH"] / 10**18
 
 
-def lost(chain: LocalChain, before: Purse, prices_usd: Mapping[str, Fraction]) -> Fraction:
-    """Dollars that the wallet lost since, gas included, at one and the same prices."""
-    return worth(chain, before, prices_usd) - worth(chain, purse(chain), prices_usd)
+def lost(chain: LocalChain, before: Purse, prices_usd: Mapping[str, Fraction], gas: bool = True) -> Fraction:
+    """Dollars that the wallet lost since, gas included unless not wanted, at one and the same prices."""
+    now = purse(chain)
+    if not gas:
+        now = replace(now, native_wei=before.native_wei)
+    return worth(chain, before, prices_usd) - worth(chain, now, prices_usd)
 
 
 def weights(chain: LocalChain, targets: Mapping[str, str]) -> dict[str, Fraction]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,23 +15,17 @@ from agent.units import BPS, Value
 
 HAIR = 5e-5
 """Half a basis point: how far inside a band's edge a move ends, so that rounding does not leave it outside."""
-CRUMB = 1e-5
-"""Part of the total, a tenth of a basis point, that is not worth a word."""
 ROUNDS = 3
 """Fixed-point rounds over the final total when an interval goal is settled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """Shares of the final total, one per node (hubs zero), the values held now, and what of them lies in liquidity positions.
-
-    `caps` are values that may be sold at most: what this step has approved already.
-    """
+    """Shares of the final total, one per node (hubs zero), the values held now, and what of them lies in liquidity positions."""
 
     held: tuple[float, ...]
     shares: tuple[float, ...]
     locked: tuple[float, ...]
-    caps: tuple[float, ...]
 
     def is_locked(self, token: int, most: float) -> bool:
         """Whether a token's part in positions alone is worth more than `most`."""
@@ -41,32 +34,19 @@ class Aim:
     def wanted(self, total: float, part: float, still: Container[int]) -> list[float]:
         """Final values that sum to `total`, going `part` of the way; tokens in `still` stay what they are.
 
-        No token is sold below what lies in positions, or beyond its cap. What is left unbalanced is taken from the larger side,
-        evenly, so that no token is moved past its share.
+        No token is sold below what lies in positions. What is left unbalanced is taken from the larger side, evenly, so that no
+        token is moved past its share.
         """
-        moves = [max(move, -cap) for move, cap in zip(self._moves(total, part, still), self.caps, strict=True)]
+        moves = [
+            0.0 if token in still else part * (max(share * total, locked) - has)
+            for token, (share, has, locked) in enumerate(zip(self.shares, self.held, self.locked, strict=True))
+        ]
         sold = -sum(move for move in moves if move < 0)
         bought = sum(move for move in moves if move > 0)
         cost = sum(self.held) - total
         sell_part = min(1.0, (bought + cost) / sold) if sold > 0 else 0.0
         buy_part = min(1.0, max(0.0, sold - cost) / bought) if bought > 0 else 0.0
         return [has + move * (sell_part if move < 0 else buy_part) for has, move in zip(self.held, moves, strict=True)]
-
-    def to_move(self) -> float:
-        """Value that has to be exchanged to get there, caps and costs aside."""
-        moves = self._moves(sum(self.held), 1.0, ())
-        return min(sum(max(0.0, move) for move in moves), sum(max(0.0, -move) for move in moves))
-
-    def held_back(self, total: float, part: float, still: Container[int]) -> bool:
-        """Whether a cap leaves more than a tenth of a basis point of the total unsold that would go."""
-        moves = self._moves(total, part, still)
-        return any(-move > cap + total * CRUMB for move, cap in zip(moves, self.caps, strict=True))
-
-    def _moves(self, total: float, part: float, still: Container[int]) -> list[float]:
-        return [
-            0.0 if token in still else part * (max(share * total, locked) - has)
-            for token, (share, has, locked) in enumerate(zip(self.shares, self.held, self.locked, strict=True))
-        ]
 
 
 def reach_of(problem: Problem) -> float:
@@ -80,7 +60,6 @@ def aim_at(problem: Problem, goal: Goal) -> Aim:
     if set(by_token) != {node.address for node in problem.assets}:
         raise Refused("the goal names other tokens than the portfolio's assets", remedy="decide and plan from the same input")
     held, locked = (tuple(map(float, values)) for values in zip(*((node.value, node.locked) for node in problem.nodes), strict=True))
-    caps = tuple(math.inf if node.cap_raw is None else float(node.cap_raw * node.price) for node in problem.nodes)
     whole = sum(held)
     intervals = []
     for node in problem.nodes:
@@ -89,13 +68,13 @@ def aim_at(problem: Problem, goal: Goal) -> Aim:
         hair = min(HAIR, (high - low) / 4)
         intervals.append((low + hair, high - hair))
     if all(low == high for low, high in intervals):
-        return Aim(held, tuple(low for low, _ in intervals), locked, caps)
+        return Aim(held, tuple(low for low, _ in intervals), locked)
     spans = [(low * whole, high * whole) for low, high in intervals]
     above = sum(max(0.0, has - high) for has, (_, high) in zip(held, spans, strict=True))
     below = sum(max(0.0, low - has) for has, (low, _) in zip(held, spans, strict=True))
     sides = [_one_sided(has / whole, low, high, above >= below) for has, (low, high) in zip(held, intervals, strict=True)]
     market = open_market(problem, max(above, below, whole / BPS), no_gain=True)
-    return Aim(held, _cheapest(market, held, sides), locked, caps)
+    return Aim(held, _cheapest(market, held, sides), locked)
 
 
 def _one_sided(share: float, low: float, high: float, buyers: bool) -> tuple[float, float]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from agent.model import Plan, Rebalance, Skipped, StepInput
-from agent.planning.aims import CRUMB, Aim
+from agent.planning.aims import Aim
 from agent.planning.market import Market
 from agent.planning.paths import MAX_LEGS
 from agent.planning.problem import UNBOUNDED_BPS, Problem
@@ -14,8 +14,8 @@ from agent.planning.rounding import Draft
 from agent.planning.settle import Settled
 from agent.units import largest_remainder, value_text
 
-WORTH_SAYING = CRUMB
-"""Part of the total below which a rest is rounding, not something left undone."""
+WORTH_SAYING = 1e-5
+"""Part of the total (a tenth of a basis point) below which a rest is rounding, not something left undone."""
 
 
 def assemble(step: StepInput, problem: Problem, decision: Rebalance, draft: Draft, skipped: Sequence[Skipped]) -> Plan:
@@ -56,7 +56,6 @@ def left_undone(
         )
     ends = [has + float(draft.delta.get(node.address, 0) * node.price) for has, node in zip(aim.held, problem.nodes, strict=True)]
     total = sum(ends)
-    held_back = aim.held_back(total, settled.part, settled.still)
     for token, node in enumerate(problem.nodes):
         low, high = goal[token]
         rest = max(low * total - ends[token], ends[token] - high * total, 0.0)
@@ -67,12 +66,12 @@ def left_undone(
             found.append(Skipped(node.label, f"{_money(step, rest)} above its goal stay in liquidity positions, which swaps do not spend"))
         elif token in settled.still:
             found.append(Skipped(node.label, f"{_money(step, rest)} from its goal stays: {settled.still[token]}"))
-        elif short > WORTH_SAYING * total or held_back:
-            found.append(Skipped(node.label, f"{_money(step, rest)} from its goal stays: {_why(market, settled, token, aim, held_back)}"))
+        elif short > WORTH_SAYING * total:
+            found.append(Skipped(node.label, f"{_money(step, rest)} from its goal stays: {_why(market, settled, token, aim)}"))
     return found
 
 
-def _why(market: Market, settled: Settled, token: int, aim: Aim, held_back: bool) -> str:
+def _why(market: Market, settled: Settled, token: int, aim: Aim) -> str:
     """Why a token does not get where it should: no route, the impact bound, a limit of routes, or what the market asks."""
     problem = market.problem
     sells = aim.held[token] > settled.wanted[token]
@@ -81,7 +80,7 @@ def _why(market: Market, settled: Settled, token: int, aim: Aim, held_back: bool
         return "no usable pool trades it"
     if not _connected(market, settled, token, sells):
         return "no route of usable pools joins it with a token that needs the other side"
-    if held_back:
+    if settled.held_back:
         return "this step has approved no more"
     full = sorted({arc.pool for arc in own} & settled.draft.full) or sorted(settled.draft.full)
     parts = []

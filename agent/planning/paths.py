@@ -38,6 +38,19 @@ class Routes:
     paths: tuple[Path, ...]
     cut: tuple[Path, ...]
 
+    def within(self, most: Sequence[float]) -> Routes:
+        """The same with no more than `most` taken from each token, by position: all paths of a token that goes short shrink alike."""
+        taken = [0.0] * len(most)
+        for path in self.paths:
+            taken[path.source] += path.taken
+        shares = [min(1.0, limit / all_of_it) if all_of_it > 0 else 1.0 for limit, all_of_it in zip(most, taken, strict=True)]
+        return Routes(tuple(Path(path.flows, path.taken * shares[path.source]) for path in self.paths), self.cut)
+
+    @property
+    def taken(self) -> float:
+        """Value that enters all paths."""
+        return sum(path.taken for path in self.paths)
+
 
 @dataclass(frozen=True, slots=True)
 class _Lot:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -23,6 +24,12 @@ SLACK = 1 - 5e-5
 WORTH_A_ROUTE = 1e-6
 """Part of the scale above which a cut chain is worth another way."""
 DUST = "less than limits.min_trade"
+ROUNDED_RAW = 16
+FUZZ = 1e-12
+"""Base units by which paths, each rounded down, may miss an approved amount, and what floating point may: the wish is that much
+above it, so that the legs, which stop exactly there, leave no crumb of the approval."""
+UNAPPROVED = 1e-5
+"""Part of the total, a tenth of a basis point, above which it is said that approvals bound the plan."""
 UNMOVED = 1e-9
 """Part of the total below which a token counts as where it should be."""
 
@@ -33,6 +40,7 @@ class Settled:
 
     `part` is the share of the way that turnover allows; `still` says why tokens do not move, by position; `dropped`
     pools are left out. `star` is the one token besides neutral hubs that routes pass through, once longer chains had to be cut.
+    `held_back` says that more would be sold than the step has approved.
     """
 
     draft: Draft
@@ -42,6 +50,7 @@ class Settled:
     still: dict[int, str] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
     star: int | None = None
+    held_back: bool = False
 
 
 def settle(market: Market, aim: Aim, reach: float, budget: Value | None, min_trade: Value | None, dropped: Mapping[str, str]) -> Settled:
@@ -53,8 +62,12 @@ def settle(market: Market, aim: Aim, reach: float, budget: Value | None, min_tra
     state = Settled(Draft(), Solution((), ()), list(aim.held), dropped=dict(dropped))
     total, error = whole, [0.0] * len(aim.held)
     least = 0.0 if min_trade is None else float(min_trade)
+    caps = [
+        math.inf if node.cap_raw is None else float((node.cap_raw + ROUNDED_RAW) * node.price) * (1 + FUZZ) / scale
+        for node in problem.nodes
+    ]
     if budget is not None:
-        moved = aim.to_move()
+        moved = sum(max(0.0, has - want) for has, want in zip(aim.held, aim.wanted(total, 1.0, ()), strict=True))
         state.part = min(1.0, float(budget) / moved) if moved > 0 else 1.0
     pruned = False
     for _ in range(ROUNDS):
@@ -68,7 +81,9 @@ def settle(market: Market, aim: Aim, reach: float, budget: Value | None, min_tra
         state.dropped |= choice.dropped
         state.solution = choice.solution
         order = sorted(range(len(wishes)), key=lambda token: state.solution.prices[token])
-        routes = decompose(state.solution.flows, order, givers, keepers)
+        unbound = decompose(state.solution.flows, order, givers, keepers)
+        routes = unbound.within(caps)
+        state.held_back = (unbound.taken - routes.taken) * scale > UNAPPROVED * whole
         state.draft = run_all(problem, to_routes(market, routes)).draft
         if state.star is None and any(path.taken > WORTH_A_ROUTE for path in routes.cut):
             state.star, pruned = _best_star(market, state, wishes, givers, keepers), False

@@ -146,18 +146,30 @@ def test_what_a_spend_cap_leaves_unsold_is_short_evenly_on_the_other_side() -> N
     step = replace(_three(61_800), spend_caps=((WETH.address, 8 * ONE),))
     found = plan(step, goal(step))
     check_legs(step, found)
-    assert 8 * ONE - 10**6 <= sum(leg.amount_in_raw for leg in found.legs) <= 8 * ONE
+    assert sum(leg.amount_in_raw for leg in found.legs) == 8 * ONE
     got = dict(found.weights_after_bps)
     assert abs(got[USDC.address] - got[token("DAI").address]) <= 1
     assert max(got[USDC.address], got[token("DAI").address]) <= 3_000
 
 
 def test_a_turnover_limit_that_set_the_cap_does_not_shrink_the_plan_again() -> None:
-    """What was approved under the limit may be spent whole: the second plan of the step is the first one."""
+    """What was approved under the limit may be spent to the last unit: the second plan of the step is the first one."""
     step = with_limits(_three(60_000), turnover_bps=500)
     first = plan(step, goal(step))
     sold = sum(leg.amount_in_raw for leg in first.legs)
     second = plan(replace(step, spend_caps=((WETH.address, sold),)), goal(step))
+    assert sum(leg.amount_in_raw for leg in second.legs) == sold
+    assert [leg.pool for leg in second.legs] == [leg.pool for leg in first.legs]
     assert abs(second.turnover - first.turnover) * 10**6 <= first.turnover
-    assert "approved no more" not in str(second.skipped)
     assert "limits.turnover" in str(second.skipped)
+
+
+def test_a_buyer_that_no_route_pays_for_takes_nothing_from_the_others_under_a_cap() -> None:
+    """DAI costs more than plan_cost: the first plan sells for USDC alone, and so does the one after its approval."""
+    step = _three(60_000)
+    pools = (step.snapshot.pools[0], v2_pool(WETH, token("DAI"), 1_900, DEEP))
+    step = with_limits(replace(step, snapshot=replace(step.snapshot, pools=pools)), plan_cost_bps=60)
+    first = plan(step, goal(step))
+    assert {leg.token_out for leg in first.legs} == {USDC.address}
+    sold = sum(leg.amount_in_raw for leg in first.legs)
+    assert plan(replace(step, spend_caps=((WETH.address, sold),)), goal(step)) == first

@@ -1,0 +1,115 @@
+"""Any holdings, any targets, any market: one step ends on target or says which bound stood in the way, and no limit is ever broken."""
+
+from __future__ import annotations
+
+import tempfile
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+from agent.api.agent import Agent
+from agent.engine import Outcome, OutcomeKind
+from agent.localchain import LocalChain
+from agent.units import BPS, largest_remainder
+from tests.agents import FIVE, ROOMY, USD, Purse, agent_on, fund, lost, off_target, pool_prices, purse, require_exact, said, swap_of, yes
+
+NEAR_BPS = 10
+SYMBOLS = tuple(FIVE)
+percents = st.lists(st.integers(1, 20), min_size=5, max_size=5).map(
+    lambda parts: dict(zip(SYMBOLS, largest_remainder([Fraction(part) for part in parts], 100), strict=True))
+)
+holdings = st.tuples(st.lists(st.integers(0, 10), min_size=5, max_size=5), st.integers(20_000, 95_000)).map(
+    lambda drawn: {s: Fraction(part * drawn[1], sum(drawn[0]) or 1) for s, part in zip(SYMBOLS, drawn[0], strict=True)}
+)
+percent_moves = st.integers(-20, 25)
+moves = st.fixed_dictionaries(
+    {}, optional={"WETH": percent_moves, "WBTC": percent_moves, "LINK": percent_moves, "USDT": st.sampled_from([Fraction(1, 10)])}
+)
+bounds = st.fixed_dictionaries(
+    {
+        "limits.price_impact": st.sampled_from(["1%", "0.1%", "0.02%"]),
+        "limits.plan_cost": st.sampled_from(["0.5%", "1%", "0.15%"]),
+        "limits.turnover": st.sampled_from(["off", "30%", "5%"]),
+        "limits.min_trade": st.sampled_from(["10", "500"]),
+    }
+)
+
+
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@given(percents=percents, held=holdings, moves=moves, bounds=bounds)
+def test_one_step_ends_on_target_or_names_the_bound(
+    anvil_chain: LocalChain, percents: dict[str, int], held: dict[str, Fraction], moves: dict[str, int | Fraction], bounds: dict[str, str]
+) -> None:
+    chain = anvil_chain
+    mark = chain.snapshot()
+    try:
+        # Depths are in the description's dollars: funded before the market moves, a portfolio is worth up to a quarter more.
+        fund(chain, {symbol: usd * Fraction(3, 4) for symbol, usd in held.items()})
+        usd = chain.books.prices_usd
+        if moves:
+            chain.move_market({symbol: usd[symbol] * (1 + Fraction(percent) / 100) for symbol, percent in moves.items()})
+        targets = {symbol: f"{percent}%" for symbol, percent in percents.items()}
+        with tempfile.TemporaryDirectory() as folder, agent_on(chain, Path(folder), ROOMY | bounds, targets) as agent:
+            before, prices = purse(chain), pool_prices(chain)
+            outcome = agent.rebalance(send=True, confirm=yes)
+            event(outcome.kind.value)
+            if outcome.kind is OutcomeKind.DONE:
+                require_kept_limits(chain, agent, outcome, before, prices)
+                require_near_or_named(chain, outcome, targets)
+            else:
+                assert outcome.kind in (OutcomeKind.HOLD, OutcomeKind.REFUSED) or not any(held.values()), outcome.reason
+                assert outcome.reason
+                assert purse(chain) == before
+            if outcome.kind is OutcomeKind.HOLD:
+                assert not any(drift.outside for drift in outcome.decided.drifts)
+    finally:
+        chain.revert(mark)
+
+
+def require_kept_limits(chain: LocalChain, agent: Agent, outcome: Outcome, before: Purse, prices: dict[str, Fraction]) -> None:
+    """To the wei as planned; no dearer, no larger, and no pool further than allowed, all measured on the chain."""
+    require_exact(chain, outcome, before)
+    plan, _, receipt = swap_of(outcome)
+    limits = agent.desk.limits
+    assert limits.plan_cost_bps is not None
+    traded = lost(chain, before, chain.books.prices_usd, gas=False) * USD
+    assert traded == plan.cost.total - plan.cost.gas
+    assert plan.cost.total * BPS <= plan.turnover * limits.plan_cost_bps
+    assert receipt.gas_used * 4 <= plan.gas_units * 5, "the gas that guards count with is too little"
+    total = sum(drift.value for drift in outcome.decided.drifts)
+    if limits.turnover_bps is not None:
+        assert plan.turnover * BPS <= total * limits.turnover_bps
+    now = pool_prices(chain)
+    assert limits.price_impact_bps is not None
+    for name, info in chain.books.pool_info.items():
+        fell = min(now[name] / prices[name], prices[name] / now[name])
+        assert (1 - fell) * BPS <= limits.price_impact_bps, f"{name} was moved too far"
+        assert (info.address in {leg.pool for leg in plan.legs}) is (now[name] != prices[name])
+    assert receipt.block_number > plan.block
+
+
+def require_near_or_named(chain: LocalChain, outcome: Outcome, targets: dict[str, str]) -> None:
+    assert outcome.plan is not None
+    named = {item.what for item in outcome.plan.skipped}
+    for symbol, off in off_target(chain, targets).items():
+        if off > NEAR_BPS:
+            assert symbol in named or "part of the drift" in named, f"{symbol} is {float(off):.1f} bps off: {said(outcome.plan.skipped)}"
+
+
+@pytest.mark.parametrize("worth", [300, 1_000, 3_000])
+def test_a_small_wallet_is_either_brought_on_target_or_told_what_its_gas_would_eat(
+    anvil_chain: LocalChain, tmp_path: Path, worth: int
+) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": worth * 2 // 3, "USDC": worth // 3})
+    with agent_on(chain, tmp_path, ROOMY, {"WETH": "50%", "USDC": "50%"}) as agent:
+        before = purse(chain)
+        outcome = agent.rebalance(send=True, confirm=yes)
+        if outcome.kind is OutcomeKind.DONE:
+            assert max(off_target(chain, {"WETH": "50%", "USDC": "50%"}).values()) <= NEAR_BPS
+        else:
+            assert "gas" in outcome.reason
+            assert purse(chain) == before
