@@ -1,0 +1,196 @@
+"""Gas of one rebalance of four swaps: by our Rebalancer, by one SwapRouter02 multicall, and by one transaction per swap.
+
+Approvals are left out: all three need the same. Pools have traded before, as any pool in use has: the first swap in a new
+pair pays for storage that no later one does. Gas is counted by the chain, so that one run is exact.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from eth_abi.abi import encode as abi_encode
+
+from agent.artifacts import npm
+from agent.chain.approvals import encode_approve
+from agent.chain.calls import EXACT_INPUT_SINGLE, SWAP_EXACT_TOKENS
+from agent.localchain import LocalChain, open_anvil
+from agent.model import Cost, Funding, Goal, Leg, Plan, Rebalance
+from agent.venues import rebalancer, swap_router_02
+
+W, R = Funding.WALLET, Funding.ROUTER
+QUOTER = "@uniswap/v3-periphery/artifacts/contracts/lens/QuoterV2.sol/QuoterV2.json"
+ROUTER = "@uniswap/v2-periphery/build/UniswapV2Router02.json"
+SWAPS: dict[str, list[tuple[str, str, Fraction, Funding, Funding]]] = {
+    "four V3 pools": [
+        ("v3 WETH/USDC 500", "WETH", Fraction(1, 10), W, W),
+        ("v3 WETH/USDT 500", "WETH", Fraction(1, 10), W, W),
+        ("v3 WBTC/USDC 3000", "USDC", Fraction(100), W, W),
+        ("v3 LINK/WETH 3000", "LINK", Fraction(1), W, W),
+    ],
+    "four V2 pairs": [
+        ("v2 WETH/USDC", "WETH", Fraction(1, 10), W, W),
+        ("v2 WBTC/WETH", "WBTC", Fraction(1, 100), W, W),
+        ("v2 WETH/USDT", "USDT", Fraction(100), W, W),
+        ("v2 LINK/WETH", "LINK", Fraction(1), W, W),
+    ],
+    "two of each": [
+        ("v3 WETH/USDC 500", "WETH", Fraction(1, 10), W, W),
+        ("v2 WETH/USDC", "WETH", Fraction(1, 10), W, W),
+        ("v3 LINK/WETH 3000", "LINK", Fraction(1), W, W),
+        ("v2 WETH/USDT", "USDT", Fraction(100), W, W),
+    ],
+    "one token sold": [
+        ("v3 WETH/USDC 500", "WETH", Fraction(1, 10), W, W),
+        ("v3 WETH/USDC 3000", "WETH", Fraction(1, 10), W, W),
+        ("v3 WBTC/WETH 3000", "WETH", Fraction(1, 10), W, W),
+        ("v2 LINK/WETH", "WETH", Fraction(1, 10), W, W),
+    ],
+    "a hub of two V3 pools": [
+        ("v3 WETH/USDC 500", "WETH", Fraction(1, 10), W, W),
+        ("v2 WETH/USDC", "WETH", Fraction(1, 10), W, W),
+        ("v3 USDC/USDT 100", "USDT", Fraction(400), W, R),
+        ("v3 LINK/USDC 10000", "USDC", Fraction(0), R, W),
+    ],
+    "a hub of two V2 pairs": [
+        ("v3 WETH/USDC 500", "WETH", Fraction(1, 10), W, W),
+        ("v2 WETH/USDC", "WETH", Fraction(1, 10), W, W),
+        ("v2 WETH/USDT", "USDT", Fraction(400), W, R),
+        ("v2 LINK/WETH", "WETH", Fraction(0), R, W),
+    ],
+}
+"""Pool, token sold, whole coins (0: what the swap before left), from and to."""
+
+
+def quoted(chain: LocalChain, pool: str, token_in: str, raw: int) -> int:
+    """What the deployed contracts pay."""
+    info = chain.books.pool_info[pool]
+    sold = chain.tokens[token_in].address
+    bought = info.token1.address if info.token0.address == sold else info.token0.address
+    if info.version == 2:
+        return int(chain.contract(chain.addresses.v2_router, npm(ROUTER)).functions.getAmountsOut(raw, [sold, bought]).call()[-1])
+    quoter = chain.contract(chain.addresses.quoter_v2, npm(QUOTER))
+    return int(quoter.functions.quoteExactInputSingle((sold, bought, raw, info.fee_pips, 0)).call()[0])
+
+
+def legs_of(chain: LocalChain, name: str) -> Iterator[Leg]:
+    """The legs of one rebalance; no two use the same pool, so that each quote holds."""
+    left = 0
+    for pool, token_in, coins, source, sink in SWAPS[name]:
+        info, token = chain.books.pool_info[pool], chain.tokens[token_in]
+        raw = int(coins * 10**token.decimals) if coins else left
+        left = quoted(chain, pool, token_in, raw)
+        bought = info.token1.address if info.token0.address == token.address else info.token0.address
+        yield Leg(
+            info.address, f"uniswap_v{info.version}", token.address, bought, info.fee_pips, raw, left, left * 99 // 100, 0, 0, source, sink
+        )
+
+
+def plan_of(legs: tuple[Leg, ...]) -> Plan:
+    """A plan of these legs; what else it predicts costs no gas."""
+    zero = Fraction(0)
+    goal = Rebalance("benchmark", Goal(()))
+    return Plan(0, goal, legs, (), (), Cost(zero, zero, zero, zero), zero, zero, 0, None, (), (), 0)
+
+
+def single(leg: Leg, wallet: str) -> str:
+    """One swap as a transaction of its own, straight to SwapRouter02."""
+    if leg.venue == "uniswap_v3":
+        order = (leg.token_in, leg.token_out, leg.fee_pips, wallet, leg.amount_in_raw, leg.min_out_raw, 0)
+        return "0x" + (EXACT_INPUT_SINGLE + abi_encode(["(address,address,uint24,address,uint256,uint256,uint160)"], [order])).hex()
+    words = [leg.amount_in_raw, leg.min_out_raw, [leg.token_in, leg.token_out], wallet]
+    return "0x" + (SWAP_EXACT_TOKENS + abi_encode(["uint256", "uint256", "address[]", "address"], words)).hex()
+
+
+def send(chain: LocalChain, to: str, data: str) -> int:
+    """Gas of a transaction of the wallet."""
+    fees = {"gas": 3_000_000, "maxFeePerGas": 10**11, "maxPriorityFeePerGas": 10**9}
+    sent = chain.w3.eth.send_transaction({"from": chain.wallet.address, "to": to, "data": data, **fees})  # type: ignore[typeddict-item]
+    receipt = chain.w3.eth.wait_for_transaction_receipt(sent, poll_latency=0.005)
+    if receipt["status"] != 1:
+        raise RuntimeError(f"a transaction to {to} reverted")
+    return int(receipt["gasUsed"])
+
+
+def measure_one(chain: LocalChain, name: str) -> dict[str, int]:
+    """Gas of the three ways, each from the same state."""
+    legs = tuple(legs_of(chain, name))
+    wallet, at, deadline_s = chain.wallet.address, chain.addresses, chain.now_s() + 3_600
+    usd = chain.books.prices_usd
+    prices = {token.address: usd[symbol] * 10**6 / 10**token.decimals for symbol, token in chain.tokens.items()}
+    plan = plan_of(legs)
+    ways = {
+        "rebalancer": (at.rebalancer, [rebalancer.encode(plan, deadline_s, rebalancer.Terms(prices, -(10**9)))]),
+        "multicall": (at.swap_router_02, [swap_router_02.encode(plan, wallet, deadline_s)]),
+        "transactions": (at.swap_router_02, [single(replace(leg, source=W, sink=W), wallet) for leg in legs]),
+    }
+    gas: dict[str, int] = {}
+    ends = set()
+    for way, (spender, calls) in ways.items():
+        mark = chain.snapshot()
+        spent: dict[str, int] = {}
+        for leg in legs:
+            if leg.source is W or way == "transactions":
+                spent[leg.token_in] = spent.get(leg.token_in, 0) + leg.amount_in_raw
+        for token, raw in spent.items():
+            send(chain, token, encode_approve(spender, raw))
+        gas[way] = sum(send(chain, spender, data) for data in calls)
+        ends.add(tuple(chain.balance(symbol) for symbol in chain.tokens))
+        chain.revert(mark)
+    if len(ends) != 1:
+        raise RuntimeError(f"{name}: the ways lead to different balances")
+    return gas
+
+
+def measure() -> dict[str, Any]:
+    """All rebalances of SWAPS on a local chain whose pools have traded both ways."""
+    with open_anvil() as chain:
+        for pool in chain.books.pool_info.values():
+            for token in (pool.token0, pool.token1):
+                chain.swap(pool.name, token.symbol, 10**token.decimals // 100)
+        found = {name: measure_one(chain, name) for name in SWAPS}
+    return {
+        "machine": {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count()},
+        "ours": {name: gas["rebalancer"] for name, gas in found.items()},
+        "peers": {
+            "SwapRouter02 multicall": {name: gas["multicall"] for name, gas in found.items()},
+            "one transaction per swap": {name: gas["transactions"] for name, gas in found.items()},
+        },
+        "ratios": {
+            "to multicall": {name: round(gas["rebalancer"] / gas["multicall"], 3) for name, gas in found.items()},
+            "to one transaction per swap": {name: round(gas["rebalancer"] / gas["transactions"], 3) for name, gas in found.items()},
+            "multicall to one transaction per swap": {
+                name: round(gas["multicall"] / gas["transactions"], 3) for name, gas in found.items()
+            },
+        },
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.add_argument("--peers", action="store_true", help="as in the other benchmarks; the peers are contracts, and always measured")
+    options = parser.parse_args()
+    result = measure()
+    if options.json:
+        print(json.dumps(result))
+        return 0
+    print(f"{'gas of four swaps':24} {'rebalancer':>10} {'multicall':>10} {'one by one':>10}  to multicall  to one by one")
+    multicall, singles = result["peers"].values()
+    for name, gas in result["ours"].items():
+        print(f"{name:24} {gas:10} {multicall[name]:10} {singles[name]:10} {gas / multicall[name]:13.3f} {gas / singles[name]:14.3f}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
