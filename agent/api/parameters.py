@@ -26,6 +26,7 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
         "targets": ", ".join(f"{a.token.label} {a.target_bps / 100:g}%" for a in portfolio.assets),
         "reserves": ", ".join(f"{decimal_text(a.reserve_raw, a.token.decimals)} {a.token.label}" for a in portfolio.assets if a.reserve_raw)
         or "none",
+        "liquidity positions": ", ".join(position.name for position in portfolio.positions) or "none",
         "trigger": trigger_text(config.policy.trigger),
         "destination": config.policy.destination,
         "cooldown": f"{config.policy.cooldown} s",
@@ -34,6 +35,8 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
         "feed_max_age": f"{reference.feed_max_age} s",
         "max_live_value": limit_text("max_live_value", config.portfolio.max_live_value, numeraire),
     }
+    if portfolio.positions and config.lp is not None:
+        found["lp"] = f"volatility {config.lp.volatility / 100:g}% a year, horizon {config.lp.horizon} s"
     for name in LimitsTable.model_fields:
         found[name] = limit_text(name, getattr(config.limits, name), numeraire)
     return found

@@ -131,6 +131,9 @@ def test_a_rebalance_brings_wallet_and_positions_together_on_target(anvil_chain:
     chain = anvil_chain
     own = [lp.provide_v2(chain, V2, 2_000), lp.provide_v3(chain, V3, -30, 30, 800)]
     with agents.agent_on(chain, tmp_path, confirming(chain, own)) as agent:
+        told = agent.parameters()
+        assert told["liquidity positions"] == ", ".join(one.name for one in own)
+        assert (told["lp"], told["lp_max_weight"]) == ("volatility 60% a year, horizon 2592000 s", "90%")
         before = agents.purse(chain)
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         agents.require_exact(chain, outcome, before)
