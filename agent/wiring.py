@@ -36,6 +36,7 @@ from agent.store.opening import open_store
 from agent.store.store import Store
 from agent.venues.composer import RouterComposer
 from agent.venues.discovery import discover
+from agent.venues.rebalancer_code import require_ours
 
 UNBOUNDED_IMPACT_BPS = 1_000
 """How far ticks are read when the owner switched the impact limit off."""
@@ -159,6 +160,8 @@ def open_desk(
             pools = tuple(pool for pool in pools if pool.address in pins) or pools
         pinned = tuple(dict.fromkeys((*fixed_contracts(config), *asked)))
         execution = build_execution(config, pinned)
+        if execution.router_kind == "rebalancer":
+            require_ours(lines[0], execution.router, config.chain.wrapped_native, factories(config))
         watch = Watch(
             owner=config.wallet.address,
             tokens=through,

@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from eth_utils.crypto import keccak
 
+from agent.artifacts import npm, own
 from agent.chain.calls import decode
 from agent.chain.program import Place, Rebalance
+from agent.config import parse_config
 from agent.engine import OutcomeKind
 from agent.errors import ConfigError
 from agent.localchain import LocalChain
+from agent.localchain.liquidity import V3_POOL
+from agent.localchain.market import V2_PAIR
 from agent.units import BPS
-from tests.agents import FIVE, ROOMY, again, agent_on, allowances, config, fund, off_target, purse, require_exact, said, swap_of, yes
+from agent.venues.rebalancer_code import V2_INIT_CODE_HASH, V3_INIT_CODE_HASH
+from tests.agents import (
+    FIVE,
+    ROOMY,
+    again,
+    agent_on,
+    allowances,
+    config,
+    fund,
+    off_target,
+    purse,
+    require_exact,
+    said,
+    swap_of,
+    trusted,
+    yes,
+)
 
+SCRIPT = Path(__file__).parents[2] / "scripts" / "rebalancer_code.py"
 ATOMIC = ROOMY | {"execution.router": "rebalancer"}
 MIXED = {"WETH": 51_234, "WBTC": 333, "USDC": 0, "USDT": 21_000, "LINK": 17_433}
 
@@ -88,3 +113,38 @@ def test_a_rebalancer_without_address_is_named(anvil_chain: LocalChain, tmp_path
         agent_on(anvil_chain, tmp_path, ATOMIC | {"execution.rebalancer": None}),
     ):
         pass
+
+
+def test_code_that_is_not_our_rebalancer_for_these_factories_is_named_before_it_could_be_pinned(
+    local_chain: LocalChain, tmp_path: Path
+) -> None:
+    chain, at = local_chain, local_chain.addresses
+    foreign = chain.deploy(own("Rebalancer"), at.weth, at.v3_factory, V2_INIT_CODE_HASH, at.v2_factory, V3_INIT_CODE_HASH)
+    for address in (foreign, at.swap_router_02, chain.wallet.address):
+        with pytest.raises(ConfigError, match="is not this version's Rebalancer"):
+            trusted(chain, tmp_path, ATOMIC | {"execution.rebalancer": address})
+
+
+def test_what_the_script_prints_deploys_what_is_accepted(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    config(chain, tmp_path)
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--config", str(tmp_path / "trimtab.toml")], capture_output=True, text=True, check=True
+    )
+    order = json.loads(done.stdout)
+    assert order["chain_id"] == chain.chain_id and order["to"] is None
+    sent = chain.w3.eth.send_transaction({"from": chain.whale.address, "data": order["data"]})
+    made = str(chain.w3.eth.wait_for_transaction_receipt(sent)["contractAddress"])
+    assert made != chain.addresses.rebalancer
+    trusted(chain, tmp_path, ATOMIC | {"execution.rebalancer": made})
+
+
+def test_the_known_init_code_hashes_are_those_of_the_npm_packages() -> None:
+    hashes = ["0x" + keccak(hexstr=npm(path).bytecode).hex() for path in (V2_PAIR, V3_POOL)]
+    assert hashes == [V2_INIT_CODE_HASH, V3_INIT_CODE_HASH]
+
+
+def test_a_local_chain_writes_a_config_for_either_router(anvil_chain: LocalChain) -> None:
+    for router in ("swap_router_02", "rebalancer"):
+        execution = parse_config(anvil_chain.config_text(router=router)).execution
+        assert (execution.router, execution.rebalancer) == (router, anvil_chain.addresses.rebalancer)
