@@ -66,11 +66,16 @@ def loads(cls: Any, text: str) -> Any: ...
 def loads(cls: Any, text: str) -> Any:
     """Reads what `dumps` wrote. Raises ConfigError on broken JSON, repeated keys, and whatever does not fit `cls`."""
     try:
-        _require_flat(text)
-        data = json.loads(text, object_pairs_hook=_without_repeats)
+        data = read_json(text)
     except ValueError as error:
         raise ConfigError(f"not readable as JSON: {error}", "hand in a file that trimtab wrote") from None
     return from_jsonable(cls, data)
+
+
+def read_json(text: str) -> Any:
+    """JSON of a file that anyone may have written. Raises ValueError when it is broken, too deep, or repeats a key."""
+    _require_flat(text)
+    return json.loads(text, object_pairs_hook=_without_repeats)
 
 
 def _require_flat(text: str) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent import wiring
+from agent import codec, wiring
 from agent.api.setup import EMPTY_CODE, NO_CODE
 from agent.chain.rpc import Transport
 from agent.config.load import LoadedConfig, load_config
@@ -117,7 +116,7 @@ def _key(loaded: LoadedConfig) -> Row:
 def _keystore(loaded: LoadedConfig, path: Path) -> Row:
     """Whether a keystore says itself that it is of another wallet; most name their address in the clear."""
     try:
-        named = str(json.loads(path.read_text(encoding="utf-8"))["address"]).lower().removeprefix("0x")
+        named = str(codec.read_json(path.read_text(encoding="utf-8"))["address"]).lower().removeprefix("0x")
     except (OSError, ValueError, KeyError, TypeError):
         return Row("key", OK, f"keystore {path}")
     if named != loaded.config.wallet.address.lower().removeprefix("0x"):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent import wiring
+from agent import codec, wiring
 from agent.chain.rpc import Transport
 from agent.config.fields import parse_address, parse_variable
 from agent.config.load import LoadedConfig, load_config, parse_config
@@ -150,8 +149,8 @@ def _token_list(path: Path, chain_id: int) -> list[TemplateAsset]:
     try:
         return [
             TemplateAsset(entry["symbol"], parse_address(entry["address"], "token list"), "", None, int(entry["decimals"]))
-            for entry in json.loads(path.read_text(encoding="utf-8"))["tokens"]
+            for entry in codec.read_json(path.read_text(encoding="utf-8"))["tokens"]
             if entry["chainId"] == chain_id and safe_label(entry["symbol"], "") != ""
         ]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"--token-list {path}: not a token list: {error!r}", "give a JSON file in Uniswap's token list format") from None

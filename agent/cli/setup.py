@@ -36,9 +36,11 @@ def init(
     document = api.initialise(config, network, wallet, targets, numeraire, endpoints, token_list)
 
     def show() -> None:
-        made = tables.table(f"Written: {document['config']}", ("token", "target", "address", "price feed"))
+        say(f"Written: {document['config']}")
+        made = tables.table("Addresses", ("token", "target", "address"))
         for asset in document["assets"]:
-            made.add_row(asset["symbol"], asset["target"], cell(asset["address"]), cell(asset["feed"] or "none: a pool's TWAP"))
+            made.add_row(asset["symbol"], asset["target"], cell(asset["address"]))
+            made.add_row("  its price feed", "", cell(asset["feed"] or "none: a pool's time-weighted price"), style="dim")
         out.print(made)
         say("Compare the addresses with a source you trust. Next:")
         for line in document["next"]:

@@ -67,7 +67,7 @@ def test_the_wrapped_native_coin_becomes_a_hub_where_it_is_not_held(bare: Bare, 
     [
         (("--target", "WETH=60%", "--target", "USDC=30%"), ("90%", "add 10%")),
         (("--target", "WETH=60", "--target", "USDC=40"), ("no unit",)),
-        (("--target", "WETH=100%"), ("portfolio.assets", "at least 2")),
+        (("--target", "USDC=100%"), ("portfolio.assets", "at least 2")),
         (("--target", "WETH=60%", "--target", "WETH=40%", "--numeraire", "WETH"), ("given twice",)),
         (("--target", "WETH=60%", "--target", "NOSUCH=40%"), ("'NOSUCH'", "--token-list")),
         (("--target", "WETH", "--target", "USDC=40%"), ("--target", "NAME=VALUE")),
