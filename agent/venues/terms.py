@@ -20,8 +20,8 @@ def known_prices(step: StepInput) -> dict[str, Fraction]:
 
 
 def terms(step: StepInput, plan: Plan) -> Terms:
-    """Conditions of `plan` at reference prices. The floor is what the plan predicts less slippage on its turnover, or what
-    its legs' minimums come to where that is more: a chain of swaps may not lose slippage once per swap.
+    """Conditions of `plan` at reference prices. The floor is what its legs' minimums come to, or limits.plan_cost of the value
+    sold where that is the smaller loss: what a plan may not cost by prediction it may not cost in the end.
 
     One base unit of the numeraire is left to the rounding of prices. Raises Refused when a token has no reference price.
     """
@@ -29,10 +29,8 @@ def terms(step: StepInput, plan: Plan) -> Terms:
     if missing := [token for token in least if token not in known]:
         raise Refused(f"no reference price of {', '.join(missing)}", remedy="give it a feed, or list it in portfolio.assets")
     prices = {token: known[token] for token in least}
-    by_minimums = sum((raw * prices[token] for token, raw in least.items()), Fraction(0))
-    sold = sum((leg.amount_in_raw * prices[leg.token_in] for leg in plan.legs if leg.source is Funding.WALLET), Fraction(0))
-    bought = sum((leg.amount_out_raw * prices[leg.token_out] for leg in plan.legs if leg.sink is Funding.WALLET), Fraction(0))
-    floor = by_minimums
-    if step.limits.slippage_bps is not None:
-        floor = max(floor, bought - sold - sold * Fraction(step.limits.slippage_bps, BPS))
+    floor = sum((raw * prices[token] for token, raw in least.items()), Fraction(0))
+    if step.limits.plan_cost_bps is not None:
+        sold = sum((leg.amount_in_raw * prices[leg.token_in] for leg in plan.legs if leg.source is Funding.WALLET), Fraction(0))
+        floor = max(floor, -sold * Fraction(step.limits.plan_cost_bps, BPS))
     return Terms(prices, floor_int(floor) - 1)

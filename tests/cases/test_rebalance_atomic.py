@@ -64,7 +64,8 @@ def test_a_lopsided_wallet_is_brought_on_target_by_one_call_of_the_rebalancer(lo
         assert all(changes[token] <= raw for token, raw in actual.items() if raw) and set(changes) == {
             t for t, raw in actual.items() if raw
         }
-        assert -plan.turnover * (agent.desk.limits.slippage_bps or 0) / BPS < plan.cost.gas - plan.cost.total - call.floor_raw + 2
+        lost = plan.cost.total - plan.cost.gas
+        assert lost <= -call.floor_raw <= plan.turnover * (agent.desk.limits.plan_cost_bps or 0) / BPS + lost + 2
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
 
