@@ -56,9 +56,9 @@ def left_undone(
         )
     ends = [has + float(draft.delta.get(node.address, 0) * node.price) for has, node in zip(aim.held, problem.nodes, strict=True)]
     total = sum(ends)
+    rests = [max(low * total - end, end - high * total, 0.0) for end, (low, high) in zip(ends, goal, strict=True)]
     for token, node in enumerate(problem.nodes):
-        low, high = goal[token]
-        rest = max(low * total - ends[token], ends[token] - high * total, 0.0)
+        rest, high = rests[token], goal[token][1]
         short = abs(ends[token] - settled.wanted[token])
         if rest <= WORTH_SAYING * total:
             continue
@@ -68,6 +68,10 @@ def left_undone(
             found.append(Skipped(node.label, f"{_money(step, rest)} from its goal stays: {settled.still[token]}"))
         elif short > WORTH_SAYING * total:
             found.append(Skipped(node.label, f"{_money(step, rest)} from its goal stays: {_why(market, settled, token, aim)}"))
+        elif settled.part == 1:
+            fixed = [i in settled.still or aim.is_locked(i, ask * total) for i, (_, ask) in enumerate(goal)]
+            stay = [problem.nodes[i].label for i, is_fixed in enumerate(fixed) if is_fixed and rests[i] > WORTH_SAYING * total]
+            found.append(Skipped(node.label, f"{_money(step, rest)} from its goal stays: {' and '.join(stay)} would be the other side"))
     return found
 
 

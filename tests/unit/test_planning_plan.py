@@ -238,3 +238,17 @@ def test_a_band_moves_outside_tokens_to_their_edge_and_no_inside_token_twice() -
     check_legs(short, found)
     assert 1_800 <= weights_bps(short, found)["DAI"] <= 1_805
     assert found.turnover < Fraction(302 * 10**6), "just what DAI lacks"
+
+
+def test_what_is_left_because_another_token_stays_still_names_that_token() -> None:
+    """USDC would have to grow by 350, less than min_trade, so that 350 of the 900 too much of WETH have no other side."""
+    values = {"WETH": 40_900, "USDC": 29_650, "DAI": 19_450, "WBTC": 10_000}
+    targets = {"WETH": 4_000, "USDC": 3_000, "DAI": 2_000, "WBTC": 1_000}
+    pools = [v2_pool(WETH, USDC, 2_000, DEEP), v2_pool(WETH, DAI, 2_000, DEEP), v2_pool(WBTC, WETH, 30, 20_000)]
+    step = wide(step_input(targets, values, PRICES, pools=pools), min_trade=Fraction(400 * 10**6))
+    found = plan(step, goal(step))
+    check_legs(step, found)
+    left = {item.what: item.why for item in found.skipped}
+    assert "less than limits.min_trade" in left["USDC"]
+    assert left["WETH"].startswith("349") and left["WETH"].endswith(": USDC would be the other side")
+    assert {leg.token_out for leg in found.legs} == {DAI.address}
