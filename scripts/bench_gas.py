@@ -115,7 +115,7 @@ def single(leg: Leg, wallet: str) -> str:
 def send(chain: LocalChain, to: str, data: str) -> int:
     """Gas of a transaction of the wallet."""
     fees = {"gas": 3_000_000, "maxFeePerGas": 10**11, "maxPriorityFeePerGas": 10**9}
-    sent = chain.w3.eth.send_transaction({"from": chain.wallet.address, "to": to, "data": data, **fees})  # type: ignore[typeddict-item]
+    sent = chain.w3.eth.send_transaction({"from": chain.wallet.address, "to": to, "data": data, **fees})
     receipt = chain.w3.eth.wait_for_transaction_receipt(sent, poll_latency=0.005)
     if receipt["status"] != 1:
         raise RuntimeError(f"a transaction to {to} reverted")

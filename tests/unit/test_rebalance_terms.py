@@ -7,15 +7,18 @@ from fractions import Fraction
 
 import pytest
 
+from agent import codec
 from agent.config import build_execution, parse_config
 from agent.errors import ConfigError, Refused
 from agent.model import StepInput
+from agent.ports import Grant
 from agent.units import NATIVE, floor_int
 from agent.venues.rebalancer import bounds
 from agent.venues.terms import known_prices, terms
 from tests.builders import step_input, token, v2_pool, v3_pool
 from tests.plans import R, Swap, plan_of
-from tests.signing import STRANGER, leg
+from tests.rebalancing import grant_of
+from tests.signing import PLAN, STRANGER, SWAP_GRANT, leg
 from tests.signing import plan_of as bare_plan
 from tests.unit.test_config import text
 
@@ -73,6 +76,13 @@ def test_the_native_coin_is_worth_its_wrapped_token() -> None:
 def test_a_token_without_reference_price_is_named() -> None:
     with pytest.raises(Refused, match=STRANGER):
         terms(step(slippage_bps=30), bare_plan(leg(AT["WETH"], STRANGER, 10**18, 5)))
+
+
+def test_a_grant_with_prices_survives_the_journal_and_one_from_before_has_none() -> None:
+    grant = grant_of(PLAN)
+    assert codec.loads(Grant, codec.dumps(grant)) == grant
+    old = {key: part for key, part in codec.to_jsonable(SWAP_GRANT).items() if key not in ("prices", "value_floor_raw")}
+    assert codec.from_jsonable(Grant, old) == SWAP_GRANT
 
 
 def test_the_config_names_router_and_contract() -> None:

@@ -84,7 +84,7 @@ def test_each_granted_plan_is_signed_by_our_key_and_twice_alike(name: str) -> No
 )
 def test_a_rebalance_with_a_wrong_field_is_refused(rule: str, changes: dict[str, object]) -> None:
     transaction, grant = REBALANCES["pairs"]
-    refused(replace(transaction, **changes), grant, rule)  # type: ignore[arg-type]
+    refused(replace(transaction, **changes), grant, rule)  # type: ignore[arg-type]  # keywords are field names, checked by replace
 
 
 @pytest.mark.parametrize(
