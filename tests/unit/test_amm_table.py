@@ -90,6 +90,16 @@ def test_a_swap_by_sums_ends_as_the_same_swap_by_steps(state, down, exact_in, da
         assert by_table(state, down, amount, limit) == by_steps(state, down, amount, limit)
 
 
+def test_a_swap_that_is_used_up_before_a_gap_does_not_cross_it_for_nothing():
+    state = v3_pool([(-120, 60, 10**18), (-120, 120, 10**18), (6000, 6060, 10**18)], Q96, 0)
+    onto = swap_by_steps(state, False, 2**200, get_sqrt_ratio_at_tick(120))
+    cost = 2**200 - onto.remaining
+    for amount, tick in ((cost, 120), (-onto.calculated, 120), (cost + 1, 6000)):
+        assert by_table(state, False, amount, price_limit(False)) == by_steps(state, False, amount, price_limit(False))
+        assert pools.quoter(state, TOKEN1)(cost) == onto.calculated
+        assert swap(state, False, amount, price_limit(False)).end_tick() == tick
+
+
 @settings(max_examples=100)
 @given(some_pools, st.data())
 def test_one_table_serves_the_states_before_and_after_a_swap(state, data):
@@ -242,10 +252,12 @@ def test_a_table_that_starts_at_one_state_is_found_from_states_on_either_side():
     assert len(tick_table(state.ticks).stops) == 2
 
 
-def test_tables_are_kept_for_a_bounded_number_of_states_that_disagree_on_liquidity():
+def test_states_that_share_ticks_and_disagree_on_liquidity_or_fee_have_their_own_sums_in_bounded_number():
     ticks = v3_pool([(-60, 60, 10**15), (-120, 120, 10**15)], Q96, 0).ticks
-    for liquidity in range(10**16, 10**16 + 50):
-        pools.swap_exact_in(flat(ticks=ticks, liquidity=liquidity), TOKEN0, 10**15)
+    for fee_pips in range(3000, 3030):
+        for liquidity in (10**16, 10**16 + 1):
+            state = flat(ticks=ticks, liquidity=liquidity, fee_pips=fee_pips)
+            assert by_table(state, True, 10**15, price_limit(True)) == by_steps(state, True, 10**15, price_limit(True))
     assert 0 < len(tick_table(ticks).stops) <= 16
 
 

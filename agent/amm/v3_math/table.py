@@ -91,7 +91,7 @@ class StopTable:
         return at if rows[at][3] <= limit_x96 else bisect_right(rows, limit_x96, 0, at, key=lambda row: row[3]) - 1
 
     def skip(self, sums: Sums, start: int, remaining: int, limit_x96: int) -> Skipped:
-        """What a swap that stands at the stop at `start` does in whole steps, with so much to take in (> 0) or to pay out (< 0)."""
+        """What a swap that stands at `start` does in whole steps, all but the last, with so much to take in (> 0) or to pay out (< 0)."""
         if remaining > 0:
             goal = sums.costs[start] + remaining
             sums = self.reach(sums, cost=goal)
@@ -100,11 +100,8 @@ class StopTable:
             goal = sums.outs[start] - remaining
             sums = self.reach(sums, out=goal)
             column = sums.outs
-        # A swap ends at the first stop at which everything is used up, even where it could go on for nothing.
-        at = bisect_left(column, goal, start)
-        if at == len(column) or column[at] != goal:
-            at -= 1
-        at = self.within(sums, at, limit_x96)
+        # Something is always left for a step of the swap's own: it ends where everything is used up, even if it could go on for nothing.
+        at = self.within(sums, bisect_left(column, goal, start) - 1, limit_x96)
         cost, out, fee, _, _ = sums.rows[start]
         end_cost, end_out, end_fee, price, liquidity = sums.rows[at]
         tick = -sums.keys[at] - 1 if self.zero_for_one else sums.keys[at]
