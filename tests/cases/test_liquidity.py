@@ -173,8 +173,9 @@ def test_a_position_that_was_given_away_stops_everything_by_name(anvil_chain: Lo
     assert found.reports == ()
     assert f"belongs to {chain.whale.address}" in found.unreadable[0]
     assert (found.portfolio_value, found.weight.within) == (None, None)
-    rows = [row for row in doctor(loaded, [chain.transport], chain.clock.now_s)["checks"] if row["state"] == "fail"]
-    assert [row["check"] for row in rows] == [f"position {own.name}"]
+    rows = {row["check"]: row for row in doctor(loaded, [chain.transport], chain.clock.now_s)["checks"]}
+    assert rows[f"position {own.name}"]["state"] == "fail"
+    assert chain.whale.address in rows[f"position {own.name}"]["found"]
 
 
 def test_a_burned_position_is_told_and_the_rest_goes_on(anvil_chain: LocalChain, tmp_path: Path) -> None:
