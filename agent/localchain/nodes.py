@@ -90,8 +90,15 @@ class AnvilNode:
         self.rpc("anvil_mine", hex(blocks))
 
     def mine_at(self, timestamp_s: int) -> None:
-        """See Node. Blocks that anvil mined meanwhile may have reached that time: then the next one follows them."""
-        self.rpc("evm_setNextBlockTimestamp", max(timestamp_s, self.now_s() + 1))
+        """See Node. Blocks that anvil mines meanwhile may reach that time: then the next one follows them."""
+        while True:
+            wanted_s = max(timestamp_s, self.now_s() + 1)
+            try:
+                self.rpc("evm_setNextBlockTimestamp", wanted_s)
+                break
+            except RuntimeError:
+                if self.now_s() < wanted_s:  # not a block that came between the two calls
+                    raise
         self.rpc("evm_mine")
 
     @contextmanager
