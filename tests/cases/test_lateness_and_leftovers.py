@@ -1,0 +1,145 @@
+"""Late transactions, partial plans and mistakes of the config on a real chain: what is left is named, nothing is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent.engine import Outcome, OutcomeKind
+from agent.errors import ConfigError, TrimtabError
+from agent.localchain import LocalChain
+from agent.localchain.nodes import AnvilNode
+from tests.agents import ROOMY, again, agent_on, allow, at_send, config, fund, legs_of, purse, said, swap_of, trusted, yes
+
+TARGETS = {"WETH": "50%", "USDC": "50%"}
+HELD = {"WETH": 60_000, "USDC": 30_000}
+
+
+def test_a_transaction_that_comes_too_late_is_not_sent(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    allow(chain, "WETH")
+
+    def progress(event: str) -> None:
+        if event == "before:signed":
+            chain.warp(100)
+
+    with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
+        before = purse(chain)
+        outcome = agent.rebalance(send=True, confirm=yes, progress=progress)
+        assert outcome.kind is OutcomeKind.REFUSED
+        assert "deadline" in outcome.reason
+        assert purse(chain) == before
+        swap_of(agent.rebalance(send=True, confirm=yes))
+
+
+class Slow:
+    """A chain whose next block takes 100 s."""
+
+    def __init__(self, chain: LocalChain) -> None:
+        self._chain = chain
+
+    def now_s(self) -> int:
+        return self._chain.now_s()
+
+    def sleep(self, _seconds: float) -> None:
+        self._chain.node.mine_at(self._chain.now_s() + 100)
+
+
+def test_a_transaction_that_is_mined_too_late_reverts_on_the_routers_deadline(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    node = chain.node
+    assert isinstance(node, AnvilNode)
+    fund(chain, HELD)
+    allow(chain, "WETH")
+    with again(chain, trusted(chain, tmp_path, ROOMY, TARGETS), clock=Slow(chain)) as agent:
+        before = purse(chain)
+        try:
+            outcome = agent.rebalance(send=True, confirm=yes, progress=at_send(1, lambda: node.rpc("evm_setAutomine", False)))
+        finally:
+            node.rpc("evm_setAutomine", True)
+        assert outcome.kind is OutcomeKind.FAILED
+        assert purse(chain).raw == before.raw
+
+
+def test_moves_below_min_trade_are_left_and_named(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 32_505, "WBTC": 16_495, "USDC": 18_000, "USDT": 14_000, "LINK": 9_000})
+    with agent_on(chain, tmp_path, ROOMY | {"limits.min_trade": "600"}) as agent:
+        outcome = agent.rebalance(send=True, confirm=yes)
+        plan, _, receipt = swap_of(outcome)
+        assert "less than limits.min_trade" in next(item.why for item in plan.skipped if item.what == "USDT")
+        net = receipt.net(chain.wallet.address)
+        for symbol in ("USDC", "USDT", "LINK"):
+            assert net.get(chain.tokens[symbol].address, 0) == 0
+
+
+@pytest.mark.parametrize(
+    ("share", "skipped"),
+    [("1%", True), ("30%", False)],
+)
+def test_what_the_turnover_limit_leaves_is_named_and_done_next_time(
+    anvil_chain: LocalChain, tmp_path: Path, share: str, skipped: bool
+) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    with agent_on(chain, tmp_path, ROOMY | {"limits.turnover": share}, TARGETS) as agent:
+        outcome = agent.rebalance(send=True, confirm=yes)
+        plan, _, _ = swap_of(outcome)
+        assert ("limits.turnover" in said(plan.skipped)) is skipped
+        assert plan.turnover <= Fraction(share.rstrip("%")) / 100 * 90_000 * 10**6
+        assert agent.rebalance().kind is (OutcomeKind.PLANNED if skipped else OutcomeKind.HOLD)
+
+
+def test_no_usable_pool_is_said_for_every_token_it_strands(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    with agent_on(chain, tmp_path, ROOMY | {"limits.pool_min_value": "1000000000"}, TARGETS) as agent:
+        before = purse(chain)
+        outcome = agent.rebalance(send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.REFUSED
+        assert "WETH: 15000 USDC from its goal stays: no usable pool trades it" in outcome.reason
+        assert purse(chain) == before
+
+
+def test_an_owner_who_says_no_has_nothing_sent(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
+        before = purse(chain)
+        shown: list[Outcome] = []
+
+        def no(outcome: Outcome) -> bool:
+            shown.append(outcome)
+            return False
+
+        assert agent.rebalance(send=True, confirm=no).kind is OutcomeKind.DECLINED
+        assert agent.rebalance(send=True).kind is OutcomeKind.DECLINED
+        assert agent.rebalance(confirm=yes).kind is OutcomeKind.PLANNED
+        assert len(shown) == 1
+        assert legs_of(shown[0])
+        assert purse(chain) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"limits.slipage": "1%"}, "limits.slipage: unknown key"),
+        ({"limits.slippage": None}, "limits.slippage: missing"),
+        ({"chain.wrapped_native": "0x00000000000000000000000000000000000000Ff"}, "checksum"),
+    ],
+)
+def test_a_config_that_is_wrong_ends_before_any_chain_is_asked(
+    anvil_chain: LocalChain, tmp_path: Path, changes: Mapping[str, object], says: str
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        config(anvil_chain, tmp_path, changes)
+
+
+def test_a_token_without_code_is_named_before_anything_else(local_chain: LocalChain, tmp_path: Path) -> None:
+    loaded = config(local_chain, tmp_path, {"portfolio.assets.0.address": local_chain.accounts[5].address})
+    with pytest.raises(TrimtabError, match=local_chain.accounts[5].address), again(local_chain, loaded):
+        pass
