@@ -1,15 +1,29 @@
-"""UniswapV3Pool.swap step by step, without any table: what the tables of sums are held against."""
+"""UniswapV3Pool.swap step by step, without any table: what the tables of sums are held against, and amounts to try."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from hypothesis import strategies as st
 
 from agent.amm.errors import Reverts
+from agent.amm.v3_math.swap import swap
 from agent.amm.v3_math.swap_math import compute_swap_step
 from agent.amm.v3_math.tick_bitmap import next_initialized_tick_within_one_word
-from agent.amm.v3_math.tick_math import MAX_TICK, MIN_TICK, get_sqrt_ratio_at_tick, get_tick_at_sqrt_ratio
-from agent.model import V3Pool
+from agent.amm.v3_math.tick_math import (
+    MAX_SQRT_RATIO,
+    MAX_TICK,
+    MIN_SQRT_RATIO,
+    MIN_TICK,
+    get_sqrt_ratio_at_tick,
+    get_tick_at_sqrt_ratio,
+    price_limit,
+)
+from agent.model import TickLiquidity, V3Pool
+from tests import world
+from tests.unit import amm_pools as given_pools
+from tests.unit.amm_pools import flat
 
 
 @dataclass(frozen=True)
@@ -65,3 +79,63 @@ def swap_by_steps(pool: V3Pool, zero_for_one: bool, amount: int, limit: int) -> 
             tick = get_tick_at_sqrt_ratio(reached)
         price = reached
     return Ended(remaining, calculated, fees, price, tick, liquidity, crossed, steps)
+
+
+some_pools = st.one_of(given_pools.v3_pools(), given_pools.v3_pools(windowed=True), given_pools.v3_pools(moderate=True))
+
+
+def by_table(state: V3Pool, down: bool, amount: int, limit: int) -> Ended | str:
+    """The swap of the library, in the terms of the one by steps; the reason where the contract reverts, "?" beyond known ticks."""
+    try:
+        end = swap(state, down, amount, limit)
+    except Reverts as refusal:
+        return refusal.reason
+    if end.left_known_ticks:
+        return "?"
+    counts = end.ticks_crossed, end.stops
+    return Ended(end.amount_remaining, end.amount_calculated, end.fee, end.sqrt_price_x96, end.end_tick(), end.liquidity, *counts)
+
+
+def by_steps(state: V3Pool, down: bool, amount: int, limit: int) -> Ended | str:
+    """The swap by steps, in the same words where there is none."""
+    try:
+        return swap_by_steps(state, down, amount, limit)
+    except Reverts as refusal:
+        return refusal.reason
+    except LeftKnownTicks:
+        return "?"
+
+
+def draw_limit(data: st.DataObject, state: V3Pool, down: bool) -> int:
+    """No limit, one at the price of a stop or one beside it, or one anywhere."""
+    last = price_limit(down)
+    if data.draw(st.booleans()):
+        return last
+    word = 256 * state.tick_spacing
+    border = (state.tick // word + data.draw(st.integers(-3, 3))) * word - (0 if down else state.tick_spacing)
+    edges = (border, state.known_from_tick, state.known_to_tick, *(tick.index for tick in state.ticks))
+    ticks = [tick for tick in edges if MIN_TICK < tick < MAX_TICK]
+    nearby = st.integers(state.sqrt_price_x96 // 2, state.sqrt_price_x96 * 2)
+    at_stops = st.sampled_from(ticks).map(get_sqrt_ratio_at_tick) if ticks else nearby
+    limit = data.draw(st.one_of(at_stops, nearby)) + data.draw(st.sampled_from((-1, 0, 0, 1)))
+    allowed = MIN_SQRT_RATIO < limit < state.sqrt_price_x96 if down else state.sqrt_price_x96 < limit < MAX_SQRT_RATIO
+    return limit if allowed else last
+
+
+def draw_amount(data: st.DataObject, state: V3Pool, down: bool, exact_in: bool, limit: int) -> int:
+    """Any amount, or what leads exactly onto a price, and one beside it; negative for an output."""
+    amount = data.draw(given_pools.amounts)
+    goal = draw_limit(data, state, down)
+    if data.draw(st.booleans()) and goal != price_limit(down):
+        there = by_steps(state, down, 2**200, goal)
+        if isinstance(there, Ended):
+            amount = (2**200 - there.remaining if exact_in else there.calculated) + data.draw(st.sampled_from((-1, 0, 0, 1)))
+    return max(amount, 1) if exact_in else -max(amount, 1)
+
+
+def mainnet_pool() -> V3Pool:
+    """The recorded WBTC/WETH pool."""
+    recorded = world.recorded_pool()
+    ticks = tuple(TickLiquidity(index, net) for index, net in recorded.net_by_tick.items())
+    state = flat(fee_pips=recorded.fee_pips, tick_spacing=recorded.tick_spacing, ticks=ticks)
+    return replace(state, sqrt_price_x96=recorded.sqrt_price_x96, tick=recorded.tick, liquidity=recorded.liquidity)
