@@ -49,7 +49,7 @@ def choose(market: Market, arcs: Sequence[Arc], wishes: Sequence[Wish], least: f
     dropped: dict[str, str] = {}
     needed: set[str] = set()
     while True:
-        dust = {flow.arc.pool for flow in best.flows if flow.taken < least}
+        dust = _dust(best.flows, least)
         dear = [flow for flow in best.flows if flow.arc.pool not in needed and flow.surplus < _gas(market, flow)]
         beside = {flow.arc.pool for flow in dear if _larger_beside(flow, best.flows)}
         weakest = min(dear, key=lambda flow: flow.surplus - _gas(market, flow), default=None)
@@ -66,6 +66,16 @@ def choose(market: Market, arcs: Sequence[Arc], wishes: Sequence[Wish], least: f
                 needed |= pools
         if not tries:
             return Choice(best, dropped)
+
+
+def _dust(flows: Sequence[Flow], least: float) -> set[str]:
+    """Pools to try without next because they trade less than `least`: those beside a larger one, else the smallest alone.
+
+    What one of them gives up may lift the next above `least`: a small trade that was split is a trade all the same.
+    """
+    small = [flow for flow in flows if flow.taken < least]
+    beside = {flow.arc.pool for flow in small if _larger_beside(flow, flows)}
+    return beside or {min(small, key=lambda flow: flow.taken).arc.pool} if small else set()
 
 
 def _larger_beside(flow: Flow, flows: Iterable[Flow]) -> bool:

@@ -17,7 +17,7 @@ QUARTERS = dict.fromkeys(("WETH", "WBTC", "LINK", "USDC"), "25%")
 W2_TARGETS = {"WBTC": "50%", "WETH": "30%", "USDC": "20%"}
 W4_TARGETS = {"WBTC": "50%", "WETH": "30%", "LINK": "20%"}
 HALVES = {"WETH": "50%", "USDC": "50%"}
-ANY_COST = {"limits.plan_cost": "off", "limits.min_trade": "2"}
+ANY_COST = {"limits.plan_cost": "off", "limits.min_trade": "5"}
 """For portfolios so small that gas alone is more than half a percent of what they trade."""
 
 

@@ -180,6 +180,21 @@ def test_dust_is_dropped_and_said_while_the_rest_is_traded() -> None:
     assert any(item.what == "DAI" and "min_trade" in item.why for item in found.skipped)
 
 
+def test_a_small_trade_that_several_pools_would_share_is_made_in_one() -> None:
+    """12 dollars of LINK over two pools and a hub are less than min_trade in each, and not dust together."""
+    values = {"WETH": 10_012, "USDC": 10_000, "LINK": 9_988}
+    pools: list[PoolState] = [
+        v2_pool(WETH, USDC, 2_000, DEEP),
+        v3_pool(LINK, WETH, Fraction(15, 2_000), 1_000_000, 3_000, name="one"),
+        v3_pool(LINK, WETH, Fraction(15, 2_000), 1_100_000, 3_000, name="two"),
+    ]
+    step = step_input({"WETH": 3_333, "USDC": 3_334, "LINK": 3_333}, values, PRICES, pools=pools)
+    step = wide(step, min_trade=Fraction(10 * 10**6), plan_cost_bps=None)
+    found = plan(step, goal(step))
+    check_legs(step, found)
+    assert [leg.token_out for leg in found.legs] == [LINK.address]
+
+
 def test_a_drift_that_is_all_dust_refuses_with_the_limit() -> None:
     step = two(5_004, 4_996)
     with pytest.raises(Refused) as caught:
