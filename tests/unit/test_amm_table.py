@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from agent.amm import pools
-from agent.amm.errors import Reverts
+from agent.amm.errors import BeyondKnownTicks, Reverts
 from agent.amm.v3_math.swap import swap
 from agent.amm.v3_math.tick_bitmap import tick_table
 from agent.amm.v3_math.tick_math import MAX_SQRT_RATIO, MIN_SQRT_RATIO, Q96, get_sqrt_ratio_at_tick, price_limit
@@ -117,6 +117,17 @@ def test_states_that_share_ticks_and_disagree_on_liquidity_or_fee_have_their_own
             state = flat(ticks=ticks, liquidity=liquidity, fee_pips=fee_pips)
             assert by_table(state, True, 10**15, price_limit(True)) == by_steps(state, True, 10**15, price_limit(True))
     assert 0 < len(tick_table(ticks).stops) <= 16
+
+
+def test_a_price_that_has_just_crossed_the_first_known_tick_can_come_back():
+    state = v3_pool([(-60, 60, 10**18), (-6000, 6000, 10**18)], Q96, 0, window=(-60, 6000))
+    low = pools.swap_exact_in(state, TOKEN0, 10**18, get_sqrt_ratio_at_tick(-60)).after
+    assert low.tick == -61
+    amount, limit = 10**16, price_limit(False)
+    assert by_table(low, False, amount, limit) == by_steps(low, False, amount, limit)
+    assert pools.swap_exact_in(low, TOKEN1, amount).after.tick > 0
+    with pytest.raises(BeyondKnownTicks):
+        pools.swap_exact_in(low, TOKEN0, 1)
 
 
 def test_the_price_limit_may_be_the_last_known_price():
