@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 from agent.amm import pools as amm
 from agent.model import Funding, Goal, GoalWeight, Plan, PoolState, Rebalance, StepInput, TickLiquidity, V3Pool
-from tests.builders import Number, price_of, step_input, token, v2_pool, v3_pool, with_limits
+from tests.builders import Number, price_of, step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
 
 SYMBOLS = ("USDC", "WETH", "WBTC", "DAI", "LINK", "UNI", "AAVE", "MKR", "CRV", "SNX", "LDO", "GRT")
 PRICES: Mapping[str, Number] = {
@@ -85,6 +86,33 @@ def random_step(
     even = 10_000 // tokens
     targets = dict.fromkeys(symbols, even) | {symbols[0]: 10_000 - even * (tokens - 1)}
     return step_input(targets, values, PRICES, pools=random_pools(dice, symbols, pools, depth, skew))
+
+
+def without_gas(step: StepInput) -> StepInput:
+    """The step at a gas price of nothing."""
+    return with_snapshot(step, priority_fee_wei=0, gas_price_wei=0, head=replace(step.snapshot.head, base_fee_wei=0))
+
+
+def any_problem(seed: int) -> StepInput:
+    """The problem of that number: 2 to 12 tokens, 3 to 50 pools, depths, bounds and limits at random, no gas.
+
+    A third of the markets is off the reference by 0.3 % (standard deviation of each pool), half by 0.1 %, the rest not at all.
+    """
+    dice = random.Random(f"problem {seed}")
+    tokens, pools = dice.randint(2, 12), dice.randint(3, 50)
+    skew = dice.choice([0.0, 0.001, 0.001, 0.001, 0.003, 0.003])
+    step = random_step(seed, tokens, pools, 10 ** dice.uniform(5, 8), 100_000, skew)
+    return without_gas(
+        with_limits(
+            step,
+            pool_min_value=None,
+            min_trade=None,
+            daily_turnover_bps=None,
+            turnover_bps=dice.choice([None, None, None, 500, 2_000]),
+            plan_cost_bps=dice.choice([20, 50, 50, 200, None]),
+            price_impact_bps=dice.choice([20, 100, 100, 300]),
+        )
+    )
 
 
 def weights_bps(step: StepInput, plan: Plan) -> dict[str, int]:

@@ -1,162 +1,187 @@
 """The continuous core: prices at which every token ends where it should, and what each pool then trades.
 
-Minimises over ν the dual of: maximise Σ Uᵢ(yᵢ), y = h + Σ pool flows (Angeris, Evans, Chitra, Boyd, "Optimal Routing for
-Constant Function Market Makers", 2022; Diamandis et al., 2023). Pools answer prices by themselves, so that one solve over as
-many variables as tokens settles all exchanges, splits and hubs at once. Amounts are values in units of `scale`.
+Minimises over prices ν the dual of: maximise a concave worth of y = h + Σ pool flows (Angeris, Evans, Chitra, Boyd, "Optimal
+Routing for Constant Function Market Makers", 2022; Diamandis et al., 2023). Pools answer prices by themselves, so that one
+solve over about as many unknowns as tokens settles all exchanges, splits and hubs at once. Amounts are values in units of `scale`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
-from agent.planning.responses import NOTHING, Answer, Curve
+from agent.planning.boxed import box_minimum
+from agent.planning.responses import Numbers, Stack
 
-EDGE = 5e-5
-"""Half a basis point: how wide the corner of an interval goal is rounded off, so that the dual is smooth."""
-MUST = 1e6
-"""Price of a unit off a wish that must be met."""
-WIDE = 0.5
-"""Price range when the plan cost limit is off: a move may lose two thirds of its value before it stays undone."""
-OPTIONS = {"maxiter": 400, "maxcor": 12, "ftol": 0.0, "gtol": 1e-7, "maxls": 40}
-"""Of L-BFGS-B: ends on the imbalance per unit of scale alone."""
-ENOUGH = 1e-5
-"""Imbalance below which the solve is not started again from where it ended."""
-RESTARTS = 6
-"""L-BFGS-B sometimes stalls at a corner of the price range; with its memory emptied it goes on."""
-
-Numbers = NDArray[np.float64]
+STEPS = 60
+"""Most Newton steps; seven are usual."""
+TRIES = 40
+"""Most tries of one step's length."""
+ENOUGH = 0.3
+"""Part of the slope along a step that may be left at its end."""
+NOISE = 1e-15
+"""Relative error of the dual's value: what is expected to change less is judged by the slope alone."""
+LEAST_PRICE = 1e-3
+"""Prices do not fall below this on the way to the minimum."""
+SNAP = 1e-15
+"""Distance from an end of its range at which a multiplier counts as there."""
+BALANCED = 1e-9
+"""Imbalance per unit of scale at which the solve ends."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What one token should end with: between low and high, held now; each unit off costs `reach` per unit of value.
+class Program:
+    """minimise  base + cost·z + ½ z·bend·z + Σ pools(ν)  over low ≤ z ≤ high, where ν = 1 + rise·z.
 
-    A hub has held = low = high = 0. `fixed` pins the token's price to 1: it takes whatever arrives (the output of a swap).
-    `must` says that no saving makes up for being off (the input of a swap).
+    `rise` has a row per token and a column per multiplier z. The slopes at the minimum say what is off.
     """
 
-    held: float
-    low: float
-    high: float
-    reach: float
-    fixed: bool = False
-    must: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Arc:
-    """One direction of one pool between two tokens, by their positions."""
-
-    pool: str
-    source: int
-    target: int
-    curve: Curve
-
-
-@dataclass(frozen=True, slots=True)
-class Flow:
-    """What one arc trades at the dual prices; `surplus` bounds from below what the arc brings over doing without it."""
-
-    arc: Arc
-    taken: float
-    paid: float
-    surplus: float
-    ranges: int
+    base: float
+    rise: Numbers
+    cost: Numbers
+    bend: Numbers
+    low: Numbers
+    high: Numbers
 
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """Dual prices by token, and the flows they cause."""
+    """Multipliers, the prices they make, and the dual there: a bound on the worth of whatever the pools can do.
 
-    prices: tuple[float, ...]
-    flows: tuple[Flow, ...]
+    By row of the stack: what goes in and out, and `surplus`, the least that a pool brings over doing without it. `slack` is
+    the largest imbalance left, per unit of scale.
+    """
 
-    def ends(self, wishes: Sequence[Wish]) -> list[float]:
-        """What each token ends with."""
-        held = [wish.held for wish in wishes]
-        for flow in self.flows:
-            held[flow.arc.source] -= flow.taken
-            held[flow.arc.target] += flow.paid
-        return held
+    multipliers: Numbers
+    prices: Numbers
+    bound: float
+    slack: float
+    taken: Numbers
+    paid: Numbers
+    surplus: Numbers
 
-    def worth(self, wishes: Sequence[Wish]) -> float:
-        """The primal objective: value held at the end less the price of what is off its goal."""
-        total = 0.0
-        for wish, end in zip(wishes, self.ends(wishes), strict=True):
-            off = 0.0 if wish.fixed else max(wish.low - end, end - wish.high, 0.0)
-            total += end - (MUST if wish.must else wish.reach) * off
-        return total
+    def moved(self, stack: Stack) -> Numbers:
+        """Change of each token by all flows."""
+        size = len(self.prices)
+        into, out_of = np.bincount(stack.target, self.paid, size), np.bincount(stack.source, self.taken, size)
+        return np.asarray(into - out_of)
 
 
-def solve(wishes: Sequence[Wish], arcs: Sequence[Arc], start: Sequence[float] | None = None) -> Solution:
-    """Dual prices within 1 ± reach that balance flows with wishes, and the flows. `start` are prices of an earlier solve."""
-    reach = np.array([0.0 if wish.fixed else wish.reach for wish in wishes])
-    unit = float(reach.max(initial=0.0)) or 1.0
-    edge = reach / unit
-    at = np.zeros(len(wishes)) if start is None else np.clip((np.array(start) - 1) / unit, -edge, edge)
+def solve(program: Program, stack: Stack, near: Solution | None = None) -> Solution:
+    """The least value of the dual, from the multipliers of an earlier solution if they fit, else from zero.
 
-    def scaled(z: Numbers) -> tuple[float, Numbers]:
-        value, slope = _dual(wishes, arcs, [1 + unit * x for x in z.tolist()])
-        return value / unit, np.array(slope)
-
-    for _ in range(RESTARTS if arcs else 0):
-        found = minimize(scaled, at, jac=True, method="L-BFGS-B", bounds=list(zip(-edge, edge, strict=True)), options=OPTIONS)
-        at = found.x
-        if _imbalance(scaled(at)[1], at, edge) <= ENOUGH:
+    Newton steps, each to the minimum of the local quadratic within the box, shortened where pools begin to answer on the way.
+    """
+    begin = near.multipliers if near is not None and len(near.multipliers) == len(program.low) else np.zeros(len(program.low))
+    here = _Point(program, stack, np.clip(begin, program.low, program.high))
+    felt = np.zeros(len(stack))
+    for _ in range(STEPS):
+        if here.slack(program) <= BALANCED:
             break
-    prices = tuple(1 + unit * x for x in at.tolist())
-    return Solution(prices, _flows(arcs, prices))
+        curvature = here.curvature(program, stack, felt)
+        step = box_minimum(curvature, here.slope, program.low - here.z, program.high - here.z)
+        there = _search(program, stack, here, step)
+        if there is None:
+            break
+        felt = np.maximum(felt / 4, here.bend_to(there))
+        here = there
+    return Solution(here.z, 1 + here.above, program.base + here.value, here.slack(program), here.taken, here.paid, here.surplus)
 
 
-def _imbalance(slope: Numbers, at: Numbers, edge: Numbers) -> float:
-    """Largest slope that a price within its range could still follow down."""
-    free_down, free_up = at > -edge, at < edge
-    return float(max(np.max(slope * free_down, initial=0.0), np.max(-slope * free_up, initial=0.0)))
+class Answers:
+    """What every row of a stack answers to prices, given as their distance from one, so that what is near one keeps its digits."""
+
+    __slots__ = ("asked", "depth", "into", "paid", "root", "surplus", "taken")
+
+    def __init__(self, stack: Stack, above: Numbers) -> None:
+        self.into = into = 1 + above[stack.target]
+        self.asked = asked = (above[stack.source] - above[stack.target]) / into
+        passed = np.count_nonzero(stack.rates > asked[:, None], axis=1)
+        on, at = passed > 0, stack.first + np.maximum(passed - 1, 0)
+        rate, edge, depth, net, out, over = (part[at] for part in stack.flat)
+        self.root = root = np.sqrt((1 + asked) / stack.keep)
+        self.depth = depth = np.where(on, depth, 0.0)
+        gap = np.where(on, (rate - asked) / (stack.keep * (edge + root)), 0.0)
+        self.taken = np.where(on, net + depth * gap / (root * edge), 0.0) / stack.keep
+        self.paid = np.where(on, out + depth * gap, 0.0)
+        self.surplus = np.where(on, over + gap * ((edge + root) * net + depth * gap / edge), 0.0) * into
 
 
-def _answer(arc: Arc, prices: Sequence[float]) -> Answer:
-    curve = arc.curve
-    ratio = prices[arc.source] / prices[arc.target]
-    if ratio >= curve.best_rate:
-        return NOTHING
-    return curve.answer(ratio)
+class _Point(Answers):
+    """The dual at one z: value, slope, and what the pools answer."""
+
+    __slots__ = ("above", "slope", "value", "z")
+
+    def __init__(self, program: Program, stack: Stack, z: Numbers) -> None:
+        self.z = z
+        bent = program.bend @ z
+        self.above = above = np.maximum(program.rise @ z, LEAST_PRICE - 1)
+        super().__init__(stack, above)
+        moved = np.bincount(stack.target, self.paid, len(above)) - np.bincount(stack.source, self.taken, len(above))
+        self.value = float(program.cost @ z + 0.5 * (bent @ z)) + float(self.surplus.sum())
+        self.slope = program.cost + bent + program.rise.T @ moved
+
+    def slack(self, program: Program) -> float:
+        """Largest slope that a multiplier within its range could still follow down."""
+        held: NDArray[np.bool_] = (self.z <= program.low) & (self.slope > 0) | (self.z >= program.high) & (self.slope < 0)
+        return float(np.abs(np.where(held, 0.0, self.slope)).max(initial=0.0))
+
+    def curvature(self, program: Program, stack: Stack, felt: Numbers) -> Numbers:
+        """Second derivatives of the dual in z; a pool adds one direction, the price pair that it answers.
+
+        `felt` is how steeply each pool was found to answer along the last steps, where that is steeper than here.
+        """
+        steep = np.maximum(self.depth / (2 * stack.keep * stack.keep * self.root**3), felt) / self.into
+        live = steep > 0
+        rows = program.rise[stack.source[live]] - (1 + self.asked[live])[:, None] * program.rise[stack.target[live]]
+        return np.asarray((rows * steep[live, None]).T @ rows + program.bend)
+
+    def bend_to(self, other: _Point) -> Numbers:
+        """How much less each pool takes per unit of rate asked more, on the way to another point."""
+        gap = other.asked - self.asked
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = (self.taken - other.taken) / gap
+        return np.asarray(np.where(np.abs(gap) > 1e-15, np.maximum(found, 0.0), 0.0))
 
 
-def _flows(arcs: Sequence[Arc], prices: Sequence[float]) -> tuple[Flow, ...]:
-    flows = []
-    for arc in arcs:
-        answer = _answer(arc, prices)
-        if answer.taken > 0:
-            flows.append(Flow(arc, answer.taken, answer.paid, answer.surplus * prices[arc.target], answer.ranges))
-    return tuple(flows)
+def _within(program: Program, z: Numbers) -> Numbers:
+    """The same within its ranges, and at their very ends where only rounding keeps it away."""
+    z = np.where(z - program.low <= SNAP, program.low, z)
+    return np.asarray(np.where(program.high - z <= SNAP, program.high, z))
 
 
-def _dual(wishes: Sequence[Wish], arcs: Sequence[Arc], prices: Sequence[float]) -> tuple[float, list[float]]:
-    """Dual function less its constant part, and its slope: what each token would be left with too much of."""
-    value, slope = 0.0, []
-    for wish, price in zip(wishes, prices, strict=True):
-        wanted, below = _conjugate(wish, price)
-        value += below + (price - 1) * wish.held
-        slope.append(wish.held - wanted)
-    for arc in arcs:
-        answer = _answer(arc, prices)
-        if answer.taken > 0:
-            value += prices[arc.target] * answer.surplus
-            slope[arc.source] -= answer.taken
-            slope[arc.target] += answer.paid
-    return value, slope
+def _search(program: Program, stack: Stack, here: _Point, step: Numbers) -> _Point | None:
+    """The lowest point found along a step: its whole length unless it overshoots, else near where the slope turns.
 
-
-def _conjugate(wish: Wish, price: float) -> tuple[float, float]:
-    """(amount wanted at this price, conjugate of the wish there), for prices within reach."""
-    middle, half, below = (wish.low + wish.high) / 2, (wish.high - wish.low) / 2, 1 - price
-    if half <= 0:
-        return middle, below * middle
-    if abs(below) < EDGE:
-        return middle + half * below / EDGE, below * middle + half * below * below / (2 * EDGE)
-    return (wish.high if below > 0 else wish.low), below * middle + half * (abs(below) - EDGE / 2)
+    Between a point before and one after the turn the next try is where their tangents meet, which finds corners, or by turns
+    where the line through their slopes is zero, which finds smooth valleys. None when the step leads nowhere.
+    """
+    begin = float(here.slope @ step)
+    noise = NOISE * (abs(here.value) + 1)
+    if begin >= -noise:
+        there = _Point(program, stack, _within(program, here.z + step))
+        return there if there.slack(program) < here.slack(program) / 2 else None
+    near, near_value, near_slope, far, far_value, far_slope = 0.0, here.value, begin, 0.0, 0.0, 0.0
+    length, best = 1.0, None
+    for number in range(TRIES):
+        there = _Point(program, stack, _within(program, here.z + length * step))
+        ahead = float(there.slope @ step)
+        if there.value <= here.value + noise and (best is None or there.value < best.value):
+            best = there
+            if abs(ahead) <= ENOUGH * -begin:
+                break
+        if ahead <= 0:
+            if far <= 0:
+                break
+            near, near_value, near_slope = length, there.value, ahead
+        else:
+            far, far_value, far_slope = length, there.value, ahead
+        width = far - near
+        if number % 2:
+            part = near_slope / (near_slope - far_slope)
+        else:
+            part = (far_value - near_value - far_slope * width) / (near_slope - far_slope) / width
+        length = near + width * min(0.95, max(0.001, part))
+    return best

@@ -15,9 +15,13 @@ def fair_floor(amount_in_raw: int, price_in: Fraction, price_out: Fraction, fee_
     """
     if amount_in_raw <= 0:
         return 0
+    return max(1, floor_int(amount_in_raw * price_in / price_out * least_rate(fee_pips, impact_bps, slippage_bps)))
+
+
+def least_rate(fee_pips: int, impact_bps: int, slippage_bps: int) -> Fraction:
+    """The part of the fair value that a leg must bring at least. A plan trades no unit for less, so that every leg brings it."""
     kept = Fraction(1) - Fraction(fee_pips, PIPS) - Fraction(impact_bps, BPS)
-    fair = amount_in_raw * price_in / price_out * max(kept, Fraction(0))
-    return max(1, floor_int(fair * Fraction(BPS - slippage_bps, BPS)))
+    return max(kept, Fraction(0)) * Fraction(BPS - slippage_bps, BPS)
 
 
 def min_out(simulated_raw: int, floor_raw: int, slippage_bps: int | None) -> int:

@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agent.planning.dual import Flow
+from agent.planning.market import Flow
 
-MAX_LEGS = 4
-"""Longest chain through the router: up to three hubs, where no shorter way is cheaper."""
+MAX_LEGS = 8
+"""Longest chain through the router: up to seven hubs, where no shorter way is cheaper, gas counted."""
 CRUMB = 1e-9
 """Part of the scale below which a flow is rounding noise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """Flows to run one after another, and the value that enters the first of them, in units of the scale."""
+    """Flows to run one after another, and the value that is to enter the first and the last of them, in units of the scale.
+
+    What enters the first goes by the mean rates of the flows; in which order paths share a pool decides what each really gets.
+    """
 
     flows: tuple[Flow, ...]
     taken: float
+    into_last: float
 
     @property
     def source(self) -> int:
@@ -38,30 +42,18 @@ class Routes:
     paths: tuple[Path, ...]
     cut: tuple[Path, ...]
 
-    def within(self, most: Sequence[float]) -> Routes:
-        """The same with no more than `most` taken from each token, by position: all paths of a token that goes short shrink alike."""
-        taken = [0.0] * len(most)
-        for path in self.paths:
-            taken[path.source] += path.taken
-        shares = [min(1.0, limit / all_of_it) if all_of_it > 0 else 1.0 for limit, all_of_it in zip(most, taken, strict=True)]
-        return Routes(tuple(Path(path.flows, path.taken * shares[path.source]) for path in self.paths), self.cut)
-
-    @property
-    def taken(self) -> float:
-        """Value that enters all paths."""
-        return sum(path.taken for path in self.paths)
-
 
 @dataclass(frozen=True, slots=True)
 class _Lot:
-    """Value standing at a token: the route it came by, what it was at the start, what is left of it here."""
+    """Value standing at a token: the route it came by, what it was at the start, what went into the last pool, what is here."""
 
     route: tuple[Flow, ...]
     begun: float
+    into_last: float
     here: float
 
     def part(self, share: float) -> _Lot:
-        return _Lot(self.route, self.begun * share, self.here * share)
+        return _Lot(self.route, self.begun * share, self.into_last * share, self.here * share)
 
 
 def decompose(flows: Sequence[Flow], order: Sequence[int], givers: frozenset[int], keepers: frozenset[int]) -> Routes:
@@ -90,10 +82,10 @@ def decompose(flows: Sequence[Flow], order: Sequence[int], givers: frozenset[int
         present = sum(lot.here for lot in arrived)
         if token in keepers:
             kept, arrived = _take(arrived, max(0.0, present - leaving))
-            paths += [Path(lot.route, lot.begun) for lot in kept]
+            paths += [Path(lot.route, lot.begun, lot.into_last) for lot in kept]
         elif token in givers and present < leaving:
-            arrived.append(_Lot((), leaving - present, leaving - present))
-        cut += [Path(lot.route, lot.begun) for lot in arrived if len(lot.route) >= MAX_LEGS]
+            arrived.append(_Lot((), leaving - present, 0.0, leaving - present))
+        cut += [Path(lot.route, lot.begun, lot.into_last) for lot in arrived if len(lot.route) >= MAX_LEGS]
         _send(sorted(out[token], key=lambda flow: onward[flow.arc.target]), [lot for lot in arrived if len(lot.route) < MAX_LEGS], lots)
     return Routes(tuple(_merged(paths)), tuple(_merged(cut)))
 
@@ -123,8 +115,11 @@ def _send(flows: Sequence[Flow], lots: Sequence[_Lot], arrivals: dict[int, list[
     for number, flow in enumerate(flows):
         wanted = flow.taken * present / leaving
         sent, rest = (rest, []) if number == len(flows) - 1 else _take(rest, wanted)
-        gain = flow.paid / flow.taken
-        arrivals[flow.arc.target] += [_Lot((*lot.route, flow), lot.begun, lot.here * gain) for lot in sent if lot.here > CRUMB]
+        sent = [lot for lot in sent if lot.here > CRUMB]
+        whole = sum(lot.here for lot in sent)
+        for lot in sent:
+            share = lot.here / whole
+            arrivals[flow.arc.target].append(_Lot((*lot.route, flow), lot.begun, flow.taken * share, flow.paid * share))
 
 
 def _merged(paths: Sequence[Path]) -> list[Path]:
@@ -132,6 +127,6 @@ def _merged(paths: Sequence[Path]) -> list[Path]:
     sums: dict[tuple[str, ...], Path] = {}
     for path in paths:
         key = tuple(f"{flow.arc.pool} {flow.arc.source}" for flow in path.flows)
-        known = sums.get(key)
-        sums[key] = Path(path.flows, path.taken + (known.taken if known else 0.0))
+        known = sums.get(key, Path(path.flows, 0.0, 0.0))
+        sums[key] = Path(path.flows, path.taken + known.taken, path.into_last + known.into_last)
     return sorted((path for path in sums.values() if path.flows), key=lambda path: -path.taken)

@@ -7,8 +7,9 @@ from fractions import Fraction
 
 from agent.errors import Refused
 from agent.model import Plan, Rebalance, Skipped, StepInput, Verdict
-from agent.planning.aims import Aim, aim_at, reach_of, turnover_left
+from agent.planning.aims import Aim, aim_at, turnover_left
 from agent.planning.assemble import assemble, left_undone
+from agent.planning.certificate import gap_bps
 from agent.planning.market import Market, open_market
 from agent.planning.problem import Problem, build_problem
 from agent.planning.rounding import Draft
@@ -31,15 +32,12 @@ def plan(step: StepInput, decision: Rebalance) -> Plan:
         raise Refused("there is nothing to invest: every balance is zero or reserved", remedy="fund the wallet or lower the reserves")
     aim = aim_at(problem, decision.goal)
     budget, turnover_limit = turnover_left(step, problem.total)
-    drift = sum(max(0.0, has - share * sum(aim.held)) for has, share in zip(aim.held, aim.shares, strict=True))
-    market = open_market(problem, max(drift, sum(aim.held) / BPS), no_gain=True)
+    market = open_market(problem, max(aim.off, float(problem.total) / BPS))
     settled = _affordable(market, aim, budget, step.limits.min_trade)
-    asked = {weight.token: (float(weight.low), float(weight.high)) for weight in decision.goal.weights}
-    goal = [asked.get(node.address, (0.0, 0.0)) for node in problem.nodes]
-    skipped = left_undone(step, market, aim, goal, settled, turnover_limit)
+    skipped = left_undone(step, market, aim, settled, turnover_limit)
     if not settled.draft.legs:
-        raise _nothing(step, problem, drift, skipped)
-    return assemble(step, problem, decision, settled.draft, skipped)
+        raise _nothing(step, problem, aim.off, skipped)
+    return assemble(step, problem, decision, settled.draft, skipped, gap_bps(market, aim, settled, budget))
 
 
 def _affordable(market: Market, aim: Aim, budget: Fraction | None, min_trade: Fraction | None) -> Settled:
@@ -47,7 +45,7 @@ def _affordable(market: Market, aim: Aim, budget: Fraction | None, min_trade: Fr
     problem, limit_bps = market.problem, market.problem.plan_cost_bps
     dropped: dict[str, str] = {}
     while True:
-        settled = settle(market, aim, reach_of(problem), budget, min_trade, dropped)
+        settled = settle(market, aim, budget, min_trade, dropped)
         cost, moved = settled.draft.cost(problem).total, settled.draft.turnover(problem)
         if limit_bps is None or cost * BPS <= limit_bps * moved:
             return settled

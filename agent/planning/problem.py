@@ -8,6 +8,7 @@ from fractions import Fraction
 from agent.amm import pools as amm
 from agent.errors import Refused
 from agent.model import PoolState, Skipped, StepInput, V3Pool, Verdict
+from agent.planning.floors import least_rate
 from agent.planning.gas import gas_price_wei
 from agent.policy import liquidity
 from agent.reference import References
@@ -73,6 +74,16 @@ class Problem:
     def price(self, address: str) -> Price:
         """Reference price of a token of the problem."""
         return self.nodes[self.position[address]].price
+
+    def least_rate(self, pool: PoolState) -> Fraction:
+        """Value out per value in, after fee, below which no unit is traded in `pool`: that of the floor of its legs."""
+        impact_bps = BPS if self.impact_bps == UNBOUNDED_BPS else self.impact_bps
+        return least_rate(amm.fee_pips(pool), impact_bps, self.slippage_bps or 0)
+
+    def room(self, pool: PoolState, token_in: str) -> int:
+        """Base units of `token_in` that a pool of the snapshot takes within its impact bound and above its floor."""
+        token_out = amm.token_out(pool, token_in)
+        return amm.best_response(pool, token_in, self.least_rate(pool) * self.price(token_in) / self.price(token_out), self.impact_bps)
 
 
 def build_problem(step: StepInput, references: References) -> Problem:

@@ -8,172 +8,245 @@ fee and pays L·(s₀ − s₁) (Uniswap v3 whitepaper, section 6.2; a V2 pair i
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from agent.model import PoolState, V2Pool, V3Pool
 from agent.units import BPS, PIPS
 
-SHADE = 5e-5
-"""Half a basis point: the finest price difference that the continuous solve resolves.
+Numbers = NDArray[np.float64]
 
-Prices closer than this count as one, which keeps the dual well conditioned in pools far deeper than the portfolio.
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Response to a price: value in (gross of fee), value out, surplus over the asked price (in value out), ranges entered."""
-
-    taken: float
-    paid: float
-    surplus: float
-    ranges: int
-
-
-NOTHING = Answer(0.0, 0.0, 0.0, 0)
+SHADE = 1e-6
+"""A hundredth of a basis point: how far below the reference the rates lie to which everything better is levelled."""
+HALF_GAIN = 0.05
+WIDTH = 0.1
+"""How pools are ordered within that hair: by the gain of their first unit, this one in its middle; and the least part of it that
+a pool's better rates are spread over, so that prices tell amounts apart."""
+TINY = 1e-300
+MOST = 100.0
+"""Value in, per unit of scale, beyond which no curve is followed: a plan moves about one, and digits are lost on what lies beyond."""
+HALF_LOG_TICK = math.log1p(1e-4) / 2
+"""Natural logarithm of the root of one tick's price ratio, 1.0001."""
+MAX_TICK = 887_272
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One direction of one pool. `roots` descend from the start to the bound; prefix sums belong to each of them.
+    """One direction of one pool. `roots` of the price descend from the start to the bound; prefix sums belong to each of them.
 
-    `net_in[k]`, `out[k]` are cumulative to roots[k]; `over[k]` is ∫(s² − roots[k]²)·dx up to there, kept as a sum of
-    positive terms, so that no digits cancel when two prices nearly meet.
+    `rates` are keep·roots² − 1, the gain of a unit over the reference. `depths[k]` lies below roots[k], none below the last.
+    `net_in[k]`, `out[k]` are cumulative to roots[k]; `over[k]` is ∫(s² − roots[k]²)·dx up to there, kept as a sum of positive
+    terms, so that no digits cancel when two prices nearly meet.
     """
 
     keep: float
-    roots: tuple[float, ...]
-    depths: tuple[float, ...]
-    net_in: tuple[float, ...]
-    out: tuple[float, ...]
-    over: tuple[float, ...]
-    negated: tuple[float, ...]
+    rates: Numbers
+    roots: Numbers
+    depths: Numbers
+    net_in: Numbers
+    out: Numbers
+    over: Numbers
 
     @property
     def best_rate(self) -> float:
         """Value out per value in of the first unit, after fee."""
-        return self.keep * self.roots[0] * self.roots[0]
+        return float(1 + self.rates[0])
 
     @property
     def capacity(self) -> float:
         """Largest value in, gross of fee, within the bound."""
-        return self.net_in[-1] / self.keep
+        return float(self.net_in[-1] / self.keep)
 
-    def answer(self, ratio: float) -> Answer:
-        """The trade whose last unit still pays `ratio` of value out per value in, after fee."""
-        root = math.sqrt(ratio / self.keep)
-        if root >= self.roots[0]:
-            return NOTHING
-        last = len(self.roots) - 1
-        if root <= self.roots[last]:
-            edge = self.roots[last]
-            taken, paid, gap = self.net_in[last], self.out[last], edge - root
-            return Answer(taken / self.keep, paid, self.over[last] + gap * (edge + root) * taken, last)
-        k = bisect_left(self.negated, -root) - 1
-        edge, depth = self.roots[k], self.depths[k]
-        gap = edge - root
-        taken = self.net_in[k] + depth * gap / (root * edge)
-        surplus = self.over[k] + gap * (edge + root) * self.net_in[k] + depth * gap * gap / edge
-        return Answer(taken / self.keep, self.out[k] + depth * gap, surplus, k + 1)
+    def pays(self, taken: float) -> float:
+        """Value out for a value in, gross of fee; what goes beyond the capacity brings nothing."""
+        net = taken * self.keep
+        k = int(np.searchsorted(self.net_in, net, side="right")) - 1
+        depth, root, rest = float(self.depths[k]), float(self.roots[k]), net - float(self.net_in[k])
+        if depth <= 0:
+            return float(self.out[k])
+        return float(self.out[k]) + root * root * rest / (1 + root * rest / depth)
 
+    def takes(self, paid: float) -> float:
+        """Value in, gross of fee, for a value out; the capacity where it does not pay that much."""
+        k = int(np.searchsorted(self.out, paid, side="right")) - 1
+        depth, root, rest = float(self.depths[k]), float(self.roots[k]), paid - float(self.out[k])
+        if depth <= 0:
+            return self.capacity if k == len(self.out) - 1 else float(self.net_in[k]) / self.keep
+        return (float(self.net_in[k]) + rest / (root * (root - rest / depth))) / self.keep
 
-def _v3_ranges(pool: V3Pool, downwards: bool) -> Iterator[tuple[float, float]]:
-    """(far edge of the range as root of token out per token in, liquidity) from the current price to the known window."""
-    liquidity = pool.liquidity
-    if downwards:
-        for tick in reversed(pool.ticks):
-            if tick.index <= pool.tick:
-                yield 1.0001 ** (tick.index / 2), float(liquidity)
-                liquidity -= tick.liquidity_net
-        yield 1.0001 ** (pool.known_from_tick / 2), float(liquidity)
-    else:
-        for tick in pool.ticks:
-            if tick.index > pool.tick:
-                yield 1.0001 ** (-tick.index / 2), float(liquidity)
-                liquidity += tick.liquidity_net
-        yield 1.0001 ** (-pool.known_to_tick / 2), float(liquidity)
+    def edges_passed(self, taken: float) -> int:
+        """Range ends on the way of a value in, the bound itself not counted."""
+        k = int(np.searchsorted(self.net_in, taken * self.keep, side="right")) - 1
+        return max(0, min(k, len(self.roots) - 2))
 
 
-def _start_and_ranges(pool: PoolState, token_in: str) -> tuple[float, list[tuple[float, float]]]:
-    """Root of the marginal price before the trade, and the ranges beyond it. Nothing for a pool without reserves."""
-    forward = token_in == pool.token0
-    match pool:
-        case V2Pool(reserve0=reserve0, reserve1=reserve1):
-            reserve_in, reserve_out = (reserve0, reserve1) if forward else (reserve1, reserve0)
-            if reserve_in <= 0 or reserve_out <= 0:
-                return 0.0, []
-            return math.sqrt(reserve_out / reserve_in), [(0.0, math.sqrt(reserve_in) * math.sqrt(reserve_out))]
-        case V3Pool():
-            if pool.sqrt_price_x96 <= 0:
-                return 0.0, []
-            root = pool.sqrt_price_x96 / 2**96
-            return (root if forward else 1 / root), list(_v3_ranges(pool, forward))
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One direction of one pool as it is and as it counts: the same where no unit pays more than the reference."""
+
+    real: Curve
+    counted: Curve
 
 
-def build_curve(
-    pool: PoolState, token_in: str, price_in: Fraction, price_out: Fraction, scale: float, impact_bps: int, no_gain: bool
-) -> Curve | None:
-    """Curve of one direction in value units of `scale` numeraire base units; None when nothing can be traded that way.
+def build_offer(
+    pool: PoolState,
+    token_in: str,
+    price_in: Fraction,
+    price_out: Fraction,
+    scale: float,
+    impact_bps: int,
+    least_rate: Fraction = Fraction(0),
+) -> Offer | None:
+    """Curves of one direction in value units of `scale` numeraire base units; None when nothing can be traded that way.
 
-    `impact_bps` bounds the move of the marginal price. With `no_gain` a unit never counts as worth more than what it costs
-    at reference prices: a pool off the market is then free of charge, not a source of profit, and cycles cannot pay (T9).
+    `impact_bps` bounds the move of the marginal price, `least_rate` what a unit must bring after fee. As it counts, a unit is
+    never worth more than what it costs at reference prices: a pool off the market is free of charge, not a source of profit.
     """
-    start, ranges = _start_and_ranges(pool, token_in)
-    if start <= 0:
+    forward = token_in == pool.token0
+    if isinstance(pool, V2Pool):
+        found = _v2_roots(pool, forward, impact_bps)
+    else:
+        found = _v3_roots(pool, forward, impact_bps)
+    if found is None:
         return None
-    ratio = float(price_out / price_in)
-    stretch, weight = math.sqrt(ratio), math.sqrt(float(price_in)) * math.sqrt(float(price_out)) / scale
+    stretch = math.sqrt(float(price_out / price_in))
+    weight = math.sqrt(float(price_in)) * math.sqrt(float(price_out)) / scale
+    roots, depths = found[0] * stretch, found[1] * weight
     keep = 1 - pool.fee_pips / PIPS
-    start *= stretch
-    stop = start * math.sqrt(1 - min(impact_bps, BPS - 1) / BPS)
-    edges: list[tuple[float, float]] = []
-    at = start
-    for raw_edge, raw_depth in ranges:
-        edge = max(raw_edge * stretch, stop)
-        if edge >= at:
-            continue
-        edges.append((edge, max(raw_depth, 0.0) * weight))
-        at = edge
-        if edge <= stop:
-            break
-    if no_gain:
-        start, edges = _level_gain(start, edges, keep)
-    return _sum_up(start, edges, keep)
-
-
-def _level_gain(start: float, edges: list[tuple[float, float]], keep: float) -> tuple[float, list[tuple[float, float]]]:
-    """Folds the part of a curve that pays more than the reference after fee into one range just below it."""
-    top = math.sqrt((1 - SHADE) / keep)
-    if start <= top:
-        return start, edges
-    bottom = top * (1 - SHADE)
-    folded, at, rest = 0.0, start, []
-    for edge, depth in edges:
-        if at > bottom:
-            cut = max(edge, bottom)
-            folded += depth * (1 / cut - 1 / at)
-            if edge < bottom:
-                rest.append((edge, depth))
-        else:
-            rest.append((edge, depth))
-        at = edge
-    return top, [(bottom, folded / (1 / bottom - 1 / top)), *rest]
-
-
-def _sum_up(start: float, edges: list[tuple[float, float]], keep: float) -> Curve | None:
-    """Prefix sums; depth is capped where a whole unit of scale moves the price by less than SHADE."""
-    roots, depths, net_in, out, over = [start], [], [0.0], [0.0], [0.0]
-    for edge, depth in edges:
-        capped, at = min(depth, 1 / SHADE), roots[-1]
-        gap = at - edge
-        depths.append(capped)
-        over.append(over[-1] + gap * (at + edge) * net_in[-1] + capped * gap * gap / at)
-        net_in.append(net_in[-1] + capped * gap / (at * edge))
-        out.append(out[-1] + capped * gap)
-        roots.append(edge)
-    if net_in[-1] <= 0:
+    real = _sum_up(keep, np.maximum(keep * roots * roots - 1, float(least_rate - 1)), depths) if keep > 0 else None
+    if real is None or real.net_in[-1] <= 0:
         return None
-    return Curve(keep, tuple(roots), tuple(depths), tuple(net_in), tuple(out), tuple(over), tuple(-r for r in roots))
+    real = _up_to(real, MOST)
+    return Offer(real, _levelled(real))
+
+
+def _v2_roots(pool: V2Pool, forward: bool, impact_bps: int) -> tuple[Numbers, Numbers] | None:
+    """Roots and depths of a pair. The bound is on its price with the fee in it: (1 + x)^(1+φ) = 1/(1 − impact), x in reserves.
+
+    That is the most that any number of swaps can bring in; a single one can by some millionths less.
+    """
+    reserve_in, reserve_out = (pool.reserve0, pool.reserve1) if forward else (pool.reserve1, pool.reserve0)
+    if reserve_in <= 0 or reserve_out <= 0:
+        return None
+    start, kept = math.sqrt(reserve_out / reserve_in), 1 - pool.fee_pips / PIPS
+    grown = math.expm1(-math.log1p(-_share(impact_bps)) / (1 + kept))
+    return np.array([start, start / (1 + kept * grown)]), np.array([math.sqrt(reserve_in) * math.sqrt(reserve_out)])
+
+
+def _v3_roots(pool: V3Pool, forward: bool, impact_bps: int) -> tuple[Numbers, Numbers] | None:
+    """Roots and depths from the current price to the bound or the end of the known window."""
+    if pool.sqrt_price_x96 <= 0:
+        return None
+    start = pool.sqrt_price_x96 / 2**96
+    start = start if forward else 1 / start
+    stop = start * math.sqrt(1 - _share(impact_bps))
+    reach = math.ceil(-math.log1p(-_share(impact_bps)) / (2 * HALF_LOG_TICK)) + 2
+    ticks = pool.ticks
+    here = bisect_right(ticks, pool.tick, key=lambda tick: tick.index)
+    if forward:
+        first = bisect_left(ticks, pool.tick - reach, key=lambda tick: tick.index)
+        near = ticks[first:here][::-1]
+        ends = [tick.index for tick in near] + [max(pool.known_from_tick, -MAX_TICK)]
+        steps = [-tick.liquidity_net for tick in near]
+    else:
+        last = bisect_right(ticks, pool.tick + reach, key=lambda tick: tick.index)
+        near = ticks[here:last]
+        ends = [-tick.index for tick in near] + [-min(pool.known_to_tick, MAX_TICK)]
+        steps = [tick.liquidity_net for tick in near]
+    edges = np.exp(np.array(ends, dtype=np.float64) * HALF_LOG_TICK)
+    depths = np.array([float(depth) for depth in accumulate(steps, initial=pool.liquidity)])
+    edges = np.minimum.accumulate(np.clip(edges, stop, start))
+    return np.concatenate(([start], edges)), np.maximum(depths, 0.0)
+
+
+def _share(impact_bps: int) -> float:
+    return min(impact_bps, BPS - 1) / BPS
+
+
+def _sum_up(keep: float, rates: Numbers, depths: Numbers) -> Curve:
+    """Prefix sums over ranges that are not empty, from rates and depths."""
+    wide = rates[:-1] > rates[1:]
+    if not wide.all():
+        rates, depths = rates[np.concatenate(([True], wide))], depths[wide]
+    roots = np.sqrt((1 + rates) / keep)
+    tops, ends = roots[:-1], roots[1:]
+    gaps = (rates[:-1] - rates[1:]) / (keep * (tops + ends))
+    net_in = _prefix(depths * gaps / (tops * ends))
+    over = _prefix(gaps * ((tops + ends) * net_in[:-1] + depths * gaps / tops))
+    return Curve(keep, rates, roots, np.concatenate((depths, [0.0])), net_in, _prefix(depths * gaps), over)
+
+
+def _up_to(curve: Curve, most: float) -> Curve:
+    """The curve up to `most` value in, net of fee."""
+    if curve.net_in[-1] <= most:
+        return curve
+    k = int(np.searchsorted(curve.net_in, most)) - 1
+    root = 1 / (1 / curve.roots[k] + (most - curve.net_in[k]) / curve.depths[k])
+    return _sum_up(curve.keep, np.append(curve.rates[: k + 1], curve.keep * root * root - 1), curve.depths[: k + 1])
+
+
+def _prefix(parts: Numbers) -> Numbers:
+    return np.concatenate(([0.0], np.cumsum(parts)))
+
+
+def _levelled(curve: Curve) -> Curve:
+    """The same amounts, at rates below the reference: better ones are pressed into a hair below it, the best pools first."""
+    if curve.rates[0] <= -SHADE:
+        return curve
+    above = int((curve.rates > -SHADE).sum())
+    rates, depths = curve.rates, curve.depths[:-1]
+    if above < len(rates):  # the range that passes the line is split there
+        rates, depths = np.insert(rates, above, -SHADE), np.insert(depths, above, depths[above - 1])
+    roots = np.sqrt((1 + rates) / curve.keep)
+    parts = depths * (roots[:-1] - roots[1:]) / (roots[:-1] * roots[1:])
+    left = np.concatenate((np.cumsum(parts[:above][::-1])[::-1], np.zeros(len(rates) - len(parts[:above]))))
+    gain = float(curve.rates[0]) + SHADE
+    order = WIDTH + (1 - 2 * WIDTH) * gain / (gain + HALF_GAIN)
+    pressed = np.where(left > 0, -SHADE + SHADE * order * left / max(left[0], TINY), rates)
+    if above == len(rates):
+        pressed[-1] = -SHADE
+    ends = np.sqrt((1 + pressed) / curve.keep)
+    gaps = (pressed[:-1] - pressed[1:]) / (curve.keep * (ends[:-1] + ends[1:]))
+    level = parts * ends[:-1] * ends[1:] / np.maximum(gaps, TINY)
+    return _sum_up(curve.keep, pressed, np.where(left[:-1] > 0, level, depths))
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Curves side by side, so that all answer at once: one row each, padded; `first` is where each row begins in `flat`."""
+
+    source: NDArray[np.intp]
+    target: NDArray[np.intp]
+    keep: Numbers
+    rates: Numbers
+    first: NDArray[np.intp]
+    flat: tuple[Numbers, ...]
+
+    def __len__(self) -> int:
+        return len(self.keep)
+
+    def rows(self, chosen: NDArray[Any]) -> Stack:
+        """Some of the curves."""
+        return Stack(self.source[chosen], self.target[chosen], self.keep[chosen], self.rates[chosen], self.first[chosen], self.flat)
+
+
+def build_stack(arcs: Sequence[tuple[int, int, Curve]]) -> Stack:
+    """Curves with the positions of the tokens that go in and come out."""
+    width = max((len(curve.roots) for _, _, curve in arcs), default=1)
+    parts = np.zeros((6, len(arcs), width))
+    parts[0] = -1.0
+    for number, (_, _, curve) in enumerate(arcs):
+        for part, values in enumerate((curve.rates, curve.roots, curve.depths, curve.net_in, curve.out, curve.over)):
+            parts[part, number, : len(values)] = values
+    ends = np.array([(source, target) for source, target, _ in arcs], dtype=np.intp).reshape(-1, 2)
+    first = np.arange(len(arcs), dtype=np.intp) * width
+    return Stack(
+        ends[:, 0], ends[:, 1], np.array([curve.keep for _, _, curve in arcs]), parts[0], first, tuple(part.ravel() for part in parts)
+    )

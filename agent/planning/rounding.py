@@ -105,7 +105,7 @@ class Walk:
         runs: list[_Run] = []
         for pool_address, token_in in route.hops:
             before = self.now[pool_address]
-            room = self._left(pool_address, token_in)
+            room = self.room(pool_address, token_in)
             if amount > room:
                 self.draft.full.add(pool_address)
                 return runs, Fraction(room, amount)
@@ -125,14 +125,14 @@ class Walk:
             amount = swapped.amount_out_raw
         return runs, None
 
-    def _left(self, pool_address: str, token_in: str) -> int:
-        """Base units the pool still takes within its bound; none once it has traded the other way."""
+    def room(self, pool_address: str, token_in: str) -> int:
+        """Base units the pool still takes within its bounds; none once it has traded the other way."""
         key = (pool_address, token_in)
         start = self.problem.pools[pool_address]
         if (pool_address, amm.token_out(start, token_in)) in self._spent:
             return 0
         if key not in self._room:
-            self._room[key] = amm.max_in(start, token_in, self.problem.impact_bps)
+            self._room[key] = self.problem.room(start, token_in)
         return self._room[key] - self._spent.get(key, 0)
 
     def _book(self, runs: Sequence[_Run]) -> int:

@@ -1,192 +1,217 @@
-"""Rounds between the continuous core and exact integers, until the final weights hit the aim with all costs in."""
+"""Rounds between the continuous core and exact integers, until the plan ends where the core said, within every limit."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+
+import numpy as np
 
 from agent.errors import Refused
 from agent.planning.aims import Aim
-from agent.planning.dual import Arc, Solution, Wish, solve
-from agent.planning.market import Market, choose
-from agent.planning.paths import Routes, decompose
+from agent.planning.course import Course, chart
+from agent.planning.dual import Solution
+from agent.planning.market import Choice, Market, Positions, choose
+from agent.planning.paths import Path, Routes, decompose
+from agent.planning.responses import Numbers
 from agent.planning.rounding import Draft, Route, run_all
+from agent.planning.worth import Search
 from agent.units import Value, floor_int
 
-ROUNDS = 12
-"""Most rounds; two or three are usual, each limit that first has to be met takes one more."""
-SETTLED = 1e-6
-"""Change of the final total and of the correction, per unit of the total, at which rounds end."""
-SLACK = 1 - 5e-5
-"""Taken off a turnover that has to shrink, more than the solve resolves, so that it does not end above its limit again."""
+ROUNDS = 20
+"""Most rounds; two are usual, each limit that first has to be met takes one more."""
+SETTLED = 5e-8
+"""Worth of a change in what pools give beyond the core's count, per unit of scale, at which rounds end."""
+SLACK = Fraction(10**7 - 1, 10**7)
+"""Taken off a turnover that has to shrink, so that it does not end above its limit again."""
 WORTH_A_ROUTE = 1e-6
 """Part of the scale above which a cut chain is worth another way."""
+FULL = 1 - 1e-6
+"""Part of what a pool takes within its bounds from which on it counts as full."""
 DUST = "less than limits.min_trade"
-ROUNDED_RAW = 16
-FUZZ = 1e-12
-"""Base units by which paths, each rounded down, may miss an approved amount, and what floating point may: the wish is that much
-above it, so that the legs, which stop exactly there, leave no crumb of the approval."""
-UNAPPROVED = 1e-5
-"""Part of the total, a tenth of a basis point, above which it is said that approvals bound the plan."""
-UNMOVED = 1e-9
-"""Part of the total below which a token counts as where it should be."""
+UNMOVED = 1e-8
+"""Part of the scale below which a token counts as where it was."""
 
 
 @dataclass(slots=True)
 class Settled:
-    """Where the rounds ended: legs, the last solution, what was wanted, and what was left out by reason.
+    """Where the rounds ended: legs, and what was left out by reason.
 
-    `part` is the share of the way that turnover allows; `still` says why tokens do not move, by position; `dropped`
-    pools are left out. `star` is the one token besides neutral hubs that routes pass through, once longer chains had to be cut.
-    `held_back` says that more would be sold than the step has approved.
+    `still` says why tokens do not move, by position; `dropped` pools are left out, and `banned` arcs (pool, source), through
+    which only chains of too many legs ran. `part` of the turnover limit is aimed at, and `bounded` says that it counts;
+    `held_back` that more would be sold than the step has approved. `course` is set where pools pay more than the reference.
     """
 
     draft: Draft
-    solution: Solution
-    wanted: list[float]
-    part: float = 1.0
+    part: Fraction = Fraction(1)
+    bounded: bool = False
+    held_back: bool = False
+    course: Course | None = None
     still: dict[int, str] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
-    star: int | None = None
-    held_back: bool = False
+    banned: set[tuple[str, int]] = field(default_factory=set)
 
 
-def settle(market: Market, aim: Aim, reach: float, budget: Value | None, min_trade: Value | None, dropped: Mapping[str, str]) -> Settled:
-    """Plans for `aim`. `reach` prices a unit off it, `budget` bounds turnover, tokens that move less than `min_trade` stay put.
+def settle(market: Market, aim: Aim, budget: Value | None, min_trade: Value | None, dropped: Mapping[str, str]) -> Settled:
+    """Plans for `aim`. `budget` bounds turnover, tokens that move less than `min_trade` stay put.
 
-    `dropped` are pools to do without, with the reason.
+    `dropped` are pools to do without, with the reason. Raises Refused where no round keeps to the limits.
     """
-    problem, scale, whole = market.problem, market.scale, sum(aim.held)
-    state = Settled(Draft(), Solution((), ()), list(aim.held), dropped=dict(dropped))
-    total, error = whole, [0.0] * len(aim.held)
-    least = 0.0 if min_trade is None else float(min_trade)
-    caps = [
-        math.inf if node.cap_raw is None else float((node.cap_raw + ROUNDED_RAW) * node.price) * (1 + FUZZ) / scale
-        for node in problem.nodes
-    ]
-    if budget is not None:
-        moved = sum(max(0.0, has - want) for has, want in zip(aim.held, aim.wanted(total, 1.0, ()), strict=True))
-        state.part = min(1.0, float(budget) / moved) if moved > 0 else 1.0
-    pruned = False
+    rounds = _Rounds(market, aim, budget, min_trade, Settled(Draft(), dropped=dict(dropped)), np.zeros(len(aim.held)))
     for _ in range(ROUNDS):
-        state.wanted = _wanted(aim, total, state, least)
-        corrected = [want - miss for want, miss in zip(state.wanted, error, strict=True)]
-        givers, keepers = _roles(aim.held, state.wanted, whole)
-        wishes = [Wish(has / scale, want / scale, want / scale, reach) for has, want in zip(aim.held, corrected, strict=True)]
-        arcs = _arcs(market, state, givers, keepers, state.star)
-        choice = choose(market, arcs, wishes, 0.0 if pruned else least / scale, state.solution.prices or None)
-        pruned = True
-        state.dropped |= choice.dropped
-        state.solution = choice.solution
-        order = sorted(range(len(wishes)), key=lambda token: state.solution.prices[token])
-        unbound = decompose(state.solution.flows, order, givers, keepers)
-        routes = unbound.within(caps)
-        state.held_back = (unbound.taken - routes.taken) * scale > UNAPPROVED * whole
-        state.draft = run_all(problem, to_routes(market, routes)).draft
-        if state.star is None and any(path.taken > WORTH_A_ROUTE for path in routes.cut):
-            state.star, pruned = _best_star(market, state, wishes, givers, keepers), False
-            continue
-        if _shrink(market, state, budget, min_trade):
-            continue
-        ends = [has + float(_gained(market, state.draft, token)) for token, has in enumerate(aim.held)]
-        missed = [end - guess * scale for end, guess in zip(ends, _foreseen(aim.held, scale, routes), strict=True)]
-        moved_on = max(abs(sum(ends) - total), *(abs(a - b) for a, b in zip(missed, error, strict=True)))
-        total, error = sum(ends), missed
-        if moved_on <= SETTLED * whole:
+        if rounds.go():
             break
-    if _shrink(market, state, budget, min_trade):
+    if rounds.kept is None:
         raise Refused(
             "no plan keeps to limits.turnover and limits.min_trade at once", remedy="raise limits.turnover or lower limits.min_trade"
         )
-    return state
+    return rounds.kept
 
 
-def _arcs(market: Market, state: Settled, givers: frozenset[int], keepers: frozenset[int], star: int | None) -> list[Arc]:
-    """Arcs that start at a token that is to shrink or end at one that is to grow, so that two neutral hubs never follow each other.
+@dataclass(slots=True)
+class _Rounds:
+    """`extra` is what pools gave in the last round beyond the core's count; `pruned` says that its pools are worth their gas.
 
-    With a `star` only direct and one-hub routes are left: from givers to keepers, through neutral hubs, or through the star.
+    `near` is the last solution, `kept` the last round within all limits.
     """
-    if not givers or not keepers:
-        return []
-    open_arcs = [arc for arc in market.arcs if arc.pool not in state.dropped and (arc.source in givers or arc.target in keepers)]
-    if star is None:
-        return open_arcs
-    starts, ends = givers - {star}, keepers - {star}
-    begin = [arc for arc in open_arcs if arc.source in starts and arc.target not in starts]
-    finish = [arc for arc in open_arcs if arc.source not in starts and arc.source not in ends and arc.target in ends]
-    return begin + finish
+
+    market: Market
+    aim: Aim
+    budget: Value | None
+    min_trade: Value | None
+    state: Settled
+    extra: Numbers
+    pruned: bool = False
+    near: Solution | None = None
+    kept: Settled | None = None
+
+    def go(self) -> bool:
+        """One round; True when nothing changes any more."""
+        state = self.state
+        still = {token: float(self.aim.held[token]) for token in state.still}
+        search = self.aim.search(self.market.scale, self.extra, still, None if self.budget is None else float(self.budget * state.part))
+        rows = self.market.rows(state.dropped, state.banned)
+        if self.market.gains and not self.pruned:
+            state.course, self.near = chart(self.market, rows, search), None
+        if state.course is not None:
+            rows, search = state.course.rows(self.market.real, rows), state.course.search(search)
+        choice = self._chosen(search, rows)
+        routes = None if choice is None else self._routed(choice)
+        return choice is not None and routes is not None and self._drafted(choice, routes)
+
+    def _chosen(self, search: Search, rows: Positions) -> Choice | None:
+        """The best flows through pools that are worth their gas; None when a token turns out to move too little and is set still."""
+        market, state = self.market, self.state
+        least = 0.0 if self.min_trade is None else float(self.min_trade) / market.scale
+        if not self.pruned:
+            stack = market.real.rows(rows)
+            self.near = search.solve(stack, self.near)
+            state.bounded = search.budget is not None and search.turnover(stack, self.near) > search.budget * FULL
+            if self._set_still(self.near.moved(stack), least):
+                return None
+        choice = choose(market, rows, search.solve, 0.0 if self.pruned else least, self.near)
+        state.dropped |= choice.dropped
+        stack = market.real.rows(choice.rows)
+        self.pruned, self.near = True, choice.solution
+        state.held_back = any(market.problem.nodes[token].cap_raw is not None for token in search.pressed(choice.solution))
+        if self._set_still(choice.solution.moved(stack), least):
+            self.pruned = False
+            return None
+        return choice
+
+    def _set_still(self, moves: Numbers, least: float) -> bool:
+        """Sets the token still that moves least, if that is less than is worth a trade."""
+        still = self.state.still
+        small = [(abs(move), token) for token, move in enumerate(moves.tolist()) if UNMOVED < abs(move) < least and token not in still]
+        if small:
+            still[min(small)[1]] = DUST
+        return bool(small)
+
+    def _routed(self, choice: Choice) -> Routes | None:
+        """Flows as routes; None when a chain has too many legs, and an arc of it is done without."""
+        state = self.state
+        moves = choice.solution.moved(self.market.real.rows(choice.rows))
+        givers = frozenset(np.flatnonzero(moves < -UNMOVED).tolist())
+        keepers = frozenset(np.flatnonzero(moves > UNMOVED).tolist())
+        order = np.argsort(choice.solution.prices).tolist() if state.course is None else state.course.order
+        routes = decompose(choice.flows, order, givers, keepers)
+        long = [path for path in routes.cut if path.taken > WORTH_A_ROUTE]
+        if not long:
+            return routes
+        state.banned |= {_narrowest(path) for path in long}
+        state.dropped = {pool: why for pool, why in state.dropped.items() if pool not in choice.dropped}
+        self.pruned = False
+        return None
+
+    def _drafted(self, choice: Choice, routes: Routes) -> bool:
+        """Runs the routes in integers; True when that gives what the core counted on, within all limits."""
+        market, state = self.market, self.state
+        state.draft = run_all(market.problem, to_routes(market, routes)).draft
+        state.draft.full |= {flow.arc.pool for flow in choice.flows if flow.taken >= FULL * flow.arc.offer.real.capacity}
+        given = _given(market, state.draft, choice.solution.moved(market.real.rows(choice.rows)))
+        coarse = max((float(node.price) / market.scale for node in market.problem.nodes if node.investable_raw), default=0.0)
+        settled = float(np.abs(given - self.extra).max(initial=0.0)) <= max(SETTLED / self.aim.price, 2 * coarse)
+        self.extra = given
+        if _broken(market, state, self.budget, self.min_trade, settled):
+            return False
+        self.kept = replace(state, still=dict(state.still), dropped=dict(state.dropped))
+        return settled
 
 
-def _best_star(market: Market, state: Settled, wishes: Sequence[Wish], givers: frozenset[int], keepers: frozenset[int]) -> int:
-    """The token that is most worth passing through when every route may have one hub only."""
-    worth = [solve(wishes, _arcs(market, state, givers, keepers, star)).worth(wishes) for star in range(len(wishes))]
-    return max(range(len(worth)), key=lambda star: (worth[star], -star))
-
-
-def _wanted(aim: Aim, total: float, state: Settled, least: float) -> list[float]:
-    """Final values wanted; tokens whose whole move would be dust are set still, one after the other, smallest first."""
-    while True:
-        wanted = aim.wanted(total, state.part, state.still)
-        moves = [
-            (abs(want - has), token) for token, (want, has) in enumerate(zip(wanted, aim.held, strict=True)) if token not in state.still
-        ]
-        dust = [(size, token) for size, token in moves if 0 < size < least]
-        if not dust:
-            return wanted
-        state.still[min(dust)[1]] = DUST
-
-
-def _roles(held: Sequence[float], wanted: Sequence[float], whole: float) -> tuple[frozenset[int], frozenset[int]]:
-    """Tokens that are to shrink, and tokens that are to grow."""
-    pairs = list(enumerate(zip(held, wanted, strict=True)))
-    givers = frozenset(token for token, (has, want) in pairs if has - want > UNMOVED * whole)
-    return givers, frozenset(token for token, (has, want) in pairs if want - has > UNMOVED * whole)
+def _narrowest(path: Path) -> tuple[str, int]:
+    """The arc of a path that carries the least: doing without it costs least."""
+    arc = min(path.flows, key=lambda flow: flow.taken).arc
+    return arc.pool, arc.source
 
 
 def to_routes(market: Market, routes: Routes) -> list[Route]:
-    """Paths as integer routes, direct ones first, so that chains find what they compete for already priced."""
+    """Paths as integer routes, direct ones first, so that chains find what they compete for already priced.
+
+    The first path through a pool gets a better rate than the last. Each therefore starts with what brings the wanted value
+    into its last pool after all before it, so that every pool takes in all what its flow says.
+    """
     nodes = market.problem.nodes
+    taken: dict[tuple[str, int], float] = {}
     result = []
     for path in sorted(routes.paths, key=lambda path: len(path.flows)):
-        amount_raw = floor_int(Fraction(path.taken) * Fraction(market.scale) / nodes[path.source].price)
+        need = path.into_last
+        last = path.flows[-1].arc
+        taken[last.pool, last.source] = taken.get((last.pool, last.source), 0.0) + need
+        for flow in reversed(path.flows[:-1]):
+            key, curve = (flow.arc.pool, flow.arc.source), flow.arc.offer.real
+            before = taken.get(key, 0.0)
+            need = curve.takes(curve.pays(before) + need) - before
+            taken[key] = before + need
+        amount_raw = floor_int(Fraction(need) * Fraction(market.scale) / nodes[path.source].price)
         hops = tuple((flow.arc.pool, nodes[flow.arc.source].address) for flow in path.flows)
         result.append(Route(hops, amount_raw))
     return result
 
 
-def _gained(market: Market, draft: Draft, token: int) -> Value:
-    node = market.problem.nodes[token]
-    return draft.delta.get(node.address, 0) * node.price
+def _given(market: Market, draft: Draft, moves: Numbers) -> Numbers:
+    """What each token ends with beyond what the counted flows would leave it, in units of the scale."""
+    found = [float(draft.delta.get(node.address, 0) * node.price) / market.scale for node in market.problem.nodes]
+    return np.array(found) - moves
 
 
-def _foreseen(held: Sequence[float], scale: float, routes: Routes) -> list[float]:
-    """What the paths would leave of each token by the curves, in units of the scale."""
-    ends = [has / scale for has in held]
-    for path in routes.paths:
-        arriving = path.taken
-        for flow in path.flows:
-            arriving *= flow.paid / flow.taken
-        ends[path.source] -= path.taken
-        ends[path.target] += arriving
-    return ends
+def _broken(market: Market, state: Settled, budget: Value | None, min_trade: Value | None, settled: bool) -> bool:
+    """Whether a draft breaks a limit; what then has to be left out is noted in `state`.
 
-
-def _shrink(market: Market, state: Settled, budget: Value | None, min_trade: Value | None) -> bool:
-    """Takes back what breaks a limit: too much turnover, a token that moves less than min_trade, a pool below its floor."""
-    problem, draft, again = market.problem, state.draft, False
+    Too much turnover (aimed lower only once rounds have settled), a token that moves less than min_trade, a pool below its floor.
+    """
+    problem, draft, broken = market.problem, state.draft, False
     for pool, why in draft.barred.items():
         if pool not in state.dropped:
-            state.dropped[pool], again = why, True
+            state.dropped[pool], broken = why, True
     turnover = draft.turnover(problem)
     if budget is not None and turnover > budget:
-        state.part *= float(budget / turnover) * SLACK
-        again = True
+        broken = True
+        if settled:
+            state.part *= (budget / turnover * SLACK).limit_denominator(10**12)
     if min_trade is not None:
         for token, raw in (*draft.sold.items(), *draft.bought.items()):
             position = problem.position[token]
-            if raw * problem.price(token) < min_trade and position not in state.still:
-                state.still[position] = DUST
-                again = True
-    return again
+            if raw * problem.price(token) < min_trade:
+                state.still[position], broken = DUST, True
+    return broken

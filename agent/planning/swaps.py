@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
+
+import numpy as np
 
 from agent.amm import pools as amm
 from agent.errors import ConfigError, Refused
 from agent.model import Funding, Goal, GoalWeight, Leg, Plan, PoolState, Rebalance, Skipped, StepInput, Verdict
 from agent.planning.assemble import assemble
-from agent.planning.dual import Wish
+from agent.planning.certificate import rounded_gap
+from agent.planning.dual import solve
 from agent.planning.floors import min_out
 from agent.planning.gas import gas_price_wei
 from agent.planning.market import choose, open_market
@@ -18,6 +20,7 @@ from agent.planning.paths import decompose
 from agent.planning.problem import UNBOUNDED_BPS, Node, Problem, build_problem, open_problem
 from agent.planning.rounding import Draft, run_all
 from agent.planning.settle import to_routes
+from agent.planning.worth import must_sell
 from agent.reference import reference_prices, spot_prices
 from agent.units import Value, decimal_text
 
@@ -58,12 +61,12 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
             (Verdict("balance", f"{asked} {seller.label}", f"{spendable} {seller.label} less reserve", False),),
             "sell less, or lower the reserve",
         )
-    draft, barred, spared = _best(problem, token_in, token_out, amount_in_raw)
-    _require_whole(step, problem, draft, token_in, amount_in_raw, barred)
-    skipped = (*problem.notes, *(Skipped(f"pool {pool}", why) for pool, why in (barred | spared).items()))
+    split = _best(problem, token_in, token_out, amount_in_raw)
+    _require_whole(step, problem, split, token_in, amount_in_raw)
+    skipped = (*problem.notes, *(Skipped(f"pool {pool}", why) for pool, why in (split.barred | split.spared).items()))
     reason = f"manual swap of {decimal_text(amount_in_raw, step.portfolio.token(token_in).decimals)} {seller.label}"
-    drafted = assemble(step, problem, Rebalance(reason, Goal(())), draft, skipped)
-    return replace(drafted, decision=Rebalance(reason, _goal_after(problem, draft)))
+    decision = Rebalance(reason, _goal_after(problem, split.draft))
+    return assemble(step, problem, decision, split.draft, skipped, split.gap_bps)
 
 
 def quote(step: StepInput, token_in: str, token_out: str, amount_in_raw: int, pool: str | None = None) -> Quote:
@@ -80,9 +83,9 @@ def quote(step: StepInput, token_in: str, token_out: str, amount_in_raw: int, po
         problem = _quote_problem(step, prices, token_in, amount_in_raw)
         if not {token_in, token_out} <= set(problem.position):
             raise Refused("no usable pool leads from one token to the other", remedy="see doctor for pools that were found")
-        draft, barred, _ = _best(problem, token_in, token_out, amount_in_raw)
-        _require_whole(step, problem, draft, token_in, amount_in_raw, barred)
-        legs = draft.legs
+        split = _best(problem, token_in, token_out, amount_in_raw)
+        _require_whole(step, problem, split, token_in, amount_in_raw)
+        legs = split.draft.legs
     return Quote(
         legs=tuple(legs),
         amount_in_raw=amount_in_raw,
@@ -104,35 +107,54 @@ def _check(step: StepInput, token_in: str, token_out: str, amount_in_raw: int) -
         raise ConfigError(f"amount: {amount_in_raw} base units; it must be above zero")
 
 
-def _best(problem: Problem, token_in: str, token_out: str, amount_in_raw: int) -> tuple[Draft, dict[str, str], dict[str, str]]:
-    """The split that pays the most, gas counted, along routes of one or two pools.
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """The best split: what it does, the pools that pay less than their fair floor, those not worth their gas, and its gap."""
 
-    Also the pools that pay less than their fair floor, and those that are not worth their gas.
-    """
+    draft: Draft
+    barred: dict[str, str]
+    spared: dict[str, str]
+    gap_bps: Fraction
+
+
+def _best(problem: Problem, token_in: str, token_out: str, amount_in_raw: int) -> _Split:
+    """The split that pays the most, gas counted, along routes of one or two pools."""
     source, target = problem.position[token_in], problem.position[token_out]
-    scale = float(amount_in_raw * problem.nodes[source].price)
-    market = open_market(problem, scale, no_gain=False)
-    hubs = [node for node in range(len(problem.nodes)) if node not in (source, target)]
-    arcs = [arc for arc in market.arcs if arc.source != target and arc.target != source and (arc.source == source or arc.target == target)]
-    wishes = [Wish(0.0, 0.0, 0.0, ANY_PRICE) for _ in problem.nodes]
-    wishes[source] = Wish(1.0, 0.0, 0.0, ANY_PRICE, must=True)
-    wishes[target] = Wish(0.0, 0.0, 0.0, 0.0, fixed=True)
-    barred: dict[str, str] = {}
+    value = amount_in_raw * problem.nodes[source].price
+    market = open_market(problem, float(value))
+    ends = {node: 0.0 for node in range(len(problem.nodes)) if node != target}
+    start = np.array([1.0 if node == source else 0.0 for node in range(len(problem.nodes))])
+    program = must_sell(start, ends, ANY_PRICE)
+
+    def serves(row: int) -> bool:
+        arc = market.arcs[row]
+        return arc.source != target and arc.target != source and (arc.source == source or arc.target == target)
+
+    barred = {
+        pool: "pays less than the floor, for which the reference price asks"
+        for pool, start_, end in market.poor
+        if start_ == source or end == target
+    }
+    bound = None
     while True:
-        chosen = choose(market, [arc for arc in arcs if arc.pool not in barred], wishes, 0.0)
-        paths = decompose(chosen.solution.flows, [source, *hubs, target], frozenset({source}), frozenset({target}))
+        rows = np.array([row for row in market.rows(barred).tolist() if serves(row)], dtype=np.intp)
+        chosen = choose(market, rows, lambda stack, near: solve(program, stack, near), 0.0)
+        bound = solve(program, market.real.rows(rows)).bound if bound is None else bound
+        paths = decompose(chosen.flows, [source, *(set(ends) - {source}), target], frozenset({source}), frozenset({target}))
         routes = to_routes(market, paths)
         if routes:
             rest = amount_in_raw - sum(route.amount_raw for route in routes)
             routes[0] = replace(routes[0], amount_raw=max(0, routes[0].amount_raw + rest))
         draft = run_all(problem, routes).draft
         if not draft.barred:
-            return draft, barred, chosen.dropped
+            got = draft.bought.get(token_out, 0) * problem.nodes[target].price / value
+            return _Split(draft, barred, dict(chosen.dropped), rounded_gap(Fraction(bound) - got, Fraction(1)))
         barred |= draft.barred
 
 
-def _require_whole(step: StepInput, problem: Problem, draft: Draft, token_in: str, amount_in_raw: int, barred: Mapping[str, str]) -> None:
+def _require_whole(step: StepInput, problem: Problem, split: _Split, token_in: str, amount_in_raw: int) -> None:
     """Raises Refused unless the whole amount is traded: by hand means exactly that much."""
+    draft, barred = split.draft, split.barred
     sold = draft.sold.get(token_in, 0)
     if sold == amount_in_raw:
         return

@@ -10,7 +10,16 @@ from agent.amm import pools
 from agent.amm.errors import BeyondKnownTicks, Reverts
 from agent.amm.v3_math.quoter import WIDEST_SPACING
 from agent.amm.v3_math.swap import INT256_MAX, swap
-from agent.amm.v3_math.tick_math import MAX_SQRT_RATIO, MIN_SQRT_RATIO, Q96, get_sqrt_ratio_at_tick, get_tick_at_sqrt_ratio, price_limit
+from agent.amm.v3_math.tick_math import (
+    MAX_SQRT_RATIO,
+    MAX_TICK,
+    MIN_SQRT_RATIO,
+    MIN_TICK,
+    Q96,
+    get_sqrt_ratio_at_tick,
+    get_tick_at_sqrt_ratio,
+    price_limit,
+)
 from agent.errors import Refused
 from agent.model import V2Pool
 from tests.unit import amm_pools as given_pools
@@ -87,6 +96,15 @@ def test_a_quoter_of_an_empty_pair_refuses_as_the_library():
 def test_what_a_pool_takes_only_in_part_is_quoted_as_what_it_pays_for_that_part():
     quote = pools.quoter(flat(), TOKEN0)
     assert quote(10**30) == pools.swap_exact_in(flat(), TOKEN0, INT256_MAX).amount_out_raw == quote(10**40)
+
+
+@pytest.mark.parametrize("token_in", [TOKEN0, TOKEN1])
+def test_a_position_over_the_whole_range_is_quoted_to_the_last_price(token_in):
+    state, down = v3_pool([(MIN_TICK, MAX_TICK, 10**32)], Q96, 0, 100, 1), token_in == TOKEN0
+    quote = pools.quoter(state, token_in)
+    onto = 2**250 - swap(state, down, 2**250, price_limit(down)).amount_remaining
+    for amount in (onto * 999 // 1000, onto - 1, onto, onto + 1, onto * 1001 // 1000):
+        assert quote(amount) == swap_by_steps(state, down, amount, price_limit(down)).calculated
 
 
 def test_in_the_widest_word_that_is_quoted_fast_the_contract_keeps_its_precise_formula():

@@ -130,6 +130,18 @@ def test_a_price_that_has_just_crossed_the_first_known_tick_can_come_back():
         pools.swap_exact_in(low, TOKEN0, 1)
 
 
+@pytest.mark.parametrize(("window", "token_in"), [((1, 6000), TOKEN0), ((-6000, 0), TOKEN1)])
+def test_a_price_past_the_last_known_tick_is_not_quoted_further(window, token_in):
+    whole = flat(sqrt_price_x96=Q96 + 10)
+    state = replace(whole, ticks=(), known_from_tick=window[0], known_to_tick=window[1])
+    for amount in (1, 10**18):
+        for call in (pools.swap_exact_in, pools.swap_exact_out, pools.quote_exact_in):
+            with pytest.raises(BeyondKnownTicks):
+                call(state, token_in, amount)
+    back = pools.token_out(state, token_in)
+    assert pools.quote_exact_in(state, back, 10**9) == pools.quote_exact_in(whole, back, 10**9)
+
+
 def test_the_price_limit_may_be_the_last_known_price():
     state = flat(known_from_tick=-100, known_to_tick=100, ticks=())
     for down, tick in ((True, -100), (False, 100)):

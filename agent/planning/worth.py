@@ -1,0 +1,211 @@
+"""What a plan is measured by: a concave worth of where the tokens end, and its dual as a program over prices.
+
+Tokens end at y, in all Y = Σ y. Off a goal of shares [low, high] a plan is worth
+
+    Y − P · (θ · Σ (yᵢ − highᵢ·Y)⁺ + (1 − θ) · Σ (lowᵢ·Y − yᵢ)⁺)
+
+P is what moving a unit may cost at the margin: a unit that moves from a token above its goal to one below saves P. θ is ½ for
+points, so that this is Y − P/2 · Σ |yᵢ − wᵢ·Y|; where only one side of the goal is left, that side has all of P. In a zone the
+deviation is priced by its risk (see Risk). The worth scales with y, so that costs need no guess of the final total.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.planning.boxed import box_minimum
+from agent.planning.dual import Program, Solution, solve
+from agent.planning.responses import Numbers, Stack
+
+Positions = NDArray[np.intp]
+WIDE = 1.0
+"""P when the plan cost limit is off: between two tokens a move may lose two thirds before it stays undone."""
+UNMOVED = 1e-7
+"""Change per unit of scale below which a token counts as where it was."""
+SURE = 0.6
+"""Price of a unit beyond a bound that is kept whatever the market pays."""
+CALM = 1e-6
+"""Volatility below which a token counts as without risk where a cap is worked out."""
+PRESSED = 1e-6
+"""Part of P from which on a bound's price counts."""
+TURNS = 12
+"""Most times that tokens' directions are guessed anew under a limit of turnover."""
+
+
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """Risk of the deviation d = y − w·Y over a horizon: ½·a·dᵀΣd with Σ = D·R·D, volatilities D and correlations R.
+
+    `bend` is R⁻¹/a. Its dual variable is r, D·r being the marginal risk of each token. That is capped at P/2: further out the
+    deviation counts by its distance, as elsewhere, so that no move costs more than P at the margin.
+    """
+
+    volatility: Numbers
+    bend: Numbers
+
+    def cap(self, goals: Positions, most: float) -> Numbers:
+        """Largest |r| of each token; none to speak of for one without risk."""
+        spread = self.volatility[goals]
+        return np.asarray(most / np.maximum(spread, CALM))
+
+    def cost(self, off: Numbers, goals: Positions, most: float) -> float:
+        """What a deviation costs: the largest (D·r)·d − ½ r·bend·r within the cap."""
+        weight, bend, cap = self.volatility[goals] * off, self.bend[np.ix_(goals, goals)], self.cap(goals, most)
+        best = box_minimum(bend, -weight, -cap, cap)
+        return float(weight @ best - 0.5 * best @ bend @ best)
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """Goal shares by position, the price P of a unit that has to move, θ as `lean`, and the risk that replaces the distance in a zone.
+
+    `pinned` are tokens that must end at a value of their own, such as empty hubs, in units of the scale.
+    """
+
+    low: Numbers
+    high: Numbers
+    price: float
+    lean: float
+    pinned: Mapping[int, float]
+    risk: Risk | None = None
+
+    @property
+    def goals(self) -> Positions:
+        """Tokens that have a goal."""
+        return np.array([number for number in range(len(self.low)) if number not in self.pinned], dtype=np.intp)
+
+    def of(self, ends: Numbers) -> float:
+        """Worth of where the tokens end, in units of the scale."""
+        total, goals = float(ends.sum()), self.goals
+        if self.risk is not None:
+            return total - self.risk.cost(ends[goals] - self.low[goals] * total, goals, self.price / 2)
+        above = np.maximum(ends - self.high * total, 0.0)[goals].sum()
+        below = np.maximum(self.low * total - ends, 0.0)[goals].sum()
+        return total - self.price * float(self.lean * above + (1 - self.lean) * below)
+
+    def exactly(self, ends: Sequence[Fraction]) -> Fraction:
+        """The same in exact numbers, and never more than it is where risk is only known in floats."""
+        total, goals = sum(ends, Fraction(0)), self.goals
+        if self.risk is not None:
+            loss = float(total) - self.of(np.array([float(end) for end in ends]))
+            return total - Fraction(max(loss, 0.0) * (1 + 1e-9))
+        above = sum((max(Fraction(0), ends[i] - Fraction(float(self.high[i])) * total) for i in goals), Fraction(0))
+        below = sum((max(Fraction(0), Fraction(float(self.low[i])) * total - ends[i]) for i in goals), Fraction(0))
+        lean = Fraction(self.lean)
+        return total - Fraction(self.price) * (lean * above + (1 - lean) * below)
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Finds the best flows for a worth: from `start` holdings (with what pools give on top), under a limit of turnover.
+
+    `held` is what turnover counts from; `budget` bounds it, None does not. Tokens end between `least` and `most`. `ways`, if
+    known, is −1 for tokens that shrink or stay, +1 for those that grow or stay, which the bounds then have to say too. With
+    `firm` they do not pass point goals, whatever that would bring.
+    """
+
+    worth: Worth
+    held: Numbers
+    start: Numbers
+    least: Numbers
+    most: Numbers
+    budget: float | None
+    ways: Numbers | None = None
+    firm: bool = False
+
+    def solve(self, stack: Stack, near: Solution | None = None) -> Solution:
+        """The dual's minimum over `stack`. Where turnover is limited, tokens that do not move the way that was guessed are turned."""
+        if self.ways is not None:
+            return solve(self._program(-self.ways[self.worth.goals]), stack, near)
+        found = solve(self._program(None), stack, near)
+        if self.budget is None or self.turnover(stack, found) <= self.budget:
+            return found
+        goals = self.worth.goals
+        moves = (self.ends(stack, found) - self.held)[goals]
+        unsure = np.abs(moves) <= UNMOVED
+        away = np.where(np.where(unsure, self.side(goals), moves) > 0, -1.0, 1.0)
+        for _ in range(TURNS):
+            program = self._program(away)
+            found = solve(program, stack, found)
+            wrong = found.multipliers[-len(goals) - 1 : -1] > found.multipliers[-1] * (1 + 1e-9) + 1e-15
+            if not wrong.any():
+                break
+            away = np.where(wrong, -away, away)
+        return found
+
+    def ends(self, stack: Stack, found: Solution) -> Numbers:
+        """What each token ends with."""
+        return self.start + found.moved(stack)
+
+    def turnover(self, stack: Stack, found: Solution) -> float:
+        """Half the sum of absolute changes."""
+        return float(np.abs(self.ends(stack, found) - self.held).sum()) / 2
+
+    @property
+    def _bottoms(self) -> list[int]:
+        return [int(i) for i in self.worth.goals if self.least[i] > 0]
+
+    @property
+    def _tops(self) -> list[int]:
+        return [int(i) for i in self.worth.goals if np.isfinite(self.most[i])]
+
+    def pressed(self, found: Solution) -> list[int]:
+        """Tokens of which more would be sold than may be."""
+        worth = self.worth
+        first = sum(1 if worth.risk is not None or worth.low[i] == worth.high[i] else 2 for i in worth.goals)
+        return [i for number, i in enumerate(self._bottoms) if found.multipliers[first + number] > PRESSED * worth.price]
+
+    def side(self, goals: Positions) -> Numbers:
+        """Positive for tokens that lack value, or that are inside their goal while others have too much."""
+        worth, total = self.worth, self.start.sum()
+        ends, low, high = self.start[goals], worth.low[goals] * total, worth.high[goals] * total
+        return np.where(ends > high, -1.0, np.where(ends < low, 1.0, worth.lean - 0.5))
+
+    def _program(self, away: Numbers | None) -> Program:
+        """`away` is +1 for each goal token that may only shrink, −1 for those that may only grow; None without a limit.
+
+        The limit adds μ·(budget − turnover); a token that stays where it is pays less than its half of μ, by a multiplier of its
+        own unless the bounds have it.
+        """
+        worth, size, goals = self.worth, len(self.held), self.worth.goals
+        unit, price = np.eye(size), worth.price
+        rows: list[tuple[Numbers, float, float, float]] = []
+        for i in goals:
+            if worth.risk is not None:
+                cap = float(worth.risk.cap(goals, price / 2)[list(goals).index(i)])
+                rows.append(((worth.low[i] - unit[i]) * worth.risk.volatility[i], 0.0, -cap, cap))
+            elif worth.low[i] == worth.high[i]:
+                least, most = -price * (1 - worth.lean), price * worth.lean
+                way = self.ways[i] if self.firm and self.ways is not None else 0
+                rows.append((worth.low[i] - unit[i], 0.0, -SURE if way < 0 else least, SURE if way > 0 else most))
+            else:
+                rows.append((worth.high[i] - unit[i], 0.0, 0.0, price * worth.lean))
+                rows.append((unit[i] - worth.low[i], 0.0, 0.0, price * (1 - worth.lean)))
+        rows += [(unit[i], -self.least[i], 0.0, SURE) for i in self._bottoms]
+        rows += [(-unit[i], self.most[i], 0.0, SURE) for i in self._tops]
+        rows += [(-unit[i], end, -SURE - price, SURE) for i, end in worth.pinned.items()]
+        if away is not None and self.budget is not None:
+            if self.ways is None:
+                rows += [(-side * unit[i], side * self.held[i], 0.0, 2 * price) for i, side in zip(goals, away, strict=True)]
+            half = unit[goals].T @ away / 2
+            rows.append((half, self.budget - float(half @ self.held), 0.0, price + SURE))
+        columns, extra, low, high = zip(*rows, strict=True)
+        rise = np.array(columns).T
+        bend = np.zeros((len(rows), len(rows)))
+        if worth.risk is not None:
+            bend[: len(goals), : len(goals)] = worth.risk.bend[np.ix_(goals, goals)]
+        return Program(float(self.start.sum()), rise, rise.T @ self.start + np.array(extra), bend, np.array(low), np.array(high))
+
+
+def must_sell(start: Numbers, pinned: Mapping[int, float], reach: float) -> Program:
+    """The program of a swap by hand: every token but the one that is bought, whose price is 1, must end where it is pinned."""
+    unit = np.eye(len(start))
+    rise = np.array([-unit[i] for i in pinned]).T
+    cost = np.array([end - start[i] for i, end in pinned.items()])
+    edge = np.full(len(cost), reach)
+    return Program(float(start.sum()), rise, cost, np.zeros((len(cost), len(cost))), -edge, edge)

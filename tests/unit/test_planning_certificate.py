@@ -1,0 +1,177 @@
+"""How far plans are from the best ones: the certificate over random problems, against peers, and where something was left out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from agent.errors import Refused
+from agent.model import PoolState, StepInput
+from agent.planning.aims import aim_at, turnover_left
+from agent.planning.certificate import gap_bps, rounded_gap
+from agent.planning.market import Market, open_market
+from agent.planning.planner import plan, plan_swap
+from agent.planning.problem import build_problem
+from agent.planning.rounding import Draft
+from agent.planning.settle import Settled, settle
+from agent.reference import reference_prices
+from agent.units import BPS
+from tests.builders import step_input, v2_pool, v3_pool, with_limits, with_snapshot
+from tests.planning_peers import grid, objective, sequential
+from tests.planning_worlds import (
+    DEEP,
+    FIVE,
+    PRICES,
+    USDC,
+    WETH,
+    any_problem,
+    check_legs,
+    five_pools,
+    goal,
+    random_step,
+    two,
+    wide,
+    without_gas,
+)
+
+PROBLEMS = 60
+SMALL = Fraction(1, 10)
+"""Of a basis point: the gap that 999 of 1,000 problems stay below."""
+NOISE = Fraction(1, 1_000)
+"""Of a basis point: what base units and floating point may be worth."""
+
+
+def settled(step: StepInput) -> tuple[Market, Settled, Fraction | None]:
+    """The plan's parts before they are put together."""
+    problem = build_problem(step, reference_prices(step))
+    aim = aim_at(problem, goal(step).goal)
+    budget, _ = turnover_left(step, problem.total)
+    market = open_market(problem, max(aim.off, float(problem.total) / BPS))
+    return market, settle(market, aim, budget, step.limits.min_trade, {}), budget
+
+
+def outcome(step: StepInput) -> tuple[Fraction, dict[str, int], Fraction]:
+    """(gap, changes of holdings, turnover) of the plan; nothing where nothing is worth a trade."""
+    try:
+        found = plan(step, goal(step))
+    except Refused as refusal:
+        assert "nothing to trade" in refusal.message
+        market, state, budget = settled(step)
+        gap = gap_bps(market, aim_at(market.problem, goal(step).goal), state, budget)
+        return gap, {}, market.problem.total / BPS
+    check_legs(step, found)
+    assert found.gap_bps is not None
+    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    return found.gap_bps, {at: raw - held[at] for at, raw in found.holdings_after}, found.turnover
+
+
+@pytest.mark.parametrize("first", range(0, PROBLEMS, 10))
+def test_random_problems_are_solved_to_a_tenth_of_a_basis_point_and_no_peer_does_better(first: int) -> None:
+    for seed in range(first, first + 10):
+        step = any_problem(seed)
+        gap, delta, turnover = outcome(step)
+        assert 0 <= gap <= SMALL, seed
+        ours = objective(step, goal(step), delta)
+        for peer in (sequential, grid):
+            theirs = objective(step, goal(step), peer(step, goal(step)).delta)
+            assert ours >= theirs - NOISE * turnover / BPS, (seed, peer.__name__)
+
+
+def test_the_bound_holds_for_the_plans_of_peers_too() -> None:
+    """Where no pool pays more than the reference, the bound is one on everything that can be done."""
+    for seed in range(12):
+        step = without_gas(with_limits(random_step(seed, 5, 15, skew=0.0), pool_min_value=None, min_trade=None))
+        market, state, budget = settled(step)
+        search = aim_at(market.problem, goal(step).goal).search(market.scale, np.zeros(5), {}, None if budget is None else float(budget))
+        bound = Fraction(search.solve(market.counted).bound * market.scale) * (1 + Fraction(1, 10**12))
+        for draft in (sequential(step, goal(step)), grid(step, goal(step)), state.draft, Draft()):
+            assert objective(step, goal(step), draft.delta) <= bound
+
+
+def test_a_plan_that_stops_halfway_has_the_gap_of_what_it_left() -> None:
+    step = two(5_800, 4_200)
+    market, state, budget = settled(step)
+    aim = aim_at(market.problem, goal(step).goal)
+    half = Draft(delta={at: raw // 2 for at, raw in state.draft.delta.items()}, legs=state.draft.legs)
+    gap = gap_bps(market, aim, replace(state, draft=half), budget)
+    cost_bps = 30
+    assert float(gap) == pytest.approx(50 - cost_bps, abs=1), "what was left undone is worth plan_cost less its cost, per unit moved"
+    assert gap_bps(market, aim, state, budget) < Fraction(1, 1_000)
+
+
+def test_a_gap_is_rounded_up_and_never_below_zero() -> None:
+    assert rounded_gap(Fraction(1, 10**12), Fraction(1)) == Fraction(1, 10**6)
+    assert rounded_gap(Fraction(-1, 10**9), Fraction(1)) == 0
+
+
+def test_an_imprecise_solve_makes_the_gap_larger(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = wide(
+        step_input(FIVE, {"WETH": 42_000, "USDC": 15_000, "WBTC": 26_000, "DAI": 7_000, "LINK": 10_000}, PRICES, pools=five_pools())
+    )
+    market, state, budget = settled(step)
+    aim = aim_at(market.problem, goal(step).goal)
+    exact = gap_bps(market, aim, state, budget)
+    monkeypatch.setattr("agent.planning.dual.STEPS", 2)
+    assert gap_bps(market, aim, state, budget) > exact
+
+
+def test_a_pool_given_up_for_its_gas_shows_in_the_gap() -> None:
+    pools: list[PoolState] = [v3_pool(WETH, USDC, 2_000, DEEP), v3_pool(WETH, USDC, 2_000, DEEP, name="twin")]
+    dear = two(11_600, 8_400, pools)
+    found = plan(dear, goal(dear))
+    assert len(found.legs) == 1 and found.gap_bps is not None and found.gap_bps > Fraction(1, 10)
+    free = without_gas(dear)
+    both = plan(free, goal(free))
+    assert len(both.legs) == 2 and both.gap_bps is not None and both.gap_bps < Fraction(1, 1_000)
+
+
+def test_a_limit_of_turnover_is_part_of_the_bound() -> None:
+    step = two(9_600, 400)
+    found = plan(step, goal(step))
+    assert found.turnover == pytest.approx(3_000 * 10**6, rel=1e-5)
+    assert found.gap_bps is not None and found.gap_bps < Fraction(1, 1_000)
+
+
+def test_the_edge_of_a_band_is_certified() -> None:
+    values = {"WETH": 36_000, "USDC": 30_000, "WBTC": 19_000, "DAI": 15_000}
+    targets = {"WETH": 3_000, "USDC": 3_000, "WBTC": 2_000, "DAI": 2_000}
+    bands = {"WETH": ("0.27", "0.33"), "USDC": ("0.27", "0.33"), "WBTC": ("0.18", "0.22"), "DAI": ("0.18", "0.22")}
+    pools = [pool for pool in five_pools() if "LINK" not in (pool.token0, pool.token1)]
+    step = without_gas(step_input(targets, values, PRICES, pools=pools))
+    found = plan(step, goal(step, bands))
+    check_legs(step, found)
+    assert found.gap_bps is not None and found.gap_bps < SMALL
+
+
+def test_what_a_skewed_pool_pays_is_taken_on_the_way_and_certified_as_such() -> None:
+    """Both pools pay more than the reference: the better one is used although both count as free, and no more is moved."""
+    pools: list[PoolState] = [v3_pool(WETH, USDC, 2_008, DEEP, name="good"), v3_pool(WETH, USDC, 2_016, DEEP, name="better")]
+    step = without_gas(two(5_800, 4_200, pools))
+    found = plan(step, goal(step))
+    check_legs(step, found)
+    assert {leg.pool for leg in found.legs} == {pools[1].address}
+    assert found.gap_bps is not None and found.gap_bps < Fraction(1, 100)
+    assert dict(found.weights_after_bps)[WETH.address] == 5_000
+
+
+def test_a_circle_of_skewed_pools_is_neither_used_nor_missed_by_the_bound() -> None:
+    pools: list[PoolState] = [v3_pool(WETH, USDC, 2_010, DEEP, name="high"), v3_pool(WETH, USDC, 1_990, DEEP, name="low")]
+    step = without_gas(two(5_800, 4_200, pools))
+    found = plan(step, goal(step))
+    check_legs(step, found)
+    assert [leg.pool for leg in found.legs] == [pools[0].address]
+    assert found.gap_bps is not None and found.gap_bps < Fraction(1, 100)
+    assert found.turnover < 810 * 10**6
+
+
+def test_a_swap_by_hand_carries_its_gap() -> None:
+    pools: list[PoolState] = [v2_pool(WETH, USDC, 2_000, 4_000_000), v3_pool(WETH, USDC, 2_000, DEEP, 3_000)]
+    step = without_gas(step_input(None, {"WETH": 200_000, "USDC": 200_000}, PRICES, pools=pools))
+    found = plan_swap(step, WETH.address, USDC.address, 50 * 10**18)
+    assert found.gap_bps is not None and found.gap_bps < Fraction(1, 1_000)
+    dear = with_snapshot(step, priority_fee_wei=3_000 * 10**9)
+    one = plan_swap(dear, WETH.address, USDC.address, 50 * 10**18)
+    assert len(one.legs) == 1 and one.gap_bps is not None and one.gap_bps > Fraction(1, 2)

@@ -1,0 +1,198 @@
+"""The continuous core: quadratics in a box, the dual as a bound on whatever pools can do, turnover, hubs, risk."""
+
+from __future__ import annotations
+
+import random
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+
+from agent.model import V2Pool
+from agent.planning.boxed import box_minimum
+from agent.planning.responses import Curve, Stack, build_offer, build_stack
+from agent.planning.worth import Risk, Search, Worth
+
+
+def both_ways(a: int, b: int, depth: float = 1_000_000.0, fee_pips: int = 3_000, skew: float = 0.0) -> list[tuple[int, int, Curve]]:
+    """Both directions of a V2 pair between tokens worth 1, as they count."""
+    pool = V2Pool(f"{a}-{b}", "uniswap_v2", str(a), str(b), int(depth * 10**6), int(depth * 10**6 * (1 + skew)), fee_pips)
+    offers = [build_offer(pool, str(source), Fraction(1), Fraction(1), 10**6, 100) for source in (a, b)]
+    return [(*ends, found.counted) for ends, found in zip(((a, b), (b, a)), offers, strict=True) if found is not None]
+
+
+def market(*pairs: list[tuple[int, int, Curve]]) -> Stack:
+    return build_stack([arc for pair in pairs for arc in pair])
+
+
+def aim(held: list[float], shares: list[float], price: float = 0.01, band: float = 0.0, budget: float | None = None) -> Search:
+    """Goals of the final total, each `band` wide either way; tokens with no share must end empty."""
+    wanted = np.array(shares)
+    low, high = np.where(wanted > 0, wanted - band, 0.0), np.where(wanted > 0, wanted + band, 0.0)
+    now = np.array(held)
+    above, below = np.maximum(now - high * now.sum(), 0.0).sum(), np.maximum(low * now.sum() - now, 0.0).sum()
+    lean = 0.5 if not band or above + below == 0 else above / (above + below)
+    hubs = {number: 0.0 for number, share in enumerate(shares) if share == 0}
+    size = len(held)
+    return Search(Worth(low, high, price, lean, hubs), now, now, np.full(size, -np.inf), np.full(size, np.inf), budget)
+
+
+# quadratics in a box
+
+
+@given(st.integers(0, 10**6), st.integers(1, 12))
+def test_the_minimum_in_a_box_is_where_no_unknown_can_go_further_down(seed: int, size: int) -> None:
+    dice = np.random.default_rng(seed)
+    root = dice.normal(size=(dice.integers(1, size + 1), size)) * 10 ** dice.uniform(-2, 4)
+    matrix, slope = root.T @ root, dice.normal(size=size)
+    low, high = -dice.uniform(0, 1, size) * (dice.random(size) > 0.2), dice.uniform(0, 1, size) * (dice.random(size) > 0.2)
+    found = box_minimum(matrix, slope, low, high)
+    pull = slope + matrix @ found
+    assert (found >= low).all() and (found <= high).all()
+    still = np.abs(pull) <= 1e-6 * (1 + np.abs(matrix).max())
+    assert (still | ((pull > 0) & (found <= low)) | ((pull < 0) & (found >= high))).all()
+
+
+# the dual
+
+
+def test_prices_settle_where_every_goal_is_met() -> None:
+    search, stack = aim([60.0, 30.0, 10.0], [0.5, 0.35, 0.15]), market(both_ways(0, 1), both_ways(0, 2), both_ways(1, 2))
+    found = search.solve(stack)
+    ends = search.ends(stack, found)
+    assert ends / ends.sum() == pytest.approx([0.5, 0.35, 0.15], abs=1e-9)
+    assert found.bound == pytest.approx(search.worth.of(ends), abs=1e-9)
+    live = found.taken > 0
+    assert (found.prices[stack.source[live]] < found.prices[stack.target[live]]).all(), "value runs up the prices, never in a circle"
+
+
+def test_a_move_dearer_than_its_price_stays_undone() -> None:
+    for fee_pips, moves in ((3_000, False), (1_000, True)):
+        search, stack = aim([60.0, 40.0], [0.5, 0.5], price=0.002), market(both_ways(0, 1, fee_pips=fee_pips))
+        assert bool(search.solve(stack).taken.sum() > 0) is moves
+
+
+def test_parallel_pools_are_split_where_their_last_units_pay_the_same() -> None:
+    search, stack = aim([1.0, 0.0], [0.0001, 0.9999], price=0.1), market(both_ways(0, 1, 500.0), both_ways(0, 1, 1_500.0))
+    shallow, deep = sorted(search.solve(stack).taken[search.solve(stack).taken > 0])
+    assert deep / shallow == pytest.approx(3.0, rel=1e-3)
+
+
+def test_an_interval_is_left_alone_inside_and_met_at_its_edge() -> None:
+    search, stack = aim([60.0, 40.0], [0.5, 0.5], band=0.05), market(both_ways(0, 1))
+    ends = search.ends(stack, search.solve(stack))
+    assert ends[0] / ends.sum() == pytest.approx(0.55, abs=1e-9)
+    inside = aim([52.0, 48.0], [0.5, 0.5], band=0.05)
+    assert inside.solve(stack).taken.sum() == 0
+
+
+def test_without_pools_everything_stays_and_the_bound_is_what_is_held() -> None:
+    search, stack = aim([60.0, 40.0], [0.5, 0.5]), market()
+    assert search.solve(stack).bound == pytest.approx(search.worth.of(np.array([60.0, 40.0])))
+
+
+def test_a_hub_ends_empty() -> None:
+    search, stack = aim([60.0, 40.0, 0.0], [0.5, 0.5, 0.0]), market(both_ways(0, 2), both_ways(2, 1))
+    assert search.ends(stack, search.solve(stack)) == pytest.approx([49.97, 49.97, 0.0], abs=0.01)
+
+
+def test_a_limit_of_turnover_is_met_and_the_cheapest_moves_go_first() -> None:
+    pairs = both_ways(0, 1, fee_pips=500), both_ways(0, 2, fee_pips=3_000)
+    search, stack = aim([60.0, 20.0, 20.0], [0.4, 0.3, 0.3], budget=8.0), market(*pairs)
+    found = search.solve(stack)
+    ends = search.ends(stack, found)
+    assert search.turnover(stack, found) == pytest.approx(8.0, abs=1e-7)
+    assert ends[2] == pytest.approx(20.0, abs=1e-7) and ends[1] > 27.9, "0.05 % is cheaper than 0.3 %"
+    assert found.bound == pytest.approx(search.worth.of(ends), abs=1e-8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), band=st.sampled_from([0.0, 0.03]), limited=st.booleans())
+def test_nothing_that_the_pools_can_do_is_worth_more_than_the_bound(seed: int, band: float, limited: bool) -> None:
+    """Weak duality, the ground of the certificate: random flows, the found ones among them, stay below the bound."""
+    dice = random.Random(seed)
+    size = dice.randint(2, 6)
+    ends = [tuple(dice.sample(range(size), 2)) for _ in range(dice.randint(1, 12))]
+    stack = market(*(both_ways(a, b, 10 ** dice.uniform(1.5, 5), dice.choice([500, 3_000, 10_000]), dice.gauss(0, 0.002)) for a, b in ends))
+    held = [dice.expovariate(1 / 20) for _ in range(size)]
+    shares = [dice.expovariate(1) + 0.2 for _ in range(size)]
+    search = aim(held, [share / sum(shares) for share in shares], 10 ** dice.uniform(-3, -1), band, 2.0 if limited else None)
+    found = search.solve(stack)
+    reached = search.ends(stack, found)
+    best = search.worth.of(reached)
+    assert found.bound >= best - 1e-9
+    assert found.bound == pytest.approx(best, abs=1e-5 * search.worth.price * 100)
+    for _ in range(20):
+        part = np.array([dice.random() ** 3 for _ in range(len(stack))]) * dice.random()
+        tried = _flows(stack, found.taken, part, dice, size)
+        if search.budget is not None and np.abs(tried).sum() / 2 > search.budget:
+            tried *= search.budget / (np.abs(tried).sum() / 2)
+        after = search.held + tried
+        if (after >= 0).all():
+            assert search.worth.of(after) <= found.bound + 1e-9
+
+
+def _flows(stack: Stack, best: np.ndarray, part: np.ndarray, dice: random.Random, size: int) -> np.ndarray:
+    """Change of each token when every arc takes something: near the best flows, or anything up to its capacity."""
+    rate, edge, depth, net, out, _ = stack.flat
+    width = stack.rates.shape[1]
+    change = np.zeros(size)
+    for row in range(len(stack)):
+        cells = slice(row * width, (row + 1) * width)
+        live = rate[cells] > -1
+        keep = float(stack.keep[row])
+        curve = Curve(keep, *(values[cells][live] for values in (rate, edge, depth, net, out, out)))
+        taken = float(best[row]) * dice.uniform(0.5, 1.5) if dice.random() < 0.5 else float(part[row]) * curve.capacity
+        taken = min(taken, curve.capacity)
+        change[stack.source[row]] -= taken
+        change[stack.target[row]] += curve.pays(taken)
+    return change
+
+
+# risk
+
+
+def zone(held: list[float], shares: list[float], volatility: list[float], correlation: float, aversion: float) -> Search:
+    size = len(held)
+    weights, now = np.array(shares), np.array(held)
+    related = np.full((size, size), correlation) + np.eye(size) * (1 - correlation)
+    risk = Risk(np.array(volatility), np.linalg.inv(related) * now.sum() / aversion)
+    return Search(Worth(weights, weights, 0.05, 0.5, {}, risk), now, now, np.full(size, -np.inf), np.full(size, np.inf), None)
+
+
+def test_risk_is_the_quadratic_of_the_deviation() -> None:
+    search = zone([60.0, 40.0], [0.5, 0.5], [0.8, 0.0], 0.3, 0.02)
+    assert 100 - search.worth.of(search.held) == pytest.approx(0.5 * 0.02 * 100 * (0.8 * 0.1) ** 2)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.6, 0.95])
+def test_a_zone_is_left_only_as_far_as_the_risk_saved_exceeds_the_cost(correlation: float) -> None:
+    search = zone([45.0, 30.0, 25.0], [0.4, 0.3, 0.3], [0.9, 0.6, 0.0], correlation, 0.5)
+    pools = [both_ways(0, 1, 1e4, 500), both_ways(0, 2, 1e4, 500), both_ways(1, 2, 1e4, 500)]
+    stack = market(*pools)
+    found = search.solve(stack)
+    ends = search.ends(stack, found)
+    assert found.bound == pytest.approx(search.worth.of(ends), abs=1e-8)
+    assert search.worth.of(ends) > search.worth.of(search.held)
+    assert 0.4 < ends[0] / ends.sum() < 0.45, "costs keep it from going all the way"
+
+    def loss(sold: np.ndarray) -> float:
+        change = np.zeros(3)
+        for (source, target, curve), amount in zip((pools[0][0], pools[1][0], pools[2][0]), sold, strict=True):
+            change += np.eye(3)[target] * curve.pays(float(amount)) - np.eye(3)[source] * amount
+        return -search.worth.of(search.held + change)
+
+    peer = minimize(loss, np.full(3, 0.5), bounds=[(0, 20)] * 3, method="L-BFGS-B")
+    assert found.bound >= -peer.fun - 1e-6
+    assert search.worth.of(ends) >= -peer.fun - 1e-9
+
+
+def test_in_a_zone_no_unit_moves_for_more_than_its_price() -> None:
+    """Far out the marginal risk exceeds P; from there on it counts as P does."""
+    held, weights = np.array([90.0, 10.0]), np.array([0.5, 0.5])
+    wild = zone(held.tolist(), weights.tolist(), [3.0, 0.0], 0.0, 20.0)
+    near, far = wild.worth.of(np.array([80.0, 20.0])), wild.worth.of(held)
+    assert near - far == pytest.approx(0.05 / 2 * 10, rel=1e-6)

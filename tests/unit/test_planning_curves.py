@@ -1,0 +1,171 @@
+"""Response curves: what they answer is what the exact pools answer; as they count, none pays more than the reference."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.amm import pools as amm
+from agent.model import PoolState, TickLiquidity
+from agent.planning.dual import Answers
+from agent.planning.responses import MOST, SHADE, Curve, Offer, build_offer, build_stack
+from tests.builders import token, v2_pool, v3_pool
+from tests.planning_worlds import ranged
+
+WETH, USDC = token("WETH"), token("USDC")
+PRICES = {WETH.address: Fraction(2_000 * 10**6, 10**18), USDC.address: Fraction(1)}
+SCALE = 10**9
+"""1,000 USDC."""
+MARKETS = {"seed": st.integers(0, 10**6), "sell_weth": st.booleans(), "is_v2": st.booleans(), "skew": st.sampled_from([0.0, 0.01])}
+
+
+def offer(pool: PoolState, token_in: str, bound_bps: int = 100, least: Fraction = Fraction(0)) -> Offer:
+    found = build_offer(pool, token_in, PRICES[token_in], PRICES[amm.token_out(pool, token_in)], SCALE, bound_bps, least)
+    assert found is not None
+    return found
+
+
+def answer(curve: Curve, rate: float) -> tuple[float, float, float]:
+    """(taken, paid, surplus) when the last unit has to pay `rate`."""
+    found = Answers(build_stack([(0, 1, curve)]), np.array([rate - 1, 0.0]))
+    return float(found.taken[0]), float(found.paid[0]), float(found.surplus[0])
+
+
+def some_pool(seed: int, is_v2: bool, skew: float) -> PoolState:
+    dice = random.Random(seed)
+    price = Fraction(2_000) * Fraction(1 + dice.uniform(-1, 1) * skew).limit_denominator(10**6)
+    if is_v2:
+        return v2_pool(WETH, USDC, price, 100_000)
+    return ranged(v3_pool(WETH, USDC, price, 300_000, dice.choice([500, 3_000])), dice, 8)
+
+
+@given(share=st.floats(0.0, 1.0), **MARKETS)
+def test_a_curve_answers_what_the_exact_pool_answers(seed: int, sell_weth: bool, is_v2: bool, skew: float, share: float) -> None:
+    pool, token_in = some_pool(seed, is_v2, skew), (WETH if sell_weth else USDC).address
+    token_out = amm.token_out(pool, token_in)
+    curve = offer(pool, token_in).real
+    rate = curve.best_rate * (1 - 0.01 * share) * 0.999999
+    taken, paid, _ = answer(curve, rate)
+    exact_in = amm.best_response(pool, token_in, Fraction(rate) * PRICES[token_in] / PRICES[token_out], 100)
+    taken_raw = Fraction(taken) * SCALE / PRICES[token_in]
+    room = amm.max_in(pool, token_in, 100)
+    assert abs(taken_raw - exact_in) <= Fraction(room, 100_000) + 2
+    amount = min(int(taken_raw), room)
+    if amount > 10**4:
+        got = float(amm.swap_exact_in(pool, token_in, amount).amount_out_raw * PRICES[token_out] / SCALE)
+        assert got == pytest.approx(curve.pays(float(amount * PRICES[token_in] / SCALE)), rel=1e-8, abs=3e-8)
+        assert got == pytest.approx(paid, rel=1e-5, abs=3e-9)
+
+
+@given(parts=st.lists(st.floats(0.0, 1.0), min_size=1, max_size=4), **MARKETS)
+def test_no_swaps_get_more_out_of_a_pool_than_its_curve_says(
+    seed: int, sell_weth: bool, is_v2: bool, skew: float, parts: list[float]
+) -> None:
+    """The bound of the certificate rests on this: whatever is swapped within the bounds lies under the curve."""
+    pool, token_in = some_pool(seed, is_v2, skew), (WETH if sell_weth else USDC).address
+    token_out = amm.token_out(pool, token_in)
+    curve, state, spent, got = offer(pool, token_in).real, pool, 0, 0
+    for part in parts:
+        amount = int(part / len(parts) * amm.max_in(pool, token_in, 100))
+        if amount * PRICES[token_in] < 1_000:
+            continue  # buys less than one base unit
+        swapped = amm.swap_exact_in(state, token_in, amount)
+        state, spent, got = swapped.after, spent + swapped.amount_in_raw, got + swapped.amount_out_raw
+    value_in, value_out = float(spent * PRICES[token_in] / SCALE), float(got * PRICES[token_out] / SCALE)
+    rounded_up = 2 * len(curve.roots) * len(parts)  # each range asks for its input and its fee rounded up, and pays nothing for that
+    assert value_in <= curve.capacity * (1 + 1e-12) + float(rounded_up * PRICES[token_in] / SCALE)
+    assert value_out <= curve.pays(value_in) * (1 + 1e-12)
+
+
+@given(share=st.floats(0.0, 1.0), **MARKETS)
+def test_what_a_curve_takes_for_a_payment_pays_that(seed: int, sell_weth: bool, is_v2: bool, skew: float, share: float) -> None:
+    for curve in (found := offer(some_pool(seed, is_v2, skew), (WETH if sell_weth else USDC).address)).real, found.counted:
+        paid = share * float(curve.out[-1])
+        assert curve.pays(curve.takes(paid)) == pytest.approx(paid, rel=1e-9, abs=1e-12)
+
+
+@given(share=st.floats(0.001, 0.999), **MARKETS)
+def test_a_surplus_is_what_a_trade_brings_over_the_asked_price(seed: int, sell_weth: bool, is_v2: bool, skew: float, share: float) -> None:
+    curve = offer(some_pool(seed, is_v2, skew), (WETH if sell_weth else USDC).address).real
+    rate = curve.best_rate * (1 - 0.01 * share)
+    taken, paid, surplus = answer(curve, rate)
+    assert surplus == pytest.approx(paid - rate * taken, rel=1e-7, abs=1e-9)
+
+
+def test_a_pool_that_pays_less_than_asked_takes_nothing() -> None:
+    curve = offer(v2_pool(WETH, USDC, 2_000, 100_000), WETH.address).real
+    assert answer(curve, curve.best_rate)[0] == 0
+    assert answer(curve, 1.5)[0] == 0
+
+
+def test_the_rest_of_a_curve_is_what_is_left_when_the_asked_price_is_far_below() -> None:
+    curve = offer(v2_pool(WETH, USDC, 2_000, 100_000), WETH.address).real
+    assert answer(curve, 0.5)[:2] == pytest.approx((curve.capacity, curve.out[-1]))
+
+
+def test_no_unit_is_traded_below_the_least_rate() -> None:
+    pool = v2_pool(WETH, USDC, 2_000, 100_000)
+    curve = offer(pool, WETH.address, 100, Fraction(994, 1_000)).real
+    assert curve.rates[-1] == pytest.approx(-0.006)
+    exact = amm.best_response(pool, WETH.address, Fraction(994, 1_000) * PRICES[WETH.address], 100)
+    assert curve.capacity * SCALE == pytest.approx(float(exact * PRICES[WETH.address]), rel=1e-6)
+    assert build_offer(pool, WETH.address, *PRICES.values(), SCALE, 100, Fraction(998, 1_000)) is None
+
+
+def test_a_pool_off_the_market_is_free_but_never_a_gain() -> None:
+    found = offer(v3_pool(WETH, USDC, 2_028, 100_000), WETH.address)
+    assert found.real.best_rate > 1.01
+    assert 1 - SHADE < found.counted.best_rate < 1
+    assert found.counted.capacity == pytest.approx(found.real.capacity)
+    part = found.real.capacity / 3
+    assert 1 - SHADE < found.counted.pays(part) / part < 1 < found.real.pays(part) / part
+    cheap = answer(found.real, 0.9995), answer(found.counted, 0.9995)
+    assert cheap[0][0] == pytest.approx(cheap[1][0]), "beyond the reference nothing changes"
+
+
+def test_a_pool_at_the_reference_counts_as_it_is() -> None:
+    found = offer(v3_pool(WETH, USDC, 2_000, 100_000), WETH.address)
+    assert found.counted is found.real
+
+
+def test_of_two_pools_off_the_market_the_better_one_is_filled_first() -> None:
+    good, better = (offer(v3_pool(WETH, USDC, price, 100_000), WETH.address).counted for price in (2_010, 2_028))
+    found = Answers(build_stack([(0, 1, good), (0, 1, better)]), np.array([-SHADE * 0.8, 0.0]))
+    assert found.taken[0] == 0 < found.taken[1]
+
+
+def test_a_deep_pool_is_followed_only_as_far_as_a_plan_can_go() -> None:
+    pool = v3_pool(WETH, USDC, 2_000, 10**12)
+    curve = offer(pool, WETH.address).real
+    assert curve.net_in[-1] == pytest.approx(MOST)
+    assert curve.pays(1.0) == pytest.approx(1 - 0.0005, abs=1e-8)
+
+
+def test_nothing_can_be_sold_into_a_side_without_liquidity() -> None:
+    pool = v3_pool(WETH, USDC, 2_000, 100_000)
+    dry, empty = replace(pool, liquidity=0, ticks=()), replace(v2_pool(WETH, USDC, 2_000), reserve0=0)
+    for useless in (dry, empty, replace(pool, sqrt_price_x96=0)):
+        assert build_offer(useless, WETH.address, *PRICES.values(), SCALE, 100) is None
+
+
+def test_a_gap_in_the_liquidity_is_passed_over() -> None:
+    """Between two ticks nothing is offered: the curve jumps there as the pool does."""
+    pool = v3_pool(WETH, USDC, 2_000, 100_000)
+    low, high = pool.tick - 40, pool.tick - 20
+    near, far = pool.liquidity, pool.liquidity // 2
+    lower, upper = pool.ticks
+    ticks = (lower, TickLiquidity(low, -far), TickLiquidity(high, near), upper)
+    gapped = replace(pool, ticks=(TickLiquidity(lower.index, far), *ticks[1:]))
+    curve = offer(gapped, pool.token0).real
+    assert (curve.depths == 0).sum() == 2, "the gap, and the end"
+    share = curve.capacity * 0.9
+    raw = int(share * SCALE / float(PRICES[pool.token0]))
+    got = amm.swap_exact_in(gapped, pool.token0, raw).amount_out_raw * PRICES[pool.token1] / SCALE
+    assert float(got) == pytest.approx(curve.pays(share), rel=1e-6)
+    assert curve.edges_passed(share) == 2
