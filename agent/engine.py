@@ -12,6 +12,7 @@ from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.execution.booking import poorer, reviewed_s, settle
 from agent.execution.fresh import CaughtUp
 from agent.model import (
+    AdjustLiquidity,
     Decision,
     Halt,
     History,
@@ -48,7 +49,7 @@ def rebalance(step_input: StepInput) -> Proposal:
     match decided.decision:
         case Rebalance() as decision:
             return Proposal(decided, planner.plan(step_input, decision))
-        case Hold() | Halt():
+        case Hold() | Halt() | AdjustLiquidity():
             return Proposal(decided, None)
 
 

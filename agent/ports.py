@@ -14,6 +14,7 @@ from agent.model import (
     Intent,
     IntentKind,
     IntentState,
+    LpAction,
     Plan,
     Receipt,
     SignedTx,
@@ -52,6 +53,7 @@ class Grant:
     the plan. `approve` is (token, spender, raw) for an approval. `now_s` is chain time, and `deadline_s` the
     chain time until which a swap may stay valid. `prices` are reference prices by token, numeraire base units per base
     unit, and `value_floor_raw` the least change of the wallet's value in numeraire base units: conditions of a Rebalancer.
+    `action` is what an intent of kind LIQUIDITY does, `floors_raw` then its least amounts of (token0, token1).
     """
 
     kind: IntentKind
@@ -63,6 +65,7 @@ class Grant:
     approve: tuple[str, str, int] | None = None
     prices: tuple[tuple[str, Fraction], ...] = ()
     value_floor_raw: int | None = None
+    action: LpAction | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,9 @@ from agent.model.chain import (
     V3Pool,
 )
 from agent.model.intent import Intent, IntentKind, IntentState, Receipt, SignedTx, Transfer, UnsignedTx
+from agent.model.liquidity import Collect, LpAction, LpTarget, Provide, Withdraw
 from agent.model.plan import (
+    AdjustLiquidity,
     AssetDrift,
     Cost,
     Decision,
@@ -52,10 +54,12 @@ from agent.model.policy import (
 from agent.model.positions import ConfirmedPosition, LpGone, LpPosition, LpV2Position, LpV3Position
 
 __all__ = [
+    "AdjustLiquidity",
     "Allowance",
     "Asset",
     "AssetDrift",
     "CodeHash",
+    "Collect",
     "ConfirmedPosition",
     "Cost",
     "Cron",
@@ -79,14 +83,17 @@ __all__ = [
     "IntentState",
     "Leg",
     "Limits",
+    "LpAction",
     "LpGone",
     "LpPosition",
+    "LpTarget",
     "LpV2Position",
     "LpV3Position",
     "Plan",
     "Policy",
     "PoolState",
     "Portfolio",
+    "Provide",
     "Quarantined",
     "Rebalance",
     "Receipt",
@@ -106,4 +113,5 @@ __all__ = [
     "V2Pool",
     "V3Pool",
     "Verdict",
+    "Withdraw",
 ]

@@ -12,6 +12,7 @@ class IntentKind(Enum):
     APPROVE = "approve"
     SWAP = "swap"
     CANCEL = "cancel"
+    LIQUIDITY = "liquidity"
 
 
 class IntentState(Enum):

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
 
+from agent.model.liquidity import LpAction
+
 
 @dataclass(frozen=True, slots=True)
 class AssetDrift:
@@ -71,7 +73,14 @@ class Rebalance:
     goal: Goal
 
 
-Decision = Hold | Halt | Rebalance
+@dataclass(frozen=True, slots=True)
+class AdjustLiquidity:
+    """Liquidity is to be taken out, collected or provided, within budget and maximal weight; swaps follow in a later plan."""
+
+    reason: str
+
+
+Decision = Hold | Halt | Rebalance | AdjustLiquidity
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +151,13 @@ class Plan:
     """Predictions that can be checked: legs, balances and weights after, cost, expiry. Values in numeraire base units.
 
     `turnover` is half the sum of absolute changes of holdings in value; `gross_volume` the sum over legs.
-    `gap_bps` is the certificate (None: not computed). `verdicts` is empty until guards have judged.
+    `gap_bps` is the certificate (None: nothing to certify). `verdicts` is empty until guards have judged. `actions` are done with
+    liquidity positions, one transaction each, in order; a plan has either actions or legs, since swaps are planned anew
+    on what the actions leave.
     """
 
     block: int
-    decision: Rebalance
+    decision: Rebalance | AdjustLiquidity
     legs: tuple[Leg, ...]
     holdings_after: tuple[tuple[str, int], ...]
     weights_after_bps: tuple[tuple[str, int], ...]
@@ -158,6 +169,7 @@ class Plan:
     verdicts: tuple[Verdict, ...]
     skipped: tuple[Skipped, ...]
     expires_block: int
+    actions: tuple[LpAction, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from enum import Enum
 from fractions import Fraction
 
 from agent.model.chain import Snapshot
+from agent.model.liquidity import LpTarget
 from agent.model.positions import ConfirmedPosition
 from agent.units import Token
 
@@ -25,7 +26,8 @@ class Asset:
 class Portfolio:
     """Assets whose weights sum to 10,000; `hubs` are tokens that routes may pass through, `hub_feeds` their USD feeds.
 
-    `wrapped_native` prices gas; it should be an asset or a hub. `positions` are the liquidity positions that count.
+    `wrapped_native` prices gas; it should be an asset or a hub. `positions` are the liquidity positions that count,
+    `lp_targets` the liquidity that is wanted.
     """
 
     numeraire: Token
@@ -34,6 +36,7 @@ class Portfolio:
     wrapped_native: str
     hub_feeds: tuple[tuple[str, str], ...] = ()
     positions: tuple[ConfirmedPosition, ...] = ()
+    lp_targets: tuple[LpTarget, ...] = ()
 
     def feed(self, address: str) -> str | None:
         """USD price feed of the token at `address`; None when it has none."""
