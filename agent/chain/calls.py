@@ -10,23 +10,18 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from agent.chain import program
 from agent.chain.program import Rebalance
-from agent.errors import Refused
+from agent.chain.words import WORD, Words
+from agent.chain.words import NotUnderstood as NotUnderstood
 
-WORD = 32
 MAX_CALLS = 64
 """More calls in one multicall than any plan needs; bounds the work on hostile calldata."""
 MAX_PATH = 8
 
 _HEX = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
-
-
-class NotUnderstood(Refused):
-    """Calldata that is not the canonical encoding of a known call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,57 +81,6 @@ SWAP_EXACT_TOKENS = selector("swapExactTokensForTokens(uint256,uint256,address[]
 REBALANCE = selector("rebalance(bytes)")
 
 
-class _Words:
-    """Arguments read word by word; `end` proves that nothing was left over."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    def uint(self, bits: int = 256) -> int:
-        """The next word as an unsigned integer of `bits` bits, higher bits zero."""
-        value = int.from_bytes(self.take(WORD), "big")
-        if value >> bits:
-            raise NotUnderstood(f"calldata: a number does not fit its {bits} bits")
-        return value
-
-    def address(self) -> str:
-        """The next word as a checksummed address."""
-        return to_checksum_address(self.uint(160).to_bytes(20, "big"))
-
-    def exactly(self, expected: int, what: str) -> None:
-        """The next word, which canonical encoding fixes."""
-        if self.uint() != expected:
-            raise NotUnderstood(f"calldata: {what} is not where it belongs")
-
-    def count(self, most: int, what: str) -> int:
-        """The next word as a length of at most `most`."""
-        value = self.uint()
-        if value > most:
-            raise NotUnderstood(f"calldata: {value} {what}, at most {most} are understood")
-        return value
-
-    def take(self, length: int) -> bytes:
-        """The next `length` bytes."""
-        part = self._data[self._at : self._at + length]
-        if len(part) != length:
-            raise NotUnderstood("calldata: it ends too early")
-        self._at += length
-        return part
-
-    def padded(self, length: int) -> bytes:
-        """`length` bytes followed by zeros up to a whole word."""
-        part = self.take(length)
-        if any(self.take(-length % WORD)):
-            raise NotUnderstood("calldata: padding is not zero")
-        return part
-
-    def end(self) -> None:
-        """Raises unless everything was read."""
-        if self._at != len(self._data):
-            raise NotUnderstood("calldata: bytes are left over")
-
-
 def data_bytes(data: str) -> bytes:
     """Bytes of 0x-hex calldata. Raises NotUnderstood on anything else."""
     if not _HEX.fullmatch(data):
@@ -150,21 +94,21 @@ def decode(data: str | bytes) -> Call:
     return _decode(raw, _DECODERS)
 
 
-def _decode(raw: bytes, decoders: dict[bytes, Callable[[_Words], Call]]) -> Call:
+def _decode(raw: bytes, decoders: dict[bytes, Callable[[Words], Call]]) -> Call:
     decoder = decoders.get(raw[:4])
     if decoder is None:
         raise NotUnderstood(f"calldata: unknown function 0x{raw[:4].hex()}")
-    words = _Words(raw[4:])
+    words = Words(raw[4:])
     call = decoder(words)
     words.end()
     return call
 
 
-def _approve(words: _Words) -> Approve:
+def _approve(words: Words) -> Approve:
     return Approve(spender=words.address(), raw=words.uint())
 
 
-def _exact_input_single(words: _Words) -> ExactInputSingle:
+def _exact_input_single(words: Words) -> ExactInputSingle:
     return ExactInputSingle(
         token_in=words.address(),
         token_out=words.address(),
@@ -176,7 +120,7 @@ def _exact_input_single(words: _Words) -> ExactInputSingle:
     )
 
 
-def _swap_exact_tokens(words: _Words) -> SwapExactTokens:
+def _swap_exact_tokens(words: Words) -> SwapExactTokens:
     amount_in_raw, min_out_raw = words.uint(), words.uint()
     words.exactly(4 * WORD, "the path")
     recipient = words.address()
@@ -184,7 +128,7 @@ def _swap_exact_tokens(words: _Words) -> SwapExactTokens:
     return SwapExactTokens(amount_in_raw, min_out_raw, path, recipient)
 
 
-def _multicall(words: _Words) -> Multicall:
+def _multicall(words: Words) -> Multicall:
     deadline_s = words.uint()
     words.exactly(2 * WORD, "the list of calls")
     count = words.count(MAX_CALLS, "calls")
@@ -203,7 +147,7 @@ def _multicall(words: _Words) -> Multicall:
     return Multicall(deadline_s, tuple(calls))
 
 
-def _rebalance(words: _Words) -> Rebalance:
+def _rebalance(words: Words) -> Rebalance:
     words.exactly(WORD, "the program")
     data = words.padded(words.count(1 << 16, "bytes in a program"))
     try:
@@ -212,8 +156,8 @@ def _rebalance(words: _Words) -> Rebalance:
         raise NotUnderstood(f"calldata: {error}") from None
 
 
-_INNER: dict[bytes, Callable[[_Words], Call]] = {
+_INNER: dict[bytes, Callable[[Words], Call]] = {
     EXACT_INPUT_SINGLE: _exact_input_single,
     SWAP_EXACT_TOKENS: _swap_exact_tokens,
 }
-_DECODERS: dict[bytes, Callable[[_Words], Call]] = {APPROVE: _approve, MULTICALL: _multicall, REBALANCE: _rebalance, **_INNER}
+_DECODERS: dict[bytes, Callable[[Words], Call]] = {APPROVE: _approve, MULTICALL: _multicall, REBALANCE: _rebalance, **_INNER}
