@@ -14,8 +14,7 @@ from eth_utils.crypto import keccak
 
 from agent.chain import program
 from agent.chain.program import Rebalance
-from agent.chain.words import WORD, Words
-from agent.chain.words import NotUnderstood as NotUnderstood
+from agent.chain.words import WORD, NotUnderstood, Words
 
 MAX_CALLS = 64
 """More calls in one multicall than any plan needs; bounds the work on hostile calldata."""

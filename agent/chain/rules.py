@@ -16,6 +16,7 @@ from agent.chain import calls, rebalance_rule
 from agent.chain.calls import Approve, Call, ExactInputSingle, Multicall, Swap, SwapExactTokens
 from agent.chain.judging import SigningRules, no, require_deadline
 from agent.chain.program import Rebalance
+from agent.chain.words import NotUnderstood
 from agent.model import Funding, IntentKind, Leg, UnsignedTx
 from agent.ports import Grant
 from agent.units import UINT256_MAX
@@ -80,14 +81,14 @@ def _data(tx: UnsignedTx) -> bytes:
         no("to", "an address that is not checksummed", "a checksummed address")
     try:
         return calls.data_bytes(tx.data)
-    except calls.NotUnderstood as error:
+    except NotUnderstood as error:
         no("call", error.message, "0x-hex calldata")
 
 
 def _decoded(data: bytes) -> Call:
     try:
         return calls.decode(data)
-    except calls.NotUnderstood as error:
+    except NotUnderstood as error:
         no("call", error.message, "the canonical encoding of a call of the table")
 
 

@@ -8,8 +8,9 @@ from fractions import Fraction
 
 from eth_abi.abi import encode as abi_encode
 
-from agent.chain.calls import REBALANCE, NotUnderstood, decode
+from agent.chain.calls import REBALANCE, decode
 from agent.chain.program import Place, Rebalance, Venue
+from agent.chain.words import NotUnderstood
 from agent.errors import Refused
 from agent.model import Funding, Leg, Plan
 from agent.units import NATIVE, floor_int

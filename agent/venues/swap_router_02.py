@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from eth_abi.abi import encode as abi_encode
 
-from agent.chain.calls import EXACT_INPUT_SINGLE, MULTICALL, SWAP_EXACT_TOKENS, Call, NotUnderstood, decode
+from agent.chain.calls import EXACT_INPUT_SINGLE, MULTICALL, SWAP_EXACT_TOKENS, Call, decode
+from agent.chain.words import NotUnderstood
 from agent.errors import Refused
 from agent.model import Funding, Leg, Plan
 
