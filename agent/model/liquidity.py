@@ -14,7 +14,8 @@ class LpTarget:
 
     `contract` is the V2 pair, or the V3 position manager. V3 has `fee_pips`, `tick_spacing` and `width_bps`: a new range reaches
     from reference price / (1 + width) to reference price · (1 + width), to the spacing; V2 has None of the last two. Fees above
-    `compound_above` (numeraire base units) are collected and put back; None leaves them.
+    `compound_above` (numeraire base units) are collected and put back; None leaves them. `volatility_bps` (a year) and `horizon_s`
+    are those by which the expected loss of what is provided is judged, as of a confirmed position.
     """
 
     venue: str
@@ -27,6 +28,8 @@ class LpTarget:
     share_bps: int
     width_bps: int | None
     compound_above: Fraction | None
+    volatility_bps: int
+    horizon_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,8 @@ class Collect:
 class Provide:
     """Puts both tokens into a pool: into a V2 pair, a new V3 position of `ticks`, or (`token_id`) one that the wallet has.
 
-    At most `desired_raw` is taken and exactly `amounts_raw` at the snapshot, for `liquidity`; never less than `min_raw`.
+    At most `desired_raw` is taken and exactly `amounts_raw` at the snapshot, for `liquidity`; never less than `min_raw`. The V2
+    router is asked with token0 as its tokenA.
     """
 
     venue: str
