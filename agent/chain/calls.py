@@ -58,14 +58,57 @@ Swap = ExactInputSingle | SwapExactTokens
 
 
 @dataclass(frozen=True, slots=True)
+class WrapEth:
+    """SwapRouter02 wrapETH: wraps so much of the native coin that was sent along; the router keeps it."""
+
+    value_wei: int
+
+
+@dataclass(frozen=True, slots=True)
+class SweepToken:
+    """SwapRouter02 sweepToken: all that the router has of a token goes to `recipient`, at least `min_raw` base units."""
+
+    token: str
+    min_raw: int
+    recipient: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """SwapRouter02 pull: takes `raw` base units of the caller's token into the router."""
+
+    token: str
+    raw: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnwrapWeth9:
+    """SwapRouter02 unwrapWETH9: all wrapped coin of the router goes to `recipient` as native coin, at least `min_raw`."""
+
+    min_raw: int
+    recipient: str
+
+
+Inner = Swap | WrapEth | SweepToken | Pull | UnwrapWeth9
+"""What may stand inside a multicall."""
+
+
+@dataclass(frozen=True, slots=True)
 class Multicall:
     """SwapRouter02 multicall(deadline, calls): all or nothing, not after `deadline_s` (Unix seconds of the block)."""
 
     deadline_s: int
-    calls: tuple[Swap, ...]
+    calls: tuple[Inner, ...]
 
 
-Call = Approve | Multicall | Rebalance | Swap
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """WETH9 withdraw(amount): the caller's wrapped coin becomes native coin, base units."""
+
+    raw: int
+
+
+Call = Approve | Multicall | Rebalance | Withdraw | Inner
 
 
 def selector(signature: str) -> bytes:
@@ -77,6 +120,11 @@ APPROVE = selector("approve(address,uint256)")
 MULTICALL = selector("multicall(uint256,bytes[])")
 EXACT_INPUT_SINGLE = selector("exactInputSingle((address,address,uint24,address,uint256,uint256,uint160))")
 SWAP_EXACT_TOKENS = selector("swapExactTokensForTokens(uint256,uint256,address[],address)")
+WRAP_ETH = selector("wrapETH(uint256)")
+SWEEP_TOKEN = selector("sweepToken(address,uint256,address)")
+PULL = selector("pull(address,uint256)")
+UNWRAP_WETH9 = selector("unwrapWETH9(uint256,address)")
+WITHDRAW = selector("withdraw(uint256)")
 REBALANCE = selector("rebalance(bytes)")
 
 
@@ -132,15 +180,15 @@ def _multicall(words: Words) -> Multicall:
     words.exactly(2 * WORD, "the list of calls")
     count = words.count(MAX_CALLS, "calls")
     offsets = [words.uint() for _ in range(count)]
-    calls: list[Swap] = []
+    calls: list[Inner] = []
     expected = count * WORD
     for offset in offsets:
         if offset != expected:
             raise NotUnderstood("calldata: a call is not where it belongs")
         length = words.count(1 << 16, "bytes in a call")
         call = _decode(words.padded(length), _INNER)
-        if not isinstance(call, ExactInputSingle | SwapExactTokens):
-            raise NotUnderstood("calldata: only swaps may stand inside a multicall")
+        if not isinstance(call, Inner):
+            raise NotUnderstood("calldata: only swaps and payments may stand inside a multicall")
         calls.append(call)
         expected += WORD + length + -length % WORD
     return Multicall(deadline_s, tuple(calls))
@@ -158,5 +206,15 @@ def _rebalance(words: Words) -> Rebalance:
 _INNER: dict[bytes, Callable[[Words], Call]] = {
     EXACT_INPUT_SINGLE: _exact_input_single,
     SWAP_EXACT_TOKENS: _swap_exact_tokens,
+    WRAP_ETH: lambda words: WrapEth(words.uint()),
+    SWEEP_TOKEN: lambda words: SweepToken(words.address(), words.uint(), words.address()),
+    PULL: lambda words: Pull(words.address(), words.uint()),
+    UNWRAP_WETH9: lambda words: UnwrapWeth9(words.uint(), words.address()),
 }
-_DECODERS: dict[bytes, Callable[[Words], Call]] = {APPROVE: _approve, MULTICALL: _multicall, REBALANCE: _rebalance, **_INNER}
+_DECODERS: dict[bytes, Callable[[Words], Call]] = {
+    APPROVE: _approve,
+    MULTICALL: _multicall,
+    REBALANCE: _rebalance,
+    WITHDRAW: lambda words: Withdraw(words.uint()),
+    **_INNER,
+}

@@ -13,6 +13,7 @@ class IntentKind(Enum):
     SWAP = "swap"
     CANCEL = "cancel"
     LIQUIDITY = "liquidity"
+    UNWRAP = "unwrap"
 
 
 class IntentState(Enum):

@@ -6,12 +6,23 @@ from collections.abc import Sequence
 
 from eth_abi.abi import encode as abi_encode
 
-from agent.chain.calls import EXACT_INPUT_SINGLE, MULTICALL, SWAP_EXACT_TOKENS, Call, decode
+from agent.chain.calls import (
+    EXACT_INPUT_SINGLE,
+    MULTICALL,
+    PULL,
+    SWAP_EXACT_TOKENS,
+    SWEEP_TOKEN,
+    UNWRAP_WETH9,
+    WRAP_ETH,
+    Call,
+    decode,
+)
 from agent.chain.words import NotUnderstood
 from agent.errors import Refused
 from agent.model import Funding, Leg, Plan
+from agent.units import NATIVE
 
-__all__ = ["ROUTER_ITSELF", "V2_VENUE", "V3_VENUE", "Call", "NotUnderstood", "decode", "encode"]
+__all__ = ["ROUTER_ITSELF", "V2_VENUE", "V3_VENUE", "Call", "NotUnderstood", "decode", "encode", "native_wei"]
 
 ROUTER_ITSELF = "0x0000000000000000000000000000000000000002"
 """Constants.ADDRESS_THIS of SwapRouter02: the router keeps what comes out, for a later leg."""
@@ -19,6 +30,8 @@ CONTRACT_BALANCE = 0
 """Constants.CONTRACT_BALANCE of SwapRouter02: the leg spends the router's whole balance of its token."""
 V2_VENUE = "uniswap_v2"
 V3_VENUE = "uniswap_v3"
+NATIVE_VENUE = "wrapped_native"
+"""Venue of a leg that wraps the native coin (token_in is NATIVE) or unwraps it (token_out is)."""
 
 
 def encode(plan: Plan, wallet: str, deadline_s: int) -> str:
@@ -32,18 +45,36 @@ def encode(plan: Plan, wallet: str, deadline_s: int) -> str:
     if deadline_s <= 0:
         raise Refused(f"deadline {deadline_s} is not a Unix time", remedy="set execution.deadline")
     _check_flow(plan.legs)
-    calls = [_leg(leg, wallet) for leg in plan.legs]
+    _check_native(plan.legs)
+    calls: list[bytes] = []
+    paid_wei = 0
+    for leg in plan.legs:
+        _require_amounts(leg)
+        if leg.venue == NATIVE_VENUE:
+            calls += _payments(leg, wallet)
+            paid_wei = leg.amount_in_raw if leg.token_in == NATIVE and leg.sink is Funding.ROUTER else 0
+        else:
+            amount_in = leg.amount_in_raw if leg.source is Funding.WALLET else paid_wei or CONTRACT_BALANCE
+            calls.append(_swap(leg, wallet, amount_in))
+            paid_wei = 0
     return "0x" + (MULTICALL + abi_encode(["uint256", "bytes[]"], [deadline_s, calls])).hex()
 
 
-def _leg(leg: Leg, wallet: str) -> bytes:
-    amount_in = leg.amount_in_raw if leg.source is Funding.WALLET else CONTRACT_BALANCE
-    recipient = wallet if leg.sink is Funding.WALLET else ROUTER_ITSELF
+def native_wei(plan: Plan) -> int:
+    """Native coin that the transaction brings along: what the plan's legs wrap, wei."""
+    return sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == NATIVE)
+
+
+def _require_amounts(leg: Leg) -> None:
     if leg.amount_in_raw <= 0 or leg.min_out_raw <= 0:
         raise Refused(
             f"leg through pool {leg.pool}: amount in {leg.amount_in_raw} and minimum out {leg.min_out_raw} must be above zero",
             remedy="raise limits.min_trade so that dust is left alone",
         )
+
+
+def _swap(leg: Leg, wallet: str, amount_in: int) -> bytes:
+    recipient = wallet if leg.sink is Funding.WALLET else ROUTER_ITSELF
     if leg.venue == V3_VENUE:
         params = (leg.token_in, leg.token_out, leg.fee_pips, recipient, amount_in, leg.min_out_raw, 0)
         return EXACT_INPUT_SINGLE + abi_encode(["(address,address,uint24,address,uint256,uint256,uint160)"], [params])
@@ -51,6 +82,18 @@ def _leg(leg: Leg, wallet: str) -> bytes:
         path = [leg.token_in, leg.token_out]
         return SWAP_EXACT_TOKENS + abi_encode(["uint256", "uint256", "address[]", "address"], [amount_in, leg.min_out_raw, path, recipient])
     raise Refused(f"leg through pool {leg.pool}: SwapRouter02 does not reach venue {leg.venue!r}", remedy=f"use {V2_VENUE} or {V3_VENUE}")
+
+
+def _payments(leg: Leg, wallet: str) -> list[bytes]:
+    """Calls of a leg that wraps or unwraps. What is wrapped for the next leg needs none: that leg's payment wraps it."""
+    if leg.token_in == NATIVE and leg.sink is Funding.ROUTER:
+        return []
+    if leg.token_in == NATIVE:
+        swept = abi_encode(["address", "uint256", "address"], [leg.token_out, leg.min_out_raw, wallet])
+        return [WRAP_ETH + abi_encode(["uint256"], [leg.amount_in_raw]), SWEEP_TOKEN + swept]
+    pulled = PULL + abi_encode(["address", "uint256"], [leg.token_in, leg.amount_in_raw])
+    unwrapped = UNWRAP_WETH9 + abi_encode(["uint256", "address"], [leg.min_out_raw, wallet])
+    return [pulled, unwrapped] if leg.source is Funding.WALLET else [unwrapped]
 
 
 def _check_flow(legs: Sequence[Leg]) -> None:
@@ -61,7 +104,22 @@ def _check_flow(legs: Sequence[Leg]) -> None:
             if leg.token_in not in held:
                 raise Refused(f"leg {number} spends {leg.token_in} from the router, where no leg before it left any")
             held.discard(leg.token_in)
+        elif leg.venue == NATIVE_VENUE and held & {leg.token_in, leg.token_out}:
+            raise Refused(f"leg {number} would mix with what waits in the router")
         if leg.sink is Funding.ROUTER:
             held.add(leg.token_out)
     if held:
         raise Refused(f"the plan leaves {', '.join(sorted(held))} in the router, where anybody may take it")
+
+
+def _check_native(legs: Sequence[Leg]) -> None:
+    """The router pays wrapped coin with the native coin that it has, whoever should pay (PeripheryPayments.pay): what is sent
+    along for a swap comes first, each wrap directly before its swap, and no other payment in wrapped coin in between.
+    """
+    wraps = [number for number, leg in enumerate(legs) if leg.token_in == NATIVE and leg.sink is Funding.ROUTER]
+    for number in wraps:
+        paid = legs[number + 1]
+        if paid.source is not Funding.ROUTER or paid.venue == NATIVE_VENUE or paid.amount_in_raw != legs[number].amount_in_raw:
+            raise Refused(f"leg {number + 1} wraps {legs[number].amount_in_raw} wei for no swap of just that")
+        if any(leg.token_in == paid.token_in for at, leg in enumerate(legs[:number]) if at - 1 not in wraps):
+            raise Refused(f"leg {number + 2} is paid in native coin after wrapped coin was spent; SwapRouter02 would confuse both")
