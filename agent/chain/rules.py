@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from eth_utils.address import is_checksum_address
 
-from agent.chain import calls, rebalance_rule
+from agent.chain import calls, liquidity_calls, liquidity_rule, rebalance_rule
 from agent.chain.calls import Approve, Call, ExactInputSingle, Multicall, Swap, SwapExactTokens
 from agent.chain.judging import SigningRules, no, require_deadline
 from agent.chain.program import Rebalance
@@ -101,18 +101,25 @@ def _cancel(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> N
 
 
 def _approve(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
-    """An approval is the granted one to the unit, for a pinned token and spender; setting to zero needs no pinned spender."""
+    """An approval is the granted one to the unit, for a pinned token and spender; setting to zero needs no pinned spender.
+
+    LP tokens of a pair, the position manager and the V2 router come in only through the action of a grant.
+    """
     call = _decoded(data)
     if not isinstance(call, Approve) or grant.approve is None:
         no("approval", "an approval", "none: the grant names no approval")
     token, spender, raw = grant.approve
-    if tx.to not in rules.tokens:
+    if tx.to not in rules.tokens and tx.to not in rules.pairs:
         no("contract", tx.to, "a pinned token")
     if tx.to != token:
         no("contract", tx.to, f"the granted token {token}")
     if call.spender != spender:
         no("spender", call.spender, f"the granted spender {spender}")
-    if call.spender not in (*rules.routers, *rules.rebalancers) and call.raw != 0:
+    if grant.action is not None:
+        liquidity_rule.require_approval(token, call.spender, call.raw, grant.action, rules)
+    elif call.raw != 0 and tx.to not in rules.tokens:
+        no("contract", tx.to, "a pinned token")
+    elif call.raw != 0 and call.spender not in (*rules.routers, *rules.rebalancers):
         no("spender", call.spender, "a pinned router or Rebalancer")
     if call.raw != raw:
         no("approval_amount", call.raw, f"exactly {raw}")
@@ -216,6 +223,7 @@ TABLE: dict[bytes, Row] = {
     calls.APPROVE: Row(IntentKind.APPROVE, _approve),
     calls.MULTICALL: Row(IntentKind.SWAP, _swap),
     calls.REBALANCE: Row(IntentKind.SWAP, _rebalance),
+    **{selector: Row(IntentKind.LIQUIDITY, liquidity_rule.judge) for selector in sorted(liquidity_calls.SELECTORS)},
 }
 BRING_NATIVE = frozenset({calls.REBALANCE})
 """Calls whose own rule says how much native coin they bring; all others bring none."""

@@ -1,0 +1,216 @@
+"""Each clause of the signer's rule for liquidity, by the transaction that only this clause refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from eth_abi.abi import encode as abi_encode
+
+from agent.chain import liquidity_calls as calls
+from agent.chain.approvals import encode_approve
+from agent.chain.rules import SigningRules
+from agent.errors import Refused
+from agent.model import IntentKind, LpAction, UnsignedTx
+from agent.ports import Grant
+from agent.units import NATIVE
+from agent.venues.liquidity import encode
+from tests.providing import (
+    ACTIONS,
+    ADD,
+    ALLOWED,
+    COLLECT,
+    FLOORS,
+    INCREASE,
+    LP_RULES,
+    MANAGER,
+    MINT,
+    PAIR,
+    TOKENS,
+    V2_ROUTER,
+    WITHDRAW_V2,
+    WITHDRAW_V3,
+    action_tx,
+    approval,
+    grant_of,
+)  # fmt: skip
+from tests.signing import CHAIN_ID, DEADLINE_S, NOW_S, ROUTER, STRANGER, WALLET, signer, tx
+
+ROUTER_SENTINELS = (NATIVE, "0x0000000000000000000000000000000000000001", "0x0000000000000000000000000000000000000002")
+
+
+def refused(transaction: UnsignedTx, grant: Grant, rule: str, rules: SigningRules = LP_RULES) -> None:
+    with pytest.raises(Refused) as caught:
+        signer(rules).sign(transaction, grant)
+    assert caught.value.verdicts[0].guard == f"signer.{rule}", caught.value.message
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_each_action_and_each_approval_that_it_needs_is_signed(name: str) -> None:
+    transaction, grant = ALLOWED[name]
+    signed = signer(LP_RULES).sign(transaction, grant)
+    assert signed == signer(LP_RULES).sign(transaction, grant)
+
+
+@pytest.mark.parametrize("name", [name for name in ACTIONS if name != "increase"])
+@pytest.mark.parametrize("recipient", [*ROUTER_SENTINELS, STRANGER, MANAGER, V2_ROUTER])
+def test_what_comes_out_goes_to_the_wallet_and_nowhere_else(name: str, recipient: str) -> None:
+    """A collect to the zero address would stay in the manager, where anybody may sweep it."""
+    refused(action_tx(ACTIONS[name], recipient), grant_of(ACTIONS[name]), "recipient")
+
+
+@pytest.mark.parametrize("name", [name for name in ACTIONS if name != "collect"])
+@pytest.mark.parametrize("deadline_s", [NOW_S, NOW_S - 1, NOW_S + 91, 2**255])
+def test_the_deadline_lies_within_the_grant_and_is_short(name: str, deadline_s: int) -> None:
+    refused(action_tx(ACTIONS[name], deadline_s=deadline_s), grant_of(ACTIONS[name]), "deadline")
+    long = grant_of(ACTIONS[name], deadline_s=2**256)
+    if deadline_s > NOW_S:
+        refused(action_tx(ACTIONS[name], deadline_s=deadline_s), long, "deadline")
+
+
+@pytest.mark.parametrize("name", [name for name in ACTIONS if name != "collect"])
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_minimum_below_its_floor_is_refused_on_either_side(name: str, side: int) -> None:
+    low = tuple(floor - (number == side) for number, floor in enumerate(FLOORS))
+    action = replace(ACTIONS[name], min_raw=low)
+    refused(action_tx(action), grant_of(action), "floor")
+    refused(action_tx(ACTIONS[name]), grant_of(ACTIONS[name], floors_raw=()), "floor")
+
+
+@pytest.mark.parametrize("name", [name for name in ACTIONS if name != "collect"])
+def test_minimums_of_nothing_are_refused_even_where_the_floors_are_nothing(name: str) -> None:
+    """The encoder refuses them too, so the bytes are made here."""
+    action, zero = ACTIONS[name], bytes(32)
+    data = action_tx(action).data
+    for raw in action.min_raw:
+        data = data.replace(raw.to_bytes(32, "big").hex(), zero.hex())
+    mutated = tx(V2_ROUTER if action.venue == "uniswap_v2" else MANAGER, data)
+    refused(mutated, grant_of(replace(action, min_raw=(0, 0)), floors_raw=(0, 0)), "floor")
+    with pytest.raises(Refused, match="minimum of nothing"):
+        encode(replace(action, min_raw=(0, 0)), WALLET, DEADLINE_S)
+
+
+def test_one_sided_minimums_are_signed_where_one_side_is_all_there_is() -> None:
+    """A range that the price left is of one token."""
+    for action in (WITHDRAW_V3, MINT):
+        aside = replace(action, min_raw=(action.min_raw[0], 0))
+        assert signer(LP_RULES).sign(action_tx(aside), grant_of(aside, floors_raw=(FLOORS[0], 0))).hash
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_only_the_pinned_contract_of_the_venue_is_called(name: str) -> None:
+    action = ACTIONS[name]
+    for to in (STRANGER, ROUTER, PAIR, V2_ROUTER if action.venue == "uniswap_v3" else MANAGER):
+        refused(replace(action_tx(action), to=to), grant_of(action), "contract")
+    refused(action_tx(action), grant_of(action), "contract", replace(LP_RULES, managers=(), v2_routers=()))
+    if action.venue == "uniswap_v2":
+        refused(action_tx(action), grant_of(action), "contract", replace(LP_RULES, pairs=()))
+    else:
+        refused(action_tx(action), grant_of(replace(action, contract=STRANGER)), "contract")
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_only_pinned_tokens_are_provided_taken_out_or_collected(name: str) -> None:
+    for left in TOKENS:
+        known = replace(LP_RULES, tokens=tuple(token for token in LP_RULES.tokens if token != left))
+        refused(action_tx(ACTIONS[name]), grant_of(ACTIONS[name]), "tokens", known)
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_no_native_coin_goes_along(name: str) -> None:
+    refused(action_tx(ACTIONS[name], value_wei=1), grant_of(ACTIONS[name]), "value")
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_nothing_is_signed_without_an_action_or_under_another_kind(name: str) -> None:
+    transaction = action_tx(ACTIONS[name])
+    refused(transaction, replace(grant_of(ACTIONS[name]), action=None), "action")
+    for kind in (IntentKind.SWAP, IntentKind.APPROVE, IntentKind.CANCEL):
+        refused(transaction, grant_of(ACTIONS[name], kind=kind), "kind")
+
+
+def test_an_action_of_another_venue_or_verb_does_not_cover_the_call() -> None:
+    pairs: list[tuple[LpAction, LpAction]] = [(WITHDRAW_V3, COLLECT), (COLLECT, WITHDRAW_V3), (MINT, INCREASE), (INCREASE, MINT)]
+    for sent, granted in pairs:
+        refused(action_tx(sent), grant_of(granted), "action")
+    for sent, granted in ((WITHDRAW_V2, ADD), (ADD, WITHDRAW_V2)):
+        refused(action_tx(sent), grant_of(granted), "action")
+
+
+def test_a_withdrawal_of_other_liquidity_or_of_another_token_is_refused() -> None:
+    for action in (WITHDRAW_V3, WITHDRAW_V2):
+        refused(action_tx(replace(action, liquidity=action.liquidity + 1)), grant_of(action), "liquidity")
+    refused(action_tx(replace(WITHDRAW_V3, token_id=43)), grant_of(WITHDRAW_V3), "token_id")
+    refused(action_tx(replace(COLLECT, token_id=43)), grant_of(COLLECT), "token_id")
+    refused(action_tx(replace(INCREASE, token_id=43)), grant_of(INCREASE), "token_id")
+
+
+def test_a_withdrawal_whose_collect_names_another_token_is_refused() -> None:
+    data = bytes.fromhex(action_tx(WITHDRAW_V3).data[2:])
+    at = data.rindex(calls.COLLECT) + 4
+    refused(tx(MANAGER, "0x" + (data[:at] + (43).to_bytes(32, "big") + data[at + 32 :]).hex()), grant_of(WITHDRAW_V3), "token_id")
+
+
+def test_a_collect_of_less_than_all_is_refused() -> None:
+    least = calls.COLLECT + abi_encode(["(uint256,address,uint128,uint128)"], [(42, WALLET, 1, calls.UINT128_MAX)])
+    refused(tx(MANAGER, "0x" + least.hex()), grant_of(COLLECT), "amount")
+
+
+def test_a_mint_elsewhere_than_granted_is_refused() -> None:
+    refused(action_tx(replace(MINT, fee_pips=500)), grant_of(MINT), "pool_fee")
+    refused(action_tx(replace(MINT, ticks=(-6_000, 6_060))), grant_of(MINT), "ticks")
+    turned = replace(MINT, ticks=(6_000, -6_000))
+    refused(action_tx(turned), grant_of(turned), "ticks")
+    swapped = replace(MINT, token0=MINT.token1, token1=MINT.token0)
+    refused(action_tx(swapped), grant_of(MINT), "tokens")
+
+
+def test_more_or_less_than_granted_is_not_provided() -> None:
+    for action in (MINT, INCREASE, ADD):
+        refused(action_tx(replace(action, desired_raw=(10**18 + 1, 3_000 * 10**6))), grant_of(action), "amount_in")
+
+
+def test_the_manager_runs_nothing_but_a_withdrawal_and_its_collect() -> None:
+    """Anything else inside its multicall, even a permit or a sweep, is not understood."""
+    decrease = calls.DECREASE + bytes(5 * 32)
+    collect = calls.COLLECT + bytes(4 * 32)
+    sweep = calls.selector("sweepToken(address,uint256,address)") + bytes(3 * 32)
+    for inner in ([decrease], [collect], [collect, decrease], [decrease, collect, sweep], [decrease, sweep], [sweep], []):
+        data = calls.MANAGER_MULTICALL + abi_encode(["bytes[]"], [inner])
+        refused(tx(MANAGER, "0x" + data.hex()), grant_of(WITHDRAW_V3), "call")
+
+
+def test_allowances_are_exact_and_only_for_the_pinned_spender_of_the_action() -> None:
+    for token, spender, raw, action, rule in [
+        (TOKENS[0], MANAGER, MINT.desired_raw[0] + 1, MINT, "approval_amount"),
+        (TOKENS[0], MANAGER, 2**256 - 1, MINT, "approval_amount"),
+        (TOKENS[0], V2_ROUTER, MINT.desired_raw[0], MINT, "spender"),
+        (TOKENS[0], ROUTER, MINT.desired_raw[0], MINT, "spender"),
+        (TOKENS[0], STRANGER, 0, MINT, "spender"),
+        (TOKENS[0], MANAGER, ADD.desired_raw[0], ADD, "spender"),
+        (PAIR, V2_ROUTER, 1, WITHDRAW_V2, "approval_amount"),
+        (PAIR, V2_ROUTER, 10**18, ADD, "contract"),
+        (TOKENS[0], V2_ROUTER, 10**18, WITHDRAW_V2, "contract"),
+        (TOKENS[0], MANAGER, 10**18, WITHDRAW_V3, "approval"),
+        (TOKENS[0], MANAGER, 10**18, COLLECT, "approval"),
+    ]:
+        transaction, grant = approval(token, spender, raw, action)
+        refused(transaction, grant, rule)
+
+
+def test_without_an_action_only_zero_may_be_set_for_managers_v2_routers_and_pairs() -> None:
+    for token, spender in ((TOKENS[0], MANAGER), (TOKENS[0], V2_ROUTER), (PAIR, V2_ROUTER), (PAIR, ROUTER)):
+        for raw in (0, 1):
+            transaction, grant = approval(token, spender, raw, MINT)
+            bare = replace(grant, action=None)
+            if raw:
+                refused(transaction, bare, "contract" if token == PAIR else "spender")
+            else:
+                assert signer(LP_RULES).sign(transaction, bare).hash
+
+
+def test_tokens_of_a_manager_cannot_be_approved_away() -> None:
+    """approve(address,uint256) of an ERC-721 has the same selector: the position manager is no token that may be approved."""
+    grant = Grant(IntentKind.APPROVE, NOW_S, NOW_S + 90, 10**16, approve=(MANAGER, STRANGER, 42))
+    refused(UnsignedTx(CHAIN_ID, 7, MANAGER, 0, encode_approve(STRANGER, 42), 600_000, 10**10, 10**9, None), grant, "contract")
+    refused(tx(MANAGER, encode_approve(STRANGER, 0)), replace(grant, approve=(MANAGER, STRANGER, 0)), "contract")

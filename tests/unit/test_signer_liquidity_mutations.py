@@ -1,0 +1,207 @@
+"""Thousands of mutations of each allowed transaction about liquidity: none is signed (threat T4)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from eth_utils.address import to_checksum_address
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.chain.approvals import encode_approve
+from agent.chain.liquidity_calls import CollectOwed, LiquidityCall, TakeOut, decode
+from agent.chain.words import NotUnderstood
+from agent.errors import Refused
+from agent.model import Provide, UnsignedTx
+from agent.ports import Grant
+from agent.units import NATIVE, UINT256_MAX
+from tests import signing
+from tests.providing import ACTIONS, ALLOWED, APPROVALS, CHANGES, LP_RULES, MANAGER, PAIR, TOKENS, V2_ROUTER, action_tx
+from tests.signing import NOW_S, ROUTER, STRANGER, WALLET, signer, tx
+
+SIGNER = signer(LP_RULES)
+ADDRESSES = st.sampled_from([*TOKENS, ROUTER, MANAGER, V2_ROUTER, PAIR, WALLET, STRANGER, NATIVE]) | st.binary(
+    min_size=20, max_size=20
+).map(to_checksum_address)
+AMOUNTS = st.integers(0, UINT256_MAX) | st.sampled_from([0, 1, 10**18, 2**128 - 1, UINT256_MAX])
+PAIRS = st.tuples(AMOUNTS, AMOUNTS)
+
+
+def is_signed(transaction: UnsignedTx, grant: Grant) -> bool:
+    """Whether the signer signs; anything but a refusal by name is a failure of the test."""
+    try:
+        SIGNER.sign(transaction, grant)
+    except Refused as refusal:
+        assert refusal.verdicts and refusal.verdicts[0].guard.startswith("signer.")
+        return False
+    return True
+
+
+def timeless(call: LiquidityCall) -> tuple[LiquidityCall, int]:
+    """A call without its deadline, and the deadline."""
+    if isinstance(call, CollectOwed):
+        return call, NOW_S + 1
+    if isinstance(call, TakeOut):
+        return replace(call, decrease=replace(call.decrease, deadline_s=0)), call.decrease.deadline_s
+    return replace(call, deadline_s=0), call.deadline_s
+
+
+def harmless(original: UnsignedTx, mutated: UnsignedTx) -> bool:
+    """Only the deadline moved, and stayed within its window: the one freedom that there is."""
+    try:
+        (before, _), (after, deadline_s) = (timeless(decode(bytes.fromhex(one.data[2:]))) for one in (original, mutated))
+    except NotUnderstood:
+        return False
+    return replace(mutated, data=original.data) == original and before == after and NOW_S < deadline_s <= NOW_S + 90
+
+
+def with_bytes(transaction: UnsignedTx, data: bytes) -> UnsignedTx:
+    return replace(transaction, data="0x" + data.hex())
+
+
+def calldata(transaction: UnsignedTx) -> bytes:
+    return bytes.fromhex(transaction.data[2:])
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_no_transaction_with_one_flipped_bit_of_calldata_is_signed(name: str) -> None:
+    transaction, grant = ALLOWED[name]
+    data = calldata(transaction)
+    assert is_signed(transaction, grant)
+    for at in range(len(data)):
+        for bit in range(8):
+            flipped = bytearray(data)
+            flipped[at] ^= 1 << bit
+            mutated = with_bytes(transaction, bytes(flipped))
+            assert not is_signed(mutated, grant) or harmless(transaction, mutated)
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_no_transaction_with_a_word_changed_dropped_doubled_or_inserted_is_signed(name: str) -> None:
+    transaction, grant = ALLOWED[name]
+    data = calldata(transaction)
+    zero, one, most = bytes(32), (1).to_bytes(32, "big"), b"\xff" * 32
+    for at in range(4, len(data), 32):
+        word = data[at : at + 32]
+        for other in (zero, one, most, (2).to_bytes(32, "big"), bytes(12) + bytes.fromhex(STRANGER[2:]), b"", word + word, zero + word):
+            if other != word:
+                mutated = with_bytes(transaction, data[:at] + other + data[at + 32 :])
+                assert not is_signed(mutated, grant) or harmless(transaction, mutated)
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_no_cut_or_lengthened_calldata_is_signed(name: str) -> None:
+    transaction, grant = ALLOWED[name]
+    data = calldata(transaction)
+    for length in range(1, len(data)):
+        assert not is_signed(with_bytes(transaction, data[:length]), grant)
+    for tail in (b"\x00", b"\x01", bytes(32), data):
+        assert not is_signed(with_bytes(transaction, data + tail), grant)
+
+
+@settings(max_examples=500)
+@given(
+    name=st.sampled_from(sorted(ALLOWED)),
+    edits=st.lists(st.tuples(st.integers(0, 4000), st.binary(min_size=1, max_size=40)), min_size=1, max_size=4),
+)
+def test_no_random_overwriting_of_calldata_is_signed(name: str, edits: list[tuple[int, bytes]]) -> None:
+    transaction, grant = ALLOWED[name]
+    data = bytearray(calldata(transaction))
+    for anywhere, part in edits:
+        at = anywhere % len(data)
+        data[at : at + len(part)] = part[: len(data) - at]
+    mutated = with_bytes(transaction, bytes(data))
+    assert mutated.data == transaction.data or not is_signed(mutated, grant) or harmless(transaction, mutated)
+
+
+@settings(max_examples=700)
+@given(data=st.data())
+def test_no_call_that_differs_from_the_action_in_any_field_is_signed(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(sorted(ACTIONS)))
+    action = ACTIONS[name]
+    provides = isinstance(action, Provide)
+    fields = {
+        "token_id": st.integers(0, UINT256_MAX),
+        "token0": ADDRESSES,
+        "token1": ADDRESSES,
+        "liquidity": st.integers(1, 2**128 - 1),
+        "min_raw": PAIRS,
+        "desired_raw": PAIRS,
+        "fee_pips": st.integers(0, 2**24 - 1),
+        "ticks": st.tuples(st.integers(-(2**23), 2**23 - 1), st.integers(-(2**23), 2**23 - 1)),
+    }
+    known = [
+        field
+        for field in fields
+        if hasattr(action, field) and getattr(action, field) is not None and (field, provides) != ("liquidity", True)
+    ]
+    field = data.draw(st.sampled_from(known))
+    changed = replace(action, **{field: data.draw(fields[field])})
+    wallet = data.draw(st.just(WALLET) | ADDRESSES)
+    try:
+        mutated = action_tx(changed, wallet)
+    except Refused:
+        return  # the encoder refuses it before the signer sees it
+    original, grant = CHANGES[name]
+    assert mutated == original or not is_signed(mutated, grant)
+
+
+@settings(max_examples=500)
+@given(name=st.sampled_from(sorted(APPROVALS)), token=ADDRESSES, spender=ADDRESSES, raw=AMOUNTS)
+def test_no_approval_of_another_token_spender_or_amount_is_signed(name: str, token: str, spender: str, raw: int) -> None:
+    transaction, grant = APPROVALS[name]
+    mutated = tx(token, encode_approve(spender, raw))
+    assert mutated == transaction or not is_signed(mutated, grant)
+
+
+@settings(max_examples=500)
+@given(name=st.sampled_from(sorted(ACTIONS)), approving=st.sampled_from(sorted(APPROVALS)), token=ADDRESSES, spender=ADDRESSES, raw=AMOUNTS)
+def test_an_approval_is_signed_only_for_what_its_action_takes(name: str, approving: str, token: str, spender: str, raw: int) -> None:
+    """Even where the grant itself names the approval: a planner that was fooled lets nobody else spend."""
+    action, (original, _) = ACTIONS[name], APPROVALS[approving]
+    token, raw = (original.to, int(original.data[-64:], 16)) if raw % 2 else (token, raw)
+    grant = replace(APPROVALS[approving][1], approve=(token, spender, raw), action=action)
+    if is_signed(tx(token, encode_approve(spender, raw)), grant):
+        v2 = action.venue == "uniswap_v2"
+        taken = (
+            dict(zip(TOKENS, action.desired_raw, strict=True)) if isinstance(action, Provide) else {PAIR: getattr(action, "liquidity", 0)}
+        )
+        assert (spender == (V2_ROUTER if v2 else MANAGER)) and raw in (0, taken[token])
+        assert isinstance(action, Provide) or v2
+
+
+@settings(max_examples=500)
+@given(name=st.sampled_from(sorted(ALLOWED)), data=st.data())
+def test_no_transaction_with_a_field_outside_its_grant_is_signed(name: str, data: st.DataObject) -> None:
+    transaction, grant = ALLOWED[name]
+    field, values = data.draw(
+        st.sampled_from(
+            [
+                ("chain_id", st.integers(0, 2**64).filter(lambda n: n != transaction.chain_id)),
+                ("to", ADDRESSES.filter(lambda to: to != transaction.to)),
+                ("value_wei", st.integers(1, 10**24)),
+                ("gas", st.integers(grant.max_gas_wei // transaction.max_fee_wei + 1, 2**63) | st.integers(-5, 20_999)),
+                ("max_fee_wei", st.integers(grant.max_gas_wei // transaction.gas + 1, 2**200) | st.none()),
+                ("max_priority_fee_wei", st.integers(transaction.max_fee_wei + 1, 2**200) | st.none()),
+                ("gas_price_wei", st.integers(0, 2**200)),
+                ("data", st.sampled_from([other.data for other, _ in ALLOWED.values() if other.data != transaction.data])),
+            ]
+        )
+    )
+    assert not is_signed(replace(transaction, **{field: data.draw(values)}), grant)
+
+
+def test_no_transaction_is_signed_on_the_grant_of_another() -> None:
+    everything = ALLOWED | signing.ALLOWED
+    for name, (transaction, _) in everything.items():
+        for other, (_, grant) in everything.items():
+            assert is_signed(transaction, grant) == (name == other), (name, other)
+
+
+@settings(max_examples=300)
+@given(data=st.binary(max_size=600))
+def test_no_random_calldata_is_signed(data: bytes) -> None:
+    for transaction, grant in ALLOWED.values():
+        mutated = with_bytes(transaction, data)
+        assert mutated == transaction or not is_signed(mutated, grant)
