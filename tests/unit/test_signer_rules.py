@@ -172,8 +172,11 @@ def test_the_shorter_of_the_grants_and_the_rules_deadline_counts() -> None:
 
 
 def test_a_multicall_without_deadline_is_refused() -> None:
+    """Only the position manager is called so, for liquidity."""
     body = abi_encode(["bytes[]"], [[bytes.fromhex(SWAP.data[2:])]])
-    refused(tx(ROUTER, "0x" + (selector("multicall(bytes[])") + body).hex()), SWAP_GRANT, "call")
+    call = tx(ROUTER, "0x" + (selector("multicall(bytes[])") + body).hex())
+    refused(call, SWAP_GRANT, "kind")
+    refused(call, replace(SWAP_GRANT, kind=IntentKind.LIQUIDITY), "call")
 
 
 def test_a_bare_swap_outside_a_multicall_is_refused() -> None:
