@@ -13,7 +13,7 @@ from agent.model.chain import (
     V2Pool,
     V3Pool,
 )
-from agent.model.intent import Intent, IntentKind, IntentState, Receipt, SignedTx, Transfer, UnsignedTx
+from agent.model.intent import Intent, IntentKind, IntentState, LiquidityAdded, Receipt, SignedTx, Transfer, UnsignedTx
 from agent.model.liquidity import Collect, LpAction, LpTarget, Provide, Withdraw
 from agent.model.plan import (
     AdjustLiquidity,
@@ -51,7 +51,8 @@ from agent.model.policy import (
     Threshold,
     Trigger,
 )
-from agent.model.positions import ConfirmedPosition, LpGone, LpPosition, LpV2Position, LpV3Position
+from agent.model.positions import ConfirmedPosition, LpGone, LpMove, LpPosition, LpV2Position, LpV3Position
+from agent.model.risk import Saving, TrackingRisk, Zone
 
 __all__ = [
     "AdjustLiquidity",
@@ -83,8 +84,10 @@ __all__ = [
     "IntentState",
     "Leg",
     "Limits",
+    "LiquidityAdded",
     "LpAction",
     "LpGone",
+    "LpMove",
     "LpPosition",
     "LpTarget",
     "LpV2Position",
@@ -99,6 +102,7 @@ __all__ = [
     "Receipt",
     "Reference",
     "ReferenceKind",
+    "Saving",
     "Schedule",
     "SecondQuote",
     "SignedTx",
@@ -107,6 +111,7 @@ __all__ = [
     "StepInput",
     "Threshold",
     "TickLiquidity",
+    "TrackingRisk",
     "Transfer",
     "Trigger",
     "UnsignedTx",
@@ -114,4 +119,5 @@ __all__ = [
     "V3Pool",
     "Verdict",
     "Withdraw",
+    "Zone",
 ]

@@ -7,6 +7,7 @@ from enum import Enum
 from fractions import Fraction
 
 from agent.model.liquidity import LpAction
+from agent.model.risk import Saving, TrackingRisk
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,10 @@ class GoalWeight:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """Wanted shares of all assets, in the portfolio's order."""
+    """Wanted shares of all assets, in the portfolio's order; with a `risk` to go towards as far as that pays."""
 
     weights: tuple[GoalWeight, ...]
+    risk: TrackingRisk | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,7 @@ class Plan:
     `turnover` is half the sum of absolute changes of holdings in value; `gross_volume` the sum over legs.
     `gap_bps` is the certificate (None: nothing to certify). `verdicts` is empty until guards have judged. `actions` are done with
     liquidity positions, one transaction each, in order; a plan has either actions or legs, since swaps are planned anew
-    on what the actions leave.
+    on what the actions leave. `saving` weighs the plan of a zone.
     """
 
     block: int
@@ -170,6 +172,7 @@ class Plan:
     skipped: tuple[Skipped, ...]
     expires_block: int
     actions: tuple[LpAction, ...] = ()
+    saving: Saving | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from fractions import Fraction
 from agent.model.chain import Snapshot
 from agent.model.liquidity import LpTarget
 from agent.model.positions import ConfirmedPosition
+from agent.model.risk import Zone
 from agent.units import Token
 
 
@@ -57,11 +58,12 @@ class Portfolio:
 
 
 class Destination(Enum):
-    """Where a triggered rebalance goes: the target, the nearer edge of the band, or half of the way."""
+    """Where a triggered rebalance goes: the target, the nearer edge of the band, half of the way, or as far as it pays."""
 
     TARGET = "target"
     BAND = "band"
     HALFWAY = "halfway"
+    ZONE = "zone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +104,12 @@ class Hybrid:
     schedule: Schedule
 
 
-Trigger = Threshold | Every | Cron | Hybrid
+Trigger = Threshold | Every | Cron | Hybrid | Zone
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """When to act and how far to go; destination BAND needs a trigger that has a band."""
+    """When to act and how far to go; destination BAND needs a trigger that has a band, ZONE goes with a Zone and nothing else does."""
 
     trigger: Trigger
     destination: Destination
@@ -162,13 +164,17 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """How a plan becomes a transaction. `router` is the spender's address, `router_kind` its encoder's name."""
+    """How a plan becomes a transaction. `router` is the spender's address, `router_kind` its encoder's name.
+
+    `liquidity` are (venue, contract) through which liquidity is provided and taken out: V2 router, V3 position manager.
+    """
 
     router_kind: str
     router: str
     deadline_s: int
     expire_blocks: int
     pinned: tuple[str, ...]
+    liquidity: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from agent.model import AssetDrift, Decision, Destination, Every, Halt, History, Hold, Rebalance, StepInput
+from agent.model import AssetDrift, Decision, Destination, Every, Halt, History, Hold, Rebalance, StepInput, Zone
 from agent.model import Cron as CronSchedule
-from agent.policy import liquidity, minimum, words
+from agent.policy import liquidity, minimum, words, zone
 from agent.policy.drift import corrections, drift, total
 from agent.policy.goal import goal
 from agent.policy.triggers import Fired, fired, last_look_s
+from agent.policy.zone import ZoneView
 from agent.reference import References, reference_prices
 from agent.units import BPS, Value, value_text
 
@@ -20,13 +21,15 @@ from agent.units import BPS, Value, value_text
 class Decided:
     """A decision with what it rests on. `drifts` is empty when balances or prices are unknown.
 
-    `reviewed` says that a schedule was due and its review is now done, so that the next one counts from this block.
+    `reviewed` says that a schedule was due and its review is now done, so that the next one counts from this block. `zone` is
+    there when a Zone decides: its Rebalance stands only if the plan saves more than it costs.
     """
 
     decision: Decision
     drifts: tuple[AssetDrift, ...]
     references: References
     reviewed: bool = False
+    zone: ZoneView | None = None
 
 
 def decide(step: StepInput) -> Decided:
@@ -39,9 +42,14 @@ def decide(step: StepInput) -> Decided:
     small = _too_small(step, drifts)
     if small:
         return Decided(Halt(small), drifts, references)
-    answer = fired(step.policy.trigger, drifts, step.snapshot.head.timestamp_s, step.history)
+    trigger, found = step.policy.trigger, None
+    if isinstance(trigger, Zone):
+        found, drifts = zone.view(step, trigger.risk, drifts, {token: one.price for token, one in references.prices.items()})
+        answer = zone.fired(found, drifts)
+    else:
+        answer = fired(trigger, drifts, step.snapshot.head.timestamp_s, step.history)
     decision, reviewed = _act(step, drifts, references, answer) if answer.fired else (_hold(answer), answer.due)
-    return Decided(decision, drifts, references, reviewed)
+    return Decided(decision, drifts, references, reviewed, found)
 
 
 def _hold(answer: Fired) -> Hold:
@@ -57,7 +65,8 @@ def _act(step: StepInput, drifts: tuple[AssetDrift, ...], references: References
     dear = _gas_too_dear(step, drifts, references)
     if dear:
         return Hold(f"{answer.reason}; {dear}"), False
-    wanted = goal(drifts, step.policy.destination)
+    trigger = step.policy.trigger
+    wanted = replace(goal(drifts, step.policy.destination), risk=trigger.risk if isinstance(trigger, Zone) else None)
     largest = max(abs(value) for value in corrections(drifts, wanted).values())
     if largest == 0 or largest < (step.limits.min_trade or 0):
         least = (
@@ -82,6 +91,7 @@ def _faults(step: StepInput, references: References) -> list[str]:
         faults.append("the destination is a band, but the trigger has none")
     faults += _unread(step)
     faults += liquidity.faults(step)
+    faults += zone.faults(step, references)
     faults += _from_the_future(step.history, step.snapshot.head.timestamp_s)
     faults += [f"{gap.label} has no reference price ({gap.why})" for gap in references.unpriced if gap.token in listed]
     return faults

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.model import Asset, AssetDrift, Cron, Every, Goal, Hybrid, StepInput, Threshold, Trigger
+from agent.model import Asset, AssetDrift, Cron, Every, Goal, Hybrid, StepInput, Threshold, Trigger, Zone
 from agent.policy import liquidity
 from agent.units import BPS, Price, Value, largest_remainder
 
@@ -69,7 +69,8 @@ def weigh(
 def band(trigger: Trigger, target_bps: int) -> tuple[Fraction, Fraction]:
     """Edges of the band around a target in bps, exact, within 0 and 10,000.
 
-    With an absolute and a relative width the narrower counts; a trigger that only knows time has a band of no width.
+    With an absolute and a relative width the narrower counts; a trigger that only knows time has a band of no width, and a
+    zone's depends on the market (agent/policy/zone.py).
     """
     match trigger:
         case Threshold(absolute_bps, relative_bps):
@@ -80,6 +81,8 @@ def band(trigger: Trigger, target_bps: int) -> tuple[Fraction, Fraction]:
             return band(threshold, target_bps)
         case Every() | Cron():
             width = Fraction(0)
+        case Zone():
+            return Fraction(0), Fraction(BPS)
     return max(Fraction(0), target_bps - width), min(Fraction(BPS), target_bps + width)
 
 

@@ -1,4 +1,4 @@
-"""Where a rebalance goes: onto the target, to the edge of the band, or half of the way."""
+"""Where a rebalance goes: onto the target, to the edge of the band, half of the way, or towards the target as far as it pays."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agent.units import BPS
 def goal(drifts: Sequence[AssetDrift], destination: Destination) -> Goal:
     """Wanted shares of all assets, in order. Points sum to one; from every interval each share can be met by the others."""
     match destination:
-        case Destination.TARGET:
+        case Destination.TARGET | Destination.ZONE:
             return _points(drifts, [_target(drift) for drift in drifts])
         case Destination.HALFWAY:
             return _points(drifts, [(drift.share + _target(drift)) / 2 for drift in drifts])

@@ -12,6 +12,8 @@ MOST = 12
 """More assets work, with a warning."""
 LEG_GAS = 150_000
 """Gas units of one swap in a multicall, in round figures; plans carry their own estimate."""
+APPROVAL_GAS = 46_000
+"""Gas units of one approval transaction of a plain ERC-20 token, from no allowance to some."""
 GAS_MULTIPLE = 20
 """A leg must be worth at least this many times its gas."""
 
@@ -22,11 +24,11 @@ def smallest_total(portfolio: Portfolio, leg_value: Value) -> Value:
     return leg_value * BPS / smallest_bps
 
 
-def leg_gas_value(snapshot: Snapshot, native_price: Price) -> Value:
-    """What the gas of one leg costs now; `native_price` is numeraire base units per wei."""
+def leg_gas_value(snapshot: Snapshot, native_price: Price, units: int = LEG_GAS) -> Value:
+    """What the gas of one leg costs now, or that many units of gas; `native_price` is numeraire base units per wei."""
     base_wei = snapshot.head.base_fee_wei
     gas_price_wei = snapshot.gas_price_wei if base_wei is None else base_wei + snapshot.priority_fee_wei
-    return Fraction(LEG_GAS * gas_price_wei) * native_price
+    return Fraction(units * gas_price_wei) * native_price
 
 
 def warnings(portfolio: Portfolio) -> tuple[str, ...]:

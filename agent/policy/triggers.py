@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.errors import ConfigError
-from agent.model import AssetDrift, Cron, Destination, Every, History, Hybrid, Policy, Schedule, Threshold, Trigger
+from agent.model import AssetDrift, Cron, Destination, Every, History, Hybrid, Policy, Schedule, Threshold, Trigger, Zone
 from agent.policy import cron, words
 from agent.policy.drift import alert_prices
 from agent.units import BPS
@@ -31,8 +31,8 @@ class Fired:
     due: bool = False
 
 
-def fired(trigger: Trigger, drifts: Sequence[AssetDrift], now_s: int, history: History) -> Fired:
-    """Whether `trigger` asks for a rebalance at block time `now_s`. `drifts` carry the bands of the same trigger."""
+def fired(trigger: Threshold | Schedule | Hybrid, drifts: Sequence[AssetDrift], now_s: int, history: History) -> Fired:
+    """Whether `trigger` asks for a rebalance at block time `now_s`. `drifts` carry the bands of the same trigger; for a Zone see there."""
     match trigger:
         case Threshold():
             outside = _outside(drifts)
@@ -64,6 +64,8 @@ def validate(trigger: Trigger) -> None:
         case Hybrid(threshold, schedule):
             validate(threshold)
             validate(schedule)
+        case Zone():
+            pass  # needs the assets: agent/policy/risk.py
 
 
 def validate_policy(policy: Policy) -> None:
@@ -73,6 +75,16 @@ def validate_policy(policy: Policy) -> None:
         raise ConfigError(f"policy.cooldown: {policy.cooldown_s} s is negative", 'write a time such as "1h"')
     if policy.destination is Destination.BAND and isinstance(policy.trigger, Every | Cron):
         raise ConfigError("policy.destination: band, but the trigger knows only time", 'use a threshold or hybrid trigger, or "target"')
+    _zone_goes_with_zone(policy)
+
+
+def _zone_goes_with_zone(policy: Policy) -> None:
+    zone = isinstance(policy.trigger, Zone)
+    if zone and policy.destination is not Destination.ZONE:
+        shown = policy.destination.value
+        raise ConfigError(f"policy.destination: {shown}, but a zone goes as far as its last unit pays", 'write destination = "zone"')
+    if policy.destination is Destination.ZONE and not zone:
+        raise ConfigError("policy.destination: zone, but the trigger is none", 'use trigger = { kind = "zone", … }, or "target"')
 
 
 def last_look_s(history: History) -> int | None:

@@ -1,0 +1,59 @@
+"""What standing off the targets costs: the owner's aversion, volatilities and correlations; and what a plan saves of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class TrackingRisk:
+    """Prices a deviation d from the targets at ½·λ·V·dᵀΣd·H: V the portfolio's value, Σ the covariance a year, H the horizon in years.
+
+    λ comes from `cost_bps`: what 1 % of tracking error is worth, bps of the portfolio a year, so that λ = 2 · cost_bps.
+    `volatilities_bps` are annual, by token address; `correlations_bps` say each pair of tokens once.
+    """
+
+    cost_bps: Fraction
+    horizon_s: int
+    volatilities_bps: tuple[tuple[str, int], ...]
+    correlations_bps: tuple[tuple[str, str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """Acts when a plan saves more risk than it costs, and goes as far as its last unit does."""
+
+    risk: TrackingRisk
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """What a plan saves of the risk over the horizon, and what it costs, in numeraire base units.
+
+    `skew` is never below zero: what a pool off the reference pays on top is no reason to trade. `approvals` is the gas of
+    those that the plan still needs.
+    """
+
+    before: Fraction
+    after: Fraction
+    fees: Fraction
+    impact: Fraction
+    skew: Fraction
+    gas: Fraction
+    approvals: Fraction
+
+    @property
+    def saved(self) -> Fraction:
+        """Risk that the plan takes away."""
+        return self.before - self.after
+
+    @property
+    def cost(self) -> Fraction:
+        """Everything that it is weighed against."""
+        return self.fees + self.impact + self.skew + self.gas + self.approvals
+
+    @property
+    def worth_it(self) -> bool:
+        """Whether more is saved than paid."""
+        return self.saved > self.cost

@@ -1,0 +1,128 @@
+"""What a deviation from the targets costs in risk, exactly; and whether volatilities and correlations make sense.
+
+Not trading costs ½·λ·V·dᵀΣd·H: d the deviation in shares, Σ the covariance a year, H the horizon in years, V the value. It is
+the mean-variance loss of tracking error (Leland, Optimal Portfolio Management with Transactions Costs and Capital Gains Taxes,
+1999). 1 % of tracking error is dᵀΣd = 1/10,000, so that λ/2 is what it is worth a year in bps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+
+from agent.model import TrackingRisk
+from agent.units import BPS, Value
+
+YEAR_S = 365 * 86_400
+LEAST_VOLATILITY_BPS = 10
+"""0.1 % a year: even a stable token moves, and two tokens without risk could be swapped for ever."""
+MOST_VOLATILITY_BPS = 100_000
+MOST_CORRELATION_BPS = 9_900
+SHORTEST_HORIZON_S = 3_600
+LONGEST_HORIZON_S = YEAR_S
+MOST_COST_BPS = 100
+"""At more, 1 % of tracking error would be worth more than 1 % a year."""
+OWN_RISK = Fraction(1, 1000)
+"""Least eigenvalue of the correlations: every mix of tokens keeps some risk of its own."""
+
+Matrix = list[list[Fraction]]
+
+
+def aversion(risk: TrackingRisk) -> Fraction:
+    """λ·H: marginal cost per unit of deviation and variance a year."""
+    return 2 * risk.cost_bps * Fraction(risk.horizon_s, YEAR_S)
+
+
+def correlations(risk: TrackingRisk, tokens: Sequence[str]) -> Matrix:
+    """Matrix in the order of `tokens`. Raises KeyError when a pair is missing."""
+    known = {frozenset(pair): Fraction(bps, BPS) for *pair, bps in risk.correlations_bps}
+    return [[Fraction(1) if one == other else known[frozenset((one, other))] for other in tokens] for one in tokens]
+
+
+def volatilities(risk: TrackingRisk, tokens: Sequence[str]) -> list[Fraction]:
+    """Annual, as shares of one, in the order of `tokens`. Raises KeyError when one is missing."""
+    known = dict(risk.volatilities_bps)
+    return [Fraction(known[token], BPS) for token in tokens]
+
+
+def covariance(risk: TrackingRisk, tokens: Sequence[str]) -> Matrix:
+    """Σ a year: volatility · volatility · correlation."""
+    spread = volatilities(risk, tokens)
+    related = correlations(risk, tokens)
+    return [[spread[i] * spread[j] * related[i][j] for j in range(len(tokens))] for i in range(len(tokens))]
+
+
+def times(matrix: Matrix, vector: Sequence[Fraction]) -> list[Fraction]:
+    """Matrix times vector."""
+    return [sum((a * b for a, b in zip(row, vector, strict=True)), Fraction(0)) for row in matrix]
+
+
+def dot(one: Sequence[Fraction], other: Sequence[Fraction]) -> Fraction:
+    """Sum of products."""
+    return sum((a * b for a, b in zip(one, other, strict=True)), Fraction(0))
+
+
+def penalty(risk: TrackingRisk, tokens: Sequence[str], targets: Sequence[Fraction], values: Sequence[Value], total: Value) -> Value:
+    """What it costs over the horizon to hold `values` instead of `targets` of them, in a portfolio worth `total` when it was decided."""
+    whole = sum(values, Fraction(0))
+    off = [value - target * whole for value, target in zip(values, targets, strict=True)]
+    return aversion(risk) / (2 * total) * dot(off, times(covariance(risk, tokens), off))
+
+
+def faults(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """(what is wrong with which key, remedy); nothing when the risk can be worked with. `labels` are all assets by address."""
+    if not 0 < risk.cost_bps <= MOST_COST_BPS:
+        shown = f"{float(risk.cost_bps):g} bps is not above 0 and at most {MOST_COST_BPS} bps a year"
+        yield f"policy.trigger.tracking_error_cost: {shown}", 'write what 1 % of tracking error is worth a year, such as "0.5bps"'
+    if not SHORTEST_HORIZON_S <= risk.horizon_s <= LONGEST_HORIZON_S:
+        yield (
+            f"policy.trigger.horizon: {risk.horizon_s} s is not between 1h and 365d",
+            'write the time until the next review, such as "30d"',
+        )
+    known = dict(risk.volatilities_bps)
+    for address, label in labels.items():
+        if address not in known:
+            yield f"policy.risk.volatilities: that of {label} is missing", f'write {label} = "60%", or what it is a year'
+        elif not LEAST_VOLATILITY_BPS <= known[address] <= MOST_VOLATILITY_BPS:
+            shown = f"{label} = {known[address] / 100:g}% is not between 0.1% and 1000% a year"
+            yield f"policy.risk.volatilities: {shown}", 'even a stable token moves: write at least "0.1%"'
+    yield from _pairs(risk, labels)
+
+
+def _pairs(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    known = {frozenset((one, other)): bps for one, other, bps in risk.correlations_bps}
+    tokens, complete = list(labels), True
+    for number, one in enumerate(tokens):
+        for other in tokens[:number]:
+            pair, bps = f"{labels[other]}/{labels[one]}", known.get(frozenset((one, other)))
+            if bps is None:
+                complete = False
+                yield (
+                    f"policy.risk.correlations: {pair} is missing",
+                    f'write "{pair}" = "50%", or correlation = "…" for all that are not named',
+                )
+            elif abs(bps) > MOST_CORRELATION_BPS:
+                complete = False
+                yield f"policy.risk.correlations: {pair} = {bps / 100:g}% is beyond 99%", 'write "99%" for tokens that move as one'
+    broken = first_contradiction(correlations(risk, tokens)) if complete else None
+    if broken is not None:
+        yield (
+            f"policy.risk.correlations: no prices move like that: those of {labels[tokens[broken]]} contradict the others "
+            "(the matrix is not positive semidefinite)",
+            "bring them nearer to 0%, or take all of them from one table of prices",
+        )
+
+
+def first_contradiction(related: Matrix) -> int | None:
+    """Row at which a matrix of correlations stops being positive, its least eigenvalue below OWN_RISK; None when it never does.
+
+    Pivots of Gaussian elimination, exact: all are positive if and only if the matrix is positive definite (Sylvester).
+    """
+    rows = [[entry - (OWN_RISK if i == j else 0) for j, entry in enumerate(row)] for i, row in enumerate(related)]
+    for number, row in enumerate(rows):
+        if row[number] <= 0:
+            return number
+        for below in rows[number + 1 :]:
+            part = below[number] / row[number]
+            below[number:] = [entry - part * above for entry, above in zip(below[number:], row[number:], strict=True)]
+    return None
