@@ -31,6 +31,7 @@ from agent.model.plan import (
     Rebalance,
     SecondQuote,
     Skipped,
+    TopUp,
     Verdict,
 )
 from agent.model.policy import (
@@ -111,6 +112,7 @@ __all__ = [
     "StepInput",
     "Threshold",
     "TickLiquidity",
+    "TopUp",
     "TrackingRisk",
     "Transfer",
     "Trigger",

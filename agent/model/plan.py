@@ -82,7 +82,15 @@ class AdjustLiquidity:
     reason: str
 
 
-Decision = Hold | Halt | Rebalance | AdjustLiquidity
+@dataclass(frozen=True, slots=True)
+class TopUp:
+    """Too little native coin is left for gas: the wallet unwraps `raw` of its wrapped coin, in a transaction of its own."""
+
+    reason: str
+    raw: int
+
+
+Decision = Hold | Halt | Rebalance | AdjustLiquidity | TopUp
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +163,12 @@ class Plan:
     `turnover` is half the sum of absolute changes of holdings in value; `gross_volume` the sum over legs.
     `gap_bps` is the certificate (None: nothing to certify). `verdicts` is empty until guards have judged. `actions` are done with
     liquidity positions, one transaction each, in order; a plan has either actions or legs, since swaps are planned anew
-    on what the actions leave. `saving` weighs the plan of a zone.
+    on what the actions leave. `holdings_after` are token balances; `native_after_wei` is the native coin beside them, its gas not
+    taken off (None: it stays). `saving` weighs the plan of a zone.
     """
 
     block: int
-    decision: Rebalance | AdjustLiquidity
+    decision: Rebalance | AdjustLiquidity | TopUp
     legs: tuple[Leg, ...]
     holdings_after: tuple[tuple[str, int], ...]
     weights_after_bps: tuple[tuple[str, int], ...]
@@ -172,6 +181,7 @@ class Plan:
     skipped: tuple[Skipped, ...]
     expires_block: int
     actions: tuple[LpAction, ...] = ()
+    native_after_wei: int | None = None
     saving: Saving | None = None
 
 

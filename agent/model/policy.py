@@ -10,17 +10,21 @@ from agent.model.chain import Snapshot
 from agent.model.liquidity import LpTarget
 from agent.model.positions import ConfirmedPosition
 from agent.model.risk import Zone
-from agent.units import Token
+from agent.units import NATIVE, Token
 
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """One target: weight in bps of the investable total, `reserve_raw` base units left alone, `feed` its USD price feed."""
+    """One target: weight in bps of the investable total, `reserve_raw` base units left alone, `feed` its USD price feed.
+
+    With `native` the token is the wrapped native coin, and the wallet's native coin counts with it.
+    """
 
     token: Token
     target_bps: int
     reserve_raw: int
     feed: str | None = None
+    native: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,9 @@ class Portfolio:
         return tuple(dict.fromkeys(found))
 
     def token(self, address: str) -> Token:
-        """The token at `address`; KeyError when it is neither asset nor hub."""
+        """The token at `address`; KeyError when it is neither asset nor hub, nor the native coin."""
+        if address == NATIVE:
+            return Token(NATIVE, "native", 18)
         for token in (*(a.token for a in self.assets), *self.hubs, self.numeraire):
             if token.address == address:
                 return token
@@ -160,6 +166,7 @@ class Limits:
     balance_jump_bps: int | None
     max_live_value: Fraction | None
     lp_max_weight_bps: int | None = None
+    native_top_up_wei: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,21 @@
-"""What to do at this block: hold, halt or rebalance, always with the reason."""
+"""What to do at this block: hold, halt, rebalance or move liquidity, always with the reason."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from agent.model import AssetDrift, Decision, Destination, Every, Halt, History, Hold, Rebalance, StepInput, Zone
+from agent.model import AdjustLiquidity, AssetDrift, Decision, Destination, Every, Halt, History, Hold, Rebalance, StepInput, Zone
 from agent.model import Cron as CronSchedule
-from agent.policy import liquidity, minimum, words, zone
+from agent.policy import coin, liquidity, minimum, words, zone
 from agent.policy.drift import corrections, drift, total
 from agent.policy.goal import goal
 from agent.policy.triggers import Fired, fired, last_look_s
 from agent.policy.zone import ZoneView
 from agent.reference import References, reference_prices
-from agent.units import BPS, Value, value_text
+from agent.units import BPS, Price, Value, value_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +39,48 @@ def decide(step: StepInput) -> Decided:
     faults = _faults(step, references)
     if faults:
         return Decided(Halt("; ".join(faults)), (), references)
-    drifts = drift(step, {token: found.price for token, found in references.prices.items()})
+    prices = {token: found.price for token, found in references.prices.items()}
+    drifts = drift(step, prices)
     small = _too_small(step, drifts)
     if small:
         return Decided(Halt(small), drifts, references)
+    too_much = lp_wish.must_go(step, prices)
+    if too_much.over:
+        return Decided(AdjustLiquidity(too_much.reason), drifts, references)
     trigger, found = step.policy.trigger, None
     if isinstance(trigger, Zone):
-        found, drifts = zone.view(step, trigger.risk, drifts, {token: one.price for token, one in references.prices.items()})
+        found, drifts = zone.view(step, trigger.risk, drifts, prices)
         answer = zone.fired(found, drifts)
     else:
         answer = fired(trigger, drifts, step.snapshot.head.timestamp_s, step.history)
-    decision, reviewed = _act(step, drifts, references, answer) if answer.fired else (_hold(answer), answer.due)
+    if answer.fired:
+        decision, reviewed = _act(step, drifts, references, answer)
+    else:
+        decision, reviewed = _liquidity(step, prices, _hold(answer)), answer.due
+    first = coin.top_up(step, decision)
+    if first is not None:
+        return Decided(first, drifts, references, False, found)
     return Decided(decision, drifts, references, reviewed, found)
 
 
 def _hold(answer: Fired) -> Hold:
     when = "looks again at the next tick" if answer.next_s is None else f"next review {words.moment(answer.next_s)}"
     return Hold(answer.reason if when in answer.reason else f"{answer.reason}; {when}", answer.next_s)
+
+
+def _liquidity(step: StepInput, prices: Mapping[str, Price], hold: Hold) -> Decision:
+    """No trigger fired: what the liquidity targets ask for, unless it is too soon; else the hold, with what they leave and why."""
+    try:
+        wanted = lp_wish.asked_for(step, prices)
+    except Refused as unknown:
+        return replace(hold, reason=f"{hold.reason}; liquidity stays as it is: {unknown.message}")
+    left = "".join(f"; {item.what}: {item.why}" for item in wanted.skipped)
+    if not wanted.moves:
+        return replace(hold, reason=hold.reason + left)
+    resting = _cooldown(step)
+    if resting:
+        return replace(hold, reason=f"{hold.reason}; {wanted.reason}; {resting[0]}", next_s=hold.next_s or resting[1])
+    return AdjustLiquidity(wanted.reason)
 
 
 def _act(step: StepInput, drifts: tuple[AssetDrift, ...], references: References, answer: Fired) -> tuple[Decision, bool]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
 from agent.model import Asset, AssetDrift, Cron, Every, Goal, Hybrid, StepInput, Threshold, Trigger, Zone
-from agent.policy import liquidity
+from agent.policy import coin, liquidity
 from agent.units import BPS, Price, Value, largest_remainder
 
 
@@ -15,10 +16,10 @@ def drift(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetDrift, ...
     """Every asset's standing, in the portfolio's order. `prices` are numeraire base units per token base unit, by address.
 
     Confirmed liquidity positions count by what they stand for at these prices (R1.2). Raises Refused when a balance, position or
-    price is missing: unknown is never taken for zero.
+    price is missing: unknown is never taken for zero. Of the native asset both balances count, and the floor for gas does not.
     """
-    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    return weigh(step.portfolio.assets, held, prices, step.policy.trigger, liquidity.holdings(step, prices))
+    assets = [replace(asset, reserve_raw=coin.kept_raw(step, asset)) for asset in step.portfolio.assets]
+    return weigh(assets, coin.held(step), prices, step.policy.trigger, liquidity.holdings(step, prices))
 
 
 def weigh(

@@ -1,0 +1,119 @@
+"""What of the native coin counts and may be spent, what is kept of it for gas, and when wrapped coin is unwrapped to refill it."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from agent.model import AdjustLiquidity, Asset, Decision, Halt, Hold, Portfolio, Rebalance, StepInput, TopUp
+from agent.units import ceil_int, decimal_text
+
+STEP_GAS = 2_000_000
+"""Gas units that one step's transactions may need: that much at the worst price is kept beside limits.native_floor."""
+UNWRAP_GAS = 36_000
+"""Gas units of WETH9.withdraw by a wallet that keeps some wrapped coin: 35,2xx on the embedded chain."""
+GAS_MARGIN = Fraction(5, 4)
+"""Gas limit of a transaction over the estimate."""
+WORTH = 4
+"""Wrapped coin worth less than so many times the gas of unwrapping it stays wrapped."""
+
+
+def wrapped_asset(portfolio: Portfolio) -> Asset | None:
+    """The asset whose token is the wrapped native coin, whether or not the native coin counts with it."""
+    return next((asset for asset in portfolio.assets if asset.token.address == portfolio.wrapped_native), None)
+
+
+def is_native(portfolio: Portfolio) -> bool:
+    """Whether the native coin counts as an asset, together with its wrapped token."""
+    return any(asset.native for asset in portfolio.assets)
+
+
+def held(step: StepInput) -> dict[str, int]:
+    """Base units of each asset by token: the balance, and of the native asset the wallet's native coin with it."""
+    found = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    for asset in step.portfolio.assets:
+        if asset.native and asset.token.address in found:
+            found[asset.token.address] += step.snapshot.native_wei
+    return found
+
+
+def kept_raw(step: StepInput, asset: Asset) -> int:
+    """Base units that are left alone: the reserve, and of the native asset what limits.native_floor leaves for gas."""
+    return asset.reserve_raw + (floor_wei(step) if asset.native else 0)
+
+
+def floor_wei(step: StepInput) -> int:
+    """Native coin that is never spent, wei."""
+    return step.limits.native_floor_wei or 0
+
+
+def worst_price_wei(step: StepInput) -> int:
+    """The most that a unit of gas may cost in this step: two base fees and the priority fee, never above limits.gas_price."""
+    snapshot, ceiling = step.snapshot, step.limits.gas_price_wei
+    base = snapshot.head.base_fee_wei
+    price = snapshot.gas_price_wei if base is None else 2 * base + snapshot.priority_fee_wei
+    return price if ceiling is None else min(price, ceiling)
+
+
+def _price_wei(step: StepInput) -> int:
+    base = step.snapshot.head.base_fee_wei
+    return step.snapshot.gas_price_wei if base is None else base + step.snapshot.priority_fee_wei
+
+
+def margin_wei(step: StepInput) -> int:
+    """Native coin that this step's own gas may take at worst, wei."""
+    return STEP_GAS * worst_price_wei(step)
+
+
+def free_wei(step: StepInput) -> int:
+    """Native coin that legs may wrap: the balance less floor and margin, and nothing unless the native coin is an asset."""
+    if not is_native(step.portfolio):
+        return 0
+    return max(0, step.snapshot.native_wei - floor_wei(step) - margin_wei(step))
+
+
+def refill_raw(step: StepInput) -> int:
+    """Wrapped coin that a plan made now should unwrap for gas; zero while floor and margin are there, or top-up is off.
+
+    Up to limits.native_top_up, and at least to floor and margin, so that the plan itself can be sent.
+    """
+    target, native, least = step.limits.native_top_up_wei, step.snapshot.native_wei, floor_wei(step) + margin_wei(step)
+    if target is None or native >= least:
+        return 0
+    return max(target, least) - native
+
+
+def wrapped_raw(step: StepInput) -> int:
+    """Wrapped coin that may be unwrapped for gas: all of the native asset's, else what the asset's reserve leaves."""
+    asset = wrapped_asset(step.portfolio)
+    balance = {holding.token: holding.raw for holding in step.snapshot.holdings}.get(step.portfolio.wrapped_native, 0)
+    if asset is None:
+        return 0
+    return balance if asset.native else max(0, balance - asset.reserve_raw)
+
+
+def unwrap_cost_wei(step: StepInput) -> int:
+    """The most that unwrapping in a transaction of its own may burn, wei."""
+    return ceil_int(UNWRAP_GAS * GAS_MARGIN) * worst_price_wei(step)
+
+
+def top_up(step: StepInput, decision: Decision) -> TopUp | None:
+    """What has to come before `decision`: unwrapping by itself, where too little native coin is left for anything else.
+
+    With nothing else to do that is below limits.native_floor; else only where the step's own gas could not be paid, since a
+    plan that can be sent refills by itself. None where gas is too dear for it, or there is too little to unwrap.
+    """
+    native, cost_wei = step.snapshot.native_wei, unwrap_cost_wei(step)
+    match decision:
+        case Hold():
+            needed_wei, what = floor_wei(step), "limits.native_floor"
+        case Rebalance() | AdjustLiquidity():
+            needed_wei, what = margin_wei(step), "what this step's gas may take"
+        case Halt() | TopUp():
+            return None
+    raw = min(refill_raw(step), wrapped_raw(step))
+    dear = step.limits.gas_price_wei is not None and _price_wei(step) > step.limits.gas_price_wei
+    if native >= needed_wei or raw < WORTH * cost_wei or native < cost_wei or (dear and isinstance(decision, Hold)):
+        return None
+    token = step.portfolio.token(step.portfolio.wrapped_native)
+    short = f"{decimal_text(native, 18)} native coin is less than {what} of {decimal_text(needed_wei, 18)}"
+    return TopUp(f"{short}: unwraps {decimal_text(raw, token.decimals)} {token.label} first; then: {decision.reason}", raw)
