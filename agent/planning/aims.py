@@ -9,10 +9,11 @@ from fractions import Fraction
 import numpy as np
 
 from agent.errors import Refused
-from agent.model import Goal, StepInput, Verdict
+from agent.model import Goal, StepInput, TrackingRisk, Verdict
 from agent.planning.problem import Node, Problem
 from agent.planning.responses import Numbers
-from agent.planning.worth import WIDE, Risk, Search, Worth
+from agent.planning.worth import WIDE, Risk, Search, Worth, risk_of
+from agent.policy.risk import aversion, correlations, volatilities
 from agent.units import BPS, Value
 
 ROUNDED_RAW = 16
@@ -74,7 +75,17 @@ def aim_at(problem: Problem, goal: Goal) -> Aim:
     locked = np.array([float(node.locked) for node in problem.nodes])
     least = np.array([float(_least(node)) for node in problem.nodes])
     hubs = tuple(number for number, node in enumerate(problem.nodes) if not node.is_asset)
-    return Aim(held, locked, least, low, high, hubs, price, lean, max(above, below))
+    risk = None if goal.risk is None else _risk(problem, goal.risk)
+    return Aim(held, locked, least, low, high, hubs, price, lean, max(above, below), risk)
+
+
+def _risk(problem: Problem, risk: TrackingRisk) -> Risk:
+    """The zone's risk in value: its factor is λ·H / V."""
+    tokens = [node.address for node in problem.assets]
+    known = dict(zip(tokens, volatilities(risk, tokens), strict=True))
+    spread = np.array([float(known.get(node.address, 0)) for node in problem.nodes])
+    related = np.array([[float(entry) for entry in row] for row in correlations(risk, tokens)])
+    return risk_of(spread, related, float(aversion(risk) / problem.total))
 
 
 def _least(node: Node) -> Value:

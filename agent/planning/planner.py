@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
@@ -13,19 +14,25 @@ from agent.planning.certificate import gap_bps
 from agent.planning.market import Market, open_market
 from agent.planning.problem import Problem, build_problem
 from agent.planning.rounding import Draft
+from agent.planning.saving import saving
 from agent.planning.settle import Settled, settle
 from agent.planning.swaps import Quote, plan_swap, quote
 from agent.reference import reference_prices
 from agent.units import BPS, value_text
 
-__all__ = ["Quote", "plan", "plan_swap", "quote"]
+__all__ = ["NothingPlanned", "Quote", "plan", "plan_swap", "quote"]
+
+
+class NothingPlanned(Refused):
+    """No move is worth its cost within the limits, or possible at all."""
 
 
 def plan(step: StepInput, decision: Rebalance) -> Plan:
     """The swaps that restore the decision's goal within all bounds; what does not fit is left and named in `skipped`.
 
-    Raises Refused with verdicts when nothing sensible can be planned: a price or balance is missing, nothing is left of the
-    day's turnover, every move would be dust, dearer than plan_cost, or without a route.
+    A zone's plan comes with what it saves and costs; whether that is worth it, the caller says. Raises Refused with verdicts
+    when nothing sensible can be planned: a price or balance is missing, nothing is left of the day's turnover, every move would
+    be dust, dearer than plan_cost, or without a route.
     """
     problem = build_problem(step, reference_prices(step))
     if problem.total <= 0:
@@ -37,7 +44,9 @@ def plan(step: StepInput, decision: Rebalance) -> Plan:
     skipped = left_undone(step, market, aim, settled, turnover_limit)
     if not settled.draft.legs:
         raise _nothing(step, problem, aim.off, skipped)
-    return assemble(step, problem, decision, settled.draft, skipped, gap_bps(market, aim, settled, budget))
+    found = assemble(step, problem, decision, settled.draft, skipped, gap_bps(market, aim, settled, budget))
+    risk = decision.goal.risk
+    return found if risk is None else replace(found, saving=saving(step, problem, decision.goal, risk, found))
 
 
 def _affordable(market: Market, aim: Aim, budget: Fraction | None, min_trade: Fraction | None) -> Settled:
@@ -66,7 +75,7 @@ def _dearest(problem: Problem, draft: Draft) -> str:
     return min((draft.legs[leg].pool for leg in worst), key=lambda pool: uses[pool])
 
 
-def _nothing(step: StepInput, problem: Problem, drift: float, skipped: list[Skipped]) -> Refused:
+def _nothing(step: StepInput, problem: Problem, drift: float, skipped: list[Skipped]) -> NothingPlanned:
     """Why there is no leg at all, with the limits in question."""
     numeraire, limits = step.portfolio.numeraire, step.limits
     amount = f"{value_text(Fraction(round(drift)), numeraire.decimals, 2)} {numeraire.label}"
@@ -77,4 +86,6 @@ def _nothing(step: StepInput, problem: Problem, drift: float, skipped: list[Skip
     if problem.plan_cost_bps is not None:
         verdicts.append(Verdict("plan_cost", "no route that is cheaper", f"{problem.plan_cost_bps} bps", False))
     reasons = "; ".join(f"{item.what}: {item.why}" for item in skipped) or "holdings are where they should be"
-    return Refused(f"nothing to trade of a drift of {amount}: {reasons}", verdicts, "see the reasons; status shows the drift of each asset")
+    return NothingPlanned(
+        f"nothing to trade of a drift of {amount}: {reasons}", verdicts, "see the reasons; status shows the drift of each asset"
+    )

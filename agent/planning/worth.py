@@ -29,8 +29,6 @@ UNMOVED = 1e-7
 """Change per unit of scale below which a token counts as where it was."""
 SURE = 0.6
 """Price of a unit beyond a bound that is kept whatever the market pays."""
-CALM = 1e-6
-"""Volatility below which a token counts as without risk where a cap is worked out."""
 PRESSED = 1e-6
 """Part of P from which on a bound's price counts."""
 TURNS = 12
@@ -39,25 +37,39 @@ TURNS = 12
 
 @dataclass(frozen=True, slots=True)
 class Risk:
-    """Risk of the deviation d = y − w·Y over a horizon: ½·a·dᵀΣd with Σ = D·R·D, volatilities D and correlations R.
+    """Risk of the deviation d = y − w·Y over a horizon: ½·a·dᵀΣd with Σ = D·R·D, volatilities D (hubs 0) and correlations R.
 
-    `bend` is R⁻¹/a. Its dual variable is r, D·r being the marginal risk of each token. That is capped at P/2: further out the
-    deviation counts by its distance, as elsewhere, so that no move costs more than P at the margin.
+    Deviations sum to zero, so that marginal risks Σd matter up to a common shift: only their differences are what a move saves.
+    The dual variable is r, D·r being marginal risks with whatever shift suits. They lie within ±P/2: further out the deviation
+    counts by its distance, as elsewhere, so that no move costs more than P at the margin. `bend` is the conjugate's matrix
+    (R⁻¹ − R⁻¹u·uᵀR⁻¹ / uᵀR⁻¹u) / a with u = D⁻¹1, the least of r·R⁻¹·r / a over all shifts.
     """
 
     volatility: Numbers
     bend: Numbers
 
-    def cap(self, goals: Positions, most: float) -> Numbers:
-        """Largest |r| of each token; none to speak of for one without risk."""
-        spread = self.volatility[goals]
-        return np.asarray(most / np.maximum(spread, CALM))
+    @property
+    def tokens(self) -> Positions:
+        """Tokens whose deviation counts: all but hubs, those that do not move among them."""
+        return np.flatnonzero(self.volatility)
 
-    def cost(self, off: Numbers, goals: Positions, most: float) -> float:
+    def cap(self, most: float) -> Numbers:
+        """Largest |r| of each of its tokens."""
+        return np.asarray(most / self.volatility[self.tokens])
+
+    def cost(self, off: Numbers, most: float) -> float:
         """What a deviation costs: the largest (D·r)·d − ½ r·bend·r within the cap."""
-        weight, bend, cap = self.volatility[goals] * off, self.bend[np.ix_(goals, goals)], self.cap(goals, most)
-        best = box_minimum(bend, -weight, -cap, cap)
-        return float(weight @ best - 0.5 * best @ bend @ best)
+        weight, cap = (self.volatility * off)[self.tokens], self.cap(most)
+        best = box_minimum(self.bend, -weight, -cap, cap)
+        return float(weight @ best - 0.5 * best @ self.bend @ best)
+
+
+def risk_of(volatility: Numbers, related: Numbers, aversion: float) -> Risk:
+    """The risk with factor a = `aversion`. `related` are the correlations R of the tokens that have a volatility, positive definite."""
+    calm = 1 / volatility[volatility > 0]
+    inverse = np.linalg.inv(related)
+    pulled = inverse @ calm
+    return Risk(volatility, (inverse - np.outer(pulled, pulled) / (calm @ pulled)) / aversion)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +95,7 @@ class Worth:
         """Worth of where the tokens end, in units of the scale."""
         total, goals = float(ends.sum()), self.goals
         if self.risk is not None:
-            return total - self.risk.cost(ends[goals] - self.low[goals] * total, goals, self.price / 2)
+            return total - self.risk.cost(ends - self.low * total, self.price / 2)
         above = np.maximum(ends - self.high * total, 0.0)[goals].sum()
         below = np.maximum(self.low * total - ends, 0.0)[goals].sum()
         return total - self.price * float(self.lean * above + (1 - self.lean) * below)
@@ -157,7 +169,7 @@ class Search:
     def pressed(self, found: Solution) -> list[int]:
         """Tokens of which more would be sold than may be."""
         worth = self.worth
-        first = sum(1 if worth.risk is not None or worth.low[i] == worth.high[i] else 2 for i in worth.goals)
+        first = sum(1 if worth.low[i] == worth.high[i] else 2 for i in worth.goals) if worth.risk is None else len(worth.risk.tokens)
         return [i for number, i in enumerate(self._bottoms) if found.multipliers[first + number] > PRESSED * worth.price]
 
     def side(self, goals: Positions) -> Numbers:
@@ -175,11 +187,11 @@ class Search:
         worth, size, goals = self.worth, len(self.held), self.worth.goals
         unit, price = np.eye(size), worth.price
         rows: list[tuple[Numbers, float, float, float]] = []
-        for i in goals:
-            if worth.risk is not None:
-                cap = float(worth.risk.cap(goals, price / 2)[list(goals).index(i)])
+        if worth.risk is not None:
+            for i, cap in zip(worth.risk.tokens, worth.risk.cap(price / 2).tolist(), strict=True):
                 rows.append(((worth.low[i] - unit[i]) * worth.risk.volatility[i], 0.0, -cap, cap))
-            elif worth.low[i] == worth.high[i]:
+        for i in goals if worth.risk is None else ():
+            if worth.low[i] == worth.high[i]:
                 least, most = -price * (1 - worth.lean), price * worth.lean
                 way = self.ways[i] if self.firm and self.ways is not None else 0
                 rows.append((worth.low[i] - unit[i], 0.0, -SURE if way < 0 else least, SURE if way > 0 else most))
@@ -198,7 +210,7 @@ class Search:
         rise = np.array(columns).T
         bend = np.zeros((len(rows), len(rows)))
         if worth.risk is not None:
-            bend[: len(goals), : len(goals)] = worth.risk.bend[np.ix_(goals, goals)]
+            bend[: len(worth.risk.bend), : len(worth.risk.bend)] = worth.risk.bend
         return Program(float(self.start.sum()), rise, rise.T @ self.start + np.array(extra), bend, np.array(low), np.array(high))
 
 

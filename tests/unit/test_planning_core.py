@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 from agent.model import V2Pool
 from agent.planning.boxed import box_minimum
 from agent.planning.responses import Curve, Stack, build_offer, build_stack
-from agent.planning.worth import Risk, Search, Worth
+from agent.planning.worth import Search, Worth, risk_of
 
 
 def both_ways(a: int, b: int, depth: float = 1_000_000.0, fee_pips: int = 3_000, skew: float = 0.0) -> list[tuple[int, int, Curve]]:
@@ -159,18 +159,19 @@ def zone(held: list[float], shares: list[float], volatility: list[float], correl
     size = len(held)
     weights, now = np.array(shares), np.array(held)
     related = np.full((size, size), correlation) + np.eye(size) * (1 - correlation)
-    risk = Risk(np.array(volatility), np.linalg.inv(related) * now.sum() / aversion)
+    risk = risk_of(np.array(volatility), related, aversion / now.sum())
     return Search(Worth(weights, weights, 0.05, 0.5, {}, risk), now, now, np.full(size, -np.inf), np.full(size, np.inf), None)
 
 
 def test_risk_is_the_quadratic_of_the_deviation() -> None:
-    search = zone([60.0, 40.0], [0.5, 0.5], [0.8, 0.0], 0.3, 0.02)
-    assert 100 - search.worth.of(search.held) == pytest.approx(0.5 * 0.02 * 100 * (0.8 * 0.1) ** 2)
+    search = zone([60.0, 40.0], [0.5, 0.5], [0.8, 0.001], 0.3, 0.02)
+    variance = 0.1**2 * (0.8**2 - 2 * 0.3 * 0.8 * 0.001 + 0.001**2)
+    assert 100 - search.worth.of(search.held) == pytest.approx(0.5 * 0.02 * 100 * variance)
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.6, 0.95])
 def test_a_zone_is_left_only_as_far_as_the_risk_saved_exceeds_the_cost(correlation: float) -> None:
-    search = zone([45.0, 30.0, 25.0], [0.4, 0.3, 0.3], [0.9, 0.6, 0.0], correlation, 0.5)
+    search = zone([45.0, 30.0, 25.0], [0.4, 0.3, 0.3], [0.9, 0.6, 0.001], correlation, 0.5)
     pools = [both_ways(0, 1, 1e4, 500), both_ways(0, 2, 1e4, 500), both_ways(1, 2, 1e4, 500)]
     stack = market(*pools)
     found = search.solve(stack)
@@ -193,6 +194,6 @@ def test_a_zone_is_left_only_as_far_as_the_risk_saved_exceeds_the_cost(correlati
 def test_in_a_zone_no_unit_moves_for_more_than_its_price() -> None:
     """Far out the marginal risk exceeds P; from there on it counts as P does."""
     held, weights = np.array([90.0, 10.0]), np.array([0.5, 0.5])
-    wild = zone(held.tolist(), weights.tolist(), [3.0, 0.0], 0.0, 20.0)
+    wild = zone(held.tolist(), weights.tolist(), [3.0, 0.001], 0.0, 20.0)
     near, far = wild.worth.of(np.array([80.0, 20.0])), wild.worth.of(held)
-    assert near - far == pytest.approx(0.05 / 2 * 10, rel=1e-6)
+    assert near - far == pytest.approx(0.05 * 10, rel=1e-6)

@@ -1,0 +1,123 @@
+"""The quadratic of a zone in the continuous core: its cap, its pinned tokens and limits, against brute force on few tokens."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from agent.planning.worth import Risk, Search, Worth, risk_of
+from tests.unit.test_planning_core import both_ways, market
+
+Numbers = NDArray[np.float64]
+PRICE = 0.02
+SIZES = st.integers(0, 2**32 - 1)
+
+
+def random_risk(dice: np.random.Generator, size: int) -> tuple[Risk, Numbers, float]:
+    """A risk, its covariance and its factor; the last token is nearly stable."""
+    spread = np.append(dice.uniform(0.2, 1.2, size - 1), dice.choice([0.001, 0.02]))
+    mixed = dice.normal(size=(size, size + 2))
+    related = 0.98 * np.corrcoef(mixed) + 0.02 * np.eye(size)
+    factor = float(10 ** dice.uniform(-4, -2))
+    return risk_of(spread, related, factor), related * np.outer(spread, spread), factor
+
+
+def capped(sigma: Numbers, factor: float, off: Numbers) -> float:
+    """The least of ½·a·(d − e)ᵀΣ(d − e) + P/2 · Σ|e| over all e that sum to zero: what is beyond the cap pays P per unit moved."""
+    size = len(off)
+
+    def loss(parts: Numbers) -> float:
+        left = off - parts[:size] + parts[size:]
+        return float(0.5 * factor * left @ sigma @ left + PRICE / 2 * parts.sum())
+
+    begin = np.concatenate([np.maximum(off, 0), np.maximum(-off, 0)]) / 2
+    balanced = {"type": "eq", "fun": lambda parts: parts[:size].sum() - parts[size:].sum()}
+    found = minimize(
+        loss, begin, bounds=[(0, None)] * (2 * size), constraints=[balanced], method="SLSQP", options={"maxiter": 500, "ftol": 1e-14}
+    )
+    return float(found.fun)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SIZES, st.integers(2, 3))
+def test_a_deviation_costs_its_risk_and_beyond_the_cap_its_distance(seed: int, size: int) -> None:
+    dice = np.random.default_rng(seed)
+    risk, sigma, factor = random_risk(dice, size)
+    off = dice.normal(size=size) * 20
+    off -= off.mean()
+    cost = risk.cost(off, PRICE / 2)
+    free = 0.5 * factor * off @ sigma @ off
+    slopes = factor * sigma @ off
+    assert cost <= free * (1 + 1e-9) + 1e-12
+    if slopes.max() - slopes.min() <= PRICE:
+        assert cost == pytest.approx(free, rel=1e-6, abs=1e-12), "no exchange would save more than the cap"
+    assert cost == pytest.approx(capped(sigma, factor, off), rel=1e-4, abs=1e-7)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SIZES)
+def test_no_exchange_is_worth_more_than_the_price_and_within_it_as_much_as_the_risk_it_saves(seed: int) -> None:
+    dice = np.random.default_rng(seed)
+    risk, sigma, factor = random_risk(dice, 3)
+    shares = np.array([0.4, 0.3, 0.3])
+    worth = Worth(shares, shares, PRICE, 0.5, {}, risk)
+    ends = dice.uniform(5, 60, 3)
+    slopes = factor * sigma @ (ends - shares * ends.sum())
+    unit = np.eye(3) * 1e-4
+    for source, target in permutations(range(3), 2):
+        gain = (worth.of(ends + unit[target] - unit[source]) - worth.of(ends - unit[target] + unit[source])) / 2e-4
+        assert gain <= PRICE * (1 + 1e-6)
+        if slopes.max() - slopes.min() <= PRICE * 0.999:
+            assert gain == pytest.approx(slopes[source] - slopes[target], abs=1e-8)
+
+
+@pytest.mark.parametrize("pinned", [{}, {1: 30.0}])
+@pytest.mark.parametrize("budget", [None, 1.0])
+@pytest.mark.parametrize("cost_pips", [100, 3000])
+def test_the_core_finds_what_a_search_over_all_amounts_finds(pinned: dict[int, float], budget: float | None, cost_pips: int) -> None:
+    """A token that stays where it is keeps its risk: what it moves together with is held less."""
+    related = np.array([[1.0, 0.8, 0.1], [0.8, 1.0, 0.2], [0.1, 0.2, 1.0]])
+    shares, held = np.array([0.4, 0.3, 0.3]), np.array([42.0, 30.0, 18.0])
+    risk = risk_of(np.array([0.9, 0.7, 0.01]), related, 0.004)
+    free = np.full(3, np.inf)
+    search = Search(Worth(shares, shares, PRICE, 0.5, pinned, risk), held, held, -free, free, budget)
+    pools = [both_ways(0, 1, 1e4, cost_pips), both_ways(0, 2, 1e4, cost_pips), both_ways(1, 2, 1e4, cost_pips)]
+    stack = market(*pools)
+    found = search.solve(stack)
+    ends = search.ends(stack, found)
+    ways = [pool[k] for pool in pools for k in (0, 1)]
+
+    def change(taken: Numbers) -> Numbers:
+        moved = np.zeros(3)
+        for (source, target, curve), amount in zip(ways, taken, strict=True):
+            moved += np.eye(3)[target] * curve.pays(float(amount)) - np.eye(3)[source] * amount
+        return moved
+
+    rules = [{"type": "eq", "fun": lambda taken, at=at: change(taken)[at]} for at in pinned]
+    if budget is not None:
+        rules.append({"type": "ineq", "fun": lambda taken: budget - np.abs(change(taken)).sum() / 2})
+    start = [np.full(6, 0.05), np.array([0, 0, 0.5, 0, 0, 0]), np.zeros(6)]
+    peers = [
+        minimize(
+            lambda t: -search.worth.of(held + change(t)),
+            s,
+            bounds=[(0, 30)] * 6,
+            constraints=rules,
+            method="SLSQP",
+            options={"ftol": 1e-13},
+        )
+        for s in start
+    ]
+    best = max(-peer.fun for peer in peers if peer.success)
+    assert search.worth.of(ends) >= best - 1e-6
+    assert found.bound == pytest.approx(search.worth.of(ends), abs=1e-7)
+    assert search.worth.of(ends) > search.worth.of(held)
+    assert search.turnover(stack, found) <= (budget or np.inf) * (1 + 1e-6)
+    for token, value in pinned.items():
+        assert ends[token] == pytest.approx(value, abs=1e-6)
