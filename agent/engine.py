@@ -25,6 +25,7 @@ from agent.model import (
     Verdict,
 )
 from agent.planning import planner
+from agent.planning.liquidity import plan_liquidity
 from agent.policy.decide import Decided, decide
 from agent.ports import Clock, Composer, EvidenceSource, Executor, Journal, Prepared, Reader
 
@@ -49,7 +50,9 @@ def rebalance(step_input: StepInput) -> Proposal:
     match decided.decision:
         case Rebalance() as decision:
             return Proposal(decided, planner.plan(step_input, decision))
-        case Hold() | Halt() | AdjustLiquidity():
+        case AdjustLiquidity() as decision:
+            return Proposal(decided, plan_liquidity(step_input, decision))
+        case Hold() | Halt():
             return Proposal(decided, None)
 
 

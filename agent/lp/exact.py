@@ -42,8 +42,8 @@ def uncollected(position: LpPosition) -> Amounts:
     owed, core = position.owed, position.core_owed
     if position.liquidity > 0:  # collect pokes the pool only then
         inside = growth_inside_x128(position)
-        owed = _credited(owed, inside, position.inside_last_x128, position.liquidity)
-        core = _credited(core, inside, position.core_inside_last_x128, position.core_liquidity)
+        owed = credited(owed, inside, position.inside_last_x128, position.liquidity)
+        core = credited(core, inside, position.core_inside_last_x128, position.core_liquidity)
     return min(owed[0], core[0]), min(owed[1], core[1])
 
 
@@ -134,6 +134,17 @@ def look_through(positions: Iterable[LpPosition], prices: Mapping[str, Price]) -
     return total
 
 
+def pool_price(position: LpPosition) -> Fraction | None:
+    """Token1 base units per token0 base unit in the position's pool now; None where there is no price."""
+    match position:
+        case LpV2Position() if min(position.reserves) > 0:
+            return Fraction(position.reserves[1], position.reserves[0])
+        case LpV3Position():
+            return Fraction(position.sqrt_price_x96**2, 1 << 192)
+        case _:
+            return None
+
+
 def sqrt_price_x96(ratio: Fraction) -> int:
     """√(token1 base units per token0 base unit) in Q96, rounded down, within what a pool can have."""
     return min(max(isqrt((ratio.numerator << 192) // ratio.denominator), MIN_SQRT_RATIO), MAX_SQRT_RATIO - 1)
@@ -146,7 +157,7 @@ def _within(position: LpV3Position, at_x96: int, liquidity: int) -> Amounts:
     return get_amount0_delta(inside, high, liquidity, round_up=False), get_amount1_delta(low, inside, liquidity, round_up=False)
 
 
-def _credited(owed: Amounts, inside: Amounts, last: Amounts, liquidity: int) -> Amounts:
+def credited(owed: Amounts, inside: Amounts, last: Amounts, liquidity: int) -> Amounts:
     """Position.update: fees owed after the growth since `last`, in uint128 as the contracts keep it."""
     one, two = (
         (before + ((now - then & _UINT256) * liquidity // Q128)) & _UINT128 for before, now, then in zip(owed, inside, last, strict=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from agent.amm.v3_math.tick_math import get_sqrt_ratio_at_tick
 from agent.lp.exact import sqrt_price_x96
@@ -93,6 +94,7 @@ def worth_at(of: Curve, x: Fraction) -> Fraction:
     return exact(of.hold(float(x)) / of.hold(1.0))
 
 
+@lru_cache(maxsize=256)
 def expected_loss(of: Curve, volatility_bps: int, horizon_s: int) -> Fraction:
     """Mean impermanent loss after `horizon_s` per unit of the liquidity's value now, for a lognormal price without drift.
 

@@ -60,9 +60,21 @@ def v2_amounts_in(reserves: Amounts, desired: Amounts) -> Amounts:
     return mul_div_down(desired[1], reserves[0], reserves[1]), desired[1]
 
 
+def provided(pair: LpV2Position | None, at_x96: int, within: Range | None, desired: Amounts) -> tuple[int, Amounts]:
+    """Liquidity and base units taken for `desired`: of a pair's account, or of a range at a pool's sqrt price (Q96)."""
+    if within is not None:
+        liquidity = liquidity_for_amounts(at_x96, within, desired)
+        return liquidity, amounts_in(at_x96, within, liquidity)
+    if pair is None:
+        return 0, (0, 0)
+    amounts = v2_amounts_in(pair.reserves, desired)
+    return v2_liquidity(pair, amounts), amounts
+
+
 def v2_liquidity(position: LpV2Position, amounts: Amounts) -> int:
     """LP tokens that UniswapV2Pair.mint gives for `amounts`: after its protocol's share, and with what the pair holds above its
-    reserves, which goes to whoever mints next."""
+    reserves, which goes to whoever mints next.
+    """
     supply = position.total_supply + v2_protocol_mint(position)
     if min(position.reserves) <= 0 or supply <= 0:
         return 0

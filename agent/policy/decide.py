@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from agent.errors import Refused
 from agent.model import AdjustLiquidity, AssetDrift, Decision, Destination, Every, Halt, History, Hold, Rebalance, StepInput, Zone
 from agent.model import Cron as CronSchedule
-from agent.policy import coin, liquidity, minimum, words, zone
+from agent.policy import coin, liquidity, lp_wish, minimum, words, zone
 from agent.policy.drift import corrections, drift, total
 from agent.policy.goal import goal
 from agent.policy.triggers import Fired, fired, last_look_s

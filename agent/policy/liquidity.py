@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
@@ -10,9 +10,11 @@ from math import isqrt
 
 from agent.errors import Refused
 from agent.lp import exact, loss
-from agent.model import ConfirmedPosition, LpGone, LpPosition, LpV2Position, LpV3Position, StepInput
+from agent.model import ConfirmedPosition, LpGone, LpPosition, LpV2Position, StepInput
 from agent.units import BPS, Price, Value, safe_label
 
+Pairs = Iterable[tuple[ConfirmedPosition, LpPosition]]
+"""Positions with what the owner said of them."""
 MOVES_BPS = (-5_000, -2_500, -1_000, 1_000, 2_500, 5_000)
 """Price moves that a forecast tells."""
 REMEDY = "see trimtab lp; correct or remove it in portfolio.positions"
@@ -97,12 +99,23 @@ def holdings(step: StepInput, prices: Mapping[str, Price]) -> dict[str, int]:
 
 def worth(step: StepInput, prices: Mapping[str, Price]) -> Value:
     """Value of all confirmed positions. Raises Refused when one is unknown."""
-    return sum((raw * prices[token] for token, raw in holdings(step, prices).items()), Fraction(0))
+    return worth_of(counted(step), prices)
+
+
+def worth_of(pairs: Pairs, prices: Mapping[str, Price]) -> Value:
+    """Value of these positions. Raises Refused where a price lacks."""
+    raw = exact.look_through([position for _, position in pairs], prices)
+    return sum((amount * prices[token] for token, amount in raw.items()), Fraction(0))
 
 
 def expected_loss(step: StepInput, prices: Mapping[str, Price]) -> Value:
     """Mean impermanent loss of all confirmed positions over their horizons. Raises Refused when one is unknown."""
-    return sum((_expected(one, position, prices) for one, position in counted(step)), Fraction(0))
+    return expected_of(counted(step), prices)
+
+
+def expected_of(pairs: Pairs, prices: Mapping[str, Price]) -> Value:
+    """Mean impermanent loss of these positions over their horizons. Raises Refused where a price lacks."""
+    return sum((_expected(one, position, prices) for one, position in pairs), Fraction(0))
 
 
 def reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[PositionReport, ...]:
@@ -194,13 +207,8 @@ def _state(position: LpPosition, curve: loss.Curve | None) -> State:
 
 def _pool_off(position: LpPosition, reference: Fraction) -> Fraction | None:
     """Relative distance of the pool's price from the reference; None where there is no price."""
-    match position:
-        case LpV2Position() if min(position.reserves) > 0:
-            return abs(Fraction(position.reserves[1], position.reserves[0]) / reference - 1)
-        case LpV3Position():
-            return abs(Fraction(position.sqrt_price_x96**2, 2**192) / reference - 1)
-        case _:
-            return None
+    price = exact.pool_price(position)
+    return None if price is None else abs(price / reference - 1)
 
 
 def _prices(position: LpPosition, prices: Mapping[str, Price]) -> tuple[Price, Price]:

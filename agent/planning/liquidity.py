@@ -1,0 +1,158 @@
+"""From what is wanted of liquidity to exact actions: amounts to the wei of the contracts, minimums from the reference price, cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+
+from agent.errors import Refused
+from agent.lp import exact, floors, gas, mint
+from agent.model import (
+    AdjustLiquidity,
+    Asset,
+    Collect,
+    Cost,
+    LpAction,
+    LpV2Position,
+    Plan,
+    Provide,
+    Skipped,
+    StepInput,
+    Verdict,
+    Withdraw,
+)
+from agent.policy.lp_adding import after_in, quote
+from agent.policy.lp_book import Book, band_bps, open_book
+from agent.policy.lp_exits import take
+from agent.policy.lp_moves import Fees, In, Move, Out
+from agent.policy.lp_wish import gas_unit_value, wish
+from agent.reference import reference_prices
+from agent.units import Value, largest_remainder
+
+
+def plan_liquidity(step: StepInput, decision: AdjustLiquidity) -> Plan:
+    """The actions that return liquidity to its limits, else those that its targets ask for; one transaction each, in order.
+
+    What stays is named in `skipped`. Raises Refused when nothing can be done now, with the reasons.
+    """
+    prices = {token: found.price for token, found in reference_prices(step).prices.items()}
+    wanted = wish(step, prices)
+    book = open_book(step, prices)
+    actions: list[LpAction] = []
+    for move in wanted.moves:
+        action, book = _action(book, move)
+        actions.append(action)
+    if not actions:
+        why = "; ".join(f"{item.what}: {item.why}" for item in wanted.skipped) or "liquidity is where it should be"
+        verdicts = (Verdict("impermanent_loss", wanted.reason, "a withdrawal that can be made now", False),) if wanted.over else ()
+        raise Refused(f"nothing can be done with liquidity now: {why}", verdicts, "see the reasons; trimtab lp shows every position")
+    unit = gas_unit_value(step, prices, needed=False)
+    return _plan(step, decision, actions, book, unit, wanted.skipped)
+
+
+def _action(book: Book, move: Move) -> tuple[LpAction, Book]:
+    """One move with its exact amounts and minimums, and the book after it."""
+    match move:
+        case Out():
+            return _withdraw(book, move), take(book, move.one, move.position, move.liquidity)
+        case Fees():
+            return _collect(book, move), book.collected(move.one)
+        case In():
+            return _provide(book, move)
+
+
+def _withdraw(book: Book, move: Out) -> Withdraw:
+    one, position = move.one, move.position
+    pair = isinstance(position, LpV2Position)
+    return Withdraw(
+        venue=one.venue,
+        contract=one.contract,
+        token_id=one.token_id,
+        pool=position.pair if isinstance(position, LpV2Position) else position.pool,
+        token0=one.token0,
+        token1=one.token1,
+        liquidity=move.liquidity,
+        amounts_raw=exact.principal(position, move.liquidity),
+        min_raw=floors.out_floor(position, move.liquidity, book.ratio(one), band_bps(book.step.limits) or 0),
+        fees_raw=exact.uncollected(position),
+        gas_units=gas.V2_REMOVE_UNITS if pair else gas.V3_WITHDRAW_UNITS,
+        reason=move.reason,
+        held=position.liquidity,
+    )
+
+
+def _collect(book: Book, move: Fees) -> Collect:
+    one, position = move.one, move.position
+    return Collect(
+        venue=one.venue,
+        contract=one.contract,
+        token_id=position.token_id,
+        pool=position.pool,
+        token0=one.token0,
+        token1=one.token1,
+        fees_raw=exact.uncollected(position),
+        gas_units=gas.V3_COLLECT_UNITS,
+        reason=move.reason,
+    )
+
+
+def _provide(book: Book, move: In) -> tuple[Provide, Book]:
+    target, one = move.target, move.one
+    pool = next(found for found in book.step.snapshot.pools if found.address == target.pool)
+    liquidity, amounts = quote(book, pool, one, move.ticks, move.desired)
+    within = None if move.ticks is None else mint.ends(move.ticks)
+    limits, ratio = book.step.limits, book.ratio(target)
+    band = floors.widest(within, ratio, band_bps(limits) or 0, limits.slippage_bps)
+    after = after_in(book, target, pool, one, move.ticks, move.desired)
+    if after is None:
+        raise Refused(f"liquidity in {target.pool}: what could be provided comes to nothing")
+    action = Provide(
+        venue=target.venue,
+        contract=target.contract,
+        token_id=None if one is None else one.token_id,
+        pool=target.pool,
+        token0=target.token0,
+        token1=target.token1,
+        fee_pips=target.fee_pips,
+        ticks=move.ticks,
+        liquidity=liquidity,
+        desired_raw=move.desired,
+        amounts_raw=amounts,
+        min_raw=floors.in_floor(within, move.desired, ratio, band),
+        gas_units=gas.V2_ADD_UNITS if within is None else gas.V3_MINT_UNITS if one is None else gas.V3_INCREASE_UNITS,
+        reason=move.reason,
+    )
+    return action, after
+
+
+def _plan(
+    step: StepInput, decision: AdjustLiquidity, actions: list[LpAction], after: Book, unit: Value, skipped: Iterable[Skipped]
+) -> Plan:
+    """Predictions after the actions; nothing is exchanged, so that gas is all they cost and nothing is turned over."""
+    units, zero = sum(action.gas_units for action in actions), Fraction(0)
+    in_positions = exact.look_through([position for _, position in after.pairs], after.prices)
+
+    def value(asset: Asset) -> Value:
+        address = asset.token.address
+        free = max(0, after.held[address] - asset.reserve_raw)
+        return (free + in_positions.get(address, 0)) * after.prices[address]
+
+    assets = step.portfolio.assets
+    values = [value(asset) for asset in assets]
+    weights = largest_remainder(values) if sum(values) > 0 else [0] * len(assets)
+    return Plan(
+        block=step.snapshot.head.number,
+        decision=decision,
+        legs=(),
+        holdings_after=tuple((asset.token.address, after.held[asset.token.address]) for asset in assets),
+        weights_after_bps=tuple((asset.token.address, bps) for asset, bps in zip(assets, weights, strict=True)),
+        cost=Cost(zero, zero, zero, units * unit),
+        turnover=zero,
+        gross_volume=zero,
+        gas_units=units,
+        gap_bps=None,
+        verdicts=(),
+        skipped=tuple(skipped),
+        expires_block=step.snapshot.head.number + step.execution.expire_blocks,
+        actions=tuple(actions),
+    )

@@ -1,0 +1,107 @@
+"""Which liquidity has to go: budget or weight exceeded, at reference prices alone (T3).
+
+Taken first is what avoids most loss per unit of cost. The loss avoided is the mean impermanent loss over the horizon; the cost
+is the gas and the fee income forgone. Fee income is not known from one block: taken for it is the loss versus rebalancing over
+the horizon, which is what fees have to bring in a balanced market (Milionis et al. 2022), and nothing out of range. So what
+earns nothing goes first, and of the rest what loses most for its gas. Only as much of the last is taken as brings both sums to
+AIM of their limits, so that the next small move does not ask for more.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from agent.lp import exact, floors, gas, loss
+from agent.model import ConfirmedPosition, LpPosition, LpV2Position, LpV3Position, Skipped
+from agent.policy import words
+from agent.policy.lp_book import Book, band_bps, bounds, too_far
+from agent.policy.lp_moves import NOTHING, Bounds, Load, Out, Wish
+from agent.units import Value, ceil_int
+
+AIM = Fraction(95, 100)
+"""Part of a limit that an exit comes back to, and beyond which nothing is added."""
+
+
+def exits(book: Book, gas_unit_value: Value) -> Wish:
+    """What to take out; NOTHING while both limits hold. `gas_unit_value` is the worth of a unit of gas."""
+    limits = bounds(book.step.limits)
+    load = book.load()
+    if load.within(limits):
+        return NOTHING
+    why = exceeded(load, limits)
+    aim = limits.scaled(AIM)
+    moves: list[Out] = []
+    skipped: list[Skipped] = []
+    for one, position in sorted(book.pairs, key=lambda pair: _rank(book, pair[0], pair[1], gas_unit_value), reverse=True):
+        if not isinstance(position, LpV2Position | LpV3Position) or position.liquidity == 0:
+            continue
+        off = too_far(book.step.limits, exact.pool_price(position), book.ratio(one))
+        if off:
+            skipped.append(Skipped(one.name, f"not taken out: {off}"))
+            continue
+        liquidity = _needed(book, one, position, aim)
+        part = "all" if liquidity == position.liquidity else words.percent(Fraction(liquidity, position.liquidity))
+        moves.append(Out(one, position, liquidity, f"{why}: {part} of it"))
+        book = take(book, one, position, liquidity)
+        if book.load().within(aim):
+            break
+    taken = ", ".join(move.one.name for move in moves) or "nothing can be taken out now"
+    return Wish(tuple(moves), f"{why}: take out {taken}", tuple(skipped), over=True)
+
+
+def exceeded(load: Load, limits: Bounds) -> str:
+    """What is above its limit, in words with numbers."""
+    parts = []
+    if load.over_loss(limits) and limits.loss is not None:
+        parts.append(f"expected loss {_share(load.loss, load)} above limits.impermanent_loss {words.percent(limits.loss)}")
+    if load.over_weight(limits) and limits.weight is not None:
+        parts.append(f"liquidity {_share(load.weight, load)} above limits.lp_max_weight {words.percent(limits.weight)}")
+    return " and ".join(parts)
+
+
+def take(book: Book, one: ConfirmedPosition, position: LpV2Position | LpV3Position, liquidity: int) -> Book:
+    """The book after it, with what is sure to come by the minimums."""
+    least = floors.out_floor(position, liquidity, book.ratio(one), band_bps(book.step.limits) or 0)
+    return book.taken(one, liquidity, least)
+
+
+def _needed(book: Book, one: ConfirmedPosition, position: LpV2Position | LpV3Position, aim: Bounds) -> int:
+    """Least liquidity of this position that brings everything to the aim, at least min_trade worth of it; all if that is not enough."""
+    whole = _capped(book, one, position.liquidity)
+    bare = book.bare(one, position)
+    least = book.step.limits.min_trade or Fraction(0)
+    low = min(whole, ceil_int(position.liquidity * least / bare)) if bare > 0 else whole
+    if not take(book, one, position, whole).load().within(aim):
+        return whole
+    high = whole
+    if take(book, one, position, low).load().within(aim):
+        high = low
+    # Loss and worth of a position are proportional to its liquidity; a thousandth of it is near enough to the least.
+    while high - low > max(1, whole // 1_000):
+        middle = (low + high) // 2
+        low, high = (low, middle) if take(book, one, position, middle).load().within(aim) else (middle, high)
+    stays = bare * (whole - high) / position.liquidity
+    return whole if stays < least else high  # what would stay is not worth a transaction of its own
+
+
+def _capped(book: Book, one: ConfirmedPosition, liquidity: int) -> int:
+    """LP tokens of a pair are paid to the router: no more than this step has approved."""
+    return liquidity if one.token_id is not None else min(liquidity, dict(book.step.spend_caps).get(one.contract, liquidity))
+
+
+def _rank(book: Book, one: ConfirmedPosition, position: LpPosition, gas_unit_value: Value) -> Fraction:
+    """Loss avoided per unit of cost; larger goes first."""
+    price0, price1 = book.prices[one.token0], book.prices[one.token1]
+    curve = loss.curve(position, price0, price1)
+    if curve is None:
+        return Fraction(-1)
+    bare = book.bare(one, position)
+    avoided = bare * loss.expected_loss(curve, one.volatility_bps, one.horizon_s)
+    units = gas.V2_REMOVE_UNITS if isinstance(position, LpV2Position) else gas.V3_WITHDRAW_UNITS
+    forgone = bare * loss.lvr_per_day(curve, one.volatility_bps) * Fraction(one.horizon_s, loss.DAY_S)
+    cost = units * gas_unit_value + forgone
+    return avoided / cost if cost > 0 else avoided
+
+
+def _share(value: Value, load: Load) -> str:
+    return words.percent(value / load.total) if load.total > 0 else "of nothing"

@@ -1,0 +1,136 @@
+"""What the wanted liquidity asks for: new ranges where the price has left, more or less of a pool, fees put back.
+
+Values are at reference prices (T3). Nothing moves while its pool is off the reference, for less than min_trade, or for gas above
+plan_cost of what it moves; shares have a band of BAND around them; nothing is added beyond AIM of the budget and of the largest
+weight, nor beyond what may be spent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+from agent.lp import exact, gas, mint
+from agent.model import ConfirmedPosition, LpTarget, LpV2Position, LpV3Position, PoolState
+from agent.policy import words
+from agent.policy.lp_adding import Course, add
+from agent.policy.lp_book import Book, pool_price, too_far
+from agent.policy.lp_exits import take
+from agent.policy.lp_moves import Fees, Out
+from agent.units import BPS, Value, ceil_int
+
+BAND = Fraction(1, 10)
+"""Part of its share by which a pool's value may differ before anything is done."""
+Held = Sequence[tuple[ConfirmedPosition, LpV2Position | LpV3Position]]
+
+
+def follow(course: Course, target: LpTarget) -> None:
+    """Adds what one target asks for."""
+    book = course.book
+    pool = next((found for found in book.step.snapshot.pools if found.address == target.pool), None)
+    if pool is None:
+        why = next((item.why for item in book.step.snapshot.quarantined if item.address == target.pool), "trimtab trust pins it")
+        course.skip(target, f"the pool was not read: {why}")
+        return
+    ratio = book.ratio(target)
+    off = too_far(book.step.limits, pool_price(pool), ratio)
+    if off:
+        course.skip(target, off)
+        return
+    mine = _mine(book, target)
+    total, share = book.load().total, Fraction(target.share_bps, BPS)
+    wanted = total * share
+    has = sum((book.worth(one, position) for one, position in mine), Fraction(0))
+    left = [(one, position) for one, position in mine if isinstance(position, LpV3Position) and not _holds(position, ratio)]
+    stay = [pair for pair in mine if pair not in left]
+    where = f"{words.percent(has / total if total > 0 else Fraction(0))} of the portfolio against a share of {words.percent(share)}"
+    recentred = _leave(course, target, left, wanted)
+    lacks = wanted - has + recentred
+    if target.share_bps == 0 and stay:
+        _reduce(course, target, stay, has - recentred, f"no liquidity is wanted in {target.pool}")
+    elif recentred > 0 and lacks > 0:
+        add(course, target, pool, stay, lacks, f"a new range around the reference price in {target.pool}")
+    elif lacks > BAND * wanted:
+        add(course, target, pool, stay, lacks, f"{target.pool} has {where}")
+    elif -lacks > BAND * wanted:
+        _reduce(course, target, stay, -lacks, f"{target.pool} has {where}")
+    elif target.compound_above is not None:
+        _compound(course, target, pool, stay, target.compound_above)
+
+
+def _mine(book: Book, target: LpTarget) -> Held:
+    """Positions with liquidity in the target's pool."""
+    found: list[tuple[ConfirmedPosition, LpV2Position | LpV3Position]] = []
+    for one, position in book.pairs:
+        match position:
+            case LpV2Position() if position.pair == target.pool and position.liquidity > 0:
+                found.append((one, position))
+            case LpV3Position() if position.pool == target.pool and position.liquidity > 0:
+                found.append((one, position))
+            case _:
+                pass
+    return found
+
+
+def _holds(position: LpV3Position, ratio: Fraction) -> bool:
+    """Whether the reference price is in the range."""
+    low, high = mint.ends((position.tick_lower, position.tick_upper))
+    return low <= exact.sqrt_price_x96(ratio) < high
+
+
+def _leave(course: Course, target: LpTarget, left: Held, wanted: Value) -> Value:
+    """Takes out whole what the reference price has left, where that is worth its gas and that of a new range; the value moved."""
+    moved = Fraction(0)
+    for one, position in left:
+        book = course.book
+        value = book.worth(one, position)
+        units = gas.V3_WITHDRAW_UNITS + (gas.V3_MINT_UNITS if wanted > 0 else 0)
+        why_not = course.worth_it(value, units)
+        if why_not:
+            course.skip(target, f"{one.name} stays beside the price: {why_not}")
+            continue
+        reason = f"the reference price has left the range of {one.name}: {course.money(value)} taken out"
+        course.moves.append(Out(one, position, position.liquidity, reason))
+        course.reasons.append(reason)
+        course.book = take(book, one, position, position.liquidity)
+        moved += value
+    return moved
+
+
+def _reduce(course: Course, target: LpTarget, stay: Held, excess: Value, reason: str) -> None:
+    """Takes out what is above the share, from the smallest position on."""
+    sized = sorted((course.book.bare(one, position), number) for number, (one, position) in enumerate(stay))
+    for value, number in sized:
+        one, position = stay[number]
+        if excess <= 0 or value <= 0:
+            continue
+        units = gas.V2_REMOVE_UNITS if isinstance(position, LpV2Position) else gas.V3_WITHDRAW_UNITS
+        part = min(value, excess)
+        why_not = course.worth_it(part, units)
+        if why_not:
+            course.skip(target, why_not)
+            continue
+        liquidity = min(position.liquidity, ceil_int(position.liquidity * part / value))
+        if one.token_id is None:
+            liquidity = min(liquidity, dict(course.book.step.spend_caps).get(one.contract, liquidity))
+        said = f"{reason}: {course.money(part)} taken out"
+        course.moves.append(Out(one, position, liquidity, said))
+        course.reasons.append(said)
+        course.book = take(course.book, one, position, liquidity)
+        excess -= part
+
+
+def _compound(course: Course, target: LpTarget, pool: PoolState, stay: Held, above: Value) -> None:
+    """Collects what a position has earned and puts as much back, where fees are above the target's `compound_above`."""
+    for one, position in stay:
+        if not isinstance(position, LpV3Position):
+            continue
+        earned = course.book.value(one, exact.uncollected(position))
+        if earned <= above:
+            continue
+        why_not = course.worth_it(earned, gas.V3_COLLECT_UNITS + gas.V3_INCREASE_UNITS)
+        if why_not:
+            course.skip(target, f"fees of {one.name} stay: {why_not}")
+            continue
+        reason = f"{one.name} has earned {course.money(earned)}, above compound_above {course.money(above)}"
+        add(course, target, pool, [(one, position)], earned, reason, Fees(one, position, f"{reason}: collected"))
