@@ -15,14 +15,10 @@ CRUMB = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """Flows to run one after another, and the value that is to enter the first and the last of them, in units of the scale.
-
-    What enters the first goes by the mean rates of the flows; in which order paths share a pool decides what each really gets.
-    """
+    """Flows to run one after another, and the value that enters the first of them, in units of the scale."""
 
     flows: tuple[Flow, ...]
     taken: float
-    into_last: float
 
     @property
     def source(self) -> int:
@@ -37,7 +33,7 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """`cut` are routes that would need more legs than MAX_LEGS; nothing is planned for them."""
+    """`paths` in the order in which they have to run. `cut` would need more legs than MAX_LEGS; nothing is planned for them."""
 
     paths: tuple[Path, ...]
     cut: tuple[Path, ...]
@@ -45,22 +41,35 @@ class Routes:
 
 @dataclass(frozen=True, slots=True)
 class _Lot:
-    """Value standing at a token: the route it came by, what it was at the start, what went into the last pool, what is here."""
+    """Value standing at a token: the route it came by, what it was at the start, what is here, and its turn in pools that it shares.
+
+    `before` is what each pool of the route has taken before it. Turns are kept when lots are split, so that all pools are passed
+    in the same order.
+    """
 
     route: tuple[Flow, ...]
+    before: tuple[float, ...]
     begun: float
-    into_last: float
     here: float
+    turn: tuple[int, ...]
 
-    def part(self, share: float) -> _Lot:
-        return _Lot(self.route, self.begun * share, self.into_last * share, self.here * share)
+    def split(self, amount: float) -> tuple[_Lot, _Lot]:
+        """The first part, of which `amount` is here, and the rest, which goes through each pool after it."""
+        need, passed = amount, []
+        for flow, before in zip(reversed(self.route), reversed(self.before), strict=True):
+            curve = flow.arc.offer.real
+            need = curve.takes(curve.pays(before) + need) - before
+            passed.append(before + need)
+        first = _Lot(self.route, self.before, need, amount, (*self.turn, 0))
+        return first, _Lot(self.route, tuple(reversed(passed)), self.begun - need, self.here - amount, (*self.turn, 1))
 
 
 def decompose(flows: Sequence[Flow], order: Sequence[int], givers: frozenset[int], keepers: frozenset[int]) -> Routes:
     """Splits acyclic flows into paths from `givers` to `keepers`. `order` lists tokens so that every flow runs forward.
 
     What stays at a keeper is taken from the longest routes first, what runs on from the shortest, so that routes stay
-    short; those that would be longer than MAX_LEGS are cut. Raises ValueError when a flow runs backward, which would be a cycle.
+    short; those that would be longer than MAX_LEGS are cut. The first path through a pool gets a better rate than the last: each
+    is given what its own part of the curve pays. Raises ValueError when a flow runs backward, which would be a cycle.
     """
     rank = {token: number for number, token in enumerate(order)}
     out: dict[int, list[Flow]] = {token: [] for token in order}
@@ -74,20 +83,20 @@ def decompose(flows: Sequence[Flow], order: Sequence[int], givers: frozenset[int
         inflow[flow.arc.target] += flow.paid
     onward = {token: sum(flow.taken for flow in out[token]) / inflow[token] if inflow[token] > 0 else 0.0 for token in order}
     lots: dict[int, list[_Lot]] = {token: [] for token in order}
-    paths: list[Path] = []
-    cut: list[Path] = []
+    ended: list[_Lot] = []
+    cut: list[_Lot] = []
     for token in order:
-        arrived = sorted(lots[token], key=lambda lot: -len(lot.route))
+        arrived = sorted(lots[token], key=lambda lot: (-len(lot.route), -lot.here))
         leaving = sum(flow.taken for flow in out[token])
         present = sum(lot.here for lot in arrived)
         if token in keepers:
             kept, arrived = _take(arrived, max(0.0, present - leaving))
-            paths += [Path(lot.route, lot.begun, lot.into_last) for lot in kept]
+            ended += kept
         elif token in givers and present < leaving:
-            arrived.append(_Lot((), leaving - present, 0.0, leaving - present))
-        cut += [Path(lot.route, lot.begun, lot.into_last) for lot in arrived if len(lot.route) >= MAX_LEGS]
+            arrived.append(_Lot((), (), leaving - present, leaving - present, (rank[token],)))
+        cut += [lot for lot in arrived if len(lot.route) >= MAX_LEGS]
         _send(sorted(out[token], key=lambda flow: onward[flow.arc.target]), [lot for lot in arrived if len(lot.route) < MAX_LEGS], lots)
-    return Routes(tuple(_merged(paths)), tuple(_merged(cut)))
+    return Routes(_paths(ended), _paths(cut))
 
 
 def _take(lots: Sequence[_Lot], amount: float) -> tuple[list[_Lot], list[_Lot]]:
@@ -100,8 +109,9 @@ def _take(lots: Sequence[_Lot], amount: float) -> tuple[list[_Lot], list[_Lot]]:
             taken.append(lot)
             amount -= lot.here
         else:
-            taken.append(lot.part(amount / lot.here))
-            rest.append(lot.part(1 - amount / lot.here))
+            first, second = lot.split(amount)
+            taken.append(first)
+            rest.append(second)
             amount = 0.0
     return taken, rest
 
@@ -115,18 +125,14 @@ def _send(flows: Sequence[Flow], lots: Sequence[_Lot], arrivals: dict[int, list[
     for number, flow in enumerate(flows):
         wanted = flow.taken * present / leaving
         sent, rest = (rest, []) if number == len(flows) - 1 else _take(rest, wanted)
-        sent = [lot for lot in sent if lot.here > CRUMB]
+        sent = sorted((lot for lot in sent if lot.here > CRUMB), key=lambda lot: lot.turn)
         whole = sum(lot.here for lot in sent)
+        curve, entered = flow.arc.offer.real, 0.0
         for lot in sent:
-            share = lot.here / whole
-            arrivals[flow.arc.target].append(_Lot((*lot.route, flow), lot.begun, flow.taken * share, flow.paid * share))
+            before, entered = entered, entered + flow.taken * lot.here / whole
+            paid = curve.pays(entered) - curve.pays(before)
+            arrivals[flow.arc.target].append(_Lot((*lot.route, flow), (*lot.before, before), lot.begun, paid, lot.turn))
 
 
-def _merged(paths: Sequence[Path]) -> list[Path]:
-    """Paths over the same pools as one, largest first."""
-    sums: dict[tuple[str, ...], Path] = {}
-    for path in paths:
-        key = tuple(f"{flow.arc.pool} {flow.arc.source}" for flow in path.flows)
-        known = sums.get(key, Path(path.flows, 0.0, 0.0))
-        sums[key] = Path(path.flows, path.taken + known.taken, path.into_last + known.into_last)
-    return sorted((path for path in sums.values() if path.flows), key=lambda path: -path.taken)
+def _paths(lots: Sequence[_Lot]) -> tuple[Path, ...]:
+    return tuple(Path(lot.route, lot.begun) for lot in sorted(lots, key=lambda lot: lot.turn) if lot.route)

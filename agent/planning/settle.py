@@ -166,24 +166,11 @@ def _narrowest(path: Path) -> tuple[str, int]:
 
 
 def to_routes(market: Market, routes: Routes) -> list[Route]:
-    """Paths as integer routes, direct ones first, so that chains find what they compete for already priced.
-
-    The first path through a pool gets a better rate than the last. Each therefore starts with what brings the wanted value
-    into its last pool after all before it, so that every pool takes in all what its flow says.
-    """
+    """Paths as integer routes, in their order."""
     nodes = market.problem.nodes
-    taken: dict[tuple[str, int], float] = {}
     result = []
-    for path in sorted(routes.paths, key=lambda path: len(path.flows)):
-        need = path.into_last
-        last = path.flows[-1].arc
-        taken[last.pool, last.source] = taken.get((last.pool, last.source), 0.0) + need
-        for flow in reversed(path.flows[:-1]):
-            key, curve = (flow.arc.pool, flow.arc.source), flow.arc.offer.real
-            before = taken.get(key, 0.0)
-            need = curve.takes(curve.pays(before) + need) - before
-            taken[key] = before + need
-        amount_raw = floor_int(Fraction(need) * Fraction(market.scale) / nodes[path.source].price)
+    for path in routes.paths:
+        amount_raw = floor_int(Fraction(path.taken) * Fraction(market.scale) / nodes[path.source].price)
         hops = tuple((flow.arc.pool, nodes[flow.arc.source].address) for flow in path.flows)
         result.append(Route(hops, amount_raw))
     return result

@@ -72,7 +72,7 @@ def test_no_swaps_get_more_out_of_a_pool_than_its_curve_says(
     token_out = amm.token_out(pool, token_in)
     curve, state, spent, got = offer(pool, token_in).real, pool, 0, 0
     for part in parts:
-        amount = int(part / len(parts) * amm.max_in(pool, token_in, 100))
+        amount = int(Fraction(part) / len(parts) * amm.max_in(pool, token_in, 100))
         if amount * PRICES[token_in] < 1_000:
             continue  # buys less than one base unit
         swapped = amm.swap_exact_in(state, token_in, amount)

@@ -67,11 +67,17 @@ def test_gas_price_is_base_and_tip_or_the_legacy_price() -> None:
 # paths
 
 
-def _flow(a: int, b: int, amount: float) -> Flow:
-    pool = V2Pool(f"{a}-{b}", "uniswap_v2", str(a), str(b), 10**12, 10**12)
-    offer = build_offer(pool, str(a), Fraction(1), Fraction(1), 10**6, 100)
+def _steep(a: int, b: int, amount: float) -> Flow:
+    """A flow that moves its pool by about a percent per unit."""
+    return _flow(a, b, amount, 2 * 10**8)
+
+
+def _flow(a: int, b: int, amount: float, reserve: int = 10**14) -> Flow:
+    """A flow through a pool so deep, and free of charge, that it pays nearly what it takes."""
+    pool = V2Pool(f"{a}-{b}", "uniswap_v2", str(a), str(b), reserve, reserve, 0)
+    offer = build_offer(pool, str(a), Fraction(1), Fraction(1), 10**6, 2_000)
     assert offer is not None
-    return Flow(Arc(pool.address, a, b, offer), amount, amount, 0.0)
+    return Flow(Arc(pool.address, a, b, offer), amount, offer.real.pays(amount), 0.0)
 
 
 def _trips(paths: tuple) -> dict[tuple[int, ...], float]:  # type: ignore[type-arg]  # paths of any length
@@ -85,9 +91,28 @@ def test_flows_become_paths_through_an_empty_hub() -> None:
 
 
 def test_a_token_that_keeps_takes_the_longest_routes_and_passes_on_the_shortest() -> None:
-    flows = [_flow(0, 1, 5.0), _flow(1, 2, 5.0), _flow(3, 2, 4.0), _flow(2, 4, 4.0)]
+    first, third = _flow(0, 1, 5.0), _flow(3, 2, 4.0)
+    flows = [first, _flow(1, 2, first.paid), third, _flow(2, 4, third.paid)]
     routes = decompose(flows, [0, 1, 3, 2, 4], frozenset({0, 3}), frozenset({2, 4}))
     assert _trips(routes.paths) == pytest.approx({(0, 1, 2): 5.0, (3, 2, 4): 4.0})
+
+
+def test_paths_that_share_a_pool_bring_together_what_its_flow_says() -> None:
+    """Token 0 goes through 1, where 3 and 4 come in too, to 2 and on to 5: every pool takes what its flow takes, by its own rates."""
+    first, beside, third = (_steep(a, 1, amount) for a, amount in ((0, 6.0), (3, 3.0), (4, 2.0)))
+    own, arrives = 1.0, first.paid + beside.paid + third.paid
+    shared, other = _steep(1, 2, 8.0), _steep(1, 6, arrives + own - 8.0)
+    onward = _steep(2, 5, 5.0)
+    flows = [first, beside, third, shared, other, onward]
+    routes = decompose(flows, [0, 3, 4, 1, 2, 6, 5], frozenset({0, 1, 3, 4}), frozenset({2, 5, 6}))
+    entered = dict.fromkeys((flow.arc.pool for flow in flows), 0.0)
+    for path in routes.paths:
+        value = path.taken
+        for flow in path.flows:
+            before = entered[flow.arc.pool]
+            entered[flow.arc.pool] = before + value
+            value = flow.arc.offer.real.pays(before + value) - flow.arc.offer.real.pays(before)
+    assert entered == pytest.approx({flow.arc.pool: flow.taken for flow in flows}, rel=1e-12)
 
 
 def test_a_chain_longer_than_allowed_is_cut_and_said() -> None:
