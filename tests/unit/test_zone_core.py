@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import permutations
+from itertools import permutations, product
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from agent.planning.responses import Curve
 from agent.planning.worth import Risk, Search, Worth, risk_of
 from tests.unit.test_planning_core import both_ways, market
 
@@ -91,33 +92,39 @@ def test_the_core_finds_what_a_search_over_all_amounts_finds(pinned: dict[int, f
     stack = market(*pools)
     found = search.solve(stack)
     ends = search.ends(stack, found)
-    ways = [pool[k] for pool in pools for k in (0, 1)]
-
-    def change(taken: Numbers) -> Numbers:
-        moved = np.zeros(3)
-        for (source, target, curve), amount in zip(ways, taken, strict=True):
-            moved += np.eye(3)[target] * curve.pays(float(amount)) - np.eye(3)[source] * amount
-        return moved
-
-    rules = [{"type": "eq", "fun": lambda taken, at=at: change(taken)[at]} for at in pinned]
-    if budget is not None:
-        rules.append({"type": "ineq", "fun": lambda taken: budget - np.abs(change(taken)).sum() / 2})
-    start = [np.full(6, 0.05), np.array([0, 0, 0.5, 0, 0, 0]), np.zeros(6)]
-    peers = [
-        minimize(
-            lambda t: -search.worth.of(held + change(t)),
-            s,
-            bounds=[(0, 30)] * 6,
-            constraints=rules,
-            method="SLSQP",
-            options={"ftol": 1e-13},
-        )
-        for s in start
-    ]
-    best = max(-peer.fun for peer in peers if peer.success)
-    assert search.worth.of(ends) >= best - 1e-6
+    best = zoomed(search, pools)
+    assert search.worth.of(ends) >= best - 1e-9
+    assert search.worth.of(ends) == pytest.approx(best, abs=2e-6)
     assert found.bound == pytest.approx(search.worth.of(ends), abs=1e-7)
     assert search.worth.of(ends) > search.worth.of(held)
     assert search.turnover(stack, found) <= (budget or np.inf) * (1 + 1e-6)
     for token, value in pinned.items():
         assert ends[token] == pytest.approx(value, abs=1e-6)
+
+
+def zoomed(search: Search, pools: list[list[tuple[int, int, Curve]]]) -> float:
+    """The best worth over what the three pairs may trade, each either way: a grid that closes in on its best point.
+
+    Where the token in the middle is pinned, the third pair trades on what the first brought it or took from it.
+    """
+    pinned = 1 in search.worth.pinned
+
+    def traded(number: int, flow: float) -> Numbers:
+        source, target, curve = pools[number][0] if flow > 0 else pools[number][1]
+        return np.asarray(np.eye(3)[target] * curve.pays(abs(flow)) - np.eye(3)[source] * abs(flow))
+
+    def worth(flows: Numbers) -> float:
+        moved = traded(0, flows[0]) + traded(1, flows[1])
+        moved = moved + traded(2, moved[1] if pinned and moved[1] > 0 else flows[2] * (not pinned))
+        within = search.budget is None or np.abs(moved).sum() / 2 <= search.budget
+        return search.worth.of(search.held + moved) if within and (not pinned or abs(moved[1]) < 1e-9) else -np.inf
+
+    middle, width, best = np.zeros(3), 8.0, search.worth.of(search.held)
+    sides = [np.linspace(-1, 1, 7)] * (2 if pinned else 3)
+    while width > 1e-4:
+        tries = [middle + width * np.array([*steps, *[0.0] * pinned]) for steps in product(*sides)]
+        found = max(tries, key=worth)
+        if worth(found) > best:
+            middle, best = found, worth(found)
+        width *= 0.6
+    return best
