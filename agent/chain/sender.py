@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 
-from eth_utils.address import to_checksum_address
-from eth_utils.crypto import keccak
-
 from agent.chain.calls import APPROVE
+from agent.chain.receipts import parse_receipt
 from agent.chain.reverts import revert_reason
 from agent.chain.rpc import CallFailed, RpcFault, Transport
 from agent.chain.wire import hex_data, octets, parse_head, quantity
 from agent.errors import OperatorNeeded, Refused, Retryable
-from agent.model import Head, Receipt, SignedTx, Transfer, UnsignedTx, Verdict
+from agent.model import Head, SignedTx, UnsignedTx, Verdict
 from agent.ports import Simulation, TxSeen
 
-TRANSFER = hex_data(keccak(text="Transfer(address,address,uint256)"))
 _REVERTED_CODE = 3
 
 
@@ -126,7 +123,7 @@ class NodeSender:
         found, known = self._transport.batch([("eth_getTransactionReceipt", [tx_hash]), ("eth_getTransactionByHash", [tx_hash])])
         receipt, body = _maybe(found, "the receipt"), _maybe(known, "the transaction")
         if receipt is not None and receipt.get("blockHash") is not None:
-            return TxSeen("mined", _receipt(receipt, tx_hash))
+            return TxSeen("mined", parse_receipt(receipt, tx_hash))
         if body is not None:
             return TxSeen("pending", None)
         return TxSeen("unknown", None)
@@ -214,42 +211,3 @@ def _failure(fault: RpcFault) -> str:
 def _is_false(returned: bytes) -> bool:
     """Whether an ERC-20 call returned false; USDT-like tokens return nothing, which is success."""
     return len(returned) > 0 and not any(returned)
-
-
-def _receipt(raw: Mapping[str, object], tx_hash: str) -> Receipt:
-    if hex_data(octets(raw.get("transactionHash"), "transaction hash", 32)) != tx_hash.lower():
-        raise Retryable("the endpoint sent the receipt of another transaction")
-    logs = raw.get("logs")
-    if not isinstance(logs, list):
-        raise Retryable("the endpoint's receipt has no logs")
-    return Receipt(
-        tx_hash=tx_hash,
-        status=quantity(raw.get("status"), "receipt status"),
-        block_number=quantity(raw.get("blockNumber"), "block number"),
-        block_hash=hex_data(octets(raw.get("blockHash"), "block hash", 32)),
-        gas_used=quantity(raw.get("gasUsed"), "gas used"),
-        effective_gas_price_wei=quantity(raw.get("effectiveGasPrice"), "effective gas price"),
-        transfers=tuple(transfer for log in logs if (transfer := _transfer(log)) is not None),
-    )
-
-
-def _transfer(log: object) -> Transfer | None:
-    """The ERC-20 Transfer that a log entry is, or None for any other event (an NFT's has four topics and no data)."""
-    if not isinstance(log, Mapping):
-        raise Retryable("the endpoint's receipt has a log entry that is not an object")
-    topics, data = log.get("topics"), log.get("data")
-    if not isinstance(topics, list) or len(topics) != 3 or topics[0] != TRANSFER:
-        return None
-    raw = octets(data, "log data")
-    if len(raw) != 32:
-        return None
-    return Transfer(
-        token=to_checksum_address(octets(log.get("address"), "log address", 20)),
-        sender=_address(topics[1]),
-        recipient=_address(topics[2]),
-        raw=int.from_bytes(raw, "big"),
-    )
-
-
-def _address(topic: object) -> str:
-    return to_checksum_address(octets(topic, "log topic", 32)[12:])

@@ -63,6 +63,20 @@ class Transfer:
 
 
 @dataclass(frozen=True, slots=True)
+class LiquidityAdded:
+    """An IncreaseLiquidity event of a position manager: base units taken of (token0, token1), and whom the token was minted to.
+
+    `minted_to` is None where the token existed before.
+    """
+
+    manager: str
+    token_id: int
+    liquidity: int
+    amounts_raw: tuple[int, int]
+    minted_to: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """What the chain says of a mined transaction. `status` is 1 for success, 0 for revert."""
 
@@ -73,6 +87,7 @@ class Receipt:
     gas_used: int
     effective_gas_price_wei: int
     transfers: tuple[Transfer, ...]
+    added: tuple[LiquidityAdded, ...] = ()
 
     @property
     def gas_cost_wei(self) -> int:

@@ -37,7 +37,8 @@ class Withdraw:
     """Takes liquidity out of a position, to the wallet; of V3 all fees with it.
 
     `contract` is the V2 pair, or the position manager of V3 with `token_id`. `amounts_raw` is what the contracts pay at the
-    snapshot, `min_raw` the least that is accepted, from reference prices (T11). `fees_raw` are zero for V2.
+    snapshot, `min_raw` the least that is accepted, from reference prices (T11). `fees_raw` are zero for V2. `held` is all the
+    liquidity that the position has.
     """
 
     venue: str
@@ -52,6 +53,7 @@ class Withdraw:
     fees_raw: tuple[int, int]
     gas_units: int
     reason: str
+    held: int = 0
 
     @property
     def name(self) -> str:

@@ -110,6 +110,33 @@ class LpGone:
 LpPosition = LpV2Position | LpV3Position | LpGone
 
 
+@dataclass(frozen=True, slots=True)
+class LpMove:
+    """What one mined transaction of the agent did to a position: `liquidity` put in, or taken out where it is negative.
+
+    `amounts_raw` were put in (zero otherwise); `held` is all that the position had before something was taken out. A new V3
+    position has its `fee_pips` and `ticks`; None where they are known from before, and for V2.
+    """
+
+    venue: str
+    contract: str
+    token_id: int | None
+    pool: str
+    token0: str
+    token1: str
+    fee_pips: int
+    ticks: tuple[int, int] | None
+    liquidity: int
+    held: int
+    amounts_raw: tuple[int, int]
+    block_number: int
+
+    @property
+    def name(self) -> str:
+        """As the position is called."""
+        return position_name(self.venue, self.contract, self.token_id)
+
+
 def position_name(venue: str, contract: str, token_id: int | None) -> str:
     """Venue with the token's number, such as uniswap_v3 #42, or with the pair's address."""
     return f"{venue} {contract}" if token_id is None else f"{venue} #{token_id}"

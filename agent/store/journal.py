@@ -10,10 +10,11 @@ from sqlalchemy.orm import Session
 
 from agent import codec
 from agent.errors import OperatorNeeded
-from agent.model import Intent, IntentKind, IntentState, Receipt, UnsignedTx
+from agent.lp import own
+from agent.model import Intent, IntentKind, IntentState, LpMove, Receipt, UnsignedTx
 from agent.ports import Grant
 from agent.store import records
-from agent.store.tables import BudgetRow, IntentRow, Meta, TransitionRow
+from agent.store.tables import BudgetRow, IntentRow, LiquidityRow, Meta, TransitionRow
 from agent.store.transitions import CONSUMED, OPEN, allowed
 
 ADOPTED_NONCE = "adopted_nonce"
@@ -53,9 +54,13 @@ def intend(
 
 
 def advance(
-    session: Session, intent_id: str, to: IntentState, now_s: int, tx_hash: str | None, receipt: Receipt | None, note: str
+    session: Session, wallet: str, intent_id: str, to: IntentState, now_s: int, tx_hash: str | None, receipt: Receipt | None, note: str
 ) -> Intent:
-    """Moves an intent. ValueError for what the table forbids, a second hash, or a state that lacks its hash or receipt."""
+    """Moves an intent. ValueError for what the table forbids, a second hash, or a state that lacks its hash or receipt.
+
+    With the receipt of an action on liquidity comes what it did to the position, in the same transaction: at no moment is
+    one known without the other.
+    """
     row = _row(session, intent_id)
     before = IntentState(row.state)
     if not allowed(before, to):
@@ -70,10 +75,27 @@ def advance(
         raise ValueError(f"intent {intent_id} cannot be {to.value} without a receipt")
     if to not in CONSUMED:  # a reorganisation takes the receipt with it
         kept = None
+    if row.kind == IntentKind.LIQUIDITY.value:
+        _remember_position(session, row, wallet, None if kept is None else records.loaded(Receipt, kept))
     row.state, row.tx_hash, row.receipt_json = to.value, known_hash, kept
     session.add(TransitionRow(intent_id=intent_id, before=before.value, after=to.value, at_s=now_s, tx_hash=known_hash, note=note))
     session.flush()
     return records.intent(row)
+
+
+def _remember_position(session: Session, row: IntentRow, wallet: str, receipt: Receipt | None) -> None:
+    action = records.loaded(Grant, records.unpacked(row.grant_z)).action
+    done = None if receipt is None or action is None else own.move(action, receipt, wallet)
+    if done is not None:
+        session.merge(LiquidityRow(intent_id=row.id, move_json=codec.dumps(done)))
+    elif (old := session.get(LiquidityRow, row.id)) is not None:
+        session.delete(old)
+
+
+def liquidity_moves(session: Session) -> tuple[LpMove, ...]:
+    """What mined intents did to liquidity positions, oldest first."""
+    query = select(LiquidityRow).join(IntentRow, IntentRow.id == LiquidityRow.intent_id).order_by(IntentRow.seq)
+    return tuple(records.loaded(LpMove, row.move_json) for row in session.scalars(query))
 
 
 def grant(session: Session, intent_id: str) -> Grant:

@@ -19,6 +19,8 @@ LAST_REVIEW = "last_review_s"
 RESUMED_AFTER = "resumed_after"
 """Key of the newest intent's number when the owner resumed last: failures up to it have been looked at."""
 _CONSUMED = tuple(state.value for state in CONSUMED)
+_TRADES = (IntentKind.SWAP.value, IntentKind.LIQUIDITY.value)
+"""What everything else, approvals above all, is for."""
 
 
 def book(session: Session, wallet: str, intent: Intent, turnover: Fraction, loss: Fraction, gas_wei: int, chain_s: int) -> None:
@@ -93,7 +95,7 @@ def _last_review(session: Session) -> int | None:
 
 
 def _reverts_in_row(session: Session) -> int:
-    """Newest transactions that the chain reverted, one after the other; only a swap that succeeds ends the row.
+    """Newest transactions that the chain reverted, one after the other; only a swap or an action on liquidity that succeeds ends the row.
 
     Cancels neither count nor interrupt, and neither do approvals that succeed: each new try may need one.
     """
@@ -101,12 +103,12 @@ def _reverts_in_row(session: Session) -> int:
 
 
 def _approvals_in_row(session: Session) -> int:
-    """Steps that approved something, or took it back, since the last swap that succeeded."""
+    """Steps that approved something, or took it back, since the last swap or action on liquidity that succeeded."""
     return len({row.step_id for row in _since_success(session) if row.kind == IntentKind.APPROVE.value})
 
 
 def _since_success(session: Session) -> list[IntentRow]:
-    """What was mined after the last swap that succeeded, and after the owner resumed last; cancels left out."""
+    """What was mined after the last swap or action on liquidity that succeeded, and after the owner resumed last; no cancels."""
     resumed = session.get(Meta, RESUMED_AFTER)
     mined = select(IntentRow).where(
         IntentRow.state.in_(_CONSUMED),
@@ -115,7 +117,7 @@ def _since_success(session: Session) -> list[IntentRow]:
     )
     found = []
     for row in session.scalars(mined.order_by(IntentRow.seq.desc())):
-        if row.kind == IntentKind.SWAP.value and not _reverted(row):
+        if row.kind in _TRADES and not _reverted(row):
             break
         found.append(row)
     return found

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from agent.errors import OperatorNeeded
-from agent.model import History, Intent, IntentKind, IntentState, Receipt, UnsignedTx
+from agent.model import History, Intent, IntentKind, IntentState, LpMove, Receipt, UnsignedTx
 from agent.ports import Grant
 from agent.store import journal, ledger, records
 from agent.store.failures import reported
@@ -106,7 +106,12 @@ class Store:
     ) -> Intent:
         """Moves an intent along the transition table; ValueError for what the table lacks."""
         with self._write(f"write that a transaction is {to.value}") as session:
-            return journal.advance(session, intent_id, to, now_s, tx_hash, receipt, note)
+            return journal.advance(session, self.wallet, intent_id, to, now_s, tx_hash, receipt, note)
+
+    def liquidity_moves(self) -> tuple[LpMove, ...]:
+        """What the agent's own transactions did to liquidity positions, oldest first."""
+        with self._read("read liquidity positions") as session:
+            return journal.liquidity_moves(session)
 
     def open_intents(self) -> Sequence[Intent]:
         """Intents that are not at an end, oldest first."""

@@ -112,6 +112,14 @@ class MovementRow(Base):
     __table_args__ = (UniqueConstraint("tx_hash", "token", "kind", name="one_movement_per_transaction_token_kind"),)
 
 
+class LiquidityRow(Base):
+    """What one mined intent did to a liquidity position, as JSON; gone again when a reorganisation takes its block."""
+
+    __tablename__ = "liquidity"
+    intent_id: Mapped[str] = mapped_column(ForeignKey("intents.id"), primary_key=True)
+    move_json: Mapped[str] = mapped_column(Text)
+
+
 class PinRow(Base):
     """A contract the owner trusts, by address and hash of its code."""
 

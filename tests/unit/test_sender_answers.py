@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 
 from agent.chain.approvals import encode_approve
+from agent.chain.receipts import INCREASE_LIQUIDITY, TRANSFER
 from agent.chain.rpc import Call, CallFailed, RpcFault
-from agent.chain.sender import TRANSFER, NodeSender, NonceUsed, SendRefused
+from agent.chain.sender import NodeSender, NonceUsed, SendRefused
 from agent.errors import Retryable
-from agent.model import SignedTx, Transfer
+from agent.model import LiquidityAdded, SignedTx, Transfer
 from tests.signing import CANCEL, GWEI, ROUTER, USDT, WALLET
 
 HASH = "0x" + "ab" * 32
@@ -135,6 +136,21 @@ def test_a_receipt_tells_the_erc20_transfers_and_no_other_event() -> None:
     assert seen.state == "mined" and seen.receipt is not None
     assert seen.receipt.transfers == (Transfer("0x" + "11" * 20, WALLET, ROUTER, 5),)
     assert (seen.receipt.block_number, seen.receipt.gas_used, seen.receipt.effective_gas_price_wei) == (16, 21_000, GWEI)
+
+
+def test_a_receipt_tells_which_positions_were_minted_and_which_grew() -> None:
+    manager, word = "0x" + "22" * 20, "0x" + bytes(12).hex()
+    minted = {"address": manager, "topics": [TRANSFER, word + "00" * 20, word + WALLET[2:], f"0x{7:064x}"], "data": "0x"}
+    moved = {"address": manager, "topics": [TRANSFER, word + ROUTER[2:], word + WALLET[2:], f"0x{8:064x}"], "data": "0x"}
+    data = "0x" + "".join(f"{number:064x}" for number in (10**20, 5, 6))
+    grown = [{"address": manager, "topics": [INCREASE_LIQUIDITY, f"0x{number:064x}"], "data": data} for number in (7, 8)]
+    odd = {"address": manager, "topics": [INCREASE_LIQUIDITY, f"0x{9:064x}"], "data": "0x"}
+    seen = sending(None, receipt_json(logs=[minted, moved, *grown, odd]), {"hash": HASH})[0].look(HASH)
+    assert seen.receipt is not None
+    assert seen.receipt.added == (
+        LiquidityAdded(manager, 7, 10**20, (5, 6), WALLET),
+        LiquidityAdded(manager, 8, 10**20, (5, 6), None),
+    )
 
 
 def test_a_receipt_without_block_is_not_mined_yet() -> None:

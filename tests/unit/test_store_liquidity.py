@@ -1,0 +1,181 @@
+"""Positions that the agent opened itself: known with the receipt in one write, gone with a reorganisation, kept over restarts."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.errors import OperatorNeeded
+from agent.lp import own
+from agent.model import ConfirmedPosition, IntentKind, IntentState, LiquidityAdded, LpAction, LpMove, LpTarget, Receipt, Transfer
+from agent.store import Store, open_store
+from tests.providing import ADD, COLLECT, INCREASE, MANAGER, MINT, PAIR, POOL, TOKENS, WITHDRAW_V2, WITHDRAW_V3, grant_of
+from tests.scripted import CHAIN_ID, OTHER, START_S, WALLET, receipt, tx
+
+MINTED = LiquidityAdded(MANAGER, 42, 10**20, MINT.amounts_raw, WALLET)
+GROWN = replace(MINTED, minted_to=None, liquidity=10**19, amounts_raw=(10, 20))
+MONTH_S = 30 * 86_400
+
+
+def opened(folder: Path) -> Store:
+    return open_store(f"sqlite:///{folder}/trimtab.db", CHAIN_ID, WALLET)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    found = opened(tmp_path)
+    found.begin_step("s", START_S, "{}")
+    yield found
+    found.close()
+
+
+def told(*added: LiquidityAdded, block: int = 16, status: int = 1, transfers: tuple[Transfer, ...] = ()) -> Receipt:
+    return replace(receipt("0x01", block, "0xb", status), added=added, transfers=transfers)
+
+
+def sent(store: Store, action: LpAction, nonce: int = 0) -> str:
+    intent = store.intend("s", IntentKind.LIQUIDITY, tx(nonce), grant_of(action), "liquidity", START_S, START_S + 90)
+    store.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=f"0x0{nonce + 1}")
+    store.advance(intent.id, IntentState.BROADCAST, START_S)
+    return intent.id
+
+
+def mined(store: Store, action: LpAction, found: Receipt, nonce: int = 0) -> str:
+    intent_id = sent(store, action, nonce)
+    store.advance(intent_id, IntentState.MINED, START_S, receipt=found)
+    return intent_id
+
+
+def test_a_minted_position_is_known_with_its_receipt_and_exactly_once(store: Store) -> None:
+    intent_id = mined(store, MINT, told(MINTED))
+    expected = LpMove("uniswap_v3", MANAGER, 42, POOL, *TOKENS, 3_000, (-6_000, 6_000), 10**20, 0, MINT.amounts_raw, 16)
+    assert store.liquidity_moves() == (expected,)
+    store.advance(intent_id, IntentState.FINAL, START_S)
+    assert store.liquidity_moves() == (expected,)
+
+
+def test_it_is_kept_over_a_restart_and_in_a_copy_of_the_file(store: Store, tmp_path: Path) -> None:
+    mined(store, MINT, told(MINTED))
+    before = store.liquidity_moves()
+    with sqlite3.connect(tmp_path / "copy" if (tmp_path / "copy").mkdir() else tmp_path / "copy" / "trimtab.db") as copy:
+        sqlite3.connect(tmp_path / "trimtab.db").backup(copy)
+    store.close()
+    for folder in (tmp_path, tmp_path / "copy"):
+        again = opened(folder)
+        assert again.liquidity_moves() == before
+        again.close()
+
+
+def test_a_reorganisation_takes_it_back_and_another_block_gives_it_another_number(store: Store) -> None:
+    intent_id = mined(store, MINT, told(MINTED))
+    store.advance(intent_id, IntentState.BROADCAST, START_S)
+    assert store.liquidity_moves() == ()
+    store.advance(intent_id, IntentState.MINED, START_S, receipt=told(replace(MINTED, token_id=43), block=17))
+    store.advance(intent_id, IntentState.MINED, START_S, receipt=told(replace(MINTED, token_id=44), block=18))
+    assert [(move.token_id, move.block_number) for move in store.liquidity_moves()] == [(44, 18)]
+
+
+def test_what_reverted_or_was_only_collected_changes_no_position(store: Store) -> None:
+    reverted = mined(store, MINT, told(status=0))
+    store.advance(reverted, IntentState.REVERTED, START_S)
+    mined(store, COLLECT, told(), nonce=1)
+    assert store.liquidity_moves() == ()
+
+
+@pytest.mark.parametrize(
+    "added",
+    [(), (replace(MINTED, manager=OTHER),), (replace(MINTED, minted_to=OTHER),), (GROWN,)],
+)
+def test_a_receipt_that_hides_the_mint_is_not_written_down(store: Store, added: tuple[LiquidityAdded, ...]) -> None:
+    """A position that nobody knows of would be missing from every total (T2)."""
+    intent_id = sent(store, MINT)
+    with pytest.raises(OperatorNeeded, match="does not tell of the liquidity"):
+        store.advance(intent_id, IntentState.MINED, START_S, receipt=told(*added))
+    assert [intent.state for intent in store.open_intents()] == [IntentState.BROADCAST]
+    store.advance(intent_id, IntentState.MINED, START_S, receipt=told(MINTED))
+    assert len(store.liquidity_moves()) == 1
+
+
+def test_of_several_mints_in_one_transaction_the_last_is_ours(store: Store) -> None:
+    """A token that mints inside its own transfer is told of before the call that it interrupts."""
+    mined(store, MINT, told(replace(MINTED, token_id=41), MINTED))
+    assert [move.token_id for move in store.liquidity_moves()] == [42]
+
+
+def test_lp_tokens_that_came_and_what_went_for_them_are_known(store: Store) -> None:
+    came = Transfer(PAIR, OTHER, WALLET, 777)
+    went = (Transfer(TOKENS[0], WALLET, PAIR, 10**18), Transfer(TOKENS[1], WALLET, PAIR, 5))
+    mined(store, ADD, told(transfers=(*went, came)))
+    (move,) = store.liquidity_moves()
+    assert (move.name, move.liquidity, move.amounts_raw, move.ticks) == (f"uniswap_v2 {PAIR}", 777, (10**18, 5), None)
+
+
+def test_an_older_store_is_taken_over_with_all_that_it_holds(store: Store, tmp_path: Path) -> None:
+    mined(store, MINT, told(MINTED))
+    intents = store.intents()
+    store.close()
+    with sqlite3.connect(tmp_path / "trimtab.db") as older:
+        older.execute("DROP TABLE liquidity")
+        older.execute("UPDATE alembic_version SET version_num = '0001'")
+    again = opened(tmp_path)
+    assert again.intents() == intents
+    assert again.liquidity_moves() == ()
+    again.close()
+
+
+def test_a_liquidity_action_that_succeeds_ends_the_rows_of_approvals_and_reverts(store: Store) -> None:
+    for nonce, kind in enumerate((IntentKind.APPROVE, IntentKind.SWAP)):
+        intent = store.intend("s", kind, tx(nonce), grant_of(MINT), "", START_S, None)
+        store.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=f"0x1{nonce}")
+        store.advance(intent.id, IntentState.BROADCAST, START_S)
+        store.advance(intent.id, IntentState.MINED, START_S, receipt=told(status=1 - nonce))
+    before = store.history(START_S)
+    assert (before.approvals_in_row, before.reverts_in_row) == (1, 1)
+    mined(store, MINT, told(MINTED), nonce=2)
+    after = store.history(START_S)
+    assert (after.approvals_in_row, after.reverts_in_row) == (0, 0)
+
+
+def moves(*pairs: tuple[LpAction, Receipt]) -> tuple[LpMove, ...]:
+    return tuple(done for action, found in pairs if (done := own.move(action, found, WALLET)) is not None)
+
+
+CONFIRMED = ConfirmedPosition("uniswap_v3", MANAGER, 42, *TOKENS, (1_000, 2_000), None, 5_000, MONTH_S)
+WITHDRAWN = replace(WITHDRAW_V3, liquidity=10**19, held=4 * 10**19)
+
+
+def known(confirmed: tuple[ConfirmedPosition, ...], done: tuple[LpMove, ...], *targets: LpTarget) -> tuple[ConfirmedPosition, ...]:
+    return own.known(confirmed, targets, done, 6_000, MONTH_S)
+
+
+def test_what_the_agent_opened_counts_with_what_it_put_in() -> None:
+    (one,) = known((), moves((MINT, told(MINTED)), (INCREASE, told(GROWN, block=20))))
+    entry = (MINT.amounts_raw[0] + 10, MINT.amounts_raw[1] + 20)
+    assert one == ConfirmedPosition("uniswap_v3", MANAGER, 42, *TOKENS, entry, 16, 6_000, MONTH_S)
+
+
+def test_what_was_taken_out_leaves_its_part_of_the_entry() -> None:
+    (one,) = known((CONFIRMED,), moves((WITHDRAWN, told()), (INCREASE, told(GROWN))))
+    assert one == replace(CONFIRMED, entry_raw=(750 + 10, 1_500 + 20))
+
+
+def test_a_position_that_the_agent_opened_and_took_out_wholly_counts_no_more() -> None:
+    closed = replace(WITHDRAW_V3, liquidity=10**20, held=10**20)
+    assert known((), moves((MINT, told(MINTED)), (closed, told()))) == ()
+    bought = Transfer(PAIR, OTHER, WALLET, 10**20)
+    sold = replace(WITHDRAW_V2, held=10**20)
+    assert len(known((), moves((ADD, told(transfers=(bought,)))))) == 1
+    assert known((), moves((ADD, told(transfers=(bought,))), (sold, told()))) == ()
+
+
+def test_a_pair_that_is_wanted_counts_from_the_start_and_a_pool_of_v3_does_not() -> None:
+    pair = LpTarget("uniswap_v2", PAIR, PAIR, *TOKENS, 3_000, None, 1_000, None, None, 4_000, 86_400)
+    pool = LpTarget("uniswap_v3", MANAGER, POOL, *TOKENS, 3_000, 60, 1_000, 2_000, None, 4_000, 86_400)
+    (one,) = known((), (), pair, pool)
+    assert one == ConfirmedPosition("uniswap_v2", PAIR, None, *TOKENS, (0, 0), None, 4_000, 86_400)
+    config = replace(one, entry_raw=(5, 6), volatility_bps=1)
+    assert known((config,), (), pair) == (config,)
