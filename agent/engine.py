@@ -12,58 +12,21 @@ from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.execution.booking import poorer, reviewed_s, settle
 from agent.execution.fresh import CaughtUp
 from agent.model import (
-    AdjustLiquidity,
     Decision,
     Halt,
     History,
-    Hold,
     Intent,
     Plan,
-    Rebalance,
     Snapshot,
     StepInput,
     Verdict,
 )
-from agent.planning import planner
-from agent.planning.liquidity import plan_liquidity
+from agent.planning.strategies import Proposer
 from agent.policy.decide import Decided, decide
 from agent.ports import Clock, Composer, EvidenceSource, Executor, Journal, Prepared, Reader
 
 MAX_ROUNDS = 4
 """Plans made anew within one step: each round of approvals asks for a fresh one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """What a strategy wants of one snapshot: the decision with its drifts, and a plan when it wants to trade."""
-
-    decided: Decided
-    plan: Plan | None
-
-
-Proposer = Callable[[StepInput], Proposal]
-
-
-def rebalance(step_input: StepInput) -> Proposal:
-    """The agent's own strategy: trade when a trigger fires."""
-    decided = decide(step_input)
-    match decided.decision:
-        case Rebalance() as decision:
-            return Proposal(decided, planner.plan(step_input, decision))
-        case AdjustLiquidity() as decision:
-            return Proposal(decided, plan_liquidity(step_input, decision))
-        case Hold() | Halt():
-            return Proposal(decided, None)
-
-
-def manual_swap(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:
-    """A strategy for one swap by hand; triggers are not asked, guards are."""
-
-    def propose(step_input: StepInput) -> Proposal:
-        plan = planner.plan_swap(step_input, token_in, token_out, amount_in_raw)
-        return Proposal(replace(decide(step_input), decision=plan.decision, reviewed=False), plan)
-
-    return propose
 
 
 class OutcomeKind(Enum):

@@ -14,11 +14,12 @@ from agent.api.parameters import parameters
 from agent.chain.rpc import Transport
 from agent.config.fields import parse_address, parse_duration_s
 from agent.config.load import LoadedConfig, load_config
-from agent.engine import Hands, Outcome, OutcomeKind, Proposer
+from agent.engine import Hands, Outcome, OutcomeKind
 from agent.errors import ConfigError, Refused, Retryable, TrimtabError
 from agent.model import Funding, IntentKind, Plan, Portfolio, StepInput
-from agent.planning import planner
+from agent.planning import planner, strategies
 from agent.planning.planner import Quote
+from agent.planning.strategies import Proposer
 from agent.policy import liquidity, minimum
 from agent.policy.decide import Decided, decide
 from agent.ports import Clock
@@ -73,7 +74,7 @@ class Agent:
         step_input = self.step_input()
         stopped = self.desk.switch.read()
         warnings = (*minimum.warnings(self.portfolio), *liquidity.warnings(step_input))
-        return Standing(step_input, decide(step_input), stopped.paused is not False, stopped.reason, warnings)
+        return Standing(step_input, strategies.decision_at(step_input), stopped.paused is not False, stopped.reason, warnings)
 
     def quote(self, token_in: str, token_out: str, amount: str, pool: str | None = None) -> tuple[StepInput, Quote]:
         """What selling `amount` whole coins of `token_in` would pay, over all pools or in one."""
@@ -85,18 +86,18 @@ class Agent:
 
     def plan(self) -> Outcome:
         """What a rebalance would do now, judged by every guard; writes nothing."""
-        return engine.look(self.desk.eyes, engine.rebalance)
+        return engine.look(self.desk.eyes, strategies.rebalance)
 
     def rebalance(self, *, send: bool = False, confirm: Confirm = never, progress: Progress = silent) -> Outcome:
         """One step."""
-        return self._step(engine.rebalance, send, confirm, progress)
+        return self._step(strategies.rebalance, send, confirm, progress)
 
     def swap(
         self, token_in: str, token_out: str, amount: str, *, send: bool = False, confirm: Confirm = never, progress: Progress = silent
     ) -> Outcome:
         """One swap by hand, under the same guards."""
         sold, bought = self.token(token_in, "--in"), self.token(token_out, "--out")
-        propose = engine.manual_swap(sold.address, bought.address, self._amount(amount, sold))
+        propose = strategies.manual_swap(sold.address, bought.address, self._amount(amount, sold))
         return self._step(propose, send, confirm, progress)
 
     def run(
@@ -111,7 +112,7 @@ class Agent:
         with self._hands(send, confirm, progress) as hands:
             while True:
                 try:
-                    yield engine.step(self.desk.eyes, engine.rebalance, self.desk.store, hands)
+                    yield engine.step(self.desk.eyes, strategies.rebalance, self.desk.store, hands)
                 except (Retryable, Refused) as error:
                     yield error
                 if once:

@@ -11,7 +11,7 @@ from agent import codec, wiring
 from agent.config.load import load_config
 from agent.errors import ConfigError
 from agent.model import Halt, Hold, Intent, Plan, Rebalance, StepInput
-from agent.policy.decide import decide
+from agent.planning import strategies
 from agent.units import decimal_text, value_text
 
 Document = dict[str, Any]
@@ -45,7 +45,7 @@ def explain(config: Path | str, step_id: str) -> Document:
         intents = store.intents(step_id)
     step_input = codec.loads(StepInput, record.input_json)
     plan = None if record.plan_json is None else codec.loads(Plan, record.plan_json)
-    decided = decide(step_input)
+    decided = strategies.decision_at(step_input)
     portfolio, head = step_input.portfolio, step_input.snapshot.head
     words = [f"Step {step_id} at {_utc(record.line.now_s)} UTC, block {head.number} ({head.hash}) of chain {head.chain_id}."]
     numeraire = portfolio.numeraire

@@ -142,7 +142,7 @@ def not_worth_it(reason: str, saving: Saving, step: StepInput, horizon_s: int) -
     listed = ", ".join(f"{name} {money(getattr(saving, name))}" for name in parts)
     return (
         f"{reason}; but the whole plan would save {money(saving.saved)} {label} of risk within {words.span(horizon_s)} and cost "
-        f"{money(saving.cost)} ({listed})"
+        f"{money(saving.cost)} ({listed}); looks again at the next tick"
     )
 
 

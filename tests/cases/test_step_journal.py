@@ -17,7 +17,7 @@ from agent.engine import Outcome, OutcomeKind
 from agent.errors import Retryable
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState, Plan, StepInput
-from agent.planning import planner
+from agent.planning import planner, strategies
 from agent.policy.decide import decide
 from tests.agents import ROOMY, again, allow, at_send, fund, swap_of, trusted, yes
 from tests.reading import Through
@@ -120,7 +120,7 @@ def test_the_remembered_input_decides_and_plans_the_same(local_chain: LocalChain
         assert decided.decision == plan.decision
         again_planned = planner.plan(step_input, plan.decision)
         assert replace(again_planned, verdicts=plan.verdicts) == plan
-        judged = engine.judge(step_input, engine.rebalance, None)
+        judged = engine.judge(step_input, strategies.rebalance, None)
         assert judged.plan == again_planned
         plans.append(plan)
     assert plans[0] == sent

@@ -1,0 +1,76 @@
+"""What is wanted of one snapshot: a decision, and the plan that carries it out; pure, so that any step can be proposed again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from agent.errors import Refused
+from agent.model import AdjustLiquidity, Halt, Hold, Plan, Rebalance, StepInput, TopUp
+from agent.planning import planner
+from agent.planning.liquidity import plan_liquidity
+from agent.policy.decide import Decided, decide
+from agent.policy.zone import not_worth_it
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What a strategy wants of one snapshot: the decision with its drifts, and a plan when it wants to trade."""
+
+    decided: Decided
+    plan: Plan | None
+
+
+Proposer = Callable[[StepInput], Proposal]
+
+
+def rebalance(step_input: StepInput) -> Proposal:
+    """The agent's own strategy: trade when a trigger fires, in a zone when the plan also saves more risk than it costs."""
+    decided = decide(step_input)
+    match decided.decision:
+        case Rebalance() as decision:
+            return _planned(step_input, decided, decision)
+        case AdjustLiquidity() as decision:
+            return Proposal(decided, plan_liquidity(step_input, decision))
+        case TopUp() as decision:
+            return Proposal(decided, planner.plan_top_up(step_input, decision))
+        case Hold() | Halt():
+            return Proposal(decided, None)
+
+
+def decision_at(step_input: StepInput) -> Decided:
+    """What is decided, a zone's plan weighed; a plan that is refused leaves the decision as it was."""
+    decided = decide(step_input)
+    if decided.zone is None:
+        return decided
+    try:
+        return rebalance(step_input).decided
+    except Refused:
+        return decided
+
+
+def _planned(step_input: StepInput, decided: Decided, decision: Rebalance) -> Proposal:
+    """The plan; in a zone nothing instead where it would not save more than it costs, or where no move pays."""
+    zone = decided.zone
+    try:
+        plan = planner.plan(step_input, decision)
+    except planner.NothingPlanned as nothing:
+        if zone is None:
+            raise
+        return Proposal(replace(decided, decision=Hold(f"{decision.reason}; {nothing.message}; looks again at the next tick")), None)
+    if zone is None or plan.saving is None:
+        return Proposal(decided, plan)
+    weighed = replace(decided, zone=replace(zone, saving=plan.saving))
+    if plan.saving.worth_it:
+        return Proposal(weighed, plan)
+    return Proposal(replace(weighed, decision=Hold(not_worth_it(decision.reason, plan.saving, step_input, zone.horizon_s))), None)
+
+
+def manual_swap(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:
+    """A strategy for one swap by hand; triggers are not asked, guards are."""
+
+    def propose(step_input: StepInput) -> Proposal:
+        plan = planner.plan_swap(step_input, token_in, token_out, amount_in_raw)
+        return Proposal(replace(decide(step_input), decision=plan.decision, reviewed=False), plan)
+
+    return propose
