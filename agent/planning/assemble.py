@@ -11,10 +11,11 @@ from agent.model import Plan, Rebalance, Skipped, StepInput
 from agent.planning.aims import Aim
 from agent.planning.market import FAR, Market
 from agent.planning.paths import MAX_LEGS
+from agent.planning.payments import changes, paid
 from agent.planning.problem import UNBOUNDED_BPS, Problem
 from agent.planning.rounding import Draft
 from agent.planning.settle import Settled
-from agent.units import largest_remainder, value_text
+from agent.units import NATIVE, largest_remainder, value_text
 
 WORTH_SAYING = 1e-5
 """Part of the total (a tenth of a basis point) below which a rest is rounding, not something left undone."""
@@ -25,12 +26,14 @@ def assemble(
 ) -> Plan:
     """A plan of these legs with its certificate. Guards have not judged it yet."""
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    after = tuple((node.address, held[node.address] + draft.delta.get(node.address, 0)) for node in problem.assets)
+    legs = paid(problem.coin, draft.legs)
+    moved = changes(legs)
+    after = tuple((node.address, held[node.address] + moved.get(node.address, 0)) for node in problem.assets)
     values = [node.value + draft.delta.get(node.address, 0) * node.price for node in problem.assets]
     return Plan(
         block=step.snapshot.head.number,
         decision=decision,
-        legs=tuple(draft.legs),
+        legs=legs,
         holdings_after=after,
         weights_after_bps=tuple(zip((node.address for node in problem.assets), largest_remainder(values), strict=True)),
         cost=draft.cost(problem),
@@ -41,6 +44,7 @@ def assemble(
         verdicts=(),
         skipped=tuple(skipped),
         expires_block=step.snapshot.head.number + step.execution.expire_blocks,
+        native_after_wei=step.snapshot.native_wei + moved[NATIVE] if NATIVE in moved else None,
     )
 
 
@@ -92,7 +96,9 @@ def _why(market: Market, settled: Settled, token: int, sells: bool, others: froz
     if settled.bounded:
         return f"{turnover_limit} is used up by what is cheaper to move"
     if settled.held_back:
-        return "this step has approved no more"
+        coin = problem.coin
+        kept = coin is not None and coin.counts and coin.approved_raw is None
+        return "the rest of the native coin is kept for gas" if kept else "this step has approved no more"
     full = sorted({arc.pool for arc in own} & settled.draft.full) or sorted(settled.draft.full)
     parts = []
     if full and problem.impact_bps != UNBOUNDED_BPS:

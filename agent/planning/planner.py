@@ -13,6 +13,7 @@ from agent.planning.assemble import assemble, left_undone
 from agent.planning.certificate import gap_bps
 from agent.planning.market import Market, open_market
 from agent.planning.problem import Problem, build_problem
+from agent.planning.refill import plan_top_up
 from agent.planning.rounding import Draft
 from agent.planning.saving import saving
 from agent.planning.settle import Settled, settle
@@ -20,7 +21,7 @@ from agent.planning.swaps import Quote, plan_swap, quote
 from agent.reference import reference_prices
 from agent.units import BPS, value_text
 
-__all__ = ["NothingPlanned", "Quote", "plan", "plan_swap", "quote"]
+__all__ = ["NothingPlanned", "Quote", "plan", "plan_swap", "plan_top_up", "quote"]
 
 
 class NothingPlanned(Refused):

@@ -10,6 +10,8 @@ from agent.errors import Refused
 from agent.model import PoolState, Skipped, StepInput, V3Pool, Verdict
 from agent.planning.floors import least_rate
 from agent.planning.gas import gas_price_wei
+from agent.planning.payments import Coin, coin_of
+from agent.policy import coin as purse
 from agent.policy import liquidity
 from agent.reference import References
 from agent.units import BPS, Price, Value
@@ -22,8 +24,8 @@ UNBOUNDED_BPS = BPS - 1
 class Node:
     """A token that value may flow through. A hub that is no asset has nothing to invest and must end empty.
 
-    `cap_raw` bounds what legs may take from the wallet where an approval in this step has fixed it already. `lp_raw` lies in
-    liquidity positions: it counts, and cannot be spent.
+    `cap_raw` bounds what legs may take from the wallet: what this step has approved, or what of native coin is not kept for
+    gas. `lp_raw` lies in liquidity positions: it counts, and cannot be spent.
     """
 
     address: str
@@ -33,6 +35,11 @@ class Node:
     is_asset: bool
     cap_raw: int | None = None
     lp_raw: int = 0
+
+    @property
+    def spendable_raw(self) -> int:
+        """Base units that legs may take from the wallet."""
+        return self.investable_raw if self.cap_raw is None else min(self.investable_raw, self.cap_raw)
 
     @property
     def value(self) -> Value:
@@ -49,7 +56,7 @@ class Node:
 class Problem:
     """Assets first, in the portfolio's order, then hubs; usable pools by address; bounds; and what was left out, with reasons.
 
-    `gas_unit_value` is the worth of one unit of gas in numeraire base units.
+    `gas_unit_value` is the worth of one unit of gas in numeraire base units, `coin` the wrapped native coin where it is an asset.
     """
 
     nodes: tuple[Node, ...]
@@ -60,6 +67,7 @@ class Problem:
     plan_cost_bps: int | None
     gas_unit_value: Value
     notes: tuple[Skipped, ...]
+    coin: Coin | None = None
 
     @property
     def assets(self) -> tuple[Node, ...]:
@@ -106,11 +114,12 @@ def open_problem(step: StepInput, nodes: tuple[Node, ...], gas_unit_value: Value
         plan_cost_bps=limits.plan_cost_bps,
         gas_unit_value=gas_unit_value,
         notes=tuple(notes),
+        coin=coin_of(step),
     )
 
 
 def _assets(step: StepInput, references: References) -> list[Node]:
-    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    held, coin = purse.held(step), coin_of(step)
     why_not = {item.token: item.why for item in references.unpriced}
     faults = {item.address: item.why for item in step.snapshot.quarantined}
     caps = dict(step.spend_caps)
@@ -131,9 +140,12 @@ def _assets(step: StepInput, references: References) -> list[Node]:
                 (Verdict("balance", f"{token.label} unknown", "the balance of every asset", False),),
                 "unknown is not zero: wait for the next snapshot, or take the asset out of the portfolio",
             )
-        investable_raw = max(0, held[token.address] - asset.reserve_raw)
+        investable_raw, cap_raw = max(0, held[token.address] - purse.kept_raw(step, asset)), caps.get(token.address)
+        if coin is not None and token.address == coin.token:
+            investable_raw -= 0 if coin.counts else coin.refill_raw
+            cap_raw = coin.cap_raw
         lp_raw = in_positions.get(token.address, 0)
-        nodes.append(Node(token.address, token.label, price.price, investable_raw, True, caps.get(token.address), lp_raw))
+        nodes.append(Node(token.address, token.label, price.price, investable_raw, True, cap_raw, lp_raw))
     return nodes
 
 

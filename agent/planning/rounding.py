@@ -84,8 +84,7 @@ class Walk:
     def spendable(self, token: str) -> int:
         """Base units of the wallet's investable balance that no leg has taken yet."""
         node = self.problem.nodes[self.problem.position[token]]
-        most_raw = node.investable_raw if node.cap_raw is None else min(node.investable_raw, node.cap_raw)
-        return most_raw - self.draft.sold.get(token, 0)
+        return node.spendable_raw - self.draft.sold.get(token, 0)
 
     def run(self, route: Route) -> int:
         """Trades up to the wanted amount along a route, as much as bounds and balance let; base units really taken."""
@@ -196,8 +195,14 @@ class Walk:
 
 
 def run_all(problem: Problem, routes: Sequence[Route]) -> Walk:
-    """Runs routes in order. What one cannot take goes to the next that joins the same two tokens, so that nothing overshoots."""
+    """Runs routes in order. What one cannot take goes to the next that joins the same two tokens, so that nothing overshoots.
+
+    What sells native coin goes first: SwapRouter02 pays anything in wrapped coin with native coin while some is there.
+    """
     walk = Walk(problem)
+    coin = problem.coin
+    if coin is not None and coin.free_wei:
+        routes = sorted(routes, key=lambda route: route.hops[0][1] != coin.token)
     left: dict[tuple[str, str], int] = {}
     for route in routes:
         last_pool, last_in = route.hops[-1]

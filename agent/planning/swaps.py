@@ -53,9 +53,9 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
     seller = problem.nodes[problem.position[token_in]] if token_in in problem.position else None
     if seller is None or token_out not in problem.position:
         raise Refused("one of the tokens has no reference price", remedy="give it a feed, or list it in portfolio.assets")
-    if amount_in_raw > seller.investable_raw:
+    if amount_in_raw > seller.spendable_raw:
         decimals = step.portfolio.token(token_in).decimals
-        spendable, asked = decimal_text(seller.investable_raw, decimals), decimal_text(amount_in_raw, decimals)
+        spendable, asked = decimal_text(seller.spendable_raw, decimals), decimal_text(amount_in_raw, decimals)
         raise Refused(
             f"{asked} {seller.label} are more than the wallet may spend",
             (Verdict("balance", f"{asked} {seller.label}", f"{spendable} {seller.label} less reserve", False),),
