@@ -134,8 +134,7 @@ def _plan(
 
     def value(asset: Asset) -> Value:
         address = asset.token.address
-        free = max(0, after.held[address] - asset.reserve_raw)
-        return (free + in_positions.get(address, 0)) * after.prices[address]
+        return (max(0, after.counted(asset)) + in_positions.get(address, 0)) * after.prices[address]
 
     assets = step.portfolio.assets
     values = [value(asset) for asset in assets]

@@ -47,7 +47,8 @@ def decide(step: StepInput) -> Decided:
         return Decided(Halt(small), drifts, references)
     too_much = lp_wish.must_go(step, prices)
     if too_much.over:
-        return Decided(AdjustLiquidity(too_much.reason), drifts, references)
+        out = AdjustLiquidity(too_much.reason)
+        return Decided(coin.top_up(step, out) or out, drifts, references)
     trigger, found = step.policy.trigger, None
     if isinstance(trigger, Zone):
         found, drifts = zone.view(step, trigger.risk, drifts, prices)

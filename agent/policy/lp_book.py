@@ -8,8 +8,20 @@ from fractions import Fraction
 
 from agent.amm import pools
 from agent.lp import change, exact, floors
-from agent.model import ConfirmedPosition, Limits, LpPosition, LpTarget, LpV2Position, LpV3Position, PoolState, StepInput, V3Pool
-from agent.policy import liquidity
+from agent.model import (
+    Asset,
+    ConfirmedPosition,
+    Limits,
+    LpAction,
+    LpPosition,
+    LpTarget,
+    LpV2Position,
+    LpV3Position,
+    PoolState,
+    StepInput,
+    V3Pool,
+)
+from agent.policy import coin, liquidity
 from agent.policy.lp_moves import Bounds, Load
 from agent.units import BPS, Price, Value
 
@@ -29,18 +41,21 @@ class Book:
     def load(self) -> Load:
         """What liquidity loses and weighs here. Raises Refused where a price lacks."""
         worth = liquidity.worth_of(self.pairs, self.prices)
-        free = Fraction(0)
-        for asset in self.step.portfolio.assets:
-            address = asset.token.address
-            free += max(0, self.held[address] - asset.reserve_raw) * self.prices[address]
+        free = sum((max(0, self.counted(asset)) * self.prices[asset.token.address] for asset in self.step.portfolio.assets), Fraction(0))
         return Load(liquidity.expected_of(self.pairs, self.prices), worth, free + worth)
+
+    def counted(self, asset: Asset) -> int:
+        """Base units of an asset outside of positions that count, negative where the reserve is not filled."""
+        native_wei = self.step.snapshot.native_wei if asset.native else 0
+        return self.held[asset.token.address] + native_wei - coin.kept_raw(self.step, asset)
 
     def spendable(self, token: str) -> int:
         """Base units that may be provided: what is surely there, less the reserve, and no more than this step has approved."""
-        reserve = next((asset.reserve_raw for asset in self.step.portfolio.assets if asset.token.address == token), None)
-        if reserve is None:
+        asset = next((asset for asset in self.step.portfolio.assets if asset.token.address == token), None)
+        if asset is None:
             return 0
-        free = max(0, self.held[token] - self.unsure.get(token, 0) - reserve)
+        doubt = self.unsure.get(token, 0)
+        free = max(0, min(self.held[token], self.counted(asset)) - doubt)
         return min(free, dict(self.step.spend_caps).get(token, free))
 
     def taken(self, one: ConfirmedPosition, liquidity_out: int, least: Amounts) -> Book:
@@ -76,11 +91,11 @@ class Book:
         """What a confirmed position is now."""
         return next(position for known, position in self.pairs if known.name == one.name)
 
-    def ratio(self, of: ConfirmedPosition | LpTarget) -> Fraction:
+    def ratio(self, of: ConfirmedPosition | LpTarget | LpAction) -> Fraction:
         """Reference price of token0 in token1, base units."""
         return self.prices[of.token0] / self.prices[of.token1]
 
-    def value(self, of: ConfirmedPosition | LpTarget, raw: Amounts) -> Value:
+    def value(self, of: ConfirmedPosition | LpTarget | LpAction, raw: Amounts) -> Value:
         """Worth of a pair of amounts at reference prices."""
         return raw[0] * self.prices[of.token0] + raw[1] * self.prices[of.token1]
 
