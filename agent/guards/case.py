@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.errors import Refused
+from agent.guards.lp_replay import ActionRun, LpReplay, replay_actions
 from agent.guards.replay import LegRun, Replay, replay
-from agent.model import Asset, Evidence, Plan, StepInput
+from agent.model import Asset, Evidence, Plan, StepInput, Withdraw
 from agent.policy import liquidity
+from agent.policy.lp_book import Book, bounds, open_book
+from agent.policy.lp_moves import Load
 from agent.reference import reference_prices, spot_prices
 from agent.units import Token, ceil_int
 
@@ -31,7 +34,10 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`prices` and `spots` are numeraire base units per token base unit, by token address; `unpriced` says why one lacks."""
+    """`prices` and `spots` are numeraire base units per token base unit, by token address; `unpriced` says why one lacks.
+
+    `lp` is what the plan's actions do to positions, or why that cannot be said.
+    """
 
     step: StepInput
     plan: Plan
@@ -40,6 +46,7 @@ class Case:
     unpriced: Mapping[str, str]
     spots: Mapping[str, Fraction]
     replay: Replay
+    lp: LpReplay | str
 
     @property
     def numeraire(self) -> Token:
@@ -65,6 +72,35 @@ class Case:
         if self.replay.fault is not None:
             raise Missing(self.replay.fault)
         return self.replay.runs
+
+    def actions(self) -> tuple[ActionRun, ...]:
+        """The actions with liquidity as worked out anew; none for a plan of swaps. Raises Missing when one of them cannot run."""
+        if not self.plan.actions:
+            return ()
+        if isinstance(self.lp, str):
+            raise Missing(self.lp)
+        if self.lp.fault is not None:
+            raise Missing(self.lp.fault)
+        return self.lp.runs
+
+    def loads(self) -> tuple[Load, Load]:
+        """What liquidity loses and weighs before the plan's actions and after them. Raises Missing."""
+        self.actions()
+        if isinstance(self.lp, str):
+            raise Missing(self.lp)
+        return self.book().load(), self.lp.after.load()
+
+    def book(self) -> Book:
+        """Wallet and positions in the snapshot. Raises Missing."""
+        try:
+            return open_book(self.step, self.prices)
+        except Refused as why:
+            raise Missing(why.message) from None
+
+    def is_exit(self) -> bool:
+        """Whether the plan only takes liquidity out, and a limit of it is exceeded: neither cost nor size holds that back."""
+        only_out = bool(self.plan.actions) and all(isinstance(action, Withdraw) for action in self.plan.actions)
+        return only_out and not self.loads()[0].within(bounds(self.step.limits))
 
     def balance(self, address: str) -> int:
         """Wallet's balance in base units. Raises Missing when it was not read."""
@@ -126,4 +162,11 @@ def open_case(step: StepInput, plan: Plan, evidence: Evidence) -> Case:
     references = reference_prices(step)
     prices = {token: found.price for token, found in references.prices.items()}
     unpriced = {lacking.token: lacking.why for lacking in references.unpriced}
-    return Case(step, plan, evidence, prices, unpriced, spot_prices(step), replay(step.snapshot, plan))
+    return Case(step, plan, evidence, prices, unpriced, spot_prices(step), replay(step.snapshot, plan), _actions(step, plan, prices))
+
+
+def _actions(step: StepInput, plan: Plan, prices: Mapping[str, Fraction]) -> LpReplay | str:
+    try:
+        return replay_actions(open_book(step, prices), plan.actions)
+    except Refused as why:
+        return why.message

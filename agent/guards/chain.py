@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agent.guards.case import Case, Measured
 from agent.guards.words import seconds
-from agent.model import Funding
+from agent.model import Collect, Funding, LpAction, Provide, Withdraw
 
 FUTURE_TOLERANCE_S = 30
 """How far a block's time may be ahead of the agent's clock: consensus lets block producers be some seconds fast."""
@@ -26,7 +26,16 @@ def expiry(case: Case) -> Measured:
 
 
 def balance(case: Case) -> Measured:
-    """Every wallet-funded leg spends what is investable or was bought by the legs before it, and nothing stays in the router."""
+    """Every wallet-funded leg spends what is investable or was bought by the legs before it, and nothing stays in the router.
+
+    What is provided as liquidity is investable, or surely paid by the actions before.
+    """
+    for action in case.actions():
+        if isinstance(action.action, Provide):
+            for token, raw in zip((action.action.token0, action.action.token1), action.action.desired_raw, strict=True):
+                short = raw - action.before.spendable(token)
+                if short > 0:
+                    return Measured(f"action {action.number} provides {short} base units of {case.label(token)} too much", False)
     available: dict[str, int] = {}
     for run in case.runs():
         leg = run.leg
@@ -63,8 +72,28 @@ def prediction(case: Case) -> Measured:
                 False,
             )
     predicted = dict(case.plan.holdings_after)
+    for action in case.actions():
+        found, said = (action.liquidity, action.amounts, action.fees), _said(action.action)
+        if said != found:
+            return Measured(f"action {action.number} moves {found}, the plan says {said}", False)
+    if case.plan.actions and not isinstance(case.lp, str):
+        for token, raw in predicted.items():
+            if case.lp.after.held.get(token) != raw:
+                ends = case.lp.after.held.get(token)
+                return Measured(f"{case.label(token)} ends at {ends} base units, the plan says {raw}", False)
     for token in case.replay.tokens:
         after = case.balance(token) + case.replay.delta(token) if token in predicted else None
         if after != predicted.get(token):
             return Measured(f"{case.label(token)} ends at {after} base units, the plan says {predicted[token]}", False)
     return Measured("as simulated", True)
+
+
+def _said(action: LpAction) -> tuple[int, tuple[int, int], tuple[int, int]]:
+    """Liquidity, amounts and fees that an action predicts."""
+    match action:
+        case Withdraw():
+            return action.liquidity, action.amounts_raw, action.fees_raw
+        case Collect():
+            return 0, (0, 0), action.fees_raw
+        case Provide():
+            return action.liquidity, action.amounts_raw, (0, 0)

@@ -10,7 +10,12 @@ from agent.units import BPS
 
 
 def plan_cost(case: Case, limit_bps: int) -> Measured:
-    """Fees, impact, skew and gas, recomputed, per unit of value moved. A plan that moves nothing costs nothing."""
+    """Fees, impact, skew and gas, recomputed, per unit of value moved. A plan that moves nothing costs nothing.
+
+    Actions with liquidity exchange nothing: theirs is the gas per unit of value put in, taken out or collected.
+    """
+    if case.plan.actions:
+        return _action_cost(case, limit_bps)
     turnover, cost = case.turnover(), case.cost()
     if turnover == 0:
         return Measured(money(cost, case.numeraire), cost <= 0)
@@ -36,7 +41,12 @@ def daily_loss(case: Case, limit_bps: int) -> Measured:
 
 
 def min_trade(case: Case, limit: Fraction) -> Measured:
-    """Smallest net trade: what the plan sells or buys of one token, its legs taken together, in value at reference prices."""
+    """Smallest net trade: what the plan sells or buys of one token, its legs taken together, in value at reference prices.
+
+    Of actions with liquidity the smallest; what a limit of liquidity demands may be smaller.
+    """
+    if case.plan.actions:
+        return _smallest_action(case, limit)
     case.runs()
     sizes = [(raw * case.price(token), token) for side in (case.replay.sold, case.replay.bought) for token, raw in side.items()]
     if not sizes:
@@ -49,6 +59,24 @@ def max_live_value(case: Case, limit: Fraction) -> Measured:
     """Value that the agent manages: all investable balances."""
     total = case.total()
     return Measured(money(total, case.numeraire), total <= limit)
+
+
+def _action_cost(case: Case, limit_bps: int) -> Measured:
+    moved, cost = sum((run.value for run in case.actions()), Fraction(0)), case.cost()
+    said = money(cost, case.numeraire)
+    if case.is_exit():
+        return Measured(f"{said} of gas: liquidity above its limit goes at any cost", True)
+    if moved == 0:
+        return Measured(said, cost <= 0)
+    return Measured(f"{ratio(cost / moved)} ({said})", cost * BPS <= limit_bps * moved)
+
+
+def _smallest_action(case: Case, limit: Fraction) -> Measured:
+    smallest, name = min((run.value, run.action.name) for run in case.actions())
+    said = f"{money(smallest, case.numeraire)} of {name}"
+    if case.is_exit():
+        return Measured(f"{said}: liquidity above its limit goes whatever its size", True)
+    return Measured(said, smallest >= limit)
 
 
 def _share(case: Case, value: Fraction, limit_bps: int) -> Measured:

@@ -129,7 +129,7 @@ def _own(book: Book, action: LpAction) -> tuple[ConfirmedPosition, LpV2Position 
     for one, position in book.pairs:
         if one.name == action.name and isinstance(position, LpV2Position | LpV3Position):
             pool = position.pair if isinstance(position, LpV2Position) else position.pool
-            if (one.venue, one.contract, one.token0, one.token1, pool) != (*_identity(action)[:4], action.pool):
+            if (one.venue, one.contract, one.token0, one.token1, pool) != (*_identity(action), action.pool):
                 break
             return one, position
     raise Refused(f"{action.name} is no confirmed position in {action.pool}")

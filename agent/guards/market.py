@@ -8,7 +8,10 @@ from agent.amm import pools
 from agent.guards.case import Case, Measured, Missing
 from agent.guards.replay import LegRun
 from agent.guards.words import money, ratio
+from agent.lp import floors, mint
+from agent.model import Collect, LpAction, PoolState, Provide
 from agent.planning.floors import fair_floor
+from agent.policy.lp_book import band_bps
 from agent.units import BPS
 
 
@@ -24,8 +27,11 @@ def price_impact(case: Case, limit_bps: int) -> Measured:
 def slippage(case: Case, limit_bps: int) -> Measured:
     """Least slippage limit, whole bps, that allows each minimum output; one above the simulated output could only revert.
 
-    A floor of out · (1 − s) is rounded down to a base unit, so floor ≥ ⌊out · (1 − s)⌋ is what counts.
+    A floor of out · (1 − s) is rounded down to a base unit, so floor ≥ ⌊out · (1 − s)⌋ is what counts. Of actions with liquidity:
+    the most that its minimums let liquidity cost above its worth at the reference (lp/floors.py).
     """
+    if case.plan.actions:
+        return _overpaid(case, limit_bps)
     worst = 0
     for run in case.runs():
         floor, out = run.leg.min_out_raw, run.amount_out_raw
@@ -43,6 +49,12 @@ def fair_floor_kept(case: Case) -> Measured:
     It has no switch of its own. With one of the two limits off the other one bounds the price; with both off nothing would,
     and a searcher could take everything but a base unit: no such plan is sent.
     """
+    for action in case.actions():
+        for least, given in zip(action.least, _minimums(action.action), strict=True):
+            if given < least:
+                return Measured(f"action {action.number} accepts {given} where the reference asks for {least}", False)
+    if case.plan.actions:
+        return Measured("every action at or above it", True)
     if case.step.limits.slippage_bps is None and case.step.limits.price_impact_bps is None:
         return Measured("any price: limits.slippage and limits.price_impact are both off", False)
     for run in case.runs():
@@ -54,7 +66,9 @@ def fair_floor_kept(case: Case) -> Measured:
 
 def pool_min_value(case: Case, limit: Fraction) -> Measured:
     """Smallest depth of a pool used, both sides together in value at reference prices."""
-    depths = [(_depth_value(case, run), run.leg.pool) for run in case.runs()]
+    depths = [(_depth_value(case, run.start), run.leg.pool) for run in case.runs()]
+    provided = {action.pool for action in case.plan.actions if isinstance(action, Provide)}
+    depths += [(_depth_value(case, pool), pool.address) for pool in case.step.snapshot.pools if pool.address in provided]
     if not depths:
         return Measured("no trade", True)
     smallest, pool = min(depths)
@@ -87,5 +101,22 @@ def _least_out(case: Case, run: LegRun) -> int:
     )
 
 
-def _depth_value(case: Case, run: LegRun) -> Fraction:
-    return sum((pools.depth(run.start, token) * case.price(token) for token in (run.start.token0, run.start.token1)), Fraction(0))
+def _depth_value(case: Case, pool: PoolState) -> Fraction:
+    return sum((pools.depth(pool, token) * case.price(token) for token in (pool.token0, pool.token1)), Fraction(0))
+
+
+def _overpaid(case: Case, limit_bps: int) -> Measured:
+    worst = Fraction(0)
+    for run in case.actions():
+        action = run.action
+        if not isinstance(action, Collect) and any(given > real for given, real in zip(action.min_raw, run.amounts, strict=True)):
+            return Measured(f"action {run.number} asks for {action.min_raw} where the contracts move {run.amounts}", False)
+        if isinstance(action, Provide):
+            within, ratio_now = None if action.ticks is None else mint.ends(action.ticks), run.before.ratio(action)
+            band = floors.widest(within, ratio_now, band_bps(case.step.limits) or 0, case.step.limits.slippage_bps)
+            worst = max(worst, floors.overpaid(within, ratio_now, band))
+    return Measured(ratio(worst), worst * BPS <= limit_bps)
+
+
+def _minimums(action: LpAction) -> tuple[int, int]:
+    return (0, 0) if isinstance(action, Collect) else action.min_raw

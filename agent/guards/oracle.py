@@ -74,6 +74,10 @@ def _pools(case: Case) -> Iterator[tuple[Fraction, str]]:
     for run in case.runs():
         fair = case.price(run.leg.token_in) / case.price(run.leg.token_out)
         yield _distance(pools.marginal_price(run.start, run.leg.token_in), fair), f"pool {run.leg.pool}"
+    for action in case.actions():
+        if action.off is None:
+            raise Missing(f"pool {action.action.pool} has no price")
+        yield action.off, f"pool {action.action.pool}"
 
 
 def _means(case: Case) -> Iterator[tuple[Fraction, str]]:

@@ -12,14 +12,16 @@ MAX_APPROVALS_IN_ROW = 8
 
 
 def allowlist(case: Case) -> Measured:
-    """Every pool, token, router and factory of the plan is pinned by address and by the code that the snapshot found there.
+    """Every pool, token, router, factory and position manager of the plan is pinned by address and by the code that the snapshot found.
 
     Tokens must also belong to the portfolio, as asset or hub.
     """
     portfolio, execution = case.step.portfolio, case.step.execution
     known = {token.address for token in (*(a.token for a in portfolio.assets), *portfolio.hubs, portfolio.numeraire)}
-    tokens = dict.fromkeys(token for leg in case.plan.legs for token in (leg.token_in, leg.token_out))
-    pools = dict.fromkeys(leg.pool for leg in case.plan.legs)
+    legs, actions = case.plan.legs, case.plan.actions
+    traded = [token for leg in legs for token in (leg.token_in, leg.token_out)]
+    tokens = dict.fromkeys((*traded, *(token for action in actions for token in (action.token0, action.token1))))
+    pools = dict.fromkeys((*(leg.pool for leg in legs), *(place for action in actions for place in (action.pool, action.contract))))
     needed = dict.fromkeys((*pools, *tokens, execution.router, *execution.pinned))
     code = {entry.address.lower(): entry.hash.lower() for entry in case.step.snapshot.code_hashes}
     trusted = {(address.lower(), pinned.lower()) for address, pinned in case.evidence.trusted}

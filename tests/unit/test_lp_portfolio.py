@@ -11,7 +11,7 @@ import pytest
 from agent import codec, guards
 from agent.errors import ConfigError, Refused
 from agent.lp import exact
-from agent.model import Destination, Halt, Hold, Limits, LpV2Position, Quarantined, Rebalance, Snapshot, StepInput
+from agent.model import AdjustLiquidity, Destination, Halt, Hold, Limits, LpV2Position, Quarantined, Rebalance, Snapshot, StepInput
 from agent.planning import planner
 from agent.policy import liquidity
 from agent.policy.decide import decide
@@ -147,9 +147,9 @@ def test_a_step_from_before_positions_is_still_read() -> None:
 
 # planning
 def roomy() -> Limits:
-    """Limits that leave only the market's own bounds, and half of the portfolio to liquidity."""
+    """Limits that leave only the market's own bounds, and nearly all of the portfolio to liquidity."""
     off = {"turnover_bps": None, "daily_turnover_bps": None, "impermanent_loss_bps": None, "plan_cost_bps": None}
-    return replace(limits(), lp_max_weight_bps=5_000, price_impact_bps=2_000, **off)
+    return replace(limits(), lp_max_weight_bps=9_000, price_impact_bps=2_000, **off)
 
 
 def test_a_plan_brings_wallet_and_positions_together_on_target() -> None:
@@ -173,7 +173,10 @@ def test_what_lies_in_positions_is_never_sold_and_said_to_stay() -> None:
     plan = planner.plan(step, decided.decision)
     assert dict(plan.holdings_after)[WETH] * PRICES[WETH] < USD // 100
     assert "stay in liquidity positions" in " ".join(item.why for item in plan.skipped)
-    assert [v.guard for v in guards.judge(step, plan, evidence(step, plan)) if not v.passed] == ["lp_max_weight"]
+    assert [v.guard for v in guards.judge(step, plan, evidence(step, plan)) if not v.passed] == []
+    tight = with_limits(step, lp_max_weight_bps=5_000)
+    assert [v.guard for v in guards.judge(tight, plan, evidence(tight, plan)) if not v.passed] == ["lp_max_weight"]
+    assert isinstance(decide(tight).decision, AdjustLiquidity), "what is too much is taken out first"
 
 
 def test_nothing_is_planned_when_all_of_the_drift_lies_in_positions() -> None:
