@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agent.config.schema import Config, HybridTable, LimitsTable, ThresholdTable, TimeTable
+from agent.config.zone import RiskTable, ZoneTable
 from agent.model import Portfolio
 from agent.units import decimal_text
 
@@ -37,13 +38,18 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
     }
     if portfolio.positions and config.lp is not None:
         found["lp"] = f"volatility {config.lp.volatility / 100:g}% a year, horizon {config.lp.horizon} s"
+    if config.policy.risk is not None:
+        found["risk"] = risk_text(config.policy.risk)
     for name in LimitsTable.model_fields:
         found[name] = limit_text(name, getattr(config.limits, name), numeraire)
     return found
 
 
-def trigger_text(trigger: ThresholdTable | TimeTable | HybridTable) -> str:
+def trigger_text(trigger: ThresholdTable | TimeTable | HybridTable | ZoneTable) -> str:
     """Such as "threshold: 10% of the target"."""
+    if isinstance(trigger, ZoneTable):
+        cost = f"{float(trigger.tracking_error_cost):g} bps a year for 1% of tracking error"
+        return f"zone: {cost}, horizon {trigger.horizon} s"
     parts = []
     if not isinstance(trigger, TimeTable):
         parts += [f"{trigger.relative / 100:g}% of the target"] if trigger.relative is not None else []
@@ -52,6 +58,14 @@ def trigger_text(trigger: ThresholdTable | TimeTable | HybridTable) -> str:
         parts += [f"every {trigger.every} s"] if trigger.every is not None else []
         parts += [f"{trigger.cron} in {trigger.timezone}"] if trigger.cron is not None else []
     return f"{trigger.kind}: {', '.join(parts)}"
+
+
+def risk_text(table: RiskTable) -> str:
+    """Volatilities and correlations."""
+    parts = [f"volatility of {symbol} {bps / 100:g}%" for symbol, bps in table.volatilities.items()]
+    parts += [f"correlation of {pair} {bps / 100:g}%" for pair, bps in table.correlations.items()]
+    parts += [f"of other pairs {table.correlation / 100:g}%"] if table.correlation is not None else []
+    return ", ".join(parts)
 
 
 def limit_text(name: str, value: int | str | None, numeraire: str) -> str:

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from agent.config.liquidity import build_positions
 from agent.config.schema import AssetTable, Config, HubTable, HybridTable, ThresholdTable, TimeTable
+from agent.config.zone import ZoneTable, build_zone
 from agent.errors import ConfigError
 from agent.model import (
     Asset,
@@ -57,7 +58,7 @@ def build_portfolio(config: Config, tokens: Mapping[str, Token]) -> Portfolio:
 
 
 def build_trigger(table: ThresholdTable | TimeTable | HybridTable) -> Trigger:
-    """The trigger of the policy table."""
+    """The trigger of the policy table, where it is none of risk."""
     match table:
         case ThresholdTable():
             return _threshold(table)
@@ -69,7 +70,8 @@ def build_trigger(table: ThresholdTable | TimeTable | HybridTable) -> Trigger:
 
 def build_policy(config: Config) -> Policy:
     """When to act and how far to go."""
-    trigger = build_trigger(config.policy.trigger)
+    table = config.policy.trigger
+    trigger = build_zone(config) if isinstance(table, ZoneTable) else build_trigger(table)
     destination = Destination(config.policy.destination)
     return Policy(trigger, destination, config.policy.cooldown)
 

@@ -72,7 +72,7 @@ def load_config(path: Path | str = "trimtab.toml") -> LoadedConfig:
 def _lines(error: ValidationError) -> list[str]:
     lines = []
     for item in error.errors(include_url=False):
-        where = ".".join(str(part) for part in item["loc"] if part not in ("threshold", "time", "hybrid")) or "file"
+        where = ".".join(str(part) for part in item["loc"] if part not in ("threshold", "time", "hybrid", "zone")) or "file"
         if item["type"] == "extra_forbidden":
             lines.append(f"{where}: unknown key; remove it or check its spelling")
         elif item["type"] == "missing":

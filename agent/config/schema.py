@@ -21,6 +21,7 @@ from agent.config.fields import (
 )
 from agent.config.liquidity import LpTable, PositionTable, require_usable
 from agent.config.table import Table
+from agent.config.zone import RiskTable, ZoneTable, require_zone
 from agent.errors import ConfigError
 from agent.units import BPS
 
@@ -226,11 +227,12 @@ class HybridTable(Table):
 
 
 class PolicyTable(Table):
-    """When to act, how far to go, how long to rest."""
+    """When to act, how far to go, how long to rest; `risk` is what a zone is measured by."""
 
-    trigger: Annotated[ThresholdTable | TimeTable | HybridTable, Field(discriminator="kind")]
-    destination: Literal["target", "band", "halfway"]
+    trigger: Annotated[ThresholdTable | TimeTable | HybridTable | ZoneTable, Field(discriminator="kind")]
+    destination: Literal["target", "band", "halfway", "zone"]
     cooldown: Duration
+    risk: RiskTable | None = None
 
 
 class LimitsTable(Table):
@@ -291,8 +293,8 @@ class Config(Table):
             raise ValueError(
                 "reference.kind: spot prices can be moved by anyone for a block; use feed or twap, or set reference.allow_spot = true"
             )
-        require_protection(self)
-        require_usable(self)
+        for check in (require_protection, require_usable, require_zone):
+            check(self)
         if self.wallet.test_account is not None and not self.chain.local:
             raise ValueError("wallet.test_account is for local chains only; use keystore")
         return self

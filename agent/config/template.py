@@ -72,6 +72,9 @@ fee_tiers = [100, 500, 3000, 10000]
 [policy]
 # threshold: relative = "10%" of the target, or absolute = "5%" of the portfolio; strictly beyond the band
 # time: every = "1d", or cron = "0 9 * * mon" with timezone = "Europe/Berlin";   hybrid: both
+# zone: only when the risk saved exceeds the cost, and only as far as it does (docs/zone.md); destination = "zone" goes with it:
+# trigger = {{ kind = "zone", tracking_error_cost = "0.5bps", horizon = "30d" }}   # what 1 % of tracking error is worth a year
+# risk = {{ volatilities = {{ WETH = "80%", USDC = "0.5%" }}, correlation = "0%" }}   # correlations = {{ "WETH/WBTC" = "80%" }}
 trigger = {{ kind = "threshold", relative = "10%" }}
 destination = "target"             # or "band" (the nearer edge), or "halfway"
 cooldown = "1h"

@@ -82,7 +82,7 @@ def faults(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str,
     known = dict(risk.volatilities_bps)
     for address, label in labels.items():
         if address not in known:
-            yield f"policy.risk.volatilities: that of {label} is missing", f'write {label} = "60%", or what it is a year'
+            yield f"policy.risk.volatilities: that of {label} is missing", f'write what it is a year, such as {label} = "60%"'
         elif not LEAST_VOLATILITY_BPS <= known[address] <= MOST_VOLATILITY_BPS:
             shown = f"{label} = {known[address] / 100:g}% is not between 0.1% and 1000% a year"
             yield f"policy.risk.volatilities: {shown}", 'even a stable token moves: write at least "0.1%"'

@@ -1,0 +1,146 @@
+"""trigger = { kind = "zone" } and its table of risk: what is written reaches the model, and every mistake is named with its remedy."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+
+from agent.api.parameters import parameters
+from agent.config import build_policy, build_portfolio, parse_config
+from agent.config.presets import ETHEREUM
+from agent.config.template import TemplateAsset, render
+from agent.errors import ConfigError
+from agent.model import Destination, TrackingRisk, Zone
+from agent.policy import risk as risks
+from tests.unit.test_config import USDC, WALLET, WETH, text, tokens
+
+WBTC = next(token for token in ETHEREUM.tokens if token.symbol == "WBTC")
+TRIGGER = 'trigger = { kind = "zone", tracking_error_cost = "0.5bps", horizon = "30d" }'
+RISK = 'volatilities = { WETH = "80%", USDC = "0.5%" }\ncorrelation = "0%"\n'
+
+
+def zoned(risk: str = RISK, trigger: str = TRIGGER, destination: str = "zone", changes: tuple[tuple[str, str], ...] = ()) -> str:
+    return text(
+        ('trigger = { kind = "threshold", relative = "10%" }', trigger),
+        ('destination = "target" ', f'destination = "{destination}" '),
+        ("\n[limits]", f"\n[policy.risk]\n{risk}\n[limits]" if risk else "\n[limits]"),
+        *changes,
+    )
+
+
+def mistake(**written: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(zoned(**written))  # type: ignore[arg-type]  # keywords of zoned
+    return str(caught.value)
+
+
+def three(risk: str) -> str:
+    """The same with WBTC as a third asset."""
+    shares = (("WETH", WETH, "40%"), ("WBTC", WBTC, "30%"), ("USDC", USDC, "30%"))
+    assets = [TemplateAsset(symbol, token.address, share, token.feed) for symbol, token, share in shares]
+    found = render(ETHEREUM, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
+    found = found.replace('trigger = { kind = "threshold", relative = "10%" }', TRIGGER, 1).replace('"target" ', '"zone" ', 1)
+    return found.replace("\n[limits]", f"\n[policy.risk]\n{risk}\n[limits]", 1)
+
+
+THREE = 'volatilities = { WETH = "80%", WBTC = "60%", USDC = "0.5%" }\n'
+
+
+def test_a_zone_reaches_the_model_with_its_risk_by_address() -> None:
+    policy = build_policy(parse_config(zoned()))
+    pair = (WETH.address, USDC.address, 0)
+    expected = TrackingRisk(Fraction(1, 2), 30 * 86_400, ((WETH.address, 8_000), (USDC.address, 50)), (pair,))
+    assert policy.trigger == Zone(expected)
+    assert policy.destination is Destination.ZONE
+    assert risks.aversion(expected) == 2 * Fraction(1, 2) * Fraction(30, 365), "lambda is twice what 1 % of tracking error costs in bps"
+
+
+def test_named_correlations_go_before_the_one_for_all_others() -> None:
+    config = parse_config(three(THREE + 'correlation = "-10%"\ncorrelations = { "WBTC/WETH" = "85%" }\n'))
+    trigger = build_policy(config).trigger
+    assert isinstance(trigger, Zone)
+    order = (WETH.address, WBTC.address, USDC.address)
+    assert risks.correlations(trigger.risk, order) == [
+        [1, Fraction(85, 100), Fraction(-1, 10)],
+        [Fraction(85, 100), 1, Fraction(-1, 10)],
+        [Fraction(-1, 10), Fraction(-1, 10), 1],
+    ]
+    assert risks.covariance(trigger.risk, order)[0][1] == Fraction(8, 10) * Fraction(6, 10) * Fraction(85, 100)
+
+
+def test_the_owner_confirms_the_risk_with_the_other_parameters() -> None:
+    config = parse_config(zoned())
+    told = parameters(config, build_portfolio(config, tokens()), "0x")
+    assert told["trigger"] == "zone: 0.5 bps a year for 1% of tracking error, horizon 2592000 s"
+    assert told["risk"] == "volatility of WETH 80%, volatility of USDC 0.5%, of other pairs 0%"
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (TRIGGER.replace("0.5bps", "0bps"), "policy.trigger.tracking_error_cost: 0 bps is not above 0 and at most 100 bps a year"),
+        (TRIGGER.replace("0.5bps", "-1bps"), "policy.trigger.tracking_error_cost: -1 bps is not above 0"),
+        (TRIGGER.replace("0.5bps", "5%"), "policy.trigger.tracking_error_cost: 500 bps is not above 0 and at most 100 bps a year"),
+        (TRIGGER.replace("0.5bps", "0.5"), "policy.trigger.tracking_error_cost: '0.5' is not a cost a year; write what 1 %"),
+        (TRIGGER.replace("0.5bps", "nanbps"), "policy.trigger.tracking_error_cost: 'nanbps' is not a cost a year"),
+        (TRIGGER.replace("30d", "59m"), "policy.trigger.horizon: 3540 s is not between 1h and 365d; write the time until the next review"),
+        (TRIGGER.replace("30d", "366d"), "policy.trigger.horizon: 31622400 s is not between 1h and 365d"),
+        ('trigger = { kind = "zone", horizon = "30d" }', "policy.trigger.tracking_error_cost: missing"),
+        ('trigger = { kind = "zone", tracking_error_cost = "1bps" }', "policy.trigger.horizon: missing"),
+        (TRIGGER.replace(" }", ', relative = "5%" }'), "policy.trigger.relative: unknown key"),
+    ],
+)
+def test_what_tracking_error_is_worth_and_how_long_it_lasts_make_sense(written: str, expected: str) -> None:
+    assert expected in mistake(trigger=written)
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("", "policy.risk: missing; a zone is measured by [policy.risk] with volatilities and correlations"),
+        (
+            RISK.replace(', USDC = "0.5%"', ""),
+            'policy.risk.volatilities: that of USDC is missing; write what it is a year, such as USDC = "60%"',
+        ),
+        (RISK.replace("0.5%", "0%"), "policy.risk.volatilities: USDC = 0% is not between 0.1% and 1000% a year; even a stable token moves"),
+        (RISK.replace("80%", "1001%"), "policy.risk.volatilities: WETH = 1001% is not between 0.1% and 1000% a year"),
+        (RISK.replace("WETH", "WEHT"), "policy.risk.volatilities: 'WEHT' is none of the assets; remove it or correct its spelling"),
+        (RISK.replace('correlation = "0%"\n', ""), 'policy.risk.correlations: WETH/USDC is missing; write "WETH/USDC" = "50%"'),
+        (
+            RISK.replace('"0%"', '"100%"'),
+            'policy.risk.correlations: WETH/USDC = 100% is beyond 99%; write "99%" for tokens that move as one',
+        ),
+        (RISK.replace('"0%"', '"120%"'), "policy.risk.correlation: '120%' is not a correlation; write a percentage from -99% to 99%"),
+        (RISK.replace('"0%"', "0.5"), "policy.risk.correlation: 0.5 is not a correlation"),
+        (
+            RISK + 'correlations = { "WETH" = "5%" }',
+            "policy.risk.correlations: 'WETH' is no pair of assets; write for example \"WETH/USDC\"",
+        ),
+        (RISK + 'correlations = { "WETH/WETH" = "5%" }', "policy.risk.correlations: 'WETH/WETH' is no pair of assets"),
+        (RISK + 'correlations = { "WETH/USDC" = "5%", "USDC/WETH" = "5%" }', "WETH/USDC and USDC/WETH are the same pair; keep one"),
+    ],
+)
+def test_volatilities_and_correlations_are_complete_and_possible(written: str, expected: str) -> None:
+    assert expected in mistake(risk=written)
+
+
+@pytest.mark.parametrize(
+    ("correlations", "guilty"),
+    [
+        ('{ "WETH/WBTC" = "90%", "WETH/USDC" = "90%", "WBTC/USDC" = "-50%" }', "USDC"),
+        ('{ "WETH/WBTC" = "-60%", "WETH/USDC" = "-60%", "WBTC/USDC" = "-60%" }', "USDC"),
+    ],
+)
+def test_correlations_that_contradict_each_other_are_refused(correlations: str, guilty: str) -> None:
+    with pytest.raises(ConfigError, match=f"those of {guilty} contradict the others.*not positive semidefinite.*bring them nearer to 0%"):
+        parse_config(three(f"{THREE}correlations = {correlations}\n"))
+
+
+def test_a_zone_needs_a_cost_limit_and_its_own_destination_and_nothing_else_has_it() -> None:
+    assert "limits.plan_cost: off, but a zone needs it" in mistake(changes=(('plan_cost = "0.5%"', 'plan_cost = "off"'),))
+    for destination in ("target", "band", "halfway"):
+        expected = f'policy.destination: {destination}, but a zone goes as far as its last unit pays (write destination = "zone")'
+        assert expected in mistake(destination=destination)
+    with pytest.raises(ConfigError, match=r"policy\.destination: zone, but the trigger is none"):
+        parse_config(text(('destination = "target" ', 'destination = "zone" ')))
