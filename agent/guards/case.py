@@ -10,14 +10,12 @@ from agent.errors import Refused
 from agent.guards.lp_replay import ActionRun, LpReplay, replay_actions
 from agent.guards.replay import LegRun, Replay, replay
 from agent.model import Asset, Evidence, Plan, StepInput, Withdraw
-from agent.policy import liquidity
+from agent.policy import coin, liquidity
+from agent.policy.coin import GAS_MARGIN
 from agent.policy.lp_book import Book, bounds, open_book
 from agent.policy.lp_moves import Load
 from agent.reference import reference_prices, spot_prices
-from agent.units import Token, ceil_int
-
-GAS_MARGIN = Fraction(5, 4)
-"""Gas limit of a transaction over the plan's estimate."""
+from agent.units import NATIVE, Token, ceil_int
 
 
 class Missing(Exception):
@@ -61,8 +59,8 @@ class Case:
             return address
 
     def price(self, address: str) -> Fraction:
-        """Reference price. Raises Missing."""
-        price = self.prices.get(address)
+        """Reference price; the native coin is worth its wrapped token. Raises Missing."""
+        price = self.prices.get(self.step.portfolio.wrapped_native if address == NATIVE else address)
         if price is None or price <= 0:
             raise Missing(f"no reference price of {self.label(address)}: {self.unpriced.get(address, 'no token of the portfolio')}")
         return price
@@ -103,15 +101,22 @@ class Case:
         return only_out and not self.loads()[0].within(bounds(self.step.limits))
 
     def balance(self, address: str) -> int:
-        """Wallet's balance in base units. Raises Missing when it was not read."""
+        """Wallet's balance of a token, or of native coin, in base units. Raises Missing when it was not read."""
+        if address == NATIVE:
+            return self.step.snapshot.native_wei
         for holding in self.step.snapshot.holdings:
             if holding.token == address:
                 return holding.raw
         raise Missing(f"balance of {self.label(address)} was not read")
 
     def investable(self, asset: Asset) -> int:
-        """Balance less reserve, base units, never below zero. Raises Missing."""
-        return max(0, self.balance(asset.token.address) - asset.reserve_raw)
+        """Balance less reserve, base units, never below zero; of the native asset both forms, less the floor. Raises Missing."""
+        return max(0, self.spendable(asset))
+
+    def spendable(self, asset: Asset) -> int:
+        """The same, negative where the reserve is not filled. Raises Missing."""
+        native_wei = self.balance(NATIVE) if asset.native else 0
+        return self.balance(asset.token.address) + native_wei - coin.kept_raw(self.step, asset)
 
     def total(self) -> Fraction:
         """Value of all investable balances and confirmed liquidity positions at reference prices. Raises Missing."""
@@ -151,10 +156,7 @@ class Case:
 
         That is how it is sent: the gas limit is the estimate and a quarter, the fee cap never above limits.gas_price.
         """
-        snapshot, ceiling = self.step.snapshot, self.step.limits.gas_price_wei
-        base = snapshot.head.base_fee_wei
-        price = snapshot.gas_price_wei if base is None else 2 * base + snapshot.priority_fee_wei
-        return ceil_int(self.plan.gas_units * GAS_MARGIN) * (price if ceiling is None else min(price, ceiling))
+        return ceil_int(self.plan.gas_units * GAS_MARGIN) * coin.worst_price_wei(self.step)
 
 
 def open_case(step: StepInput, plan: Plan, evidence: Evidence) -> Case:
@@ -162,7 +164,8 @@ def open_case(step: StepInput, plan: Plan, evidence: Evidence) -> Case:
     references = reference_prices(step)
     prices = {token: found.price for token, found in references.prices.items()}
     unpriced = {lacking.token: lacking.why for lacking in references.unpriced}
-    return Case(step, plan, evidence, prices, unpriced, spot_prices(step), replay(step.snapshot, plan), _actions(step, plan, prices))
+    legs = replay(step.snapshot, plan, step.portfolio.wrapped_native)
+    return Case(step, plan, evidence, prices, unpriced, spot_prices(step), legs, _actions(step, plan, prices))
 
 
 def _actions(step: StepInput, plan: Plan, prices: Mapping[str, Fraction]) -> LpReplay | str:

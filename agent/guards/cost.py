@@ -6,17 +6,21 @@ from fractions import Fraction
 
 from agent.guards.case import Case, Measured
 from agent.guards.words import money, ratio
+from agent.model import TopUp
 from agent.units import BPS
 
 
 def plan_cost(case: Case, limit_bps: int) -> Measured:
-    """Fees, impact, skew and gas, recomputed, per unit of value moved. A plan that moves nothing costs nothing.
+    """Fees, impact, skew and gas, recomputed, per unit of value moved. A plan that moves nothing costs nothing,
+    except that gas money may be refilled: limits.gas_price and limits.gas_per_day bound that.
 
     Actions with liquidity exchange nothing: theirs is the gas per unit of value put in, taken out or collected.
     """
     if case.plan.actions:
         return _action_cost(case, limit_bps)
     turnover, cost = case.turnover(), case.cost()
+    if isinstance(case.plan.decision, TopUp):
+        return Measured(f"{money(cost, case.numeraire)} of gas, nothing moved", turnover == 0)
     if turnover == 0:
         return Measured(money(cost, case.numeraire), cost <= 0)
     return Measured(f"{ratio(cost / turnover)} ({money(cost, case.numeraire)})", cost * BPS <= limit_bps * turnover)

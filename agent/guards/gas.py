@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from agent.guards.case import Case, Measured
 from agent.guards.words import gwei, native
+from agent.model import TopUp
+from agent.units import NATIVE
 
 
 def gas_price(case: Case, limit_wei: int) -> Measured:
@@ -19,6 +21,13 @@ def gas_per_day(case: Case, limit_wei: int) -> Measured:
 
 
 def native_floor(case: Case, limit_wei: int) -> Measured:
-    """Native coin that is left when this plan burns the most it may."""
-    left = case.step.snapshot.native_wei - case.worst_gas_wei()
-    return Measured(native(left), left >= limit_wei)
+    """Native coin that is left when this plan burns the most it may; what it wraps and unwraps counts.
+
+    A plan that only refills passes wherever its own gas is there and less than it unwraps, since below the floor nothing else can.
+    """
+    had_wei, gas_wei = case.step.snapshot.native_wei, case.worst_gas_wei()
+    turned_wei = case.replay.moved.get(NATIVE, 0)
+    left_wei = had_wei + turned_wei - gas_wei
+    if isinstance(case.plan.decision, TopUp):
+        return Measured(f"{native(left_wei)} after unwrapping {native(turned_wei)}", gas_wei <= had_wei and gas_wei < turned_wei)
+    return Measured(native(left_wei), left_wei >= limit_wei)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.amm import pools
 from agent.errors import Refused
 from agent.model import Funding, Leg, Plan, PoolState, Snapshot
+from agent.planning.payments import NATIVE_VENUE
+from agent.units import NATIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +26,22 @@ class LegRun:
 
 
 @dataclass(frozen=True, slots=True)
+class Flow:
+    """What one leg, a swap or not, really takes and brings, base units."""
+
+    number: int
+    leg: Leg
+    amount_in_raw: int
+    amount_out_raw: int
+
+
+@dataclass(frozen=True, slots=True)
 class Replay:
     """The whole plan: what the wallet gives and gets per token over all legs, what stays behind in the router.
 
-    `fault` says in words why the simulation ended early; the numbers then mean nothing.
+    `runs` are the swaps, `flows` all legs. In `sold` and `bought` the native coin counts as its wrapped token, and what only
+    turns from one into the other not at all; `moved` tells both apart. `fault` says in words why the simulation ended early; the
+    numbers then mean nothing.
     """
 
     runs: tuple[LegRun, ...]
@@ -35,6 +49,8 @@ class Replay:
     bought: Mapping[str, int]
     stranded: Mapping[str, int]
     fault: str | None
+    flows: tuple[Flow, ...] = ()
+    moved: Mapping[str, int] = field(default_factory=dict)
 
     def delta(self, token: str) -> int:
         """Change of the wallet's balance, base units."""
@@ -46,20 +62,48 @@ class Replay:
         return tuple(dict.fromkeys((*self.sold, *self.bought)))
 
 
-def replay(snapshot: Snapshot, plan: Plan) -> Replay:
-    """Runs the legs on the snapshot's pools with the contracts' arithmetic; a wallet leg spends its amount, a router leg what is there."""
+def replay(snapshot: Snapshot, plan: Plan, wrapped_native: str = "") -> Replay:
+    """Runs the legs on the snapshot's pools with the contracts' arithmetic; a wallet leg spends its amount, a router leg what is there.
+
+    `wrapped_native` alone is exchanged for the native coin, one for one.
+    """
     start = {pool.address: pool for pool in snapshot.pools}
     now = dict(start)
     runs: list[LegRun] = []
     sold: dict[str, int] = {}
     bought: dict[str, int] = {}
     router: dict[str, int] = {}
+    moved: dict[str, int] = {}
+    flows: list[Flow] = []
 
     def ended(why: str | None) -> Replay:
-        return Replay(tuple(runs), sold, bought, {token: raw for token, raw in router.items() if raw}, why)
+        stranded = {token: raw for token, raw in router.items() if raw}
+        return Replay(tuple(runs), sold, bought, stranded, why, tuple(flows), moved)
+
+    def book(flow: Flow) -> None:
+        leg, coin = flow.leg, {NATIVE: wrapped_native}
+        turns = leg.venue == NATIVE_VENUE and leg.source is leg.sink is Funding.WALLET
+        flows.append(flow)
+        if leg.source is Funding.WALLET:
+            moved[leg.token_in] = moved.get(leg.token_in, 0) - flow.amount_in_raw
+            if not turns:
+                token = coin.get(leg.token_in, leg.token_in)
+                sold[token] = sold.get(token, 0) + flow.amount_in_raw
+        if leg.sink is Funding.ROUTER:
+            router[leg.token_out] = router.get(leg.token_out, 0) + flow.amount_out_raw
+        else:
+            moved[leg.token_out] = moved.get(leg.token_out, 0) + flow.amount_out_raw
+            if not turns:
+                token = coin.get(leg.token_out, leg.token_out)
+                bought[token] = bought.get(token, 0) + flow.amount_out_raw
 
     for number, leg in enumerate(plan.legs):
         amount_in = leg.amount_in_raw if leg.source is Funding.WALLET else router.pop(leg.token_in, 0)
+        if leg.venue == NATIVE_VENUE:
+            if leg.pool != wrapped_native or {leg.token_in, leg.token_out} != {NATIVE, wrapped_native} or amount_in <= 0:
+                return ended(f"leg {number}: {amount_in} of {leg.token_in} do not turn into {leg.token_out} in {leg.pool}")
+            book(Flow(number, leg, amount_in, amount_in))
+            continue
         before = now.get(leg.pool)
         if before is None:
             return ended(f"leg {number}: pool {leg.pool} is not in the snapshot")
@@ -77,8 +121,5 @@ def replay(snapshot: Snapshot, plan: Plan) -> Replay:
             return ended(f"leg {number}: pool {leg.pool} pays nothing for {amount_in}")
         now[leg.pool] = swapped.after
         runs.append(LegRun(number, leg, start[leg.pool], before, swapped.after, amount_in, swapped.amount_out_raw))
-        if leg.source is Funding.WALLET:
-            sold[leg.token_in] = sold.get(leg.token_in, 0) + amount_in
-        target = bought if leg.sink is Funding.WALLET else router
-        target[leg.token_out] = target.get(leg.token_out, 0) + swapped.amount_out_raw
+        book(Flow(number, leg, amount_in, swapped.amount_out_raw))
     return ended(None)

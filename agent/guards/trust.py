@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agent.guards.case import Case, Measured
+from agent.units import NATIVE
 
 NO_CODE = "0x" + "0" * 64
 MAX_REVERTS_IN_ROW = 3
@@ -14,12 +15,12 @@ MAX_APPROVALS_IN_ROW = 8
 def allowlist(case: Case) -> Measured:
     """Every pool, token, router, factory and position manager of the plan is pinned by address and by the code that the snapshot found.
 
-    Tokens must also belong to the portfolio, as asset or hub.
+    Tokens must also belong to the portfolio, as asset or hub. The native coin has no code; what wraps it is such a token.
     """
     portfolio, execution = case.step.portfolio, case.step.execution
     known = {token.address for token in (*(a.token for a in portfolio.assets), *portfolio.hubs, portfolio.numeraire)}
     legs, actions = case.plan.legs, case.plan.actions
-    traded = [token for leg in legs for token in (leg.token_in, leg.token_out)]
+    traded = [token for leg in legs for token in (leg.token_in, leg.token_out) if token != NATIVE]
     tokens = dict.fromkeys((*traded, *(token for action in actions for token in (action.token0, action.token1))))
     pools = dict.fromkeys((*(leg.pool for leg in legs), *(place for action in actions for place in (action.pool, action.contract))))
     needed = dict.fromkeys((*pools, *tokens, execution.router, *execution.pinned))
