@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.chain import keys
@@ -23,6 +23,7 @@ from agent.chain.tokens import read_tokens
 from agent.chain.watch import PoolRef, Watch
 from agent.config import build_execution, build_limits, build_policy, build_portfolio, build_reference
 from agent.config.load import LoadedConfig
+from agent.config.lp_targets import build_targets
 from agent.config.schema import Config
 from agent.engine import Eyes, Hands, Outcome
 from agent.errors import ConfigError
@@ -155,6 +156,7 @@ def open_desk(
     through = (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
     with books(loaded) as (store, switch):
         pools = discover(lines[0], config.venues, through, portfolio.hubs)
+        portfolio = replace(portfolio, lp_targets=build_targets(config, portfolio, pools))
         if not untrusted_pools:
             pins = {pin.address for pin in store.pins()}
             pools = tuple(pool for pool in pools if pool.address in pins) or pools
@@ -186,13 +188,14 @@ def factories(config: Config) -> dict[str, str]:
 def fixed_contracts(config: Config) -> dict[str, str]:
     """Routers and factories, by address: the contracts that the config names besides tokens and pools.
 
-    The position manager is one of them once a position of it counts: weights go by what it says.
+    The position manager is one of them once a position of it counts or is wanted: weights go by what it says.
     """
     found: dict[str, str] = {}
     for name, venue in (("v2", config.venues.uniswap_v2), ("v3", config.venues.uniswap_v3)):
         if venue is not None:
             found |= {venue.factory: f"{name} factory", venue.router: f"{name} router"}
-    if config.venues.uniswap_v3 is not None and any(position.kind == "uniswap_v3" for position in config.portfolio.positions):
+    wanted = () if config.lp is None else config.lp.targets
+    if config.venues.uniswap_v3 is not None and any(place.kind == "uniswap_v3" for place in (*config.portfolio.positions, *wanted)):
         found[config.venues.uniswap_v3.position_manager] = "v3 position manager"
     if config.execution.router == "rebalancer" and config.execution.rebalancer is not None:
         found[config.execution.rebalancer] = "rebalancer"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, field_validator
 
 from agent.config.fields import Address, Duration, PlainDecimal, Share
+from agent.config.lp_targets import TargetTable, require_targets, sane_volatility
 from agent.config.table import Table
 from agent.errors import ConfigError
 from agent.model import ConfirmedPosition
@@ -16,24 +17,20 @@ from agent.units import Token, parse_raw
 if TYPE_CHECKING:
     from agent.config.schema import Config
 
-MOST_VOLATILITY_BPS = 100_000
-"""1000 % a year."""
 LONGEST_HORIZON_S = 365 * 86_400
 
 
-def _volatility(value: int) -> int:
-    if not 0 < value <= MOST_VOLATILITY_BPS:
-        raise ValueError("a volatility is above 0% and at most 1000% a year; write for example 60%")
-    return value
-
-
 class LpTable(Table):
-    """By what the risk of liquidity is measured: annual volatility of a pair's price, and how far a forecast looks."""
+    """By what the risk of liquidity is measured: annual volatility of a pair's price, and how far a forecast looks.
+
+    `targets` are the pools in which liquidity is wanted.
+    """
 
     volatility: Share
     horizon: Duration
+    targets: list[TargetTable] = Field(default_factory=list)
 
-    _sane = field_validator("volatility")(_volatility)
+    _sane = field_validator("volatility")(sane_volatility)
 
     @field_validator("horizon")
     @classmethod
@@ -60,7 +57,7 @@ class _Position(Table):
     @field_validator("volatility")
     @classmethod
     def _sane(cls, value: int | None) -> int | None:
-        return None if value is None else _volatility(value)
+        return None if value is None else sane_volatility(value)
 
 
 class V2PositionTable(_Position):
@@ -91,7 +88,8 @@ PositionTable = Annotated[V2PositionTable | V3PositionTable, Field(discriminator
 
 
 def require_usable(config: Config) -> None:
-    """Raises ValueError naming the field when a position could not be read, valued or bounded."""
+    """Raises ValueError naming the field when a position or target could not be read, valued or bounded."""
+    require_targets(config)
     positions = config.portfolio.positions
     if not positions:
         return

@@ -1,0 +1,154 @@
+"""[[lp.targets]] in trimtab.toml: which share of the portfolio is to lie in which pool, how wide, and when fees are put back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from agent.config.fields import Address, DecimalOrOff, Share
+from agent.config.table import Table
+from agent.errors import ConfigError
+from agent.model import LpTarget, Portfolio
+from agent.units import BPS, parse_raw
+
+if TYPE_CHECKING:
+    from agent.chain.watch import PoolRef
+    from agent.config.schema import Config
+
+LEAST_WIDTH_BPS = 10
+MOST_WIDTH_BPS = 100_000
+MOST_VOLATILITY_BPS = 100_000
+"""1000 % a year."""
+
+
+def sane_volatility(value: int) -> int:
+    """Basis points a year. Raises ValueError outside of what makes sense."""
+    if not 0 < value <= MOST_VOLATILITY_BPS:
+        raise ValueError("a volatility is above 0% and at most 1000% a year; write for example 60%")
+    return value
+
+
+class _Target(Table):
+    """`share` of the portfolio; 0% takes everything out. `volatility` replaces that of [lp] for this pair."""
+
+    share: Share
+    volatility: Share | None = None
+
+    @field_validator("share")
+    @classmethod
+    def _of_one(cls, value: int) -> int:
+        if value > BPS:
+            raise ValueError("a share is at most 100% of the portfolio")
+        return value
+
+    @field_validator("volatility")
+    @classmethod
+    def _sane(cls, value: int | None) -> int | None:
+        return None if value is None else sane_volatility(value)
+
+
+class V2TargetTable(_Target):
+    """Liquidity in a Uniswap V2 pair; its fees stay in it by themselves."""
+
+    kind: Literal["uniswap_v2"]
+    pair: Address
+
+    @property
+    def at(self) -> str:
+        """The pool's address."""
+        return self.pair
+
+
+class V3TargetTable(_Target):
+    """Liquidity in a range of a Uniswap V3 pool: from price / (1 + width) to price · (1 + width)."""
+
+    kind: Literal["uniswap_v3"]
+    pool: Address
+    width: Share
+    compound_above: DecimalOrOff
+
+    @field_validator("width")
+    @classmethod
+    def _within(cls, value: int) -> int:
+        if not LEAST_WIDTH_BPS <= value <= MOST_WIDTH_BPS:
+            raise ValueError("a width is from 0.1% to 1000%; write for example 20%")
+        return value
+
+    @property
+    def at(self) -> str:
+        """The pool's address."""
+        return self.pool
+
+
+TargetTable = Annotated[V2TargetTable | V3TargetTable, Field(discriminator="kind")]
+
+
+def require_targets(config: Config) -> None:
+    """Raises ValueError naming the field when the targets contradict each other, the venues or the limits."""
+    targets = [] if config.lp is None else config.lp.targets
+    if not targets:
+        return
+    for number, target in enumerate(targets):
+        where = f"lp.targets.{number}"
+        if target.at in [earlier.at for earlier in targets[:number]]:
+            raise ValueError(f"{where}: {target.at} is given twice; each pool once")
+        if getattr(config.venues, target.kind) is None:
+            raise ValueError(f"{where}: needs [venues.{target.kind}]")
+    most = config.limits.lp_max_weight
+    if most is None:
+        raise ValueError('limits.lp_max_weight: missing or off; [[lp.targets]] need it: write a share such as "25%"')
+    shares = sum(target.share for target in targets)
+    if shares > most:
+        raise ValueError(
+            f"lp.targets: shares sum to {shares / 100:g}%, limits.lp_max_weight is {most / 100:g}%; lower the shares or raise the limit"
+        )
+
+
+def build_targets(config: Config, portfolio: Portfolio, pools: Sequence[PoolRef]) -> tuple[LpTarget, ...]:
+    """`pools` are those that the venues know. Raises ConfigError for one that they do not, or that is not of two assets."""
+    if config.lp is None:
+        return ()
+    return tuple(_build(config, number, portfolio, pools) for number in range(len(config.lp.targets)))
+
+
+def _build(config: Config, number: int, portfolio: Portfolio, pools: Sequence[PoolRef]) -> LpTarget:
+    where = f"lp.targets.{number}"
+    if config.lp is None:
+        raise ConfigError(f"{where}: needs [lp]")
+    table = config.lp.targets[number]
+    found = next((pool for pool in pools if pool.address == table.at and pool.venue == table.kind), None)
+    if found is None:
+        raise ConfigError(
+            f"{where}: {table.at} is none of the pools of [venues.{table.kind}] between the portfolio's tokens that have a price",
+            "check the address; add its fee tier to fee_tiers, or the pool to the venue's pools",
+        )
+    assets = {asset.token.address for asset in portfolio.assets}
+    strange = [portfolio.token(token).label for token in (found.token0, found.token1) if token not in assets]
+    if strange:
+        raise ConfigError(
+            f"{where}: {table.at} holds {' and '.join(strange)}, no asset of the portfolio",
+            "add it to portfolio.assets (a target of 0% is allowed), or take another pool",
+        )
+    v3 = config.venues.uniswap_v3
+    above, width = None, None
+    if isinstance(table, V3TargetTable):
+        width = table.width
+        if table.compound_above is not None:
+            above = Fraction(parse_raw(table.compound_above, portfolio.numeraire.decimals, f"{where}.compound_above"))
+    return LpTarget(
+        venue=table.kind,
+        contract=table.at if width is None or v3 is None else v3.position_manager,
+        pool=table.at,
+        token0=found.token0,
+        token1=found.token1,
+        fee_pips=found.fee_pips,
+        tick_spacing=None if width is None else found.tick_spacing,
+        share_bps=table.share,
+        width_bps=width,
+        compound_above=above,
+        volatility_bps=config.lp.volatility if table.volatility is None else table.volatility,
+        horizon_s=config.lp.horizon,
+    )
