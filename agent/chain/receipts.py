@@ -14,6 +14,8 @@ from agent.units import NATIVE
 
 TRANSFER = hex_data(keccak(text="Transfer(address,address,uint256)"))
 INCREASE_LIQUIDITY = hex_data(keccak(text="IncreaseLiquidity(uint256,uint128,uint256,uint256)"))
+DEPOSIT = hex_data(keccak(text="Deposit(address,uint256)"))
+WITHDRAWAL = hex_data(keccak(text="Withdrawal(address,uint256)"))
 
 Log = Mapping[str, object]
 
@@ -36,6 +38,7 @@ def parse_receipt(raw: Mapping[str, object], tx_hash: str) -> Receipt:
         effective_gas_price_wei=quantity(raw.get("effectiveGasPrice"), "effective gas price"),
         transfers=tuple(transfer for log in logs if (transfer := _transfer(log)) is not None),
         added=_added(logs),
+        wrapped=tuple(made for log in logs if (made := _wrapped(log)) is not None),
     )
 
 
@@ -53,6 +56,17 @@ def _transfer(log: Log) -> Transfer | None:
         recipient=_address(topics[2]),
         raw=int.from_bytes(raw, "big"),
     )
+
+
+def _wrapped(log: Log) -> Transfer | None:
+    """The Deposit or Withdrawal of WETH9 that a log entry is, as a transfer from or to nobody."""
+    for event in (DEPOSIT, WITHDRAWAL):
+        topics = _topics(log, event, 2)
+        if topics is not None and len(data := octets(log.get("data"), "log data")) == 32:
+            holder = _address(topics[1])
+            ends = (NATIVE, holder) if event == DEPOSIT else (holder, NATIVE)
+            return Transfer(_emitter(log), *ends, int.from_bytes(data, "big"))
+    return None
 
 
 def _added(logs: Sequence[Log]) -> tuple[LiquidityAdded, ...]:

@@ -10,6 +10,7 @@ from agent.chain.rpc import Transport
 from agent.chain.wire import CallFailed
 from agent.errors import TrimtabError
 from agent.model import Leg, Plan, SecondQuote
+from agent.planning.payments import NATIVE_VENUE
 from agent.units import NATIVE
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Quoter(Protocol):
 
 
 def second_quotes(plan: Plan, block_hash: str, quoter: Quoter) -> tuple[SecondQuote, ...]:
-    """One second quote per leg, in order, all asked at the plan's block.
+    """One second quote per swap, in order, all asked at the plan's block; wrapping has one price only.
 
     The library knows a pool only as it stands at a block. The first leg in a pool is asked as it is. A later leg in the
     same direction is the quote for all input so far less the quote for the input before it: in V3 exact to some base
@@ -75,6 +76,8 @@ def second_quotes(plan: Plan, block_hash: str, quoter: Quoter) -> tuple[SecondQu
 
     quotes: list[SecondQuote] = []
     for number, leg in enumerate(plan.legs):
+        if leg.venue == NATIVE_VENUE:
+            continue
         if direction.setdefault(leg.pool, leg.token_in) != leg.token_in:
             quotes.append(SecondQuote(number, None, "the pool was used in the other direction before; a quote at the block says nothing"))
             continue

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.errors import OperatorNeeded
-from agent.model import Intent, Plan, Receipt
+from agent.model import Intent, Leg, Plan, Receipt
+from agent.planning.payments import NATIVE_VENUE
 from agent.ports import Journal
+from agent.units import NATIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,18 @@ def realised(plan: Plan, receipt: Receipt) -> tuple[RealisedLeg, ...]:
                 return unused.pop(position).raw
         return None
 
+    turned = list(receipt.wrapped)
+
+    def turn(leg: Leg) -> int | None:
+        for position, made in enumerate(turned):
+            if (made.token, NATIVE) == (leg.pool, made.sender if leg.token_in == NATIVE else made.recipient):
+                return turned.pop(position).raw
+        return None
+
     return tuple(
-        RealisedLeg(
+        _turned(leg, turn(leg))
+        if leg.venue == NATIVE_VENUE
+        else RealisedLeg(
             pool=leg.pool,
             token_in=leg.token_in,
             token_out=leg.token_out,
@@ -50,6 +62,20 @@ def realised(plan: Plan, receipt: Receipt) -> tuple[RealisedLeg, ...]:
         )
         for leg in plan.legs
     )
+
+
+def _turned(leg: Leg, raw: int | None) -> RealisedLeg:
+    return RealisedLeg(leg.pool, leg.token_in, leg.token_out, raw, raw, leg.amount_in_raw, leg.amount_out_raw)
+
+
+def native_delta(intent: Intent, wallet: str, coin: str) -> int:
+    """Change of the wallet's native coin by a mined intent, its gas left aside, wei: what it sent along, and what came back of
+    the wrapped native coin `coin` that the wallet or the contract it called unwrapped.
+    """
+    receipt = intent.receipt
+    if receipt is None or receipt.status != 1:
+        return 0
+    return receipt.unwrapped(coin, wallet, intent.tx.to) - (intent.tx.value_wei if intent.tx.to != wallet else 0)
 
 
 def loss(before: Mapping[str, int], after: Mapping[str, int], prices: Mapping[str, Fraction], gas_value: Fraction) -> Fraction:
@@ -84,6 +110,7 @@ def book(
     chain_s: int,
     balances: tuple[Mapping[str, int], Mapping[str, int]] | None = None,
     gain_counts: bool = True,
+    coin: str = "",
 ) -> Fraction:
     """Books a mined intent, reverted and cancelling ones too, and returns its loss; booking again changes nothing.
 
@@ -91,12 +118,16 @@ def book(
     after, where they were read: the loss is the worse of what they and what the receipt's events say, so that neither a
     token that lies in its events nor a deposit in between hides one. `chain_s` is the time of the block, or later.
     Only tokens in `prices` count. Without `gain_counts` the loss is at least the gas: prices of another time prove no gain.
+    Native coin counts as `coin`, its wrapped token, so that wrapping is no loss.
     """
     receipt = intent.receipt
     if receipt is None:
         raise ValueError(f"intent {intent.id} has no receipt to book")
     gas_value = receipt.gas_cost_wei * native_price
     deltas = {token: raw for token, raw in receipt.net(wallet).items() if token in prices}
+    native_wei = native_delta(intent, wallet, coin)
+    if native_wei and coin in prices:
+        deltas[coin] = deltas.get(coin, 0) + native_wei
     lost = loss({}, deltas, prices, gas_value)
     if balances is not None:
         lost = max(lost, loss(*balances, prices, gas_value))

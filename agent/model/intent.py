@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from agent.units import NATIVE
+
 
 class IntentKind(Enum):
     """What a transaction is for."""
@@ -78,7 +80,10 @@ class LiquidityAdded:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What the chain says of a mined transaction. `status` is 1 for success, 0 for revert."""
+    """What the chain says of a mined transaction. `status` is 1 for success, 0 for revert.
+
+    `wrapped` are the Deposit and Withdrawal events of tokens such as WETH9, as transfers from and to the zero address.
+    """
 
     tx_hash: str
     status: int
@@ -88,6 +93,7 @@ class Receipt:
     effective_gas_price_wei: int
     transfers: tuple[Transfer, ...]
     added: tuple[LiquidityAdded, ...] = ()
+    wrapped: tuple[Transfer, ...] = ()
 
     @property
     def gas_cost_wei(self) -> int:
@@ -95,13 +101,21 @@ class Receipt:
         return self.gas_used * self.effective_gas_price_wei
 
     def net(self, wallet: str) -> dict[str, int]:
-        """Net base units per token that this transaction moved into (+) or out of (-) `wallet`, by its Transfer events."""
+        """Net base units per token that this transaction moved into (+) or out of (-) `wallet`, by its Transfer events.
+
+        A token that wraps native coin without such an event, as WETH9, counts by its own.
+        """
         deltas: dict[str, int] = {}
-        for transfer in self.transfers:
+        for transfer in (*self.transfers, *(one for one in self.wrapped if one not in self.transfers)):
             sign = (transfer.recipient == wallet) - (transfer.sender == wallet)
             if sign:
                 deltas[transfer.token] = deltas.get(transfer.token, 0) + sign * transfer.raw
         return deltas
+
+
+    def unwrapped(self, token: str, *holders: str) -> int:
+        """Base units of `token` that one of `holders` turned into native coin."""
+        return sum(one.raw for one in self.wrapped if (one.token, one.recipient) == (token, NATIVE) and one.sender in holders)
 
 
 @dataclass(frozen=True, slots=True)

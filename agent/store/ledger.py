@@ -53,13 +53,15 @@ def book(session: Session, wallet: str, intent: Intent, turnover: Fraction, loss
 
 
 def movements(intent: Intent, wallet: str, chain_s: int) -> tuple[Movement, ...]:
-    """What the receipt of `intent` changed in the balances of `wallet`: tokens by their events, native coin sent, gas."""
+    """What the receipt of `intent` changed in the balances of `wallet`: tokens by their events, native coin sent or unwrapped, gas."""
     receipt = intent.receipt
     if receipt is None:
         return ()
     changes = [(token, delta, intent.kind.value) for token, delta in sorted(receipt.net(wallet).items()) if delta]
-    if intent.tx.value_wei and receipt.status == 1 and intent.tx.to != wallet:
-        changes.append((NATIVE, -intent.tx.value_wei, intent.kind.value))
+    unwrapped = sum(receipt.unwrapped(token, wallet, intent.tx.to) for token in {one.token for one in receipt.wrapped})
+    native_wei = unwrapped - (intent.tx.value_wei if intent.tx.to != wallet else 0)
+    if native_wei and receipt.status == 1:
+        changes.append((NATIVE, native_wei, intent.kind.value))
     if receipt.gas_cost_wei:
         changes.append((NATIVE, -receipt.gas_cost_wei, "gas"))
     return tuple(Movement(token, delta, kind, receipt.block_number, chain_s, receipt.tx_hash) for token, delta, kind in changes)

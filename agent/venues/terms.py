@@ -8,7 +8,7 @@ from agent.errors import Refused
 from agent.model import Funding, Plan, StepInput
 from agent.reference import reference_prices
 from agent.units import BPS, NATIVE, floor_int
-from agent.venues.rebalancer import Terms, bounds
+from agent.venues.rebalancer import NATIVE_VENUE, Terms, bounds
 
 
 def known_prices(step: StepInput) -> dict[str, Fraction]:
@@ -31,6 +31,7 @@ def terms(step: StepInput, plan: Plan) -> Terms:
     prices = {token: known[token] for token in least}
     floor = sum((raw * prices[token] for token, raw in least.items()), Fraction(0))
     if step.limits.plan_cost_bps is not None:
-        sold = sum((leg.amount_in_raw * prices[leg.token_in] for leg in plan.legs if leg.source is Funding.WALLET), Fraction(0))
+        given = [leg for leg in plan.legs if leg.source is Funding.WALLET and not (leg.venue == NATIVE_VENUE and leg.sink is leg.source)]
+        sold = sum((leg.amount_in_raw * prices[leg.token_in] for leg in given), Fraction(0))
         floor = max(floor, -sold * Fraction(step.limits.plan_cost_bps, BPS))
     return Terms(prices, floor_int(floor) - 1)
