@@ -31,8 +31,8 @@ class Zone:
 class Saving:
     """What a plan saves of the risk over the horizon, and what it costs, in numeraire base units.
 
-    `skew` is never below zero: what a pool off the reference pays on top is no reason to trade. `approvals` is the gas of
-    those that the plan still needs.
+    `skew` is below zero where pools pay more than the reference: that may make the exchange free, and never more. `approvals`
+    is the gas of those that the plan still needs.
     """
 
     before: Fraction
@@ -51,7 +51,7 @@ class Saving:
     @property
     def cost(self) -> Fraction:
         """Everything that it is weighed against."""
-        return self.fees + self.impact + self.skew + self.gas + self.approvals
+        return max(self.fees + self.impact + self.skew, Fraction(0)) + self.gas + self.approvals
 
     @property
     def worth_it(self) -> bool:

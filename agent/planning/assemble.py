@@ -74,12 +74,13 @@ def left_undone(step: StepInput, market: Market, aim: Aim, settled: Settled, tur
         elif others and fixed.issuperset(others):
             why = f"{' and '.join(problem.nodes[i].label for i in others)} would be the other side"
         else:
-            why = _why(market, settled, token, sells=bool(above[token] > 0), others=frozenset(others), turnover_limit=turnover_limit)
+            sells = bool(above[token] > 0)
+            why = _why(market, settled, token, sells, frozenset(others), turnover_limit, zone=aim.risk is not None)
         found.append(Skipped(node.label, f"{_money(step, rest)} from its goal stays: {why}"))
     return found
 
 
-def _why(market: Market, settled: Settled, token: int, sells: bool, others: frozenset[int], turnover_limit: str) -> str:
+def _why(market: Market, settled: Settled, token: int, sells: bool, others: frozenset[int], turnover_limit: str, zone: bool) -> str:
     """Why a token does not get where it should: no route, the impact bound, a limit of routes, or what the market asks."""
     problem = market.problem
     own = [arc for arc in market.arcs if (arc.source if sells else arc.target) == token]
@@ -105,7 +106,9 @@ def _why(market: Market, settled: Settled, token: int, sells: bool, others: froz
         parts.append(f"{', '.join(full)} take no more within limits.price_impact of {problem.impact_bps} bps and above the floor")
     elif full:
         parts.append(f"the ticks read end in {', '.join(full)}")
-    if problem.plan_cost_bps is not None:
+    if zone:
+        parts.append(f"{'elsewhere ' if full else ''}the next unit costs more than the risk it saves, or than limits.plan_cost")
+    elif problem.plan_cost_bps is not None:
         parts.append(f"{'elsewhere ' if full else ''}the market or its gas asks more than limits.plan_cost of {problem.plan_cost_bps} bps")
     return "; ".join(parts) or "the usable pools take no more"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from fractions import Fraction
 
 from agent.model import Funding, Goal, Plan, Saving, StepInput, TrackingRisk
 from agent.planning.gas import gas_value
@@ -25,7 +24,7 @@ def saving(step: StepInput, problem: Problem, goal: Goal, risk: TrackingRisk, fo
         after=_penalty(problem, goal, risk, after),
         fees=cost.fees,
         impact=cost.impact,
-        skew=max(cost.skew, Fraction(0)),
+        skew=cost.skew,
         gas=cost.gas,
         approvals=approvals,
     )

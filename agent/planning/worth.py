@@ -160,7 +160,9 @@ class Search:
 
     @property
     def _bottoms(self) -> list[int]:
-        return [int(i) for i in self.worth.goals if self.least[i] > 0]
+        """Tokens with a bound below. In a zone none may go below zero, which what is nearly without risk otherwise would."""
+        zone = self.worth.risk is not None
+        return [int(i) for i in self.worth.goals if self.least[i] > 0 or (zone and self.least[i] == 0)]
 
     @property
     def _tops(self) -> list[int]:

@@ -102,6 +102,17 @@ def test_the_core_finds_what_a_search_over_all_amounts_finds(pinned: dict[int, f
         assert ends[token] == pytest.approx(value, abs=1e-6)
 
 
+def test_a_token_that_is_nearly_without_risk_is_not_sold_beyond_what_is_held() -> None:
+    """Two stable tokens stand in for each other: the one of which there is none left costs next to no risk."""
+    shares, held = np.array([0.4, 0.3, 0.3]), np.array([25.0, 5.0, 70.0])
+    risk = risk_of(np.array([0.8, 0.005, 0.005]), np.eye(3), 0.01)
+    search = Search(Worth(shares, shares, PRICE, 0.5, {}, risk), held, held, np.zeros(3), np.full(3, np.inf), None)
+    stack = market(both_ways(0, 1, 1e4, 100), both_ways(0, 2, 1e4, 3000))
+    ends = search.ends(stack, search.solve(stack))
+    assert ends[1] == pytest.approx(0, abs=1e-9)
+    assert ends[0] > 29.9
+
+
 def zoomed(search: Search, pools: list[list[tuple[int, int, Curve]]]) -> float:
     """The best worth over what the three pairs may trade, each either way: a grid that closes in on its best point.
 
