@@ -17,6 +17,10 @@ LONGEST_DEADLINE_S = 1_800
 
 def require_protection(config: Config) -> None:
     """Raises ValueError naming the field, as pydantic's validators do."""
+    if "spot" in config.reference.kind and not (config.chain.local or config.reference.allow_spot):
+        raise ValueError(
+            "reference.kind: spot prices can be moved by anyone for a block; use feed or twap, or set reference.allow_spot = true"
+        )
     if "twap" in config.reference.kind and config.reference.twap_window < SHORTEST_MEAN_S and not config.chain.local:
         raise ValueError("reference.twap_window: a mean over less than 30m can be pushed within a few blocks; write 30m or more")
     if not 0 < config.execution.deadline <= LONGEST_DEADLINE_S:

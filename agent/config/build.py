@@ -47,7 +47,7 @@ def build_portfolio(config: Config, tokens: Mapping[str, Token]) -> Portfolio:
 
     table = config.portfolio
     assets = tuple(
-        Asset(t := token(a), a.target, parse_raw(a.reserve, t.decimals, f"portfolio.assets.{a.symbol}.reserve"), a.feed)
+        Asset(t := token(a), a.target, parse_raw(a.reserve, t.decimals, f"portfolio.assets.{a.symbol}.reserve"), a.feed, a.native)
         for a in table.assets
     )
     numeraire = next(asset.token for asset in assets if asset.token.symbol == table.numeraire)
@@ -105,6 +105,7 @@ def build_limits(config: Config, numeraire: Token) -> Limits:
         gas_price_wei=table.gas_price,
         gas_per_day_wei=wei(table.gas_per_day, "limits.gas_per_day"),
         native_floor_wei=wei(table.native_floor, "limits.native_floor"),
+        native_top_up_wei=wei(table.native_top_up, "limits.native_top_up"),
         head_age_s=table.head_age,
         min_trade=value(table.min_trade, "limits.min_trade"),
         pool_min_value=value(table.pool_min_value, "limits.pool_min_value"),

@@ -27,7 +27,7 @@ _GAS_PRICE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(gwei|wei)")
 def parse_address(value: object, field: str = "address") -> str:
     """Checksummed address; a mixed-case address with a wrong checksum is refused, since it is likely mistyped."""
     if value == "native":
-        raise ConfigError(f"{field}: the native coin itself is not supported yet; name its wrapped token")
+        raise ConfigError(f"{field}: only an asset may be the native coin itself; name its wrapped token here")
     if not isinstance(value, str) or not re.fullmatch(r"0x[0-9a-fA-F]{40}", value):
         raise ConfigError(f"{field}: {value!r} is not an address; write 0x and 40 hex digits")
     if is_checksum_formatted_address(value) and not is_checksum_address(value):

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from agent.config import native
 from agent.config.bounds import require_protection
 from agent.config.fields import (
     Address,
@@ -99,24 +100,24 @@ class WalletTable(Table):
         return self
 
 
-class AssetTable(Table):
-    """One target. `reserve` is an amount in whole coins that is left alone; `decimals`, if given, must be the chain's."""
+class HubTable(Table):
+    """A token that routes may pass through without being held. `decimals`, if given, must be the chain's."""
 
     symbol: str = Field(pattern=r"^[A-Za-z0-9._-]{1,16}$")
     address: Address
+    feed: Address | None = None
+    decimals: int | None = Field(default=None, ge=0, le=36)
+
+
+class AssetTable(HubTable):
+    """One target. `reserve` is an amount in whole coins that is left alone.
+
+    `native` is never written: the file then has address = "native", and `address` here is that of the wrapped token.
+    """
+
     target: Share
     reserve: PlainDecimal
-    feed: Address | None = None
-    decimals: int | None = Field(default=None, ge=0, le=36)
-
-
-class HubTable(Table):
-    """A token that routes may pass through without being held."""
-
-    symbol: str = Field(pattern=r"^[A-Za-z0-9._-]{1,16}$")
-    address: Address
-    feed: Address | None = None
-    decimals: int | None = Field(default=None, ge=0, le=36)
+    native: bool = False
 
 
 class PortfolioTable(Table):
@@ -250,6 +251,7 @@ class LimitsTable(Table):
     gas_price: GasPriceOrOff
     gas_per_day: DecimalOrOff
     native_floor: DecimalOrOff
+    native_top_up: DecimalOrOff = None
     head_age: DurationOrOff
     min_trade: DecimalOrOff
     pool_min_value: DecimalOrOff
@@ -287,13 +289,11 @@ class Config(Table):
     execution: ExecutionTable
     store: StoreTable
 
+    _native = model_validator(mode="before")(native.resolve)
+
     @model_validator(mode="after")
     def _consistent(self) -> Config:
-        if "spot" in self.reference.kind and not (self.chain.local or self.reference.allow_spot):
-            raise ValueError(
-                "reference.kind: spot prices can be moved by anyone for a block; use feed or twap, or set reference.allow_spot = true"
-            )
-        for check in (require_protection, require_usable, require_zone):
+        for check in (require_protection, require_usable, require_zone, native.require_sensible):
             check(self)
         if self.wallet.test_account is not None and not self.chain.local:
             raise ValueError("wallet.test_account is for local chains only; use keystore")

@@ -92,6 +92,7 @@ depeg = "2%"                       # stable tokens against 1 USD
 gas_price = "60 gwei"
 gas_per_day = "0.05"               # native coin
 native_floor = "0.05"              # native coin left for gas
+native_top_up = {_top_up(preset, assets)}  # below the floor, wrapped coin is unwrapped up to this much
 head_age = "90s"
 min_trade = "10"                   # in the numeraire
 pool_min_value = "50000"           # depth below which a pool is not used
@@ -116,6 +117,12 @@ horizon = "30d"                    # how far ahead a loss is expected
 [store]
 url = "sqlite:///trimtab.db"
 """
+
+
+def _top_up(preset: Preset, assets: Sequence[TemplateAsset]) -> str:
+    """Only what is held can be unwrapped."""
+    held = any(asset.address in ("native", preset.wrapped_native) for asset in assets)
+    return '"0.1"            ' if held else '"off"            '
 
 
 def _assets(assets: Sequence[TemplateAsset]) -> str:
