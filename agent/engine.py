@@ -23,10 +23,12 @@ from agent.model import (
 )
 from agent.planning.strategies import Proposer
 from agent.policy.decide import Decided, decide
-from agent.ports import Clock, Composer, EvidenceSource, Executor, Journal, Prepared, Reader
+from agent.ports import Approval, Clock, Composer, EvidenceSource, Executor, Journal, Prepared, Reader
 
 MAX_ROUNDS = 4
-"""Plans made anew within one step: each round of approvals asks for a fresh one."""
+"""Plans made anew for one transaction: each round of approvals asks for a fresh one."""
+MAX_ACTIONS = 8
+"""Actions with liquidity in one step, each on a plan of its own; what is left waits for the next."""
 
 
 class OutcomeKind(Enum):
@@ -140,25 +142,33 @@ def step(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None) -
 def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None) -> Outcome:
     sent: list[Intent] = []
     caps: dict[str, int] = {}
-    for round_number in range(MAX_ROUNDS):
+    approving = acted = 0
+    while approving < MAX_ROUNDS:
         step_id = uuid.uuid4().hex[:12]
         outcome = replace(look(eyes, propose, step_id, journal, caps), transactions=tuple(sent))
         try:
             plan = outcome.plan
             if hands is None or plan is None or outcome.kind is not OutcomeKind.PLANNED:
-                return _close(journal, outcome)
-            if round_number == 0 and not hands.confirm(outcome):
+                return _close(journal, _after_actions(outcome, acted))
+            if approving + acted == 0 and not hands.confirm(outcome):
                 return _close(journal, replace(outcome, kind=OutcomeKind.DECLINED, reason="not confirmed; nothing was sent"))
             needed = hands.composer.approvals(outcome.step_input, plan)
             if needed:
                 _approve(hands, outcome, needed, sent)
-                caps |= dict(needed)
+                caps |= {approval.token: approval.raw for approval in needed}
+                approving += 1
                 outcome = replace(outcome, transactions=tuple(sent))
                 if not sent[-1].succeeded:
                     return _close(journal, replace(outcome, kind=OutcomeKind.FAILED, reason=f"«{sent[-1].note}» did not succeed"))
                 _close(journal, outcome)
                 continue
-            return _close(journal, _swap(eyes, hands, journal, outcome, plan, sent))
+            if not plan.actions:
+                return _close(journal, _swap(eyes, hands, journal, outcome, plan, sent))
+            outcome = _close(journal, _act(eyes, hands, journal, outcome, plan, sent))
+            acted += 1
+            if outcome.kind is OutcomeKind.FAILED or acted == MAX_ACTIONS:
+                return outcome
+            approving, caps = 0, {}
         except Refused as refusal:
             # What the signer, the simulation or the kill switch stopped; approvals before it were sent and are told.
             stopped = replace(outcome, kind=OutcomeKind.REFUSED, reason=str(refusal), transactions=tuple(sent), verdicts=refusal.verdicts)
@@ -167,15 +177,23 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
             journal.end_step(step_id, _word(outcome.decision), str(error), _plan_json(outcome.plan), "error")
             raise
     raise OperatorNeeded(
-        f"after {MAX_ROUNDS} rounds the router still lacks an approval", "look at the token's approve function; it may ignore approvals"
+        f"after {MAX_ROUNDS} rounds an approval still lacks", "look at the token's approve function; it may ignore approvals"
     )
 
 
-def _approve(hands: Hands, outcome: Outcome, needed: Sequence[tuple[str, int]], sent: list[Intent]) -> None:
+def _after_actions(outcome: Outcome, acted: int) -> Outcome:
+    """A step that acted and then found nothing more to do is done."""
+    if acted == 0 or outcome.kind is not OutcomeKind.HOLD:
+        return outcome
+    did = "1 action" if acted == 1 else f"{acted} actions"
+    return replace(outcome, kind=OutcomeKind.DONE, reason=f"{did} with liquidity done; {outcome.reason}", after=outcome.step_input)
+
+
+def _approve(hands: Hands, outcome: Outcome, needed: Sequence[Approval], sent: list[Intent]) -> None:
     """Sends approvals until one fails; the gas money of each counts for the next. Afterwards the plan has to be made anew."""
     step_input = outcome.step_input
-    for token, raw in needed:
-        intent = _run(hands, outcome.step_id, hands.composer.approve(step_input, token, raw))
+    for approval in needed:
+        intent = _run(hands, outcome.step_id, hands.composer.approve(step_input, approval))
         sent.append(intent)
         if not intent.succeeded:
             return
@@ -183,23 +201,36 @@ def _approve(hands: Hands, outcome: Outcome, needed: Sequence[tuple[str, int]], 
 
 
 def _swap(eyes: Eyes, hands: Hands, journal: Journal, outcome: Outcome, plan: Plan, sent: list[Intent]) -> Outcome:
-    intent = _run(hands, outcome.step_id, hands.composer.swap(outcome.step_input, plan))
+    prepared = hands.composer.swap(outcome.step_input, plan)
+    return _carry_out(eyes, hands, journal, outcome, prepared, sent, "the swap", "nothing was exchanged")
+
+
+def _act(eyes: Eyes, hands: Hands, journal: Journal, outcome: Outcome, plan: Plan, sent: list[Intent]) -> Outcome:
+    prepared = hands.composer.liquidity(outcome.step_input, plan)
+    return _carry_out(eyes, hands, journal, outcome, prepared, sent, f"«{prepared.note}»", "no liquidity was moved")
+
+
+def _carry_out(
+    eyes: Eyes, hands: Hands, journal: Journal, outcome: Outcome, prepared: Prepared, sent: list[Intent], what: str, otherwise: str
+) -> Outcome:
+    """Sends what was planned, then reads again and books it."""
+    intent = _run(hands, outcome.step_id, prepared)
     sent.append(intent)
     outcome = replace(outcome, transactions=tuple(sent))
     if not intent.succeeded:
         state = "reverted" if intent.receipt is not None else intent.state.value
-        return replace(outcome, kind=OutcomeKind.FAILED, reason=f"the swap ended {state}; nothing was exchanged")
+        return replace(outcome, kind=OutcomeKind.FAILED, reason=f"{what} ended {state}; {otherwise}")
     outcome = replace(outcome, kind=OutcomeKind.DONE)
     try:
         snapshot = eyes.reader.snapshot()
-    except (Retryable, Refused):  # the swap is done all the same, and the next look books it
+    except (Retryable, Refused):  # it is done all the same, and the next look books it
         return outcome
     settle(journal, snapshot, lambda: _assembled(eyes, snapshot), before=outcome.step_input.snapshot)
     return replace(outcome, after=_assembled(eyes, snapshot))
 
 
 def _tidy(eyes: Eyes, hands: Hands, journal: Journal, outcome: Outcome) -> Outcome:
-    """Sets what the router may still take to zero, each allowance by a transaction of its own, after whatever end.
+    """Sets what may still be taken to zero, each allowance by a transaction of its own, after whatever end.
 
     Not while paused, with anything unfinished, or unconfirmed; under the same limits of gas. What cannot be taken back now
     is told, and tried again after the next step.
@@ -209,23 +240,30 @@ def _tidy(eyes: Eyes, hands: Hands, journal: Journal, outcome: Outcome) -> Outco
     sent = list(outcome.transactions)
     try:
         found = outcome.after or (_assembled(eyes, eyes.reader.snapshot()) if sent else outcome.step_input)
-        tokens = hands.composer.left_over(found)
-        if not tokens:
+        open_still = hands.composer.left_over(found)
+        if not open_still:
             return outcome
-        labels = ", ".join(found.portfolio.token(token).label for token in tokens)
-        told = f"the router may still take {labels}"
+        told = _may_take(open_still)
         if not sent and not hands.confirm(replace(outcome, reason=f"{outcome.reason}; {told}: set to zero")):
             return outcome
-        _approve(hands, replace(outcome, step_input=found), [(token, 0) for token in tokens], sent)
+        _approve(hands, replace(outcome, step_input=found), open_still, sent)
         snapshot = eyes.reader.snapshot()
         settle(journal, snapshot, lambda: _assembled(eyes, snapshot))
-        if all(intent.succeeded for intent in sent[-len(tokens) :]):
+        if all(intent.succeeded for intent in sent[-len(open_still) :]):
             after = None if outcome.after is None else _assembled(eyes, snapshot)
             return replace(outcome, transactions=tuple(sent), after=after)
         told = f"{told}: «{sent[-1].note}» did not succeed"
     except TrimtabError as error:
         told = f"left-over allowances stay: {error.message}"
     return replace(outcome, transactions=tuple(sent), reason=f"{outcome.reason}; {told}")
+
+
+def _may_take(allowed: Sequence[Approval]) -> str:
+    """Who may still take what, in words."""
+    labels: dict[str, list[str]] = {}
+    for approval in allowed:
+        labels.setdefault(approval.holder, []).append(approval.label)
+    return " and ".join(f"the {holder} may still take {', '.join(tokens)}" for holder, tokens in labels.items())
 
 
 def _assembled(eyes: Eyes, snapshot: Snapshot) -> StepInput:

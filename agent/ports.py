@@ -77,23 +77,42 @@ class Prepared:
     note: str
 
 
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """What `spender` may take of `token`, base units; `action` is what it is for where that is no swap.
+
+    `label` and `holder` say in words which token and whose right.
+    """
+
+    token: str
+    spender: str
+    raw: int
+    label: str
+    holder: str
+    action: LpAction | None = None
+
+
 class Composer(Protocol):
     """Turns plans into transactions at the chain's next nonce. Raises Refused when the simulation of one fails."""
 
-    def approvals(self, step: StepInput, plan: Plan) -> Sequence[tuple[str, int]]:
-        """(token, base units) approvals that the plan lacks, in order; a reset to zero is one of its own."""
+    def approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
+        """Approvals that the plan, of actions the first one, lacks, in order; a reset to zero is one of its own."""
         ...
 
-    def approve(self, step: StepInput, token: str, raw: int) -> Prepared:
+    def approve(self, step: StepInput, approval: Approval) -> Prepared:
         """One approval."""
+        ...
+
+    def liquidity(self, step: StepInput, plan: Plan) -> Prepared:
+        """The plan's first action with liquidity as a transaction of its own."""
         ...
 
     def swap(self, step: StepInput, plan: Plan) -> Prepared:
         """The whole plan as one transaction."""
         ...
 
-    def left_over(self, step: StepInput) -> Sequence[str]:
-        """Tokens of which the router may still take something, though nothing is planned."""
+    def left_over(self, step: StepInput) -> Sequence[Approval]:
+        """Approvals to zero of what may still be taken, though nothing is planned."""
         ...
 
 

@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from agent.chain import keys
 from agent.chain.evidence import GatheredEvidence
+from agent.chain.own_positions import PositionReader
 from agent.chain.positions import resolve
 from agent.chain.reader import ChainReader
 from agent.chain.rpc import HttpTransport, Transport
@@ -20,16 +22,18 @@ from agent.chain.second_quote import UniswapPython, V2Contracts, V3Contracts
 from agent.chain.sender import NodeSender
 from agent.chain.signer import LocalSigner
 from agent.chain.tokens import read_tokens
-from agent.chain.watch import PoolRef, Watch
+from agent.chain.watch import PoolKind, PoolRef, Watch
 from agent.config import build_execution, build_limits, build_policy, build_portfolio, build_reference
 from agent.config.load import LoadedConfig
+from agent.config.lp_contracts import known_positions, liquidity_contracts
 from agent.config.lp_targets import build_targets
 from agent.config.schema import Config
 from agent.engine import Eyes, Hands, Outcome
 from agent.errors import ConfigError
 from agent.execution.executor import Executor
 from agent.execution.settings import Settings
-from agent.model import Execution, History, Limits, Policy, Portfolio, Reference, Snapshot, StepInput
+from agent.lp import own
+from agent.model import Execution, History, Limits, LpMove, Policy, Portfolio, Reference, Snapshot, StepInput
 from agent.ports import Clock
 from agent.store.killswitch import KillSwitch, pause_file
 from agent.store.lock import lock_path, wallet_lock
@@ -70,7 +74,7 @@ class Desk:
     store: Store
     switch: KillSwitch
     clock: Clock
-    reader: ChainReader
+    reader: PositionReader
 
     @property
     def config(self) -> Config:
@@ -78,8 +82,9 @@ class Desk:
         return self.loaded.config
 
     def assemble(self, snapshot: Snapshot, history: History) -> StepInput:
-        """A snapshot with the owner's wishes and the store's memory."""
-        return StepInput(snapshot, self.portfolio, self.policy, self.reference, self.limits, self.execution, history)
+        """A snapshot with the owner's wishes and the store's memory; positions that the agent opened count like confirmed ones."""
+        own_too = replace(self.portfolio, positions=known_positions(self.config, self.portfolio, self.store.liquidity_moves()))
+        return StepInput(snapshot, own_too, self.policy, self.reference, self.limits, self.execution, history)
 
     @property
     def eyes(self) -> Eyes:
@@ -160,22 +165,25 @@ def open_desk(
         if not untrusted_pools:
             pins = {pin.address for pin in store.pins()}
             pools = tuple(pool for pool in pools if pool.address in pins) or pools
-        pinned = tuple(dict.fromkeys((*fixed_contracts(config), *asked)))
-        execution = build_execution(config, pinned)
+        pinned = tuple(dict.fromkeys((*fixed_contracts(config, store.liquidity_moves()), *asked)))
+        execution = replace(build_execution(config, pinned), liquidity=liquidity_contracts(config, pinned))
         if execution.router_kind == "rebalancer":
             require_ours(lines[0], execution.router, config.chain.wrapped_native, factories(config))
         watch = Watch(
             owner=config.wallet.address,
             tokens=through,
-            spenders=(execution.router,),
+            spenders=(execution.router, *(contract for _, contract in execution.liquidity)),
             pools=pools,
             feeds=portfolio.feeds(),
             code=(*pinned, *(pool.address for pool in pools)),
             twap_window_s=reference.twap_window_s,
             impact_bps=UNBOUNDED_IMPACT_BPS if limits.price_impact_bps is None else limits.price_impact_bps,
-            positions=resolve(lines[0], portfolio.positions, factories(config)),
+            lp_spender=dict(execution.liquidity).get("uniswap_v2"),
         )
-        reader = ChainReader(lines, config.chain.chain_id, watch, clock, min_operators=config.chain.min_operators)
+        chain = ChainReader(lines, config.chain.chain_id, watch, clock, min_operators=config.chain.min_operators)
+        found = resolve(lines[0], known_positions(config, portfolio, ()), factories(config))
+        known = partial(known_positions, config, portfolio)
+        reader = PositionReader(chain, found, factories(config), store.liquidity_moves, known)
         yield Desk(loaded, lines, portfolio, pools, build_policy(config), reference, limits, execution, store, switch, clock, reader)
 
 
@@ -185,28 +193,37 @@ def factories(config: Config) -> dict[str, str]:
     return {name: venue.factory for name, venue in venues.items() if venue is not None}
 
 
-def fixed_contracts(config: Config) -> dict[str, str]:
+def fixed_contracts(config: Config, moves: Sequence[LpMove] = ()) -> dict[str, str]:
     """Routers and factories, by address: the contracts that the config names besides tokens and pools.
 
-    The position manager is one of them once a position of it counts or is wanted: weights go by what it says.
+    The position manager is one of them once a position of it counts or is wanted: weights go by what it says, and `moves` are
+    what the agent itself did there.
     """
     found: dict[str, str] = {}
     for name, venue in (("v2", config.venues.uniswap_v2), ("v3", config.venues.uniswap_v3)):
         if venue is not None:
             found |= {venue.factory: f"{name} factory", venue.router: f"{name} router"}
     wanted = () if config.lp is None else config.lp.targets
-    if config.venues.uniswap_v3 is not None and any(place.kind == "uniswap_v3" for place in (*config.portfolio.positions, *wanted)):
+    places = [*(place.kind for place in (*config.portfolio.positions, *wanted)), *(move.venue for move in own.opened(moves))]
+    if config.venues.uniswap_v3 is not None and "uniswap_v3" in places:
         found[config.venues.uniswap_v3.position_manager] = "v3 position manager"
     if config.execution.router == "rebalancer" and config.execution.rebalancer is not None:
         found[config.execution.rebalancer] = "rebalancer"
     return found
 
 
-def signing_rules(config: Config, execution: Execution, tokens: tuple[str, ...]) -> SigningRules:
-    """What may be signed here: the configured router alone, as what it is."""
+def signing_rules(config: Config, execution: Execution, tokens: tuple[str, ...], pools: Sequence[PoolRef] = ()) -> SigningRules:
+    """What may be signed here: the configured router alone, as what it is; and what liquidity goes through."""
     routers, rebalancers = ((), (execution.router,)) if execution.router_kind == "rebalancer" else ((execution.router,), ())
     chain_id, wallet, deadline_s = config.chain.chain_id, config.wallet.address, config.execution.deadline
-    return SigningRules(chain_id, wallet, routers, tokens, deadline_s, rebalancers, config.chain.wrapped_native)
+    rules = SigningRules(chain_id, wallet, routers, tokens, deadline_s, rebalancers, config.chain.wrapped_native)
+    through = dict(execution.liquidity)
+    return replace(
+        rules,
+        managers=(through["uniswap_v3"],) if "uniswap_v3" in through else (),
+        v2_routers=(through["uniswap_v2"],) if "uniswap_v2" in through else (),
+        pairs=tuple(pool.address for pool in pools if pool.kind is PoolKind.V2) if "uniswap_v2" in through else (),
+    )
 
 
 @contextmanager
@@ -220,7 +237,7 @@ def open_hands(desk: Desk, confirm: Callable[[Outcome], bool], progress: Callabl
         ask = getpass.getpass if sys.stdin.isatty() else None
         key = keys.load_key(key_source(desk.loaded), chain_id, ask=ask, fork=config.chain.fork)
         tokens = tuple(token.address for token in (*(a.token for a in desk.portfolio.assets), *desk.portfolio.hubs))
-        rules = signing_rules(config, desk.execution, tokens)
+        rules = signing_rules(config, desk.execution, tokens, desk.pools)
         submit_url = config.execution.submit_url.get_secret_value()
         submit = HttpTransport(submit_url, "submit") if submit_url else None
         sender = NodeSender(desk.transports[0], submit)

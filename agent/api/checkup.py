@@ -17,6 +17,7 @@ from agent.model import Snapshot, StepInput
 from agent.policy import minimum
 from agent.reference import reference_prices
 from agent.units import decimal_text, price_text
+from agent.venues import spending
 
 Document = dict[str, Any]
 MAX_CLOCK_SKEW_S = 30
@@ -202,7 +203,7 @@ def _holdings(desk: wiring.Desk, step: StepInput) -> Iterator[Row]:
         yield Row("portfolio", FAIL, "the wallet is empty", "send it some of the configured tokens")
     for allowance in step.snapshot.allowances:
         if allowance.raw:
-            label = desk.portfolio.token(allowance.token).label
+            label = spending.label(step, allowance.token)
             yield Row(
                 f"allowance {label}", NOTE, f"{allowance.spender} may still take {allowance.raw} base units", "left from an earlier plan"
             )

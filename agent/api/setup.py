@@ -107,7 +107,7 @@ def trust_now(config: LoadedConfig, transports: Sequence[Transport] | None = Non
 
 
 def _names(desk: wiring.Desk) -> dict[str, str]:
-    names = wiring.fixed_contracts(desk.config)
+    names = wiring.fixed_contracts(desk.config, desk.store.liquidity_moves())
     names |= {t.address: f"token {t.label}" for t in (*(a.token for a in desk.portfolio.assets), *desk.portfolio.hubs)}
     for pool in desk.pools:
         tokens = "/".join(desk.portfolio.token(address).label for address in (pool.token0, pool.token1))

@@ -2,35 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from eth_abi.abi import encode as abi_encode
 
 from agent.chain.calls import APPROVE
 from agent.errors import Refused
-from agent.model import Funding, Plan, Snapshot
+from agent.model import Funding, LpAction, Plan, Provide, Snapshot, Withdraw
+from agent.units import NATIVE
 
 
 def spent(plan: Plan) -> dict[str, int]:
-    """Base units that the legs of `plan` take from the wallet, by token."""
+    """Base units that the legs of `plan` take from the wallet, by token; native coin is sent along and needs no approval."""
     amounts: dict[str, int] = {}
     for leg in plan.legs:
-        if leg.source is Funding.WALLET:
+        if leg.source is Funding.WALLET and leg.token_in != NATIVE:
             amounts[leg.token_in] = amounts.get(leg.token_in, 0) + leg.amount_in_raw
     return amounts
 
 
-def needed(plan: Plan, snapshot: Snapshot, router: str) -> tuple[tuple[str, int], ...]:
-    """Approvals of `router` to mine before `plan`, in order, as (token, base units); empty when allowances suffice.
+def taken(action: LpAction) -> dict[str, int]:
+    """Base units that an action with liquidity takes from the wallet at most, by token; LP tokens are the pair's own."""
+    match action:
+        case Provide():
+            amounts = zip((action.token0, action.token1), action.desired_raw, strict=True)
+            return {token: raw for token, raw in amounts if raw > 0}
+        case Withdraw(token_id=None):
+            return {action.contract: action.liquidity}
+        case _:
+            return {}
 
-    Each is exactly what the plan spends. An allowance that is neither zero nor enough is first set to zero, since
+
+def needed(plan: Plan, snapshot: Snapshot, router: str) -> tuple[tuple[str, int], ...]:
+    """Approvals of `router` to mine before `plan`, in order, as (token, base units); empty when allowances suffice."""
+    return lacking(spent(plan), snapshot, router)
+
+
+def lacking(amounts: Mapping[str, int], snapshot: Snapshot, spender: str) -> tuple[tuple[str, int], ...]:
+    """Approvals of `spender` until it may take these base units, in order, as (token, base units).
+
+    Each is exactly what is taken. An allowance that is neither zero nor enough is first set to zero, since
     tokens like USDT refuse to change one non-zero allowance into another. Raises Refused when a token's allowance is
     not in the snapshot.
     """
-    have = {a.token: a.raw for a in snapshot.allowances if a.spender == router}
+    have = {a.token: a.raw for a in snapshot.allowances if a.spender == spender}
     approvals: list[tuple[str, int]] = []
-    for token, raw in spent(plan).items():
+    for token, raw in amounts.items():
         if token not in have:
             raise Refused(
-                f"the allowance of {router} for {token} is not in the snapshot of block {snapshot.head.number}",
+                f"the allowance of {spender} for {token} is not in the snapshot of block {snapshot.head.number}",
                 remedy="the token is quarantined or its spender is not watched; see `trimtab doctor`",
             )
         if have[token] >= raw:

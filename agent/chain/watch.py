@@ -48,6 +48,8 @@ class PoolRef:
 class Watch:
     """Everything a snapshot covers. `code` are addresses whose code hash is wanted; `twap_window_s` 0 reads no TWAP.
 
+    `lp_spender` may hold allowances of LP tokens: those of the V2 positions are read (None: nobody does).
+
     Ticks are read as far as a move of a pool's marginal price by `impact_bps` goes, either way, and at least as far as
     the depth of a pool is measured.
     """
@@ -61,6 +63,7 @@ class Watch:
     twap_window_s: int
     impact_bps: int
     positions: tuple[PositionRef, ...] = ()
+    lp_spender: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,18 @@ def questions(watch: Watch) -> list[Question]:
     for ref in watch.positions:
         own = ref.confirmed
         asked += [Question(f"{own.name}: {part.what}", own.contract, part.item) for part in positions.questions(ref, watch.owner)]
+    asked += [
+        Question(f"allowance of LP tokens to {spender}", pair, CallItem(pair, allowance_call(watch.owner, spender)))
+        for pair, spender in _lp_allowances(watch)
+    ]
     return asked
+
+
+def _lp_allowances(watch: Watch) -> list[tuple[str, str]]:
+    """(pair, spender) of every V2 position."""
+    if watch.lp_spender is None:
+        return []
+    return [(ref.confirmed.contract, watch.lp_spender) for ref in watch.positions if ref.confirmed.token_id is None]
 
 
 def _pool_item(pool: PoolRef, window: int, twap_window_s: int) -> Item:
@@ -183,6 +197,10 @@ def parts(watch: Watch, answers: Sequence[Answer]) -> Parts:
             bad.append(Quarantined(f"position {ref.confirmed.name}", ref.confirmed.contract, position))
         else:
             lp.append(position)
+    for pair, spender in _lp_allowances(watch):
+        raw = value()
+        if raw is not None:
+            allowances.append(Allowance(pair, spender, raw))
     return Parts(tuple(holdings), tuple(allowances), tuple(pools), tuple(feeds), tuple(codes), tuple(lp), tuple(bad))
 
 

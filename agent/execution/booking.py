@@ -8,7 +8,8 @@ from fractions import Fraction
 
 from agent import codec
 from agent.errors import ConfigError, OperatorNeeded
-from agent.execution.settle import book
+from agent.execution import liquidity
+from agent.execution.settle import book, native_delta
 from agent.model import Intent, IntentKind, Snapshot, StepInput
 from agent.ports import Journal
 from agent.reference import reference_prices
@@ -33,9 +34,16 @@ def settle(journal: Journal, snapshot: Snapshot, present: Callable[[], StepInput
         if own is None and _unpriced(intent, basis, prices):
             continue
         native = prices.get(basis.portfolio.wrapped_native, Fraction(0))
-        trade = before is not None and intent.kind is IntentKind.SWAP
+        if intent.kind is IntentKind.LIQUIDITY:
+            after = None if before is None else snapshot
+            liquidity.book(journal, intent, own, after, prices, native, _chain_s(snapshot, own))
+            continue
+        coin = basis.portfolio.wrapped_native
+        trade = before is not None and intent.kind in (IntentKind.SWAP, IntentKind.UNWRAP)
         balances = _balances(before, snapshot, prices) if trade and before is not None else None
-        book(journal, intent, snapshot.owner, prices, native, _chain_s(snapshot, own), balances, gain_counts=own is not None)
+        if balances is not None and before is not None and native_delta(intent, snapshot.owner, coin):
+            balances = _with_native(balances, (before, snapshot), intent, coin)
+        book(journal, intent, snapshot.owner, prices, native, _chain_s(snapshot, own), balances, own is not None, coin)
 
 
 def reviewed_s(snapshot: Snapshot) -> int:
@@ -76,6 +84,18 @@ def _balances(before: Snapshot, after: Snapshot, prices: dict[str, Fraction]) ->
     has = {holding.token: holding.raw for holding in after.holdings}
     both = had.keys() & has.keys() & prices.keys()
     return {token: had[token] for token in both}, {token: has[token] for token in both}
+
+
+def _with_native(
+    balances: tuple[dict[str, int], dict[str, int]], snapshots: tuple[Snapshot, Snapshot], intent: Intent, coin: str
+) -> tuple[dict[str, int], dict[str, int]]:
+    """The same with native coin counted as its wrapped token, before the gas of `intent`."""
+    gas_wei = 0 if intent.receipt is None else intent.receipt.gas_cost_wei
+    natives_wei = snapshots[0].native_wei, snapshots[1].native_wei + gas_wei
+    had, has = (
+        {token: raw + (wei if token == coin else 0) for token, raw in held.items()} for held, wei in zip(balances, natives_wei, strict=True)
+    )
+    return had, has
 
 
 def _chain_s(snapshot: Snapshot, own: StepInput | None) -> int:

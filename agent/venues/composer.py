@@ -7,13 +7,16 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.chain import approvals
+from agent.chain.calls import WITHDRAW
 from agent.chain.fees import fees
 from agent.errors import OperatorNeeded, Refused
-from agent.model import Head, IntentKind, Leg, Plan, StepInput, UnsignedTx, Verdict
+from agent.model import Head, IntentKind, Leg, LpAction, Plan, StepInput, TopUp, UnsignedTx, Verdict
 from agent.planning.floors import fair_floor
-from agent.ports import Clock, Grant, Prepared, Sender
-from agent.units import BPS, decimal_text
-from agent.venues import rebalancer, swap_router_02
+from agent.planning.lp_floors import least_amounts
+from agent.planning.payments import NATIVE_VENUE, changes
+from agent.ports import Approval, Clock, Grant, Prepared, Sender
+from agent.units import BPS, NATIVE, decimal_text
+from agent.venues import liquidity, rebalancer, spending, swap_router_02
 from agent.venues.rebalancer import Terms
 from agent.venues.terms import known_prices, terms
 
@@ -38,6 +41,8 @@ class _Draft:
     deadline_s: int | None = None
     terms: Terms | None = None
     value_wei: int = 0
+    action: LpAction | None = None
+    floors_raw: tuple[int, ...] = ()
 
 
 class RouterComposer:
@@ -48,36 +53,54 @@ class RouterComposer:
         self._wallet = wallet
         self._clock = clock
 
-    def approvals(self, step: StepInput, plan: Plan) -> Sequence[tuple[str, int]]:
-        """Exact approvals of the router that the plan lacks."""
-        return approvals.needed(plan, step.snapshot, step.execution.router)
+    def approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
+        """Exact approvals that the plan lacks: of the router for its swaps, or of what its first action goes through."""
+        if isinstance(plan.decision, TopUp):
+            return ()
+        if not plan.actions:
+            lacking = approvals.needed(plan, step.snapshot, step.execution.router)
+            return [spending.approval(step, token, step.execution.router, raw) for token, raw in lacking]
+        action = plan.actions[0]
+        spender = spending.counterpart(step, action)
+        lacking = approvals.lacking(approvals.taken(action), step.snapshot, spender)
+        return [spending.approval(step, token, spender, raw, action) for token, raw in lacking]
 
-    def left_over(self, step: StepInput) -> Sequence[str]:
-        """Tokens of the portfolio with an allowance of the router above zero."""
-        return [token for token, spender in approvals.left_over(step.snapshot) if spender == step.execution.router]
+    def left_over(self, step: StepInput) -> Sequence[Approval]:
+        """Every allowance above zero of the router, and of what liquidity goes through."""
+        ours = spending.spenders(step.execution)
+        return [spending.approval(step, token, spender, 0) for token, spender in approvals.left_over(step.snapshot) if spender in ours]
 
-    def approve(self, step: StepInput, token: str, raw: int) -> Prepared:
-        """Approval of exactly `raw` base units of `token` to the router."""
-        spender = step.execution.router
-        label = step.portfolio.token(token).label
-        amount = decimal_text(raw, step.portfolio.token(token).decimals)
-        note = f"approve the router for {amount} {label}" if raw else f"set the router's allowance of {label} to zero"
-        data = approvals.encode_approve(spender, raw)
-        return self._prepare(step, _Draft(token, data, IntentKind.APPROVE, note, approve=(token, spender, raw)))
+    def approve(self, step: StepInput, approval: Approval) -> Prepared:
+        """Approval of exactly so many base units."""
+        token, spender, raw = approval.token, approval.spender, approval.raw
+        draft = _Draft(
+            token, approvals.encode_approve(spender, raw), IntentKind.APPROVE, spending.note(step, approval), approve=(token, spender, raw)
+        )
+        return self._prepare(step, replace(draft, action=approval.action))
+
+    def liquidity(self, step: StepInput, plan: Plan) -> Prepared:
+        """The first action as one transaction. Raises Refused when the plan has expired, or its simulation fails."""
+        head = self._require_fresh(step, plan)
+        action = plan.actions[0]
+        deadline_s = head.timestamp_s + step.execution.deadline_s
+        data = liquidity.encode(action, self._wallet, deadline_s)
+        to, note = spending.counterpart(step, action), spending.action_note(step, action)
+        draft = _Draft(to, data, IntentKind.LIQUIDITY, note, deadline_s=deadline_s, action=action)
+        return self._prepare(step, replace(draft, floors_raw=least_amounts(step, action)))
 
     def swap(self, step: StepInput, plan: Plan) -> Prepared:
         """The whole plan as one transaction. Raises Refused when the plan has expired or its simulation fails."""
-        head = self._head(step)
-        if head.number > plan.expires_block:
-            verdict = Verdict("expiry", f"block {head.number}", f"block {plan.expires_block}", False)
-            raise Refused(f"the plan expired at block {plan.expires_block}; the head is {head.number}", (verdict,), "plan again")
-        note = f"rebalance in {len(plan.legs)} swaps" if len(plan.legs) > 1 else "swap"
+        head = self._require_fresh(step, plan)
+        if isinstance(plan.decision, TopUp):
+            return self._prepare(step, _refill(step, plan.decision.raw, plan))
+        swaps = sum(leg.venue != NATIVE_VENUE for leg in plan.legs)
+        note = f"rebalance in {swaps} swaps" if swaps > 1 else "swap"
         deadline_s = head.timestamp_s + step.execution.deadline_s
         to, kind = step.execution.router, IntentKind.SWAP
         match step.execution.router_kind:
             case "swap_router_02":
-                data = swap_router_02.encode(plan, self._wallet, deadline_s)
-                draft = _Draft(to, data, kind, note, plan, deadline_s=deadline_s)
+                data, value_wei = swap_router_02.encode(plan, self._wallet, deadline_s), swap_router_02.native_wei(plan)
+                draft = _Draft(to, data, kind, note, plan, deadline_s=deadline_s, value_wei=value_wei)
             case "rebalancer":
                 kept = terms(step, plan)
                 data, value_wei = rebalancer.encode(plan, deadline_s, kept), rebalancer.native_wei(plan)
@@ -86,14 +109,23 @@ class RouterComposer:
                 raise Refused(f"execution.router: {other!r} is not known", remedy="use swap_router_02 or rebalancer")
         return self._prepare(step, draft)
 
+    def _require_fresh(self, step: StepInput, plan: Plan) -> Head:
+        """The head, while the plan has not expired."""
+        head = self._head(step)
+        if head.number > plan.expires_block:
+            verdict = Verdict("expiry", f"block {head.number}", f"block {plan.expires_block}", False)
+            raise Refused(f"the plan expired at block {plan.expires_block}; the head is {head.number}", (verdict,), "plan again")
+        return head
+
     def _prepare(self, step: StepInput, draft: _Draft) -> Prepared:
         plan, note = draft.plan, draft.note
+        planned = plan is not None or draft.kind is IntentKind.LIQUIDITY
         latest, pending = self._sender.nonces(self._wallet)
         if latest != pending:
             raise OperatorNeeded(
                 f"the wallet has {pending - latest} pending transaction(s) from nonce {latest} on", "wait for them, or cancel them"
             )
-        if plan is not None and latest != step.snapshot.nonce_latest:
+        if planned and latest != step.snapshot.nonce_latest:
             verdict = Verdict("nonce", str(latest), f"{step.snapshot.nonce_latest}, as agreed", False)
             raise Refused("the wallet's nonce is not that of the plan's snapshot", (verdict,), "plan again from a new snapshot")
         head = self._head(step)
@@ -116,8 +148,10 @@ class RouterComposer:
         tx = replace(tx, gas=int(simulated.gas * GAS_MARGIN))
         most_wei = tx.gas * price.most_wei
         floor_wei = step.limits.native_floor_wei
-        native_left_wei = step.snapshot.native_wei - draft.value_wei - most_wei
-        if plan is not None and floor_wei is not None and native_left_wei < floor_wei:
+        turned_wei = 0 if plan is None else changes(plan.legs).get(NATIVE, 0)
+        native_left_wei = step.snapshot.native_wei + turned_wei - most_wei
+        refills = draft.kind is IntentKind.UNWRAP
+        if planned and not refills and floor_wei is not None and native_left_wei < floor_wei:
             measured = f"{decimal_text(max(0, native_left_wei), 18)} left"
             verdict = Verdict("native_floor", measured, decimal_text(floor_wei, 18), False)
             raise Refused(
@@ -132,10 +166,11 @@ class RouterComposer:
             deadline_s=draft.deadline_s or head.timestamp_s + step.execution.deadline_s,
             max_gas_wei=min(most_wei, left_wei),
             plan=plan,
-            floors_raw=() if plan is None else floors(step, plan),
+            floors_raw=draft.floors_raw if plan is None else floors(step, plan),
             approve=draft.approve,
             prices=() if draft.terms is None else tuple(draft.terms.prices.items()),
             value_floor_raw=None if draft.terms is None else draft.terms.floor_raw,
+            action=draft.action,
         )
         return Prepared(tx, grant, note)
 
@@ -153,6 +188,13 @@ class RouterComposer:
                 "check the first endpoint of [[chain.rpc]] and this machine's clock",
             )
         return head
+
+
+def _refill(step: StepInput, raw: int, plan: Plan) -> _Draft:
+    """Unwrapping by the wallet itself: WETH9 needs neither router nor approval for it."""
+    token = step.portfolio.token(step.portfolio.wrapped_native)
+    note = f"unwrap {decimal_text(raw, token.decimals)} {token.label} for gas"
+    return _Draft(token.address, "0x" + (WITHDRAW + raw.to_bytes(32, "big")).hex(), IntentKind.UNWRAP, note, plan)
 
 
 def floors(step: StepInput, plan: Plan) -> tuple[int, ...]:

@@ -148,14 +148,18 @@ def test_a_rebalance_brings_wallet_and_positions_together_on_target(anvil_chain:
 @pytest.mark.parametrize(
     ("limit", "guard"), [({"limits.lp_max_weight": "10%"}, "lp_max_weight"), ({"limits.impermanent_loss": "1bps"}, "impermanent_loss")]
 )
-def test_a_plan_beside_too_much_liquidity_is_refused_by_name(
+def test_a_swap_beside_too_much_liquidity_is_refused_by_name_and_a_rebalance_takes_it_out_first(
     anvil_chain: LocalChain, tmp_path: Path, limit: dict[str, object], guard: str
 ) -> None:
     own = [lp.provide_v2(anvil_chain, V2, 4_000)]
     with agents.agent_on(anvil_chain, tmp_path, confirming(anvil_chain, own, **limit)) as agent:
-        outcome = agent.plan()
-    assert outcome.kind is OutcomeKind.REFUSED
-    assert [verdict.guard for verdict in agents.failed(outcome)] == [guard]
+        swap, plan = agent.swap("WETH", "USDC", "0.1"), agent.plan()
+    assert swap.kind is OutcomeKind.REFUSED
+    assert [verdict.guard for verdict in agents.failed(swap)] == [guard]
+    assert plan.kind is OutcomeKind.PLANNED, plan.reason
+    assert plan.plan is not None
+    assert plan.plan.legs == ()
+    assert [action.name for action in plan.plan.actions] == [own[0].name]
 
 
 def test_a_position_that_was_given_away_stops_everything_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:

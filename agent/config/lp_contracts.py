@@ -1,0 +1,31 @@
+"""Which liquidity positions count, those of the agent's own included, and which contracts they are reached through."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agent.config.schema import Config
+from agent.errors import ConfigError
+from agent.lp import own
+from agent.model import ConfirmedPosition, LpMove, Portfolio
+
+
+def known_positions(config: Config, portfolio: Portfolio, moves: Sequence[LpMove]) -> tuple[ConfirmedPosition, ...]:
+    """Every position that counts. Raises ConfigError when the agent has opened some, and the config no longer says how to judge them."""
+    if config.lp is not None:
+        return own.known(portfolio.positions, portfolio.lp_targets, moves, config.lp.volatility, config.lp.horizon)
+    if open_still := {move.name for move in moves if own.left(moves, move.name) > 0}:
+        raise ConfigError(
+            f"lp: missing, and the agent has liquidity in {', '.join(sorted(open_still))}",
+            "leave [lp] with its volatility and horizon in the config; a target's share of 0% takes liquidity out",
+        )
+    return portfolio.positions
+
+
+def liquidity_contracts(config: Config, pinned: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """(venue, contract) through which liquidity is provided and taken out; none while the config has no [lp]."""
+    if config.lp is None:
+        return ()
+    v2, v3 = config.venues.uniswap_v2, config.venues.uniswap_v3
+    found = [("uniswap_v2", v2.router)] if v2 is not None else []
+    return tuple(found + ([("uniswap_v3", v3.position_manager)] if v3 is not None and v3.position_manager in pinned else []))
