@@ -105,6 +105,7 @@ class LocalChain:
         self.wallet, self.whale = self.accounts[WALLET], self.accounts[WHALE]
         self.clock = ChainClock(node)
         self.books = Books({}, {}, {}, {}, {}, {})
+        self._contracts: dict[tuple[str, int], tuple[artifacts.Artifact, Contract]] = {}
         self.addresses: Addresses  # set by deploy, before anyone else sees the chain
 
     # what there is
@@ -146,8 +147,11 @@ class LocalChain:
         return usd[token0] / usd[token1] * Fraction(10) ** (b.decimals - a.decimals)
 
     def contract(self, address: str, artifact: artifacts.Artifact) -> Contract:
-        """A web3 contract at an address."""
-        return self.w3.eth.contract(address=to_checksum_address(address), abi=artifact.abi)
+        """A web3 contract at an address; made once, because web3 takes milliseconds to make one."""
+        key = (to_checksum_address(address), id(artifact))
+        if key not in self._contracts:
+            self._contracts[key] = artifact, self.w3.eth.contract(address=key[0], abi=artifact.abi)
+        return self._contracts[key][1]
 
     def token_contract(self, symbol: str) -> Contract:
         """The ERC-20 of that symbol, with mint and burn where it has them."""

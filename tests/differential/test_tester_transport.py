@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from agent.chain.approvals import encode_approve
 from agent.chain.rpc import CallFailed, RpcFault
 from agent.chain.wire import parse_head
 from agent.localchain import LocalChain
+from tests.desk import Desk, three_way_plan
 
 ANSWER_42 = "0x602a60005260206000f3"
 # Reverts with OffchainLookup(address,string[],bytes,bytes4,bytes), whose one URL is on this machine.
@@ -104,3 +107,15 @@ def test_calls_do_not_need_money_in_the_wallet(tester_chain: LocalChain) -> None
     tester_chain.set_native(0)
     call = {"input": ANSWER_42, "type": "0x2", "chainId": hex(tester_chain.chain_id)}
     assert int(tester_chain.transport.call("eth_call", [call, "latest"]), 16) == 42
+
+
+def test_a_gas_estimate_suffices_and_is_hardly_more_than_what_does(tester_chain: LocalChain) -> None:
+    """Where a pool calls back and the tokens are called from there, each call keeps back a 64th of the gas (EIP-150)."""
+    desk = Desk(tester_chain)
+    three_way = three_way_plan(desk)
+    desk.approve_for(three_way)
+    for tx in (desk.swap_tx(three_way), desk.tx(desk.at("USDC"), encode_approve(desk.router, 1)), desk.tx(desk.wallet, "0x")):
+        gas = desk.simulate(tx).gas
+        assert desk.simulate(replace(tx, gas=gas)).ok
+        assert not desk.simulate(replace(tx, gas=gas * 985 // 1_000 - 1)).ok
+    assert gas == 21_000
