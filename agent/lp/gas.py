@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-V3_MINT_UNITS = 520_000
+V3_MINT_UNITS = 500_000
 """NonfungiblePositionManager.mint into a range of two new ticks; embedded chain, plain ERC-20 tokens."""
-V3_INCREASE_UNITS = 260_000
+V3_INCREASE_UNITS = 320_000
 """NonfungiblePositionManager.increaseLiquidity; embedded chain."""
-V3_WITHDRAW_UNITS = 290_000
+V3_WITHDRAW_UNITS = 300_000
 """decreaseLiquidity and collect in one multicall; embedded chain."""
-V3_COLLECT_UNITS = 190_000
+V3_COLLECT_UNITS = 200_000
 """collect of a position with liquidity, which is poked first; embedded chain."""
 V2_ADD_UNITS = 190_000
 """UniswapV2Router02.addLiquidity; embedded chain."""
-V2_REMOVE_UNITS = 210_000
+V2_REMOVE_UNITS = 180_000
 """UniswapV2Router02.removeLiquidity; embedded chain."""

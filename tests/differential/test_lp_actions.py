@@ -1,0 +1,161 @@
+"""Plans of liquidity against the deployed contracts: what is provided, taken out and collected is what was planned, to the wei."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from agent.api.agent import Agent, OutcomeKind
+from agent.localchain import LocalChain
+from agent.model import AdjustLiquidity, Collect, ConfirmedPosition, LpAction, Provide, Withdraw
+from tests import agents, lp_acting
+from tests import liquidity as lp
+from tests.agents import Changes
+from tests.cases.test_liquidity import table
+
+V2, V3 = "v2 WETH/USDC", "v3 WETH/USDC 3000"
+
+
+def wanting(chain: LocalChain, pool: str, own: Sequence[ConfirmedPosition] = (), **wishes: str) -> Changes:
+    """The config with one target and these positions, room for both, and a trigger that stays quiet."""
+    info = chain.books.pool_info[pool]
+    if info.version == 2:
+        target: dict[str, object] = {"kind": "uniswap_v2", "pair": info.address, "share": "20%"}
+    else:
+        target = {"kind": "uniswap_v3", "pool": info.address, "share": "20%", "width": "20%", "compound_above": "off"}
+    wide = {"limits.lp_max_weight": "90%", "limits.impermanent_loss": "9%", "limits.min_trade": "1"}
+    quiet = {"policy.trigger": {"kind": "threshold", "absolute": "50%"}}
+    return {"portfolio.positions": [table(chain, one) for one in own], "lp.targets": [target | wishes], **agents.ROOMY, **wide, **quiet}
+
+
+def busy(chain: LocalChain, pool: str, seed: int, usd: int = 300_000) -> None:
+    """Somebody trades both ways, about as much, and leaves fees."""
+    random, info = Random(seed), chain.books.pool_info[pool]
+    for token in (info.token0, info.token1):
+        chain.swap(pool, token.symbol, int(usd * random.uniform(0.97, 1.03) / chain.books.prices_usd[token.symbol] * 10**token.decimals))
+
+
+def planned(agent: Agent, *kinds: type[LpAction]) -> tuple[LpAction, ...]:
+    """The actions of the plan, which every guard let pass, of these kinds in this order."""
+    outcome = agent.plan()
+    assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
+    assert outcome.plan is not None
+    assert outcome.plan.legs == ()
+    assert [type(action) for action in outcome.plan.actions] == list(kinds)
+    return outcome.plan.actions
+
+
+def equal(chain: LocalChain, actions: Sequence[LpAction], after: tuple[tuple[str, int], ...] = ()) -> list[lp_acting.Done]:
+    """Every action moves what it says, for the liquidity it says, and its gas is at most what was reckoned with."""
+    done = []
+    for action in actions:
+        found = lp_acting.act(chain, action)
+        assert found.moved == lp_acting.expected(action)
+        if not isinstance(action, Collect):
+            assert found.liquidity == action.liquidity
+        assert action.gas_units / 2 < found.gas <= action.gas_units
+        done.append(found)
+    for token, raw in after:
+        symbol = next(symbol for symbol, known in chain.tokens.items() if known.address == token)
+        assert chain.balance(symbol) == raw
+    return done
+
+
+def test_a_new_range_is_minted_as_planned(local_chain: LocalChain, tmp_path: Path) -> None:
+    chain = local_chain
+    with agents.agent_on(chain, tmp_path, wanting(chain, V3)) as agent:
+        [action] = planned(agent, Provide)
+        assert isinstance(action, Provide)
+        assert action.token_id is None
+        [done] = equal(chain, [action])
+    assert done.token_id is not None
+    [position] = lp.look(chain, lp.refs(chain, [lp.confirmed(chain.books.pool_info[V3], action.contract, done.token_id, (1, 1))])).positions
+    assert position.liquidity == action.liquidity  # type: ignore[union-attr]  # it was just minted
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_position_below_its_share_grows_as_planned_and_keeps_its_fees(anvil_chain: LocalChain, tmp_path: Path, seed: int) -> None:
+    chain = anvil_chain
+    own = lp.provide_v3(chain, V3, -30 - seed, 30, 400)
+    busy(chain, V3, seed)
+    with agents.agent_on(chain, tmp_path, wanting(chain, V3, [own])) as agent:
+        actions = planned(agent, Provide)
+        assert actions[0].token_id == own.token_id
+        equal(chain, actions)
+
+
+def test_what_is_above_its_share_is_taken_out_as_planned(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    own = lp.provide_v3(chain, V3, -30, 30, 2_500)
+    busy(chain, V3, 3)
+    with agents.agent_on(chain, tmp_path, wanting(chain, V3, [own])) as agent:
+        equal(chain, planned(agent, Withdraw))
+
+
+def test_everything_is_taken_out_of_a_target_of_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    own = lp.provide_v3(chain, V3, -30, 30, 500)
+    with agents.agent_on(chain, tmp_path, wanting(chain, V3, [own], share="0%")) as agent:
+        equal(chain, planned(agent, Withdraw))
+    assert lp.manager(chain).positions(own.token_id).call()[7] == 0
+
+
+def test_a_range_that_the_price_left_is_taken_out_and_a_new_one_minted_as_planned(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    own = lp.provide_v3(chain, V3, -3, 3, 900)
+    chain.move_market({"WETH": 3_300})
+    with agents.agent_on(chain, tmp_path, wanting(chain, V3, [own])) as agent:
+        outcome = agent.plan()
+        assert outcome.plan is not None
+        assert [type(action) for action in outcome.plan.actions] == [Withdraw, Provide], outcome.reason
+        equal(chain, outcome.plan.actions, outcome.plan.holdings_after)
+
+
+def test_fees_are_collected_and_put_back_as_planned(local_chain: LocalChain, tmp_path: Path) -> None:
+    chain = local_chain
+    own = lp.provide_v3(chain, V3, -2, 2, 1_600)
+    for seed in (1, 2, 3):
+        busy(chain, V3, seed, 1_000_000)
+    dear = {"limits.plan_cost": "20%"}
+    with agents.agent_on(chain, tmp_path, {**wanting(chain, V3, [own], compound_above="1"), **dear}) as agent:
+        outcome = agent.plan()
+        assert outcome.plan is not None, outcome.reason
+        assert [type(action) for action in outcome.plan.actions] == [Collect, Provide], outcome.reason
+        equal(chain, outcome.plan.actions, outcome.plan.holdings_after)
+
+
+@pytest.mark.parametrize("fee", [False, True])
+def test_a_pair_is_provided_and_taken_out_as_planned_with_and_without_its_protocols_fee(
+    anvil_chain: LocalChain, tmp_path: Path, fee: bool
+) -> None:
+    chain = anvil_chain
+    if fee:
+        lp.set_fee_to(chain, chain.accounts[5].address)
+    own = lp.provide_v2(chain, V2, 300)
+    busy(chain, V2, 4)
+    chain.send(chain.token_contract("USDC").functions.transfer(own.contract, 12_345_678))  # goes to whoever mints next
+    with agents.agent_on(chain, tmp_path, wanting(chain, V2, [own])) as agent:
+        equal(chain, planned(agent, Provide))
+        busy(chain, V2, 5)
+    with agents.again(chain, agents.config(chain, tmp_path, wanting(chain, V2, [own], share="5%"))) as agent:
+        equal(chain, planned(agent, Withdraw))
+    with agents.again(chain, agents.config(chain, tmp_path, wanting(chain, V2, [own], share="0%"))) as agent:
+        equal(chain, planned(agent, Withdraw))
+    assert lp.pair_of(chain, V2).balanceOf(chain.wallet.address).call() == 0
+
+
+def test_the_budget_is_restored_by_as_much_as_it_takes(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    own = [lp.provide_v2(chain, V2, 2_000), lp.provide_v3(chain, V3, -10, 10, 1_500)]
+    busy(chain, V3, 6)
+    changes = {**wanting(chain, V3, own), "lp.targets": [], "limits.lp_max_weight": "15%"}
+    with agents.agent_on(chain, tmp_path, changes) as agent:
+        outcome = agent.plan()
+        assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
+        assert outcome.plan is not None
+        assert "above limits.lp_max_weight 15 %" in outcome.reason
+        equal(chain, outcome.plan.actions, outcome.plan.holdings_after)
+        assert not isinstance(agent.status().decided.decision, AdjustLiquidity)
