@@ -8,7 +8,7 @@ V3_INCREASE_UNITS = 320_000
 """NonfungiblePositionManager.increaseLiquidity; embedded chain."""
 V3_WITHDRAW_UNITS = 300_000
 """decreaseLiquidity and collect in one multicall; embedded chain."""
-V3_COLLECT_UNITS = 200_000
+V3_COLLECT_UNITS = 230_000
 """collect of a position with liquidity, which is poked first; embedded chain."""
 V2_ADD_UNITS = 190_000
 """UniswapV2Router02.addLiquidity; embedded chain."""
