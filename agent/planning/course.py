@@ -2,8 +2,9 @@
 
 A pool that pays more than the reference is welcome on a way that has to be gone anyhow, and no reason to go one (T9). So first
 the flows are found for which nothing counts as worth more than the reference; no cycle can pay then, and no token is moved past
-its goal. They put the tokens in an order. Along that order, with every token kept between where it is and where those flows or
-its goal take it, the pools' real prices then decide which way is best.
+its goal. With every token kept between where it is and where those flows or its goal take it, the pools' real prices then decide
+which way is best, circles left out (agent/planning/circles.py). The flows found put the tokens in an order, along which the plan
+runs.
 """
 
 from __future__ import annotations
@@ -14,21 +15,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.planning.dual import Answers, Solution
+from agent.planning.circles import Edge, break_circles, edges_of
+from agent.planning.dual import Answers
 from agent.planning.market import Market, Positions
 from agent.planning.responses import Numbers, Stack
-from agent.planning.worth import UNMOVED, Search
+from agent.planning.worth import Search
 
 ALIKE = 1e-5
 """Prices that differ less put tokens in no order: their sides do, and how many pools trade them."""
-TRIES = 8
+TRIES = 16
 """Most changes of the order."""
-PAIRS = 3
+PAIRS = 12
 """Pairs of tokens that are tried the other way round for each."""
 WORTH_A_TRY = 1e-7
 """Least surplus, per unit of scale, for which a change of the order is tried or kept."""
-
-Edge = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,53 +64,12 @@ def chart(market: Market, rows: Positions, search: Search) -> Course:
     side = search.side(np.arange(size))
     keys = [(round(float(first.prices[i]) / ALIKE), float(side[i]), float(side[i] * trades[i]), i) for i in range(size)]
     within = course.search(search)
-    greedy = within.solve(real)
-    flows = _acyclic(_flows(real, greedy))
-    found = [
-        _improved(market, rows, within, replace(course, rank=_ranks(size, edges, keys)))
-        for edges in (set(_flows(counted, first)), set(flows))
-    ]
-    return max(found, key=lambda pair: pair[1])[0]
-
-
-def _flows(stack: Stack, found: Solution) -> dict[Edge, float]:
-    """What flows between pairs of tokens."""
-    sums: dict[Edge, float] = {}
-    for source, target, taken in zip(stack.source.tolist(), stack.target.tolist(), found.taken.tolist(), strict=True):
-        if taken > UNMOVED:
-            sums[source, target] = sums.get((source, target), 0.0) + taken
-    return sums
-
-
-def _acyclic(flows: dict[Edge, float]) -> dict[Edge, float]:
-    """Flows less all that runs in circles: each circle found loses what its narrowest part carries."""
-    left = dict(flows)
-    while (circle := _circle(left)) is not None:
-        least = min(left[edge] for edge in circle)
-        left = {edge: carried - (least if edge in circle else 0.0) for edge, carried in left.items()}
-        left = {edge: carried for edge, carried in left.items() if carried > 0}
-    return left
-
-
-def _circle(flows: Iterable[Edge]) -> list[Edge] | None:
-    """Edges of a circle, None when there is none."""
-    edges = list(flows)
-    while True:
-        ends = {source for source, _ in edges}
-        kept = [edge for edge in edges if edge[1] in ends]
-        if len(kept) == len(edges):
-            break
-        edges = kept
-    if not edges:
-        return None
-    onward = dict(edges)
-    seen: list[int] = []
-    token = edges[0][0]
-    while token not in seen:
-        seen.append(token)
-        token = onward[token]
-    ring = seen[seen.index(token) :]
-    return [(one, onward[one]) for one in ring]
+    found = break_circles(real, within)
+    if found.proven:
+        return replace(course, rank=_ranks(size, found.edges, keys))
+    starts = dict.fromkeys((frozenset(edges_of(counted, first)), found.edges, found.cut))
+    tried = [_improved(market, rows, within, replace(course, rank=_ranks(size, edges, keys))) for edges in starts]
+    return max(tried, key=lambda pair: pair[1])[0]
 
 
 def _ranks(size: int, edges: Iterable[Edge], keys: Sequence[tuple[float, ...]]) -> NDArray[np.intp]:
@@ -148,7 +107,7 @@ def _improved(market: Market, rows: Positions, within: Search, course: Course) -
             for rank in (_moved(course.rank, source, target, -0.5), _moved(course.rank, target, source, 0.5)):
                 turned = replace(course, rank=rank)
                 wider = market.real.rows(turned.rows(market.real, rows))
-                trials.append((within.solve(wider, best), turned, wider))
+                trials.append((within.solve(wider, best, best.bound), turned, wider))
             trial, turned, wider = max(trials, key=lambda found: found[0].bound)
             if trial.bound > best.bound + WORTH_A_TRY:
                 best, course, stack = trial, turned, wider

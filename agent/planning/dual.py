@@ -69,16 +69,17 @@ class Solution:
         return np.asarray(into - out_of)
 
 
-def solve(program: Program, stack: Stack, near: Solution | None = None) -> Solution:
+def solve(program: Program, stack: Stack, near: Solution | None = None, below: float = -np.inf) -> Solution:
     """The least value of the dual, from the multipliers of an earlier solution if they fit, else from zero.
 
     Newton steps, each to the minimum of the local quadratic within the box, shortened where pools begin to answer on the way.
+    Ends early where the bound has fallen below a value that the flows would have to be worth.
     """
     begin = near.multipliers if near is not None and len(near.multipliers) == len(program.low) else np.zeros(len(program.low))
     here = _Point(program, stack, np.clip(begin, program.low, program.high))
     felt = np.zeros(len(stack))
     for _ in range(STEPS):
-        if here.slack(program) <= BALANCED:
+        if here.slack(program) <= BALANCED or program.base + here.value < below:
             break
         curvature = here.curvature(program, stack, felt)
         step = box_minimum(curvature, here.slope, program.low - here.z, program.high - here.z)

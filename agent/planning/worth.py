@@ -130,10 +130,13 @@ class Search:
     ways: Numbers | None = None
     firm: bool = False
 
-    def solve(self, stack: Stack, near: Solution | None = None) -> Solution:
-        """The dual's minimum over `stack`. Where turnover is limited, tokens that do not move the way that was guessed are turned."""
+    def solve(self, stack: Stack, near: Solution | None = None, below: float = -np.inf) -> Solution:
+        """The dual's minimum over `stack`. Where turnover is limited, tokens that do not move the way that was guessed are turned.
+
+        Where the ways are known it ends early once flows are sure to be worth less than `below`.
+        """
         if self.ways is not None:
-            return solve(self._program(-self.ways[self.worth.goals]), stack, near)
+            return solve(self._program(-self.ways[self.worth.goals]), stack, near, below)
         found = solve(self._program(None), stack, near)
         if self.budget is None or self.turnover(stack, found) <= self.budget:
             return found

@@ -37,7 +37,7 @@ from tests.planning_worlds import (
     without_gas,
 )
 
-PROBLEMS = 60
+PROBLEMS = 40
 SMALL = Fraction(1, 10)
 """Of a basis point: the gap that 999 of 1,000 problems stay below."""
 NOISE = Fraction(1, 1_000)

@@ -1,0 +1,94 @@
+"""Which way value runs where pools are off the reference: no circle, no token past its goal, and of all orders of tokens the best."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import permutations
+
+import numpy as np
+import pytest
+
+from agent.model import StepInput
+from agent.planning import circles
+from agent.planning.aims import aim_at, turnover_left
+from agent.planning.circles import break_circles, edges_of, shortest_circle
+from agent.planning.course import chart
+from agent.planning.market import Market, open_market
+from agent.planning.problem import build_problem
+from agent.planning.worth import Search
+from agent.reference import reference_prices
+from agent.units import BPS
+from tests.builders import with_limits
+from tests.planning_worlds import goal, random_step, without_gas
+
+WORTH = 1e-6
+"""A hundredth of a basis point of what has to move."""
+
+
+def skewed(seed: int, tokens: int, pools: int, turnover_bps: int | None = None) -> tuple[Market, Search]:
+    """A market off the reference by half a percent (standard deviation of each pool), and what is looked for in it."""
+    step: StepInput = random_step(seed, tokens, pools, 2_000_000, skew=0.005)
+    step = without_gas(with_limits(step, pool_min_value=None, min_trade=None, turnover_bps=turnover_bps, daily_turnover_bps=None))
+    problem = build_problem(step, reference_prices(step))
+    aim = aim_at(problem, goal(step).goal)
+    market = open_market(problem, max(aim.off, float(problem.total) / BPS))
+    budget, _ = turnover_left(step, problem.total)
+    return market, aim.search(market.scale, np.zeros(tokens), {}, None if budget is None else float(budget))
+
+
+@pytest.mark.parametrize("turnover_bps", [None, 500])
+def test_of_all_orders_of_four_tokens_the_best_is_found(turnover_bps: int | None) -> None:
+    gained = 0
+    for seed in range(8):
+        market, search = skewed(seed, 4, 9, turnover_bps)
+        course = chart(market, market.rows(), search)
+        within = course.search(search)
+        worth = {
+            order: within.solve(market.real.rows(replace(course, rank=np.array(order)).rows(market.real, market.rows()))).bound
+            for order in permutations(range(4))
+        }
+        assert worth[tuple(course.rank.tolist())] >= max(worth.values()) - WORTH, seed
+        gained += max(worth.values()) > within.solve(market.counted).bound + WORTH
+    assert gained >= 4, "pools off the reference are worth an order"
+
+
+def test_what_is_called_proven_is_the_best_of_all_orders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(circles, "NODES", 10**3)
+    for seed in range(6):
+        market, search = skewed(seed, 4, 12)
+        course = chart(market, market.rows(), search)
+        within, everything = course.search(search), market.real.rows(market.rows())
+        assert break_circles(everything, within).proven
+        mine = within.solve(market.real.rows(course.rows(market.real, market.rows()))).bound
+        for order in permutations(range(4)):
+            rows = replace(course, rank=np.array(order)).rows(market.real, market.rows())
+            assert within.solve(market.real.rows(rows)).bound <= mine + WORTH, (seed, order)
+
+
+def test_a_search_given_up_says_so_and_the_way_found_has_no_circle(monkeypatch: pytest.MonkeyPatch) -> None:
+    unproven = 0
+    monkeypatch.setattr(circles, "NODES", 3)
+    for seed in range(6):
+        market, search = skewed(seed, 6, 30)
+        found = break_circles(market.real.rows(market.rows()), chart(market, market.rows(), search).search(search))
+        unproven += not found.proven
+        assert shortest_circle(dict.fromkeys(found.edges, 1.0)) == []
+        assert shortest_circle(dict.fromkeys(found.cut, 1.0)) == []
+    assert unproven >= 3
+
+
+def test_without_pools_off_the_reference_no_flows_run_in_a_circle() -> None:
+    step = without_gas(with_limits(random_step(1, 6, 30, skew=0.0), pool_min_value=None, min_trade=None))
+    problem = build_problem(step, reference_prices(step))
+    aim = aim_at(problem, goal(step).goal)
+    market = open_market(problem, aim.off)
+    search = aim.search(market.scale, np.zeros(6), {}, None)
+    assert shortest_circle(edges_of(market.real, search.solve(market.real))) == []
+    assert break_circles(market.real, search).proven
+
+
+def test_the_shortest_circle_comes_first_and_of_these_the_widest() -> None:
+    edges = {(0, 1): 5.0, (1, 2): 4.0, (2, 0): 4.0, (2, 3): 1.0, (3, 2): 2.0, (1, 4): 3.0, (4, 1): 2.0}
+    assert set(shortest_circle(edges)) == {(1, 4), (4, 1)}
+    assert set(shortest_circle({(0, 1): 5.0, (1, 2): 4.0, (2, 0): 4.0, (3, 0): 9.0})) == {(0, 1), (1, 2), (2, 0)}
+    assert shortest_circle({(0, 1): 5.0, (1, 2): 4.0, (0, 2): 4.0}) == []
