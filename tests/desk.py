@@ -18,7 +18,7 @@ from agent.localchain import LocalChain
 from agent.localchain.accounts import WALLET
 from agent.model import Allowance, Funding, IntentKind, Leg, Plan, Receipt, UnsignedTx
 from agent.ports import Grant, Simulation
-from agent.venues.swap_router_02 import encode
+from agent.venues.swap_router_02 import encode, native_wei
 from tests import builders
 from tests.signing import plan_of
 
@@ -39,9 +39,8 @@ class Desk:
         self.router = chain.addresses.swap_router_02
         self.wallet = chain.wallet.address
         self.sender = NodeSender(chain.transport)
-        self.rules = SigningRules(
-            chain.chain_id, self.wallet, (self.router,), tuple(token.address for token in chain.tokens.values()), DEADLINE_S
-        )
+        tokens = tuple(token.address for token in chain.tokens.values())
+        self.rules = SigningRules(chain.chain_id, self.wallet, (self.router,), tokens, DEADLINE_S, (), self.at("WETH"))
         self.signer = LocalSigner(load_key(TestAccount(WALLET), chain.chain_id, ask=None), self.rules)
 
     def at(self, symbol: str) -> str:
@@ -121,7 +120,8 @@ class Desk:
 
     def swap_tx(self, plan: Plan, legacy: bool = False, **changes: object) -> UnsignedTx:
         """The plan as one transaction."""
-        return self.tx(self.router, encode(plan, self.wallet, self.sender.head().timestamp_s + DEADLINE_S), legacy, **changes)
+        data = encode(plan, self.wallet, self.sender.head().timestamp_s + DEADLINE_S)
+        return self.tx(self.router, data, legacy, **{"value_wei": native_wei(plan)} | changes)
 
     def swap(self, plan: Plan, legacy: bool = False, **changes: object) -> Receipt:
         """Sends the plan; its floors are its minimums."""

@@ -12,21 +12,17 @@ from typing import NoReturn
 
 from eth_utils.address import is_checksum_address
 
-from agent.chain import calls, liquidity_calls, liquidity_rule, rebalance_rule
-from agent.chain.calls import Approve, Call, ExactInputSingle, Multicall, Swap, SwapExactTokens
-from agent.chain.judging import SigningRules, no, require_deadline
+from agent.chain import calls, liquidity_calls, liquidity_rule, multicall_rule, rebalance_rule
+from agent.chain.calls import Approve, Call, Multicall, Withdraw
+from agent.chain.judging import SigningRules, no
 from agent.chain.program import Rebalance
 from agent.chain.words import NotUnderstood
 from agent.model import Funding, IntentKind, Leg, UnsignedTx
 from agent.ports import Grant
-from agent.units import UINT256_MAX
+from agent.units import NATIVE, UINT256_MAX
 
 __all__ = ["TABLE", "Row", "SigningRules", "check", "check_typed", "no"]
 
-ROUTER_ITSELF = "0x0000000000000000000000000000000000000002"
-"""SwapRouter02's sentinel for its own balance."""
-V3_VENUE = "uniswap_v3"
-V2_VENUE = "uniswap_v2"
 MAX_NONCE = 2**64 - 2
 """EIP-2681."""
 MIN_GAS = 21_000
@@ -134,73 +130,10 @@ def _spent(legs: tuple[Leg, ...], token: str) -> int:
 
 
 def _swap(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
-    """A multicall is the granted plan, leg by leg, at or above every floor, to our wallet, and soon over."""
-    if tx.to not in rules.routers:
-        no("contract", tx.to, "a pinned router")
     call = _decoded(data)
-    if not isinstance(call, Multicall) or grant.plan is None:
-        no("plan", "a swap", "none: the grant holds no plan")
-    require_deadline(call.deadline_s, grant, rules)
-    legs = grant.plan.legs
-    if not legs or len(call.calls) != len(legs):
-        no("legs", f"{len(call.calls)} swaps", f"the {len(legs)} of the plan, at least one")
-    if len(grant.floors_raw) != len(legs):
-        no("floor", f"{len(grant.floors_raw)} floors", f"one for each of {len(legs)} legs")
-    for number, (swap, leg, floor) in enumerate(zip(call.calls, legs, grant.floors_raw, strict=True), 1):
-        _leg(f"leg {number}: ", swap, leg, floor, rules)
-    _router_emptied(call)
-
-
-def _leg(where: str, swap: Swap, leg: Leg, floor_raw: int, rules: SigningRules) -> None:
-    token_in, token_out = _pair(where, swap, leg)
-    if (token_in, token_out) != (leg.token_in, leg.token_out):
-        no("tokens", f"{where}{token_in} to {token_out}", f"{leg.token_in} to {leg.token_out}")
-    if token_in == token_out or token_in not in rules.tokens or token_out not in rules.tokens:
-        no("tokens", f"{where}{token_in} to {token_out}", "two different pinned tokens")
-    amount_in = leg.amount_in_raw if leg.source is Funding.WALLET else 0
-    if swap.amount_in_raw != amount_in or leg.amount_in_raw <= 0:
-        no("amount_in", f"{where}{swap.amount_in_raw}", f"exactly {amount_in}, and more than nothing in the plan")
-    if leg.min_out_raw < max(1, floor_raw):
-        no("floor", f"{where}minimum of the plan {leg.min_out_raw}", f"at least the floor {floor_raw}, and above zero")
-    if swap.min_out_raw != leg.min_out_raw:
-        no("min_out", f"{where}{swap.min_out_raw}", f"exactly the plan's {leg.min_out_raw}")
-    recipient = rules.wallet if leg.sink is Funding.WALLET else ROUTER_ITSELF
-    if swap.recipient != recipient:
-        no("recipient", f"{where}{swap.recipient}", recipient)
-
-
-def _pair(where: str, swap: Swap, leg: Leg) -> tuple[str, str]:
-    """Tokens of a swap, once it is seen to use the kind of pool that the plan names."""
-    match swap:
-        case ExactInputSingle():
-            if leg.venue != V3_VENUE:
-                no("venue", f"{where}a V3 swap", leg.venue)
-            if swap.fee_pips != leg.fee_pips:
-                no("pool_fee", f"{where}{swap.fee_pips}", leg.fee_pips)
-            if swap.sqrt_price_limit_x96 != 0:
-                no("price_limit", f"{where}{swap.sqrt_price_limit_x96}", "0: a partial swap would leave tokens behind")
-            return swap.token_in, swap.token_out
-        case SwapExactTokens():
-            if leg.venue != V2_VENUE:
-                no("venue", f"{where}a V2 swap", leg.venue)
-            if len(swap.path) != 2:
-                no("tokens", f"{where}a path of {len(swap.path)} tokens", "a path of 2")
-            return swap.path[0], swap.path[1]
-
-
-def _router_emptied(call: Multicall) -> None:
-    """What a swap leaves in the router is spent by a later one; whatever stays there belongs to whoever comes first."""
-    held: set[str] = set()
-    for swap in call.calls:
-        path = (swap.token_in, swap.token_out) if isinstance(swap, ExactInputSingle) else swap.path
-        if swap.amount_in_raw == 0:
-            if path[0] not in held:
-                no("router_balance", f"a swap of the router's {path[0]}", "only what a swap before it left there")
-            held.discard(path[0])
-        if swap.recipient == ROUTER_ITSELF:
-            held.add(path[-1])
-    if held:
-        no("router_balance", f"{', '.join(sorted(held))} left in the router", "nothing")
+    if not isinstance(call, Multicall):
+        no("call", "another call", "a multicall")
+    multicall_rule.judge(tx, call, grant, rules)
 
 
 def _rebalance(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
@@ -208,6 +141,21 @@ def _rebalance(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -
     if not isinstance(call, Rebalance):
         no("call", "another call", "a rebalance")
     rebalance_rule.judge(tx, call, grant, rules)
+
+
+def _withdraw(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
+    """Unwrapping by the wallet itself: exactly what the granted plan unwraps, and nothing else in the plan."""
+    call = _decoded(data)
+    if not isinstance(call, Withdraw):
+        no("call", "another call", "a withdrawal of wrapped coin")
+    if rules.wrapped_native is None or tx.to != rules.wrapped_native or tx.to not in rules.tokens:
+        no("contract", tx.to, f"the wrapped native coin {rules.wrapped_native}, pinned")
+    legs = () if grant.plan is None else grant.plan.legs
+    ends = [(leg.venue, leg.token_in, leg.token_out, leg.source, leg.sink) for leg in legs]
+    if ends != [("wrapped_native", tx.to, NATIVE, Funding.WALLET, Funding.WALLET)]:
+        no("plan", f"{len(legs)} legs", "one that unwraps from and to the wallet")
+    if call.raw != legs[0].amount_in_raw or call.raw <= 0:
+        no("amount_in", call.raw, f"exactly {legs[0].amount_in_raw}, and more than nothing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +171,8 @@ TABLE: dict[bytes, Row] = {
     calls.APPROVE: Row(IntentKind.APPROVE, _approve),
     calls.MULTICALL: Row(IntentKind.SWAP, _swap),
     calls.REBALANCE: Row(IntentKind.SWAP, _rebalance),
+    calls.WITHDRAW: Row(IntentKind.UNWRAP, _withdraw),
     **{selector: Row(IntentKind.LIQUIDITY, liquidity_rule.judge) for selector in sorted(liquidity_calls.SELECTORS)},
 }
-BRING_NATIVE = frozenset({calls.REBALANCE})
+BRING_NATIVE = frozenset({calls.MULTICALL, calls.REBALANCE})
 """Calls whose own rule says how much native coin they bring; all others bring none."""
