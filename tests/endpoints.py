@@ -1,17 +1,19 @@
-"""Real HTTP servers on loopback for tests: one that answers as scripted, one that counts and passes on to a node."""
+"""Endpoints for tests: HTTP servers on loopback that answer as scripted or pass on to a node, and scripted ones without a network."""
 
 from __future__ import annotations
 
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import requests
+
+from agent.chain.rpc import Call, CallFailed, RpcFault
 
 
 @dataclass
@@ -99,3 +101,39 @@ def passing_on(url: str) -> Answerer:
     """A server that hands every request to the node at `url`, so that requests can be counted."""
     session = requests.Session()
     return lambda asked: Reply(session.post(url, json=asked, timeout=30).content)
+
+
+BLOCK = "0x" + "cd" * 32
+HEAD_JSON = {"number": "0x10", "hash": BLOCK, "timestamp": "0x64", "baseFeePerGas": "0x7"}
+
+
+class Script:
+    """A node that answers by method what the test says; a function of the params may answer, an exception is raised."""
+
+    def __init__(self, operator: str = "script", **answers: object) -> None:
+        self.operator = operator
+        self.name = f"endpoint {operator!r}"
+        self.answers: dict[str, object] = {"eth_chainId": "0x7a69", "eth_getBlockByNumber": HEAD_JSON, **answers}
+        self.asked: list[str] = []
+
+    @property
+    def requests(self) -> int:
+        return len(self.asked)
+
+    def batch(self, calls: Sequence[Call]) -> list[object]:
+        self.asked += [method for method, _ in calls]
+        return [self._answer(method, params) for method, params in calls]
+
+    def call(self, method: str, params: list[object]) -> object:
+        answer = self.batch([(method, params)])[0]
+        if isinstance(answer, RpcFault):
+            raise CallFailed(f"refused: {answer.message}", answer)
+        return answer
+
+    def _answer(self, method: str, params: list[Any]) -> object:
+        answer = self.answers[method]
+        if callable(answer):
+            answer = answer(params)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer

@@ -6,22 +6,29 @@ import json
 import re
 import time
 from collections.abc import Callable, Sequence
+from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import requests
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from agent.chain.tester import TesterTransport
 from agent.chain.wire import Call, CallFailed, RpcFault, fault_from, only, scrub
 from agent.errors import ConfigError, OperatorNeeded, Retryable
 
-__all__ = ["Call", "CallFailed", "HttpTransport", "RpcFault", "TesterTransport", "Transport"]
+__all__ = ["Call", "CallFailed", "HttpTransport", "Overloaded", "RpcFault", "TesterTransport", "Transport"]
 
 MAX_RESPONSE_BYTES = 32 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
+_LONGEST_HEADER = 64
+_DAY_S = 86_400.0
 _MOST_DEPTH = 64
 _NESTING = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+_WAITED_FOR_S = 2.0
+"""A Retry-After of up to this is waited for; for a longer one the endpoint is left alone, and others are asked."""
+_BACKOFF = wait_random_exponential(multiplier=0.2, max=_WAITED_FOR_S)
+_HEEDED = frozenset({429, 503})
 _RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 _READS = frozenset(
     {
@@ -36,6 +43,14 @@ _READS = frozenset(
         "web3_clientVersion",
     }
 )
+
+
+class Overloaded(Retryable):
+    """The endpoint says that it is asked too much; `retry_after_s` is for how long it wants to be left alone, if it says so."""
+
+    def __init__(self, message: str, remedy: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(message, remedy)
+        self.retry_after_s = retry_after_s
 
 
 class Transport(Protocol):
@@ -81,6 +96,7 @@ class HttpTransport:
         attempts: int = 3,
         max_response_bytes: int = MAX_RESPONSE_BYTES,
         sleep: Callable[[float], None] = time.sleep,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         """`timeout_s` bounds one request from connecting to its last byte; `attempts` counts the first one too."""
         host = _host(url, operator)
@@ -89,6 +105,7 @@ class HttpTransport:
         self._attempts = attempts
         self._max_response_bytes = max_response_bytes
         self._sleep = sleep
+        self._wall = wall
         self._session = requests.Session()
         self._session.headers.update({"Content-Type": "application/json", "Accept": "application/json"})
         self._next_id = 1
@@ -111,8 +128,8 @@ class HttpTransport:
             return self._once(calls)
         retrying = Retrying(
             stop=stop_after_attempt(self._attempts),
-            wait=wait_random_exponential(multiplier=0.2, max=2.0),
-            retry=retry_if_exception_type(Retryable),
+            wait=_pause,
+            retry=retry_if_exception(_soon),
             sleep=self._sleep,
             reraise=True,
         )
@@ -132,7 +149,7 @@ class HttpTransport:
         deadline = time.monotonic() + self._timeout_s
         try:
             with self._session.post(self._url, data=body, timeout=self._timeout_s, stream=True, allow_redirects=False) as response:
-                status = response.status_code
+                status, patience = response.status_code, response.headers.get("Retry-After")
                 text = self._body(response, deadline)
             failure = None
         except requests.Timeout:
@@ -149,7 +166,7 @@ class HttpTransport:
             raise Retryable(failure, "check the connection and the endpoint, or configure a second one")
         if text is None:
             raise Retryable(f"{self.name} took longer than {self._timeout_s:g} s or sent more than {self._max_response_bytes} bytes")
-        self._check_status(status, text)
+        self._check_status(status, text, patience)
         return text
 
     def _body(self, response: requests.Response, deadline: float) -> bytes | None:
@@ -165,13 +182,16 @@ class HttpTransport:
                 return None
             parts.append(part)
 
-    def _check_status(self, status: int, text: bytes) -> None:
+    def _check_status(self, status: int, text: bytes, patience: str | None) -> None:
         if status == requests.codes.ok:
             return
+        after_s = retry_after_s(patience, self._wall()) if status in _HEEDED else None
         if status == requests.codes.too_many_requests:
-            raise Retryable(f"{self.name} says too many requests (HTTP 429)", "ask less often or use a plan with more requests")
+            raise Overloaded(f"{self.name} says too many requests (HTTP 429)", "ask less often or use a plan with more requests", after_s)
         if status in _RETRY_STATUS:
-            raise Retryable(f"{self.name} failed (HTTP {status})", "it may be overloaded; try again, or configure a second endpoint")
+            raise Overloaded(
+                f"{self.name} failed (HTTP {status})", "it may be overloaded; try again, or configure a second endpoint", after_s
+            )
         if text.lstrip()[:1] in (b"{", b"["):
             return  # some nodes answer a JSON-RPC error with status 400
         raise OperatorNeeded(f"{self.name} refuses (HTTP {status})", "check its url and access key in [[chain.rpc]]")
@@ -212,6 +232,35 @@ class HttpTransport:
         parts = urlsplit(self._url)
         secrets = [self._url, parts.query, parts.path.strip("/"), parts.username or "", parts.password or "", *parts.path.split("/")]
         return RpcFault(fault.code, scrub(fault.message, secrets), fault.data)
+
+
+def retry_after_s(header: str | None, now_s: float) -> float | None:
+    """Seconds that a Retry-After header asks for, at most a day: a number, or an HTTP date against `now_s` (RFC 9110, 10.2.3).
+
+    None for no header or one that makes no sense.
+    """
+    if header is None or len(header) > _LONGEST_HEADER:
+        return None
+    text = header.strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text), _DAY_S)
+    try:
+        return min(max(parsedate_to_datetime(text).timestamp() - now_s, 0.0), _DAY_S)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _soon(error: BaseException) -> bool:
+    """Whether the same endpoint is worth another try now."""
+    patience = error.retry_after_s if isinstance(error, Overloaded) else None
+    return isinstance(error, Retryable) and (patience is None or patience <= _WAITED_FOR_S)
+
+
+def _pause(state: RetryCallState) -> float:
+    """Random and growing, and never shorter than what the endpoint asked for."""
+    error = state.outcome.exception() if state.outcome is not None else None
+    asked_s = error.retry_after_s if isinstance(error, Overloaded) else None
+    return max(_BACKOFF(state), asked_s or 0.0)
 
 
 def is_read(method: str) -> bool:

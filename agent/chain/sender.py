@@ -76,19 +76,20 @@ class NodeSender:
         self._transport = transport
         self._submit = transport if submit is None else submit
 
-    def simulate(self, tx: UnsignedTx, sender: str) -> Simulation:
-        """What the exact transaction would do at the head, and its gas. Raises Retryable when the node cannot tell.
+    def simulate(self, tx: UnsignedTx, sender: str, height: int | None = None) -> Simulation:
+        """What the exact transaction would do at the head, or after the block of that height, and its gas.
 
+        Raises Retryable when the node cannot tell.
         With a `gas` of 0 the amount is left to the node, and whether the wallet could pay for it is not asked: a node
         would ask for the price of a whole block.
         """
-        request = _request(tx, sender)
+        request, at = _request(tx, sender), _tag(height)
         chain_id, block, answer, gas = self._transport.batch(
             [
                 ("eth_chainId", []),
-                ("eth_getBlockByNumber", ["latest", False]),
-                ("eth_call", [request, "latest"]),
-                ("eth_estimateGas", [request, "latest"]),
+                ("eth_getBlockByNumber", [at, False]),
+                ("eth_call", [request, at]),
+                ("eth_estimateGas", [request, at]),
             ]
         )
         head = parse_head(_result(block, "the head"), quantity(_result(chain_id, "the chain id"), "chain id"))
@@ -107,11 +108,19 @@ class NodeSender:
         Raises NonceUsed when another transaction has the nonce, SendRefused when the node surely did not take it, and
         Retryable when its fate is unknown: look for its hash.
         """
+        try:
+            self.offer(signed)
+        except NonceUsed:
+            if self.look(signed.hash).state == "unknown":
+                raise
+
+    def offer(self, signed: SignedTx) -> None:
+        """As `send`, but NonceUsed may also mean that the transaction itself is mined: whoever offers has to look."""
         unknown = f"whether transaction {signed.hash} was taken is unknown"
         try:
             answer = self._submit.call("eth_sendRawTransaction", [hex_data(signed.raw)])
         except CallFailed as error:
-            self._refused(signed.hash, error.fault)
+            _refused(signed.hash, error.fault)
             return
         except Retryable as error:
             raise Retryable(f"{unknown}: {error.message}", "look for its hash before sending anything else") from None
@@ -135,9 +144,9 @@ class NodeSender:
         )
         return quantity(_result(latest, "the nonce"), "nonce"), quantity(_result(pending, "the nonce"), "nonce")
 
-    def head(self) -> Head:
-        """The newest block's header."""
-        chain_id, block = self._transport.batch([("eth_chainId", []), ("eth_getBlockByNumber", ["latest", False])])
+    def head(self, height: int | None = None) -> Head:
+        """The newest block's header, or that of a height."""
+        chain_id, block = self._transport.batch([("eth_chainId", []), ("eth_getBlockByNumber", [_tag(height), False])])
         return parse_head(_result(block, "the head"), quantity(_result(chain_id, "the chain id"), "chain id"))
 
     def block_hash(self, number: int) -> str | None:
@@ -146,22 +155,25 @@ class NodeSender:
         found = _maybe(block, "the block")
         return None if found is None else hex_data(octets(found.get("hash"), "block hash", 32))
 
-    def _refused(self, tx_hash: str, fault: RpcFault) -> None:
-        """Returns when the node has the transaction after all; else raises what its refusal means."""
-        said = _meaning(fault)
-        if said is _Said.KNOWN:
-            return
-        if said is _Said.NONCE_LOW:
-            if self.look(tx_hash).state != "unknown":
-                return
-            raise NonceUsed(
-                f"the nonce of transaction {tx_hash} is used by another transaction ({fault.message})",
-                "something else sends from this wallet; find out what before going on",
-            )
-        if said is None:
-            raise Retryable(f"whether transaction {tx_hash} was taken is unknown: {fault.message}", "look for its hash")
-        verdict = Verdict(f"send.{said.value}", fault.message, "taken by the node", False)
-        raise SendRefused(f"the node did not take transaction {tx_hash}: {fault.message}", (verdict,), _REMEDIES[said])
+
+def _refused(tx_hash: str, fault: RpcFault) -> None:
+    """Returns when the node says that it has the transaction already; else raises what its refusal means."""
+    said = _meaning(fault)
+    if said is _Said.KNOWN:
+        return
+    if said is _Said.NONCE_LOW:
+        raise NonceUsed(
+            f"the nonce of transaction {tx_hash} is used by another transaction ({fault.message})",
+            "something else sends from this wallet; find out what before going on",
+        )
+    if said is None:
+        raise Retryable(f"whether transaction {tx_hash} was taken is unknown: {fault.message}", "look for its hash")
+    verdict = Verdict(f"send.{said.value}", fault.message, "taken by the node", False)
+    raise SendRefused(f"the node did not take transaction {tx_hash}: {fault.message}", (verdict,), _REMEDIES[said])
+
+
+def _tag(height: int | None) -> str:
+    return "latest" if height is None else hex(height)
 
 
 def _request(tx: UnsignedTx, sender: str) -> dict[str, str]:

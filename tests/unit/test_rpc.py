@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agent.chain.rpc import CallFailed, HttpTransport, RpcFault
+from agent.chain.rpc import CallFailed, HttpTransport, Overloaded, RpcFault, retry_after_s
 from agent.errors import ConfigError, OperatorNeeded, Retryable, TrimtabError
 from agent.localchain.anvil import free_port
 from tests.endpoints import Answerer, Reply, answered, good, serve
@@ -204,6 +204,47 @@ def test_reads_end_in_the_error_when_every_try_fails() -> None:
         with pytest.raises(Retryable, match="429"):
             line.batch(BLOCK_NUMBER)
         assert line.requests == 3
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_short_wait_that_is_asked_for_is_waited_for(status: int) -> None:
+    left, pauses = iter(range(1)), list[float]()
+    busy = Reply(b"", status=status, headers={"Retry-After": "2"})
+    with serve(lambda asked: busy if next(left, None) is not None else good()(asked)) as server:
+        assert transport(server.url, attempts=3, sleep=pauses.append).batch(BLOCK_NUMBER) == ["0x1"]
+    assert pauses == [2.0]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("patience", ["30", "Thu, 01 Jan 1970 00:17:10 GMT"])
+def test_a_longer_one_leaves_the_endpoint_alone_and_says_for_how_long(status: int, patience: str) -> None:
+    with serve(lambda asked: Reply(b"", status=status, headers={"Retry-After": patience})) as server:
+        line = transport(server.url, attempts=3, wall=lambda: 1_000.0)
+        with pytest.raises(Overloaded) as caught:
+            line.batch(BLOCK_NUMBER)
+        assert (caught.value.retry_after_s, line.requests) == (30.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("-5", None),
+        ("1.5", None),
+        ("\u00b2", None),
+        ("9" * 65, None),
+        ("Thu, 99 Foo 1970", None),
+        ("0", 0.0),
+        (" 7 ", 7.0),
+        ("9" * 60, 86_400.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 86_400.0),
+    ],
+)
+def test_a_wait_is_believed_within_reason(header: str | None, seconds: float | None) -> None:
+    assert retry_after_s(header, 1_000.0) == seconds
 
 
 @pytest.mark.parametrize("method", ["eth_sendRawTransaction", "eth_sendTransaction", "anvil_mine", "something_new"])

@@ -2,53 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
 from agent.chain.approvals import encode_approve
 from agent.chain.receipts import INCREASE_LIQUIDITY, TRANSFER
-from agent.chain.rpc import Call, CallFailed, RpcFault
+from agent.chain.rpc import RpcFault
 from agent.chain.sender import NodeSender, NonceUsed, SendRefused
 from agent.errors import Retryable
 from agent.model import LiquidityAdded, SignedTx, Transfer
+from tests.endpoints import Script
 from tests.signing import CANCEL, GWEI, ROUTER, USDT, WALLET
 
 HASH = "0x" + "ab" * 32
 BLOCK = "0x" + "cd" * 32
-HEAD_JSON = {"number": "0x10", "hash": BLOCK, "timestamp": "0x64", "baseFeePerGas": "0x7"}
 SIGNED = SignedTx(b"\x01\x02", HASH)
-
-
-class Script:
-    """A node that answers by method what the test says; an exception is raised, everything asked is remembered."""
-
-    operator = "script"
-
-    def __init__(self, **answers: object) -> None:
-        self.answers: dict[str, object] = {"eth_chainId": "0x7a69", "eth_getBlockByNumber": HEAD_JSON, **answers}
-        self.asked: list[str] = []
-
-    @property
-    def requests(self) -> int:
-        return len(self.asked)
-
-    def batch(self, calls: Sequence[Call]) -> list[object]:
-        self.asked += [method for method, _ in calls]
-        return [self._answer(method) for method, _ in calls]
-
-    def call(self, method: str, params: list[object]) -> object:
-        answer = self.batch([(method, params)])[0]
-        if isinstance(answer, RpcFault):
-            raise CallFailed(f"refused: {answer.message}", answer)
-        return answer
-
-    def _answer(self, method: str) -> object:
-        answer = self.answers[method]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
 
 
 def sending(answer: object, receipt: object = None, body: object = None) -> tuple[NodeSender, Script]:

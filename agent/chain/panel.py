@@ -1,0 +1,199 @@
+"""All endpoints together: asked at the same time, the sick left to rest, the slow not waited for once enough have answered."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from agent.chain.health import Circuit, Health, Standing
+from agent.chain.rpc import Overloaded, Transport
+from agent.chain.wire import Call, only
+from agent.errors import OperatorNeeded, Retryable, TrimtabError
+
+T = TypeVar("T")
+
+GRACE_S = 2.0
+"""How long the others are waited for once those that have answered are enough and agree."""
+
+
+MAX_LAG_BLOCKS = 3
+"""How far behind the others an endpoint may be before it is told (chain.max_lag_blocks)."""
+
+
+class Resting(Retryable):
+    """The endpoint was not asked at all."""
+
+
+class Endpoint:
+    """A transport with a record of how it does; one request at a time."""
+
+    def __init__(self, line: Transport, now: Callable[[], float] = time.monotonic) -> None:
+        self._line = line
+        self._now = now
+        self._lock = threading.Lock()
+        self.health = Health(now)
+        self.operator = line.operator
+        self.name = getattr(line, "name", f"endpoint {line.operator!r}")
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.name})"
+
+    @property
+    def requests(self) -> int:
+        """See Transport."""
+        return self._line.requests
+
+    @property
+    def busy(self) -> bool:
+        """Whether it still works on an earlier question."""
+        return self._lock.locked()
+
+    def call(self, method: str, params: list[Any]) -> Any:
+        """See Transport."""
+        return only(self.name, method, self.batch([(method, params)])[0])
+
+    def batch(self, calls: Sequence[Call]) -> list[Any]:
+        """See Transport. Raises Resting while the endpoint has asked to be left alone."""
+        with self._lock:
+            found = self.health.standing
+            if found.circuit is Circuit.WAIT:
+                raise Resting(f"{self.name} asked us to wait, {found.rest_s:.0f} s more: {found.why}")
+            started = self._now()
+            try:
+                answers = self._line.batch(calls)
+            except TrimtabError as error:
+                self.health.failure(error.message, error.retry_after_s if isinstance(error, Overloaded) else None)
+                raise
+            self.health.success(self._now() - started)
+            return answers
+
+
+@dataclass(frozen=True, slots=True)
+class Heard(Generic[T]):
+    """Who answered what, in the order of the config, and why the others did not."""
+
+    answers: dict[Endpoint, T]
+    lost: dict[Endpoint, TrimtabError]
+
+    @property
+    def operators(self) -> set[str]:
+        """Operators of whom at least one endpoint answered."""
+        return operators(self.answers)
+
+
+class Panel:
+    """The endpoints of the config. `min_operators` different operators must say the same before money moves.
+
+    An endpoint more than `max_lag_blocks` behind the others is told; nearer ones are merely slower.
+    """
+
+    def __init__(
+        self, lines: Sequence[Transport], min_operators: int, *, max_lag_blocks: int = MAX_LAG_BLOCKS, grace_s: float = GRACE_S
+    ) -> None:
+        self.endpoints = tuple(line if isinstance(line, Endpoint) else Endpoint(line) for line in lines)
+        self.min_operators = min_operators
+        self.max_lag_blocks = max_lag_blocks
+        self._grace_s = grace_s
+
+    @property
+    def requests(self) -> int:
+        """HTTP requests of all endpoints so far."""
+        return sum(endpoint.requests for endpoint in self.endpoints)
+
+    @property
+    def ranked(self) -> list[Endpoint]:
+        """All endpoints, the healthiest first."""
+        return sorted(self.endpoints, key=lambda endpoint: -endpoint.health.score)
+
+    def ask(
+        self,
+        question: Callable[[Endpoint], T],
+        among: Iterable[Endpoint] | None = None,
+        enough: Callable[[Mapping[Endpoint, T]], bool] = lambda answers: False,
+    ) -> Heard[T]:
+        """Asks at the same time all that are in service. Once `enough` says so the rest have only a moment left.
+
+        Errors of endpoints are handed back; any other error is raised.
+        """
+        called = self.ranked if among is None else list(among)
+        asked = self._in_service(called)
+        lost: dict[Endpoint, TrimtabError] = {one: _resting(one) for one in called if one not in asked}
+        answers: dict[Endpoint, T] = {}
+        results: queue.SimpleQueue[tuple[Endpoint, T | Exception, bool]] = queue.SimpleQueue()
+        for endpoint in asked[1:]:
+            # daemon threads: one that hangs holds back neither the step nor the end of the process
+            threading.Thread(target=_run, args=(question, endpoint, results), daemon=True).start()
+        if len(asked) == 1:
+            _run(question, asked[0], results)
+        elif asked:
+            threading.Thread(target=_run, args=(question, asked[0], results), daemon=True).start()
+        pending, until = set(asked), None
+        while pending:
+            try:
+                left_s = None if until is None else max(0.0, until - time.monotonic())
+                endpoint, result, failed = results.get(timeout=left_s)
+            except queue.Empty:
+                break
+            pending.discard(endpoint)
+            if not failed:
+                answers[endpoint] = result  # type: ignore[assignment]  # an answer unless `failed`
+            elif isinstance(result, Retryable | OperatorNeeded):
+                lost[endpoint] = result
+            else:
+                raise result  # type: ignore[misc]  # an error, since `failed`
+            if until is None and pending and enough(answers):
+                until = time.monotonic() + self._grace_s
+        lost |= {late: Retryable(f"{late.name} had not answered when enough others had") for late in pending}
+        return Heard({one: answers[one] for one in self.endpoints if one in answers}, lost)
+
+    def require(self, heard: Heard[T]) -> None:
+        """Raises unless enough operators answered: OperatorNeeded where nothing but a person can help, else Retryable."""
+        if len(heard.operators) >= self.min_operators:
+            return
+        if len(self.endpoints) == 1:
+            raise next(iter(heard.lost.values()))
+        told = "; ".join(named(endpoint, failure) for endpoint, failure in heard.lost.items())
+        kind = OperatorNeeded if heard.lost and all(isinstance(f, OperatorNeeded) for f in heard.lost.values()) else Retryable
+        remedy = next((failure.remedy for failure in heard.lost.values() if failure.remedy), "")
+        raise kind(f"{len(heard.operators)} of {self.min_operators} operators answered: {told}", remedy)
+
+    def standings(self) -> list[tuple[str, Standing]]:
+        """Operator and record of each endpoint, in the order of the config."""
+        return [(endpoint.operator, endpoint.health.standing) for endpoint in self.endpoints]
+
+    def _in_service(self, called: Sequence[Endpoint]) -> list[Endpoint]:
+        """Those that neither rest nor are busy; where that leaves too few operators the others are tried all the same.
+
+        One that asked us to wait is not.
+        """
+        willing = [one for one in called if one.health.circuit is not Circuit.WAIT]
+        fit = [one for one in willing if one.health.circuit is not Circuit.OPEN and not one.busy]
+        return fit if len(operators(fit)) >= max(1, self.min_operators) else willing
+
+
+def operators(endpoints: Iterable[Endpoint]) -> set[str]:
+    """Different operators among endpoints."""
+    return {endpoint.operator for endpoint in endpoints}
+
+
+def named(endpoint: Endpoint, failure: TrimtabError) -> str:
+    """A failure's message, with the endpoint's name once."""
+    return failure.message if endpoint.name in failure.message else f"{endpoint.name}: {failure.message}"
+
+
+def _resting(endpoint: Endpoint) -> Resting:
+    found = endpoint.health.standing
+    if found.rest_s > 0:
+        return Resting(f"{endpoint.name} {found.circuit.value}, {found.rest_s:.0f} s more: {found.why}")
+    return Resting(f"{endpoint.name} still works on an earlier question")
+
+
+def _run(question: Callable[[Endpoint], T], endpoint: Endpoint, results: queue.SimpleQueue[tuple[Endpoint, T | Exception, bool]]) -> None:
+    try:
+        results.put((endpoint, question(endpoint), False))
+    except Exception as error:
+        results.put((endpoint, error, True))

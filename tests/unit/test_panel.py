@@ -1,0 +1,174 @@
+"""Endpoints asked together: who is asked, who is left to rest, who is not waited for, and what is raised when too few are left."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from agent.chain.agreed import AgreedTransport
+from agent.chain.ballot import NoQuorum
+from agent.chain.health import FAILURES, FIRST_REST_S, Circuit
+from agent.chain.panel import Endpoint, Panel, Resting, operators
+from agent.chain.rpc import Overloaded, RpcFault
+from agent.errors import OperatorNeeded, Retryable
+from tests.endpoints import HEAD_JSON, Script
+
+DOWN = Retryable("it cannot be reached")
+GAS_PRICE: list[tuple[str, list[object]]] = [("eth_gasPrice", [])]
+
+
+class Clock:
+    """A clock that stands still unless it is moved."""
+
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def node(operator: str, answer: object = "0x1", clock: Callable[[], float] = time.monotonic) -> Endpoint:
+    return Endpoint(Script(operator, eth_gasPrice=answer), clock)
+
+
+def price(endpoint: Endpoint) -> object:
+    return endpoint.call("eth_gasPrice", [])
+
+
+@pytest.fixture
+def release() -> Iterator[threading.Event]:
+    """Lets go of what hangs when the test is over."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def test_all_are_asked_at_the_same_time_and_failures_are_handed_back() -> None:
+    meet = threading.Barrier(3, timeout=5)
+
+    def together(params: list[object]) -> str:
+        meet.wait()
+        return "0x1"
+
+    down = node("down", DOWN)
+    heard = Panel([node("a", together), node("b", together), node("c", together), down], 2).ask(price)
+    assert (heard.operators, heard.lost) == ({"a", "b", "c"}, {down: DOWN})
+
+
+def test_one_that_hangs_is_not_waited_for_once_enough_agree(release: threading.Event) -> None:
+    slow = node("slow", lambda params: release.wait(20) and "0x1")
+    panel = Panel([slow, node("a"), node("b")], 2, grace_s=0.02)
+    heard = panel.ask(price, enough=lambda answers: len(answers) >= 2)
+    assert heard.operators == {"a", "b"}
+    assert "had not answered" in heard.lost[slow].message
+    again = panel.ask(price)
+    assert (again.operators, isinstance(again.lost[slow], Resting)) == ({"a", "b"}, True)
+    assert "earlier question" in again.lost[slow].message
+
+
+def test_one_that_keeps_failing_rests_is_named_and_is_tried_again() -> None:
+    clock = Clock()
+    answers: list[object] = [DOWN] * FAILURES + ["0x1"]
+    sick = node("sick", lambda params: answers.pop(0), clock)
+    panel = Panel([sick, node("a"), node("b")], 2)
+    for _ in range(FAILURES):
+        assert panel.ask(price).lost == {sick: DOWN}
+    heard = panel.ask(price)
+    assert "resting" in heard.lost[sick].message and "cannot be reached" in heard.lost[sick].message
+    assert len(answers) == 1, "it was left alone"
+    clock.now_s += FIRST_REST_S
+    assert panel.ask(price).operators == {"sick", "a", "b"}
+    assert sick.health.circuit is Circuit.CLOSED
+
+
+def test_where_resting_leaves_too_few_the_sick_are_tried_all_the_same() -> None:
+    clock = Clock()
+    answers: list[object] = [DOWN] * FAILURES + ["0x1"]
+    sick = node("sick", lambda params: answers.pop(0), clock)
+    panel = Panel([sick, node("a")], 2)
+    for _ in range(FAILURES):
+        panel.ask(price)
+    assert sick.health.circuit is Circuit.OPEN
+    assert panel.ask(price).operators == {"sick", "a"}
+
+
+def test_one_that_asked_us_to_wait_is_left_alone_even_where_it_is_needed() -> None:
+    clock = Clock()
+    answers: list[object] = [Overloaded("too many requests", retry_after_s=30), "0x1"]
+    busy = node("busy", lambda params: answers.pop(0), clock)
+    panel = Panel([busy, node("a")], 2)
+    panel.ask(price)
+    heard = panel.ask(price)
+    with pytest.raises(Retryable, match=r"1 of 2 operators answered: .*asked us to wait, 30 s more"):
+        panel.require(heard)
+    with pytest.raises(Resting, match="30 s more"):
+        busy.batch(GAS_PRICE)
+    clock.now_s += 30
+    assert panel.ask(price).operators == {"busy", "a"}
+
+
+def test_too_few_answers_are_raised_with_every_reason_and_a_remedy() -> None:
+    panel = Panel([node("a"), node("b", Retryable("b is down", "look at it")), node("c", OperatorNeeded("c refuses"))], 2)
+    with pytest.raises(Retryable, match=r"1 of 2 operators answered.*b is down.*c refuses") as caught:
+        panel.require(panel.ask(price))
+    assert caught.value.remedy == "look at it"
+    refusing = Panel([node("b", OperatorNeeded("b refuses")), node("c", OperatorNeeded("c refuses"))], 2)
+    with pytest.raises(OperatorNeeded, match="0 of 2"):
+        refusing.require(refusing.ask(price))
+
+
+def test_two_endpoints_of_one_operator_are_one_operator_and_stand_in_for_each_other() -> None:
+    panel = Panel([node("a"), node("a"), node("b", DOWN)], 2)
+    heard = panel.ask(price)
+    assert operators(heard.answers) == {"a"}
+    with pytest.raises(Retryable, match="1 of 2"):
+        panel.require(heard)
+    spare = Panel([node("a", DOWN), node("a"), node("b")], 2)
+    spare.require(spare.ask(price))
+
+
+def test_a_bug_is_no_trouble_of_an_endpoint() -> None:
+    with pytest.raises(ZeroDivisionError):
+        Panel([node("a"), node("b")], 2).ask(lambda endpoint: 1 // 0)
+
+
+def test_the_healthiest_come_first() -> None:
+    good, liar = node("good"), node("liar")
+    liar.health.blame("differs in a receipt")
+    assert Panel([liar, good], 1).ranked == [good, liar]
+
+
+# what is read outside of a snapshot
+def agreed(*answers: object, minimum: int = 2) -> AgreedTransport:
+    lines = [Script(f"n{n}", eth_call=answer) for n, answer in enumerate(answers)]
+    return AgreedTransport(Panel(lines, minimum, grace_s=0.02))
+
+
+CALL: list[object] = [{"data": "0x00"}, "latest"]
+
+
+def test_an_answer_counts_when_enough_give_it() -> None:
+    assert agreed("0xaa", "0xbb", "0xAA").call("eth_call", CALL) == "0xaa"
+    assert agreed("0xaa", minimum=1).call("eth_call", CALL) == "0xaa"
+    for lies in (("0xaa", "0xbb"), ("0xaa", "0xbb", "0xcc"), ("0xaa", RpcFault(3, "no"))):
+        with pytest.raises(NoQuorum, match="eth_call"):
+            agreed(*lies).call("eth_call", CALL)
+
+
+def test_an_error_counts_like_any_other_answer_whatever_its_words() -> None:
+    line = agreed(RpcFault(3, "execution reverted"), RpcFault(-32000, "VM error"), "0xaa")
+    assert isinstance(line.batch([("eth_call", CALL)])[0], RpcFault)
+
+
+def test_the_newest_block_is_one_and_the_same_for_all() -> None:
+    def at(params: list[object]) -> str:
+        assert params[1] == {"blockHash": HEAD_JSON["hash"], "requireCanonical": True}
+        return "0xaa"
+
+    assert agreed(at, at).call("eth_call", CALL) == "0xaa"
+
+
+def test_a_dead_first_endpoint_does_not_matter() -> None:
+    assert agreed(DOWN, "0xaa", "0xaa").call("eth_call", CALL) == "0xaa"

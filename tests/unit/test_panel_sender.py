@@ -1,0 +1,247 @@
+"""What several endpoints say of a transaction together: one that lies alone decides nothing, and nothing sent is ever taken for unsent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agent.chain.ballot import NoQuorum
+from agent.chain.panel import Endpoint, Panel
+from agent.chain.panel_sender import PanelSender
+from agent.chain.rpc import Overloaded, RpcFault
+from agent.chain.sender import NonceUsed, SendRefused
+from agent.errors import OperatorNeeded, Retryable
+from agent.model import SignedTx
+from tests.endpoints import HEAD_JSON, Script
+from tests.signing import CANCEL, WALLET
+
+CHAIN_ID = 0x7A69
+HASH = "0x" + "ab" * 32
+SIGNED = SignedTx(b"\x01\x02", HASH)
+DOWN = Retryable("it cannot be reached")
+LOW = RpcFault(-32000, "nonce too low")
+POOR = RpcFault(-32000, "insufficient funds for gas")
+RECEIPT: dict[str, Any] = {
+    "transactionHash": HASH,
+    "status": "0x1",
+    "blockNumber": "0x10",
+    "blockHash": "0x" + "cd" * 32,
+    "gasUsed": "0x5208",
+    "effectiveGasPrice": "0x7",
+    "logs": [],
+}
+HONEST: dict[str, object] = {
+    "eth_call": "0x",
+    "eth_estimateGas": "0x5208",
+    "eth_getTransactionCount": "0x5",
+    "eth_sendRawTransaction": HASH,
+    "eth_getTransactionReceipt": RECEIPT,
+    "eth_getTransactionByHash": {"hash": HASH},
+}
+
+
+def node(operator: str, **changes: object) -> Script:
+    return Script(operator, **(HONEST | changes))
+
+
+def sender(*nodes: Script, minimum: int = 2, submit: Script | None = None, fallback: bool = False) -> PanelSender:
+    return PanelSender(Panel(nodes, minimum, grace_s=0.02), CHAIN_ID, None if submit is None else Endpoint(submit), fallback)
+
+
+def against(**lies: object) -> tuple[PanelSender, Panel]:
+    """Two honest operators and one that alters some answers."""
+    panel = Panel([node("liar", **lies), node("alpha"), node("beta")], 2, grace_s=0.5)
+    return PanelSender(panel, CHAIN_ID), panel
+
+
+def why(panel: Panel) -> str:
+    return dict(panel.standings())["liar"].why
+
+
+def header(**changes: str) -> dict[str, str]:
+    return HEAD_JSON | changes
+
+
+# nonces
+@pytest.mark.parametrize("lie", ["0x0", "0x4", "0x6", "0x77"])
+def test_one_liar_moves_no_nonce(lie: str) -> None:
+    lying, panel = against(eth_getTransactionCount=lie)
+    assert lying.nonces(WALLET) == (5, 5)
+    assert ("nonce" in why(panel)) == (int(lie, 16) > 5)
+
+
+def test_of_two_the_lower_used_and_the_higher_pending_nonce_counts() -> None:
+    def counts(latest: str, pending: str) -> Any:
+        return lambda params: latest if params[1] == "latest" else pending
+
+    assert sender(node("a"), node("b", eth_getTransactionCount="0x4")).nonces(WALLET)[0] == 4
+    assert sender(node("a"), node("b", eth_getTransactionCount=counts("0x5", "0x7"))).nonces(WALLET) == (5, 7)
+    lying, _ = against(eth_getTransactionCount=counts("0x5", "0x7"))
+    assert lying.nonces(WALLET) == (5, 5)
+
+
+# headers
+@pytest.mark.parametrize(
+    "lie",
+    [
+        header(number="0xffffff"),
+        header(number="0x1"),
+        header(timestamp="0xffffffff"),
+        header(hash="0x" + "ee" * 32),
+        header(baseFeePerGas="0x1"),
+    ],
+    ids=["height", "behind", "time", "hash", "base fee"],
+)
+def test_one_liar_moves_no_header(lie: dict[str, str]) -> None:
+    lying, panel = against(eth_getBlockByNumber=lie)
+    head = lying.head()
+    assert (head.number, head.timestamp_s, head.base_fee_wei) == (0x10, 0x64, 7)
+    assert lying.block_hash(0x10) == HEAD_JSON["hash"]
+    assert why(panel) or lie["number"] == "0xffffff"
+
+
+def level(number: int) -> Any:
+    """A node whose newest block is `number`; the hash of block n is n everywhere."""
+
+    def block(params: list[Any]) -> dict[str, str] | None:
+        height = number if params[0] == "latest" else int(params[0], 16)
+        return header(number=hex(height), hash=f"0x{height:064x}") if height <= number else None
+
+    return block
+
+
+def test_endpoints_that_are_not_level_are_asked_about_the_block_that_enough_of_them_have() -> None:
+    blocks = [node(f"n{height}", eth_getBlockByNumber=level(height)) for height in (101, 100)]
+    assert sender(*blocks).head().number == 100
+    third = [*blocks, node("late", eth_getBlockByNumber=level(60))]
+    panel = Panel(third, 2, grace_s=0.5)
+    assert PanelSender(panel, CHAIN_ID).head().number == 100
+    assert "40 blocks behind" in dict(panel.standings())["late"].why
+    assert sender(*blocks).simulate(CANCEL, WALLET).head.number == 100
+
+
+def test_headers_that_differ_between_two_are_no_quorum() -> None:
+    with pytest.raises(NoQuorum, match="disagree on block 16"):
+        sender(node("a"), node("b", eth_getBlockByNumber=header(timestamp="0x1"))).head()
+    with pytest.raises(NoQuorum, match="block 16"):
+        sender(node("a"), node("b", eth_getBlockByNumber=header(hash="0x" + "ee" * 32))).block_hash(16)
+
+
+def test_an_endpoint_of_another_chain_has_no_vote() -> None:
+    lying, _ = against(eth_chainId="0x1")
+    assert lying.head().chain_id == CHAIN_ID
+    with pytest.raises(OperatorNeeded, match="chain 1"):
+        sender(node("a", eth_chainId="0x1"), minimum=1).head()
+
+
+# simulation
+@pytest.mark.parametrize(
+    "lie",
+    [{"eth_call": RpcFault(3, "execution reverted")}, {"eth_estimateGas": "0x1"}, {"eth_estimateGas": "0xffffffff"}],
+    ids=["reverts", "little gas", "much gas"],
+)
+def test_one_liar_decides_no_simulation(lie: dict[str, object]) -> None:
+    lying, _ = against(**lie)
+    found = lying.simulate(CANCEL, WALLET)
+    assert (found.ok, found.gas) == (True, 0x5208)
+
+
+def test_one_liar_does_not_make_a_revert_a_success() -> None:
+    reverts = {"eth_call": RpcFault(3, "execution reverted: STF")}
+    found = sender(node("liar"), node("a", **reverts), node("b", **reverts)).simulate(CANCEL, WALLET)
+    assert not found.ok and "STF" in found.reason
+
+
+def test_two_that_disagree_on_a_simulation_send_nothing_and_are_named() -> None:
+    found = sender(node("a"), node("b", eth_call=RpcFault(3, "execution reverted: STF"))).simulate(CANCEL, WALLET)
+    assert not found.ok and "disagree (b: " in found.reason and "succeeds for a" in found.reason
+
+
+def test_of_two_estimates_the_higher_counts() -> None:
+    assert sender(node("a"), node("b", eth_estimateGas="0x6000")).simulate(CANCEL, WALLET).gas == 0x6000
+
+
+# receipts
+@pytest.mark.parametrize(
+    "lie", [{"status": "0x0"}, {"blockHash": "0x" + "ee" * 32}, {"gasUsed": "0x1"}, {"blockNumber": "0x9"}], ids=lambda lie: next(iter(lie))
+)
+def test_one_liar_falsifies_no_receipt(lie: dict[str, str]) -> None:
+    lying, panel = against(eth_getTransactionReceipt=RECEIPT | lie)
+    receipt = lying.look(HASH).receipt
+    assert receipt is not None
+    assert (receipt.status, receipt.block_number, receipt.gas_used) == (1, 0x10, 0x5208)
+    assert why(panel) == "differs in a receipt"
+
+
+def test_a_receipt_that_one_alone_shows_is_a_transaction_on_its_way() -> None:
+    alone = sender(node("liar"), *(node(n, eth_getTransactionReceipt=None, eth_getTransactionByHash=None) for n in "ab"))
+    assert (alone.look(HASH).state, alone.look(HASH).receipt) == ("pending", None)
+
+
+def test_a_hash_is_unknown_only_when_nobody_knows_it() -> None:
+    blank: dict[str, object] = {"eth_getTransactionReceipt": None, "eth_getTransactionByHash": None}
+    assert sender(node("a", **blank), node("b", **blank)).look(HASH).state == "unknown"
+    assert (
+        sender(node("a", **blank), node("b", **blank), node("c", **(blank | {"eth_getTransactionByHash": {}}))).look(HASH).state
+        == "pending"
+    )
+    with pytest.raises(Retryable, match="1 of 2"):
+        sender(node("a", **blank), node("b", **(blank | {"eth_getTransactionReceipt": DOWN}))).look(HASH)
+
+
+# sending
+def test_the_bytes_go_to_every_public_endpoint_and_one_that_takes_them_is_enough() -> None:
+    nodes = [node("a"), node("b", eth_sendRawTransaction=RpcFault(-32000, "already known")), node("c", eth_sendRawTransaction=DOWN)]
+    sender(*nodes).send(SIGNED)
+    assert all(one.asked == ["eth_sendRawTransaction"] for one in nodes)
+    sender(node("a", eth_sendRawTransaction=POOR), node("b", eth_sendRawTransaction=LOW), node("c")).send(SIGNED)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [(DOWN, DOWN), (DOWN, POOR), (DOWN, LOW), (POOR, RpcFault(-32603, "internal")), (POOR, "0x" + "00" * 32), (DOWN, OperatorNeeded("no"))],
+)
+def test_a_fate_unknown_at_one_is_unknown_unless_another_took_it(answers: tuple[object, ...]) -> None:
+    with pytest.raises(Retryable, match="unknown"):
+        sender(*(node(f"n{n}", eth_sendRawTransaction=answer) for n, answer in enumerate(answers))).send(SIGNED)
+
+
+def test_what_all_refuse_is_refused() -> None:
+    with pytest.raises(SendRefused) as caught:
+        sender(node("a", eth_sendRawTransaction=POOR), node("b", eth_sendRawTransaction=LOW)).send(SIGNED)
+    assert caught.value.verdicts[0].guard == "send.no_funds"
+    with pytest.raises(OperatorNeeded, match="no access"):
+        sender(*(node(n, eth_sendRawTransaction=OperatorNeeded("no access")) for n in "ab")).send(SIGNED)
+
+
+def test_a_nonce_that_is_used_is_ours_when_our_receipt_is_there_and_a_strangers_when_it_is_not() -> None:
+    sender(*(node(n, eth_sendRawTransaction=LOW) for n in "ab")).send(SIGNED)
+    blank: dict[str, object] = {"eth_sendRawTransaction": LOW, "eth_getTransactionReceipt": None, "eth_getTransactionByHash": None}
+    with pytest.raises(NonceUsed):
+        sender(*(node(n, **blank) for n in "ab")).send(SIGNED)
+
+
+def test_with_a_private_endpoint_the_public_ones_get_nothing() -> None:
+    public, private = [node("a"), node("b")], node("relay")
+    sender(*public, submit=private).send(SIGNED)
+    assert private.asked == ["eth_sendRawTransaction"]
+    for failure in (DOWN, Overloaded("busy", retry_after_s=9), RpcFault(-32603, "internal")):
+        with pytest.raises(Retryable, match="unknown"):
+            sender(*public, submit=node("relay", eth_sendRawTransaction=failure)).send(SIGNED)
+    with pytest.raises(SendRefused):
+        sender(*public, submit=node("relay", eth_sendRawTransaction=POOR)).send(SIGNED)
+    assert not any(one.asked for one in public)
+
+
+def test_only_by_permission_do_the_public_ones_get_what_the_private_one_does_not_take() -> None:
+    public = [node("a"), node("b")]
+    sender(*public, submit=node("relay", eth_sendRawTransaction=DOWN), fallback=True).send(SIGNED)
+    assert all(one.asked == ["eth_sendRawTransaction"] for one in public)
+    untouched = [node("a"), node("b")]
+    sender(*untouched, submit=node("relay"), fallback=True).send(SIGNED)
+    assert not any(one.asked for one in untouched)
+
+
+def test_a_private_endpoint_that_says_used_is_checked_against_the_public_ones() -> None:
+    sender(node("a"), node("b"), submit=node("relay", eth_sendRawTransaction=LOW)).send(SIGNED)
