@@ -91,16 +91,22 @@ class Hands:
 
 
 def look(
-    eyes: Eyes, propose: Proposer, step_id: str = "", journal: Journal | None = None, caps: Mapping[str, int] | None = None
+    eyes: Eyes,
+    propose: Proposer,
+    step_id: str = "",
+    journal: Journal | None = None,
+    caps: Mapping[str, int] | None = None,
+    acted: bool = False,
 ) -> Outcome:
     """Reads, decides, plans and judges; sends nothing. Refusals come back as an outcome with their verdicts.
 
-    `caps` are base units by token that legs may take at most, since this step has approved just so much.
+    `caps` are base units by token that legs may take at most, since this step has approved just so much; `acted` says that it
+    has moved liquidity already.
     """
     snapshot = eyes.reader.snapshot()
     if journal is not None:
         settle(journal, snapshot, lambda: _assembled(eyes, snapshot))
-    step_input = replace(_assembled(eyes, snapshot), spend_caps=tuple((caps or {}).items()))
+    step_input = replace(_assembled(eyes, snapshot), spend_caps=tuple((caps or {}).items()), acted=acted)
     if journal is not None:
         journal.begin_step(step_id, eyes.clock.now_s(), codec.dumps(step_input))
     return judge(step_input, propose, eyes.evidence, step_id)
@@ -145,7 +151,7 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
     approving = acted = 0
     while approving < MAX_ROUNDS:
         step_id = uuid.uuid4().hex[:12]
-        outcome = replace(look(eyes, propose, step_id, journal, caps), transactions=tuple(sent))
+        outcome = replace(look(eyes, propose, step_id, journal, caps, acted > 0), transactions=tuple(sent))
         try:
             plan = outcome.plan
             if hands is None or plan is None or outcome.kind is not OutcomeKind.PLANNED:

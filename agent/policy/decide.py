@@ -79,7 +79,7 @@ def _liquidity(step: StepInput, prices: Mapping[str, Price], hold: Hold) -> Deci
     left = "".join(f"; {item.what}: {item.why}" for item in wanted.skipped)
     if not wanted.moves:
         return replace(hold, reason=hold.reason + left)
-    resting = _cooldown(step)
+    resting = None if step.acted else _cooldown(step)
     if resting:
         return replace(hold, reason=f"{hold.reason}; {wanted.reason}; {resting[0]}", next_s=hold.next_s or resting[1])
     return AdjustLiquidity(wanted.reason)

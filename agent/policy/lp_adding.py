@@ -11,7 +11,7 @@ from agent.lp import change, exact, floors, gas, loss, mint
 from agent.model import ConfirmedPosition, LpTarget, LpV2Position, LpV3Position, PoolState, Skipped, V3Pool
 from agent.policy.lp_book import Amounts, Book, band_bps, bounds
 from agent.policy.lp_exits import AIM
-from agent.policy.lp_moves import Fees, In, Move
+from agent.policy.lp_moves import In, Move
 from agent.units import BPS, Value, floor_int, value_text
 
 
@@ -51,10 +51,9 @@ def add(
     own: Sequence[tuple[ConfirmedPosition, LpV2Position | LpV3Position]],
     value: Value,
     reason: str,
-    fees: Fees | None = None,
 ) -> None:
-    """Provides up to this value: to the largest position of `own`, else to a new one. `fees` are collected first, if given."""
-    book = course.book if fees is None else course.book.collected(fees.one)
+    """Provides up to this value: to the largest position of `own`, else to a new one."""
+    book = course.book
     place = _place(book, target, pool, own)
     if isinstance(place, str):
         course.skip(target, place)
@@ -64,7 +63,8 @@ def add(
     band = floors.widest(within, book.ratio(target), band_bps(book.step.limits) or 0, book.step.limits.slippage_bps)
     value, bound = _allowed(book, target, within, value)
     desired, short = _desired(book, target, pool, within, value)
-    moved = book.value(target, desired)
+    desired = _taken_whole(book, pool, one, ticks, desired)
+    moved = book.value(target, quote(book, pool, one, ticks, desired)[1])
     units = gas.V2_ADD_UNITS if within is None else gas.V3_MINT_UNITS if one is None else gas.V3_INCREASE_UNITS
     why_not = _unsafe(book, target, pool, within, band) or course.worth_it(moved, units)
     after = after_in(book, target, pool, one, ticks, desired)
@@ -76,7 +76,7 @@ def add(
     if why_not or after is None:
         return
     said = f"{reason}: {course.money(moved)} provided"
-    course.moves += [In(target, one, ticks, desired, said)] if fees is None else [fees, In(target, one, ticks, desired, said)]
+    course.moves.append(In(target, one, ticks, desired, said))
     course.reasons.append(said)
     course.book = after
 
@@ -139,6 +139,16 @@ def _desired(book: Book, target: LpTarget, pool: PoolState, within: mint.Range |
         if amount > 0 and (most := Fraction(book.spendable(token), amount)) < part:
             part, short = most, f"the wallet has no more {book.step.portfolio.token(token).label} to spend"
     return (floor_int(unit[0] * part), floor_int(unit[1] * part)), short
+
+
+def _taken_whole(book: Book, pool: PoolState, one: ConfirmedPosition | None, ticks: Amounts | None, desired: Amounts) -> Amounts:
+    """The same without what rounding would leave untaken: an allowance that is used up needs no transaction to take it back."""
+    for _ in range(3):
+        liquidity, amounts = quote(book, pool, one, ticks, desired)
+        if liquidity <= 0 or amounts == desired:
+            break
+        desired = (min(desired[0], amounts[0]), min(desired[1], amounts[1]))
+    return desired
 
 
 def _unsafe(book: Book, target: LpTarget, pool: PoolState, within: mint.Range | None, band: int) -> str:

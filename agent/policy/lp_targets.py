@@ -50,12 +50,12 @@ def follow(course: Course, target: LpTarget) -> None:
         _reduce(course, target, stay, has - recentred, f"no liquidity is wanted in {target.pool}")
     elif recentred > 0 and lacks > 0:
         add(course, target, pool, stay, lacks, f"a new range around the reference price in {target.pool}")
-    elif lacks > BAND * wanted:
+    elif lacks > (0 if book.step.acted else BAND * wanted):
         add(course, target, pool, stay, lacks, f"{target.pool} has {where}")
     elif -lacks > BAND * wanted:
         _reduce(course, target, stay, -lacks, f"{target.pool} has {where}")
     elif target.compound_above is not None:
-        _compound(course, target, pool, stay, target.compound_above)
+        _compound(course, target, pool, stay, lacks)
 
 
 def _mine(book: Book, target: LpTarget) -> Held:
@@ -120,17 +120,21 @@ def _reduce(course: Course, target: LpTarget, stay: Held, excess: Value, reason:
         excess -= part
 
 
-def _compound(course: Course, target: LpTarget, pool: PoolState, stay: Held, above: Value) -> None:
-    """Collects what a position has earned and puts as much back, where fees are above the target's `compound_above`."""
+def _compound(course: Course, target: LpTarget, pool: PoolState, stay: Held, lacks: Value) -> None:
+    """Collects fees above the target's `compound_above`, and puts back what the share then lacks: all of them at the share."""
     for one, position in stay:
-        if not isinstance(position, LpV3Position):
-            continue
         earned = course.book.value(one, exact.uncollected(position))
-        if earned <= above:
+        if not isinstance(position, LpV3Position) or target.compound_above is None or earned <= target.compound_above:
             continue
         why_not = course.worth_it(earned, gas.V3_COLLECT_UNITS + gas.V3_INCREASE_UNITS)
         if why_not:
             course.skip(target, f"fees of {one.name} stay: {why_not}")
             continue
-        reason = f"{one.name} has earned {course.money(earned)}, above compound_above {course.money(above)}"
-        add(course, target, pool, [(one, position)], earned, reason, Fees(one, position, f"{reason}: collected"))
+        said = f"{one.name} has earned {course.money(earned)}, above compound_above {course.money(target.compound_above)}: collected"
+        course.moves.append(Fees(one, position, said))
+        course.reasons.append(said)
+        course.book = course.book.collected(one)
+        lacks += earned
+        if lacks > 0:
+            add(course, target, pool, [(one, position)], lacks, "fees put back as far as the share lacks them")
+            lacks = min(lacks, Fraction(0))
