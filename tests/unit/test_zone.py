@@ -1,0 +1,210 @@
+"""The zone around the targets: its edges in closed form, what widens and narrows it, what fires, and what is unknown."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from math import sqrt
+from typing import Any
+
+import pytest
+
+from agent import codec
+from agent.model import Destination, Halt, Hold, Rebalance, StepInput, Threshold, Zone
+from agent.policy.decide import decide
+from agent.policy.zone import Interval, Pair, ZoneView
+from tests.builders import GWEI, token, v2_pool, v3_pool, with_limits, with_snapshot, without_feed
+from tests.zones import MONTH_S, tracking, zoned
+
+HALF = {"WETH": 5_000, "USDC": 5_000}
+WETH, USDC, WBTC, LINK = (token(symbol) for symbol in ("WETH", "USDC", "WBTC", "LINK"))
+V = 100_000
+FEE = 0.003
+GAS_UNITS = 150_000 + 46_000
+"""One swap in a multicall, and its approval."""
+
+
+def standing(share: Fraction | str = "1/2", risk: dict[str, Any] | None = None, gwei: Fraction | str = "11/10", **step: Any) -> StepInput:
+    """WETH and USDC worth 100,000 with that share of WETH at 2,000 USDC, gas at that price."""
+    held = {"WETH": Fraction(share) * V, "USDC": (1 - Fraction(share)) * V}
+    found = zoned(HALF, held, risk, **{"depth": 10**9, **step})
+    wei = int(Fraction(gwei) * GWEI)
+    return with_snapshot(found, priority_fee_wei=0, head=replace(found.snapshot.head, base_fee_wei=wei))
+
+
+def view(step: StepInput) -> ZoneView:
+    found = decide(step).zone
+    assert found is not None
+    return found
+
+
+def edges(step: StepInput, number: int = 0) -> tuple[float, float]:
+    """(distance of the no-trade edge, distance of the trigger) above the target."""
+    interval = view(step).intervals[number]
+    target = step.portfolio.assets[number].target_bps / 10_000
+    return float(interval.high) - target, float(interval.trigger_high) - target
+
+
+def pair_edge(fee: float = FEE, cost_bps: float = 0.5, days: float = 30, variance: float = 0.8**2 + 0.005**2) -> float:
+    """c / (λ·H·σ²): where the last unit saves what it costs (Davis-Norman 1990; Leland 1999), σ that of one token in the other."""
+    return fee / (2 * cost_bps * days / 365 * variance)
+
+
+def pair_gap(gas: float, total: float = V, cost_bps: float = 0.5, days: float = 30, variance: float = 0.8**2 + 0.005**2) -> float:
+    """√(2F / (λ·H·σ²·V)): how much further out the whole way back to the edge pays its gas F."""
+    return sqrt(2 * gas / (2 * cost_bps * days / 365 * variance * total))
+
+
+def test_the_zone_of_a_pair_in_numbers() -> None:
+    """λ·H = 2 · 0.5 · 30/365 = 0.0822, σ² = 0.64: 0.3 % of fee / 0.0526 is 5.70 points; 0.4312 of gas adds 1.28 points."""
+    found = view(standing())
+    assert found.gas == Fraction(GAS_UNITS * 11, 10) * GWEI * 2_000 * 10**6 / 10**18
+    interval = found.intervals[0]
+    assert float(interval.high) == pytest.approx(0.5570291, abs=1e-7)
+    assert float(interval.low) == pytest.approx(0.4429709, abs=1e-7)
+    assert float(interval.trigger_high) == pytest.approx(0.5698329, abs=1e-7)
+    assert float(interval.trigger_low) == pytest.approx(0.4301671, abs=1e-7)
+    assert edges(standing()) == pytest.approx((pair_edge(), pair_edge() + pair_gap(0.4312)), rel=1e-9)
+    drift = decide(standing()).drifts[0]
+    assert (drift.band_low_bps, drift.band_high_bps) == (interval.trigger_low * 10_000, interval.trigger_high * 10_000)
+
+
+def test_the_zone_widens_with_the_square_root_of_gas_and_its_edge_does_not_move() -> None:
+    inner, outer = edges(standing(gwei="1"))
+    assert edges(standing(gwei="4")) == pytest.approx((inner, inner + 2 * (outer - inner)), rel=1e-9)
+    assert edges(standing(gwei="9")) == pytest.approx((inner, inner + 3 * (outer - inner)), rel=1e-9)
+    assert edges(standing(gwei="0")) == pytest.approx((inner, inner), rel=1e-9)
+
+
+def test_the_zone_narrows_with_volatility_horizon_and_what_tracking_error_is_worth() -> None:
+    inner, outer = edges(standing())
+    gap = outer - inner
+    wild = {"volatilities": {"WETH": 16_000, "USDC": 100}}
+    assert edges(standing(risk=wild)) == pytest.approx((inner / 4, inner / 4 + gap / 2), rel=1e-9)
+    for twice in ({"horizon_s": 2 * MONTH_S}, {"cost_bps": 1}):
+        assert edges(standing(risk=twice)) == pytest.approx((inner / 2, inner / 2 + gap / sqrt(2)), rel=1e-9)
+
+
+def test_the_cheapest_pool_makes_the_zone_and_one_that_is_too_shallow_does_not() -> None:
+    cheap, bait = v3_pool(WETH, USDC, 2_000, 10**9, 500), v3_pool(WETH, USDC, 2_000, 10, 100)
+    pools = [v2_pool(WETH, USDC, 2_000, 10**9), bait]
+    assert edges(standing(pools=pools))[0] == pytest.approx(pair_edge(), rel=1e-9)
+    assert edges(standing(pools=[*pools, cheap]))[0] == pytest.approx(pair_edge(0.0005), rel=1e-6)
+
+
+def test_a_pool_off_the_reference_costs_that_on_one_side_and_gives_nothing_on_the_other() -> None:
+    """The pool pays 0.2 % less for WETH than it is worth: selling costs 0.4994 % in all, buying its fee."""
+    found = view(standing(pools=[v2_pool(WETH, USDC, 1_996, 10**9)])).intervals[0]
+    assert float(found.high) - 0.5 == pytest.approx(pair_edge(1 - 0.997 * 0.998), rel=1e-6)
+    assert 0.5 - float(found.low) == pytest.approx(pair_edge(), rel=1e-6)
+
+
+def test_tokens_that_move_together_may_drift_further_from_each_other() -> None:
+    """The variance of one in the other is σ₁² + σ₂² - 2ρσ₁σ₂: 0.04 + 0.96·(1 - ρ) at 80 % and 60 %."""
+    pools = [v2_pool(WBTC, WETH, 30, 10**6), v2_pool(WETH, USDC, 2_000, 10**9)]
+    targets = {"WETH": 5_000, "WBTC": 5_000, "USDC": 0}
+    for rho_bps in (0, 5_000):
+        related = {"correlations": {("WETH", "WBTC"): rho_bps}, "cost_bps": 2}
+        found = zoned(targets, {"WETH": 50_000, "WBTC": 50_000}, related, pools=pools)
+        variance = 0.04 + 0.96 * (1 - rho_bps / 10_000)
+        assert edges(found)[0] == pytest.approx(pair_edge(cost_bps=2, variance=variance), rel=1e-9)
+
+
+def test_a_token_behind_a_hub_costs_both_fees() -> None:
+    """The hub's reference is a mean of ticks, which lie a basis point apart."""
+    pools = [v3_pool(WETH, USDC, 2_000, 10**9, 3_000), v3_pool(LINK, WETH, Fraction(15, 2_000), 10**6)]
+    held = {"LINK": 50_000, "USDC": 50_000}
+    prices = {"LINK": 15}
+    found = zoned({"LINK": 5_000, "USDC": 5_000}, held, pools=pools, prices=prices, hubs=["WETH"])
+    cost = 1 - 0.997 * 0.9995
+    assert edges(found)[0] == pytest.approx(pair_edge(cost, variance=1 + 0.005**2), rel=0.03)
+
+
+def test_it_fires_where_the_first_unit_pays_and_says_what_it_saves_and_costs() -> None:
+    edge = view(standing()).intervals[0].high
+    inside, outside = (decide(standing(edge + step)) for step in (-Fraction(1, 10**6), Fraction(1, 10**6)))
+    assert isinstance(inside.decision, Hold)
+    assert isinstance(outside.decision, Rebalance)
+    assert outside.decision.goal.risk == tracking("WETH", "USDC")
+    far = decide(standing("3/5"))
+    assert far.decision.reason == "outside the no-trade zone: the first unit from WETH to USDC saves 52.6 bps of risk and costs 30 bps"
+    assert far.zone is not None and far.zone.pair is not None
+    assert float(far.zone.pair.saves) == pytest.approx(2 * 0.5 * 30 / 365 * 0.640025 * 0.1, rel=1e-9)
+    assert float(far.zone.risk) / 1e6 == pytest.approx(0.5 * 30 / 365 * 0.640025 * 0.1**2 * V, rel=1e-9)
+    short = decide(standing("2/5")).zone
+    assert short is not None and short.pair == Pair(USDC.address, WETH.address, far.zone.pair.saves, far.zone.pair.costs)
+
+
+def test_a_look_within_the_zone_says_what_the_next_unit_would_save_and_where_it_ends() -> None:
+    assert decide(standing("13/25")).decision.reason == (
+        "within the no-trade zone: the next unit from WETH to USDC would save 10.52 bps of risk and cost at least 30 bps; "
+        "WETH at 52 % is moved beyond 43.02-56.98 %; looks again at the next tick"
+    )
+    assert "no exchange would save any risk" in decide(standing()).decision.reason
+
+
+def test_where_nothing_joins_the_tokens_it_holds_and_says_so() -> None:
+    found = decide(standing("9/10", pools=[]))
+    assert found.decision.reason.startswith("nothing to move: no usable pool joins what is too much with what is missing")
+    assert found.zone is not None
+    assert found.zone.intervals[0] == Interval(WETH.address, Fraction(0), Fraction(1), Fraction(0), Fraction(1))
+
+
+def test_an_exchange_dearer_than_plan_cost_is_none() -> None:
+    found = decide(with_limits(standing("9/10"), plan_cost_bps=29))
+    assert isinstance(found.decision, Hold)
+    assert isinstance(decide(with_limits(standing("9/10"), plan_cost_bps=30)).decision, Rebalance)
+
+
+def test_what_the_wallet_lacks_is_not_sold() -> None:
+    """All that is too much lies where it cannot be sold: nothing fires."""
+    found = zoned({"WETH": 0, "WBTC": 5_000, "USDC": 5_000}, {"WBTC": 90_000, "USDC": 10_000, "WETH": 0}, reserves={"WBTC": 1})
+    assert isinstance(decide(found).decision, Rebalance)
+    empty = with_snapshot(found, holdings=tuple(replace(h, raw=0) if h.token != USDC.address else h for h in found.snapshot.holdings))
+    pair = view(empty).pair
+    assert pair is not None and pair.source == USDC.address
+
+
+@pytest.mark.parametrize(
+    ("risk", "said"),
+    [
+        ({"cost_bps": 0}, "policy.trigger.tracking_error_cost: 0 bps is not above 0"),
+        ({"horizon_s": 60}, "policy.trigger.horizon: 60 s is not between 1h and 365d"),
+        ({"volatilities": {"USDC": 0}}, "policy.risk.volatilities: USDC = 0% is not between 0.1% and 1000% a year"),
+        ({"correlations": {("WETH", "USDC"): 10_000}}, "policy.risk.correlations: WETH/USDC = 100% is beyond 99%"),
+    ],
+)
+def test_a_risk_that_makes_no_sense_halts(risk: dict[str, Any], said: str) -> None:
+    """A saved input that was changed by hand: the config would have been refused."""
+    decision = decide(standing(risk=risk)).decision
+    assert isinstance(decision, Halt)
+    assert said in decision.reason
+
+
+def test_what_a_zone_cannot_be_judged_without_halts() -> None:
+    step = standing("3/5")
+    missing = replace(step, policy=replace(step.policy, trigger=Zone(tracking("WETH"))))
+    for broken, said in (
+        (missing, "that of USDC is missing"),
+        (with_limits(step, plan_cost_bps=None), "the trigger is a zone, but limits.plan_cost is off"),
+        (
+            replace(step, policy=replace(step.policy, destination=Destination.TARGET)),
+            "the trigger is a zone, but the destination is target",
+        ),
+        (replace(step, policy=replace(step.policy, trigger=Threshold(100, None))), "the destination is a zone, but the trigger is none"),
+        (without_feed(with_snapshot(step, pools=()), "WETH"), "WETH has no reference price"),
+    ):
+        decision = decide(broken).decision
+        assert isinstance(decision, Halt)
+        assert said in decision.reason
+    unpriced = replace(step, portfolio=replace(step.portfolio, wrapped_native=token("COIN").address))
+    decision = decide(unpriced).decision
+    assert isinstance(decision, Halt)
+    assert "gas cannot be valued: the wrapped native coin has no reference price" in decision.reason
+
+
+def test_a_zone_survives_being_written_and_read() -> None:
+    step = standing("3/5")
+    again = codec.loads(StepInput, codec.dumps(step))
+    assert again == step
+    assert decide(again) == decide(step)

@@ -1,0 +1,282 @@
+"""A zone's plans: they save more than they cost, go as far as the last unit pays, and no other amount would do better."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from agent import api
+from agent.amm import pools as amm
+from agent.model import Allowance, Destination, Hold, Plan, Rebalance, StepInput, Zone
+from agent.planning.strategies import Proposal, decision_at, rebalance
+from agent.policy import risk as risks
+from agent.policy.decide import decide
+from agent.units import BPS, PIPS
+from tests.builders import ROUTER, price_of, token, v2_pool, with_limits, with_snapshot
+from tests.planning_worlds import PRICES, check_legs, random_step
+from tests.unit.test_zone import GAS_UNITS, V, pair_edge, pair_gap, standing
+from tests.zones import tracking
+
+COIN = 10**6
+SWAP_UNITS = 37_000 + 100_000 + 46_000
+"""What the planner counts for one V2 swap and its approval."""
+WETH, USDC = token("WETH"), token("USDC")
+
+
+def deep(share: Fraction | str, **changes: Any) -> StepInput:
+    """One pair so deep that nothing moves it, and no limit in the way."""
+    step = standing(share, **{"depth": 10**12, **changes})
+    return with_limits(step, turnover_bps=None, daily_turnover_bps=None, min_trade=None)
+
+
+def share_after(step: StepInput, plan: Plan, symbol: str = "WETH") -> float:
+    values = {at: raw * _price(step, at) for at, raw in plan.holdings_after}
+    return float(values[token(symbol).address] / sum(values.values()))
+
+
+def _price(step: StepInput, at: str) -> Fraction:
+    of = step.portfolio.token(at)
+    return price_of(of.symbol, PRICES) * Fraction(10) ** (6 - of.decimals)
+
+
+def test_it_trades_to_the_edge_and_no_further() -> None:
+    """A unit of WETH sold brings 0.997: the deviation falls by 0.9985 and 0.003 is lost, so that it stops at 0.003 / 0.9985 / k."""
+    step = deep("3/5")
+    proposal = rebalance(step)
+    assert proposal.plan is not None and proposal.plan.saving is not None
+    saving = proposal.plan.saving
+    per_unit = 2 * 0.5 * 30 / 365 * 0.640025 / V
+    left = 0.003 / 0.9985 / per_unit
+    sold = (0.1 * V - left) / 0.9985
+    assert left == pytest.approx(pair_edge() * V, rel=2e-3)
+    assert proposal.plan.legs[0].amount_in_raw * 2_000 / 10**18 == pytest.approx(sold, rel=1e-5)
+    assert share_after(step, proposal.plan) == pytest.approx(0.5 + left / (V - 0.003 * sold), abs=1e-6)
+    assert float(saving.before) / COIN == pytest.approx(0.5 * per_unit * (0.1 * V) ** 2, rel=1e-9)
+    assert float(saving.after) / COIN == pytest.approx(0.5 * per_unit * left**2, rel=2e-5)
+    assert float(saving.fees) / COIN == pytest.approx(0.003 * sold, rel=1e-5)
+    assert float(saving.gas + saving.approvals) / COIN == pytest.approx(SWAP_UNITS * 1.1e-9 * 2_000, rel=1e-6)
+    assert saving.worth_it
+    assert proposal.decided.zone is not None and proposal.decided.zone.saving == saving
+
+
+@pytest.mark.parametrize(("gwei", "cost_bps"), [(1, "1/2"), (16, "1/2"), (4, "2")])
+def test_it_fires_where_the_square_root_law_says(gwei: int, cost_bps: str) -> None:
+    """The first share at which the whole engine trades, by bisection, against the formula at the gas that the plan really has."""
+    low, high = Fraction(1, 2), Fraction(9, 10)
+    while high - low > Fraction(1, 20_000):
+        middle = (low + high) / 2
+        fires = rebalance(deep(middle, gwei=gwei, risk={"cost_bps": Fraction(cost_bps)})).plan is not None
+        low, high = (low, middle) if fires else (middle, high)
+    cost = float(Fraction(cost_bps))
+    edge = 0.5 + pair_edge(cost_bps=cost) + pair_gap(SWAP_UNITS * gwei * 1e-9 * 2_000, cost_bps=cost)
+    assert float(high) == pytest.approx(edge, abs=2e-4)
+    assert GAS_UNITS > SWAP_UNITS, "the band that status shows errs on the side of waiting"
+
+
+def test_a_plan_that_saves_less_than_its_gas_is_a_hold_with_all_figures() -> None:
+    step = deep("29/50", gwei=5)
+    found = rebalance(step)
+    assert isinstance(found.decided.decision, Hold)
+    assert found.plan is None
+    assert found.decided.zone is not None and found.decided.zone.saving is not None
+    saving = found.decided.zone.saving
+    assert 0 < saving.saved < saving.cost
+    reason = found.decided.decision.reason
+    assert reason.startswith(
+        "outside the no-trade zone: the first unit from WETH to USDC saves 42.08 bps of risk and costs 30 bps; but the"
+    )
+    assert " whole plan would save " in reason
+    assert " USDC of risk within 30 d and cost " in reason
+    assert reason.endswith("(fees 6.8759, impact 0, skew 0, gas 1.37, approvals 0.46); looks again at the next tick")
+    assert decision_at(step) == found.decided
+    assert isinstance(decide(step).decision, Rebalance), "the zone alone does not know the plan"
+    assert isinstance(decision_at(deep("29/50", gwei=1)).decision, Rebalance)
+
+
+def test_where_no_pool_is_worth_its_gas_it_holds_and_says_so() -> None:
+    found = rebalance(deep("14/25", gwei=50))
+    assert isinstance(found.decided.decision, Hold)
+    assert "its gas exceeds what it brings" in found.decided.decision.reason
+
+
+def test_an_approval_that_is_there_already_costs_nothing() -> None:
+    def approvals(raw: int) -> Fraction:
+        allowed = (Allowance(WETH.address, ROUTER, raw), Allowance(USDC.address, ROUTER, 0))
+        plan = rebalance(with_snapshot(deep("3/5"), allowances=allowed)).plan
+        assert plan is not None and plan.saving is not None
+        return plan.saving.approvals / COIN
+
+    one = Fraction(46_000 * 11 * 2_000, 10 * 10**9)
+    assert (approvals(0), approvals(10**20), approvals(1)) == (one, 0, 2 * one)
+
+
+def test_nothing_that_pays_within_the_limits_is_a_hold_and_not_a_refusal() -> None:
+    found = rebalance(with_limits(deep("57/100"), min_trade=Fraction(5_000 * COIN)))
+    assert isinstance(found.decided.decision, Hold)
+    assert "nothing to trade of a drift of 7000 USDC" in found.decided.decision.reason
+
+
+def test_gains_of_a_pool_are_no_reason_to_trade_and_make_an_exchange_free_at_most() -> None:
+    """The pool pays 1 % too much for WETH: inside the zone nothing fires, outside the swap costs its gas."""
+    generous = [v2_pool(WETH, USDC, 2_020, 10**12)]
+    assert rebalance(deep("11/20", pools=generous)).plan is None
+    plan = rebalance(deep("3/5", pools=generous)).plan
+    assert plan is not None and plan.saving is not None
+    assert plan.saving.skew < 0
+    assert plan.saving.cost == plan.saving.gas + plan.saving.approvals
+    assert share_after(deep("3/5"), plan) >= 0.5, "and is no reason to go past the target"
+
+
+def test_what_stays_is_told_in_the_words_of_a_zone() -> None:
+    plan = rebalance(deep("3/5")).plan
+    assert plan is not None
+    assert {item.what for item in plan.skipped} == {"WETH", "USDC"}
+    assert all("the next unit costs more than the risk it saves" in item.why for item in plan.skipped)
+
+
+def test_a_saved_step_proposes_the_same_again() -> None:
+    for step in (deep("3/5"), deep("14/25", gwei=50), deep("1/2")):
+        outcome = api.plan_from_input(api.input_text(step))
+        proposal = rebalance(step)
+        assert (outcome.decided, outcome.plan) == (proposal.decided, proposal.plan)
+        assert outcome.decided == decision_at(step)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    share=st.integers(500, 9_500),
+    depth=st.sampled_from([10**6, 10**7, 10**9]),
+    gwei=st.sampled_from([0, 1, 30]),
+    cost=st.sampled_from([Fraction(1, 4), 1, 4]),
+)
+def test_no_other_amount_in_a_single_pool_would_do_better(share: int, depth: int, gwei: int, cost: Fraction) -> None:
+    """Brute force over amounts, in exact quotes: what is saved less what is paid, against the plan's."""
+    step = with_limits(
+        standing(Fraction(share, BPS), {"cost_bps": cost}, gwei=gwei, depth=depth, ),
+        turnover_bps=None, daily_turnover_bps=None, min_trade=None, pool_min_value=None, plan_cost_bps=5_000, price_impact_bps=2_000,
+    )  # fmt: skip
+    proposal = rebalance(step)
+    pool, over = step.snapshot.pools[0], share > 5_000
+    sold = WETH if over else USDC
+    held = {h.token: h.raw for h in step.snapshot.holdings}
+    gas = SWAP_UNITS * gwei * 1e-9 * 2_000
+    per_unit = float(2 * cost) * 30 / 365 * 0.640025 / V
+
+    def net(amount_raw: int) -> float:
+        """In dollars; the deviation is that from half of what is left."""
+        if amount_raw <= 0:
+            return 0.0
+        out = amm.quote_exact_in(pool, sold.address, amount_raw)
+        moved = {sold.address: -amount_raw, amm.token_out(pool, sold.address): out}
+        ends = {at: float((raw + moved[at]) * _price(step, at)) / COIN for at, raw in held.items()}
+        off, before = (ends[WETH.address] - ends[USDC.address]) / 2, (share / BPS - 0.5) * V
+        return 0.5 * per_unit * (before**2 - off**2) - (V - sum(ends.values())) - gas
+
+    most = min(held[sold.address], amm.max_in(pool, sold.address, 2_000))
+    best = max((net(int(most * k / 1_000)), k) for k in range(1, 1_001))
+    if proposal.plan is None:
+        assert best[0] <= 0.01, "holding was best, to a cent"
+        return
+    saving = proposal.plan.saving
+    assert saving is not None
+    achieved = float(saving.saved - saving.cost) / COIN
+    assert achieved == pytest.approx(net(proposal.plan.legs[0].amount_in_raw), abs=1e-3)
+    assert achieved > 0
+    assert achieved >= best[0] - 0.01
+
+
+@st.composite
+def markets(draw: st.DrawFn) -> StepInput:
+    """Two to six tokens over random pools, with volatilities and correlations of all kinds."""
+    seed = draw(st.integers(0, 10**6))
+    dice = random.Random(seed)
+    size = dice.randint(2, 6)
+    step = random_step(seed, size, dice.randint(size, 16), 10 ** dice.uniform(5.5, 8), 100_000, dice.choice([0.0, 0.001]))
+    symbols = [asset.token.symbol for asset in step.portfolio.assets]
+    trigger = tracking(
+        *symbols,
+        cost_bps=dice.choice([Fraction(1, 10), 1, 5]),
+        volatilities={symbol: dice.choice([50, 3_000, 8_000]) for symbol in symbols},
+        correlations={(a, b): dice.choice([0, 3_000, 6_000]) for n, b in enumerate(symbols) for a in symbols[:n]},
+    )
+    assume(not list(risks.faults(trigger, {a.token.address: a.token.symbol for a in step.portfolio.assets})))
+    policy = replace(step.policy, trigger=Zone(trigger), destination=Destination.ZONE)
+    limits = {"plan_cost_bps": dice.choice([50, 200]), "turnover_bps": dice.choice([None, 500]), "daily_turnover_bps": None}
+    return with_limits(replace(step, policy=policy), **limits)
+
+
+def loss(step: StepInput, holdings: dict[str, int]) -> float:
+    """½·λ·H/V·dᵀΣd in dollars, in floats and matrices of its own."""
+    assert isinstance(step.policy.trigger, Zone)
+    risk = step.policy.trigger.risk
+    tokens = [asset.token.address for asset in step.portfolio.assets]
+    before = {h.token: h.raw for h in step.snapshot.holdings}
+    values, start = (np.array([float(held[at] * _price(step, at)) / COIN for at in tokens]) for held in (holdings, before))
+    targets = np.array([asset.target_bps / BPS for asset in step.portfolio.assets])
+    spread = np.array([dict(risk.volatilities_bps)[at] / BPS for at in tokens])
+    known = {frozenset((a, b)): bps / BPS for a, b, bps in risk.correlations_bps}
+    related = np.array([[1.0 if a == b else known[frozenset((a, b))] for b in tokens] for a in tokens])
+    off = values - targets * values.sum()
+    years = risk.horizon_s / 31_536_000
+    return float(0.5 * 2 * float(risk.cost_bps) * years / start.sum() * off @ (related * np.outer(spread, spread)) @ off)
+
+
+@settings(deadline=None, max_examples=25)
+@given(markets())
+def test_what_fires_saves_more_than_it_costs_and_less_of_it_would_not_do_better(step: StepInput) -> None:
+    proposal = rebalance(step)
+    if proposal.plan is None:
+        assert isinstance(proposal.decided.decision, Hold)
+        return
+    plan, saving = proposal.plan, proposal.plan.saving
+    assert saving is not None
+    check_legs(step, plan)
+    held = {h.token: h.raw for h in step.snapshot.holdings}
+    saved = loss(step, held) - loss(step, dict(plan.holdings_after))
+    assert float(saving.saved) / COIN == pytest.approx(saved, rel=1e-9, abs=1e-9)
+    assert saving.cost == max(plan.cost.fees + plan.cost.impact + plan.cost.skew, Fraction(0)) + plan.cost.gas + saving.approvals
+    assert saving.saved > saving.cost
+    net = _net(proposal)
+    for part in (Fraction(1, 2), Fraction(9, 10)):
+        total = sum((raw * _price(step, at) for at, raw in held.items()), Fraction(0))
+        part_bps = int(plan.turnover * part / total * BPS)
+        less = rebalance(with_limits(step, turnover_bps=part_bps)) if part_bps else None
+        if less is not None and less.plan is not None:
+            assert _net(less) <= net + 0.02, f"{part_bps} bps of turnover would do better"
+
+
+def _net(proposal: Proposal) -> float:
+    assert proposal.plan is not None and proposal.plan.saving is not None
+    plan, saving = proposal.plan, proposal.plan.saving
+    return float(saving.saved - plan.cost.total - saving.approvals) / COIN
+
+
+def test_the_fee_of_the_last_unit_is_what_it_saves() -> None:
+    """In a pool that moves: the marginal price after the plan, fee included, against the marginal risk there."""
+    step = with_limits(deep("7/10", depth=10**7), plan_cost_bps=500)
+    plan = rebalance(step).plan
+    assert plan is not None
+    leg, pool = plan.legs[0], step.snapshot.pools[0]
+    after = amm.swap_exact_in(pool, leg.token_in, leg.amount_in_raw).after
+    rate = float(amm.marginal_price(after, WETH.address)) * 10**12 / 2_000 * (1 - amm.fee_pips(pool) / PIPS)
+    ends = {at: float(raw * _price(step, at)) / COIN for at, raw in plan.holdings_after}
+    off = (ends[WETH.address] - ends[USDC.address]) / 2
+    per_unit = 2 * 0.5 * 30 / 365 * 0.640025 / V
+    assert per_unit * off * (1 + rate) / 2 == pytest.approx(1 - rate, rel=1e-3)
+
+
+def test_no_unit_is_exchanged_for_more_than_plan_cost_however_much_risk_it_saves() -> None:
+    step = with_limits(deep("7/10", risk={"cost_bps": 50}, depth=10**7), plan_cost_bps=40)
+    plan = rebalance(step).plan
+    assert plan is not None
+    leg, pool = plan.legs[0], step.snapshot.pools[0]
+    after = amm.swap_exact_in(pool, leg.token_in, leg.amount_in_raw).after
+    rate = float(amm.marginal_price(after, WETH.address)) * 10**12 / 2_000 * (1 - amm.fee_pips(pool) / PIPS)
+    assert 0.00398 < 1 - rate <= 0.004
