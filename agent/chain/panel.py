@@ -145,7 +145,7 @@ class Panel:
                 lost[endpoint] = result
             else:
                 raise result  # type: ignore[misc]  # an error, since `failed`
-            if until is None and pending and enough(answers):
+            if not failed and until is None and pending and enough(answers):
                 until = time.monotonic() + self._grace_s
         lost |= {late: Retryable(f"{late.name} had not answered when enough others had") for late in pending}
         return Heard({one: answers[one] for one in self.endpoints if one in answers}, lost)

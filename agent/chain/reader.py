@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from agent.chain.ask import complete, page_calls
+from agent.chain.ballot import NoQuorum, agreed, backed, needed, sufficing, vouched
 from agent.chain.lens import Item, pages
-from agent.chain.quorum import Agreement, Testimony, agree
+from agent.chain.panel import Endpoint, Heard, Panel, operators
+from agent.chain.quorum import Agreement, Testimony, agree, difference
 from agent.chain.rpc import RpcFault, Transport
 from agent.chain.watch import Watch, parts, questions
 from agent.chain.wire import only, parse_head, quantity
-from agent.errors import ConfigError, OperatorNeeded, Retryable, TrimtabError
+from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.model import Head, Quarantined, Snapshot
 from agent.ports import Clock
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,58 +28,105 @@ class _First:
     gas_price_wei: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What trip 2 ended in: the agreement, trip 1 of those behind it, and why the others have no part in it."""
+
+    agreement: Agreement
+    alike: dict[Endpoint, _First]
+    lost: dict[Endpoint, TrimtabError]
+
+
 class ChainReader:
     """Implements ports.Reader over one or more endpoints."""
 
-    def __init__(self, transports: Sequence[Transport], chain_id: int, watch: Watch, clock: Clock, min_operators: int) -> None:
+    def __init__(self, lines: Sequence[Transport] | Panel, chain_id: int, watch: Watch, clock: Clock, min_operators: int) -> None:
         """`min_operators` different operators must agree; 1 is for those who allowed a single one by name. Raises ConfigError."""
-        operators = sorted({transport.operator for transport in transports})
-        if len(operators) < max(1, min_operators):
+        panel = lines if isinstance(lines, Panel) else Panel(lines, min_operators)
+        known = sorted(operators(panel.endpoints))
+        if len(known) < max(1, min_operators):
             raise ConfigError(
-                f"chain.rpc names endpoints of {len(operators)} operator(s) ({', '.join(operators)}), {min_operators} must agree",
+                f"chain.rpc names endpoints of {len(known)} operator(s) ({', '.join(known)}), {min_operators} must agree",
                 "add an endpoint that another operator runs, or allow the one by name in chain.single_operator",
             )
-        self._transports = tuple(transports)
+        self._panel = panel
         self._chain_id = chain_id
         self._clock = clock
         self._min_operators = min_operators
-        self._wanted = max(min_operators, min(2, len(operators)))
         self.watch = watch
 
     def snapshot(self) -> Snapshot:
-        """See ports.Reader. Endpoints that failed or differ while enough others agree are named in `quarantined`."""
-        before = sum(transport.requests for transport in self._transports)
-        watch, now_s = self.watch, self._clock.now_s()
-        firsts, lost = self._each(self._transports, lambda transport: self._first(transport, watch.owner))
-        head = self._common_head(firsts, lost)
-        asked = questions(watch)
-        able = [transport for transport in firsts if firsts[transport].head.number >= head.number]
-        lost |= {late: Retryable(f"{late.name} is behind block {head.number}") for late in firsts if late not in able}
-        items = [question.item for question in asked]
-        heard, lost_later = self._each(able, lambda transport: self._second(transport, head, watch.owner, items))
-        lost |= lost_later
-        self._enough({transport.operator for transport in heard}, lost)
-        agreement = agree(list(heard.values()), [question.name for question in asked], self._min_operators)
-        alike = [firsts[transport] for transport, one in heard.items() if one.says == agreement.testimony.says]
-        requests = sum(transport.requests for transport in self._transports) - before
-        return self._assemble(watch, agreement, alike, lost, now_s, requests)
+        """See ports.Reader. Endpoints that failed, lag or differ while enough others agree are named in `quarantined`.
 
-    def _each(
-        self, transports: Sequence[Transport], ask: Callable[[Transport], T]
-    ) -> tuple[dict[Transport, T], dict[Transport, TrimtabError]]:
-        """Asks all endpoints at the same time. A wrong chain ends everything; other failures are handed back."""
-        answers: dict[Transport, T] = {}
-        failures: dict[Transport, TrimtabError] = {}
-        with ThreadPoolExecutor(max_workers=max(1, len(transports))) as pool:
-            futures = [(transport, pool.submit(ask, transport)) for transport in transports]
-        for transport, future in futures:
-            try:
-                answers[transport] = future.result()
-            except WrongChain:
+        Read at the newest block that enough operators have. Where they disagree there, once more at an older one, within
+        chain.max_lag_blocks, that those a little behind have too: they may outvote one that lies.
+        """
+        before, watch, now_s = self._panel.requests, self.watch, self._clock.now_s()
+        firsts = self._firsts(watch.owner)
+        head = _newest(firsts.answers, self._min_operators)
+        try:
+            read = self._read(head, firsts, watch)
+        except (Refused, Retryable):
+            older = self._older(head, firsts.answers)
+            if older is None:
                 raise
-            except (Retryable, OperatorNeeded) as failure:
-                failures[transport] = failure
-        return answers, failures
+            read = self._read(older, firsts, watch)
+        return self._assemble(watch, read, now_s, self._panel.requests - before)
+
+    def _firsts(self, owner: str) -> Heard[_First]:
+        """Trip 1. One endpoint of another chain among others is left out; where it is as good as half of them it is the operator's."""
+        wanted = needed(len(operators(self._panel.endpoints)), self._min_operators)
+        heard = self._panel.ask(lambda line: self._first(line, owner), enough=lambda answers: len(operators(answers)) >= wanted)
+        strays = [failure for failure in heard.lost.values() if isinstance(failure, WrongChain)]
+        if strays and (len(strays) >= len(heard.answers) or len(heard.operators) < self._min_operators):
+            raise strays[0]
+        self._panel.require(heard)
+        return heard
+
+    def _read(self, head: Head, firsts: Heard[_First], watch: Watch) -> _Read:
+        """Trip 2 at one block: what enough operators say alike, and who did not."""
+        able = [line for line, first in firsts.answers.items() if first.head.number >= head.number]
+        lost = dict(firsts.lost)
+        for line, first in firsts.answers.items():
+            if (lag := head.number - first.head.number) > self._panel.max_lag_blocks:
+                lost[line] = Retryable(f"{line.name} is {lag} blocks behind block {head.number}")
+                line.health.blame(f"is {lag} blocks behind block {head.number}")
+        asked = questions(watch)
+        items, names = [question.item for question in asked], [question.name for question in asked]
+
+        def settled(answers: Mapping[Endpoint, Testimony]) -> bool:
+            try:
+                agree(list(answers.values()), names, self._min_operators)
+            except Refused:
+                return False
+            return True
+
+        heard = self._panel.ask(lambda line: self._second(line, head, watch.owner, items), among=able, enough=settled)
+        lost |= heard.lost
+        self._panel.require(Heard(heard.answers, lost))
+        agreement = agree(list(heard.answers.values()), names, self._min_operators)
+        for line, one in heard.answers.items():
+            if one.says != agreement.testimony.says:
+                line.health.blame(f"differs in {difference(agreement.testimony, one, names)}")
+        alike = {line: firsts.answers[line] for line, one in heard.answers.items() if one.says == agreement.testimony.says}
+        return _Read(agreement, alike, lost)
+
+    def _older(self, head: Head, firsts: Mapping[Endpoint, _First]) -> Head | None:
+        """The newest block that all have who are not too far behind, by vote on its header; None where that is no other, or no help."""
+        near = [line for line, first in firsts.items() if first.head.number >= head.number - self._panel.max_lag_blocks]
+        if len(operators(near)) <= needed(len(operators(firsts)), self._min_operators):
+            return None
+        height = min(firsts[line].head.number for line in near)
+        heard = self._panel.ask(lambda line: self._header(line, height), among=near)
+        votes = [(line.operator, found) for line, found in heard.answers.items()]
+        try:
+            older = agreed(votes, self._min_operators, f"block {height}")
+        except NoQuorum:
+            return None
+        return None if older == head else older
+
+    def _header(self, line: Transport, height: int) -> Head:
+        return parse_head(line.call("eth_getBlockByNumber", [hex(height), False]), self._chain_id)
 
     def _first(self, transport: Transport, owner: str) -> _First:
         """Trip 1. The fee suggestions may be missing: legacy chains know no priority fee."""
@@ -104,24 +149,6 @@ class ChainReader:
         gas_price = quantity(only(transport.name, "eth_gasPrice", price), "gas price")
         count = quantity(only(transport.name, "eth_getTransactionCount", pending), "pending nonce")
         return _First(head, count, suggested, gas_price)
-
-    def _common_head(self, firsts: dict[Transport, _First], lost: dict[Transport, TrimtabError]) -> Head:
-        """The highest block that two operators (or as many as must agree) have; the one of the slowest among them."""
-        self._enough({transport.operator for transport in firsts}, lost)
-        wanted = min(self._wanted, len({transport.operator for transport in firsts}))
-        have: set[str] = set()
-        for transport in sorted(firsts, key=lambda transport: firsts[transport].head.number, reverse=True):
-            have.add(transport.operator)
-            if len(have) >= wanted:
-                return firsts[transport].head
-        raise AssertionError("there are at least `wanted` operators")
-
-    def _enough(self, operators: set[str], lost: dict[Transport, TrimtabError]) -> None:
-        if len(operators) >= self._min_operators:
-            return
-        told = "; ".join(_named(line, failure) for line, failure in lost.items())
-        kind = OperatorNeeded if lost and all(isinstance(failure, OperatorNeeded) for failure in lost.values()) else Retryable
-        raise kind(f"{len(operators)} of {self._min_operators} operators answered: {told}", next((f.remedy for f in lost.values()), ""))
 
     def _second(self, transport: Transport, head: Head, owner: str, items: Sequence[Item]) -> Testimony:
         """Trip 2, all at the head's hash; a third one for what did not fit."""
@@ -146,29 +173,25 @@ class ChainReader:
             tuple(complete(transport, items, sized, answered, at)),
         )
 
-    def _assemble(
-        self,
-        watch: Watch,
-        agreement: Agreement,
-        alike: Sequence[_First],
-        lost: dict[Transport, TrimtabError],
-        now_s: int,
-        requests: int,
-    ) -> Snapshot:
+    def _assemble(self, watch: Watch, found: _Read, now_s: int, requests: int) -> Snapshot:
+        agreement = found.agreement
         read = parts(watch, agreement.testimony.items)
-        failed = tuple(Quarantined("endpoint", transport.operator, failure.message) for transport, failure in lost.items())
+        failed = tuple(Quarantined("endpoint", line.operator, failure.message) for line, failure in found.lost.items())
         differing = tuple(Quarantined("endpoint", operator, f"differs in {what}") for operator, what in agreement.dissent)
         nonce = agreement.testimony.nonce
+        # Pools of transactions and suggested fees differ; a majority is believed, and of two the careful one: more pending, less paid.
+        alike = found.alike
+        enough = needed(len(operators(alike)), self._min_operators)
+        pending = _by_operator(alike, lambda first: first.nonce_pending, max)
         return Snapshot(
             head=agreement.testimony.head,
             now_s=now_s,
             owner=watch.owner,
             native_wei=agreement.testimony.native_wei,
             nonce_latest=nonce,
-            # Pools of transactions differ; what any of the endpoints knows of is pending. Of the fees suggested the lowest.
-            nonce_pending=max(nonce, *(first.nonce_pending for first in alike)),
-            priority_fee_wei=min(first.priority_fee_wei for first in alike),
-            gas_price_wei=min(first.gas_price_wei for first in alike),
+            nonce_pending=max(nonce, sufficing(pending, enough)),
+            priority_fee_wei=vouched(_by_operator(alike, lambda first: first.priority_fee_wei, min), enough),
+            gas_price_wei=vouched(_by_operator(alike, lambda first: first.gas_price_wei, min), enough),
             holdings=read.holdings,
             allowances=read.allowances,
             pools=read.pools,
@@ -181,8 +204,20 @@ class ChainReader:
         )
 
 
-def _named(line: Transport, failure: TrimtabError) -> str:
-    return failure.message if line.name in failure.message else f"{line.name}: {failure.message}"
+def _newest(firsts: Mapping[Endpoint, _First], min_operators: int) -> Head:
+    """The highest block that enough operators have; of several headers at that height the one that most give."""
+    heights = _by_operator(firsts, lambda first: first.head.number, min)
+    height = vouched(heights, needed(len(heights), min_operators))
+    backing = backed((line.operator, first.head) for line, first in firsts.items() if first.head.number == height)
+    return max(backing, key=lambda head: len(backing[head]))
+
+
+def _by_operator(firsts: Mapping[Endpoint, _First], field: Callable[[_First], int], choose: Callable[[int, int], int]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for line, first in firsts.items():
+        value = field(first)
+        found[line.operator] = choose(found.get(line.operator, value), value)
+    return found
 
 
 class WrongChain(OperatorNeeded):

@@ -80,13 +80,17 @@ def test_a_pending_transaction_shows_in_the_pending_nonce_only(anvil_chain: Loca
         anvil_chain.node.rpc("evm_setAutomine", True)  # type: ignore[attr-defined]  # anvil's node only
 
 
-def test_an_endpoint_on_another_chain_needs_the_operator_even_where_others_would_do(anvil_chain: LocalChain) -> None:
+def test_an_endpoint_on_another_chain_needs_the_operator_unless_a_majority_outvotes_it(anvil_chain: LocalChain) -> None:
     with pytest.raises(OperatorNeeded, match="31337") as caught:
         reader(anvil_chain, chain_id=1).snapshot()
     assert "the config says 1" in str(caught.value)
     stray = Through(local(anvil_chain, "stray"), "stray", change=lambda method, _, answer: "0x1" if method == "eth_chainId" else answer)
-    with pytest.raises(OperatorNeeded, match="stray"):
-        reader(anvil_chain, local(anvil_chain, "alpha"), local(anvil_chain, "beta"), stray, min_operators=2).snapshot()
+    for minimum in (1, 2):
+        with pytest.raises(OperatorNeeded, match="stray"):
+            reader(anvil_chain, local(anvil_chain, "alpha"), stray, min_operators=minimum).snapshot()
+    seen = reader(anvil_chain, local(anvil_chain, "alpha"), local(anvil_chain, "beta"), stray, min_operators=2).snapshot()
+    assert seen.operators == ("alpha", "beta")
+    assert [(q.item, q.address, "chain 1," in q.why) for q in seen.quarantined] == [("endpoint", "stray", True)]
 
 
 def test_a_reorganisation_between_the_two_trips_is_noticed(local_chain: LocalChain) -> None:

@@ -154,3 +154,44 @@ def test_all_endpoints_refusing_access_need_the_operator(anvil_chain: LocalChain
     closed = [Closed(honest(anvil_chain, name), name) for name in ("alpha", "beta")]
     with pytest.raises(OperatorNeeded, match="0 of 2 operators"):
         reader(anvil_chain, *closed, min_operators=2).snapshot()
+
+
+def test_one_that_is_a_little_behind_helps_to_outvote_a_liar(anvil_chain: LocalChain) -> None:
+    """Two have the newest block and one of them lies: the older block that all three have settles it."""
+    anvil_chain.mine(3)
+    line = honest(anvil_chain, "late")
+    head = int(line.call("eth_blockNumber", []), 16)
+
+    def late(method: str, params: list[Any]) -> tuple[str, list[Any]]:
+        return (method, [hex(head - 1), False]) if params[:1] == ["latest"] else (method, params)
+
+    liar = Through(honest(anvil_chain, "liar"), "liar", change=FIELDS["native balance"])
+    behind = Through(line, "late", ask=late)
+    seen = reader(anvil_chain, liar, behind, honest(anvil_chain, "alpha"), min_operators=2).snapshot()
+    assert (seen.head.number, seen.operators) == (head - 1, ("alpha", "late"))
+    assert [(q.address, "native" in q.why) for q in seen.quarantined] == [("liar", True)]
+
+
+@pytest.mark.parametrize("lie", [header(number="0xffffff"), header(hash="0x" + "ee" * 32)], ids=["height", "hash"])
+def test_a_block_that_nobody_else_has_is_not_read(anvil_chain: LocalChain, lie: Lie) -> None:
+    liar = Through(honest(anvil_chain, "liar"), "liar", change=lie)
+    seen = reader(anvil_chain, liar, honest(anvil_chain, "alpha"), honest(anvil_chain, "beta"), min_operators=2).snapshot()
+    assert seen.operators == ("alpha", "beta")
+    assert [q.address for q in seen.quarantined] == ["liar"]
+    assert seen.head.hash == anvil_chain.transport.call("eth_getBlockByNumber", [hex(seen.head.number), False])["hash"]
+
+
+def test_of_three_the_suggested_fee_and_the_pending_nonce_of_one_alone_do_not_count(anvil_chain: LocalChain) -> None:
+    def alone(method: str, params: list[Any], answer: Any) -> Any:
+        if method == "eth_getTransactionCount" and params[1] == "pending":
+            return hex(int(answer, 16) + 2)
+        return "0x0" if method in ("eth_maxPriorityFeePerGas", "eth_gasPrice") else answer
+
+    plain = reader(anvil_chain).snapshot()
+    lines = (Through(honest(anvil_chain, "liar"), "liar", change=alone), honest(anvil_chain, "alpha"), honest(anvil_chain, "beta"))
+    seen = reader(anvil_chain, *lines, min_operators=2).snapshot()
+    assert (seen.nonce_pending, seen.priority_fee_wei, seen.gas_price_wei) == (
+        plain.nonce_pending,
+        plain.priority_fee_wei,
+        plain.gas_price_wei,
+    )
