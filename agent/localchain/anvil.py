@@ -88,7 +88,7 @@ def _genesis(url: str) -> int | None:
     body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "eth_getBlockByNumber", "params": ["0x0", False]}).encode()
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 always http on loopback
     try:
-        with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310 as above
+        with urllib.request.urlopen(request, timeout=1) as response:  # noqa: S310 as above
             return int(json.load(response)["result"]["timestamp"], 16)
     except (OSError, urllib.error.URLError, ValueError, KeyError, TypeError):
         return None

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tenacity import wait_none
 
+from agent.chain import rpc
 from agent.localchain.anvil import free_port
 from tests.cli import shapes
 from tests.cli.tools import Desk
@@ -20,6 +22,12 @@ COMMANDS = (
     ("rebalance", "--send", "--yes"),
     ("trust",),
 )
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many tries as ever, without the pauses between them, which tests/unit/test_rpc.py measures."""
+    monkeypatch.setattr(rpc, "_BACKOFF", wait_none())
 
 
 def move_to(desk: Desk, url: str) -> None:

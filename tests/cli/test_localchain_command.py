@@ -1,4 +1,4 @@
-"""`trimtab localchain` and `trimtab demo`: ready for every command, a head that stays fresh, nobody's files overwritten."""
+"""`trimtab localchain` and `trimtab demo`: ready for every command, nobody's files overwritten."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import http.client
 import io
 import signal
 import socket
-import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +18,6 @@ from rich.console import Console
 from agent.api.local import FIRST_LINE, publish
 from agent.cli import tables
 from agent.localchain.anvil import free_port
-from agent.localchain.serve import HEARTBEAT_S
 from tests.cli import shapes
 from tests.cli.tools import Desk, Said, attach, first_document, start
 
@@ -42,15 +40,6 @@ def test_the_config_it_writes_passes_the_doctor(desk: Desk) -> None:
 
 def test_the_wallet_starts_drifted_so_that_the_first_rebalance_has_something_to_do(desk: Desk) -> None:
     assert desk.ask("status")["decision"]["kind"] == "rebalance"
-
-
-def test_an_idle_chain_gets_blocks_so_that_its_head_stays_fresh(desk: Desk) -> None:
-    """Waits for the heartbeat of the served chain: one block more within a little over its period, without anyone's help."""
-    before, end = desk.node.rpc("eth_blockNumber"), time.monotonic() + 6 * HEARTBEAT_S
-    while desk.node.rpc("eth_blockNumber") == before:
-        assert time.monotonic() < end, "no block came"
-        time.sleep(0.1)
-    assert abs(time.time() - desk.node.now_s()) < HEARTBEAT_S + 5
 
 
 def test_a_taken_port_is_named(bare: Callable[..., Said]) -> None:

@@ -19,11 +19,18 @@ from agent.config import parse_config
 from agent.errors import ConfigError
 from agent.localchain import LocalChain, run_anvil
 from agent.localchain.anvil import free_port
-from agent.localchain.serve import write_atomically
+from agent.localchain.serve import HEARTBEAT_S, write_atomically
 from tests.world import missing
 
 REPO = Path(__file__).resolve().parents[2]
-SERVE = "import sys; from pathlib import Path; from agent.localchain import serve; serve(int(sys.argv[1]), Path(sys.argv[2]))"
+BEAT_S = 2
+SERVE = f"""
+import sys
+from pathlib import Path
+from agent.localchain import serve
+sys.modules[serve.__module__].HEARTBEAT_S = {BEAT_S}
+serve(int(sys.argv[1]), Path(sys.argv[2]))
+"""
 HOLD = "import time; from agent.localchain import run_anvil\nwith run_anvil() as url:\n    print(url, flush=True)\n    time.sleep(600)"
 
 
@@ -105,6 +112,22 @@ def served(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int, Path]]:
     if process.poll() is None:
         process.kill()
     process.communicate(timeout=10)
+
+
+def test_an_idle_chain_gets_blocks_so_that_its_head_stays_fresh(served: tuple[subprocess.Popen[str], int, Path]) -> None:
+    """One block and another, a heartbeat apart, with nobody's help; agents take a head of that age."""
+    _, port, path = served
+    assert within(60, path.exists)
+    transport = HttpTransport(f"http://127.0.0.1:{port}", "local", 30)
+
+    def block() -> dict[str, str]:
+        found: dict[str, str] = transport.call("eth_getBlockByNumber", ["latest", False])
+        return found
+
+    first = int(block()["number"], 16)
+    assert within(20 * BEAT_S, lambda: int(block()["number"], 16) >= first + 2), "no two blocks came"
+    assert abs(time.time() - int(block()["timestamp"], 16)) < BEAT_S + 15
+    assert (parse_config(path.read_text()).limits.head_age or 0) > HEARTBEAT_S
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
