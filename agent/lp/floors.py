@@ -66,6 +66,14 @@ def in_floor(within: Range | None, desired: Amounts, ratio: Fraction, band_bps: 
     return max(0, min(least0, desired[0]) - 1), max(0, min(least1, desired[1]) - 1)
 
 
+def something(least: Amounts, expected: Amounts) -> Amounts:
+    """Minimums that are not both nothing: a range that lies within the band whole could be of either token alone at its ends.
+
+    Then a unit of each token that is expected, so that no transaction goes out that accepts nothing for something.
+    """
+    return least if max(least) > 0 else (min(1, expected[0]), min(1, expected[1]))
+
+
 def overpaid(within: Range | None, ratio: Fraction, band_bps: int) -> Fraction:
     """Most that liquidity costs above its worth at the reference when it is bought at a price of the band, per unit of worth."""
     if within is None:

@@ -64,6 +64,8 @@ def _action(book: Book, move: Move) -> tuple[LpAction, Book]:
 def _withdraw(book: Book, move: Out) -> Withdraw:
     one, position = move.one, move.position
     pair = isinstance(position, LpV2Position)
+    amounts = exact.principal(position, move.liquidity)
+    least = floors.out_floor(position, move.liquidity, book.ratio(one), band_bps(book.step.limits) or 0)
     return Withdraw(
         venue=one.venue,
         contract=one.contract,
@@ -72,8 +74,8 @@ def _withdraw(book: Book, move: Out) -> Withdraw:
         token0=one.token0,
         token1=one.token1,
         liquidity=move.liquidity,
-        amounts_raw=exact.principal(position, move.liquidity),
-        min_raw=floors.out_floor(position, move.liquidity, book.ratio(one), band_bps(book.step.limits) or 0),
+        amounts_raw=amounts,
+        min_raw=floors.something(least, amounts),
         fees_raw=exact.uncollected(position),
         gas_units=gas.V2_REMOVE_UNITS if pair else gas.V3_WITHDRAW_UNITS,
         reason=move.reason,
@@ -118,7 +120,7 @@ def _provide(book: Book, move: In) -> tuple[Provide, Book]:
         liquidity=liquidity,
         desired_raw=move.desired,
         amounts_raw=amounts,
-        min_raw=floors.in_floor(within, move.desired, ratio, band),
+        min_raw=floors.something(floors.in_floor(within, move.desired, ratio, band), amounts),
         gas_units=gas.V2_ADD_UNITS if within is None else gas.V3_MINT_UNITS if one is None else gas.V3_INCREASE_UNITS,
         reason=move.reason,
     )

@@ -31,7 +31,16 @@ def floors_in(book: Book, action: LpAction) -> Amounts:
                 raise Refused(f"{action.name} is no position of the wallet")
             return floors.out_floor(position, action.liquidity, ratio, band)
         case Provide():
-            within = None if action.ticks is None else mint.ends(action.ticks)
+            ticks = action.ticks if action.token_id is None else _ticks(book, action)
+            within = None if ticks is None else mint.ends(ticks)
             return floors.in_floor(within, action.desired_raw, ratio, floors.widest(within, ratio, band, limits.slippage_bps))
         case Collect():
             return 0, 0
+
+
+def _ticks(book: Book, action: Provide) -> tuple[int, int]:
+    """The range of a position that grows: its own, whatever the action says."""
+    position = next((found for _, found in book.pairs if found.name == action.name), None)
+    if not isinstance(position, LpV3Position):
+        raise Refused(f"{action.name} is no position of the wallet")
+    return position.tick_lower, position.tick_upper

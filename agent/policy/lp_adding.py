@@ -15,6 +15,9 @@ from agent.policy.lp_moves import In, Move
 from agent.units import BPS, Value, floor_int, value_text
 
 
+NEAR = 1_000_000
+
+
 @dataclass
 class Course:
     """What was put together so far: the book after it, the moves, and what is left with the reason."""
@@ -142,7 +145,17 @@ def _desired(book: Book, target: LpTarget, pool: PoolState, within: mint.Range |
 
 
 def _taken_whole(book: Book, pool: PoolState, one: ConfirmedPosition | None, ticks: Amounts | None, desired: Amounts) -> Amounts:
-    """The same without what rounding would leave untaken: an allowance that is used up needs no transaction to take it back."""
+    """The same without what rounding would leave untaken: an allowance that is used up needs no transaction to take it back.
+
+    For the same reason amounts that are a millionth below what this step has approved are brought up to it.
+    """
+    caps = dict(book.step.spend_caps)
+
+    def near(token: str, raw: int) -> int:
+        most = min(caps.get(token, raw), book.spendable(token))
+        return most if raw < most <= raw + raw // NEAR else raw
+
+    desired = near(pool.token0, desired[0]), near(pool.token1, desired[1])
     for _ in range(3):
         liquidity, amounts = quote(book, pool, one, ticks, desired)
         if liquidity <= 0 or amounts == desired:

@@ -1,0 +1,294 @@
+"""Whole steps that take liquidity out, provide, collect and re-centre it, with the deployed contracts and the real signer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent.api.agent import Agent, Outcome, OutcomeKind
+from agent.api.positions import liquidity
+from agent.artifacts import npm
+from agent.localchain import LocalChain
+from agent.localchain.market import V2_PAIR
+from agent.model import ConfirmedPosition, IntentKind, IntentState, LpV3Position, Provide
+from agent.policy.drift import total
+from tests import agents, lp_acting
+from tests import liquidity as lp
+from tests.agents import USD
+from tests.cases.test_liquidity import confirming
+from tests.differential.test_lp_actions import V2, V3, busy, wanting
+
+EVEN = {"WETH": "50%", "USDC": "50%"}
+
+
+def kinds(outcome: Outcome) -> list[str]:
+    return [intent.kind.value for intent in outcome.transactions]
+
+
+def allowances(chain: LocalChain) -> set[int]:
+    """What anybody that liquidity goes through may still take, LP tokens of every pair included."""
+    at, wallet = chain.addresses, chain.wallet.address
+    spenders = (at.swap_router_02, at.v2_router, at.position_manager)
+    held = {
+        int(chain.token_contract(symbol).functions.allowance(wallet, spender).call()) for symbol in chain.tokens for spender in spenders
+    }
+    pairs = [info.address for info in chain.books.pool_info.values() if info.version == 2]
+    return held | {int(chain.contract(pair, npm(V2_PAIR)).functions.allowance(wallet, at.v2_router).call()) for pair in pairs}
+
+
+@contextmanager
+def stepping(agent: Agent, chain: LocalChain) -> Iterator[list[Outcome]]:
+    """Checks from outside that whatever happened inside is known, paid and booked, and that nothing may still be taken."""
+    before, done = agents.purse(chain), []
+    yield done
+    after = agents.purse(chain)
+    mined = [intent for outcome in done for intent in outcome.transactions if intent.receipt is not None]
+    assert after.nonce - before.nonce == len(mined)
+    assert before.native_wei - after.native_wei == sum(intent.receipt.gas_cost_wei for intent in mined if intent.receipt is not None)
+    assert {intent.state for intent in mined} <= {IntentState.FINAL, IntentState.REVERTED}
+    assert agent.desk.store.open_intents() == ()
+    assert agent.desk.store.unbooked() == ()
+    assert allowances(chain) == {0}
+
+
+def send(agent: Agent, chain: LocalChain) -> Outcome:
+    with stepping(agent, chain) as done:
+        done.append(agent.rebalance(send=True, confirm=agents.yes))
+    return done[0]
+
+
+def exactly(chain: LocalChain, agent: Agent, outcome: Outcome) -> list[tuple[str, str]]:
+    """Each action moved what its own plan says, to the wei; (verb, position) in order."""
+    told = []
+    for intent in outcome.transactions:
+        if intent.kind is not IntentKind.LIQUIDITY:
+            continue
+        action = agent.desk.store.grant(intent.id).action
+        assert action is not None
+        assert intent.receipt is not None
+        net = intent.receipt.net(chain.wallet.address)
+        assert (net.get(action.token0, 0), net.get(action.token1, 0)) == lp_acting.expected(action)
+        told.append((type(action).__name__, action.name))
+    return told
+
+
+def worth(agent: Agent) -> Fraction:
+    """The portfolio's total in dollars."""
+    return total(agent.status().decided.drifts) / USD
+
+
+def positions(agent: Agent) -> dict[str, ConfirmedPosition]:
+    return {one.name: one for one in agent.step_input().portfolio.positions}
+
+
+def liquidity_of(chain: LocalChain, token_id: int) -> int:
+    return int(lp.manager(chain).positions(token_id).call()[7])
+
+
+def test_liquidity_over_its_weight_is_taken_out_and_then_swapped_on_target(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    agents.fund(chain, {"WETH": 9_000, "USDC": 1_000})
+    own = [lp.provide_v2(chain, V2, 3_000), lp.provide_v3(chain, V3, -30, 30, 1_500)]
+    changes = confirming(chain, own, **{"limits.lp_max_weight": "10%"})
+    with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
+        before = worth(agent)
+        outcome = send(agent, chain)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        told = exactly(chain, agent, outcome)
+        assert set(told) == {("Withdraw", one.name) for one in own}
+        assert kinds(outcome)[-1] == "swap"
+        assert outcome.after is not None
+        assert all(abs(bps - 5_000) <= 5 for bps in agent.weights(outcome.after).values())
+        found = liquidity(agent)
+        assert found.weight.within
+        history = agent.desk.store.history(chain.now_s())
+        # Fees of one swap and gas: the withdrawals themselves lost nothing.
+        assert 0 < history.loss_24h / USD < before * Fraction(3, 1_000)
+        assert abs(before - worth(agent)) < before * Fraction(3, 1_000)
+
+
+def test_a_range_is_minted_remembered_counted_and_known_to_a_new_start(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    loaded = agents.trusted(chain, tmp_path, wanting(chain, V3), EVEN)
+    with agents.again(chain, loaded) as agent:
+        before = worth(agent)
+        outcome = send(agent, chain)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert kinds(outcome) == ["approve", "approve", "liquidity"], "what was approved is used up: nothing has to be taken back"
+        [(verb, _)] = exactly(chain, agent, outcome)
+        assert verb == "Provide"
+        [move] = agent.desk.store.liquidity_moves()
+        assert move.token_id is not None
+        assert lp.manager(chain).ownerOf(move.token_id).call() == chain.wallet.address
+        assert liquidity_of(chain, move.token_id) == move.liquidity
+        history = agent.desk.store.history(chain.now_s())
+        assert history.turnover_24h == 0
+        assert 0 < history.loss_24h / USD < before / 1_000
+    with agents.again(chain, loaded) as agent:
+        step = agent.step_input()
+        [position] = step.snapshot.positions
+        assert isinstance(position, LpV3Position)
+        assert (position.token_id, position.liquidity) == (move.token_id, move.liquidity)
+        assert positions(agent)[move.name].entry_raw == move.amounts_raw
+        assert worth(agent) == pytest.approx(before, rel=2e-4)
+        [report] = liquidity(agent).reports
+        assert report.hold == pytest.approx(2_000 * USD, rel=5e-3)
+        again = agent.rebalance(send=True, confirm=agents.yes)
+        assert (again.kind, again.transactions) == (OutcomeKind.HOLD, ()), again.reason
+
+
+def test_a_pair_is_provided_and_taken_out_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    with agents.agent_on(chain, tmp_path, wanting(chain, V2), EVEN) as agent:
+        before = worth(agent)
+        outcome = send(agent, chain)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert [verb for verb, _ in exactly(chain, agent, outcome)] == ["Provide"]
+        [move] = agent.desk.store.liquidity_moves()
+        assert move.liquidity == lp.pair_of(chain, V2).balanceOf(chain.wallet.address).call()
+        assert positions(agent)[move.name].entry_raw == move.amounts_raw
+        assert worth(agent) == pytest.approx(before, rel=2e-4)
+    with agents.again(chain, agents.config(chain, tmp_path, wanting(chain, V2, share="0%"), EVEN)) as agent:
+        outcome = send(agent, chain)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert [verb for verb, _ in exactly(chain, agent, outcome)] == ["Withdraw"]
+        assert kinds(outcome)[:2] == ["approve", "liquidity"]
+        assert lp.pair_of(chain, V2).balanceOf(chain.wallet.address).call() == 0
+        assert agent.desk.store.history(chain.now_s()).loss_24h / USD < before / 1_000
+
+
+def test_fees_are_collected_and_put_back(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    own = lp.provide_v3(chain, V3, -2, 2, 1_600)
+    for seed in (1, 2, 3):
+        busy(chain, V3, seed, 1_000_000)
+    with agents.agent_on(chain, tmp_path, {**wanting(chain, V3, [own], compound_above="1"), "limits.plan_cost": "20%"}, EVEN) as agent:
+        had = liquidity_of(chain, own.token_id or 0)
+        outcome = send(agent, chain)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert exactly(chain, agent, outcome)[0] == ("Collect", own.name)
+        verbs = [verb for verb, _ in exactly(chain, agent, outcome)]
+        assert verbs == ["Collect", "Provide"]
+        assert liquidity_of(chain, own.token_id or 0) > had
+
+
+def test_a_range_that_the_price_left_is_re_centred(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """Taken out, swapped where the wallet lacks one of the tokens, and minted around the price of now."""
+    chain = anvil_chain
+    agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    loaded = agents.trusted(chain, tmp_path, wanting(chain, V3, width="5%"), EVEN)
+    with agents.again(chain, loaded) as agent:
+        first = send(agent, chain)
+        assert first.kind is OutcomeKind.DONE, first.reason
+        [old] = agent.desk.store.liquidity_moves()
+    chain.move_market({"WETH": 3_300})
+    with agents.again(chain, loaded) as agent:
+        before = worth(agent)
+        outcome = send(agent, chain)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert [verb for verb, _ in exactly(chain, agent, outcome)] == ["Withdraw", "Provide"]
+        moves = agent.desk.store.liquidity_moves()
+        assert [move.liquidity for move in moves[:2]] == [old.liquidity, -old.liquidity]
+        assert moves[2].token_id != old.token_id
+        assert set(positions(agent)) == {moves[2].name}
+        [position] = agent.step_input().snapshot.positions
+        assert isinstance(position, LpV3Position)
+        assert position.tick_lower <= position.tick < position.tick_upper
+        assert worth(agent) == pytest.approx(before, rel=1e-3)
+        again = agent.rebalance(send=True, confirm=agents.yes)
+        assert (again.kind, again.transactions) == (OutcomeKind.HOLD, ()), again.reason
+
+
+def test_a_position_below_its_share_grows(local_chain: LocalChain, tmp_path: Path) -> None:
+    chain = local_chain
+    agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    own = lp.provide_v3(chain, V3, -30, 30, 400)
+    with agents.agent_on(chain, tmp_path, wanting(chain, V3, [own]), EVEN) as agent:
+        outcome = send(agent, chain)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert exactly(chain, agent, outcome) == [("Provide", own.name)]
+        [move] = agent.desk.store.liquidity_moves()
+        entry = positions(agent)[own.name].entry_raw
+        assert entry == (own.entry_raw[0] + move.amounts_raw[0], own.entry_raw[1] + move.amounts_raw[1])
+
+
+def test_a_dry_run_shows_the_actions_and_sends_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    with agents.agent_on(chain, tmp_path, wanting(chain, V3), EVEN) as agent:
+        before = agents.purse(chain)
+        for outcome in (agent.plan(), agent.rebalance(), agent.rebalance(send=True, confirm=lambda _: False)):
+            assert outcome.plan is not None
+            assert [type(action) for action in outcome.plan.actions] == [Provide]
+            assert outcome.transactions == ()
+        assert agents.purse(chain) == before
+        assert agent.desk.store.liquidity_moves() == ()
+
+
+def test_nothing_moves_while_paused(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    with agents.agent_on(chain, tmp_path, wanting(chain, V3), EVEN) as agent:
+        before = agents.purse(chain)
+        agent.desk.switch.pause("test", 1)
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert outcome.kind is OutcomeKind.REFUSED
+        assert [verdict.guard for verdict in agents.failed(outcome)] == ["kill_switch"]
+        assert agents.purse(chain) == before
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_price_pushed_before_the_transaction_leaves_loses_nothing_but_gas(anvil_chain: LocalChain, tmp_path: Path, number: int) -> None:
+    """T11: pushed before the first approval, or between the last look and the mint: refused or reverted, and nothing lost."""
+    chain = anvil_chain
+    agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    with agents.agent_on(chain, tmp_path, wanting(chain, V3), EVEN) as agent:
+        before, prices = agents.purse(chain), dict(chain.books.prices_usd)
+        push = agents.at_send(number, lambda: chain.swap(V3, "USDC", 6_000_000 * USD))
+        outcome = agent.rebalance(send=True, confirm=agents.yes, progress=push)
+        assert outcome.kind in (OutcomeKind.REFUSED, OutcomeKind.FAILED, OutcomeKind.HOLD), outcome.reason
+        assert agent.desk.store.liquidity_moves() == ()
+        assert agents.lost(chain, before, prices, gas=False) == 0
+        assert allowances(chain) == {0}
+        if number == 3:
+            assert outcome.kind is OutcomeKind.FAILED
+            assert "reverted; no liquidity was moved" in outcome.reason
+            assert agent.desk.store.history(chain.now_s()).reverts_in_row == 1
+
+
+def test_a_withdrawal_at_a_pushed_price_is_not_begun(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """T11: while the pool is off the reference by more than the limit everything stays where it is, and is told."""
+    chain = anvil_chain
+    agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    own = lp.provide_v3(chain, V3, -30, 30, 3_000)
+    with agents.agent_on(chain, tmp_path, confirming(chain, [own], **{"limits.lp_max_weight": "10%"}), EVEN) as agent:
+        before = agents.purse(chain)
+        chain.swap(V3, "USDC", 6_000_000 * USD)
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert outcome.transactions == ()
+        assert "off the reference" in outcome.reason
+        assert agents.purse(chain) == before
+
+
+def test_the_owner_may_take_a_position_out_by_hand(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    loaded = agents.trusted(chain, tmp_path, wanting(chain, V3), EVEN)
+    with agents.again(chain, loaded) as agent:
+        before = worth(agent)
+        assert send(agent, chain).kind is OutcomeKind.DONE
+        [move] = agent.desk.store.liquidity_moves()
+        [own] = positions(agent).values()
+    lp.take_out(chain, own)
+    chain.send(lp.manager(chain).burn(move.token_id), chain.wallet.address)
+    with agents.again(chain, loaded) as agent:
+        found = agent.status()
+        assert move.name in found.warnings[0]
+        assert worth(agent) == pytest.approx(before, rel=3e-4)
