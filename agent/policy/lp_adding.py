@@ -14,8 +14,8 @@ from agent.policy.lp_exits import AIM
 from agent.policy.lp_moves import In, Move
 from agent.units import BPS, Value, floor_int, value_text
 
-
 NEAR = 1_000_000
+"""Of an amount, one part: so little below an approval is brought up to it."""
 
 
 @dataclass
