@@ -9,8 +9,9 @@ only bound the mix: of each token what the liquidity holds at that end of the ba
 
 Putting in. The same tangent now is what is paid: pushed to P, providing costs more than the liquidity is worth at R, and who
 pushes the pool back takes the difference, which is second order in the push: d²/8 of the value in a pair, about d²/(4·width)
-in a narrow range. `overpaid` says it exactly and `widest` keeps the band where it is at most the slippage limit. The amounts
-used fall with the price on one side and rise on the other, so that the two minimums hold exactly within the band.
+in a narrow range. `overpaid` says it exactly and `widest` keeps the band where it is at most the slippage limit: that is all
+that a push can gain. Of each token less is used the further the price goes to its side, so that the two minimums hold exactly
+within the band; where an end of the range lies in the band, one of them is nothing there, and what is overpaid grows no more.
 """
 
 from __future__ import annotations

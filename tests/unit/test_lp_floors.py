@@ -1,0 +1,131 @@
+"""Minimums from the reference price (T11): what they let through, what they stop, and what a push can gain within them."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.amm.v3_math.tick_math import get_sqrt_ratio_at_tick
+from agent.lp import exact, floors, mint
+from agent.units import BPS
+from tests.lp_positions import price_at, v2, v3
+
+SPACING = 60
+ticks = st.integers(-300_000, 300_000)
+widths = st.integers(1, 300)
+bands = st.integers(1, 600)
+parts = st.fractions(-1, 1)
+
+
+def pushed(ratio: Fraction, band_bps: int, part: Fraction) -> Fraction:
+    """A price in the band: `part` of the way to its one or other end."""
+    low, high = floors.sides(ratio, band_bps)
+    return ratio + (high - ratio) * part if part >= 0 else ratio + (ratio - low) * part
+
+
+def placed(tick: int, width: int, skew: Fraction) -> tuple[int, int]:
+    """A range of `width` spacings about the tick, shifted by up to its own width."""
+    lower = (tick // SPACING - width // 2 + int(width * skew)) * SPACING
+    return lower, lower + width * SPACING
+
+
+@given(ticks, widths, parts, bands, parts, st.integers(10**12, 10**30))
+def test_within_the_band_no_withdrawal_pays_less_than_its_minimums(
+    tick: int, width: int, skew: Fraction, band_bps: int, part: Fraction, liquidity: int
+) -> None:
+    ratio, (lower, upper) = price_at(tick), placed(tick, width, skew)
+    here = exact.sqrt_price_x96(pushed(ratio, band_bps, part))
+    position = v3(lower, upper, liquidity, sqrt_price_x96=here)
+    least = floors.out_floor(position, liquidity, ratio, band_bps)
+    assert all(paid >= floor for paid, floor in zip(exact.principal(position), least, strict=True))
+
+
+@given(ticks, widths, parts, st.integers(-40_000, 40_000), st.integers(10**20, 10**30))
+def test_however_far_a_pool_is_pushed_a_withdrawal_pays_what_the_liquidity_is_worth_at_the_reference(
+    tick: int, width: int, skew: Fraction, push: int, liquidity: int
+) -> None:
+    ratio, (lower, upper) = price_at(tick), placed(tick, width, skew)
+    still = exact.principal(v3(lower, upper, liquidity, tick))
+    moved = exact.principal(v3(lower, upper, liquidity, sqrt_price_x96=get_sqrt_ratio_at_tick(tick + push)))
+    rounding = ratio + 1
+    assert moved[0] * ratio + moved[1] >= still[0] * ratio + still[1] - rounding
+
+
+@given(st.fractions(Fraction(1, 100), 100), st.integers(10**10, 10**20), st.integers(10**10, 10**20), bands, parts)
+def test_within_the_band_no_burn_pays_less_than_its_minimums(
+    ratio: Fraction, amount: int, liquidity: int, band_bps: int, part: Fraction
+) -> None:
+    price = pushed(ratio, band_bps, part)
+    reserves = (amount * 10**6, int(amount * 10**6 * price))
+    whole = v2(10**18, 10**19, reserves, k_last=0)
+    taken = min(liquidity, whole.liquidity)
+    now = Fraction(reserves[1], reserves[0])
+    least = floors.out_floor(whole, taken, ratio if floors.inside(now, ratio, band_bps) else now, band_bps)
+    for paid, floor in zip(exact.v2_burn(whole, taken), least, strict=True):
+        assert paid >= floor - 2 - floor // 10**9, "rounding of reserves and roots, far below what a band leaves"
+
+
+@given(ticks, st.integers(2, 300), bands, parts, st.integers(10**12, 10**24))
+def test_within_the_band_what_is_provided_uses_its_minimums_and_is_overpaid_by_no_more_than_said(
+    tick: int, width: int, band_bps: int, part: Fraction, amount: int
+) -> None:
+    ratio, within = price_at(tick), mint.ends(placed(tick, width, Fraction(0)))
+    desired = mint.amounts_in(exact.sqrt_price_x96(ratio), within, amount * 10**6)
+    least = floors.in_floor(within, desired, ratio, band_bps)
+    liquidity, used = mint.provided(None, exact.sqrt_price_x96(pushed(ratio, band_bps, part)), within, desired)
+    assert all(floor <= raw <= most for floor, raw, most in zip(least, used, desired, strict=True))
+    worth = mint.amounts_in(exact.sqrt_price_x96(ratio), within, liquidity)
+    paid, fair = used[0] * ratio + used[1], worth[0] * ratio + worth[1]
+    assert paid <= fair * (1 + floors.overpaid(within, ratio, band_bps)) + 3 * (ratio + 1)
+
+
+@given(ticks, st.integers(20, 300), st.integers(10, 200), st.booleans())
+def test_beyond_the_band_one_of_the_minimums_fails(tick: int, width: int, band_bps: int, up: bool) -> None:
+    ratio, within = price_at(tick), mint.ends(placed(tick, width, Fraction(0)))
+    desired = mint.amounts_in(exact.sqrt_price_x96(ratio), within, 10**30)
+    least = floors.in_floor(within, desired, ratio, band_bps)
+    low, high = floors.sides(ratio, band_bps + 5)
+    _, used = mint.provided(None, exact.sqrt_price_x96(high if up else low), within, desired)
+    assert any(raw < floor for raw, floor in zip(used, least, strict=True))
+
+
+@given(st.fractions(Fraction(1, 1_000), 1_000), bands, parts, st.integers(10**12, 10**24))
+def test_within_the_band_a_pair_uses_the_minimums(ratio: Fraction, band_bps: int, part: Fraction, amount: int) -> None:
+    price = pushed(ratio, band_bps, part)
+    reserves = (10**30 * price.denominator, 10**30 * price.numerator)
+    desired = (amount, int(amount * ratio))
+    used = mint.v2_amounts_in(reserves, desired)
+    assert all(raw >= floor for raw, floor in zip(used, floors.in_floor(None, desired, ratio, band_bps), strict=True))
+
+
+def test_a_pair_is_overpaid_by_an_eighth_of_the_square_of_the_push() -> None:
+    """(1 + 1.02)/(2·√1.02) − 1 is 0.49 bps for 2 %."""
+    assert float(floors.overpaid(None, Fraction(1), 200)) == pytest.approx(2.02 / 2 / 1.02**0.5 - 1, rel=1e-9)
+    assert float(floors.overpaid(None, Fraction(1), 200)) == pytest.approx(0.02**2 / 8, rel=0.03)
+
+
+def test_a_range_is_overpaid_by_a_quarter_of_the_square_over_its_worth_per_liquidity() -> None:
+    """L·√P·d²/4 of a worth of L·√P·2·(1 − 1/√(1 + w)), about d²/(4·w)."""
+    ratio = price_at(0)
+    for width_bps in (500, 1_000, 2_000):
+        within = mint.ends(mint.range_around(ratio, width_bps, 1))
+        worth = 2 * (1 - (1 + width_bps / BPS) ** -0.5)
+        assert float(floors.overpaid(within, ratio, 100)) == pytest.approx(0.01**2 / 4 / worth, rel=0.02)
+
+
+@given(ticks, st.integers(1, 300), st.integers(1, 1_000), st.integers(0, 100))
+def test_the_widest_band_keeps_what_is_overpaid_to_the_slippage_limit(tick: int, width: int, most_bps: int, slippage_bps: int) -> None:
+    ratio, within = price_at(tick), mint.ends(placed(tick, width + 2, Fraction(0)))
+    band = floors.widest(within, ratio, most_bps, slippage_bps)
+    assert floors.overpaid(within, ratio, band) * BPS <= slippage_bps or band == 0
+    assert band == most_bps or floors.overpaid(within, ratio, band + 1) * BPS > slippage_bps
+    assert floors.widest(within, ratio, most_bps, None) == most_bps
+
+
+def test_minimums_are_never_both_nothing() -> None:
+    assert floors.something((0, 5), (9, 9)) == (0, 5)
+    assert floors.something((0, 0), (9, 0)) == (1, 0)
+    assert floors.something((0, 0), (9, 7)) == (1, 1)
