@@ -1,10 +1,11 @@
 """Which liquidity has to go: budget or weight exceeded, at reference prices alone (T3).
 
-Taken first is what avoids most loss per unit of cost. The loss avoided is the mean impermanent loss over the horizon; the cost
-is the gas and the fee income forgone. Fee income is not known from one block: taken for it is the loss versus rebalancing over
-the horizon, which is what fees have to bring in a balanced market (Milionis et al. 2022), and nothing out of range. So what
-earns nothing goes first, and of the rest what loses most for its gas. Only as much of the last is taken as brings both sums to
-AIM of their limits, so that the next small move does not ask for more.
+Taken first is what avoids most loss per unit of cost. The loss avoided is the mean impermanent loss over the horizon. The cost
+is the gas, and for liquidity that is in range the earnings forgone. Fees to come are not known from one block, and in a balanced
+market they make up for the loss of every position alike (Milionis et al. 2022), which would tell none from another: taken for
+the earnings is limits.plan_cost of the value, what its owner pays for moving it. So what earns nothing goes first, then what
+loses most for its worth. Only as much of the last is taken as brings both sums to AIM of their limits, so that the next small
+move does not ask for more.
 """
 
 from __future__ import annotations
@@ -16,10 +17,14 @@ from agent.model import ConfirmedPosition, LpPosition, LpV2Position, LpV3Positio
 from agent.policy import words
 from agent.policy.lp_book import Book, band_bps, bounds, too_far
 from agent.policy.lp_moves import NOTHING, Bounds, Load, Out, Wish
-from agent.units import Value, ceil_int
+from agent.units import BPS, Value, ceil_int
 
 AIM = Fraction(95, 100)
 """Part of a limit that an exit comes back to, and beyond which nothing is added."""
+
+
+FORGONE_BPS = 50
+"""In place of limits.plan_cost where that is off."""
 
 
 def exits(book: Book, gas_unit_value: Value) -> Wish:
@@ -98,7 +103,8 @@ def _rank(book: Book, one: ConfirmedPosition, position: LpPosition, gas_unit_val
     bare = book.bare(one, position)
     avoided = bare * loss.expected_loss(curve, one.volatility_bps, one.horizon_s)
     units = gas.V2_REMOVE_UNITS if isinstance(position, LpV2Position) else gas.V3_WITHDRAW_UNITS
-    forgone = bare * loss.lvr_per_day(curve, one.volatility_bps) * Fraction(one.horizon_s, loss.DAY_S)
+    share_bps = book.step.limits.plan_cost_bps
+    forgone = bare * (FORGONE_BPS if share_bps is None else share_bps) / BPS if curve.in_range else Fraction(0)
     cost = units * gas_unit_value + forgone
     return avoided / cost if cost > 0 else avoided
 

@@ -1,0 +1,183 @@
+"""Liquidity above its limits: what goes first, how much of it, and what stands in the way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+
+from agent import guards
+from agent.errors import Refused
+from agent.guards.case import open_case
+from agent.model import AdjustLiquidity, Hold, Rebalance, StepInput, Withdraw
+from agent.planning.liquidity import plan_liquidity
+from agent.policy.decide import decide
+from agent.policy.lp_book import bounds
+from agent.policy.lp_exits import AIM
+from tests import lp_positions as lp
+from tests.builders import NOW_S, history, with_limits, with_snapshot
+from tests.lp_worlds import USD, book, paired, planned, ranged, roomy, v2_at, v3_at, world
+from tests.plans import evidence, verdict
+
+
+def taken(step: StepInput) -> list[tuple[str, Fraction]]:
+    """Which positions are taken out, in order, and what part of each."""
+    found = []
+    for action in planned(step).actions:
+        assert isinstance(action, Withdraw)
+        found.append((action.name, Fraction(action.liquidity, action.held)))
+    return found
+
+
+def after(step: StepInput) -> StepInput:
+    """The step that a new snapshot would give once the plan is done: positions and balances as predicted."""
+    plan = planned(step)
+    done = open_case(step, plan, evidence(step, plan)).lp
+    assert not isinstance(done, str)
+    holdings = tuple(replace(holding, raw=done.after.held[holding.token]) for holding in step.snapshot.holdings)
+    return with_snapshot(step, holdings=holdings, positions=tuple(position for _, position in done.after.pairs))
+
+
+def test_within_both_limits_nothing_is_taken_out() -> None:
+    assert isinstance(decide(world([paired(2_000)])).decision, Hold)
+    at = with_limits(world([paired(2_000)]), lp_max_weight_bps=2_001)
+    assert isinstance(decide(at).decision, Hold)
+
+
+def test_too_much_weight_is_taken_back_to_the_aim_and_no_further() -> None:
+    step = world([paired(2_000)], bounds=roomy(lp_max_weight_bps=1_500))
+    decision = decide(step).decision
+    assert isinstance(decision, AdjustLiquidity)
+    assert "liquidity 20 % above limits.lp_max_weight 15 %" in decision.reason
+    [(name, part)] = taken(step)
+    assert name == f"uniswap_v2 {paired(1).pair}"
+    assert part == pytest.approx(1 - 0.95 * 0.15 / 0.2, abs=2e-3)
+    load = book(after(step)).load()
+    assert load.within(bounds(step.limits).scaled(AIM))
+    assert load.weight / load.total == pytest.approx(0.15 * 0.95, abs=5e-4)
+    assert isinstance(decide(after(step)).decision, Hold)
+
+
+def test_too_much_expected_loss_is_taken_back_in_words_with_numbers() -> None:
+    """A range of 10 % each way loses several times what a pair does."""
+    step = world([ranged(2_000, 1_800, 2_200)], bounds=roomy(impermanent_loss_bps=30))
+    decision = decide(step).decision
+    assert isinstance(decision, AdjustLiquidity)
+    assert "above limits.impermanent_loss 0.3 %" in decision.reason
+    load = book(after(step)).load()
+    assert float(load.loss / load.total) == pytest.approx(0.003 * 0.95, rel=5e-3)
+    assert load.loss <= load.total * Fraction(30, 10_000) * AIM
+
+
+def test_what_loses_most_per_cost_goes_first_and_only_as_much_of_the_last_as_is_needed() -> None:
+    """The narrow range loses more for what it is worth than the wide one; one out of range earns nothing and can only lose."""
+    narrow, wide, beside = ranged(800, 1_900, 2_100, 1), ranged(800, 1_000, 4_000, 2), ranged(800, 2_050, 2_150, 3)
+    step = world([wide, narrow, beside], bounds=roomy(impermanent_loss_bps=15))
+    names = [name for name, _ in taken(step)]
+    assert names[0] == "uniswap_v3 #3"
+    parts = dict(taken(step))
+    assert list(parts.values())[:-1] == [1] * (len(parts) - 1), "all but the last are taken whole"
+    assert "uniswap_v3 #2" not in parts, "what loses least stays"
+    load = book(after(step)).load()
+    assert load.within(bounds(step.limits).scaled(AIM))
+
+
+def test_a_limit_of_nothing_takes_everything_out() -> None:
+    step = world([ranged(800, 1_800, 2_200, 1), paired(500)], bounds=roomy(lp_max_weight_bps=0))
+    assert sorted(part for _, part in taken(step)) == [1, 1]
+    assert book(after(step)).load().weight == 0
+
+
+def test_fees_come_with_what_is_taken_out_and_count() -> None:
+    fees = (30 * USD, 10**16)
+    step = world([ranged(2_000, 1_800, 2_200, owed=fees, core_owed=fees)], bounds=roomy(lp_max_weight_bps=1_500))
+    [action] = planned(step).actions
+    assert isinstance(action, Withdraw)
+    assert action.fees_raw == fees
+    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    for token, raw in planned(step).holdings_after:
+        of = (action.token0, action.token1).index(token)
+        assert raw == held[token] + action.amounts_raw[of] + fees[of]
+
+
+def test_a_rest_that_is_not_worth_a_transaction_goes_too() -> None:
+    step = world([paired(2_000)], bounds=roomy(lp_max_weight_bps=10))
+    assert taken(step)[0][1] == 1, "0.1 % of the portfolio would be 9.50, below min_trade"
+
+
+def test_at_least_min_trade_is_taken() -> None:
+    step = world([paired(2_000)], bounds=roomy(lp_max_weight_bps=1_999, min_trade=Fraction(500 * USD)))
+    assert float(taken(step)[0][1]) == pytest.approx(0.25, abs=1e-6)
+
+
+def test_an_exit_waits_for_no_cooldown_trigger_or_price_of_gas_worth_it() -> None:
+    past = history(last_rebalance_s=NOW_S - 60)
+    step = world([paired(2_000)], values={"WETH": 6_000, "USDC": 2_000}, bounds=roomy(lp_max_weight_bps=1_500), past=past)
+    calm = with_limits(step, lp_max_weight_bps=5_000)
+    assert isinstance(decide(calm).decision, Hold), "a trigger fires, and the cooldown holds it"
+    assert "cooldown" in decide(calm).decision.reason
+    assert isinstance(decide(step).decision, AdjustLiquidity)
+    dear = with_snapshot(step, gas_price_wei=50 * 10**9, head=replace(step.snapshot.head, base_fee_wei=50 * 10**9))
+    plan = planned(dear)
+    assert {v.guard for v in guards.judge(dear, plan, evidence(dear, plan)) if not v.passed} <= {"gas_per_day", "native_floor"}
+
+
+def test_a_fired_trigger_comes_after_the_exit() -> None:
+    step = world([paired(2_000)], values={"WETH": 6_000, "USDC": 2_000}, bounds=roomy(lp_max_weight_bps=1_500))
+    assert isinstance(decide(step).decision, AdjustLiquidity)
+    assert isinstance(decide(after(step)).decision, Rebalance)
+
+
+@pytest.mark.parametrize("pushed", [Fraction(9, 10), Fraction(11, 10), Fraction(102, 100)])
+def test_nothing_is_taken_out_while_the_pool_is_off_the_reference(pushed: Fraction) -> None:
+    """T11: beyond limits.oracle_deviation the step refuses, and says how far the pool is off."""
+    step = world([paired(2_000, v2_at(pushed))], bounds=roomy(lp_max_weight_bps=1_500), pushed=pushed)
+    decision = decide(step).decision
+    assert isinstance(decision, AdjustLiquidity)
+    with pytest.raises(Refused, match=r"not taken out: its pool is .* bps off the reference, limits.oracle_deviation is 150 bps"):
+        plan_liquidity(step, decision)
+
+
+def test_what_stands_elsewhere_is_taken_out_while_one_pool_is_off() -> None:
+    off = ranged(1_000, 1_800, 2_200, 1, v3_at(Fraction(11, 10)))
+    step = world([off, paired(1_000)], bounds=roomy(lp_max_weight_bps=1_500))
+    step = with_snapshot(step, pools=(*step.snapshot.pools[:-1], v3_at(Fraction(11, 10))))
+    plan = planned(step)
+    assert [action.name for action in plan.actions] == [f"uniswap_v2 {paired(1).pair}"]
+    assert "uniswap_v3 #1" in {item.what for item in plan.skipped}
+
+
+def test_a_push_within_the_limit_changes_what_goes_out_by_nothing_worth_telling() -> None:
+    """T3: budget and weight go by the reference; the pool's own price decides the mix that is paid alone."""
+    still = world([paired(2_000)], bounds=roomy(lp_max_weight_bps=1_500))
+    moved = world([paired(2_000, v2_at(Fraction(101, 100)))], bounds=roomy(lp_max_weight_bps=1_500), pushed=Fraction(101, 100))
+    assert float(taken(still)[0][1]) == pytest.approx(float(taken(moved)[0][1]), rel=1e-3)
+
+
+def test_with_both_price_limits_off_nothing_is_taken_out() -> None:
+    bounds_off = roomy(lp_max_weight_bps=1_500, oracle_deviation_bps=None, slippage_bps=None)
+    step = world([paired(2_000)], bounds=bounds_off)
+    decision = decide(step).decision
+    assert isinstance(decision, AdjustLiquidity)
+    with pytest.raises(Refused, match="nothing bounds the price"):
+        plan_liquidity(step, decision)
+
+
+def test_what_strangers_sent_is_never_taken_out_nor_does_it_trip_the_budget() -> None:
+    """T11: positions that the owner did not confirm are read by nobody's wish, whatever they are worth."""
+    gift = ranged(900_000, 1_900, 2_100, 77)
+    mine = paired(1_000)
+    step = world([mine, gift], bounds=roomy(lp_max_weight_bps=1_500), confirmed=[lp.confirmed(mine)])
+    assert isinstance(decide(step).decision, Hold)
+    tight = with_limits(step, lp_max_weight_bps=500)
+    assert [name for name, _ in taken(tight)] == [f"uniswap_v2 {mine.pair}"]
+
+
+def test_lp_tokens_are_taken_out_up_to_what_the_step_has_approved() -> None:
+    mine = paired(2_000)
+    step = replace(world([mine], bounds=roomy(lp_max_weight_bps=1_000)), spend_caps=((mine.pair, mine.liquidity // 4),))
+    [action] = planned(step).actions
+    assert isinstance(action, Withdraw)
+    assert action.liquidity <= mine.liquidity // 4
+    assert verdict("lp_max_weight", step, planned(step)).passed, "a part of the way lowers what is exceeded"
