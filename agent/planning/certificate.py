@@ -1,18 +1,19 @@
 """How far a plan can be from the best one: the dual of the same concave problem against what the exact legs achieve.
 
-The problem: all usable pools, each within its impact bound and the ticks read, trade any amounts so that the portfolio ends at
-y. Hubs end empty, turnover keeps to its limit, and what counts is the worth of y (agent/planning/worth.py): value at reference
-prices less the price of what is off the goal. Any multipliers give a bound on the worth of every such plan (weak duality), so
-that an imprecise solve makes the reported gap larger, never smaller.
+The problem: all usable pools, each within its impact bound, the ticks read and the floor of a leg, trade any amounts so that the
+portfolio ends at y. Hubs end empty, turnover keeps to its limit, nothing is sold that lies in positions or is not approved, and
+what counts is the worth of y (agent/planning/worth.py): value at reference prices less the price of what is off the goal. Any
+multipliers give a bound on the worth of every such plan (weak duality), so that an imprecise solve makes the reported gap larger,
+never smaller.
 
-Part of the model: a pool that pays more than the reference price counts as free, not as profit. Its rates above the reference
-are levelled to just below it (a hundredth of a basis point), and what the plan's legs get beyond that is added to the holdings
-that the bound starts from: found money, for which no plan is praised or blamed. Arbitrage for its own sake, which the planner
-never does, is therefore no part of the bound.
+Two bounds are worked out, and the higher one counts. For the first a pool that pays more than the reference counts as free, not as
+profit: its rates above the reference are levelled to just below it (a hundredth of a basis point). The second takes what pools
+really pay, for plans that run through the tokens in the order of this one and move none past its goal
+(agent/planning/course.py). Arbitrage for its own sake, which the planner never does, is part of neither. Whether another order
+would bring more is proven by the search for it in most markets; where very many pools contradict each other it is only tried.
 
-Not part of it: gas, floors, limits.min_trade and the number of legs on a route. What a plan leaves undone because of them, and
-what is lost to integers, counts in its gap. So does nothing that a snapshot hides: a gap of zero on a skewed snapshot is a
-perfect plan for that snapshot.
+Not part of it: gas, limits.min_trade and the number of legs on a route. What a plan leaves undone because of them, and what is lost
+to integers, counts in its gap. Nor is what a snapshot hides: a gap of zero on a skewed snapshot is a perfect plan for that snapshot.
 """
 
 from __future__ import annotations

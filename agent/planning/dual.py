@@ -23,8 +23,8 @@ ENOUGH = 0.3
 """Part of the slope along a step that may be left at its end."""
 NOISE = 1e-15
 """Relative error of the dual's value: what is expected to change less is judged by the slope alone."""
-LEAST_PRICE = 1e-3
-"""Prices do not fall below this on the way to the minimum."""
+LEAST_PRICE = 1e-6
+"""Prices do not fall below this: pools answer no others."""
 SNAP = 1e-15
 """Distance from an end of its range at which a multiplier counts as there."""
 BALANCED = 1e-9
@@ -88,7 +88,17 @@ def solve(program: Program, stack: Stack, near: Solution | None = None, below: f
             break
         felt = np.maximum(felt / 4, here.bend_to(there))
         here = there
-    return Solution(here.z, 1 + here.above, program.base + here.value, here.slack(program), here.taken, here.paid, here.surplus)
+    return evaluate(program, stack, here.z) if here.cut else here.solution(program)
+
+
+def evaluate(program: Program, stack: Stack, multipliers: Numbers) -> Solution:
+    """The dual at these multipliers, which bounds what flows are worth as it does at its minimum, only less tightly.
+
+    Multipliers that would make a price fall below the least are shortened until they do not: any others would bound nothing.
+    """
+    fall = -float((program.rise @ multipliers).min(initial=0.0))
+    part = min(1.0, (1 - LEAST_PRICE) / fall) if fall > 0 else 1.0
+    return _Point(program, stack, multipliers * part).solution(program)
 
 
 class Answers:
@@ -111,18 +121,24 @@ class Answers:
 
 
 class _Point(Answers):
-    """The dual at one z: value, slope, and what the pools answer."""
+    """The dual at one z: value, slope, and what the pools answer. `cut` where they answer another price than z makes."""
 
-    __slots__ = ("above", "slope", "value", "z")
+    __slots__ = ("above", "cut", "slope", "value", "z")
 
     def __init__(self, program: Program, stack: Stack, z: Numbers) -> None:
         self.z = z
         bent = program.bend @ z
-        self.above = above = np.maximum(program.rise @ z, LEAST_PRICE - 1)
+        wanted = program.rise @ z
+        self.above = above = np.maximum(wanted, LEAST_PRICE - 1)
+        self.cut = bool((above > wanted).any())
         super().__init__(stack, above)
         moved = np.bincount(stack.target, self.paid, len(above)) - np.bincount(stack.source, self.taken, len(above))
         self.value = float(program.cost @ z + 0.5 * (bent @ z)) + float(self.surplus.sum())
         self.slope = program.cost + bent + program.rise.T @ moved
+
+    def solution(self, program: Program) -> Solution:
+        """What is known here."""
+        return Solution(self.z, 1 + self.above, program.base + self.value, self.slack(program), self.taken, self.paid, self.surplus)
 
     def slack(self, program: Program) -> float:
         """Largest slope that a multiplier within its range could still follow down."""

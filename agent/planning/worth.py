@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.planning.boxed import box_minimum
-from agent.planning.dual import Program, Solution, solve
+from agent.planning.dual import Program, Solution, evaluate, solve
 from agent.planning.responses import Numbers, Stack
 
 Positions = NDArray[np.intp]
@@ -147,11 +147,13 @@ class Search:
         for _ in range(TURNS):
             program = self._program(away)
             found = solve(program, stack, found)
-            wrong = found.multipliers[-len(goals) - 1 : -1] > found.multipliers[-1] * (1 + 1e-9) + 1e-15
+            stays, most = found.multipliers[-len(goals) - 1 : -1], found.multipliers[-1]
+            wrong = stays > most * (1 + 1e-9) + 1e-15
             if not wrong.any():
-                break
+                return found
             away = np.where(wrong, -away, away)
-        return found
+        # Beyond μ a token's multiplier would pay it for not moving, and the dual would bound nothing.
+        return evaluate(program, stack, np.concatenate((found.multipliers[: -len(goals) - 1], np.minimum(stays, most), [most])))
 
     def ends(self, stack: Stack, found: Solution) -> Numbers:
         """What each token ends with."""

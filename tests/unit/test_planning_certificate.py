@@ -102,6 +102,45 @@ def test_a_plan_that_stops_halfway_has_the_gap_of_what_it_left() -> None:
     assert gap_bps(market, aim, state, budget) < Fraction(1, 1_000)
 
 
+@pytest.mark.parametrize("seed", [1, 12, 20, 27, 42])
+def test_the_less_of_a_plan_is_done_the_larger_its_gap_and_no_plan_is_beyond_the_bound(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Markets on and off the reference, with and without a limit of turnover. The gap is seen before it is cut off at zero."""
+    short: list[float] = []
+
+    def seen(missing: Fraction, basis: Fraction) -> Fraction:
+        short.append(float(missing / basis * BPS))
+        return rounded_gap(missing, basis)
+
+    monkeypatch.setattr("agent.planning.certificate.rounded_gap", seen)
+    market, state, budget = settled(any_problem(seed))
+    aim = aim_at(market.problem, goal(any_problem(seed)).goal)
+    for tenths in range(10, -1, -1):
+        delta = {at: raw * tenths // 10 for at, raw in state.draft.delta.items()}
+        gap_bps(market, aim, replace(state, draft=Draft(delta=delta)), budget)
+    per_unit = [gap * max(part, 0.01) for gap, part in zip(short, np.linspace(1, 0, 11), strict=True)]
+    assert short[0] >= -1e-7
+    assert all(later > sooner for sooner, later in zip(short, short[1:], strict=False)), short
+    assert per_unit[0] < per_unit[5] < per_unit[-1], "also in value, not only because less is moved"
+
+
+def test_a_multiplier_beyond_its_limit_is_cut_so_that_the_bound_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the search for directions under a limit of turnover is broken off, the bound is less tight, never too low."""
+    looser = 0
+    for seed in range(12):
+        step = without_gas(with_limits(random_step(seed, 6, 15, skew=0.0), turnover_bps=800, daily_turnover_bps=None, pool_min_value=None))
+        market, _, budget = settled(step)
+        search = aim_at(market.problem, goal(step).goal).search(market.scale, np.zeros(6), {}, float(budget or 0))
+        exact = search.solve(market.real).bound
+        with monkeypatch.context() as broken_off:
+            broken_off.setattr("agent.planning.worth.TURNS", 1)
+            broken_off.setattr("agent.planning.worth.UNMOVED", 10.0)
+            broken_off.setattr("agent.planning.worth.Search.side", lambda self, goals: self.held[goals] - 0.2)
+            early = search.solve(market.real).bound
+        assert early >= exact - 1e-12
+        looser += early > exact + 1e-9
+    assert looser > 0
+
+
 def test_a_gap_is_rounded_up_and_never_below_zero() -> None:
     assert rounded_gap(Fraction(1, 10**12), Fraction(1)) == Fraction(1, 10**6)
     assert rounded_gap(Fraction(-1, 10**9), Fraction(1)) == 0

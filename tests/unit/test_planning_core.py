@@ -13,8 +13,9 @@ from scipy.optimize import minimize
 
 from agent.model import V2Pool
 from agent.planning.boxed import box_minimum
+from agent.planning.dual import evaluate, solve
 from agent.planning.responses import Curve, Stack, build_offer, build_stack
-from agent.planning.worth import Search, Worth, risk_of
+from agent.planning.worth import Search, Worth, must_sell, risk_of
 
 
 def both_ways(a: int, b: int, depth: float = 1_000_000.0, fee_pips: int = 3_000, skew: float = 0.0) -> list[tuple[int, int, Curve]]:
@@ -92,6 +93,18 @@ def test_an_interval_is_left_alone_inside_and_met_at_its_edge() -> None:
 def test_without_pools_everything_stays_and_the_bound_is_what_is_held() -> None:
     search, stack = aim([60.0, 40.0], [0.5, 0.5]), market()
     assert search.solve(stack).bound == pytest.approx(search.worth.of(np.array([60.0, 40.0])))
+
+
+def test_a_bound_is_one_even_where_a_unit_would_cost_more_than_it_is_worth() -> None:
+    """Ten units must go at a price of two each, and the pool takes three hundredths: prices below nothing are no prices."""
+    program = must_sell(np.array([10.0, 0.0]), {0: 0.0}, 2.0)
+    stack = market(both_ways(0, 1, 10.0))
+    sold = float(stack.flat[3][: len(stack.flat[3]) // 2].max() / stack.keep[0])
+    assert 0.02 < sold < 0.1
+    best = 10.0 - 2.0 * (10.0 - sold)
+    assert solve(program, stack).bound >= best
+    assert evaluate(program, stack, np.array([-2.0])).bound >= best
+    assert evaluate(program, stack, np.array([2.0])).bound >= best
 
 
 def test_a_hub_ends_empty() -> None:
