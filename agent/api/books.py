@@ -10,9 +10,12 @@ from typing import Any
 from agent import codec, wiring
 from agent.config.load import load_config
 from agent.errors import ConfigError
-from agent.model import Halt, Hold, Intent, Plan, Rebalance, StepInput
+from agent.model import AdjustLiquidity, Halt, Hold, Intent, Plan, Rebalance, StepInput
 from agent.planning import strategies
-from agent.units import decimal_text, value_text
+from agent.policy.words import percent, span
+from agent.policy.zone import ZoneView
+from agent.units import Value, decimal_text, value_text
+from agent.venues import spending
 
 Document = dict[str, Any]
 INTERRUPTED = "interrupted"
@@ -55,6 +58,7 @@ def explain(config: Path | str, step_id: str) -> Document:
             f"{drift.symbol}: {value_text(drift.value, numeraire.decimals, 2)} {numeraire.label}, {drift.weight_bps / 100:.2f} % "
             f"against {drift.target_bps / 100:g} % ({edges}){', outside' if drift.outside else ''}."
         )
+    words += _zone_words(decided.zone, step_input)
     by_hand = plan is not None and plan.decision.reason != decided.decision.reason
     match decided.decision:
         case _ if by_hand and plan is not None:
@@ -65,6 +69,8 @@ def explain(config: Path | str, step_id: str) -> Document:
             words.append(f"It halted: {reason}")
         case Rebalance(reason):
             words.append(f"It decided to rebalance: {reason}")
+        case AdjustLiquidity(reason):
+            words.append(f"It decided to move liquidity: {reason}")
     if plan is not None:
         words += _plan_words(plan, step_input)
     words += [f"{intent.note}: {intent.state.value}, transaction {intent.tx_hash or 'never signed'}." for intent in intents]
@@ -91,11 +97,40 @@ def resume(config: Path | str) -> Document:
         return {"paused": switch.is_paused() is not False, "reason": ""}
 
 
+def _zone_words(found: ZoneView | None, step_input: StepInput) -> list[str]:
+    """What standing off cost, where each asset was left alone, and how the plan weighed; nothing without a zone."""
+    if found is None:
+        return []
+    portfolio = step_input.portfolio
+    numeraire = portfolio.numeraire
+
+    def money(value: Value) -> str:
+        return f"{value_text(value, numeraire.decimals, 4)} {numeraire.label}"
+
+    words = [f"Standing off the targets cost {money(found.risk)} of risk within {span(found.horizon_s)}."]
+    for item in found.intervals:
+        label = portfolio.token(item.token).label
+        alone, beyond = f"{percent(item.low)} to {percent(item.high)}", f"{percent(item.trigger_low)} or {percent(item.trigger_high)}"
+        words.append(f"{label} is brought to {alone} where that pays; gas included it pays beyond {beyond}.")
+    saving = found.saving
+    if saving is not None:
+        parts = (
+            f"fees {money(saving.fees)}, impact {money(saving.impact)}, skew {money(saving.skew)}, gas {money(saving.gas)}, "
+            f"approvals {money(saving.approvals)}"
+        )
+        words.append(f"A plan saved {money(saving.saved)} of risk and cost {money(saving.cost)}: {parts}.")
+    return words
+
+
 def _plan_words(plan: Plan, step_input: StepInput) -> list[str]:
     portfolio = step_input.portfolio
     numeraire = portfolio.numeraire
     cost = value_text(plan.cost.total, numeraire.decimals, 4)
     turnover = value_text(plan.turnover, numeraire.decimals, 2)
+    if plan.actions:
+        words = [f"The plan: {len(plan.actions)} actions with liquidity, expected cost {cost} {numeraire.label}, in gas."]
+        words += [f"  {n}. {spending.action_note(step_input, action)}: {action.reason}." for n, action in enumerate(plan.actions, 1)]
+        return words + _left_out(plan)
     words = [f"The plan: {len(plan.legs)} swaps, turnover {turnover} {numeraire.label}, expected cost {cost} {numeraire.label}."]
     for number, leg in enumerate(plan.legs, 1):
         sold, bought = portfolio.token(leg.token_in), portfolio.token(leg.token_out)
@@ -104,9 +139,12 @@ def _plan_words(plan: Plan, step_input: StepInput) -> list[str]:
             f"{decimal_text(leg.amount_out_raw, bought.decimals)} {bought.label}, at least "
             f"{decimal_text(leg.min_out_raw, bought.decimals)}, in {leg.venue} {leg.pool}, impact {leg.impact_bps} bps."
         )
-    words += [f"Guard {v.guard} refused: {v.measured} against {v.limit}." for v in plan.verdicts if not v.passed]
-    words += [f"Left out: {item.what}: {item.why}" for item in plan.skipped]
-    return words
+    return words + _left_out(plan)
+
+
+def _left_out(plan: Plan) -> list[str]:
+    refused = [f"Guard {v.guard} refused: {v.measured} against {v.limit}." for v in plan.verdicts if not v.passed]
+    return refused + [f"Left out: {item.what}: {item.why}" for item in plan.skipped]
 
 
 def _transaction(intent: Intent) -> Document:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from agent.cli import actions, zone
 from agent.units import price_text, value_text
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def status(found: Standing) -> Document:
         "paused": found.paused,
         "pause_reason": found.pause_reason,
         "decision": decision(decided),
+        "zone": zone.document(decided.zone, portfolio),
     }
 
 
@@ -105,12 +107,14 @@ def plan(outcome: Outcome) -> Document:
         "block": step.snapshot.head.number,
         "numeraire": portfolio.numeraire.label,
         "decision": {**decision(outcome.decided), "outcome": outcome.kind.value},
+        "zone": zone.document(outcome.decided.zone, portfolio),
     }
     if found is None:
         zero = {"fees": "0", "impact": "0", "skew": "0", "gas": "0", "total": "0"}
         weights = {portfolio.token(d.token).label: d.weight_bps for d in outcome.decided.drifts}
         rest: Document = {
             "legs": [],
+            "actions": [],
             "weights_after_bps": weights,
             "cost": zero,
             "turnover": "0",
@@ -130,6 +134,7 @@ def _planned(found: Plan, portfolio: Portfolio) -> Document:
     parts = {"fees": cost.fees, "impact": cost.impact, "skew": cost.skew, "gas": cost.gas, "total": cost.total}
     return {
         "legs": [leg(item, portfolio) for item in found.legs],
+        "actions": [actions.document(item, portfolio) for item in found.actions],
         "weights_after_bps": {portfolio.token(token).label: bps for token, bps in found.weights_after_bps},
         "cost": {name: money(value, portfolio) for name, value in parts.items()},
         "turnover": money(found.turnover, portfolio),

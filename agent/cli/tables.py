@@ -4,49 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rich import box
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.measure import Measurement
+from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
-from rich.text import Text
 
+from agent.cli import actions
+from agent.cli.bar import BAR_CELLS, FEWEST_CELLS, Bar
 from agent.cli.output import cell
 from agent.units import decimal_text
 
 Document = dict[str, Any]
-BAR_CELLS, FEWEST_CELLS = 24, 5
 _ADDRESS = re.compile("0x[0-9a-fA-F]{40}")
-KIND_STYLES = {"hold": "green", "rebalance": "yellow", "halt": "red"}
+KIND_STYLES = {"hold": "green", "rebalance": "yellow", "adjustliquidity": "yellow", "halt": "red"}
 STATE_STYLES = {"final": "green", "mined": "green", "reverted": "red", "cancelled": "yellow", "replaced": "red"}
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """A weight as a bar as wide as there is room for, `full_bps` the whole of it; what is too much or missing stands out."""
-
-    weight_bps: int
-    target_bps: int
-    full_bps: int
-    outside: bool
-
-    def __rich_measure__(self, _console: Console, _options: ConsoleOptions) -> Measurement:
-        return Measurement(FEWEST_CELLS, BAR_CELLS)
-
-    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
-        width = min(options.max_width, BAR_CELLS)
-        weight, target = (round(value / max(1, self.full_bps) * (width - 1)) for value in (self.weight_bps, self.target_bps))
-        off = "red" if self.outside else "green"
-        both, more = min(weight, target), abs(weight - target)
-        yield Text.assemble(
-            ("━" * both, "green" if weight >= target else off),
-            ("╌" * more if weight < target else "", off),
-            ("┃", "bold"),
-            ("━" * more if weight > target else "", off),
-        )
 
 
 def bps(value: int) -> str:
@@ -120,7 +93,24 @@ def show_status(console: Console, document: Document) -> None:
         console.print(cell(f"Note: {warning}", "yellow"))
     if document["paused"]:
         console.print(cell(f"Paused: {document['pause_reason']}. Nothing is sent until: trimtab resume", "bold yellow"))
+    if document["zone"] is not None:
+        console.print(zone(document["zone"], document["numeraire"]))
     console.print(decision(document))
+
+
+def zone(found: Document, numeraire: str) -> Table:
+    """Within what each asset is left alone and beyond what it is moved, what standing off costs, and a plan on the scales."""
+    risk = f"{amount(found['risk'], 4)} {numeraire} of risk within {found['horizon_s'] / 86_400:g} d"
+    made = table(f"Zone: standing off the targets costs {risk}", ("token",), ("left alone", "moved beyond"))
+    for item in found["assets"]:
+        edges = (item["no_trade_bps"], item["trigger_bps"])
+        made.add_row(cell(item["symbol"]), *(f"{low / 100:g}-{high / 100:g} %" for low, high in edges))
+    plan = found["plan"]
+    if plan is not None:
+        parts = ", ".join(f"{name} {amount(plan[name], 4)}" for name in ("fees", "impact", "skew", "gas", "approvals"))
+        made.caption = f"A plan saves {amount(plan['saved_risk'], 4)} {numeraire} of risk and costs {amount(plan['cost'], 4)}: {parts}"
+        made.caption_justify = "left"
+    return made
 
 
 def decision(document: Document) -> Panel:
@@ -228,7 +218,14 @@ def show_plan(console: Console, document: Document, decimals: dict[str, int], wi
         console.print(decision(document))
     if document["legs"]:
         console.print(legs(document, decimals))
+    if document["actions"]:
+        console.print(actions.table(document["actions"], decimals))
+        say_next = "After each of them everything is looked at and planned anew; what then follows is sent too, within the same limits."
+        console.print(cell(say_next))
+    if document["legs"] or document["actions"]:
         console.print(costs(document))
+    if document["zone"] is not None:
+        console.print(zone(document["zone"], document["numeraire"]))
     if document["verdicts"]:
         console.print(verdicts(document))
     for item in document["skipped"]:

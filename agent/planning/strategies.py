@@ -10,7 +10,7 @@ from agent.model import AdjustLiquidity, Halt, Hold, Plan, Rebalance, StepInput,
 from agent.planning import planner
 from agent.planning.liquidity import plan_liquidity
 from agent.policy.decide import Decided, decide
-from agent.policy.zone import not_worth_it
+from agent.policy.zone import not_worth_it, nothing_pays
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def _planned(step_input: StepInput, decided: Decided, decision: Rebalance) -> Pr
     except planner.NothingPlanned as nothing:
         if zone is None:
             raise
-        return Proposal(replace(decided, decision=Hold(f"{decision.reason}; {nothing.message}; looks again at the next tick")), None)
+        return Proposal(replace(decided, decision=Hold(nothing_pays(decision.reason, nothing.message, zone, step_input))), None)
     if zone is None or plan.saving is None:
         return Proposal(decided, plan)
     weighed = replace(decided, zone=replace(zone, saving=plan.saving))

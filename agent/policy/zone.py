@@ -146,6 +146,14 @@ def not_worth_it(reason: str, saving: Saving, step: StepInput, horizon_s: int) -
     )
 
 
+def nothing_pays(reason: str, why: str, found: ZoneView, step: StepInput) -> str:
+    """Why no plan was made, with what it could have saved at most."""
+    decimals, label = step.portfolio.numeraire.decimals, step.portfolio.numeraire.label
+    risk, gas = (value_text(value, decimals, 4) for value in (found.risk, found.gas))
+    most = f"all of the risk within {words.span(found.horizon_s)} is {risk} {label}, a swap with its approval costs {gas} of gas"
+    return f"{reason}; but {most}; {why}; looks again at the next tick"
+
+
 def _alone(targets: Sequence[Fraction], number: int) -> list[Fraction]:
     """Change of all shares when one rises by one: the others give way in proportion to their targets."""
     rest = 1 - targets[number]

@@ -1,0 +1,70 @@
+"""A zone on the chain, from the config's text to the mined swap: it waits, trades to its edge, waits again, and tells why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agent.api import books
+from agent.engine import OutcomeKind
+from agent.localchain import LocalChain
+from agent.model import Hold
+from tests.agents import ROOMY, agent_on, fund, purse, require_exact, swap_of, weights, yes
+
+TARGETS = {"WETH": "50%", "USDC": "50%"}
+ZONE = ROOMY | {
+    "policy.trigger": {"kind": "zone", "tracking_error_cost": "0.5bps", "horizon": "30d"},
+    "policy.destination": "zone",
+    "policy.risk": {"volatilities": {"WETH": "80%", "USDC": "0.5%"}, "correlation": "0%"},
+}
+EDGE_BPS = 0.0005 / (2 * 0.5 * 30 / 365 * (0.8**2 + 0.005**2)) * 10_000
+"""95 bps: the fee of the cheapest pool, 0.05 %, over λ·H·σ²."""
+
+
+def test_a_zone_waits_trades_to_its_edge_and_waits_again(tester_chain: LocalChain, tmp_path: Path) -> None:
+    chain = tester_chain
+    with agent_on(chain, tmp_path, ZONE, TARGETS) as agent:
+        fund(chain, {"WETH": 50_400, "USDC": 49_600})
+        inside = agent.rebalance(send=True, confirm=yes)
+        assert inside.kind is OutcomeKind.HOLD
+        assert inside.reason.startswith("within the no-trade zone: the next unit from WETH to USDC would save")
+        assert inside.decided.zone is not None
+        edge = float(inside.decided.zone.intervals[0].high) * 10_000 - 5_000
+        assert abs(edge - EDGE_BPS) < 10, "the pool stands within a basis point of the reference"
+
+        fund(chain, {"WETH": 54_000, "USDC": 46_000})
+        before = purse(chain)
+        done = agent.rebalance(send=True, confirm=yes)
+        require_exact(chain, done, before)
+        plan, _, _ = swap_of(done)
+        assert plan.saving is not None
+        assert plan.saving.worth_it
+        stands = float(weights(chain, TARGETS)["WETH"]) - 5_000
+        assert EDGE_BPS * 0.9 < stands < EDGE_BPS + 60, "at the edge, less what the pool's own price moved"
+
+        again = agent.rebalance(send=True, confirm=yes)
+        assert again.kind is OutcomeKind.HOLD
+        assert isinstance(again.decision, Hold)
+        assert agent.status().decided.decision == again.decision
+        told = " ".join(books.explain(tmp_path / "trimtab.toml", done.step_id)["words"])
+        assert "It decided to rebalance: outside the no-trade zone: the first unit from WETH to USDC saves" in told
+        assert "A plan saved" in told
+        assert "WETH is brought to" in told
+
+
+def test_a_plan_that_is_not_worth_its_gas_is_a_hold_told_with_all_figures(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """Of 10,000 a deviation of 5.2 points would pay its swap, and not the transaction around it and its approval."""
+    chain = anvil_chain
+    with agent_on(chain, tmp_path, ZONE, TARGETS) as agent:
+        fund(chain, {"WETH": 5_520, "USDC": 4_480})
+        held = agent.rebalance(send=True, confirm=yes)
+        assert held.kind is OutcomeKind.HOLD
+        assert held.transactions == ()
+        assert "; but the whole plan would save" in held.reason
+        zone = held.decided.zone
+        assert zone is not None and zone.saving is not None
+        assert 0 < zone.saving.saved < zone.saving.cost
+        told = " ".join(books.explain(tmp_path / "trimtab.toml", held.step_id)["words"])
+        assert "It held: outside the no-trade zone" in told
+        assert "A plan saved" in told
+        fund(chain, {"WETH": 5_700, "USDC": 4_300})
+        assert agent.plan().kind is OutcomeKind.PLANNED

@@ -1,0 +1,78 @@
+"""status, plan and explain under a zone: the added part of their documents, and their words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.localchain import LocalChain
+from tests import agents
+from tests.cases.test_zone import TARGETS, ZONE
+from tests.cli import shapes
+from tests.cli.shapes import count, decimal, flag, one_of, require, text
+from tests.cli.tools import Said, in_process
+
+PARTS = {"fees": decimal, "impact": decimal, "skew": decimal, "gas": decimal, "approvals": decimal}
+SHAPE = {
+    "risk": decimal,
+    "horizon_s": count,
+    "swap_gas": decimal,
+    "pair": {"sell": text, "buy": text, "saves_bps": decimal, "costs_bps": decimal},
+    "assets": [{"symbol": one_of(*TARGETS), "no_trade_bps": [count], "trigger_bps": [count]}],
+}
+WEIGHED = {**SHAPE, "plan": {"saved_risk": decimal, "cost": decimal, "worth_it": flag, **PARTS}}
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Said]:
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    return lambda *args: in_process(capfd, monkeypatch, *args, "--config", str(tmp_path / "trimtab.toml"))
+
+
+def test_status_plan_and_explain_show_saved_risk_cost_and_the_bands(
+    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]
+) -> None:
+    agents.trusted(anvil_chain, tmp_path, ZONE, TARGETS)
+    agents.fund(anvil_chain, {"WETH": 54_000, "USDC": 46_000})
+    status = run("status", "--json").json
+    require({**shapes.STATUS, "zone": WEIGHED}, status)
+    assert status["decision"]["kind"] == "rebalance"
+    weth = next(item for item in status["zone"]["assets"] if item["symbol"] == "WETH")
+    assert status["holdings"][0]["band_bps"] == weth["trigger_bps"]
+    assert weth["trigger_bps"][0] < weth["no_trade_bps"][0] < 5_000 < weth["no_trade_bps"][1] < weth["trigger_bps"][1]
+    plan = run("plan", "--json").json
+    require({**shapes.PLAN, "zone": WEIGHED}, plan)
+    zone = plan["zone"]
+    assert zone["plan"] == status["zone"]["plan"], "status decides by the same plan"
+    assert zone["plan"]["worth_it"] is True
+    assert float(zone["plan"]["saved_risk"]) > float(zone["plan"]["cost"])
+    assert {name: zone["plan"][name] for name in ("fees", "impact", "skew", "gas")} == {
+        name: plan["cost"][name] for name in ("fees", "impact", "skew", "gas")
+    }
+    for words in (run("status").out, run("plan").out):
+        for part in ("Zone: standing off the targets costs", "left alone", "moved beyond", "A plan saves", "approvals"):
+            assert part in words
+        assert max(map(len, words.splitlines())) <= 100
+    step = run("history", "--json")
+    assert step.json["steps"] == [], "looking writes nothing"
+    assert run("rebalance").code == 0
+    told = run("explain", run("history", "--json").json["steps"][0]["step"]).out
+    assert "Standing off the targets cost" in told
+    assert "A plan saved" in told
+
+
+def test_a_zone_that_holds_shows_the_scales_all_the_same(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
+    agents.trusted(anvil_chain, tmp_path, ZONE, TARGETS)
+    agents.fund(anvil_chain, {"WETH": 50_400, "USDC": 49_600})
+    plan = run("plan", "--json").json
+    require({**shapes.PLAN, "zone": SHAPE}, plan)
+    assert (plan["outcome"], plan["zone"]["plan"], plan["legs"]) == ("hold", None, [])
+    assert float(plan["zone"]["pair"]["saves_bps"]) < float(plan["zone"]["pair"]["costs_bps"])
+    said = run("plan")
+    assert said.code == 0
+    assert "within the no-trade zone" in " ".join(said.out.split())
+    agents.config(anvil_chain, tmp_path)
+    assert run("status", "--json").json["zone"] is None
