@@ -11,16 +11,7 @@ from agent import codec, guards
 from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.execution.booking import poorer, reviewed_s, settle
 from agent.execution.fresh import CaughtUp
-from agent.model import (
-    Decision,
-    Halt,
-    History,
-    Intent,
-    Plan,
-    Snapshot,
-    StepInput,
-    Verdict,
-)
+from agent.model import Decision, Halt, History, Intent, Plan, Snapshot, StepInput, Verdict
 from agent.planning.strategies import Proposer
 from agent.policy.decide import Decided, decide
 from agent.ports import Approval, Clock, Composer, EvidenceSource, Executor, Journal, Prepared, Reader
@@ -97,16 +88,18 @@ def look(
     journal: Journal | None = None,
     caps: Mapping[str, int] | None = None,
     acted: bool = False,
+    spent_gas_wei: int = 0,
 ) -> Outcome:
     """Reads, decides, plans and judges; sends nothing. Refusals come back as an outcome with their verdicts.
 
     `caps` are base units by token that legs may take at most, since this step has approved just so much; `acted` says that it
-    has moved liquidity already.
+    has moved liquidity already, `spent_gas_wei` what its approvals cost.
     """
     snapshot = eyes.reader.snapshot()
     if journal is not None:
         settle(journal, snapshot, lambda: _assembled(eyes, snapshot))
-    step_input = replace(_assembled(eyes, snapshot), spend_caps=tuple((caps or {}).items()), acted=acted)
+    assembled = _assembled(eyes, snapshot)
+    step_input = replace(assembled, spend_caps=tuple((caps or {}).items()), acted=acted, spent_gas_wei=spent_gas_wei)
     if journal is not None:
         journal.begin_step(step_id, eyes.clock.now_s(), codec.dumps(step_input))
     return judge(step_input, propose, eyes.evidence, step_id)
@@ -148,10 +141,10 @@ def step(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None) -
 def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None) -> Outcome:
     sent: list[Intent] = []
     caps: dict[str, int] = {}
-    approving = acted = 0
+    approving = acted = since = 0
     while approving < MAX_ROUNDS:
         step_id = uuid.uuid4().hex[:12]
-        outcome = replace(look(eyes, propose, step_id, journal, caps, acted > 0), transactions=tuple(sent))
+        outcome = replace(look(eyes, propose, step_id, journal, caps, acted > 0, _gas_wei(sent[since:])), transactions=tuple(sent))
         try:
             plan = outcome.plan
             if hands is None or plan is None or outcome.kind is not OutcomeKind.PLANNED:
@@ -174,7 +167,7 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
             acted += 1
             if outcome.kind is OutcomeKind.FAILED or acted == MAX_ACTIONS:
                 return outcome
-            approving, caps = 0, {}
+            approving, caps, since = 0, {}, len(sent)
         except Refused as refusal:
             # What the signer, the simulation or the kill switch stopped; approvals before it were sent and are told.
             stopped = replace(outcome, kind=OutcomeKind.REFUSED, reason=str(refusal), transactions=tuple(sent), verdicts=refusal.verdicts)
@@ -185,6 +178,10 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
     raise OperatorNeeded(
         f"after {MAX_ROUNDS} rounds an approval still lacks", "look at the token's approve function; it may ignore approvals"
     )
+
+
+def _gas_wei(sent: Sequence[Intent]) -> int:
+    return sum(intent.receipt.gas_cost_wei for intent in sent if intent.receipt is not None)
 
 
 def _after_actions(outcome: Outcome, acted: int) -> Outcome:

@@ -207,6 +207,7 @@ class StepInput:
     """The whole of what one step decides from; the same input gives the same decision and plan.
 
     `spend_caps` are (token, base units) that legs may take from the wallet at most: what this step has approved already.
+    `spent_gas_wei` is the gas money of those approvals: it still counts where native coin does, so that they are used up.
     `acted` says that this step has moved liquidity already: what it began is not held back by cooldown and bands of shares.
     """
 
@@ -218,4 +219,5 @@ class StepInput:
     execution: Execution
     history: History
     spend_caps: tuple[tuple[str, int], ...] = ()
+    spent_gas_wei: int = 0
     acted: bool = False

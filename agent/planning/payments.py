@@ -102,7 +102,7 @@ def _by_value(coin: Coin, leg: Leg) -> tuple[Leg, ...]:
 
 def _bought(coin: Coin, legs: Sequence[Leg]) -> int | None:
     """The leg with the smallest output that refills alone; None when none does, or when the coin is sold too."""
-    if any(leg.token_in == coin.token for leg in legs):
+    if any(leg.token_in == coin.token and leg.source is Funding.WALLET for leg in legs):
         return None
     enough = [
         (leg.amount_out_raw, number)

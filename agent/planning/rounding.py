@@ -14,6 +14,8 @@ from agent.planning.gas import BASE_UNITS, gas_value, leg_units
 from agent.planning.problem import UNBOUNDED_BPS, Problem
 from agent.units import BPS, Value, floor_int
 
+CRUMB = 10**12
+"""One part in so many of an approval, as much as floating point may miss of it, goes with the last route."""
 RETRIES = 12
 """How often a route is shortened until all its legs fit; each try aims at the leg that did not."""
 
@@ -89,7 +91,10 @@ class Walk:
     def run(self, route: Route) -> int:
         """Trades up to the wanted amount along a route, as much as bounds and balance let; base units really taken."""
         source = route.hops[0][1]
-        amount = min(route.amount_raw, self.spendable(source))
+        left = self.spendable(source)
+        amount = min(route.amount_raw, left)
+        if self._is_crumb(source, left - amount):
+            amount = left
         for _ in range(RETRIES):
             if amount <= 0:
                 return 0
@@ -98,6 +103,11 @@ class Walk:
                 return self._book(runs)
             amount = min(amount - 1, floor_int(amount * share))
         return 0
+
+    def _is_crumb(self, token: str, raw: int) -> bool:
+        """Whether so little of what is approved would stay that only floating point left it: an allowance to take back."""
+        node = self.problem.nodes[self.problem.position[token]]
+        return node.cap_raw is not None and raw * CRUMB <= node.cap_raw
 
     def _attempt(self, route: Route, amount: int) -> tuple[list[_Run], Fraction | None]:
         """Runs without booking, and the share of the amount to try next; no share when everything fits."""

@@ -28,11 +28,14 @@ def is_native(portfolio: Portfolio) -> bool:
 
 
 def held(step: StepInput) -> dict[str, int]:
-    """Base units of each asset by token: the balance, and of the native asset the wallet's native coin with it."""
+    """Base units of each asset by token: the balance, and of the native asset the wallet's native coin with it.
+
+    What this step has paid for approvals still counts, so that the plan made after them is the one that they were for.
+    """
     found = {holding.token: holding.raw for holding in step.snapshot.holdings}
     for asset in step.portfolio.assets:
         if asset.native and asset.token.address in found:
-            found[asset.token.address] += step.snapshot.native_wei
+            found[asset.token.address] += step.snapshot.native_wei + step.spent_gas_wei
     return found
 
 
@@ -76,7 +79,8 @@ def refill_raw(step: StepInput) -> int:
 
     Up to limits.native_top_up, and at least to floor and margin, so that the plan itself can be sent.
     """
-    target, native, least = step.limits.native_top_up_wei, step.snapshot.native_wei, floor_wei(step) + margin_wei(step)
+    target, least = step.limits.native_top_up_wei, floor_wei(step) + margin_wei(step)
+    native = step.snapshot.native_wei + step.spent_gas_wei
     if target is None or native >= least:
         return 0
     return max(target, least) - native

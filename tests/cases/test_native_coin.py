@@ -1,0 +1,204 @@
+"""The native coin as an asset: counted with its wrapped token, sold without approval, kept for gas, and refilled by unwrapping."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent.api.agent import Agent, Outcome, OutcomeKind
+from agent.localchain import LocalChain
+from agent.model import IntentKind, TopUp
+from agent.policy import coin
+from agent.store.store import Store
+from agent.units import BPS, NATIVE
+from tests.agents import ROOMY, USD, Purse, agent_on, allowances, fund, lost, purse, require_exact, swap_of, yes
+from tests.desk import native_of
+
+ETHER = 10**18
+FLOOR = ETHER // 20
+NEAR_BPS = 10
+TARGETS = {"WETH": "40%", "USDC": "40%", "LINK": "20%"}
+COIN = {"portfolio.assets.0.address": "native", "portfolio.assets.0.symbol": "ETH", "limits.native_top_up": "0.1"}
+PLAIN = {"limits.native_top_up": "0.1"}
+ROUTERS = ["swap_router_02", "rebalancer"]
+both_routers = pytest.mark.parametrize("router", ROUTERS)
+
+
+@contextmanager
+def opened(
+    chain: LocalChain, folder: Path, router: str, native_wei: int, usd: dict[str, int | Fraction], changes: dict[str, object]
+) -> Iterator[tuple[Agent, Purse]]:
+    """An agent of this router, over a wallet that holds so much native coin and so many dollars of each token."""
+    fund(chain, usd)
+    chain.set_native(native_wei)
+    with agent_on(chain, folder, ROOMY | changes | {"execution.router": router}, TARGETS) as agent:
+        yield agent, purse(chain)
+
+
+def off_target(chain: LocalChain, floor_wei: int) -> dict[str, Fraction]:
+    """Distance of each weight from its target in bps; native coin above `floor_wei` counts as WETH."""
+    held = purse(chain)
+    usd = chain.books.prices_usd
+    raw = {symbol: held.raw[symbol] for symbol in TARGETS}
+    raw["WETH"] += held.native_wei - floor_wei
+    values = {symbol: amount * usd[symbol] / 10 ** chain.tokens[symbol].decimals for symbol, amount in raw.items()}
+    total = sum(values.values(), Fraction(0))
+    return {symbol: abs(values[symbol] / total * BPS - Fraction(share.rstrip("%")) * 100) for symbol, share in TARGETS.items()}
+
+
+def require_as_planned(chain: LocalChain, outcome: Outcome, before: Purse) -> None:
+    """Balances after are the plan's to the wei, native coin less all gas; nothing stays in the router, and no allowance."""
+    plan, swap, receipt = swap_of(outcome)
+    now = purse(chain)
+    assert all(now.raw[symbol] == dict(plan.holdings_after)[chain.tokens[symbol].address] for symbol in TARGETS)
+    paid = sum(intent.receipt.gas_cost_wei for intent in outcome.transactions if intent.receipt is not None)
+    kept = before.native_wei - paid if plan.native_after_wei is None else plan.native_after_wei - receipt.gas_cost_wei
+    assert now.native_wei == kept
+    assert native_of(chain, swap.tx.to) == 0
+    assert all(chain.balance(symbol, swap.tx.to) == 0 for symbol in chain.tokens)
+    assert set(allowances(chain).values()) == {0}
+
+
+def booked(store: Store, chain: LocalChain) -> Fraction:
+    """Loss of the last day in the books, in dollars."""
+    return store.history(chain.now_s()).loss_24h / USD
+
+
+@both_routers
+def test_native_coin_alone_is_spread_without_approval_to_the_wei(anvil_chain: LocalChain, tmp_path: Path, router: str) -> None:
+    chain = anvil_chain
+    with opened(chain, tmp_path, router, 15 * ETHER, {}, COIN) as (agent, before):
+        total = sum(drift.value for drift in agent.status().decided.drifts)
+        assert total == (15 * ETHER - FLOOR) * chain.books.prices_usd["WETH"] * USD / ETHER
+        outcome = agent.rebalance(send=True, confirm=yes)
+        plan, swap, _ = swap_of(outcome)
+        require_as_planned(chain, outcome, before)
+        assert {intent.kind for intent in outcome.transactions} == {IntentKind.SWAP}
+        assert swap.tx.value_wei == sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == NATIVE) > 0
+        assert before.raw["WETH"] == purse(chain).raw["WETH"] == 0
+        assert max(off_target(chain, FLOOR).values()) <= NEAR_BPS
+        # Wrapping is no loss: the books say what the wallet lost, gas included.
+        assert abs(booked(agent.desk.store, chain) - lost(chain, before, chain.books.prices_usd)) < Fraction(1, 1000)
+        assert plan.turnover == agent.desk.store.history(chain.now_s()).turnover_24h
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+
+
+@both_routers
+def test_where_neither_form_suffices_the_rest_is_wrapped_first(anvil_chain: LocalChain, tmp_path: Path, router: str) -> None:
+    chain = anvil_chain
+    usd = chain.books.prices_usd["WETH"]
+    with opened(chain, tmp_path, router, 6 * ETHER, {"WETH": 6 * usd}, COIN) as (agent, before):
+        outcome = agent.rebalance(send=True, confirm=yes)
+        plan, swap, _ = swap_of(outcome)
+        require_as_planned(chain, outcome, before)
+        assert [leg.token_in for leg in plan.legs].count(NATIVE) == 1 and plan.legs[0].token_in == NATIVE
+        assert purse(chain).raw["WETH"] == 0 and swap.tx.value_wei > 0
+        assert max(off_target(chain, FLOOR).values()) <= NEAR_BPS
+
+
+@both_routers
+def test_what_is_bought_stays_wrapped_and_wrapped_coin_is_sold_first(anvil_chain: LocalChain, tmp_path: Path, router: str) -> None:
+    chain = anvil_chain
+    with opened(chain, tmp_path, router, ETHER, {"USDC": 40_000}, COIN) as (agent, before):
+        outcome = agent.rebalance(send=True, confirm=yes)
+        require_as_planned(chain, outcome, before)
+        assert swap_of(outcome)[0].native_after_wei is None
+        assert purse(chain).raw["WETH"] > 0 and max(off_target(chain, FLOOR).values()) <= NEAR_BPS
+        usd = chain.books.prices_usd
+        chain.move_market({"WETH": usd["WETH"] * Fraction(5, 4)})
+        drifted = purse(chain)
+        outcome = agent.rebalance(send=True, confirm=yes)
+        require_as_planned(chain, outcome, drifted)
+        assert swap_of(outcome)[0].native_after_wei is None and purse(chain).raw["WETH"] < drifted.raw["WETH"]
+
+
+@both_routers
+@pytest.mark.parametrize("changes", [COIN, PLAIN], ids=["native asset", "wrapped asset"])
+def test_a_rebalance_refills_gas_money_in_the_same_transaction(
+    anvil_chain: LocalChain, tmp_path: Path, router: str, changes: dict[str, object]
+) -> None:
+    chain = anvil_chain
+    with opened(chain, tmp_path, router, FLOOR + 10**15, {"WETH": 40_000}, changes) as (agent, before):
+        outcome = agent.rebalance(send=True, confirm=yes)
+        plan = swap_of(outcome)[0]
+        require_as_planned(chain, outcome, before)
+        gas_wei = sum(intent.receipt.gas_cost_wei for intent in outcome.transactions if intent.receipt is not None)
+        assert plan.legs[-1].token_out == NATIVE and len(outcome.transactions) == 2
+        assert purse(chain).native_wei == ETHER // 10 - gas_wei
+        own = coin.floor_wei(outcome.step_input) if changes is COIN else purse(chain).native_wei
+        assert max(off_target(chain, own).values()) <= NEAR_BPS
+        assert abs(booked(agent.desk.store, chain) - lost(chain, before, chain.books.prices_usd)) < Fraction(1, 1000)
+
+
+@both_routers
+def test_without_wrapped_coin_what_is_bought_refills_gas_money_and_needs_no_approval(
+    anvil_chain: LocalChain, tmp_path: Path, router: str
+) -> None:
+    chain = anvil_chain
+    with opened(chain, tmp_path, router, FLOOR + 10**15, {"USDC": 40_000, "WETH": 400}, COIN) as (agent, before):
+        outcome = agent.rebalance(send=True, confirm=yes)
+        require_as_planned(chain, outcome, before)
+        plan = swap_of(outcome)[0]
+        (refill,) = [leg for leg in plan.legs if leg.token_out == NATIVE]
+        assert refill.amount_in_raw == plan.legs[plan.legs.index(refill) - 1].amount_out_raw
+        approved = {intent.tx.to for intent in outcome.transactions if intent.kind is IntentKind.APPROVE}
+        assert chain.addresses.weth not in approved
+        assert max(off_target(chain, FLOOR).values()) <= NEAR_BPS
+
+
+@both_routers
+@pytest.mark.parametrize("drifted", [False, True])
+def test_too_little_for_the_steps_own_gas_is_refilled_by_a_transaction_of_its_own(
+    anvil_chain: LocalChain, tmp_path: Path, router: str, drifted: bool
+) -> None:
+    chain = anvil_chain
+    shares = {"WETH": 30_000, "USDC": 5_000, "LINK": 5_000} if drifted else {"WETH": 16_000, "USDC": 16_000, "LINK": 8_000}
+    with opened(chain, tmp_path, router, 10**15, dict(shares), PLAIN) as (agent, before):
+        decided = agent.status().decided.decision
+        assert isinstance(decided, TopUp)
+        assert ("gas may take" if drifted else "limits.native_floor") in decided.reason
+        outcome = agent.rebalance(send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        (unwrapped,) = outcome.transactions
+        assert unwrapped.kind is IntentKind.UNWRAP and unwrapped.tx.to == chain.addresses.weth and unwrapped.receipt is not None
+        assert outcome.plan is not None and all(verdict.passed for verdict in outcome.plan.verdicts)
+        now, gas_wei = purse(chain), unwrapped.receipt.gas_cost_wei
+        assert now.native_wei == outcome.plan.native_after_wei - gas_wei >= FLOOR
+        assert before.raw["WETH"] - now.raw["WETH"] == decided.raw
+        assert unwrapped.receipt.gas_used <= outcome.plan.gas_units <= unwrapped.receipt.gas_used * Fraction(11, 10)
+        history = agent.desk.store.history(chain.now_s())
+        assert history.turnover_24h == 0 and history.last_rebalance_s is None
+        assert abs(booked(agent.desk.store, chain) - gas_wei * chain.books.prices_usd["WETH"] / ETHER) < Fraction(1, 1000)
+        after = agent.rebalance(send=True, confirm=yes)
+        assert after.kind is (OutcomeKind.DONE if drifted else OutcomeKind.HOLD), after.reason
+
+
+def test_without_gas_for_one_transaction_or_with_top_up_off_it_says_so_and_does_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    shares: dict[str, int | Fraction] = {"WETH": 30_000, "USDC": 5_000, "LINK": 5_000}
+    for name, native_wei, changes in (("empty", 10**11, PLAIN), ("off", 10**15, {"limits.native_top_up": "off"})):
+        with opened(chain, tmp_path / name, ROUTERS[0], native_wei, shares, changes) as (agent, before):
+            outcome = agent.rebalance(send=True, confirm=yes)
+            assert outcome.kind is OutcomeKind.REFUSED and ("native_floor" in outcome.reason or "native coin for gas" in outcome.reason)
+            assert purse(chain) == before
+
+
+def test_a_swap_by_hand_spends_native_coin_too_but_not_what_is_kept_for_gas(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with opened(chain, tmp_path, ROUTERS[0], 2 * ETHER, {"USDC": 3_000}, COIN) as (agent, before):
+        refused = agent.swap("ETH", "USDC", "1.96", send=True, confirm=yes)
+        assert refused.kind is OutcomeKind.REFUSED and "more than the wallet may spend" in refused.reason
+        outcome = agent.swap("ETH", "USDC", "1.5", send=True, confirm=yes)
+        require_as_planned(chain, replace(outcome), before)
+        assert swap_of(outcome)[1].tx.value_wei == 15 * 10**17
+        assert len(outcome.transactions) == 1
+
+
+def test_require_exact_still_holds_for_wrapped_coin_alone(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    with opened(anvil_chain, tmp_path, ROUTERS[0], 3 * ETHER, {"WETH": 40_000}, PLAIN) as (agent, before):
+        require_exact(anvil_chain, agent.rebalance(send=True, confirm=yes), before)
