@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -119,7 +120,7 @@ def test_the_less_of_a_plan_is_done_the_larger_its_gap_and_no_plan_is_beyond_the
         gap_bps(market, aim, replace(state, draft=Draft(delta=delta)), budget)
     per_unit = [gap * max(part, 0.01) for gap, part in zip(short, np.linspace(1, 0, 11), strict=True)]
     assert short[0] >= -1e-7
-    assert all(later > sooner for sooner, later in zip(short, short[1:], strict=False)), short
+    assert all(later > sooner for sooner, later in pairwise(short)), short
     assert per_unit[0] < per_unit[5] < per_unit[-1], "also in value, not only because less is moved"
 
 
