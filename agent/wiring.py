@@ -12,14 +12,16 @@ from functools import partial
 from pathlib import Path
 
 from agent.chain import keys
+from agent.chain.agreed import AgreedTransport
 from agent.chain.evidence import GatheredEvidence
 from agent.chain.own_positions import PositionReader
+from agent.chain.panel import Endpoint, Panel
+from agent.chain.panel_sender import PanelSender
 from agent.chain.positions import resolve
 from agent.chain.reader import ChainReader
 from agent.chain.rpc import HttpTransport, Transport
 from agent.chain.rules import SigningRules
 from agent.chain.second_quote import UniswapPython, V2Contracts, V3Contracts
-from agent.chain.sender import NodeSender
 from agent.chain.signer import LocalSigner
 from agent.chain.tokens import read_tokens
 from agent.chain.watch import PoolKind, PoolRef, Watch
@@ -61,10 +63,11 @@ class SystemClock:
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """Everything that looking needs, and what acting is made from."""
+    """Everything that looking needs, and what acting is made from. `line` answers what enough operators of `panel` agree on."""
 
     loaded: LoadedConfig
-    transports: tuple[Transport, ...]
+    panel: Panel
+    line: Transport
     portfolio: Portfolio
     pools: tuple[PoolRef, ...]
     policy: Policy
@@ -92,7 +95,7 @@ class Desk:
         evidence = GatheredEvidence(
             paused=self._paused,
             pins=lambda: [(pin.address, pin.code_hash) for pin in self.store.pins()],
-            quoter=UniswapPython(second_opinion(self.transports), second_venues(self.config)),
+            quoter=UniswapPython(self.line, second_venues(self.config)),
             clock=self.clock,
             min_operators=self.config.chain.min_operators,
         )
@@ -101,11 +104,6 @@ class Desk:
     def _paused(self) -> tuple[bool, str]:
         stopped = self.switch.read()
         return stopped.paused is not False, stopped.reason
-
-
-def second_opinion(transports: Sequence[Transport]) -> Transport:
-    """The endpoint for second quotes: one of another operator than the first, where there is one."""
-    return next((line for line in transports if line.operator != transports[0].operator), transports[0])
 
 
 def second_venues(config: Config) -> list[V2Contracts | V3Contracts]:
@@ -138,7 +136,14 @@ def books(loaded: LoadedConfig) -> Iterator[tuple[Store, KillSwitch]]:
 
 def open_transports(config: Config) -> tuple[Transport, ...]:
     """One transport per endpoint of the config."""
-    return tuple(HttpTransport(endpoint.resolve(), endpoint.operator) for endpoint in config.chain.rpc)
+    tries = 3 if len(config.chain.rpc) == 1 else 2  # where there are others they answer meanwhile
+    return tuple(HttpTransport(one.resolve(), one.operator, float(one.timeout), attempts=tries) for one in config.chain.rpc)
+
+
+def open_panel(config: Config, transports: Sequence[Transport] | None = None) -> Panel:
+    """The endpoints of the config, or those given, as one. Raises ConfigError when they are of too few operators."""
+    lines = open_transports(config) if transports is None else transports
+    return Panel(lines, config.chain.min_operators, max_lag_blocks=config.chain.max_lag_blocks)
 
 
 @contextmanager
@@ -151,16 +156,17 @@ def open_desk(
     `untrusted_pools` takes them in, to show them.
     """
     config = loaded.config
-    lines = tuple(transports) if transports is not None else open_transports(config)
+    panel = open_panel(config, transports)
+    line = AgreedTransport(panel)
     clock = clock or SystemClock()
     asked = [a.address for a in config.portfolio.assets] + [h.address for h in config.portfolio.hubs]
-    tokens = {token.address: token for token in read_tokens(lines[0], asked)}
+    tokens = {token.address: token for token in read_tokens(line, asked)}
     portfolio = build_portfolio(config, tokens)
     limits = build_limits(config, portfolio.numeraire)
     reference = build_reference(config)
     through = (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
     with books(loaded) as (store, switch):
-        pools = discover(lines[0], config.venues, through, portfolio.hubs)
+        pools = discover(line, config.venues, through, portfolio.hubs)
         portfolio = replace(portfolio, lp_targets=build_targets(config, portfolio, pools))
         if not untrusted_pools:
             pins = {pin.address for pin in store.pins()}
@@ -168,7 +174,7 @@ def open_desk(
         pinned = tuple(dict.fromkeys((*fixed_contracts(config, store.liquidity_moves()), *asked)))
         execution = replace(build_execution(config, pinned), liquidity=liquidity_contracts(config, pinned))
         if execution.router_kind == "rebalancer":
-            require_ours(lines[0], execution.router, config.chain.wrapped_native, factories(config))
+            require_ours(line, execution.router, config.chain.wrapped_native, factories(config))
         watch = Watch(
             owner=config.wallet.address,
             tokens=through,
@@ -180,11 +186,11 @@ def open_desk(
             impact_bps=UNBOUNDED_IMPACT_BPS if limits.price_impact_bps is None else limits.price_impact_bps,
             lp_spender=dict(execution.liquidity).get("uniswap_v2"),
         )
-        chain = ChainReader(lines, config.chain.chain_id, watch, clock, min_operators=config.chain.min_operators)
-        found = resolve(lines[0], known_positions(config, portfolio, ()), factories(config))
+        chain = ChainReader(panel, config.chain.chain_id, watch, clock, min_operators=config.chain.min_operators)
+        found = resolve(line, known_positions(config, portfolio, ()), factories(config))
         known = partial(known_positions, config, portfolio)
         reader = PositionReader(chain, found, factories(config), store.liquidity_moves, known)
-        yield Desk(loaded, lines, portfolio, pools, build_policy(config), reference, limits, execution, store, switch, clock, reader)
+        yield Desk(loaded, panel, line, portfolio, pools, build_policy(config), reference, limits, execution, store, switch, clock, reader)
 
 
 def factories(config: Config) -> dict[str, str]:
@@ -238,9 +244,10 @@ def open_hands(desk: Desk, confirm: Callable[[Outcome], bool], progress: Callabl
         key = keys.load_key(key_source(desk.loaded), chain_id, ask=ask, fork=config.chain.fork)
         tokens = tuple(token.address for token in (*(a.token for a in desk.portfolio.assets), *desk.portfolio.hubs))
         rules = signing_rules(config, desk.execution, tokens, desk.pools)
+        desk.panel.tell = progress
         submit_url = config.execution.submit_url.get_secret_value()
-        submit = HttpTransport(submit_url, "submit") if submit_url else None
-        sender = NodeSender(desk.transports[0], submit)
+        submit = Endpoint(HttpTransport(submit_url, "submit")) if submit_url else None
+        sender = PanelSender(desk.panel, chain_id, submit, config.execution.submit_public_fallback)
         executor = Executor(
             journal=desk.store,
             signer=LocalSigner(key, rules),

@@ -28,6 +28,7 @@ ADAPTERS = {
     "agent.chain.reader.ChainReader",
     "agent.chain.signer.LocalSigner",
     "agent.chain.sender.NodeSender",
+    "agent.chain.panel_sender.PanelSender",
     "agent.chain.rpc.HttpTransport",
     "agent.chain.rpc.TesterTransport",
     "agent.store.store.Store",

@@ -53,7 +53,7 @@ def liquidity(agent: Agent) -> Liquidity:
     venue = agent.desk.config.venues.uniswap_v3
     head = {"blockHash": step.snapshot.head.hash, "requireCanonical": True}
     manager = None if venue is None else venue.position_manager
-    ignored = find_strays(agent.desk.transports[0], step.snapshot.owner, manager, agent.desk.pools, step.portfolio.positions, head)
+    ignored = find_strays(agent.desk.line, step.snapshot.owner, manager, agent.desk.pools, step.portfolio.positions, head)
     try:
         whole: Value | None = total(drift(step, prices))
         lost: Value | None = rules.expected_loss(step, prices)

@@ -49,7 +49,7 @@ class AgreedTransport:
             chosen = agreed(votes, self._panel.min_operators, f"the answer to {method}")
             for endpoint, said in heard.answers.items():
                 if _key(said[number]) != chosen:
-                    endpoint.health.blame(f"differs in the answer to {method}")
+                    self._panel.blame(endpoint, f"differs in the answer to {method}")
             answers.append(next(said[number] for said in heard.answers.values() if _key(said[number]) == chosen))
         return answers
 

@@ -48,7 +48,7 @@ def at_one_block(panel: Panel, question: Callable[[Endpoint, int | None], T], he
     common = head_of(found[0][1])
     for endpoint, head in heads.items():
         if head.number == common.number and head != common:
-            endpoint.health.blame(f"differs in the header of block {common.number}")
+            panel.blame(endpoint, f"differs in the header of block {common.number}")
         elif common.number - head.number > panel.max_lag_blocks:
-            endpoint.health.blame(f"is {common.number - head.number} blocks behind block {common.number}")
+            panel.blame(endpoint, f"is {common.number - head.number} blocks behind block {common.number}")
     return found

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from agent.chain.health import Circuit, Health, Standing
 from agent.chain.rpc import Overloaded, Transport
 from agent.chain.wire import Call, only
-from agent.errors import OperatorNeeded, Retryable, TrimtabError
+from agent.errors import ConfigError, OperatorNeeded, Retryable, TrimtabError
 
 T = TypeVar("T")
 
@@ -94,10 +94,18 @@ class Panel:
     def __init__(
         self, lines: Sequence[Transport], min_operators: int, *, max_lag_blocks: int = MAX_LAG_BLOCKS, grace_s: float = GRACE_S
     ) -> None:
+        """Raises ConfigError when the endpoints are of too few operators."""
         self.endpoints = tuple(line if isinstance(line, Endpoint) else Endpoint(line) for line in lines)
         self.min_operators = min_operators
         self.max_lag_blocks = max_lag_blocks
+        self.tell: Callable[[str], None] = lambda text: None
         self._grace_s = grace_s
+        known = sorted(operators(self.endpoints))
+        if len(known) < max(1, min_operators):
+            raise ConfigError(
+                f"chain.rpc names endpoints of {len(known)} operator(s) ({', '.join(known)}), {min_operators} must agree",
+                "add an endpoint that another operator runs, or allow the one by name in chain.single_operator",
+            )
 
     @property
     def requests(self) -> int:
@@ -160,6 +168,12 @@ class Panel:
         kind = OperatorNeeded if heard.lost and all(isinstance(f, OperatorNeeded) for f in heard.lost.values()) else Retryable
         remedy = next((failure.remedy for failure in heard.lost.values() if failure.remedy), "")
         raise kind(f"{len(heard.operators)} of {self.min_operators} operators answered: {told}", remedy)
+
+    def blame(self, endpoint: Endpoint, why: str) -> None:
+        """Names an endpoint that others outvoted; `tell` hears of it once."""
+        if endpoint.health.standing.why != why:
+            self.tell(f"{endpoint.name} {why}; the others outvoted it")
+        endpoint.health.blame(why)
 
     def standings(self) -> list[tuple[str, Standing]]:
         """Operator and record of each endpoint, in the order of the config."""

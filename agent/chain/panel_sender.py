@@ -43,7 +43,7 @@ class PanelSender:
         enough = needed(len({endpoint.operator for endpoint, _ in said}), self._panel.min_operators)
         verdicts = backed((endpoint.operator, found.ok) for endpoint, found in said)
         good, bad = verdicts.get(True, set()), verdicts.get(False, set())
-        _blame(said, lambda found: (len(good) >= enough and not found.ok) or (len(bad) >= enough and found.ok), "the simulation")
+        self._blame(said, lambda found: (len(good) >= enough and not found.ok) or (len(bad) >= enough and found.ok), "the simulation")
         if len(good) >= enough:
             gas: dict[str, int] = {}
             for endpoint, found in said:
@@ -87,7 +87,7 @@ class PanelSender:
         found = self._seen(heard)
         if found.receipt is not None:
             mined = [(endpoint, said) for endpoint, said in heard.items() if said.receipt is not None]
-            _blame(mined, lambda said: said != found, "a receipt")
+            self._blame(mined, lambda said: said != found, "a receipt")
         return found
 
     def nonces(self, owner: str) -> tuple[int, int]:
@@ -100,7 +100,7 @@ class PanelSender:
             pending[endpoint.operator] = max(pending.get(endpoint.operator, 0), used, queued)
         enough = needed(len(latest), self._panel.min_operators)
         common = vouched(latest, enough)
-        _blame(heard.items(), lambda said: said[0] > common, "the wallet's nonce")
+        self._blame(heard.items(), lambda said: said[0] > common, "the wallet's nonce")
         return common, max(common, sufficing(pending, enough))
 
     def head(self) -> Head:
@@ -116,7 +116,7 @@ class PanelSender:
 
         heard = self._hear(lambda node: node.block_hash(number), lambda answers: _decided(vote, answers))
         found = vote(heard)
-        _blame(heard.items(), lambda said: said is not None and said != found, f"block {number}")
+        self._blame(heard.items(), lambda said: said is not None and said != found, f"block {number}")
         return found
 
     def _hear(self, question: Callable[[NodeSender], T], settled: Callable[[Mapping[Endpoint, T]], bool]) -> dict[Endpoint, T]:
@@ -153,6 +153,11 @@ class PanelSender:
             lost += [failure for failure in heard.lost.values() if isinstance(failure, Retryable | OperatorNeeded)]
         return False, refusals, lost
 
+    def _blame(self, said: Iterable[tuple[Endpoint, T]], wrong: Callable[[T], bool], what: str) -> None:
+        for endpoint, found in said:
+            if wrong(found):
+                self._panel.blame(endpoint, f"differs in {what}")
+
     def _here(self, found: Simulation) -> Simulation:
         self._on_chain(found.head)
         return found
@@ -170,12 +175,6 @@ def _offer(endpoint: Endpoint, signed: SignedTx) -> Refusal | None:
     except (NonceUsed, SendRefused) as refusal:
         return refusal
     return None
-
-
-def _blame(said: Iterable[tuple[Endpoint, T]], wrong: Callable[[T], bool], what: str) -> None:
-    for endpoint, found in said:
-        if wrong(found):
-            endpoint.health.blame(f"differs in {what}")
 
 
 def _decided(vote: Callable[[Mapping[Endpoint, T]], R], answers: Mapping[Endpoint, T]) -> bool:

@@ -13,7 +13,7 @@ from agent.chain.quorum import Agreement, Testimony, agree, difference
 from agent.chain.rpc import RpcFault, Transport
 from agent.chain.watch import Watch, parts, questions
 from agent.chain.wire import only, parse_head, quantity
-from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable, TrimtabError
+from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.model import Head, Quarantined, Snapshot
 from agent.ports import Clock
 
@@ -43,12 +43,6 @@ class ChainReader:
     def __init__(self, lines: Sequence[Transport] | Panel, chain_id: int, watch: Watch, clock: Clock, min_operators: int) -> None:
         """`min_operators` different operators must agree; 1 is for those who allowed a single one by name. Raises ConfigError."""
         panel = lines if isinstance(lines, Panel) else Panel(lines, min_operators)
-        known = sorted(operators(panel.endpoints))
-        if len(known) < max(1, min_operators):
-            raise ConfigError(
-                f"chain.rpc names endpoints of {len(known)} operator(s) ({', '.join(known)}), {min_operators} must agree",
-                "add an endpoint that another operator runs, or allow the one by name in chain.single_operator",
-            )
         self._panel = panel
         self._chain_id = chain_id
         self._clock = clock
@@ -90,7 +84,7 @@ class ChainReader:
         for line, first in firsts.answers.items():
             if (lag := head.number - first.head.number) > self._panel.max_lag_blocks:
                 lost[line] = Retryable(f"{line.name} is {lag} blocks behind block {head.number}")
-                line.health.blame(f"is {lag} blocks behind block {head.number}")
+                self._panel.blame(line, f"is {lag} blocks behind block {head.number}")
         asked = questions(watch)
         items, names = [question.item for question in asked], [question.name for question in asked]
 
@@ -107,7 +101,7 @@ class ChainReader:
         agreement = agree(list(heard.answers.values()), names, self._min_operators)
         for line, one in heard.answers.items():
             if one.says != agreement.testimony.says:
-                line.health.blame(f"differs in {difference(agreement.testimony, one, names)}")
+                self._panel.blame(line, f"differs in {difference(agreement.testimony, one, names)}")
         alike = {line: firsts.answers[line] for line, one in heard.answers.items() if one.says == agreement.testimony.says}
         return _Read(agreement, alike, lost)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from agent.config import native
 from agent.config.bounds import require_protection
+from agent.config.chain import ChainTable
 from agent.config.fields import (
     Address,
     DecimalOrOff,
@@ -23,59 +23,7 @@ from agent.config.fields import (
 from agent.config.liquidity import LpTable, PositionTable, require_usable
 from agent.config.table import Table
 from agent.config.zone import RiskTable, ZoneTable, require_zone
-from agent.errors import ConfigError
 from agent.units import BPS
-
-LOCAL_CHAIN_IDS = frozenset({1337, 31337, 131277322940537})
-"""Ids of development chains: anvil, ganache, eth-tester."""
-
-
-class RpcTable(Table):
-    """One endpoint. Endpoints of one operator count once for the quorum. The URL is a secret."""
-
-    operator: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")
-    url: SecretStr | None = None
-    url_env: Variable | None = None
-
-    @model_validator(mode="after")
-    def _one_source(self) -> RpcTable:
-        if (self.url is None) == (self.url_env is None):
-            raise ValueError("give exactly one of url and url_env")
-        return self
-
-    def resolve(self) -> str:
-        """The URL, from the file or the environment."""
-        if self.url is not None:
-            return self.url.get_secret_value()
-        value = os.environ.get(self.url_env or "")
-        if not value:
-            raise ConfigError(f"chain.rpc.url_env: environment variable {self.url_env} is not set", "export it or write url instead")
-        return value
-
-
-class ChainTable(Table):
-    """Which chain. `single_operator` names the one operator that may decide alone; local chains need none.
-
-    `fork` says that the endpoint is a local copy of a live chain under that chain's id: only published test keys sign.
-    """
-
-    chain_id: int = Field(gt=0)
-    confirmations: int = Field(ge=1, le=64)
-    wrapped_native: Address
-    rpc: list[RpcTable] = Field(min_length=1)
-    single_operator: str | None = None
-    fork: bool = False
-
-    @property
-    def local(self) -> bool:
-        """True for development chains and local forks."""
-        return self.fork or self.chain_id in LOCAL_CHAIN_IDS
-
-    @property
-    def min_operators(self) -> int:
-        """Operators that must agree before money moves: two, or one where that was allowed by name."""
-        alone = {endpoint.operator for endpoint in self.rpc} == {self.single_operator}
-        return 1 if self.local or alone else 2
 
 
 class WalletTable(Table):
@@ -261,12 +209,25 @@ class LimitsTable(Table):
 
 
 class ExecutionTable(Table):
-    """How a plan is sent. `rebalancer` is the address of our own contract, needed when it is the router."""
+    """How a plan is sent. `rebalancer` is the address of our own contract, needed when it is the router.
+
+    With `submit_url` signed bytes go there alone; `submit_public_fallback` lets them go to the public endpoints where it fails.
+    """
 
     router: Literal["swap_router_02", "rebalancer"]
     deadline: Duration
     submit_url: SecretStr = SecretStr("")
+    submit_public_fallback: bool = False
     rebalancer: Address | None = None
+
+    @model_validator(mode="after")
+    def _private(self) -> ExecutionTable:
+        url = self.submit_url.get_secret_value()
+        if url and not url.startswith(("http://", "https://")):
+            raise ValueError("submit_url: not an http or https address; write https://…, or leave it empty for the public mempool")
+        if self.submit_public_fallback and not url:
+            raise ValueError("submit_public_fallback: true without submit_url permits nothing; set submit_url, or remove it")
+        return self
 
 
 class StoreTable(Table):

@@ -44,6 +44,12 @@ class Reconciler:
         """
         latest, pending = self._nonces()
         expected = self._journal.expected_nonce()
+        if expected is not None and latest < expected:  # what is pending there may be ours
+            raise Retryable(
+                f"the endpoint's next nonce is {latest}, the journal's {expected}: it is behind our transaction of nonce {expected - 1}, "
+                "or the chain was started anew",
+                "try again; a local chain started anew needs a new file in store.url, one that took blocks back: trimtab adopt",
+            )
         if pending > latest:
             raise OperatorNeeded(
                 f"nonce {latest} of {self._carrier.signer.address} carries a pending transaction that this store does not know",
@@ -54,11 +60,6 @@ class Reconciler:
             return latest
         if latest > expected:
             raise self._foreign(expected, latest)
-        if latest < expected:
-            raise Retryable(
-                f"the endpoint's next nonce is {latest}, the journal's {expected}: it is behind, or the chain was started anew",
-                "try again; a local chain started anew needs a new file in store.url, one that took blocks back: trimtab adopt",
-            )
         return latest
 
     def adopt(self) -> int:

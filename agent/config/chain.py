@@ -1,0 +1,86 @@
+"""The keys of [chain] and [[chain.rpc]]: which chain, which endpoints, how many of their operators must agree."""
+
+from __future__ import annotations
+
+import os
+
+from pydantic import Field, SecretStr, model_validator
+
+from agent.config.fields import Address, Duration, Variable
+from agent.config.table import Table
+from agent.errors import ConfigError
+
+LOCAL_CHAIN_IDS = frozenset({1337, 31337, 131277322940537})
+"""Ids of development chains: anvil, ganache, eth-tester."""
+LONGEST_TIMEOUT_S = 60
+
+
+class RpcTable(Table):
+    """One endpoint. Endpoints of one operator count once for the quorum. The URL is a secret. `timeout` bounds one request."""
+
+    operator: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")
+    url: SecretStr | None = None
+    url_env: Variable | None = None
+    timeout: Duration = 10
+
+    @model_validator(mode="after")
+    def _one_source(self) -> RpcTable:
+        if (self.url is None) == (self.url_env is None):
+            raise ValueError("give exactly one of url and url_env")
+        if not 0 < self.timeout <= LONGEST_TIMEOUT_S:
+            raise ValueError(f"timeout: {self.timeout}s; a request is waited for from 1s to {LONGEST_TIMEOUT_S}s, write for example 10s")
+        return self
+
+    def resolve(self) -> str:
+        """The URL, from the file or the environment."""
+        if self.url is not None:
+            return self.url.get_secret_value()
+        value = os.environ.get(self.url_env or "")
+        if not value:
+            raise ConfigError(f"chain.rpc.url_env: environment variable {self.url_env} is not set", "export it or write url instead")
+        return value
+
+
+class ChainTable(Table):
+    """Which chain. `single_operator` names the one operator that may decide alone; local chains need none.
+
+    `fork` says that the endpoint is a local copy of a live chain under that chain's id: only published test keys sign.
+    `quorum` asks for more operators than usual. An endpoint that is more than `max_lag_blocks` behind the others is told.
+    """
+
+    chain_id: int = Field(gt=0)
+    confirmations: int = Field(ge=1, le=64)
+    wrapped_native: Address
+    rpc: list[RpcTable] = Field(min_length=1)
+    single_operator: str | None = None
+    quorum: int | None = None
+    max_lag_blocks: int = Field(default=3, ge=0, le=64)
+    fork: bool = False
+
+    @model_validator(mode="after")
+    def _enough(self) -> ChainTable:
+        if self.quorum is None:
+            return self
+        if self.quorum < self._least:
+            raise ValueError(
+                f"quorum: {self.quorum} is fewer than the {self._least} operators that must agree here; write more, or name the one "
+                "that may decide alone in single_operator"
+            )
+        if self.quorum > (known := len({endpoint.operator for endpoint in self.rpc})):
+            raise ValueError(f"quorum: {self.quorum} operators must agree, [[chain.rpc]] names {known}; add endpoints, or write less")
+        return self
+
+    @property
+    def local(self) -> bool:
+        """True for development chains and local forks."""
+        return self.fork or self.chain_id in LOCAL_CHAIN_IDS
+
+    @property
+    def min_operators(self) -> int:
+        """Operators that must agree before money moves: two, or one where that was allowed by name, or as many as `quorum` says."""
+        return max(self._least, self.quorum or 0)
+
+    @property
+    def _least(self) -> int:
+        alone = {endpoint.operator for endpoint in self.rpc} == {self.single_operator}
+        return 1 if self.local or alone else 2
