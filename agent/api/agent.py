@@ -16,7 +16,8 @@ from agent.config.fields import parse_address, parse_duration_s
 from agent.config.load import LoadedConfig, load_config
 from agent.engine import Hands, Outcome, OutcomeKind
 from agent.errors import ConfigError, Refused, Retryable, TrimtabError
-from agent.model import Funding, IntentKind, Plan, Portfolio, StepInput
+from agent.lp import own
+from agent.model import Funding, Intent, IntentKind, Plan, Portfolio, StepInput
 from agent.planning import planner, strategies
 from agent.planning.planner import Quote
 from agent.planning.strategies import Proposer
@@ -153,15 +154,26 @@ class Agent:
         return {self.portfolio.token(d.token).label: d.weight_bps for d in decide(step_input).drifts}
 
     def realised(self, outcome: Outcome) -> list[dict[str, Any]]:
-        """Planned against realised change of each balance by the swap's receipt, base units."""
-        swaps = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP and intent.receipt is not None]
-        if outcome.plan is None or not swaps or swaps[-1].receipt is None:
-            return []
-        net = swaps[-1].receipt.net(outcome.step_input.snapshot.owner)
+        """Planned against realised change of each balance by the receipts of the swap and of all actions with liquidity, base units."""
+        planned: dict[str, int] = {}
+        got: dict[str, int] = {}
+        for intent in outcome.transactions:
+            if intent.receipt is None or intent.kind not in (IntentKind.SWAP, IntentKind.LIQUIDITY):
+                continue
+            net = intent.receipt.net(outcome.step_input.snapshot.owner)
+            for token, raw in self._planned(intent, outcome).items():
+                planned[token] = planned.get(token, 0) + raw
+                got[token] = got.get(token, 0) + net.get(token, 0)
         return [
-            {"symbol": self.portfolio.token(token).label, "planned_raw": str(raw), "realised_raw": str(net.get(token, 0))}
-            for token, raw in planned_changes(outcome.plan).items()
+            {"symbol": self.portfolio.token(token).label, "planned_raw": str(raw), "realised_raw": str(got[token])}
+            for token, raw in planned.items()
         ]
+
+    def _planned(self, intent: Intent, outcome: Outcome) -> dict[str, int]:
+        action = self.desk.store.grant(intent.id).action
+        if action is not None:
+            return dict(zip((action.token0, action.token1), own.expected(action), strict=True))
+        return {} if outcome.plan is None else planned_changes(outcome.plan)
 
     def parameters(self) -> dict[str, str]:
         """Everything that binds what is about to be sent, for the owner to confirm."""

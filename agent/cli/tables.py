@@ -99,9 +99,9 @@ def show_status(console: Console, document: Document) -> None:
 
 
 def zone(found: Document, numeraire: str) -> Table:
-    """Within what each asset is left alone and beyond what it is moved, what standing off costs, and a plan on the scales."""
+    """To where each asset is brought back, beyond what it is moved, what standing off costs, and a plan on the scales."""
     risk = f"{amount(found['risk'], 4)} {numeraire} of risk within {found['horizon_s'] / 86_400:g} d"
-    made = table(f"Zone: standing off the targets costs {risk}", ("token",), ("left alone", "moved beyond"))
+    made = table(f"Zone: standing off the targets costs {risk}", ("token",), ("brought back to", "moved beyond"))
     for item in found["assets"]:
         edges = (item["no_trade_bps"], item["trigger_bps"])
         made.add_row(cell(item["symbol"]), *(f"{low / 100:g}-{high / 100:g} %" for low, high in edges))
@@ -116,7 +116,8 @@ def zone(found: Document, numeraire: str) -> Table:
 def decision(document: Document) -> Panel:
     """What would be done, and why."""
     kind = document["decision"]["kind"]
-    return _panel(document["decision"]["reason"], kind, KIND_STYLES.get(kind, "white"))
+    title = {"adjustliquidity": "liquidity"}.get(kind, kind)
+    return _panel(document["decision"]["reason"], title, KIND_STYLES.get(kind, "white"))
 
 
 def _panel(text: str, title: str, style: str) -> Panel:

@@ -63,6 +63,17 @@ def _silent(action: Provide, receipt: Receipt) -> OperatorNeeded:
     )
 
 
+def expected(action: LpAction) -> tuple[int, int]:
+    """Base units of (token0, token1) that an action brings the wallet by its plan; negative where it gives."""
+    match action:
+        case Withdraw():
+            return action.amounts_raw[0] + action.fees_raw[0], action.amounts_raw[1] + action.fees_raw[1]
+        case Collect():
+            return action.fees_raw
+        case Provide():
+            return -action.amounts_raw[0], -action.amounts_raw[1]
+
+
 def left(moves: Sequence[LpMove], name: str) -> int:
     """Liquidity that the agent has put into a position and not taken out."""
     return sum(one.liquidity for one in moves if one.name == name)

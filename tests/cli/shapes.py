@@ -71,7 +71,37 @@ _LEG = {
 }
 _VERDICT = {"guard": text, "measured": text, "limit": text, "passed": flag}
 _SENT = {"kind": text, "hash": hash32, "nonce": count, "status": text, "note": text}
-_DECISION = {"kind": one_of("hold", "rebalance", "halt"), "reason": text}
+_DECISION = {"kind": one_of("hold", "rebalance", "halt", "adjustliquidity", "topup"), "reason": text}
+
+
+def _amounts(value: Any) -> bool:
+    """Base units by symbol."""
+    return isinstance(value, dict) and all(raw(amount) for amount in value.values())
+
+
+def _ends(value: Any) -> bool:
+    """Ticks of a range."""
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(tick, int) for tick in value)
+
+
+_PAIR = maybe(_amounts)
+_ACTION = {
+    "kind": one_of("withdraw", "collect", "provide"),
+    "position": text,
+    "venue": one_of("uniswap_v2", "uniswap_v3"),
+    "contract": address,
+    "token_id": maybe(raw),
+    "pool": address,
+    "tokens": [text],
+    "liquidity": maybe(raw),
+    "ticks": maybe(_ends),
+    "amounts_raw": _PAIR,
+    "desired_raw": _PAIR,
+    "min_raw": _PAIR,
+    "fees_raw": _PAIR,
+    "gas_units": count,
+    "reason": text,
+}
 _REALISED = {"symbol": text, "planned_raw": raw, "realised_raw": raw}
 
 STATUS = {
@@ -104,6 +134,7 @@ PLAN = {
     "outcome": text,
     "decision": _DECISION,
     "legs": [_LEG],
+    "actions": [_ACTION],
     "weights_after_bps": {EACH: count},
     "cost": {"fees": decimal, "impact": decimal, "skew": decimal, "gas": decimal, "total": decimal},
     "turnover": decimal,

@@ -1,0 +1,67 @@
+"""The commands where liquidity is to be moved: what a dry run shows, what is sent, what history and explain tell of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.localchain import LocalChain
+from tests import agents
+from tests.cli import shapes
+from tests.cli.tools import Said, in_process
+from tests.differential.test_lp_actions import V3, wanting
+
+Run = Callable[..., Said]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    return lambda *args: in_process(capfd, monkeypatch, *args, "--config", str(tmp_path / "trimtab.toml"))
+
+
+def test_a_wanted_range_is_shown_sent_and_told_like_a_swap(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
+    chain = anvil_chain
+    agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    agents.config(chain, tmp_path, wanting(chain, V3), {"WETH": "50%", "USDC": "50%"})
+    trusted = run("trust", "--yes", "--json")
+    assert trusted.code == 0, trusted
+    assert {"v2 router", "v3 position manager"} <= {row["what"] for row in trusted.json["contracts"]}
+
+    dry = run("rebalance", "--json")
+    assert dry.code == 0, dry
+    shapes.require(shapes.PLAN, dry.json)
+    [action] = dry.json["actions"]
+    assert (action["kind"], action["pool"], action["token_id"]) == ("provide", chain.pools[V3], None)
+    assert dry.json["legs"] == []
+    assert dry.json["decision"]["kind"] == "adjustliquidity"
+    words = run("plan").out
+    for word in ("Liquidity, one transaction each", "provide", "at least", "planned anew", "gas"):
+        assert word.lower() in words.lower()
+
+    done = run("rebalance", "--send", "--yes", "--json").json
+    shapes.require(shapes.REBALANCE, done)
+    assert done["outcome"] == "done"
+    assert [sent["kind"] for sent in done["transactions"]] == ["approve", "approve", "liquidity"]
+    assert {sent["status"] for sent in done["transactions"]} == {"final"}
+    assert "provide" in done["transactions"][-1]["note"]
+    assert [item["planned_raw"] for item in done["realised"]] == [item["realised_raw"] for item in done["realised"]] != []
+
+    history = run("history", "--json").json
+    shapes.require(shapes.HISTORY, history)
+    sent_in = next(step for step in history["steps"] if any(sent["kind"] == "liquidity" for sent in step["transactions"]))
+    told = run("explain", sent_in["step"], "--json").json
+    shapes.require(shapes.EXPLAIN, told)
+    for word in ("It decided to move liquidity", "1 actions with liquidity", "provide", "final, transaction 0x"):
+        assert any(word in line for line in told["words"]), (word, told["words"])
+
+    [position] = run("lp", "--json").json["positions"]
+    assert position["token_id"] is not None
+    assert {symbol: int(raw) for symbol, raw in position["entry_raw"].items()} == {
+        item["symbol"]: -int(item["realised_raw"]) for item in done["realised"]
+    }
+    again = run("rebalance", "--send", "--yes", "--json").json
+    assert (again["outcome"], again["transactions"]) == ("hold", [])
