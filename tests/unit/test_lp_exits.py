@@ -36,7 +36,8 @@ def after(step: StepInput) -> StepInput:
     done = open_case(step, plan, evidence(step, plan)).lp
     assert not isinstance(done, str)
     holdings = tuple(replace(holding, raw=done.after.held[holding.token]) for holding in step.snapshot.holdings)
-    return with_snapshot(step, holdings=holdings, positions=tuple(position for _, position in done.after.pairs))
+    later = with_snapshot(step, holdings=holdings, positions=tuple(position for _, position in done.after.pairs))
+    return replace(later, portfolio=replace(step.portfolio, positions=tuple(one for one, _ in done.after.pairs)))
 
 
 def test_within_both_limits_nothing_is_taken_out() -> None:
