@@ -1,0 +1,85 @@
+"""SIGKILL around every durable write of a mint, and around its send: restarted, there is one position, and the agent knows it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.localchain import LocalChain
+from agent.model import IntentKind, IntentState, LpV3Position
+from tests import liquidity as lp
+from tests.agents import Purse, again, fund, purse, trusted
+from tests.differential.test_lp_actions import V3, wanting
+from tests.faults.test_step_kill import ENDS, UNREACHED, World
+
+EVEN = {"WETH": "50%", "USDC": "50%"}
+LAST_WRITE = 25
+"""Nonce adopted; step, two approvals in five states each, its end, both booked; step, the mint likewise, booked; a last look."""
+MOMENTS = ["before:send 2", "before:send 3", "after:send 3", *(f"write {number}" for number in range(16, LAST_WRITE + 1))]
+
+
+@pytest.fixture
+def world(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[World]:
+    fund(anvil_chain, {"WETH": 5_000, "USDC": 5_000})
+    yield World(anvil_chain, trusted(anvil_chain, tmp_path, wanting(anvil_chain, V3), EVEN), purse(anvil_chain))
+
+
+def require_exactly_one_position(world: World) -> None:
+    """One token of the manager, known to the store by its number and liquidity; every intent at an end, all gas booked."""
+    chain, before, after = world.chain, world.before, purse(world.chain)
+    wallet, manager = chain.wallet.address, lp.manager(chain)
+    assert manager.balanceOf(wallet).call() == 1
+    token_id = manager.tokenOfOwnerByIndex(wallet, 0).call()
+    with again(chain, world.loaded) as agent:
+        store = agent.desk.store
+        assert store.open_intents() == ()
+        assert store.unbooked() == ()
+        intents = store.intents()
+        [move] = store.liquidity_moves()
+        [position] = agent.step_input().snapshot.positions
+        history = store.history(chain.now_s())
+    assert {intent.state for intent in intents} <= ENDS
+    mined = [intent for intent in intents if intent.receipt is not None]
+    [mint] = [intent for intent in mined if intent.kind is IntentKind.LIQUIDITY]
+    assert mint.state is IntentState.FINAL
+    assert after.nonce - before.nonce == len(mined)
+    assert (move.token_id, move.liquidity) == (token_id, manager.positions(token_id).call()[7])
+    assert isinstance(position, LpV3Position)
+    assert (position.token_id, position.liquidity) == (token_id, move.liquidity)
+    assert moved(chain, before, after) == dict(zip((move.token0, move.token1), (-raw for raw in move.amounts_raw), strict=True))
+    gas_wei = sum(intent.receipt.gas_cost_wei for intent in mined if intent.receipt is not None)
+    assert before.native_wei - after.native_wei == gas_wei == history.gas_24h_wei
+    assert history.turnover_24h == 0
+    for symbol in EVEN:
+        for spender in (chain.addresses.position_manager, chain.addresses.v2_router, chain.addresses.swap_router_02):
+            assert chain.token_contract(symbol).functions.allowance(wallet, spender).call() == 0
+
+
+def moved(chain: LocalChain, before: Purse, after: Purse) -> dict[str, int]:
+    """Change of each balance that changed, by address."""
+    return {chain.tokens[symbol].address: raw - before.raw[symbol] for symbol, raw in after.raw.items() if raw != before.raw[symbol]}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_mint_killed_at_any_moment_happens_exactly_once_after_a_restart(world: World, moment: str) -> None:
+    assert world.process(moment) == -signal.SIGKILL, f"{moment} was never reached"
+    assert world.process(UNREACHED) == 0
+    assert world.process(UNREACHED) == 0
+    require_exactly_one_position(world)
+
+
+def test_the_moments_cover_a_whole_step(world: World) -> None:
+    """One write more than the last of them is never reached."""
+    assert world.process(f"write {LAST_WRITE + 1}") == 0
+    require_exactly_one_position(world)
+
+
+def test_a_restart_that_is_killed_too_still_provides_once(world: World) -> None:
+    for moment in ("after:send 3", "write 2", "write 4"):
+        world.process(moment)
+    assert world.process(UNREACHED) == 0
+    assert world.process(UNREACHED) == 0
+    require_exactly_one_position(world)
