@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.amm import pools
+from agent.amm.v3_math.tick_math import MAX_TICK, MIN_TICK
 from agent.errors import Refused
 from agent.lp import change, exact, mint
 from agent.model import (
@@ -28,7 +29,7 @@ from agent.policy.lp_book import Amounts, Book
 class ActionRun:
     """One action as it really runs: liquidity and base units of (token0, token1), fees beside them, and the book around it.
 
-    `least` are the lowest minimums by reference prices. `paid_in` says that the amounts leave the wallet. `price` is the pool's.
+    `least` are the lowest minimums by reference prices. `price` is the pool's.
     """
 
     number: int
@@ -39,7 +40,6 @@ class ActionRun:
     amounts: Amounts
     fees: Amounts
     least: Amounts
-    paid_in: bool
     price: Fraction | None
 
     @property
@@ -79,24 +79,23 @@ def _run(number: int, action: LpAction, book: Book) -> ActionRun:
     unpriced = [token for token in (action.token0, action.token1) if book.prices.get(token, 0) <= 0]
     if unpriced:
         raise Refused(f"no reference price of {unpriced[0]}")
-    least = floors_in(book, action)
     match action:
         case Withdraw():
             one, position = _own(book, action)
             if not 0 < action.liquidity <= position.liquidity:
                 raise Refused(f"{action.name} has {position.liquidity} of liquidity, not {action.liquidity}")
-            amounts, fees = exact.principal(position, action.liquidity), exact.uncollected(position)
+            amounts, fees, least = exact.principal(position, action.liquidity), exact.uncollected(position), floors_in(book, action)
             after = book.taken(one, action.liquidity, action.min_raw)
-            return ActionRun(number, action, book, after, action.liquidity, amounts, fees, least, False, exact.pool_price(position))
+            return ActionRun(number, action, book, after, action.liquidity, amounts, fees, least, exact.pool_price(position))
         case Collect():
             one, position = _own(book, action)
             fees = exact.uncollected(position)
-            return ActionRun(number, action, book, book.collected(one), 0, (0, 0), fees, least, False, exact.pool_price(position))
+            return ActionRun(number, action, book, book.collected(one), 0, (0, 0), fees, (0, 0), exact.pool_price(position))
         case Provide():
-            return _provided(number, action, book, least)
+            return _provided(number, action, book)
 
 
-def _provided(number: int, action: Provide, book: Book, least: Amounts) -> ActionRun:
+def _provided(number: int, action: Provide, book: Book) -> ActionRun:
     target = next((wanted for wanted in book.step.portfolio.lp_targets if wanted.pool == action.pool), None)
     if target is None or _identity(target) != _identity(action) or target.fee_pips != action.fee_pips:
         raise Refused(f"no liquidity target of this kind names {action.pool}")
@@ -121,7 +120,7 @@ def _provided(number: int, action: Provide, book: Book, least: Amounts) -> Actio
         after = book.put(one, liquidity, amounts)
     if liquidity <= 0:
         raise Refused("it provides nothing")
-    return ActionRun(number, action, book, after, liquidity, amounts, (0, 0), least, True, price)
+    return ActionRun(number, action, book, after, liquidity, amounts, (0, 0), floors_in(book, action), price)
 
 
 def _own(book: Book, action: LpAction) -> tuple[ConfirmedPosition, LpV2Position | LpV3Position]:
@@ -140,7 +139,7 @@ def _identity(of: LpAction | LpTarget) -> tuple[str, str, str, str]:
 
 
 def _range(ticks: Amounts, pool: V3Pool) -> mint.Range:
-    if ticks[0] >= ticks[1] or ticks[0] % pool.tick_spacing or ticks[1] % pool.tick_spacing:
+    if not MIN_TICK <= ticks[0] < ticks[1] <= MAX_TICK or ticks[0] % pool.tick_spacing or ticks[1] % pool.tick_spacing:
         raise Refused(f"{ticks} is no range of {pool.address}")
     return mint.ends(ticks)
 
