@@ -1,0 +1,193 @@
+"""How good and how fast plans are: gaps to the proven bound, times, and what others make of the same problems.
+
+Random problems of 2 to 12 tokens and 3 to 50 pools (tests/planning_worlds.py, by seed) are planned to exact legs, and given to what
+others do under the same bounds: swaps one after another, and a router's grid of 5 % slices. Times are of 8 tokens and 20 pools:
+one continuous solve, and the whole plan at a usual price of gas. `--peers` gives the continuous problem to SLSQP and to cvxpy with
+Clarabel, which pip installs into a folder that is thrown away. Times are processor time, so that others on the machine count little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from agent.errors import Refused
+from agent.model import Plan, Rebalance, StepInput
+from agent.planning.planner import plan
+from agent.planning.rounding import Draft
+from agent.units import BPS
+from scripts import planner_peers
+from scripts.planner_peers import POOLS, SLSQP, TOKENS, Continuous, Timed
+from scripts.quote_peers import Missing
+from tests.builders import with_limits
+from tests.planning_peers import grid, objective, sequential
+from tests.planning_worlds import any_problem, goal, random_step
+
+OTHERS: dict[str, Callable[[StepInput, Rebalance], Draft]] = {"sequential swaps": sequential, "grid of 5 %": grid}
+TIMED_AT_MOST = 300
+CVXPY = " and ".join(planner_peers.CVXPY).replace("==", " ")
+
+
+@dataclass
+class Quality:
+    """Gaps in bps, how many problems were not worth a trade, and by peer what ours is worth more, in bps of our turnover."""
+
+    gaps: list[float] = field(default_factory=list)
+    refused: int = 0
+    better: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in OTHERS})
+    worse: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OTHERS, 0))
+
+
+def quality(count: int) -> Quality:
+    """Plans of the first `count` random problems, held against the others'. More than a base unit per leg has to be missed to be worse."""
+    found = Quality()
+    for seed in range(count):
+        step = any_problem(seed)
+        decision = goal(step)
+        delta, turnover, legs = {}, Fraction(0), 1
+        if (made := _planned(step, decision)) is None:
+            found.refused += 1
+        else:
+            held = {holding.token: holding.raw for holding in step.snapshot.holdings}
+            delta, turnover, legs = {at: raw - held[at] for at, raw in made.holdings_after}, made.turnover, len(made.legs)
+            found.gaps.append(float(made.gap_bps or 0))
+        ours = objective(step, decision, delta)
+        for name, other in OTHERS.items():
+            more = ours - objective(step, decision, other(step, decision).delta)
+            found.better[name].append(float(more / max(turnover, Fraction(1)) * BPS) if turnover else 0.0)
+            found.worse[name] += more < -legs
+    return found
+
+
+def _planned(step: StepInput, decision: Rebalance) -> Plan | None:
+    try:
+        return plan(step, decision)
+    except Refused:
+        return None
+
+
+def whole_plans(count: int) -> list[float]:
+    """Milliseconds of each plan of 8 tokens and 20 pools, gas, floors, integers and certificate included."""
+    times = []
+    for seed in range(count + 1):
+        step = with_limits(random_step(seed, TOKENS, POOLS), turnover_bps=None, daily_turnover_bps=None, pool_min_value=None)
+        decision = goal(step)
+        begin = process_time()
+        _planned(step, decision)
+        times.append((process_time() - begin) * 1e3)
+    return times[1:]
+
+
+def solves(problems: Sequence[Continuous]) -> list[Timed]:
+    """Our continuous solves; a first one is not counted."""
+    planner_peers.ours(problems[0])
+    return [planner_peers.ours(problem) for problem in problems]
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, percentiles and maximum; a percentile is the least value that so many do not exceed."""
+    ordered = sorted(values)
+
+    def at(part: float) -> float:
+        return ordered[min(len(ordered) - 1, max(0, -int(-part * len(ordered) // 1) - 1))]
+
+    return {
+        "median": round(statistics.median(ordered), 6),
+        "p99": round(at(0.99), 6),
+        "p99.9": round(at(0.999), 6),
+        "max": round(ordered[-1], 6),
+    }
+
+
+def solvers(problems: Sequence[Continuous], mine: Sequence[Timed]) -> tuple[dict[str, Any], dict[str, float]]:
+    """What SLSQP and cvxpy make of the continuous problems, and how much longer they take."""
+    made: dict[str, list[Timed]] = {SLSQP: [planner_peers.slsqp(problem) for problem in problems]}
+    missing: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as folder:
+        try:
+            made[CVXPY] = planner_peers.cvxpy_clarabel(problems, Path(folder))
+        except Missing as why:
+            missing[CVXPY] = {"missing": str(why)}
+    peers = {
+        name: {
+            "continuous_ms": spread([one.ms for one in times]),
+            "ours_is_worth_more_bps": spread([(a.worth - b.worth) * BPS for a, b in zip(mine, times, strict=True)]),
+        }
+        for name, times in made.items()
+    }
+    ratios = {name: round(statistics.median(b.ms / a.ms for a, b in zip(mine, times, strict=True)), 1) for name, times in made.items()}
+    return peers | missing, ratios
+
+
+def measure(count: int, with_solvers: bool) -> dict[str, Any]:
+    """One document of everything."""
+    timed = min(count, TIMED_AT_MOST)
+    problems = [planner_peers.continuous(seed) for seed in range(timed)]
+    mine = solves(problems)
+    plans = whole_plans(timed)
+    found = quality(count)
+    peers: dict[str, Any] = {
+        name: {"ours_is_worth_more_bps": spread(found.better[name]), "ours_is_worse": found.worse[name]} for name in OTHERS
+    }
+    ratios: dict[str, float] = {}
+    if with_solvers:
+        more, ratios = solvers(problems[:50], mine[:50])
+        peers |= more
+    ours = {
+        "problems": count,
+        "not_worth_a_trade": found.refused,
+        "gap_bps": spread(found.gaps),
+        "continuous_ms": spread([one.ms for one in mine]),
+        "plan_ms": spread(plans),
+    }
+    return {"machine": machine(), "ours": ours, "peers": peers, "ratios": ratios}
+
+
+def machine() -> dict[str, str | int | None]:
+    """What the figures were measured on."""
+    return {"python": platform.python_version(), "system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()}
+
+
+def lines(document: dict[str, Any]) -> list[str]:
+    """The document for people."""
+    ours = document["ours"]
+    shown = [f"{ours['problems']} problems, {ours['not_worth_a_trade']} not worth a trade"]
+    for name, unit in (("gap_bps", "bps"), ("continuous_ms", "ms"), ("plan_ms", "ms")):
+        shown.append(f"{name:<16}" + "   ".join(f"{part} {value:.4g} {unit}" for part, value in ours[name].items()))
+    for name, peer in document["peers"].items():
+        if "missing" in peer:
+            shown.append(f"{name} is missing: {peer['missing']}")
+            continue
+        more = peer["ours_is_worth_more_bps"]
+        words = [f"ours is worth more by {more['median']:.4g} bps (median), {more['max']:.4g} at most"]
+        words += [f"worse in {peer['ours_is_worse']}"] if "ours_is_worse" in peer else []
+        words += [f"{peer['continuous_ms']['median']:.4g} ms, {document['ratios'][name]}x"] if "continuous_ms" in peer else []
+        shown.append(f"{name}: {', '.join(words)}")
+    return shown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one JSON document: machine, ours, peers with figures or why they are missing")
+    parser.add_argument("--peers", action="store_true", help="other solvers too; cvxpy needs the network, or says so")
+    parser.add_argument("--problems", type=int, default=100, help="how many random problems; the figures in docs are of 1,000")
+    options = parser.parse_args()
+    document = measure(max(1, options.problems), options.peers)
+    print(json.dumps(document) if options.json else "\n".join(lines(document)))
+
+
+if __name__ == "__main__":
+    main()

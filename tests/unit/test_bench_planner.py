@@ -1,0 +1,63 @@
+"""The benchmark of plans runs, holds ours against the others, says what is missing, and prints what its users parse."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts import bench_planner, planner_peers
+
+SCRIPT = Path(bench_planner.__file__)
+SPREAD = {"median", "p99", "p99.9", "max"}
+
+
+def run(*options: str, **environment: str) -> str:
+    command = [sys.executable, SCRIPT, "--problems", "2", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, env={**os.environ, **environment})
+    return done.stdout
+
+
+def test_the_benchmark_prints_one_json_document_and_says_which_solver_is_missing_without_a_network():
+    printed = json.loads(run("--json", "--peers", PIP_NO_INDEX="1"))
+    assert set(printed) == {"machine", "ours", "peers", "ratios"}
+    assert set(printed["ours"]) == {"problems", "not_worth_a_trade", "gap_bps", "continuous_ms", "plan_ms"}
+    for name in ("gap_bps", "continuous_ms", "plan_ms"):
+        assert set(printed["ours"][name]) == SPREAD
+    assert 0 <= printed["ours"]["gap_bps"]["max"] < 1
+    assert printed["ours"]["plan_ms"]["median"] > printed["ours"]["continuous_ms"]["median"] > 0
+    peers = printed["peers"]
+    assert set(peers) == {"sequential swaps", "grid of 5 %", planner_peers.SLSQP, bench_planner.CVXPY}
+    assert peers["sequential swaps"]["ours_is_worse"] == peers["grid of 5 %"]["ours_is_worse"] == 0
+    assert "fail" in peers[bench_planner.CVXPY]["missing"]
+    assert set(printed["ratios"]) == {planner_peers.SLSQP}
+
+
+def test_the_benchmark_prints_a_line_per_figure_for_people():
+    shown = run().splitlines()
+    assert [line.split()[0] for line in shown] == ["2", "gap_bps", "continuous_ms", "plan_ms", "sequential", "grid"]
+
+
+def test_slsqp_is_given_the_same_problem_and_finds_no_better_flows():
+    for seed in range(3):
+        problem = planner_peers.continuous(seed)
+        ours, theirs = planner_peers.ours(problem), planner_peers.slsqp(problem)
+        assert theirs.worth <= ours.worth + 1e-9
+        assert theirs.worth == pytest.approx(ours.worth, abs=2e-6)
+
+
+def test_another_process_gets_every_range_of_every_pool():
+    problem = planner_peers.continuous(0)
+    given = json.loads(json.dumps(problem.as_json()))
+    assert len(given["arcs"]) == len(problem.market.arcs) > 30
+    for (source, target, keep, roots, depths), arc in zip(given["arcs"], problem.market.arcs, strict=True):
+        assert (source, target) == (arc.source, arc.target)
+        taken = sum(depth * (1 / end - 1 / top) for top, end, depth in zip(roots[:-1], roots[1:], depths, strict=True))
+        assert taken / keep == pytest.approx(arc.offer.real.capacity)
+
+
+def test_a_percentile_is_a_value_that_so_many_do_not_exceed():
+    found = bench_planner.spread([float(number) for number in range(1_000)])
+    assert found == {"median": 499.5, "p99": 989.0, "p99.9": 998.0, "max": 999.0}
