@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agent import engine
 from agent.api.agent import Agent, Outcome, OutcomeKind
 from agent.api.positions import liquidity
 from agent.artifacts import npm
@@ -109,6 +110,20 @@ def test_liquidity_over_its_weight_is_taken_out_and_then_swapped_on_target(anvil
         # Fees of one swap and gas: the withdrawals themselves lost nothing.
         assert 0 < history.loss_24h / USD < before * Fraction(3, 1_000)
         assert abs(before - worth(agent)) < before * Fraction(3, 1_000)
+
+
+def test_a_step_acts_only_so_often_and_the_next_goes_on(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = anvil_chain
+    agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    own = [lp.provide_v3(chain, V3, -30, 30, 1_500), lp.provide_v3(chain, V3, -40, 40, 1_500)]
+    monkeypatch.setattr(engine, "MAX_ACTIONS", 1)
+    with agents.agent_on(chain, tmp_path, confirming(chain, own, **{"limits.lp_max_weight": "5%"}), EVEN) as agent:
+        first, second = send(agent, chain), send(agent, chain)
+        assert [outcome.kind for outcome in (first, second)] == [OutcomeKind.DONE, OutcomeKind.DONE]
+        told = [exactly(chain, agent, outcome) for outcome in (first, second)]
+        assert [len(part) for part in told] == [1, 1]
+        assert {name for part in told for _, name in part} == {one.name for one in own}
+        assert liquidity(agent).weight.within
 
 
 def test_a_range_is_minted_remembered_counted_and_known_to_a_new_start(anvil_chain: LocalChain, tmp_path: Path) -> None:

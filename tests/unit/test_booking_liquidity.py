@@ -1,0 +1,192 @@
+"""What actions with liquidity are booked as: wallet and positions together at one set of prices, gas, and no turnover."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent import codec
+from agent.amm.v3_math.tick_math import get_tick_at_sqrt_ratio
+from agent.execution import booking
+from agent.lp import change, exact
+from agent.model import (
+    Collect,
+    Holding,
+    IntentKind,
+    IntentState,
+    LiquidityAdded,
+    LpAction,
+    LpPosition,
+    LpV3Position,
+    Provide,
+    Receipt,
+    StepInput,
+    Transfer,
+    Withdraw,
+)  # fmt: skip
+from agent.reference import reference_prices
+from agent.store import Store, open_store
+from tests import builders, lp_positions
+from tests.providing import grant_of
+from tests.scripted import CHAIN_ID, START_S, receipt, tx
+
+TOKEN0, TOKEN1 = lp_positions.TOKENS
+GAS_WEI = 50_000 * 2 * 10**9
+POOL = builders.address("pool")
+
+
+def step_with(*positions: LpPosition) -> StepInput:
+    """A wallet of WETH and USDC with these positions, all confirmed."""
+    step = builders.step_input()
+    confirmed = tuple(lp_positions.confirmed(position) for position in positions)
+    portfolio = replace(step.portfolio, positions=confirmed)
+    return replace(step, portfolio=portfolio, snapshot=replace(step.snapshot, positions=positions))
+
+
+def prices(step: StepInput) -> tuple[Fraction, Fraction]:
+    found = {token: price.price for token, price in reference_prices(step).prices.items()}
+    return found[TOKEN0], found[TOKEN1]
+
+
+def at_reference(step: StepInput, width: int = 6_000, liquidity: int = 10**15) -> LpV3Position:
+    """A position around the tick of the reference price, whose pool stands there."""
+    price0, price1 = prices(step)
+    at_x96 = exact.sqrt_price_x96(price0 / price1)
+    tick = get_tick_at_sqrt_ratio(at_x96) // 60 * 60
+    plain = lp_positions.v3(tick - width, tick + width, liquidity, tick)
+    return replace(plain, pool=POOL, sqrt_price_x96=at_x96, owed=(7_000, 9_000), core_owed=(7_000, 9_000))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    found = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, builders.OWNER)
+    yield found
+    found.close()
+
+
+def mined(store: Store, step: StepInput, action: LpAction, net: tuple[int, int], *added: LiquidityAdded, status: int = 1) -> Receipt:
+    """An action whose receipt moved so many base units into the wallet."""
+    store.begin_step("s", START_S, codec.dumps(step))
+    intent = store.intend("s", IntentKind.LIQUIDITY, tx(0), grant_of(action), "liquidity", START_S, None)
+    store.advance(intent.id, IntentState.SIGNED, START_S, tx_hash="0x01")
+    store.advance(intent.id, IntentState.BROADCAST, START_S)
+    sides = [(POOL, builders.OWNER) if raw > 0 else (builders.OWNER, POOL) for raw in net]
+    transfers = tuple(Transfer(token, *side, abs(raw)) for token, side, raw in zip((TOKEN0, TOKEN1), sides, net, strict=True))
+    found = replace(receipt("0x01", 5, "0xb", status), transfers=transfers if status else (), added=added)
+    store.advance(intent.id, IntentState.MINED, START_S, receipt=found)
+    return found
+
+
+def booked(store: Store, step: StepInput, after: StepInput | None = None) -> tuple[Fraction, Fraction, int]:
+    """(loss, turnover, gas) of the last day, once everything is booked; again changes nothing."""
+    snapshot = step.snapshot if after is None else after.snapshot
+    for _ in range(2):
+        booking.settle(store, snapshot, lambda: step, before=None if after is None else step.snapshot)
+    assert store.unbooked() == ()
+    found = store.history(step.snapshot.head.timestamp_s)
+    return found.loss_24h, found.turnover_24h, found.gas_24h_wei
+
+
+def gas_value(step: StepInput) -> Fraction:
+    return GAS_WEI * reference_prices(step).prices[step.portfolio.wrapped_native].price
+
+
+def withdraw(position: LpV3Position, liquidity: int) -> Withdraw:
+    amounts, fees = exact.principal(position, liquidity), exact.uncollected(position)
+    return Withdraw(
+        "uniswap_v3", position.manager, 42, POOL, TOKEN0, TOKEN1, liquidity, amounts, amounts, fees, 1, "test", position.liquidity
+    )
+
+
+def received(action: Withdraw) -> tuple[int, int]:
+    return action.amounts_raw[0] + action.fees_raw[0], action.amounts_raw[1] + action.fees_raw[1]
+
+
+@pytest.mark.parametrize("part", [1, 3])
+def test_a_withdrawal_that_pays_what_it_stood_for_costs_its_gas(store: Store, part: int) -> None:
+    step = step_with(position := at_reference(step_with()))
+    action = withdraw(position, position.liquidity // part)
+    mined(store, step, action, received(action))
+    loss, turnover, gas = booked(store, step)
+    assert turnover == 0
+    assert gas == GAS_WEI
+    assert 0 <= loss - gas_value(step) <= 4 * sum(prices(step)), "no more than the rounding of both contracts"
+
+
+def test_a_withdrawal_that_pays_less_than_it_stood_for_is_a_loss(store: Store) -> None:
+    step = step_with(position := at_reference(step_with()))
+    action = withdraw(position, position.liquidity)
+    whole = received(action)
+    missing = whole[1] // 10
+    mined(store, step, action, (whole[0], whole[1] - missing))
+    loss, _, _ = booked(store, step)
+    assert loss - gas_value(step) == pytest.approx(missing * prices(step)[1], rel=1e-6)
+
+
+def test_a_mint_at_the_reference_costs_its_gas_and_one_bought_too_dear_what_is_paid_too_much(store: Store) -> None:
+    step = step_with()
+    position = at_reference(step)
+    amounts = tuple(raw + 1 for raw in exact.principal(position))
+    action = Provide(
+        "uniswap_v3", position.manager, None, POOL, TOKEN0, TOKEN1, 3_000, (position.tick_lower, position.tick_upper),
+        position.liquidity, amounts, amounts, amounts, 1, "test",
+    )  # fmt: skip
+    told = LiquidityAdded(position.manager, 43, position.liquidity, (2 * amounts[0], amounts[1]), builders.OWNER)
+    mined(store, step, action, (-2 * amounts[0], -amounts[1]), told)
+    loss, turnover, _ = booked(store, step)
+    assert turnover == 0
+    assert loss - gas_value(step) == pytest.approx(amounts[0] * prices(step)[0], rel=1e-6)
+
+
+def test_fees_that_are_collected_are_no_gain_and_no_loss(store: Store) -> None:
+    step = step_with(position := at_reference(step_with()))
+    fees = exact.uncollected(position)
+    mined(store, step, Collect("uniswap_v3", position.manager, 42, POOL, TOKEN0, TOKEN1, fees, 1, "test"), fees)
+    assert booked(store, step)[0] == gas_value(step)
+
+
+def test_liquidity_that_is_added_to_a_position_keeps_the_fees_it_had(store: Store) -> None:
+    step = step_with(position := at_reference(step_with()))
+    half = position.liquidity // 2
+    amounts = tuple(raw + 1 for raw in exact.principal(position, half))
+    action = Provide("uniswap_v3", position.manager, 42, POOL, TOKEN0, TOKEN1, 3_000, None, half, amounts, amounts, amounts, 1, "test")
+    mined(store, step, action, (-amounts[0], -amounts[1]), LiquidityAdded(position.manager, 42, half, amounts, None))
+    loss, _, _ = booked(store, step)
+    assert 0 <= loss - gas_value(step) <= 4 * sum(prices(step))
+
+
+@pytest.mark.parametrize("unread", [False, True])
+def test_what_both_snapshots_say_counts_where_it_is_worse_than_the_receipt(store: Store, unread: bool) -> None:
+    """A token that lies in its events hides no loss; a position that could not be read proves none."""
+    step = step_with(position := at_reference(step_with()))
+    action = withdraw(position, position.liquidity)
+    whole = received(action)
+    mined(store, step, action, whole)
+    left = change.taken_out(position, position.liquidity)
+    came = {TOKEN0: whole[0], TOKEN1: whole[1] // 2}
+    holdings = tuple(Holding(item.token, item.raw + came[item.token]) for item in step.snapshot.holdings)
+    after = builders.with_snapshot(step, holdings=holdings, positions=() if unread else (left,))
+    loss, _, _ = booked(store, step, after)
+    expected = Fraction(0) if unread else (whole[1] - whole[1] // 2) * prices(step)[1]
+    assert loss - gas_value(step) == pytest.approx(float(expected), abs=float(4 * sum(prices(step))))
+
+
+def test_an_action_that_reverted_costs_its_gas(store: Store) -> None:
+    step = step_with(position := at_reference(step_with()))
+    mined(store, step, withdraw(position, position.liquidity), (0, 0), status=0)
+    assert booked(store, step) == (gas_value(step), 0, GAS_WEI)
+
+
+def test_without_the_step_it_was_planned_in_only_gas_is_known_to_be_lost(store: Store) -> None:
+    step = step_with(position := at_reference(step_with()))
+    action = withdraw(position, position.liquidity)
+    store.begin_step("s", START_S, "{}")
+    intent = store.intend("s", IntentKind.LIQUIDITY, tx(0), grant_of(action), "liquidity", START_S, None)
+    store.advance(intent.id, IntentState.SIGNED, START_S, tx_hash="0x01")
+    store.advance(intent.id, IntentState.BROADCAST, START_S)
+    store.advance(intent.id, IntentState.MINED, START_S, receipt=receipt("0x01", 5, "0xb"))
+    assert booked(store, step)[0] == gas_value(step)
