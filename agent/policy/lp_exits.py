@@ -45,6 +45,9 @@ def exits(book: Book, gas_unit_value: Value) -> Wish:
             skipped.append(Skipped(one.name, f"not taken out: {off}"))
             continue
         liquidity = _needed(book, one, position, aim)
+        if liquidity == 0:
+            skipped.append(Skipped(one.name, "not taken out: this step has approved none of it"))
+            continue
         part = "all" if liquidity == position.liquidity else words.percent(Fraction(liquidity, position.liquidity))
         moves.append(Out(one, position, liquidity, f"{why}: {part} of it"))
         book = take(book, one, position, liquidity)
@@ -75,7 +78,7 @@ def _needed(book: Book, one: ConfirmedPosition, position: LpV2Position | LpV3Pos
     whole = _capped(book, one, position.liquidity)
     bare = book.bare(one, position)
     least = book.step.limits.min_trade or Fraction(0)
-    low = min(whole, ceil_int(position.liquidity * least / bare)) if bare > 0 else whole
+    low = min(whole, max(1, ceil_int(position.liquidity * least / bare))) if bare > 0 else whole
     if not take(book, one, position, whole).load().within(aim):
         return whole
     high = whole

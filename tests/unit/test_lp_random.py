@@ -1,0 +1,138 @@
+"""Any wallet, positions, targets and limits: plans of liquidity keep to budget, reserves and minimums, whatever they are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent import guards
+from agent.errors import Refused
+from agent.guards.case import open_case
+from agent.lp import floors
+from agent.model import AdjustLiquidity, Collect, LpTarget, LpV2Position, LpV3Position, Plan, Provide, StepInput, Withdraw
+from agent.planning.liquidity import plan_liquidity
+from agent.policy.decide import decide
+from agent.policy.lp_book import bounds
+from agent.policy.lp_exits import AIM
+from tests.builders import threshold
+from tests.lp_worlds import book, paired, ranged, roomy, v2_at, v3_at, wanted, world
+from tests.plans import evidence
+
+GAS_GUARDS = {"gas_per_day", "native_floor", "daily_loss", "gas_price"}
+money = st.integers(0, 20_000)
+pushes = st.sampled_from([Fraction(part, 1_000) for part in (1_000, 1_000, 1_000, 1_001, 995, 1_012, 970, 1_500)])
+
+
+@dataclass(frozen=True, slots=True)
+class Any:
+    """A step and what was made of it."""
+
+    step: StepInput
+    plan: Plan | None
+
+
+@st.composite
+def anything(draw: st.DrawFn) -> Any:
+    pushed = draw(pushes)
+    v3, v2 = v3_at(pushed), v2_at(pushed)
+    places: list[LpV2Position | LpV3Position] = [paired(draw(st.sampled_from([0, 40, 700, 9_000])), v2)]
+    for number in range(draw(st.integers(0, 2))):
+        low = draw(st.integers(500, 4_000))
+        high = low + draw(st.integers(30, 4_000))
+        fees = (draw(st.integers(0, 10**9)), draw(st.integers(0, 10**18)))
+        places.append(ranged(draw(st.integers(1, 4_000)), low, high, number, v3, owed=fees, core_owed=fees))
+    targets: list[LpTarget] = []
+    if draw(st.booleans()):
+        above = draw(st.sampled_from([None, Fraction(0), Fraction(10**8)]))
+        width = draw(st.integers(10, 30_000))
+        targets.append(wanted(draw(st.integers(0, 3_000)), v3, width_bps=width, compound_above=above))
+    if draw(st.booleans()):
+        targets.append(wanted(draw(st.integers(0, 3_000)), v2))
+    limits = roomy(
+        lp_max_weight_bps=draw(st.sampled_from([0, 300, 2_500, 9_000, 10_000, 10_000])),
+        impermanent_loss_bps=draw(st.sampled_from([None, None, 0, 10, 100, 1_000])),
+        oracle_deviation_bps=draw(st.sampled_from([None, 30, 150, 150, 500])),
+        slippage_bps=draw(st.sampled_from([None, 1, 30, 30, 300])),
+        plan_cost_bps=draw(st.sampled_from([None, 50, 2_000])),
+        min_trade=draw(st.sampled_from([None, Fraction(10 * 10**6), Fraction(500 * 10**6)])),
+    )
+    reserves = {"WETH": draw(st.integers(0, 2)), "USDC": draw(st.integers(0, 3_000))}
+    values = {"WETH": draw(money), "USDC": draw(money)}
+    quiet = threshold(absolute_bps=9_999)
+    step = world(places, targets, values, limits, pushed, reserves=reserves, trigger=quiet)
+    step = replace(step, acted=draw(st.booleans()))
+    decision = decide(step).decision
+    if not isinstance(decision, AdjustLiquidity):
+        return Any(step, None)
+    try:
+        return Any(step, plan_liquidity(step, decision))
+    except Refused:
+        return Any(step, None)
+
+
+@given(anything())
+def test_every_guard_lets_every_plan_pass_but_for_gas_money(found: Any) -> None:
+    if found.plan is None:
+        return
+    refused = [v for v in guards.judge(found.step, found.plan, evidence(found.step, found.plan)) if not v.passed]
+    prices_apart = found.step.limits.oracle_deviation_bps is not None
+    allowed = GAS_GUARDS | ({"oracle_deviation"} if prices_apart else set())
+    assert {v.guard for v in refused} <= allowed, refused
+    assert all("spot" in v.measured or "TWAP" in v.measured for v in refused if v.guard == "oracle_deviation"), "no touched pool is off"
+
+
+@given(anything())
+def test_after_a_plan_all_limits_hold_or_whatever_could_go_has_gone(found: Any) -> None:
+    if found.plan is None:
+        return
+    before, lp = book(found.step).load(), open_case(found.step, found.plan, evidence(found.step, found.plan)).lp
+    assert not isinstance(lp, str)
+    assert lp.fault is None
+    limits, after = bounds(found.step.limits), lp.after.load()
+    if before.within(limits):
+        assert after.within(limits)
+        if after.loss > before.loss and limits.loss is not None:
+            assert after.loss <= limits.loss * AIM * after.total + 1
+    else:
+        assert all(isinstance(action, Withdraw) for action in found.plan.actions)
+        out = {action.name for action in found.plan.actions if isinstance(action, Withdraw) and action.liquidity == action.held}
+        stuck = {item.what for item in found.plan.skipped}
+        assert (
+            after.within(limits.scaled(AIM)) or {one.name for one, p in book(found.step).pairs if getattr(p, "liquidity", 0)} <= out | stuck
+        )
+
+
+@given(anything())
+def test_all_but_the_last_position_of_an_exit_go_whole(found: Any) -> None:
+    if found.plan is None or book(found.step).load().within(bounds(found.step.limits)):
+        return
+    actions = [action for action in found.plan.actions if isinstance(action, Withdraw)]
+    assert all(action.liquidity == action.held for action in actions[:-1])
+
+
+@given(anything())
+def test_reserves_stay_and_minimums_are_ours_not_the_pools(found: Any) -> None:
+    if found.plan is None:
+        return
+    reserve = {asset.token.address: asset.reserve_raw for asset in found.step.portfolio.assets}
+    before = {holding.token: holding.raw for holding in found.step.snapshot.holdings}
+    for token, raw in found.plan.holdings_after:
+        assert raw >= min(before[token], reserve[token])
+    now = book(found.step)
+    for action in found.plan.actions:
+        if isinstance(action, Collect):
+            continue
+        assert max(action.min_raw) > 0
+        assert all(least <= raw for least, raw in zip(action.min_raw, action.amounts_raw, strict=True))
+        if isinstance(action, Provide):
+            assert all(raw <= most for raw, most in zip(action.amounts_raw, action.desired_raw, strict=True))
+            assert action.liquidity > 0
+        ratio, pool = now.ratio(action), next(p for p in found.step.snapshot.pools if p.address == action.pool)
+        price = Fraction(pool.reserve1, pool.reserve0) if hasattr(pool, "reserve0") else Fraction(pool.sqrt_price_x96**2, 2**192)
+        limit = found.step.limits.oracle_deviation_bps
+        assert floors.inside(price, ratio, (limit or 0) + (found.step.limits.slippage_bps or 0))
+        if limit is not None:
+            assert abs(price / ratio - 1) * 10_000 <= limit
