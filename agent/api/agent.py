@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from agent import engine, wiring
+from agent.api.endpoints import records
 from agent.api.parameters import parameters
+from agent.api.submission import Sandwich, sandwich
 from agent.chain.rpc import Transport
 from agent.config.fields import parse_address, parse_duration_s
 from agent.config.load import LoadedConfig, load_config
@@ -44,13 +46,17 @@ def silent(_: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a portfolio stands: `paused` tells the kill switch, `warnings` what the owner should know of its size."""
+    """Where a portfolio stands: `paused` tells the kill switch, `warnings` what the owner should know of its size.
+
+    `endpoints` tells how each endpoint did so far.
+    """
 
     step_input: StepInput
     decided: Decided
     paused: bool
     pause_reason: str
     warnings: tuple[str, ...]
+    endpoints: tuple[dict[str, Any], ...] = ()
 
 
 class Agent:
@@ -75,7 +81,9 @@ class Agent:
         step_input = self.step_input()
         stopped = self.desk.switch.read()
         warnings = (*minimum.warnings(self.portfolio), *liquidity.warnings(step_input))
-        return Standing(step_input, strategies.decision_at(step_input), stopped.paused is not False, stopped.reason, warnings)
+        return Standing(
+            step_input, strategies.decision_at(step_input), stopped.paused is not False, stopped.reason, warnings, self.endpoints()
+        )
 
     def quote(self, token_in: str, token_out: str, amount: str, pool: str | None = None) -> tuple[StepInput, Quote]:
         """What selling `amount` whole coins of `token_in` would pay, over all pools or in one."""
@@ -174,6 +182,14 @@ class Agent:
         if action is not None:
             return dict(zip((action.token0, action.token1), own.expected(action), strict=True))
         return {} if outcome.plan is None else planned_changes(outcome.plan)
+
+    def endpoints(self) -> tuple[dict[str, Any], ...]:
+        """How each endpoint did so far: operator, state, score, latency, last trouble."""
+        return tuple(records(self.desk.panel))
+
+    def sandwich(self, outcome: Outcome) -> Sandwich:
+        """Who will see the plan's transaction, and what could be taken of it at most."""
+        return sandwich(self.desk.config, outcome)
 
     def parameters(self) -> dict[str, str]:
         """Everything that binds what is about to be sent, for the owner to confirm."""

@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from agent import codec, wiring
+from agent.api import endpoints
 from agent.api.setup import EMPTY_CODE, NO_CODE
+from agent.api.submission import PRIVATE, submission, submission_text
+from agent.chain.panel import Endpoint
 from agent.chain.rpc import Transport
 from agent.config.load import LoadedConfig, load_config
-from agent.errors import EXIT_OK, EXIT_OPERATOR, EXIT_REFUSED, EXIT_RETRYABLE, EXIT_USAGE, ConfigError, TrimtabError
+from agent.config.schema import Config
+from agent.errors import EXIT_OK, EXIT_REFUSED, EXIT_RETRYABLE, EXIT_USAGE, ConfigError, TrimtabError
 from agent.model import Snapshot, StepInput
 from agent.policy import minimum
 from agent.reference import reference_prices
@@ -20,7 +24,6 @@ from agent.units import decimal_text, price_text
 from agent.venues import spending
 
 Document = dict[str, Any]
-MAX_CLOCK_SKEW_S = 30
 OK, NOTE, FAIL = "ok", "warn", "fail"
 
 
@@ -38,15 +41,22 @@ class Row:
 def doctor(
     config: LoadedConfig | Path | str, transports: Sequence[Transport] | None = None, now_s: Callable[[], float] = time.time
 ) -> Document:
-    """All checks as {check, state, found, remedy}; `exit` is that of the first one that fails, 0 when none does."""
-    rows = list(_checks(config, transports, now_s))
+    """All checks as {check, state, found, remedy}; `exit` is that of the first one that fails, 0 when none does.
+
+    `endpoints` tells how each did. One that fails is no failure of the whole while enough others do as they should.
+    """
+    seen: list[Document] = []
+    rows = list(_checks(config, transports, now_s, seen))
     return {
+        "endpoints": seen,
         "checks": [{"check": r.check, "state": r.state, "found": r.found, "remedy": r.remedy} for r in rows],
         "exit": next((r.exit for r in rows if r.state == FAIL), EXIT_OK),
     }
 
 
-def _checks(config: LoadedConfig | Path | str, transports: Sequence[Transport] | None, now_s: Callable[[], float]) -> Iterator[Row]:
+def _checks(
+    config: LoadedConfig | Path | str, transports: Sequence[Transport] | None, now_s: Callable[[], float], seen: list[Document]
+) -> Iterator[Row]:
     try:
         loaded = config if isinstance(config, LoadedConfig) else load_config(config)
     except TrimtabError as error:
@@ -59,15 +69,25 @@ def _checks(config: LoadedConfig | Path | str, transports: Sequence[Transport] |
     except ConfigError as error:
         yield _failure("endpoints", error)
         return
-    endpoints = [_endpoint(line, loaded.config.chain.chain_id, now_s) for line in lines]
-    yield from endpoints
+    chain = loaded.config.chain
+    known = tuple(Endpoint(line) for line in lines)
+    probes = endpoints.probe(known, chain, now_s)
+    seen.extend(endpoints.report(probes))
+    enough = len(endpoints.serving(probes)) >= chain.min_operators
+    for found in probes:
+        state = OK if found.head is not None else NOTE if enough else FAIL
+        yield Row(f"endpoint {found.endpoint.operator}", state, found.found, found.remedy, found.exit)
     yield _operators(loaded)
-    if any(row.state == FAIL for row in endpoints):
+    yield _submission(loaded.config)
+    if not enough:
         return
     try:
-        with wiring.open_desk(loaded, lines, untrusted_pools=True) as desk:
+        with wiring.open_desk(loaded, known, untrusted_pools=True) as desk:
             yield Row("store", OK, str(wiring.store_file(loaded)))
             snapshot = desk.reader.snapshot()
+            seen[:] = [old | new for old, new in zip(seen, endpoints.records(desk.panel), strict=True)]
+            for operator, why in endpoints.outvoted(snapshot):
+                yield Row(f"endpoint {operator}", NOTE, why, "the others go on without it; ask its operator, or replace it")
             step = desk.assemble(snapshot, desk.store.history(snapshot.head.timestamp_s))
             yield from _contracts(desk, snapshot)
             yield from _holdings(desk, step)
@@ -125,25 +145,6 @@ def _keystore(loaded: LoadedConfig, path: Path) -> Row:
     return Row("key", OK, f"keystore {path} of this wallet")
 
 
-def _endpoint(line: Transport, chain_id: int, now_s: Callable[[], float]) -> Row:
-    name = f"endpoint {line.operator}"
-    try:
-        started = time.monotonic()
-        found = int(line.call("eth_chainId", []), 16)
-        took_ms = (time.monotonic() - started) * 1000
-        head_s = int(line.call("eth_getBlockByNumber", ["latest", False])["timestamp"], 16)
-    except TrimtabError as error:
-        return Row(name, FAIL, error.message, error.remedy or "check the URL and the network", error.exit_code)
-    except (TypeError, ValueError, KeyError):
-        return Row(name, FAIL, "answers with what no node says", "check its URL", EXIT_OPERATOR)
-    if found != chain_id:
-        return Row(name, FAIL, f"chain {found}, the config says {chain_id}", "correct chain.chain_id or the endpoint", EXIT_OPERATOR)
-    skew_s = head_s - int(now_s())
-    if skew_s > MAX_CLOCK_SKEW_S:
-        return Row(name, FAIL, f"its head is {skew_s} s in the future", "set this machine's clock (NTP)")
-    return Row(name, OK, f"chain {found}, {took_ms:.0f} ms, head {-skew_s} s old")
-
-
 def _operators(loaded: LoadedConfig) -> Row:
     chain = loaded.config.chain
     distinct = {endpoint.operator for endpoint in chain.rpc}
@@ -156,6 +157,13 @@ def _operators(loaded: LoadedConfig) -> Row:
         "add an endpoint of another operator, or set single_operator",
         EXIT_USAGE,
     )
+
+
+def _submission(config: Config) -> Row:
+    """Whether anybody sees a transaction before it is mined, and what that could cost (T1, T15)."""
+    if config.chain.local or submission(config) == PRIVATE:
+        return Row("submission", OK, submission_text(config))
+    return Row("submission", NOTE, submission_text(config), "a private endpoint in execution.submit_url hides transactions")
 
 
 def _contracts(desk: wiring.Desk, snapshot: Snapshot) -> Iterator[Row]:
@@ -177,7 +185,7 @@ def _contracts(desk: wiring.Desk, snapshot: Snapshot) -> Iterator[Row]:
         yield Row("pools", FAIL, "no pool between any two of the tokens", "check the factories, or add a hub token")
     else:
         yield Row("pools", OK, f"{len(desk.pools)} found")
-    for item in snapshot.quarantined:
+    for item in (item for item in snapshot.quarantined if item.item != "endpoint"):
         yield Row(item.item, FAIL, f"{item.address}: {item.why}", "while it fails, nothing is traded; correct or remove it")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agent.api.submission import submission_text
 from agent.config.schema import Config, HybridTable, LimitsTable, ThresholdTable, TimeTable
 from agent.config.zone import RiskTable, ZoneTable
 from agent.model import Portfolio
@@ -21,7 +22,7 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
         "wallet": config.wallet.address,
         "key": _key(config),
         "router": f"{execution.router} {router}",
-        "submission": "private endpoint" if execution.submit_url.get_secret_value() else "public mempool",
+        "submission": submission_text(config),
         "deadline": f"{execution.deadline} s",
         "confirmations": str(chain.confirmations),
         "targets": ", ".join(f"{a.token.label} {a.target_bps / 100:g}%" for a in portfolio.assets),

@@ -10,6 +10,7 @@ from agent.units import price_text, value_text
 
 if TYPE_CHECKING:
     from agent.api import Standing
+    from agent.api.submission import Sandwich
     from agent.engine import Outcome
     from agent.model import Intent, Leg, Plan, Portfolio, StepInput, Verdict
     from agent.planning.planner import Quote
@@ -61,6 +62,24 @@ def status(found: Standing) -> Document:
         "pause_reason": found.pause_reason,
         "decision": decision(decided),
         "zone": zone.document(decided.zone, portfolio),
+        "endpoints": list(found.endpoints),
+    }
+
+
+def sandwich(found: Sandwich, portfolio: Portfolio) -> Document:
+    """What somebody who sees the transaction could take of it."""
+    limits = found.by_limits
+    return {
+        "submission": found.submission,
+        "public": found.public,
+        "at_most": None if found.at_most is None else money(found.at_most, portfolio),
+        "at_most_bps": found.at_most_bps,
+        "by_limits_bps": {
+            "per_swap": limits.per_swap_bps,
+            "per_rebalance": limits.per_rebalance_bps,
+            "per_day": limits.per_day_bps,
+        },
+        "words": limits.words,
     }
 
 

@@ -66,15 +66,16 @@ def plan(
     """The swaps that would restore the targets, with costs and every guard's verdict. Sends nothing."""
     from agent import api
 
+    about: Agent | None = None
     if input_file is not None:
         outcome = api.plan_from_input(_read(input_file))
     else:
-        with waiting(READING), api.open_agent(config) as agent:
-            outcome = agent.plan()
+        with waiting(READING), api.open_agent(config) as about:
+            outcome = about.plan()
     if save_input is not None:
         _write(save_input, api.input_text(outcome.step_input))
     hint = "A plan from a file: guards that need the moment did not judge it." if input_file else "To send it: trimtab rebalance --send"
-    raise typer.Exit(_show(outcome, as_json, hint=hint))
+    raise typer.Exit(_show(outcome, as_json, about, sent=False, hint=hint))
 
 
 def rebalance(config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = False, as_json: AsJson = False) -> None:
@@ -86,7 +87,7 @@ def rebalance(config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes 
     with api.open_agent(config) as agent, waiting(READING) as wait:
         outcome = agent.rebalance(send=send, confirm=_confirmer(agent, yes, wait), progress=wait.update)
         with wait.aside():
-            raise typer.Exit(_show(outcome, as_json, agent if send else None))
+            raise typer.Exit(_show(outcome, as_json, agent, sent=send))
 
 
 def swap(
@@ -107,7 +108,7 @@ def swap(
         confirm = _confirmer(agent, yes, wait)
         outcome = agent.swap(token_in, token_out, amount, send=send, confirm=confirm, progress=wait.update)
         with wait.aside():
-            raise typer.Exit(_show(outcome, as_json, agent if send else None))
+            raise typer.Exit(_show(outcome, as_json, agent, sent=send))
 
 
 def run(
@@ -138,7 +139,7 @@ def run(
                         if isinstance(found, TrimtabError):
                             code = fail(found, as_json, lines=not once)
                         else:
-                            code = _show(found, as_json, agent if send else None, lines=not once)
+                            code = _show(found, as_json, agent, sent=send, lines=not once)
                     clock.check()
     except api.Stopped:
         note("Stopped. What was sent stands in the journal; the next run goes on from there.")
@@ -177,13 +178,16 @@ def _confirmer(agent: Agent, yes: bool, wait: Waiting, clock: StoppableClock | N
     return confirm
 
 
-def _show(outcome: Outcome, as_json: bool, agent: Agent | None = None, *, hint: str = "", lines: bool = False) -> int:
-    """Prints an outcome; `agent` is there when it was allowed to send."""
+def _show(outcome: Outcome, as_json: bool, agent: Agent | None, *, sent: bool, hint: str = "", lines: bool = False) -> int:
+    """Prints an outcome, with what was sent where it was allowed; without an agent the plan is from a file."""
     from agent.cli import documents, tables
 
-    document = documents.plan(outcome) if agent is None else documents.rebalance(outcome, agent.realised(outcome))
-    if outcome.after is not None and agent is not None:
-        document["weights_after_bps"] = agent.weights(outcome.after)
+    document = documents.rebalance(outcome, agent.realised(outcome)) if agent is not None and sent else documents.plan(outcome)
+    if agent is not None:
+        if sent and outcome.after is not None:
+            document["weights_after_bps"] = agent.weights(outcome.after)
+        document["endpoints"] = list(agent.endpoints())
+        document["sandwich"] = documents.sandwich(agent.sandwich(outcome), agent.portfolio)
     decimals = documents.decimals(outcome.step_input.portfolio)
 
     def show() -> None:
@@ -196,6 +200,8 @@ def _show(outcome: Outcome, as_json: bool, agent: Agent | None = None, *, hint: 
         if kind in ("done", "failed", "declined"):
             say(f"{kind}: {document['reason']}")
         elif kind == "planned":
+            if (exposed := document.get("sandwich")) is not None and exposed["public"]:
+                note(f"{exposed['submission']}: a sandwich may take up to {exposed['at_most']} {document['numeraire']} of this plan.")
             say(hint or "Dry run: nothing was sent. Add --send to sign and send.")
 
     emit(document, as_json, show, lines)

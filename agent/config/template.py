@@ -42,6 +42,8 @@ confirmations = 2                  # blocks until a transaction counts as final
 wrapped_native = "{preset.wrapped_native}"
 # Money moves only when two endpoints of different operators agree. To trust one alone, name it:
 # single_operator = "{rpc_envs[0][1]}"
+# To want more of them to agree than two: quorum = 3
+max_lag_blocks = 3                 # an endpoint further behind the others is told and left out
 {rpc}
 
 [wallet]
@@ -104,6 +106,7 @@ balance_jump = "2%"
 router = "swap_router_02"          # or "rebalancer", our own contract: rebalancer = "0x…" where it was deployed
 deadline = "90s"
 submit_url = ""                    # private submission endpoint; empty: public mempool
+submit_public_fallback = false     # true: to the public mempool where the private endpoint fails
 
 [lp]                               # by what liquidity positions are judged
 volatility = "60%"                 # of a pair's price, a year; a position may have its own

@@ -104,6 +104,23 @@ _ACTION = {
 }
 _REALISED = {"symbol": text, "planned_raw": raw, "realised_raw": raw}
 
+_ENDPOINT = {
+    "operator": text,
+    "state": one_of("in service", "on trial", "resting", "asked us to wait"),
+    "score": number,
+    "latency_ms": maybe(number),
+    "rest_s": number,
+    "why": text,
+}
+_SANDWICH = {
+    "submission": text,
+    "public": flag,
+    "at_most": maybe(decimal),
+    "at_most_bps": maybe(count),
+    "by_limits_bps": {"per_swap": maybe(count), "per_rebalance": maybe(count), "per_day": maybe(count)},
+    "words": text,
+}
+
 STATUS = {
     "block": count,
     "block_hash": hash32,
@@ -127,6 +144,7 @@ STATUS = {
     "paused": flag,
     "pause_reason": text,
     "decision": _DECISION,
+    "endpoints": [_ENDPOINT],
 }
 QUOTE = {"block": count, "amount_in_raw": raw, "amount_out_raw": raw, "price_impact_bps": count, "fee": decimal, "legs": [_LEG]}
 PLAN = {
@@ -144,7 +162,9 @@ PLAN = {
     "expires_block": count,
     "reason": text,
 }
-REBALANCE = {**PLAN, "transactions": [{**_SENT, "block": count, "gas_used": count}], "realised": [_REALISED]}
+LIVE_PLAN = {**PLAN, "endpoints": [_ENDPOINT], "sandwich": _SANDWICH}
+"""A plan from the chain; one from a file has no endpoints."""
+REBALANCE = {**LIVE_PLAN, "transactions": [{**_SENT, "block": count, "gas_used": count}], "realised": [_REALISED]}
 HISTORY = {
     "steps": [
         {
@@ -158,7 +178,11 @@ HISTORY = {
     ]
 }
 EXPLAIN = {"step": text, "outcome": text, "words": [text], "transactions": [_SENT]}
-DOCTOR = {"checks": [{"check": text, "state": one_of("ok", "warn", "fail"), "found": text, "remedy": text}], "exit": count}
+DOCTOR = {
+    "endpoints": [{**_ENDPOINT, "head": maybe(count)}],
+    "checks": [{"check": text, "state": one_of("ok", "warn", "fail"), "found": text, "remedy": text}],
+    "exit": count,
+}
 TRUST = {
     "block": count,
     "pinned": flag,

@@ -35,10 +35,10 @@ READING = [
     (("status",), shapes.STATUS, "rebalance"),
     (("doctor",), shapes.DOCTOR, "gas money"),
     (("quote", "--in", "WETH", "--out", "USDC", "--amount", "0.5"), shapes.QUOTE, "would pay"),
-    (("plan",), shapes.PLAN, "second_quote_deviation"),
+    (("plan",), shapes.LIVE_PLAN, "second_quote_deviation"),
     (("rebalance",), shapes.REBALANCE, "Dry run: nothing was sent"),
-    (("swap", "--in", "WETH", "--out", "USDC", "--amount", "0.1"), shapes.PLAN, "Dry run: nothing was sent"),
-    (("run", "--once"), shapes.PLAN, "Dry run: nothing was sent"),
+    (("swap", "--in", "WETH", "--out", "USDC", "--amount", "0.1"), shapes.LIVE_PLAN, "Dry run: nothing was sent"),
+    (("run", "--once"), shapes.LIVE_PLAN, "Dry run: nothing was sent"),
     (("trust",), shapes.TRUST, "unchanged"),
     (("history",), shapes.HISTORY, "Steps"),
 ]
@@ -50,7 +50,7 @@ def test_a_reading_command_prints_its_document_and_its_words_and_moves_nothing(
 ) -> None:
     before, nonce = desk.holdings(), desk.node.rpc("eth_getTransactionCount", desk.about["wallet"], "latest")
     if shape is shapes.REBALANCE:
-        shape = shapes.PLAN  # what was sent appears only with --send
+        shape = shapes.LIVE_PLAN  # what was sent appears only with --send
     shapes.require(shape, desk.ask(*command))
     said = desk.run(*command)
     assert said.code == 0
