@@ -84,10 +84,14 @@ class Desk:
         """The config's tables."""
         return self.loaded.config
 
+    @property
+    def counted(self) -> Portfolio:
+        """The portfolio with what the agent opened itself, which counts like confirmed positions."""
+        return replace(self.portfolio, positions=known_positions(self.config, self.portfolio, self.store.liquidity_moves()))
+
     def assemble(self, snapshot: Snapshot, history: History) -> StepInput:
-        """A snapshot with the owner's wishes and the store's memory; positions that the agent opened count like confirmed ones."""
-        own_too = replace(self.portfolio, positions=known_positions(self.config, self.portfolio, self.store.liquidity_moves()))
-        return StepInput(snapshot, own_too, self.policy, self.reference, self.limits, self.execution, history)
+        """A snapshot with the owner's wishes and the store's memory."""
+        return StepInput(snapshot, self.counted, self.policy, self.reference, self.limits, self.execution, history)
 
     @property
     def eyes(self) -> Eyes:

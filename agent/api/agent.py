@@ -193,7 +193,7 @@ class Agent:
 
     def parameters(self) -> dict[str, str]:
         """Everything that binds what is about to be sent, for the owner to confirm."""
-        return parameters(self.desk.config, self.portfolio, self.desk.execution.router)
+        return parameters(self.desk.config, self.desk.counted, self.desk.execution.router)
 
 
 def planned_changes(plan: Plan) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from agent.api.submission import submission_text
 from agent.config.schema import Config, HybridTable, LimitsTable, ThresholdTable, TimeTable
 from agent.config.zone import RiskTable, ZoneTable
-from agent.model import Portfolio
+from agent.model import LpTarget, Portfolio
 from agent.units import decimal_text
 
 NATIVE_LIMITS = ("gas_per_day", "native_floor")
@@ -29,6 +29,7 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
         "reserves": ", ".join(f"{decimal_text(a.reserve_raw, a.token.decimals)} {a.token.label}" for a in portfolio.assets if a.reserve_raw)
         or "none",
         "liquidity positions": ", ".join(position.name for position in portfolio.positions) or "none",
+        "liquidity targets": ", ".join(_wanted(target) for target in portfolio.lp_targets) or "none",
         "trigger": trigger_text(config.policy.trigger),
         "destination": config.policy.destination,
         "cooldown": f"{config.policy.cooldown} s",
@@ -37,13 +38,18 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
         "feed_max_age": f"{reference.feed_max_age} s",
         "max_live_value": limit_text("max_live_value", config.portfolio.max_live_value, numeraire),
     }
-    if portfolio.positions and config.lp is not None:
+    if (portfolio.positions or portfolio.lp_targets) and config.lp is not None:
         found["lp"] = f"volatility {config.lp.volatility / 100:g}% a year, horizon {config.lp.horizon} s"
     if config.policy.risk is not None:
         found["risk"] = risk_text(config.policy.risk)
     for name in LimitsTable.model_fields:
         found[name] = limit_text(name, getattr(config.limits, name), numeraire)
     return found
+
+
+def _wanted(target: LpTarget) -> str:
+    width = "" if target.width_bps is None else f", width {target.width_bps / 100:g}%"
+    return f"{target.share_bps / 100:g}% in {target.venue} {target.pool}{width}"
 
 
 def trigger_text(trigger: ThresholdTable | TimeTable | HybridTable | ZoneTable) -> str:

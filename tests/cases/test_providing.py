@@ -15,7 +15,7 @@ from agent.api.positions import liquidity
 from agent.artifacts import npm
 from agent.localchain import LocalChain
 from agent.localchain.market import V2_PAIR
-from agent.model import ConfirmedPosition, IntentKind, IntentState, LpV3Position, Provide
+from agent.model import ConfirmedPosition, IntentKind, IntentState, LpV3Position, Provide, Withdraw
 from agent.policy.drift import total
 from tests import agents, lp_acting
 from tests import liquidity as lp
@@ -149,6 +149,9 @@ def test_a_range_is_minted_remembered_counted_and_known_to_a_new_start(anvil_cha
         [position] = step.snapshot.positions
         assert isinstance(position, LpV3Position)
         assert (position.token_id, position.liquidity) == (move.token_id, move.liquidity)
+        told = agent.parameters()
+        assert told["liquidity positions"] == move.name
+        assert told["liquidity targets"] == f"20% in uniswap_v3 {chain.pools[V3]}, width 20%"
         assert positions(agent)[move.name].entry_raw == move.amounts_raw
         assert worth(agent) == pytest.approx(before, rel=2e-4)
         [report] = liquidity(agent).reports
@@ -176,6 +179,27 @@ def test_a_pair_is_provided_and_taken_out_again(anvil_chain: LocalChain, tmp_pat
         assert kinds(outcome)[:2] == ["approve", "liquidity"]
         assert lp.pair_of(chain, V2).balanceOf(chain.wallet.address).call() == 0
         assert agent.desk.store.history(chain.now_s()).loss_24h / USD < before / 1_000
+
+
+def test_a_range_narrower_than_the_band_is_minted_and_taken_out_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """Within the band it could be of either token alone, so that the reference bounds neither: a unit of each is asked for."""
+    chain = anvil_chain
+    agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    with agents.agent_on(chain, tmp_path, wanting(chain, V3, width="0.5%"), EVEN) as agent:
+        before = worth(agent)
+        assert send(agent, chain).kind is OutcomeKind.DONE
+        [move] = agent.desk.store.liquidity_moves()
+    with agents.again(chain, agents.config(chain, tmp_path, wanting(chain, V3, width="0.5%", share="0%"), EVEN)) as agent:
+        outcome = send(agent, chain)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        [intent] = [intent for intent in outcome.transactions if intent.kind is IntentKind.LIQUIDITY]
+        action = agent.desk.store.grant(intent.id).action
+        assert isinstance(action, Withdraw)
+        assert (action.liquidity, action.min_raw) == (move.liquidity, (1, 1))
+        assert agent.desk.store.grant(intent.id).floors_raw == (0, 0)
+        assert exactly(chain, agent, outcome) == [("Withdraw", move.name)]
+        assert positions(agent) == {}
+        assert worth(agent) == pytest.approx(before, rel=1e-3)
 
 
 def test_fees_are_collected_and_put_back(anvil_chain: LocalChain, tmp_path: Path) -> None:
