@@ -9,7 +9,7 @@ from agent.errors import Refused
 from agent.model import AdjustLiquidity, Halt, Hold, Plan, Rebalance, StepInput, TopUp
 from agent.planning import planner
 from agent.planning.liquidity import plan_liquidity
-from agent.policy.decide import Decided, decide
+from agent.policy.decide import Decided, decide, or_liquidity
 from agent.policy.zone import not_worth_it, nothing_pays
 
 
@@ -57,13 +57,21 @@ def _planned(step_input: StepInput, decided: Decided, decision: Rebalance) -> Pr
     except planner.NothingPlanned as nothing:
         if zone is None:
             raise
-        return Proposal(replace(decided, decision=Hold(nothing_pays(decision.reason, nothing.message, zone, step_input))), None)
+        return _left_alone(step_input, decided, nothing_pays(decision.reason, nothing.message, zone, step_input))
     if zone is None or plan.saving is None:
         return Proposal(decided, plan)
     weighed = replace(decided, zone=replace(zone, saving=plan.saving))
     if plan.saving.worth_it:
         return Proposal(weighed, plan)
-    return Proposal(replace(weighed, decision=Hold(not_worth_it(decision.reason, plan.saving, step_input, zone.horizon_s))), None)
+    return _left_alone(step_input, weighed, not_worth_it(decision.reason, plan.saving, step_input, zone.horizon_s))
+
+
+def _left_alone(step_input: StepInput, decided: Decided, why: str) -> Proposal:
+    """No swap is worth it in a zone: then liquidity gets what its targets ask for, as while no trigger fires."""
+    prices = {token: found.price for token, found in decided.references.prices.items()}
+    instead = or_liquidity(step_input, prices, Hold(why))
+    plan = plan_liquidity(step_input, instead) if isinstance(instead, AdjustLiquidity) else None
+    return Proposal(replace(decided, decision=instead), plan)
 
 
 def manual_swap(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:

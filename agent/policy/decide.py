@@ -58,7 +58,7 @@ def decide(step: StepInput) -> Decided:
     if answer.fired:
         decision, reviewed = _act(step, drifts, references, answer)
     else:
-        decision, reviewed = _liquidity(step, prices, _hold(answer)), answer.due
+        decision, reviewed = or_liquidity(step, prices, _hold(answer)), answer.due
     first = coin.top_up(step, decision)
     if first is not None:
         return Decided(first, drifts, references, False, found)
@@ -70,8 +70,8 @@ def _hold(answer: Fired) -> Hold:
     return Hold(answer.reason if when in answer.reason else f"{answer.reason}; {when}", answer.next_s)
 
 
-def _liquidity(step: StepInput, prices: Mapping[str, Price], hold: Hold) -> Decision:
-    """No trigger fired: what the liquidity targets ask for, unless it is too soon; else the hold, with what they leave and why."""
+def or_liquidity(step: StepInput, prices: Mapping[str, Price], hold: Hold) -> Hold | AdjustLiquidity:
+    """No swap is asked for: what the liquidity targets ask for, unless it is too soon; else the hold, with what they leave and why."""
     try:
         wanted = lp_wish.asked_for(step, prices)
     except Refused as unknown:

@@ -9,7 +9,22 @@ import pytest
 
 from agent import guards
 from agent.lp import exact, mint
-from agent.model import AdjustLiquidity, Collect, Decision, Halt, Hold, LpTarget, Provide, Rebalance, StepInput, Threshold, Withdraw
+from agent.model import (
+    AdjustLiquidity,
+    Collect,
+    Decision,
+    Destination,
+    Halt,
+    Hold,
+    LpTarget,
+    Provide,
+    Rebalance,
+    StepInput,
+    Threshold,
+    Withdraw,
+    Zone,
+)
+from agent.planning.strategies import rebalance
 from agent.policy.decide import decide
 from agent.policy.lp_book import bounds
 from agent.policy.lp_exits import AIM
@@ -18,6 +33,7 @@ from tests.builders import NOW_S, history, threshold, with_limits, with_snapshot
 from tests.lp_worlds import RATIO, SPACING, USD, USDC, WETH, book, paired, planned, ranged, roomy, v2_at, v3_at, wanted, world
 from tests.plans import evidence
 from tests.unit.test_lp_exits import after
+from tests.zones import tracking
 
 POOL, PAIR = v3_at().address, v2_at().address
 
@@ -175,6 +191,16 @@ def test_targets_rest_for_the_cooldown_of_rebalances() -> None:
     held(step, "1600 USDC provided", "cooldown lasts until")
     assert kinds(replace(step, acted=True)) == [Provide], "what the same step began is not held back"
     assert kinds(world(targets=[wanted(2_000)], past=history(last_rebalance_s=NOW_S - 3_600))) == [Provide]
+
+
+def test_targets_come_where_a_zone_finds_no_swap_worth_its_gas() -> None:
+    zone = Zone(tracking("WETH", "USDC", cost_bps=2))
+    step = world(targets=[wanted(2_000)], values={"WETH": 4_150, "USDC": 3_850}, trigger=zone, destination=Destination.ZONE)
+    assert isinstance(decide(step).decision, Rebalance)
+    proposal = rebalance(step)
+    assert isinstance(proposal.decided.decision, AdjustLiquidity)
+    assert proposal.plan is not None
+    assert [type(action) for action in proposal.plan.actions] == [Provide]
 
 
 # spot
