@@ -9,26 +9,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
+from agent import guards
 from agent.lp import exact, mint
 from agent.model import (
     AdjustLiquidity,
     CodeHash,
     ConfirmedPosition,
+    Decision,
+    Hold,
     Limits,
     LpTarget,
     LpV2Position,
     LpV3Position,
     Plan,
+    Provide,
     StepInput,
+    Threshold,
     V2Pool,
     V3Pool,
+    Withdraw,
 )
 from agent.planning.liquidity import plan_liquidity
 from agent.policy.decide import decide
 from agent.policy.lp_book import Book, open_book
 from agent.reference import reference_prices
 from tests import lp_positions as lp
-from tests.builders import ETHER, limits, step_input, token, v2_pool, v3_pool, with_snapshot
+from tests.builders import ETHER, limits, step_input, threshold, token, v2_pool, v3_pool, with_snapshot
+from tests.plans import evidence
 
 USD = 10**6
 WETH, USDC = token("WETH"), token("USDC")
@@ -121,3 +128,42 @@ def planned(step: StepInput) -> Plan:
     decision = decide(step).decision
     assert isinstance(decision, AdjustLiquidity), decision
     return plan_liquidity(step, decision)
+
+
+def quiet() -> Threshold:
+    """A trigger that never fires."""
+    return threshold(absolute_bps=9_000)
+
+
+def kinds(step: StepInput) -> list[type]:
+    """What kinds of actions the plan has, in order."""
+    return [type(action) for action in planned(step).actions]
+
+
+def passes(step: StepInput) -> bool:
+    """Whether every guard lets the plan pass."""
+    plan = planned(step)
+    refused = [v for v in guards.judge(step, plan, evidence(step, plan)) if not v.passed]
+    assert not refused, refused
+    return True
+
+
+def held(step: StepInput, *said: str) -> Decision:
+    """A hold that says why."""
+    decision = decide(step).decision
+    assert isinstance(decision, Hold), decision
+    assert all(part in decision.reason for part in said), decision.reason
+    return decision
+
+
+def only_provide(step: StepInput) -> Provide:
+    """The one action of the plan."""
+    [action] = planned(step).actions
+    assert isinstance(action, Provide)
+    return action
+
+
+def worth(step: StepInput, action: Provide | Withdraw) -> float:
+    """What an action moves, in dollars at the reference."""
+    of = step.portfolio.lp_targets[0]
+    return float(book(step).value(of, action.amounts_raw)) / USD

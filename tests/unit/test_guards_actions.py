@@ -13,7 +13,7 @@ from tests import lp_positions as lp
 from tests.builders import GWEI, address, history, with_limits, with_snapshot
 from tests.lp_worlds import USD, paired, planned, ranged, roomy, v2_at, v3_at, wanted, world
 from tests.plans import evidence, verdict
-from tests.unit.test_lp_targets import earning
+from tests.unit.test_lp_ranges import earning
 
 PROVIDE, WITHDRAW, COLLECT = "provide", "withdraw", "collect"
 
