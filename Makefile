@@ -1,10 +1,10 @@
-# make demo: the main job on an embedded chain. make test: everything that CI checks.
+# make demo: the main job on an embedded chain. make test: everything that CI checks. make plans: random plans on a local chain.
 PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
 READY := .venv/.ready
 
-.PHONY: demo test check setup cover lock clean
+.PHONY: demo test check setup cover plans lock clean
 
 demo: $(READY)
 	$(BIN)/trimtab demo
@@ -26,6 +26,10 @@ cover: $(READY)
 	$(BIN)/pytest -n $(JOBS) --dist worksteal --cov --cov-report=
 	$(BIN)/coverage report --skip-covered --fail-under=85
 	$(BIN)/coverage report --include='$(PURE)' --fail-under=95
+
+# A hundred random plans carried out on anvil: each ends at its destination or names the bound that stopped it.
+plans: $(READY)
+	$(BIN)/python scripts/plans_on_chain.py --problems 100
 
 setup: $(READY)
 

@@ -2,45 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from fractions import Fraction
 
 import pytest
 
 from agent.localchain import LocalChain
-from agent.model import Asset, FeedRound, Funding, Head, Holding, Portfolio, StepInput
+from agent.model import Funding
 from agent.planning.planner import plan, plan_swap, quote
 from agent.units import BPS
-from tests import builders
 from tests.desk import Desk
 from tests.planning_worlds import goal
-from tests.world import price_now, read_pool
+from tests.plans_on_chain import execute, hold, step_of
+from tests.world import price_now
 
 TARGETS = {"WETH": 3_000, "WBTC": 2_500, "USDC": 2_000, "USDT": 1_500, "LINK": 1_000}
-
-
-def step_of(chain: LocalChain) -> StepInput:
-    """What the agent would decide from: every pool's whole state, the wallet's balances, feeds at the chain's prices."""
-    tokens = {symbol: chain.tokens[symbol] for symbol in TARGETS}
-    template = builders.step_input()
-    feeds = [
-        FeedRound(builders.feed_address(s), 8, 7, int(chain.books.prices_usd[s] * 10**8), builders.NOW_S - 60, builders.NOW_S - 60, 7)
-        for s in tokens
-    ]
-    pools = [read_pool(chain, name) for name in chain.pools]
-    holdings = [Holding(token.address, chain.balance(symbol)) for symbol, token in tokens.items()]
-    read = builders.snapshot(holdings, pools, feeds, head=Head(chain.chain_id, 1_000, "0x00", builders.NOW_S, 10**9))
-    assets = tuple(Asset(token, TARGETS[symbol], 0, builders.feed_address(symbol)) for symbol, token in tokens.items())
-    portfolio = Portfolio(tokens["USDC"], assets, (), tokens["WETH"].address)
-    limits = replace(builders.limits(), turnover_bps=None, daily_turnover_bps=None, plan_cost_bps=150)
-    return replace(template, snapshot=read, portfolio=portfolio, limits=limits)
-
-
-def hold(chain: LocalChain, values: dict[str, int]) -> None:
-    """Gives the wallet these values in dollars."""
-    for symbol, dollars in values.items():
-        token = chain.tokens[symbol]
-        chain.set_balance(symbol, int(Fraction(dollars) * 10**token.decimals / chain.books.prices_usd[symbol]))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +31,7 @@ def test_five_assets_reach_their_targets_in_one_transaction_equal_to_the_plan_to
     local_chain: LocalChain, values: dict[str, int]
 ) -> None:
     hold(local_chain, values)
-    step, desk = step_of(local_chain), Desk(local_chain)
+    step, desk = step_of(local_chain, TARGETS), Desk(local_chain)
     found = plan(step, goal(step))
     desk.approve_for(found)
     receipt = desk.swap(found)
@@ -72,7 +47,7 @@ def test_five_assets_reach_their_targets_in_one_transaction_equal_to_the_plan_to
 
 def test_a_plan_moves_no_real_pool_beyond_its_bound_and_names_what_stays(tester_chain: LocalChain) -> None:
     hold(tester_chain, {"WETH": 100_000, "WBTC": 100_000, "USDC": 100_000, "USDT": 100_000, "LINK": 2_000_000})
-    step, desk = step_of(tester_chain), Desk(tester_chain)
+    step, desk = step_of(tester_chain, TARGETS), Desk(tester_chain)
     found = plan(step, goal(step))
     before = {name: price_now(tester_chain, name) for name in tester_chain.pools}
     desk.approve_for(found)
@@ -84,7 +59,7 @@ def test_a_plan_moves_no_real_pool_beyond_its_bound_and_names_what_stays(tester_
 
 def test_a_swap_by_hand_pays_what_plan_and_quote_said(local_chain: LocalChain) -> None:
     hold(local_chain, {"WETH": 300_000})
-    step, desk = step_of(local_chain), Desk(local_chain)
+    step, desk = step_of(local_chain, TARGETS), Desk(local_chain)
     weth, usdt = desk.at("WETH"), desk.at("USDT")
     amount = 80 * 10**18
     found = plan_swap(step, weth, usdt, amount)
@@ -97,3 +72,12 @@ def test_a_swap_by_hand_pays_what_plan_and_quote_said(local_chain: LocalChain) -
     assert after["WETH"] - before["WETH"] == -amount
     assert after["USDT"] - before["USDT"] == got == promised
     assert len(found.legs) >= 2, "80 WETH are worth a split"
+
+
+@pytest.mark.parametrize("seed", [3, 8, 10])
+def test_a_random_plan_ends_where_it_said_or_names_the_bound_that_stopped_it(anvil_chain: LocalChain, seed: int) -> None:
+    """A hundred of these, with tokens of 0 and 24 decimals, is `make plans`."""
+    outcome = execute(anvil_chain, seed)
+    assert outcome.plan is not None and outcome.plan.legs
+    assert outcome.exact, "realised is not what was planned"
+    assert outcome.explained, str(outcome)
