@@ -14,8 +14,8 @@ from tests import liquidity as lp
 from tests.agents import Purse, again, fund, purse, trusted
 from tests.differential.test_lp_actions import V3, wanting
 from tests.faults.test_step_kill import ENDS, UNREACHED, World
+from tests.provided import EVEN
 
-EVEN = {"WETH": "50%", "USDC": "50%"}
 LAST_WRITE = 25
 """Nonce adopted; step, two approvals in five states each, its end, both booked; step, the mint likewise, booked; a last look."""
 MOMENTS = ["before:send 2", "before:send 3", "after:send 3", *(f"write {number}" for number in range(16, LAST_WRITE + 1))]
