@@ -20,6 +20,10 @@ ROUNDED_RAW = 16
 """Base units by which paths, each rounded down, may miss an approved amount."""
 FUZZ = Fraction(1, 10**12)
 """What floating point may miss of it."""
+REACH = 0.3
+"""P of a zone's worth, which so never is what stops an exchange: the quadratic decides, and pools are bounded by plan_cost."""
+MOST_SAVED = 0.25
+"""Most that a zone's exchange may save per unit. At more the risk is scaled down: it outweighs any cost all the same."""
 HAIR = 5e-5
 """Half a basis point: how far inside a band's edge a move ends, so that rounding does not leave it outside."""
 
@@ -47,7 +51,7 @@ class Aim:
         """The worth in units of `scale`; tokens in `still` end at the value given there."""
         pinned = dict.fromkeys(self.hubs, 0.0) | {token: value / scale for token, value in still.items()}
         risk = None if self.risk is None else Risk(self.risk.volatility, self.risk.bend / scale)
-        return Worth(self.low, self.high, self.price, self.lean, pinned, risk)
+        return Worth(self.low, self.high, self.price if risk is None else REACH, self.lean, pinned, risk)
 
     def search(self, scale: float, extra: Numbers, still: Mapping[int, float], budget: float | None) -> Search:
         """Looks for the best flows when pools give `extra` (in units of `scale`) beyond what they count for; `budget` bounds turnover."""
@@ -75,17 +79,19 @@ def aim_at(problem: Problem, goal: Goal) -> Aim:
     locked = np.array([float(node.locked) for node in problem.nodes])
     least = np.array([float(_least(node)) for node in problem.nodes])
     hubs = tuple(number for number, node in enumerate(problem.nodes) if not node.is_asset)
-    risk = None if goal.risk is None else _risk(problem, goal.risk)
+    risk = None if goal.risk is None else _risk(problem, goal.risk, held - low * total)
     return Aim(held, locked, least, low, high, hubs, price, lean, max(above, below), risk)
 
 
-def _risk(problem: Problem, risk: TrackingRisk) -> Risk:
-    """The zone's risk in value: its factor is λ·H / V."""
+def _risk(problem: Problem, risk: TrackingRisk, off: Numbers) -> Risk:
+    """The zone's risk in value: its factor is λ·H / V. `off` is the deviation now."""
     tokens = [node.address for node in problem.assets]
     known = dict(zip(tokens, volatilities(risk, tokens), strict=True))
     spread = np.array([float(known.get(node.address, 0)) for node in problem.nodes])
     related = np.array([[float(entry) for entry in row] for row in correlations(risk, tokens)])
-    return risk_of(spread, related, float(aversion(risk) / problem.total))
+    factor = float(aversion(risk) / problem.total)
+    slopes = factor * spread[: len(tokens)] * (related @ (spread * off)[: len(tokens)])
+    return risk_of(spread, related, factor * min(1.0, MOST_SAVED / max(float(np.ptp(slopes)), MOST_SAVED)))
 
 
 def _least(node: Node) -> Value:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,11 +67,11 @@ class Market:
         return np.array(list(kept), dtype=np.intp)
 
 
-def open_market(problem: Problem, scale: float) -> Market:
-    """Builds the curves once."""
+def open_market(problem: Problem, scale: float, dearest: Fraction | None = None) -> Market:
+    """Builds the curves once. In no pool a unit is traded that costs more than `dearest` per unit of value."""
     arcs, poor, far = [], [], []
     for pool in problem.pools.values():
-        least = problem.least_rate(pool)
+        least = problem.least_rate(pool) if dearest is None else max(problem.least_rate(pool), 1 - dearest)
         for token_in, token_out in ((pool.token0, pool.token1), (pool.token1, pool.token0)):
             prices, ends = (problem.price(token_in), problem.price(token_out)), (problem.position[token_in], problem.position[token_out])
             offer = build_offer(pool, token_in, *prices, scale, problem.impact_bps, least)

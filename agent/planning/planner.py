@@ -40,7 +40,8 @@ def plan(step: StepInput, decision: Rebalance) -> Plan:
         raise Refused("there is nothing to invest: every balance is zero or reserved", remedy="fund the wallet or lower the reserves")
     aim = aim_at(problem, decision.goal)
     budget, turnover_limit = turnover_left(step, problem.total)
-    market = open_market(problem, max(aim.off, float(problem.total) / BPS))
+    dearest = None if decision.goal.risk is None or problem.plan_cost_bps is None else Fraction(problem.plan_cost_bps, BPS)
+    market = open_market(problem, max(aim.off, float(problem.total) / BPS), dearest)
     settled = _affordable(market, aim, budget, step.limits.min_trade)
     skipped = left_undone(step, market, aim, settled, turnover_limit)
     if not settled.draft.legs:
