@@ -12,6 +12,7 @@ from agent.model import StepInput
 from agent.policy import liquidity as rules
 from agent.policy.drift import drift, total
 from agent.policy.liquidity import PositionReport
+from agent.policy.lp_report import TargetReport, target_reports
 from agent.reference import reference_prices
 from agent.units import BPS, Value
 
@@ -34,7 +35,10 @@ class Bounded:
 
 @dataclass(frozen=True, slots=True)
 class Liquidity:
-    """All of it. `portfolio_value` is None while something in the portfolio is unknown; `unreadable` says which positions and why."""
+    """All of it. `portfolio_value` is None while something in the portfolio is unknown; `unreadable` says which positions and why.
+
+    `targets` is empty then too.
+    """
 
     step_input: StepInput
     reports: tuple[PositionReport, ...]
@@ -44,6 +48,7 @@ class Liquidity:
     portfolio_value: Value | None
     expected_loss: Bounded
     weight: Bounded
+    targets: tuple[TargetReport, ...]
 
 
 def liquidity(agent: Agent) -> Liquidity:
@@ -58,8 +63,9 @@ def liquidity(agent: Agent) -> Liquidity:
         whole: Value | None = total(drift(step, prices))
         lost: Value | None = rules.expected_loss(step, prices)
         worth: Value | None = rules.worth(step, prices)
+        targets = target_reports(step, prices)
     except Refused:
-        whole = lost = worth = None
+        whole, lost, worth, targets = None, None, None, ()
     limits = step.limits
     return Liquidity(
         step_input=step,
@@ -70,6 +76,7 @@ def liquidity(agent: Agent) -> Liquidity:
         portfolio_value=whole,
         expected_loss=_bounded(lost, whole, limits.impermanent_loss_bps),
         weight=_bounded(worth, whole, limits.lp_max_weight_bps),
+        targets=targets,
     )
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from agent.chain.strays import Stray
     from agent.model import Portfolio
     from agent.policy.liquidity import PositionReport
+    from agent.policy.lp_report import TargetReport
 
 Document = dict[str, Any]
 
@@ -49,6 +50,7 @@ def to_document(found: Liquidity) -> Document:
         "expected_loss": _bounded(found.expected_loss, portfolio),
         "weight": _bounded(found.weight, portfolio),
         "positions": [_position(report, portfolio) for report in found.reports],
+        "targets": [_target(report, portfolio) for report in found.targets],
         "unreadable": list(found.unreadable),
         "warnings": list(found.warnings),
         "ignored": [_stray(stray) for stray in found.ignored.found],
@@ -92,6 +94,26 @@ def _position(report: PositionReport, portfolio: Portfolio) -> Document:
     }
 
 
+def _target(report: TargetReport, portfolio: Portfolio) -> Document:
+    target = report.target
+    return {
+        "pool": target.pool,
+        "venue": target.venue,
+        "tokens": [portfolio.token(address).label for address in (target.token0, target.token1)],
+        "fee_pips": target.fee_pips,
+        "share_bps": target.share_bps,
+        "width_bps": target.width_bps,
+        "compound_above": _money(target.compound_above, portfolio),
+        "value": _money(report.value, portfolio),
+        "fees": _money(report.fees, portfolio),
+        "weight_bps": None if report.share is None else _bps(report.share),
+        "left_range": list(report.left_range),
+        "pool_off_bps": None if report.pool_off is None else _bps(report.pool_off),
+        "asks": list(report.asks),
+        "leaves": list(report.leaves),
+    }
+
+
 def _stray(stray: Stray) -> Document:
     return {
         "position": stray.name,
@@ -131,6 +153,8 @@ def show(document: Document) -> None:
             if document["unreadable"]
             else "No liquidity position is confirmed in the config."
         )
+    if document["targets"]:
+        out.print(_targets(document))
     for name, title in (("expected_loss", "Expected loss"), ("weight", "In liquidity")):
         say(f"{title}: {_sum(document[name], document['numeraire'])}")
     for text in (*document["unreadable"], *document["warnings"]):
@@ -153,6 +177,21 @@ def _positions(document: Document) -> Table:
     for item in document["positions"]:
         figures = (tables.amount(item[key], 2) for key in ("value", "hold_value", "loss", "fees"))
         made.add_row(_short(item), cell(item["state"]), *figures, tables.amount(item["lvr_per_day"], 4))
+    return made
+
+
+def _targets(document: Document) -> Table:
+    from agent.cli import tables
+
+    order = ("pool", "share", "has", "value", "fees", "now")
+    made = tables.table("Wanted in pools", ("pool", "now"), order[1:-1], order=order)
+    for item in document["targets"]:
+        has = "unknown" if item["weight_bps"] is None else f"{float(item['weight_bps']) / 100:.2f} %"
+        venue = item["venue"].removeprefix("uniswap_")
+        now = "; ".join((*item["asks"], *(f"left: {why}" for why in item["leaves"]))) or "at its share"
+        figures = (tables.amount(item[key], 2) for key in ("value", "fees"))
+        pool = cell(f"{venue} {item['pool'][:6]}…{item['pool'][-4:]}")
+        made.add_row(pool, f"{item['share_bps'] / 100:g} %", has, *figures, cell(now))
     return made
 
 

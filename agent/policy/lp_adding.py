@@ -30,7 +30,7 @@ class Course:
 
     def skip(self, target: LpTarget, why: str) -> None:
         """Leaves something of a target, and says why."""
-        self.skipped.append(Skipped(f"liquidity in {target.pool}", why))
+        self.skipped.append(Skipped(named(target), why))
 
     def worth_it(self, value: Value, units: int) -> str:
         """Why a move of this value is not worth its gas or too small; empty when it is."""
@@ -45,6 +45,11 @@ class Course:
         """In whole coins of the numeraire."""
         numeraire = self.book.step.portfolio.numeraire
         return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
+
+
+def named(target: LpTarget) -> str:
+    """What a target is called where something of it is left."""
+    return f"liquidity in {target.pool}"
 
 
 def add(

@@ -37,12 +37,12 @@ def follow(course: Course, target: LpTarget) -> None:
     if off:
         course.skip(target, off)
         return
-    mine = _mine(book, target)
+    own = mine(book, target)
     total, share = book.load().total, Fraction(target.share_bps, BPS)
     wanted = total * share
-    has = sum((book.worth(one, position) for one, position in mine), Fraction(0))
-    left = [(one, position) for one, position in mine if isinstance(position, LpV3Position) and not _holds(position, ratio)]
-    stay = [pair for pair in mine if pair not in left]
+    has = sum((book.worth(one, position) for one, position in own), Fraction(0))
+    left = [pair for pair in own if beside(pair[1], ratio)]
+    stay = [pair for pair in own if pair not in left]
     where = f"{words.percent(has / total if total > 0 else Fraction(0))} of the portfolio against a share of {words.percent(share)}"
     recentred = _leave(course, target, left, wanted)
     lacks = wanted - has + recentred
@@ -58,7 +58,7 @@ def follow(course: Course, target: LpTarget) -> None:
         _compound(course, target, pool, stay, lacks)
 
 
-def _mine(book: Book, target: LpTarget) -> Held:
+def mine(book: Book, target: LpTarget) -> Held:
     """Positions with liquidity in the target's pool."""
     found: list[tuple[ConfirmedPosition, LpV2Position | LpV3Position]] = []
     for one, position in book.pairs:
@@ -72,10 +72,12 @@ def _mine(book: Book, target: LpTarget) -> Held:
     return found
 
 
-def _holds(position: LpV3Position, ratio: Fraction) -> bool:
-    """Whether the reference price is in the range."""
+def beside(position: LpV2Position | LpV3Position, ratio: Fraction) -> bool:
+    """Whether the reference price has left the position's range."""
+    if isinstance(position, LpV2Position):
+        return False
     low, high = mint.ends((position.tick_lower, position.tick_upper))
-    return low <= exact.sqrt_price_x96(ratio) < high
+    return not low <= exact.sqrt_price_x96(ratio) < high
 
 
 def _leave(course: Course, target: LpTarget, left: Held, wanted: Value) -> Value:

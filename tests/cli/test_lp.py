@@ -14,6 +14,7 @@ from tests import liquidity as lp
 from tests.cases.test_liquidity import V2, V3, confirming
 from tests.cli.shapes import address, count, decimal, flag, hash32, maybe, one_of, raw, require, text
 from tests.cli.tools import Said, in_process
+from tests.differential.test_lp_actions import wanting
 
 BOUNDED = {"value": maybe(decimal), "share_bps": maybe(decimal), "limit_bps": maybe(count), "within": maybe(flag)}
 PAIR = {"*": raw}
@@ -49,6 +50,24 @@ SHAPE = {
             "forecasts": [{"move_bps": count, "moving": text, "loss_bps": decimal, "loss": decimal}],
         }
     ],
+    "targets": [
+        {
+            "pool": address,
+            "venue": one_of("uniswap_v2", "uniswap_v3"),
+            "tokens": [text],
+            "fee_pips": count,
+            "share_bps": count,
+            "width_bps": maybe(count),
+            "compound_above": maybe(decimal),
+            "value": decimal,
+            "fees": decimal,
+            "weight_bps": maybe(decimal),
+            "left_range": [text],
+            "pool_off_bps": maybe(decimal),
+            "asks": [text],
+            "leaves": [text],
+        }
+    ],
     "unreadable": [text],
     "warnings": [text],
     "ignored": [{"position": text, "contract": address, "token_id": maybe(raw), "tokens": [address], "liquidity": raw}],
@@ -68,6 +87,26 @@ def told(run: Run, *args: str) -> Any:
     said = run(*args, "--json")
     assert said.code == 0, said
     return said.json
+
+
+def test_lp_tells_where_each_target_stands_and_what_it_asks_for(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
+    chain = anvil_chain
+    own = [lp.provide_v2(chain, V2, 300), lp.provide_v3(chain, V3, 20, 40, 1_500)]
+    wants = dict(wanting(chain, V3, own))
+    pair = {"kind": "uniswap_v2", "pair": chain.pools[V2], "share": "3%"}
+    agents.config(chain, tmp_path, {**wants, "lp.targets": [*wants["lp.targets"], pair]})  # type: ignore[misc]  # a list of tables
+    document = told(run, "lp")
+    require(SHAPE, document)
+    ranged, paired = document["targets"]
+    assert (ranged["pool"], ranged["share_bps"], ranged["width_bps"], ranged["compound_above"]) == (chain.pools[V3], 2_000, 2_000, None)
+    assert ranged["left_range"] == [own[1].name]
+    assert ranged["asks"][0].startswith("the reference price has left the range")
+    assert "a new range around the reference price" in ranged["asks"][1]
+    assert float(paired["weight_bps"]) == pytest.approx(280, rel=0.1)
+    assert (paired["asks"], paired["left_range"]) == ([], [])
+    shown = run("lp").out
+    assert "Wanted in pools" in shown
+    assert "at its share" in shown
 
 
 def test_lp_tells_value_loss_fees_forecast_and_what_is_ignored(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
