@@ -137,3 +137,25 @@ class Script:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+
+def altered(url: str, alter: Callable[[str, list[Any], Any], Any]) -> Answerer:
+    """A server in front of the node at `url` that makes of each call's result what `alter` says."""
+    forward = passing_on(url)
+
+    def answer(asked: Any) -> Reply:
+        said = json.loads(forward(asked).body)
+        calls, answers = (asked, said) if isinstance(asked, list) else ([asked], [said])
+        by_id = {call["id"]: call for call in calls}
+        for one in answers:
+            if "result" in one:
+                call = by_id[one["id"]]
+                one["result"] = alter(call["method"], call["params"], one["result"])
+        return Reply(json.dumps(said).encode())
+
+    return answer
+
+
+def methods(asked: Any) -> list[str]:
+    """Methods of a request or batch."""
+    return [call["method"] for call in (asked if isinstance(asked, list) else [asked])]

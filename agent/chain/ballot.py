@@ -22,13 +22,14 @@ def needed(operators: int, min_operators: int) -> int:
 
 
 def agreed(votes: Sequence[tuple[str, H]], min_operators: int, what: str) -> H:
-    """The one value that enough operators give. An operator that gives two counts for neither. Raises NoQuorum naming who says what."""
+    """The one value that enough operators give. An operator that gives two counts for neither. Raises NoQuorum naming who differs."""
     enough = needed(len({operator for operator, _ in votes}), min_operators)
     backing = backed(votes)
     ranked = sorted(backing, key=lambda value: len(backing[value]), reverse=True)
     if not ranked or len(backing[ranked[0]]) < enough:
-        told = "; ".join(f"{operator}: {_short(value)}" for operator, value in votes)
-        raise NoQuorum(f"endpoints disagree on {what}, {enough} of them must say the same ({told})", REMEDY)
+        # what they say is not repeated: it is foreign text (T17)
+        told = " against ".join(", ".join(sorted({who for who, said in votes if said == value})) for value in ranked) or "nobody"
+        raise NoQuorum(f"endpoints disagree on {what}, {enough} operators must say the same ({told})", REMEDY)
     return ranked[0]
 
 
@@ -56,8 +57,3 @@ def vouched(values: Mapping[str, int], enough: int) -> int:
 def sufficing(values: Mapping[str, int], enough: int) -> int:
     """The least that `enough` operators say is all there is: gas needed, nonces pending. Of two operators the higher word counts."""
     return sorted(values.values())[enough - 1]
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 80 else text[:77] + "…"

@@ -97,7 +97,7 @@ class PanelSender:
         pending: dict[str, int] = {}
         for endpoint, (used, queued) in heard.items():
             latest[endpoint.operator] = min(latest.get(endpoint.operator, used), used)
-            pending[endpoint.operator] = max(pending.get(endpoint.operator, 0), used, queued)
+            pending[endpoint.operator] = max(pending.get(endpoint.operator, 0), queued if queued > used else 0)
         enough = needed(len(latest), self._panel.min_operators)
         common = vouched(latest, enough)
         self._blame(heard.items(), lambda said: said[0] > common, "the wallet's nonce")

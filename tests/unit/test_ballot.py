@@ -38,9 +38,10 @@ def test_too_few_alike_are_no_quorum(votes: list[tuple[str, str]]) -> None:
         agreed(votes, 2, "it")
 
 
-def test_who_says_what_is_told() -> None:
-    with pytest.raises(NoQuorum, match=r"alpha: a; beta: b"):
-        agreed([("alpha", "a"), ("beta", "b")], 1, "it")
+def test_who_differs_is_told_and_what_they_say_is_not() -> None:
+    with pytest.raises(NoQuorum, match=r"\(alpha, gamma against beta\)") as caught:
+        agreed([("alpha", "secret"), ("beta", "b"), ("gamma", "secret")], 3, "it")
+    assert "secret" not in str(caught.value)
 
 
 def test_an_operator_that_contradicts_itself_is_behind_nothing() -> None:
