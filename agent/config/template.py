@@ -116,6 +116,13 @@ horizon = "30d"                    # how far ahead a loss is expected
 # kind = "uniswap_v3"              # or "uniswap_v2" with pair = "0x…"
 # token_id = 123456
 # entry = {{ WETH = "1.5", USDC = "4500" }}
+# Liquidity that is wanted, provided and moved within the limits above (docs/liquidity.md):
+# [[lp.targets]]
+# kind = "uniswap_v3"              # or "uniswap_v2" with pair = "0x…" and share alone
+# pool = "0x…"
+# share = "10%"                    # of the portfolio; "0%" takes everything out
+# width = "20%"                    # from reference price / 1.2 to reference price * 1.2
+# compound_above = "25"            # fees above this in the numeraire are put back; "off" leaves them
 
 [store]
 url = "sqlite:///trimtab.db"
