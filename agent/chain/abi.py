@@ -29,6 +29,7 @@ POOL_POSITIONS = bytes.fromhex("514ea4bf")
 TICKS = bytes.fromhex("f30dba93")
 FEE_GROWTH_GLOBAL_0 = bytes.fromhex("f3058399")
 FEE_GROWTH_GLOBAL_1 = bytes.fromhex("46141319")
+PRICE_0_CUMULATIVE = bytes.fromhex("5909c0d5")
 
 
 def word(value: int) -> bytes:

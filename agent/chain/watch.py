@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from agent.chain import positions
-from agent.chain.abi import BALANCE_OF, DECIMALS, GET_RESERVES, LATEST_ROUND_DATA, address_call, allowance_call
+from agent.chain.abi import (
+    BALANCE_OF,
+    DECIMALS,
+    FEE_GROWTH_GLOBAL_0,
+    FEE_GROWTH_GLOBAL_1,
+    GET_RESERVES,
+    LATEST_ROUND_DATA,
+    PRICE_0_CUMULATIVE,
+    address_call,
+    allowance_call,
+)
 from agent.chain.lens import Answer, CallItem, CodeItem, Item, Status, V3Answer, V3Item, uint, words
 from agent.chain.positions import PositionRef
 from agent.errors import ConfigError
@@ -119,7 +129,7 @@ def questions(watch: Watch) -> list[Question]:
         Question(f"allowance of LP tokens to {spender}", pair, CallItem(pair, allowance_call(watch.owner, spender)))
         for pair, spender in _lp_allowances(watch)
     ]
-    return asked
+    return asked + [Question("storage of a pool", pool.address, item) for pool in watch.pools for item in _written(pool)]
 
 
 def _lp_allowances(watch: Watch) -> list[tuple[str, str]]:
@@ -133,6 +143,18 @@ def _pool_item(pool: PoolRef, window: int, twap_window_s: int) -> Item:
     if pool.kind is PoolKind.V2:
         return CallItem(pool.address, GET_RESERVES, longest=96, gas=_POOL_GAS, likely_gas=12_000)
     return V3Item(pool.address, pool.tick_spacing, window, MOST_TICKS_PER_POOL, twap_window_s)
+
+
+def _written(pool: PoolRef) -> list[CallItem]:
+    """What is zero in a pool until somebody trades in it."""
+    asked = [PRICE_0_CUMULATIVE] if pool.kind is PoolKind.V2 else [FEE_GROWTH_GLOBAL_0, FEE_GROWTH_GLOBAL_1]
+    return [CallItem(pool.address, data, gas=_POOL_GAS, likely_gas=6_000) for data in asked]
+
+
+def _unwritten(pool: PoolRef, answers: Sequence[Answer]) -> tuple[bool, bool]:
+    """Which of it is zero for sure, for (token0, token1); of V2 both or none. It decides on gas alone: unknown is written."""
+    zero = [uint(answer) == 0 for answer in answers]
+    return zero[0], zero[-1]
 
 
 def parts(watch: Watch, answers: Sequence[Answer]) -> Parts:
@@ -201,6 +223,8 @@ def parts(watch: Watch, answers: Sequence[Answer]) -> Parts:
         raw = value()
         if raw is not None:
             allowances.append(Allowance(pair, spender, raw))
+    fresh = {pool.address: _unwritten(pool, [next(left)[1] for _ in _written(pool)]) for pool in watch.pools}
+    pools = [replace(state, unwritten=fresh[state.address]) for state in pools]
     return Parts(tuple(holdings), tuple(allowances), tuple(pools), tuple(feeds), tuple(codes), tuple(lp), tuple(bad))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.model.positions import LpPosition
 
@@ -37,7 +37,10 @@ class Allowance:
 
 @dataclass(frozen=True, slots=True)
 class V2Pool:
-    """State of a Uniswap V2 pair; reserves in base units of token0 and token1. `venue` is the config's name."""
+    """State of a Uniswap V2 pair; reserves in base units of token0 and token1. `venue` is the config's name.
+
+    `unwritten` says whether the price accumulators are still zero: a trade then costs more gas, and trades all the same.
+    """
 
     address: str
     venue: str
@@ -46,6 +49,7 @@ class V2Pool:
     reserve0: int
     reserve1: int
     fee_pips: int = 3000
+    unwritten: tuple[bool, bool] = field(default=(False, False), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,8 @@ class V3Pool:
     `ticks` holds every initialised tick with known_from_tick <= index <= known_to_tick, ascending; beyond that window
     nothing is known, and a quote that leaves it refuses. `twap_tick` is the time-weighted mean tick over
     `twap_window_s` (None where the pool's observations do not reach back), `twap_liquidity` the harmonic mean
-    in-range liquidity of the same window (OracleLibrary.consult).
+    in-range liquidity of the same window (OracleLibrary.consult). `unwritten` says whether the fee growth of (token0, token1) is
+    still zero: a trade that writes it costs more gas.
     """
 
     address: str
@@ -81,6 +86,7 @@ class V3Pool:
     twap_tick: int | None = None
     twap_liquidity: int | None = None
     twap_window_s: int | None = None
+    unwritten: tuple[bool, bool] = field(default=(False, False), compare=False)
 
 
 PoolState = V2Pool | V3Pool

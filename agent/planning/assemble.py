@@ -39,7 +39,7 @@ def assemble(
         cost=draft.cost(problem),
         turnover=draft.turnover(problem),
         gross_volume=draft.gross,
-        gas_units=draft.gas_units,
+        gas_units=draft.gas_units(problem),
         gap_bps=gap_bps,
         verdicts=(),
         skipped=tuple(skipped),

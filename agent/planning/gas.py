@@ -1,29 +1,109 @@
-"""What a plan's transaction costs in gas: a model with measured constants, so that gas is spent only where it pays."""
+"""What a plan's transaction costs in gas: a model with measured constants, so that gas is spent only where it pays.
+
+Storage is priced as EIP-2929, EIP-2200 and EIP-3529 say, since it is most of the cost: the first touch of a token or a balance
+in a transaction, the first write of a slot that was zero, and what is refunded for slots that become zero again. What code
+costs beside it was measured on the embedded chain with plain ERC-20 tokens, and lies at the upper end of what was seen.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 
-from agent.model import PoolState, Snapshot, V2Pool
-from agent.units import Value
+from agent.model import Funding, Leg, PoolState, Snapshot, V2Pool
+from agent.planning.payments import NATIVE_VENUE, changes
+from agent.units import NATIVE, Value
 
-BASE_UNITS = 37_000
-"""Transaction (21,000), calldata and dispatch of a SwapRouter02 multicall; embedded chain, legs taken off."""
-V2_LEG_UNITS = 100_000
-"""One swapExactTokensForTokens inside a multicall; embedded chain, plain ERC-20 tokens."""
-V3_LEG_UNITS = 83_000
-"""One exactInputSingle inside a multicall that stays in its tick range; embedded chain, plain ERC-20 tokens."""
+TOKEN_UNITS = 2_500
+"""First call of a token's contract in a transaction: cold less warm account."""
+SLOT_UNITS = 4_900
+"""First write of a slot that holds something: cold read and write, less what a later write costs."""
+FIRST_WRITE_UNITS = 17_100
+"""What the first write of a slot costs more where it was zero: 20,000 instead of 2,900."""
+CLEARED_UNITS = 4_800
+"""Refund of a slot that becomes zero: an allowance that is used up, a balance that is sold to the last unit."""
+PASSING_UNITS, PASSED_UNITS = 22_100, 19_900
+"""A balance of the router from zero and back within the transaction: what it costs, and what of it is refunded."""
+REFUNDED = 5
+"""At most one part in so many of the gas is refunded (EIP-3529)."""
+MOVED_UNITS = 8_800
+"""A V3 pool whose tick changes writes an observation (UniswapV3Pool.swap)."""
 TICK_UNITS = 44_000
-"""Each initialised tick crossed for the first time; embedded chain. Tick.cross writes slots of zero then (v3-core, Tick.sol)."""
-WORD_UNITS = 2_200
-"""Each further stop at a bitmap word's border: one cold storage read (v3-core, TickBitmap.sol; EIP-2929)."""
+"""Each initialised tick crossed for the first time. Tick.cross writes slots of zero then (v3-core, Tick.sol)."""
+WORD_UNITS = 7_400
+"""Each further stop at a bitmap word's border: a cold read, and one more swap step (v3-core, TickBitmap.sol)."""
 
 
-def leg_units(pool: PoolState, ticks_crossed: int, steps: int = 1) -> int:
-    """Gas units of one leg through `pool`."""
+@dataclass(frozen=True, slots=True)
+class Router:
+    """Gas of one router: the transaction with its frame, a swap of each kind, what is kept where a V2 pair is paid directly by the
+    leg before it, and what each balance of the wallet costs that is watched.
+
+    The rest is for native coin: a swap paid by what is sent along, wrapping to the wallet, unwrapping from wallet and router.
+    """
+
+    base: int
+    v2: int
+    v3: int
+    watched: int
+    direct: bool
+    fed: int
+    by_value: int
+    wraps: int
+    unwraps: int
+    unwraps_bought: int
+
+
+ROUTERS = {
+    "swap_router_02": Router(24_000, 65_600, 65_600, 0, False, 0, 7_700, 18_300, 27_200, 18_300),
+    "rebalancer": Router(27_000, 54_700, 56_600, 2_500, True, 4_000, 11_500, 12_900, 21_200, 18_300),
+}
+"""By name of execution.router."""
+
+
+@dataclass(frozen=True, slots=True)
+class GasFacts:
+    """What of the snapshot decides the price of writes: the wallet's balances, and what the router may take, base units."""
+
+    router: Router = ROUTERS["swap_router_02"]
+    balances: Mapping[str, int] = field(default_factory=dict)
+    allowances: Mapping[str, int] = field(default_factory=dict)
+    pools: Mapping[str, PoolState] = field(default_factory=dict)
+
+
+def leg_units(pool: PoolState, ticks_crossed: int, steps: int = 1, router: Router = ROUTERS["swap_router_02"], moved: bool = True) -> int:
+    """Gas units of one swap in `pool`, tokens left aside; `moved` says that a V3 pool's tick changes."""
     if isinstance(pool, V2Pool):
-        return V2_LEG_UNITS
-    return V3_LEG_UNITS + TICK_UNITS * ticks_crossed + WORD_UNITS * max(0, steps - 1 - ticks_crossed)
+        return router.v2
+    stops = TICK_UNITS * ticks_crossed + WORD_UNITS * max(0, steps - 1 - ticks_crossed)
+    return router.v3 + stops + (MOVED_UNITS if moved or ticks_crossed else 0)
+
+
+def plan_units(facts: GasFacts, legs: Sequence[Leg], swap_units: int) -> int:
+    """Gas of the transaction of these legs, whose swaps cost `swap_units` by themselves; none without legs."""
+    if not legs:
+        return 0
+    router = facts.router
+    sold = {leg.token_in for leg in legs if leg.source is Funding.WALLET} - {NATIVE}
+    bought = {leg.token_out for leg in legs if leg.sink is Funding.WALLET} - {NATIVE}
+    tokens = {token for leg in legs for token in (leg.token_in, leg.token_out)} - {NATIVE}
+    moved = changes(legs)
+    units = router.base + swap_units + TOKEN_UNITS * len(tokens)
+    units += 2 * SLOT_UNITS * len(sold) + SLOT_UNITS * len(bought - sold) + router.watched * len(moved)
+    units += FIRST_WRITE_UNITS * sum(facts.balances.get(token, 1) == 0 for token in bought) + _pool_writes(facts, legs)
+    refund = CLEARED_UNITS * sum(facts.allowances.get(token, 0) <= _spent(legs, token) for token in sold)
+    refund += CLEARED_UNITS * sum(facts.balances.get(token, 0) == -moved[token] for token in sold)
+    for leg, after in zip(legs, [*legs[1:], None], strict=True):
+        if leg.venue == NATIVE_VENUE:
+            units += _native_units(router, leg)
+        if leg.sink is Funding.WALLET or (leg.venue == NATIVE_VENUE and leg.token_in == NATIVE):
+            continue
+        if router.direct and after is not None and isinstance(facts.pools.get(after.pool), V2Pool):
+            units -= router.fed
+        else:
+            units, refund = units + PASSING_UNITS, refund + PASSED_UNITS
+    return units - min(refund, units // REFUNDED)
 
 
 def gas_price_wei(snapshot: Snapshot) -> int:
@@ -35,3 +115,23 @@ def gas_price_wei(snapshot: Snapshot) -> int:
 def gas_value(units: int, wei_per_unit: int, native_price: Fraction) -> Value:
     """Worth of that much gas in numeraire base units; `native_price` is numeraire base units per wei."""
     return units * wei_per_unit * native_price
+
+
+def _pool_writes(facts: GasFacts, legs: Sequence[Leg]) -> int:
+    """Slots that the first trades of a pool write: of V2 both price accumulators, of V3 the fee growth of what comes in."""
+    units = 0
+    for address, token_in in dict.fromkeys((leg.pool, leg.token_in) for leg in legs):
+        pool = facts.pools.get(address)
+        if pool is not None and pool.unwritten[token_in != pool.token0]:
+            units += FIRST_WRITE_UNITS * (2 if isinstance(pool, V2Pool) else 1)
+    return units
+
+
+def _spent(legs: Sequence[Leg], token: str) -> int:
+    return sum(leg.amount_in_raw for leg in legs if leg.token_in == token and leg.source is Funding.WALLET)
+
+
+def _native_units(router: Router, leg: Leg) -> int:
+    if leg.token_in == NATIVE:
+        return router.wraps if leg.sink is Funding.WALLET else router.by_value
+    return router.unwraps if leg.source is Funding.WALLET else router.unwraps_bought

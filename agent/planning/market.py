@@ -152,7 +152,7 @@ def _larger_beside(flow: Flow, flows: Sequence[Flow]) -> bool:
 
 def _gas(market: Market, flow: Flow) -> float:
     pool = market.problem.pools[flow.arc.pool]
-    return leg_units(pool, flow.arc.offer.real.edges_passed(flow.taken)) * market.gas_unit
+    return leg_units(pool, flow.arc.offer.real.edges_passed(flow.taken), router=market.problem.gas.router) * market.gas_unit
 
 
 def _net(market: Market, choice: Choice) -> float:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from agent.amm import pools as amm
 from agent.errors import Refused
 from agent.model import PoolState, Skipped, StepInput, V3Pool, Verdict
 from agent.planning.floors import least_rate
-from agent.planning.gas import gas_price_wei
+from agent.planning.gas import ROUTERS, GasFacts, gas_price_wei
 from agent.planning.payments import Coin, coin_of
 from agent.policy import coin as purse
 from agent.policy import liquidity
@@ -56,7 +56,8 @@ class Node:
 class Problem:
     """Assets first, in the portfolio's order, then hubs; usable pools by address; bounds; and what was left out, with reasons.
 
-    `gas_unit_value` is the worth of one unit of gas in numeraire base units, `coin` the wrapped native coin where it is an asset.
+    `gas_unit_value` is the worth of one unit of gas in numeraire base units, `coin` the wrapped native coin where it is an asset,
+    `gas` what decides how much of it a plan takes.
     """
 
     nodes: tuple[Node, ...]
@@ -68,6 +69,7 @@ class Problem:
     gas_unit_value: Value
     notes: tuple[Skipped, ...]
     coin: Coin | None = None
+    gas: GasFacts = field(default_factory=GasFacts)
 
     @property
     def assets(self) -> tuple[Node, ...]:
@@ -115,6 +117,17 @@ def open_problem(step: StepInput, nodes: tuple[Node, ...], gas_unit_value: Value
         gas_unit_value=gas_unit_value,
         notes=tuple(notes),
         coin=coin_of(step),
+        gas=_gas_facts(step),
+    )
+
+
+def _gas_facts(step: StepInput) -> GasFacts:
+    snapshot, execution = step.snapshot, step.execution
+    return GasFacts(
+        ROUTERS.get(execution.router_kind, ROUTERS["swap_router_02"]),
+        {holding.token: holding.raw for holding in snapshot.holdings},
+        {allowance.token: allowance.raw for allowance in snapshot.allowances if allowance.spender == execution.router},
+        {pool.address: pool for pool in snapshot.pools},
     )
 
 

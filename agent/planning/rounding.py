@@ -8,9 +8,10 @@ from fractions import Fraction
 
 from agent.amm import pools as amm
 from agent.amm.errors import BeyondKnownTicks, Reverts
-from agent.model import Cost, Funding, Leg, PoolState
+from agent.model import Cost, Funding, Leg, PoolState, V3Pool
 from agent.planning.floors import fair_floor, min_out
-from agent.planning.gas import BASE_UNITS, gas_value, leg_units
+from agent.planning.gas import gas_value, leg_units, plan_units
+from agent.planning.payments import paid
 from agent.planning.problem import UNBOUNDED_BPS, Problem
 from agent.units import BPS, Value, floor_int
 
@@ -44,10 +45,9 @@ class Draft:
     skew: Value = Fraction(0)
     gross: Value = Fraction(0)
 
-    @property
-    def gas_units(self) -> int:
-        """Gas of the transaction; none without legs."""
-        return BASE_UNITS + sum(self.leg_gas) if self.legs else 0
+    def gas_units(self, problem: Problem) -> int:
+        """Gas of the transaction, payment in native coin included; none without legs."""
+        return plan_units(problem.gas, paid(problem.coin, self.legs), sum(self.leg_gas))
 
     def chains(self) -> list[list[int]]:
         """Positions of the legs of each chain, in order."""
@@ -56,7 +56,7 @@ class Draft:
 
     def cost(self, problem: Problem) -> Cost:
         """Cost of all legs in numeraire base units."""
-        return Cost(self.fees, self.impact, self.skew, gas_value(self.gas_units, 1, problem.gas_unit_value))
+        return Cost(self.fees, self.impact, self.skew, gas_value(self.gas_units(problem), 1, problem.gas_unit_value))
 
     def turnover(self, problem: Problem) -> Value:
         """Half the sum of absolute changes of holdings in value."""
@@ -201,7 +201,10 @@ class Walk:
         draft.impact += unmoved - leg.amount_out_raw * price_out
         draft.skew += net_raw * price_in - unmoved
         draft.gross += leg.amount_in_raw * price_in
-        draft.leg_gas.append(leg_units(run.before, run.swapped.ticks_crossed, run.swapped.steps))
+        after, moved = run.swapped.after, False
+        if isinstance(run.before, V3Pool) and isinstance(after, V3Pool):
+            moved = run.before.tick != after.tick
+        draft.leg_gas.append(leg_units(run.before, run.swapped.ticks_crossed, run.swapped.steps, problem.gas.router, moved))
 
 
 def run_all(problem: Problem, routes: Sequence[Route]) -> Walk:

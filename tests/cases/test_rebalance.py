@@ -83,7 +83,7 @@ def test_a_lopsided_wallet_is_brought_on_target_on_both_chains_alike(local_chain
 
 
 def test_the_planned_cost_is_what_the_wallet_loses_but_for_the_gas_estimate(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    """Fees, impact and skew to the base unit; gas is a model, and is within a quarter of what was burnt."""
+    """Fees, impact and skew to the base unit; gas is a model, never below what was burnt and at most a tenth above."""
     chain = anvil_chain
     fund(chain, MIXED)
     with agent_on(chain, tmp_path, ROOMY) as agent:
@@ -94,7 +94,7 @@ def test_the_planned_cost_is_what_the_wallet_loses_but_for_the_gas_estimate(anvi
         gas_usd = Fraction(spent_wei, 10**18) * chain.books.prices_usd["WETH"]
         traded = plan.cost.fees + plan.cost.impact + plan.cost.skew
         assert lost(chain, before, chain.books.prices_usd) == traded / USD + gas_usd
-        assert abs(receipt.gas_used - plan.gas_units) * 4 <= receipt.gas_used
+        assert receipt.gas_used <= plan.gas_units <= receipt.gas_used * Fraction(11, 10)
 
 
 def test_the_first_of_two_steps_pays_for_approvals_and_none_is_left(local_chain: LocalChain, tmp_path: Path) -> None:

@@ -53,9 +53,11 @@ def test_a_leg_whose_every_unit_keeps_to_the_least_rate_keeps_to_its_floor() -> 
 
 def test_gas_counts_ticks_and_words_of_v3_and_nothing_more_of_v2() -> None:
     v2, v3 = v2_pool(WETH, USDC, 2_000), v3_pool(WETH, USDC, 2_000)
-    assert gas.leg_units(v2, 0) == gas.V2_LEG_UNITS
-    assert gas.leg_units(v3, 0) == gas.V3_LEG_UNITS
-    assert gas.leg_units(v3, 2, 5) == gas.V3_LEG_UNITS + 2 * gas.TICK_UNITS + 2 * gas.WORD_UNITS
+    for router in gas.ROUTERS.values():
+        assert gas.leg_units(v2, 0, router=router) == router.v2
+        assert gas.leg_units(v3, 0, router=router, moved=False) == router.v3
+        assert gas.leg_units(v3, 0, router=router) == router.v3 + gas.MOVED_UNITS
+        assert gas.leg_units(v3, 2, 5, router) == router.v3 + gas.MOVED_UNITS + 2 * gas.TICK_UNITS + 2 * gas.WORD_UNITS
 
 
 def test_gas_price_is_base_and_tip_or_the_legacy_price() -> None:
