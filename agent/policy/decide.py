@@ -13,6 +13,7 @@ from agent.model import Cron as CronSchedule
 from agent.policy import coin, liquidity, lp_wish, minimum, words, zone
 from agent.policy.drift import corrections, drift, total
 from agent.policy.goal import goal
+from agent.policy.lp_moves import Out
 from agent.policy.triggers import Fired, fired, last_look_s
 from agent.policy.zone import ZoneView
 from agent.reference import References, reference_prices
@@ -57,6 +58,8 @@ def decide(step: StepInput) -> Decided:
         answer = fired(trigger, drifts, step.snapshot.head.timestamp_s, step.history)
     if answer.fired:
         decision, reviewed = _act(step, drifts, references, answer)
+        out_first = _out_first(step, prices) if isinstance(decision, Rebalance) else None
+        decision, reviewed = (decision, reviewed) if out_first is None else (out_first, False)
     else:
         decision, reviewed = or_liquidity(step, prices, _hold(answer)), answer.due
     first = coin.top_up(step, decision)
@@ -70,6 +73,15 @@ def _hold(answer: Fired) -> Hold:
     return Hold(answer.reason if when in answer.reason else f"{answer.reason}; {when}", answer.next_s)
 
 
+def _out_first(step: StepInput, prices: Mapping[str, Price]) -> AdjustLiquidity | None:
+    """Liquidity that its targets want out, before swaps: they could not spend it. What they want in waits until no swap is asked for."""
+    try:
+        wanted = lp_wish.asked_for(step, prices)
+    except Refused:
+        return None
+    return AdjustLiquidity(wanted.reason) if any(isinstance(move, Out) for move in wanted.moves) else None
+
+
 def or_liquidity(step: StepInput, prices: Mapping[str, Price], hold: Hold) -> Hold | AdjustLiquidity:
     """No swap is asked for: what the liquidity targets ask for, unless it is too soon; else the hold, with what they leave and why."""
     try:
@@ -79,7 +91,7 @@ def or_liquidity(step: StepInput, prices: Mapping[str, Price], hold: Hold) -> Ho
     left = "".join(f"; {item.what}: {item.why}" for item in wanted.skipped)
     if not wanted.moves:
         return replace(hold, reason=hold.reason + left)
-    resting = None if step.acted else _cooldown(step)
+    resting = _cooldown(step)
     if resting:
         return replace(hold, reason=f"{hold.reason}; {wanted.reason}; {resting[0]}", next_s=hold.next_s or resting[1])
     return AdjustLiquidity(wanted.reason)

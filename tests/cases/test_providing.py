@@ -175,6 +175,34 @@ def test_a_range_that_the_price_left_is_re_centred(anvil_chain: LocalChain, tmp_
         assert (again.kind, again.transactions) == (OutcomeKind.HOLD, ()), again.reason
 
 
+def test_re_centring_goes_over_a_swap_where_the_wallet_lacks_a_token(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """All of the range has become USDC; half of it is sold for WETH before, or between, what is minted."""
+    chain = anvil_chain
+    agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    lively = {"policy.trigger": {"kind": "threshold", "absolute": "5%"}}
+    loaded = agents.trusted(chain, tmp_path, {**wanting(chain, V3, width="5%", share="80%"), **lively}, EVEN)
+    with agents.again(chain, loaded) as agent:
+        assert send(agent, chain).kind is OutcomeKind.DONE
+    chain.move_market({"WETH": 3_300})
+    verbs = []
+    with agents.again(chain, loaded) as agent:
+        before = worth(agent)
+        for _ in range(3):
+            outcome = send(agent, chain)
+            assert outcome.kind in (OutcomeKind.DONE, OutcomeKind.HOLD), outcome.reason
+            exactly(chain, agent, outcome)
+            verbs += [kind for kind in kinds(outcome) if kind != "approve"]
+        assert outcome.kind is OutcomeKind.HOLD
+        assert verbs[0] == "liquidity"
+        assert "swap" in verbs
+        [position] = [found for found in agent.step_input().snapshot.positions if isinstance(found, LpV3Position)]
+        assert position.tick_lower <= position.tick < position.tick_upper
+        held = liquidity(agent)
+        assert held.weight.share is not None
+        assert Fraction(7, 10) < held.weight.share < Fraction(9, 10)
+        assert worth(agent) == pytest.approx(before, rel=3e-3)
+
+
 def test_a_position_below_its_share_grows(local_chain: LocalChain, tmp_path: Path) -> None:
     chain = local_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
