@@ -1,0 +1,206 @@
+"""Native coin before the signer: what is granted is signed, every rule says no by its name, and no mutation passes (threat T4)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.chain.calls import (
+    MULTICALL,
+    PULL,
+    SWEEP_TOKEN,
+    UNWRAP_WETH9,
+    WITHDRAW,
+    WRAP_ETH,
+    Multicall,
+    Pull,
+    SweepToken,
+    UnwrapWeth9,
+    WrapEth,
+    decode,
+    selector,
+)
+from agent.chain.rules import check
+from agent.errors import Refused
+from agent.model import Funding, IntentKind, Leg, Plan, UnsignedTx
+from agent.planning.payments import unwrap, wrap
+from agent.ports import Grant
+from agent.units import NATIVE
+from agent.venues.swap_router_02 import encode, native_wei
+from tests.signing import DEADLINE_S, MAX_GAS_WEI, NOW_S, ROUTER, RULES, STRANGER, USDC, USDT, WALLET, WBTC, WETH, leg, plan_of, signer, tx
+
+NATIVE_RULES = replace(RULES, wrapped_native=WETH)
+W, R = Funding.WALLET, Funding.ROUTER
+SELL = leg(WETH, USDC, 10**18, 3_000_000_000)
+SELL_V2 = leg(WETH, USDT, 2 * 10**17, 590_000_000, venue="uniswap_v2")
+BUY = leg(USDC, WETH, 300_000_000, 10**17, sink=R)
+
+
+def by_value(swap: Leg) -> tuple[Leg, Leg]:
+    return wrap(WETH, swap.amount_in_raw, R), replace(swap, source=R)
+
+
+HUB = (leg(WBTC, WETH, 800_000, 2 * 10**17, sink=R), leg(WETH, USDT, 2 * 10**17, 590_000_000, source=R))
+PLANS = {
+    "paid by value, then a hub": plan_of(*by_value(SELL), *by_value(SELL_V2), *HUB),
+    "wrapped to the wallet": plan_of(wrap(WETH, 4 * 10**17, W), SELL, SELL_V2),
+    "refilled from the wallet": plan_of(SELL, *HUB, unwrap(WETH, 5 * 10**16)),
+    "refilled from what is bought": plan_of(BUY, unwrap(WETH, BUY.amount_out_raw, R, BUY.min_out_raw), leg(USDT, USDC, 10**8, 99_000_000)),
+}
+ONLY = plan_of(unwrap(WETH, 5 * 10**16))
+
+
+def grant_of(plan: Plan, kind: IntentKind = IntentKind.SWAP) -> Grant:
+    return Grant(kind, NOW_S, NOW_S + 90, MAX_GAS_WEI, plan, tuple(one.min_out_raw for one in plan.legs))
+
+
+def multicall(plan: Plan) -> UnsignedTx:
+    return tx(ROUTER, encode(plan, WALLET, DEADLINE_S), value_wei=native_wei(plan))
+
+
+def withdraw(raw: int, to: str = WETH, value_wei: int = 0) -> UnsignedTx:
+    return tx(to, "0x" + (WITHDRAW + raw.to_bytes(32, "big")).hex(), value_wei=value_wei)
+
+
+def rule_of(transaction: UnsignedTx, grant: Grant) -> str | None:
+    """The rule that refuses; None when it may be signed."""
+    try:
+        check(transaction, grant, NATIVE_RULES)
+    except Refused as refusal:
+        return refusal.verdicts[0].guard.removeprefix("signer.") if refusal.verdicts else "call"
+    return None
+
+
+def harmless(before: UnsignedTx, after: UnsignedTx) -> bool:
+    """Only the deadline moved, within its window."""
+    one, other = decode(before.data), decode(after.data)
+    return isinstance(one, Multicall) and isinstance(other, Multicall) and one.calls == other.calls
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_each_granted_plan_is_signed_and_brings_just_what_it_wraps(name: str) -> None:
+    transaction, grant = multicall(PLANS[name]), grant_of(PLANS[name])
+    assert signer(NATIVE_RULES).sign(transaction, grant).raw
+    for value_wei in {0, transaction.value_wei - 1, transaction.value_wei + 1, 10**24} - {transaction.value_wei, -1}:
+        assert rule_of(replace(transaction, value_wei=value_wei), grant) == "value"
+
+
+def test_calls_say_what_the_legs_mean() -> None:
+    def calls(name: str) -> tuple[object, ...]:
+        found = decode(multicall(PLANS[name]).data)
+        assert isinstance(found, Multicall)
+        return found.calls
+
+    assert [getattr(call, "amount_in_raw", None) for call in calls("paid by value, then a hub")] == [10**18, 2 * 10**17, 800_000, 0]
+    assert calls("wrapped to the wallet")[:2] == (WrapEth(4 * 10**17), SweepToken(WETH, 4 * 10**17, WALLET))
+    assert calls("refilled from the wallet")[-2:] == (Pull(WETH, 5 * 10**16), UnwrapWeth9(5 * 10**16, WALLET))
+    assert calls("refilled from what is bought")[1] == UnwrapWeth9(BUY.min_out_raw, WALLET)
+    assert (selector("wrapETH(uint256)"), selector("pull(address,uint256)")) == (WRAP_ETH, PULL)
+    assert (selector("sweepToken(address,uint256,address)"), selector("unwrapWETH9(uint256,address)")) == (SWEEP_TOKEN, UNWRAP_WETH9)
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_no_flipped_bit_and_no_changed_word_is_signed(name: str) -> None:
+    transaction, grant = multicall(PLANS[name]), grant_of(PLANS[name])
+    data = bytes.fromhex(transaction.data[2:])
+    mutants = [data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :] for at in range(len(data))]
+    for at in range(4, len(data), 32):
+        for other in (bytes(32), (1).to_bytes(32, "big"), bytes(12) + bytes.fromhex(STRANGER[2:]), b"\xff" * 32, b""):
+            mutants.append(data[:at] + other + data[at + 32 :])
+    for mutant in mutants:
+        mutated = replace(transaction, data="0x" + mutant.hex())
+        assert mutated == transaction or rule_of(mutated, grant) is not None or harmless(transaction, mutated)
+
+
+@settings(max_examples=200)
+@given(data=st.data(), name=st.sampled_from(sorted(PLANS)))
+def test_no_multicall_of_another_plan_is_signed(data: st.DataObject, name: str) -> None:
+    legs = list(PLANS[name].legs)
+    number = data.draw(st.integers(0, len(legs) - 1))
+    amounts = st.integers(1, 2**128)
+    field, values = data.draw(
+        st.sampled_from(
+            [
+                ("token_in", st.sampled_from([WETH, USDC, USDT, NATIVE, STRANGER])),
+                ("token_out", st.sampled_from([WETH, USDC, USDT, NATIVE, STRANGER])),
+                ("amount_in_raw", amounts),
+                ("min_out_raw", amounts),
+                ("source", st.sampled_from(Funding)),
+                ("sink", st.sampled_from(Funding)),
+                ("venue", st.sampled_from(["uniswap_v2", "uniswap_v3", "wrapped_native"])),
+            ]
+        )
+    )
+    changed = legs.copy()
+    changed[number] = replace(legs[number], **{field: data.draw(values)})
+    wallet = data.draw(st.sampled_from([WALLET, STRANGER, ROUTER]))
+    try:
+        found = encode(plan_of(*changed), wallet, DEADLINE_S)
+    except (Refused, ValueError, IndexError):
+        return  # the encoder refuses it before the signer sees it
+    mutated = replace(multicall(PLANS[name]), data=found)
+    same = mutated.data == multicall(PLANS[name]).data
+    assert same or rule_of(mutated, grant_of(PLANS[name])) is not None
+
+
+def test_a_granted_plan_that_would_leave_something_in_the_router_is_refused_by_name() -> None:
+    """Even if the planner and the encoder both erred."""
+    coin, paid = by_value(SELL)
+    stranded = plan_of(wrap(WETH, 10**18, R))
+    late = plan_of(SELL_V2, coin, paid)
+    taken = plan_of(replace(HUB[0], amount_out_raw=10**17), unwrap(WETH, 10**16), replace(HUB[1], amount_in_raw=10**17))
+    to_router = plan_of(SELL, replace(unwrap(WETH, 10**16), sink=R))
+    other = plan_of(replace(coin, amount_in_raw=10**17, amount_out_raw=10**17), paid)
+    for plan, rule in ((stranded, "native"), (late, "native"), (taken, "router_balance"), (to_router, "recipient"), (other, "native")):
+        assert rule_of(replace(tx(ROUTER, raw_multicall(plan)), value_wei=native_wei(plan)), grant_of(plan)) == rule
+
+
+def raw_multicall(plan: Plan) -> str:
+    """What an encoder without our checks would write."""
+    from eth_abi.abi import encode as abi_encode
+
+    from agent.venues import swap_router_02 as venue
+
+    calls: list[bytes] = []
+    paid_wei = 0
+    for one in plan.legs:
+        if one.venue == "wrapped_native":
+            calls += venue._payments(one, WALLET)
+            paid_wei = one.amount_in_raw if one.token_in == NATIVE and one.sink is R else 0
+        else:
+            calls.append(venue._swap(one, WALLET, one.amount_in_raw if one.source is W else paid_wei))
+            paid_wei = 0
+    return "0x" + (MULTICALL + abi_encode(["uint256", "bytes[]"], [DEADLINE_S, calls])).hex()
+
+
+@pytest.mark.parametrize(
+    ("rule", "transaction", "grant"),
+    [
+        (None, withdraw(5 * 10**16), grant_of(ONLY, IntentKind.UNWRAP)),
+        ("amount_in", withdraw(5 * 10**16 + 1), grant_of(ONLY, IntentKind.UNWRAP)),
+        ("contract", withdraw(5 * 10**16, to=USDC), grant_of(ONLY, IntentKind.UNWRAP)),
+        ("contract", withdraw(5 * 10**16, to=STRANGER), grant_of(ONLY, IntentKind.UNWRAP)),
+        ("value", withdraw(5 * 10**16, value_wei=1), grant_of(ONLY, IntentKind.UNWRAP)),
+        ("kind", withdraw(5 * 10**16), grant_of(ONLY)),
+        ("plan", withdraw(5 * 10**16), replace(grant_of(ONLY, IntentKind.UNWRAP), plan=None)),
+        ("plan", withdraw(10**18), grant_of(plan_of(SELL), IntentKind.UNWRAP)),
+        ("plan", withdraw(5 * 10**16), grant_of(plan_of(*ONLY.legs, SELL), IntentKind.UNWRAP)),
+        ("plan", withdraw(5 * 10**16), grant_of(plan_of(unwrap(WETH, 5 * 10**16, R)), IntentKind.UNWRAP)),
+    ],
+)
+def test_unwrapping_by_the_wallet_is_the_granted_amount_of_the_wrapped_coin_alone(
+    rule: str | None, transaction: UnsignedTx, grant: Grant
+) -> None:
+    assert rule_of(transaction, grant) == rule
+
+
+def test_no_flipped_bit_of_an_unwrapping_is_signed() -> None:
+    transaction, grant = withdraw(5 * 10**16), grant_of(ONLY, IntentKind.UNWRAP)
+    data = bytes.fromhex(transaction.data[2:])
+    for at in range(8 * len(data)):
+        mutant = bytearray(data)
+        mutant[at // 8] ^= 1 << at % 8
+        assert rule_of(replace(transaction, data="0x" + mutant.hex()), grant) is not None
