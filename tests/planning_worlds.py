@@ -130,6 +130,18 @@ def flow_value(step: StepInput, plan: Plan) -> Fraction:
     return total
 
 
+def values_of(step: StepInput, plan: Plan) -> list[tuple[Fraction, Fraction, int]]:
+    """(value before, value after, target in bps) of every asset at reference prices."""
+    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    after = dict(plan.holdings_after)
+    found = []
+    for asset in step.portfolio.assets:
+        at = asset.token.address
+        price = price_of(asset.token.symbol, PRICES) * Fraction(10) ** (step.portfolio.numeraire.decimals - asset.token.decimals)
+        found.append((held[at] * price, after[at] * price, asset.target_bps))
+    return found
+
+
 WETH, USDC, WBTC, DAI, LINK = (token(symbol) for symbol in ("WETH", "USDC", "WBTC", "DAI", "LINK"))
 DEEP = 50_000_000
 FIVE = {"WETH": 3_000, "USDC": 2_000, "WBTC": 2_000, "DAI": 1_000, "LINK": 2_000}

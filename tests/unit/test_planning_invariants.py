@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 
 from agent.errors import Refused
 from agent.guards.replay import replay
-from agent.model import Plan, StepInput
 from agent.planning.floors import fair_floor
 from agent.planning.planner import plan
 from agent.units import BPS
 from tests.builders import price_of, with_limits
-from tests.planning_worlds import PRICES, check_legs, flow_value, goal, random_step
+from tests.planning_worlds import PRICES, check_legs, flow_value, goal, random_step, values_of
 
 MARKETS = st.fixed_dictionaries(
     {
@@ -36,18 +35,6 @@ LIMITS = st.fixed_dictionaries(
 )
 
 
-def values(step: StepInput, plan_: Plan) -> list[tuple[Fraction, Fraction, int]]:
-    """(value before, value after, target) of every asset."""
-    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    after = dict(plan_.holdings_after)
-    found = []
-    for asset in step.portfolio.assets:
-        at = asset.token.address
-        price = price_of(asset.token.symbol, PRICES) * Fraction(10) ** (6 - asset.token.decimals)
-        found.append((held[at] * price, after[at] * price, asset.target_bps))
-    return found
-
-
 @settings(deadline=None)
 @given(market=MARKETS, limits=LIMITS)
 def test_every_plan_keeps_to_every_bound(market: dict[str, float], limits: dict[str, object]) -> None:
@@ -60,15 +47,15 @@ def test_every_plan_keeps_to_every_bound(market: dict[str, float], limits: dict[
     check_legs(step, found)
     cost = found.cost
     assert flow_value(step, found) == -(cost.fees + cost.impact + cost.skew), "value is conserved but for what the plan says"
-    standings = values(step, found)
-    before, after = sum(v[0] for v in standings), sum(v[1] for v in standings)
-    assert found.turnover == sum(abs(b - a) for b, a, _ in standings) / 2
+    found_values = values_of(step, found)
+    before, after = sum(v[0] for v in found_values), sum(v[1] for v in found_values)
+    assert found.turnover == sum(abs(b - a) for b, a, _ in found_values) / 2
     if limits["turnover_bps"] is not None:
         assert found.turnover * BPS <= before * step.limits.turnover_bps
     if limits["plan_cost_bps"] is not None:
         assert cost.total * BPS <= found.turnover * step.limits.plan_cost_bps
-    drift = sum(max(Fraction(0), b - before * t / BPS) for b, _, t in standings)
-    left = sum(max(Fraction(0), a - after * t / BPS) for _, a, t in standings)
+    drift = sum(max(Fraction(0), b - before * t / BPS) for b, _, t in found_values)
+    left = sum(max(Fraction(0), a - after * t / BPS) for _, a, t in found_values)
     assert found.turnover <= (drift - left) * Fraction(105, 100) + before / 100_000, "no churn beyond the drift corrected"
     replayed = replay(step.snapshot, found)
     assert replayed.fault is None and not replayed.stranded
@@ -83,7 +70,7 @@ def test_every_plan_keeps_to_every_bound(market: dict[str, float], limits: dict[
             p * Fraction(10) ** (6 - step.portfolio.token(at).decimals) for p, at in zip(unit, (leg.token_in, leg.token_out), strict=True)
         )
         assert leg.min_out_raw >= fair_floor(leg.amount_in_raw, raw_in, raw_out, leg.fee_pips, step.limits.price_impact_bps or 0, 30)
-    for b, a, target in standings:
+    for b, a, target in found_values:
         wanted = after * target / BPS
         slack = before / 50_000
         assert min(b, wanted) - slack <= a <= max(b, wanted) + slack, "every asset moves toward its target and not past it"

@@ -1,0 +1,165 @@
+"""Pools as a thief leaves them before the snapshot (T1, T9): pushed, deep for a moment, full of dust, off the market in chains."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.amm import pools as amm
+from agent.errors import Refused
+from agent.model import Plan, PoolState, StepInput, TickLiquidity, V3Pool
+from agent.planning.floors import fair_floor
+from agent.planning.planner import plan
+from agent.units import BPS, Token
+from tests.builders import price_of, step_input, v2_pool, v3_pool, with_limits, with_snapshot
+from tests.planning_worlds import (
+    DAI,
+    DEEP,
+    LINK,
+    PRICES,
+    USDC,
+    WBTC,
+    WETH,
+    check_legs,
+    flow_value,
+    goal,
+    random_step,
+    two,
+    values_of,
+    wide,
+)
+
+SLIPPAGE_BPS = 30
+
+
+def pushed(pool: PoolState, sold: str, bps: int) -> PoolState:
+    """The pool after a whale sold into it until the price of what it sold was so much lower, or all known liquidity was used."""
+    raw = amm.max_in(pool, sold, bps)
+    return amm.swap_exact_in(pool, sold, raw).after if raw > 0 else pool
+
+
+def of_a_moment(pool: PoolState, times: int) -> PoolState:
+    """A V3 pool with so many times its liquidity added between the two ticks around its price."""
+    if not isinstance(pool, V3Pool):
+        return pool
+    start = pool.tick // pool.tick_spacing * pool.tick_spacing
+    net = {tick.index: tick.liquidity_net for tick in pool.ticks}
+    for index, side in ((start, 1), (start + pool.tick_spacing, -1)):
+        net[index] = net.get(index, 0) + side * pool.liquidity * times
+    ticks = tuple(TickLiquidity(index, raw) for index, raw in sorted(net.items()))
+    return replace(pool, liquidity=pool.liquidity * (1 + times), ticks=ticks)
+
+
+def dusty(pool: V3Pool, number: int) -> V3Pool:
+    """A pool with so many initialised ticks on either side of its price, a unit of liquidity between every second two."""
+    start, spacing = pool.tick // pool.tick_spacing * pool.tick_spacing, pool.tick_spacing
+    dust = {start + k * spacing: 1 if k % 2 else -1 for k in (*range(-number, 0), *range(1, number + 1))}
+    net = {tick.index: tick.liquidity_net for tick in pool.ticks} | dust
+    return replace(pool, ticks=tuple(TickLiquidity(index, raw) for index, raw in sorted(net.items())))
+
+
+def require_kept(step: StepInput, found: Plan) -> None:
+    """Costs within plan_cost at fair prices, which is what is lost when the thief has set everything back; no churn, no bad floor."""
+    check_legs(step, found)
+    cost, values = found.cost, values_of(step, found)
+    before, after = sum(v[0] for v in values), sum(v[1] for v in values)
+    assert flow_value(step, found) == after - before == -(cost.fees + cost.impact + cost.skew)
+    assert cost.total * BPS <= found.turnover * (step.limits.plan_cost_bps or 0)
+    if step.limits.turnover_bps is not None:
+        assert found.turnover * BPS <= before * step.limits.turnover_bps
+    drift = sum(max(Fraction(0), b - before * t / BPS) for b, _, t in values)
+    left = sum(max(Fraction(0), a - after * t / BPS) for _, a, t in values)
+    found_money = max(Fraction(0), after - before)
+    assert found.turnover <= (drift - left + found_money) * Fraction(105, 100) + before / 100_000, "no churn beyond the drift corrected"
+    for value, ends, target_bps in values:
+        goals = before * target_bps / BPS, after * target_bps / BPS
+        assert min(value, *goals) - before / 50_000 <= ends <= max(value, *goals) + before / 50_000, "no token moves past its goal"
+    for leg in found.legs:
+        unit = [step.portfolio.token(at) for at in (leg.token_in, leg.token_out)]
+        prices = [price_of(of.symbol, PRICES) * Fraction(10) ** (6 - of.decimals) for of in unit]
+        assert leg.min_out_raw >= fair_floor(leg.amount_in_raw, *prices, leg.fee_pips, step.limits.price_impact_bps or 0, SLIPPAGE_BPS)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 10**6),
+    share=st.sampled_from([0.1, 0.5, 1.0]),
+    most_bps=st.sampled_from([30, 140, 500, 2_000]),
+    momentary=st.sampled_from([0, 10, 10**6]),
+    plan_cost_bps=st.sampled_from([20, 50, 200]),
+    turnover_bps=st.sampled_from([None, 3_000]),
+)
+def test_whatever_a_thief_did_to_the_pools_a_plan_keeps_its_limits_and_corrects_the_drift_alone(
+    seed: int, share: float, most_bps: int, momentary: int, plan_cost_bps: int, turnover_bps: int | None
+) -> None:
+    dice = random.Random(seed)
+    step = random_step(seed, dice.randint(2, 10), dice.randint(3, 24), 10 ** dice.uniform(4.5, 7.5))
+    pools = [
+        of_a_moment(pushed(pool, dice.choice((pool.token0, pool.token1)), dice.randint(1, most_bps)), momentary * (dice.random() < 0.3))
+        if dice.random() < share
+        else pool
+        for pool in step.snapshot.pools
+    ]
+    limits = {"plan_cost_bps": plan_cost_bps, "turnover_bps": turnover_bps, "daily_turnover_bps": None, "pool_min_value": None}
+    step = with_limits(with_snapshot(step, pools=tuple(pools)), min_trade=None, **limits)
+    try:
+        found = plan(step, goal(step))
+    except Refused as refusal:
+        assert refusal.verdicts or "nothing to trade" in refusal.message
+        return
+    require_kept(step, found)
+
+
+def bait_chain(factor: Fraction) -> list[PoolState]:
+    """A ring of five tokens in which each exchange one way pays so much more than the reference, beside fair pools with USDC."""
+    ring: list[Token] = [USDC, WETH, WBTC, LINK, DAI]
+    baits = [
+        v3_pool(a, b, price_of(a.symbol, PRICES) / price_of(b.symbol, PRICES) * factor, DEEP / price_of(b.symbol, PRICES), 100, name="bait")
+        for a, b in zip(ring, [*ring[1:], ring[0]], strict=True)
+    ]
+    fair = [v2_pool(token, USDC, price_of(token.symbol, PRICES), DEEP) for token in ring[1:]]
+    return [*baits, *fair]
+
+
+def test_a_ring_of_baits_moves_a_balanced_portfolio_nowhere() -> None:
+    values = {"USDC": 20_000, "WETH": 20_000, "WBTC": 20_000, "LINK": 20_000, "DAI": 20_000}
+    step = wide(step_input(dict.fromkeys(values, 2_000), values, PRICES, pools=bait_chain(Fraction(1_014, 1_000))))
+    with pytest.raises(Refused, match="nothing to trade"):
+        plan(step, goal(step))
+
+
+@pytest.mark.parametrize("plan_cost_bps", [50, 200])
+def test_a_chain_of_baits_is_gone_along_for_the_drift_and_for_no_more(plan_cost_bps: int) -> None:
+    """WETH has to become DAI, and every exchange on the way round pays 1.4 % more than it should: together 4.3 %."""
+    values = {"USDC": 20_000, "WETH": 24_000, "WBTC": 20_000, "LINK": 20_000, "DAI": 16_000}
+    pools = bait_chain(Fraction(1_014, 1_000))
+    step = wide(step_input(dict.fromkeys(values, 2_000), values, PRICES, pools=pools), plan_cost_bps=plan_cost_bps)
+    found = plan(step, goal(step))
+    require_kept(step, found)
+    assert {leg.pool for leg in found.legs} & {pool.address for pool in pools[:5]}, "the baits were worth nothing"
+    moved = 4_000 * 10**6
+    assert moved * Fraction(98, 100) <= found.turnover <= moved * Fraction(105, 100)
+    assert flow_value(step, found) > 0
+
+
+def test_a_hundred_dust_ticks_cost_more_gas_than_their_pool_pays_more() -> None:
+    """Where gas costs nothing, all that the bait pays more is taken, tick by tick; at 50 gwei the same gas would cost $300 for $25."""
+    fair, bait = v3_pool(WETH, USDC, 2_000, DEEP), dusty(v3_pool(WETH, USDC, 2_024, 700_000, 100, name="dust"), 130)
+    step = two(60_000, 40_000, [fair, bait], turnover_bps=None, pool_min_value=None)
+    free, dear = (with_gas_price(step, gwei) for gwei in (0, 50))
+    lured, wise = plan(free, goal(free)), plan(dear, goal(dear))
+    for at, found in ((free, lured), (dear, wise)):
+        require_kept(at, found)
+    assert {leg.pool for leg in lured.legs} == {fair.address, bait.address} and lured.gas_units > 2_000_000
+    assert {leg.pool for leg in wise.legs} == {fair.address} and wise.gas_units < 400_000
+
+
+def with_gas_price(step: StepInput, gwei: int) -> StepInput:
+    """The step at this price of gas, all of it base fee."""
+    head = replace(step.snapshot.head, base_fee_wei=gwei * 10**9)
+    return with_snapshot(step, priority_fee_wei=0, gas_price_wei=gwei * 10**9, head=head)
