@@ -27,14 +27,13 @@ from agent.chain.tokens import read_tokens
 from agent.chain.watch import PoolKind, PoolRef, Watch
 from agent.config import build_execution, build_limits, build_policy, build_portfolio, build_reference
 from agent.config.load import LoadedConfig
-from agent.config.lp_contracts import known_positions, liquidity_contracts
+from agent.config.lp_contracts import known_positions, liquidity_contracts, lp_venues
 from agent.config.lp_targets import build_targets
 from agent.config.schema import Config
 from agent.engine import Eyes, Hands, Outcome
 from agent.errors import ConfigError
 from agent.execution.executor import Executor
 from agent.execution.settings import Settings
-from agent.lp import own
 from agent.model import Execution, History, Limits, LpMove, Policy, Portfolio, Reference, Snapshot, StepInput
 from agent.ports import Clock
 from agent.store.killswitch import KillSwitch, pause_file
@@ -176,7 +175,7 @@ def open_desk(
             pins = {pin.address for pin in store.pins()}
             pools = tuple(pool for pool in pools if pool.address in pins) or pools
         pinned = tuple(dict.fromkeys((*fixed_contracts(config, store.liquidity_moves()), *asked)))
-        execution = replace(build_execution(config, pinned), liquidity=liquidity_contracts(config, pinned))
+        execution = replace(build_execution(config, pinned), liquidity=liquidity_contracts(config, store.liquidity_moves()))
         if execution.router_kind == "rebalancer":
             require_ours(line, execution.router, config.chain.wrapped_native, factories(config))
         watch = Watch(
@@ -213,9 +212,7 @@ def fixed_contracts(config: Config, moves: Sequence[LpMove] = ()) -> dict[str, s
     for name, venue in (("v2", config.venues.uniswap_v2), ("v3", config.venues.uniswap_v3)):
         if venue is not None:
             found |= {venue.factory: f"{name} factory", venue.router: f"{name} router"}
-    wanted = () if config.lp is None else config.lp.targets
-    places = [*(place.kind for place in (*config.portfolio.positions, *wanted)), *(move.venue for move in own.opened(moves))]
-    if config.venues.uniswap_v3 is not None and "uniswap_v3" in places:
+    if config.venues.uniswap_v3 is not None and "uniswap_v3" in lp_venues(config, moves):
         found[config.venues.uniswap_v3.position_manager] = "v3 position manager"
     if config.execution.router == "rebalancer" and config.execution.rebalancer is not None:
         found[config.execution.rebalancer] = "rebalancer"

@@ -22,10 +22,15 @@ def known_positions(config: Config, portfolio: Portfolio, moves: Sequence[LpMove
     return portfolio.positions
 
 
-def liquidity_contracts(config: Config, pinned: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """(venue, contract) through which liquidity is provided and taken out; none while the config has no [lp]."""
-    if config.lp is None:
-        return ()
-    v2, v3 = config.venues.uniswap_v2, config.venues.uniswap_v3
-    found = [("uniswap_v2", v2.router)] if v2 is not None else []
-    return tuple(found + ([("uniswap_v3", v3.position_manager)] if v3 is not None and v3.position_manager in pinned else []))
+def lp_venues(config: Config, moves: Sequence[LpMove]) -> frozenset[str]:
+    """Venues in which liquidity is confirmed, wanted, or put by the agent itself."""
+    wanted = () if config.lp is None else config.lp.targets
+    places = [place.kind for place in (*config.portfolio.positions, *wanted)]
+    return frozenset(places) | {move.venue for move in moves if own.left(moves, move.name) > 0}
+
+
+def liquidity_contracts(config: Config, moves: Sequence[LpMove]) -> tuple[tuple[str, str], ...]:
+    """(venue, contract) through which liquidity is provided and taken out, of the venues that have any."""
+    v2, v3, used = config.venues.uniswap_v2, config.venues.uniswap_v3, lp_venues(config, moves)
+    through = {"uniswap_v2": v2.router if v2 else None, "uniswap_v3": v3.position_manager if v3 else None}
+    return tuple((venue, contract) for venue, contract in through.items() if venue in used and contract is not None)

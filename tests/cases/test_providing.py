@@ -20,11 +20,12 @@ from tests.differential.test_lp_actions import V2, V3, busy, wanting
 from tests.provided import EVEN, allowances, exactly, kinds, liquidity_of, positions, send, worth
 
 
-def test_liquidity_over_its_weight_is_taken_out_and_then_swapped_on_target(anvil_chain: LocalChain, tmp_path: Path) -> None:
+@pytest.mark.parametrize("router", ["swap_router_02", "rebalancer"])
+def test_liquidity_over_its_weight_is_taken_out_and_then_swapped_on_target(anvil_chain: LocalChain, tmp_path: Path, router: str) -> None:
     chain = anvil_chain
     agents.fund(chain, {"WETH": 9_000, "USDC": 1_000})
     own = [lp.provide_v2(chain, V2, 3_000), lp.provide_v3(chain, V3, -30, 30, 1_500)]
-    changes = confirming(chain, own, **{"limits.lp_max_weight": "10%"})
+    changes = confirming(chain, own, **{"limits.lp_max_weight": "10%", "execution.router": router})
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         before = worth(agent)
         outcome = send(agent, chain)
