@@ -87,19 +87,23 @@ def look(
     step_id: str = "",
     journal: Journal | None = None,
     caps: Mapping[str, int] | None = None,
-    acted: bool = False,
     spent_gas_wei: int = 0,
+    began: History | None = None,
 ) -> Outcome:
     """Reads, decides, plans and judges; sends nothing. Refusals come back as an outcome with their verdicts.
 
-    `caps` are base units by token that legs may take at most, since this step has approved just so much; `acted` says that it
-    has moved liquidity already, `spent_gas_wei` what its approvals cost.
+    `caps` are base units by token that legs may take at most, since this step has approved just so much; `spent_gas_wei` is
+    what its approvals cost. `began` is what was remembered when a step began that has moved liquidity since: its cooldown is
+    judged by that, since its own actions are no reason not to end them.
     """
     snapshot = eyes.reader.snapshot()
     if journal is not None:
         settle(journal, snapshot, lambda: _assembled(eyes, snapshot))
     assembled = _assembled(eyes, snapshot)
-    step_input = replace(assembled, spend_caps=tuple((caps or {}).items()), acted=acted, spent_gas_wei=spent_gas_wei)
+    step_input = replace(assembled, spend_caps=tuple((caps or {}).items()), spent_gas_wei=spent_gas_wei)
+    if began is not None:
+        history = replace(assembled.history, last_rebalance_s=began.last_rebalance_s, last_liquidity_s=began.last_liquidity_s)
+        step_input = replace(step_input, history=history, acted=True)
     if journal is not None:
         journal.begin_step(step_id, eyes.clock.now_s(), codec.dumps(step_input))
     return judge(step_input, propose, eyes.evidence, step_id)
@@ -142,9 +146,10 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
     sent: list[Intent] = []
     caps: dict[str, int] = {}
     approving = acted = since = 0
+    began: History | None = None
     while approving < MAX_ROUNDS:
         step_id = uuid.uuid4().hex[:12]
-        outcome = replace(look(eyes, propose, step_id, journal, caps, acted > 0, _gas_wei(sent[since:])), transactions=tuple(sent))
+        outcome = replace(look(eyes, propose, step_id, journal, caps, _gas_wei(sent[since:]), began), transactions=tuple(sent))
         try:
             plan = outcome.plan
             if hands is None or plan is None or outcome.kind is not OutcomeKind.PLANNED:
@@ -163,6 +168,7 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
                 continue
             if not plan.actions:
                 return _close(journal, _swap(eyes, hands, journal, outcome, plan, sent))
+            began = began or outcome.step_input.history
             outcome = _close(journal, _act(eyes, hands, journal, outcome, plan, sent))
             acted += 1
             if outcome.kind is OutcomeKind.FAILED or acted == MAX_ACTIONS:

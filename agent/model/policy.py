@@ -188,6 +188,7 @@ class Execution:
 class History:
     """What the store remembers that a decision needs. Values in numeraire base units over the last 24 h of chain time.
 
+    `last_rebalance_s` and `last_liquidity_s` are chain times of the newest swap, and action with liquidity, that succeeded.
     `reverts_in_row` and `approvals_in_row` (steps that only approved) count since the last swap that succeeded, or since the
     owner resumed.
     """
@@ -200,6 +201,7 @@ class History:
     reverts_in_row: int
     started_s: int | None
     approvals_in_row: int = 0
+    last_liquidity_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +210,7 @@ class StepInput:
 
     `spend_caps` are (token, base units) that legs may take from the wallet at most: what this step has approved already.
     `spent_gas_wei` is the gas money of those approvals: it still counts where native coin does, so that they are used up.
-    `acted` says that this step has moved liquidity already: what it began is not held back by cooldown and bands of shares.
+    `acted` says that this step has moved liquidity already: what it began is not held back by the bands of shares.
     """
 
     snapshot: Snapshot

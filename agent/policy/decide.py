@@ -91,7 +91,7 @@ def or_liquidity(step: StepInput, prices: Mapping[str, Price], hold: Hold) -> Ho
     left = "".join(f"; {item.what}: {item.why}" for item in wanted.skipped)
     if not wanted.moves:
         return replace(hold, reason=hold.reason + left)
-    resting = _cooldown(step)
+    resting = _cooldown(step, liquidity_too=True)
     if resting:
         return replace(hold, reason=f"{hold.reason}; {wanted.reason}; {resting[0]}", next_s=hold.next_s or resting[1])
     return AdjustLiquidity(wanted.reason)
@@ -194,13 +194,15 @@ def _gas_too_dear(step: StepInput, drifts: tuple[AssetDrift, ...], references: R
     return f"gas is too dear now: {minimum.GAS_MULTIPLE} times that of a swap is {_money(step, leg)}, {needs}"
 
 
-def _cooldown(step: StepInput) -> tuple[str, int] | None:
-    """Until when the last rebalance forbids another; None when it does not."""
-    last_s = step.history.last_rebalance_s
+def _cooldown(step: StepInput, liquidity_too: bool = False) -> tuple[str, int] | None:
+    """Until when the last rebalance forbids another; None when it does not. Liquidity rests after both, rebalances after their like."""
+    history = step.history
+    done = [(history.last_rebalance_s, "rebalance"), (history.last_liquidity_s if liquidity_too else None, "action with liquidity")]
+    last_s, what = max(((at_s, what) for at_s, what in done if at_s is not None), default=(None, ""))
     if last_s is None or step.snapshot.head.timestamp_s >= last_s + step.policy.cooldown_s:
         return None
     until_s = last_s + step.policy.cooldown_s
-    return f"but the last rebalance was at {words.moment(last_s)} and the cooldown lasts until {words.moment(until_s)}", until_s
+    return f"but the last {what} was at {words.moment(last_s)} and the cooldown lasts until {words.moment(until_s)}", until_s
 
 
 def _money(step: StepInput, value: Value | None) -> str:

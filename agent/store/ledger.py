@@ -81,14 +81,19 @@ def history(session: Session, chain_now_s: int) -> History:
         gas_24h_wei=sum(int(row.gas_wei) for row in rows),
         reverts_in_row=_reverts_in_row(session),
         approvals_in_row=_approvals_in_row(session),
+        last_liquidity_s=_newest(session, IntentKind.LIQUIDITY),
         started_s=session.scalar(select(Step.now_s).order_by(Step.seq).limit(1)),
     )
 
 
 def last_rebalance(session: Session) -> int | None:
     """Chain time of the newest swap that succeeded."""
-    swaps = select(BudgetRow.chain_s).where(BudgetRow.kind == IntentKind.SWAP.value, BudgetRow.succeeded.is_(True))
-    return session.scalar(swaps.order_by(BudgetRow.chain_s.desc()).limit(1))
+    return _newest(session, IntentKind.SWAP)
+
+
+def _newest(session: Session, kind: IntentKind) -> int | None:
+    done = select(BudgetRow.chain_s).where(BudgetRow.kind == kind.value, BudgetRow.succeeded.is_(True))
+    return session.scalar(done.order_by(BudgetRow.chain_s.desc()).limit(1))
 
 
 def _last_review(session: Session) -> int | None:

@@ -162,11 +162,18 @@ def test_a_fired_trigger_comes_before_the_targets() -> None:
     assert isinstance(decide(step).decision, Rebalance)
 
 
-def test_targets_rest_for_the_cooldown_of_rebalances() -> None:
-    step = world(targets=[wanted(2_000)], past=history(last_rebalance_s=NOW_S - 60))
-    held(step, "1600 USDC provided", "cooldown lasts until")
-    assert kinds(replace(step, acted=True)) == [Provide], "what the same step began is not held back"
-    assert kinds(world(targets=[wanted(2_000)], past=history(last_rebalance_s=NOW_S - 3_600))) == [Provide]
+@pytest.mark.parametrize(
+    ("last", "said"), [("last_rebalance_s", "the last rebalance was"), ("last_liquidity_s", "the last action with liq")]
+)
+def test_targets_rest_for_the_cooldown_after_swaps_and_after_actions(last: str, said: str) -> None:
+    step = world(targets=[wanted(2_000)], past=history(**{last: NOW_S - 60}))
+    held(step, "1600 USDC provided", said, "cooldown lasts until")
+    assert kinds(world(targets=[wanted(2_000)], past=history(**{last: NOW_S - 3_600}))) == [Provide]
+
+
+def test_a_rebalance_does_not_rest_for_what_was_done_with_liquidity() -> None:
+    step = world(values={"WETH": 5_000, "USDC": 3_000}, past=history(last_liquidity_s=NOW_S - 60))
+    assert isinstance(decide(step).decision, Rebalance)
 
 
 def test_targets_come_where_a_zone_finds_no_swap_worth_its_gas() -> None:

@@ -1,0 +1,61 @@
+"""The cooldown and liquidity: a step ends what it began, the next one rests, and an exit never waits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agent.api.agent import OutcomeKind
+from agent.localchain import LocalChain
+from tests import agents
+from tests import liquidity as lp
+from tests.cases.test_liquidity import V3, confirming
+from tests.differential.test_lp_actions import wanting
+
+EVEN = {"WETH": "50%", "USDC": "50%"}
+HOUR = {"policy.cooldown": "1h"}
+
+
+def kinds(outcome: object) -> list[str]:
+    return [intent.kind.value for intent in outcome.transactions]  # type: ignore[attr-defined]  # an Outcome
+
+
+def test_a_range_is_re_centred_in_one_step_and_then_everything_rests(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    own = lp.provide_v3(chain, V3, 20, 40, 1_500)
+    with agents.agent_on(chain, tmp_path, {**wanting(chain, V3, [own]), **HOUR}, EVEN) as agent:
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert kinds(outcome) == ["liquidity", "approve", "approve", "liquidity"]
+        again = agent.rebalance(send=True, confirm=agents.yes)
+        assert (again.kind, again.transactions) == (OutcomeKind.HOLD, ())
+        chain.swap(V3, "USDC", 10**9)
+    wants = wanting(chain, V3, [own], share="40%")
+    with agents.again(chain, agents.config(chain, tmp_path, {**wants, **HOUR}, EVEN)) as agent:
+        resting = agent.rebalance(send=True, confirm=agents.yes)
+        assert (resting.kind, resting.transactions) == (OutcomeKind.HOLD, ())
+        assert "the cooldown lasts until" in resting.reason
+
+
+def test_an_exit_waits_for_no_cooldown_and_the_swaps_after_it_do(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    agents.fund(chain, {"WETH": 9_000, "USDC": 1_000})
+    own = lp.provide_v3(chain, V3, -30, 30, 1_500)
+    with agents.agent_on(chain, tmp_path, {**confirming(chain, [own]), **HOUR}, EVEN) as agent:
+        assert kinds(agent.rebalance(send=True, confirm=agents.yes))[-1] == "swap"
+    agents.fund(chain, {"WETH": 9_000, "USDC": 1_000})
+    tight = {**confirming(chain, [own], **{"limits.lp_max_weight": "5%"}), **HOUR}
+    with agents.again(chain, agents.config(chain, tmp_path, tight, EVEN)) as agent:
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert kinds(outcome) == ["liquidity"], outcome.reason
+        assert "the cooldown lasts until" in outcome.reason
+
+
+def test_swaps_follow_an_exit_in_the_same_step_once_the_last_rebalance_is_long_ago(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    agents.fund(chain, {"WETH": 9_000, "USDC": 1_000})
+    own = lp.provide_v3(chain, V3, -30, 30, 1_500)
+    tight = {**confirming(chain, [own], **{"limits.lp_max_weight": "5%"}), **HOUR}
+    with agents.agent_on(chain, tmp_path, tight, EVEN) as agent:
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert [kinds(outcome)[0], kinds(outcome)[-1]] == ["liquidity", "swap"], outcome.reason
