@@ -15,6 +15,7 @@ from agent.model import Funding, Leg, PoolState, Snapshot, V2Pool
 from agent.planning.payments import NATIVE_VENUE, changes
 from agent.units import NATIVE, Value
 
+V2_VENUE = "uniswap_v2"
 TOKEN_UNITS = 2_500
 """First call of a token's contract in a transaction: cold less warm account."""
 SLOT_UNITS = 4_900
@@ -27,6 +28,8 @@ PASSING_UNITS, PASSED_UNITS = 22_100, 19_900
 """A balance of the router from zero and back within the transaction: what it costs, and what of it is refunded."""
 REFUNDED = 5
 """At most one part in so many of the gas is refunded (EIP-3529)."""
+AGAIN_V2_UNITS, AGAIN_V3_UNITS = 33_400, 25_400
+"""What a further swap in the same pool saves: its account, its balances and its own slots are warm, and written already."""
 MOVED_UNITS = 8_800
 """A V3 pool whose tick changes writes an observation (UniswapV3Pool.swap)."""
 TICK_UNITS = 44_000
@@ -92,6 +95,7 @@ def plan_units(facts: GasFacts, legs: Sequence[Leg], swap_units: int) -> int:
     units = router.base + swap_units + TOKEN_UNITS * len(tokens)
     units += 2 * SLOT_UNITS * len(sold) + SLOT_UNITS * len(bought - sold) + router.watched * len(moved)
     units += FIRST_WRITE_UNITS * sum(facts.balances.get(token, 1) == 0 for token in bought) + _pool_writes(facts, legs)
+    units -= _warm(legs)
     refund = CLEARED_UNITS * sum(facts.allowances.get(token, 0) <= _spent(legs, token) for token in sold)
     refund += CLEARED_UNITS * sum(facts.balances.get(token, 0) == -moved[token] for token in sold)
     for leg, after in zip(legs, [*legs[1:], None], strict=True):
@@ -125,6 +129,16 @@ def _pool_writes(facts: GasFacts, legs: Sequence[Leg]) -> int:
         if pool is not None and pool.unwritten[token_in != pool.token0]:
             units += FIRST_WRITE_UNITS * (2 if isinstance(pool, V2Pool) else 1)
     return units
+
+
+def _warm(legs: Sequence[Leg]) -> int:
+    used: set[str] = set()
+    saved = 0
+    for leg in legs:
+        if leg.pool in used and leg.venue != NATIVE_VENUE:
+            saved += AGAIN_V2_UNITS if leg.venue == V2_VENUE else AGAIN_V3_UNITS
+        used.add(leg.pool)
+    return saved
 
 
 def _spent(legs: Sequence[Leg], token: str) -> int:

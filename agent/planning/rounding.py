@@ -203,7 +203,8 @@ class Walk:
         draft.gross += leg.amount_in_raw * price_in
         after, moved = run.swapped.after, False
         if isinstance(run.before, V3Pool) and isinstance(after, V3Pool):
-            moved = run.before.tick != after.tick
+            start = problem.pools[leg.pool]  # the oracle writes once in a block
+            moved = run.before.tick != after.tick and isinstance(start, V3Pool) and start.tick == run.before.tick
         draft.leg_gas.append(leg_units(run.before, run.swapped.ticks_crossed, run.swapped.steps, problem.gas.router, moved))
 
 

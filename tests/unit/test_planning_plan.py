@@ -149,7 +149,7 @@ def test_where_the_market_asks_more_than_plan_cost_the_drift_stays() -> None:
 def test_cost_with_gas_never_exceeds_plan_cost_of_what_is_moved() -> None:
     values = {"WETH": 1_300, "USDC": 500, "WBTC": 800, "DAI": 200, "LINK": 200}
     step = wide(step_input(FIVE, values, PRICES, pools=five_pools()), plan_cost_bps=60, min_trade=None, pool_min_value=None)
-    step = with_snapshot(step, priority_fee_wei=15 * 10**8)
+    step = with_snapshot(step, priority_fee_wei=2 * 10**9)
     found = plan(step, goal(step))
     check_legs(step, found)
     assert found.cost.total * BPS <= 60 * found.turnover
