@@ -1,0 +1,119 @@
+"""A thief at work while a whole step runs, on either router: gifts, pushes and pulls between snapshot and block (T1, T5, T11)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent.engine import OutcomeKind
+from agent.execution.settle import realised
+from agent.localchain import LocalChain
+from agent.model import Funding
+from agent.units import BPS
+from tests.agents import ROOMY, USD, agent_on, at_send, fund, legs_of, lost, purse, swap_of, yes
+from tests.cases.test_skewed_pools import ONLY_FLOORS, attacked
+
+ROUTERS = pytest.mark.parametrize("router", ["swap_router_02", "rebalancer"])
+HELD = {"LINK": 30_000, "WETH": 31_000, "USDT": 30_000, "WBTC": 4_000, "USDC": 4_000}
+PLAN_COST, SLIPPAGE = Fraction(50, BPS), Fraction(30, BPS)
+"""The template's limits."""
+
+
+def contract_of(chain: LocalChain, router: str) -> str:
+    return chain.addresses.rebalancer if router == "rebalancer" else chain.addresses.swap_router_02
+
+
+def allow(chain: LocalChain, router: str) -> None:
+    """The wallet has let the router take everything, so that the plan of the snapshot is the one that is sent."""
+    for symbol in chain.tokens:
+        approve = chain.token_contract(symbol).functions.approve(contract_of(chain, router), 2**255)
+        chain.send(approve, chain.wallet.address, gas=100_000)
+
+
+def gifts(chain: LocalChain, router: str, raw: int) -> Callable[[], object]:
+    """Some of every token for the router, for every pair, and for the wallet."""
+    pairs = [info.address for info in chain.books.pool_info.values() if info.version == 2]
+
+    def give() -> None:
+        for symbol in chain.tokens:
+            for at in (contract_of(chain, router), chain.wallet.address, *pairs):
+                chain.send(chain.token_contract(symbol).functions.transfer(at, raw))
+
+    return give
+
+
+@ROUTERS
+def test_gifts_between_snapshot_and_block_stop_nothing_and_are_nobodys_profit_in_the_books(
+    anvil_chain: LocalChain, tmp_path: Path, router: str
+) -> None:
+    """What lies in the router is swapped along: the hub's second leg trades more than planned, and the books say so."""
+    chain, raw = anvil_chain, 10**6
+    fund(chain, HELD)
+    with agent_on(chain, tmp_path, {**ROOMY, "execution.router": router}) as agent:
+        allow(chain, router)
+        before = purse(chain)
+        outcome = agent.rebalance(send=True, confirm=yes, progress=at_send(1, gifts(chain, router, raw)))
+        plan, _, receipt = swap_of(outcome)
+        assert any(leg.source is Funding.ROUTER for leg in plan.legs), "nothing goes through the router, so nothing was shown"
+        for leg in realised(plan, receipt):
+            assert leg.planned_in_raw <= leg.amount_in_raw <= leg.planned_in_raw + raw
+            assert leg.planned_out_raw <= leg.amount_out_raw
+        loss = lost(chain, before, chain.books.prices_usd) * USD
+        assert loss <= PLAN_COST * plan.turnover
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD, "the gifts left nothing to do and nothing to halt at"
+
+
+@ROUTERS
+@pytest.mark.parametrize(("usd", "end"), [(20_000, OutcomeKind.DONE), (4_000_000, OutcomeKind.FAILED)])
+def test_a_push_of_every_pool_in_the_last_moment_costs_no_more_than_the_floors_or_nothing_but_gas(
+    anvil_chain: LocalChain, tmp_path: Path, router: str, usd: int, end: OutcomeKind
+) -> None:
+    """After all checks, and just before the bytes leave, a whale sells into each pool the token that the plan sells there."""
+    chain = anvil_chain
+    fund(chain, HELD)
+
+    with agent_on(chain, tmp_path, {**ROOMY, "execution.router": router}) as agent:
+        allow(chain, router)
+        names = {address: name for name, address in chain.pools.items()}
+        symbols = {token.address: symbol for symbol, token in chain.tokens.items()}
+        used = [(names[leg.pool], symbols[leg.token_in]) for leg in legs_of(agent.plan())]
+
+        def push() -> None:
+            for pool, sold in used:
+                chain.swap(pool, sold, int(usd / chain.books.prices_usd[sold] * 10 ** chain.tokens[sold].decimals))
+
+        before = purse(chain)
+        outcome = agent.rebalance(send=True, confirm=yes, progress=at_send(1, push))
+        assert outcome.kind is end, outcome.reason
+        plan = outcome.plan
+        assert plan is not None
+        if end is OutcomeKind.FAILED:
+            assert purse(chain).raw == before.raw
+            return
+        traded = lost(chain, before, chain.books.prices_usd, gas=False) * USD
+        assert traded > plan.cost.total - plan.cost.gas, "the push cost nothing, so nothing was shown"
+        assert traded <= PLAN_COST * plan.turnover + SLIPPAGE * plan.gross_volume
+        if router == "rebalancer":
+            sold_value = sum(leg.amount_in_raw * usd_of(chain, leg.token_in) for leg in plan.legs if leg.source is Funding.WALLET)
+            assert traded <= PLAN_COST * sold_value * USD + 1, "the floor of the whole is plan_cost of what is sold"
+
+
+def usd_of(chain: LocalChain, address: str) -> Fraction:
+    """Dollars per base unit."""
+    symbol = next(symbol for symbol, token in chain.tokens.items() if token.address == address)
+    return chain.books.prices_usd[symbol] / 10 ** chain.tokens[symbol].decimals
+
+
+@pytest.mark.parametrize(
+    ("pools", "sold"), [(["v3 WETH/USDC 500", "v3 WETH/USDC 3000", "v2 WETH/USDC"], "WETH"), (["v3 WETH/USDC 500"], "USDC")]
+)
+def test_a_whale_that_skews_pools_before_the_snapshot_and_unwinds_gains_as_little_on_the_rebalancer(
+    anvil_chain: LocalChain, tmp_path: Path, pools: list[str], sold: str
+) -> None:
+    with agent_on(anvil_chain, tmp_path, {**ONLY_FLOORS, "execution.router": "rebalancer"}) as agent:
+        ends = attacked(anvil_chain, agent, pools, sold)
+        assert ends[0] is OutcomeKind.DONE
+        assert ends[-1] is OutcomeKind.REFUSED
