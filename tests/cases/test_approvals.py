@@ -45,8 +45,8 @@ def test_what_is_approved_is_what_is_spent(local_chain: LocalChain, tmp_path: Pa
         assert all(intent.receipt is not None and intent.receipt.status == 1 for intent in outcome.transactions)
 
 
-def test_a_tether_that_has_some_allowance_is_set_to_zero_first(local_chain: LocalChain, tmp_path: Path) -> None:
-    chain = local_chain
+def test_a_tether_that_has_some_allowance_is_set_to_zero_first(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
     fund(chain, HELD)
     allow(chain, "USDT", raw=1)
     usdt = chain.tokens["USDT"].address

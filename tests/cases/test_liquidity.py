@@ -74,9 +74,9 @@ def test_weights_count_what_burn_and_collect_would_pay(local_chain: LocalChain, 
     assert total(drifts) / USD == pytest.approx(10_000 + sum(paid.get(d.token, 0) * float(d.price) / USD for d in drifts), rel=1e-4)
 
 
-def test_what_strangers_send_changes_no_total_and_is_listed_as_ignored(local_chain: LocalChain, tmp_path: Path) -> None:
+def test_what_strangers_send_changes_no_total_and_is_listed_as_ignored(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """T11: LP tokens, tokens of the position manager, unknown coins, gifts to our own pair and pool."""
-    chain = local_chain
+    chain = anvil_chain
     own = [lp.provide_v2(chain, V2, 3_000), lp.provide_v3(chain, V3, -30, 30, 1_500)]
     with agents.agent_on(chain, tmp_path, confirming(chain, own)) as agent:
         before, loss = agent.status().decided, share(liquidity(agent))
@@ -106,9 +106,9 @@ def test_thousands_of_tokens_from_strangers_are_counted_and_not_all_looked_at(
     assert found.ignored.more == 3
 
 
-def test_a_pushed_pool_moves_no_weight_and_fires_no_budget(local_chain: LocalChain, tmp_path: Path) -> None:
+def test_a_pushed_pool_moves_no_weight_and_fires_no_budget(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """T3: both of our pools are pushed by 5 % and more; a withdrawal would pay something else, the portfolio is the same."""
-    chain = local_chain
+    chain = anvil_chain
     own = [lp.provide_v2(chain, V2, 3_000), lp.provide_v3(chain, V3, -30, 30, 1_500)]
     with agents.agent_on(chain, tmp_path, confirming(chain, own)) as agent:
         before, calm = agent.status().decided, liquidity(agent)

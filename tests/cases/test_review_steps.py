@@ -54,8 +54,8 @@ def test_a_reverted_swap_that_is_not_final_yet_is_not_told_as_done(anvil_chain: 
         assert outcome.kind is OutcomeKind.FAILED
 
 
-def test_a_refused_plan_does_not_use_up_the_review(local_chain: LocalChain, tmp_path: Path) -> None:
-    chain = local_chain
+def test_a_refused_plan_does_not_use_up_the_review(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
     drifted(chain)
     with agent_on(
         chain, tmp_path, targets=TWO, changes=ROOMY | DAILY | {"limits.plan_cost": "off", "limits.native_floor": "1000000"}
@@ -64,17 +64,17 @@ def test_a_refused_plan_does_not_use_up_the_review(local_chain: LocalChain, tmp_
         assert agent.desk.store.history(agent.step_input().snapshot.head.timestamp_s).last_review_s is None
 
 
-def test_a_swap_by_hand_is_no_review_of_the_schedule(local_chain: LocalChain, tmp_path: Path) -> None:
-    chain = local_chain
+def test_a_swap_by_hand_is_no_review_of_the_schedule(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
     drifted(chain)
     with agent_on(chain, tmp_path, targets=TWO, changes=ROOMY | DAILY) as agent:
         assert agent.swap("WETH", "USDC", "1", send=True, confirm=lambda _: False).kind is OutcomeKind.DECLINED
         assert agent.desk.store.history(agent.step_input().snapshot.head.timestamp_s).last_review_s is None
 
 
-def test_an_approval_whose_swap_was_refused_is_taken_back(local_chain: LocalChain, tmp_path: Path) -> None:
+def test_an_approval_whose_swap_was_refused_is_taken_back(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """The market moves while the approval is mined: the second plan is refused, or holds, and nothing may stay approved."""
-    chain = local_chain
+    chain = anvil_chain
     drifted(chain)
     sent: list[str] = []
 
@@ -90,8 +90,8 @@ def test_an_approval_whose_swap_was_refused_is_taken_back(local_chain: LocalChai
         assert set(allowances(chain).values()) == {0}
 
 
-def test_an_allowance_found_at_rest_is_taken_back_and_never_while_paused(local_chain: LocalChain, tmp_path: Path) -> None:
-    chain = local_chain
+def test_an_allowance_found_at_rest_is_taken_back_and_never_while_paused(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
     fund(chain, {"WETH": 45_000, "USDC": 45_000})
     router = chain.addresses.swap_router_02
     chain.token_contract("WETH").functions.approve(router, 10**18).transact({"from": chain.wallet.address})

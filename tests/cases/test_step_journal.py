@@ -101,9 +101,9 @@ def test_every_way_out_of_a_step_is_written_down_and_can_be_told(anvil_chain: Lo
     assert all(str(intent.tx_hash) in "".join(told["words"]) for intent in outcome.transactions if intent.step_id == outcome.step_id)
 
 
-def test_the_remembered_input_decides_and_plans_the_same(local_chain: LocalChain, tmp_path: Path) -> None:
+def test_the_remembered_input_decides_and_plans_the_same(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """The same verdicts too, from the evidence of the moment; and an input saved before an approval differs from the one after it."""
-    chain = local_chain
+    chain = anvil_chain
     fund(chain, DRIFTED)
     loaded = trusted(chain, tmp_path, ROOMY, TARGETS)
     with again(chain, loaded) as agent:

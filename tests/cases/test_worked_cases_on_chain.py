@@ -63,8 +63,8 @@ def test_w1_one_winner_pays_for_the_loser_and_a_little_of_each_of_the_others(
         assert max(off_target(chain, QUARTERS).values()) <= 10
 
 
-def test_w2_800_of_the_overweight_buys_300_and_500_in_one_transaction(local_chain: LocalChain, tmp_path: Path) -> None:
-    chain = local_chain
+def test_w2_800_of_the_overweight_buys_300_and_500_in_one_transaction(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
     fund(chain, {"WBTC": 5_800, "WETH": 2_700, "USDC": 1_500})
     with agent_on(chain, tmp_path, targets=W2_TARGETS) as agent:
         before = purse(chain)

@@ -113,11 +113,11 @@ def test_two_thousand_random_swaps_on_anvil_equal_the_contracts(anvil_chain):
     check_swaps(anvil_chain, random, pairs, 1100)
 
 
-def test_a_hundred_random_swaps_on_eth_tester_equal_the_contracts(tester_chain):
+def test_some_random_swaps_on_eth_tester_equal_the_contracts(tester_chain):
     random = Random(3)
-    pairs = random_pairs(tester_chain, random, 4)
-    check_quotes(tester_chain, random, pairs, 80)
-    check_swaps(tester_chain, random, pairs, 30)
+    pairs = random_pairs(tester_chain, random, 2)
+    check_quotes(tester_chain, random, pairs, 30)
+    check_swaps(tester_chain, random, pairs, 10)
 
 
 @pytest.mark.parametrize("amount", [1, UINT112_MAX])

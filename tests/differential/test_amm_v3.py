@@ -198,11 +198,11 @@ def test_two_thousand_random_swaps_on_anvil_equal_the_contracts(anvil_chain):
     assert any(swap.after.liquidity == 0 for swap in done)
 
 
-def test_a_hundred_random_swaps_on_eth_tester_equal_the_contracts(tester_chain):
+def test_some_random_swaps_on_eth_tester_equal_the_contracts(tester_chain):
     random = Random(7)
     states = random_pools(tester_chain, random, [("middle", (40, 90), 8)], TIERS)
-    assert check_quotes(tester_chain, cases_of(random, states, 90, most_steps=60)) > 60
-    check_swaps(tester_chain, random, states, 30)
+    assert check_quotes(tester_chain, cases_of(random, states, 30, most_steps=60)) > 15
+    check_swaps(tester_chain, random, states, 10)
 
 
 def check_quoter(chain: LocalChain, state: V3Pool, number: int) -> int:

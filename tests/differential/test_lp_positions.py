@@ -32,8 +32,8 @@ def busy(chain: LocalChain, pool: str, usd: int = 300_000) -> None:
 
 
 @pytest.mark.parametrize("fee", ["never on", "on all along", "on since the last mint", "off again"])
-def test_lp_tokens_pay_what_a_burn_pays(local_chain: LocalChain, fee: str) -> None:
-    chain = local_chain
+def test_lp_tokens_pay_what_a_burn_pays(anvil_chain: LocalChain, fee: str) -> None:
+    chain = anvil_chain
     if fee in ("on all along", "off again"):
         lp.set_fee_to(chain, chain.accounts[5].address)
     own = lp.provide_v2(chain, V2, 5_000)
@@ -66,8 +66,8 @@ def test_a_position_pays_what_decreasing_and_collecting_pay(local_chain: LocalCh
 
 
 @pytest.mark.parametrize("up", [True, False])
-def test_a_position_that_the_price_left_is_one_token_and_its_fees(local_chain: LocalChain, up: bool) -> None:
-    chain = local_chain
+def test_a_position_that_the_price_left_is_one_token_and_its_fees(anvil_chain: LocalChain, up: bool) -> None:
+    chain = anvil_chain
     own = lp.provide_v3(chain, V3, -3, 3, 4_000)
     chain.move_market({"WETH": 3_300 if up else 2_700})
     position = lp.read(chain, own)
@@ -78,8 +78,8 @@ def test_a_position_that_the_price_left_is_one_token_and_its_fees(local_chain: L
     assert min(equal(chain, own)) == 0
 
 
-def test_a_position_that_the_price_left_and_came_back_to_keeps_its_fees(local_chain: LocalChain) -> None:
-    chain = local_chain
+def test_a_position_that_the_price_left_and_came_back_to_keeps_its_fees(anvil_chain: LocalChain) -> None:
+    chain = anvil_chain
     own = lp.provide_v3(chain, V3, -3, 3, 4_000)
     for price in (3_300, 2_700, 3_000):
         chain.move_market({"WETH": price})
@@ -98,8 +98,8 @@ def test_fees_are_what_collect_alone_pays(local_chain: LocalChain) -> None:
     assert min(said) > 0
 
 
-def test_a_position_half_taken_out_and_owed_pays_both_halves(local_chain: LocalChain) -> None:
-    chain = local_chain
+def test_a_position_half_taken_out_and_owed_pays_both_halves(anvil_chain: LocalChain) -> None:
+    chain = anvil_chain
     own = lp.provide_v3(chain, V3, -20, 20, 4_000)
     busy(chain, V3)
     position = lp.read(chain, own)
@@ -139,9 +139,9 @@ def test_a_burned_token_is_gone_before_and_after_the_agent_starts(local_chain: L
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_tokens_of_one_range_share_the_pools_account_to_the_wei(local_chain: LocalChain, seed: int) -> None:
+def test_tokens_of_one_range_share_the_pools_account_to_the_wei(anvil_chain: LocalChain, seed: int) -> None:
     """Others in the very same range trade, collect and leave: the pool's roundings are left to the last token."""
-    chain, random = local_chain, Random(seed)
+    chain, random = anvil_chain, Random(seed)
     info, whale = chain.books.pool_info[V3], chain.whale.address
     around = lp.tick(chain, V3)
     own = lp.provide_v3(chain, V3, -2, 3, 4_000, around=around)

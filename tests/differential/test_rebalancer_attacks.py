@@ -66,17 +66,17 @@ def test_a_thief_who_buys_in_a_genuine_pool_does_not_pay_with_the_victims_allowa
 
 
 @pytest.mark.parametrize("sells_evil", [True, False])
-def test_a_malicious_token_forges_no_callback_while_its_genuine_pool_is_awaited(local_chain: LocalChain, sells_evil: bool) -> None:
+def test_a_malicious_token_forges_no_callback_while_its_genuine_pool_is_awaited(anvil_chain: LocalChain, sells_evil: bool) -> None:
     """Bought, the token runs while the pool is awaited; sold, just after it was served. It sends the very data that is awaited."""
-    stage = Stage(local_chain, evil=True)
+    stage = Stage(anvil_chain, evil=True)
     desk, name = stage.desk, "v3 EVIL/WETH 3000"
     sold, _, raw = ("EVIL", "WETH", 100 * ETHER) if sells_evil else ("WETH", "EVIL", ETHER // 10)
     plan = plan_of(desk.leg(name, sold, raw), desk.leg("v3 WETH/USDC 500", "WETH", ETHER // 10))
-    amounts = (raw, -1) if local_chain.books.pool_info[name].token0.symbol == sold else (-1, raw)
+    amounts = (raw, -1) if anvil_chain.books.pool_info[name].token0.symbol == sold else (-1, raw)
     awaited = callback(stage.victim, stage.at(sold), raw, *amounts)
     others = [callback(stage.victim, stage.at(symbol), 10**6, 10**6) for symbol in ("WETH", "USDC", "EVIL")]
     thief = stage.deploy("AllowanceThief")
-    usdc_pool = local_chain.books.pool_info["v3 USDC/USDT 100"]
+    usdc_pool = anvil_chain.books.pool_info["v3 USDC/USDT 100"]
     loot = (stage.rebalancer, stage.victim, usdc_pool.token0.address)
     genuine = stage.calldata(thief, "steal", usdc_pool.address, True, 10**6, LOWEST, loot)
     again = desk.swap_tx(plan).data
@@ -96,13 +96,13 @@ def test_a_malicious_token_forges_no_callback_while_its_genuine_pool_is_awaited(
 
 
 @pytest.mark.parametrize("grab", ["skim", "sync"])
-def test_a_malicious_token_cannot_grab_what_waits_in_a_pair_for_the_next_leg(local_chain: LocalChain, grab: str) -> None:
+def test_a_malicious_token_cannot_grab_what_waits_in_a_pair_for_the_next_leg(anvil_chain: LocalChain, grab: str) -> None:
     """The genuine pool has sent WETH ahead into the pair and is being paid with EVIL: now the pair is skimmed."""
-    stage = Stage(local_chain, evil=True)
+    stage = Stage(anvil_chain, evil=True)
     desk = stage.desk
     first = desk.leg("v3 EVIL/WETH 3000", "EVIL", 100 * ETHER, sink=R)
     plan = plan_of(first, desk.leg("v2 WETH/USDC", "WETH", first.amount_out_raw, source=R))
-    pair = local_chain.contract(local_chain.pools["v2 WETH/USDC"], npm(V2_PAIR))
+    pair = anvil_chain.contract(anvil_chain.pools["v2 WETH/USDC"], npm(V2_PAIR))
     data = stage.calldata(pair, "skim", stage.thief) if grab == "skim" else stage.calldata(pair, "sync")
     assert desk.simulate(desk.swap_tx(plan)).ok
     stage.prepare([(pair.address, data)])
@@ -113,17 +113,17 @@ def test_a_malicious_token_cannot_grab_what_waits_in_a_pair_for_the_next_leg(loc
     assert desk.balances() == before and not stage.loot()["WETH"]
 
 
-def test_a_malicious_token_that_refuses_lies_or_answers_a_megabyte_costs_only_its_own_swap(local_chain: LocalChain) -> None:
-    stage = Stage(local_chain)
-    mega = local_chain.deploy(own("MegabyteToken"))
+def test_a_malicious_token_that_refuses_lies_or_answers_a_megabyte_costs_only_its_own_swap(anvil_chain: LocalChain) -> None:
+    stage = Stage(anvil_chain)
+    mega = anvil_chain.deploy(own("MegabyteToken"))
     tokens = [stage.at("WETH"), mega]
     data = raw_program(tokens, [raw_leg(tokens, V2, *tokens, raw=10**15)], watched=[(Fraction(1), -ETHER), (Fraction(0), 0)])
     assert not stage.desk.would(data).ok
-    kept = add_foreign(local_chain, "FEE", own("FeeOnTransfer"), 100)
-    local_chain.add_v2_pool("FEE", "USDC", 1_000_000)
-    local_chain.set_balance("FEE", 1_000 * ETHER)
-    local_chain.send(local_chain.token_contract("FEE").functions.approve(stage.rebalancer, 2**200), stage.victim, gas=200_000)
-    desk = AtomicDesk(local_chain)
+    kept = add_foreign(anvil_chain, "FEE", own("FeeOnTransfer"), 100)
+    anvil_chain.add_v2_pool("FEE", "USDC", 1_000_000)
+    anvil_chain.set_balance("FEE", 1_000 * ETHER)
+    anvil_chain.send(anvil_chain.token_contract("FEE").functions.approve(stage.rebalancer, 2**200), stage.victim, gas=200_000)
+    desk = AtomicDesk(anvil_chain)
     quoted = desk.leg("v2 FEE/USDC", "FEE", 99 * ETHER)
     sold = plan_of(replace(quoted, amount_in_raw=100 * ETHER))
     before = desk.balances()
@@ -179,18 +179,18 @@ def test_a_fork_with_other_init_code_is_never_reached_and_never_served(local_cha
     ],
 )
 def test_a_rebalancer_made_for_the_fork_itself_is_asked_once_for_no_more_and_robbed_of_nothing(
-    local_chain: LocalChain, asks: int, extra: int, claims: int, words: str
+    anvil_chain: LocalChain, asks: int, extra: int, claims: int, words: str
 ) -> None:
     """The control: were such a pool accepted, it asks twice, for more, or pays nothing of what it says. Each has its own lock."""
-    stage = Stage(local_chain)
+    stage = Stage(anvil_chain)
     factory, pool, _ = fork(stage, 500)
     init_hash = factory.functions.initCodeHash().call()  # type: ignore[attr-defined]  # web3 makes functions from the ABI
-    at = local_chain.addresses
+    at = anvil_chain.addresses
     pairs = keccak(hexstr=npm(V2_PAIR).bytecode)
-    made_for_it = local_chain.deploy(own("Rebalancer"), at.weth, at.v2_factory, pairs, factory.address, init_hash)
+    made_for_it = anvil_chain.deploy(own("Rebalancer"), at.weth, at.v2_factory, pairs, factory.address, init_hash)
     for symbol in ("WETH", "USDC"):
-        local_chain.send(local_chain.token_contract(symbol).functions.approve(made_for_it, 2**200), stage.victim, gas=200_000)
-    local_chain.send(pool.functions.pretend(asks, extra % 2**256, claims))
+        anvil_chain.send(anvil_chain.token_contract(symbol).functions.approve(made_for_it, 2**200), stage.victim, gas=200_000)
+    anvil_chain.send(pool.functions.pretend(asks, extra % 2**256, claims))
     weth, usdc, raw = stage.at("WETH"), stage.at("USDC"), ETHER // 10
     listed = [weth, usdc]
     prices = stage.desk.prices

@@ -54,9 +54,9 @@ def robbed_in_between(stage: Stage, deposit: int) -> tuple[list[str], dict[str, 
     return tokens, legs, brought
 
 
-def test_a_deposit_in_mid_flight_hides_no_loss(local_chain: LocalChain) -> None:
+def test_a_deposit_in_mid_flight_hides_no_loss(anvil_chain: LocalChain) -> None:
     """What others owe the wallet is paid out in the middle, so that its balance grows as the plan wants: the leg still says no."""
-    stage = Stage(local_chain, evil=True)
+    stage = Stage(anvil_chain, evil=True)
     tokens, legs, brought = robbed_in_between(stage, deposit=300 * USD)
     prices = stage.desk.prices
     paid = [(prices[tokens[0]], -ETHER // 10), (Fraction(1), brought * 99 // 100)]
@@ -74,8 +74,8 @@ def test_a_deposit_in_mid_flight_hides_no_loss(local_chain: LocalChain) -> None:
     assert stage.desk.balances()["USDC"] - before["USDC"] < 300 * USD + 2 * USD
 
 
-def test_without_a_deposit_the_balances_tell_of_the_same_robbery(local_chain: LocalChain) -> None:
-    stage = Stage(local_chain, evil=True)
+def test_without_a_deposit_the_balances_tell_of_the_same_robbery(anvil_chain: LocalChain) -> None:
+    stage = Stage(anvil_chain, evil=True)
     tokens, legs, brought = robbed_in_between(stage, deposit=0)
     price = stage.desk.prices[tokens[0]]
     bound = [(price, -ETHER // 10), (Fraction(1), brought * 99 // 100)]
@@ -86,9 +86,9 @@ def test_without_a_deposit_the_balances_tell_of_the_same_robbery(local_chain: Lo
     assert stage.desk.would(raw_program(tokens, [legs["any"]], loose, -400 * USD)).ok
 
 
-def test_the_value_floor_believes_no_pool_that_is_skewed_in_mid_flight(local_chain: LocalChain) -> None:
+def test_the_value_floor_believes_no_pool_that_is_skewed_in_mid_flight(anvil_chain: LocalChain) -> None:
     """The victim buys EVIL at twice its price, while the accomplice makes another genuine pool say that it is worth that."""
-    stage = Stage(local_chain, evil=True)
+    stage = Stage(anvil_chain, evil=True)
     chain, weth, evil = stage.chain, stage.at("WETH"), stage.at("EVIL")
     chain.swap("v2 EVIL/WETH", "WETH", 70 * ETHER)
     pair = chain.contract(chain.pools["v2 EVIL/USDC"], npm(V2_PAIR))
@@ -202,13 +202,13 @@ def test_native_coin_is_wrapped_traded_and_unwrapped_in_one_transaction(local_ch
     assert local_chain.w3.eth.get_balance(stage.victim) - native + gas_wei == bought.amount_out_raw - ETHER // 10
 
 
-def test_tokens_never_stay_and_given_ones_go_to_the_next_caller(local_chain: LocalChain) -> None:
-    stage = Stage(local_chain)
+def test_tokens_never_stay_and_given_ones_go_to_the_next_caller(anvil_chain: LocalChain) -> None:
+    stage = Stage(anvil_chain)
     desk, weth, usdc = stage.desk, stage.at("WETH"), stage.at("USDC")
     tokens = [weth, usdc]
     kept = raw_program(tokens, [raw_leg(tokens, V3, weth, usdc, fee=500, sink=HERE, raw=ETHER // 10)])
     assert f"{usdc} would be left behind" in desk.would(kept).reason
-    local_chain.set_balance("USDC", 7 * USD, owner=stage.rebalancer)
+    anvil_chain.set_balance("USDC", 7 * USD, owner=stage.rebalancer)
     first = desk.leg("v3 USDC/USDT 100", "USDT", 300 * USD, sink=R)
     plan = plan_of(first, desk.leg("v3 LINK/USDC 10000", "USDC", first.amount_out_raw, source=R))
     before = desk.balances()
@@ -218,12 +218,12 @@ def test_tokens_never_stay_and_given_ones_go_to_the_next_caller(local_chain: Loc
 
 
 @pytest.mark.parametrize("hub", [False, True])
-def test_a_pool_that_takes_only_a_part_is_refused_so_that_no_rest_stays(local_chain: LocalChain, hub: bool) -> None:
-    stage = Stage(local_chain)
+def test_a_pool_that_takes_only_a_part_is_refused_so_that_no_rest_stays(anvil_chain: LocalChain, hub: bool) -> None:
+    stage = Stage(anvil_chain)
     desk = stage.desk
-    pool = local_chain.add_v3_pool("LINK", "USDT", 3_000)
-    nearest = local_chain.contract(pool.address, npm(V3_POOL)).functions.slot0().call()[1] // 60 * 60
-    local_chain.mint_position(pool.name, nearest - 60, nearest + 120, 10**12)
+    pool = anvil_chain.add_v3_pool("LINK", "USDT", 3_000)
+    nearest = anvil_chain.contract(pool.address, npm(V3_POOL)).functions.slot0().call()[1] // 60 * 60
+    anvil_chain.mint_position(pool.name, nearest - 60, nearest + 120, 10**12)
     usdc, usdt, link = (stage.at(symbol) for symbol in ("USDC", "USDT", "LINK"))
     tokens = [usdt, usdc, link]
     raw = 1_000 * USD

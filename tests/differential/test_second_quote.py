@@ -56,11 +56,11 @@ def head_hash(chain: LocalChain) -> str:
     return str(chain.w3.eth.get_block("latest")["hash"].hex())
 
 
-def test_both_libraries_agree_to_the_wei_on_every_pool_size_and_direction(local_chain: LocalChain) -> None:
-    states = [read_pool(local_chain, name) for name in local_chain.pools]
+def test_both_libraries_agree_to_the_wei_on_every_pool_size_and_direction(anvil_chain: LocalChain) -> None:
+    states = [read_pool(anvil_chain, name) for name in anvil_chain.pools]
     assert {type(state).__name__ for state in states} == {"V2Pool", "V3Pool"}
-    ask, block = quoter(local_chain), head_hash(local_chain)
-    compared, sizes = 0, SIZES if local_chain.url else SIZES[1:2]  # eth-tester takes a tenth of a second for each
+    ask, block = quoter(anvil_chain), head_hash(anvil_chain)
+    compared, sizes = 0, SIZES if anvil_chain.url else SIZES[1:2]  # eth-tester takes a tenth of a second for each
     for state in states:
         for token_in in (state.token0, state.token1):
             for part in sizes:
