@@ -1,0 +1,107 @@
+"""A planner that was fooled: what its plans of liquidity may ask for is bounded again by composer and signer, from the step alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent import wiring
+from agent.api.agent import Agent, never, silent
+from agent.errors import Refused
+from agent.localchain import LocalChain
+from agent.model import Plan, Provide, StepInput, Withdraw
+from agent.planning.lp_floors import least_amounts
+from agent.ports import Prepared
+from tests import agents
+from tests import liquidity as lp
+from tests.cases.test_liquidity import confirming
+from tests.differential.test_lp_actions import V3, wanting
+from tests.provided import EVEN
+
+
+def planned(agent: Agent) -> tuple[StepInput, Plan]:
+    outcome = agent.plan()
+    assert outcome.plan is not None, outcome.reason
+    assert outcome.plan.actions != ()
+    return outcome.step_input, outcome.plan
+
+
+def require_refused(agent: Agent, step: StepInput, plan: Plan, rule: str) -> None:
+    """Composed and rehearsed like any other, and then not signed; nothing of it is left open."""
+    with wiring.open_hands(agent.desk, never, silent) as hands:
+        hands.executor.reconcile()
+        prepared: Prepared = hands.composer.liquidity(step, plan)
+        agent.desk.store.begin_step("s", 1, "{}")
+        with pytest.raises(Refused) as caught:
+            hands.executor.run("s", prepared.grant.kind, prepared.tx, prepared.grant, prepared.note)
+        assert caught.value.verdicts[0].guard == f"signer.{rule}"
+        assert agent.desk.store.open_intents() == ()
+
+
+@pytest.mark.parametrize("minimums", [(1, 1), (0, 1)])
+def test_a_mint_that_accepts_less_than_the_reference_allows_is_not_signed(
+    anvil_chain: LocalChain, tmp_path: Path, minimums: tuple[int, int]
+) -> None:
+    chain = anvil_chain
+    agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    with agents.agent_on(chain, tmp_path, wanting(chain, V3), EVEN) as agent:
+        for symbol in EVEN:
+            approve = chain.token_contract(symbol).functions.approve(chain.addresses.position_manager, 2**100)
+            chain.send(approve, chain.wallet.address, gas=100_000)
+        step, plan = planned(agent)
+        [action] = plan.actions
+        fooled = replace(action, min_raw=minimums)
+        assert least_amounts(step, fooled) == least_amounts(step, action)
+        assert min(least_amounts(step, action)) > 1
+        before = agents.purse(chain)
+        require_refused(agent, step, replace(plan, actions=(fooled,)), "floor")
+        assert agents.purse(chain) == before
+
+
+def test_a_withdrawal_that_accepts_less_than_the_reference_allows_is_not_signed(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    own = lp.provide_v3(chain, V3, -30, 30, 3_000)
+    with agents.agent_on(chain, tmp_path, confirming(chain, [own], **{"limits.lp_max_weight": "10%"}), EVEN) as agent:
+        step, plan = planned(agent)
+        action = plan.actions[0]
+        assert isinstance(action, Withdraw)
+        before = agents.purse(chain)
+        require_refused(agent, step, replace(plan, actions=(replace(action, min_raw=(1, 1)),)), "floor")
+        assert agents.purse(chain) == before
+
+
+def test_a_position_that_is_not_ours_is_neither_grown_nor_taken_out(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """Its floors cannot be told: nothing is composed, whatever the plan says."""
+    chain = anvil_chain
+    agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    own = lp.provide_v3(chain, V3, -30, 30, 3_000)
+    theirs = lp.provide_v3(chain, V3, -30, 30, 100, chain.whale.address)
+    with agents.agent_on(chain, tmp_path, confirming(chain, [own], **{"limits.lp_max_weight": "10%"}), EVEN) as agent:
+        step, plan = planned(agent)
+        out = plan.actions[0]
+        assert isinstance(out, Withdraw)
+        ends = lp.manager(chain).positions(theirs.token_id).call()[5:7]
+        grow = Provide(
+            out.venue, out.contract, theirs.token_id, out.pool, out.token0, out.token1, 3_000, tuple(ends), 1, (10**6, 10**6),
+            (10**6, 10**6), (1, 1), 1, "test",
+        )  # fmt: skip
+        for fooled in (replace(out, token_id=theirs.token_id), grow):
+            with pytest.raises(Refused, match="is no position of the wallet"):
+                least_amounts(step, fooled)
+
+
+def test_a_range_that_a_plan_tells_wrong_lowers_no_floor(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """The floors of a position that grows come from its own ticks, not from those that the action names."""
+    chain = anvil_chain
+    agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    own = lp.provide_v3(chain, V3, -30, 30, 400)
+    with agents.agent_on(chain, tmp_path, wanting(chain, V3, [own]), EVEN) as agent:
+        step, plan = planned(agent)
+        [action] = plan.actions
+        assert isinstance(action, Provide)
+        assert action.token_id == own.token_id
+        assert action.ticks is not None
+        assert least_amounts(step, replace(action, ticks=(-887_220, 887_220))) == least_amounts(step, action)
