@@ -23,8 +23,10 @@ ENOUGH = 0.3
 """Part of the slope along a step that may be left at its end."""
 NOISE = 1e-15
 """Relative error of the dual's value: what is expected to change less is judged by the slope alone."""
-LEAST_PRICE = 1e-6
-"""Prices do not fall below this: pools answer no others."""
+LEAST_PRICE = 1e-3
+"""What pools pay out counts as worth this much at least, which can only make the bound less tight."""
+LEAST_RATE = 1e-12
+"""Rate asked for below which none is told apart: everything is sold then."""
 SNAP = 1e-15
 """Distance from an end of its range at which a multiplier counts as there."""
 BALANCED = 1e-9
@@ -88,17 +90,12 @@ def solve(program: Program, stack: Stack, near: Solution | None = None, below: f
             break
         felt = np.maximum(felt / 4, here.bend_to(there))
         here = there
-    return evaluate(program, stack, here.z) if here.cut else here.solution(program)
+    return here.solution(program)
 
 
 def evaluate(program: Program, stack: Stack, multipliers: Numbers) -> Solution:
-    """The dual at these multipliers, which bounds what flows are worth as it does at its minimum, only less tightly.
-
-    Multipliers that would make a price fall below the least are shortened until they do not: any others would bound nothing.
-    """
-    fall = -float((program.rise @ multipliers).min(initial=0.0))
-    part = min(1.0, (1 - LEAST_PRICE) / fall) if fall > 0 else 1.0
-    return _Point(program, stack, multipliers * part).solution(program)
+    """The dual at these multipliers, which bounds what flows are worth as it does at its minimum, only less tightly."""
+    return _Point(program, stack, multipliers).solution(program)
 
 
 class Answers:
@@ -107,12 +104,13 @@ class Answers:
     __slots__ = ("asked", "depth", "into", "paid", "root", "surplus", "taken")
 
     def __init__(self, stack: Stack, above: Numbers) -> None:
-        self.into = into = 1 + above[stack.target]
-        self.asked = asked = (above[stack.source] - above[stack.target]) / into
+        target = np.maximum(above[stack.target], LEAST_PRICE - 1)
+        self.into = into = 1 + target
+        self.asked = asked = (above[stack.source] - target) / into
         passed = np.count_nonzero(stack.rates > asked[:, None], axis=1)
         on, at = passed > 0, stack.first + np.maximum(passed - 1, 0)
         rate, edge, depth, net, out, over = (part[at] for part in stack.flat)
-        self.root = root = np.sqrt((1 + asked) / stack.keep)
+        self.root = root = np.sqrt(np.maximum(1 + asked, LEAST_RATE) / stack.keep)
         self.depth = depth = np.where(on, depth, 0.0)
         gap = np.where(on, (rate - asked) / (stack.keep * (edge + root)), 0.0)
         self.taken = np.where(on, net + depth * gap / (root * edge), 0.0) / stack.keep
@@ -121,16 +119,14 @@ class Answers:
 
 
 class _Point(Answers):
-    """The dual at one z: value, slope, and what the pools answer. `cut` where they answer another price than z makes."""
+    """The dual at one z: value, slope, and what the pools answer."""
 
-    __slots__ = ("above", "cut", "slope", "value", "z")
+    __slots__ = ("above", "slope", "value", "z")
 
     def __init__(self, program: Program, stack: Stack, z: Numbers) -> None:
         self.z = z
         bent = program.bend @ z
-        wanted = program.rise @ z
-        self.above = above = np.maximum(wanted, LEAST_PRICE - 1)
-        self.cut = bool((above > wanted).any())
+        self.above = above = program.rise @ z
         super().__init__(stack, above)
         moved = np.bincount(stack.target, self.paid, len(above)) - np.bincount(stack.source, self.taken, len(above))
         self.value = float(program.cost @ z + 0.5 * (bent @ z)) + float(self.surplus.sum())

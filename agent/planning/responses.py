@@ -241,7 +241,7 @@ def build_stack(arcs: Sequence[tuple[int, int, Curve]]) -> Stack:
     """Curves with the positions of the tokens that go in and come out."""
     width = max((len(curve.roots) for _, _, curve in arcs), default=1)
     parts = np.zeros((6, len(arcs), width))
-    parts[0] = -1.0
+    parts[0] = -np.inf
     for number, (_, _, curve) in enumerate(arcs):
         for part, values in enumerate((curve.rates, curve.roots, curve.depths, curve.net_in, curve.out, curve.over)):
             parts[part, number, : len(values)] = values

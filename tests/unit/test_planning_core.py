@@ -96,15 +96,17 @@ def test_without_pools_everything_stays_and_the_bound_is_what_is_held() -> None:
 
 
 def test_a_bound_is_one_even_where_a_unit_would_cost_more_than_it_is_worth() -> None:
-    """Ten units must go at a price of two each, and the pool takes three hundredths: prices below nothing are no prices."""
+    """Ten units must go at a price of two each, and the pool takes a twentieth of one: the price is less than nothing."""
     program = must_sell(np.array([10.0, 0.0]), {0: 0.0}, 2.0)
     stack = market(both_ways(0, 1, 10.0))
-    sold = float(stack.flat[3][: len(stack.flat[3]) // 2].max() / stack.keep[0])
-    assert 0.02 < sold < 0.1
-    best = 10.0 - 2.0 * (10.0 - sold)
-    assert solve(program, stack).bound >= best
-    assert evaluate(program, stack, np.array([-2.0])).bound >= best
-    assert evaluate(program, stack, np.array([2.0])).bound >= best
+    sold, paid = stack.flat[3].max() / stack.keep[0], stack.flat[4].max()
+    assert 0.02 < paid < sold < 0.1
+    best = 10.0 - sold + paid - 2.0 * (10.0 - sold)
+    found = solve(program, stack)
+    assert found.bound == pytest.approx(best, abs=1e-12) and found.prices[0] < 0
+    assert evaluate(program, stack, np.array([-2.0])).bound > best
+    worthless = must_sell(np.array([10.0, 0.0, 1.0]), {0: 0.0, 1: 0.0}, 2.0)
+    assert evaluate(worthless, market(both_ways(0, 1, 10.0)), np.array([2.0, 2.0])).bound >= 1.0 - 2.0 * (10.0 - sold) - 2.0 * paid
 
 
 def test_a_hub_ends_empty() -> None:
