@@ -18,6 +18,7 @@ from agent.config.fields import parse_address, parse_duration_s
 from agent.config.load import LoadedConfig, load_config
 from agent.engine import Hands, Outcome, OutcomeKind
 from agent.errors import ConfigError, Refused, Retryable, TrimtabError
+from agent.execution.settle import native_delta
 from agent.lp import own
 from agent.model import Funding, Intent, IntentKind, Plan, Portfolio, StepInput
 from agent.planning import planner, strategies
@@ -26,7 +27,7 @@ from agent.planning.strategies import Proposer
 from agent.policy import liquidity, minimum
 from agent.policy.decide import Decided, decide
 from agent.ports import Clock
-from agent.units import Token, parse_raw
+from agent.units import NATIVE, Token, parse_raw
 
 Confirm = Callable[[Outcome], bool]
 Progress = Callable[[str], None]
@@ -166,9 +167,10 @@ class Agent:
         planned: dict[str, int] = {}
         got: dict[str, int] = {}
         for intent in outcome.transactions:
-            if intent.receipt is None or intent.kind not in (IntentKind.SWAP, IntentKind.LIQUIDITY):
+            if intent.receipt is None or intent.kind not in (IntentKind.SWAP, IntentKind.LIQUIDITY, IntentKind.UNWRAP):
                 continue
-            net = intent.receipt.net(outcome.step_input.snapshot.owner)
+            owner = outcome.step_input.snapshot.owner
+            net = {NATIVE: native_delta(intent, owner, self.portfolio.wrapped_native)} | intent.receipt.net(owner)
             for token, raw in self._planned(intent, outcome).items():
                 planned[token] = planned.get(token, 0) + raw
                 got[token] = got.get(token, 0) + net.get(token, 0)

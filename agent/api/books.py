@@ -12,6 +12,7 @@ from agent.config.load import load_config
 from agent.errors import ConfigError
 from agent.model import AdjustLiquidity, Halt, Hold, Intent, Plan, Rebalance, StepInput
 from agent.planning import strategies
+from agent.planning.payments import NATIVE_VENUE
 from agent.policy.words import percent, span
 from agent.policy.zone import ZoneView
 from agent.units import Value, decimal_text, value_text
@@ -128,12 +129,17 @@ def _plan_words(plan: Plan, step_input: StepInput) -> list[str]:
     cost = value_text(plan.cost.total, numeraire.decimals, 4)
     turnover = value_text(plan.turnover, numeraire.decimals, 2)
     if plan.actions:
-        words = [f"The plan: {len(plan.actions)} actions with liquidity, expected cost {cost} {numeraire.label}, in gas."]
+        count = "1 action" if len(plan.actions) == 1 else f"{len(plan.actions)} actions"
+        words = [f"The plan: {count} with liquidity, expected cost {cost} {numeraire.label}, in gas."]
         words += [f"  {n}. {spending.action_note(step_input, action)}: {action.reason}." for n, action in enumerate(plan.actions, 1)]
         return words + _left_out(plan)
-    words = [f"The plan: {len(plan.legs)} swaps, turnover {turnover} {numeraire.label}, expected cost {cost} {numeraire.label}."]
+    swaps = sum(leg.venue != NATIVE_VENUE for leg in plan.legs)
+    words = [f"The plan: {swaps} swaps, turnover {turnover} {numeraire.label}, expected cost {cost} {numeraire.label}."]
     for number, leg in enumerate(plan.legs, 1):
         sold, bought = portfolio.token(leg.token_in), portfolio.token(leg.token_out)
+        if leg.venue == NATIVE_VENUE:
+            words.append(f"  {number}. {decimal_text(leg.amount_in_raw, sold.decimals)} {sold.label} becomes {bought.label}, one for one.")
+            continue
         words.append(
             f"  {number}. {decimal_text(leg.amount_in_raw, sold.decimals)} {sold.label} for "
             f"{decimal_text(leg.amount_out_raw, bought.decimals)} {bought.label}, at least "

@@ -18,7 +18,7 @@ from agent.config.load import LoadedConfig, load_config
 from agent.config.schema import Config
 from agent.errors import EXIT_OK, EXIT_REFUSED, EXIT_RETRYABLE, EXIT_USAGE, ConfigError, TrimtabError
 from agent.model import Snapshot, StepInput
-from agent.policy import minimum
+from agent.policy import coin, minimum
 from agent.reference import reference_prices
 from agent.units import decimal_text, price_text
 from agent.venues import spending
@@ -190,7 +190,7 @@ def _contracts(desk: wiring.Desk, snapshot: Snapshot) -> Iterator[Row]:
 
 
 def _holdings(desk: wiring.Desk, step: StepInput) -> Iterator[Row]:
-    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    held = coin.held(step)
     references = reference_prices(step)
     decimals = desk.portfolio.numeraire.decimals
     for asset in desk.portfolio.assets:
@@ -220,7 +220,10 @@ def _holdings(desk: wiring.Desk, step: StepInput) -> Iterator[Row]:
 def _money(desk: wiring.Desk, snapshot: Snapshot) -> Iterator[Row]:
     floor = desk.limits.native_floor_wei or 0
     found = f"{decimal_text(snapshot.native_wei, 18)} native"
-    if snapshot.native_wei <= floor:
+    coin_raw = next((held.raw for held in snapshot.holdings if held.token == desk.portfolio.wrapped_native), 0)
+    if 0 < snapshot.native_wei <= floor and coin_raw and desk.limits.native_top_up_wei is not None:
+        yield Row("gas money", NOTE, f"{found}, the floor is {decimal_text(floor, 18)}", "the next step unwraps some: limits.native_top_up")
+    elif snapshot.native_wei <= floor:
         yield Row("gas money", FAIL, f"{found}, the floor is {decimal_text(floor, 18)}", "send the wallet more of the native coin")
     else:
         yield Row("gas money", OK, found)

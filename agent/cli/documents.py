@@ -6,6 +6,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from agent.cli import actions, zone
+from agent.policy import coin
 from agent.units import price_text, value_text
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def status(found: Standing) -> Document:
         "total_value": money(sum((d.value for d in decided.drifts), Fraction(0)), portfolio),
         "holdings": holdings,
         "native_wei": str(step.snapshot.native_wei),
+        "native": _native(step),
         "quarantined": [{"item": q.item, "address": q.address, "why": q.why} for q in step.snapshot.quarantined],
         "warnings": list(found.warnings),
         "paused": found.paused,
@@ -63,6 +65,21 @@ def status(found: Standing) -> Document:
         "decision": decision(decided),
         "zone": zone.document(decided.zone, portfolio),
         "endpoints": list(found.endpoints),
+    }
+
+
+def _native(step: StepInput) -> Document:
+    """The native coin beside its wrapped token: whether it counts in the portfolio, what is kept of it, to what it is refilled."""
+    portfolio, asset = step.portfolio, coin.wrapped_asset(step.portfolio)
+    wrapped = next((held.raw for held in step.snapshot.holdings if held.token == portfolio.wrapped_native), None)
+    refill = step.limits.native_top_up_wei
+    return {
+        "symbol": None if asset is None else asset.token.label,
+        "counts": coin.is_native(portfolio),
+        "native_wei": str(step.snapshot.native_wei),
+        "wrapped_raw": None if wrapped is None else str(wrapped),
+        "kept_wei": str(coin.floor_wei(step)),
+        "top_up_wei": None if refill is None else str(refill),
     }
 
 
@@ -75,7 +92,7 @@ def sandwich(found: Sandwich, portfolio: Portfolio) -> Document:
         "at_most": None if found.at_most is None else money(found.at_most, portfolio),
         "at_most_bps": found.at_most_bps,
         "by_limits_bps": {
-            "per_swap": limits.per_swap_bps,
+            "exchanged": limits.exchanged_bps,
             "per_rebalance": limits.per_rebalance_bps,
             "per_day": limits.per_day_bps,
         },
@@ -90,7 +107,7 @@ def decision(decided: Decided) -> Document:
 
 def decimals(portfolio: Portfolio) -> dict[str, int]:
     """Decimals by label of every token that a document may name."""
-    return {token.label: token.decimals for token in (*(asset.token for asset in portfolio.assets), *portfolio.hubs)}
+    return {token.label: token.decimals for token in (*(asset.token for asset in portfolio.assets), *portfolio.hubs)} | {"native": 18}
 
 
 def leg(item: Leg, portfolio: Portfolio) -> Document:
@@ -163,6 +180,7 @@ def _planned(found: Plan, portfolio: Portfolio) -> Document:
         "verdicts": [verdict(item) for item in found.verdicts],
         "skipped": [{"what": item.what, "why": item.why} for item in found.skipped],
         "expires_block": found.expires_block,
+        "native_after_wei": None if found.native_after_wei is None else str(found.native_after_wei),
     }
 
 

@@ -87,6 +87,7 @@ def show_status(console: Console, document: Document) -> None:
         ]
         if in_positions:
             console.print(cell(f"Values and weights count what lies in liquidity positions too: {', '.join(in_positions)} (trimtab lp)"))
+    console.print(cell(native(document["native"])))
     for item in document["quarantined"]:
         console.print(cell(f"Not readable: {item['item']} {item['address']}: {item['why']}", "yellow"))
     for warning in document["warnings"]:
@@ -96,6 +97,16 @@ def show_status(console: Console, document: Document) -> None:
     if document["zone"] is not None:
         console.print(zone(document["zone"], document["numeraire"]))
     console.print(decision(document))
+
+
+def native(found: Document) -> str:
+    """The native coin in one sentence."""
+    kept = "" if found["kept_wei"] == "0" else f", of which {_coins(found['kept_wei'], 18)} are kept for gas"
+    beside = f"Native coin: {amount(_coins(found['native_wei'], 18))}{kept}"
+    refill = "" if found["top_up_wei"] is None else f"; refilled up to {_coins(found['top_up_wei'], 18)} by unwrapping"
+    if not found["counts"]:
+        return f"{beside}; it pays gas and does not count{refill}"
+    return f"{beside}; with {amount(_coins(found['wrapped_raw'] or '0', 18))} wrapped it is the {found['symbol']} of the portfolio{refill}"
 
 
 def zone(found: Document, numeraire: str) -> Table:
