@@ -23,6 +23,7 @@ from tests.test_architecture import LAYERS
 ROOT = Path(__file__).parent.parent
 REQUIREMENTS = ROOT / "docs" / "requirements.md"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
+THREATS_PAGE = ROOT / "docs" / "threats.md"
 DOCUMENTS = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 GROUPS = {1: 7, 2: 6, 3: 10, 4: 7, 5: 4, 6: 8, 7: 18, 8: 11, 9: 8, 10: 4}
@@ -130,6 +131,26 @@ def test_methods_and_parametrised_tests_are_found_by_name(tmp_path: Path) -> Non
     file = tmp_path / "test_sample.py"
     file.write_text("@mark.parametrize('x', [1])\ndef test_a(x): ...\nclass TestB:\n    def test_c(self): ...\n    def helper(self): ...\n")
     assert functions_of(file) == {"test_a", "TestB::test_c"}
+
+
+# docs/threats.md
+def test_every_attack_names_its_threat_its_router_and_a_test() -> None:
+    attacks = [cells for cells in rows(THREATS_PAGE.read_text(encoding="utf-8")) if cells[0] != "threat"]
+    assert all(len(cells) == 4 and cells[1] and NAMED_TEST.search(cells[3]) for cells in attacks)
+    assert {cells[2] for cells in attacks} <= {"both", "before either", "swap_router_02", "rebalancer"}
+    assert {cells[0] for cells in attacks} == {"T1", "T5", "T9", "T11"}
+
+
+def test_what_is_said_to_run_on_both_routers_does() -> None:
+    """Some test of such a row takes the router as a parameter, or a test of its own names the Rebalancer."""
+    for cells in rows(THREATS_PAGE.read_text(encoding="utf-8")):
+        if cells[2:3] == ["both"]:
+            files = {name.split("::")[0] for name in NAMED_TEST.findall(cells[3])}
+            assert any("swap_router_02" in text and "rebalancer" in text for text in map(read, files)), cells[1]
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
 
 
 # what documents point at
