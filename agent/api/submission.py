@@ -18,7 +18,7 @@ class Sandwich:
     """`public` says whether others may see the transaction in time; on a local chain there are none.
 
     `at_most` of the plan's swaps, in numeraire base units, is exact for the plan (None: no plan, or a price is missing).
-    `at_most_bps` is that of the value exchanged, rounded up. `by_limits` is what the limits let any plan lose.
+    `at_most_bps` is that of the plan's turnover, rounded up. `by_limits` is what the limits let any plan lose.
     """
 
     submission: str
@@ -38,14 +38,14 @@ def submission(config: Config) -> str:
 def exposure(config: Config) -> Exposure:
     """What the limits let a sandwich take of public transactions."""
     limits = config.limits
-    return by_limits(limits.price_impact, limits.slippage, limits.turnover, limits.daily_turnover)
+    return by_limits(limits.plan_cost, limits.slippage, limits.turnover, limits.daily_turnover)
 
 
 def sandwich(config: Config, outcome: Outcome) -> Sandwich:
     """What could be taken of the plan of a step."""
     plan = outcome.plan
     at_most = None if plan is None else of_plan(outcome.step_input, plan)
-    bps = None if plan is None or at_most is None or plan.gross_volume <= 0 else math.ceil(at_most / plan.gross_volume * BPS)
+    bps = None if plan is None or at_most is None or plan.turnover <= 0 else math.ceil(at_most / plan.turnover * BPS)
     how = submission(config)
     return Sandwich(how, how != PRIVATE and not config.chain.local, at_most, bps, exposure(config))
 

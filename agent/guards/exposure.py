@@ -6,52 +6,54 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-from agent.model import Plan, StepInput
+from agent.model import Funding, Plan, StepInput
 from agent.reference import reference_prices
 from agent.units import BPS, Value
 
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """Most that the limits let a sandwich take, in bps: of each swap, and of the portfolio per rebalance and per day.
+    """Most that the limits let a sandwich take, in bps: of what is exchanged, and of the portfolio per rebalance and per day.
 
     None where a limit that it depends on is off.
     """
 
-    per_swap_bps: int | None
+    exchanged_bps: int | None
     per_rebalance_bps: int | None
     per_day_bps: int | None
     words: str
 
 
-def by_limits(price_impact_bps: int | None, slippage_bps: int | None, turnover_bps: int | None, daily_turnover_bps: int | None) -> Exposure:
-    """(slippage + price impact) × turnover.
+def by_limits(plan_cost_bps: int | None, slippage_bps: int | None, turnover_bps: int | None, daily_turnover_bps: int | None) -> Exposure:
+    """(slippage + plan cost) × turnover.
 
-    No swap pays less than (1 − fee − impact limit) × (1 − slippage) of the reference price (planning.floors.fair_floor), so
-    it gives away at most their sum beyond the pool's fee, also where the pool was pushed before the snapshot was read.
+    Where pools were pushed before the snapshot the skew is a cost, which plan_cost bounds at reference prices. Whatever
+    happens afterwards, what reaches the wallet is at most slippage below the prediction, over hubs too: the last swap's
+    minimum binds.
     """
-    if price_impact_bps is None or slippage_bps is None:
-        off = " and ".join(name for name, value in (("price_impact", price_impact_bps), ("slippage", slippage_bps)) if value is None)
-        return Exposure(None, None, None, f"a sandwich may take an unknown part of each swap: limits.{off} is off")
-    swap_bps = min(price_impact_bps + slippage_bps, BPS)
-    words = [f"a sandwich may take up to {_percent(swap_bps)} of each swap (price_impact + slippage)"]
+    if plan_cost_bps is None or slippage_bps is None:
+        off = " and ".join(f"limits.{name}" for name, value in (("plan_cost", plan_cost_bps), ("slippage", slippage_bps)) if value is None)
+        return Exposure(None, None, None, f"a sandwich may take an unknown part of what is exchanged, since {off} is off")
+    most_bps = min(plan_cost_bps + slippage_bps, BPS)
+    words = [f"a sandwich may take up to {_percent(most_bps)} of what is exchanged (slippage + plan_cost)"]
     shares = []
     for limit_bps, name, when in ((turnover_bps, "turnover", "per rebalance"), (daily_turnover_bps, "daily_turnover", "per day")):
-        share = None if limit_bps is None else math.ceil(Fraction(swap_bps * limit_bps, BPS))
+        share = None if limit_bps is None else math.ceil(Fraction(most_bps * limit_bps, BPS))
         shares.append(share)
         words.append(f"without bound {when}, since {name} is off" if share is None else f"{_percent(share)} of the portfolio {when}")
-    return Exposure(swap_bps, shares[0], shares[1], ", ".join(words))
+    return Exposure(most_bps, shares[0], shares[1], ", ".join(words))
 
 
 def of_plan(step: StepInput, plan: Plan) -> Value | None:
-    """The same for one plan, exactly: all swaps paying their minimum only, at reference prices; None where one has no price.
+    """What a sandwich around one plan could take of its prediction: each swap to the wallet pays its minimum only.
 
-    Where swaps follow each other over a hub each of them counts, although the minimum of the last alone binds: at most this.
+    At reference prices; None where a token received has none. What skew has cost before stands in the plan's cost.
     """
     prices = reference_prices(step).prices
-    if any(leg.token_out not in prices for leg in plan.legs):
+    ends = [leg for leg in plan.legs if leg.sink is Funding.WALLET]
+    if any(leg.token_out not in prices for leg in ends):
         return None
-    return sum(((leg.amount_out_raw - leg.min_out_raw) * prices[leg.token_out].price for leg in plan.legs), Fraction(0))
+    return sum((max(0, leg.amount_out_raw - leg.min_out_raw) * prices[leg.token_out].price for leg in ends), Fraction(0))
 
 
 def _percent(bps: int) -> str:

@@ -117,7 +117,7 @@ _SANDWICH = {
     "public": flag,
     "at_most": maybe(decimal),
     "at_most_bps": maybe(count),
-    "by_limits_bps": {"per_swap": maybe(count), "per_rebalance": maybe(count), "per_day": maybe(count)},
+    "by_limits_bps": {"exchanged": maybe(count), "per_rebalance": maybe(count), "per_day": maybe(count)},
     "words": text,
 }
 
@@ -140,6 +140,7 @@ STATUS = {
             "band_bps": [count],
         }
     ],
+    "native": {"symbol": maybe(text), "counts": flag, "native_wei": raw, "wrapped_raw": maybe(raw), "kept_wei": raw, "top_up_wei": maybe(raw)},
     "warnings": [text],
     "paused": flag,
     "pause_reason": text,
@@ -164,7 +165,7 @@ PLAN = {
 }
 LIVE_PLAN = {**PLAN, "endpoints": [_ENDPOINT], "sandwich": _SANDWICH}
 """A plan from the chain; one from a file has no endpoints."""
-REBALANCE = {**LIVE_PLAN, "transactions": [{**_SENT, "block": count, "gas_used": count}], "realised": [_REALISED]}
+REBALANCE = {**PLAN, "transactions": [{**_SENT, "block": count, "gas_used": count}], "realised": [_REALISED]}
 HISTORY = {
     "steps": [
         {

@@ -1,7 +1,8 @@
-"""What a sandwich could take: of any plan by the limits, of one plan by its minimums; never less than what the floors allow."""
+"""What a sandwich could take: of any plan by the limits, of one plan by its minimums; never less than what they allow."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from fractions import Fraction
 
@@ -9,54 +10,69 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.guards.case import open_case
 from agent.guards.exposure import by_limits, of_plan
-from agent.planning.floors import fair_floor
-from tests.builders import step_input, token
+from agent.model import Funding
+from tests.builders import raw, step_input, token, v2_pool, with_snapshot
+from tests.plans import R, Swap, evidence
+from tests.plans import plan_of as planned
 from tests.signing import leg, plan_of
 
-ONE = Fraction(1)
+WETH, USDC, WBTC = token("WETH"), token("USDC"), token("WBTC")
 
 
-def test_the_bound_is_slippage_and_impact_times_turnover_in_words_and_numbers() -> None:
-    found = by_limits(100, 30, 3_000, 6_000)
-    assert (found.per_swap_bps, found.per_rebalance_bps, found.per_day_bps) == (130, 39, 78)
-    for words in ("1.3% of each swap", "0.39% of the portfolio per rebalance", "0.78% of the portfolio per day"):
+def test_the_bound_is_slippage_and_cost_times_turnover_in_words_and_numbers() -> None:
+    found = by_limits(50, 30, 3_000, 6_000)
+    assert (found.exchanged_bps, found.per_rebalance_bps, found.per_day_bps) == (80, 24, 48)
+    for words in ("0.8% of what is exchanged", "0.24% of the portfolio per rebalance", "0.48% of the portfolio per day"):
         assert words in found.words
 
 
-@pytest.mark.parametrize(("impact", "slippage", "name"), [(None, 30, "price_impact"), (100, None, "slippage")])
-def test_without_a_limit_there_is_no_bound_and_the_limit_is_named(impact: int | None, slippage: int | None, name: str) -> None:
-    found = by_limits(impact, slippage, 3_000, 6_000)
-    assert (found.per_swap_bps, found.per_rebalance_bps, found.per_day_bps) == (None, None, None)
-    assert f"limits.{name} is off" in found.words
+@pytest.mark.parametrize(("cost", "slippage", "name"), [(None, 30, "limits.plan_cost"), (50, None, "limits.slippage")])
+def test_without_a_limit_there_is_no_bound_and_the_limit_is_named(cost: int | None, slippage: int | None, name: str) -> None:
+    found = by_limits(cost, slippage, 3_000, 6_000)
+    assert (found.exchanged_bps, found.per_rebalance_bps, found.per_day_bps) == (None, None, None)
+    assert f"{name} is off" in found.words
 
 
 def test_a_turnover_that_is_off_is_named_and_the_rest_is_told() -> None:
-    found = by_limits(100, 30, None, 6_000)
-    assert (found.per_swap_bps, found.per_rebalance_bps, found.per_day_bps) == (130, None, 78)
+    found = by_limits(50, 30, None, 6_000)
+    assert (found.exchanged_bps, found.per_rebalance_bps, found.per_day_bps) == (80, None, 48)
     assert "without bound per rebalance, since turnover is off" in found.words
 
 
-@given(
-    raw=st.integers(10**6, 10**24),
-    fee_pips=st.sampled_from((100, 500, 3_000, 10_000)),
-    impact=st.integers(0, 2_000),
-    slippage=st.integers(0, 2_000),
-)
-def test_no_swap_at_its_floor_gives_away_more_than_the_bound(raw: int, fee_pips: int, impact: int, slippage: int) -> None:
-    """At a price of one: what the fee leaves of the input, less the floor, is within the bound, to the base unit."""
-    found = by_limits(impact, slippage, 10_000, 10_000)
-    assert found.per_swap_bps is not None
-    fair = raw * (1 - Fraction(fee_pips, 10**6))
-    floor = fair_floor(raw, ONE, ONE, fee_pips, impact, slippage)
-    assert fair - floor <= raw * Fraction(found.per_swap_bps, 10_000) + 1
+@given(whole=st.fractions(Fraction(1, 100), 2), skew=st.fractions(Fraction(97, 100), Fraction(103, 100)), over_hub=st.booleans())
+def test_no_plan_that_the_guards_let_pass_gives_away_more_than_the_bound(whole: Fraction, skew: Fraction, over_hub: bool) -> None:
+    """Pools pushed before the snapshot by up to 3 %, and every minimum reached afterwards: within (slippage + cost) × turnover."""
+    first = v2_pool(WETH, USDC, 2_000 * skew, name="first")
+    second = v2_pool(WBTC, USDC, 60_000 / skew, name="second")
+    step = step_input({"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000}, pools=[first, second])
+    step = with_snapshot(step, priority_fee_wei=0, head=replace(step.snapshot.head, base_fee_wei=0))
+    sold = raw(whole, WETH)
+    hops = (
+        [Swap(first, WETH.address, sold, sink=R), Swap(second, USDC.address, source=R)] if over_hub else [Swap(first, WETH.address, sold)]
+    )
+    plan = planned(step, hops)
+    case = open_case(step, plan, evidence(step, plan))
+    cost_bps = max(0, math.ceil(case.cost() / case.turnover() * 10_000))
+    slippage_bps = step.limits.slippage_bps
+    found = by_limits(cost_bps, slippage_bps, 10_000, 10_000)
+    assert found.exchanged_bps is not None
+    last = plan.legs[-1]
+    gave = sold * Fraction(2_000 * 10**6, 10**18)
+    least = last.min_out_raw * (Fraction(60_000 * 10**6, 10**8) if over_hub else 1)
+    assert gave - least <= case.turnover() * Fraction(found.exchanged_bps, 10_000) + 60_000 * 10**6 // 10**8 + 1
+    taken = of_plan(step, plan)
+    assert taken is not None
+    assert taken <= case.turnover() * Fraction(slippage_bps or 0, 10_000) * Fraction(11, 10) + 600  # a skew may be a gain too
 
 
 def test_a_plan_gives_away_what_its_swaps_predict_above_their_minimums() -> None:
-    first = leg(token("WETH").address, token("USDC").address, 10**18, 3_000 * 10**6, min_out_raw=2_990 * 10**6)
+    first = leg(WETH.address, USDC.address, 10**18, 3_000 * 10**6, min_out_raw=2_990 * 10**6)
     second = replace(first, min_out_raw=first.amount_out_raw)
     step = step_input()
     assert of_plan(step, plan_of(first, second)) == 10 * 10**6
     assert of_plan(step, plan_of(second)) == 0
+    assert of_plan(step, plan_of(replace(first, sink=Funding.ROUTER), second)) == 0
     unknown = replace(first, token_out="0x" + "77" * 20)
     assert of_plan(step, plan_of(unknown)) is None
