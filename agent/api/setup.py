@@ -12,6 +12,7 @@ from agent import codec, wiring
 from agent.chain.rpc import Transport
 from agent.config.fields import parse_address, parse_variable
 from agent.config.load import LoadedConfig, load_config, parse_config
+from agent.config.native import NATIVE
 from agent.config.presets import PRESETS, Preset
 from agent.config.template import TemplateAsset, render
 from agent.errors import ConfigError, Refused
@@ -117,7 +118,7 @@ def _names(desk: wiring.Desk) -> dict[str, str]:
 
 def _hubs(preset: Preset, assets: Sequence[TemplateAsset]) -> list[TemplateAsset]:
     """The wrapped native coin unless it is held: it prices gas, and most pools trade it."""
-    if preset.wrapped_native in [asset.address for asset in assets]:
+    if {preset.wrapped_native, NATIVE} & {asset.address for asset in assets}:
         return []
     return [
         TemplateAsset(token.symbol, token.address, "", token.feed, token.decimals)
@@ -126,10 +127,17 @@ def _hubs(preset: Preset, assets: Sequence[TemplateAsset]) -> list[TemplateAsset
     ]
 
 
+def _coin(wrapped: TemplateAsset, target: str) -> TemplateAsset:
+    """The native coin under the name of its wrapped token without the W."""
+    return replace(wrapped, symbol=wrapped.symbol.removeprefix("W"), address=NATIVE, target=target)
+
+
 def _asset(name: str, share: str, preset: Preset, listed: Sequence[TemplateAsset]) -> TemplateAsset:
-    """The token meant by a symbol or an address, with its share as the config writes it."""
+    """The token meant by a symbol or an address, or "native", with its share as the config writes it."""
     target = f"{parse_bps(share, f'--target {name}') / 100:g}%"
     known = [TemplateAsset(token.symbol, token.address, "", token.feed, token.decimals) for token in preset.tokens]
+    if name == NATIVE:
+        return next(_coin(token, target) for token in known if token.address == preset.wrapped_native)
     feeds = {token.address: token.feed for token in preset.tokens}
     if name.startswith("0x"):
         address = parse_address(name, "--target")

@@ -54,6 +54,18 @@ def test_an_existing_file_is_left_alone(bare: Bare, tmp_path: Path) -> None:
     assert config.read_text() == "mine"
 
 
+def test_the_native_coin_is_an_asset_by_name_and_counts_its_wrapped_token(bare: Bare, tmp_path: Path) -> None:
+    config = tmp_path / "trimtab.toml"
+    said = init(bare, config, "--target", "native=60%", "--target", "USDC=40%")
+    assert said.code == 0 and said.json["assets"][0]["symbol"] == "ETH"
+    assert tomllib.loads(config.read_text())["portfolio"]["assets"][0]["address"] == "native"
+    portfolio = load_config(config).config.portfolio
+    assert (portfolio.assets[0].native, portfolio.assets[0].address) == (True, ETHEREUM.wrapped_native)
+    assert not portfolio.hubs
+    both = init(bare, tmp_path / "both.toml", "--target", "native=30%", "--target", "WETH=30%", "--target", "USDC=40%")
+    assert both.code == 2 and "both are one asset" in both.error["message"] and "remove WETH" in both.error["message"]
+
+
 def test_the_wrapped_native_coin_becomes_a_hub_where_it_is_not_held(bare: Bare, tmp_path: Path) -> None:
     config = tmp_path / "trimtab.toml"
     assert init(bare, config, "--target", "WBTC=50%", "--target", "USDC=50%").code == 0

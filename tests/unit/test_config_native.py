@@ -1,0 +1,86 @@
+"""The native coin in the config: one asset with its wrapped token, and what refills it for gas."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Any
+
+import pytest
+import tomlkit
+
+from agent.config import build_limits, build_portfolio
+from agent.config.load import parse_config
+from agent.config.presets import ETHEREUM
+from agent.config.schema import Config
+from agent.config.template import TemplateAsset, render
+from agent.errors import ConfigError
+from agent.units import Token
+
+WETH, USDC = ETHEREUM.tokens[0], ETHEREUM.tokens[2]
+WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
+COIN = TemplateAsset("ETH", "native", "60%", WETH.feed, 18)
+WRAPPED = TemplateAsset("WETH", WETH.address, "60%", WETH.feed, 18)
+DOLLAR = TemplateAsset("USDC", USDC.address, "40%", USDC.feed, 6)
+
+
+def text(*assets: TemplateAsset, hubs: tuple[TemplateAsset, ...] = (), **limits: str) -> str:
+    document = tomlkit.parse(render(ETHEREUM, WALLET, assets, hubs, "USDC", [("A", "one"), ("B", "two")]))
+    for name, value in limits.items():
+        document["limits"][name] = value  # type: ignore[index]  # tomlkit's tables are typed as items
+    return tomlkit.dumps(document)
+
+
+def config(*assets: TemplateAsset, **limits: str) -> Config:
+    return parse_config(text(*assets, **limits))
+
+
+def test_the_native_coin_is_the_asset_of_its_wrapped_token() -> None:
+    found = config(COIN, DOLLAR)
+    tokens = {WETH.address: Token(WETH.address, "WETH", 18), USDC.address: Token(USDC.address, "USDC", 6)}
+    portfolio = build_portfolio(found, tokens)
+    (coin, dollar) = portfolio.assets
+    assert (coin.token, coin.native) == (Token(WETH.address, "ETH", 18), True)
+    assert not dollar.native and portfolio.wrapped_native == coin.token.address
+    assert build_limits(found, portfolio.numeraire).native_top_up_wei == 10**17
+
+
+@pytest.mark.parametrize("twin", [WETH.address, WETH.address.lower(), "native"])
+def test_both_forms_at_once_are_refused_since_they_are_one_asset(twin: str) -> None:
+    wrapped = TemplateAsset("WETH", twin, "0%", WETH.feed, 18)
+    with pytest.raises(ConfigError, match=r"ETH is the native coin.*remove WETH: both are one asset"):
+        config(COIN, DOLLAR, wrapped)
+    if twin != "native":
+        with pytest.raises(ConfigError, match="both are one asset"):
+            parse_config(text(COIN, DOLLAR, hubs=(wrapped,)))
+
+
+def test_only_an_asset_may_be_the_native_coin_and_the_mark_is_not_written_by_hand() -> None:
+    with pytest.raises(ConfigError, match="only an asset may be the native coin itself"):
+        parse_config(
+            text(TemplateAsset("WETH", WETH.address, "60%", WETH.feed, 18), DOLLAR, hubs=(TemplateAsset("ETH", "native", "", None),))
+        )
+    marked: dict[str, Any] = tomllib.loads(text(COIN, DOLLAR))
+    marked["portfolio"]["assets"][1]["native"] = True
+    with pytest.raises(ConfigError, match='unknown key; write address = "native"'):
+        parse_config(tomlkit.dumps(marked))
+
+
+@pytest.mark.parametrize(
+    ("limits", "why"),
+    [
+        ({"native_top_up": "0.05"}, "more than limits.native_floor"),
+        ({"native_top_up": "0.01"}, "more than limits.native_floor"),
+        ({"native_floor": "off"}, "more than limits.native_floor"),
+    ],
+)
+def test_gas_money_is_refilled_to_more_than_the_floor(limits: dict[str, str], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        config(COIN, DOLLAR, **limits)
+    assert config(COIN, DOLLAR, **limits | {"native_top_up": "off"}).limits.native_top_up is None
+
+
+def test_only_what_is_held_can_be_unwrapped() -> None:
+    other = TemplateAsset("WBTC", ETHEREUM.tokens[1].address, "60%", None, 8)
+    assert config(other, DOLLAR).limits.native_top_up is None, "the template writes off"
+    with pytest.raises(ConfigError, match="none of the assets"):
+        config(other, DOLLAR, native_top_up="0.1")
