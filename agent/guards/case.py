@@ -9,7 +9,7 @@ from fractions import Fraction
 from agent.errors import Refused
 from agent.guards.lp_replay import ActionRun, LpReplay, replay_actions
 from agent.guards.replay import LegRun, Replay, replay
-from agent.model import Asset, Evidence, Plan, StepInput, Withdraw
+from agent.model import Asset, Evidence, Plan, Provide, StepInput
 from agent.policy import coin, liquidity
 from agent.policy.coin import GAS_MARGIN
 from agent.policy.lp_book import Book, bounds, open_book
@@ -96,8 +96,8 @@ class Case:
             raise Missing(why.message) from None
 
     def is_exit(self) -> bool:
-        """Whether the plan only takes liquidity out, and a limit of it is exceeded: neither cost nor size holds that back."""
-        only_out = bool(self.plan.actions) and all(isinstance(action, Withdraw) for action in self.plan.actions)
+        """Whether the plan only takes out, and a limit of liquidity is exceeded: neither cost nor size holds that back."""
+        only_out = bool(self.plan.actions) and not any(isinstance(action, Provide) for action in self.plan.actions)
         return only_out and not self.loads()[0].within(bounds(self.step.limits))
 
     def balance(self, address: str) -> int:

@@ -10,7 +10,7 @@ from fractions import Fraction
 from agent.errors import Refused
 from agent.guards.case import Case, Measured, Missing
 from agent.guards.words import money, ratio
-from agent.model import Withdraw
+from agent.model import Provide
 from agent.policy import liquidity
 from agent.policy.lp_moves import Load
 from agent.units import BPS
@@ -60,5 +60,5 @@ def _after(case: Case, limit_bps: int, before: Load, after: Load, sums: tuple[Fr
     said = f"{ratio(will)} ({money(sums[1], case.numeraire)} {what})"
     if will * BPS <= limit_bps:
         return Measured(said, True)
-    lowers = will < was and all(isinstance(action, Withdraw) for action in case.plan.actions)
+    lowers = will < was and not any(isinstance(action, Provide) for action in case.plan.actions)
     return Measured(f"{said}, lowered from {ratio(was)}" if lowers else said, lowers)

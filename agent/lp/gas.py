@@ -14,3 +14,5 @@ V2_ADD_UNITS = 190_000
 """UniswapV2Router02.addLiquidity; embedded chain."""
 V2_REMOVE_UNITS = 180_000
 """UniswapV2Router02.removeLiquidity; embedded chain."""
+APPROVE_UNITS = 46_000
+"""ERC20.approve from nothing, a transaction of its own; embedded chain."""

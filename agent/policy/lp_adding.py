@@ -14,6 +14,8 @@ from agent.policy.lp_exits import AIM
 from agent.policy.lp_moves import In, Move
 from agent.units import BPS, Value, floor_int, value_text
 
+APPROVALS = 2
+"""Both tokens are approved exactly, each time anew."""
 NEAR = 1_000_000
 """Of an amount, one part: so little below an approval is brought up to it."""
 
@@ -32,9 +34,14 @@ class Course:
         """Leaves something of a target, and says why."""
         self.skipped.append(Skipped(named(target), why))
 
-    def worth_it(self, value: Value, units: int) -> str:
-        """Why a move of this value is not worth its gas or too small; empty when it is."""
-        limits, cost = self.book.step.limits, units * self.gas_unit_value
+    def worth_it(self, value: Value, units: int, approvals: int = 0) -> str:
+        """Why a move of this value is not worth its gas or too small; empty when it is. `approvals` are those it needs first.
+
+        Once a step has approved, that gas is spent and holds nothing back.
+        """
+        limits = self.book.step.limits
+        units += 0 if self.book.step.spend_caps else approvals * gas.APPROVE_UNITS
+        cost = units * self.gas_unit_value
         if limits.min_trade is not None and value < limits.min_trade:
             return f"{self.money(value)} to move, limits.min_trade is {self.money(limits.min_trade)}"
         if limits.plan_cost_bps is not None and cost * BPS > limits.plan_cost_bps * value:
@@ -74,7 +81,7 @@ def add(
     desired = _taken_whole(book, pool, one, ticks, desired)
     moved = book.value(target, quote(book, pool, one, ticks, desired)[1])
     units = gas.V2_ADD_UNITS if within is None else gas.V3_MINT_UNITS if one is None else gas.V3_INCREASE_UNITS
-    why_not = _unsafe(book, target, pool, within, band) or course.worth_it(moved, units)
+    why_not = _unsafe(book, target, pool, within, band) or course.worth_it(moved, units, APPROVALS)
     after = after_in(book, target, pool, one, ticks, desired)
     if not why_not and (after is None or not after.load().within(bounds(book.step.limits))):
         why_not = "what could be provided would exceed limits.impermanent_loss or limits.lp_max_weight"

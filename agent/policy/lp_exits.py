@@ -16,7 +16,7 @@ from agent.lp import exact, floors, gas, loss
 from agent.model import ConfirmedPosition, LpPosition, LpV2Position, LpV3Position, Skipped
 from agent.policy import words
 from agent.policy.lp_book import Book, band_bps, bounds, too_far
-from agent.policy.lp_moves import NOTHING, Bounds, Load, Out, Wish
+from agent.policy.lp_moves import NOTHING, Bounds, Fees, Load, Out, Wish
 from agent.units import BPS, Value, ceil_int
 
 AIM = Fraction(95, 100)
@@ -35,9 +35,12 @@ def exits(book: Book, gas_unit_value: Value) -> Wish:
         return NOTHING
     why = exceeded(load, limits)
     aim = limits.scaled(AIM)
-    moves: list[Out] = []
+    moves: list[Out | Fees] = []
     skipped: list[Skipped] = []
     for one, position in sorted(book.pairs, key=lambda pair: _rank(book, pair[0], pair[1], gas_unit_value), reverse=True):
+        if isinstance(position, LpV3Position) and position.liquidity == 0 and max(exact.uncollected(position)) > 0:
+            moves.append(Fees(one, position, f"{why}: what it is still owed"))
+            book = book.collected(one)
         if not isinstance(position, LpV2Position | LpV3Position) or position.liquidity == 0:
             continue
         off = too_far(book.step.limits, exact.pool_price(position), book.ratio(one))

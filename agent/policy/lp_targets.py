@@ -13,7 +13,7 @@ from fractions import Fraction
 from agent.lp import exact, gas, mint
 from agent.model import ConfirmedPosition, LpTarget, LpV2Position, LpV3Position, PoolState
 from agent.policy import words
-from agent.policy.lp_adding import Course, add
+from agent.policy.lp_adding import APPROVALS, Course, add
 from agent.policy.lp_book import Book, pool_price, too_far
 from agent.policy.lp_exits import take
 from agent.policy.lp_moves import Fees, Out
@@ -86,8 +86,8 @@ def _leave(course: Course, target: LpTarget, left: Held, wanted: Value) -> Value
     for one, position in left:
         book = course.book
         value = book.worth(one, position)
-        units = gas.V3_WITHDRAW_UNITS + (gas.V3_MINT_UNITS if wanted > 0 else 0)
-        why_not = course.worth_it(value, units)
+        units, approvals = (gas.V3_WITHDRAW_UNITS + gas.V3_MINT_UNITS, APPROVALS) if wanted > 0 else (gas.V3_WITHDRAW_UNITS, 0)
+        why_not = course.worth_it(value, units, approvals)
         if why_not:
             course.skip(target, f"{one.name} stays beside the price: {why_not}")
             continue
@@ -106,9 +106,9 @@ def _reduce(course: Course, target: LpTarget, stay: Held, excess: Value, reason:
         one, position = stay[number]
         if excess <= 0 or value <= 0:
             continue
-        units = gas.V2_REMOVE_UNITS if isinstance(position, LpV2Position) else gas.V3_WITHDRAW_UNITS
+        pair = isinstance(position, LpV2Position)
         part = min(value, excess)
-        why_not = course.worth_it(part, units)
+        why_not = course.worth_it(part, gas.V2_REMOVE_UNITS, 1) if pair else course.worth_it(part, gas.V3_WITHDRAW_UNITS)
         if why_not:
             course.skip(target, why_not)
             continue
@@ -128,7 +128,7 @@ def _compound(course: Course, target: LpTarget, pool: PoolState, stay: Held, lac
         earned = course.book.value(one, exact.uncollected(position))
         if not isinstance(position, LpV3Position) or target.compound_above is None or earned <= target.compound_above:
             continue
-        why_not = course.worth_it(earned, gas.V3_COLLECT_UNITS + gas.V3_INCREASE_UNITS)
+        why_not = course.worth_it(earned, gas.V3_COLLECT_UNITS + gas.V3_INCREASE_UNITS, APPROVALS)
         if why_not:
             course.skip(target, f"fees of {one.name} stay: {why_not}")
             continue

@@ -163,10 +163,11 @@ def test_a_withdrawal_that_lowers_what_is_exceeded_passes_though_it_does_not_cur
         assert "lowered from" in verdict(guard, tight, plan).measured
 
 
-def test_collecting_does_not_excuse_what_is_exceeded() -> None:
+def test_collecting_lowers_the_weight_and_excuses_no_expected_loss() -> None:
     step, plan = a_plan(COLLECT)
     alone = replace(plan, actions=plan.actions[:1])
-    assert "lp_max_weight" in refusing(with_limits(step, lp_max_weight_bps=1_000), alone)
+    assert "lowered from" in verdict("lp_max_weight", with_limits(step, lp_max_weight_bps=1_000), alone).measured
+    assert "impermanent_loss" in refusing(with_limits(step, impermanent_loss_bps=1), alone)
 
 
 def test_gas_is_held_against_what_is_moved_and_an_exit_goes_at_any_cost() -> None:

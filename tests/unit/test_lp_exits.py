@@ -10,7 +10,7 @@ import pytest
 from agent import guards
 from agent.errors import Refused
 from agent.guards.case import open_case
-from agent.model import AdjustLiquidity, Hold, Rebalance, StepInput, Withdraw
+from agent.model import AdjustLiquidity, Collect, Hold, Rebalance, StepInput, Withdraw
 from agent.planning.liquidity import plan_liquidity
 from agent.policy.decide import decide
 from agent.policy.lp_book import bounds
@@ -100,6 +100,17 @@ def test_fees_come_with_what_is_taken_out_and_count() -> None:
     for token, raw in planned(step).holdings_after:
         of = (action.token0, action.token1).index(token)
         assert raw == held[token] + action.amounts_raw[of] + fees[of]
+
+
+def test_what_an_empty_position_is_still_owed_is_collected() -> None:
+    owed = (2_000 * USD, 10**18)
+    step = world([ranged(1, 1_800, 2_200, liquidity=0, owed=owed, core_owed=owed)], bounds=roomy(lp_max_weight_bps=1_500))
+    [action] = planned(step).actions
+    assert isinstance(action, Collect)
+    assert action.fees_raw == owed
+    plan = planned(step)
+    assert all(v.passed for v in guards.judge(step, plan, evidence(step, plan)))
+    assert book(after(step)).load().weight == 0
 
 
 def test_a_rest_that_is_not_worth_a_transaction_goes_too() -> None:
