@@ -24,6 +24,12 @@ from agent.units import BPS, value_text
 __all__ = ["NothingPlanned", "Quote", "plan", "plan_swap", "plan_top_up", "quote"]
 
 
+TIGHTER = 6
+"""Times that a zone's bound on what a swap's unit costs is tightened."""
+SHRINK = Fraction(19, 20)
+"""Least by how much."""
+
+
 class NothingPlanned(Refused):
     """No move is worth its cost within the limits, or possible at all."""
 
@@ -40,9 +46,7 @@ def plan(step: StepInput, decision: Rebalance) -> Plan:
         raise Refused("there is nothing to invest: every balance is zero or reserved", remedy="fund the wallet or lower the reserves")
     aim = aim_at(problem, decision.goal)
     budget, turnover_limit = turnover_left(step, problem.total)
-    dearest = None if decision.goal.risk is None or problem.plan_cost_bps is None else Fraction(problem.plan_cost_bps, BPS)
-    market = open_market(problem, max(aim.off, float(problem.total) / BPS), dearest)
-    settled = _affordable(market, aim, budget, step.limits.min_trade)
+    market, settled = _affordable(problem, aim, budget, step.limits.min_trade)
     skipped = left_undone(step, market, aim, settled, turnover_limit)
     if not settled.draft.legs:
         raise _nothing(step, problem, aim.off, skipped)
@@ -51,16 +55,26 @@ def plan(step: StepInput, decision: Rebalance) -> Plan:
     return found if risk is None else replace(found, saving=saving(step, problem, decision.goal, risk, found))
 
 
-def _affordable(market: Market, aim: Aim, budget: Fraction | None, min_trade: Fraction | None) -> Settled:
-    """Settles; while the plan with its gas costs more than plan_cost per unit moved, the dearest chain's pool is done without."""
-    problem, limit_bps = market.problem, market.problem.plan_cost_bps
+def _affordable(problem: Problem, aim: Aim, budget: Fraction | None, min_trade: Fraction | None) -> tuple[Market, Settled]:
+    """Settles; while the plan with its gas costs more than plan_cost per unit moved, the dearest chain's pool is done without.
+
+    In a zone no swap's unit is dearer than plan_cost. Chains of several may be, for which that bound is first tightened.
+    """
+    scale, limit_bps = max(aim.off, float(problem.total) / BPS), problem.plan_cost_bps
+    dearest = None if aim.risk is None or limit_bps is None else Fraction(limit_bps, BPS)
+    market, tighter = open_market(problem, scale, dearest), 0
     dropped: dict[str, str] = {}
     while True:
         settled = settle(market, aim, budget, min_trade, dropped)
-        cost, moved = settled.draft.cost(problem).total, settled.draft.turnover(problem)
-        if limit_bps is None or cost * BPS <= limit_bps * moved:
-            return settled
-        dropped[_dearest(problem, settled.draft)] = f"with its gas the plan would exceed limits.plan_cost of {limit_bps} bps"
+        cost, moved = settled.draft.cost(problem), settled.draft.turnover(problem)
+        if limit_bps is None or cost.total * BPS <= limit_bps * moved:
+            return market, settled
+        left, swaps = Fraction(limit_bps, BPS) * moved - cost.gas, cost.total - cost.gas
+        if dearest is not None and tighter < TIGHTER and 0 < left < swaps:
+            dearest, tighter = (dearest * min(left / swaps, SHRINK)).limit_denominator(10**9), tighter + 1
+            market = open_market(problem, scale, dearest)
+        else:
+            dropped[_dearest(problem, settled.draft)] = f"with its gas the plan would exceed limits.plan_cost of {limit_bps} bps"
 
 
 def _dearest(problem: Problem, draft: Draft) -> str:
