@@ -55,7 +55,7 @@ def test_a_wanted_range_is_shown_sent_and_told_like_a_swap(anvil_chain: LocalCha
     sent_in = next(step for step in history["steps"] if any(sent["kind"] == "liquidity" for sent in step["transactions"]))
     told = run("explain", sent_in["step"], "--json").json
     shapes.require(shapes.EXPLAIN, told)
-    for word in ("It decided to move liquidity", "1 actions with liquidity", "provide", "final, transaction 0x"):
+    for word in ("It decided to move liquidity", "1 action with liquidity", "provide", "final, transaction 0x"):
         assert any(word in line for line in told["words"]), (word, told["words"])
 
     [position] = run("lp", "--json").json["positions"]
