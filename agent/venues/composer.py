@@ -185,7 +185,7 @@ class RouterComposer:
             raise Refused(
                 f"the endpoint's head is {head.timestamp_s - latest_s + AHEAD_S} s in the future",
                 (verdict,),
-                "check the first endpoint of [[chain.rpc]] and this machine's clock",
+                "check the endpoints of [[chain.rpc]] and this machine's clock",
             )
         return head
 

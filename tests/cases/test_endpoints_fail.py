@@ -222,6 +222,29 @@ def test_with_a_private_endpoint_no_public_one_sees_the_transaction(drifted: Loc
     assert [methods(asked) for asked in relay.seen] == [[SEND], [SEND]]
 
 
+def test_while_the_private_endpoint_is_down_nothing_goes_public_and_afterwards_the_same_bytes_go_out(
+    drifted: LocalChain, tmp_path: Path
+) -> None:
+    before, down = purse(drifted), True
+    forward = passing_on(drifted.url or "")
+    with ExitStack() as stack:
+        relay = stack.enter_context(serve(lambda asked: Reply(b"", status=503) if down else forward(asked)))
+        public = [stack.enter_context(serve(passing_on(drifted.url or ""))) for _ in range(2)]
+        lines = [line(server.url, operator) for server, operator in zip(public, ("a", "b"), strict=True)]
+        loaded = two_must_agree(drifted, tmp_path, lines, {"execution.submit_url": relay.url})
+        with again(drifted, loaded, lines) as agent:
+            with pytest.raises(Retryable, match="was sent and is not mined"):
+                agent.rebalance(send=True, confirm=yes)
+            assert purse(drifted) == before
+            down = False
+            outcome = agent.rebalance(send=True, confirm=yes)
+            assert outcome.kind is OutcomeKind.DONE, outcome.reason
+    sent = [asked["params"][0] for asked in relay.seen]
+    assert sent[0] == sent[1], "the approval went out again as it was"
+    assert purse(drifted).nonce == before.nonce + len(set(sent)) == before.nonce + len(sent) - 1
+    assert not any(SEND in methods(asked) for server in public for asked in server.seen)
+
+
 @pytest.mark.parametrize("sickness", ["dead", "nonces", "every call", "other blocks"])
 def test_with_one_of_two_nothing_is_sent(drifted: LocalChain, tmp_path: Path, sickness: str) -> None:
     before = purse(drifted)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import tomlkit
 
+from agent.api.checkup import doctor
+from agent.api.submission import EITHER, PRIVATE, PUBLIC, submission_text
 from agent.config import load
 from agent.config.presets import ETHEREUM
 from agent.config.schema import Config
 from agent.config.template import TemplateAsset, render
-from agent.errors import ConfigError
+from agent.errors import ConfigError, Retryable
+from tests.endpoints import Script
 
 SECRET = "ftp://relay.example/s3cr3t"
 
@@ -62,3 +67,28 @@ def test_a_timeout_is_between_a_second_and_a_minute(timeout: str) -> None:
 def test_the_template_never_goes_public_by_itself() -> None:
     assert template("ab")["execution"]["submit_public_fallback"] is False  # type: ignore[index]  # tomlkit's tables are typed as items
     assert parsed(execution={"submit_url": "https://relay.example"}).execution.submit_public_fallback is False
+
+
+def test_on_a_live_chain_the_owner_confirms_what_a_public_transaction_could_cost() -> None:
+    relay: dict[str, object] = {"submit_url": "https://relay.example"}
+    assert submission_text(parsed()).startswith("public mempool: a sandwich may take up to 0.8% of what is exchanged")
+    assert submission_text(parsed(execution=relay)) == PRIVATE
+    either = submission_text(parsed(execution={**relay, "submit_public_fallback": True}))
+    assert either.startswith(f"{EITHER}: a sandwich may take up to 0.8%")
+    assert "relay.example" not in either
+    assert submission_text(parsed({"fork": True})) == PUBLIC, "on a fork nobody else is there"
+
+
+def test_the_doctor_warns_before_public_submission_and_not_of_a_private_one(tmp_path: Path) -> None:
+    def row(execution: dict[str, object] | None = None) -> dict[str, str]:
+        config = parsed({"single_operator": "a"}, execution, operators="a")
+        (tmp_path / "trimtab.toml").write_text("")
+        loaded = load.LoadedConfig(config, tmp_path / "trimtab.toml", "0" * 64)
+        found = doctor(loaded, [Script("a", eth_chainId=Retryable("down"))], lambda: 0.0)
+        return next(one for one in found["checks"] if one["check"] == "submission")
+
+    public = row()
+    assert public["state"] == "warn"
+    assert "0.24% of the portfolio per rebalance" in public["found"]
+    assert "execution.submit_url" in public["remedy"]
+    assert row({"submit_url": "https://relay.example"})["state"] == "ok"
