@@ -1,0 +1,184 @@
+"""Native coin in pure steps: what counts, what may be spent, how legs are paid, what refills gas, and how guards judge it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent import guards
+from agent.engine import judge
+from agent.model import Funding, Hold, Leg, Plan, Rebalance, StepInput, TopUp
+from agent.planning import planner, strategies
+from agent.planning.payments import Coin, changes, paid
+from agent.policy import coin
+from agent.policy.decide import decide
+from agent.policy.drift import drift
+from agent.reference import reference_prices
+from agent.units import NATIVE
+from tests.builders import ETHER, GWEI, address, step_input, token, with_limits, with_snapshot
+from tests.plans import evidence, verdict, with_leg
+from tests.signing import leg
+
+WETH, USDC = token("WETH").address, token("USDC").address
+W, R = Funding.WALLET, Funding.ROUTER
+FLOOR = ETHER // 20
+ROOMY = {"turnover_bps": None, "daily_turnover_bps": None, "native_top_up_wei": ETHER // 10}
+
+
+def native_step(native_wei: int, weth: int, usdc: int, *, counts: bool = True, reserve_raw: int = 0, **limits: object) -> StepInput:
+    """Half ETH at 2,000, half USDC, in whole dollars of wrapped coin and of USDC, with so much native coin."""
+    step = with_limits(step_input(None, {"WETH": weth, "USDC": usdc}, depth=50_000_000), **ROOMY | limits)
+    first, second = step.portfolio.assets
+    assets = (replace(first, native=counts, reserve_raw=reserve_raw), second)
+    return with_snapshot(replace(step, portfolio=replace(step.portfolio, assets=assets)), native_wei=native_wei)
+
+
+def planned(step: StepInput) -> Plan:
+    decided = decide(step)
+    assert isinstance(decided.decision, Rebalance), decided.decision.reason
+    return planner.plan(step, decided.decision)
+
+
+def passes(step: StepInput, plan: Plan) -> list[str]:
+    """Guards that refuse."""
+    swaps = [(number, one) for number, one in enumerate(plan.legs) if one.venue != "wrapped_native"]
+    plain = evidence(step, plan)
+    quotes = tuple(quote for quote in plain.second_quotes if quote.leg in dict(swaps))
+    return [f"{v.guard}: {v.measured}" for v in guards.judge(step, plan, replace(plain, second_quotes=quotes)) if not v.passed]
+
+
+def test_both_forms_count_less_the_reserve_and_the_floor_for_gas() -> None:
+    step = native_step(2 * ETHER, weth=2_000, usdc=1_000, reserve_raw=ETHER // 2)
+    eth = drift(step, {token: found.price for token, found in reference_prices(step).prices.items()})[0]
+    assert eth.raw == 3 * ETHER
+    assert eth.investable_raw == 3 * ETHER - ETHER // 2 - FLOOR
+    alone = native_step(2 * ETHER, weth=2_000, usdc=1_000, counts=False)
+    assert decide(alone).drifts[0].raw == ETHER
+    assert decide(with_limits(step, native_floor_wei=None)).drifts[0].investable_raw == 3 * ETHER - ETHER // 2
+
+
+@pytest.mark.parametrize(("native", "weth", "wraps"), [(5 * ETHER, 0, "by value"), (2 * ETHER, 8_000, "none"), (3 * ETHER, 6_000, "first")])
+def test_native_coin_pays_only_beyond_what_wrapped_coin_does(native: int, weth: int, wraps: str) -> None:
+    usdc = 0 if wraps != "none" else 2_000
+    step = native_step(native, weth, usdc) if wraps != "first" else native_step(native, weth, 0, reserve_raw=0)
+    if wraps == "first":  # more than either form alone: nearly all ETH has to go
+        assets = tuple(replace(asset, target_bps=bps) for asset, bps in zip(step.portfolio.assets, (1_000, 9_000), strict=True))
+        step = replace(step, portfolio=replace(step.portfolio, assets=assets))
+    plan = planned(step)
+    wrapped = [one for one in plan.legs if one.token_in == NATIVE]
+    kinds = {"by value": {R}, "none": set(), "first": {W}}
+    assert {one.sink for one in wrapped} == kinds[wraps]
+    assert passes(step, plan) == []
+    assert plan.native_after_wei == (None if not wrapped else native - sum(one.amount_in_raw for one in wrapped))
+    moved = changes(plan.legs)
+    assert dict(plan.holdings_after)[WETH] == weth * ETHER // 2_000 + moved.get(WETH, 0) >= 0
+    if plan.native_after_wei is not None:
+        assert plan.native_after_wei >= FLOOR + coin.margin_wei(step)
+
+
+def test_what_is_bought_stays_wrapped() -> None:
+    step = native_step(ETHER // 4, weth=0, usdc=10_000)
+    plan = planned(step)
+    assert all(one.venue != "wrapped_native" for one in plan.legs) and plan.native_after_wei is None
+    assert passes(step, plan) == []
+
+
+amounts = st.integers(0, 20 * ETHER)
+
+
+@settings(max_examples=150)
+@given(
+    wrapped=amounts, free=amounts, refill=st.integers(0, ETHER), sells=st.lists(st.integers(1, 4 * ETHER), max_size=4), counts=st.booleans()
+)
+def test_payment_changes_who_pays_and_nothing_else(wrapped: int, free: int, refill: int, sells: list[int], counts: bool) -> None:
+    refill = min(refill, wrapped)
+    found = Coin(WETH, wrapped, None, free if counts and not refill else 0, refill, counts)
+    swaps: list[Leg] = [leg(WETH, USDC, raw, raw) for raw in sells]
+    swaps += [leg(address("link"), WETH, 10**18, 10**16, sink=R), leg(WETH, USDC, 10**16, 10**7, source=R)]
+    if sum(sells) > (wrapped - refill + found.free_wei):
+        return  # more than the plan's cap
+    legs = paid(found, swaps)
+    moved, plain = changes(legs), changes(swaps)
+    both = moved.get(WETH, 0) + moved.get(NATIVE, 0)
+    assert both == plain.get(WETH, 0) and moved.get(USDC, 0) == plain[USDC]
+    assert wrapped + moved.get(WETH, 0) >= 0
+    assert moved.get(NATIVE, 0) >= refill - found.free_wei
+    assert [(one.token_in, one.amount_in_raw, one.min_out_raw) for one in legs if one.venue != "wrapped_native"] == [
+        (one.token_in, one.amount_in_raw, one.min_out_raw) for one in swaps
+    ]
+    if refill:
+        assert moved.get(NATIVE, 0) >= refill
+
+
+def test_a_plan_refills_where_its_own_gas_would_go_below_the_floor() -> None:
+    margin = coin.margin_wei(native_step(ETHER, 9_000, 1_000))
+    enough = native_step(FLOOR + margin, 9_000, 1_000)
+    assert planned(enough).legs[-1].token_out == USDC
+    short = native_step(FLOOR + margin - 1, 9_000, 1_000)
+    plan = planned(short)
+    assert plan.legs[-1].token_out == NATIVE and plan.native_after_wei == ETHER // 10
+    assert passes(short, plan) == []
+    off = with_limits(short, native_top_up_wei=None)
+    assert planned(off).legs[-1].token_out == USDC
+
+
+def test_the_wallet_unwraps_by_itself_where_a_step_could_not_be_paid_or_less_than_the_floor_is_left() -> None:
+    margin = coin.margin_wei(native_step(ETHER, 9_000, 1_000))
+    assert isinstance(decide(native_step(margin, 9_000, 1_000)).decision, Rebalance)
+    poor = decide(native_step(margin - 1, 9_000, 1_000)).decision
+    assert isinstance(poor, TopUp) and "what this step's gas may take" in poor.reason and "above its band" in poor.reason
+    resting = native_step(FLOOR - 1, 5_000, 5_000, counts=False)
+    rests = decide(resting).decision
+    assert isinstance(rests, TopUp) and "limits.native_floor" in rests.reason
+    assert rests.raw == ETHER // 10 - (FLOOR - 1)
+    assert isinstance(decide(native_step(FLOOR, 5_000, 5_000, counts=False)).decision, Hold)
+    for quiet in (
+        with_limits(resting, native_top_up_wei=None),
+        with_snapshot(resting, native_wei=coin.unwrap_cost_wei(resting) - 1),
+        with_limits(resting, gas_price_wei=GWEI),
+        native_step(FLOOR - 1, 0, 10_000, counts=False),
+    ):
+        assert not isinstance(decide(quiet).decision, TopUp)
+
+
+def test_a_plan_that_only_refills_passes_the_guards_by_its_own_gas() -> None:
+    step = native_step(FLOOR // 2, 5_000, 5_000, counts=False)
+    proposal = strategies.rebalance(step)
+    plan = proposal.plan
+    assert plan is not None and isinstance(plan.decision, TopUp)
+    assert passes(step, plan) == []
+    assert plan.native_after_wei == ETHER // 10 and plan.turnover == 0
+    assert dict(plan.holdings_after)[WETH] == 25 * 10**17 - plan.legs[0].amount_in_raw
+    worst = coin.unwrap_cost_wei(step)
+    assert verdict("native_floor", with_snapshot(step, native_wei=worst), replace(plan, native_after_wei=None)).passed
+    assert not verdict("native_floor", with_snapshot(step, native_wei=worst - 1), replace(plan, native_after_wei=None)).passed
+    assert judge(step, strategies.rebalance, None).plan == plan
+
+
+@pytest.mark.parametrize(
+    ("guard", "change"),
+    [
+        ("balance", {"amount_in_raw": 5 * ETHER, "amount_out_raw": 5 * ETHER}),
+        ("prediction", {"amount_out_raw": 1}),
+        ("prediction", {"pool": address("elsewhere")}),
+        ("balance", {"token_out": USDC}),
+    ],
+)
+def test_a_wrap_that_is_not_one_for_one_from_what_is_there_is_refused(guard: str, change: dict[str, object]) -> None:
+    step = native_step(5 * ETHER, 0, 0)
+    plan = planned(step)
+    assert plan.legs[0].token_in == NATIVE and verdict(guard, step, plan).passed
+    assert not verdict(guard, step, with_leg(plan, 0, **change)).passed
+
+
+def test_native_coin_below_the_floor_is_not_spent_even_if_a_plan_says_so() -> None:
+    step = native_step(5 * ETHER, 0, 0)
+    plan = planned(step)
+    spent = plan.legs[0].amount_in_raw
+    bare = with_snapshot(step, native_wei=spent + FLOOR - 1)
+    assert "too much" in verdict("balance", bare, plan).measured
+    assert not verdict("native_floor", bare, plan).passed
+    assert not verdict("balance", native_step(5 * ETHER, 0, 0, counts=False), plan).passed, "native coin that is no asset is not spent"
