@@ -16,6 +16,7 @@ from agent.localchain.market import SWAP_ROUTER_02
 from agent.localchain.nodes import AnvilNode
 from agent.model import IntentKind, IntentState
 from agent.units import BPS
+from tests import liquidity as lp
 from tests.agents import (
     ROOMY,
     USD,
@@ -103,6 +104,37 @@ def test_a_whale_in_front_costs_at_most_the_slippage_or_nothing_is_exchanged(
         else:
             assert outcome.kind is OutcomeKind.FAILED
             assert swaps(outcome) == [IntentState.REVERTED]
+        assert only_gas(chain, before) == sum(i.receipt.gas_cost_wei for i in outcome.transactions if i.receipt is not None)
+
+
+def drain(chain: LocalChain) -> Callable[[], object]:
+    """Whoever provides the pool's liquidity takes all of it out."""
+    functions, owner, info = lp.manager(chain), chain.whale.address, chain.books.pool_info[POOL]
+
+    def gone() -> None:
+        for number in range(functions.balanceOf(owner).call()):
+            token_id = functions.tokenOfOwnerByIndex(owner, number).call()
+            about = functions.positions(token_id).call()
+            if about[7] > 0 and tuple(about[2:5]) == (info.token0.address, info.token1.address, info.fee_pips):
+                chain.send(functions.decreaseLiquidity((token_id, about[7], 0, 0, lp.FAR_FUTURE_S)), owner)
+
+    return gone
+
+
+@pytest.mark.parametrize("when", ["while the owner confirms", "after the last check"])
+def test_a_pool_that_is_drained_between_snapshot_and_block_takes_nothing(anvil_chain: LocalChain, tmp_path: Path, when: str) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    allow(chain, "WETH")
+    with agent_on(chain, tmp_path, ROOMY | ONE_POOL, TARGETS) as agent:
+        before = purse(chain)
+        if when == "while the owner confirms":
+            outcome = agent.rebalance(send=True, confirm=meanwhile(drain(chain)))
+            assert outcome.kind is OutcomeKind.REFUSED and "simulation" in outcome.reason and swaps(outcome) == []
+        else:
+            outcome = agent.rebalance(send=True, confirm=yes, progress=at_send(1, drain(chain)))
+            assert outcome.kind is OutcomeKind.FAILED and swaps(outcome) == [IntentState.REVERTED]
+        assert outcome.plan is not None and len(outcome.plan.legs) == 1
         assert only_gas(chain, before) == sum(i.receipt.gas_cost_wei for i in outcome.transactions if i.receipt is not None)
 
 
