@@ -1,0 +1,118 @@
+"""Mints, increases, withdrawals and collects of any size and range, foretold and done, to the wei."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from agent.localchain import LocalChain
+from agent.lp import change, exact, mint
+from agent.model import Collect, LpV2Position, LpV3Position, Provide, Withdraw
+from tests import liquidity as lp
+from tests import lp_acting
+from tests.differential.test_lp_actions import busy
+from tests.lp_positions import NO_FEES
+
+V2, V3, FINE = "v2 WETH/USDC", "v3 WETH/USDC 3000", "v3 WBTC/WETH 3000"
+
+
+def fund(chain: LocalChain, pool: str) -> None:
+    """The wallet has plenty of both tokens."""
+    info = chain.books.pool_info[pool]
+    for token in (info.token0, info.token1):
+        raw = int(3_000_000 / chain.books.prices_usd[token.symbol] * 10**token.decimals)
+        chain.send(chain.token_contract(token.symbol).functions.transfer(chain.wallet.address, raw))
+
+
+def ranged(chain: LocalChain, pool: str, token_id: int) -> LpV3Position:
+    found = lp.read(chain, lp.confirmed(chain.books.pool_info[pool], chain.addresses.position_manager, token_id, (1, 1)))
+    assert isinstance(found, LpV3Position)
+    return found
+
+
+def put(chain: LocalChain, pool: str, ticks: tuple[int, int], desired: tuple[int, int], token_id: int | None) -> Provide:
+    """What providing this would do, by our arithmetic; floors at what it says, so that a wei less would revert."""
+    from tests.world import pool_contract
+
+    info = chain.books.pool_info[pool]
+    sqrt_price_x96 = int(pool_contract(chain, info).functions.slot0().call()[0])
+    liquidity, amounts = mint.provided(None, sqrt_price_x96, mint.ends(ticks), desired)
+    at = chain.addresses.position_manager
+    tokens = info.token0.address, info.token1.address
+    return Provide("uniswap_v3", at, token_id, info.address, *tokens, info.fee_pips, ticks, liquidity, desired, amounts, amounts, 0, "")
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("pool", [V3, FINE])
+def test_any_range_and_amount_is_foretold_to_the_wei(anvil_chain: LocalChain, pool: str, seed: int) -> None:
+    chain, random = anvil_chain, Random(seed)
+    fund(chain, pool)
+    info, near = chain.books.pool_info[pool], lp.tick(chain, pool) // 60
+    most = [int(400_000 / chain.books.prices_usd[token.symbol] * 10**token.decimals) for token in (info.token0, info.token1)]
+    for _ in range(5):
+        lower = near + random.choice((-1, 0, 1, -random.randrange(1, 400), random.randrange(1, 50)))
+        ticks = (lower * 60, (lower + random.choice((1, 2, random.randrange(1, 800)))) * 60)
+        first = tuple(random.randrange(1, raw) // random.choice((1, 1_000, 10**5)) + 1 for raw in most)
+        minting = put(chain, pool, ticks, (first[0], first[1]), None)
+        if minting.liquidity == 0:
+            continue
+        done = lp_acting.act(chain, minting)
+        assert (done.moved, done.liquidity) == (lp_acting.expected(minting), minting.liquidity)
+        assert done.token_id is not None
+        busy(chain, pool, seed, 500_000)
+        before = ranged(chain, pool, done.token_id)
+        more = put(chain, pool, ticks, (random.randrange(1, most[0]), random.randrange(1, most[1])), done.token_id)
+        assert lp_acting.act(chain, more).liquidity == more.liquidity
+        grown = ranged(chain, pool, done.token_id)
+        assert exact.uncollected(grown) == exact.uncollected(change.put_in(before, more.liquidity, more.amounts_raw))
+        part = random.randrange(1, grown.liquidity + 1)
+        out = taking(grown, part)
+        assert lp_acting.act(chain, out).moved == lp_acting.expected(out)
+        left = ranged(chain, pool, done.token_id)
+        assert left.liquidity == grown.liquidity - part
+        assert exact.uncollected(left) == (0, 0)
+        busy(chain, pool, seed + 1, 500_000)
+        rest = ranged(chain, pool, done.token_id)
+        if max(exact.uncollected(rest)) > 0:
+            fees = Collect("uniswap_v3", rest.manager, rest.token_id, rest.pool, rest.token0, rest.token1, exact.uncollected(rest), 0, "")
+            assert lp_acting.act(chain, fees).moved == exact.uncollected(rest)
+
+
+def taking(position: LpV3Position | LpV2Position, liquidity: int) -> Withdraw:
+    """The withdrawal of this much, with floors at what it says."""
+    pair = isinstance(position, LpV2Position)
+    contract, pool = (position.pair, position.pair) if isinstance(position, LpV2Position) else (position.manager, position.pool)
+    paid = exact.principal(position, liquidity)
+    token_id = None if isinstance(position, LpV2Position) else position.token_id
+    fees = NO_FEES if pair else exact.uncollected(position)
+    tokens = position.token0, position.token1
+    return Withdraw(position.venue, contract, token_id, pool, *tokens, liquidity, paid, paid, fees, 0, "", position.liquidity)
+
+
+@pytest.mark.parametrize("fee", [False, True])
+def test_any_amount_of_a_pair_is_foretold_to_the_wei(anvil_chain: LocalChain, fee: bool) -> None:
+    chain, random = anvil_chain, Random(7)
+    fund(chain, V2)
+    if fee:
+        lp.set_fee_to(chain, chain.accounts[5].address)
+    own = lp.provide_v2(chain, V2, 50)
+    for seed in range(6):
+        busy(chain, V2, seed, 60_000)
+        pair = lp.read(chain, own)
+        assert isinstance(pair, LpV2Position)
+        desired = (random.randrange(10**4, pair.reserves[0] // 50), random.randrange(10**4, pair.reserves[1] // 50))
+        liquidity, amounts = mint.provided(pair, 0, None, desired)
+        tokens = pair.token0, pair.token1
+        more = Provide("uniswap_v2", pair.pair, None, pair.pair, *tokens, 3_000, None, liquidity, desired, amounts, amounts, 0, "")
+        done = lp_acting.act(chain, more)
+        assert (done.moved, done.liquidity) == (lp_acting.expected(more), liquidity)
+        grown = lp.read(chain, own)
+        assert grown == change.put_in(pair, liquidity, amounts)
+        assert isinstance(grown, LpV2Position)
+        busy(chain, V2, seed + 9, 60_000)
+        now = lp.read(chain, own)
+        assert isinstance(now, LpV2Position)
+        out = taking(now, random.randrange(10**9, now.liquidity))
+        assert lp_acting.act(chain, out).moved == lp_acting.expected(out)
+        assert lp.read(chain, own) == change.taken_out(now, out.liquidity)
