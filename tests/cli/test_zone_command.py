@@ -9,7 +9,7 @@ import pytest
 
 from agent.localchain import LocalChain
 from tests import agents
-from tests.cases.test_zone import TARGETS, ZONE
+from tests.cases.test_zone_on_chain import TARGETS, ZONE
 from tests.cli import shapes
 from tests.cli.shapes import count, decimal, flag, one_of, require, text
 from tests.cli.tools import Said, in_process
