@@ -1,0 +1,108 @@
+"""A zone over random markets: what fires pays, less of it would not pay better, and the certificate holds."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from agent.model import Destination, Hold, Rebalance, StepInput, Zone
+from agent.planning.planner import plan
+from agent.planning.strategies import Proposal, rebalance
+from agent.policy import risk as risks
+from agent.policy.decide import decide
+from agent.units import BPS
+from tests.builders import with_limits
+from tests.planning_worlds import check_legs, random_step, without_gas
+from tests.unit.test_zone_plan import COIN, unit_value
+from tests.zones import MONTH_S, tracking
+
+
+@st.composite
+def markets(draw: st.DrawFn) -> StepInput:
+    """Two to six tokens over random pools, with volatilities and correlations of all kinds."""
+    seed = draw(st.integers(0, 10**6))
+    dice = random.Random(seed)
+    size = dice.randint(2, 6)
+    step = random_step(seed, size, dice.randint(size, 16), 10 ** dice.uniform(5.5, 8), 100_000, dice.choice([0.0, 0.001]))
+    symbols = [asset.token.symbol for asset in step.portfolio.assets]
+    trigger = tracking(
+        *symbols,
+        cost_bps=dice.choice([Fraction(1, 10), 1, 5, 100]),
+        horizon_s=dice.choice([MONTH_S, MONTH_S, 365 * 86_400]),
+        volatilities={symbol: dice.choice([50, 3_000, 8_000]) for symbol in symbols},
+        correlations={(a, b): dice.choice([0, 3_000, 6_000]) for n, b in enumerate(symbols) for a in symbols[:n]},
+    )
+    assume(not list(risks.faults(trigger, {a.token.address: a.token.symbol for a in step.portfolio.assets})))
+    policy = replace(step.policy, trigger=Zone(trigger), destination=Destination.ZONE)
+    limits = {"plan_cost_bps": dice.choice([50, 200]), "turnover_bps": dice.choice([None, 500]), "daily_turnover_bps": None}
+    return with_limits(replace(step, policy=policy), **limits)
+
+
+def loss(step: StepInput, holdings: dict[str, int]) -> float:
+    """½·λ·H/V·dᵀΣd in dollars, in floats and matrices of its own."""
+    assert isinstance(step.policy.trigger, Zone)
+    risk = step.policy.trigger.risk
+    tokens = [asset.token.address for asset in step.portfolio.assets]
+    before = {h.token: h.raw for h in step.snapshot.holdings}
+    values, start = (np.array([float(held[at] * unit_value(step, at)) / COIN for at in tokens]) for held in (holdings, before))
+    targets = np.array([asset.target_bps / BPS for asset in step.portfolio.assets])
+    spread = np.array([dict(risk.volatilities_bps)[at] / BPS for at in tokens])
+    known = {frozenset((a, b)): bps / BPS for a, b, bps in risk.correlations_bps}
+    related = np.array([[1.0 if a == b else known[frozenset((a, b))] for b in tokens] for a in tokens])
+    off = values - targets * values.sum()
+    years = risk.horizon_s / 31_536_000
+    return float(0.5 * 2 * float(risk.cost_bps) * years / start.sum() * off @ (related * np.outer(spread, spread)) @ off)
+
+
+@settings(deadline=None, max_examples=25)
+@given(markets())
+def test_what_fires_saves_more_than_it_costs_and_less_of_it_would_not_do_better(step: StepInput) -> None:
+    """To within the gas of a leg and its approval, which are weighed pool by pool; where plan_cost cuts a plan, a smaller one may fit."""
+    proposal = rebalance(step)
+    if proposal.plan is None:
+        assert isinstance(proposal.decided.decision, Hold)
+        return
+    plan, saving = proposal.plan, proposal.plan.saving
+    assert saving is not None
+    check_legs(step, plan)
+    held = {h.token: h.raw for h in step.snapshot.holdings}
+    saved = loss(step, held) - loss(step, dict(plan.holdings_after))
+    assert float(saving.saved) / COIN == pytest.approx(saved, rel=1e-9, abs=1e-9)
+    assert saving.cost == max(plan.cost.fees + plan.cost.impact + plan.cost.skew, Fraction(0)) + plan.cost.gas + saving.approvals
+    assert saving.saved > saving.cost
+    net = _net(proposal)
+    if step.limits.plan_cost_bps is None or plan.cost.total * BPS > plan.turnover * step.limits.plan_cost_bps * Fraction(3, 4):
+        return
+    for part in (Fraction(1, 2), Fraction(9, 10)):
+        total = sum((raw * unit_value(step, at) for at, raw in held.items()), Fraction(0))
+        part_bps = int(plan.turnover * part / total * BPS)
+        less = rebalance(with_limits(step, turnover_bps=part_bps, min_trade=None)) if part_bps else None
+        if less is not None and less.plan is not None:
+            assert _net(less) <= net + 0.5 + net / 200, f"{part_bps} bps of turnover would do better"
+
+
+@settings(deadline=None, max_examples=20)
+@given(markets())
+def test_the_certificate_covers_the_quadratic_too(step: StepInput) -> None:
+    """Without gas and smallest trades, which are no part of the bound, next to nothing is left to the best plan there is."""
+    decision = decide(without_gas(with_limits(step, min_trade=None))).decision
+    if not isinstance(decision, Rebalance):
+        return
+    found = plan(without_gas(with_limits(step, min_trade=None)), decision)
+    assert found.saving is not None
+    assert found.saving.saved > 0, "what is cheap to move is never moved the wrong way"
+    assert found.gap_bps is not None
+    if not any("would exceed limits.plan_cost" in item.why for item in found.skipped):
+        assert found.gap_bps <= Fraction(1, 10)
+
+
+def _net(proposal: Proposal) -> float:
+    assert proposal.plan is not None and proposal.plan.saving is not None
+    plan, saving = proposal.plan, proposal.plan.saving
+    return float(saving.saved - plan.cost.total - saving.approvals) / COIN
