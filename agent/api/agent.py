@@ -24,7 +24,7 @@ from agent.model import Funding, Intent, IntentKind, Plan, Portfolio, StepInput
 from agent.planning import planner, strategies
 from agent.planning.planner import Quote
 from agent.planning.strategies import Proposer
-from agent.policy import liquidity, minimum
+from agent.policy import coin, liquidity, minimum
 from agent.policy.decide import Decided, decide
 from agent.ports import Clock
 from agent.units import NATIVE, Token, parse_raw
@@ -58,6 +58,11 @@ class Standing:
     pause_reason: str
     warnings: tuple[str, ...]
     endpoints: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def native(self) -> coin.NativeView:
+        """How the native coin stands beside its wrapped token."""
+        return coin.view(self.step_input)
 
 
 class Agent:

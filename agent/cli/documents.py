@@ -6,7 +6,6 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from agent.cli import actions, zone
-from agent.policy import coin
 from agent.units import price_text, value_text
 
 if TYPE_CHECKING:
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from agent.engine import Outcome
     from agent.model import Intent, Leg, Plan, Portfolio, StepInput, Verdict
     from agent.planning.planner import Quote
+    from agent.policy.coin import NativeView
     from agent.policy.decide import Decided
 
 Document = dict[str, Any]
@@ -57,7 +57,7 @@ def status(found: Standing) -> Document:
         "total_value": money(sum((d.value for d in decided.drifts), Fraction(0)), portfolio),
         "holdings": holdings,
         "native_wei": str(step.snapshot.native_wei),
-        "native": _native(step),
+        "native": _native(found.native),
         "quarantined": [{"item": q.item, "address": q.address, "why": q.why} for q in step.snapshot.quarantined],
         "warnings": list(found.warnings),
         "paused": found.paused,
@@ -68,18 +68,15 @@ def status(found: Standing) -> Document:
     }
 
 
-def _native(step: StepInput) -> Document:
-    """The native coin beside its wrapped token: whether it counts in the portfolio, what is kept of it, to what it is refilled."""
-    portfolio, asset = step.portfolio, coin.wrapped_asset(step.portfolio)
-    wrapped = next((held.raw for held in step.snapshot.holdings if held.token == portfolio.wrapped_native), None)
-    refill = step.limits.native_top_up_wei
+def _native(found: NativeView) -> Document:
+    """The native coin beside its wrapped token."""
     return {
-        "symbol": None if asset is None else asset.token.label,
-        "counts": coin.is_native(portfolio),
-        "native_wei": str(step.snapshot.native_wei),
-        "wrapped_raw": None if wrapped is None else str(wrapped),
-        "kept_wei": str(coin.floor_wei(step)),
-        "top_up_wei": None if refill is None else str(refill),
+        "symbol": found.symbol,
+        "counts": found.counts,
+        "native_wei": str(found.native_wei),
+        "wrapped_raw": None if found.wrapped_raw is None else str(found.wrapped_raw),
+        "kept_wei": str(found.kept_wei),
+        "top_up_wei": None if found.top_up_wei is None else str(found.top_up_wei),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.model import AdjustLiquidity, Asset, Decision, Halt, Hold, Portfolio, Rebalance, StepInput, TopUp
@@ -15,6 +16,34 @@ GAS_MARGIN = Fraction(5, 4)
 """Gas limit of a transaction over the estimate."""
 WORTH = 4
 """Wrapped coin worth less than so many times the gas of unwrapping it stays wrapped."""
+
+
+@dataclass(frozen=True, slots=True)
+class NativeView:
+    """The native coin beside its wrapped token: whether it counts in the portfolio, what is kept of it, to what it is refilled.
+
+    `wrapped_raw` is None where the wrapped token's balance was not read, `symbol` where the portfolio does not hold it.
+    """
+
+    symbol: str | None
+    counts: bool
+    native_wei: int
+    wrapped_raw: int | None
+    kept_wei: int
+    top_up_wei: int | None
+
+
+def view(step: StepInput) -> NativeView:
+    """How the native coin stands, for the owner to see."""
+    asset = wrapped_asset(step.portfolio)
+    return NativeView(
+        symbol=None if asset is None else asset.token.label,
+        counts=is_native(step.portfolio),
+        native_wei=step.snapshot.native_wei,
+        wrapped_raw=next((held.raw for held in step.snapshot.holdings if held.token == step.portfolio.wrapped_native), None),
+        kept_wei=floor_wei(step),
+        top_up_wei=step.limits.native_top_up_wei,
+    )
 
 
 def wrapped_asset(portfolio: Portfolio) -> Asset | None:
