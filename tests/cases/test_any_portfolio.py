@@ -18,8 +18,8 @@ from tests.agents import FIVE, ROOMY, USD, Purse, agent_on, fund, lost, off_targ
 
 NEAR_BPS = 10
 SYMBOLS = tuple(FIVE)
-FIRST_WRITE_UNITS = 17_100
-"""What a slot of zero costs more than another (EIP-2929): a balance that was empty, the fee growth of a pool nobody traded in."""
+GAS_SLACK = Fraction(1, 10)
+"""Part of the burnt gas by which the model may lie above it."""
 percents = st.lists(st.integers(1, 20), min_size=5, max_size=5).map(
     lambda parts: dict(zip(SYMBOLS, largest_remainder([Fraction(part) for part in parts], 100), strict=True))
 )
@@ -81,8 +81,7 @@ def require_kept_limits(chain: LocalChain, agent: Agent, outcome: Outcome, befor
     traded = lost(chain, before, chain.books.prices_usd, gas=False) * USD
     assert traded == plan.cost.total - plan.cost.gas
     assert plan.cost.total * BPS <= plan.turnover * limits.plan_cost_bps
-    fresh = sum(before.raw[symbol] == 0 for symbol in SYMBOLS) + len({leg.pool for leg in plan.legs})
-    assert receipt.gas_used * 4 <= plan.gas_units * 5 + 4 * FIRST_WRITE_UNITS * fresh, "the gas that guards count with is too little"
+    assert receipt.gas_used <= plan.gas_units <= receipt.gas_used * (1 + GAS_SLACK), f"{plan.gas_units} planned, {receipt.gas_used} burnt"
     total = sum(drift.value for drift in outcome.decided.drifts)
     if limits.turnover_bps is not None:
         assert plan.turnover * BPS <= total * limits.turnover_bps

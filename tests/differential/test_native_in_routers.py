@@ -1,4 +1,4 @@
-"""Native coin in the deployed routers: what is sent along, wrapped, unwrapped and left, to the wei, by SwapRouter02 and by the Rebalancer."""
+"""Native coin in the deployed routers: sent along, wrapped, unwrapped and left, to the wei, by SwapRouter02 and the Rebalancer."""
 
 from __future__ import annotations
 
