@@ -52,7 +52,7 @@ def plan(step: StepInput, decision: Rebalance) -> Plan:
         raise _nothing(step, problem, aim.off, skipped)
     found = assemble(step, problem, decision, settled.draft, skipped, gap_bps(market, aim, settled, budget))
     risk = decision.goal.risk
-    return found if risk is None else replace(found, saving=saving(step, problem, decision.goal, risk, found))
+    return found if risk is None else replace(found, saving=saving(step, problem, decision.goal, risk, found, settled.draft.delta))
 
 
 def _affordable(problem: Problem, aim: Aim, budget: Fraction | None, min_trade: Fraction | None) -> tuple[Market, Settled]:

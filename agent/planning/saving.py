@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 
 from agent.model import Funding, Goal, Plan, Saving, StepInput, TrackingRisk
 from agent.planning.gas import gas_value
@@ -12,11 +13,13 @@ from agent.policy.risk import penalty
 from agent.units import NATIVE, Value
 
 
-def saving(step: StepInput, problem: Problem, goal: Goal, risk: TrackingRisk, found: Plan) -> Saving:
-    """What `found` saves of the risk over the horizon, at reference prices, and its costs, approvals that are short included."""
+def saving(step: StepInput, problem: Problem, goal: Goal, risk: TrackingRisk, found: Plan, delta: Mapping[str, int]) -> Saving:
+    """What `found` saves of the risk over the horizon, at reference prices, and its costs, approvals that are short included.
+
+    `delta` is what its swaps change of each token in base units, native coin counted as its wrapped token.
+    """
     before = {node.address: node.value for node in problem.assets}
-    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    after = {token: before[token] + (raw - held[token]) * problem.price(token) for token, raw in found.holdings_after}
+    after = {token: value + delta.get(token, 0) * problem.price(token) for token, value in before.items()}
     approvals = gas_value(APPROVAL_GAS * _approvals(step, found), 1, problem.gas_unit_value)
     cost = found.cost
     return Saving(

@@ -17,8 +17,9 @@ from agent.planning.strategies import Proposal, rebalance
 from agent.policy import risk as risks
 from agent.policy.decide import decide
 from agent.units import BPS
-from tests.builders import with_limits
+from tests.builders import ETHER, token, with_limits
 from tests.planning_worlds import check_legs, random_step, without_gas
+from tests.unit.test_native_steps import native_step
 from tests.unit.test_zone_plan import COIN, unit_value
 from tests.zones import MONTH_S, tracking
 
@@ -106,3 +107,17 @@ def _net(proposal: Proposal) -> float:
     assert proposal.plan is not None and proposal.plan.saving is not None
     plan, saving = proposal.plan, proposal.plan.saving
     return float(saving.saved - plan.cost.total - saving.approvals) / COIN
+
+
+def test_native_coin_that_is_sold_is_weighed_as_the_wrapped_coin_it_stands_for() -> None:
+    """All of the coin is native: the wallet's balance of the wrapped token is the same before and after."""
+    trigger = Zone(tracking("WETH", "USDC", cost_bps=5))
+    step = native_step(35 * ETHER, weth=0, usdc=30_000)
+    step = replace(step, policy=replace(step.policy, trigger=trigger, destination=Destination.ZONE))
+    found = rebalance(step).plan
+    assert found is not None
+    assert found.saving is not None
+    assert found.native_after_wei is not None
+    assert dict(found.holdings_after)[token("WETH").address] == 0
+    assert found.saving.approvals == 0, "native coin needs none"
+    assert found.saving.saved > found.saving.before * Fraction(9, 10)
