@@ -14,7 +14,7 @@ from agent.planning.paths import MAX_LEGS
 from agent.planning.payments import changes, paid
 from agent.planning.problem import UNBOUNDED_BPS, Problem
 from agent.planning.rounding import Draft
-from agent.planning.settle import Settled
+from agent.planning.settle import DUST, Settled
 from agent.units import NATIVE, largest_remainder, value_text
 
 WORTH_SAYING = 1e-5
@@ -71,6 +71,8 @@ def left_undone(step: StepInput, market: Market, aim: Aim, settled: Settled, tur
             continue
         if token in settled.still:
             why = settled.still[token]
+            if step.limits.min_trade is not None and rest >= step.limits.min_trade:
+                why = f"what {f'{turnover_limit} and ' if turnover_limit else ''}the pools' bounds let it move is {DUST}"
         elif others and fixed.issuperset(others):
             why = f"{' and '.join(problem.nodes[i].label for i in others)} would be the other side"
         else:
