@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
+# Compiled Python lies in .venv: no test process compiles anew what another has read, whatever the shell says.
+export PYTHONDONTWRITEBYTECODE :=
+export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/.pycache
 READY := .venv/.ready
 
 .PHONY: demo test check setup cover plans lock clean
