@@ -172,14 +172,14 @@ def drifted(anvil_chain: LocalChain) -> LocalChain:
 
 
 def require_done(chain: LocalChain, folder: Path, lines: Sequence[Transport], changes: Changes | None = None) -> dict[str, Any]:
-    """One rebalance: done once, to the wei. The record of the first endpoint."""
-    before = purse(chain)
+    """One rebalance: done once, to the wei. The record of the first endpoint, with what was shown meanwhile under "shown"."""
+    before, shown = purse(chain), list[str]()
     with again(chain, two_must_agree(chain, folder, lines, changes), lines) as agent:
-        outcome = agent.rebalance(send=True, confirm=yes)
+        outcome = agent.rebalance(send=True, confirm=yes, progress=shown.append)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         require_exact(chain, outcome, before)
         assert all(one["state"] == "in service" for one in agent.endpoints() if one["operator"] in ("alpha", "beta"))
-        return agent.endpoints()[0]
+        return agent.endpoints()[0] | {"shown": shown}
 
 
 @pytest.mark.parametrize("sickness", SICK)
@@ -192,6 +192,8 @@ def test_a_rebalance_is_done_exactly_once_whatever_one_of_three_endpoints_does(d
     assert told in record["why"]
     if sickness not in ("hangs", "too many requests", "overloaded"):
         assert any(SEND in methods(asked) for asked in server.seen), "it never had the transaction"
+    if sickness == "failed receipts":
+        assert "endpoint 'sick' at 127.0.0.1 differs in a receipt; the others outvoted it" in record["shown"]
     if sickness == "too many requests":
         assert len(server.seen) == 1, "it asked to be left alone"
         assert record["state"] == "asked us to wait"
