@@ -66,13 +66,13 @@ def add(
     own: Sequence[tuple[ConfirmedPosition, LpV2Position | LpV3Position]],
     value: Value,
     reason: str,
-) -> None:
-    """Provides up to this value: to the largest position of `own`, else to a new one."""
+) -> bool:
+    """Provides up to this value: to the largest position of `own`, else to a new one. Says whether anything is."""
     book = course.book
     place = _place(book, target, pool, own)
     if isinstance(place, str):
         course.skip(target, place)
-        return
+        return False
     one, ticks = place
     within = None if ticks is None else mint.ends(ticks)
     band = floors.widest(within, book.ratio(target), band_bps(book.step.limits) or 0, book.step.limits.slippage_bps)
@@ -89,11 +89,12 @@ def add(
         if why:
             course.skip(target, why)
     if why_not or after is None:
-        return
+        return False
     said = f"{reason}: {course.money(moved)} provided"
     course.moves.append(In(target, one, ticks, desired, said))
     course.reasons.append(said)
     course.book = after
+    return True
 
 
 def quote(book: Book, pool: PoolState, one: ConfirmedPosition | None, ticks: Amounts | None, desired: Amounts) -> tuple[int, Amounts]:

@@ -50,11 +50,11 @@ def follow(course: Course, target: LpTarget) -> None:
         _reduce(course, target, stay, has - recentred, f"no liquidity is wanted in {target.pool}")
     elif recentred > 0 and lacks > 0:
         add(course, target, pool, stay, lacks, f"a new range around the reference price in {target.pool}")
-    elif lacks > (0 if book.step.acted else BAND * wanted):
-        add(course, target, pool, stay, lacks, f"{target.pool} has {where}")
     elif -lacks > BAND * wanted:
         _reduce(course, target, stay, -lacks, f"{target.pool} has {where}")
-    elif target.compound_above is not None:
+    elif lacks > (0 if book.step.acted else BAND * wanted) and add(course, target, pool, stay, lacks, f"{target.pool} has {where}"):
+        pass
+    else:
         _compound(course, target, pool, stay, lacks)
 
 

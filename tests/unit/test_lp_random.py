@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from agent import guards
 from agent.errors import Refused
 from agent.guards.case import open_case
+from agent.guards.lp_replay import replay_actions
 from agent.lp import floors
 from agent.model import AdjustLiquidity, Collect, LpTarget, LpV2Position, LpV3Position, Plan, Provide, StepInput, Withdraw
 from agent.planning.liquidity import plan_liquidity
 from agent.policy.decide import decide
 from agent.policy.lp_book import bounds
 from agent.policy.lp_exits import AIM
-from tests.builders import threshold
+from tests.builders import threshold, with_snapshot
 from tests.lp_worlds import book, paired, ranged, roomy, v2_at, v3_at, wanted, world
 from tests.plans import evidence
 
@@ -43,7 +44,7 @@ def anything(draw: st.DrawFn) -> Any:
         low = draw(st.integers(500, 4_000))
         high = low + draw(st.integers(30, 4_000))
         fees = (draw(st.integers(0, 10**9)), draw(st.integers(0, 10**18)))
-        places.append(ranged(draw(st.integers(1, 4_000)), low, high, number, v3, owed=fees, core_owed=fees))
+        places.append(ranged(draw(st.integers(1, 4_000)), low, high, number + 1, v3, owed=fees, core_owed=fees))
     targets: list[LpTarget] = []
     if draw(st.booleans()):
         above = draw(st.sampled_from([None, Fraction(0), Fraction(10**8)]))
@@ -63,14 +64,16 @@ def anything(draw: st.DrawFn) -> Any:
     values = {"WETH": draw(money), "USDC": draw(money)}
     quiet = threshold(absolute_bps=9_999)
     step = world(places, targets, values, limits, pushed, reserves=reserves, trigger=quiet)
-    step = replace(step, acted=draw(st.booleans()))
+    return Any(step, planned_or_none(step))
+
+
+def planned_or_none(step: StepInput) -> Plan | None:
+    """What would be done with liquidity now; None where nothing is wanted or can be done."""
     decision = decide(step).decision
-    if not isinstance(decision, AdjustLiquidity):
-        return Any(step, None)
     try:
-        return Any(step, plan_liquidity(step, decision))
+        return plan_liquidity(step, decision) if isinstance(decision, AdjustLiquidity) else None
     except Refused:
-        return Any(step, None)
+        return None
 
 
 @given(anything())
@@ -136,3 +139,31 @@ def test_reserves_stay_and_minimums_are_ours_not_the_pools(found: Any) -> None:
         assert floors.inside(price, ratio, (limit or 0) + (found.step.limits.slippage_bps or 0))
         if limit is not None:
             assert abs(price / ratio - 1) * 10_000 <= limit
+
+
+def acted_once(step: StepInput, plan: Plan, number: int) -> StepInput:
+    """The step that a new snapshot gives after the first action, as the engine goes on with it; what was minted has a number."""
+    done = replay_actions(book(step), plan.actions[:1])
+    assert done.fault is None
+    pairs = [
+        (replace(one, token_id=number), replace(place, token_id=number))
+        if isinstance(place, LpV3Position) and not place.token_id
+        else (one, place)
+        for one, place in done.after.pairs
+    ]
+    holdings = tuple(replace(holding, raw=done.after.held[holding.token]) for holding in step.snapshot.holdings)
+    later = with_snapshot(step, holdings=holdings, positions=tuple(place for _, place in pairs))
+    return replace(later, portfolio=replace(step.portfolio, positions=tuple(one for one, _ in pairs)), acted=True)
+
+
+@given(anything())
+def test_actions_one_by_one_come_to_an_end_that_asks_for_nothing_more(found: Any) -> None:
+    """As the engine does it: the first action of each plan, then everything anew; and then a step of its own, which must rest."""
+    step, plan, count = found.step, found.plan, 0
+    while plan is not None:
+        count += 1
+        assert count <= 12, "it goes round in circles"
+        step = acted_once(step, plan, 1_000 + count)
+        plan = planned_or_none(step)
+    later = replace(step, acted=False)
+    assert planned_or_none(later) is None
