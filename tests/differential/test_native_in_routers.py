@@ -66,15 +66,15 @@ def test_swaps_paid_in_native_coin_need_no_approval_and_leave_wrapped_coin_alone
 
 
 @both_routers
-def test_native_coin_goes_through_a_hub_of_two_pools(local_chain: LocalChain, router: str) -> None:
-    desk = DESKS[router](local_chain)
+def test_native_coin_goes_through_a_hub_of_two_pools(anvil_chain: LocalChain, router: str) -> None:
+    desk = DESKS[router](anvil_chain)
     coin, first = by_value(desk.leg("v2 WETH/USDT", "WETH", 10**17, sink=R))
     run_exactly(desk, plan_of(coin, first, desk.leg("v3 USDC/USDT 100", "USDT", first.amount_out_raw, source=R)))
 
 
 @both_routers
-def test_what_wrapped_coin_lacks_is_wrapped_to_the_wallet_first(local_chain: LocalChain, router: str) -> None:
-    desk = DESKS[router](local_chain)
+def test_what_wrapped_coin_lacks_is_wrapped_to_the_wallet_first(anvil_chain: LocalChain, router: str) -> None:
+    desk = DESKS[router](anvil_chain)
     weth = desk.at("WETH")
     desk.chain.set_balance("WETH", 10**17)
     swap = desk.leg("v3 WETH/USDC 500", "WETH", 3 * 10**17)
@@ -85,8 +85,8 @@ def test_what_wrapped_coin_lacks_is_wrapped_to_the_wallet_first(local_chain: Loc
 
 
 @both_routers
-def test_wrapped_coin_is_unwrapped_after_the_swaps_from_the_wallet(local_chain: LocalChain, router: str) -> None:
-    desk = DESKS[router](local_chain)
+def test_wrapped_coin_is_unwrapped_after_the_swaps_from_the_wallet(anvil_chain: LocalChain, router: str) -> None:
+    desk = DESKS[router](anvil_chain)
     weth = desk.at("WETH")
     plan = plan_of(desk.leg("v3 WETH/USDC 500", "WETH", 10**17), unwrap(weth, 5 * 10**16))
     assert desk.approvals_needed(plan) == ((weth, 15 * 10**16),)
@@ -96,16 +96,16 @@ def test_wrapped_coin_is_unwrapped_after_the_swaps_from_the_wallet(local_chain: 
 
 @both_routers
 @pytest.mark.parametrize("pool", ["v3 WETH/USDC 500", "v2 WETH/USDC"])
-def test_what_a_swap_buys_is_unwrapped_without_approval_of_wrapped_coin(local_chain: LocalChain, router: str, pool: str) -> None:
-    desk = DESKS[router](local_chain)
+def test_what_a_swap_buys_is_unwrapped_without_approval_of_wrapped_coin(anvil_chain: LocalChain, router: str, pool: str) -> None:
+    desk = DESKS[router](anvil_chain)
     bought = desk.leg(pool, "USDC", 400 * 10**6, sink=R)
     plan = plan_of(bought, unwrap(desk.at("WETH"), bought.amount_out_raw, R, bought.min_out_raw))
     assert [token for token, _ in desk.approvals_needed(plan)] == [desk.at("USDC")]
     run_exactly(desk, plan)
 
 
-def test_the_wallet_unwraps_by_itself(local_chain: LocalChain) -> None:
-    desk = Desk(local_chain)
+def test_the_wallet_unwraps_by_itself(anvil_chain: LocalChain) -> None:
+    desk = Desk(anvil_chain)
     weth, raw = desk.at("WETH"), 5 * 10**16
     plan = plan_of(unwrap(weth, raw))
     grant = desk.grant(IntentKind.UNWRAP, plan=plan, floors_raw=(raw,))
@@ -118,9 +118,9 @@ def test_the_wallet_unwraps_by_itself(local_chain: LocalChain) -> None:
 
 
 def test_wrapped_coin_spent_before_native_coin_is_what_the_router_confuses_and_neither_encoder_nor_signer_lets_pass(
-    local_chain: LocalChain,
+    anvil_chain: LocalChain,
 ) -> None:
-    desk = Desk(local_chain)
+    desk = Desk(anvil_chain)
     own = desk.leg("v3 WETH/USDC 500", "WETH", 10**17)
     coin, paid = by_value(desk.leg("v3 WETH/USDT 500", "WETH", 2 * 10**17))
     wrong = plan_of(own, coin, paid)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent import guards
+from agent import codec, guards
 from agent.engine import judge
 from agent.model import Funding, Hold, Leg, Plan, Rebalance, StepInput, TopUp
 from agent.planning import planner, strategies
@@ -156,6 +156,7 @@ def test_a_plan_that_only_refills_passes_the_guards_by_its_own_gas() -> None:
     assert verdict("native_floor", with_snapshot(step, native_wei=worst), replace(plan, native_after_wei=None)).passed
     assert not verdict("native_floor", with_snapshot(step, native_wei=worst - 1), replace(plan, native_after_wei=None)).passed
     assert judge(step, strategies.rebalance, None).plan == plan
+    assert codec.loads(Plan, codec.dumps(plan)) == plan and codec.loads(StepInput, codec.dumps(step)) == step
 
 
 @pytest.mark.parametrize(
