@@ -11,7 +11,7 @@ from agent.units import ceil_int, decimal_text
 STEP_GAS = 2_000_000
 """Gas units that one step's transactions may need: that much at the worst price is kept beside limits.native_floor."""
 UNWRAP_GAS = 36_000
-"""Gas units of WETH9.withdraw by a wallet that keeps some wrapped coin: 35,2xx on the embedded chain."""
+"""Gas units of WETH9.withdraw by a wallet that keeps some wrapped coin: 35,116 on the embedded chain."""
 GAS_MARGIN = Fraction(5, 4)
 """Gas limit of a transaction over the estimate."""
 WORTH = 4
