@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+from agent.amm.v2_math import UINT112_MAX
 from agent.amm.v3_math.sqrt_price_math import get_amount0_delta, get_amount1_delta
 from agent.amm.v3_math.tick_math import MAX_TICK, MIN_TICK, get_sqrt_ratio_at_tick, get_tick_at_sqrt_ratio
 from agent.lp.exact import Amounts, sqrt_price_x96, v2_protocol_mint
@@ -11,6 +12,7 @@ from agent.model import LpV2Position
 from agent.units import BPS, mul_div_down
 
 Q96 = 1 << 96
+MOST_LIQUIDITY = (1 << 128) - 1
 Range = tuple[int, int]
 """Square roots of the prices at both ends of a V3 range, in Q96; the lower first."""
 
@@ -61,13 +63,20 @@ def v2_amounts_in(reserves: Amounts, desired: Amounts) -> Amounts:
 
 
 def provided(pair: LpV2Position | None, at_x96: int, within: Range | None, desired: Amounts) -> tuple[int, Amounts]:
-    """Liquidity and base units taken for `desired`: of a pair's account, or of a range at a pool's sqrt price (Q96)."""
+    """Liquidity and base units taken for `desired`: of a pair's account, or of a range at a pool's sqrt price (Q96).
+
+    Nothing where the contracts would revert: LiquidityAmounts holds liquidity in uint128, a pair its reserves in uint112.
+    """
     if within is not None:
         liquidity = liquidity_for_amounts(at_x96, within, desired)
+        if liquidity > MOST_LIQUIDITY:
+            return 0, (0, 0)
         return liquidity, amounts_in(at_x96, within, liquidity)
     if pair is None:
         return 0, (0, 0)
     amounts = v2_amounts_in(pair.reserves, desired)
+    if max(held + more for held, more in zip(pair.balances, amounts, strict=True)) > UINT112_MAX:
+        return 0, (0, 0)
     return v2_liquidity(pair, amounts), amounts
 
 

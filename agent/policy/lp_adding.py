@@ -83,7 +83,9 @@ def add(
     units = gas.V2_ADD_UNITS if within is None else gas.V3_MINT_UNITS if one is None else gas.V3_INCREASE_UNITS
     why_not = _unsafe(book, target, pool, within, band) or course.worth_it(moved, units, APPROVALS)
     after = after_in(book, target, pool, one, ticks, desired)
-    if not why_not and (after is None or not after.load().within(bounds(book.step.limits))):
+    if not why_not and after is None:
+        why_not = "what could be provided comes to no liquidity, or to more than a pool can hold"
+    elif not why_not and after is not None and not after.load().within(bounds(book.step.limits)):
         why_not = "what could be provided would exceed limits.impermanent_loss or limits.lp_max_weight"
     for why in (bound, short, why_not):
         if why:

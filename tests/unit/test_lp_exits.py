@@ -113,6 +113,15 @@ def test_what_an_empty_position_is_still_owed_is_collected() -> None:
     assert book(after(step)).load().weight == 0
 
 
+def test_a_pair_of_which_this_step_has_approved_nothing_is_named() -> None:
+    mine = paired(2_000)
+    step = replace(world([mine], bounds=roomy(lp_max_weight_bps=1_500)), spend_caps=((mine.pair, 0),))
+    decision = decide(step).decision
+    assert isinstance(decision, AdjustLiquidity)
+    with pytest.raises(Refused, match="this step has approved none of it"):
+        plan_liquidity(step, decision)
+
+
 def test_a_rest_that_is_not_worth_a_transaction_goes_too() -> None:
     step = world([paired(2_000)], bounds=roomy(lp_max_weight_bps=10))
     assert taken(step)[0][1] == 1, "0.1 % of the portfolio would be 9.50, below min_trade"

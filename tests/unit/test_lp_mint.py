@@ -71,6 +71,15 @@ def test_a_pair_without_reserves_or_tokens_gives_nothing() -> None:
     assert mint.v2_liquidity(v2(0, 10, (0, 5), k_last=0), (5, 5)) == 0
 
 
+def test_more_than_the_contracts_can_hold_is_nothing() -> None:
+    narrow = mint.ends((0, 1))
+    assert mint.provided(None, exact.sqrt_price_x96(price_at(0)), narrow, (2**120, 2**120)) == (0, (0, 0))
+    fits, _ = mint.provided(None, exact.sqrt_price_x96(price_at(0)), narrow, (2**112, 2**112))
+    assert 0 < fits < 2**128
+    assert mint.provided(v2(0, 10**20, (2**111, 2**111), k_last=0), 0, None, (2**111, 2**111)) == (0, (0, 0))
+    assert mint.provided(v2(0, 10**20, (2**111, 2**111), k_last=0), 0, None, (2**111 - 1, 2**111 - 1))[0] > 0
+
+
 def test_gifts_to_a_pair_go_to_whoever_mints_next() -> None:
     given_away = v2(0, 10**18, (10**18, 10**18), balances=(10**18 + 500, 10**18 + 500), k_last=0)
     assert mint.v2_liquidity(given_away, (1_000, 1_000)) == 1_500

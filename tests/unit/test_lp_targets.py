@@ -143,6 +143,13 @@ def test_what_is_too_small_or_too_dear_in_gas_is_left() -> None:
     assert kinds(with_limits(dear, plan_cost_bps=None)) == [Provide]
 
 
+def test_what_comes_to_no_liquidity_is_left() -> None:
+    step = world(
+        targets=[wanted(2_000)], values={"WETH": 8_000, "USDC": 0}, bounds=roomy(min_trade=None, plan_cost_bps=None), trigger=quiet()
+    )
+    held(step, "the wallet has no more USDC to spend", "comes to no liquidity")
+
+
 def test_a_shallow_pool_gets_nothing() -> None:
     step = world(targets=[wanted(2_000)])
     shallow = replace(v3_at(depth=50_000), address=POOL)
