@@ -102,6 +102,7 @@ def test_a_plan_from_a_saved_input_is_the_same_plan(desk: Desk, tmp_path: Path) 
     words = desk.run("plan", "--input", str(saved))
     assert words.code == 0
     assert "did not judge" in words.out
+    assert f"{first['gap_bps']:.3f} bps of turnover" in words.out and 0 <= first["gap_bps"] < 5
 
 
 def test_a_saved_input_needs_neither_chain_nor_config(desk: Desk, tmp_path: Path, bare: Callable[..., Said]) -> None:
