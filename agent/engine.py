@@ -11,6 +11,7 @@ from agent import codec, guards
 from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.execution.booking import poorer, reviewed_s, settle
 from agent.execution.fresh import CaughtUp
+from agent.execution.sent import gas_wei, may_take
 from agent.model import Decision, Halt, History, Intent, Plan, Snapshot, StepInput, Verdict
 from agent.planning.strategies import Proposer
 from agent.policy.decide import Decided, decide
@@ -147,11 +148,15 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
     caps: dict[str, int] = {}
     approving = acted = since = 0
     began: History | None = None
+    swapped: Outcome | None = None
     while approving < MAX_ROUNDS:
         step_id = uuid.uuid4().hex[:12]
-        outcome = replace(look(eyes, propose, step_id, journal, caps, _gas_wei(sent[since:]), began), transactions=tuple(sent))
+        outcome = replace(look(eyes, propose, step_id, journal, caps, gas_wei(sent[since:]), began), transactions=tuple(sent))
         try:
             plan = outcome.plan
+            if swapped is not None and (plan is None or outcome.kind is not OutcomeKind.PLANNED or not plan.actions):
+                _close(journal, outcome)
+                return replace(swapped, transactions=tuple(sent), after=outcome.step_input)
             if hands is None or plan is None or outcome.kind is not OutcomeKind.PLANNED:
                 return _close(journal, _after_actions(outcome, acted))
             if approving + acted == 0 and not hands.confirm(outcome):
@@ -166,12 +171,13 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
                     return _close(journal, replace(outcome, kind=OutcomeKind.FAILED, reason=f"«{sent[-1].note}» did not succeed"))
                 _close(journal, outcome)
                 continue
-            if not plan.actions:
-                return _close(journal, _swap(eyes, hands, journal, outcome, plan, sent))
-            began = began or outcome.step_input.history
-            outcome = _close(journal, _act(eyes, hands, journal, outcome, plan, sent))
-            acted += 1
-            if outcome.kind is OutcomeKind.FAILED or acted == MAX_ACTIONS:
+            if plan.actions:
+                began = began or outcome.step_input.history
+                outcome = _close(journal, _act(eyes, hands, journal, outcome, plan, sent))
+                acted += 1
+            else:  # after actions what was swapped for may follow: a new range for what was taken out
+                outcome = swapped = _close(journal, _swap(eyes, hands, journal, outcome, plan, sent))
+            if outcome.kind is OutcomeKind.FAILED or acted in (0, MAX_ACTIONS):
                 return outcome
             approving, caps, since = 0, {}, len(sent)
         except Refused as refusal:
@@ -184,10 +190,6 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
     raise OperatorNeeded(
         f"after {MAX_ROUNDS} rounds an approval still lacks", "look at the token's approve function; it may ignore approvals"
     )
-
-
-def _gas_wei(sent: Sequence[Intent]) -> int:
-    return sum(intent.receipt.gas_cost_wei for intent in sent if intent.receipt is not None)
 
 
 def _after_actions(outcome: Outcome, acted: int) -> Outcome:
@@ -252,7 +254,7 @@ def _tidy(eyes: Eyes, hands: Hands, journal: Journal, outcome: Outcome) -> Outco
         open_still = hands.composer.left_over(found)
         if not open_still:
             return outcome
-        told = _may_take(open_still)
+        told = may_take(open_still)
         if not sent and not hands.confirm(replace(outcome, reason=f"{outcome.reason}; {told}: set to zero")):
             return outcome
         _approve(hands, replace(outcome, step_input=found), open_still, sent)
@@ -265,14 +267,6 @@ def _tidy(eyes: Eyes, hands: Hands, journal: Journal, outcome: Outcome) -> Outco
     except TrimtabError as error:
         told = f"left-over allowances stay: {error.message}"
     return replace(outcome, transactions=tuple(sent), reason=f"{outcome.reason}; {told}")
-
-
-def _may_take(allowed: Sequence[Approval]) -> str:
-    """Who may still take what, in words."""
-    labels: dict[str, list[str]] = {}
-    for approval in allowed:
-        labels.setdefault(approval.holder, []).append(approval.label)
-    return " and ".join(f"the {holder} may still take {', '.join(tokens)}" for holder, tokens in labels.items())
 
 
 def _assembled(eyes: Eyes, snapshot: Snapshot) -> StepInput:

@@ -176,7 +176,7 @@ class Agent:
                 continue
             owner = outcome.step_input.snapshot.owner
             net = {NATIVE: native_delta(intent, owner, self.portfolio.wrapped_native)} | intent.receipt.net(owner)
-            for token, raw in self._planned(intent, outcome).items():
+            for token, raw in self._planned(intent).items():
                 planned[token] = planned.get(token, 0) + raw
                 got[token] = got.get(token, 0) + net.get(token, 0)
         return [
@@ -184,11 +184,11 @@ class Agent:
             for token, raw in planned.items()
         ]
 
-    def _planned(self, intent: Intent, outcome: Outcome) -> dict[str, int]:
-        action = self.desk.store.grant(intent.id).action
-        if action is not None:
-            return dict(zip((action.token0, action.token1), own.expected(action), strict=True))
-        return {} if outcome.plan is None else planned_changes(outcome.plan)
+    def _planned(self, intent: Intent) -> dict[str, int]:
+        grant = self.desk.store.grant(intent.id)
+        if grant.action is not None:
+            return dict(zip((grant.action.token0, grant.action.token1), own.expected(grant.action), strict=True))
+        return {} if grant.plan is None else planned_changes(grant.plan)
 
     def endpoints(self) -> tuple[dict[str, Any], ...]:
         """How each endpoint did so far: operator, state, score, latency, last trouble."""

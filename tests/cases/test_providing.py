@@ -177,7 +177,7 @@ def test_a_range_that_the_price_left_is_re_centred(anvil_chain: LocalChain, tmp_
 
 
 def test_re_centring_goes_over_a_swap_where_the_wallet_lacks_a_token(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    """All of the range has become USDC; half of it is sold for WETH before, or between, what is minted."""
+    """All of the range has become USDC: taken out, half of it sold for WETH, and both minted around the price of now, in one step."""
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     lively = {"policy.trigger": {"kind": "threshold", "absolute": "5%"}}
@@ -185,23 +185,22 @@ def test_re_centring_goes_over_a_swap_where_the_wallet_lacks_a_token(anvil_chain
     with agents.again(chain, loaded) as agent:
         assert send(agent, chain).kind is OutcomeKind.DONE
     chain.move_market({"WETH": 3_300})
-    verbs = []
     with agents.again(chain, loaded) as agent:
         before = worth(agent)
-        for _ in range(3):
-            outcome = send(agent, chain)
-            assert outcome.kind in (OutcomeKind.DONE, OutcomeKind.HOLD), outcome.reason
-            exactly(chain, agent, outcome)
-            verbs += [kind for kind in kinds(outcome) if kind != "approve"]
-        assert outcome.kind is OutcomeKind.HOLD
-        assert verbs[0] == "liquidity"
-        assert "swap" in verbs
-        [position] = [found for found in agent.step_input().snapshot.positions if isinstance(found, LpV3Position)]
+        outcome = send(agent, chain)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert [verb for verb, _ in exactly(chain, agent, outcome)] == ["Withdraw", "Provide"]
+        assert [kind for kind in kinds(outcome) if kind != "approve"] == ["liquidity", "swap", "liquidity"]
+        assert all(item["planned_raw"] == item["realised_raw"] for item in agent.realised(outcome))
+        [position] = agent.step_input().snapshot.positions
+        assert isinstance(position, LpV3Position)
         assert position.tick_lower <= position.tick < position.tick_upper
         held = liquidity(agent)
         assert held.weight.share is not None
         assert Fraction(7, 10) < held.weight.share < Fraction(9, 10)
         assert worth(agent) == pytest.approx(before, rel=3e-3)
+        again = agent.rebalance(send=True, confirm=agents.yes)
+        assert (again.kind, again.transactions) == (OutcomeKind.HOLD, ()), again.reason
 
 
 def test_a_position_below_its_share_grows(local_chain: LocalChain, tmp_path: Path) -> None:
