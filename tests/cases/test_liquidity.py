@@ -209,8 +209,8 @@ def test_a_new_position_manager_is_trusted_first(anvil_chain: LocalChain, tmp_pa
     assert f"{chain.addresses.position_manager} is not pinned" in outcome.reason
 
 
-def test_a_position_that_the_config_tells_wrong_is_refused_by_name(tester_chain: LocalChain, tmp_path: Path) -> None:
-    chain = tester_chain
+def test_a_position_that_the_config_tells_wrong_is_refused_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
     token = table(chain, lp.provide_v3(chain, V3, -30, 30, 1_500))
     pair = table(chain, lp.provide_v2(chain, V2, 1_000))
     foreign = chain.deploy(npm(V2_FACTORY), chain.whale.address)

@@ -97,8 +97,8 @@ def test_the_planned_cost_is_what_the_wallet_loses_but_for_the_gas_estimate(anvi
         assert receipt.gas_used <= plan.gas_units <= receipt.gas_used * Fraction(11, 10)
 
 
-def test_the_first_of_two_steps_pays_for_approvals_and_none_is_left(local_chain: LocalChain, tmp_path: Path) -> None:
-    chain = local_chain
+def test_the_first_of_two_steps_pays_for_approvals_and_none_is_left(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
     fund(chain, {"WETH": 60_000, "USDC": 30_000})
     with agent_on(chain, tmp_path, ROOMY) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)

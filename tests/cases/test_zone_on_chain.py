@@ -20,8 +20,8 @@ EDGE_BPS = 0.0005 / (2 * 0.5 * 30 / 365 * (0.8**2 + 0.005**2)) * 10_000
 """95 bps: the fee of the cheapest pool, 0.05 %, over λ·H·σ²."""
 
 
-def test_a_zone_waits_trades_to_its_edge_and_waits_again(tester_chain: LocalChain, tmp_path: Path) -> None:
-    chain = tester_chain
+def test_a_zone_waits_trades_to_its_edge_and_waits_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
     with agent_on(chain, tmp_path, ZONE, TARGETS) as agent:
         fund(chain, {"WETH": 50_400, "USDC": 49_600})
         inside = agent.rebalance(send=True, confirm=yes)

@@ -37,10 +37,10 @@ def test_every_pool_starts_at_the_seeded_price(local_chain: LocalChain) -> None:
         assert _distance(local_chain, name) < Fraction(1, 10**6), name
 
 
-def test_v3_liquidity_lies_in_overlapping_ranges(tester_chain: LocalChain) -> None:
-    for name, pool in tester_chain.books.pool_info.items():
+def test_v3_liquidity_lies_in_overlapping_ranges(anvil_chain: LocalChain) -> None:
+    for name, pool in anvil_chain.books.pool_info.items():
         if pool.version == 3:
-            state = read_pool(tester_chain, name)
+            state = read_pool(anvil_chain, name)
             assert isinstance(state, V3Pool)
             inside = sum(tick.liquidity_net for tick in state.ticks if tick.index <= state.tick)
             assert len(state.ticks) >= 8, name
@@ -108,14 +108,14 @@ def test_the_market_moves_far_down_too(local_chain: LocalChain) -> None:
     assert all(_distance(local_chain, name) < Fraction(1, 10**6) for name in local_chain.pools)
 
 
-def test_feeds_and_average_stay_behind_when_told_to(tester_chain: LocalChain) -> None:
-    pool = tester_chain.books.pool_info["v3 WETH/USDC 500"]
-    seeded = pool_contract(tester_chain, pool).functions.slot0().call()[1]
-    tester_chain.move_market({"WETH": 3_100}, twap_follows=False, feeds_follow=False)
-    before, now = pool_contract(tester_chain, pool).functions.observe([1_800, 0]).call()[0]
+def test_feeds_and_average_stay_behind_when_told_to(anvil_chain: LocalChain) -> None:
+    pool = anvil_chain.books.pool_info["v3 WETH/USDC 500"]
+    seeded = pool_contract(anvil_chain, pool).functions.slot0().call()[1]
+    anvil_chain.move_market({"WETH": 3_100}, twap_follows=False, feeds_follow=False)
+    before, now = pool_contract(anvil_chain, pool).functions.observe([1_800, 0]).call()[0]
     assert abs((now - before) // 1_800 - seeded) < 20
-    assert _distance(tester_chain, "v3 WETH/USDC 500") < Fraction(1, 10**6)
-    assert tester_chain.feed_contract("WETH").functions.latestRoundData().call()[1] == 3_000 * 10**8
+    assert _distance(anvil_chain, "v3 WETH/USDC 500") < Fraction(1, 10**6)
+    assert anvil_chain.feed_contract("WETH").functions.latestRoundData().call()[1] == 3_000 * 10**8
 
 
 def test_an_unknown_token_cannot_be_moved(tester_chain: LocalChain) -> None:
@@ -153,13 +153,13 @@ def _transfer_data(to: str) -> str:
     return "0xa9059cbb" + to[2:].lower().rjust(64, "0") + "0" * 64
 
 
-def test_the_fee_on_transfer_token_keeps_its_share(tester_chain: LocalChain) -> None:
+def test_the_fee_on_transfer_token_keeps_its_share(anvil_chain: LocalChain) -> None:
     artifact = own("FeeOnTransfer")
-    functions = tester_chain.contract(tester_chain.deploy(artifact, "Fee", "FEE", 18, 250), artifact).functions
-    tester_chain.send(functions.mint(tester_chain.whale.address, 10_000))
-    tester_chain.send(functions.transfer(tester_chain.wallet.address, 10_000))
-    assert functions.balanceOf(tester_chain.wallet.address).call() == 9_750
-    assert functions.balanceOf(tester_chain.whale.address).call() == 0
+    functions = anvil_chain.contract(anvil_chain.deploy(artifact, "Fee", "FEE", 18, 250), artifact).functions
+    anvil_chain.send(functions.mint(anvil_chain.whale.address, 10_000))
+    anvil_chain.send(functions.transfer(anvil_chain.wallet.address, 10_000))
+    assert functions.balanceOf(anvil_chain.wallet.address).call() == 9_750
+    assert functions.balanceOf(anvil_chain.whale.address).call() == 0
     assert functions.totalSupply().call() == 9_750
 
 
@@ -237,10 +237,10 @@ def test_the_recorded_mainnet_pool_stands_on_the_local_chain(anvil_chain: LocalC
     }
 
 
-def test_positions_of_the_seeded_pools_are_held_by_the_real_position_manager(tester_chain: LocalChain) -> None:
-    manager = tester_chain.contract(tester_chain.addresses.position_manager, npm(POSITION_MANAGER)).functions
+def test_positions_of_the_seeded_pools_are_held_by_the_real_position_manager(anvil_chain: LocalChain) -> None:
+    manager = anvil_chain.contract(anvil_chain.addresses.position_manager, npm(POSITION_MANAGER)).functions
     ranges = sum(len(pool.ranges) for pool in WORLD.pools if hasattr(pool, "ranges"))
-    assert manager.balanceOf(tester_chain.whale.address).call() == ranges
+    assert manager.balanceOf(anvil_chain.whale.address).call() == ranges
 
 
 def test_web3_follows_no_offchain_lookup(local_chain: LocalChain) -> None:

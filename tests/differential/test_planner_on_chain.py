@@ -18,14 +18,16 @@ from tests.world import price_now
 TARGETS = {"WETH": 3_000, "WBTC": 2_500, "USDC": 2_000, "USDT": 1_500, "LINK": 1_000}
 
 
+MIXES = (
+    {"WETH": 5_000, "WBTC": 1_000, "USDC": 3_000, "USDT": 700, "LINK": 300},
+    {"WETH": 300, "WBTC": 5_200, "USDC": 500, "USDT": 3_000, "LINK": 1_000},
+    {"WETH": 0, "WBTC": 0, "USDC": 0, "USDT": 10_000, "LINK": 0},
+    {"WETH": 400_000, "WBTC": 10_000, "USDC": 100_000, "USDT": 20_000, "LINK": 70_000},
+)
+
+
 @pytest.mark.parametrize(
-    "values",
-    [
-        {"WETH": 5_000, "WBTC": 1_000, "USDC": 3_000, "USDT": 700, "LINK": 300},
-        {"WETH": 300, "WBTC": 5_200, "USDC": 500, "USDT": 3_000, "LINK": 1_000},
-        {"WETH": 0, "WBTC": 0, "USDC": 0, "USDT": 10_000, "LINK": 0},
-        {"WETH": 400_000, "WBTC": 10_000, "USDC": 100_000, "USDT": 20_000, "LINK": 70_000},
-    ],
+    ("local_chain", "values"), [("eth-tester", MIXES[0]), *(("anvil", values) for values in MIXES)], indirect=["local_chain"]
 )
 def test_five_assets_reach_their_targets_in_one_transaction_equal_to_the_plan_to_the_wei(
     local_chain: LocalChain, values: dict[str, int]
@@ -45,14 +47,14 @@ def test_five_assets_reach_their_targets_in_one_transaction_equal_to_the_plan_to
     assert Fraction(4, 5) <= Fraction(receipt.gas_used, found.gas_units) <= Fraction(5, 4)
 
 
-def test_a_plan_moves_no_real_pool_beyond_its_bound_and_names_what_stays(tester_chain: LocalChain) -> None:
-    hold(tester_chain, {"WETH": 100_000, "WBTC": 100_000, "USDC": 100_000, "USDT": 100_000, "LINK": 2_000_000})
-    step, desk = step_of(tester_chain, TARGETS), Desk(tester_chain)
+def test_a_plan_moves_no_real_pool_beyond_its_bound_and_names_what_stays(anvil_chain: LocalChain) -> None:
+    hold(anvil_chain, {"WETH": 100_000, "WBTC": 100_000, "USDC": 100_000, "USDT": 100_000, "LINK": 2_000_000})
+    step, desk = step_of(anvil_chain, TARGETS), Desk(anvil_chain)
     found = plan(step, goal(step))
-    before = {name: price_now(tester_chain, name) for name in tester_chain.pools}
+    before = {name: price_now(anvil_chain, name) for name in anvil_chain.pools}
     desk.approve_for(found)
     assert desk.swap(found).status == 1
-    moves = {name: abs(price_now(tester_chain, name) / was - 1) for name, was in before.items()}
+    moves = {name: abs(price_now(anvil_chain, name) / was - 1) for name, was in before.items()}
     assert max(moves.values()) <= Fraction(102, 10_000), "1 % of the price of what is sold, up to 1/0.99 of its inverse"
     assert any("price_impact" in item.why for item in found.skipped)
 
