@@ -8,7 +8,7 @@ from agent.config.zone import RiskTable, ZoneTable
 from agent.model import LpTarget, Portfolio
 from agent.units import decimal_text
 
-NATIVE_LIMITS = ("gas_per_day", "native_floor")
+NATIVE_LIMITS = ("gas_per_day", "native_floor", "native_top_up")
 
 
 def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, str]:
