@@ -89,7 +89,7 @@ def test_a_run_ends_between_two_looks(desk: Desk, number: int) -> None:
         assert time.monotonic() < end, child.err.read_text()
         time.sleep(0.01)
     child.told(number)
-    said = child.ended(10)
+    said = child.ended()
     assert said.code == 0
     assert len(said.out.splitlines()) == 1
     assert said.json["outcome"] == "planned"
@@ -103,7 +103,7 @@ def test_a_run_looks_again_and_again_and_prints_a_line_for_each_look(desk: Desk)
         time.sleep(0.02)
     assert desk.run("rebalance", "--send", "--yes").code == 12, "the lock is held between two looks too"
     child.told(signal.SIGTERM)
-    lines = child.ended(20).out.splitlines()
+    lines = child.ended().out.splitlines()
     assert '"outcome": "done"' in lines[0]
     assert '"outcome": "hold"' in lines[1]
 
@@ -120,7 +120,7 @@ def test_a_run_outlives_an_endpoint_that_is_away_and_a_pause(desk: Desk) -> None
         assert time.monotonic() < end, child.err.read_text()
         time.sleep(0.02)
     child.told(signal.SIGTERM)
-    said = child.ended(20)
+    said = child.ended()
     assert said.code == 0
     assert "lunch" in said.out.splitlines()[0]
 
