@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.api.agent import Agent, Outcome, OutcomeKind
+from agent.cli import documents, tables
 from agent.localchain import LocalChain
 from agent.model import IntentKind, TopUp
 from agent.policy import coin
@@ -75,9 +76,14 @@ def test_native_coin_alone_is_spread_without_approval_to_the_wei(anvil_chain: Lo
     with opened(chain, tmp_path, router, 15 * ETHER, {}, COIN) as (agent, before):
         total = sum(drift.value for drift in agent.status().decided.drifts)
         assert total == (15 * ETHER - FLOOR) * chain.books.prices_usd["WETH"] * USD / ETHER
+        shown = documents.status(agent.status())["native"]
+        assert (shown["native_wei"], shown["wrapped_raw"], shown["kept_wei"]) == (str(15 * ETHER), "0", str(FLOOR))
+        assert "15, of which 0.05 are kept for gas; with 0 wrapped it is the ETH of the portfolio" in tables.native(shown)
         outcome = agent.rebalance(send=True, confirm=yes)
         plan, swap, _ = swap_of(outcome)
         require_as_planned(chain, outcome, before)
+        realised = {item["symbol"]: item for item in agent.realised(outcome)}
+        assert all(item["planned_raw"] == item["realised_raw"] for item in realised.values()) and "native" in realised
         assert {intent.kind for intent in outcome.transactions} == {IntentKind.SWAP}
         assert swap.tx.value_wei == sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == NATIVE) > 0
         assert before.raw["WETH"] == purse(chain).raw["WETH"] == 0
