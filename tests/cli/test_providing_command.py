@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from agent import wiring
 from agent.localchain import LocalChain
 from tests import agents
 from tests.cli import shapes
@@ -23,8 +24,12 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_
     return lambda *args: in_process(capfd, monkeypatch, *args, "--config", str(tmp_path / "trimtab.toml"))
 
 
-def test_a_wanted_range_is_shown_sent_and_told_like_a_swap(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
+def test_a_wanted_range_is_shown_sent_and_told_like_a_swap(
+    anvil_chain: LocalChain, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chain = anvil_chain
+    # Tests that share this chain may have moved its time away from the machine's.
+    monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: chain.clock.now_s())
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     agents.config(chain, tmp_path, wanting(chain, V3), {"WETH": "50%", "USDC": "50%"})
     trusted = run("trust", "--yes", "--json")
