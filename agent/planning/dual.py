@@ -101,10 +101,11 @@ def evaluate(program: Program, stack: Stack, multipliers: Numbers) -> Solution:
 class Answers:
     """What every row of a stack answers to prices, given as their distance from one, so that what is near one keeps its digits."""
 
-    __slots__ = ("asked", "depth", "into", "paid", "root", "surplus", "taken")
+    __slots__ = ("asked", "depth", "into", "paid", "priced", "root", "surplus", "taken")
 
     def __init__(self, stack: Stack, above: Numbers) -> None:
         target = np.maximum(above[stack.target], LEAST_PRICE - 1)
+        self.priced = target <= above[stack.target]
         self.into = into = 1 + target
         self.asked = asked = (above[stack.source] - target) / into
         passed = np.count_nonzero(stack.rates > asked[:, None], axis=1)
@@ -128,7 +129,8 @@ class _Point(Answers):
         bent = program.bend @ z
         self.above = above = program.rise @ z
         super().__init__(stack, above)
-        moved = np.bincount(stack.target, self.paid, len(above)) - np.bincount(stack.source, self.taken, len(above))
+        paid = np.where(self.priced, self.paid, 0.0)
+        moved = np.bincount(stack.target, paid, len(above)) - np.bincount(stack.source, self.taken, len(above))
         self.value = float(program.cost @ z + 0.5 * (bent @ z)) + float(self.surplus.sum())
         self.slope = program.cost + bent + program.rise.T @ moved
 
@@ -148,7 +150,8 @@ class _Point(Answers):
         """
         steep = np.maximum(self.depth / (2 * stack.keep * stack.keep * self.root**3), felt) / self.into
         live = steep > 0
-        rows = program.rise[stack.source[live]] - (1 + self.asked[live])[:, None] * program.rise[stack.target[live]]
+        weight = np.where(self.priced[live], 1 + self.asked[live], 0.0)
+        rows = program.rise[stack.source[live]] - weight[:, None] * program.rise[stack.target[live]]
         return np.asarray((rows * steep[live, None]).T @ rows + program.bend)
 
     def bend_to(self, other: _Point) -> Numbers:

@@ -103,7 +103,7 @@ def test_a_plan_that_stops_halfway_has_the_gap_of_what_it_left() -> None:
     assert gap_bps(market, aim, state, budget) < Fraction(1, 1_000)
 
 
-@pytest.mark.parametrize("seed", [1, 12, 20, 27, 42])
+@pytest.mark.parametrize("seed", [1, 12, 20, 27, 42, 256, 734])
 def test_the_less_of_a_plan_is_done_the_larger_its_gap_and_no_plan_is_beyond_the_bound(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Markets on and off the reference, with and without a limit of turnover. The gap is seen before it is cut off at zero."""
     short: list[float] = []
