@@ -14,7 +14,7 @@ def known_positions(config: Config, portfolio: Portfolio, moves: Sequence[LpMove
     """Every position that counts. Raises ConfigError when the agent has opened some, and the config no longer says how to judge them."""
     if config.lp is not None:
         return own.known(portfolio.positions, portfolio.lp_targets, moves, config.lp.volatility, config.lp.horizon)
-    if open_still := {move.name for move in moves if own.left(moves, move.name) > 0}:
+    if open_still := {move.name for move in moves if own.is_open(moves, move.name)}:
         raise ConfigError(
             f"lp: missing, and the agent has liquidity in {', '.join(sorted(open_still))}",
             "leave [lp] with its volatility and horizon in the config; a target's share of 0% takes liquidity out",
@@ -26,7 +26,7 @@ def lp_venues(config: Config, moves: Sequence[LpMove]) -> frozenset[str]:
     """Venues in which liquidity is confirmed, wanted, or put by the agent itself."""
     wanted = () if config.lp is None else config.lp.targets
     places = [place.kind for place in (*config.portfolio.positions, *wanted)]
-    return frozenset(places) | {move.venue for move in moves if own.left(moves, move.name) > 0}
+    return frozenset(places) | {move.venue for move in moves if own.is_open(moves, move.name)}
 
 
 def liquidity_contracts(config: Config, moves: Sequence[LpMove]) -> tuple[tuple[str, str], ...]:

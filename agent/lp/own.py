@@ -74,14 +74,18 @@ def expected(action: LpAction) -> tuple[int, int]:
             return -action.amounts_raw[0], -action.amounts_raw[1]
 
 
-def left(moves: Sequence[LpMove], name: str) -> int:
-    """Liquidity that the agent has put into a position and not taken out."""
-    return sum(one.liquidity for one in moves if one.name == name)
+def is_open(moves: Sequence[LpMove], name: str) -> bool:
+    """Whether the agent has put liquidity into a position and has not taken out all that it held.
+
+    Sums of its own moves would not tell: whoever likes may add to a position, and what is added counts.
+    """
+    done = [one.held + one.liquidity if one.liquidity < 0 else one.liquidity for one in moves if one.name == name]
+    return any(one.liquidity > 0 for one in moves if one.name == name) and done[-1] > 0
 
 
 def opened(moves: Sequence[LpMove]) -> tuple[LpMove, ...]:
     """The mint of each V3 position that the agent opened and has not taken out wholly."""
-    return tuple(one for one in moves if one.ticks is not None and left(moves, one.name) > 0)
+    return tuple(one for one in moves if one.ticks is not None and is_open(moves, one.name))
 
 
 def known(
@@ -106,7 +110,7 @@ def known(
     for mint in opened(moves):
         add(mint, mint.token_id, mint.block_number)
     for done in moves:
-        if done.token_id is None and left(moves, done.name) > 0:
+        if done.token_id is None and is_open(moves, done.name):
             add(done, None, done.block_number)
         if done.name in found:
             found[done.name] = _after(found[done.name], done)

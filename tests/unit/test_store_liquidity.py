@@ -172,6 +172,18 @@ def test_a_position_that_the_agent_opened_and_took_out_wholly_counts_no_more() -
     assert known((), moves((ADD, told(transfers=(bought,))), (sold, told()))) == ()
 
 
+def test_what_somebody_else_added_to_a_position_counts_until_all_of_it_is_taken_out() -> None:
+    """Anybody may add to a position of the manager, and send LP tokens: then less is put in than is taken out, and some stays."""
+    grown = 3 * 10**20
+    for opening, part in (
+        ((MINT, told(MINTED)), replace(WITHDRAW_V3, liquidity=2 * 10**20, held=grown)),
+        ((ADD, told(transfers=(Transfer(PAIR, OTHER, WALLET, 10**20),))), replace(WITHDRAW_V2, liquidity=2 * 10**20, held=grown)),
+    ):
+        rest = replace(part, liquidity=10**20, held=10**20)
+        assert len(known((), moves(opening, (part, told())))) == 1
+        assert known((), moves(opening, (part, told()), (rest, told()))) == ()
+
+
 def test_a_pair_that_is_wanted_counts_from_the_start_and_a_pool_of_v3_does_not() -> None:
     pair = LpTarget("uniswap_v2", PAIR, PAIR, *TOKENS, 3_000, None, 1_000, None, None, 4_000, 86_400)
     pool = LpTarget("uniswap_v3", MANAGER, POOL, *TOKENS, 3_000, 60, 1_000, 2_000, None, 4_000, 86_400)
