@@ -6,7 +6,20 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from agent.lp import change, exact, own
-from agent.model import Collect, Intent, LpAction, LpMove, LpPosition, LpV2Position, LpV3Position, Provide, Receipt, Snapshot, StepInput
+from agent.model import (
+    Collect,
+    Intent,
+    LpAction,
+    LpMove,
+    LpPosition,
+    LpV2Position,
+    LpV3Position,
+    Provide,
+    Receipt,
+    Snapshot,
+    StepInput,
+    Withdraw,
+)
 from agent.ports import Journal
 from agent.units import Price, Value
 
@@ -85,6 +98,8 @@ def _by_snapshots(action: LpAction, done: LpMove | None, before: Snapshot, after
     name = action.name if done is None else done.name
     had, has = ({position.name: position for position in read.positions} for read in (before, after))
     known = {*had, name}
+    if isinstance(action, Withdraw) and action.liquidity == action.held and name not in has:
+        known.discard(name)  # nothing is left of it, so that it is read no more
     if not known <= set(has):
         return None
     return _total(before, list(had.values()), after, prices) - _total(after, [has[one] for one in known], before, prices)
