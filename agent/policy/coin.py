@@ -145,7 +145,7 @@ def top_up(step: StepInput, decision: Decision) -> TopUp | None:
             return None
     raw = min(refill_raw(step), wrapped_raw(step))
     dear = step.limits.gas_price_wei is not None and _price_wei(step) > step.limits.gas_price_wei
-    if native >= needed_wei or raw < WORTH * cost_wei or native < cost_wei or (dear and isinstance(decision, Hold)):
+    if native >= needed_wei or raw < max(1, WORTH * cost_wei) or native < cost_wei or (dear and isinstance(decision, Hold)):
         return None
     token = step.portfolio.token(step.portfolio.wrapped_native)
     short = f"{decimal_text(native, 18)} native coin is less than {what} of {decimal_text(needed_wei, 18)}"

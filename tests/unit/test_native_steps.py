@@ -18,7 +18,7 @@ from agent.policy.decide import decide
 from agent.policy.drift import drift
 from agent.reference import reference_prices
 from agent.units import NATIVE
-from tests.builders import ETHER, GWEI, address, step_input, token, with_limits, with_snapshot
+from tests.builders import ETHER, GWEI, NOW_S, address, history, step_input, token, with_limits, with_snapshot
 from tests.plans import evidence, verdict, with_leg
 from tests.signing import leg
 
@@ -142,6 +142,12 @@ def test_the_wallet_unwraps_by_itself_where_a_step_could_not_be_paid_or_less_tha
         native_step(FLOOR - 1, 0, 10_000, counts=False),
     ):
         assert not isinstance(decide(quiet).decision, TopUp)
+
+
+def test_nothing_is_unwrapped_from_nothing_where_gas_is_free() -> None:
+    step = replace(native_step(FLOOR - 1, 0, 10_000, counts=False), history=history(last_rebalance_s=NOW_S - 60))
+    free = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=None), gas_price_wei=0)
+    assert isinstance(decide(free).decision, Hold)
 
 
 def test_a_plan_that_only_refills_passes_the_guards_by_its_own_gas() -> None:
