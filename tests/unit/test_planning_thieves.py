@@ -85,7 +85,7 @@ def require_kept(step: StepInput, found: Plan) -> None:
         assert leg.min_out_raw >= fair_floor(leg.amount_in_raw, *prices, leg.fee_pips, step.limits.price_impact_bps or 0, SLIPPAGE_BPS)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 @given(
     seed=st.integers(0, 10**6),
     share=st.sampled_from([0.1, 0.5, 1.0]),
