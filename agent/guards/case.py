@@ -141,9 +141,21 @@ class Case:
         self.runs()
         return -sum((self.replay.delta(token) * self.price(token) for token in self.replay.tokens), Fraction(0))
 
+    def overpaid(self) -> Fraction:
+        """What the liquidity that the plan provides costs above its worth at reference prices. Raises Missing."""
+        provided = [run for run in self.actions() if isinstance(run.action, Provide)]
+        try:
+            return sum((run.before.overpaid(run.action, run.amounts, run.after) for run in provided), Fraction(0))
+        except Refused as why:
+            raise Missing(why.message) from None
+
     def cost(self) -> Fraction:
-        """Trading cost and the gas the plan is expected to burn. Raises Missing."""
-        return self.trading_cost() + self.plan.gas_units * self.gas_price_wei() * self.price(self.step.portfolio.wrapped_native)
+        """Trading cost, what liquidity is overpaid by, and the gas the plan is expected to burn. Raises Missing."""
+        return (
+            self.trading_cost()
+            + self.overpaid()
+            + self.plan.gas_units * self.gas_price_wei() * self.price(self.step.portfolio.wrapped_native)
+        )
 
     def gas_price_wei(self) -> int:
         """Price of a unit of gas now: base fee and priority fee, or the node's gas price on chains without EIP-1559."""

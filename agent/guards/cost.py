@@ -14,7 +14,8 @@ def plan_cost(case: Case, limit_bps: int) -> Measured:
     """Fees, impact, skew and gas, recomputed, per unit of value moved. A plan that moves nothing costs nothing,
     except that gas money may be refilled: limits.gas_price and limits.gas_per_day bound that.
 
-    Actions with liquidity exchange nothing: theirs is the gas per unit of value put in, taken out or collected.
+    Actions with liquidity exchange nothing: theirs is the gas, and what liquidity is overpaid by in a pool off the reference, per
+    unit of value put in, taken out or collected.
     """
     if case.plan.actions:
         return _action_cost(case, limit_bps)

@@ -29,6 +29,8 @@ from agent.policy.lp_wish import gas_unit_value, wish
 from agent.reference import reference_prices
 from agent.units import Value, largest_remainder
 
+ZERO = Fraction(0)
+
 
 def plan_liquidity(step: StepInput, decision: AdjustLiquidity) -> Plan:
     """The actions that return liquidity to its limits, else those that its targets ask for; one transaction each, in order.
@@ -39,15 +41,19 @@ def plan_liquidity(step: StepInput, decision: AdjustLiquidity) -> Plan:
     wanted = wish(step, prices)
     book = open_book(step, prices)
     actions: list[LpAction] = []
+    skew = Fraction(0)
     for move in wanted.moves:
-        action, book = _action(book, move)
+        action, after = _action(book, move)
+        if isinstance(action, Provide):
+            skew += book.overpaid(action, action.amounts_raw, after)
         actions.append(action)
+        book = after
     if not actions:
         why = "; ".join(f"{item.what}: {item.why}" for item in wanted.skipped) or "liquidity is where it should be"
         verdicts = (Verdict("impermanent_loss", wanted.reason, "a withdrawal that can be made now", False),) if wanted.over else ()
         raise Refused(f"nothing can be done with liquidity now: {why}", verdicts, "see the reasons; trimtab lp shows every position")
     unit = gas_unit_value(step, prices, needed=False)
-    return _plan(step, decision, actions, book, unit, wanted.skipped)
+    return _plan(step, decision, actions, book, Cost(ZERO, ZERO, skew, unit * sum(action.gas_units for action in actions)), wanted.skipped)
 
 
 def _action(book: Book, move: Move) -> tuple[LpAction, Book]:
@@ -127,11 +133,8 @@ def _provide(book: Book, move: In) -> tuple[Provide, Book]:
     return action, after
 
 
-def _plan(
-    step: StepInput, decision: AdjustLiquidity, actions: list[LpAction], after: Book, unit: Value, skipped: Iterable[Skipped]
-) -> Plan:
-    """Predictions after the actions; nothing is exchanged, so that gas is all they cost and nothing is turned over."""
-    units, zero = sum(action.gas_units for action in actions), Fraction(0)
+def _plan(step: StepInput, decision: AdjustLiquidity, actions: list[LpAction], after: Book, cost: Cost, skipped: Iterable[Skipped]) -> Plan:
+    """Predictions after the actions; nothing is exchanged or turned over: they cost gas, and skew where liquidity is overpaid."""
     in_positions = exact.look_through([position for _, position in after.pairs], after.prices)
 
     def value(asset: Asset) -> Value:
@@ -147,10 +150,10 @@ def _plan(
         legs=(),
         holdings_after=tuple((asset.token.address, after.held[asset.token.address]) for asset in assets),
         weights_after_bps=tuple((asset.token.address, bps) for asset, bps in zip(assets, weights, strict=True)),
-        cost=Cost(zero, zero, zero, units * unit),
-        turnover=zero,
-        gross_volume=zero,
-        gas_units=units,
+        cost=cost,
+        turnover=ZERO,
+        gross_volume=ZERO,
+        gas_units=sum(action.gas_units for action in actions),
         gap_bps=None,
         verdicts=(),
         skipped=tuple(skipped),

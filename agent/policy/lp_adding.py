@@ -34,18 +34,22 @@ class Course:
         """Leaves something of a target, and says why."""
         self.skipped.append(Skipped(named(target), why))
 
-    def worth_it(self, value: Value, units: int, approvals: int = 0) -> str:
-        """Why a move of this value is not worth its gas or too small; empty when it is. `approvals` are those it needs first.
+    def worth_it(self, value: Value, units: int, approvals: int = 0, skew: Value = Fraction(0)) -> str:
+        """Why a move of this value is not worth its cost or too small; empty when it is. `approvals` are those it needs first,
+        `skew` is what it costs because its pool is off the reference.
 
         Once a step has approved, that gas is spent and holds nothing back.
         """
         limits = self.book.step.limits
         units += 0 if self.book.step.spend_caps else approvals * gas.APPROVE_UNITS
-        cost = units * self.gas_unit_value
+        cost = units * self.gas_unit_value + skew
         if limits.min_trade is not None and value < limits.min_trade:
             return f"{self.money(value)} to move, limits.min_trade is {self.money(limits.min_trade)}"
         if limits.plan_cost_bps is not None and cost * BPS > limits.plan_cost_bps * value:
-            return f"gas of {self.money(cost)} for {self.money(value)} is above limits.plan_cost of {limits.plan_cost_bps} bps"
+            what = f"gas of {self.money(cost)}"
+            if skew * BPS > value:
+                what = f"a cost of {self.money(cost)}, {self.money(skew)} of it since the pool is off the reference,"
+            return f"{what} for {self.money(value)} is above limits.plan_cost of {limits.plan_cost_bps} bps"
         return ""
 
     def money(self, value: Value) -> str:
@@ -79,10 +83,12 @@ def add(
     value, bound = _allowed(book, target, within, value)
     desired, short = _desired(book, target, pool, within, value)
     desired = _taken_whole(book, pool, one, ticks, desired)
-    moved = book.value(target, quote(book, pool, one, ticks, desired)[1])
-    units = gas.V2_ADD_UNITS if within is None else gas.V3_MINT_UNITS if one is None else gas.V3_INCREASE_UNITS
-    why_not = _unsafe(book, target, pool, within, band) or course.worth_it(moved, units, APPROVALS)
+    amounts = quote(book, pool, one, ticks, desired)[1]
+    moved = book.value(target, amounts)
     after = after_in(book, target, pool, one, ticks, desired)
+    units = gas.V2_ADD_UNITS if within is None else gas.V3_MINT_UNITS if one is None else gas.V3_INCREASE_UNITS
+    skew = Fraction(0) if after is None else book.overpaid(target, amounts, after)
+    why_not = _unsafe(book, target, pool, within, band) or course.worth_it(moved, units, APPROVALS, skew)
     if not why_not and after is None:
         why_not = "what could be provided comes to no liquidity, or to more than a pool can hold"
     elif not why_not and after is not None and not after.load().within(bounds(book.step.limits)):

@@ -107,6 +107,11 @@ class Book:
         """Worth of a position, uncollected fees included."""
         return self.bare(one, position) + self.value(one, exact.uncollected(position))
 
+    def overpaid(self, action: LpTarget | LpAction, amounts: Amounts, after: Book) -> Value:
+        """What providing `amounts` costs above what the liquidity is worth in the book after it, since its pool is off (T1)."""
+        gained = liquidity.worth_of(after.pairs, self.prices) - liquidity.worth_of(self.pairs, self.prices)
+        return max(Fraction(0), self.value(action, amounts) - gained)
+
     def _with(self, one: ConfirmedPosition, after: LpPosition) -> Book:
         return replace(self, pairs=tuple((known, after if known.name == one.name else position) for known, position in self.pairs))
 

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import pytest
 
+from agent import guards
 from agent.lp import mint
 from agent.model import (
     AdjustLiquidity,
@@ -25,6 +26,7 @@ from tests.builders import NOW_S, history, with_limits, with_snapshot
 from tests.lp_worlds import (
     RATIO,
     SPACING,
+    USD,
     USDC,
     WETH,
     book,
@@ -43,6 +45,7 @@ from tests.lp_worlds import (
     world,
     worth,
 )
+from tests.plans import evidence
 from tests.unit.test_lp_exits import after
 from tests.zones import tracking
 
@@ -216,3 +219,41 @@ def test_a_band_that_the_slippage_limit_makes_too_narrow_holds_providing_back() 
     at = v3_at(Fraction(1_014, 1_000))
     step = world(targets=[wanted(2_000, at, width_bps=300)], pushed=Fraction(1_014, 1_000), bounds=roomy(slippage_bps=5))
     held(step, "within which limits.slippage bounds what liquidity costs")
+
+
+PUSHED = Fraction(1_010, 1_000)
+
+
+@pytest.mark.parametrize(
+    ("place", "own", "target", "per_million"),
+    [(v2_at, [paired(100, v2_at(PUSHED))], wanted(4_000, v2_at()), 12.4), (v3_at, [], wanted(4_000, v3_at(), width_bps=300), 755.7)],
+)
+def test_what_a_pushed_pool_makes_liquidity_cost_is_skew(place: object, own: list[object], target: object, per_million: float) -> None:
+    """T1: pushed before the snapshot and set back afterwards, liquidity is bought too dear by d²/8 in a pair, by more in a range."""
+    step = world(own, [target], pushed=PUSHED)  # type: ignore[arg-type,list-item]  # parametrize erases the types
+    plan = planned(step)
+    assert float(plan.cost.skew) / worth(step, only_provide(step)) == pytest.approx(per_million, rel=1e-2)
+    assert passes(step)
+    level = planned(world([], [wanted(4_000, width_bps=300)]))
+    assert level.cost.skew < 10, "at the reference nothing but rounding"
+
+
+@pytest.mark.parametrize("limit", ["plan_cost_bps", "daily_loss_bps"])
+def test_what_liquidity_is_overpaid_by_counts_in_the_limits_of_cost_and_loss(limit: str) -> None:
+    step = world(targets=[wanted(4_000, width_bps=300)], pushed=PUSHED)
+    plan = planned(step)
+    of = worth(step, only_provide(step)) if limit == "plan_cost_bps" else float(book(step).load().total) / USD
+    gas_bps, cost_bps = (float(value) / USD / of * 10_000 for value in (plan.cost.gas, plan.cost.gas + plan.cost.skew))
+    assert int(cost_bps) > gas_bps, "a limit between the two"
+
+    def refused(bps: int) -> list[str]:
+        tight = with_limits(step, **{limit: bps})
+        return [verdict.guard for verdict in guards.judge(tight, plan, evidence(tight, plan)) if not verdict.passed]
+
+    assert refused(int(cost_bps)) == [limit.removesuffix("_bps")]
+    assert refused(int(cost_bps) + 1) == []
+
+
+def test_a_pool_whose_push_makes_liquidity_dearer_than_plan_cost_gets_nothing() -> None:
+    said = "a cost of 3.72 USDC, 2.42 USDC of it since the pool is off the reference, for 3200 USDC is above limits.plan_cost of 10 bps"
+    held(world(targets=[wanted(4_000, width_bps=300)], pushed=PUSHED, bounds=roomy(plan_cost_bps=10)), said)
