@@ -74,7 +74,12 @@ def _hold(answer: Fired) -> Hold:
 
 
 def _out_first(step: StepInput, prices: Mapping[str, Price]) -> AdjustLiquidity | None:
-    """Liquidity that its targets want out, before swaps: they could not spend it. What they want in waits until no swap is asked for."""
+    """Liquidity that its targets want out, before swaps: they could not spend it. What they want in waits until no swap is asked for.
+
+    While liquidity rests after an action none of it goes: prices that go to and fro would move it at every look.
+    """
+    if _cooldown(step, liquidity_too=True):
+        return None
     try:
         wanted = lp_wish.asked_for(step, prices)
     except Refused:

@@ -186,6 +186,18 @@ def test_a_rebalance_does_not_rest_for_what_was_done_with_liquidity() -> None:
     assert isinstance(decide(step).decision, Rebalance)
 
 
+def test_a_range_that_was_left_goes_before_swaps_and_rests_like_any_other_action() -> None:
+    """Prices that go to and fro over the ends of narrow ranges move liquidity once per cooldown, whatever triggers fire."""
+    left, uneven = ranged(1_600, 2_100, 2_400, 1), {"WETH": 5_000, "USDC": 3_000}
+    for past_s, kind in ((60, Rebalance), (3_600, AdjustLiquidity)):
+        step = world([left], [wanted(2_000)], values=uneven, past=history(last_liquidity_s=NOW_S - past_s))
+        assert isinstance(decide(step).decision, kind)
+    too_much = with_limits(
+        world([left], [wanted(2_000)], values=uneven, past=history(last_liquidity_s=NOW_S - 60)), lp_max_weight_bps=1_000
+    )
+    assert isinstance(decide(too_much).decision, AdjustLiquidity), "limits wait for no cooldown"
+
+
 def test_targets_come_where_a_zone_finds_no_swap_worth_its_gas() -> None:
     zone = Zone(tracking("WETH", "USDC", cost_bps=2))
     step = world(targets=[wanted(2_000)], values={"WETH": 4_150, "USDC": 3_850}, trigger=zone, destination=Destination.ZONE)
