@@ -13,6 +13,13 @@ from agent.model import ConfirmedPosition, LpMove, Portfolio
 def known_positions(config: Config, portfolio: Portfolio, moves: Sequence[LpMove]) -> tuple[ConfirmedPosition, ...]:
     """Every position that counts. Raises ConfigError when the agent has opened some, and the config no longer says how to judge them."""
     if config.lp is not None:
+        venues = {"uniswap_v2": config.venues.uniswap_v2, "uniswap_v3": config.venues.uniswap_v3}
+        for move in moves:
+            if venues.get(move.venue) is None and own.is_open(moves, move.name):
+                raise ConfigError(
+                    f"venues.{move.venue}: missing, and the agent has liquidity in {move.name}",
+                    f"leave [venues.{move.venue}] in the config; a target's share of 0% takes liquidity out",
+                )
         return own.known(portfolio.positions, portfolio.lp_targets, moves, config.lp.volatility, config.lp.horizon)
     if open_still := {move.name for move in moves if own.is_open(moves, move.name)}:
         raise ConfigError(

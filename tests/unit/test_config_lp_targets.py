@@ -9,10 +9,11 @@ import pytest
 
 from agent.chain.watch import PoolKind, PoolRef
 from agent.config import build_portfolio, parse_config
+from agent.config.lp_contracts import known_positions
 from agent.config.lp_targets import build_targets
 from agent.config.presets import ETHEREUM
 from agent.errors import ConfigError
-from agent.model import LpTarget
+from agent.model import LpMove, LpTarget
 from agent.units import Token
 from tests.builders import address
 from tests.unit.test_config import USDC, WETH, text, tokens
@@ -107,3 +108,16 @@ def test_a_pool_with_a_token_that_is_no_asset_is_refused_by_name() -> None:
 def test_a_threshold_finer_than_the_smallest_unit_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"lp\.targets\.0\.compound_above.*6 decimal places"):
         built(V3.replace('"25.5"', '"0.0000001"'))
+
+
+def test_a_venue_that_the_agent_has_liquidity_in_stays_in_the_config() -> None:
+    kept = wanting(V2).splitlines(keepends=True)
+    start = kept.index("[venues.uniswap_v3]\n")
+    whole, without = parse_config("".join(kept)), parse_config("".join(kept[:start] + kept[start + 7 :]))
+    mint = LpMove("uniswap_v3", ETHEREUM.v3_position_manager, 7, POOL, *TWO, 3_000, (-60, 60), 100, 0, (1, 1), 5)
+    gone = replace(mint, ticks=None, liquidity=-100, held=100)
+    assert [one.token_id for one in known_positions(whole, build_portfolio(whole, tokens()), (mint,))] == [7]
+    portfolio = build_portfolio(without, tokens())
+    assert known_positions(without, portfolio, (mint, gone)) == ()
+    with pytest.raises(ConfigError, match=r"venues.uniswap_v3: missing, and the agent has liquidity in uniswap_v3 #7"):
+        known_positions(without, portfolio, (mint,))
