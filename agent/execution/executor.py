@@ -8,7 +8,7 @@ from agent.errors import Retryable
 from agent.execution.carrier import FLYING, Carrier, refusal
 from agent.execution.reconcile import Reconciler
 from agent.execution.settings import OnEvent, Settings, ignore
-from agent.model import Intent, IntentKind, IntentState, UnsignedTx
+from agent.model import Intent, IntentKind, IntentState, Provide, UnsignedTx
 from agent.ports import Clock, Grant, Journal, Sender, Signer
 
 
@@ -58,6 +58,7 @@ class Executor:
         """
         carrier = self._carrier
         carrier.require_running()
+        self._require_final_mint(grant)
         self._require_turn(tx)
         carrier.rehearse(tx, grant.deadline_s)
         intent = carrier.plan(step_id, kind, tx, grant, note, grant.deadline_s)
@@ -69,6 +70,19 @@ class Executor:
                 "run the command again: it follows this transaction before it does anything else",
             )
         return carrier.await_final(mined)
+
+    def _require_final_mint(self, grant: Grant) -> None:
+        """Nothing is added to a position that may still be given another number: anybody may add to any, also to a stranger's."""
+        action, journal = grant.action, self._carrier.journal
+        if not isinstance(action, Provide) or action.token_id is None:
+            return
+        for intent in journal.open_intents():
+            done = journal.grant(intent.id).action
+            if isinstance(done, Provide) and done.token_id is None and done.contract == action.contract:
+                raise Retryable(
+                    f"the mint of {intent.tx_hash} is not final: a reorganisation may still give its position another number",
+                    "run the command again once it has its confirmations",
+                )
 
     def _require_turn(self, tx: UnsignedTx) -> None:
         """The nonce is the chain's next one, ours, and free."""

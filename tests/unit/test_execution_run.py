@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
 from agent.errors import OperatorNeeded, Refused, Retryable
-from agent.model import IntentState
-from tests.scripted import START_S, Bench, bench
+from agent.model import IntentKind, IntentState, LiquidityAdded
+from tests.providing import INCREASE, MINT, grant_of
+from tests.scripted import START_S, Bench, bench, receipt, tx
 
 S = IntentState
 
@@ -68,6 +70,27 @@ def test_a_chain_without_new_blocks_leaves_it_mined_and_the_next_one_may_follow(
     assert made.run(1).state is S.MINED
     (first, second) = made.executor().reconcile()
     assert (first.state, second.state) == (S.FINAL, S.MINED)
+
+
+def test_nothing_is_added_to_a_position_before_its_mint_is_final(tmp_path: Path) -> None:
+    """The manager numbers positions in order and lets anybody add to any: taken back and mined anew, ours is a stranger's."""
+    made = bench(tmp_path)
+    made.store.begin_step("s", START_S, "{}")
+    intent = made.store.intend("s", IntentKind.LIQUIDITY, tx(0), grant_of(MINT), "mint", START_S, None)
+    made.store.advance(intent.id, S.SIGNED, START_S, tx_hash="0x01")
+    made.store.advance(intent.id, S.BROADCAST, START_S)
+    added = LiquidityAdded(MINT.contract, 42, 1, (1, 1), made.store.wallet)
+    made.store.advance(intent.id, S.MINED, START_S, receipt=replace(receipt("0x01", 5, "0xb"), added=(added,)))
+
+    def grow() -> None:
+        made.executor().run("s", IntentKind.LIQUIDITY, tx(1), grant_of(INCREASE), "increase")
+
+    with pytest.raises(Retryable, match="may still give its position another number"):
+        grow()
+    assert made.chain.sent == [] and len(made.store.intents()) == 1
+    made.store.advance(intent.id, S.FINAL, START_S)
+    with pytest.raises(Refused, match="nonce moved"):  # the next check, on a chain that knows of no mint
+        grow()
 
 
 def test_a_revert_on_chain_ends_reverted_and_its_gas_can_be_booked(tmp_path: Path) -> None:
