@@ -21,6 +21,8 @@ from agent.units import BPS, Value, ceil_int
 
 BAND = Fraction(1, 10)
 """Part of its share by which a pool's value may differ before anything is done."""
+REST = Fraction(1, 1_000)
+"""Part of its share that a step which has acted leaves: what rounding, and prices that moved meanwhile, have left is not worth gas."""
 Held = Sequence[tuple[ConfirmedPosition, LpV2Position | LpV3Position]]
 
 
@@ -52,7 +54,7 @@ def follow(course: Course, target: LpTarget) -> None:
         add(course, target, pool, stay, lacks, f"a new range around the reference price in {target.pool}")
     elif -lacks > BAND * wanted:
         _reduce(course, target, stay, -lacks, f"{target.pool} has {where}")
-    elif lacks > (0 if book.step.acted else BAND * wanted) and add(course, target, pool, stay, lacks, f"{target.pool} has {where}"):
+    elif lacks > (REST if book.step.acted else BAND) * wanted and add(course, target, pool, stay, lacks, f"{target.pool} has {where}"):
         pass
     else:
         _compound(course, target, pool, stay, lacks)

@@ -102,6 +102,14 @@ def test_what_a_step_has_begun_it_ends_within_the_band_too() -> None:
     assert kinds(replace(step, acted=True)) == [Provide]
 
 
+@pytest.mark.parametrize(("has", "more"), [(1_590, True), (1_599, False)])
+def test_what_rounding_leaves_of_a_share_is_not_provided_though_every_limit_of_size_and_cost_is_off(has: int, more: bool) -> None:
+    own, rest = ranged(has, 1_900, 2_100), Fraction(8_000 - has, 2)
+    off = roomy(min_trade=None, plan_cost_bps=None)
+    step = world([own], [wanted(2_000)], values={"WETH": rest, "USDC": rest}, bounds=off)
+    assert isinstance(decide(replace(step, acted=True)).decision, AdjustLiquidity if more else Hold)
+
+
 def test_reserves_stay_in_the_wallet() -> None:
     step = world(targets=[wanted(4_000)], reserves={"WETH": 1}, values={"WETH": 1_000, "USDC": 7_000}, trigger=quiet())
     action, plan = only_provide(step), planned(step)
