@@ -20,6 +20,8 @@ from agent.localchain.nodes import BLOCK_GAS, OTHERS_WEI
 
 CHAIN_ID = 31337
 READY_WITHIN_S = 30
+STATES_KEPT = 128
+"""Blocks whose state can still be read. Without a number anvil writes older ones, megabytes each, to the home folder for ever."""
 # The shell holds anvil and waits for the end of our pipe, which comes even when this process is killed outright.
 _KEEPER = '"$0" "$@" </dev/null & child=$!; exec >/dev/null 2>&1; trap "" INT HUP; cat; kill -KILL $child; wait $child'
 
@@ -44,7 +46,7 @@ def run_anvil(port: int | None = None, flags: Sequence[str] = (), genesis_s: int
     born_s = (int(time.time()) if genesis_s is None else genesis_s) - random.randrange(600)
     forks = "--fork-url" in flags
     command = [str(anvil_binary()), "--port", str(chosen), "--silent", "--mnemonic", TEST_MNEMONIC]
-    command += ["--gas-limit", str(BLOCK_GAS), "--balance", str(OTHERS_WEI // 10**18)]
+    command += ["--gas-limit", str(BLOCK_GAS), "--balance", str(OTHERS_WEI // 10**18), "--prune-history", str(STATES_KEPT)]
     command += [*flags] if forks else ["--chain-id", str(CHAIN_ID), "--timestamp", str(born_s), *flags]
     shell = shutil.which("sh") or "/bin/sh"
     keeper = subprocess.Popen(  # noqa: S603 our own program and arguments

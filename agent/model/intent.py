@@ -112,7 +112,6 @@ class Receipt:
                 deltas[transfer.token] = deltas.get(transfer.token, 0) + sign * transfer.raw
         return deltas
 
-
     def unwrapped(self, token: str, *holders: str) -> int:
         """Base units of `token` that one of `holders` turned into native coin."""
         return sum(one.raw for one in self.wrapped if (one.token, one.recipient) == (token, NATIVE) and one.sender in holders)

@@ -140,7 +140,14 @@ STATUS = {
             "band_bps": [count],
         }
     ],
-    "native": {"symbol": maybe(text), "counts": flag, "native_wei": raw, "wrapped_raw": maybe(raw), "kept_wei": raw, "top_up_wei": maybe(raw)},
+    "native": {
+        "symbol": maybe(text),
+        "counts": flag,
+        "native_wei": raw,
+        "wrapped_raw": maybe(raw),
+        "kept_wei": raw,
+        "top_up_wei": maybe(raw),
+    },
     "warnings": [text],
     "paused": flag,
     "pause_reason": text,
