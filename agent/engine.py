@@ -149,6 +149,7 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
     approving = acted = since = 0
     began: History | None = None
     swapped: Outcome | None = None
+    shown: Plan | None = None
     while approving < MAX_ROUNDS:
         step_id = uuid.uuid4().hex[:12]
         outcome = replace(look(eyes, propose, step_id, journal, caps, gas_wei(sent[since:]), began), transactions=tuple(sent))
@@ -161,6 +162,9 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
                 return _close(journal, _after_actions(outcome, acted))
             if approving + acted == 0 and not hands.confirm(outcome):
                 return _close(journal, replace(outcome, kind=OutcomeKind.DECLINED, reason="not confirmed; nothing was sent"))
+            shown = shown or plan
+            if plan.actions and not shown.actions:
+                raise Refused("liquidity has to move before the swaps that were confirmed", remedy="look again, and confirm that")
             needed = hands.composer.approvals(outcome.step_input, plan)
             if needed:
                 _approve(hands, outcome, needed, sent)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.api.agent import Agent, OutcomeKind
+from agent.api.agent import Agent, Outcome, OutcomeKind
 from agent.api.checkup import doctor
 from agent.api.positions import Liquidity, liquidity
 from agent.artifacts import npm
@@ -17,7 +17,7 @@ from agent.errors import ConfigError
 from agent.localchain import LocalChain
 from agent.localchain.liquidity import V2_FACTORY
 from agent.lp import exact
-from agent.model import ConfirmedPosition, Halt
+from agent.model import ConfirmedPosition, Halt, IntentKind
 from agent.policy.drift import total
 from agent.units import decimal_text
 from tests import agents
@@ -160,6 +160,29 @@ def test_a_swap_beside_too_much_liquidity_is_refused_by_name_and_a_rebalance_tak
     assert plan.plan is not None
     assert plan.plan.legs == ()
     assert [action.name for action in plan.plan.actions] == [own[0].name]
+
+
+def test_a_gift_while_a_swap_is_approved_moves_no_liquidity_that_nobody_confirmed(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """A stranger's LP tokens raise liquidity above its limit after the owner said yes to a swap: he is asked anew for what goes then."""
+    chain = anvil_chain
+    own = [lp.provide_v2(chain, V2, 4_000)]
+    agents.fund(chain, {"WETH": 40_000, "USDC": 20_000})
+    shown: list[tuple[int, int]] = []
+
+    def confirm(outcome: Outcome) -> bool:
+        assert outcome.plan is not None
+        shown.append((len(outcome.plan.legs), len(outcome.plan.actions)))
+        return True
+
+    limited = confirming(chain, own, **{"limits.lp_max_weight": "10%"})
+    with agents.agent_on(chain, tmp_path, limited, {"WETH": "50%", "USDC": "50%"}) as agent:
+        first = agent.rebalance(send=True, confirm=confirm, progress=agents.at_send(1, lambda: lp.provide_v2(chain, V2, 20_000)))
+        assert first.kind is OutcomeKind.REFUSED, first.reason
+        assert "liquidity has to move before the swaps that were confirmed" in first.reason
+        assert {intent.kind for intent in first.transactions} == {IntentKind.APPROVE}
+        assert set(agents.allowances(chain).values()) == {0}
+        agent.rebalance(send=True, confirm=confirm)
+    assert [actions for _, actions in shown] == [0, 1]
 
 
 def test_a_position_that_was_given_away_stops_everything_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
