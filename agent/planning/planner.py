@@ -12,6 +12,7 @@ from agent.planning.aims import Aim, aim_at, turnover_left
 from agent.planning.assemble import assemble, left_undone
 from agent.planning.certificate import gap_bps
 from agent.planning.market import Market, open_market
+from agent.planning.overshoot import best_paying, beyond
 from agent.planning.problem import Problem, build_problem
 from agent.planning.refill import plan_top_up
 from agent.planning.rounding import Draft
@@ -58,7 +59,8 @@ def plan(step: StepInput, decision: Rebalance) -> Plan:
 def _affordable(problem: Problem, aim: Aim, budget: Fraction | None, min_trade: Fraction | None) -> tuple[Market, Settled]:
     """Settles; while the plan with its gas costs more than plan_cost per unit moved, the dearest chain's pool is done without.
 
-    In a zone no swap's unit is dearer than plan_cost. Chains of several may be, for which that bound is first tightened.
+    So is the best paying pool while the plan would go beyond the drift. In a zone no swap's unit is dearer than plan_cost. Chains of
+    several may be, for which that bound is first tightened.
     """
     scale, limit_bps = max(aim.off, float(problem.total) / BPS), problem.plan_cost_bps
     dearest = None if aim.risk is None or limit_bps is None else Fraction(limit_bps, BPS)
@@ -66,6 +68,10 @@ def _affordable(problem: Problem, aim: Aim, budget: Fraction | None, min_trade: 
     dropped: dict[str, str] = {}
     while True:
         settled = settle(market, aim, budget, min_trade, dropped)
+        too_far = beyond(problem, aim, settled.draft)
+        if too_far:
+            dropped[best_paying(problem, settled.draft)] = f"pays above the reference price: with it the plan would {too_far}"
+            continue
         cost, moved = settled.draft.cost(problem), settled.draft.turnover(problem)
         if limit_bps is None or cost.total * BPS <= limit_bps * moved:
             return market, settled

@@ -69,7 +69,8 @@ def require_kept(step: StepInput, found: Plan) -> None:
     cost, values = found.cost, values_of(step, found)
     before, after = sum(v[0] for v in values), sum(v[1] for v in values)
     assert flow_value(step, found) == after - before == -(cost.fees + cost.impact + cost.skew)
-    assert cost.total * BPS <= found.turnover * (step.limits.plan_cost_bps or 0)
+    if step.limits.plan_cost_bps is not None:
+        assert cost.total * BPS <= found.turnover * step.limits.plan_cost_bps
     if step.limits.turnover_bps is not None:
         assert found.turnover * BPS <= before * step.limits.turnover_bps
     drift = sum(max(Fraction(0), b - before * t / BPS) for b, _, t in values)
@@ -91,11 +92,11 @@ def require_kept(step: StepInput, found: Plan) -> None:
     share=st.sampled_from([0.1, 0.5, 1.0]),
     most_bps=st.sampled_from([30, 140, 500, 2_000]),
     momentary=st.sampled_from([0, 10, 10**6]),
-    plan_cost_bps=st.sampled_from([20, 50, 200]),
+    plan_cost_bps=st.sampled_from([20, 50, 200, None]),
     turnover_bps=st.sampled_from([None, 3_000]),
 )
 def test_whatever_a_thief_did_to_the_pools_a_plan_keeps_its_limits_and_corrects_the_drift_alone(
-    seed: int, share: float, most_bps: int, momentary: int, plan_cost_bps: int, turnover_bps: int | None
+    seed: int, share: float, most_bps: int, momentary: int, plan_cost_bps: int | None, turnover_bps: int | None
 ) -> None:
     dice = random.Random(seed)
     step = random_step(seed, dice.randint(2, 10), dice.randint(3, 24), 10 ** dice.uniform(4.5, 7.5))
@@ -113,6 +114,16 @@ def test_whatever_a_thief_did_to_the_pools_a_plan_keeps_its_limits_and_corrects_
         assert refusal.verdicts or "nothing to trade" in refusal.message
         return
     require_kept(step, found)
+
+
+@pytest.mark.parametrize("seed", [2, 18, 25, 33, 58])
+def test_without_a_limit_of_cost_pushed_pools_in_a_chain_move_nothing_beyond_the_drift(seed: int) -> None:
+    dice = random.Random(seed)
+    step = random_step(seed, 7, 24, 10**6.5)
+    pools = [pushed(pool, dice.choice((pool.token0, pool.token1)), dice.randint(1, 2_000)) for pool in step.snapshot.pools]
+    limits = {"plan_cost_bps": None, "turnover_bps": None, "daily_turnover_bps": None, "pool_min_value": None}
+    step = with_limits(with_snapshot(step, pools=tuple(pools)), min_trade=None, **limits)
+    require_kept(step, plan(step, goal(step)))
 
 
 def bait_chain(factor: Fraction) -> list[PoolState]:
