@@ -38,9 +38,13 @@ def exits(book: Book, gas_unit_value: Value) -> Wish:
     moves: list[Out | Fees] = []
     skipped: list[Skipped] = []
     for one, position in sorted(book.pairs, key=lambda pair: _rank(book, pair[0], pair[1], gas_unit_value), reverse=True):
-        if isinstance(position, LpV3Position) and position.liquidity == 0 and max(exact.uncollected(position)) > 0:
-            moves.append(Fees(one, position, f"{why}: what it is still owed"))
-            book = book.collected(one)
+        if book.load().within(aim):
+            break
+        if isinstance(position, LpV3Position) and max(exact.principal(position)) == 0:
+            if book.value(one, exact.uncollected(position)) > gas.V3_COLLECT_UNITS * gas_unit_value:  # dust keeps no limit exceeded
+                moves.append(Fees(one, position, f"{why}: what it is still owed"))
+                book = book.collected(one)
+            continue
         if not isinstance(position, LpV2Position | LpV3Position) or position.liquidity == 0:
             continue
         off = too_far(book.step.limits, exact.pool_price(position), book.ratio(one))
@@ -54,8 +58,6 @@ def exits(book: Book, gas_unit_value: Value) -> Wish:
         part = "all" if liquidity == position.liquidity else words.percent(Fraction(liquidity, position.liquidity))
         moves.append(Out(one, position, liquidity, f"{why}: {part} of it"))
         book = take(book, one, position, liquidity)
-        if book.load().within(aim):
-            break
     taken = ", ".join(move.one.name for move in moves) or "nothing can be taken out now"
     return Wish(tuple(moves), f"{why}: take out {taken}", tuple(skipped), over=True)
 
@@ -92,7 +94,8 @@ def _needed(book: Book, one: ConfirmedPosition, position: LpV2Position | LpV3Pos
         middle = (low + high) // 2
         low, high = (low, middle) if take(book, one, position, middle).load().within(aim) else (middle, high)
     stays = bare * (whole - high) / position.liquidity
-    return whole if stays < least else high  # what would stay is not worth a transaction of its own
+    nothing = max(exact.principal(position, high)) == 0  # fees come with any part, but none goes out without a minimum
+    return whole if nothing or stays < least else high  # what would stay is not worth a transaction of its own
 
 
 def _capped(book: Book, one: ConfirmedPosition, liquidity: int) -> int:

@@ -94,9 +94,13 @@ def _leave(course: Course, target: LpTarget, left: Held, wanted: Value) -> Value
             course.skip(target, f"{one.name} stays beside the price: {why_not}")
             continue
         reason = f"the reference price has left the range of {one.name}: {course.money(value)} taken out"
-        course.moves.append(Out(one, position, position.liquidity, reason))
+        if isinstance(position, LpV3Position) and max(exact.principal(position)) == 0:  # nothing that a minimum could be asked of
+            course.moves.append(Fees(one, position, reason))
+            course.book = book.collected(one)
+        else:
+            course.moves.append(Out(one, position, position.liquidity, reason))
+            course.book = take(book, one, position, position.liquidity)
         course.reasons.append(reason)
-        course.book = take(book, one, position, position.liquidity)
         moved += value
     return moved
 

@@ -17,7 +17,7 @@ from agent.policy.lp_book import bounds
 from agent.policy.lp_exits import AIM
 from tests import lp_positions as lp
 from tests.builders import NOW_S, history, with_limits, with_snapshot
-from tests.lp_worlds import USD, book, paired, planned, ranged, roomy, v2_at, v3_at, world
+from tests.lp_worlds import USD, book, paired, planned, ranged, roomy, v2_at, v3_at, wanted, world
 from tests.plans import evidence, verdict
 
 
@@ -111,6 +111,27 @@ def test_what_an_empty_position_is_still_owed_is_collected() -> None:
     plan = planned(step)
     assert all(v.passed for v in guards.judge(step, plan, evidence(step, plan)))
     assert book(after(step)).load().weight == 0
+
+
+def test_dust_that_an_empty_position_is_owed_is_not_worth_its_gas_though_a_limit_is_exceeded() -> None:
+    """What is above the limit lies in a pool that is off: then nothing goes, rather than dust at the price of gas."""
+    pool, pushed = v3_at(Fraction(102, 100)), Fraction(102, 100)
+    dust = ranged(1, 1_800, 2_200, 7, pool, liquidity=0, owed=(1, 1), core_owed=(1, 1))
+    step = world([ranged(2_000, 1_800, 2_200, 42, pool), dust], bounds=roomy(lp_max_weight_bps=1_500), pushed=pushed)
+    with pytest.raises(Refused, match="not taken out: its pool is"):
+        planned(step)
+
+
+@pytest.mark.parametrize(("liquidity", "kind"), [(1, Collect), (10**9, Withdraw)])
+def test_what_is_owed_leaves_though_hardly_any_liquidity_stands_behind_it(liquidity: int, kind: type) -> None:
+    """Anybody may add a unit to an empty position: no action goes out whose minimums are both nothing."""
+    owed = (2_000 * USD, 10**18)
+    here = ranged(1, 1_500, 1_900, liquidity=liquidity, owed=owed, core_owed=owed)
+    (action,) = planned(world([here], bounds=roomy(lp_max_weight_bps=1_500, min_trade=None))).actions
+    assert isinstance(action, kind)
+    first = planned(world([here], [wanted(5_000)])).actions[0]
+    assert isinstance(first, kind)
+    assert all(max(out.min_raw) > 0 for out in (action, first) if isinstance(out, Withdraw))
 
 
 def test_a_pair_of_which_this_step_has_approved_nothing_is_named() -> None:
