@@ -85,7 +85,11 @@ def tester_chain(tester_session: LocalChain) -> Iterator[LocalChain]:
 
 @pytest.fixture
 def anvil_chain(anvil_session: LocalChain) -> Iterator[LocalChain]:
-    """The world on anvil, as deployed; what the test changes is undone after it."""
+    """The world on anvil, as deployed; what the test changes is undone after it.
+
+    Each test begins with a block of its own: anvil keeps the states of the newest blocks only, those undone among them.
+    """
+    anvil_session.mine(1)
     yield from _one_test(anvil_session)
 
 

@@ -20,7 +20,7 @@ from agent.localchain.nodes import BLOCK_GAS, OTHERS_WEI
 
 CHAIN_ID = 31337
 READY_WITHIN_S = 30
-STATES_KEPT = 128
+STATES_KEPT = 512
 """Blocks whose state can still be read. Without a number anvil writes older ones, megabytes each, to the home folder for ever."""
 # The shell holds anvil and waits for the end of our pipe, which comes even when this process is killed outright.
 _KEEPER = '"$0" "$@" </dev/null & child=$!; exec >/dev/null 2>&1; trap "" INT HUP; cat; kill -KILL $child; wait $child'

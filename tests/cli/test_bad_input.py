@@ -54,8 +54,6 @@ def test_an_address_given_twice_or_mistyped_is_named(desk: Desk) -> None:
     )
     desk.config.write_text(text.replace(f'symbol = "WETH"\naddress = "{weth}"', f'symbol = "WETH"\naddress = "{wrong}"'))
     assert "wrong checksum" in desk.ask("status", want=2)["error"]["message"]
-    desk.config.write_text(text.replace(f'symbol = "WETH"\naddress = "{weth}"', 'symbol = "WETH"\naddress = "native"'))
-    assert "not supported yet" in desk.ask("status", want=2)["error"]["message"]
 
 
 def test_a_missing_or_unreadable_config_says_what_to_do(desk: Desk, tmp_path: Path) -> None:

@@ -58,7 +58,8 @@ def test_status_plan_and_explain_show_saved_risk_cost_and_the_bands(
         assert max(map(len, words.splitlines())) <= 100
     step = run("history", "--json")
     assert step.json["steps"] == [], "looking writes nothing"
-    assert run("rebalance").code == 0
+    dry = run("rebalance")
+    assert dry.code == 0, dry.out
     told = run("explain", run("history", "--json").json["steps"][0]["step"]).out
     assert "Standing off the targets cost" in told
     assert "A plan saved" in told
