@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from agent import wiring
 from agent.localchain import LocalChain
 from tests import agents
 from tests.cases.test_zone_on_chain import TARGETS, ZONE
@@ -26,7 +27,9 @@ WEIGHED = {**SHAPE, "plan": {"saved_risk": decimal, "cost": decimal, "worth_it":
 
 
 @pytest.fixture
-def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Said]:
+def run(anvil_chain: LocalChain, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Said]:
+    # Tests that share this chain may have moved its time away from the machine's.
+    monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: anvil_chain.clock.now_s())
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     return lambda *args: in_process(capfd, monkeypatch, *args, "--config", str(tmp_path / "trimtab.toml"))
