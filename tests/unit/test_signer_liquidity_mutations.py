@@ -17,6 +17,7 @@ from agent.model import Provide, UnsignedTx
 from agent.ports import Grant
 from agent.units import NATIVE, UINT256_MAX
 from tests import signing
+from tests.mutations import cut_or_lengthened, edited_words, flipped_bits, overwritten, with_bytes
 from tests.providing import ACTIONS, ALLOWED, APPROVALS, CHANGES, LP_RULES, MANAGER, PAIR, TOKENS, V2_ROUTER, action_tx
 from tests.signing import NOW_S, ROUTER, STRANGER, WALLET, signer, tx
 
@@ -56,48 +57,26 @@ def harmless(original: UnsignedTx, mutated: UnsignedTx) -> bool:
     return replace(mutated, data=original.data) == original and before == after and NOW_S < deadline_s <= NOW_S + 90
 
 
-def with_bytes(transaction: UnsignedTx, data: bytes) -> UnsignedTx:
-    return replace(transaction, data="0x" + data.hex())
-
-
-def calldata(transaction: UnsignedTx) -> bytes:
-    return bytes.fromhex(transaction.data[2:])
-
-
 @pytest.mark.parametrize("name", ALLOWED)
 def test_no_transaction_with_one_flipped_bit_of_calldata_is_signed(name: str) -> None:
     transaction, grant = ALLOWED[name]
-    data = calldata(transaction)
     assert is_signed(transaction, grant)
-    for at in range(len(data)):
-        for bit in range(8):
-            flipped = bytearray(data)
-            flipped[at] ^= 1 << bit
-            mutated = with_bytes(transaction, bytes(flipped))
-            assert not is_signed(mutated, grant) or harmless(transaction, mutated)
+    for mutated in flipped_bits(transaction):
+        assert not is_signed(mutated, grant) or harmless(transaction, mutated)
 
 
 @pytest.mark.parametrize("name", ALLOWED)
 def test_no_transaction_with_a_word_changed_dropped_doubled_or_inserted_is_signed(name: str) -> None:
     transaction, grant = ALLOWED[name]
-    data = calldata(transaction)
-    zero, one, most = bytes(32), (1).to_bytes(32, "big"), b"\xff" * 32
-    for at in range(4, len(data), 32):
-        word = data[at : at + 32]
-        for other in (zero, one, most, (2).to_bytes(32, "big"), bytes(12) + bytes.fromhex(STRANGER[2:]), b"", word + word, zero + word):
-            if other != word:
-                mutated = with_bytes(transaction, data[:at] + other + data[at + 32 :])
-                assert not is_signed(mutated, grant) or harmless(transaction, mutated)
+    for mutated in edited_words(transaction):
+        assert not is_signed(mutated, grant) or harmless(transaction, mutated)
 
 
 @pytest.mark.parametrize("name", ALLOWED)
 def test_no_cut_or_lengthened_calldata_is_signed(name: str) -> None:
     transaction, grant = ALLOWED[name]
-    data = calldata(transaction)
-    for length in range(1, len(data)):
-        assert not is_signed(with_bytes(transaction, data[:length]), grant)
-    for tail in (b"\x00", b"\x01", bytes(32), data):
-        assert not is_signed(with_bytes(transaction, data + tail), grant)
+    for mutated in cut_or_lengthened(transaction):
+        assert not is_signed(mutated, grant)
 
 
 @settings(max_examples=500)
@@ -107,11 +86,7 @@ def test_no_cut_or_lengthened_calldata_is_signed(name: str) -> None:
 )
 def test_no_random_overwriting_of_calldata_is_signed(name: str, edits: list[tuple[int, bytes]]) -> None:
     transaction, grant = ALLOWED[name]
-    data = bytearray(calldata(transaction))
-    for anywhere, part in edits:
-        at = anywhere % len(data)
-        data[at : at + len(part)] = part[: len(data) - at]
-    mutated = with_bytes(transaction, bytes(data))
+    mutated = overwritten(transaction, edits)
     assert mutated.data == transaction.data or not is_signed(mutated, grant) or harmless(transaction, mutated)
 
 

@@ -18,6 +18,7 @@ from agent.model import Funding, UnsignedTx
 from agent.ports import Grant
 from agent.units import NATIVE, UINT256_MAX
 from agent.venues.rebalancer import Terms, encode
+from tests.mutations import calldata, flipped_bits, overwritten, with_bytes
 from tests.rebalancing import PLANS, PRICES, REBALANCER, REBALANCER_RULES, REBALANCES, conditions
 from tests.signing import DEADLINE_S, NOW_S, ROUTER, STRANGER, SWAP, SWAP_GRANT, USDC, USDT, WALLET, WETH, plan_of, signer, tx
 
@@ -51,25 +52,12 @@ def harmless(original: UnsignedTx, mutated: UnsignedTx) -> bool:
     )
 
 
-def with_bytes(transaction: UnsignedTx, data: bytes) -> UnsignedTx:
-    return replace(transaction, data="0x" + data.hex())
-
-
-def calldata(transaction: UnsignedTx) -> bytes:
-    return bytes.fromhex(transaction.data[2:])
-
-
 @pytest.mark.parametrize("name", REBALANCES)
 def test_no_rebalance_with_one_flipped_bit_of_calldata_is_signed(name: str) -> None:
     transaction, grant = REBALANCES[name]
-    data = calldata(transaction)
     assert is_signed(transaction, grant)
-    for at in range(len(data)):
-        for bit in range(8):
-            flipped = bytearray(data)
-            flipped[at] ^= 1 << bit
-            mutated = with_bytes(transaction, bytes(flipped))
-            assert not is_signed(mutated, grant) or harmless(transaction, mutated)
+    for mutated in flipped_bits(transaction):
+        assert not is_signed(mutated, grant) or harmless(transaction, mutated)
 
 
 @pytest.mark.parametrize("name", REBALANCES)
@@ -98,11 +86,7 @@ def test_no_cut_or_lengthened_rebalance_is_signed(name: str) -> None:
 @given(name=NAMES, edits=st.lists(st.tuples(st.integers(0, 4000), st.binary(min_size=1, max_size=40)), min_size=1, max_size=4))
 def test_no_random_overwriting_of_a_rebalance_is_signed(name: str, edits: list[tuple[int, bytes]]) -> None:
     transaction, grant = REBALANCES[name]
-    data = bytearray(calldata(transaction))
-    for anywhere, part in edits:
-        at = anywhere % len(data)
-        data[at : at + len(part)] = part[: len(data) - at]
-    mutated = with_bytes(transaction, bytes(data))
+    mutated = overwritten(transaction, edits)
     assert mutated.data == transaction.data or not is_signed(mutated, grant) or harmless(transaction, mutated)
 
 
