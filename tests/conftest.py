@@ -89,8 +89,10 @@ def anvil_chain(anvil_session: LocalChain) -> Iterator[LocalChain]:
 
     Each test begins with a block of its own: anvil keeps the states of the newest blocks only, those undone among them.
     """
+    mark = anvil_session.snapshot()
     anvil_session.node.mine_at(anvil_session.now_s() + 1)
-    yield from _one_test(anvil_session)
+    yield anvil_session
+    anvil_session.revert(mark)
 
 
 @pytest.fixture(params=["eth-tester", "anvil"])
