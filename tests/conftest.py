@@ -7,6 +7,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 
 import pytest
@@ -83,6 +84,9 @@ def tester_chain(tester_session: LocalChain) -> Iterator[LocalChain]:
     yield from _one_test(tester_session)
 
 
+_TURNS = count()
+
+
 @pytest.fixture
 def anvil_chain(anvil_session: LocalChain) -> Iterator[LocalChain]:
     """The world on anvil, as deployed; what the test changes is undone after it.
@@ -90,7 +94,7 @@ def anvil_chain(anvil_session: LocalChain) -> Iterator[LocalChain]:
     Each test begins with a block of its own: anvil keeps the states of the newest blocks only, those undone among them.
     """
     mark = anvil_session.snapshot()
-    anvil_session.node.mine_at(anvil_session.now_s() + 1)
+    anvil_session.node.mine_at(anvil_session.now_s() + 1 + next(_TURNS) % 45)  # at other seconds, since alike blocks are forgotten together
     yield anvil_session
     anvil_session.revert(mark)
 
