@@ -84,7 +84,7 @@ def tester_chain(tester_session: LocalChain) -> Iterator[LocalChain]:
     yield from _one_test(tester_session)
 
 
-_TURNS = count()
+_TURNS = count(0xC0FFEE)
 
 
 @pytest.fixture
@@ -94,7 +94,8 @@ def anvil_chain(anvil_session: LocalChain) -> Iterator[LocalChain]:
     Each test begins with a block of its own: anvil keeps the states of the newest blocks only, those undone among them.
     """
     mark = anvil_session.snapshot()
-    anvil_session.node.mine_at(anvil_session.now_s() + 1 + next(_TURNS) % 45)  # at other seconds, since alike blocks are forgotten together
+    anvil_session.node.rpc("anvil_setCoinbase", f"0x{next(_TURNS):040x}")  # alike blocks would be forgotten together
+    anvil_session.node.mine_at(anvil_session.now_s() + 1)
     yield anvil_session
     anvil_session.revert(mark)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import select
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -86,6 +87,9 @@ def require_answerable(yes: bool) -> None:
 def ask(question: str) -> bool:
     """Only "y" or "yes" is a yes; the end of the input is a no."""
     err.print(cell(f"{question} [y/N]: "), end="")
+    # A signal between the last look at signals and a read that blocks would be heard only after the answer.
+    while not select.select([sys.stdin], [], [], 0.2)[0]:
+        pass
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
