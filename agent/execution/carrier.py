@@ -31,6 +31,7 @@ class Carrier:
         settings: Settings,
         is_paused: Callable[[], bool | None],
         on_event: OnEvent,
+        is_hard: Callable[[], bool] = lambda: False,
     ) -> None:
         self.journal = journal
         self.signer = signer
@@ -38,13 +39,14 @@ class Carrier:
         self.clock = clock
         self.settings = settings
         self.is_paused = is_paused
+        self.is_hard = is_hard
         self.tell = on_event
 
     # checks
-    def require_running(self) -> None:
-        """Raises Refused unless the kill switch was read and is off (T14)."""
+    def require_running(self, grant: Grant | None = None) -> None:
+        """Raises Refused unless the kill switch was read and is off, or at hard and `grant` only takes back (T14)."""
         paused = self.is_paused()
-        if paused is not False:
+        if paused is not False and not (grant is not None and takes_back(grant) and self.is_hard()):
             measured = "paused" if paused else "cannot be read"
             raise refusal("kill_switch", measured, "off", f"the kill switch is on ({measured}); nothing is sent", "trimtab resume")
 
@@ -96,7 +98,7 @@ class Carrier:
             raise
         intent = self.move(intent, IntentState.SIGNED, tx_hash=signed.hash)
         try:
-            self.require_running()
+            self.require_running(grant)
             require_time(self.sender.head().timestamp_s, deadline_s)
         except TrimtabError as error:
             self.drop(intent, error.message)
@@ -206,6 +208,11 @@ class Carrier:
                 cancelled = winner.kind is IntentKind.CANCEL
                 self.move(other, IntentState.CANCELLED if cancelled else IntentState.REPLACED, f"{winner.tx_hash} took the nonce")
         return winner
+
+
+def takes_back(grant: Grant) -> bool:
+    """Whether a transaction can only undo: a cancel, or an allowance set to zero."""
+    return grant.kind is IntentKind.CANCEL or (grant.kind is IntentKind.APPROVE and grant.approve is not None and grant.approve[2] == 0)
 
 
 def require_time(now_s: int, deadline_s: int | None) -> None:

@@ -24,8 +24,9 @@ class Executor:
         settings: Settings,
         is_paused: Callable[[], bool | None],
         on_event: OnEvent = ignore,
+        is_hard: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._carrier = Carrier(journal, signer, sender, clock, settings, is_paused, on_event)
+        self._carrier = Carrier(journal, signer, sender, clock, settings, is_paused, on_event, is_hard)
         self._reconciler = Reconciler(self._carrier)
 
     def reconcile(self, *, may_send: bool = True) -> list[Intent]:
@@ -57,7 +58,7 @@ class Executor:
         time, or its fate is unknown: then the next `reconcile` follows it, and nothing is planned anew meanwhile.
         """
         carrier = self._carrier
-        carrier.require_running()
+        carrier.require_running(grant)
         self._require_final_mint(grant)
         self._require_turn(tx)
         carrier.rehearse(tx, grant.deadline_s)

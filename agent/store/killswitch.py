@@ -17,8 +17,8 @@ class Switch(Protocol):
         """Where the switch in the store stands."""
         ...
 
-    def pause(self, reason: str, now_s: int) -> None:
-        """Turns it on."""
+    def pause(self, reason: str, now_s: int, hard: bool = False) -> None:
+        """Turns it on; one that stands at hard stays there until `resume`."""
         ...
 
     def resume(self, reason: str, now_s: int) -> None:
@@ -39,13 +39,22 @@ class Position(Protocol):
         """Why it was turned."""
         ...
 
+    @property
+    def hard(self) -> bool:
+        """Whether what waits is taken back too."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """`paused` is None when the switch could not be read; treat None as True."""
+    """`paused` is None when the switch could not be read; treat None as True.
+
+    `hard` says that the owner wants cancelled what waits, and set to zero what may still be taken: that alone may be sent.
+    """
 
     paused: bool | None
     reason: str
+    hard: bool = False
 
 
 def pause_file(store_file: Path) -> Path:
@@ -68,24 +77,36 @@ class KillSwitch:
         except (OSError, TrimtabError) as error:
             return Stopped(None, f"the kill switch cannot be read: {error}")
         if present:
-            return Stopped(True, position.reason if position.paused else f"{self.file} exists")
-        return Stopped(position.paused, position.reason)
+            return Stopped(True, position.reason if position.paused else f"{self.file} exists", position.paused and position.hard)
+        return Stopped(position.paused, position.reason, position.paused and position.hard)
 
     def is_paused(self) -> bool | None:
         """True when paused, None when unreadable; only False lets anything be sent."""
         return self.read().paused
 
-    def pause(self, reason: str, now_s: int) -> None:
-        """Pauses by both switches; one is enough when the other cannot be written. OperatorNeeded when neither can."""
+    def is_hard(self) -> bool:
+        """Whether it was read and stands at hard; an unreadable switch lets nothing be sent, cancels neither."""
+        stopped = self.read()
+        return stopped.paused is True and stopped.hard
+
+    def pause(self, reason: str, now_s: int, hard: bool = False) -> None:
+        """Pauses by both switches; one is enough when the other cannot be written. OperatorNeeded when neither can.
+
+        Hard needs the store, where what is taken back is written down: OperatorNeeded without it, paused all the same.
+        """
         failures = []
         try:
             os.close(os.open(self.file, os.O_WRONLY | os.O_CREAT, 0o600))
         except OSError as error:
             failures.append(str(error))
         try:
-            self._store.pause(reason, now_s)
+            self._store.pause(reason, now_s, hard)
         except TrimtabError as error:
             failures.append(error.message)
+            if hard and len(failures) == 1:
+                raise OperatorNeeded(
+                    f"paused by {self.file}, but not hard: {error.message}", "free the store's disk, then trimtab pause --hard again"
+                ) from error
         if len(failures) > 1:
             raise OperatorNeeded(f"cannot pause: {'; '.join(failures)}", "stop the process itself (SIGTERM)")
 

@@ -13,7 +13,7 @@ from agent.errors import ConfigError, OperatorNeeded
 from agent.store.failures import reported
 from agent.store.store import WRITE, Store
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """Versions of the store that this code can read or migrate, oldest first; one script each in migrations/versions."""
 
 _BUSY_TIMEOUT_MS = 5_000

@@ -69,11 +69,15 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Where the pause switch stands, since when and why; `at_s` is None when it was never turned."""
+    """Where the pause switch stands, since when and why; `at_s` is None when it was never turned.
+
+    `hard` says that what waits is cancelled, and what may still be taken is set to zero.
+    """
 
     paused: bool
     reason: str
     at_s: int | None
+    hard: bool = False
 
 
 def packed(text: str) -> bytes:

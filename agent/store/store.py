@@ -196,17 +196,19 @@ class Store:
             rows = session.scalars(select(PinRow).order_by(PinRow.address))
             return tuple(Pin(row.address, row.code_hash, row.pinned_s) for row in rows)
 
-    def pause(self, reason: str, now_s: int) -> None:
-        """Turns the pause switch on."""
-        self._turn(True, reason, now_s)
+    def pause(self, reason: str, now_s: int, hard: bool = False) -> None:
+        """Turns the pause switch on; one that stands at hard stays there until `resume`."""
+        self._turn(True, reason, now_s, hard)
 
     def resume(self, reason: str, now_s: int) -> None:
         """Turns the pause switch off; reverts in a row are counted from here on."""
-        self._turn(False, reason, now_s)
+        self._turn(False, reason, now_s, False)
 
-    def _turn(self, paused: bool, reason: str, now_s: int) -> None:
+    def _turn(self, paused: bool, reason: str, now_s: int, hard: bool) -> None:
         with self._write("turn the pause switch") as session:
-            session.add(PauseRow(paused=paused, reason=reason, at_s=now_s))
+            before = session.scalar(select(PauseRow).order_by(PauseRow.seq.desc()).limit(1))
+            stays = paused and before is not None and before.paused and before.hard
+            session.add(PauseRow(paused=paused, hard=hard or stays, reason=reason, at_s=now_s))
             if not paused:
                 ledger.resumed(session)
 
@@ -214,7 +216,7 @@ class Store:
         """Where the pause switch stands."""
         with self._read("read the pause switch") as session:
             row = session.scalar(select(PauseRow).order_by(PauseRow.seq.desc()).limit(1))
-            return Pause(False, "", None) if row is None else Pause(row.paused, row.reason, row.at_s)
+            return Pause(False, "", None) if row is None else Pause(row.paused, row.reason, row.at_s, row.hard)
 
     def confirm_config(self, config_hash: str, now_s: int) -> None:
         """Remembers a config file that the owner has confirmed."""

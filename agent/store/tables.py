@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, ForeignKey, Index, Integer, LargeBinary, String, Text, UniqueConstraint, text
+from sqlalchemy import BigInteger, Boolean, ForeignKey, Index, Integer, LargeBinary, String, Text, UniqueConstraint, false, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from agent.store.transitions import OPEN
@@ -130,11 +130,12 @@ class PinRow(Base):
 
 
 class PauseRow(Base):
-    """Turns of the pause switch; the last row holds."""
+    """Turns of the pause switch; the last row holds. `hard` also takes back what waits and what may still be taken."""
 
     __tablename__ = "pauses"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
     paused: Mapped[bool] = mapped_column(Boolean)
+    hard: Mapped[bool] = mapped_column(Boolean, server_default=false())
     reason: Mapped[str] = mapped_column(Text)
     at_s: Mapped[int] = mapped_column(BigInteger)
 
