@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from agent.config.schema import Config
 from agent.engine import Outcome
-from agent.guards.exposure import Exposure, by_limits, of_plan
+from agent.guards.exposure import Exposure, by_limits, of_plan, profit_of
 from agent.units import BPS, Value
 
 PRIVATE, PUBLIC, EITHER = "private endpoint", "public mempool", "private endpoint, public mempool where it fails"
@@ -18,7 +18,8 @@ class Sandwich:
     """`public` says whether others may see the transaction in time; on a local chain there are none.
 
     `at_most` of the plan's swaps, in numeraire base units, is exact for the plan (None: no plan, or a price is missing).
-    `at_most_bps` is that of the plan's turnover, rounded up. `by_limits` is what the limits let any plan lose.
+    `at_most_bps` is that of the plan's turnover, rounded up. `by_limits` is what the limits let any plan lose. `profit_at_most`
+    is what anybody can earn with the plan, who also takes what it pays as fees, impact and skew whoever looks on.
     """
 
     submission: str
@@ -26,6 +27,7 @@ class Sandwich:
     at_most: Value | None
     at_most_bps: int | None
     by_limits: Exposure
+    profit_at_most: Value | None = None
 
 
 def submission(config: Config) -> str:
@@ -47,7 +49,8 @@ def sandwich(config: Config, outcome: Outcome) -> Sandwich:
     at_most = None if plan is None else of_plan(outcome.step_input, plan)
     bps = None if plan is None or at_most is None or plan.turnover <= 0 else math.ceil(at_most / plan.turnover * BPS)
     how = submission(config)
-    return Sandwich(how, how != PRIVATE and not config.chain.local, at_most, bps, exposure(config))
+    profit = None if plan is None else profit_of(plan, at_most)
+    return Sandwich(how, how != PRIVATE and not config.chain.local, at_most, bps, exposure(config), profit)
 
 
 def submission_text(config: Config) -> str:

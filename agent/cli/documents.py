@@ -88,6 +88,7 @@ def sandwich(found: Sandwich, portfolio: Portfolio) -> Document:
         "public": found.public,
         "at_most": None if found.at_most is None else money(found.at_most, portfolio),
         "at_most_bps": found.at_most_bps,
+        "profit_at_most": None if found.profit_at_most is None else money(found.profit_at_most, portfolio),
         "by_limits_bps": {
             "exchanged": limits.exchanged_bps,
             "per_rebalance": limits.per_rebalance_bps,

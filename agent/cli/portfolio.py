@@ -201,7 +201,11 @@ def _show(outcome: Outcome, as_json: bool, agent: Agent | None, *, sent: bool, h
             say(f"{kind}: {document['reason']}")
         elif kind == "planned":
             if (exposed := document.get("sandwich")) is not None and exposed["public"]:
-                note(f"{exposed['submission']}: a sandwich may take up to {exposed['at_most']} {document['numeraire']} of this plan.")
+                unit = document["numeraire"]
+                note(
+                    f"{exposed['submission']}: a sandwich may take up to {exposed['at_most']} {unit} of this plan, and nobody earns "
+                    f"more of it than {exposed['profit_at_most']} {unit}, its fees and impact included."
+                )
             say(hint or "Dry run: nothing was sent. Add --send to sign and send.")
 
     emit(document, as_json, show, lines)

@@ -56,5 +56,13 @@ def of_plan(step: StepInput, plan: Plan) -> Value | None:
     return sum((max(0, leg.amount_out_raw - leg.min_out_raw) * prices[leg.token_out].price for leg in ends), Fraction(0))
 
 
+def profit_of(plan: Plan, short: Value | None) -> Value | None:
+    """The most that anybody earns with one plan, sandwiched or not: nobody gains more of it than it loses at reference prices.
+
+    That is what it predicts of fees, impact and skew, and what its outputs may fall short of that (`short`, by of_plan).
+    """
+    return None if short is None else short + max(plan.cost.total - plan.cost.gas, Fraction(0))
+
+
 def _percent(bps: int) -> str:
     return f"{bps / 100:g}%"

@@ -117,6 +117,7 @@ _SANDWICH = {
     "public": flag,
     "at_most": maybe(decimal),
     "at_most_bps": maybe(count),
+    "profit_at_most": maybe(decimal),
     "by_limits_bps": {"exchanged": maybe(count), "per_rebalance": maybe(count), "per_day": maybe(count)},
     "words": text,
 }

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.guards.case import open_case
-from agent.guards.exposure import by_limits, of_plan
-from agent.model import Funding
+from agent.guards.exposure import by_limits, of_plan, profit_of
+from agent.model import Cost, Funding
 from tests.builders import raw, step_input, token, v2_pool, with_snapshot
 from tests.plans import R, Swap, evidence
 from tests.plans import plan_of as planned
@@ -76,3 +76,10 @@ def test_a_plan_gives_away_what_its_swaps_predict_above_their_minimums() -> None
     assert of_plan(step, plan_of(replace(first, sink=Funding.ROUTER), second)) == 0
     unknown = replace(first, token_out="0x" + "77" * 20)
     assert of_plan(step, plan_of(unknown)) is None
+
+
+def test_nobody_earns_more_with_a_plan_than_it_loses_and_a_predicted_gain_takes_nothing_off() -> None:
+    plan = replace(plan_of(leg(WETH.address, USDC.address, 10**18, 3_000 * 10**6)), cost=Cost(*map(Fraction, (5, 7, -2, 100))))
+    assert profit_of(plan, Fraction(30)) == 40
+    assert profit_of(replace(plan, cost=Cost(*map(Fraction, (5, 7, -20, 100)))), Fraction(30)) == 30
+    assert profit_of(plan, None) is None

@@ -1,0 +1,102 @@
+"""What searchers who order the blocks take from a rebalance on anvil: every tactic, both routers, the best size found by search.
+
+Each turn is one whole step of the agent with real contracts. Exit code 1 where a loss passes the limits, or a profit the estimate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from fractions import Fraction
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from agent.localchain import open_anvil
+from agent.units import BPS
+from tests.searchers import TACTICS, Tactic, Turn
+from tests.searching import ROUTERS, SCENES, Scene, explored, searcher_on
+
+GRID = {
+    "one pool": (20_000, 100_000, 300_000, 700_000, 1_500_000, 4_000_000),
+    "every pool": (1_000, 5_000, 20_000, 60_000, 200_000, 800_000),
+}
+"""Dollars per pool of the plan, from what nobody notices to what nothing is traded at."""
+
+
+def kept(turn: Turn) -> bool:
+    """Whether limits and estimate held."""
+    try:
+        turn.require_bounded()
+    except AssertionError:
+        return False
+    return True
+
+
+def row(scene: Scene, router: str, tactic: Tactic, turns: list[Turn]) -> dict[str, object]:
+    """The most profitable turn in figures, and what held over all of them."""
+    best = max(turns, key=lambda turn: turn.profit)
+    worst = max(turns, key=lambda turn: turn.lost)
+
+    def bps(usd: Fraction, turn: Turn) -> float:
+        return round(float(usd / turn.turnover * BPS), 1) if turn.turnover else 0.0
+
+    return {
+        "scene": scene.name,
+        "router": router,
+        "tactic": tactic.name,
+        "sizes_tried": len(turns),
+        "carried_out": sum(turn.turnover > 0 for turn in turns),
+        "best_size_usd": round(float(best.size_usd)),
+        "profit_usd": round(float(best.profit), 2),
+        "shown_profit_usd": round(float(best.shown_profit), 2),
+        "turnover_usd": round(float(best.turnover)),
+        "profit_bps": bps(best.profit, best),
+        "loss_bps": bps(best.lost, best),
+        "worst_loss_bps": bps(worst.lost, worst),
+        "limit_bps": bps(worst.limit, worst),
+        "violations": sum(not kept(turn) for turn in turns),
+    }
+
+
+def run(rounds: int) -> list[dict[str, object]]:
+    """One row per scene, router and tactic, told as they come."""
+    found = []
+    with open_anvil() as chain:
+        for scene in SCENES:
+            for router in ROUTERS:
+                mark = chain.snapshot()
+                with tempfile.TemporaryDirectory() as folder, searcher_on(chain, Path(folder), scene, router) as searcher:
+                    for tactic in TACTICS:
+                        sizeless = not tactic.skew and not tactic.front
+                        sizes = [Fraction(size) for size in ((0,) if sizeless else GRID[scene.name])]
+                        turns = explored(lambda size: searcher.attack(tactic, size), sizes, rounds)  # noqa: B023 used at once
+                        found.append(row(scene, router, tactic, turns))
+                        print(json.dumps(found[-1]), file=sys.stderr)
+                chain.revert(mark)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=8, help="sizes tried beyond the grid, each beside the best so far")
+    parser.add_argument("--json", action="store_true", help="one JSON document instead of a table")
+    options = parser.parse_args()
+    found = run(options.rounds)
+    violations = sum(int(str(one["violations"])) for one in found)
+    if options.json:
+        print(json.dumps({"rows": found, "violations": violations}))
+    else:
+        columns = ("scene", "router", "tactic", "best_size_usd", "profit_usd", "profit_bps", "loss_bps", "worst_loss_bps", "limit_bps")
+        print("| " + " | ".join(columns) + " |")
+        print("|" + "---|" * len(columns))
+        for one in found:
+            print("| " + " | ".join(f"{one[name]:,}" if isinstance(one[name], int | float) else str(one[name]) for name in columns) + " |")
+        print(f"{violations} violations")
+    sys.exit(1 if violations else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""T1, T15: searchers with the order of blocks in their hand: whatever size they try, their profit and our loss keep to the limits."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent.engine import OutcomeKind
+from agent.localchain import LocalChain
+from tests.searchers import TACTICS, Turn
+from tests.searching import EVERY_POOL, ONE_POOL, Scene, explored, searched, searcher_on
+
+BY_NAME = {tactic.name: tactic for tactic in TACTICS}
+SANDWICH, SKEW, ALL = "front-run and back-run", "skew, unwind later", "skew, front-run and back-run"
+
+
+@pytest.mark.parametrize(
+    ("scene", "router", "name", "sizes"),
+    [
+        (ONE_POOL, "swap_router_02", SANDWICH, (200_000, 650_000, 1_100_000)),
+        (ONE_POOL, "rebalancer", SANDWICH, (200_000, 650_000, 1_100_000)),
+        (ONE_POOL, "rebalancer", SKEW, (200_000, 600_000, 3_000_000)),
+        (ONE_POOL, "swap_router_02", ALL, (200_000, 1_000_000, 3_000_000)),
+        (EVERY_POOL, "rebalancer", ALL, (10_000, 50_000, 600_000)),
+    ],
+    ids=lambda value: value.name if isinstance(value, Scene) else None,
+)
+def test_whatever_size_a_searcher_tries_nobody_gains_or_loses_beyond_the_limits(
+    anvil_chain: LocalChain, tmp_path: Path, scene: Scene, router: str, name: str, sizes: tuple[int, ...]
+) -> None:
+    """Each turn is held against limits and estimate; the best of them earned something, else nothing was shown."""
+    with searcher_on(anvil_chain, tmp_path, scene, router) as searcher:
+        best, *others = searched(searcher, BY_NAME[name], sizes, rounds=1)
+        assert best.kind is OutcomeKind.DONE
+        assert best.profit > 0
+        assert min(turn.profit for turn in others) < best.profit
+        assert {turn.kind for turn in others} & {OutcomeKind.FAILED, OutcomeKind.REFUSED}, "no size was too large"
+
+
+@pytest.mark.parametrize(
+    ("router", "name", "size"),
+    [
+        ("rebalancer", "back-run", 0),
+        ("swap_router_02", "front-run, unwind later", 600_000),
+        ("swap_router_02", "bait: skew in our favour, turned round in front", 200_000),
+    ],
+)
+def test_the_other_tactics_keep_to_the_limits_too(anvil_chain: LocalChain, tmp_path: Path, router: str, name: str, size: int) -> None:
+    with searcher_on(anvil_chain, tmp_path, ONE_POOL, router) as searcher:
+        turn = searcher.attack(BY_NAME[name], Fraction(size))
+        turn.require_bounded()
+        assert turn.kind is OutcomeKind.DONE
+        if name == "back-run":
+            assert 0 < turn.profit < turn.lost, "what a back-run earns is the plan's own impact"
+            assert turn.short == 0
+
+
+def test_the_search_finds_the_best_size_between_those_of_its_grid() -> None:
+    def attack(size: Fraction) -> Turn:
+        return Turn(size, OutcomeKind.DONE, -((size - 37) ** 2), Fraction(0), Fraction(0), Fraction(0))
+
+    found = explored(attack, [Fraction(size) for size in (1, 10, 100)], 12)
+    assert abs(max(found, key=lambda turn: turn.profit).size_usd - 37) < 1
+    assert [turn.size_usd for turn in found] == sorted(turn.size_usd for turn in found)
+
+
+def test_a_turn_beyond_a_limit_or_an_estimate_is_found_out() -> None:
+    good = Turn(Fraction(1), OutcomeKind.DONE, *map(Fraction, (5, 8, 9, 100, 3, 4, 6)))
+    good.require_bounded()
+    for wrong in (
+        Turn(Fraction(1), OutcomeKind.DONE, *map(Fraction, (5, 10, 9, 100, 3, 4, 6))),
+        Turn(Fraction(1), OutcomeKind.DONE, *map(Fraction, (5, 8, 9, 100, 5, 4, 6))),
+        Turn(Fraction(1), OutcomeKind.DONE, *map(Fraction, (7, 8, 9, 100, 3, 4, 6))),
+        Turn(Fraction(1), OutcomeKind.FAILED, *map(Fraction, (1, 0, 0, 0))),
+    ):
+        with pytest.raises(AssertionError):
+            wrong.require_bounded()
