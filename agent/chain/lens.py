@@ -19,8 +19,8 @@ TOKEN_GAS = 200_000
 """Cap of one call to a token or feed: proxies and rebasing tokens need up to half of it."""
 FORMAT = 1
 
-_CALL, _CODE, _V3 = 1, 2, 3
-_V3_HEAD_BYTES = 76
+_CALL, _CODE, _V3, _VIA = 1, 2, 3, 4
+_V3_HEAD_BYTES = 80
 _V3_TICK_BYTES = 19
 
 
@@ -62,12 +62,34 @@ class CallItem:
 
     def packed(self) -> bytes:
         """As the contract reads it."""
+        return bytes([_CALL]) + _address(self.target) + self.packed_call()
+
+    def packed_call(self) -> bytes:
+        """The same without what is called."""
         sizes = self.gas.to_bytes(3, "big") + self.longest.to_bytes(2, "big") + len(self.data).to_bytes(2, "big")
-        return bytes([_CALL]) + _address(self.target) + sizes + self.data
+        return sizes + self.data
 
     def most_bytes(self) -> int:
         """Longest answer with its status."""
         return 3 + self.longest
+
+
+@dataclass(frozen=True, slots=True)
+class ViaItem:
+    """A view call of the contract whose address `holder` gives by the function `named`; `call.target` is not looked at."""
+
+    holder: str
+    named: bytes
+    call: CallItem
+    likely_gas: int = 60_000
+
+    def packed(self) -> bytes:
+        """As the contract reads it."""
+        return bytes([_VIA]) + _address(self.holder) + self.named + self.call.packed_call()
+
+    def most_bytes(self) -> int:
+        """Longest answer with its status."""
+        return self.call.most_bytes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +139,15 @@ class V3Item:
         return 1 + _V3_HEAD_BYTES + self.likely_ticks * _V3_TICK_BYTES
 
 
-Item = CallItem | CodeItem | V3Item
+Item = CallItem | CodeItem | V3Item | ViaItem
 
 
 @dataclass(frozen=True, slots=True)
 class V3Answer:
-    """A V3 pool as read; `twap` is (difference of tickCumulative, of secondsPerLiquidityCumulativeX128) over the window."""
+    """A V3 pool as read; `twap` is (difference of tickCumulative, of secondsPerLiquidityCumulativeX128) over the window.
+
+    `observations` are how many price observations it keeps, and how many it will once it has written so many.
+    """
 
     sqrt_price_x96: int
     tick: int
@@ -131,6 +156,7 @@ class V3Answer:
     known_to_tick: int
     ticks: tuple[tuple[int, int], ...]
     twap: tuple[int, int] | None
+    observations: tuple[int, int] = (0, 0)
 
 
 Answer = bytes | V3Answer | Status
@@ -175,9 +201,9 @@ def _decode(item: Item, read: _Bytes) -> Answer:
             raise Retryable("the endpoint's answer to the lens has an unknown status")
         return Status(status)
     match item:
-        case CallItem():
+        case CallItem() | ViaItem():
             size = read.uint(2)
-            if size > item.longest:
+            if size > item.most_bytes() - 3:
                 raise Retryable("the endpoint's answer to the lens is longer than its bound")
             return read.take(size)
         case CodeItem():
@@ -187,14 +213,16 @@ def _decode(item: Item, read: _Bytes) -> Answer:
 
 
 def _decode_v3(read: _Bytes) -> Answer:
-    price, tick, liquidity = read.uint(20), read.signed(3), read.uint(16)
+    price, tick, observations = read.uint(20), read.signed(3), (read.uint(2), read.uint(2))
+    liquidity = read.uint(16)
     from_tick, to_tick = read.signed(3), read.signed(3)
     seen, tick_delta, seconds_delta = read.uint(1), read.signed(7), read.uint(20)
     ticks = sorted((read.signed(3), read.signed(16)) for _ in range(read.uint(2)))
     indexes = [index for index, _ in ticks]
     if len(set(indexes)) != len(indexes) or any(not from_tick <= index <= to_tick for index in indexes):
         return Status.MALFORMED
-    return V3Answer(price, tick, liquidity, from_tick, to_tick, tuple(ticks), (tick_delta, seconds_delta) if seen else None)
+    twap = (tick_delta, seconds_delta) if seen else None
+    return V3Answer(price, tick, liquidity, from_tick, to_tick, tuple(ticks), twap, observations)
 
 
 _CONTRACT_STATUS = frozenset(status.value for status in Status if status is not Status.MALFORMED)

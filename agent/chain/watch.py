@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from agent.chain import feeds as price_feeds
 from agent.chain import positions
 from agent.chain.abi import (
     BALANCE_OF,
@@ -14,7 +15,6 @@ from agent.chain.abi import (
     FEE_GROWTH_GLOBAL_0,
     FEE_GROWTH_GLOBAL_1,
     GET_RESERVES,
-    LATEST_ROUND_DATA,
     PRICE_0_CUMULATIVE,
     address_call,
     allowance_call,
@@ -119,8 +119,7 @@ def questions(watch: Watch) -> list[Question]:
     for pool in watch.pools:
         asked.append(Question(f"pool of {pool.venue}", pool.address, _pool_item(pool, window, watch.twap_window_s)))
     for feed in watch.feeds:
-        asked.append(Question("decimals of feed", feed, CallItem(feed, DECIMALS)))
-        asked.append(Question("round of feed", feed, CallItem(feed, LATEST_ROUND_DATA, longest=160, likely_gas=60_000)))
+        asked += [Question(name, feed, item) for name, item in price_feeds.questions(feed)]
     asked.extend(Question("code", address, CodeItem(address)) for address in watch.code)
     for ref in watch.positions:
         own = ref.confirmed
@@ -197,13 +196,9 @@ def parts(watch: Watch, answers: Sequence[Answer]) -> Parts:
             pools.append(state)
     feeds: list[FeedRound] = []
     for feed in watch.feeds:
-        decimals = value(8)
-        question, answer = next(left)
-        latest = _round(feed, decimals, answer)
-        if isinstance(latest, Status):
-            quarantine(question, latest)
-        elif latest is not None:
-            feeds.append(latest)
+        latest, lost = price_feeds.read(feed, [next(left)[1] for _ in range(price_feeds.ITEMS)])
+        feeds += [] if latest is None else [latest]
+        bad += lost
     codes: list[CodeHash] = []
     for address in watch.code:
         question, answer = next(left)
@@ -263,17 +258,5 @@ def _v3(pool: PoolRef, answer: Answer, twap_window_s: int) -> V3Pool | Status:
         twap_tick=twap_tick,
         twap_liquidity=twap_liquidity,
         twap_window_s=twap_window_s if twap_tick is not None else None,
+        observations=answer.observations,
     )
-
-
-def _round(feed: str, decimals: int | None, answer: Answer) -> FeedRound | Status | None:
-    """AggregatorV3Interface.latestRoundData: (uint80, int256, uint256, uint256, uint80). None when decimals failed."""
-    read = words(answer, 5)
-    if isinstance(read, Status):
-        return read
-    round_id, price, started, updated, answered_in = read
-    if round_id >> 80 or answered_in >> 80 or started >> 64 or updated >> 64:
-        return Status.MALFORMED
-    if decimals is None:
-        return None
-    return FeedRound(feed, decimals, round_id, price - (price >> 255 << 256), started, updated, answered_in)

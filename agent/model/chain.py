@@ -67,8 +67,9 @@ class V3Pool:
     `ticks` holds every initialised tick with known_from_tick <= index <= known_to_tick, ascending; beyond that window
     nothing is known, and a quote that leaves it refuses. `twap_tick` is the time-weighted mean tick over
     `twap_window_s` (None where the pool's observations do not reach back), `twap_liquidity` the harmonic mean
-    in-range liquidity of the same window (OracleLibrary.consult). `unwritten` says whether the fee growth of (token0, token1) is
-    still zero: a trade that writes it costs more gas.
+    in-range liquidity of the same window (OracleLibrary.consult). `observations` are how many price observations it keeps
+    and how many it is to keep (slot0.observationCardinality and -Next). `unwritten` says whether the fee growth of
+    (token0, token1) is still zero: a trade that writes it costs more gas.
     """
 
     address: str
@@ -86,6 +87,7 @@ class V3Pool:
     twap_tick: int | None = None
     twap_liquidity: int | None = None
     twap_window_s: int | None = None
+    observations: tuple[int, int] | None = field(default=None, compare=False)
     unwritten: tuple[bool, bool] = field(default=(False, False), compare=False)
 
 
@@ -94,7 +96,10 @@ PoolState = V2Pool | V3Pool
 
 @dataclass(frozen=True, slots=True)
 class FeedRound:
-    """Latest round of a price feed with the Chainlink AggregatorV3 interface; answer in 10^-decimals of its quote (USD)."""
+    """Latest round of a price feed with the Chainlink AggregatorV3 interface; answer in 10^-decimals of its quote (USD).
+
+    `min_answer` and `max_answer` are the bounds that its aggregator cuts answers off at; None where it names none.
+    """
 
     feed: str
     decimals: int
@@ -103,6 +108,8 @@ class FeedRound:
     started_at_s: int
     updated_at_s: int
     answered_in_round: int
+    min_answer: int | None = None
+    max_answer: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,13 @@ pragma solidity 0.8.30;
 ///   CALL  target (20) gas (3) longest answer (2) calldata length (2) calldata
 ///   CODE  target (20)
 ///   V3    pool (20) tick spacing (3) window in ticks (3) most ticks (2) seconds of TWAP (4)
+///   VIA   where the target's address is asked (20), by which function (4), then as CALL without its target
 /// The answer is: format (1 byte), then per item a status (1 byte) and, when that is OK,
 ///   CALL  length (2) data
 ///   CODE  code hash (32), zero where there is no code
-///   V3    sqrtPriceX96 (20) tick (3) liquidity (16) known from (3) known to (3) whether TWAP (1)
+///   VIA   as CALL
+///   V3    sqrtPriceX96 (20) tick (3) observations kept (2) and to be kept (2) liquidity (16)
+///         known from (3) known to (3) whether TWAP (1)
 ///         difference of tickCumulative (7) and of secondsPerLiquidityCumulativeX128 (20)
 ///         number of ticks (2), then per tick its index (3) and liquidityNet (16)
 contract PortfolioLens {
@@ -30,8 +33,9 @@ contract PortfolioLens {
     uint256 private constant CALL = 1;
     uint256 private constant CODE = 2;
     uint256 private constant V3 = 3;
+    uint256 private constant VIA = 4;
 
-    uint256 private constant V3_HEAD_BYTES = 76;
+    uint256 private constant V3_HEAD_BYTES = 80;
     uint256 private constant V3_TICK_BYTES = 19;
     uint256 private constant V3_GAS = 100_000;
     uint256 private constant OBSERVE_GAS = 600_000;
@@ -87,7 +91,8 @@ contract PortfolioLens {
         while (run.left > 0) {
             run.left -= 1;
             uint256 kind = _take(run, 1);
-            if (kind == CALL) _call(run);
+            if (kind == CALL) _call(run, _take(run, 20));
+            else if (kind == VIA) _via(run);
             else if (kind == CODE) _code(run);
             else if (kind == V3) _v3(run);
             else revert UnknownKind(kind);
@@ -98,9 +103,23 @@ contract PortfolioLens {
         }
     }
 
+    /// A call of the contract that another one names; the name is asked under the gas cap of a pool's view.
+    function _via(Run memory run) private view {
+        uint256 holder = _take(run, 20);
+        uint256 selector = _take(run, 4);
+        uint256 status = _ask(run, holder, selector, 0, 4, 32);
+        if (status == OK) {
+            uint256 target = _word(run, 0);
+            if (target >> 160 == 0) return _call(run, target);
+            status = FAILED;
+        }
+        _take(run, 5);
+        run.at += _take(run, 2);
+        _put(run, status, 1);
+    }
+
     /// Copies at most the bytes asked for, whatever the answer's length.
-    function _call(Run memory run) private view {
-        uint256 target = _take(run, 20);
+    function _call(Run memory run, uint256 target) private view {
         uint256 cap = _take(run, 3);
         uint256 longest = _take(run, 2);
         uint256 length = _take(run, 2);
@@ -152,18 +171,20 @@ contract PortfolioLens {
         if (_room(run) < 1 + V3_HEAD_BYTES + 2 * pool.half * V3_TICK_BYTES) return _put(run, UNREAD, 1);
 
         uint256 item = run.to;
-        uint256 status = _ask(run, pool.target, 0x3850c7bd, 0, 4, 64); // slot0()
+        uint256 status = _ask(run, pool.target, 0x3850c7bd, 0, 4, 160); // slot0()
         if (status != OK) return _put(run, status, 1);
         uint256 price = _word(run, 0);
         if (price == 0) return _put(run, NOT_INITIALISED, 1);
         pool.tick = int256(_word(run, 1));
         if (pool.tick > MAX_TICK || pool.tick < -MAX_TICK - 1) return _put(run, FAILED, 1); // no V3 pool; the sums below stay small
+        uint256 observations = (_word(run, 3) & 0xffff) << 16 | (_word(run, 4) & 0xffff);
         status = _ask(run, pool.target, 0x1a686502, 0, 4, 32); // liquidity()
         if (status != OK) return _put(run, status, 1);
 
         _put(run, OK, 1);
         _put(run, price, 20);
         _put(run, uint256(pool.tick), 3);
+        _put(run, observations, 4);
         _put(run, _word(run, 0), 16);
         uint256 bounds = run.to;
         run.to += 6;

@@ -17,6 +17,9 @@ contract PriceFeed {
     uint256 public constant version = 4; // solhint-disable-line const-name-snakecase
     Round private _latest;
     mapping(uint80 roundId => Round round) private _rounds;
+    /// @notice Between these bounds, both excluded, an aggregator's answers are prices.
+    int192 public minAnswer = 1;
+    int192 public maxAnswer = type(int176).max;
 
     event AnswerUpdated(int256 indexed current, uint256 indexed roundId, uint256 updatedAt);
 
@@ -31,6 +34,16 @@ contract PriceFeed {
     function push(int256 answer) external {
         uint80 next = _latest.roundId + 1;
         setRound(next, answer, block.timestamp, block.timestamp, next);
+    }
+
+    /// @notice Other bounds of the answers that follow.
+    function setBounds(int192 minAnswer_, int192 maxAnswer_) external {
+        (minAnswer, maxAnswer) = (minAnswer_, maxAnswer_);
+    }
+
+    /// @notice What stands behind the feed: a Chainlink proxy names its aggregator, this one is its own.
+    function aggregator() external view returns (address) {
+        return address(this);
     }
 
     function getRoundData(uint80 roundId) external view returns (uint80, int256, uint256, uint256, uint80) {

@@ -8,14 +8,15 @@ import pytest
 from eth_utils.crypto import keccak
 
 from agent.artifacts import npm, own
-from agent.chain.abi import BALANCE_OF, DECIMALS, address_call
+from agent.chain.abi import AGGREGATOR, BALANCE_OF, DECIMALS, address_call
 from agent.chain.ask import ask
-from agent.chain.lens import CallItem, CodeItem, Item, Status, V3Answer, V3Item, creation_code, decode
+from agent.chain.lens import CallItem, CodeItem, Item, Status, V3Answer, V3Item, ViaItem, creation_code, decode
 from agent.chain.watch import questions
 from agent.localchain import LocalChain
 from agent.localchain.liquidity import V3_POOL
 from agent.model import V2Pool, V3Pool
 from agent.units import NATIVE, Token
+from tests.attacks import attack
 from tests.reading import TWAP_WINDOW_S, reader, watch
 from tests.world import mint_mainnet_pool, read_pool, read_v3
 
@@ -94,7 +95,41 @@ def test_feeds_equal_direct_calls_negative_answers_included(local_chain: LocalCh
         contract = local_chain.feed_contract(symbol).functions
         assert [one.round_id, one.answer, one.started_at_s, one.updated_at_s, one.answered_in_round] == contract.latestRoundData().call()
         assert one.decimals == contract.decimals().call()
+        assert (one.min_answer, one.max_answer) == (contract.minAnswer().call(), contract.maxAnswer().call())
     assert -5 in [one.answer for one in seen.feeds]
+
+
+def test_bounds_are_those_of_the_aggregator_that_a_proxy_names_and_unknown_where_it_names_none(local_chain: LocalChain) -> None:
+    first, second = (local_chain.deploy(own("PriceFeed"), "X / USD", 8) for _ in range(2))
+    for feed, least in ((first, -7), (second, 11)):
+        functions = local_chain.contract(feed, own("PriceFeed")).functions
+        local_chain.send(functions.setBounds(least, 10**12))
+        local_chain.send(functions.push(500))
+    proxy = local_chain.deploy(attack("FeedProxy"), first)
+    pointed = local_chain.contract(proxy, attack("FeedProxy")).functions
+    (seen,) = reader(local_chain, feeds=(proxy,)).snapshot().feeds
+    assert (seen.answer, seen.min_answer, seen.max_answer) == (500, -7, 10**12)
+    local_chain.send(pointed.point(second))
+    (seen,) = reader(local_chain, feeds=(proxy,)).snapshot().feeds
+    assert seen.min_answer == 11
+
+
+def test_a_call_by_way_of_another_contract_fails_alone(local_chain: LocalChain) -> None:
+    token = local_chain.tokens["USDC"].address
+    decimals = CallItem(token, DECIMALS)
+    items: list[Item] = [ViaItem(token, AGGREGATOR, decimals), ViaItem(token, DECIMALS, decimals), ViaItem(token, BALANCE_OF, decimals)]
+    answers = ask(local_chain.transport, [*items, decimals])
+    assert answers == [Status.FAILED, Status.NO_CODE, Status.FAILED, (6).to_bytes(32, "big")]  # 6 decimals: an address of nobody
+
+
+def test_the_observations_that_a_pool_keeps_are_read(local_chain: LocalChain) -> None:
+    pool = local_chain.contract(local_chain.pools["v3 LINK/USDC 10000"], npm(V3_POOL))
+    local_chain.send(pool.functions.increaseObservationCardinalityNext(71))
+    seen = next(p for p in reader(local_chain).snapshot().pools if p.address == pool.address)
+    slot0 = pool.functions.slot0().call()
+    assert isinstance(seen, V3Pool)
+    assert seen.observations == (slot0[3], slot0[4])
+    assert seen.observations[1] == 71
 
 
 def test_code_hashes_equal_the_hash_of_the_code_and_are_zero_without_code(local_chain: LocalChain) -> None:

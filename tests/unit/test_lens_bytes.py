@@ -18,6 +18,7 @@ from agent.chain.lens import (
     Status,
     V3Answer,
     V3Item,
+    ViaItem,
     creation_code,
     decode,
     pages,
@@ -31,6 +32,7 @@ from agent.units import Token
 
 ADDRESS = "0x" + "11" * 20
 OWNER = "0x" + "22" * 20
+VIA = ViaItem(ADDRESS, b"\1\2\3\4", CallItem(ADDRESS, b"\5"))
 
 
 def portfolio(number_of_tokens: int, number_of_pools: int) -> Watch:
@@ -59,7 +61,7 @@ def test_twelve_tokens_and_forty_pools_need_few_pages_and_each_page_fits() -> No
         assert len(creation_code([items[i] for i in page])) // 2 < 49_152
 
 
-@given(st.lists(st.sampled_from([CallItem(ADDRESS, b"\1" * 68), CodeItem(ADDRESS), V3Item(ADDRESS, 1, 200, 256, 0)]), max_size=400))
+@given(st.lists(st.sampled_from([CallItem(ADDRESS, b"\1" * 68), CodeItem(ADDRESS), V3Item(ADDRESS, 1, 200, 256, 0), VIA]), max_size=400))
 def test_pages_hold_every_item_once_in_order_and_fit(items: list[Item]) -> None:
     sized = pages(items)
     assert [i for page in sized for i in page] == list(range(len(items)))
@@ -70,16 +72,17 @@ def test_pages_hold_every_item_once_in_order_and_fit(items: list[Item]) -> None:
 
 def test_each_kind_of_answer_is_read_back() -> None:
     pool = V3Item(ADDRESS, 10, 200, 256, 1800)
-    head = (2**96).to_bytes(20, "big") + (-5).to_bytes(3, "big", signed=True) + (10**18).to_bytes(16, "big")
+    head = (2**96).to_bytes(20, "big") + (-5).to_bytes(3, "big", signed=True) + b"\0\7\0\x40" + (10**18).to_bytes(16, "big")
     bounds = (-205).to_bytes(3, "big", signed=True) + (195).to_bytes(3, "big", signed=True)
     twap = b"\1" + (-9001).to_bytes(7, "big", signed=True) + (77).to_bytes(20, "big")
     ticks = b"".join(i.to_bytes(3, "big", signed=True) + n.to_bytes(16, "big", signed=True) for i, n in ((-10, 5), (-20, -7), (30, 9)))
-    page = b"\1" + b"\0\0\x03abc" + b"\1" + b"\0" + b"\x42" * 32 + b"\0" + head + bounds + twap + b"\0\3" + ticks
-    assert decode([CallItem(ADDRESS, b""), CallItem(ADDRESS, b""), CodeItem(ADDRESS), pool], page) == [
+    page = b"\1" + b"\0\0\x02hi" + b"\0\0\x03abc" + b"\1" + b"\0" + b"\x42" * 32 + b"\0" + head + bounds + twap + b"\0\3" + ticks
+    assert decode([VIA, CallItem(ADDRESS, b""), CallItem(ADDRESS, b""), CodeItem(ADDRESS), pool], page) == [
+        b"hi",
         b"abc",
         Status.FAILED,
         b"\x42" * 32,
-        V3Answer(2**96, -5, 10**18, -205, 195, ((-20, -7), (-10, 5), (30, 9)), (-9001, 77)),
+        V3Answer(2**96, -5, 10**18, -205, 195, ((-20, -7), (-10, 5), (30, 9)), (-9001, 77), (7, 64)),
     ]
 
 
@@ -96,12 +99,12 @@ def test_bytes_that_are_no_answer_are_refused(page: bytes) -> None:
 @given(st.binary(max_size=200))
 def test_no_bytes_whatever_make_the_decoder_fail_in_another_way(page: bytes) -> None:
     with suppress(Retryable):
-        decode([CallItem(ADDRESS, b""), V3Item(ADDRESS, 10, 200, 256, 0), CodeItem(ADDRESS)], b"\1" + page)
+        decode([CallItem(ADDRESS, b""), V3Item(ADDRESS, 10, 200, 256, 0), CodeItem(ADDRESS), VIA], b"\1" + page)
 
 
 def test_a_tick_twice_or_outside_the_known_window_is_malformed() -> None:
     def answer(*ticks: int) -> list[object]:
-        head = bytes(20) + bytes(3) + bytes(16) + (-100).to_bytes(3, "big", signed=True) + (100).to_bytes(3, "big") + bytes(28)
+        head = bytes(20) + bytes(3) + bytes(4) + bytes(16) + (-100).to_bytes(3, "big", signed=True) + (100).to_bytes(3, "big") + bytes(28)
         body = b"".join(tick.to_bytes(3, "big", signed=True) + bytes(16) for tick in ticks)
         return list(decode([V3Item(ADDRESS, 10, 200, 256, 0)], b"\1\0" + head + len(ticks).to_bytes(2, "big") + body))
 
