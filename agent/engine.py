@@ -160,8 +160,10 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
                 return replace(swapped, transactions=tuple(sent), after=outcome.step_input)
             if hands is None or plan is None or outcome.kind is not OutcomeKind.PLANNED:
                 return _close(journal, _after_actions(outcome, acted))
-            if approving + acted == 0 and not hands.confirm(outcome):
-                return _close(journal, replace(outcome, kind=OutcomeKind.DECLINED, reason="not confirmed; nothing was sent"))
+            if approving + acted == 0:
+                if not hands.confirm(outcome):
+                    return _close(journal, replace(outcome, kind=OutcomeKind.DECLINED, reason="not confirmed; nothing was sent"))
+                hands.composer.require_fresh(outcome.step_input, plan)
             shown = shown or plan
             if plan.actions and not shown.actions:
                 raise Refused("liquidity has to move before the swaps that were confirmed", remedy="look again, and confirm that")

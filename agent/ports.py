@@ -114,6 +114,10 @@ class Composer(Protocol):
     def left_over(self, step: StepInput) -> Sequence[Approval]:
         """Approvals to zero of what may still be taken, though nothing is planned."""
         ...
+    def require_fresh(self, step: StepInput, plan: Plan) -> None:
+        """Raises Refused once the plan has expired: an answer that came late confirms nothing."""
+        ...
+
 
 
 class Executor(Protocol):
@@ -130,9 +134,16 @@ class Executor(Protocol):
     def adopt(self) -> int:
         """Takes the chain's present nonce for ours, because the operator says so; returns it."""
         ...
+    def abandon(self, why: str) -> Sequence[Intent]:
+        """Takes back everything that is in no block; for a kill switch at hard."""
+        ...
 
-    def ready(self) -> bool:
-        """Whether anything may be sent now: the kill switch was read and is off, and no transaction is unfinished."""
+
+    def ready(self, *, taking_back: bool = False) -> bool:
+        """Whether anything may be sent now: the kill switch was read and is off, and no transaction is unfinished.
+
+        `taking_back`: the same where the switch stands at hard, for what sets allowances to zero.
+        """
         ...
 
 

@@ -258,6 +258,7 @@ def open_hands(desk: Desk, confirm: Callable[[Outcome], bool], progress: Callabl
             is_paused=desk.switch.is_paused,
             on_event=lambda event: progress(event.text or event.name),
         )
+            is_hard=desk.switch.is_hard,
         yield Hands(executor, RouterComposer(sender, wallet, desk.clock), confirm)
 
 

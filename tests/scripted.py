@@ -155,6 +155,7 @@ class Bench:
     store: Store
     settings: Settings
     paused: bool | None = False
+    hard: bool = False
     events: list[Event] = field(default_factory=list)
     on_event: object = None
 
@@ -164,7 +165,7 @@ class Bench:
             if callable(self.on_event):
                 self.on_event(event)
 
-        return Executor(self.store, self.signer, self.chain, self.clock, self.settings, lambda: self.paused, tell)
+        return Executor(self.store, self.signer, self.chain, self.clock, self.settings, lambda: self.paused, tell, lambda: self.hard)
 
     def run(self, nonce: int = 0, **changes: object):
         unsigned = replace(tx(nonce), **changes)

@@ -37,6 +37,14 @@ class Executor:
         """
         return self._reconciler.run(may_send=may_send)
 
+    def abandon(self, why: str) -> list[Intent]:
+        """Cancels every transaction that waits for a block and drops what never left; returns them as they stand then.
+
+        Sends only while the kill switch stands at hard or is off. Raises Refused otherwise, OperatorNeeded for a cancel that
+        cannot be sent, Retryable when the endpoint cannot tell.
+        """
+        return self._reconciler.abandon(why)
+
     def adopt(self) -> int:
         """Takes the chain's present nonce for ours, because the operator says so; returns it.
 
@@ -45,10 +53,14 @@ class Executor:
         """
         return self._reconciler.adopt()
 
-    def ready(self) -> bool:
-        """Whether anything may be sent now: the kill switch was read and is off, and no transaction of ours is unfinished."""
+    def ready(self, *, taking_back: bool = False) -> bool:
+        """Whether anything may be sent now: the kill switch was read and is off, and no transaction of ours is unfinished.
+
+        `taking_back`: the same where the switch stands at hard, for what sets allowances to zero.
+        """
         unfinished = [i for i in self._carrier.journal.open_intents() if i.state is not IntentState.MINED]
-        return self._carrier.is_paused() is False and not unfinished
+        allowed = self._carrier.is_paused() is False or (taking_back and self._carrier.is_hard())
+        return allowed and not unfinished
 
     def run(self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str) -> Intent:
         """Carries one transaction from PLANNED to its end, and returns it: FINAL, REVERTED, or MINED while blocks are slow.

@@ -37,6 +37,28 @@ class Reconciler:
             self.require_known_nonce()
         return [self._now(intent) for intent in open_before]
 
+    def abandon(self, why: str) -> list[Intent]:
+        """Takes back all that is in no block: drops what never left, takes the nonce of what waits; returns them as they stand then.
+
+        For a kill switch at hard, which is read again before each cancel leaves.
+        """
+        open_before = self._journal.open_intents()
+        for nonce in sorted({intent.tx.nonce for intent in open_before}):
+            self._give_up(nonce, why)
+        self.run(may_send=False)
+        return [self._now(intent) for intent in open_before]
+
+    def _give_up(self, nonce: int, why: str) -> None:
+        alive = [i for i in self._journal.intents_at(nonce) if i.state in (IntentState.SIGNED, IntentState.BROADCAST)]
+        if not alive or self._look(alive, nonce) == "mined":
+            return
+        for intent in self._journal.intents_at(nonce):
+            if intent.state is IntentState.SIGNED:
+                self._carrier.drop(intent, why)
+        flying = self._carrier.flying(nonce)
+        if flying and not any(intent.kind is IntentKind.CANCEL for intent in flying):
+            self._cancel(flying[0], why)
+
     def require_known_nonce(self) -> int:
         """The chain's next nonce, when it is the one the journal expects; on first use the chain's is adopted.
 

@@ -109,6 +109,10 @@ class RouterComposer:
                 raise Refused(f"execution.router: {other!r} is not known", remedy="use swap_router_02 or rebalancer")
         return self._prepare(step, draft)
 
+    def require_fresh(self, step: StepInput, plan: Plan) -> None:
+        """Raises Refused once the plan has expired: an answer that came late confirms nothing (T14)."""
+        self._require_fresh(step, plan)
+
     def _require_fresh(self, step: StepInput, plan: Plan) -> Head:
         """The head, while the plan has not expired."""
         head = self._head(step)

@@ -1,0 +1,27 @@
+"""A yes that comes after its plan has expired confirms nothing: no approval, no swap (T14)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agent.config.build import EXPIRE_BLOCKS
+from agent.engine import OutcomeKind
+from agent.localchain import LocalChain
+from agent.localchain.nodes import AnvilNode
+from tests.agents import ROOMY, agent_on, fund, meanwhile, purse, swap_of, yes
+
+TARGETS = {"WETH": "50%", "USDC": "50%"}
+
+
+def test_an_answer_after_the_plans_expiry_sends_not_even_an_approval(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    assert isinstance(chain.node, AnvilNode)
+    fund(chain, {"WETH": 60_000, "USDC": 30_000})
+    with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
+        before = purse(chain)
+        outcome = agent.rebalance(send=True, confirm=meanwhile(lambda: chain.node.mine(EXPIRE_BLOCKS + 1)))
+        assert outcome.kind is OutcomeKind.REFUSED
+        assert [verdict.guard for verdict in outcome.verdicts] == ["expiry"]
+        assert purse(chain) == before
+        assert not agent.desk.store.intents()
+        swap_of(agent.rebalance(send=True, confirm=yes))

@@ -1,0 +1,261 @@
+"""The kill switch, soft and hard: what may leave while it stands where, on every way that leads to a broadcast (T14)."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.errors import OperatorNeeded, Refused, TrimtabError
+from agent.execution.carrier import takes_back
+from agent.model import IntentKind, IntentState
+from agent.store import Store, open_store
+from agent.store.killswitch import KillSwitch, pause_file
+from tests.scripted import CHAIN_ID, START_S, WALLET, Bench, bench, grant, killed_at, lost_in_broadcast, tx
+
+AGENT = Path(__file__).parent.parent.parent / "agent"
+ZERO = replace(grant(IntentKind.APPROVE), approve=("0xToken", "0xSpender", 0))
+HARD = "the owner stopped everything"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
+
+
+@pytest.fixture
+def switch(tmp_path: Path, store: Store) -> KillSwitch:
+    return KillSwitch(pause_file(tmp_path / "trimtab.db"), store)
+
+
+# the switch itself
+def test_hard_stays_hard_until_it_is_resumed(switch: KillSwitch) -> None:
+    switch.pause("lunch", START_S)
+    assert (switch.is_paused(), switch.is_hard()) == (True, False)
+    switch.pause(HARD, START_S, hard=True)
+    switch.pause("once more", START_S)
+    assert (switch.is_paused(), switch.is_hard(), switch.read().reason) == (True, True, "once more")
+    switch.resume("seen", START_S)
+    assert (switch.is_paused(), switch.is_hard()) == (False, False)
+    switch.pause("lunch", START_S)
+    assert not switch.is_hard()
+
+
+def test_the_file_alone_is_soft(switch: KillSwitch) -> None:
+    switch.file.touch()
+    assert (switch.is_paused(), switch.is_hard()) == (True, False)
+
+
+def test_a_switch_that_cannot_be_read_is_paused_and_not_hard(switch: KillSwitch, store: Store) -> None:
+    switch.pause(HARD, START_S, hard=True)
+    with store.engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE pauses")
+    assert (switch.is_paused(), switch.is_hard()) == (None, False)
+
+
+def test_a_hard_pause_without_its_store_is_told_and_pauses_all_the_same(switch: KillSwitch, store: Store) -> None:
+    with store.engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE pauses")
+    with pytest.raises(OperatorNeeded, match="but not hard"):
+        switch.pause(HARD, START_S, hard=True)
+    assert switch.file.exists()
+    assert switch.is_paused() is None
+
+
+# what may leave
+@pytest.mark.parametrize("kind", list(IntentKind))
+def test_only_cancels_and_allowances_of_zero_take_back(kind: IntentKind) -> None:
+    assert takes_back(grant(kind)) is (kind is IntentKind.CANCEL)
+    assert takes_back(replace(grant(kind), approve=("0xToken", "0xSpender", 0))) is (kind in (IntentKind.CANCEL, IntentKind.APPROVE))
+    assert takes_back(replace(grant(kind), approve=("0xToken", "0xSpender", 1))) is (kind is IntentKind.CANCEL)
+
+
+def test_at_hard_a_trade_is_refused_and_an_allowance_of_zero_goes(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    made.paused, made.hard = True, True
+    made.store.begin_step("s", START_S, "{}")
+    with pytest.raises(Refused, match="kill switch"):
+        made.run()
+    allowing = replace(ZERO, approve=("0xToken", "0xSpender", 1))
+    with pytest.raises(Refused, match="kill switch"):
+        made.executor().run("s", IntentKind.APPROVE, tx(0), allowing, "approve")
+    assert made.chain.sent == []
+    done = made.executor().run("s", IntentKind.APPROVE, tx(0), ZERO, "to zero")
+    assert done.state is IntentState.FINAL
+    made.paused, made.hard = None, True
+    with pytest.raises(Refused, match="cannot be read"):
+        made.executor().run("s", IntentKind.APPROVE, tx(1), replace(ZERO, approve=("0xToken", "0xSpender", 1)), "approve")
+
+
+# abandoning what waits
+def waiting(folder: Path) -> Bench:
+    made = bench(folder, automine=False)
+    killed_at(made, "after:send")
+    return made
+
+
+def mines_cancels(made: Bench) -> None:
+    """Blocks take what pays more, so never the swap of a nonce that a cancel wants too."""
+    first = made.signer.signed[0].hash
+    made.clock.each = lambda: made.chain.mine(*[h for h in made.chain.pool if h != first]) if set(made.chain.pool) - {first} else None
+
+
+def states(made: Bench) -> list[tuple[str, str]]:
+    return [(intent.kind.value, intent.state.value) for intent in reversed(made.store.intents())]
+
+
+@pytest.mark.parametrize("make", [waiting, lost_in_broadcast])
+def test_what_waits_is_cancelled_at_hard_whether_a_node_knows_it_or_not(tmp_path: Path, make: Callable[[Path], Bench]) -> None:
+    made = make(tmp_path)
+    mines_cancels(made)
+    made.paused, made.hard = True, True
+    made.executor().abandon(HARD)
+    assert states(made) == [("swap", "cancelled"), ("cancel", "final")]
+    assert HARD in made.store.intents()[0].note
+    assert made.executor().ready(taking_back=True)
+    assert not made.executor().ready()
+
+
+def test_what_never_left_is_dropped_and_nothing_is_sent(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    killed_at(made, "after:signed")
+    made.paused, made.hard = True, True
+    made.executor().abandon(HARD)
+    assert states(made) == [("swap", "cancelled")]
+    assert made.chain.sent == []
+
+
+def test_what_is_mined_stays_as_it_is(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    killed_at(made, "after:mined")
+    made.paused, made.hard = True, True
+    made.executor().abandon(HARD)
+    assert states(made) == [("swap", "final")]
+    assert len(made.chain.sent) == 1
+
+
+@pytest.mark.parametrize("paused", [True, None])
+def test_abandoning_sends_nothing_while_the_switch_is_soft_or_unreadable(tmp_path: Path, paused: bool | None) -> None:
+    made = waiting(tmp_path)
+    made.paused = paused
+    with pytest.raises(Refused, match="kill switch"):
+        made.executor().abandon(HARD)
+    assert len(made.chain.sent) == 1
+    assert ("swap", "broadcast") in states(made)
+
+
+# every way to a broadcast
+def calls_of(name: str) -> set[tuple[str, str]]:
+    """(file, function) of every call of a method of that name in the package."""
+    found = set()
+    for path in AGENT.rglob("*.py"):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef):
+                for node in ast.walk(function):
+                    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == name:
+                        found.add((str(path.relative_to(AGENT)), function.name, ast.unparse(node.func.value)))
+    return found
+
+
+def test_signed_bytes_leave_through_one_method_that_is_called_where_the_switch_was_read() -> None:
+    """Who adds a way to broadcast adds it here, to the ways below, and reads the switch first."""
+    sends = {(file, function, whose) for file, function, whose in calls_of("send") if file.startswith("execution/")}
+    assert {found for found in sends if whose_sender(found[2])} == {("execution/carrier.py", "send", "self.sender")}
+    through = {(file, function) for file, function, whose in sends if not whose_sender(whose)}
+    for file, name in through:
+        function = next(
+            node for node in ast.walk(ast.parse((AGENT / file).read_text())) if isinstance(node, ast.FunctionDef) and node.name == name
+        )
+        lines = {
+            node.func.attr: node.lineno
+            for node in ast.walk(function)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        }
+        assert lines.get("require_running", 10**6) < lines["send"], f"{file}: {name} sends without reading the kill switch"
+    raw = {(file, function) for file, function, _ in calls_of("call") | calls_of("batch") if names_raw(file, function)}
+    assert {file for file, _ in raw} <= {"chain/sender.py", "chain/panel_sender.py", "localchain/chain.py", "localchain/nodes.py"}
+
+
+def whose_sender(expression: str) -> bool:
+    return expression.endswith("sender")
+
+
+def names_raw(file: str, name: str) -> bool:
+    tree = ast.parse((AGENT / file).read_text())
+    function = next(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == name)
+    return any(isinstance(node, ast.Constant) and node.value == "eth_sendRawTransaction" for node in ast.walk(function))
+
+
+def swaps(folder: Path) -> tuple[Bench, Callable[[], object]]:
+    made = bench(folder)
+    return made, made.run
+
+
+def resends(folder: Path) -> tuple[Bench, Callable[[], object]]:
+    made = lost_in_broadcast(folder)
+    return made, lambda: made.executor().reconcile()
+
+
+def sends_what_was_signed(folder: Path) -> tuple[Bench, Callable[[], object]]:
+    made = bench(folder)
+    killed_at(made, "after:signed")
+    return made, lambda: made.executor().reconcile()
+
+
+def cancels_late(folder: Path) -> tuple[Bench, Callable[[], object]]:
+    made = waiting(folder)
+    made.chain.timestamp_s = START_S + 90
+    mines_cancels(made)
+    return made, lambda: made.executor().reconcile()
+
+
+def cancels_lost(folder: Path) -> tuple[Bench, Callable[[], object]]:
+    made = lost_in_broadcast(folder)
+    made.chain.timestamp_s = START_S + 90
+    return made, lambda: made.executor().reconcile()
+
+
+def abandons(folder: Path) -> tuple[Bench, Callable[[], object]]:
+    made = waiting(folder)
+    made.paused, made.hard = True, True
+    mines_cancels(made)
+    return made, lambda: made.executor().abandon(HARD)
+
+
+@pytest.mark.parametrize("way", [swaps, resends, sends_what_was_signed, cancels_late, cancels_lost, abandons])
+@pytest.mark.parametrize("paused", [True, None])
+def test_a_pause_at_any_moment_before_the_last_durable_write_stops_every_way_to_a_broadcast(
+    tmp_path: Path, way: Callable[[Path], tuple[Bench, Callable[[], object]]], paused: bool | None
+) -> None:
+    """The switch is turned at the first, second, third … moment; from then on nothing leaves that was not yet written as sent."""
+    (tmp_path / "whole").mkdir()
+    made, act = way(tmp_path / "whole")
+    sent_before, told_before = len(made.chain.sent), len(made.events)
+    act()
+    assert len(made.chain.sent) > sent_before, "this way sends nothing"
+    moments = [event.name for event in made.events[told_before:]]
+    for moment, _ in enumerate(moments[: moments.index("before:broadcast")]):
+        folder = tmp_path / str(moment)
+        folder.mkdir()
+        made, act = way(folder)
+        sent_before = len(made.chain.sent)
+        pause_at(made, moment, paused)
+        try:
+            act()
+        except TrimtabError as error:
+            assert "kill switch" in error.message or "not mined" in error.message, error
+        assert len(made.chain.sent) == sent_before, f"sent although paused at {moments[moment]}"
+
+
+def pause_at(made: Bench, moment: int, paused: bool | None) -> None:
+    left = [moment]
+
+    def turn(_event: object) -> None:
+        if left[0] == 0:
+            made.paused, made.hard = paused, False
+        left[0] -= 1
+
+    made.on_event = turn
