@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from agent.chain import keys
+from agent.chain import keys, osring
 from agent.chain.agreed import AgreedTransport
 from agent.chain.evidence import GatheredEvidence
 from agent.chain.own_positions import PositionReader
@@ -240,7 +240,6 @@ def open_hands(desk: Desk, confirm: Callable[[Outcome], bool], progress: Callabl
     chain_id, wallet = config.chain.chain_id, config.wallet.address
     path = lock_path(chain_id, wallet, store_file(desk.loaded), local_chain=config.chain.local)
     with wallet_lock(path, chain_id, wallet):
-        keys.disable_core_dumps()
         ask = getpass.getpass if sys.stdin.isatty() else None
         key = keys.load_key(key_source(desk.loaded), chain_id, ask=ask, fork=config.chain.fork)
         tokens = tuple(token.address for token in (*(a.token for a in desk.portfolio.assets), *desk.portfolio.hubs))
@@ -277,6 +276,11 @@ def settings(config: Config, limits: Limits) -> Settings:
 def key_source(loaded: LoadedConfig) -> keys.KeySource:
     """Where the config says the key is."""
     wallet = loaded.config.wallet
+def keyring_backend() -> str:
+    """Name of the keyring of this system. Raises ConfigError when there is none."""
+    return osring.require_backend()
+
+
     if loaded.keystore_path is not None:
         return keys.KeystoreFile(loaded.keystore_path, "TRIMTAB_KEYSTORE_PASSWORD")
     if wallet.key_env is not None:
@@ -284,5 +288,7 @@ def key_source(loaded: LoadedConfig) -> keys.KeySource:
     if wallet.test_account is not None:
         return keys.TestAccount(wallet.test_account)
     if wallet.prompt:
+    if wallet.keyring is not None:
+        return keys.KeyringEntry(*wallet.keyring.split("/"))
         return keys.KeyPrompt()
-    raise ConfigError("wallet: no key source, so nothing can be signed", "set keystore, key_env or prompt = true")
+    raise ConfigError("wallet: no key source, so nothing can be signed", "set keystore, keyring, key_env or prompt = true")

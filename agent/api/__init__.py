@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from agent.api.positions import Liquidity, liquidity
     from agent.api.setup import initialise, trust
     from agent.api.stopping import StoppableClock, Stopped
+    from agent.api.wallet import Password, change_password, create_wallet, import_wallet, wallet_address
     from agent.config.load import load_config
 
 _HOMES = {
@@ -27,6 +28,7 @@ _HOMES = {
     "agent.api.positions": ("Liquidity", "liquidity"),
     "agent.api.setup": ("initialise", "trust"),
     "agent.api.stopping": ("StoppableClock", "Stopped"),
+    "agent.api.wallet": ("Password", "change_password", "create_wallet", "import_wallet", "wallet_address"),
     "agent.config.load": ("load_config",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -34,13 +36,17 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Agent",
     "Liquidity",
+    "Password",
     "Standing",
     "StoppableClock",
     "Stopped",
+    "change_password",
+    "create_wallet",
     "demo_world",
     "doctor",
     "explain",
     "history",
+    "import_wallet",
     "initialise",
     "input_text",
     "liquidity",
@@ -55,6 +61,7 @@ __all__ = [
     "snapshot",
     "step",
     "trust",
+    "wallet_address",
 ]
 
 

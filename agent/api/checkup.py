@@ -123,12 +123,14 @@ def _key(loaded: LoadedConfig) -> Row:
     path = loaded.keystore_path
     if path is not None:
         if not path.is_file():
-            return Row("key", NOTE, f"{path} does not exist", "put the keystore there before --send")
+            return Row("key", NOTE, f"{path} does not exist", "trimtab wallet create, or put it there before --send")
         if path.stat().st_mode & 0o077:
             return Row("key", FAIL, f"{path} can be read by others (mode {path.stat().st_mode & 0o777:04o})", f"chmod 600 {path}")
         return _keystore(loaded, path)
     try:
         wiring.key_source(loaded)
+        if loaded.config.wallet.keyring is not None:
+            return Row("key", OK, f"keyring entry {loaded.config.wallet.keyring}, in {wiring.keyring_backend()}")
     except ConfigError as error:
         return Row("key", NOTE, error.message, error.remedy)
     return Row("key", OK, "a key source is configured")

@@ -90,6 +90,8 @@ def _key(config: Config) -> str:
     wallet = config.wallet
     if wallet.keystore is not None:
         return f"keystore {wallet.keystore}"
+    if wallet.keyring is not None:
+        return f"keyring entry {wallet.keyring}"
     if wallet.key_env is not None:
         return f"environment variable {wallet.key_env}"
     if wallet.test_account is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from typing import Annotated
@@ -21,6 +22,8 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
+_SECRET = re.compile(r"(0x)?[0-9a-fA-F]{64}|https?://\S+|(?<=')(\w+ ){11,}\w+")
+"""A private key, a URL, or twelve words in a row where a name belongs."""
 TYPER_INTERRUPTED = 128 + 2
 """What Typer makes of Ctrl-C; no command of ours ends with it."""
 for group in (setup, portfolio, liquidity, books, local):
@@ -44,6 +47,14 @@ def _root(
     pass
 
 
+def _unrepeated(error: click.ClickException) -> str:
+    """What is wrong, without what may be a key, a recovery phrase or an endpoint's URL that was given in the wrong place."""
+    message = error.format_message()
+    if message.startswith("Got unexpected extra argument"):
+        return "too many arguments; they are not repeated here: keys and passwords are typed when asked, never given as arguments"
+    return _SECRET.sub("(hidden)", message)
+
+
 def main() -> None:
     """Runs the command line; exit codes: 0 done or nothing to do, 2 input, 10 refused, 11 try again, 12 operator needed."""
     as_json = "--json" in sys.argv
@@ -55,7 +66,7 @@ def main() -> None:
         error.show()
         code = 2
     except click.ClickException as error:
-        code = fail(ConfigError(error.format_message(), "see trimtab --help"), as_json)
+        code = fail(ConfigError(_unrepeated(error), "see trimtab --help"), as_json)
     except (click.exceptions.Abort, KeyboardInterrupt):
         code = fail(OperatorNeeded("interrupted; what was sent stands in the journal and is settled by the next run"), as_json)
     except TrimtabError as error:

@@ -21,6 +21,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _WEI = {"wei": 1, "gwei": 10**9}
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _KEY = re.compile(r"(0x)?[0-9a-fA-F]{64}")
+_KEYRING = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}/[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 _GAS_PRICE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(gwei|wei)")
 
 
@@ -64,6 +65,13 @@ def parse_variable(value: object, field: str = "variable") -> str:
     return value
 
 
+def parse_keyring(value: object, field: str = "keyring") -> str:
+    """Service and name of an entry in the keyring, "trimtab/main". A key pasted in its place is refused, and never repeated."""
+    if not isinstance(value, str) or not _KEYRING.fullmatch(value) or any(_KEY.fullmatch(part) for part in value.split("/")):
+        raise ConfigError(f"{field}: not the name of an entry; write service/name in letters, digits, . _ -, such as trimtab/main")
+    return value
+
+
 def _plain_decimal(value: object) -> str:
     """A non-negative plain decimal kept as text until its token's decimals are known."""
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
@@ -98,6 +106,7 @@ Address = Annotated[str, BeforeValidator(_relay(lambda v: parse_address(v, "valu
 Share = Annotated[int, BeforeValidator(_relay(lambda v: parse_bps(v, "value")))]
 Duration = Annotated[int, BeforeValidator(_relay(lambda v: parse_duration_s(v, "value")))]
 Variable = Annotated[str, BeforeValidator(_relay(lambda v: parse_variable(v, "value")))]
+KeyringName = Annotated[str, BeforeValidator(_relay(lambda v: parse_keyring(v, "value")))]
 PlainDecimal = Annotated[str, BeforeValidator(_plain_decimal)]
 ShareOrOff = Annotated[int | None, BeforeValidator(_or_off(_relay(lambda v: parse_bps(v, "value"))))]
 DurationOrOff = Annotated[int | None, BeforeValidator(_or_off(_relay(lambda v: parse_duration_s(v, "value"))))]

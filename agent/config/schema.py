@@ -15,6 +15,7 @@ from agent.config.fields import (
     Duration,
     DurationOrOff,
     GasPriceOrOff,
+    KeyringName,
     PlainDecimal,
     Share,
     ShareOrOff,
@@ -27,12 +28,12 @@ from agent.units import BPS
 
 
 class WalletTable(Table):
-    """Whose portfolio; a key source is needed only to send. `keyring` is reserved."""
+    """Whose portfolio; a key source is needed only to send. `keyring` is service/name in the keyring of the operating system."""
 
     address: Address
     keystore: str | None = None
     key_env: Variable | None = None
-    keyring: str | None = None
+    keyring: KeyringName | None = None
     prompt: bool = False
     test_account: int | None = Field(default=None, ge=0, le=9)
     payout_addresses: list[Address] = Field(default_factory=list)
@@ -43,8 +44,6 @@ class WalletTable(Table):
         given += ["test_account"] if self.test_account is not None else []
         if len(given) > 1:
             raise ValueError(f"more than one key source ({', '.join(given)}); keep one")
-        if self.keyring is not None:
-            raise ValueError("keyring is not supported yet; use keystore, key_env or prompt = true")
         return self
 
 

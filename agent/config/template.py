@@ -48,7 +48,7 @@ max_lag_blocks = 3                 # an endpoint further behind the others is to
 
 [wallet]
 address = "{wallet}"               # enough for status and plan
-keystore = "wallet.json"           # version 3 file, mode 0600; or key_env = "TRIMTAB_KEY", or prompt = true
+keystore = "wallet.json"           # by trimtab wallet create; or keyring = "trimtab/main", or key_env = "TRIMTAB_KEY", or prompt = true
 payout_addresses = []
 
 [portfolio]

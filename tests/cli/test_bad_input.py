@@ -24,7 +24,7 @@ WHALE_ADDRESS = test_accounts()[WHALE].address
         ('target = "30%"', 'target = "20%"', ("90%", "add 10%")),
         ('target = "30%"', "target = 30", ("above 1 and has no unit",)),
         ('slippage = "0.3%"\n', "", ("limits.slippage: missing",)),
-        ("test_account = 0", 'keyring = "trimtab/main"', ("keyring is not supported yet",)),
+        ("test_account = 0", f'keyring = "{"ab" * 32}"', ("wallet.keyring", "service/name")),
         ("test_account = 0", f'key_env = "{"ab" * 32}"', ("not the name of an environment variable",)),
         ("chain_id = 31337", 'chain_id = "one"', ("chain.chain_id",)),
         ("[chain]", "[chain", ("not valid TOML",)),

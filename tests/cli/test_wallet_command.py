@@ -1,0 +1,111 @@
+"""`trimtab wallet` as a user meets it: typed unseen, on standard input, by named variables; never as an argument."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.chain import keystore
+from tests.cli.terminal import typed
+from tests.cli.tools import TRIMTAB, Said
+from tests.keyrings import InMemory, using
+from tests.unit.test_wallet_files import ADDRESS, GOOD, KEY, OTHER, opened
+
+Bare = Callable[..., Said]
+
+
+@pytest.fixture(autouse=True)
+def _cheap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(keystore, "SCRYPT_N", 2**4)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_key_and_a_password_are_typed_unseen_and_are_in_no_list_of_processes(tmp_path: Path) -> None:
+    """The whole way by hand, with the work factor of real wallets."""
+    replies = [("recovery phrase: ", KEY), ("New password: ", GOOD), ("Again: ", GOOD)]
+    made = typed(replies, "wallet", "import", cwd=tmp_path)
+    assert made.code == 0, made.shown
+    assert ADDRESS in made.shown and opened(tmp_path / "wallet.json", GOOD) == ADDRESS
+    assert made.command_line and KEY not in made.shown and GOOD not in made.shown
+    assert KEY.encode() not in made.command_line and GOOD.encode() not in made.command_line
+
+
+def test_a_new_wallet_by_a_named_variable(bare: Bare, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PW", GOOD)
+    said = bare("wallet", "create", "--password-env", "PW", "--json")
+    assert said.code == 0, said.why
+    assert opened(tmp_path / "wallet.json", GOOD) == said.json["address"]
+    assert bare("wallet", "address", "--json").json == {"address": said.json["address"], "keystore": "wallet.json", "verified": False}
+    assert bare("wallet", "address", "--verify", "--password-env", "PW", "--json").json["verified"] is True
+    again = bare("wallet", "create", "--password-env", "PW", "--json")
+    assert again.code == 2 and "exists already" in again.error["message"]
+
+
+def test_a_key_comes_on_standard_input_where_there_is_no_terminal(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*TRIMTAB, "wallet", "import", "--password-env", "PW", "--json"],
+        input=f"0x{KEY}\n",
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PW": GOOD},
+        check=True,
+    )
+    assert json.loads(done.stdout)["address"] == ADDRESS
+    assert KEY not in done.stdout + done.stderr
+
+
+def test_a_changed_password_is_the_one_that_opens(bare: Bare, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PW", GOOD)
+    monkeypatch.setenv("NEW", OTHER)
+    address = bare("wallet", "create", "--password-env", "PW", "--json").json["address"]
+    said = bare("wallet", "change-password", "--password-env", "PW", "--new-password-env", "NEW")
+    assert said.code == 0 and "has a new password" in said.out
+    assert opened(tmp_path / "wallet.json", OTHER) == address
+    refused = bare("wallet", "change-password", "--password-env", "PW", "--new-password-env", "NEW", "--json")
+    assert refused.code == 2 and "wrong password" in refused.error["message"]
+
+
+def test_a_key_in_the_keyring_needs_no_file_and_no_password(bare: Bare, tmp_path: Path) -> None:
+    with using(InMemory()):
+        said = bare("wallet", "create", "--keyring", "trimtab/main", "--json")
+        assert said.code == 0 and said.json["keystore"] is None
+        assert said.json["config"] == [f'address = "{said.json["address"]}"', 'keyring = "trimtab/main"']
+        assert bare("wallet", "address", "--keyring", "trimtab/main").out.strip() == said.json["address"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_terminal_and_a_named_password_nothing_is_made(bare: Bare, tmp_path: Path) -> None:
+    for command in ("create", "change-password"):
+        said = bare("wallet", command, "--json")
+        assert said.code == 2 and said.error["remedy"]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("wallet", "import", KEY),
+        ("wallet", "import", f"0x{KEY}", "more"),
+        ("wallet", "create", GOOD, KEY),
+        ("wallet", KEY),
+        ("wallet", "import", "--index", KEY),
+        ("wallet", "import", f"--{KEY}"),
+        ("wallet", "import", "--password-env", KEY),
+        ("wallet", "import", "--password-fd", f"0x{KEY}"),
+        ("wallet", "import", "--keyring", KEY),
+        ("wallet", " ".join(["canary"] * 12)),
+        ("wallet", "import", *["canary"] * 12),
+    ],
+)
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["people", "json"])
+def test_a_secret_given_as_an_argument_is_refused_and_not_repeated(bare: Bare, args: tuple[str, ...], form: tuple[str, ...]) -> None:
+    said = bare(*args, *form)
+    assert said.code == 2
+    for secret in (KEY, GOOD, "canary canary"):
+        assert secret not in said.out + said.err

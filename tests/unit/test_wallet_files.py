@@ -1,0 +1,277 @@
+"""Keystores are made, taken over and locked anew: whole or not at all, never over a file, weak passwords refused (R6.1, T18)."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from eth_account import Account
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent import api
+from agent.chain import keystore
+from agent.chain.keys import TEST_MNEMONIC, KeystoreFile, Secret, TestAccount, load_key
+from agent.errors import ConfigError
+
+GOOD = "four random words here"
+OTHER = "another set of random words"
+KEY = "c0ffee" + "5eed" * 14 + "42"
+ADDRESS = Account.from_key(bytes.fromhex(KEY)).address
+
+
+@pytest.fixture(autouse=True)
+def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keystore, "SCRYPT_N", 2**4)
+
+
+def typing(*lines: str) -> Callable[[str], str]:
+    """Somebody who types these lines, one per prompt."""
+    left: Iterator[str] = iter(lines)
+    return lambda prompt: next(left)
+
+
+def opened(path: Path, password: str) -> str:
+    return load_key(KeystoreFile(path), 1, ask=lambda prompt: password).address
+
+
+def test_a_new_wallet_is_a_private_version_3_file_that_its_password_opens(tmp_path: Path) -> None:
+    path = tmp_path / "wallet.json"
+    made = api.create_wallet(path, None, api.Password(), typing(GOOD, GOOD))
+    assert opened(path, GOOD) == made["address"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    sheet = json.loads(path.read_text())
+    assert (sheet["version"], sheet["crypto"]["kdf"]) == (3, "scrypt")
+    assert [file.name for file in tmp_path.iterdir()] == ["wallet.json"]
+
+
+def test_two_new_wallets_have_nothing_in_common(tmp_path: Path) -> None:
+    made = [api.create_wallet(tmp_path / f"{n}.json", None, api.Password(), typing(GOOD, GOOD))["address"] for n in range(4)]
+    assert len(set(made)) == 4
+
+
+def test_the_work_factor_is_that_of_geth(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.undo()
+    api.create_wallet(tmp_path / "wallet.json", None, api.Password(), typing(GOOD, GOOD))
+    params = json.loads((tmp_path / "wallet.json").read_text())["crypto"]["kdfparams"]
+    assert (params["n"], params["r"], params["p"]) == (262_144, 8, 1)
+
+
+@pytest.mark.parametrize("text", [KEY, "0x" + KEY, f"  {KEY.upper()} \n"])
+def test_a_key_is_taken_over_as_it_is_written_anywhere(tmp_path: Path, text: str) -> None:
+    assert api.import_wallet(tmp_path / "w.json", None, api.Password(), typing(text, GOOD, GOOD))["address"] == ADDRESS
+    assert opened(tmp_path / "w.json", GOOD) == ADDRESS
+
+
+def test_a_recovery_phrase_gives_the_account_of_its_number(tmp_path: Path) -> None:
+    for index in (0, 7):
+        made = api.import_wallet(tmp_path / f"{index}.json", None, api.Password(), typing(TEST_MNEMONIC, GOOD, GOOD), index)
+        assert made["address"] == load_key(TestAccount(index), 31337, ask=None).address
+        assert any("published" in warning for warning in made["warnings"])
+
+
+@pytest.mark.parametrize("text", ["", "0x", KEY[:-1], KEY + "0", "00" * 32, "ff" * 32, "test " * 12, TEST_MNEMONIC + "s", "zoo " * 24])
+def test_what_is_neither_key_nor_phrase_is_refused_and_writes_nothing(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        api.import_wallet(tmp_path / "w.json", None, api.Password(), typing(text, GOOD, GOOD))
+    assert caught.value.remedy and not list(tmp_path.iterdir())
+    assert not text.strip() or text.strip() not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("password", "why"),
+    [
+        ("", "empty"),
+        (" " * 20, "empty"),
+        ("short", "fewer than 12 characters"),
+        ("elevenchars", "fewer than 12 characters"),
+        ("a" * 40, "different characters"),
+        ("ababababababab", "different characters"),
+        ("password1234", "first that are tried"),
+        ("Trimtab1234567890", "first that are tried"),
+    ],
+)
+def test_a_weak_password_is_refused_before_anything_is_written(tmp_path: Path, password: str, why: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        api.create_wallet(tmp_path / "w.json", None, api.Password(), typing(password, password))
+    assert why in str(caught.value) and "at least 12" in caught.value.remedy
+    assert not list(tmp_path.iterdir())
+
+
+@settings(max_examples=50)
+@given(text=st.text(st.characters(codec="utf-8"), max_size=11))
+def test_no_password_under_twelve_characters_is_taken(text: str) -> None:
+    with pytest.raises(ConfigError):
+        keystore.require_strong(Secret(text))
+
+
+def test_passwords_that_differ_write_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="differ"):
+        api.create_wallet(tmp_path / "w.json", None, api.Password(), typing(GOOD, GOOD + " "))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "dangling link"])
+def test_nothing_is_ever_written_over(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "wallet.json"
+    match kind:
+        case "file":
+            path.write_text("somebody's only key")
+        case "folder":
+            path.mkdir()
+        case _:
+            path.symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(ConfigError, match="exists already"):
+        api.create_wallet(path, None, api.Password(), typing())  # nobody is asked for a password first
+    assert [file.name for file in tmp_path.iterdir()] == ["wallet.json"]
+    assert kind != "file" or path.read_text() == "somebody's only key"
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["with hard links", "without hard links"])
+def test_a_file_that_appears_meanwhile_is_not_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    path = tmp_path / "wallet.json"
+    real = os.link
+
+    def late(source: Path, target: Path) -> None:
+        target.write_text("somebody's only key")
+        if not links:
+            raise OSError(errno.EPERM, "no links here")
+        real(source, target)
+
+    monkeypatch.setattr(os, "link", late)
+    with pytest.raises(ConfigError, match="exists already"):
+        api.create_wallet(path, None, api.Password(), typing(GOOD, GOOD))
+    assert path.read_text() == "somebody's only key"
+    assert [file.name for file in tmp_path.iterdir()] == ["wallet.json"]
+
+
+def test_a_disk_without_hard_links_serves_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "wallet.json"
+    made = api.create_wallet(path, None, api.Password(), typing(GOOD, GOOD))
+    assert opened(path, GOOD) == made["address"] and stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [file.name for file in tmp_path.iterdir()] == ["wallet.json"]
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ConfigError, match="No space left"):
+        api.create_wallet(tmp_path / "w.json", None, api.Password(), typing(GOOD, GOOD))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_folder_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        api.create_wallet(tmp_path / "none" / "w.json", None, api.Password(), typing(GOOD, GOOD))
+
+
+def test_a_file_that_does_not_open_again_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keystore, "open_keystore", lambda raw, password, path: ConfigError("damaged"))
+    with pytest.raises(ConfigError, match="does not open again"):
+        api.create_wallet(tmp_path / "w.json", None, api.Password(), typing(GOOD, GOOD))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_changed_password_opens_and_the_old_one_does_not(tmp_path: Path) -> None:
+    path = tmp_path / "w.json"
+    address = api.create_wallet(path, None, api.Password(), typing(GOOD, GOOD))["address"]
+    changed = api.change_password(path, api.Password(), api.Password(), typing(GOOD, OTHER, OTHER))
+    assert changed["address"] == address == opened(path, OTHER)
+    assert "old password" in changed["warnings"][0]
+    with pytest.raises(ConfigError, match="wrong password"):
+        opened(path, GOOD)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600 and [file.name for file in tmp_path.iterdir()] == ["w.json"]
+
+
+def test_a_link_to_a_keystore_stays_a_link_when_its_password_changes(tmp_path: Path) -> None:
+    real, link = tmp_path / "real.json", tmp_path / "link.json"
+    api.create_wallet(real, None, api.Password(), typing(GOOD, GOOD))
+    link.symlink_to(real)
+    api.change_password(link, api.Password(), api.Password(), typing(GOOD, OTHER, OTHER))
+    assert link.is_symlink() and opened(real, OTHER)
+
+
+@pytest.mark.parametrize("typed", [("wrong " + GOOD, OTHER, OTHER), (GOOD, OTHER, OTHER + "."), (GOOD, "short"), (GOOD, GOOD, GOOD)])
+def test_a_password_that_cannot_be_changed_leaves_the_file_as_it_was(tmp_path: Path, typed: tuple[str, ...]) -> None:
+    path = tmp_path / "w.json"
+    api.create_wallet(path, None, api.Password(), typing(GOOD, GOOD))
+    before = path.read_bytes()
+    with pytest.raises(ConfigError):
+        api.change_password(path, api.Password(), api.Password(), typing(*typed))
+    assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["w.json"]
+
+
+def test_a_crash_before_the_new_file_is_in_place_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "w.json"
+    api.create_wallet(path, None, api.Password(), typing(GOOD, GOOD))
+    before = path.read_bytes()
+
+    def crash(self: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", crash)
+    with pytest.raises(KeyboardInterrupt):
+        api.change_password(path, api.Password(), api.Password(), typing(GOOD, OTHER, OTHER))
+    assert path.read_bytes() == before
+
+
+def test_a_password_comes_from_a_named_variable_or_a_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PW", GOOD)
+    first = api.create_wallet(tmp_path / "1.json", None, api.Password(env="PW"), None)
+    assert opened(tmp_path / "1.json", GOOD) == first["address"]
+    for number, line in enumerate((GOOD, GOOD + "\n", GOOD + "\r\nmore")):
+        read, write = os.pipe()
+        os.write(write, line.encode())
+        os.close(write)
+        api.create_wallet(tmp_path / f"fd{number}.json", None, api.Password(fd=read), None)
+        assert opened(tmp_path / f"fd{number}.json", GOOD)
+        os.close(read)
+
+
+@pytest.mark.parametrize(
+    ("password", "why"),
+    [
+        (api.Password(env="NOT_SET"), "NOT_SET is not set"),
+        (api.Password(env=KEY), "not the name of an environment variable"),
+        (api.Password(env="PW", fd=3), "both given"),
+        (api.Password(fd=0), "standard stream"),
+        (api.Password(fd=-1), "standard stream"),
+        (api.Password(fd=9999), "cannot be read"),
+        (api.Password(), "nobody can be asked"),
+    ],
+)
+def test_a_password_that_cannot_be_had_is_told_by_its_option(tmp_path: Path, password: api.Password, why: str) -> None:
+    with pytest.raises(ConfigError, match=why) as caught:
+        api.create_wallet(tmp_path / "w.json", None, password, None)
+    assert KEY not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_an_address_is_read_without_the_password_and_proven_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "w.json"
+    address = api.create_wallet(path, None, api.Password(), typing(GOOD, GOOD))["address"]
+    assert api.wallet_address(path, None, None, api.Password(), None, False) == {
+        "address": address,
+        "keystore": str(path),
+        "verified": False,
+    }
+    assert api.wallet_address(path, None, None, api.Password(), typing(GOOD), True)["verified"] is True
+    sheet = json.loads(path.read_text())
+    del sheet["address"]
+    path.write_text(json.dumps(sheet))
+    with pytest.raises(ConfigError, match="does not say") as caught:
+        api.wallet_address(path, None, None, api.Password(), None, False)
+    assert "--verify" in caught.value.remedy
+    path.chmod(0o640)
+    with pytest.raises(ConfigError, match="0640"):
+        api.wallet_address(path, None, None, api.Password(), None, False)
