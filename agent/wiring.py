@@ -255,9 +255,9 @@ def open_hands(desk: Desk, confirm: Callable[[Outcome], bool], progress: Callabl
             clock=desk.clock,
             settings=settings(config, desk.limits),
             is_paused=desk.switch.is_paused,
+            is_hard=desk.switch.is_hard,
             on_event=lambda event: progress(event.text or event.name),
         )
-            is_hard=desk.switch.is_hard,
         yield Hands(executor, RouterComposer(sender, wallet, desk.clock), confirm)
 
 
@@ -273,22 +273,22 @@ def settings(config: Config, limits: Limits) -> Settings:
     )
 
 
-def key_source(loaded: LoadedConfig) -> keys.KeySource:
-    """Where the config says the key is."""
-    wallet = loaded.config.wallet
 def keyring_backend() -> str:
     """Name of the keyring of this system. Raises ConfigError when there is none."""
     return osring.require_backend()
 
 
+def key_source(loaded: LoadedConfig) -> keys.KeySource:
+    """Where the config says the key is."""
+    wallet = loaded.config.wallet
     if loaded.keystore_path is not None:
         return keys.KeystoreFile(loaded.keystore_path, "TRIMTAB_KEYSTORE_PASSWORD")
     if wallet.key_env is not None:
         return keys.KeyEnv(wallet.key_env)
+    if wallet.keyring is not None:
+        return keys.KeyringEntry(*wallet.keyring.split("/"))
     if wallet.test_account is not None:
         return keys.TestAccount(wallet.test_account)
     if wallet.prompt:
-    if wallet.keyring is not None:
-        return keys.KeyringEntry(*wallet.keyring.split("/"))
         return keys.KeyPrompt()
     raise ConfigError("wallet: no key source, so nothing can be signed", "set keystore, keyring, key_env or prompt = true")
