@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol
 
 from agent.model import (
+    Books,
     Evidence,
+    Flow,
     Head,
     History,
     Intent,
+    IntentEvent,
     IntentKind,
     IntentState,
     LpAction,
@@ -111,13 +114,13 @@ class Composer(Protocol):
         """The whole plan as one transaction."""
         ...
 
-    def left_over(self, step: StepInput) -> Sequence[Approval]:
-        """Approvals to zero of what may still be taken, though nothing is planned."""
-        ...
     def require_fresh(self, step: StepInput, plan: Plan) -> None:
         """Raises Refused once the plan has expired: an answer that came late confirms nothing."""
         ...
 
+    def left_over(self, step: StepInput) -> Sequence[Approval]:
+        """Approvals to zero of what may still be taken, though nothing is planned."""
+        ...
 
 
 class Executor(Protocol):
@@ -131,13 +134,13 @@ class Executor(Protocol):
         """Carries one transaction from PLANNED to its end."""
         ...
 
-    def adopt(self) -> int:
-        """Takes the chain's present nonce for ours, because the operator says so; returns it."""
-        ...
     def abandon(self, why: str) -> Sequence[Intent]:
         """Takes back everything that is in no block; for a kill switch at hard."""
         ...
 
+    def adopt(self) -> int:
+        """Takes the chain's present nonce for ours, because the operator says so; returns it."""
+        ...
 
     def ready(self, *, taking_back: bool = False) -> bool:
         """Whether anything may be sent now: the kill switch was read and is off, and no transaction is unfinished.
@@ -233,11 +236,22 @@ class Journal(Protocol):
         """Remembers when a schedule last reviewed the portfolio."""
         ...
 
-    def intend(self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str, now_s: int, deadline_s: int | None) -> Intent:
+    def intend(
+        self,
+        step_id: str,
+        kind: IntentKind,
+        tx: UnsignedTx,
+        grant: Grant,
+        note: str,
+        now_s: int,
+        deadline_s: int | None,
+        replaces: str | None = None,
+    ) -> Intent:
         """New intent in state PLANNED, with the grant that a restart needs to sign the same bytes again.
 
-        `deadline_s` is the chain time after which it must not be sent any more (None: it does not expire).
-        Raises OperatorNeeded when the nonce already carries an open intent; a CANCEL may join the one it replaces.
+        `deadline_s` is the chain time after which it must not be sent any more (None: it does not expire). `replaces` is the
+        newest open intent at that nonce, whose bytes are out: this one pays more for the same, or cancels it.
+        Raises OperatorNeeded when the nonce already carries an open intent that it may not replace.
         """
         ...
 
@@ -246,9 +260,16 @@ class Journal(Protocol):
         ...
 
     def advance(
-        self, intent_id: str, to: IntentState, now_s: int, tx_hash: str | None = None, receipt: Receipt | None = None, note: str = ""
+        self,
+        intent_id: str,
+        to: IntentState,
+        now_s: int,
+        tx_hash: str | None = None,
+        receipt: Receipt | None = None,
+        note: str = "",
+        event: IntentEvent | None = None,
     ) -> Intent:
-        """Moves an intent along the transition table. Raises ValueError on a transition the table lacks."""
+        """Moves an intent along the transition table, by `event` where it is named. Raises ValueError on what the table forbids."""
         ...
 
     def open_intents(self) -> Sequence[Intent]:
@@ -257,6 +278,10 @@ class Journal(Protocol):
 
     def intents_at(self, nonce: int) -> Sequence[Intent]:
         """Every intent of that nonce, ended ones too, oldest first."""
+        ...
+
+    def ended_in_block(self, limit: int) -> Sequence[Intent]:
+        """The newest intents that ended final or reverted since the operator last adopted a nonce, newest first."""
         ...
 
     def unbooked(self) -> Sequence[Intent]:
@@ -277,4 +302,14 @@ class Journal(Protocol):
 
     def book(self, intent: Intent, turnover: Fraction, loss: Fraction, gas_wei: int, chain_s: int) -> None:
         """Adds a finished intent to the loss, turnover and gas budgets; a second call for the same intent changes nothing."""
+        ...
+
+    def books(self) -> Books:
+        """What balances should be, and flows of the last day or still open."""
+        ...
+
+    def note_balances(self, snapshot: Snapshot, found: Mapping[str, int], flows: Sequence[Flow], turn: int) -> bool:
+        """Writes unexplained flows down, and the balances `found` as those to go on from; False when the books of `turn` have
+        been turned since, and then nothing was written.
+        """
         ...

@@ -35,6 +35,7 @@ from agent.errors import ConfigError
 from agent.execution.executor import Executor
 from agent.execution.settings import Settings
 from agent.model import Execution, History, Limits, LpMove, Policy, Portfolio, Reference, Snapshot, StepInput
+from agent.policy import flows
 from agent.ports import Clock
 from agent.store.killswitch import KillSwitch, pause_file
 from agent.store.lock import lock_path, wallet_lock
@@ -89,8 +90,9 @@ class Desk:
         return replace(self.portfolio, positions=known_positions(self.config, self.portfolio, self.store.liquidity_moves()))
 
     def assemble(self, snapshot: Snapshot, history: History) -> StepInput:
-        """A snapshot with the owner's wishes and the store's memory."""
-        return StepInput(snapshot, self.counted, self.policy, self.reference, self.limits, self.execution, history)
+        """A snapshot with the owner's wishes and the store's memory, what the books do not explain among it."""
+        step = StepInput(snapshot, self.counted, self.policy, self.reference, self.limits, self.execution, history)
+        return flows.seen(step, self.store.books())
 
     @property
     def eyes(self) -> Eyes:
@@ -130,7 +132,8 @@ def store_file(loaded: LoadedConfig) -> Path:
 @contextmanager
 def books(loaded: LoadedConfig) -> Iterator[tuple[Store, KillSwitch]]:
     """The store and the kill switch, without any chain."""
-    store = open_store(loaded.store_url, loaded.config.chain.chain_id, loaded.config.wallet.address)
+    chain = loaded.config.chain
+    store = open_store(loaded.store_url, chain.chain_id, loaded.config.wallet.address, chain.wrapped_native)
     try:
         yield store, KillSwitch(pause_file(store_file(loaded)), store)
     finally:

@@ -47,7 +47,9 @@ def build_portfolio(config: Config, tokens: Mapping[str, Token]) -> Portfolio:
 
     table = config.portfolio
     assets = tuple(
-        Asset(t := token(a), a.target, parse_raw(a.reserve, t.decimals, f"portfolio.assets.{a.symbol}.reserve"), a.feed, a.native)
+        Asset(
+            t := token(a), a.target, parse_raw(a.reserve, t.decimals, f"portfolio.assets.{a.symbol}.reserve"), a.feed, a.native, a.rebasing
+        )
         for a in table.assets
     )
     numeraire = next(asset.token for asset in assets if asset.token.symbol == table.numeraire)

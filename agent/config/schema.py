@@ -57,7 +57,8 @@ class HubTable(Table):
 
 
 class AssetTable(HubTable):
-    """One target. `reserve` is an amount in whole coins that is left alone.
+    """One target. `reserve` is an amount in whole coins that is left alone, `rebasing` what the balance may change by in a day
+    without any transfer, as those of rebasing and interest-bearing tokens do.
 
     `native` is never written: the file then has address = "native", and `address` here is that of the wrapped token.
     """
@@ -65,6 +66,7 @@ class AssetTable(HubTable):
     target: Share
     reserve: PlainDecimal
     native: bool = False
+    rebasing: Share = 0
 
 
 class PortfolioTable(Table):

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from agent import codec
 from agent.errors import ConfigError, OperatorNeeded
-from agent.execution import liquidity
+from agent.execution import flows, liquidity
 from agent.execution.settle import book, native_delta
 from agent.model import Intent, IntentKind, Snapshot, StepInput
 from agent.ports import Journal
@@ -24,9 +24,11 @@ def settle(journal: Journal, snapshot: Snapshot, present: Callable[[], StepInput
     `present` is asked only where that step cannot be read any more (another version wrote it): then the prices of now
     count, and no gain. While a token that went has no price even now, the transaction waits unbooked: nothing is planned
     without that price either. With the snapshot `before` the last trade its loss is the worse of what balances and what
-    events say. Tokens that had no price, strangers' among them, count nothing: a plan cannot spend them, and events of a
-    contract that nobody asked for prove nothing (T11).
+    events say, unless the books know every balance: then what events do not say is a flow, and counts there. Tokens that had
+    no price, strangers' among them, count nothing: a plan cannot spend them, and events of a contract that nobody asked for
+    prove nothing (T11). Then balances are compared with the books.
     """
+    kept = {opening.token for opening in journal.books().openings}
     for intent in journal.unbooked():
         own = _own_step(journal, intent)
         basis = own or present()
@@ -40,10 +42,12 @@ def settle(journal: Journal, snapshot: Snapshot, present: Callable[[], StepInput
             continue
         coin = basis.portfolio.wrapped_native
         trade = before is not None and intent.kind in (IntentKind.SWAP, IntentKind.UNWRAP)
+        trade = trade and not kept >= {holding.token for holding in snapshot.holdings}
         balances = _balances(before, snapshot, prices) if trade and before is not None else None
         if balances is not None and before is not None and native_delta(intent, snapshot.owner, coin):
             balances = _with_native(balances, (before, snapshot), intent, coin)
         book(journal, intent, snapshot.owner, prices, native, _chain_s(snapshot, own), balances, own is not None, coin)
+    flows.note(journal, snapshot, present)
 
 
 def reviewed_s(snapshot: Snapshot) -> int:

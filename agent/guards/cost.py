@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
-from agent.guards.case import Case, Measured
+from agent.guards.case import Case, Measured, Missing
 from agent.guards.words import money, ratio
 from agent.model import TopUp
+from agent.policy.flows import DAY_S
 from agent.units import BPS
 
 
@@ -34,15 +36,32 @@ def turnover(case: Case, limit_bps: int) -> Measured:
 
 def daily_turnover(case: Case, limit_bps: int) -> Measured:
     """Value moved in the last 24 h of chain time and by this plan, over the investable total."""
+    _require_known(case)
     return _share(case, case.step.history.turnover_24h + case.turnover(), limit_bps)
 
 
 def daily_loss(case: Case, limit_bps: int) -> Measured:
     """Loss of the last 24 h of chain time and this plan's cost, over the investable total (T6).
 
-    A predicted gain does not make room for losses.
+    A predicted gain does not make room for losses. Where the last 24 h cannot be told it refuses.
     """
+    _require_known(case)
     return _share(case, case.step.history.loss_24h + max(case.cost(), Fraction(0)), limit_bps)
+
+
+def balance_jump(case: Case, limit_bps: int) -> Measured:
+    """Changes of balances that nobody has explained, found in the last 24 h of chain time, over the investable total.
+
+    One that went beyond the limit when it was found refuses until its owner has said what it was, however long ago that is.
+    """
+    since_s = case.step.snapshot.head.timestamp_s - DAY_S
+    opened = [flow for flow in case.step.history.flows if flow.halts or flow.chain_s > since_s]
+    if not opened:
+        return Measured("every balance is explained", True)
+    if any(flow.value is None for flow in opened):
+        raise Missing("a balance changed and its token has no reference price")
+    measured = _share(case, sum((abs(flow.value) for flow in opened if flow.value is not None), Fraction(0)), limit_bps)
+    return replace(measured, passed=measured.passed and not any(flow.halts for flow in opened))
 
 
 def min_trade(case: Case, limit: Fraction) -> Measured:
@@ -82,6 +101,11 @@ def _smallest_action(case: Case, limit: Fraction) -> Measured:
     if case.is_exit():
         return Measured(f"{said}: liquidity above its limit goes whatever its size", True)
     return Measured(said, smallest >= limit)
+
+
+def _require_known(case: Case) -> None:
+    if case.step.history.unknown:
+        raise Missing(case.step.history.unknown)
 
 
 def _share(case: Case, value: Fraction, limit_bps: int) -> Measured:

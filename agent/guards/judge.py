@@ -59,6 +59,11 @@ def _feed_max_age(step: StepInput) -> int | None:
     return None if step.limits.oracle_deviation_bps is None else step.reference.feed_max_age_s
 
 
+def _sequencer_grace(step: StepInput) -> int | None:
+    """Off where the chain has no sequencer, or the owner said off."""
+    return None if step.reference.sequencer_feed is None else step.reference.sequencer_grace_s
+
+
 GUARDS: tuple[Guard[Any], ...] = (
     _always("kill_switch", "not paused", trust.kill_switch),
     _always("quorum", "as many as configured", trust.quorum),
@@ -76,12 +81,14 @@ GUARDS: tuple[Guard[Any], ...] = (
     Guard("turnover", lambda s: s.limits.turnover_bps, _bps, cost.turnover),
     Guard("daily_turnover", lambda s: s.limits.daily_turnover_bps, _bps, cost.daily_turnover),
     Guard("daily_loss", lambda s: s.limits.daily_loss_bps, _bps, cost.daily_loss),
+    Guard("balance_jump", lambda s: s.limits.balance_jump_bps, _bps, cost.balance_jump),
     Guard("min_trade", lambda s: s.limits.min_trade, _at_least, cost.min_trade),
     Guard("max_live_value", lambda s: s.limits.max_live_value, lambda v, s: words.money(v, s.portfolio.numeraire), cost.max_live_value),
     Guard("impermanent_loss", lambda s: s.limits.impermanent_loss_bps, _bps, liquidity.impermanent_loss),
     Guard("lp_max_weight", lambda s: s.limits.lp_max_weight_bps, _bps, liquidity.lp_max_weight),
     Guard("oracle_deviation", lambda s: s.limits.oracle_deviation_bps, _bps, oracle.oracle_deviation),
     Guard("feed_health", _feed_max_age, lambda limit, _: words.seconds(limit), oracle.feed_health),
+    Guard("sequencer", _sequencer_grace, lambda limit, _: f"up for {words.seconds(limit)}", oracle.sequencer),
     Guard("second_quote_deviation", lambda s: s.limits.second_quote_deviation_bps, _bps, market.second_quote),
     Guard("depeg", lambda s: s.limits.depeg_bps, _bps, oracle.depeg),
     Guard("gas_price", lambda s: s.limits.gas_price_wei, lambda v, _: words.gwei(v), gas.gas_price),

@@ -6,6 +6,7 @@ from agent.model.chain import (
     FeedRound,
     Head,
     Holding,
+    PastPrices,
     PoolState,
     Quarantined,
     Snapshot,
@@ -13,7 +14,8 @@ from agent.model.chain import (
     V2Pool,
     V3Pool,
 )
-from agent.model.intent import Intent, IntentKind, IntentState, LiquidityAdded, Receipt, SignedTx, Transfer, UnsignedTx
+from agent.model.flows import Books, Flow, FlowKind, Opening, OwnChange
+from agent.model.intent import Intent, IntentEvent, IntentKind, IntentState, LiquidityAdded, Receipt, SignedTx, Transfer, UnsignedTx
 from agent.model.liquidity import Collect, LpAction, LpTarget, Provide, Withdraw
 from agent.model.plan import (
     AdjustLiquidity,
@@ -60,6 +62,7 @@ __all__ = [
     "Allowance",
     "Asset",
     "AssetDrift",
+    "Books",
     "CodeHash",
     "Collect",
     "ConfirmedPosition",
@@ -71,6 +74,8 @@ __all__ = [
     "Evidence",
     "Execution",
     "FeedRound",
+    "Flow",
+    "FlowKind",
     "Funding",
     "Goal",
     "GoalWeight",
@@ -81,6 +86,7 @@ __all__ = [
     "Holding",
     "Hybrid",
     "Intent",
+    "IntentEvent",
     "IntentKind",
     "IntentState",
     "Leg",
@@ -93,6 +99,9 @@ __all__ = [
     "LpTarget",
     "LpV2Position",
     "LpV3Position",
+    "Opening",
+    "OwnChange",
+    "PastPrices",
     "Plan",
     "Policy",
     "PoolState",

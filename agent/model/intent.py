@@ -19,7 +19,7 @@ class IntentKind(Enum):
 
 
 class IntentState(Enum):
-    """States of design section 9; PLANNED to MINED are open, the others are ends (MINED until its block is final)."""
+    """States of design section 9; PLANNED to MINED are open, the others are ends until a reorganisation takes their block."""
 
     PLANNED = "planned"
     SIGNED = "signed"
@@ -29,6 +29,21 @@ class IntentState(Enum):
     REVERTED = "reverted"
     REPLACED = "replaced"
     CANCELLED = "cancelled"
+
+
+class IntentEvent(Enum):
+    """What happens to an intent after it was written down; `agent.store.transitions` says in which state what may."""
+
+    SIGN = "sign"
+    DROP = "drop"
+    SEND = "send"
+    MINE = "mine"
+    UNMINE = "unmine"
+    CONFIRM = "confirm"
+    FAIL = "fail"
+    LOSE = "lose"
+    YIELD = "yield"
+    REOPEN = "reopen"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +137,7 @@ class Intent:
     """One transaction on its way. `tx` is stored, signed bytes never are; `tx_hash` is known from SIGNED on.
 
     `note` says in words what it does; `deadline_s` is chain time after which it must not be sent again; `replaces` is
-    the id of the intent that a CANCEL on the same nonce takes the place of.
+    the id of the intent whose nonce it takes: by paying more for the same, or as a CANCEL.
     """
 
     id: str
@@ -142,3 +157,22 @@ class Intent:
         """Whether it is in a block and did what it should. A reverted one may be MINED too, until its block is final."""
         mined = self.state in (IntentState.MINED, IntentState.FINAL)
         return mined and self.receipt is not None and self.receipt.status == 1
+
+    def changes(self, wallet: str, coin: str) -> dict[str, int]:
+        """What it did to each balance of `wallet`, base units by token: tokens by their events, units.NATIVE for the native coin.
+
+        Native coin is what it paid for gas, sent along, and got back of the wrapped native coin `coin` that the wallet or the
+        contract it called unwrapped. A Withdrawal of any other token is that token's word alone.
+        """
+        receipt = self.receipt
+        if receipt is None:
+            return {}
+        found = {token: raw for token, raw in receipt.net(wallet).items() if raw}
+        wei = self.coins(wallet, coin) - receipt.gas_cost_wei
+        return {**found, NATIVE: wei} if wei else found
+
+    def coins(self, wallet: str, coin: str) -> int:
+        """The same for the native coin, its gas left aside, wei."""
+        if self.receipt is None or self.receipt.status != 1:
+            return 0
+        return self.receipt.unwrapped(coin, wallet, self.tx.to) - (self.tx.value_wei if self.tx.to != wallet else 0)

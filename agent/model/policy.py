@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
 
-from agent.model.chain import Snapshot
+from agent.model.chain import CodeHash, Snapshot
+from agent.model.flows import Flow
 from agent.model.liquidity import LpTarget
 from agent.model.positions import ConfirmedPosition
 from agent.model.risk import Zone
@@ -17,7 +18,8 @@ from agent.units import NATIVE, Token
 class Asset:
     """One target: weight in bps of the investable total, `reserve_raw` base units left alone, `feed` its USD price feed.
 
-    With `native` the token is the wrapped native coin, and the wallet's native coin counts with it.
+    With `native` the token is the wrapped native coin, and the wallet's native coin counts with it. `rebasing_bps` is what its
+    balance may change by in a day without any transfer, as those of rebasing and interest-bearing tokens do.
     """
 
     token: Token
@@ -25,6 +27,7 @@ class Asset:
     reserve_raw: int
     feed: str | None = None
     native: bool = False
+    rebasing_bps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +118,17 @@ Trigger = Threshold | Every | Cron | Hybrid | Zone
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """When to act and how far to go; destination BAND needs a trigger that has a band, ZONE goes with a Zone and nothing else does."""
+    """When to act and how far to go; destination BAND needs a trigger that has a band, ZONE goes with a Zone and nothing else does.
+
+    What prices make a trigger ask for must be asked for by those of the `confirm_blocks` blocks before, too. A schedule is due
+    up to `jitter_bps` of its interval late, at random.
+    """
 
     trigger: Trigger
     destination: Destination
     cooldown_s: int
+    confirm_blocks: int = 0
+    jitter_bps: int = 0
 
 
 class ReferenceKind(Enum):
@@ -132,11 +141,24 @@ class ReferenceKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Sources of the reference price in order of preference; a feed older than `feed_max_age_s` does not count."""
+    """Sources of the reference price in order of preference; a feed older than `feed_max_age_s` does not count.
+
+    `feed_ages` are other ages by feed, in seconds. `mean_pools` are the pools whose means count, with the code that was pinned;
+    None lets every pool of the snapshot count. While the sequencer of a rollup is down by `sequencer_feed`, and until it has
+    been up again for `sequencer_grace_s`, nothing is traded.
+    """
 
     kinds: tuple[ReferenceKind, ...]
     twap_window_s: int
     feed_max_age_s: int
+    feed_ages: tuple[tuple[str, int], ...] = ()
+    mean_pools: tuple[CodeHash, ...] | None = None
+    sequencer_feed: str | None = None
+    sequencer_grace_s: int = 0
+
+    def max_age_s(self, feed: str) -> int:
+        """Greatest age of that feed's round, in seconds."""
+        return dict(self.feed_ages).get(feed, self.feed_max_age_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +212,10 @@ class History:
 
     `last_rebalance_s` and `last_liquidity_s` are chain times of the newest swap, and action with liquidity, that succeeded.
     `reverts_in_row` and `approvals_in_row` (steps that only approved) count since the last swap that succeeded, or since the
-    owner resumed.
+    owner resumed. `flows` are changes of balances that nobody has explained yet, whose falls are part of the loss. `unknown` says
+    why the last 24 h cannot be told; then limits of a day refuse. `undecided` are liquidity positions of the wallet that the
+    store does not know and that the owner has to take over or forget. The schedule's next review is late by `delay_ppm`
+    millionths of its window, drawn at the last one. `depegged` are dollars that left their peg and are not back at it yet.
     """
 
     last_rebalance_s: int | None
@@ -202,6 +227,11 @@ class History:
     started_s: int | None
     approvals_in_row: int = 0
     last_liquidity_s: int | None = None
+    flows: tuple[Flow, ...] = ()
+    unknown: str = ""
+    undecided: tuple[str, ...] = ()
+    delay_ppm: int = 0
+    depegged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

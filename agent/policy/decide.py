@@ -10,13 +10,13 @@ from fractions import Fraction
 from agent.errors import Refused
 from agent.model import AdjustLiquidity, AssetDrift, Decision, Destination, Every, Halt, History, Hold, Rebalance, StepInput, Zone
 from agent.model import Cron as CronSchedule
-from agent.policy import coin, liquidity, lp_wish, minimum, words, zone
+from agent.policy import coin, flows, liquidity, lp_wish, minimum, words, zone
 from agent.policy.drift import corrections, drift, total
 from agent.policy.goal import goal
 from agent.policy.lp_moves import Out
 from agent.policy.triggers import Fired, fired, last_look_s
 from agent.policy.zone import ZoneView
-from agent.reference import References, reference_prices
+from agent.reference import References, reference_prices, sequencer_fault
 from agent.units import BPS, Price, Value, value_text
 
 
@@ -43,9 +43,9 @@ def decide(step: StepInput) -> Decided:
         return Decided(Halt("; ".join(faults)), (), references)
     prices = {token: found.price for token, found in references.prices.items()}
     drifts = drift(step, prices)
-    small = _too_small(step, drifts)
-    if small:
-        return Decided(Halt(small), drifts, references)
+    stopped = flows.halting(step) or _too_small(step, drifts)
+    if stopped:
+        return Decided(Halt(stopped), drifts, references)
     too_much = lp_wish.must_go(step, prices)
     if too_much.over:
         out = AdjustLiquidity(too_much.reason)
@@ -134,6 +134,7 @@ def _faults(step: StepInput, references: References) -> list[str]:
     faults += [f"{step.portfolio.token(address).label} is listed {times} times" for address, times in listed.items() if times > 1]
     if step.policy.destination is Destination.BAND and isinstance(step.policy.trigger, Every | CronSchedule):
         faults.append("the destination is a band, but the trigger has none")
+    faults += [fault for fault in (sequencer_fault(step),) if fault]
     faults += _unread(step)
     faults += liquidity.faults(step)
     faults += zone.faults(step, references)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from agent.errors import OperatorNeeded
 from agent.model import History, Intent, IntentKind, IntentState, Receipt
+from agent.store import balances
 from agent.store.records import Movement, loaded
-from agent.store.tables import BudgetRow, IntentRow, Meta, MovementRow, Step
+from agent.store.tables import BudgetRow, EarlierRow, IntentRow, Meta, MovementRow, Step
 from agent.store.transitions import CONSUMED
 from agent.units import NATIVE
 
@@ -23,7 +24,7 @@ _TRADES = (IntentKind.SWAP.value, IntentKind.LIQUIDITY.value)
 """What everything else, approvals above all, is for."""
 
 
-def book(session: Session, wallet: str, intent: Intent, turnover: Fraction, loss: Fraction, gas_wei: int, chain_s: int) -> None:
+def book(session: Session, wallet: str, coin: str, intent: Intent, turnover: Fraction, loss: Fraction, gas_wei: int, chain_s: int) -> None:
     """Adds one intent to the budgets, and what its receipt moved to the movements; once per intent, then nothing changes."""
     if session.get(BudgetRow, intent.id) is not None:
         return
@@ -39,7 +40,7 @@ def book(session: Session, wallet: str, intent: Intent, turnover: Fraction, loss
             gas_wei=str(gas_wei),
         )
     )
-    for movement in movements(intent, wallet, chain_s):
+    for movement in movements(intent, wallet, coin, chain_s):
         session.add(
             MovementRow(
                 token=movement.token,
@@ -52,15 +53,23 @@ def book(session: Session, wallet: str, intent: Intent, turnover: Fraction, loss
         )
 
 
-def movements(intent: Intent, wallet: str, chain_s: int) -> tuple[Movement, ...]:
-    """What the receipt of `intent` changed in the balances of `wallet`: tokens by their events, native coin sent or unwrapped, gas."""
+def unbook(session: Session, intent: Intent) -> None:
+    """Takes an intent out of the budgets and its movements out of the books: a reorganisation took the block of its receipt."""
+    session.execute(delete(BudgetRow).where(BudgetRow.intent_id == intent.id))
+    if intent.receipt is not None:
+        session.execute(delete(MovementRow).where(MovementRow.tx_hash == intent.receipt.tx_hash))
+
+
+def movements(intent: Intent, wallet: str, coin: str, chain_s: int) -> tuple[Movement, ...]:
+    """What the receipt of `intent` changed in the balances of `wallet`: tokens by their events, native coin sent or unwrapped, gas.
+
+    Native coin is unwrapped of `coin` alone: any contract may emit a Withdrawal.
+    """
     receipt = intent.receipt
     if receipt is None:
         return ()
     changes = [(token, delta, intent.kind.value) for token, delta in sorted(receipt.net(wallet).items()) if delta]
-    unwrapped = sum(receipt.unwrapped(token, wallet, intent.tx.to) for token in {one.token for one in receipt.wrapped})
-    native_wei = unwrapped - (intent.tx.value_wei if intent.tx.to != wallet else 0)
-    if native_wei and receipt.status == 1:
+    if native_wei := intent.coins(wallet, coin):
         changes.append((NATIVE, native_wei, intent.kind.value))
     if receipt.gas_cost_wei:
         changes.append((NATIVE, -receipt.gas_cost_wei, "gas"))
@@ -70,19 +79,24 @@ def movements(intent: Intent, wallet: str, chain_s: int) -> tuple[Movement, ...]
 def history(session: Session, chain_now_s: int) -> History:
     """Sums of all entries younger than 24 h of chain time; entries from the future count too, so no clock resets a budget (T6).
 
-    A trade that gained makes no room for later losses.
+    A trade that gained makes no room for later losses. Falls of balances that nobody has called a withdrawal are losses, and so
+    is what transactions from before this store lost.
     """
-    rows = session.scalars(select(BudgetRow).where(BudgetRow.chain_s > chain_now_s - DAY_S)).all()
+    own = session.scalars(select(BudgetRow).where(BudgetRow.chain_s > chain_now_s - DAY_S)).all()
+    rows = [*own, *session.scalars(select(EarlierRow).where(EarlierRow.chain_s > chain_now_s - DAY_S))]
+    fell, unpriced = balances.lost(session, chain_now_s)
     return History(
         last_rebalance_s=last_rebalance(session),
         last_review_s=_last_review(session),
         turnover_24h=sum((_fraction(row.turnover) for row in rows), Fraction(0)),
-        loss_24h=sum((max(Fraction(0), _fraction(row.loss)) for row in rows), Fraction(0)),
+        loss_24h=sum((max(Fraction(0), _fraction(row.loss)) for row in rows), fell),
         gas_24h_wei=sum(int(row.gas_wei) for row in rows),
         reverts_in_row=_reverts_in_row(session),
         approvals_in_row=_approvals_in_row(session),
         last_liquidity_s=_newest(session, IntentKind.LIQUIDITY),
         started_s=session.scalar(select(Step.now_s).order_by(Step.seq).limit(1)),
+        flows=tuple(flow for flow in balances.flows(session, newest_only=True) if flow.is_open),
+        unknown=unpriced,
     )
 
 

@@ -13,7 +13,7 @@ from agent.errors import ConfigError, OperatorNeeded
 from agent.store.failures import reported
 from agent.store.store import WRITE, Store
 
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 """Versions of the store that this code can read or migrate, oldest first; one script each in migrations/versions."""
 
 _BUSY_TIMEOUT_MS = 5_000
@@ -21,8 +21,9 @@ _CHECKED_BYTES = 64 * 1024 * 1024
 """A file up to this size is checked whole at open, within a second; pages of larger ones as they are read."""
 
 
-def open_store(url: str, chain_id: int, wallet: str) -> Store:
-    """The store at `url` (SQLAlchemy form), migrated to the present version, made when it does not exist.
+def open_store(url: str, chain_id: int, wallet: str, coin: str = "") -> Store:
+    """The store at `url` (SQLAlchemy form), migrated to the present version, made when it does not exist; `coin` is the chain's
+    wrapped native coin.
 
     Raises ConfigError for an address that is none, OperatorNeeded when it belongs to another wallet or chain, was
     written by a newer trimtab, is corrupt, or cannot be written.
@@ -40,7 +41,7 @@ def open_store(url: str, chain_id: int, wallet: str) -> Store:
                 current = _version(connection) == REVISIONS[-1]
             if not current:
                 _migrate(engine)
-            store = Store(engine, wallet)
+            store = Store(engine, wallet, coin)
             store.claim(chain_id)
         except BaseException:
             engine.dispose()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 
@@ -10,9 +10,9 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from agent.errors import OperatorNeeded
-from agent.model import History, Intent, IntentKind, IntentState, LpMove, Receipt, UnsignedTx
+from agent.model import Books, Flow, FlowKind, History, Intent, IntentEvent, IntentKind, IntentState, LpMove, Receipt, Snapshot, UnsignedTx
 from agent.ports import Grant
-from agent.store import journal, ledger, records
+from agent.store import balances, journal, ledger, records
 from agent.store.failures import reported
 from agent.store.records import Moved, Movement, Pause, Pin, StepLine, StepRecord
 from agent.store.tables import ConfigRow, Meta, MovementRow, PauseRow, PinRow, Step
@@ -22,11 +22,15 @@ WRITE = "trimtab_write"
 
 
 class Store:
-    """Implements ports.Journal. Every database or disk failure is OperatorNeeded, and then nothing of the call was written."""
+    """Implements ports.Journal. Every database or disk failure is OperatorNeeded, and then nothing of the call was written.
 
-    def __init__(self, engine: Engine, wallet: str) -> None:
+    `coin` is the wrapped native coin: native coin comes from no other token's Withdrawal.
+    """
+
+    def __init__(self, engine: Engine, wallet: str, coin: str = "") -> None:
         self.engine = engine
         self.wallet = wallet
+        self.coin = coin
         self._writing = engine.execution_options(**{WRITE: True})
 
     def close(self) -> None:
@@ -91,10 +95,20 @@ class Store:
         return None if record is None else record.input_json
 
     # intents
-    def intend(self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str, now_s: int, deadline_s: int | None) -> Intent:
-        """New intent in state PLANNED; OperatorNeeded when its nonce is taken, unless a CANCEL joins what it replaces."""
+    def intend(
+        self,
+        step_id: str,
+        kind: IntentKind,
+        tx: UnsignedTx,
+        grant: Grant,
+        note: str,
+        now_s: int,
+        deadline_s: int | None,
+        replaces: str | None = None,
+    ) -> Intent:
+        """New intent in state PLANNED; OperatorNeeded when its nonce is taken, unless it may take the place of what has it."""
         with self._write("write the transaction down") as session:
-            return journal.intend(session, step_id, kind, tx, grant, note, now_s, deadline_s)
+            return journal.intend(session, step_id, kind, tx, grant, note, now_s, deadline_s, replaces)
 
     def grant(self, intent_id: str) -> Grant:
         """The grant an intent was written down with."""
@@ -102,11 +116,18 @@ class Store:
             return journal.grant(session, intent_id)
 
     def advance(
-        self, intent_id: str, to: IntentState, now_s: int, tx_hash: str | None = None, receipt: Receipt | None = None, note: str = ""
+        self,
+        intent_id: str,
+        to: IntentState,
+        now_s: int,
+        tx_hash: str | None = None,
+        receipt: Receipt | None = None,
+        note: str = "",
+        event: IntentEvent | None = None,
     ) -> Intent:
-        """Moves an intent along the transition table; ValueError for what the table lacks."""
+        """Moves an intent along the transition table, by `event` where it is named; ValueError for what the table forbids."""
         with self._write(f"write that a transaction is {to.value}") as session:
-            return journal.advance(session, self.wallet, intent_id, to, now_s, tx_hash, receipt, note)
+            return journal.advance(session, self.wallet, intent_id, to, now_s, tx_hash, receipt, note, event)
 
     def liquidity_moves(self) -> tuple[LpMove, ...]:
         """What the agent's own transactions did to liquidity positions, oldest first."""
@@ -122,6 +143,11 @@ class Store:
         """Every intent of that nonce, ended ones too, oldest first."""
         with self._read("read transactions") as session:
             return journal.find(session, nonce=nonce)
+
+    def ended_in_block(self, limit: int) -> Sequence[Intent]:
+        """The newest intents that ended final or reverted since the operator last adopted a nonce, newest first."""
+        with self._read("read transactions") as session:
+            return journal.ended_in_block(session, limit)
 
     def unbooked(self) -> Sequence[Intent]:
         """Intents with a receipt that no budget knows yet, oldest first."""
@@ -158,13 +184,35 @@ class Store:
     def book(self, intent: Intent, turnover: Fraction, loss: Fraction, gas_wei: int, chain_s: int) -> None:
         """Adds a finished intent to budgets and movements; a second call for the same intent changes nothing."""
         with self._write("book a transaction") as session:
-            ledger.book(session, self.wallet, intent, turnover, loss, gas_wei, chain_s)
+            ledger.book(session, self.wallet, self.coin, intent, turnover, loss, gas_wei, chain_s)
 
     def movements(self, limit: int = 1000) -> tuple[Movement, ...]:
         """The newest known changes of balances, newest first."""
         with self._read("read movements") as session:
             rows = session.scalars(select(MovementRow).order_by(MovementRow.seq.desc()).limit(limit))
             return tuple(Movement(r.token, int(r.delta_raw), r.kind, r.block_number, r.chain_s, r.tx_hash) for r in rows)
+
+    def books(self) -> Books:
+        """What balances should be, and flows of the last day or still open."""
+        with self._read("read the books") as session:
+            return balances.books(session, self.wallet, self.coin)
+
+    def note_balances(self, snapshot: Snapshot, found: Mapping[str, int], flows: Sequence[Flow], turn: int) -> bool:
+        """Writes unexplained flows down, and the balances `found` as those to go on from. False, and nothing written, when the
+        books have been turned since: another process was faster.
+        """
+        with self._write("write the books") as session:
+            return balances.note(session, self.wallet, self.coin, snapshot, found, flows, turn)
+
+    def flows(self, limit: int = 1000) -> tuple[Flow, ...]:
+        """The newest unexplained changes of balances, explained ones too, oldest first."""
+        with self._read("read the flows") as session:
+            return balances.flows(session, limit=limit)
+
+    def tell_flow(self, flow_id: int | None, kind: FlowKind | None, now_s: int) -> tuple[Flow, ...]:
+        """What an open flow was, on the owner's word; None means every open one, and what is plainest. Raises ConfigError."""
+        with self._write("write what a flow was") as session:
+            return balances.tell(session, flow_id, kind, now_s)
 
     def last_rebalance(self) -> int | None:
         """Chain time of the newest swap that succeeded."""

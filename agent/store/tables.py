@@ -120,6 +120,53 @@ class LiquidityRow(Base):
     move_json: Mapped[str] = mapped_column(Text)
 
 
+class OpeningRow(Base):
+    """What a balance is without the transactions of intents behind Meta "folded_seq", base units; see store/balances.py."""
+
+    __tablename__ = "openings"
+    token: Mapped[str] = mapped_column(String(42), primary_key=True)
+    raw: Mapped[str] = mapped_column(Text)
+    block_number: Mapped[int] = mapped_column(BigInteger)
+
+
+class FlowRow(Base):
+    """A change of a balance that no transaction of the agent made; `kind` is NULL until somebody says what it was."""
+
+    __tablename__ = "flows"
+    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    token: Mapped[str] = mapped_column(String(42))
+    delta_raw: Mapped[str] = mapped_column(Text)
+    value: Mapped[str | None] = mapped_column(Text)
+    since_block: Mapped[int] = mapped_column(BigInteger)
+    block_number: Mapped[int] = mapped_column(BigInteger)
+    chain_s: Mapped[int] = mapped_column(BigInteger, index=True)
+    halts: Mapped[bool] = mapped_column(Boolean)
+    kind: Mapped[str | None] = mapped_column(String(20))
+    told_s: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class EarlierRow(Base):
+    """What a transaction of the wallet that this store did not send used up of the daily limits, as the chain tells it."""
+
+    __tablename__ = "earlier"
+    tx_hash: Mapped[str] = mapped_column(String(80), primary_key=True)
+    chain_s: Mapped[int] = mapped_column(BigInteger, index=True)
+    turnover: Mapped[str] = mapped_column(Text)
+    loss: Mapped[str] = mapped_column(Text)
+    gas_wei: Mapped[str] = mapped_column(Text)
+
+
+class FoundRow(Base):
+    """A liquidity position and the owner's verdict on it: undecided, taken (then with its mint as JSON), or forgotten."""
+
+    __tablename__ = "found_positions"
+    name: Mapped[str] = mapped_column(String(120), primary_key=True)
+    verdict: Mapped[str] = mapped_column(String(20))
+    move_json: Mapped[str | None] = mapped_column(Text)
+    after_seq: Mapped[int] = mapped_column(BigInteger)
+    at_s: Mapped[int] = mapped_column(BigInteger)
+
+
 class PinRow(Base):
     """A contract the owner trusts, by address and hash of its code."""
 

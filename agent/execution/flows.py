@@ -1,0 +1,22 @@
+"""Compares the wallet's balances with the books before each step, and writes down what nobody of ours has moved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from agent.model import Flow, Snapshot, StepInput
+from agent.policy import flows
+from agent.ports import Journal
+
+
+def note(journal: Journal, snapshot: Snapshot, present: Callable[[], StepInput]) -> tuple[Flow, ...]:
+    """Writes unexplained changes of balances down, and the balances of `snapshot` as those to go on from; returns the changes.
+
+    `present` is asked only where something changed. A snapshot that cannot be compared leaves the books as they are, and so
+    does one that another process was faster with: the next look compares again.
+    """
+    books = journal.books()
+    if not flows.comparable(snapshot, books):
+        return ()
+    found = flows.unexplained(present(), books) if flows.differences(snapshot, books) else ()
+    return found if journal.note_balances(snapshot, flows.balances_of(snapshot), found, books.turn) else ()

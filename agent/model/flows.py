@@ -1,0 +1,86 @@
+"""Changes of the wallet's balances that the books do not explain, and what the books say of each balance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from agent.units import Value
+
+
+class FlowKind(Enum):
+    """What an unexplained change was. REBASE and GAS_MONEY are told by themselves, the others by the owner."""
+
+    DEPOSIT = "deposit"
+    WITHDRAWAL = "withdrawal"
+    GIFT = "gift"
+    LOSS = "loss"
+    REBASE = "rebase"
+    GAS_MONEY = "gas money"
+
+
+FALLS_OF_OTHERS = (FlowKind.WITHDRAWAL,)
+"""Kinds of a fall that is nobody's loss. Every other fall counts as one, also while nobody has said what it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A change of one balance between two blocks that no transaction of the agent made, base units with sign.
+
+    `value` is in numeraire base units with sign at the reference price when it was found (None: no price). `chain_s` is chain
+    time then. `halts` says that it went beyond limits.balance_jump: nothing is traded until the owner says what it was (`kind`).
+    `id` is 0 while it is not written down.
+    """
+
+    id: int
+    token: str
+    delta_raw: int
+    value: Value | None
+    since_block: int
+    block: int
+    chain_s: int
+    halts: bool
+    kind: FlowKind | None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody has said what it was."""
+        return self.kind is None
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether it counts against limits.daily_loss: every fall that the owner has not called a withdrawal."""
+        return self.delta_raw < 0 and self.kind not in FALLS_OF_OTHERS
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a balance was at `block` with every transaction in Books.own taken off; units.NATIVE is the native coin."""
+
+    token: str
+    raw: int
+    block: int
+
+
+@dataclass(frozen=True, slots=True)
+class OwnChange:
+    """What one mined transaction of the agent did to one balance, its gas included."""
+
+    token: str
+    delta_raw: int
+    block: int
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What balances should be: openings, own transactions since, and flows of the last day or still open.
+
+    `unsettled_nonce` is the lowest nonce of ours whose end the journal does not know yet; `turn` counts how often the openings
+    were written, so that two processes do not write one flow twice.
+    """
+
+    openings: tuple[Opening, ...]
+    own: tuple[OwnChange, ...]
+    flows: tuple[Flow, ...]
+    unsettled_nonce: int | None
+    turn: int

@@ -1,0 +1,159 @@
+"""What the wallet's balances should be, and the changes that nobody made: written down, found again, told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from agent.errors import ConfigError, OperatorNeeded
+from agent.model import Books, Flow, FlowKind, Intent, Opening, OwnChange, Snapshot
+from agent.store import records
+from agent.store.tables import FlowRow, IntentRow, Meta, OpeningRow
+from agent.store.transitions import CONSUMED, OPEN
+
+FOLDED = "folded_seq"
+"""Key of the newest intent that openings contain already: it and all before it are final and deep."""
+TURN = "books_turn"
+DEEP = 256
+"""Blocks below the head from which on a final transaction is part of the opening: four times the deepest reorganisation that
+is followed."""
+DAY_S = 86_400
+_CONSUMED = frozenset(state.value for state in CONSUMED)
+_OPEN = frozenset(state.value for state in OPEN)
+RISES = (FlowKind.DEPOSIT, FlowKind.GIFT)
+FALLS = (FlowKind.WITHDRAWAL, FlowKind.LOSS)
+"""What an owner may call a change that went up, and one that went down; the first is meant when nothing is said."""
+
+
+def books(session: Session, wallet: str, coin: str) -> Books:
+    """Everything that balances are compared with."""
+    rows = _behind(session, _number(session, FOLDED))
+    unsettled = [row.nonce for row in rows if row.state in _OPEN and row.state not in _CONSUMED]
+    openings = session.scalars(select(OpeningRow).order_by(OpeningRow.token))
+    return Books(
+        openings=tuple(Opening(row.token, int(row.raw), row.block_number) for row in openings),
+        own=tuple(change for row in rows for change in _own(row, wallet, coin)),
+        flows=flows(session, newest_only=True),
+        unsettled_nonce=min(unsettled, default=None),
+        turn=_number(session, TURN),
+    )
+
+
+def note(
+    session: Session, wallet: str, coin: str, snapshot: Snapshot, balances: Mapping[str, int], found: Sequence[Flow], turn: int
+) -> bool:
+    """Writes flows down, and what balances are to be from here on. False, and nothing written, when the books of that turn are
+    no longer those of now: another process was faster.
+    """
+    if _number(session, TURN) != turn:
+        return False
+    folded = _number(session, FOLDED)
+    for row in _behind(session, folded):
+        if row.state in _OPEN or _block(row) > snapshot.head.number - DEEP:
+            break
+        folded = row.seq
+    own: dict[str, int] = {}
+    for row in _behind(session, folded):
+        for change in _own(row, wallet, coin):
+            if change.block <= snapshot.head.number:
+                own[change.token] = own.get(change.token, 0) + change.delta_raw
+    for token, raw in balances.items():
+        session.merge(OpeningRow(token=token, raw=str(raw - own.get(token, 0)), block_number=snapshot.head.number))
+    session.merge(Meta(key=FOLDED, value=str(folded)))
+    session.merge(Meta(key=TURN, value=str(turn + 1)))
+    for flow in found:
+        session.add(
+            FlowRow(
+                token=flow.token,
+                delta_raw=str(flow.delta_raw),
+                value=None if flow.value is None else str(flow.value),
+                since_block=flow.since_block,
+                block_number=flow.block,
+                chain_s=flow.chain_s,
+                halts=flow.halts,
+                kind=None if flow.kind is None else flow.kind.value,
+                told_s=None,
+            )
+        )
+    return True
+
+
+def flows(session: Session, *, newest_only: bool = False, limit: int | None = None) -> tuple[Flow, ...]:
+    """Flows, oldest first; `newest_only` those that are open or of the last 24 h of what the store knows, `limit` the newest so many."""
+    query = select(FlowRow).order_by(FlowRow.seq.desc())
+    if newest_only:
+        newest_s = session.scalar(select(FlowRow.chain_s).order_by(FlowRow.chain_s.desc()).limit(1)) or 0
+        query = query.where(or_(FlowRow.kind.is_(None), FlowRow.chain_s > newest_s - DAY_S))
+    if limit is not None:
+        query = query.limit(limit)
+    return tuple(reversed([_flow(row) for row in session.scalars(query)]))
+
+
+def tell(session: Session, flow_id: int | None, kind: FlowKind | None, now_s: int) -> tuple[Flow, ...]:
+    """Writes down what an open flow was, on the owner's word; without an id every open one, without a kind the plainest.
+
+    Raises ConfigError for a flow that is not there or not open, and for a kind that does not fit its direction.
+    """
+    query = select(FlowRow).order_by(FlowRow.seq)
+    rows = list(session.scalars(query.where(FlowRow.kind.is_(None)) if flow_id is None else query.where(FlowRow.seq == flow_id)))
+    if flow_id is not None and not rows:
+        raise ConfigError(f"flow {flow_id} is not in the store", "see trimtab flows")
+    told = []
+    for row in rows:
+        if row.kind is not None:
+            raise ConfigError(f"flow {flow_id} was told already: {row.kind}", "see trimtab flows --all")
+        fitting = RISES if int(row.delta_raw) > 0 else FALLS
+        if kind is not None and kind not in fitting:
+            names = " or ".join(one.value for one in fitting)
+            raise ConfigError(f"--as {kind.value}: flow {row.seq} {'rose' if fitting is RISES else 'fell'}, so it was a {names}")
+        row.kind, row.told_s = (kind or fitting[0]).value, now_s
+        told.append(_flow(row))
+    return tuple(told)
+
+
+def lost(session: Session, chain_now_s: int) -> tuple[Fraction, str]:
+    """Value of all falls of the last 24 h of chain time that no owner has called a withdrawal, and why it cannot be told, if so."""
+    total, unknown = Fraction(0), ""
+    for row in session.scalars(select(FlowRow).where(FlowRow.chain_s > chain_now_s - DAY_S)):
+        flow = _flow(row)
+        if flow.is_loss and flow.value is None:
+            unknown = f"flow {flow.id}, a fall of {flow.token}, has no price: say what it was (trimtab flows)"
+        elif flow.is_loss and flow.value is not None:
+            total += -flow.value
+    return total, unknown
+
+
+def _behind(session: Session, folded: int) -> list[IntentRow]:
+    return list(session.scalars(select(IntentRow).where(IntentRow.seq > folded).order_by(IntentRow.seq)))
+
+
+def _own(row: IntentRow, wallet: str, coin: str) -> list[OwnChange]:
+    if row.state not in _CONSUMED:
+        return []
+    intent: Intent = records.intent(row)
+    block = 0 if intent.receipt is None else intent.receipt.block_number
+    return [OwnChange(token, raw, block) for token, raw in sorted(intent.changes(wallet, coin).items())]
+
+
+def _block(row: IntentRow) -> int:
+    """Block of a transaction, 0 for one that never came into any."""
+    intent = records.intent(row)
+    return 0 if intent.receipt is None else intent.receipt.block_number
+
+
+def _number(session: Session, key: str) -> int:
+    row = session.get(Meta, key)
+    return 0 if row is None else int(row.value)
+
+
+def _flow(row: FlowRow) -> Flow:
+    try:
+        kind = None if row.kind is None else FlowKind(row.kind)
+        value = None if row.value is None else Fraction(row.value)
+        delta = int(row.delta_raw)
+    except (ValueError, ZeroDivisionError) as error:
+        raise OperatorNeeded(f"store: a flow is damaged: {error}", "restore a backup, compare it with the chain") from None
+    return Flow(row.seq, row.token, delta, value, row.since_block, row.block_number, row.chain_s, row.halts, kind)
