@@ -23,7 +23,7 @@ check: $(READY)
 	$(BIN)/pytest tests/test_architecture.py
 
 # The whole suite, with branch coverage: 85 % of everything, 95 % of the pure part.
-PURE := agent/units.py,agent/errors.py,agent/codec.py,agent/reference.py,agent/model/*,agent/amm/*,agent/lp/*,agent/policy/*,agent/planning/*,agent/guards/*
+PURE := agent/units.py,agent/errors.py,agent/codec.py,agent/reference/*,agent/model/*,agent/amm/*,agent/lp/*,agent/policy/*,agent/planning/*,agent/guards/*
 cover: $(READY)
 	rm -f .coverage .coverage.*
 	$(BIN)/pytest -n $(JOBS) --dist worksteal --cov --cov-report=

@@ -10,7 +10,8 @@ from agent.amm import pools
 from agent.guards.case import Case, Measured, Missing
 from agent.guards.words import ratio, seconds
 from agent.model import Asset, FeedRound, ReferenceKind
-from agent.reference import reference_prices
+from agent.reference import reference_prices, sequencer_fault
+from agent.reference.rounds import at_bound, fallen
 from agent.units import BPS, Token
 
 DOLLAR_NAMES = frozenset({"DAI", "FRAX", "GHO", "MIM", "DOLA"})
@@ -31,15 +32,24 @@ def oracle_deviation(case: Case, limit_bps: int) -> Measured:
 
 
 def feed_health(case: Case, max_age_s: int) -> Measured:
-    """Age of the oldest feed of any asset, by block time; an unread, empty, unfinished or future round refuses.
+    """Age of the feed that is nearest its greatest age, of any asset, by block time; a round that was not read or does not count refuses.
 
     Stricter than the reference price, which may fall back to a TWAP: a feed that is configured must answer before money moves.
     """
     if ReferenceKind.FEED not in case.step.reference.kinds:
         return Measured("no feed in use", True)
-    ages = [(_age(case, asset), asset.token.label) for asset in case.step.portfolio.assets if asset.feed is not None]
-    oldest, label = max(ages, default=(0, "no feed in use"))
-    return Measured(f"{seconds(oldest)} ({label})", oldest <= max_age_s)
+    found = [(_age(case, asset), asset, asset.feed) for asset in case.step.portfolio.assets if asset.feed is not None]
+    if not found:
+        return Measured("0 s (no feed in use)", True)
+    ages = [(age_s - case.step.reference.max_age_s(feed), age_s, asset.token.label, feed) for age_s, asset, feed in found]
+    over_s, oldest_s, label, feed = max(ages)
+    most_s = case.step.reference.max_age_s(feed)
+    return Measured(f"{seconds(oldest_s)} ({label}{'' if most_s == max_age_s else f', at most {seconds(most_s)}'})", over_s <= 0)
+
+
+def sequencer(case: Case, _grace_s: int) -> Measured:
+    """The rollup's sequencer is up, and was for the time of grace (T13)."""
+    return Measured(sequencer_fault(case.step) or "up", not sequencer_fault(case.step))
 
 
 def depeg(case: Case, limit_bps: int) -> Measured:
@@ -110,6 +120,9 @@ def _round(case: Case, asset: Asset) -> FeedRound:
         raise Missing(f"feed of {label} has an unfinished round")
     if answer.updated_at_s > case.step.snapshot.head.timestamp_s:
         raise Missing(f"feed of {label} is dated after the block")
+    unfit = at_bound(answer) or fallen(case.step.snapshot, answer)
+    if unfit:
+        raise Missing(f"feed of {label} {unfit}")
     return answer
 
 
@@ -135,6 +148,6 @@ def _usd(case: Case, asset: Asset) -> Fraction:
 def _fresh(case: Case, asset: Asset) -> Fraction:
     """Answer of a feed that is not too old. Raises Missing."""
     answer = _round(case, asset)
-    if _age(case, asset) > case.step.reference.feed_max_age_s:
+    if _age(case, asset) > case.step.reference.max_age_s(answer.feed):
         raise Missing(f"feed of {asset.token.label} is {_age(case, asset)} s old")
     return Fraction(answer.answer, 10**answer.decimals)

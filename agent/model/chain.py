@@ -130,12 +130,22 @@ class Quarantined:
 
 
 @dataclass(frozen=True, slots=True)
+class PastPrices:
+    """What an earlier block says of prices: its head, the feeds' rounds and the pools, as they were then."""
+
+    head: Head
+    feeds: tuple[FeedRound, ...]
+    pools: tuple[PoolState, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything one step knows of the chain. `now_s` is the agent's clock when it was read.
 
     `operators` are the operators whose endpoints answered byte for byte alike; `requests` is the number of HTTP
     requests that reading took. A token that is neither in `holdings` nor in `quarantined` was not asked for. `positions`
-    are the liquidity positions that the owner confirmed, as far as they could be read.
+    are the liquidity positions that the owner confirmed, as far as they could be read. `past` are the blocks just before,
+    newest first, of the same chain; they are read only when something is about to be done.
     """
 
     head: Head
@@ -155,3 +165,4 @@ class Snapshot:
     operators: tuple[str, ...]
     requests: int
     positions: tuple[LpPosition, ...] = ()
+    past: tuple[PastPrices, ...] = ()

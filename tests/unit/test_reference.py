@@ -147,7 +147,7 @@ def test_the_configured_order_of_sources_counts() -> None:
 def test_a_pool_without_a_mean_over_the_whole_window_with_the_numeraire_says_nothing(unfit: V3Pool) -> None:
     step = step_input(pools=[unfit], kinds=[TWAP])
     assert _found(step) is None
-    assert _why(step) == "twap: no pool of WETH with the numeraire or a hub has a mean over 1800 s"
+    assert _why(step).startswith("twap: no pool of WETH with the numeraire or a hub has a mean over 1800 s")
     fit = v3_pool(WETH, USDC, 2_200, name="fit")
     both = _found(step_input(pools=[unfit, fit], kinds=[TWAP]))
     assert both is not None

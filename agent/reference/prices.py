@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.amm import pools, twap
-from agent.model import FeedRound, PoolState, ReferenceKind, StepInput, V2Pool, V3Pool
+from agent.model import FeedRound, PastPrices, PoolState, ReferenceKind, StepInput, V2Pool, V3Pool
+from agent.reference import means, rounds
 from agent.units import Price, Token, floor_int, safe_label
 
 
@@ -69,6 +70,13 @@ def reference_prices(step: StepInput) -> References:
     return References(prices, tuple(unpriced))
 
 
+def prices_at(step: StepInput, past: PastPrices) -> References:
+    """The same by what an earlier block says: its feeds, its pools, its time, and the blocks before it."""
+    before = tuple(other for other in step.snapshot.past if other.head.number < past.head.number)
+    then = replace(step.snapshot, head=past.head, feeds=past.feeds, pools=past.pools, past=before)
+    return reference_prices(replace(step, snapshot=then))
+
+
 def spot_prices(step: StepInput) -> dict[str, Price]:
     """What the pools say at this very block, for comparison with the reference; tokens that no pool prices are left out."""
     prices: dict[str, Price] = {}
@@ -108,7 +116,10 @@ def _price(step: StepInput, address: str, kind: ReferenceKind) -> RefPrice:
             price, detail = _by_feeds(step, address)
         case ReferenceKind.TWAP:
             window_s = step.reference.twap_window_s
-            market = _by_pools(step, address, lambda pool, token: _mean_market(pool, token, window_s), f"a mean over {window_s} s")
+            try:
+                market = _by_pools(step, address, lambda pool, token: _mean_market(step, pool, token), f"a mean over {window_s} s")
+            except _NoPrice as none:
+                raise _NoPrice(f"{none}{_lacking(step, address)}") from None
             price, detail = market.price, f"mean over {window_s} s of {market.pools} pool(s)"
         case ReferenceKind.SPOT:
             market = _by_pools(step, address, _spot_market, "liquidity at its price")
@@ -136,26 +147,10 @@ def _round(step: StepInput, address: str) -> tuple[Token, FeedRound]:
     if answer is None:
         why = next((f": {item.why}" for item in step.snapshot.quarantined if item.address == feed), "")
         raise _NoPrice(f"the feed of {label} was not read{why}")
-    fault = _fault(answer, step.snapshot.head.timestamp_s, step.reference.feed_max_age_s)
+    fault = rounds.fault(step, answer)
     if fault:
         raise _NoPrice(f"the feed of {label} {fault}")
     return step.portfolio.token(address), answer
-
-
-def _fault(answer: FeedRound, now_s: int, max_age_s: int) -> str:
-    """Why a round does not count (AggregatorV3Interface.latestRoundData); empty when it does. Age is by block timestamp."""
-    if answer.answer <= 0:
-        return f"answers {answer.answer}"
-    if answer.updated_at_s <= 0:
-        return f"has an unfinished round {answer.round_id}"
-    if answer.answered_in_round < answer.round_id:
-        return f"answers round {answer.round_id} with the price of round {answer.answered_in_round}"
-    age_s = now_s - answer.updated_at_s
-    if age_s < 0:
-        return f"is dated {-age_s} s after the block"
-    if age_s > max_age_s:
-        return f"is {age_s} s old, at most {max_age_s} s count"
-    return ""
 
 
 def _label(step: StepInput, address: str) -> str:
@@ -165,12 +160,22 @@ def _label(step: StepInput, address: str) -> str:
         return safe_label("", address)
 
 
-def _mean_market(pool: PoolState, token: str, window_s: int) -> _Market | None:
-    """Time-weighted mean price and harmonic mean liquidity, where the pool's observations reach back far enough."""
-    if not isinstance(pool, V3Pool) or pool.twap_tick is None or pool.twap_window_s is None or pool.twap_window_s < window_s:
+def _mean_market(step: StepInput, pool: PoolState, token: str) -> _Market | None:
+    """Time-weighted mean price and harmonic mean liquidity of a pool whose mean counts.
+
+    Time-weighted: what somebody adds for a few blocks gives a pool hardly more weight.
+    """
+    if not isinstance(pool, V3Pool) or means.outside(step, pool):
         return None
     price = twap.price(pool, token)
     return _Market(price, _virtual_raw(pool.twap_liquidity or 0, price), 1)
+
+
+def _lacking(step: StepInput, address: str) -> str:
+    """Why the V3 pools of a token with the numeraire or a hub do not count, each with its remedy."""
+    others = {step.portfolio.numeraire.address, *(hub.address for hub in step.portfolio.hubs)} - {address}
+    near = [pool for pool in step.snapshot.pools if isinstance(pool, V3Pool) and {pool.token0, pool.token1} - others == {address}]
+    return "".join(f"; pool {pool.address}: {why}" for pool in near if (why := means.outside(step, pool)))
 
 
 def _spot_market(pool: PoolState, token: str) -> _Market | None:

@@ -1,0 +1,126 @@
+"""Rounds of feeds that count and that do not: bounds, beginnings, rounds that fall, ages of their own; and a rollup's sequencer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from agent.model import FeedRound, Halt, PastPrices, Quarantined, ReferenceKind, StepInput
+from agent.policy.decide import decide
+from agent.reference import prices_at, reference_prices, sequencer_fault
+from tests.builders import NOW_S, address, feed_address, feed_round, price_of, step_input, token, with_feed, with_snapshot
+from tests.plans import sell_weth, verdict
+
+WETH = token("WETH")
+FEED = [ReferenceKind.FEED]
+UPTIME = address("sequencer uptime feed")
+GRACE_S = 3_600
+
+
+def why(step: StepInput) -> str:
+    """Why WETH has no price; empty when it has one."""
+    return next((gap.why for gap in reference_prices(step).unpriced if gap.token == WETH.address), "")
+
+
+@pytest.mark.parametrize(
+    ("answer", "bounds", "said"),
+    [
+        (101, (100, None), ""),
+        (100, (100, None), "answers 100, its least answer is 100"),
+        (99, (100, 200), "answers 99, its least answer is 100"),
+        (199, (100, 200), ""),
+        (200, (100, 200), "answers 200, its largest answer is 200"),
+        (201, (None, 200), "answers 201, its largest answer is 200"),
+        (10**30, (None, None), ""),
+    ],
+)
+def test_an_answer_at_or_beyond_a_bound_of_its_aggregator_is_no_price(
+    answer: int, bounds: tuple[int | None, int | None], said: str
+) -> None:
+    step = with_feed(step_input(kinds=FEED), "WETH", answer=answer, min_answer=bounds[0], max_answer=bounds[1])
+    assert (said in why(step)) if said else why(step) == ""
+    judged = verdict("feed_health", step, sell_weth(step_input()))
+    assert judged.passed is (said == "")
+    assert said in judged.measured
+
+
+def test_a_round_that_never_began_is_none() -> None:
+    assert "unfinished round 7" in why(with_feed(step_input(kinds=FEED), "WETH", started_at_s=0))
+    assert "5 s after the block" in why(with_feed(step_input(kinds=FEED), "WETH", started_at_s=NOW_S + 5))
+
+
+def past(step: StepInput, back: int, *feeds: FeedRound) -> PastPrices:
+    head = step.snapshot.head
+    return PastPrices(replace(head, number=head.number - back, hash=f"0x{back:064x}", timestamp_s=NOW_S - 12 * back), feeds, ())
+
+
+def test_a_round_lower_than_one_of_an_earlier_block_is_no_price() -> None:
+    step = step_input(kinds=FEED)
+    same, higher = (past(step, 1, feed_round("WETH", 2_000, round_id=number)) for number in (7, 8))
+    assert why(with_snapshot(step, past=(same,))) == ""
+    assert "fell from round 8 at block 999 to round 7" in why(with_snapshot(step, past=(higher,)))
+    assert why(with_snapshot(step, past=(past(step, 1, feed_round("USDC", 1, round_id=6)),))) == ""
+
+
+def test_the_price_of_an_earlier_block_is_that_of_its_own_rounds_at_its_own_time() -> None:
+    step = step_input(kinds=FEED)
+    then = past(step, 2, feed_round("WETH", 1_000, updated_at_s=NOW_S - 30), feed_round("USDC", 1, updated_at_s=NOW_S - 30))
+    assert prices_at(step, then).prices[WETH.address].price * 2 == reference_prices(step).prices[WETH.address].price
+    later = past(step, 2, feed_round("WETH", 1_000, updated_at_s=NOW_S - 23), feed_round("USDC", 1))
+    assert WETH.address not in prices_at(step, later).prices  # a second after that block
+
+
+def test_a_feed_may_have_an_age_of_its_own() -> None:
+    plain = with_feed(step_input(kinds=FEED), "WETH", updated_at_s=NOW_S - 601)
+    tight = replace(plain, reference=replace(plain.reference, feed_ages=((feed_address("WETH"), 600),)))
+    assert why(plain) == ""
+    assert "is 601 s old, at most 600 s count" in why(tight)
+    assert verdict("feed_health", plain, sell_weth(step_input())).passed
+    judged = verdict("feed_health", tight, sell_weth(step_input()))
+    assert (judged.passed, judged.measured) == (False, "601 s (WETH, at most 600 s)")
+
+
+def rollup(*rounds: FeedRound, grace_s: int = GRACE_S) -> StepInput:
+    """A portfolio that is off its targets, on a chain whose sequencer has an uptime feed."""
+    step = step_input(values={"WETH": 7_000, "USDC": 3_000}, kinds=FEED)
+    step = replace(step, reference=replace(step.reference, sequencer_feed=UPTIME, sequencer_grace_s=grace_s))
+    return with_snapshot(step, feeds=(*step.snapshot.feeds, *rounds))
+
+
+def uptime(answer: int, since_s: int) -> FeedRound:
+    return FeedRound(UPTIME, 0, 3, answer, NOW_S - since_s, NOW_S - since_s, 3)
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (uptime(0, GRACE_S), ""),
+        (uptime(0, 400 * 86_400), ""),
+        (uptime(0, GRACE_S - 1), "the sequencer is up again since 3599 s only, reference.sequencer_grace is 3600 s"),
+        (uptime(1, 10_000), "the sequencer is down, since 10000 s"),
+        (uptime(0, -1), "dated 1 s after the block"),
+        (uptime(2, 10_000), "answers 2"),
+        (uptime(-1, 10_000), "answers -1"),
+        (replace(uptime(0, 10_000), started_at_s=0), "no round yet"),
+    ],
+)
+def test_while_the_sequencer_is_down_or_was_a_moment_ago_nothing_is_traded_and_it_is_said(told: FeedRound, said: str) -> None:
+    step = rollup(told)
+    decision = decide(step).decision
+    assert isinstance(decision, Halt) is bool(said)
+    assert said in decision.reason
+    judged = verdict("sequencer", step, sell_weth(step_input()))
+    assert judged.passed is (said == "")
+    assert said in judged.measured
+
+
+def test_an_uptime_feed_that_was_not_read_halts_and_none_at_all_does_not() -> None:
+    silent = rollup()
+    assert sequencer_fault(silent) == "the sequencer's uptime feed was not read"
+    named = with_snapshot(silent, quarantined=(Quarantined("round of feed", UPTIME, "the call reverted"),))
+    assert "the call reverted" in sequencer_fault(named)
+    assert isinstance(decide(named).decision, Halt)
+    assert sequencer_fault(step_input()) == ""
+    assert verdict("sequencer", step_input(), sell_weth(step_input())).limit == "off"
+    assert price_of("WETH") == 2_000
