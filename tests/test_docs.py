@@ -193,7 +193,11 @@ def test_every_command_that_is_named_exists_with_its_options(path: Path) -> None
             assert words[0] in shared, f"{path.name}: trimtab {words[0]}"
             continue
         assert words[0] in known, f"{path.name}: trimtab {words[0]}"
-        options = {option for param in known[words[0]].params for option in param.opts} | {"--help"}
+        command = known[words[0]]
+        if len(words) > 1 and not words[1].startswith("-") and (below := getattr(command, "commands", None)) is not None:
+            assert words[1] in below or set(words[1]) <= set(".…|"), f"{path.name}: trimtab {words[0]} {words[1]}"
+            command = below.get(words[1], command)
+        options = {option for param in command.params for option in param.opts} | {"--help"}
         unknown = [word for word in words[1:] if word.startswith("-") and word.split("=")[0] not in options]
         assert not unknown, f"{path.name}: trimtab {words[0]} {' '.join(unknown)}"
 
