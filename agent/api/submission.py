@@ -12,6 +12,9 @@ from agent.units import BPS, Value
 
 PRIVATE, PUBLIC, EITHER = "private endpoint", "public mempool", "private endpoint, public mempool where it fails"
 
+ANNOUNCED = "an approval in public tells which token is sold, and how much of it, before the swap is sent"
+"""Part of the warning before public submission (T15)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sandwich:
@@ -56,4 +59,4 @@ def sandwich(config: Config, outcome: Outcome) -> Sandwich:
 def submission_text(config: Config) -> str:
     """For the owner to confirm: who gets the bytes, and on a live chain what that could cost."""
     how = submission(config)
-    return how if how == PRIVATE or config.chain.local else f"{how}: {exposure(config).words}"
+    return how if how == PRIVATE or config.chain.local else f"{how}: {exposure(config).words}; {ANNOUNCED}"

@@ -76,6 +76,8 @@ def test_on_a_live_chain_the_owner_confirms_what_a_public_transaction_could_cost
     either = submission_text(parsed(execution={**relay, "submit_public_fallback": True}))
     assert either.startswith(f"{EITHER}: a sandwich may take up to 0.8%")
     assert "relay.example" not in either
+    for public in (submission_text(parsed()), either):
+        assert public.endswith("an approval in public tells which token is sold, and how much of it, before the swap is sent")
     assert submission_text(parsed({"fork": True})) == PUBLIC, "on a fork nobody else is there"
 
 

@@ -1,0 +1,158 @@
+"""T15: what the public mempool tells of a rebalance before it is done: nothing by a private endpoint, direction and amount without one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.chain import calls
+from agent.chain.calls import Approve
+from agent.chain.rpc import HttpTransport
+from agent.engine import Outcome, OutcomeKind
+from agent.localchain import LocalChain
+from agent.localchain.nodes import AnvilNode
+from agent.model import IntentKind
+from tests.agents import ROOMY, agent_on, fund, yes
+from tests.endpoints import Answerer, Reply, Served, answered, methods, passing_on, serve
+
+TARGETS = {"WETH": "50%", "USDC": "50%"}
+HEAVY = {"WETH": {"WETH": 60_000, "USDC": 30_000}, "USDC": {"WETH": 30_000, "USDC": 60_000}}
+"""What is sold, and holdings of which it is too much."""
+
+
+class Enough(Exception):
+    """The predictor has looked for long enough."""
+
+
+@dataclass
+class Predictor:
+    """Reads the mempool through the public endpoint at every moment of a step; `seen` are calldata of the wallet's waiting transactions."""
+
+    line: HttpTransport
+    wallet: str
+    seen: list[str] = field(default_factory=list)
+    patience: int = 40
+
+    def look(self, _moment: str) -> None:
+        self.patience -= 1
+        if self.patience < 0:
+            raise Enough
+        pools: Mapping[str, Any] = self.line.call("txpool_content", [])
+        for waiting in (*pools["pending"].items(), *pools["queued"].items()):
+            if waiting[0].lower() == self.wallet.lower():
+                self.seen += [tx["input"] for tx in waiting[1].values() if tx["input"] not in self.seen]
+
+    def approvals(self) -> list[Approve]:
+        """Approvals among what was seen, in order."""
+        decoded = [calls.decode(bytes.fromhex(data[2:])) for data in self.seen]
+        return [call for call in decoded if isinstance(call, Approve)]
+
+
+def builder(node: AnvilNode) -> Answerer:
+    """A private endpoint: what it is sent is in a block before it answers, and before anybody else has looked."""
+
+    def include(method: str, params: list[Any]) -> Any:
+        assert method == "eth_sendRawTransaction", f"a private endpoint was asked {method}"
+        sent = node.rpc(method, *params)
+        node.rpc("evm_mine")
+        return sent
+
+    return lambda asked: Reply(json.dumps(answered(asked, include)).encode())
+
+
+def broken(_asked: Any) -> Reply:
+    """A private endpoint that is down."""
+    return Reply(b"busy", status=503)
+
+
+@contextmanager
+def waiting_mempool(chain: LocalChain) -> Iterator[AnvilNode]:
+    """Blocks are made only when time passes: until then whatever was sent lies in the mempool."""
+    assert isinstance(chain.node, AnvilNode)
+    chain.node.rpc("evm_setAutomine", False)
+    try:
+        yield chain.node
+    finally:
+        chain.node.rpc("evm_setAutomine", True)
+
+
+@dataclass
+class Watched:
+    """One step, what the predictor saw of it, and what either endpoint was asked; no outcome where the predictor had enough."""
+
+    predictor: Predictor
+    public: Served
+    private: Served
+    outcome: Outcome | None = None
+
+    @property
+    def done(self) -> Outcome:
+        """The outcome of a step that was carried out."""
+        assert self.outcome is not None
+        assert self.outcome.kind is OutcomeKind.DONE, self.outcome.reason
+        assert self.outcome.plan is not None
+        return self.outcome
+
+
+def watched(chain: LocalChain, folder: Path, sold: str, private: Answerer | None, fallback: bool = False) -> Watched:
+    """A rebalance that sells `sold`, with a private endpoint or without."""
+    assert chain.url is not None
+    fund(chain, HEAVY[sold])
+    with serve(passing_on(chain.url)) as public, serve(private or broken) as hidden:
+        changes = {**ROOMY, "execution.submit_public_fallback": fallback, "execution.submit_url": hidden.url if private else ""}
+        found = Watched(Predictor(HttpTransport(public.url, "predictor"), chain.wallet.address), public, hidden)
+        opened = agent_on(chain, folder, changes, TARGETS, [HttpTransport(public.url, "public")])
+        with opened as agent, waiting_mempool(chain), contextlib.suppress(Enough):
+            found.outcome = agent.rebalance(send=True, confirm=yes, progress=found.predictor.look)
+        return found
+
+
+def sends(served: Served) -> int:
+    """How many transactions an endpoint was given."""
+    return sum(methods(asked).count("eth_sendRawTransaction") for asked in served.seen)
+
+
+def test_by_a_private_endpoint_both_directions_look_alike_in_the_mempool(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """Who sees the same whichever token is sold can only guess. What a mined approval tells the swap answers by a plan made anew."""
+    seen = {}
+    for sold in HEAVY:
+        found = watched(anvil_chain, tmp_path / sold, sold, builder(anvil_chain.node))  # type: ignore[arg-type]  # anvil's node
+        kinds = [intent.kind for intent in found.done.transactions]
+        assert kinds[0] is IntentKind.APPROVE and kinds[-1] is IntentKind.SWAP
+        assert (sends(found.public), sends(found.private)) == (0, len(kinds))
+        seen[sold] = found.predictor.seen
+        approved = [i.receipt.block_number for i in found.done.transactions if i.receipt and i.kind is IntentKind.APPROVE]
+        assert found.done.plan is not None and found.done.plan.block >= max(approved)
+    assert seen["WETH"] == seen["USDC"] == []
+
+
+@pytest.mark.parametrize("private", [None, broken], ids=["no private endpoint", "a private one that fails, public permitted by name"])
+def test_in_public_the_approval_tells_direction_and_amount_before_the_swap_is_sent(
+    anvil_chain: LocalChain, tmp_path: Path, private: Answerer | None
+) -> None:
+    """The same predictor is right each time: it is not blind."""
+    chain = anvil_chain
+    for sold in HEAVY:
+        found = watched(chain, tmp_path / sold, sold, private, fallback=private is not None)
+        assert found.done.plan is not None
+        first, *_ = found.predictor.approvals()
+        swap = next(number for number, data in enumerate(found.predictor.seen) if not data.startswith("0x095ea7b3"))
+        assert swap > 0, "the approval came first"
+        sells = chain.tokens[sold].address
+        assert first.raw == sum(leg.amount_in_raw for leg in found.done.plan.legs if leg.token_in == sells)
+        assert sends(found.public) == len(found.done.transactions)
+
+
+def test_a_private_endpoint_that_fails_shows_nothing_where_public_was_not_permitted(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    found = watched(anvil_chain, tmp_path, "WETH", broken)
+    assert found.outcome is None, "its fate is unknown, and it is waited for"
+    assert sends(found.private) > 0
+    assert sends(found.public) == 0
+    assert found.predictor.seen == []
