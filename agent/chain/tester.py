@@ -6,6 +6,7 @@ import ast
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from agent.chain.tester_state import call_as, storage_at
 from agent.chain.wire import Call, RpcFault, fault_from, only, scrub
 from agent.errors import Retryable
 
@@ -29,6 +30,8 @@ class TesterTransport:
         view = Web3(provider)
         provider.global_ccip_read_enabled = False
         self._request = provider.request_func(view, NamedElementOnion([]))
+        self._tester = provider.ethereum_tester
+        self._accounts = {str(account).lower() for account in view.eth.accounts}
         self._caller = view.eth.accounts[-1]
         self.operator = operator
         self.name = f"endpoint {operator!r} in process"
@@ -51,6 +54,10 @@ class TesterTransport:
         from web3.exceptions import ContractPanicError, OffchainLookup
 
         try:
+            if method == "eth_getStorageAt":
+                return _wire(storage_at(self._tester, params[0], params[1], self._number(method, params[2])))
+            if method == "eth_call" and str(params[0].get("from", self._caller)).lower() not in self._accounts:
+                return _wire(call_as(self._tester, params[0], self._number(method, params[1])))
             response = self._request(cast("RPCEndpoint", method), [self._param(method, p) for p in params])
         except (TransactionFailed, OffchainLookup, ContractPanicError) as error:
             return _reverted(error)
@@ -63,6 +70,11 @@ class TesterTransport:
         if "error" in response:
             return fault_from(response["error"])
         return _wire(response.get("result"))
+
+    def _number(self, method: str, at: object) -> int:
+        """The block's number that a parameter means."""
+        found = self._param(method, at)
+        return int(str(self._answer("eth_blockNumber", []) if found == "latest" else found), 16)
 
     def _param(self, method: str, param: object) -> object:
         """eth-tester knows no block hash as a parameter: the number whose canonical header has that hash (EIP-1898)."""

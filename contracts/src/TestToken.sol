@@ -41,12 +41,12 @@ contract TestToken {
         return true;
     }
 
-    function transfer(address to, uint256 raw) external returns (bool) {
+    function transfer(address to, uint256 raw) external virtual returns (bool) {
         _move(msg.sender, to, raw);
         return true;
     }
 
-    function transferFrom(address from, address to, uint256 raw) external returns (bool) {
+    function transferFrom(address from, address to, uint256 raw) external virtual returns (bool) {
         uint256 allowed = allowance[from][msg.sender];
         if (allowed < raw) revert TooLittle(allowed, raw);
         if (allowed != type(uint256).max) allowance[from][msg.sender] = allowed - raw;
