@@ -210,9 +210,9 @@ class Searcher:
 
     def harvest(self, info: PoolInfo) -> None:
         """Trades a pool to where no more is to be earned from it after its fee."""
-        now, whale = price_now(self.chain, info.name), self.chain.whale.address
+        now_x96, whale = sqrt_price_x96(price_now(self.chain, info.name)), self.chain.whale.address
         for given, target, off in ((info.token0, self._kept(info, up=False), 1), (info.token1, self._kept(info, up=True), -1)):
-            if (now - target) * off <= 0:
+            if (now_x96 - sqrt_price_x96(target)) * off <= 0:
                 continue
             if info.version == 3:
                 call = self._swap(info, given.symbol, self.chain.balance(given.symbol, whale) // 10, sqrt_price_x96(target))
