@@ -169,13 +169,13 @@ def open_desk(
     tokens = {token.address: token for token in read_tokens(line, asked)}
     portfolio = build_portfolio(config, tokens)
     limits = build_limits(config, portfolio.numeraire)
-    reference = build_reference(config)
     through = (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
     with books(loaded) as (store, switch):
         pools = discover(line, config.venues, through, portfolio.hubs)
         portfolio = replace(portfolio, lp_targets=build_targets(config, portfolio, pools))
+        pins = {pin.address: pin.code_hash for pin in store.pins()}
+        reference = build_reference(config, [(pool.address, pins[pool.address]) for pool in pools if pool.address in pins])
         if not untrusted_pools:
-            pins = {pin.address for pin in store.pins()}
             pools = tuple(pool for pool in pools if pool.address in pins) or pools
         pinned = tuple(dict.fromkeys((*fixed_contracts(config, store.liquidity_moves()), *asked)))
         execution = replace(build_execution(config, pinned), liquidity=liquidity_contracts(config, store.liquidity_moves()))
@@ -186,7 +186,7 @@ def open_desk(
             tokens=through,
             spenders=(execution.router, *(contract for _, contract in execution.liquidity)),
             pools=pools,
-            feeds=portfolio.feeds(),
+            feeds=(*portfolio.feeds(), *reference.uptime),
             code=(*pinned, *(pool.address for pool in pools)),
             twap_window_s=reference.twap_window_s,
             impact_bps=UNBOUNDED_IMPACT_BPS if limits.price_impact_bps is None else limits.price_impact_bps,

@@ -33,9 +33,12 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
         "trigger": trigger_text(config.policy.trigger),
         "destination": config.policy.destination,
         "cooldown": f"{config.policy.cooldown} s",
+        "confirm_blocks": str(config.policy.confirm_blocks or 0),
+        "jitter": "off" if config.policy.jitter is None else f"{config.policy.jitter / 100:g}%",
         "reference prices": ", then ".join(reference.kind),
         "twap_window": f"{reference.twap_window} s",
         "feed_max_age": f"{reference.feed_max_age} s",
+        "sequencer": f"{reference.sequencer_feed}, {reference.sequencer_grace} s" if reference.sequencer_feed else "off",
         "max_live_value": limit_text("max_live_value", config.portfolio.max_live_value, numeraire),
     }
     if (portfolio.positions or portfolio.lp_targets) and config.lp is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
 from agent.config.liquidity import build_positions
@@ -11,6 +11,7 @@ from agent.config.zone import ZoneTable, build_zone
 from agent.errors import ConfigError
 from agent.model import (
     Asset,
+    CodeHash,
     Cron,
     Destination,
     Every,
@@ -75,13 +76,21 @@ def build_policy(config: Config) -> Policy:
     table = config.policy.trigger
     trigger = build_zone(config) if isinstance(table, ZoneTable) else build_trigger(table)
     destination = Destination(config.policy.destination)
-    return Policy(trigger, destination, config.policy.cooldown)
+    return Policy(trigger, destination, config.policy.cooldown, config.policy.confirm_blocks or 0, config.policy.jitter or 0)
 
 
-def build_reference(config: Config) -> Reference:
-    """Sources of reference prices."""
+def build_reference(config: Config, pins: Iterable[tuple[str, str]] | None = None) -> Reference:
+    """Sources of reference prices; `pins` are (address, code hash) of what the owner trusts: only means of such pools count."""
     table = config.reference
-    return Reference(tuple(ReferenceKind(kind) for kind in table.kind), table.twap_window, table.feed_max_age)
+    return Reference(
+        kinds=tuple(ReferenceKind(kind) for kind in table.kind),
+        twap_window_s=table.twap_window,
+        feed_max_age_s=table.feed_max_age,
+        feed_ages=tuple((one.feed, one.feed_max_age) for one in config.portfolio.listed if one.feed and one.feed_max_age),
+        mean_pools=None if pins is None else tuple(CodeHash(address, code_hash) for address, code_hash in pins),
+        sequencer_feed=table.sequencer_feed,
+        sequencer_grace_s=table.sequencer_grace or 0,
+    )
 
 
 def build_limits(config: Config, numeraire: Token) -> Limits:

@@ -103,6 +103,7 @@ def _or_off(parse: _Parser) -> _Parser:
 
 
 Address = Annotated[str, BeforeValidator(_relay(lambda v: parse_address(v, "value")))]
+AddressOrOff = Annotated[str | None, BeforeValidator(_or_off(_relay(lambda v: parse_address(v, "value"))))]
 Share = Annotated[int, BeforeValidator(_relay(lambda v: parse_bps(v, "value")))]
 Duration = Annotated[int, BeforeValidator(_relay(lambda v: parse_duration_s(v, "value")))]
 Variable = Annotated[str, BeforeValidator(_relay(lambda v: parse_variable(v, "value")))]

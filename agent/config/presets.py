@@ -52,3 +52,11 @@ ETHEREUM = Preset(
 )
 
 PRESETS = {"ethereum": ETHEREUM}
+
+SEQUENCER_FEEDS = {
+    10: "0x371EAD81c9102C9BF4874A9075FFFf170F2Ee389",
+    8453: "0xBCF85224fc0756B9Fa45aA7892530B47e10b6433",
+    42161: "0xFdB631F5EE196F0ed6FAa767959853A9F217697D",
+}
+"""Chainlink's uptime feed of the sequencer by chain id: OP Mainnet, Base, Arbitrum One (docs.chain.link, L2 sequencer feeds)."""
+SEQUENCER_GRACE = "1h"

@@ -11,6 +11,7 @@ from agent.config.bounds import require_protection
 from agent.config.chain import ChainTable
 from agent.config.fields import (
     Address,
+    AddressOrOff,
     DecimalOrOff,
     Duration,
     DurationOrOff,
@@ -48,11 +49,15 @@ class WalletTable(Table):
 
 
 class HubTable(Table):
-    """A token that routes may pass through without being held. `decimals`, if given, must be the chain's."""
+    """A token that routes may pass through without being held. `decimals`, if given, must be the chain's.
+
+    `feed_max_age` is that of its own feed, where its heartbeat is another than that of the rest.
+    """
 
     symbol: str = Field(pattern=r"^[A-Za-z0-9._-]{1,16}$")
     address: Address
     feed: Address | None = None
+    feed_max_age: Duration | None = None
     decimals: int | None = Field(default=None, ge=0, le=36)
 
 
@@ -107,11 +112,13 @@ class PortfolioTable(Table):
 
 
 class ReferenceTable(Table):
-    """Where reference prices come from, in order."""
+    """Where reference prices come from, in order; on a rollup, whose feed says that its sequencer is up."""
 
     kind: list[Literal["feed", "twap", "spot"]] = Field(min_length=1)
     twap_window: Duration
     feed_max_age: Duration
+    sequencer_feed: AddressOrOff = None
+    sequencer_grace: Duration | None = None
     allow_spot: bool = False
 
 
@@ -177,11 +184,16 @@ class HybridTable(Table):
 
 
 class PolicyTable(Table):
-    """When to act, how far to go, how long to rest; `risk` is what a zone is measured by."""
+    """When to act, how far to go, how long to rest; `risk` is what a zone is measured by.
+
+    Prices fire a trigger once those of `confirm_blocks` blocks before agree; a schedule is late by up to `jitter` of its interval.
+    """
 
     trigger: Annotated[ThresholdTable | TimeTable | HybridTable | ZoneTable, Field(discriminator="kind")]
     destination: Literal["target", "band", "halfway", "zone"]
     cooldown: Duration
+    confirm_blocks: int | None = Field(default=None, ge=0, le=32)
+    jitter: ShareOrOff = None
     risk: RiskTable | None = None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agent.config.presets import Preset
+from agent.config.presets import SEQUENCER_FEEDS, SEQUENCER_GRACE, Preset
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,8 @@ max_live_value = "1000"            # the agent manages no more than this; "off" 
 [reference]
 kind = ["feed", "twap"]            # what a token is worth: price feed, else a time-weighted pool price
 twap_window = "30m"
-feed_max_age = "25h"               # Chainlink's slowest heartbeat is a day
-
+feed_max_age = "25h"               # Chainlink's slowest heartbeat is a day; an asset may have its own feed_max_age
+{_sequencer(preset)}
 [venues.uniswap_v2]
 factory = "{preset.v2_factory}"
 router = "{preset.v2_router}"
@@ -80,6 +80,8 @@ fee_tiers = [100, 500, 3000, 10000]
 trigger = {{ kind = "threshold", relative = "10%" }}
 destination = "target"             # or "band" (the nearer edge), or "halfway"
 cooldown = "1h"
+confirm_blocks = 3                 # what prices fire must hold in so many blocks before, too; 0 acts on a single block
+jitter = "10%"                     # a schedule is late at random by up to so much of its interval; "off" is predictable
 
 [limits]                           # each may be "off"; a limit that is on and lacks its data refuses
 price_impact = "1%"                # move of any pool's price by a plan
@@ -127,6 +129,15 @@ horizon = "30d"                    # how far ahead a loss is expected
 [store]
 url = "sqlite:///trimtab.db"
 """
+
+
+def _sequencer(preset: Preset) -> str:
+    """On a rollup the feed of its sequencer's state; elsewhere there is none."""
+    feed = SEQUENCER_FEEDS.get(preset.chain_id)
+    if feed is None:
+        return ""
+    grace = f'sequencer_grace = "{SEQUENCER_GRACE}"             # nothing is traded until it has been up for so long'
+    return f'sequencer_feed = "{feed}"   # whether the rollup\'s sequencer is up; or "off"\n{grace}\n'
 
 
 def _top_up(preset: Preset, assets: Sequence[TemplateAsset]) -> str:

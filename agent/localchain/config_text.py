@@ -61,6 +61,8 @@ fee_tiers = [100, 500, 3000, 10000]
 trigger = {{ kind = "threshold", relative = "10%" }}
 destination = "target"
 cooldown = "1h"
+confirm_blocks = 0
+jitter = "off"
 
 [limits]
 price_impact = "1%"

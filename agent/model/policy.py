@@ -11,6 +11,7 @@ from agent.model.flows import Flow
 from agent.model.liquidity import LpTarget
 from agent.model.positions import ConfirmedPosition
 from agent.model.risk import Zone
+from agent.model.screening import ScreenedToken
 from agent.units import NATIVE, Token
 
 
@@ -156,6 +157,11 @@ class Reference:
     sequencer_feed: str | None = None
     sequencer_grace_s: int = 0
 
+    @property
+    def uptime(self) -> tuple[str, ...]:
+        """The sequencer's feed, where there is one."""
+        return () if self.sequencer_feed is None else (self.sequencer_feed,)
+
     def max_age_s(self, feed: str) -> int:
         """Greatest age of that feed's round, in seconds."""
         return dict(self.feed_ages).get(feed, self.feed_max_age_s)
@@ -241,6 +247,7 @@ class StepInput:
     `spend_caps` are (token, base units) that legs may take from the wallet at most: what this step has approved already.
     `spent_gas_wei` is the gas money of those approvals: it still counts where native coin does, so that they are used up.
     `acted` says that this step has moved liquidity already: what it began is not held back by the bands of shares.
+    `quarantine` are tokens that are left as they are; the portfolio then says what is wanted of the others.
     """
 
     snapshot: Snapshot
@@ -253,3 +260,4 @@ class StepInput:
     spend_caps: tuple[tuple[str, int], ...] = ()
     spent_gas_wei: int = 0
     acted: bool = False
+    quarantine: tuple[ScreenedToken, ...] = ()

@@ -1,0 +1,78 @@
+"""Keys that keep single prices from deciding: confirmation, the sequencer of a rollup, ages of feeds, lateness of schedules."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from agent.config import build_policy, build_reference, parse_config
+from agent.config.presets import ETHEREUM, SEQUENCER_FEEDS
+from agent.config.template import TemplateAsset, render
+from agent.errors import ConfigError
+from agent.model import CodeHash
+
+WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
+WETH, USDC = ETHEREUM.tokens[0], ETHEREUM.tokens[2]
+
+
+def text(chain_id: int = 1, *changes: tuple[str, str]) -> str:
+    """The template of that chain, with lines that match replaced."""
+    assets = [TemplateAsset(t.symbol, t.address, "50%", t.feed) for t in (WETH, USDC)]
+    found = render(replace(ETHEREUM, chain_id=chain_id), WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
+    for pattern, new in changes:
+        found, times = re.subn(pattern, new, found, count=1, flags=re.M)
+        assert times == 1, pattern
+    return found
+
+
+def refused(chain_id: int, *changes: tuple[str, str]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text(chain_id, *changes))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("chain_id", sorted(SEQUENCER_FEEDS))
+def test_the_template_of_a_rollup_watches_its_sequencer(chain_id: int) -> None:
+    reference = build_reference(parse_config(text(chain_id)))
+    assert (reference.sequencer_feed, reference.sequencer_grace_s) == (SEQUENCER_FEEDS[chain_id], 3_600)
+    assert reference.uptime == (SEQUENCER_FEEDS[chain_id],)
+
+
+def test_on_a_rollup_the_sequencer_is_left_unwatched_by_name_or_not_at_all() -> None:
+    message = refused(10, ("^sequencer_feed.*\n", ""))
+    assert "reference.sequencer_feed: missing" in message
+    assert SEQUENCER_FEEDS[10] in message
+    off = parse_config(text(10, ('^sequencer_feed = "[^"]*"', 'sequencer_feed = "off"')))
+    assert build_reference(off).uptime == ()
+    assert "sequencer_grace: missing" in refused(10, ("^sequencer_grace.*\n", ""))
+    assert "sequencer_feed" not in text(1)
+
+
+def test_how_many_blocks_confirm_is_chosen_by_name() -> None:
+    assert build_policy(parse_config(text())).confirm_blocks == 3
+    assert "policy.confirm_blocks: missing; write 3" in refused(1, ("^confirm_blocks.*\n", ""))
+    assert build_policy(parse_config(text(1, ("^confirm_blocks = 3", "confirm_blocks = 0")))).confirm_blocks == 0
+    for wrong in ("-1", "33"):
+        assert "policy.confirm_blocks" in refused(1, ("^confirm_blocks = 3", f"confirm_blocks = {wrong}"))
+
+
+def test_a_schedule_is_late_by_half_of_its_interval_at_most() -> None:
+    assert build_policy(parse_config(text())).jitter_bps == 1_000
+    assert build_policy(parse_config(text(1, ('^jitter = "10%"', 'jitter = "off"')))).jitter_bps == 0
+    assert "policy.jitter" in refused(1, ('^jitter = "10%"', 'jitter = "51%"'))
+
+
+def test_a_feed_has_its_own_age_where_its_asset_names_one() -> None:
+    config = parse_config(text(1, (f'^feed = "{WETH.feed}"', f'feed = "{WETH.feed}"\nfeed_max_age = "70m"')))
+    reference = build_reference(config)
+    assert reference.max_age_s(str(WETH.feed)) == 4_200
+    assert reference.max_age_s(str(USDC.feed)) == 25 * 3_600
+
+
+def test_pins_say_whose_means_count() -> None:
+    config = parse_config(text())
+    assert build_reference(config).mean_pools is None
+    assert build_reference(config, []).mean_pools == ()
+    assert build_reference(config, [("0xA", "0xb")]).mean_pools == (CodeHash("0xA", "0xb"),)
