@@ -10,6 +10,7 @@ from pathlib import Path
 
 import tomlkit
 
+from agent import api
 from agent.api.agent import Agent, Outcome, OutcomeKind, open_agent, planned_changes
 from agent.api.setup import trust_now
 from agent.chain.rpc import Transport
@@ -119,6 +120,12 @@ def fund(chain: LocalChain, usd: Mapping[str, int | Fraction]) -> None:
     for symbol, token in chain.tokens.items():
         worth = Fraction(usd.get(symbol, 0))
         chain.set_balance(symbol, floor_int(worth / chain.books.prices_usd[symbol] * 10**token.decimals))
+
+
+def explained(agent: Agent) -> None:
+    """The owner says of everything that came or went that it was he."""
+    api.flows(agent)
+    agent.desk.store.tell_flow(None, None, agent.desk.clock.now_s())
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agent.api.agent import Agent, Standing, open_agent, plan, quote, snapshot, step
+    from agent.api.balances import confirm_flows, flows
     from agent.api.books import explain, history, pause, resume
     from agent.api.checkup import doctor
     from agent.api.demo import demo_world
+    from agent.api.halting import Halted, pause_hard
     from agent.api.local import serve_localchain
     from agent.api.offline import input_text, plan_from_input
     from agent.api.positions import Liquidity, liquidity
+    from agent.api.retreat import TakenBack
     from agent.api.setup import initialise, trust
     from agent.api.stopping import StoppableClock, Stopped
     from agent.api.wallet import Password, change_password, create_wallet, import_wallet, wallet_address
@@ -22,7 +25,10 @@ _HOMES = {
     "agent.api.agent": ("Agent", "Standing", "open_agent", "plan", "quote", "snapshot", "step"),
     "agent.api.books": ("explain", "history", "pause", "resume"),
     "agent.api.demo": ("demo_world",),
+    "agent.api.halting": ("Halted", "pause_hard"),
+    "agent.api.retreat": ("TakenBack",),
     "agent.api.checkup": ("doctor",),
+    "agent.api.balances": ("confirm_flows", "flows"),
     "agent.api.local": ("serve_localchain",),
     "agent.api.offline": ("input_text", "plan_from_input"),
     "agent.api.positions": ("Liquidity", "liquidity"),
@@ -35,16 +41,20 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Agent",
+    "Halted",
     "Liquidity",
     "Password",
     "Standing",
     "StoppableClock",
     "Stopped",
+    "TakenBack",
     "change_password",
+    "confirm_flows",
     "create_wallet",
     "demo_world",
     "doctor",
     "explain",
+    "flows",
     "history",
     "import_wallet",
     "initialise",
@@ -53,6 +63,7 @@ __all__ = [
     "load_config",
     "open_agent",
     "pause",
+    "pause_hard",
     "plan",
     "plan_from_input",
     "quote",

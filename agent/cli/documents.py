@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from agent.cli import actions, zone
+from agent.cli import actions, flows, zone
 from agent.units import price_text, value_text
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def status(found: Standing) -> Document:
         "paused": found.paused,
         "pause_reason": found.pause_reason,
         "decision": decision(decided),
+        "flows": flows.documents(step),
         "zone": zone.document(decided.zone, portfolio),
         "endpoints": list(found.endpoints),
     }
@@ -142,6 +143,7 @@ def plan(outcome: Outcome) -> Document:
         "numeraire": portfolio.numeraire.label,
         "decision": {**decision(outcome.decided), "outcome": outcome.kind.value},
         "zone": zone.document(outcome.decided.zone, portfolio),
+        "flows": flows.documents(step),
     }
     if found is None:
         zero = {"fees": "0", "impact": "0", "skew": "0", "gas": "0", "total": "0"}

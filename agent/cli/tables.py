@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-from agent.cli import actions
+from agent.cli import actions, flows
 from agent.cli.bar import BAR_CELLS, FEWEST_CELLS, Bar
 from agent.cli.output import cell
 from agent.units import decimal_text
@@ -92,6 +92,8 @@ def show_status(console: Console, document: Document) -> None:
         console.print(cell(f"Not readable: {item['item']} {item['address']}: {item['why']}", "yellow"))
     for warning in document["warnings"]:
         console.print(cell(f"Note: {warning}", "yellow"))
+    if document["flows"]:
+        console.print(flows.table(document["flows"]))
     if document["paused"]:
         console.print(cell(f"Paused: {document['pause_reason']}. Nothing is sent until: trimtab resume", "bold yellow"))
     if document["zone"] is not None:
@@ -238,6 +240,8 @@ def show_plan(console: Console, document: Document, decimals: dict[str, int], wi
         console.print(costs(document))
     if document["zone"] is not None:
         console.print(zone(document["zone"], document["numeraire"]))
+    if document["flows"]:
+        console.print(flows.table(document["flows"]))
     if document["verdicts"]:
         console.print(verdicts(document))
     for item in document["skipped"]:

@@ -118,6 +118,11 @@ class Case:
         native_wei = self.balance(NATIVE) if asset.native else 0
         return self.balance(asset.token.address) + native_wei - coin.kept_raw(self.step, asset)
 
+    def require_known_day(self) -> None:
+        """Raises Missing while it cannot be told what the wallet did in the last 24 h: no limit of a day starts empty (T6)."""
+        if self.step.history.unknown:
+            raise Missing(self.step.history.unknown)
+
     def total(self) -> Fraction:
         """Value of all investable balances and confirmed liquidity positions at reference prices. Raises Missing."""
         free = sum((self.investable(asset) * self.price(asset.token.address) for asset in self.step.portfolio.assets), Fraction(0))

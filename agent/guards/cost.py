@@ -36,7 +36,7 @@ def turnover(case: Case, limit_bps: int) -> Measured:
 
 def daily_turnover(case: Case, limit_bps: int) -> Measured:
     """Value moved in the last 24 h of chain time and by this plan, over the investable total."""
-    _require_known(case)
+    case.require_known_day()
     return _share(case, case.step.history.turnover_24h + case.turnover(), limit_bps)
 
 
@@ -45,7 +45,7 @@ def daily_loss(case: Case, limit_bps: int) -> Measured:
 
     A predicted gain does not make room for losses. Where the last 24 h cannot be told it refuses.
     """
-    _require_known(case)
+    case.require_known_day()
     return _share(case, case.step.history.loss_24h + max(case.cost(), Fraction(0)), limit_bps)
 
 
@@ -101,11 +101,6 @@ def _smallest_action(case: Case, limit: Fraction) -> Measured:
     if case.is_exit():
         return Measured(f"{said}: liquidity above its limit goes whatever its size", True)
     return Measured(said, smallest >= limit)
-
-
-def _require_known(case: Case) -> None:
-    if case.step.history.unknown:
-        raise Missing(case.step.history.unknown)
 
 
 def _share(case: Case, value: Fraction, limit_bps: int) -> Measured:

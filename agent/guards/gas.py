@@ -16,6 +16,7 @@ def gas_price(case: Case, limit_wei: int) -> Measured:
 
 def gas_per_day(case: Case, limit_wei: int) -> Measured:
     """Gas money of the last 24 h of chain time and the most that this plan may burn."""
+    case.require_known_day()
     total = case.step.history.gas_24h_wei + case.worst_gas_wei()
     return Measured(native(total), total <= limit_wei)
 

@@ -122,6 +122,22 @@ _SANDWICH = {
     "words": text,
 }
 
+_FLOW = {
+    "id": maybe(count),
+    "symbol": text,
+    "address": address,
+    "delta_raw": raw,
+    "value": maybe(decimal),
+    "since_block": count,
+    "block": count,
+    "chain_s": count,
+    "halts": flag,
+    "counts_as_loss": flag,
+    "told": maybe(text),
+    "words": text,
+}
+FLOWS = {"block": count, "numeraire": text, "halts": text, "flows": [_FLOW]}
+TOLD = {"confirmed": [{"id": count, "as": text}]}
 STATUS = {
     "block": count,
     "block_hash": hash32,
@@ -153,6 +169,7 @@ STATUS = {
     "paused": flag,
     "pause_reason": text,
     "decision": _DECISION,
+    "flows": [_FLOW],
     "endpoints": [_ENDPOINT],
 }
 QUOTE = {"block": count, "amount_in_raw": raw, "amount_out_raw": raw, "price_impact_bps": count, "fee": decimal, "legs": [_LEG]}
@@ -160,6 +177,7 @@ PLAN = {
     "block": count,
     "outcome": text,
     "decision": _DECISION,
+    "flows": [_FLOW],
     "legs": [_LEG],
     "actions": [_ACTION],
     "weights_after_bps": {EACH: count},

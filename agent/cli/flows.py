@@ -1,0 +1,91 @@
+"""Commands about balances that changed without the agent: flows, flows confirm."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath
+from agent.cli.output import cell, emit, out, say, waiting
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from agent.model import StepInput
+
+Document = dict[str, Any]
+group = typer.Typer(help="What came to the wallet or went from it without the agent.", invoke_without_command=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's commands."""
+    group.callback()(flows)
+    group.command()(confirm)
+    app.add_typer(group, name="flows")
+
+
+def flows(
+    context: typer.Context,
+    config: ConfigPath = DEFAULT_CONFIG,
+    everything: Annotated[bool, typer.Option("--all", help="Those that were explained, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compares balances with the books, and lists what nobody has explained."""
+    if context.invoked_subcommand is not None:
+        return
+    from agent import api
+
+    with waiting("Reading the chain"), api.open_agent(config) as agent:
+        document = api.flows(agent, everything)
+    emit(document, as_json, lambda: show(document))
+
+
+def confirm(
+    number: Annotated[str, typer.Argument(help="Number of a flow as flows shows it, or all.")],
+    kind: Annotated[
+        str | None, typer.Option("--as", help="deposit or gift for what came, withdrawal or loss for what went.", show_default=False)
+    ] = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Says what a change of a balance was: a deposit or a withdrawal unless said otherwise. A withdrawal is no loss."""
+    from agent import api
+
+    document = api.confirm_flows(config, number, kind)
+
+    def told() -> None:
+        for item in document["confirmed"]:
+            say(f"Flow {item['id']}: {item['as']}.")
+        if not document["confirmed"]:
+            say("Every flow is explained.")
+
+    emit(document, as_json, told)
+
+
+def show(document: Document) -> None:
+    """A whole list of flows."""
+    if not document["flows"]:
+        say("Every change of every balance is explained.")
+        return
+    out.print(table(document["flows"]))
+    if document["halts"]:
+        out.print(cell("Nothing is traded until these are explained: trimtab flows confirm", "bold red"))
+
+
+def documents(step: StepInput) -> list[Document]:
+    """Changes of balances that nobody has explained yet, as documents."""
+    from agent.api import flow_words
+
+    return [flow_words.document(step, flow) for flow in step.history.flows]
+
+
+def table(found: list[Document]) -> Table:
+    """Flows, newest first."""
+    from agent.cli import tables
+
+    made = tables.table("Changes that the books do not explain", ("id", "what", "told"))
+    for item in found:
+        said = item["told"] or ("counts as loss until told" if item["counts_as_loss"] else "not told")
+        made.add_row(str(item["id"] or ""), cell(item["words"], "bold red" if item["halts"] else ""), cell(said))
+    return made

@@ -1,0 +1,210 @@
+"""Balances against the books: what our own transactions explain, what they do not, and what becomes of that."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent.execution.booking import settle
+from agent.model import FlowKind, Halt, IntentState, Quarantined, Transfer
+from agent.policy import flows
+from agent.policy.decide import decide
+from agent.store import Store, open_store
+from agent.units import NATIVE
+from tests import builders
+from tests.ledgers import COIN, DAY_S, DOLLAR, GAS_WEI, PRICE, USDC, WETH, at, looked, moved, opened, remembered
+from tests.scripted import CHAIN_ID, OTHER, WALLET
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
+
+
+# what is explained
+def test_the_first_look_takes_balances_as_they_are(store: Store) -> None:
+    assert opened(store, at()) == []
+    assert {(o.token, o.raw) for o in store.books().openings} == {
+        (WETH.address, 10 * COIN),
+        (USDC.address, 20_000 * DOLLAR),
+        (NATIVE, COIN),
+    }
+
+
+def test_what_our_own_transactions_did_is_explained_to_the_wei(store: Store) -> None:
+    looked(store, at())
+    moved(store, 3, 1_001, Transfer(WETH.address, WALLET, OTHER, COIN), Transfer(USDC.address, OTHER, WALLET, 1_990 * DOLLAR), value_wei=7)
+    after = at(1_002, "9", 21_990, native=COIN - GAS_WEI - 7)
+    assert opened(store, after) == []
+    assert opened(store, at(1_003, "9", 21_990, native=COIN - GAS_WEI - 8)) == [(NATIVE, -1, False)]
+
+
+def test_a_transaction_above_the_block_that_was_read_is_not_expected_yet(store: Store) -> None:
+    looked(store, at())
+    moved(store, 3, 1_005, Transfer(WETH.address, WALLET, OTHER, COIN))
+    assert opened(store, at(1_004)) == []
+    assert opened(store, at(1_005, "9", native=COIN - GAS_WEI)) == []
+
+
+def test_a_reorganisation_that_takes_our_transaction_back_is_no_flow(store: Store) -> None:
+    looked(store, at())
+    moved(store, 3, 1_001, Transfer(WETH.address, WALLET, OTHER, COIN))
+    looked(store, at(1_002, "9", native=COIN - GAS_WEI))
+    (ours,) = store.open_intents()
+    store.advance(ours.id, IntentState.BROADCAST, 2)
+    assert opened(store, at(1_002)) == []
+
+
+def test_a_snapshot_that_may_hold_a_transaction_whose_receipt_is_missing_is_not_compared(store: Store) -> None:
+    looked(store, at())
+    moved(store, 3, 1_001, Transfer(WETH.address, WALLET, OTHER, COIN))
+    (ours,) = store.open_intents()
+    store.advance(ours.id, IntentState.BROADCAST, 2)
+    assert opened(store, at(1_002, "9", nonce_latest=4)) == []
+    assert opened(store, at(1_002, "9", nonce_latest=3)) == [(WETH.address, -COIN, True)]
+
+
+def test_a_snapshot_from_before_the_books_is_not_compared(store: Store) -> None:
+    looked(store, at(1_000))
+    looked(store, at(1_001, "10.01"))
+    before = store.books()
+    assert opened(store, at(1_000)) == [(WETH.address, COIN // 100, False)]
+    assert store.books() == before
+
+
+def test_a_balance_that_could_not_be_read_keeps_its_books(store: Store) -> None:
+    looked(store, at())
+    unread = at(1_001, "1", quarantined=(Quarantined("balance", WETH.address, "reverts"),))
+    assert opened(store, unread) == []
+    assert opened(store, at(1_002)) == []
+
+
+def test_old_final_transactions_become_part_of_the_opening_and_nothing_changes(store: Store) -> None:
+    looked(store, at())
+    for nonce in range(3, 6):
+        moved(store, nonce, 998 + nonce, Transfer(WETH.address, WALLET, OTHER, COIN))
+        (ours,) = store.open_intents()
+        store.advance(ours.id, IntentState.FINAL, 2)
+    native = COIN - 3 * GAS_WEI
+    looked(store, at(1_010, "7", native=native))
+    assert {change.block for change in store.books().own} == {1_001, 1_002, 1_003}
+    looked(store, at(1_258, "7", native=native))
+    assert {change.block for change in store.books().own} == {1_003}
+    looked(store, at(2_000, "7", native=native))
+    assert store.books().own == ()
+    assert opened(store, at(2_001, "7", native=native)) == []
+
+
+def test_native_coin_is_unwrapped_of_the_configured_token_alone(store: Store) -> None:
+    """Any contract that a swap touches may emit a Withdrawal."""
+    looked(store, at())
+    events = (Transfer(USDC.address, WALLET, NATIVE, 5), Transfer(WETH.address, WALLET, NATIVE, COIN))
+    moved(store, 3, 1_001, to=WETH.address, wrapped=events)
+    (ours,) = store.unbooked()
+    store.book(ours, Fraction(0), Fraction(0), GAS_WEI, 5)
+    assert {(m.token, m.delta_raw, m.kind) for m in store.movements() if m.token == NATIVE} == {
+        (NATIVE, COIN, "swap"),
+        (NATIVE, -GAS_WEI, "gas"),
+    }
+    assert ours.changes(WALLET, WETH.address)[NATIVE] == COIN - GAS_WEI
+
+
+# what is not
+def test_a_small_deposit_waits_for_its_owner_and_stops_nothing(store: Store) -> None:
+    looked(store, at())
+    step = looked(store, at(1_005, "10.1"))
+    (flow,) = step.history.flows
+    assert (flow.token, flow.delta_raw, flow.value) == (WETH.address, COIN // 10, PRICE // 10)
+    assert (flow.since_block, flow.block, flow.halts, flow.id) == (1_000, 1_005, False, 1)
+    assert not isinstance(decide(step).decision, Halt)
+    assert step.history.loss_24h == 0
+    assert opened(store, at(1_006, "10.1")) == [(WETH.address, COIN // 10, False)]
+
+
+def test_a_jump_halts_until_its_owner_has_said_what_it_was(store: Store) -> None:
+    looked(store, at())
+    step = looked(store, at(1_005, "11"))
+    decision = decide(step).decision
+    assert isinstance(decision, Halt)
+    assert "WETH rose by 1 (2000 USDC)" in decision.reason
+    assert "trimtab flows confirm" in decision.reason
+    looked(store, at(1_005, "11", later_s=10 * DAY_S))
+    assert isinstance(decide(remembered(store, at(1_006, "11", later_s=10 * DAY_S))).decision, Halt)
+    store.tell_flow(1, None, 5)
+    assert not isinstance(decide(remembered(store, at(1_006, "11"))).decision, Halt)
+
+
+@pytest.mark.parametrize(("weth", "halts"), [("10.39", False), ("10.41", True), ("9.61", False), ("9.59", True)])
+def test_the_limit_is_a_share_of_the_smaller_portfolio_before_and_after(store: Store, weth: str, halts: bool) -> None:
+    looked(store, at())
+    (flow,) = looked(store, at(1_001, weth)).history.flows
+    value = abs(flow.value or 0)
+    base = min(Fraction(40_000 * DOLLAR), Fraction(40_000 * DOLLAR) + (flow.value or 0))
+    assert (value * 10_000 > 200 * base) is halts
+    assert flow.halts is halts
+
+
+def test_many_small_changes_of_a_day_halt_like_a_large_one(store: Store) -> None:
+    looked(store, at())
+    for number in range(1, 4):
+        step = looked(store, at(1_000 + number, f"10.{number}"))
+        assert not any(flow.halts for flow in step.history.flows)
+    assert looked(store, at(1_004, "10.5")).history.flows[-1].halts
+    fresh = looked(store, at(1_005, "10.6", later_s=DAY_S + 1)).history.flows[-1]
+    assert not fresh.halts
+
+
+def test_a_fall_is_a_loss_until_its_owner_calls_it_a_withdrawal(store: Store) -> None:
+    looked(store, at())
+    step = looked(store, at(1_001, "9.9"))
+    assert step.history.loss_24h == PRICE // 10
+    assert looked(store, at(1_002, "9.9", later_s=DAY_S - 1)).history.loss_24h == PRICE // 10
+    assert looked(store, at(1_003, "9.9", later_s=DAY_S)).history.loss_24h == 0
+    now_s = step.snapshot.head.timestamp_s
+    store.tell_flow(1, FlowKind.LOSS, 5)
+    assert store.history(now_s).loss_24h == PRICE // 10
+
+
+def test_a_withdrawal_is_no_loss(store: Store) -> None:
+    looked(store, at())
+    looked(store, at(1_001, "9.9"))
+    store.tell_flow(1, FlowKind.WITHDRAWAL, 5)
+    found = store.history(builders.NOW_S)
+    assert (found.loss_24h, found.flows) == (0, ())
+
+
+def test_what_came_makes_no_room_for_what_went(store: Store) -> None:
+    """Two tokens at once: nobody may assume that one was exchanged for the other."""
+    looked(store, at())
+    assert looked(store, at(1_001, "9.9", 20_200)).history.loss_24h == PRICE // 10
+
+
+def test_a_dry_run_sees_the_change_and_writes_nothing(store: Store) -> None:
+    looked(store, at())
+    step = remembered(store, at(1_001, "9"))
+    assert [(flow.id, flow.halts) for flow in step.history.flows] == [(0, True)]
+    assert step.history.loss_24h == PRICE
+    assert isinstance(decide(step).decision, Halt)
+    assert store.flows() == ()
+
+
+def test_a_fall_between_two_snapshots_of_a_trade_is_counted_once(store: Store) -> None:
+    """What the events of the trade do not say is a flow; the trade's own loss leaves it out."""
+    before = at()
+    looked(store, before)
+    moved(store, 3, 1_001)
+    after = at(1_002, "9.9", native=COIN - GAS_WEI)
+    settle(store, after.snapshot, lambda: after, before.snapshot)
+    gas = Fraction(GAS_WEI * 2_000 * DOLLAR, COIN)
+    assert store.history(builders.NOW_S).loss_24h == PRICE // 10 + gas
+
+
+def test_two_processes_do_not_write_one_flow_twice(store: Store) -> None:
+    looked(store, at())
+    later, books = at(1_001, "10.1"), store.books()
+    found = flows.unexplained(later, books)
+    assert store.note_balances(later.snapshot, flows.balances_of(later.snapshot), found, books.turn)
+    assert not store.note_balances(later.snapshot, flows.balances_of(later.snapshot), found, books.turn)
+    assert len(store.flows()) == 1

@@ -1,0 +1,138 @@
+"""Which changes of balances stop the agent: tokens that change by themselves, gas money, limits, and the owner's word."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent import codec, guards
+from agent.errors import ConfigError
+from agent.model import Flow, FlowKind, Holding, Snapshot, StepInput
+from agent.planning import strategies
+from agent.policy import flows
+from agent.store import Store, open_store
+from agent.units import NATIVE
+from tests import builders
+from tests.ledgers import COIN, DAY_S, DOLLAR, PRICE, USDC, WETH, at, looked
+from tests.plans import evidence
+from tests.scripted import CHAIN_ID, WALLET
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
+
+
+# tokens that change by themselves, and gas money
+def rebasing(step: StepInput, bps: int) -> StepInput:
+    assets = tuple(replace(asset, rebasing_bps=bps if asset.token == WETH else 0) for asset in step.portfolio.assets)
+    return replace(step, portfolio=replace(step.portfolio, assets=assets))
+
+
+def test_a_rebasing_token_changes_by_what_its_owner_allowed_and_is_named(store: Store) -> None:
+    looked(store, rebasing(at(), 100))
+    assert looked(store, rebasing(at(1_001, "10.06"), 100)).history.flows == ()
+    assert [flow.kind for flow in store.flows()] == [FlowKind.REBASE]
+    (beyond,) = looked(store, rebasing(at(1_002, "10.12"), 100)).history.flows
+    assert beyond.kind is None
+    assert looked(store, rebasing(at(1_003, "10.14", later_s=2 * DAY_S), 100)).history.flows == (beyond,)
+
+
+def test_a_negative_rebase_is_a_loss_all_the_same(store: Store) -> None:
+    looked(store, rebasing(at(), 100))
+    assert looked(store, rebasing(at(1_001, "9.95"), 100)).history.loss_24h == PRICE // 20
+
+
+def test_native_coin_that_comes_for_gas_waits_for_nobody_and_what_goes_is_a_loss(store: Store) -> None:
+    looked(store, at())
+    assert looked(store, at(1_001, native=5 * COIN)).history.flows == ()
+    assert [flow.kind for flow in store.flows()] == [FlowKind.GAS_MONEY]
+    step = looked(store, at(1_002, native=4 * COIN))
+    assert [(flow.token, flow.halts) for flow in step.history.flows] == [(NATIVE, True)]
+    assert step.history.loss_24h == PRICE
+
+
+def test_native_coin_that_is_an_asset_is_a_deposit_like_any_other(store: Store) -> None:
+    def native(step: StepInput) -> StepInput:
+        return replace(
+            step, portfolio=replace(step.portfolio, assets=tuple(replace(a, native=a.token == WETH) for a in step.portfolio.assets))
+        )
+
+    looked(store, native(at()))
+    assert [flow.halts for flow in looked(store, native(at(1_001, native=2 * COIN))).history.flows] == [True]
+
+
+# limits
+def test_without_a_limit_a_change_is_told_and_still_a_loss(store: Store) -> None:
+    def off(step: StepInput) -> StepInput:
+        return builders.with_limits(step, balance_jump_bps=None)
+
+    looked(store, off(at()))
+    step = looked(store, off(at(1_001, "5")))
+    assert [flow.halts for flow in step.history.flows] == [False]
+    assert step.history.loss_24h == 5 * PRICE
+
+
+def test_what_has_no_price_is_never_within_the_limit(store: Store) -> None:
+    looked(store, at())
+    blind = at(1_001, "9.999", feeds=(), pools=())
+    (flow,) = looked(store, blind).history.flows
+    assert (flow.value, flow.halts) == (None, True)
+    assert "no price" in store.history(builders.NOW_S).unknown
+
+
+def swapping(step: StepInput) -> StepInput:
+    return replace(step, snapshot=replace(step.snapshot, holdings=tuple(
+        Holding(h.token, h.raw * (13 if h.token == WETH.address else 10) // 10) for h in step.snapshot.holdings)))  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "halts", "passes"), [(700, False, True), (1_000, False, False), (1, True, False)])
+def test_the_guard_refuses_what_is_open_beyond_the_limit(value: int, halts: bool, passes: bool) -> None:
+    """A swap by hand asks no trigger and no decision: the guard stands in its way too."""
+    step = swapping(at())
+    flow = Flow(1, WETH.address, 1, Fraction(value * DOLLAR), 1, 2, builders.NOW_S, halts, None)
+    step = replace(step, history=replace(step.history, flows=(flow,)))
+    plan = strategies.manual_swap(WETH.address, USDC.address, COIN // 10)(step).plan
+    assert plan is not None
+    (verdict,) = [v for v in guards.judge(step, plan, evidence(step, plan)) if v.guard == "balance_jump"]
+    assert verdict.passed is passes, verdict
+
+
+def test_an_unknown_day_refuses_every_limit_of_a_day(store: Store) -> None:
+    step = swapping(at())
+    step = replace(step, history=replace(step.history, unknown="nobody knows"))
+    plan = strategies.manual_swap(WETH.address, USDC.address, COIN // 10)(step).plan
+    assert plan is not None
+    refused = {v.guard for v in guards.judge(step, plan, evidence(step, plan)) if not v.passed and "nobody knows" in v.measured}
+    assert refused == {"daily_loss", "daily_turnover", "gas_per_day"}
+
+
+# the owner's word
+def test_the_owners_word_must_fit_what_happened(store: Store) -> None:
+    looked(store, at())
+    looked(store, at(1_001, "9.9", 20_100))
+    fell, rose = sorted(store.flows(), key=lambda flow: flow.delta_raw > 0)
+    with pytest.raises(ConfigError, match="withdrawal or loss"):
+        store.tell_flow(fell.id, FlowKind.GIFT, 5)
+    with pytest.raises(ConfigError, match="deposit or gift"):
+        store.tell_flow(rose.id, FlowKind.LOSS, 5)
+    with pytest.raises(ConfigError, match="not in the store"):
+        store.tell_flow(99, None, 5)
+    assert {flow.kind for flow in store.tell_flow(None, None, 5)} == {FlowKind.WITHDRAWAL, FlowKind.DEPOSIT}
+    with pytest.raises(ConfigError, match="told already"):
+        store.tell_flow(rose.id, None, 5)
+
+
+def test_a_step_input_with_flows_survives_its_file(store: Store) -> None:
+    looked(store, at())
+    step = looked(store, at(1_001, "11"))
+    assert codec.loads(StepInput, codec.dumps(step)) == step
+
+
+def test_a_snapshot_type_is_what_the_books_compare() -> None:
+    contradicting = at().snapshot
+    twice: Snapshot = replace(contradicting, holdings=(*contradicting.holdings, Holding(WETH.address, 1)))
+    assert set(flows.balances_of(twice)) == {USDC.address, NATIVE}
