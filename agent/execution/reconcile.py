@@ -92,17 +92,17 @@ class Reconciler:
         latest, pending = self._nonces()
         if pending > latest:
             raise Retryable(f"a transaction at nonce {latest} is pending", "wait until it is mined, then trimtab adopt")
-        for intent in self._journal.open_intents():
-            if intent.state is IntentState.MINED:
-                continue
+        unfinished = [intent for intent in self._journal.open_intents() if intent.state is not IntentState.MINED]
+        for intent in unfinished:
             known = intent.tx_hash is not None and self._sender.look(intent.tx_hash).state != "unknown"
             if known or intent.tx.nonce >= latest:
                 raise Retryable(f"{intent.note} ({intent.tx_hash}) is open", "run the command that resolves it first, then adopt")
+        self._journal.adopt_nonce(latest, self._carrier.clock.now_s())  # first, since only then may a stranger's have won
+        for intent in unfinished:
             if intent.state is IntentState.BROADCAST:
                 self._carrier.move(intent, IntentState.REPLACED, "a foreign transaction took the nonce; adopted by the operator")
             else:
                 self._carrier.drop(intent, "a foreign transaction took the nonce; adopted by the operator")
-        self._journal.adopt_nonce(latest, self._carrier.clock.now_s())
         return latest
 
     def _nonces(self) -> tuple[int, int]:

@@ -56,6 +56,7 @@ from agent.model.policy import (
 )
 from agent.model.positions import ConfirmedPosition, LpGone, LpMove, LpPosition, LpV2Position, LpV3Position
 from agent.model.risk import Saving, TrackingRisk, Zone
+from agent.model.screening import Finding, Implementation, ScreenedToken
 
 __all__ = [
     "AdjustLiquidity",
@@ -76,6 +77,7 @@ __all__ = [
     "FeedRound",
     "Flow",
     "FlowKind",
+    "Finding",
     "Funding",
     "Goal",
     "GoalWeight",
@@ -85,6 +87,7 @@ __all__ = [
     "Hold",
     "Holding",
     "Hybrid",
+    "Implementation",
     "Intent",
     "IntentEvent",
     "IntentKind",
@@ -114,6 +117,7 @@ __all__ = [
     "ReferenceKind",
     "Saving",
     "Schedule",
+    "ScreenedToken",
     "SecondQuote",
     "SignedTx",
     "Skipped",

@@ -11,11 +11,11 @@ from sqlalchemy.orm import Session
 from agent import codec
 from agent.errors import OperatorNeeded
 from agent.lp import own
-from agent.model import Intent, IntentKind, IntentState, LpMove, Receipt, UnsignedTx
+from agent.model import Intent, IntentEvent, IntentKind, IntentState, LpMove, Receipt, UnsignedTx
 from agent.ports import Grant
-from agent.store import records
+from agent.store import ledger, records
 from agent.store.tables import BudgetRow, IntentRow, LiquidityRow, Meta, TransitionRow
-from agent.store.transitions import CONSUMED, OPEN, allowed
+from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK, OPEN, Facts, line
 
 ADOPTED_NONCE = "adopted_nonce"
 ADOPTED_AFTER = "adopted_after"
@@ -24,16 +24,28 @@ _CONSUMED = tuple(state.value for state in CONSUMED)
 
 
 def intend(
-    session: Session, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str, now_s: int, deadline_s: int | None
+    session: Session,
+    step_id: str,
+    kind: IntentKind,
+    tx: UnsignedTx,
+    grant: Grant,
+    note: str,
+    now_s: int,
+    deadline_s: int | None,
+    replaces: str | None = None,
 ) -> Intent:
-    """A new intent, PLANNED; a CANCEL is linked to the open intent whose nonce it takes."""
+    """A new intent, PLANNED. With `replaces` it takes the nonce of that one, the newest open at it whose bytes are out; a CANCEL
+    without it takes the one open there is.
+    """
     rivals = session.scalars(select(IntentRow).where(IntentRow.nonce == tx.nonce, IntentRow.state.in_(_OPEN))).all()
-    originals = [row for row in rivals if row.kind != IntentKind.CANCEL.value]
-    if len(rivals) > (len(originals) if kind is IntentKind.CANCEL else 0) or len(originals) > 1:
+    place = _place(rivals, kind, replaces)
+    if rivals and place is None:
         raise OperatorNeeded(
             f"nonce {tx.nonce} already carries an open transaction: {', '.join(f'{row.note} ({row.tx_hash})' for row in rivals)}",
             "run the command again: it resolves open transactions first",
         )
+    if replaces is not None and place is None:
+        raise ValueError(f"nothing open at nonce {tx.nonce} can be replaced by a {kind.value}")
     row = IntentRow(
         id=uuid.uuid4().hex[:16],
         step_id=step_id,
@@ -45,7 +57,7 @@ def intend(
         note=note,
         created_s=now_s,
         deadline_s=deadline_s,
-        replaces=originals[0].id if originals else None,
+        replaces=place,
     )
     session.add(row)
     session.flush()
@@ -53,34 +65,102 @@ def intend(
     return records.intent(row)
 
 
-def advance(
-    session: Session, wallet: str, intent_id: str, to: IntentState, now_s: int, tx_hash: str | None, receipt: Receipt | None, note: str
-) -> Intent:
-    """Moves an intent. ValueError for what the table forbids, a second hash, or a state that lacks its hash or receipt.
+def _place(rivals: Sequence[IntentRow], kind: IntentKind, replaces: str | None) -> str | None:
+    """Id of the one among open rivals whose nonce a new intent may take; None when it may take none.
 
-    With the receipt of an action on liquidity comes what it did to the position, in the same transaction: at no moment is
-    one known without the other.
+    Each is replaced by one at most, by the same kind for more or by a cancel; a cancel only by a cancel.
     """
-    row = _row(session, intent_id)
-    before = IntentState(row.state)
-    if not allowed(before, to):
-        raise ValueError(f"intent {intent_id} cannot go from {before.value} to {to.value}")
-    if tx_hash is not None and row.tx_hash not in (None, tx_hash):
-        raise ValueError(f"intent {intent_id} already has hash {row.tx_hash}, not {tx_hash}")
-    known_hash = tx_hash or row.tx_hash
-    if to not in (IntentState.PLANNED, IntentState.CANCELLED) and known_hash is None:
-        raise ValueError(f"intent {intent_id} cannot be {to.value} without a hash")
-    kept = row.receipt_json if receipt is None else codec.dumps(receipt)
-    if to in CONSUMED and kept is None:
-        raise ValueError(f"intent {intent_id} cannot be {to.value} without a receipt")
+    cancel = IntentKind.CANCEL.value
+    if replaces is None:
+        alone = len(rivals) == 1 and kind is IntentKind.CANCEL and rivals[0].kind != cancel
+        return rivals[0].id if alone else None
+    taken = {row.replaces for row in rivals}
+    for row in rivals:
+        if row.id == replaces and row.id not in taken and row.state == IntentState.BROADCAST.value and kind.value in (row.kind, cancel):
+            return row.id
+    return None
+
+
+def advance(
+    session: Session,
+    wallet: str,
+    intent_id: str,
+    to: IntentState,
+    now_s: int,
+    tx_hash: str | None,
+    receipt: Receipt | None,
+    note: str,
+    event: IntentEvent | None = None,
+) -> Intent:
+    """Moves an intent. ValueError for what the table forbids, by pair, guard or `event`, and for a second hash.
+
+    What its receipt means to the books comes and goes in the same transaction: with the receipt of an action on liquidity what
+    it did to the position, and with a receipt that a reorganisation takes its entry in the budgets. At no moment is one known
+    without the other.
+    """
+    found = _row(session, intent_id)
+    before = IntentState(found.state)
+    if tx_hash is not None and found.tx_hash not in (None, tx_hash):
+        raise ValueError(f"intent {intent_id} already has hash {found.tx_hash}, not {tx_hash}")
+    _require(session, found, to if event is None else event, to, tx_hash, receipt)
+    known_hash = tx_hash or found.tx_hash
+    kept = found.receipt_json if receipt is None else codec.dumps(receipt)
     if to not in CONSUMED:  # a reorganisation takes the receipt with it
         kept = None
-    if row.kind == IntentKind.LIQUIDITY.value:
-        _remember_position(session, row, wallet, None if kept is None else records.loaded(Receipt, kept))
-    row.state, row.tx_hash, row.receipt_json = to.value, known_hash, kept
+    if found.receipt_json is not None and kept != found.receipt_json:
+        ledger.unbook(session, records.intent(found))
+    if found.kind == IntentKind.LIQUIDITY.value:
+        _remember_position(session, found, wallet, None if kept is None else records.loaded(Receipt, kept))
+    found.state, found.tx_hash, found.receipt_json = to.value, known_hash, kept
     session.add(TransitionRow(intent_id=intent_id, before=before.value, after=to.value, at_s=now_s, tx_hash=known_hash, note=note))
     session.flush()
-    return records.intent(row)
+    return records.intent(found)
+
+
+def _require(
+    session: Session, found: IntentRow, move: IntentState | IntentEvent, to: IntentState, tx_hash: str | None, receipt: Receipt | None
+) -> None:
+    """Raises ValueError unless the table has this move, it leads to `to`, and its guard agrees."""
+    try:
+        move_by = line(IntentState(found.state), move)
+    except ValueError as error:
+        raise ValueError(f"intent {found.id} {error}") from None
+    if move_by.after is not to:
+        raise ValueError(f"intent {found.id} goes to {move_by.after.value} by {move_by.event.value}, not to {to.value}")
+    if (why := move_by.guard(_facts(session, found, tx_hash, receipt))) is not None:
+        raise ValueError(f"intent {found.id} cannot go from {move_by.before.value} to {to.value} {why}")
+
+
+def _facts(session: Session, found: IntentRow, tx_hash: str | None, receipt: Receipt | None) -> Facts:
+    """What the guards go by."""
+    left = select(TransitionRow.seq).where(TransitionRow.intent_id == found.id, TransitionRow.after == IntentState.BROADCAST.value)
+    peers = family(find(session, nonce=found.nonce), found.id)
+    ended = next((peer for peer in peers if peer.id != found.id and peer.state in ENDED_IN_BLOCK), None)
+    nonce, after = session.get(Meta, ADOPTED_NONCE), session.get(Meta, ADOPTED_AFTER)
+    adopted = nonce is not None and after is not None and found.seq <= int(after.value)
+    return Facts(
+        tx_hash=tx_hash or found.tx_hash,
+        left=session.scalar(left.limit(1)) is not None,
+        winner=None if ended is None else ended.kind,
+        adopted=adopted,
+        known=None if found.receipt_json is None else records.loaded(Receipt, found.receipt_json),
+        receipt=receipt,
+    )
+
+
+def family(at_nonce: Sequence[Intent], intent_id: str) -> tuple[Intent, ...]:
+    """All of `at_nonce`, oldest first, that share their nonce with an intent by replacing one another, itself among them.
+
+    What a chain took back long ago has the same nonce and decides nothing.
+    """
+    place = {intent.id: intent.replaces for intent in at_nonce}
+
+    def root(of: str) -> str:
+        while (older := place.get(of)) is not None:
+            of = older
+        return of
+
+    return tuple(intent for intent in at_nonce if root(intent.id) == root(intent_id))
 
 
 def _remember_position(session: Session, row: IntentRow, wallet: str, receipt: Receipt | None) -> None:
@@ -116,7 +196,16 @@ def find(
         query = query.where(IntentRow.nonce == nonce)
     if step_id is not None:
         query = query.where(IntentRow.step_id == step_id)
-    return tuple(records.intent(row) for row in session.scalars(query))
+    return tuple(records.intent(found) for found in session.scalars(query))
+
+
+def ended_in_block(session: Session, limit: int) -> Sequence[Intent]:
+    """The newest intents that a block ended and that no adoption has left behind, newest first."""
+    after = session.get(Meta, ADOPTED_AFTER)
+    query = select(IntentRow).where(
+        IntentRow.state.in_([state.value for state in ENDED_IN_BLOCK]), IntentRow.seq > (0 if after is None else int(after.value))
+    )
+    return tuple(records.intent(found) for found in session.scalars(query.order_by(IntentRow.seq.desc()).limit(limit)))
 
 
 def newest(session: Session, limit: int) -> Sequence[Intent]:

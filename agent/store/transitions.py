@@ -1,34 +1,157 @@
-"""Which state of an intent may follow which: the whole table, and nothing else decides it."""
+"""Which event takes an intent from which state to which, and under what guard: the whole table, and nothing else decides it.
+
+docs/journal.md draws it. A move that the table lacks, or whose guard says no, is refused and changes nothing.
+"""
 
 from __future__ import annotations
 
-from agent.model import IntentState
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent.model import IntentEvent, IntentKind, IntentState, Receipt
 
 _PLANNED, _SIGNED, _BROADCAST, _MINED = IntentState.PLANNED, IntentState.SIGNED, IntentState.BROADCAST, IntentState.MINED
 _FINAL, _REVERTED, _REPLACED, _CANCELLED = IntentState.FINAL, IntentState.REVERTED, IntentState.REPLACED, IntentState.CANCELLED
 
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the store knows of an intent at the moment of a move, and what the move brings with it.
+
+    `left`: it was BROADCAST once, so its bytes may be anywhere. `winner`: the kind of what ended final or reverted among
+    those that it shares its nonce with by replacing one another. `adopted`: the operator has since gone on from a later
+    nonce, or from another past. `known` is the receipt so far, `receipt` the one that comes with the move.
+    """
+
+    tx_hash: str | None
+    left: bool = False
+    winner: IntentKind | None = None
+    adopted: bool = False
+    known: Receipt | None = None
+    receipt: Receipt | None = None
+
+
+Guard = Callable[[Facts], str | None]
+"""Why the move may not be; None when it may."""
+
+
+def _hash_known(facts: Facts) -> str | None:
+    return None if facts.tx_hash is not None else "without a hash"
+
+
+def _never_left(facts: Facts) -> str | None:
+    return "once its bytes may have left" if facts.left else None
+
+
+def _own_receipt(facts: Facts) -> str | None:
+    if facts.receipt is None:
+        return "without a receipt"
+    return None if facts.receipt.tx_hash == facts.tx_hash else "by the receipt of another transaction"
+
+
+def _another_block(facts: Facts) -> str | None:
+    if (why := _own_receipt(facts)) is not None:
+        return why
+    return "by the receipt that it has already" if facts.receipt == facts.known else None
+
+
+def _since_adoption(facts: Facts) -> str | None:
+    return "since the operator went on from another past" if facts.adopted else None
+
+
+def _another_block_since_adoption(facts: Facts) -> str | None:
+    return _since_adoption(facts) or _another_block(facts)
+
+
+def _succeeded(facts: Facts) -> str | None:
+    found = facts.receipt or facts.known
+    return None if found is not None and found.status == 1 else "without the receipt of a success"
+
+
+def _failed(facts: Facts) -> str | None:
+    found = facts.receipt or facts.known
+    return None if found is not None and found.status != 1 else "without the receipt of a revert"
+
+
+def _lost(facts: Facts) -> str | None:
+    taken = facts.adopted or (facts.winner is not None and facts.winner is not IntentKind.CANCEL)
+    return None if taken else "while nothing else at its nonce is final"
+
+
+def _yielded(facts: Facts) -> str | None:
+    return None if facts.winner is IntentKind.CANCEL else "while no cancel of it is final"
+
+
+def _undecided(facts: Facts) -> str | None:
+    if not facts.left:
+        return "since its bytes never left"
+    if facts.winner is not None:
+        return "while another transaction at its nonce is final"
+    return _since_adoption(facts)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table; `when` is the guard in words."""
+
+    before: IntentState
+    event: IntentEvent
+    after: IntentState
+    when: str
+    guard: Guard
+
+
+_E = IntentEvent
+TABLE: tuple[Row, ...] = (
+    Row(_PLANNED, _E.SIGN, _SIGNED, "the hash of the signed bytes comes with it", _hash_known),
+    Row(_PLANNED, _E.DROP, _CANCELLED, "its bytes never left", _never_left),
+    Row(_SIGNED, _E.SEND, _BROADCAST, "its hash is on disk", _hash_known),
+    Row(_SIGNED, _E.DROP, _CANCELLED, "its bytes never left", _never_left),
+    Row(_BROADCAST, _E.SEND, _BROADCAST, "the same bytes once more", _hash_known),
+    Row(_BROADCAST, _E.MINE, _MINED, "the receipt of its own hash comes with it", _own_receipt),
+    Row(_BROADCAST, _E.LOSE, _REPLACED, "another that shares its nonce is final, or the operator adopted a later nonce", _lost),
+    Row(_BROADCAST, _E.YIELD, _CANCELLED, "a cancel that shares its nonce is final", _yielded),
+    Row(_MINED, _E.MINE, _MINED, "a receipt of another block comes with it", _another_block),
+    Row(_MINED, _E.UNMINE, _BROADCAST, "its hash is known", _hash_known),
+    Row(_MINED, _E.CONFIRM, _FINAL, "its receipt says success", _succeeded),
+    Row(_MINED, _E.FAIL, _REVERTED, "its receipt says revert", _failed),
+    Row(_FINAL, _E.MINE, _MINED, "a receipt of another block comes with it, and nothing was adopted since", _another_block_since_adoption),
+    Row(_FINAL, _E.UNMINE, _BROADCAST, "nothing was adopted since", _since_adoption),
+    Row(
+        _REVERTED, _E.MINE, _MINED, "a receipt of another block comes with it, and nothing was adopted since", _another_block_since_adoption
+    ),
+    Row(_REVERTED, _E.UNMINE, _BROADCAST, "nothing was adopted since", _since_adoption),
+    Row(_REPLACED, _E.REOPEN, _BROADCAST, "its bytes left, nothing at its nonce is final any more, nothing was adopted since", _undecided),
+    Row(_CANCELLED, _E.REOPEN, _BROADCAST, "its bytes left, nothing at its nonce is final any more, nothing was adopted since", _undecided),
+)
+"""At most one line for a state and an event, and at most one for two states."""
+
+ROWS: dict[tuple[IntentState, IntentEvent], Row] = {(row.before, row.event): row for row in TABLE}
+_BETWEEN: dict[tuple[IntentState, IntentState], Row] = {(row.before, row.after): row for row in TABLE}
+
 TRANSITIONS: dict[IntentState, frozenset[IntentState]] = {
-    # written down, not signed; dropped when signing is refused or the process died before it
-    _PLANNED: frozenset({_SIGNED, _CANCELLED}),
-    # hash known, bytes only in memory; dropped when they never left and may not leave any more
-    _SIGNED: frozenset({_BROADCAST, _CANCELLED}),
-    # the bytes may be anywhere; each resend is a row of its own, and only a final hash on the nonce ends it
-    _BROADCAST: frozenset({_BROADCAST, _MINED, _REPLACED, _CANCELLED}),
-    # in a block; a reorganisation moves it to another block or back to the mempool
-    _MINED: frozenset({_MINED, _BROADCAST, _FINAL, _REVERTED}),
-    _FINAL: frozenset(),
-    _REVERTED: frozenset(),
-    _REPLACED: frozenset(),
-    _CANCELLED: frozenset(),
+    state: frozenset(row.after for row in TABLE if row.before is state) for state in IntentState
 }
 
-OPEN: frozenset[IntentState] = frozenset(state for state, following in TRANSITIONS.items() if following)
-"""States that reconciliation still has to resolve."""
+OPEN: frozenset[IntentState] = frozenset({_PLANNED, _SIGNED, _BROADCAST, _MINED})
+"""States that reconciliation still has to resolve. The others end, until a reorganisation takes the block that ended them."""
 
 CONSUMED: frozenset[IntentState] = frozenset({_MINED, _FINAL, _REVERTED})
 """States in which the chain has used up the nonce."""
 
+ENDED_IN_BLOCK: frozenset[IntentState] = frozenset({_FINAL, _REVERTED})
+"""Ends that a block stands behind."""
+
 
 def allowed(before: IntentState, after: IntentState) -> bool:
-    """Whether an intent in `before` may move to `after`."""
-    return after in TRANSITIONS[before]
+    """Whether an intent in `before` may move to `after`, if its guard agrees."""
+    return (before, after) in _BETWEEN
+
+
+def line(before: IntentState, to: IntentState | IntentEvent) -> Row:
+    """The line for a move to a state, or by an event. Raises ValueError when there is none."""
+    found = ROWS.get((before, to)) if isinstance(to, IntentEvent) else _BETWEEN.get((before, to))
+    if found is None:
+        verb = "be moved by" if isinstance(to, IntentEvent) else "go from " + before.value + " to"
+        raise ValueError(f"cannot {verb} {to.value}" + (f" in state {before.value}" if isinstance(to, IntentEvent) else ""))
+    return found

@@ -46,7 +46,7 @@ def sent(store: Store, action: LpAction, nonce: int = 0) -> str:
 
 def mined(store: Store, action: LpAction, found: Receipt, nonce: int = 0) -> str:
     intent_id = sent(store, action, nonce)
-    store.advance(intent_id, IntentState.MINED, START_S, receipt=found)
+    store.advance(intent_id, IntentState.MINED, START_S, receipt=replace(found, tx_hash=f"0x0{nonce + 1}"))
     return intent_id
 
 
@@ -132,7 +132,7 @@ def test_a_liquidity_action_that_succeeds_ends_the_rows_of_approvals_and_reverts
         intent = store.intend("s", kind, tx(nonce), grant_of(MINT), "", START_S, None)
         store.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=f"0x1{nonce}")
         store.advance(intent.id, IntentState.BROADCAST, START_S)
-        store.advance(intent.id, IntentState.MINED, START_S, receipt=told(status=1 - nonce))
+        store.advance(intent.id, IntentState.MINED, START_S, receipt=replace(told(status=1 - nonce), tx_hash=f"0x1{nonce}"))
     before = store.history(START_S)
     assert (before.approvals_in_row, before.reverts_in_row) == (1, 1)
     mined(store, MINT, told(MINTED), nonce=2)

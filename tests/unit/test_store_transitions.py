@@ -1,58 +1,290 @@
-"""The transition table: every pair of states, in the table and in a real store."""
+"""The transition table: every state with every event, every guard, in the table, in a real store, and as drawn in docs/journal.md."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from fractions import Fraction
 from itertools import product
 from pathlib import Path
 
 import pytest
 
-from agent.model import IntentKind, IntentState
-from agent.store import open_store
-from agent.store.transitions import OPEN, TRANSITIONS, allowed
+from agent.model import Intent, IntentEvent, IntentKind, IntentState
+from agent.store import Store, open_store
+from agent.store.transitions import CONSUMED, OPEN, ROWS, TABLE, TRANSITIONS, Facts, Row, allowed
 from tests.scripted import CHAIN_ID, START_S, WALLET, grant, receipt, tx
 
-S = IntentState
-ALLOWED = {
-    (S.PLANNED, S.SIGNED), (S.PLANNED, S.CANCELLED),
-    (S.SIGNED, S.BROADCAST), (S.SIGNED, S.CANCELLED),
-    (S.BROADCAST, S.BROADCAST), (S.BROADCAST, S.MINED), (S.BROADCAST, S.REPLACED), (S.BROADCAST, S.CANCELLED),
-    (S.MINED, S.MINED), (S.MINED, S.BROADCAST), (S.MINED, S.FINAL), (S.MINED, S.REVERTED),
+PAGE = Path(__file__).parents[2] / "docs" / "journal.md"
+S, E = IntentState, IntentEvent
+DRAWN = {
+    (S.PLANNED, E.SIGN): S.SIGNED, (S.PLANNED, E.DROP): S.CANCELLED,
+    (S.SIGNED, E.SEND): S.BROADCAST, (S.SIGNED, E.DROP): S.CANCELLED,
+    (S.BROADCAST, E.SEND): S.BROADCAST, (S.BROADCAST, E.MINE): S.MINED,
+    (S.BROADCAST, E.LOSE): S.REPLACED, (S.BROADCAST, E.YIELD): S.CANCELLED,
+    (S.MINED, E.MINE): S.MINED, (S.MINED, E.UNMINE): S.BROADCAST, (S.MINED, E.CONFIRM): S.FINAL, (S.MINED, E.FAIL): S.REVERTED,
+    (S.FINAL, E.MINE): S.MINED, (S.FINAL, E.UNMINE): S.BROADCAST,
+    (S.REVERTED, E.MINE): S.MINED, (S.REVERTED, E.UNMINE): S.BROADCAST,
+    (S.REPLACED, E.REOPEN): S.BROADCAST, (S.CANCELLED, E.REOPEN): S.BROADCAST,
 }  # fmt: skip
-WAY = {
-    S.PLANNED: (),
-    S.SIGNED: (S.SIGNED,),
-    S.BROADCAST: (S.SIGNED, S.BROADCAST),
-    S.MINED: (S.SIGNED, S.BROADCAST, S.MINED),
-    S.FINAL: (S.SIGNED, S.BROADCAST, S.MINED, S.FINAL),
-    S.REVERTED: (S.SIGNED, S.BROADCAST, S.MINED, S.REVERTED),
-    S.REPLACED: (S.SIGNED, S.BROADCAST, S.REPLACED),
-    S.CANCELLED: (S.CANCELLED,),
+"""Written a second time, so that no slip in the table stays unseen."""
+TARGET = {
+    E.SIGN: S.SIGNED, E.DROP: S.CANCELLED, E.SEND: S.BROADCAST, E.MINE: S.MINED, E.UNMINE: S.BROADCAST, E.CONFIRM: S.FINAL,
+    E.FAIL: S.REVERTED, E.LOSE: S.REPLACED, E.YIELD: S.CANCELLED, E.REOPEN: S.BROADCAST,
+}  # fmt: skip
+HASH, RIVAL = "0x" + "ab" * 32, "0x" + "cd" * 32
+NOW = START_S
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    found = open_store(f"sqlite:///{tmp_path}/t.db", CHAIN_ID, WALLET)
+    found.begin_step("s", NOW, "{}")
+    yield found
+    found.close()
+
+
+def now(store: Store, intent_id: str) -> Intent:
+    return next(intent for intent in store.intents() if intent.id == intent_id)
+
+
+def all_rows(store: Store) -> list[list[tuple[object, ...]]]:
+    """Everything that a move could change."""
+    tables = ("intents", "transitions", "budgets", "movements", "liquidity")
+    with store.engine.connect() as connection:
+        return [[tuple(row) for row in connection.exec_driver_sql(f"SELECT * FROM {table}")] for table in tables]
+
+
+def carried(store: Store, intent: Intent, tx_hash: str, status: int, *way: IntentState) -> str:
+    for state in way:
+        found = receipt(tx_hash, 1, "0x01", status) if state is S.MINED else None
+        store.advance(intent.id, state, NOW, tx_hash=tx_hash if state is S.SIGNED else None, receipt=found)
+    return intent.id
+
+
+def placed(store: Store, state: IntentState, rival: IntentKind | None = None) -> str:
+    """An intent in `state`, reached as it is reached in life; `rival` took its nonce and is final."""
+    intent = store.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", NOW, None)
+    if state is S.REPLACED:
+        rival = IntentKind.SWAP
+    if state is S.CANCELLED:
+        rival = IntentKind.CANCEL
+    way = {
+        S.PLANNED: (),
+        S.SIGNED: (S.SIGNED,),
+        S.MINED: (S.SIGNED, S.BROADCAST, S.MINED),
+        S.FINAL: (S.SIGNED, S.BROADCAST, S.MINED, S.FINAL),
+        S.REVERTED: (S.SIGNED, S.BROADCAST, S.MINED, S.REVERTED),
+    }.get(state, (S.SIGNED, S.BROADCAST))
+    carried(store, intent, HASH, 0 if state is S.REVERTED else 1, *way)
+    if rival is not None:
+        other = store.intend("s", rival, tx(0), grant(rival), "rival", NOW, None, replaces=intent.id)
+        carried(store, other, RIVAL, 1, S.SIGNED, S.BROADCAST, S.MINED, S.FINAL)
+    if state in (S.REPLACED, S.CANCELLED):
+        store.advance(intent.id, state, NOW)
+    return intent.id
+
+
+def reverted_in_a_block(store: Store) -> str:
+    intent = store.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", NOW, None)
+    return carried(store, intent, HASH, 0, S.SIGNED, S.BROADCAST, S.MINED)
+
+
+def undecided(state: IntentState) -> Callable[[Store], str]:
+    """An end by a rival whose block is gone."""
+
+    def build(store: Store) -> str:
+        intent_id = placed(store, state)
+        (rival,) = [intent for intent in store.intents() if intent.id != intent_id]
+        store.advance(rival.id, S.BROADCAST, NOW)
+        return intent_id
+
+    return build
+
+
+READY: dict[tuple[IntentState, IntentEvent], Callable[[Store], str]] = {
+    (S.BROADCAST, E.LOSE): lambda store: placed(store, S.BROADCAST, IntentKind.SWAP),
+    (S.BROADCAST, E.YIELD): lambda store: placed(store, S.BROADCAST, IntentKind.CANCEL),
+    (S.MINED, E.FAIL): reverted_in_a_block,
+    (S.REPLACED, E.REOPEN): undecided(S.REPLACED),
+    (S.CANCELLED, E.REOPEN): undecided(S.CANCELLED),
 }
-HASH = "0x" + "ab" * 32
+"""Where a plain intent in that state is not enough."""
 
 
-def test_the_table_has_a_row_for_every_state() -> None:
+def brings(event: IntentEvent, block: int = 2) -> dict[str, object]:
+    """What comes with an event."""
+    if event is E.SIGN:
+        return {"tx_hash": HASH}
+    return {"receipt": receipt(HASH, block, "0x02")} if event is E.MINE else {}
+
+
+def test_the_table_is_the_one_that_was_drawn_twice() -> None:
+    assert {key: row.after for key, row in ROWS.items()} == DRAWN
+    assert len(ROWS) == len(TABLE) == len({(row.before, row.after) for row in TABLE})
     assert set(TRANSITIONS) == set(IntentState)
     assert {S.PLANNED, S.SIGNED, S.BROADCAST, S.MINED} == OPEN
+    assert {event for _, event in DRAWN} == set(IntentEvent)
 
 
-@pytest.mark.parametrize(("before", "after"), product(S, S), ids=lambda s: s.value)
-def test_every_pair_of_states_is_allowed_or_refused_as_written(tmp_path: Path, before: S, after: S) -> None:
-    assert allowed(before, after) == ((before, after) in ALLOWED)
-    store = open_store(f"sqlite:///{tmp_path}/t.db", CHAIN_ID, WALLET)
-    store.begin_step("s", START_S, "{}")
-    intent = store.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
-    for state in WAY[before]:
-        intent = store.advance(intent.id, state, START_S, tx_hash=HASH, receipt=receipt(HASH, 1, "0x01"))
-    assert intent.state is before
-    moves_before = store.transitions(intent.id)
-    if (before, after) in ALLOWED:
-        assert store.advance(intent.id, after, START_S, tx_hash=HASH, receipt=receipt(HASH, 1, "0x01")).state is after
-        last = store.transitions(intent.id)[-1]
-        assert (last.before, last.after) == (before, after)
-    else:
-        with pytest.raises(ValueError, match=f"cannot go from {before.value} to {after.value}"):
-            store.advance(intent.id, after, START_S, tx_hash=HASH, receipt=receipt(HASH, 1, "0x01"))
-        assert store.transitions(intent.id) == moves_before
-    store.close()
+@pytest.mark.parametrize(("state", "event"), product(S, E), ids=lambda found: found.value)
+def test_every_event_in_every_state_acts_as_drawn_or_is_refused_and_changes_nothing(
+    store: Store, state: IntentState, event: IntentEvent
+) -> None:
+    drawn = DRAWN.get((state, event))
+    build = READY.get((state, event), lambda made: placed(made, state))
+    intent_id = build(store)
+    assert now(store, intent_id).state is state
+    before, moves = all_rows(store), store.transitions(intent_id)
+    if drawn is None:
+        with pytest.raises(ValueError, match=rf"cannot be moved by {event.value} in state {state.value}"):
+            store.advance(intent_id, TARGET[event], NOW, event=event, **brings(event))
+        assert all_rows(store) == before
+        return
+    moved = store.advance(intent_id, drawn, NOW, event=event, note="why", **brings(event))
+    assert moved.state is drawn
+    assert (moved.receipt is not None) == (drawn in CONSUMED)
+    *old, last = store.transitions(intent_id)
+    assert tuple(old) == moves
+    assert (last.before, last.after, last.note) == (state, drawn, "why")
+
+
+@pytest.mark.parametrize(("before", "after"), product(S, S), ids=lambda found: found.value)
+def test_every_pair_of_states_is_allowed_or_refused_as_drawn(store: Store, before: IntentState, after: IntentState) -> None:
+    drawn = [event for (state, event), to in DRAWN.items() if (state, to) == (before, after)]
+    assert allowed(before, after) == bool(drawn)
+    if drawn:
+        intent_id = READY.get((before, drawn[0]), lambda made: placed(made, before))(store)
+        assert store.advance(intent_id, after, NOW, **brings(drawn[0])).state is after
+        return
+    intent_id = placed(store, before)
+    rows = all_rows(store)
+    with pytest.raises(ValueError, match=f"cannot go from {before.value} to {after.value}"):
+        store.advance(intent_id, after, NOW, tx_hash=HASH, receipt=receipt(HASH, 2, "0x02"))
+    assert all_rows(store) == rows
+
+
+def test_an_event_that_leads_elsewhere_than_it_says_is_refused(store: Store) -> None:
+    intent_id = placed(store, S.MINED)
+    with pytest.raises(ValueError, match="goes to broadcast by unmine, not to final"):
+        store.advance(intent_id, S.FINAL, NOW, event=E.UNMINE)
+    with pytest.raises(ValueError, match="cannot be moved by send"):  # a resend would take the receipt away
+        store.advance(intent_id, S.BROADCAST, NOW, event=E.SEND)
+    assert now(store, intent_id).receipt is not None
+
+
+# guards
+MINED_HERE, MINED_THERE = receipt(HASH, 1, "0x01"), receipt(HASH, 2, "0x02")
+FACTS = Facts(HASH, left=True)
+PASS: dict[tuple[IntentState, IntentEvent], Facts] = {
+    **dict.fromkeys([(S.PLANNED, E.SIGN), (S.SIGNED, E.SEND)], Facts(HASH)),
+    **dict.fromkeys([(S.PLANNED, E.DROP), (S.SIGNED, E.DROP)], Facts(None)),
+    **dict.fromkeys([(S.BROADCAST, E.SEND), (S.MINED, E.UNMINE), (S.FINAL, E.UNMINE), (S.REVERTED, E.UNMINE)], FACTS),
+    (S.BROADCAST, E.MINE): replace(FACTS, receipt=MINED_HERE),
+    (S.BROADCAST, E.LOSE): replace(FACTS, winner=IntentKind.SWAP),
+    (S.BROADCAST, E.YIELD): replace(FACTS, winner=IntentKind.CANCEL),
+    **dict.fromkeys([(S.MINED, E.MINE), (S.FINAL, E.MINE), (S.REVERTED, E.MINE)], replace(FACTS, known=MINED_HERE, receipt=MINED_THERE)),
+    (S.MINED, E.CONFIRM): replace(FACTS, known=MINED_HERE),
+    (S.MINED, E.FAIL): replace(FACTS, known=replace(MINED_HERE, status=0)),
+    **dict.fromkeys([(S.REPLACED, E.REOPEN), (S.CANCELLED, E.REOPEN)], FACTS),
+}
+_SAME = replace(FACTS, known=MINED_HERE, receipt=MINED_HERE)
+_ADOPTED = replace(FACTS, known=MINED_HERE, receipt=MINED_THERE, adopted=True)
+_FOREIGN = replace(FACTS, receipt=receipt(RIVAL, 1, "0x01"))
+REFUSE: dict[tuple[IntentState, IntentEvent], tuple[Facts, ...]] = {
+    **dict.fromkeys([(S.PLANNED, E.SIGN), (S.SIGNED, E.SEND), (S.BROADCAST, E.SEND), (S.MINED, E.UNMINE)], (Facts(None, left=True),)),
+    **dict.fromkeys([(S.PLANNED, E.DROP), (S.SIGNED, E.DROP)], (FACTS,)),
+    (S.BROADCAST, E.MINE): (FACTS, _FOREIGN),
+    (S.BROADCAST, E.LOSE): (FACTS, replace(FACTS, winner=IntentKind.CANCEL)),
+    (S.BROADCAST, E.YIELD): (FACTS, replace(FACTS, winner=IntentKind.SWAP), replace(FACTS, adopted=True)),
+    (S.MINED, E.MINE): (FACTS, _FOREIGN, _SAME),
+    (S.MINED, E.CONFIRM): (FACTS, replace(FACTS, known=replace(MINED_HERE, status=0))),
+    (S.MINED, E.FAIL): (FACTS, replace(FACTS, known=MINED_HERE)),
+    **dict.fromkeys([(S.FINAL, E.MINE), (S.REVERTED, E.MINE)], (FACTS, _FOREIGN, _SAME, _ADOPTED)),
+    **dict.fromkeys([(S.FINAL, E.UNMINE), (S.REVERTED, E.UNMINE)], (_ADOPTED,)),
+    **dict.fromkeys(
+        [(S.REPLACED, E.REOPEN), (S.CANCELLED, E.REOPEN)],
+        (Facts(HASH), replace(FACTS, winner=IntentKind.SWAP), replace(FACTS, winner=IntentKind.CANCEL), replace(FACTS, adopted=True)),
+    ),
+}
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.before.value}-{row.event.value}")
+def test_every_guard_passes_what_it_should_and_refuses_the_rest(row: Row) -> None:
+    assert row.guard(PASS[row.before, row.event]) is None
+    for facts in REFUSE[row.before, row.event]:
+        assert row.guard(facts), facts
+
+
+def adopted(state: IntentState) -> Callable[[Store], str]:
+    def build(store: Store) -> str:
+        intent_id = placed(store, state)
+        store.adopt_nonce(0, NOW)
+        return intent_id
+
+    return build
+
+
+def dropped(store: Store) -> str:
+    intent_id = placed(store, S.SIGNED)
+    store.advance(intent_id, S.CANCELLED, NOW)
+    return intent_id
+
+
+@pytest.mark.parametrize(
+    ("build", "event", "found", "why"),
+    [
+        (lambda store: placed(store, S.PLANNED), E.SIGN, {}, "without a hash"),
+        (lambda store: placed(store, S.BROADCAST), E.MINE, {}, "without a receipt"),
+        (lambda store: placed(store, S.BROADCAST), E.MINE, {"receipt": receipt(RIVAL, 1, "0x01")}, "receipt of another transaction"),
+        (lambda store: placed(store, S.MINED), E.MINE, {"receipt": receipt(HASH, 1, "0x01")}, "the receipt that it has already"),
+        (reverted_in_a_block, E.CONFIRM, {}, "receipt of a success"),
+        (lambda store: placed(store, S.MINED), E.FAIL, {}, "receipt of a revert"),
+        (lambda store: placed(store, S.BROADCAST), E.LOSE, {}, "nothing else at its nonce is final"),
+        (lambda store: placed(store, S.BROADCAST, IntentKind.CANCEL), E.LOSE, {}, "nothing else at its nonce is final"),
+        (lambda store: placed(store, S.BROADCAST), E.YIELD, {}, "no cancel of it is final"),
+        (lambda store: placed(store, S.BROADCAST, IntentKind.SWAP), E.YIELD, {}, "no cancel of it is final"),
+        (lambda store: placed(store, S.REPLACED), E.REOPEN, {}, "another transaction at its nonce is final"),
+        (lambda store: placed(store, S.CANCELLED), E.REOPEN, {}, "another transaction at its nonce is final"),
+        (dropped, E.REOPEN, {}, "its bytes never left"),
+        (adopted(S.FINAL), E.UNMINE, {}, "went on from another past"),
+        (adopted(S.REVERTED), E.MINE, {"receipt": receipt(HASH, 2, "0x02")}, "went on from another past"),
+    ],
+)
+def test_a_guard_that_says_no_changes_nothing(
+    store: Store, build: Callable[[Store], str], event: IntentEvent, found: dict[str, object], why: str
+) -> None:
+    intent_id = build(store)
+    before = all_rows(store)
+    with pytest.raises(ValueError, match=why):
+        store.advance(intent_id, TARGET[event], NOW, event=event, **found)
+    assert all_rows(store) == before
+
+
+@pytest.mark.parametrize("event", [E.MINE, E.UNMINE])
+def test_a_reorganisation_takes_what_was_booked_out_of_the_books(store: Store, event: IntentEvent) -> None:
+    intent_id = placed(store, S.FINAL)
+    store.book(now(store, intent_id), Fraction(3), Fraction(5), 7, NOW)
+    assert (store.history(NOW).loss_24h, store.history(NOW).last_rebalance_s, store.expected_nonce()) == (5, NOW, None)
+    assert store.movements() != ()
+    store.advance(intent_id, TARGET[event], NOW, event=event, **brings(event))
+    found = store.history(NOW)
+    assert (found.turnover_24h, found.loss_24h, found.gas_24h_wei, found.last_rebalance_s) == (0, 0, 0, None)
+    assert store.movements() == ()
+    assert [intent.id for intent in store.unbooked()] == ([intent_id] if event is E.MINE else [])
+
+
+# docs/journal.md
+def test_the_page_lists_every_line_of_the_table_with_its_guard() -> None:
+    cells = [[cell.strip() for cell in text.strip("|").split("|")] for text in PAGE.read_text().splitlines() if text.startswith("|")]
+    listed = [tuple(row) for row in cells if len(row) == 5 and row[0] in {state.value for state in S}]
+    assert [row[:4] for row in listed] == [(row.before.value, row.event.value, row.after.value, row.when) for row in TABLE]
+    assert all(row[4] for row in listed)
+
+
+def test_the_drawing_is_the_table() -> None:
+    (drawing,) = re.findall(r"```mermaid\nstateDiagram-v2\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    arrows = {(before, event, after) for before, after, event in re.findall(r"^ +(\w+) --> (\w+): (\w+)$", drawing, re.MULTILINE)}
+    assert arrows == {(row.before.value, row.event.value, row.after.value) for row in TABLE}
+    assert "[*] --> planned" in drawing
