@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import time
 from collections.abc import Callable, Sequence
 from email.utils import parsedate_to_datetime
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 from urllib.parse import urlsplit
 
 import requests
@@ -19,6 +20,8 @@ from agent.errors import ConfigError, OperatorNeeded, Retryable
 
 __all__ = ["Call", "CallFailed", "HttpTransport", "Overloaded", "RpcFault", "TesterTransport", "Transport"]
 
+logging.getLogger("urllib3").setLevel(logging.CRITICAL)
+"""Its lines for debugging, and its warning of bad headers, repeat the whole URL (T18); what went wrong is told by our own errors."""
 MAX_RESPONSE_BYTES = 32 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
 _LONGEST_HEADER = 64
@@ -99,8 +102,12 @@ class HttpTransport:
         wall: Callable[[], float] = time.time,
     ) -> None:
         """`timeout_s` bounds one request from connecting to its last byte; `attempts` counts the first one too."""
-        host = _host(url, operator)
+        host = _host(url)
         self._url = url
+        del url  # no frame of the error below, nor of any later one, holds it
+        self.name = f"endpoint {operator!r} at {host}"
+        if host is None:
+            raise ConfigError(f"chain.rpc url of operator {operator!r} is not an http or https address", "write https://host/…")
         self._timeout_s = timeout_s
         self._attempts = attempts
         self._max_response_bytes = max_response_bytes
@@ -110,11 +117,13 @@ class HttpTransport:
         self._session.headers.update({"Content-Type": "application/json", "Accept": "application/json"})
         self._next_id = 1
         self.operator = operator
-        self.name = f"endpoint {operator!r} at {host}"
         self.requests = 0
 
     def __repr__(self) -> str:
         return f"HttpTransport({self.name})"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("an endpoint is not pickled or copied: its URL is a secret")
 
     def call(self, method: str, params: list[Any]) -> Any:
         """See Transport."""
@@ -146,12 +155,11 @@ class HttpTransport:
 
     def _post(self, body: bytes) -> bytes:
         """Body of the answer. The error is raised outside the handler, so that no traceback shows the URL."""
-        deadline = time.monotonic() + self._timeout_s
+        deadline, defect, failure = time.monotonic() + self._timeout_s, "", None
         try:
             with self._session.post(self._url, data=body, timeout=self._timeout_s, stream=True, allow_redirects=False) as response:
                 status, patience = response.status_code, response.headers.get("Retry-After")
                 text = self._body(response, deadline)
-            failure = None
         except requests.Timeout:
             failure = f"{self.name} did not answer within {self._timeout_s:g} s"
         except requests.ConnectionError:
@@ -159,9 +167,11 @@ class HttpTransport:
         except (requests.RequestException, OSError) as error:
             failure = f"{self.name} broke off its answer ({type(error).__name__})"
         except Exception as error:
-            if not type(error).__module__.startswith("urllib3"):
-                raise
+            known = type(error).__module__.startswith("urllib3")
             failure = f"{self.name} broke off its answer ({type(error).__name__})"
+            defect = "" if known else f"asking {self.name} failed: {type(error).__name__}"
+        if defect:  # without the frames of the libraries, which hold the URL
+            raise RuntimeError(defect)
         if failure is not None:
             raise Retryable(failure, "check the connection and the endpoint, or configure a second one")
         if text is None:
@@ -280,14 +290,11 @@ def _too_deep(text: bytes) -> bool:
     return False
 
 
-def _host(url: str, operator: str) -> str:
-    """Host of the URL, without user, port, path or query. ConfigError when it is no http(s) URL; the URL is not shown."""
+def _host(url: str) -> str | None:
+    """Host of the URL, without user, port, path or query; None when it is no http(s) URL."""
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-        host = parts.hostname or ""
+        return parts.hostname if usable else None
     except ValueError:
-        usable, host = False, ""
-    if not usable:
-        raise ConfigError(f"chain.rpc url of operator {operator!r} is not an http or https address", "write https://host/…")
-    return host
+        return None

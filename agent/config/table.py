@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -9,3 +11,6 @@ class Table(BaseModel):
     """A table of trimtab.toml."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a config is not pickled: URLs of endpoints in it are secrets")

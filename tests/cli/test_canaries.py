@@ -1,0 +1,213 @@
+"""Canaries: a key, a recovery phrase, passwords and an endpoint's secret are planted, every command is run, and nothing that is
+written, logged, shown or kept holds one of them (T18).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import resource
+import shutil
+from pathlib import Path
+
+import click
+import pytest
+import urllib3
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+from typer.main import get_command
+
+from agent import api, wiring
+from agent.api.agent import silent
+from agent.chain import keystore
+from agent.cli.main import app
+from agent.engine import Outcome
+from agent.errors import ConfigError
+from agent.store.store import Store
+from tests.canaries import all_logs, files_with, found_in, objects_of, shown_of, told_by
+from tests.cli.test_sending import PASSWORD, WALLET_KEY
+from tests.cli.tools import SECRET, Desk, Said
+from tests.keyrings import InMemory, using
+
+PHRASE = "legal winner thank year wave sausage worth useful legal winner thank yellow"
+"""A recovery phrase of BIP-39's test vectors."""
+NEW_PASSWORD = "another canary password"
+SECRETS = (WALLET_KEY[2:], PASSWORD, SECRET, PHRASE, NEW_PASSWORD)
+ENDLESS = {"localchain", "demo"}
+"""Commands that make a chain of their own: they read no config, no key and no endpoint."""
+ARGUMENTS = {
+    "init": ("--wallet", "0x" + "11" * 20, "--target", "WETH=50%", "--target", "USDC=50%", "--rpc", "RPC_A=one", "--rpc", "RPC_B=two"),
+    "quote": ("--in", "WETH", "--out", "USDC", "--amount", "1"),
+    "swap": ("--in", "WETH", "--out", "USDC", "--amount", "0.1"),
+    "run": ("--once",),
+    "trust": ("--yes",),
+    "adopt": ("--yes",),
+    "rebalance": ("--send", "--yes"),
+    "pause": ("--reason", "looking"),
+    "explain": ("0" * 12,),
+}
+"""What commands are given; one that is not named here is run without arguments."""
+PR_GET_DUMPABLE = 3
+EXITS = {0, 2, 10, 11, 12}
+
+
+@pytest.fixture
+def planted(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    """The desk's wallet in a keystore, its password and more in the environment, a secret in the endpoint's URL."""
+    path = desk.config.parent / "wallet.json"
+    path.write_text(json.dumps(Account.encrypt(WALLET_KEY, PASSWORD, kdf="pbkdf2", iterations=1000)))
+    path.chmod(0o600)
+    desk.edit(("test_account = 0", 'keystore = "wallet.json"'))
+    for name, secret in (("TRIMTAB_KEYSTORE_PASSWORD", PASSWORD), ("K", WALLET_KEY), ("PHRASE", PHRASE), ("NEW", NEW_PASSWORD)):
+        monkeypatch.setenv(name, secret)
+    monkeypatch.setattr(keystore, "SCRYPT_N", 2**4)
+    monkeypatch.chdir(desk.config.parent)
+    return desk
+
+
+def every_command() -> list[tuple[str, ...]]:
+    """Every command by its words, those below others too."""
+    found: list[tuple[str, ...]] = []
+
+    def collect(command: click.Command, words: tuple[str, ...]) -> None:
+        below = getattr(command, "commands", {})
+        if words and (not below or getattr(command, "invoke_without_command", False)):
+            found.append(words)
+        for name, sub in below.items():
+            collect(sub, (*words, name))
+
+    collect(get_command(app), ())
+    return [words for words in found if words[0] not in ENDLESS]
+
+
+def takes(words: tuple[str, ...], option: str) -> bool:
+    command: click.Command = get_command(app)
+    for word in words:
+        command = command.commands[word]  # type: ignore[attr-defined]  # a group, by `every_command`
+    return any(option in param.opts for param in command.params)
+
+
+def run_all(desk: Desk, folder: Path) -> bytes:
+    """All that every command says, for people and as JSON."""
+    said: list[Said] = []
+    for words in sorted(every_command(), key=lambda words: words[0] == "pause"):  # what is paused sends nothing
+        for form in ((), ("--json",)):
+            config = (
+                ()
+                if not takes(words, "--config")
+                else ("--config", str(folder / f"{len(said)}.toml" if words == ("init",) else desk.config))
+            )
+            answer = desk.run(*words, *ARGUMENTS.get(words[0], ()), *(form if takes(words, "--json") else ()), *config)
+            assert answer.code in EXITS, (words, answer.why)
+            said.append(answer)
+    return "\n".join(one.out + one.err for one in said).encode()
+
+
+def test_no_command_writes_logs_or_shows_a_secret(planted: Desk, tmp_path: Path) -> None:
+    with all_logs() as logs:
+        shown = run_all(planted, tmp_path)
+        sent = planted.ask("history")
+    assert any(item["transactions"] for item in sent["steps"]), "nothing was signed, so nothing was proven"
+    assert not found_in(shown, SECRETS)
+    assert not found_in(logs.getvalue().encode(), SECRETS)
+    shutil.copytree(tmp_path, tmp_path / "backup", ignore=shutil.ignore_patterns("backup"))
+    written = {planted.config, tmp_path / "backup" / planted.config.name}  # the owner wrote the URL into it
+    assert not files_with(tmp_path, SECRETS, written)
+
+
+def test_nothing_that_lives_says_a_secret_of_itself(planted: Desk) -> None:
+    """Every object of ours, while a key is loaded and after it has signed: its text, JSON and pickle."""
+    outcomes: list[Outcome] = []
+
+    def look(outcome: Outcome) -> bool:
+        outcomes.append(outcome)
+        mine = objects_of("agent")
+        assert {"LocalSigner", "Key", "HttpTransport", "Config"} <= {type(thing).__name__ for thing in mine}
+        assert not [type(thing).__name__ for thing in mine if found_in(told_by(thing), SECRETS)]
+        return True
+
+    with api.open_agent(planted.config) as agent:
+        assert agent.rebalance(send=True, confirm=look).transactions
+    assert outcomes
+
+
+PLACES = {
+    "signing": (LocalAccount, "sign_transaction"),
+    "asking": (urllib3.connectionpool.HTTPConnectionPool, "urlopen"),
+    "writing": (Store, "intend"),
+}
+
+
+def test_a_secret_in_a_frame_of_a_traceback_would_be_found() -> None:
+    def fail(local: str) -> None:
+        raise ZeroDivisionError(len(local))
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        fail(PHRASE)
+    assert found_in(shown_of(caught.value).encode(), SECRETS)
+    assert len(found_in(" ".join(SECRETS).encode(), SECRETS)) == len(SECRETS)
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_a_defect_anywhere_shows_no_secret_in_its_traceback(planted: Desk, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """A traceback with every local variable of every frame, as rich and error reporters print it; of our own frames alone."""
+
+    def defect(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    home, name = PLACES[where]
+    with monkeypatch.context() as broken:
+        broken.setattr(home, name, defect)
+        caught = failure(planted)
+    assert not found_in(shown_of(caught).encode(), SECRETS)
+
+
+def failure(desk: Desk) -> BaseException:
+    """The error that a rebalance ends with, from its first frame of ours on."""
+    try:
+        with api.open_agent(desk.config) as agent:
+            agent.rebalance(send=True, confirm=lambda _: True)
+    except Exception as error:
+        assert error.__traceback__ is not None
+        return error.with_traceback(error.__traceback__.tb_next)
+    raise AssertionError("nothing failed")
+
+
+def test_a_process_with_a_key_writes_no_core_and_lets_nobody_read_its_memory(planted: Desk) -> None:
+    with api.open_agent(planted.config) as agent, wiring.open_hands(agent.desk, lambda _: True, silent):
+        assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)
+        assert ctypes.CDLL(None).prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 0
+
+
+def test_wallet_commands_write_a_key_nowhere_but_locked(planted: Desk, tmp_path: Path) -> None:
+    """A new key, one taken over, a password changed: what any of them says and writes, the failing ways too."""
+    said = []
+    with all_logs() as logs, using(InMemory()):
+        for args in (
+            ("create", "--keystore", "new.json", "--password-env", "NEW"),
+            ("create", "--keystore", "new.json", "--password-env", "NEW"),
+            ("create", "--keystore", "other.json", "--password-env", "K2"),
+            ("create", "--keyring", "trimtab/main"),
+            ("address", "--keystore", "new.json", "--verify", "--password-env", "NEW"),
+            ("address", "--keystore", "new.json", "--verify", "--password-env", "PHRASE"),
+            ("address", "--config", str(planted.config), "--verify"),
+            ("change-password", "--keystore", "new.json", "--password-env", "PHRASE", "--new-password-env", "NEW"),
+            ("change-password", "--keystore", "new.json", "--password-env", "NEW", "--new-password-env", "PHRASE"),
+        ):
+            said += [planted.run("wallet", *args), planted.run("wallet", *args, "--json")]
+    assert {one.code for one in said} == {0, 2}
+    for text in ("\n".join(one.out + one.err for one in said), logs.getvalue()):
+        assert not found_in(text.encode(), SECRETS)
+    assert not files_with(tmp_path, SECRETS, [planted.config])
+
+
+def test_a_phrase_that_is_wrong_by_one_word_is_in_no_message_of_the_library(tmp_path: Path) -> None:
+    wrong = PHRASE.replace("yellow", "zebra")
+    caught = None
+    with all_logs() as logs:
+        try:
+            api.import_wallet(tmp_path / "w.json", None, api.Password(), lambda prompt: wrong)
+        except ConfigError as error:
+            caught = error.with_traceback(None)
+    assert caught is not None
+    assert not found_in((shown_of(caught) + logs.getvalue()).encode(), [wrong, PHRASE])
