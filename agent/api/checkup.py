@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import codec, wiring
-from agent.api import endpoints
+from agent.api import checkup_prices, endpoints
 from agent.api.setup import EMPTY_CODE, NO_CODE
 from agent.api.submission import PRIVATE, submission, submission_text
 from agent.chain.panel import Endpoint
@@ -91,6 +91,7 @@ def _checks(
             step = desk.assemble(snapshot, desk.store.history(snapshot.head.timestamp_s))
             yield from _contracts(desk, snapshot)
             yield from _holdings(desk, step)
+            yield from (Row(*told) for told in checkup_prices.checks(desk, step))
             yield from _money(desk, snapshot)
             yield from (
                 Row("portfolio", NOTE, warning, "see the numbers in trimtab status") for warning in minimum.warnings(desk.portfolio)
