@@ -8,7 +8,22 @@ from fractions import Fraction
 
 from agent import guards
 from agent.amm import pools
-from agent.model import Cost, Evidence, Funding, Goal, Leg, Plan, PoolState, Rebalance, SecondQuote, StepInput, Verdict
+from agent.guards.trust import moved_tokens
+from agent.model import (
+    Cost,
+    Evidence,
+    Finding,
+    Funding,
+    Goal,
+    Leg,
+    Plan,
+    PoolState,
+    Rebalance,
+    ScreenedToken,
+    SecondQuote,
+    StepInput,
+    Verdict,
+)
 from agent.planning.floors import fair_floor, min_out
 from agent.reference import reference_prices
 from tests.builders import raw, token
@@ -105,6 +120,7 @@ def evidence(step: StepInput, plan: Plan, **changes: object) -> Evidence:
         second_quotes=tuple(SecondQuote(number, leg.amount_out_raw) for number, leg in enumerate(plan.legs)),
         quorum=True,
         now_s=step.snapshot.head.timestamp_s,
+        screens=tuple(ScreenedToken(token, Finding.CLEAN) for token in moved_tokens(plan)),
     )
     return replace(plain, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace
 

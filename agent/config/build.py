@@ -124,6 +124,7 @@ def build_limits(config: Config, numeraire: Token) -> Limits:
         balance_jump_bps=table.balance_jump,
         max_live_value=value(config.portfolio.max_live_value, "portfolio.max_live_value"),
         lp_max_weight_bps=table.lp_max_weight,
+        token_screen=table.token_screen,
     )
 
 

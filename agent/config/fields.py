@@ -83,6 +83,13 @@ def _plain_decimal(value: object) -> str:
     raise ValueError(f"{value!r} is not an amount; write it in quotes as a plain decimal such as '1.5'")
 
 
+def _switch(value: object) -> bool | None:
+    """True for "on", None for "off", as of every limit."""
+    if value in ("on", OFF):
+        return True if value == "on" else None
+    raise ValueError(f"{value!r} is neither 'on' nor 'off'")
+
+
 def _relay(parse: _Parser) -> _Parser:
     """A pydantic validator from one of our parsers: pydantic supplies the field's name, so ours is left out."""
 
@@ -112,4 +119,5 @@ PlainDecimal = Annotated[str, BeforeValidator(_plain_decimal)]
 ShareOrOff = Annotated[int | None, BeforeValidator(_or_off(_relay(lambda v: parse_bps(v, "value"))))]
 DurationOrOff = Annotated[int | None, BeforeValidator(_or_off(_relay(lambda v: parse_duration_s(v, "value"))))]
 GasPriceOrOff = Annotated[int | None, BeforeValidator(_or_off(_relay(lambda v: parse_gas_price_wei(v, "value"))))]
+Switch = Annotated[bool | None, BeforeValidator(_switch)]
 DecimalOrOff = Annotated[str | None, BeforeValidator(_or_off(_plain_decimal))]

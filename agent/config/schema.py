@@ -20,6 +20,7 @@ from agent.config.fields import (
     PlainDecimal,
     Share,
     ShareOrOff,
+    Switch,
     Variable,
 )
 from agent.config.liquidity import LpTable, PositionTable, require_usable
@@ -219,6 +220,7 @@ class LimitsTable(Table):
     impermanent_loss: ShareOrOff
     lp_max_weight: ShareOrOff = None
     balance_jump: ShareOrOff
+    token_screen: Switch = True
 
 
 class ExecutionTable(Table):

@@ -103,6 +103,7 @@ pool_min_value = "50000"           # depth below which a pool is not used
 impermanent_loss = "1%"            # of the portfolio: mean loss of liquidity positions over [lp] horizon
 lp_max_weight = "25%"              # of the portfolio in liquidity positions
 balance_jump = "2%"
+token_screen = "on"                # tries tokens out before each plan that moves them (docs/tokens.md)
 
 [execution]
 router = "swap_router_02"          # or "rebalancer", our own contract: rebalancer = "0x…" where it was deployed

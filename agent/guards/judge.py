@@ -68,6 +68,7 @@ GUARDS: tuple[Guard[Any], ...] = (
     _always("kill_switch", "not paused", trust.kill_switch),
     _always("quorum", "as many as configured", trust.quorum),
     _always("allowlist", "all pinned", trust.allowlist),
+    Guard("token_screen", lambda s: s.limits.token_screen, lambda _, __: trust.SCREENED, trust.token_screen),
     _always("reverts_in_row", f"fewer than {trust.MAX_REVERTS_IN_ROW} and {trust.MAX_APPROVALS_IN_ROW}", trust.reverts_in_row),
     Guard("head_age", lambda s: s.limits.head_age_s, lambda limit, _: words.seconds(limit), chain.head_age),
     _always("expiry", "made at the head, not expired", chain.expiry),

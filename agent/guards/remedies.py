@@ -26,6 +26,7 @@ REMEDIES = {
     "min_trade": "wait for more drift, or lower limits.min_trade",
     "max_live_value": "take value out of the wallet, or raise portfolio.max_live_value",
     "allowlist": "look at the contracts named, then pin them with trimtab trust",
+    "token_screen": "take the tokens named out of the portfolio, or see docs/tokens.md",
     "kill_switch": "trimtab resume, once you know why it was paused",
     "quorum": "add a second operator's endpoint, or name the single one in chain.single_operator",
     "reverts_in_row": "look why they failed (trimtab history); trimtab resume then counts anew",

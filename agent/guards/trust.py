@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from agent.guards.case import Case, Measured
+from agent.guards.case import Case, Measured, Missing
+from agent.model import Plan, Provide
 from agent.units import NATIVE
 
 NO_CODE = "0x" + "0" * 64
+SCREENED = "all move what they are told to"
 MAX_REVERTS_IN_ROW = 3
 """Reverts in a row after which a person must look (T6): each burns gas, and none is chance any more."""
 MAX_APPROVALS_IN_ROW = 8
@@ -39,6 +41,29 @@ def allowlist(case: Case) -> Measured:
         elif (address.lower(), found) not in trusted:
             complaints.append(f"code at {address} changed since it was pinned")
     return Measured("; ".join(complaints) or f"{len(needed)} of {len(needed)} pinned", not complaints)
+
+
+def token_screen(case: Case, _: bool) -> Measured:
+    """Every token that the plan moves was tried out at its amounts, and moves what it is told to; none is in quarantine.
+
+    Taking liquidity out, and unwrapping, is not held back.
+    """
+    moved = moved_tokens(case.plan)
+    screens = case.evidence.screens
+    if moved and screens is None:
+        return Measured("not tried out", True)
+    found = {one.token: one for one in screens or ()} | {one.token: one for one in case.step.quarantine}
+    complaints = [f"{case.label(token)} was not tried out" for token in moved if token not in found]
+    refused = [found[token] for token in moved if token in found and not found[token].finding.accepted]
+    complaints += [f"{case.label(one.token)} {one.why}" for one in refused]
+    return Measured("; ".join(complaints) or f"{len(moved)} of {len(moved)} move what they are told to", not complaints)
+
+
+def moved_tokens(plan: Plan) -> tuple[str, ...]:
+    """Tokens that legs exchange or that are provided as liquidity, each once; the native coin is none."""
+    traded = [token for leg in plan.legs for token in (leg.token_in, leg.token_out)]
+    provided = [token for action in plan.actions if isinstance(action, Provide) for token in (action.token0, action.token1)]
+    return tuple(dict.fromkeys(token for token in (*traded, *provided) if token != NATIVE))
 
 
 def kill_switch(case: Case) -> Measured:

@@ -14,7 +14,7 @@ from agent.model.chain import (
     V2Pool,
     V3Pool,
 )
-from agent.model.flows import Books, Flow, FlowKind, Opening, OwnChange
+from agent.model.flows import Books, Earlier, Flow, FlowKind, Opening, OwnChange
 from agent.model.intent import Intent, IntentEvent, IntentKind, IntentState, LiquidityAdded, Receipt, SignedTx, Transfer, UnsignedTx
 from agent.model.liquidity import Collect, LpAction, LpTarget, Provide, Withdraw
 from agent.model.plan import (
@@ -71,13 +71,14 @@ __all__ = [
     "Cron",
     "Decision",
     "Destination",
+    "Earlier",
     "Every",
     "Evidence",
     "Execution",
     "FeedRound",
+    "Finding",
     "Flow",
     "FlowKind",
-    "Finding",
     "Funding",
     "Goal",
     "GoalWeight",

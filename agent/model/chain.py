@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from agent.model.positions import LpPosition
+from agent.model.screening import Implementation
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,3 +167,4 @@ class Snapshot:
     requests: int
     positions: tuple[LpPosition, ...] = ()
     past: tuple[PastPrices, ...] = ()
+    implementations: tuple[Implementation, ...] = ()

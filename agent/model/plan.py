@@ -8,6 +8,7 @@ from fractions import Fraction
 
 from agent.model.liquidity import LpAction
 from agent.model.risk import Saving, TrackingRisk
+from agent.model.screening import ScreenedToken
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +201,7 @@ class Evidence:
 
     `paused` is None when the kill switch could not be read, which counts as paused (T14). `trusted` are the pinned
     (address, code hash) pairs of `trimtab trust`. `quorum` says that enough operators agreed. A limit that is
-    on and whose evidence is missing refuses.
+    on and whose evidence is missing refuses. `screens` says of each token that the plan moves how it moves (None: not tried).
     """
 
     paused: bool | None
@@ -209,3 +210,4 @@ class Evidence:
     second_quotes: tuple[SecondQuote, ...]
     quorum: bool
     now_s: int
+    screens: tuple[ScreenedToken, ...] | None = None

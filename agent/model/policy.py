@@ -172,7 +172,7 @@ class Limits:
     """Every limit of the config; None means switched off by name.
 
     Values in numeraire base units: max_live_value, min_trade, pool_min_value. Gas in wei. A limit that is on and
-    whose data are missing refuses.
+    whose data are missing refuses. `token_screen` says whether tokens are tried out before each plan.
     """
 
     price_impact_bps: int | None
@@ -195,6 +195,7 @@ class Limits:
     max_live_value: Fraction | None
     lp_max_weight_bps: int | None = None
     native_top_up_wei: int | None = None
+    token_screen: bool | None = True
 
 
 @dataclass(frozen=True, slots=True)

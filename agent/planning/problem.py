@@ -107,6 +107,10 @@ def open_problem(step: StepInput, nodes: tuple[Node, ...], gas_unit_value: Value
     """The problem over these tokens, with the pools of the snapshot that may be used between them."""
     position = {node.address: number for number, node in enumerate(nodes)}
     limits = step.limits
+    notes += [
+        Skipped(f"token {step.portfolio.token(one.token).label}", f"in quarantine: {one.why}; {one.finding.remedy}")
+        for one in step.quarantine
+    ]
     return Problem(
         nodes=nodes,
         position=position,
@@ -167,7 +171,7 @@ def _hubs(step: StepInput, references: References, notes: list[Skipped]) -> list
     quarantined = {item.address: item.why for item in step.snapshot.quarantined}
     nodes = []
     for token in step.portfolio.hubs:
-        if token.address in known:
+        if token.address in known or token.address in {one.token for one in step.quarantine}:
             continue
         known.add(token.address)
         price = references.prices.get(token.address)
@@ -184,6 +188,8 @@ def _usable(step: StepInput, pool: PoolState, nodes: tuple[Node, ...], position:
     """Whether a pool may be traded in; the reason is noted where the owner could wonder."""
     if pool.token0 not in position or pool.token1 not in position:
         return False
+    if {pool.token0, pool.token1} & {one.token for one in step.quarantine}:
+        return False  # the token is noted, once
     name = f"pool {pool.address}"
     fault = next((item.why for item in step.snapshot.quarantined if item.address == pool.address), None)
     if fault is not None:

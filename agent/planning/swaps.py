@@ -49,6 +49,7 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
     Raises ConfigError for tokens outside the portfolio, Refused when the wallet, the impact bound or the floors forbid it.
     """
     _check(step, token_in, token_out, amount_in_raw)
+    _require_free(step, token_in, token_out)
     problem = build_problem(step, reference_prices(step))
     seller = problem.nodes[problem.position[token_in]] if token_in in problem.position else None
     if seller is None or token_out not in problem.position:
@@ -93,6 +94,15 @@ def quote(step: StepInput, token_in: str, token_out: str, amount_in_raw: int, po
         price_impact_bps=max(leg.impact_bps for leg in legs),
         fee=sum((leg.fee_raw * prices.get(leg.token_in, Fraction(0)) for leg in legs), Fraction(0)),
     )
+
+
+def _require_free(step: StepInput, *tokens: str) -> None:
+    """Raises Refused when one of the tokens is in quarantine."""
+    for one in step.quarantine:
+        if one.token in tokens:
+            label = step.portfolio.token(one.token).label
+            verdict = Verdict("token_screen", f"{label}: {one.finding.value}", "a token that moves what it is told to", False)
+            raise Refused(f"{label} is in quarantine: {one.why}", (verdict,), one.finding.remedy)
 
 
 def _check(step: StepInput, token_in: str, token_out: str, amount_in_raw: int) -> None:

@@ -10,7 +10,7 @@ from fractions import Fraction
 from agent.errors import Refused
 from agent.model import AdjustLiquidity, AssetDrift, Decision, Destination, Every, Halt, History, Hold, Rebalance, StepInput, Zone
 from agent.model import Cron as CronSchedule
-from agent.policy import coin, flows, liquidity, lp_wish, minimum, words, zone
+from agent.policy import coin, flows, liquidity, lp_wish, minimum, quarantine, words, zone
 from agent.policy.drift import corrections, drift, total
 from agent.policy.goal import goal
 from agent.policy.lp_moves import Out
@@ -36,7 +36,16 @@ class Decided:
 
 
 def decide(step: StepInput) -> Decided:
-    """Decides from the snapshot alone; the same input gives the same decision. Raises ConfigError for a schedule that is none."""
+    """Decides from the snapshot alone; the same input gives the same decision. Raises ConfigError for a schedule that is none.
+
+    Whatever it is, the reason names the tokens in quarantine.
+    """
+    found = _decided(step)
+    shut = quarantine.named(step)
+    return replace(found, decision=replace(found.decision, reason=f"{found.decision.reason}; {shut}")) if shut else found
+
+
+def _decided(step: StepInput) -> Decided:
     references = reference_prices(step)
     faults = _faults(step, references)
     if faults:
@@ -127,6 +136,11 @@ def _faults(step: StepInput, references: References) -> list[str]:
     if len(assets) < minimum.FEWEST:
         return [f"a portfolio needs at least {minimum.FEWEST} assets, this one has {len(assets)}"]
     faults = []
+    if (
+        step.quarantine
+        and len(assets) - len({one.token for one in step.quarantine} & {asset.token.address for asset in assets}) < minimum.FEWEST
+    ):
+        faults.append(f"fewer than {minimum.FEWEST} assets are left that may be traded")
     weights_bps = sum(asset.target_bps for asset in assets)
     if weights_bps != BPS or any(asset.target_bps < 0 for asset in assets):
         faults.append(f"targets sum to {weights_bps} bps instead of {BPS}, or one is negative")

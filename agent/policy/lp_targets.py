@@ -34,6 +34,10 @@ def follow(course: Course, target: LpTarget) -> None:
         why = next((item.why for item in book.step.snapshot.quarantined if item.address == target.pool), "trimtab trust pins it")
         course.skip(target, f"the pool was not read: {why}")
         return
+    shut = next((one for one in book.step.quarantine if one.token in (pool.token0, pool.token1)), None)
+    if shut is not None:
+        course.skip(target, f"{book.step.portfolio.token(shut.token).label} is in quarantine: {shut.why}")
+        return
     ratio = book.ratio(target)
     off = too_far(book.step.limits, pool_price(pool), ratio)
     if off:

@@ -22,6 +22,7 @@ UNITS = {
     "gwei": fields.GasPriceOrOff,
     "native": fields.DecimalOrOff,
     "coins": fields.DecimalOrOff,
+    "switch": fields.Switch,
 }
 
 
