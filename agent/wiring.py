@@ -32,6 +32,7 @@ from agent.config.lp_targets import build_targets
 from agent.config.schema import Config
 from agent.engine import Eyes, Hands, Outcome
 from agent.errors import ConfigError
+from agent.execution.earlier import recall
 from agent.execution.executor import Executor
 from agent.execution.settings import Settings
 from agent.model import Execution, History, Limits, LpMove, Policy, Portfolio, Reference, Snapshot, StepInput
@@ -92,7 +93,7 @@ class Desk:
     def assemble(self, snapshot: Snapshot, history: History) -> StepInput:
         """A snapshot with the owner's wishes and the store's memory, what the books do not explain among it."""
         step = StepInput(snapshot, self.counted, self.policy, self.reference, self.limits, self.execution, history)
-        return flows.seen(step, self.store.books())
+        return flows.seen(recall(step, self.store, self.panel), self.store.books())
 
     @property
     def eyes(self) -> Eyes:
@@ -232,6 +233,7 @@ def signing_rules(config: Config, execution: Execution, tokens: tuple[str, ...],
         rules,
         managers=(through["uniswap_v3"],) if "uniswap_v3" in through else (),
         v2_routers=(through["uniswap_v2"],) if "uniswap_v2" in through else (),
+        oracles=tuple(pool.address for pool in pools if pool.kind is PoolKind.V3),
         pairs=tuple(pool.address for pool in pools if pool.kind is PoolKind.V2) if "uniswap_v2" in through else (),
     )
 

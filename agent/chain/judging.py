@@ -17,6 +17,7 @@ class SigningRules:
     `routers` (SwapRouter02), `rebalancers` and `tokens` are contracts whose address and code hash are pinned in the store
     and were compared with the chain in this step; an address that was not compared does not belong here.
     `managers` (V3 position managers), `v2_routers` and `pairs` (V2) are for liquidity alone, pinned likewise.
+    `oracles` (V3 pools) may be told to remember more prices.
     `max_deadline_s` bounds, in seconds from the grant's chain time, how long a swap may stay valid. `wrapped_native` is
     the token that the native coin may be exchanged for.
     """
@@ -31,6 +32,7 @@ class SigningRules:
     managers: tuple[str, ...] = ()
     v2_routers: tuple[str, ...] = ()
     pairs: tuple[str, ...] = ()
+    oracles: tuple[str, ...] = ()
 
 
 def no(rule: str, measured: object, limit: object) -> NoReturn:

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from eth_utils.address import is_checksum_address
 
-from agent.chain import calls, liquidity_calls, liquidity_rule, multicall_rule, rebalance_rule
+from agent.chain import calls, liquidity_calls, liquidity_rule, multicall_rule, oracle_rule, rebalance_rule
 from agent.chain.calls import Approve, Call, Multicall, Withdraw
 from agent.chain.judging import SigningRules, no
 from agent.chain.program import Rebalance
@@ -172,6 +172,7 @@ TABLE: dict[bytes, Row] = {
     calls.MULTICALL: Row(IntentKind.SWAP, _swap),
     calls.REBALANCE: Row(IntentKind.SWAP, _rebalance),
     calls.WITHDRAW: Row(IntentKind.UNWRAP, _withdraw),
+    oracle_rule.INCREASE: Row(IntentKind.ORACLE, oracle_rule.judge),
     **{selector: Row(IntentKind.LIQUIDITY, liquidity_rule.judge) for selector in sorted(liquidity_calls.SELECTORS)},
 }
 BRING_NATIVE = frozenset({calls.MULTICALL, calls.REBALANCE})

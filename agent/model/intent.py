@@ -16,6 +16,7 @@ class IntentKind(Enum):
     CANCEL = "cancel"
     LIQUIDITY = "liquidity"
     UNWRAP = "unwrap"
+    ORACLE = "oracle"
 
 
 class IntentState(Enum):

@@ -9,6 +9,7 @@ from fractions import Fraction
 from agent.chain import approvals
 from agent.chain.calls import WITHDRAW
 from agent.chain.fees import fees
+from agent.chain.oracle_rule import encode as encode_slots
 from agent.errors import OperatorNeeded, Refused
 from agent.model import Head, IntentKind, Leg, LpAction, Plan, StepInput, TopUp, UnsignedTx, Verdict
 from agent.planning.floors import fair_floor
@@ -43,6 +44,7 @@ class _Draft:
     value_wei: int = 0
     action: LpAction | None = None
     floors_raw: tuple[int, ...] = ()
+    oracle: tuple[str, int] | None = None
 
 
 class RouterComposer:
@@ -67,8 +69,7 @@ class RouterComposer:
 
     def left_over(self, step: StepInput) -> Sequence[Approval]:
         """Every allowance above zero of the router, and of what liquidity goes through."""
-        ours = spending.spenders(step.execution)
-        return [spending.approval(step, token, spender, 0) for token, spender in approvals.left_over(step.snapshot) if spender in ours]
+        return spending.left_over(step)
 
     def approve(self, step: StepInput, approval: Approval) -> Prepared:
         """Approval of exactly so many base units."""
@@ -77,6 +78,11 @@ class RouterComposer:
             token, approvals.encode_approve(spender, raw), IntentKind.APPROVE, spending.note(step, approval), approve=(token, spender, raw)
         )
         return self._prepare(step, replace(draft, action=approval.action))
+
+    def oracle(self, step: StepInput, pool: str, slots: int) -> Prepared:
+        """A V3 pool is to keep so many price observations. Raises Refused when the simulation fails."""
+        note = f"let {pool} keep {slots} price observations"
+        return self._prepare(step, _Draft(pool, encode_slots(slots), IntentKind.ORACLE, note, oracle=(pool, slots)))
 
     def liquidity(self, step: StepInput, plan: Plan) -> Prepared:
         """The first action as one transaction. Raises Refused when the plan has expired, or its simulation fails."""
@@ -123,7 +129,7 @@ class RouterComposer:
 
     def _prepare(self, step: StepInput, draft: _Draft) -> Prepared:
         plan, note = draft.plan, draft.note
-        planned = plan is not None or draft.kind is IntentKind.LIQUIDITY
+        planned = plan is not None or draft.kind in (IntentKind.LIQUIDITY, IntentKind.ORACLE)
         latest, pending = self._sender.nonces(self._wallet)
         if latest != pending:
             raise OperatorNeeded(
@@ -175,6 +181,7 @@ class RouterComposer:
             prices=() if draft.terms is None else tuple(draft.terms.prices.items()),
             value_floor_raw=None if draft.terms is None else draft.terms.floor_raw,
             action=draft.action,
+            oracle=draft.oracle,
         )
         return Prepared(tx, grant, note)
 

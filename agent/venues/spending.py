@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agent.chain import approvals
 from agent.errors import Refused
 from agent.model import Collect, Execution, LpAction, Provide, StepInput, Withdraw
 from agent.ports import Approval
@@ -26,6 +27,12 @@ def counterpart(step: StepInput, action: LpAction) -> str:
 def approval(step: StepInput, token: str, spender: str, raw: int, action: LpAction | None = None) -> Approval:
     """An approval with its words; a token that is none of the portfolio's is a pair's LP token."""
     return Approval(token, spender, raw, label(step, token), spenders(step.execution).get(spender, spender), action)
+
+
+def left_over(step: StepInput) -> list[Approval]:
+    """Approvals to zero of every allowance above zero of what the config trades and provides through."""
+    ours = spenders(step.execution)
+    return [approval(step, token, spender, 0) for token, spender in approvals.left_over(step.snapshot) if spender in ours]
 
 
 def label(step: StepInput, token: str) -> str:

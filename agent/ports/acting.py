@@ -1,50 +1,13 @@
-"""What the engine asks of the world: readers, signers, senders, clocks, journals. Adapters are named in `wiring` only."""
+"""What the engine acts with: grants, composers, executors, signers, senders."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol
 
-from agent.model import (
-    Books,
-    Evidence,
-    Flow,
-    Head,
-    History,
-    Intent,
-    IntentEvent,
-    IntentKind,
-    IntentState,
-    LpAction,
-    Plan,
-    Receipt,
-    SignedTx,
-    Snapshot,
-    StepInput,
-    UnsignedTx,
-)
-
-
-class Clock(Protocol):
-    """Wall clock of the agent; a replay hands in its own."""
-
-    def now_s(self) -> int:
-        """Unix seconds."""
-        ...
-
-    def sleep(self, seconds: float) -> None:
-        """Waits, or moves a simulated clock."""
-        ...
-
-
-class Reader(Protocol):
-    """Reads the chain at one block."""
-
-    def snapshot(self) -> Snapshot:
-        """Everything a step needs, agreed by the configured quorum. Raises Retryable, Refused, OperatorNeeded."""
-        ...
+from agent.model import Head, Intent, IntentKind, LpAction, Plan, Receipt, SignedTx, StepInput, UnsignedTx
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +20,7 @@ class Grant:
     chain time until which a swap may stay valid. `prices` are reference prices by token, numeraire base units per base
     unit, and `value_floor_raw` the least change of the wallet's value in numeraire base units: conditions of a Rebalancer.
     `action` is what an intent of kind LIQUIDITY does, `floors_raw` then its least amounts of (token0, token1).
+    `oracle` is (pool, observations) that a V3 pool is to keep.
     """
 
     kind: IntentKind
@@ -69,6 +33,7 @@ class Grant:
     prices: tuple[tuple[str, Fraction], ...] = ()
     value_floor_raw: int | None = None
     action: LpAction | None = None
+    oracle: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +81,10 @@ class Composer(Protocol):
 
     def require_fresh(self, step: StepInput, plan: Plan) -> None:
         """Raises Refused once the plan has expired: an answer that came late confirms nothing."""
+        ...
+
+    def oracle(self, step: StepInput, pool: str, slots: int) -> Prepared:
+        """Lets a V3 pool keep so many price observations."""
         ...
 
     def left_over(self, step: StepInput) -> Sequence[Approval]:
@@ -206,110 +175,4 @@ class Sender(Protocol):
 
     def block_hash(self, number: int) -> str | None:
         """Hash of the canonical block at that height; None when there is none."""
-        ...
-
-
-class EvidenceSource(Protocol):
-    """Gathers what guards need beyond the snapshot."""
-
-    def gather(self, step: StepInput, plan: Plan) -> Evidence:
-        """Second quotes, kill switch, pins, quorum."""
-        ...
-
-
-class Journal(Protocol):
-    """The write-ahead journal: every method that changes something has committed to disk before it returns."""
-
-    def begin_step(self, step_id: str, now_s: int, input_json: str) -> None:
-        """Records what a step decides from."""
-        ...
-
-    def end_step(self, step_id: str, decision: str, reason: str, plan_json: str | None, outcome: str) -> None:
-        """Records what it decided and what came of it."""
-        ...
-
-    def step_input(self, step_id: str) -> str | None:
-        """What a step decided from, as JSON; None for a step that was not begun."""
-        ...
-
-    def mark_review(self, chain_s: int) -> None:
-        """Remembers when a schedule last reviewed the portfolio."""
-        ...
-
-    def intend(
-        self,
-        step_id: str,
-        kind: IntentKind,
-        tx: UnsignedTx,
-        grant: Grant,
-        note: str,
-        now_s: int,
-        deadline_s: int | None,
-        replaces: str | None = None,
-    ) -> Intent:
-        """New intent in state PLANNED, with the grant that a restart needs to sign the same bytes again.
-
-        `deadline_s` is the chain time after which it must not be sent any more (None: it does not expire). `replaces` is the
-        newest open intent at that nonce, whose bytes are out: this one pays more for the same, or cancels it.
-        Raises OperatorNeeded when the nonce already carries an open intent that it may not replace.
-        """
-        ...
-
-    def grant(self, intent_id: str) -> Grant:
-        """The grant an intent was written down with."""
-        ...
-
-    def advance(
-        self,
-        intent_id: str,
-        to: IntentState,
-        now_s: int,
-        tx_hash: str | None = None,
-        receipt: Receipt | None = None,
-        note: str = "",
-        event: IntentEvent | None = None,
-    ) -> Intent:
-        """Moves an intent along the transition table, by `event` where it is named. Raises ValueError on what the table forbids."""
-        ...
-
-    def open_intents(self) -> Sequence[Intent]:
-        """Intents that are not at an end, oldest first."""
-        ...
-
-    def intents_at(self, nonce: int) -> Sequence[Intent]:
-        """Every intent of that nonce, ended ones too, oldest first."""
-        ...
-
-    def ended_in_block(self, limit: int) -> Sequence[Intent]:
-        """The newest intents that ended final or reverted since the operator last adopted a nonce, newest first."""
-        ...
-
-    def unbooked(self) -> Sequence[Intent]:
-        """Intents with a receipt that no budget knows yet, oldest first."""
-        ...
-
-    def expected_nonce(self) -> int | None:
-        """The chain's next nonce as far as this journal knows; None before a nonce was adopted."""
-        ...
-
-    def adopt_nonce(self, nonce: int, now_s: int) -> None:
-        """Takes `nonce` for the chain's next one: on first use, or because the operator says so."""
-        ...
-
-    def history(self, chain_now_s: int) -> History:
-        """Sums over the last 24 h of chain time."""
-        ...
-
-    def book(self, intent: Intent, turnover: Fraction, loss: Fraction, gas_wei: int, chain_s: int) -> None:
-        """Adds a finished intent to the loss, turnover and gas budgets; a second call for the same intent changes nothing."""
-        ...
-
-    def books(self) -> Books:
-        """What balances should be, and flows of the last day or still open."""
-        ...
-
-    def note_balances(self, snapshot: Snapshot, found: Mapping[str, int], flows: Sequence[Flow], turn: int) -> bool:
-        """Writes unexplained flows down, and the balances `found` as those to go on from; False when the books of `turn` have
-        been turned since, and then nothing was written.
-        """
         ...

@@ -1,0 +1,108 @@
+"""What the engine remembers by: the write-ahead journal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Protocol
+
+from agent.model import Books, Flow, History, Intent, IntentEvent, IntentKind, IntentState, Receipt, Snapshot, UnsignedTx
+from agent.ports.acting import Grant
+
+
+class Journal(Protocol):
+    """The write-ahead journal: every method that changes something has committed to disk before it returns."""
+
+    def begin_step(self, step_id: str, now_s: int, input_json: str) -> None:
+        """Records what a step decides from."""
+        ...
+
+    def end_step(self, step_id: str, decision: str, reason: str, plan_json: str | None, outcome: str) -> None:
+        """Records what it decided and what came of it."""
+        ...
+
+    def step_input(self, step_id: str) -> str | None:
+        """What a step decided from, as JSON; None for a step that was not begun."""
+        ...
+
+    def mark_review(self, chain_s: int) -> None:
+        """Remembers when a schedule last reviewed the portfolio."""
+        ...
+
+    def intend(
+        self,
+        step_id: str,
+        kind: IntentKind,
+        tx: UnsignedTx,
+        grant: Grant,
+        note: str,
+        now_s: int,
+        deadline_s: int | None,
+        replaces: str | None = None,
+    ) -> Intent:
+        """New intent in state PLANNED, with the grant that a restart needs to sign the same bytes again.
+
+        `deadline_s` is the chain time after which it must not be sent any more (None: it does not expire). `replaces` is the
+        newest open intent at that nonce, whose bytes are out: this one pays more for the same, or cancels it.
+        Raises OperatorNeeded when the nonce already carries an open intent that it may not replace.
+        """
+        ...
+
+    def grant(self, intent_id: str) -> Grant:
+        """The grant an intent was written down with."""
+        ...
+
+    def advance(
+        self,
+        intent_id: str,
+        to: IntentState,
+        now_s: int,
+        tx_hash: str | None = None,
+        receipt: Receipt | None = None,
+        note: str = "",
+        event: IntentEvent | None = None,
+    ) -> Intent:
+        """Moves an intent along the transition table, by `event` where it is named. Raises ValueError on what the table forbids."""
+        ...
+
+    def open_intents(self) -> Sequence[Intent]:
+        """Intents that are not at an end, oldest first."""
+        ...
+
+    def intents_at(self, nonce: int) -> Sequence[Intent]:
+        """Every intent of that nonce, ended ones too, oldest first."""
+        ...
+
+    def ended_in_block(self, limit: int) -> Sequence[Intent]:
+        """The newest intents that ended final or reverted since the operator last adopted a nonce, newest first."""
+        ...
+
+    def unbooked(self) -> Sequence[Intent]:
+        """Intents with a receipt that no budget knows yet, oldest first."""
+        ...
+
+    def expected_nonce(self) -> int | None:
+        """The chain's next nonce as far as this journal knows; None before a nonce was adopted."""
+        ...
+
+    def adopt_nonce(self, nonce: int, now_s: int) -> None:
+        """Takes `nonce` for the chain's next one: on first use, or because the operator says so."""
+        ...
+
+    def history(self, chain_now_s: int) -> History:
+        """Sums over the last 24 h of chain time."""
+        ...
+
+    def book(self, intent: Intent, turnover: Fraction, loss: Fraction, gas_wei: int, chain_s: int) -> None:
+        """Adds a finished intent to the loss, turnover and gas budgets; a second call for the same intent changes nothing."""
+        ...
+
+    def books(self) -> Books:
+        """What balances should be, and flows of the last day or still open."""
+        ...
+
+    def note_balances(self, snapshot: Snapshot, found: Mapping[str, int], flows: Sequence[Flow], turn: int) -> bool:
+        """Writes unexplained flows down, and the balances `found` as those to go on from; False when the books of `turn` have
+        been turned since, and then nothing was written.
+        """
+        ...
