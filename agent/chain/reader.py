@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from agent.chain import proxies
 from agent.chain.ask import complete, page_calls
 from agent.chain.ballot import NoQuorum, agreed, backed, needed, sufficing, vouched
 from agent.chain.lens import Item, pages
@@ -86,7 +87,8 @@ class ChainReader:
                 lost[line] = Retryable(f"{line.name} is {lag} blocks behind block {head.number}")
                 self._panel.blame(line, f"is {lag} blocks behind block {head.number}")
         asked = questions(watch)
-        items, names = [question.item for question in asked], [question.name for question in asked]
+        items = [question.item for question in asked]
+        names = [question.name for question in asked] + proxies.names(watch.proxies)
 
         def settled(answers: Mapping[Endpoint, Testimony]) -> bool:
             try:
@@ -95,7 +97,7 @@ class ChainReader:
                 return False
             return True
 
-        heard = self._panel.ask(lambda line: self._second(line, head, watch.owner, items), among=able, enough=settled)
+        heard = self._panel.ask(lambda line: self._second(line, head, watch, items), among=able, enough=settled)
         lost |= heard.lost
         self._panel.require(Heard(heard.answers, lost))
         agreement = agree(list(heard.answers.values()), names, self._min_operators)
@@ -144,18 +146,20 @@ class ChainReader:
         count = quantity(only(transport.name, "eth_getTransactionCount", pending), "pending nonce")
         return _First(head, count, suggested, gas_price)
 
-    def _second(self, transport: Transport, head: Head, owner: str, items: Sequence[Item]) -> Testimony:
-        """Trip 2, all at the head's hash; a third one for what did not fit."""
+    def _second(self, transport: Transport, head: Head, watch: Watch, items: Sequence[Item]) -> Testimony:
+        """Trip 2, all at the head's hash; a third one for what did not fit. Implementations of tokens come after the items."""
         at: dict[str, object] = {"blockHash": head.hash, "requireCanonical": True}
-        sized = pages(items)
+        sized, further = pages(items), proxies.calls(watch.proxies, at)
         block, nonce, native, *answered = transport.batch(
             [
                 ("eth_getBlockByNumber", [hex(head.number), False]),
-                ("eth_getTransactionCount", [owner, at]),
-                ("eth_getBalance", [owner, at]),
+                ("eth_getTransactionCount", [watch.owner, at]),
+                ("eth_getBalance", [watch.owner, at]),
+                *further,
                 *page_calls(items, sized, at),
             ]
         )
+        told, answered = answered[: len(further)], answered[len(further) :]
         canonical = parse_head(only(transport.name, "eth_getBlockByNumber", block), self._chain_id)
         if canonical.hash != head.hash:
             raise Retryable(f"{transport.name} no longer has block {head.number} as it was a moment ago", "a reorganisation; look again")
@@ -164,12 +168,15 @@ class ChainReader:
             canonical,
             quantity(only(transport.name, "eth_getTransactionCount by block hash", nonce), "nonce"),
             quantity(only(transport.name, "eth_getBalance by block hash", native), "native balance"),
-            tuple(complete(transport, items, sized, answered, at)),
+            (*complete(transport, items, sized, answered, at), *proxies.answers(told)),
         )
 
     def _assemble(self, watch: Watch, found: _Read, now_s: int, requests: int) -> Snapshot:
         agreement = found.agreement
-        read = parts(watch, agreement.testimony.items)
+        told = agreement.testimony.items
+        count = len(told) - len(proxies.names(watch.proxies))
+        read, backing = parts(watch, told[:count]), proxies.implementations(watch.proxies, told[count:])
+        self._also_watch(one.address for one in backing)
         failed = tuple(Quarantined("endpoint", line.operator, failure.message) for line, failure in found.lost.items())
         differing = tuple(Quarantined("endpoint", operator, f"differs in {what}") for operator, what in agreement.dissent)
         nonce = agreement.testimony.nonce
@@ -195,7 +202,14 @@ class ChainReader:
             operators=agreement.operators,
             requests=requests,
             positions=read.positions,
+            implementations=backing,
         )
+
+    def _also_watch(self, found: Iterable[str]) -> None:
+        """From the next snapshot on the code of implementations that were put in since is read too."""
+        new = [address for address in found if address not in (*self.watch.code, proxies.UNREADABLE)]
+        if new:
+            self.watch = replace(self.watch, code=(*self.watch.code, *new))
 
 
 def _newest(firsts: Mapping[Endpoint, _First], min_operators: int) -> Head:

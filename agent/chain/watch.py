@@ -21,6 +21,7 @@ from agent.chain.abi import (
 )
 from agent.chain.lens import Answer, CallItem, CodeItem, Item, Status, V3Answer, V3Item, uint, words
 from agent.chain.positions import PositionRef
+from agent.chain.proxies import ProxyRef
 from agent.errors import ConfigError
 from agent.model import Allowance, CodeHash, FeedRound, Holding, LpPosition, PoolState, Quarantined, TickLiquidity, V2Pool, V3Pool
 from agent.units import BPS, Token
@@ -58,7 +59,8 @@ class PoolRef:
 class Watch:
     """Everything a snapshot covers. `code` are addresses whose code hash is wanted; `twap_window_s` 0 reads no TWAP.
 
-    `lp_spender` may hold allowances of LP tokens: those of the V2 positions are read (None: nobody does).
+    `lp_spender` may hold allowances of LP tokens: those of the V2 positions are read (None: nobody does). `proxies` are the
+    tokens that hand their calls on: to whom is read too.
 
     Ticks are read as far as a move of a pool's marginal price by `impact_bps` goes, either way, and at least as far as
     the depth of a pool is measured.
@@ -74,6 +76,7 @@ class Watch:
     impact_bps: int
     positions: tuple[PositionRef, ...] = ()
     lp_spender: str | None = None
+    proxies: tuple[ProxyRef, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

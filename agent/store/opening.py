@@ -10,10 +10,11 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, m
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from agent.errors import ConfigError, OperatorNeeded
+from agent.store.database import WRITE
 from agent.store.failures import reported
-from agent.store.store import WRITE, Store
+from agent.store.store import Store
 
-REVISIONS = ("0001", "0002", "0003", "0004")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 """Versions of the store that this code can read or migrate, oldest first; one script each in migrations/versions."""
 
 _BUSY_TIMEOUT_MS = 5_000

@@ -2,50 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from fractions import Fraction
 
-from sqlalchemy import Engine, select
-from sqlalchemy.orm import Session
+from sqlalchemy import select
 
 from agent.errors import OperatorNeeded
-from agent.model import Books, Flow, FlowKind, History, Intent, IntentEvent, IntentKind, IntentState, LpMove, Receipt, Snapshot, UnsignedTx
+from agent.model import (
+    History,
+    Intent,
+    IntentEvent,
+    IntentKind,
+    IntentState,
+    LpMove,
+    Receipt,
+    UnsignedTx,
+)
 from agent.ports import Grant
-from agent.store import balances, journal, ledger, records
-from agent.store.failures import reported
+from agent.store import earlier, journal, ledger, records
+from agent.store.accounts import Accounts
+from agent.store.database import WRITE as WRITE
 from agent.store.records import Moved, Movement, Pause, Pin, StepLine, StepRecord
-from agent.store.tables import ConfigRow, Meta, MovementRow, PauseRow, PinRow, Step
-
-WRITE = "trimtab_write"
-"""Execution option of connections that will write."""
+from agent.store.tables import ConfigRow, ImplementationRow, Meta, MovementRow, PauseRow, PinRow, Step
 
 
-class Store:
+class Store(Accounts):
     """Implements ports.Journal. Every database or disk failure is OperatorNeeded, and then nothing of the call was written.
 
     `coin` is the wrapped native coin: native coin comes from no other token's Withdrawal.
     """
-
-    def __init__(self, engine: Engine, wallet: str, coin: str = "") -> None:
-        self.engine = engine
-        self.wallet = wallet
-        self.coin = coin
-        self._writing = engine.execution_options(**{WRITE: True})
-
-    def close(self) -> None:
-        """Lets go of the database."""
-        self.engine.dispose()
-
-    @contextmanager
-    def _read(self, what: str) -> Iterator[Session]:
-        with reported(what), Session(self.engine) as session, session.begin():
-            yield session
-
-    @contextmanager
-    def _write(self, what: str) -> Iterator[Session]:
-        with reported(what), Session(self._writing) as session, session.begin():
-            yield session
 
     def claim(self, chain_id: int) -> None:
         """Writes wallet and chain into a new store, compares them in an old one."""
@@ -144,6 +129,11 @@ class Store:
         with self._read("read transactions") as session:
             return journal.find(session, nonce=nonce)
 
+    def undecided_at(self, nonce: int) -> Sequence[Intent]:
+        """Ended intents of that nonce that may be mined after all, since what ended them lost its block."""
+        with self._read("read transactions") as session:
+            return journal.undecided_at(session, nonce)
+
     def ended_in_block(self, limit: int) -> Sequence[Intent]:
         """The newest intents that ended final or reverted since the operator last adopted a nonce, newest first."""
         with self._read("read transactions") as session:
@@ -173,6 +163,7 @@ class Store:
         """Takes `nonce` for the chain's next one from now on."""
         with self._write("adopt the nonce") as session:
             journal.adopt_nonce(session, nonce)
+            earlier.forget(session)
             session.merge(Meta(key="adopted_s", value=str(now_s)))
 
     # budgets and movements
@@ -191,28 +182,6 @@ class Store:
         with self._read("read movements") as session:
             rows = session.scalars(select(MovementRow).order_by(MovementRow.seq.desc()).limit(limit))
             return tuple(Movement(r.token, int(r.delta_raw), r.kind, r.block_number, r.chain_s, r.tx_hash) for r in rows)
-
-    def books(self) -> Books:
-        """What balances should be, and flows of the last day or still open."""
-        with self._read("read the books") as session:
-            return balances.books(session, self.wallet, self.coin)
-
-    def note_balances(self, snapshot: Snapshot, found: Mapping[str, int], flows: Sequence[Flow], turn: int) -> bool:
-        """Writes unexplained flows down, and the balances `found` as those to go on from. False, and nothing written, when the
-        books have been turned since: another process was faster.
-        """
-        with self._write("write the books") as session:
-            return balances.note(session, self.wallet, self.coin, snapshot, found, flows, turn)
-
-    def flows(self, limit: int = 1000) -> tuple[Flow, ...]:
-        """The newest unexplained changes of balances, explained ones too, oldest first."""
-        with self._read("read the flows") as session:
-            return balances.flows(session, limit=limit)
-
-    def tell_flow(self, flow_id: int | None, kind: FlowKind | None, now_s: int) -> tuple[Flow, ...]:
-        """What an open flow was, on the owner's word; None means every open one, and what is plainest. Raises ConfigError."""
-        with self._write("write what a flow was") as session:
-            return balances.tell(session, flow_id, kind, now_s)
 
     def last_rebalance(self) -> int | None:
         """Chain time of the newest swap that succeeded."""
@@ -243,6 +212,16 @@ class Store:
         with self._read("read the pins") as session:
             rows = session.scalars(select(PinRow).order_by(PinRow.address))
             return tuple(Pin(row.address, row.code_hash, row.pinned_s) for row in rows)
+
+    def pin_implementation(self, token: str, address: str, code_hash: str, now_s: int) -> None:
+        """Trusts what a token that is a proxy hands its calls on to; replaces an earlier pin of the token."""
+        with self._write("pin an implementation") as session:
+            session.merge(ImplementationRow(token=token, address=address, code_hash=code_hash, pinned_s=now_s))
+
+    def implementations(self) -> dict[str, tuple[str, str]]:
+        """(implementation, its code hash) of trusted tokens that are proxies, by token."""
+        with self._read("read the pins") as session:
+            return {row.token: (row.address, row.code_hash) for row in session.scalars(select(ImplementationRow))}
 
     def pause(self, reason: str, now_s: int, hard: bool = False) -> None:
         """Turns the pause switch on; one that stands at hard stays there until `resume`."""

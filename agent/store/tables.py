@@ -146,7 +146,9 @@ class FlowRow(Base):
 
 
 class EarlierRow(Base):
-    """What a transaction of the wallet that this store did not send used up of the daily limits, as the chain tells it."""
+    """What a transaction of the wallet that this store did not send used up of the daily limits, and what it did to balances,
+    as the chain tells it: a JSON object of base units by token.
+    """
 
     __tablename__ = "earlier"
     tx_hash: Mapped[str] = mapped_column(String(80), primary_key=True)
@@ -154,6 +156,8 @@ class EarlierRow(Base):
     turnover: Mapped[str] = mapped_column(Text)
     loss: Mapped[str] = mapped_column(Text)
     gas_wei: Mapped[str] = mapped_column(Text)
+    block_number: Mapped[int] = mapped_column(BigInteger)
+    changes_json: Mapped[str] = mapped_column(Text)
 
 
 class FoundRow(Base):
@@ -172,6 +176,16 @@ class PinRow(Base):
 
     __tablename__ = "pins"
     address: Mapped[str] = mapped_column(String(42), primary_key=True)
+    code_hash: Mapped[str] = mapped_column(String(66))
+    pinned_s: Mapped[int] = mapped_column(BigInteger)
+
+
+class ImplementationRow(Base):
+    """To whom a trusted token that is a proxy handed its calls on, and the hash of the code there."""
+
+    __tablename__ = "implementations"
+    token: Mapped[str] = mapped_column(String(42), primary_key=True)
+    address: Mapped[str] = mapped_column(String(42))
     code_hash: Mapped[str] = mapped_column(String(66))
     pinned_s: Mapped[int] = mapped_column(BigInteger)
 
