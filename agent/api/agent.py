@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import engine, wiring
+from agent.api import retreat, schedule
 from agent.api.endpoints import records
 from agent.api.parameters import parameters
 from agent.api.submission import Sandwich, sandwich
@@ -31,9 +32,8 @@ from agent.units import NATIVE, Token, parse_raw
 
 Confirm = Callable[[Outcome], bool]
 Progress = Callable[[str], None]
-JITTER = 0.1
-"""Share of the interval by which each look is delayed at random, so that a schedule does not announce trades (T15)."""
 SHORTEST_LOOK_S = 1
+LOOKING = "Reading the chain"
 
 
 def never(_: Outcome) -> bool:
@@ -120,20 +120,44 @@ class Agent:
     ) -> Generator[Outcome | TrimtabError, None, None]:
         """Steps on and on, yielding each outcome. What may be different at the next look is yielded too (network errors,
         refusals before sending); what needs a person is raised. With `send` key and lock are held from first to last.
+
+        Where the kill switch turns to hard a rest ends, and what waits is taken back instead of a step. `progress` hears
+        LOOKING before each look.
         """
         interval_s = parse_duration_s(every, "--every")
         if interval_s < SHORTEST_LOOK_S:
             raise ConfigError(f"--every: {every!r} is shorter than a second", "write for example 10m")
         with self._hands(send, confirm, progress) as hands:
-            while True:
+            turned = [self.desk.switch.is_hard()]
+
+            def look() -> Outcome | TrimtabError:
+                progress(LOOKING)
+                turned[0] = self.desk.switch.is_hard()
                 try:
-                    yield engine.step(self.desk.eyes, strategies.rebalance, self.desk.store, hands)
+                    if turned[0] and hands is not None:
+                        return retreat.retreat(self.desk.eyes, self.desk.store, hands, self.desk.switch.read().reason)
+                    return engine.step(self.desk.eyes, strategies.rebalance, self.desk.store, hands)
                 except (Retryable, Refused) as error:
-                    yield error
+                    return error
+                finally:
+                    progress(f"next look in {every}")
+
+            def called() -> bool:
+                return hands is not None and self.desk.switch.is_hard() and not turned[0]
+
+            for found in schedule.repeat(look, interval_s, self.desk.clock, random.random, called):
+                yield found
                 if once:
                     return
-                progress(f"next look in {every}")
-                self.desk.clock.sleep(interval_s * (1 + random.random() * JITTER))
+
+    def takes_back(self) -> retreat.TakenBack:
+        """What a hard pause would cancel and set to zero now."""
+        return retreat.standing(self.desk.eyes, self.desk.store)
+
+    def retreat(self, why: str, progress: Progress = silent) -> Outcome:
+        """Cancels what waits and sets to zero what may still be taken, while the kill switch stands at hard."""
+        with wiring.open_hands(self.desk, never, progress) as hands:
+            return retreat.retreat(self.desk.eyes, self.desk.store, hands, why)
 
     def adopt(self) -> int:
         """Takes the chain's present nonce for ours and returns it: after the wallet was used by something else, or the store

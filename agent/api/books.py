@@ -88,14 +88,14 @@ def pause(config: Path | str, reason: str) -> Document:
     """Stops everything that sends until `resume`."""
     with wiring.books(load_config(config)) as (_, switch):
         switch.pause(reason, int(time.time()))
-        return {"paused": True, "reason": reason}
+        return {"paused": True, "hard": switch.is_hard(), "reason": reason}
 
 
 def resume(config: Path | str) -> Document:
     """Lifts the pause."""
     with wiring.books(load_config(config)) as (_, switch):
         switch.resume("resumed by the owner", int(time.time()))
-        return {"paused": switch.is_paused() is not False, "reason": ""}
+        return {"paused": switch.is_paused() is not False, "hard": switch.is_hard(), "reason": ""}
 
 
 def _zone_words(found: ZoneView | None, step_input: StepInput) -> list[str]:

@@ -1,4 +1,4 @@
-"""Commands about what was done, and the kill switch: history, explain, pause, resume."""
+"""Commands about what was done: history, explain."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agent.cli.output import emit, out, say
 
 def register(app: typer.Typer) -> None:
     """Adds this module's commands."""
-    for command in (history, explain, pause, resume):
+    for command in (history, explain):
         app.command()(command)
 
 
@@ -44,23 +44,3 @@ def explain(
             say(line)
 
     emit(document, as_json, show)
-
-
-def pause(
-    reason: Annotated[str, typer.Option("--reason", help="Shown wherever the pause stops something.")] = "paused by the owner",
-    config: ConfigPath = DEFAULT_CONFIG,
-    as_json: AsJson = False,
-) -> None:
-    """Stops everything that sends, at once and until resume. Transactions already sent are still watched."""
-    from agent import api
-
-    document = api.pause(config, reason)
-    emit(document, as_json, lambda: say(f"Paused: {reason}. Nothing is sent until: trimtab resume"))
-
-
-def resume(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Lifts the pause."""
-    from agent import api
-
-    document = api.resume(config)
-    emit(document, as_json, lambda: say("Resumed."))

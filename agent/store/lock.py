@@ -13,6 +13,10 @@ from platformdirs import user_state_path
 from agent.errors import OperatorNeeded
 
 
+class Held(OperatorNeeded):
+    """Another process holds the wallet."""
+
+
 def lock_path(chain_id: int, wallet: str, store_file: Path | None, *, local_chain: bool) -> Path:
     """Where the lock of a wallet on a chain lies: one place per machine, whatever the store.
 
@@ -32,7 +36,7 @@ def wallet_lock(path: Path, chain_id: int, wallet: str) -> Iterator[None]:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise OperatorNeeded(
+        raise Held(
             f"another trimtab (process {_holder(pid_file)}) already acts for {wallet} on chain {chain_id}; see {pid_file}",
             "stop that process first; two at once could trade twice",
         ) from None

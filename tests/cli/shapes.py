@@ -215,7 +215,15 @@ TRUST = {
     "pinned": flag,
     "contracts": [{"what": text, "address": address, "code_hash": hash32, "state": one_of("new", "unchanged", "CHANGED")}],
 }
-PAUSE = {"paused": flag, "reason": text}
+PAUSE = {"paused": flag, "hard": flag, "reason": text}
+PAUSE_HARD = {
+    **PAUSE,
+    "outcome": one_of("planned", "declined", "clear", "done", "failed", "handed over"),
+    "told": text,
+    "cancel": [{**_SENT, "note": text}],
+    "revoke": [{"token": address, "symbol": text, "spender": address, "holder": text}],
+    "transactions": [_SENT],
+}
 ERROR = {"error": {"kind": text, "message": text, "remedy": text, "exit": count}}
 INIT = {
     "config": text,

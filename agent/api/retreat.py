@@ -1,0 +1,110 @@
+"""The hard kill switch: cancels what waits, sets to zero what may still be taken, and trades nothing (T14)."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from agent import codec
+from agent.engine import Eyes, Hands, Outcome, OutcomeKind
+from agent.errors import Refused, Retryable
+from agent.execution.booking import poorer, settle
+from agent.execution.fresh import CaughtUp
+from agent.execution.sent import may_take
+from agent.model import Halt, Intent, IntentState, StepInput
+from agent.policy.decide import decide
+from agent.ports import Approval
+from agent.store.store import Store
+from agent.venues import spending
+
+
+@dataclass(frozen=True, slots=True)
+class TakenBack:
+    """What a hard pause is about: transactions that are in no block, and allowances above zero."""
+
+    step_input: StepInput
+    waiting: tuple[Intent, ...]
+    allowed: tuple[Approval, ...]
+
+
+def standing(eyes: Eyes, store: Store) -> TakenBack:
+    """What waits and what may still be taken now; writes and sends nothing."""
+    step_input = _assembled(eyes)
+    return TakenBack(step_input, waiting(store), tuple(spending.left_over(step_input)))
+
+
+def waiting(store: Store) -> tuple[Intent, ...]:
+    """Transactions that are in no block yet."""
+    return tuple(intent for intent in store.open_intents() if intent.state is not IntentState.MINED)
+
+
+def retreat(eyes: Eyes, store: Store, hands: Hands, why: str) -> Outcome:
+    """Cancels, then revokes, each through journal and signer. What one token refuses stops no other.
+
+    HALT where nothing was left to do, DONE where all of it is done, FAILED where something stays, with what and why. Raises
+    Refused unless the switch stands at hard or is off, Retryable and OperatorNeeded like a step.
+    """
+    before = waiting(store)
+    hands.executor.abandon(why)
+    eyes = replace(eyes, reader=CaughtUp(eyes.reader, store, eyes.clock))
+    snapshot = eyes.reader.snapshot()
+    settle(store, snapshot, lambda: eyes.assemble(snapshot, eyes.history(snapshot.head.timestamp_s)))
+    step_input = eyes.assemble(snapshot, eyes.history(snapshot.head.timestamp_s))
+    step_id = uuid.uuid4().hex[:12]
+    store.begin_step(step_id, eyes.clock.now_s(), codec.dumps(step_input))
+    allowed = spending.left_over(step_input)
+    sent, troubles = _revoke(hands, step_id, step_input, allowed)
+    after = _assembled(eyes) if sent else step_input
+    if left := spending.left_over(after):
+        troubles.append(may_take(left))
+    troubles += [f"«{intent.note}» still waits" for intent in waiting(store)]
+    cancels = _cancels(store, before)
+    reason = _told(why, before, cancels, sent, troubles)
+    kind = OutcomeKind.FAILED if troubles else OutcomeKind.DONE if before or sent else OutcomeKind.HALT
+    store.end_step(step_id, "halt", reason, None, kind.value)
+    decided = replace(decide(step_input), decision=Halt(reason))
+    return Outcome(step_id, kind, reason, step_input, decided, None, transactions=(*cancels, *sent), after=after)
+
+
+def _revoke(hands: Hands, step_id: str, step_input: StepInput, allowed: Sequence[Approval]) -> tuple[list[Intent], list[str]]:
+    sent: list[Intent] = []
+    troubles: list[str] = []
+    if not hands.executor.ready(taking_back=True):
+        return sent, ["allowances wait for what waits"] if allowed else []
+    for approval in allowed:
+        try:
+            prepared = hands.composer.approve(step_input, approval)
+            intent = hands.executor.run(step_id, prepared.grant.kind, prepared.tx, prepared.grant, prepared.note)
+        except Refused as refusal:
+            troubles.append(f"{approval.label}: {refusal.message}")
+            continue
+        except Retryable as error:
+            troubles.append(error.message)
+            break
+        sent.append(intent)
+        step_input = poorer(step_input, intent)
+    return sent, troubles
+
+
+def _cancels(store: Store, before: Sequence[Intent]) -> list[Intent]:
+    """What became of the transactions that waited, and of what was sent to cancel them."""
+    nonces = dict.fromkeys(intent.tx.nonce for intent in before)
+    known = {intent.id for intent in before}
+    found = [intent for nonce in nonces for intent in store.intents_at(nonce)]
+    return [intent for intent in found if intent.id in known or intent.replaces in known]
+
+
+def _told(why: str, before: Sequence[Intent], cancels: Sequence[Intent], sent: Sequence[Intent], troubles: Sequence[str]) -> str:
+    if not before and not sent and not troubles:
+        return f"hard pause ({why}): nothing waits, and nothing may be taken"
+    won = [i for i in cancels if i.state is IntentState.FINAL and i.tx.data != "0x"]
+    parts = [f"{len(before) - len(won)} of {len(before)} waiting transactions taken back"] if before else []
+    parts += [f"«{intent.note}» was mined all the same" for intent in won]
+    parts += [f"{sum(intent.succeeded for intent in sent)} of {len(sent)} allowances set to zero"] if sent else []
+    return f"hard pause ({why}): {'; '.join([*parts, *troubles])}"
+
+
+def _assembled(eyes: Eyes) -> StepInput:
+    snapshot = eyes.reader.snapshot()
+    return eyes.assemble(snapshot, eyes.history(snapshot.head.timestamp_s))

@@ -1,0 +1,129 @@
+"""The kill switch at hard, on a real chain: what waits is cancelled, what may be taken is taken back, nothing is traded (T14)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.engine import OutcomeKind
+from agent.errors import Retryable
+from agent.localchain import LocalChain
+from agent.localchain.nodes import AnvilNode
+from agent.model import IntentKind, IntentState
+from tests.agents import ROOMY, again, agent_on, allow, allowances, at_send, fund, purse, swap_of, trusted, yes
+
+TARGETS = {"WETH": "50%", "USDC": "50%"}
+HELD = {"WETH": 60_000, "USDC": 30_000}
+
+
+class Still:
+    """ports.Clock under which blocks come only once `mining` says so."""
+
+    def __init__(self, chain: LocalChain) -> None:
+        self._chain, self.mining, self.slept = chain, False, 0.0
+
+    def now_s(self) -> int:
+        return self._chain.now_s()
+
+    def sleep(self, seconds: float) -> None:
+        self.slept += seconds
+        if self.mining:
+            self._chain.node.mine(1)
+
+
+def frozen(chain: LocalChain, symbol: str) -> None:
+    """From now on the token reverts every approval, and does all else as before: a proxy over its own code."""
+    node, token = chain.node, chain.tokens[symbol].address
+    assert isinstance(node, AnvilNode)
+    inner = "0x" + "c0de" * 10
+    node.rpc("anvil_setCode", inner, node.rpc("eth_getCode", token, "latest"))
+    refuse = "5f3560e01c63095ea7b314603857"  # selector of approve: to the revert at 0x38
+    forward = f"365f5f375f5f365f73{inner[2:]}5af43d5f5f3e156038573d5ff3"
+    node.rpc("anvil_setCode", token, f"0x{refuse}{forward}5b5f5ffd")
+
+
+def test_a_hard_pause_cancels_what_waits_and_revokes_what_is_left_over(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain, node, clock = anvil_chain, anvil_chain.node, Still(anvil_chain)
+    assert isinstance(node, AnvilNode)
+    fund(chain, HELD)
+    allow(chain, "WETH", "LINK")
+    with again(chain, trusted(chain, tmp_path, ROOMY, TARGETS | {"LINK": "0%"}), clock=clock) as agent:
+        before = purse(chain)
+        try:
+            with pytest.raises(Retryable, match="not mined"):
+                agent.rebalance(send=True, confirm=yes, progress=at_send(1, lambda: node.rpc("evm_setAutomine", False)))
+            (swap,) = agent.desk.store.intents()
+            assert swap.state is IntentState.BROADCAST
+            agent.desk.switch.pause("stop it all", 1, hard=True)
+            clock.mining = True
+            found = agent.takes_back()
+            assert [intent.id for intent in found.waiting] == [swap.id]
+            assert sorted(one.label for one in found.allowed) == ["LINK", "WETH"]
+            outcome = agent.retreat("stop it all")
+        finally:
+            node.rpc("evm_setAutomine", True)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert "1 of 1 waiting transactions taken back; 2 of 2 allowances set to zero" in outcome.reason
+        assert [(intent.kind, intent.state) for intent in outcome.transactions] == [
+            (IntentKind.SWAP, IntentState.CANCELLED),
+            (IntentKind.CANCEL, IntentState.FINAL),
+            (IntentKind.APPROVE, IntentState.FINAL),
+            (IntentKind.APPROVE, IntentState.FINAL),
+        ]
+        assert not any(allowances(chain).values())
+        assert purse(chain).raw == before.raw
+        again_told = agent.retreat("stop it all")
+        assert again_told.kind is OutcomeKind.HALT
+        assert "nothing waits, and nothing may be taken" in again_told.reason
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.REFUSED
+        assert purse(chain).nonce == before.nonce + 3
+        agent.desk.switch.resume("seen", 1)
+        swap_of(agent.rebalance(send=True, confirm=yes))
+
+
+def test_a_soft_or_unreadable_switch_takes_nothing_back(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    allow(chain, "WETH")
+    with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
+        before = purse(chain)
+        agent.desk.switch.pause("lunch", 1)
+        outcome = agent.retreat("lunch")
+        assert outcome.kind is OutcomeKind.FAILED
+        assert "allowances wait" in outcome.reason
+        assert purse(chain) == before
+
+
+def test_one_token_that_refuses_stops_no_other(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    allow(chain, "WETH", "USDC")
+    with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
+        agent.desk.switch.pause("stop", 1, hard=True)
+        frozen(chain, "WETH")
+        outcome = agent.retreat("stop")
+        assert outcome.kind is OutcomeKind.FAILED
+        assert "WETH: simulation of" in outcome.reason
+        left = allowances(chain)
+        assert left["USDC"] == 0
+        assert left["WETH"] > 0
+
+
+def test_a_run_that_is_paused_hard_takes_back_at_once_and_trades_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain, clock = anvil_chain, Still(anvil_chain)
+    fund(chain, HELD)
+    with again(chain, trusted(chain, tmp_path, ROOMY, TARGETS), clock=clock) as agent:
+        allow(chain, "WETH")
+        agent.desk.switch.pause("lunch", 1)
+        looks = agent.run(send=True, confirm=yes, every="1h")
+        kinds = [next(looks).kind]  # type: ignore[union-attr]  # an outcome
+        agent.desk.switch.pause("stop", 1, hard=True)
+        clock.slept = 0.0
+        kinds.append(next(looks).kind)  # type: ignore[union-attr]  # an outcome
+        assert clock.slept < 60, "an hour's rest ends at once"
+        assert not any(allowances(chain).values())
+        kinds.append(next(looks).kind)  # type: ignore[union-attr]  # an outcome
+        assert kinds == [OutcomeKind.REFUSED, OutcomeKind.DONE, OutcomeKind.HALT]
+        assert clock.slept >= 3600, "once it has seen it, it rests as ever"
+        looks.close()

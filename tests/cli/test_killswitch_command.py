@@ -1,0 +1,93 @@
+"""trimtab pause --hard: pauses at once, shows what it would take back, and takes it back when that is confirmed."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from tests.cli import shapes
+from tests.cli.test_sending import nonce
+from tests.cli.tools import Desk, at_terminal, forked
+
+
+def something_waits(desk: Desk) -> int:
+    """A rebalance whose first transaction is in no block, and which has ended; the wallet's nonce before it."""
+    before = nonce(desk)
+    desk.node.rpc("evm_setAutomine", False)
+    child = forked(desk, "rebalance", "--send", "--yes")
+    end = time.monotonic() + 60
+    while int(desk.node.rpc("eth_getTransactionCount", desk.about["wallet"], "pending"), 16) == before:
+        assert time.monotonic() < end, child.err.read_text()
+        time.sleep(0.01)
+    child.told(signal.SIGINT)
+    child.ended()
+    return before
+
+
+def waiting_hashes(desk: Desk) -> set[str]:
+    """Hashes of the wallet's transactions that wait for a block."""
+    pools = desk.node.rpc("txpool_content")["pending"]
+    return {item["hash"] for owner, items in pools.items() if owner.lower() == desk.about["wallet"].lower() for item in items.values()}
+
+
+def test_a_hard_pause_shows_first_and_sends_nothing(desk: Desk) -> None:
+    before = nonce(desk)
+    found = desk.ask("pause", "--hard", "--reason", "holiday")
+    shapes.require(shapes.PAUSE_HARD, found)
+    assert (found["paused"], found["hard"], found["outcome"]) == (True, False, "clear")
+    assert desk.ask("rebalance", "--send", "--yes", want=10)["outcome"] == "refused"
+    assert nonce(desk) == before
+    assert "Nothing is traded until" in desk.run("pause", "--hard").out
+
+
+def test_a_hard_pause_cancels_what_waits(desk: Desk) -> None:
+    before = something_waits(desk)
+    planned = desk.ask("pause", "--hard")
+    assert (planned["outcome"], planned["hard"], len(planned["cancel"])) == ("planned", False, 1)
+    assert nonce(desk) == before
+    original = planned["cancel"][0]["hash"]
+    child, end = forked(desk, "pause", "--hard", "--send", "--yes", "--json"), time.monotonic() + 60
+    while waiting_hashes(desk) <= {original}:
+        assert time.monotonic() < end, child.err.read_text()
+        time.sleep(0.01)
+    desk.node.rpc("evm_setAutomine", True)
+    desk.node.mine(1)
+    said = child.ended()
+    assert said.code == 0, said.why
+    done = said.json
+    shapes.require(shapes.PAUSE_HARD, done)
+    assert (done["outcome"], done["hard"]) == ("done", True)
+    assert [(item["kind"], item["status"]) for item in done["transactions"]] == [("approve", "cancelled"), ("cancel", "final")]
+    assert desk.ask("status")["paused"] is True
+    assert desk.ask("pause", "--hard", "--send", "--yes")["outcome"] == "clear"
+    assert desk.ask("resume")["hard"] is False
+    assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"
+
+
+def test_a_run_that_holds_the_wallet_takes_back_instead_of_the_command(desk: Desk) -> None:
+    child = forked(desk, "run", "--every", "1h", "--send", "--yes", "--json")
+    end = time.monotonic() + 60
+    while not child.out.exists() or child.out.read_text().count("\n") < 1:
+        assert time.monotonic() < end, child.err.read_text()
+        time.sleep(0.02)
+    assert desk.ask("pause", "--hard", "--send", "--yes")["outcome"] == "clear"
+    while child.out.read_text().count("\n") < 2:
+        assert time.monotonic() < end, child.err.read_text()
+        time.sleep(0.02)
+    child.told(signal.SIGTERM)
+    assert '"outcome": "halt"' in child.ended().out.splitlines()[1]
+
+
+def test_it_asks_while_already_paused_and_after_a_no_it_stays_soft(desk: Desk) -> None:
+    before = something_waits(desk)
+    code, shown = at_terminal(desk, "n\n", "pause", "--hard", "--send")
+    assert code == 10
+    assert "allowance" in shown or "cancel" in shown
+    found = desk.ask("pause", "--hard")
+    assert (found["paused"], found["hard"], found["outcome"]) == (True, False, "planned")
+    assert nonce(desk) == before
+
+
+def test_sending_goes_with_hard_alone(desk: Desk) -> None:
+    assert "--hard" in desk.ask("pause", "--send", want=2)["error"]["message"]
+    assert desk.ask("status")["paused"] is False
