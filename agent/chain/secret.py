@@ -11,8 +11,9 @@ from eth_account import Account
 from eth_account.hdaccount import key_from_seed, seed_from_mnemonic
 from eth_account.signers.local import LocalAccount
 
+from agent.chain.unsigned import fields_of
 from agent.errors import ConfigError, OperatorNeeded
-from agent.model import SignedTx
+from agent.model import SignedTx, UnsignedTx
 
 _PR_SET_DUMPABLE = 4
 _MNEMONIC_WORDS = (12, 15, 18, 21, 24)
@@ -55,6 +56,10 @@ class Key:
         if isinstance(signed, str):
             raise OperatorNeeded(f"the transaction cannot be signed: {signed}")
         return signed
+
+    def sign_transaction(self, tx: UnsignedTx) -> SignedTx:
+        """See ports.SigningKey: the same bytes each time (RFC 6979, by eth-account)."""
+        return self.sign(fields_of(tx))
 
     def reveal(self) -> bytes:
         """The 32 bytes of the key itself, to lock them away; whoever asks keeps them out of everything else."""

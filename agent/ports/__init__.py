@@ -1,6 +1,6 @@
 """What the engine asks of the world: readers, signers, senders, clocks, journals. Adapters are named in `wiring` only."""
 
-from agent.ports.acting import Approval, Composer, Executor, Grant, Prepared, Sender, Signer, Simulation, TxSeen
+from agent.ports.acting import Approval, Composer, Executor, Grant, Prepared, Sender, Signer, SigningKey, Simulation, TxSeen
 from agent.ports.reading import Clock, EvidenceSource, Reader
 from agent.ports.remembering import Journal
 
@@ -16,6 +16,7 @@ __all__ = [
     "Reader",
     "Sender",
     "Signer",
+    "SigningKey",
     "Simulation",
     "TxSeen",
 ]

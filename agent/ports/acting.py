@@ -119,6 +119,26 @@ class Executor(Protocol):
         ...
 
 
+class SigningKey(Protocol):
+    """A private key, here or in a service elsewhere. It judges nothing: whoever holds one puts a Signer before it.
+
+    Asked for the same transaction it may give other bytes than before. What was signed is known by its hash, which is on disk
+    before the bytes leave; bytes that are lost and do not come back are given up when they never left, and cancelled at their
+    nonce when they did. Nothing has to be built for that: an adapter gives `address` and `sign_transaction`.
+    """
+
+    @property
+    def address(self) -> str:
+        """Checksummed address of the key."""
+        ...
+
+    def sign_transaction(self, tx: UnsignedTx) -> SignedTx:
+        """Signed bytes of exactly these fields, and their hash. Raises Retryable when the key cannot be reached now (nothing was
+        sent then), OperatorNeeded when it cannot sign this, or what comes back is not a signature of `address`.
+        """
+        ...
+
+
 class Signer(Protocol):
     """Holds a key, or reaches one. Signs only what its table of rules allows."""
 
@@ -128,7 +148,10 @@ class Signer(Protocol):
         ...
 
     def sign(self, tx: UnsignedTx, grant: Grant) -> SignedTx:
-        """Signed bytes, the same for the same transaction (RFC 6979). Raises Refused naming the rule that says no."""
+        """Signed bytes: of a key in this process the same for the same transaction (RFC 6979), of others see SigningKey.
+
+        Raises Refused naming the rule that says no.
+        """
         ...
 
 

@@ -1,0 +1,167 @@
+"""A key service as clouds have them signs for the agent: across a loop in another thread, in DER, never the same twice (R6.1)."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_dss_signature, encode_dss_signature
+from eth_account import Account
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.chain.remote_key import ORDER, NotASignature, RemoteKey, address_of, recoverable
+from agent.chain.signer import LocalSigner
+from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable
+from tests.mutations import flipped_bits
+from tests.signing import ALLOWED, CANCEL, CANCEL_GRANT, RULES, SWAP, SWAP_GRANT, WALLET
+
+SECRET = int("c0ffee" + "5eed" * 14 + "42", 16)
+
+
+class KeyService:
+    """Stands in for a service of a cloud: keys in it, GetPublicKey and Sign out of it, all in a loop of its own thread."""
+
+    def __init__(self) -> None:
+        self._key = ec.derive_private_key(SECRET, ec.SECP256K1())
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self.asked: list[bytes] = []
+        self.spoil: Callable[[bytes], bytes] = lambda der: der
+
+    def public_key(self) -> bytes:
+        """SubjectPublicKeyInfo, as GetPublicKey answers."""
+        return self._key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+    def sign(self, digest: bytes) -> bytes:
+        """What an adapter is: one call across the boundary, waited for."""
+        return asyncio.run_coroutine_threadsafe(self._answer(digest), self._loop).result(30)
+
+    async def _answer(self, digest: bytes) -> bytes:
+        self.asked.append(digest)
+        await asyncio.sleep(0)
+        return self.spoil(self._key.sign(digest, ec.ECDSA(Prehashed(hashes.SHA256()))))
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[KeyService]:
+    made = KeyService()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def signer(service: KeyService) -> LocalSigner:
+    service.spoil = lambda der: der
+    address = address_of(service.public_key())
+    return LocalSigner(RemoteKey(address, service.sign), replace(RULES, wallet=address))
+
+
+def test_the_address_is_that_of_the_services_public_key(service: KeyService) -> None:
+    assert address_of(service.public_key()) == Account.from_key(SECRET).address
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"max_fee_wei": None, "max_priority_fee_wei": None, "gas_price_wei": 10**9}], ids=["1559", "legacy"]
+)
+def test_what_a_service_signs_is_the_wallets_own_transaction_and_differs_each_time(
+    signer: LocalSigner, changes: dict[str, int | None]
+) -> None:
+    cancel = replace(CANCEL, to=signer.address, **changes)
+    made = [signer.sign(cancel, CANCEL_GRANT) for _ in range(12)]
+    assert {Account.recover_transaction(one.raw) for one in made} == {signer.address}
+    assert len({one.hash for one in made}) == len(made)
+
+
+def test_the_gate_stands_before_a_service_too(signer: LocalSigner, service: KeyService) -> None:
+    """Nothing outside the policy even reaches it."""
+    before = len(service.asked)
+    for mutated in list(flipped_bits(SWAP))[::97]:
+        with pytest.raises(Refused):
+            signer.sign(mutated, SWAP_GRANT)
+    for transaction, grant in ALLOWED.values():
+        with pytest.raises(Refused):
+            signer.sign(replace(transaction, to=WALLET, value_wei=1), grant)
+    assert len(service.asked) == before
+
+
+def high_s(der: bytes) -> bytes:
+    r, s = decode_dss_signature(der)
+    return encode_dss_signature(r, max(s, ORDER - s))
+
+
+def test_a_signature_with_a_high_s_is_brought_into_the_form_that_chains_take(signer: LocalSigner, service: KeyService) -> None:
+    service.spoil = high_s
+    signed = signer.sign(replace(CANCEL, to=signer.address), CANCEL_GRANT)
+    assert Account.recover_transaction(signed.raw) == signer.address
+    assert int.from_bytes(signed.raw[-32:], "big") <= ORDER // 2
+
+
+def of_another_key(der: bytes) -> bytes:
+    return ec.derive_private_key(SECRET + 1, ec.SECP256K1()).sign(bytes(32), ec.ECDSA(Prehashed(hashes.SHA256())))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        of_another_key,
+        lambda der: b"",
+        lambda der: der[:-1],
+        lambda der: der + b"\0",
+        lambda der: bytes([0x31]) + der[1:],
+        lambda der: encode_dss_signature(0, 1),
+        lambda der: encode_dss_signature(1, ORDER),
+        lambda der: encode_dss_signature(ORDER + 1, 5),
+        lambda der: b"\x30\x06\x02\x01\xff\x02\x01\x01",
+        lambda der: b"\x30\x08\x02\x02\x00\x01\x02\x02\x00\x01",
+        lambda der: b"\x30\x80" + der[2:],
+    ],
+    ids=["another key", "nothing", "cut", "longer", "no sequence", "zero", "order", "above", "negative", "padded", "indefinite"],
+)
+def test_an_answer_that_is_not_the_wallets_signature_is_never_sent(
+    signer: LocalSigner, service: KeyService, spoil: Callable[[bytes], bytes]
+) -> None:
+    service.spoil = spoil
+    with pytest.raises(OperatorNeeded, match="no signature of"):
+        signer.sign(replace(CANCEL, to=signer.address), CANCEL_GRANT)
+
+
+@settings(max_examples=200, deadline=None)
+@given(der=st.binary(max_size=80), digest=st.binary(min_size=32, max_size=32))
+def test_no_random_bytes_are_a_signature(der: bytes, digest: bytes) -> None:
+    with pytest.raises(NotASignature):
+        recoverable(der, digest, WALLET)
+
+
+def test_a_service_out_of_reach_is_tried_again_later_and_its_words_are_not_repeated() -> None:
+    def down(digest: bytes) -> bytes:
+        raise ConnectionError("https://user:secret@kms.example/")
+
+    signer = LocalSigner(RemoteKey(WALLET, down), RULES)
+    with pytest.raises(Retryable, match="ConnectionError") as caught:
+        signer.sign(CANCEL, CANCEL_GRANT)
+    assert "secret" not in str(caught.value) and "nothing was sent" in caught.value.remedy
+
+
+def test_a_service_with_another_key_is_no_signer_of_this_wallet(service: KeyService) -> None:
+    with pytest.raises(ConfigError, match="is not the address of the key"):
+        LocalSigner(RemoteKey(address_of(service.public_key()), service.sign), RULES)
+
+
+def test_a_public_key_of_another_curve_is_refused(service: KeyService) -> None:
+    other = ec.generate_private_key(ec.SECP256R1()).public_key()
+    der = other.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    for key in (der, b"", service.public_key()[:-1]):
+        with pytest.raises(NotASignature):
+            address_of(key)
