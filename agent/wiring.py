@@ -104,6 +104,7 @@ class Desk:
             quoter=UniswapPython(self.line, second_venues(self.config)),
             clock=self.clock,
             min_operators=self.config.chain.min_operators,
+            screen=self.screen,
         )
         return Eyes(self.reader, self.assemble, self.store.history, evidence, self.clock)
 

@@ -18,5 +18,9 @@ def note(journal: Journal, snapshot: Snapshot, present: Callable[[], StepInput])
     books = journal.books()
     if not flows.comparable(snapshot, books):
         return ()
-    found = flows.unexplained(present(), books) if flows.differences(snapshot, books) else ()
+    found: tuple[Flow, ...] = ()
+    if flows.differences(snapshot, books):
+        step = present()
+        books = journal.books()  # what the wallet did elsewhere may have become known meanwhile
+        found = flows.unexplained(step, books)
     return found if journal.note_balances(snapshot, flows.balances_of(snapshot), found, books.turn) else ()

@@ -84,3 +84,19 @@ class Books:
     flows: tuple[Flow, ...]
     unsettled_nonce: int | None
     turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """A transaction of the wallet that the store did not send: what it used up of the limits of a day, and did to balances.
+
+    Values in numeraire base units, `changes` as (token, base units with sign), gas included.
+    """
+
+    tx_hash: str
+    block: int
+    chain_s: int
+    turnover: Value
+    loss: Value
+    gas_wei: int
+    changes: tuple[tuple[str, int], ...]

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from agent.errors import ConfigError, OperatorNeeded
 from agent.model import Books, Flow, FlowKind, Intent, Opening, OwnChange, Snapshot
-from agent.store import records
+from agent.store import earlier, records
 from agent.store.tables import FlowRow, IntentRow, Meta, OpeningRow
 from agent.store.transitions import CONSUMED, OPEN
 
@@ -35,7 +35,7 @@ def books(session: Session, wallet: str, coin: str) -> Books:
     openings = session.scalars(select(OpeningRow).order_by(OpeningRow.token))
     return Books(
         openings=tuple(Opening(row.token, int(row.raw), row.block_number) for row in openings),
-        own=tuple(change for row in rows for change in _own(row, wallet, coin)),
+        own=(*earlier.changes(session), *(change for row in rows for change in _own(row, wallet, coin))),
         flows=flows(session, newest_only=True),
         unsettled_nonce=min(unsettled, default=None),
         turn=_number(session, TURN),
@@ -56,10 +56,10 @@ def note(
             break
         folded = row.seq
     own: dict[str, int] = {}
-    for row in _behind(session, folded):
-        for change in _own(row, wallet, coin):
-            if change.block <= snapshot.head.number:
-                own[change.token] = own.get(change.token, 0) + change.delta_raw
+    behind = (change for row in _behind(session, folded) for change in _own(row, wallet, coin))
+    for change in (*earlier.changes(session), *behind):
+        if change.block <= snapshot.head.number:
+            own[change.token] = own.get(change.token, 0) + change.delta_raw
     for token, raw in balances.items():
         session.merge(OpeningRow(token=token, raw=str(raw - own.get(token, 0)), block_number=snapshot.head.number))
     session.merge(Meta(key=FOLDED, value=str(folded)))

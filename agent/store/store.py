@@ -21,7 +21,6 @@ from agent.model import (
 from agent.ports import Grant
 from agent.store import earlier, journal, ledger, records
 from agent.store.accounts import Accounts
-from agent.store.database import WRITE as WRITE
 from agent.store.records import Moved, Movement, Pause, Pin, StepLine, StepRecord
 from agent.store.tables import ConfigRow, ImplementationRow, Meta, MovementRow, PauseRow, PinRow, Step
 
@@ -49,9 +48,13 @@ class Store(Accounts):
 
     # steps
     def begin_step(self, step_id: str, now_s: int, input_json: str) -> None:
-        """Records what a step decides from."""
+        """Records what a step decides from; again, when a token was shut out meanwhile."""
         with self._write("write the step") as session:
-            session.add(Step(id=step_id, now_s=now_s, input_z=records.packed(input_json)))
+            row = session.scalar(select(Step).where(Step.id == step_id))
+            if row is None:
+                session.add(Step(id=step_id, now_s=now_s, input_z=records.packed(input_json)))
+            else:
+                row.input_z = records.packed(input_json)
 
     def end_step(self, step_id: str, decision: str, reason: str, plan_json: str | None, outcome: str) -> None:
         """Records what it decided and what came of it. KeyError for a step that was not begun."""

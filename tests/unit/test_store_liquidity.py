@@ -13,6 +13,7 @@ from agent.errors import OperatorNeeded
 from agent.lp import own
 from agent.model import ConfirmedPosition, IntentKind, IntentState, LiquidityAdded, LpAction, LpMove, LpTarget, Receipt, Transfer
 from agent.store import Store, open_store
+from tests.older import taken_back
 from tests.providing import ADD, COLLECT, INCREASE, MANAGER, MINT, PAIR, POOL, TOKENS, WITHDRAW_V2, WITHDRAW_V3, grant_of
 from tests.scripted import CHAIN_ID, OTHER, START_S, WALLET, receipt, tx
 
@@ -118,9 +119,7 @@ def test_an_older_store_is_taken_over_with_all_that_it_holds(store: Store, tmp_p
     mined(store, MINT, told(MINTED))
     intents = store.intents()
     store.close()
-    with sqlite3.connect(tmp_path / "trimtab.db") as older:
-        older.execute("DROP TABLE liquidity")
-        older.execute("UPDATE alembic_version SET version_num = '0001'")
+    taken_back(tmp_path / "trimtab.db", "0001")
     again = opened(tmp_path)
     assert again.intents() == intents
     assert again.liquidity_moves() == ()

@@ -37,6 +37,8 @@ def upgrade() -> None:
         sa.Column("turnover", sa.Text, nullable=False),
         sa.Column("loss", sa.Text, nullable=False),
         sa.Column("gas_wei", sa.Text, nullable=False),
+        sa.Column("block_number", sa.BigInteger, nullable=False),
+        sa.Column("changes_json", sa.Text, nullable=False),
     )
     op.create_index("ix_earlier_chain_s", "earlier", ["chain_s"])
     op.create_table(

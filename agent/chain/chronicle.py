@@ -1,0 +1,200 @@
+"""Which transactions a wallet sent in the last 24 hours, and what came of them, as the chain tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from eth_utils.address import to_checksum_address
+
+from agent.chain.ballot import agreed
+from agent.chain.panel import Panel
+from agent.chain.receipts import parse_receipt
+from agent.chain.rpc import RpcFault, Transport
+from agent.chain.wire import Call, hex_data, octets, quantity
+from agent.errors import Retryable, TrimtabError
+from agent.model import Head, Receipt
+
+DAY_S = 86_400
+MOST_SENT = 128
+"""Transactions of a day that are looked at; a wallet with more is not told."""
+SCANNED = 256
+"""So few blocks are read whole where a node keeps no old states, by which the wallet's transactions are found else."""
+BATCH = 32
+PROBES = 15
+
+
+class CannotTell(Retryable):
+    """The chain does not say what happened: old states or blocks are missing, or there is too much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A mined transaction of the wallet, and the time of its block."""
+
+    nonce: int
+    to: str
+    value_wei: int
+    chain_s: int
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """All of it, oldest first. `since_block` is the first block of the 24 hours."""
+
+    since_block: int
+    sent: tuple[Sent, ...]
+
+
+def last_day(panel: Panel, owner: str, head: Head, nonce: int) -> Day:
+    """The 24 h up to `head`, in which `owner`'s next nonce is `nonce`, as enough operators tell it alike.
+
+    Raises CannotTell, or Retryable where too few answer. Takes at most some fifty requests of each endpoint.
+    """
+    heard = panel.ask(lambda line: _told(line, owner, head, nonce))
+    days = [(line.operator, day) for line, day in heard.answers.items() if isinstance(day, Day)]
+    if not days:
+        reasons = [day for day in heard.answers.values() if isinstance(day, str)] + [lost.message for lost in heard.lost.values()]
+        raise CannotTell(reasons[0] if reasons else "no endpoint answers")
+    if len({operator for operator, _ in days}) < panel.min_operators:
+        raise CannotTell("too few operators can tell what the wallet did in the last 24 h")
+    return agreed(days, panel.min_operators, "what the wallet did in the last 24 h")
+
+
+def _told(line: Transport, owner: str, head: Head, nonce: int) -> Day | str:
+    try:
+        return told_by(line, owner, head, nonce)
+    except CannotTell as why:
+        return why.message
+
+
+def told_by(line: Transport, owner: str, head: Head, nonce: int) -> Day:
+    """The same from one endpoint. Raises CannotTell, Retryable."""
+    since = _first_block(line, head, head.timestamp_s - DAY_S)
+    blocks = _blocks(line, owner, since, head, nonce)
+    sent = _receipts(line, owner, blocks)
+    ours = [one.nonce for one in sent]
+    complete = ours == list(range(nonce - len(ours), nonce))
+    if not complete or (since == 0 and len(ours) != nonce):
+        raise CannotTell(f"of the wallet's transactions up to nonce {nonce} some were not found in the last 24 h")
+    return Day(since, sent)
+
+
+def _first_block(line: Transport, head: Head, since_s: int) -> int:
+    """The first block after `since_s`, found by its header's time."""
+    (genesis,) = _all(line, [("eth_getBlockByNumber", ["0x0", False])], "the header of block 0")
+    if _time(genesis) > since_s:
+        return 0
+    low, high = 0, head.number  # the first is not after it, the second is
+    while high - low > 1:
+        gap = max(1, (high - low) // (PROBES + 1))
+        heights = list(range(low + gap, high, gap))[:PROBES]
+        headers = _all(line, [("eth_getBlockByNumber", [hex(height), False]) for height in heights], "old headers")
+        for height, header in zip(heights, headers, strict=True):
+            if _time(header) > since_s:
+                high = height
+                break
+            low = height
+    return high
+
+
+def _blocks(line: Transport, owner: str, since: int, head: Head, nonce: int) -> list[Mapping[str, Any]]:
+    """Whole blocks that hold every transaction of `owner` from block `since` on."""
+    if nonce == 0:
+        return []
+    try:
+        return _whole(line, _heights(line, owner, since, head, nonce))
+    except CannotTell:
+        if head.number - since >= SCANNED:
+            raise
+    return _whole(line, list(range(since, head.number + 1)))
+
+
+def _heights(line: Transport, owner: str, since: int, head: Head, nonce: int) -> list[int]:
+    """Blocks after which the wallet's nonce is another than before them, by bisection over old states."""
+    before = 0 if since == 0 else _nonces(line, owner, [since - 1])[0]
+    if nonce - before > MOST_SENT:
+        raise CannotTell(f"the wallet sent {nonce - before} transactions in the last 24 h, more than {MOST_SENT} are not looked at")
+    spans = [(max(since - 1, 0), head.number, before, nonce)] if nonce > before else []
+    found: list[int] = []
+    while spans:
+        middles = [(low + high) // 2 for low, high, _, _ in spans]
+        halves = []
+        for (low, high, first, last), middle, at in zip(spans, middles, _nonces(line, owner, middles), strict=True):
+            halves += [(low, middle, first, at), (middle, high, at, last)]
+        changed = [span for span in halves if span[3] > span[2]]
+        found += [high for low, high, _, _ in changed if high - low <= 1]
+        spans = [span for span in changed if span[1] - span[0] > 1]
+    return sorted({*found, *([0] if since == 0 else [])})
+
+
+def _nonces(line: Transport, owner: str, heights: Sequence[int]) -> list[int]:
+    answers = []
+    for at in range(0, len(heights), BATCH):
+        part = heights[at : at + BATCH]
+        answers += _all(line, [("eth_getTransactionCount", [owner, hex(height)]) for height in part], "states of a day ago")
+    return [quantity(answer, "nonce") for answer in answers]
+
+
+def _whole(line: Transport, heights: Sequence[int]) -> list[Mapping[str, Any]]:
+    found: list[Mapping[str, Any]] = []
+    for at in range(0, len(heights), BATCH):
+        calls: list[Call] = [("eth_getBlockByNumber", [hex(height), True]) for height in heights[at : at + BATCH]]
+        for block in _all(line, calls, "old blocks"):
+            if not isinstance(block, Mapping) or not isinstance(block.get("transactions"), list):
+                raise CannotTell("the endpoint keeps no old blocks")
+            found.append(block)
+    return found
+
+
+def _receipts(line: Transport, owner: str, blocks: Sequence[Mapping[str, Any]]) -> tuple[Sent, ...]:
+    """The wallet's transactions in these blocks with what came of them, by nonce."""
+    ours = [
+        (tx, quantity(block.get("timestamp"), "block timestamp"))
+        for block in blocks
+        for tx in block["transactions"]
+        if isinstance(tx, Mapping) and str(tx.get("from", "")).lower() == owner.lower()
+    ]
+    if len(ours) > MOST_SENT:
+        raise CannotTell(f"the wallet sent {len(ours)} transactions in the last 24 h, more than {MOST_SENT} are not looked at")
+    hashes = [hex_data(octets(tx.get("hash"), "transaction hash", 32)) for tx, _ in ours]
+    raw: list[Any] = []
+    for at in range(0, len(hashes), BATCH):
+        raw += _all(line, [("eth_getTransactionReceipt", [one]) for one in hashes[at : at + BATCH]], "old receipts")
+    sent = []
+    for (tx, chain_s), tx_hash, found in zip(ours, hashes, raw, strict=True):
+        if not isinstance(found, Mapping):
+            raise CannotTell("the endpoint keeps no old receipts")
+        to, value = tx.get("to"), tx.get("value", "0x0")
+        sent.append(
+            Sent(
+                nonce=quantity(tx.get("nonce"), "nonce"),
+                to=to_checksum_address(to) if isinstance(to, str) and to else "",
+                value_wei=quantity(value, "value"),
+                chain_s=chain_s,
+                receipt=parse_receipt(found, tx_hash),
+            )
+        )
+    return tuple(sorted(sent, key=lambda one: one.nonce))
+
+
+def _all(line: Transport, calls: Sequence[Call], what: str) -> list[Any]:
+    """Answers of one batch. Raises CannotTell when the node refuses one of them."""
+    try:
+        answers = line.batch(calls)
+    except Retryable:
+        raise
+    except TrimtabError as error:
+        raise CannotTell(f"the endpoint does not tell {what}: {error.message}") from None
+    refused = next((answer for answer in answers if isinstance(answer, RpcFault)), None)
+    if refused is not None:
+        raise CannotTell(f"{line.name} does not tell {what}: {refused.message}")
+    return answers
+
+
+def _time(header: object) -> int:
+    if not isinstance(header, Mapping):
+        raise CannotTell("the endpoint keeps no old headers")
+    return quantity(header.get("timestamp"), "block timestamp")

@@ -1,0 +1,89 @@
+"""Makes the limits of a day whole when a store is new, or adopted: what the wallet did before is told by the chain (T6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from fractions import Fraction
+from typing import Protocol
+
+from agent.chain.chronicle import Day, Sent, last_day
+from agent.chain.panel import Panel
+from agent.errors import TrimtabError
+from agent.execution.settle import loss, turnover
+from agent.model import Earlier, History, Intent, IntentKind, IntentState, StepInput, UnsignedTx
+from agent.reference import reference_prices
+from agent.units import NATIVE, Price
+
+REMEDY = "an endpoint that keeps old states can tell; or wait a day; or vouch for it with trimtab db adopt --nothing-lost"
+
+
+class Memory(Protocol):
+    """The part of a store that remembers what was before it."""
+
+    def day_is_known(self, chain_now_s: int) -> bool:
+        """Whether all of the last 24 h is in the books."""
+        ...
+
+    def ask_day(self, chain_now_s: int) -> None:
+        """Remembers since when the chain was asked in vain."""
+        ...
+
+    def tell_day(self, found: Iterable[Earlier]) -> None:
+        """Writes down what the chain told."""
+        ...
+
+    def history(self, chain_now_s: int) -> History:
+        """Sums over the last 24 h."""
+        ...
+
+
+def recall(step: StepInput, memory: Memory, panel: Panel) -> StepInput:
+    """The step with a history that covers the last 24 h: asks the chain once. Where it cannot tell, the history says so, and the
+    limits of a day refuse until the store itself has seen a whole day, or the owner vouches for it: no budget starts empty.
+
+    Prices of the past are not asked for. An exchange is valued at the reference prices of now; what it gained counts nothing,
+    and its loss is at least its gas. What only went out, unless to the router, was the owner's own act, and costs its gas.
+    """
+    snapshot = step.snapshot
+    now_s = snapshot.head.timestamp_s
+    if memory.day_is_known(now_s):
+        return step
+    try:
+        found = last_day(panel, snapshot.owner, snapshot.head, snapshot.nonce_latest) if snapshot.nonce_latest else Day(0, ())
+    except TrimtabError as error:
+        memory.ask_day(now_s)
+        why = f"what the wallet did in the last 24 h is not known ({error.message}); {REMEDY}"
+        return replace(step, history=replace(step.history, unknown=step.history.unknown or why))
+    memory.tell_day(entries(step, found))
+    return replace(step, history=memory.history(now_s))
+
+
+def entries(step: StepInput, day: Day) -> tuple[Earlier, ...]:
+    """What each transaction used up, at the reference prices of now."""
+    prices = {token: found.price for token, found in reference_prices(step).prices.items()}
+    assets = {asset.token.address for asset in step.portfolio.assets} | {step.portfolio.wrapped_native}
+    return tuple(_entry(step, one, {token: price for token, price in prices.items() if token in assets}) for one in day.sent)
+
+
+def _entry(step: StepInput, sent: Sent, prices: dict[str, Price]) -> Earlier:
+    coin, wallet, receipt = step.portfolio.wrapped_native, step.snapshot.owner, sent.receipt
+    native = prices.get(coin, Fraction(0))
+    intent = _as_intent(sent)
+    deltas = {token: raw for token, raw in receipt.net(wallet).items() if token in prices and raw}
+    if wei := intent.coins(wallet, coin):
+        deltas[coin] = deltas.get(coin, 0) + wei
+    gas_value = receipt.gas_cost_wei * native
+    exchanged = any(raw > 0 for raw in deltas.values()) and any(raw < 0 for raw in deltas.values())
+    traded = exchanged or sent.to == step.execution.router
+    lost = max(gas_value, loss({}, deltas, prices, gas_value)) if traded else gas_value
+    moved = turnover(deltas, prices) if traded else Fraction(0)
+    changes = tuple(sorted(intent.changes(wallet, coin).items()))
+    return Earlier(receipt.tx_hash, receipt.block_number, sent.chain_s, moved, lost, receipt.gas_cost_wei, changes)
+
+
+def _as_intent(sent: Sent) -> Intent:
+    """The transaction as if it were ours, to read its receipt by the same rules."""
+    tx = UnsignedTx(0, sent.nonce, sent.to or NATIVE, sent.value_wei, "0x", 0, None, None, None)
+    state = IntentState.FINAL if sent.receipt.status == 1 else IntentState.REVERTED
+    return Intent("", "", IntentKind.SWAP, state, tx, "", sent.chain_s, None, sent.receipt.tx_hash, sent.receipt)

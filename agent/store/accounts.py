@@ -1,0 +1,50 @@
+"""What the wallet's balances should be, and what came or went without the agent: the part of the store that keeps accounts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from agent.model import Books, Earlier, Flow, FlowKind, Snapshot
+from agent.store import balances, earlier
+from agent.store.database import Database
+
+
+class Accounts(Database):
+    """Balances, flows, and what was before this store; each method is a transaction of its own."""
+
+    def books(self) -> Books:
+        """What balances should be, and flows of the last day or still open."""
+        with self._read("read the books") as session:
+            return balances.books(session, self.wallet, self.coin)
+
+    def note_balances(self, snapshot: Snapshot, found: Mapping[str, int], flows: Sequence[Flow], turn: int) -> bool:
+        """Writes unexplained flows down, and the balances `found` as those to go on from. False, and nothing written, when the
+        books have been turned since: another process was faster.
+        """
+        with self._write("write the books") as session:
+            return balances.note(session, self.wallet, self.coin, snapshot, found, flows, turn)
+
+    def flows(self, limit: int = 1000) -> tuple[Flow, ...]:
+        """The newest unexplained changes of balances, explained ones too, oldest first."""
+        with self._read("read the flows") as session:
+            return balances.flows(session, limit=limit)
+
+    def tell_flow(self, flow_id: int | None, kind: FlowKind | None, now_s: int) -> tuple[Flow, ...]:
+        """What an open flow was, on the owner's word; None means every open one, and what is plainest. Raises ConfigError."""
+        with self._write("write what a flow was") as session:
+            return balances.tell(session, flow_id, kind, now_s)
+
+    def day_is_known(self, chain_now_s: int) -> bool:
+        """Whether all that the wallet did in the last 24 h of chain time is in the books."""
+        with self._read("read the books") as session:
+            return earlier.is_known(session, chain_now_s)
+
+    def ask_day(self, chain_now_s: int) -> None:
+        """Remembers since when the chain was asked in vain what the wallet did before."""
+        with self._write("write the books") as session:
+            earlier.asked(session, chain_now_s)
+
+    def tell_day(self, found: Iterable[Earlier]) -> None:
+        """Writes down what the wallet did that this store does not know: from here on its last 24 h are known."""
+        with self._write("write the books") as session:
+            earlier.remember(session, found)

@@ -1,0 +1,75 @@
+"""What the wallet did before this store was made, or while it was another's: told by the chain, kept with the books."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from agent.errors import OperatorNeeded
+from agent.model import Earlier, OwnChange
+from agent.store.tables import EarlierRow, IntentRow, Meta, OpeningRow
+
+DAY_S = 86_400
+ASKED = "day_asked_s"
+"""Chain time when it was first asked what the wallet did before: what comes after it, the store knows by itself."""
+KNOWN = "day_known"
+
+
+def is_known(session: Session, chain_now_s: int) -> bool:
+    """Whether all of the last 24 h is known: the chain has told it, or they have passed since it was first asked. Notes the asking."""
+    if session.get(Meta, KNOWN) is not None:
+        return True
+    asked = session.get(Meta, ASKED)
+    return asked is not None and chain_now_s >= int(asked.value) + DAY_S
+
+
+def asked(session: Session, chain_now_s: int) -> None:
+    """Remembers when it was first asked."""
+    if session.get(Meta, ASKED) is None:
+        session.add(Meta(key=ASKED, value=str(chain_now_s)))
+
+
+def remember(session: Session, found: Iterable[Earlier]) -> None:
+    """Writes down what the chain told; what this store sent itself it knows already.
+
+    Balances were taken as they are, or compared, up to the block of the openings: only what came after explains anything.
+    """
+    counted = session.scalar(select(func.max(OpeningRow.block_number)))
+    for one in found:
+        ours = session.scalar(select(IntentRow.id).where(IntentRow.tx_hash == one.tx_hash).limit(1)) is not None
+        if not ours and session.get(EarlierRow, one.tx_hash) is None:
+            fresh = counted is not None and one.block > counted
+            session.add(
+                EarlierRow(
+                    tx_hash=one.tx_hash,
+                    chain_s=one.chain_s,
+                    turnover=str(one.turnover),
+                    loss=str(one.loss),
+                    gas_wei=str(one.gas_wei),
+                    block_number=one.block,
+                    changes_json=json.dumps({token: str(raw) for token, raw in one.changes if fresh}),
+                )
+            )
+    session.merge(Meta(key=KNOWN, value="1"))
+
+
+def forget(session: Session) -> None:
+    """Something else used the wallet: the chain has to be asked anew."""
+    for key in (KNOWN, ASKED):
+        if (row := session.get(Meta, key)) is not None:
+            session.delete(row)
+
+
+def changes(session: Session) -> tuple[OwnChange, ...]:
+    """What these transactions did to balances, as far as openings do not contain it."""
+    found = []
+    for row in session.scalars(select(EarlierRow).order_by(EarlierRow.block_number)):
+        try:
+            moved = {token: int(raw) for token, raw in json.loads(row.changes_json).items()}
+        except (ValueError, AttributeError) as error:
+            raise OperatorNeeded(f"store: an entry is damaged: {error}", "restore a backup, compare it with the chain") from None
+        found += [OwnChange(token, raw, row.block_number) for token, raw in sorted(moved.items())]
+    return tuple(found)
