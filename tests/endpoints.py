@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +30,8 @@ class Reply:
     parts: int = 1
     pause_s: float = 0.0
     claimed_length: int | None = None
+    cut: str = ""
+    """"close" ends the connection without a word, "reset" with a TCP reset."""
 
 
 Answerer = Callable[[Any], Reply]
@@ -65,6 +70,9 @@ def serve(answer: Answerer) -> Iterator[Served]:
             seen.append(asked)
             reply = answer(asked)
             time.sleep(reply.delay_s)
+            if reply.cut:
+                self._cut(reply.cut)
+                return
             try:
                 self.send_response(reply.status)
                 for name, value in reply.headers.items():
@@ -81,6 +89,16 @@ def serve(answer: Answerer) -> Iterator[Served]:
                 pass  # the client had enough, which is what some tests are about
             if reply.claimed_length is not None:
                 self.close_connection = True
+
+        def _cut(self, how: str) -> None:
+            if how == "reset":  # with no time to linger the kernel sends RST instead of FIN
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
+            self.close_connection = True
+
+        def finish(self) -> None:
+            with contextlib.suppress(OSError, ValueError):  # of a connection that was reset nothing is left to flush
+                super().finish()
 
         def log_message(self, format: str, *args: object) -> None:
             pass

@@ -1,0 +1,179 @@
+"""What must hold after every fault, told by the chain itself and not by the agent: each violation in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from fractions import Fraction
+from typing import Any
+
+from agent.chain.calls import Approve, Multicall, decode
+from agent.chain.program import Rebalance
+from agent.model import Intent, IntentKind, IntentState
+from agent.store import Store, open_store
+from agent.units import BPS, NATIVE
+from tests.agents import off_target, purse
+from tests.faults.scene import Scene
+
+COST_BPS = 80
+"""plan_cost and slippage of the scenes' config: what a unit moved may cost together."""
+GAS_WEI_PER_DAY = 5 * 10**16
+MOST_FEE_WEI = 60 * 10**9
+NEAR_BPS = 15
+"""How near its target a token is when a rebalance is done."""
+LONGEST_S = 90 + 30
+"""Deadline of the config, and how far ahead of the block a head may be."""
+ENDS = {IntentState.FINAL, IntentState.CANCELLED, IntentState.REPLACED, IntentState.REVERTED}
+
+
+def violations(scene: Scene, swaps: int = 1) -> list[str]:
+    """Everything that is not as it must be once healthy steps have run; `swaps` is how many trades the rebalance takes."""
+    store = open_store(scene.loaded.store_url, scene.chain.chain_id, scene.chain.wallet.address)
+    try:
+        sent = transactions(scene)
+        return [
+            *nonces(store),
+            *known(scene, store, sent),
+            *policy(scene, sent),
+            *value(scene),
+            *ledger(scene, store, sent),
+            *finished(scene, store, swaps),
+            *secrets(scene, sent),
+        ]
+    finally:
+        store.close()
+
+
+def transactions(scene: Scene) -> list[Any]:
+    """Transactions of the wallet in all blocks since the scene began, as the node tells them."""
+    wallet = scene.chain.wallet.address.lower()
+    found = []
+    for number in range(scene.first_block + 1, int(scene.chain.w3.eth.block_number) + 1):
+        block: Any = scene.rpc("eth_getBlockByNumber", hex(number), True)
+        found += [one for one in block["transactions"] if one["from"].lower() == wallet]
+    return found
+
+
+def nonces(store: Store) -> list[str]:
+    """No nonce carries two intents that both succeeded."""
+    done = Counter(intent.tx.nonce for intent in store.intents(limit=1_000) if intent.succeeded)
+    return [f"nonce {nonce} carries {times} intents that succeeded" for nonce, times in done.items() if times > 1]
+
+
+def known(scene: Scene, store: Store, sent: list[Any]) -> list[str]:
+    """Every sent transaction is in the journal, and as what it is."""
+    journal = {intent.tx_hash: intent for intent in store.intents(limit=1_000) if intent.tx_hash is not None}
+    told = []
+    for one in sent:
+        intent = journal.get(one["hash"])
+        if intent is None:
+            if one["hash"] not in scene.foreign:
+                told.append(f"{one['hash']} at nonce {int(one['nonce'], 16)} is in no journal")
+        elif intent.state not in (IntentState.FINAL, IntentState.REVERTED, IntentState.MINED):
+            told.append(f"{one['hash']} is in a block, the journal says {intent.state.value}")
+    mined = {one["hash"] for one in sent}
+    told += [
+        f"the journal has {intent.tx_hash} as {intent.state.value}, no block has it"
+        for intent in journal.values()
+        if intent.state in (IntentState.FINAL, IntentState.REVERTED, IntentState.MINED) and intent.tx_hash not in mined
+    ]
+    return told
+
+
+def policy(scene: Scene, sent: list[Any]) -> list[str]:
+    """What was signed stays inside the signer's policy: our router and tokens, our wallet, short deadlines, capped fees."""
+    at, told = scene.chain.addresses, []
+    wallet, tokens = scene.chain.wallet.address, {token.address for token in scene.chain.tokens.values()}
+    for one in sent:
+        if one["hash"] in scene.foreign:
+            continue
+        to, data = scene.chain.w3.to_checksum_address(one["to"]), one["input"]
+        if int(one.get("maxFeePerGas") or one["gasPrice"], 16) > MOST_FEE_WEI:
+            told.append(f"{one['hash']} pays more than limits.gas_price")
+        if to == wallet and data == "0x" and int(one["value"], 16) == 0:
+            continue
+        call = decode(data)
+        block: Any = scene.rpc("eth_getBlockByNumber", one["blockNumber"], False)
+        match call:
+            case Approve(spender, _):
+                good = to in tokens and spender == scene.router
+            case Multicall(deadline_s, inner):
+                late = deadline_s > int(block["timestamp"], 16) + LONGEST_S
+                others = [part for part in inner if getattr(part, "recipient", wallet) not in (wallet, at.swap_router_02, _SELF, _CALLER)]
+                good = to == scene.router and not late and not others
+            case Rebalance():
+                good = to == scene.router and call.deadline_s <= int(block["timestamp"], 16) + LONGEST_S
+            case _:
+                good = False
+        if not good:
+            told.append(f"{one['hash']} to {to} is outside the policy: {type(call).__name__}")
+    return told
+
+
+_CALLER, _SELF = "0x0000000000000000000000000000000000000001", "0x0000000000000000000000000000000000000002"
+"""SwapRouter02's words for whoever calls it, and for itself."""
+
+
+def value(scene: Scene) -> list[str]:
+    """The wallet lost no more than its limits allow for what it moved, and no more gas money than for a day."""
+    now, usd, tokens = purse(scene.chain), scene.prices_usd, scene.chain.tokens
+    changes = [(now.raw[s] - raw) * usd[s] / 10 ** tokens[s].decimals for s, raw in scene.before.raw.items()]
+    moved, lost = sum((abs(one) for one in changes), Fraction(0)) / 2, -sum(changes, Fraction(0))
+    gas_wei = scene.before.native_wei - now.native_wei
+    told = []
+    if lost > moved * COST_BPS / BPS:
+        told.append(f"lost {float(lost):.2f} USD on {float(moved):.2f} moved")
+    if gas_wei > GAS_WEI_PER_DAY:
+        told.append(f"{gas_wei} wei of gas are more than gas_per_day")
+    return told
+
+
+def ledger(scene: Scene, store: Store, sent: list[Any]) -> list[str]:
+    """What the books say was moved is what the chain says, to the wei; everything mined is booked."""
+    now, booked = purse(scene.chain), Counter[str]()
+    for movement in store.movements(limit=10_000):
+        booked[movement.token] += movement.delta_raw
+    told = [
+        f"the books say {booked[scene.chain.tokens[s].address]} of {s}, the chain {now.raw[s] - raw}"
+        for s, raw in scene.before.raw.items()
+        if booked[scene.chain.tokens[s].address] != now.raw[s] - raw
+    ]
+    strangers_wei = sum(_paid_wei(scene, one["hash"]) for one in sent if one["hash"] in scene.foreign)
+    if booked[NATIVE] != now.native_wei - scene.before.native_wei + strangers_wei:
+        told.append(f"the books say {booked[NATIVE]} wei, the chain {now.native_wei - scene.before.native_wei + strangers_wei}")
+    if store.unbooked():
+        told.append(f"{len(store.unbooked())} mined intents are not booked")
+    return told
+
+
+def _paid_wei(scene: Scene, tx_hash: str) -> int:
+    receipt: Any = scene.rpc("eth_getTransactionReceipt", tx_hash)
+    return int(receipt["gasUsed"], 16) * int(receipt["effectiveGasPrice"], 16)
+
+
+def finished(scene: Scene, store: Store, swaps: int) -> list[str]:
+    """The rebalance is done, exactly once: on target, nothing open, nothing left that anybody may take."""
+    told = []
+    intents: list[Intent] = list(store.intents(limit=1_000))
+    done = [intent for intent in intents if intent.kind is IntentKind.SWAP and intent.succeeded]
+    if len(done) != swaps:
+        told.append(f"{len(done)} swaps succeeded, not {swaps}")
+    told += [f"{intent.kind.value} is still {intent.state.value}" for intent in intents if intent.state not in ENDS]
+    far = {s: float(bps) for s, bps in off_target(scene.chain, scene.drawn.targets).items() if bps > NEAR_BPS}
+    if far:
+        told.append(f"off target: {far}")
+    for symbol in scene.drawn.targets:
+        left = scene.chain.token_contract(symbol).functions.allowance(scene.chain.wallet.address, scene.router).call()
+        if left:
+            told.append(f"the router may still take {left} of {symbol}")
+    return told
+
+
+def secrets(scene: Scene, sent: list[Any]) -> list[str]:
+    """No file beside the store holds a signature of what was sent (T8)."""
+    files = [path for path in scene.store_file.parent.glob(scene.store_file.name + "*") if path.is_file()]
+    held = [(path.name, path.read_bytes()) for path in files]
+    return [f"{name} holds the signature of {one['hash']}" for one in sent for name, data in held if _s(one) in data]
+
+
+def _s(one: Any) -> bytes:
+    return int(one["s"], 16).to_bytes(32, "big")

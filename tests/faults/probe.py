@@ -1,0 +1,167 @@
+"""A step in a process of its own that names every moment it passes, and can be made to die, or to meet a fault, at any of them.
+
+A moment is around one durable write or one network send: `before:write that a transaction is signed#1` is just before the store
+begins its first such write, `inside:` after its statements and before its commit, `after:` once it is on the disk; likewise
+`before:send#1` and `after:send#1`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from agent.chain.rpc import Call, HttpTransport, Transport
+from agent.errors import TrimtabError
+from agent.ports import Clock
+from agent.store.store import Store
+from tests.agents import again, yes
+from tests.faults.rig import in_child
+from tests.faults.scene import Scene
+
+SEND = "eth_sendRawTransaction"
+Hear = Callable[[str], None]
+LONGEST_S = 120
+
+
+def never(_moment: str) -> None:
+    """Hears every moment and does nothing."""
+
+
+@contextmanager
+def heard(hear: Hear) -> Iterator[None]:
+    """Every durable write and every send of this process is told to `hear` as it happens."""
+    write, once = Store._write, HttpTransport._once
+    counts: Counter[str] = Counter()
+
+    @contextmanager
+    def told(store: Store, what: str) -> Iterator[Session]:
+        counts[what] += 1
+        name = f"{what}#{counts[what]}"
+        hear(f"before:{name}")
+        with write(store, what) as session:
+            yield session
+            session.flush()
+            hear(f"inside:{name}")
+        hear(f"after:{name}")
+
+    def sent(transport: HttpTransport, calls: Sequence[Call]) -> list[Any]:
+        if not any(method == SEND for method, _ in calls):
+            return once(transport, calls)
+        counts[SEND] += 1
+        name = f"send#{counts[SEND]}"
+        hear(f"before:{name}")
+        answers = once(transport, calls)
+        hear(f"after:{name}")
+        return answers
+
+    Store._write, HttpTransport._once = told, sent  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        Store._write, HttpTransport._once = write, once  # type: ignore[method-assign]
+
+
+@dataclass
+class Run:
+    """How a process ended: its exit code (negative: the signal), how its step ended, and the moments it passed."""
+
+    code: int
+    end: str = ""
+    moments: list[str] = field(default_factory=list)
+
+    @property
+    def killed(self) -> bool:
+        """Whether it died as it was told to."""
+        return self.code == -signal.SIGKILL
+
+    @property
+    def wrong(self) -> list[str]:
+        """An end that no fault may lead to: an error that is none of ours tells the operator nothing."""
+        return [] if self.killed or (self.code == 0 and self.end) else [f"the process ended with {self.code}: {self.end or 'no word'}"]
+
+
+def process(
+    scene: Scene,
+    hear: Hear = never,
+    *,
+    lines: Callable[[], Sequence[Transport]] | None = None,
+    clock: Clock | None = None,
+    prepare: Callable[[], None] = lambda: None,
+    timeout_s: float = LONGEST_S,
+) -> Run:
+    """One step of the agent in a forked process; `prepare` is called there first, `hear` hears its moments."""
+    report = scene.folder / "report.json"
+    report.unlink(missing_ok=True)
+    code = in_child(lambda: _step(scene, hear, lines, clock, prepare, report), timeout_s)
+    if not report.exists():
+        return Run(code)
+    return Run(code, **json.loads(report.read_text()))
+
+
+def _step(
+    scene: Scene,
+    hear: Hear,
+    lines: Callable[[], Sequence[Transport]] | None,
+    clock: Clock | None,
+    prepare: Callable[[], None],
+    report: Path,
+) -> None:
+    passed: list[str] = []
+
+    def listen(moment: str) -> None:
+        passed.append(moment)
+        hear(moment)
+
+    prepare()
+    try:
+        with heard(listen), again(scene.chain, scene.loaded, lines() if lines else [scene.direct()], clock) as agent:
+            outcome = agent.rebalance(send=True, confirm=yes)
+            end = f"{outcome.kind.value}: {outcome.reason}"
+    except TrimtabError as error:
+        end = f"{type(error).__name__}: {error.message}"
+    except BaseException:
+        sys.stderr.write(traceback.format_exc())
+        _tell(report, f"unexpected: {traceback.format_exc(limit=-3)}", passed)
+        os._exit(70)
+    _tell(report, end, passed)
+
+
+def _tell(report: Path, end: str, passed: list[str]) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))  # some cases are about a disk that takes no more; this is not it
+    report.write_text(json.dumps({"end": end, "moments": passed}))
+
+
+def dying(at: str) -> Hear:
+    """Ends its process for good at a moment."""
+
+    def hear(moment: str) -> None:
+        if moment == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return hear
+
+
+def dying_after(moments: int) -> Hear:
+    """Ends its process at the n-th moment, whichever that is."""
+    left = moments
+
+    def hear(_moment: str) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return hear

@@ -1,0 +1,159 @@
+"""A wallet off its targets on anvil, drawn from a seed; brought to health after a fault, and left as it was found."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import count
+from pathlib import Path
+
+from agent.api.setup import trust_now
+from agent.chain.rpc import HttpTransport, Transport
+from agent.config.load import LoadedConfig
+from agent.engine import OutcomeKind
+from agent.errors import TrimtabError
+from agent.localchain import LocalChain
+from tests.agents import ROOMY, Changes, Purse, again, config, fund, purse, yes
+
+PORTFOLIOS: tuple[Mapping[str, str], ...] = (
+    {"WETH": "50%", "USDC": "50%"},
+    {"WETH": "70%", "USDC": "30%"},
+    {"WETH": "40%", "WBTC": "30%", "USDC": "30%"},
+)
+STEPS_TO_HEALTH = 4
+"""Healthy steps after which nothing may be left to do; the first has to complete the rebalance, the next ones look."""
+_TURNS = count()
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What a seed stands for: targets, dollars held, settings, and whether blocks come by themselves."""
+
+    seed: int
+    targets: Mapping[str, str]
+    held_usd: Mapping[str, int]
+    changes: Changes
+    automine: bool
+
+
+def scenario(seed: int) -> Scenario:
+    """The same for the same seed, always."""
+    draw = random.Random(f"scenario {seed}")
+    targets = draw.choice(PORTFOLIOS)
+    total = draw.randrange(45_000, 90_000)
+    shares = {symbol: int(target.rstrip("%")) for symbol, target in targets.items()}
+    giver, taker = draw.sample(sorted(shares), 2)
+    moved = draw.randrange(shares[giver] // 3, shares[giver] * 2 // 3)
+    shares |= {giver: shares[giver] - moved, taker: shares[taker] + moved}
+    changes: dict[str, object] = {
+        **ROOMY,
+        "chain.confirmations": draw.choice((1, 1, 2, 3)),
+        "execution.router": draw.choice(("swap_router_02", "swap_router_02", "rebalancer")),
+    }
+    return Scenario(seed, targets, {symbol: total * share // 100 for symbol, share in shares.items()}, changes, draw.random() < 0.6)
+
+
+@dataclass
+class Scene:
+    """One drawn wallet before anything was sent. `foreign` are hashes that somebody else sent from it."""
+
+    chain: LocalChain
+    folder: Path
+    loaded: LoadedConfig
+    drawn: Scenario
+    before: Purse
+    prices_usd: Mapping[str, Fraction]
+    first_block: int
+    operators: tuple[str, ...] = ("local",)
+    foreign: set[str] = field(default_factory=set)
+
+    @property
+    def store_file(self) -> Path:
+        """The SQLite file."""
+        return Path(self.loaded.store_url.removeprefix("sqlite:///"))
+
+    @property
+    def router(self) -> str:
+        """The contract that may take the wallet's tokens."""
+        at = self.chain.addresses
+        return at.rebalancer if self.drawn.changes["execution.router"] == "rebalancer" else at.swap_router_02
+
+    def rpc(self, method: str, *params: object) -> object:
+        """A word with the node behind the agent's back."""
+        return self.chain.node.rpc(method, *params)  # type: ignore[attr-defined]  # always anvil here
+
+    def direct(self, operator: str = "local") -> HttpTransport:
+        """A line of its own straight to the node."""
+        return line(self.chain.url or "", operator)
+
+    def honest(self) -> list[Transport]:
+        """As many lines straight to the node as the config wants to agree."""
+        return [self.direct(operator) for operator in self.operators[-2:]]
+
+    def heal(self) -> None:
+        """The chain works again: blocks come, gas is cheap, prices are fresh."""
+        self.rpc("evm_setAutomine", True)
+        self.rpc("anvil_setNextBlockBaseFeePerGas", hex(10**9))
+        self.rpc("evm_mine")
+        self.chain.refresh_feeds()
+
+    def restart(self) -> str:
+        """One healthy step of a new agent over the store; how it ended, as a word and a reason."""
+        try:
+            with again(self.chain, self.loaded, self.honest()) as agent:
+                outcome = agent.rebalance(send=True, confirm=yes)
+        except TrimtabError as error:
+            return f"{type(error).__name__}: {error.message}"
+        return f"{outcome.kind.value}: {outcome.reason}"
+
+    def recovered(self) -> list[str]:
+        """Healthy steps until one holds, at most as many as health may take; what is wrong with how they ended."""
+        self.heal()
+        ends: list[str] = []
+        for _ in range(STEPS_TO_HEALTH):
+            ends.append(self.restart())
+            if ends[-1].startswith(OutcomeKind.HOLD.value):
+                break
+        good = (OutcomeKind.HOLD.value, OutcomeKind.DONE.value)
+        if all(end.startswith(good) for end in ends) and ends[-1].startswith(OutcomeKind.HOLD.value):
+            return []
+        return [f"healthy steps ended: {' | '.join(ends)}"]
+
+
+def line(url: str, operator: str, timeout_s: float = 10.0, attempts: int = 2) -> HttpTransport:
+    """An HTTP endpoint that does not rest between its tries."""
+    return HttpTransport(url, operator, timeout_s, attempts=attempts, sleep=lambda _seconds: None)
+
+
+@contextmanager
+def scene(
+    chain: LocalChain, folder: Path, seed: int, changes: Changes | None = None, operators: Sequence[str] = ("local",)
+) -> Iterator[Scene]:
+    """The wallet that a seed stands for, everything pinned; afterwards the chain is as it was.
+
+    Of several `operators` two must agree; honest lines are those of the last two.
+    """
+    mark = chain.snapshot()
+    # a block of its own and at a second of its own: anvil forgets alike blocks together
+    chain.node.mine_at(chain.now_s() + 1 + next(_TURNS) % 45)
+    drawn = scenario(seed)
+    try:
+        fund(chain, drawn.held_usd)
+        several: dict[str, object] = {
+            "chain.rpc": [{"url": "http://127.0.0.1:1", "operator": operator} for operator in operators],
+            "chain.quorum": 2,
+        }
+        more = {**drawn.changes, **(several if len(operators) > 1 else {}), **(changes or {})}
+        loaded = config(chain, folder, more, drawn.targets)
+        block = int(chain.w3.eth.block_number)
+        made = Scene(chain, folder, loaded, drawn, purse(chain), dict(chain.books.prices_usd), block, tuple(operators))
+        trust_now(loaded, made.honest())
+        made.rpc("evm_setAutomine", drawn.automine)
+        yield made
+    finally:
+        chain.node.rpc("anvil_dropAllTransactions")  # type: ignore[attr-defined]  # always anvil here
+        chain.node.rpc("evm_setAutomine", True)  # type: ignore[attr-defined]  # see above
+        chain.revert(mark)

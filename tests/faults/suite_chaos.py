@@ -1,0 +1,84 @@
+"""The chaos proxy between agent and node: each of its faults, at any request, as the only endpoint and as one of several."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from agent.chain.rpc import Transport
+from agent.localchain import LocalChain
+from tests.faults.chaos import FAULTS, LATE_S, Proxy, Where, chaos
+from tests.faults.invariants import violations
+from tests.faults.probe import process
+from tests.faults.scene import Scene, line, scene
+from tests.faults.suite import Case, Folders, Only, Result
+
+NAME = "chaos"
+ALL = 10_000
+REQUESTS = 36
+"""About as many requests as a rebalance makes, an approval and a swap."""
+OPERATORS = ("sick", "alpha", "beta")
+SEATS = ("alone", "of two", "of three")
+"""Whether the sick endpoint is the only one, or one of so many that must be two to agree."""
+
+
+def places(draw: random.Random) -> list[Where]:
+    """Somewhere, for a short while and for long; and around the sends."""
+    first = draw.randrange(REQUESTS)
+    return [
+        Where(first, 1),
+        Where(draw.randrange(REQUESTS), draw.randrange(2, 8)),
+        Where(draw.randrange(REQUESTS), ALL),
+        Where(draw.randrange(2), draw.choice((1, ALL)), sends=True),
+    ]
+
+
+@contextmanager
+def seated(made: Scene, seat: str, fault: str, where: Where, draw: random.Random) -> Iterator[tuple[Proxy, Callable[[], list[Transport]]]]:
+    """The proxy in its seat, and what gives a process its lines."""
+    url = made.chain.url or ""
+    with chaos(url, FAULTS[fault], where, draw) as proxy:
+
+        def lines() -> list[Transport]:
+            sick = line(proxy.url, "sick", LATE_S / 2 if fault in ("delay", "late delivery", "trickle") else 10.0)
+            return [sick, *(line(url, operator) for operator in made.operators[1:])]
+
+        yield proxy, lines
+
+
+def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only) -> Iterator[Result]:
+    """Every fault in one seat of this seed's choice, at four places."""
+    for fault in FAULTS:
+        draw = random.Random(f"chaos {seed} {fault}")
+        seat = draw.choice(SEATS)
+        for where in places(draw):
+            place = f"{seat} {where}"
+            if wanted(fault, place):
+                yield one(chain, folders, Case(NAME, seed, fault, place))
+
+
+def one(chain: LocalChain, folders: Folders, case: Case) -> Result:
+    """One step through the sick endpoint, then healthy ones."""
+    seat, _, place = case.where.rpartition(" ")
+    draw = random.Random(str(case))
+    with ExitStack() as stack:
+        made = stack.enter_context(scene(chain, folders(), case.seed, operators=OPERATORS[: SEATS.index(seat) + 1]))
+        with seated(made, seat, case.fault, Where.parsed(place), draw) as (proxy, lines):
+            step = process(made, lines=lines)
+        told = step.wrong + made.recovered()
+        told += violations(made) + unknown(made, proxy)
+    return Result(case, {case.fault: proxy.struck}, told, [step.end])
+
+
+def unknown(made: Scene, proxy: Proxy) -> list[str]:
+    """Signed transactions that the proxy saw and the journal does not know, mined or not."""
+    from agent.store import open_store
+
+    seen = {made.chain.w3.to_hex(made.chain.w3.keccak(hexstr=raw)) for raw in proxy.raw}
+    store = open_store(made.loaded.store_url, made.chain.chain_id, made.chain.wallet.address)
+    try:
+        journal = {intent.tx_hash for intent in store.intents(limit=1_000)}
+    finally:
+        store.close()
+    return [f"{one} was sent and is in no journal" for one in seen - journal]

@@ -1,0 +1,113 @@
+"""The store cannot be written: disk full, a write that fails half-way, another program's lock; at any durable write."""
+
+from __future__ import annotations
+
+import random
+import resource
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+
+from sqlalchemy import Connection, event
+from sqlalchemy.engine import Engine
+
+from agent.localchain import LocalChain
+from agent.store import opening
+from tests.faults.invariants import violations
+from tests.faults.probe import Hear, process
+from tests.faults.scene import Scene, scene
+from tests.faults.suite import Case, Folders, Only, Result
+from tests.faults.suite_power import size, wal
+
+NAME = "disk"
+PATIENCE_MS = 60
+"""How long the store waits for a lock here, instead of seconds."""
+
+
+def when(at: str, happens: Callable[[], None]) -> Hear:
+    """Something happens at a moment."""
+
+    def hear(moment: str) -> None:
+        if moment == at:
+            happens()
+
+    return hear
+
+
+def full(made: Scene, at: str, draw: random.Random) -> tuple[Hear, Callable[[], None]]:
+    """SQLite finds no more room: the database may have no page more than it has."""
+    over = False
+
+    def begin(connection: Connection) -> None:
+        if over:
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+
+    def happens() -> None:
+        nonlocal over
+        over = True
+
+    return when(at, happens), lambda: event.listen(Engine, "begin", begin)
+
+
+def failing(made: Scene, at: str, draw: random.Random) -> tuple[Hear, Callable[[], None]]:
+    """The write to the log fails after some bytes, by the limit on file sizes: what was written of it stays."""
+    more = draw.randrange(1, 6_000)
+
+    def happens() -> None:
+        limit = size(wal(made)) + more
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+    return when(at, happens), lambda: None
+
+
+def locked(made: Scene, at: str, draw: random.Random) -> tuple[Hear, Callable[[], None]]:
+    """Another program holds the database and does not let go."""
+    held: list[sqlite3.Connection] = []
+
+    def happens() -> None:
+        held.append(sqlite3.connect(made.store_file, isolation_level=None))
+        held[-1].execute("BEGIN IMMEDIATE")
+
+    return when(at, happens), impatient
+
+
+def locked_a_while(made: Scene, at: str, draw: random.Random) -> tuple[Hear, Callable[[], None]]:
+    """Another program holds the database for a moment."""
+
+    def happens() -> None:
+        other = sqlite3.connect(made.store_file, isolation_level=None, check_same_thread=False)
+        other.execute("BEGIN IMMEDIATE")
+        threading.Timer(PATIENCE_MS / 5_000, other.close).start()
+
+    return when(at, happens), impatient
+
+
+def impatient() -> None:
+    """The store waits for milliseconds instead of seconds."""
+    opening._BUSY_TIMEOUT_MS = PATIENCE_MS
+
+
+FAULTS: dict[str, Callable[[Scene, str, random.Random], tuple[Hear, Callable[[], None]]]] = {
+    "disk full": full,
+    "write fails half-way": failing,
+    "database locked": locked,
+    "database locked for a moment": locked_a_while,
+}
+
+
+def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only) -> Iterator[Result]:
+    """Each durable write of this seed's step in turn meets one of the faults."""
+    with scene(chain, folders(), seed) as made:
+        writes = [moment for moment in process(made).moments if moment.startswith("before:") and not moment.startswith("before:send")]
+    names = sorted(FAULTS)
+    for number, at in enumerate(writes):
+        fault = names[(seed + number) % len(names)]
+        if not wanted(fault, at):
+            continue
+        draw = random.Random(f"disk {seed} {at}")
+        with scene(chain, folders(), seed) as made:
+            hear, prepare = FAULTS[fault](made, at, draw)
+            step = process(made, hear, prepare=prepare)
+            told = step.wrong + made.recovered() + violations(made)
+        yield Result(Case(NAME, seed, fault, at), {fault: int(at in step.moments)}, told, [step.end])

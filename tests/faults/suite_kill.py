@@ -1,0 +1,68 @@
+"""SIGKILL around every durable write and every send of whole steps, and again during the recovery, in worlds that went on meanwhile."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+from agent.localchain import LocalChain
+from tests.faults.invariants import violations
+from tests.faults.probe import dying, dying_after, process
+from tests.faults.scene import Scene, scene
+from tests.faults.suite import Case, Folders, Only, Result
+
+NAME = "kill"
+LATE_S = 300
+
+
+def nothing(_scene: Scene, _draw: random.Random) -> dict[str, int]:
+    """The next process starts at once."""
+    return {}
+
+
+def late(made: Scene, _draw: random.Random) -> dict[str, int]:
+    """It starts once every deadline is over."""
+    made.chain.node.mine_at(made.chain.now_s() + LATE_S)
+    return {"late restart": 1}
+
+
+def forgotten(made: Scene, _draw: random.Random) -> dict[str, int]:
+    """The mempool lost what it held."""
+    made.rpc("anvil_dropAllTransactions")
+    return {"mempool lost": 1}
+
+
+def again_killed(made: Scene, draw: random.Random) -> dict[str, int]:
+    """The recovery is killed too, at any of its moments."""
+    run = process(made, dying_after(draw.randrange(25)))
+    return {"SIGKILL in recovery": 1} if run.killed else {}
+
+
+def dear(made: Scene, _draw: random.Random) -> dict[str, int]:
+    """Gas costs more than the limit when the next process starts."""
+    made.rpc("anvil_setNextBlockBaseFeePerGas", hex(100 * 10**9))
+    process(made)
+    return {"gas above the limit at restart": 1}
+
+
+MEANWHILE: tuple[Callable[[Scene, random.Random], dict[str, int]], ...] = (nothing, nothing, late, forgotten, again_killed, dear)
+"""What may happen between a death and the next start."""
+
+
+def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only) -> Iterator[Result]:
+    """Kills the step of this seed at each of its moments in turn."""
+    with scene(chain, folders(), seed) as made:
+        moments = process(made).moments
+    for moment in moments:
+        if not wanted("SIGKILL", moment):
+            continue
+        draw = random.Random(f"kill {seed} {moment}")
+        with scene(chain, folders(), seed) as made:
+            died = process(made, dying(moment))
+            injected, told = {"SIGKILL": 1}, list(died.wrong)
+            if not died.killed:
+                told.append(f"never reached: {died.end}")
+            injected |= draw.choice(MEANWHILE)(made, draw)
+            told += made.recovered()
+            told += violations(made)
+        yield Result(Case(NAME, seed, "SIGKILL", moment), injected, told)

@@ -1,0 +1,25 @@
+"""All faults suites by name, how many seeds the long run gives each, and a seeded sample for the quick one."""
+
+from __future__ import annotations
+
+import random
+
+from tests.faults import suite_chaos, suite_disk, suite_kill, suite_power
+from tests.faults.suite import Only, Suite
+
+SUITES: dict[str, tuple[Suite, int]] = {
+    suite_kill.NAME: (suite_kill.run, 25),
+    suite_power.NAME: (suite_power.run, 10),
+    suite_disk.NAME: (suite_disk.run, 8),
+    suite_chaos.NAME: (suite_chaos.run, 8),
+}
+"""The suite and its seeds in `make faults`."""
+
+
+def sample(seed: int, one_of: int) -> Only:
+    """Every n-th case or so, the same ones for the same seed."""
+
+    def wanted(fault: str, where: str) -> bool:
+        return random.Random(f"{seed} {fault} {where}").randrange(one_of) == 0
+
+    return wanted
