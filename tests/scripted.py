@@ -78,6 +78,7 @@ class ScriptedChain:
     pool: dict[str, int] = field(default_factory=dict)
     blocks: list[dict[str, int]] = field(default_factory=lambda: [{}])
     salt: int = 0
+    forks: list[tuple[int, int]] = field(default_factory=list)
     base_nonce: int = 0
     sent: list[str] = field(default_factory=list)
     nonces_of: dict[str, int] = field(default_factory=dict)
@@ -96,13 +97,15 @@ class ScriptedChain:
         self.timestamp_s += 12
 
     def reorg(self, depth: int) -> None:
-        """Takes the newest blocks out of the chain; their transactions are forgotten."""
-        del self.blocks[-depth:]
+        """Puts other blocks in the place of the newest; their transactions are forgotten."""
+        start = len(self.blocks) - depth
+        self.blocks[start:] = [{} for _ in range(depth)]
         self.salt += 1
-        self.blocks += [{} for _ in range(depth)]
+        self.forks = [fork for fork in self.forks if fork[0] < start] + [(start, self.salt)]
 
     def _hash(self, number: int) -> str:
-        return f"0x{number:060x}{self.salt:04x}" if any(self.blocks[number:]) or number else f"0x{number:064x}"
+        salt = next((salt for start, salt in reversed(self.forks) if number >= start), 0)
+        return f"0x{number:060x}{salt:04x}"
 
     def head(self) -> Head:
         self._online()

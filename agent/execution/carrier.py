@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.execution.settings import Event, OnEvent, Settings
-from agent.model import Intent, IntentKind, IntentState, Receipt, SignedTx, UnsignedTx, Verdict
+from agent.model import Intent, IntentEvent, IntentKind, IntentState, Receipt, SignedTx, UnsignedTx, Verdict
 from agent.ports import Clock, Grant, Journal, Sender, Signer, Simulation
 
 FLYING = (IntentState.BROADCAST, IntentState.MINED)
@@ -68,25 +68,34 @@ class Carrier:
         return simulation
 
     # durable writes
-    def plan(self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str, deadline_s: int | None) -> Intent:
-        """Writes the intention down."""
+    def plan(
+        self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str, deadline_s: int | None, replaces: str | None = None
+    ) -> Intent:
+        """Writes the intention down; with `replaces` in the place of that one at its nonce."""
         self.tell(Event("before:planned", None, note))
-        intent = self.journal.intend(step_id, kind, tx, grant, note, self.clock.now_s(), deadline_s)
+        intent = self.journal.intend(step_id, kind, tx, grant, note, self.clock.now_s(), deadline_s, replaces)
         self.tell(Event("after:planned", intent))
         return intent
 
     def move(
-        self, intent: Intent, to: IntentState, note: str = "", *, tx_hash: str | None = None, receipt: Receipt | None = None
+        self,
+        intent: Intent,
+        to: IntentState,
+        note: str = "",
+        *,
+        tx_hash: str | None = None,
+        receipt: Receipt | None = None,
+        event: IntentEvent | None = None,
     ) -> Intent:
-        """Writes a transition down."""
+        """Writes a transition down, by no other event than `event` where it is named."""
         self.tell(Event(f"before:{to.value}", intent, note))
-        intent = self.journal.advance(intent.id, to, self.clock.now_s(), tx_hash, receipt, note)
+        intent = self.journal.advance(intent.id, to, self.clock.now_s(), tx_hash, receipt, note, event)
         self.tell(Event(f"after:{to.value}", intent, note))
         return intent
 
     def drop(self, intent: Intent, why: str) -> Intent:
         """Ends an intent whose bytes never left this process."""
-        return self.move(intent, IntentState.CANCELLED, f"never sent: {why}")
+        return self.move(intent, IntentState.CANCELLED, f"never sent: {why}", event=IntentEvent.DROP)
 
     # acts
     def launch(self, intent: Intent, grant: Grant, deadline_s: int | None) -> Intent:
@@ -107,7 +116,7 @@ class Carrier:
 
     def send(self, intent: Intent, signed: SignedTx) -> Intent:
         """BROADCAST is on disk before the bytes leave. A send of unknown fate is left for `look` to tell."""
-        intent = self.move(intent, IntentState.BROADCAST, "sent")
+        intent = self.move(intent, IntentState.BROADCAST, "sent", event=IntentEvent.SEND)
         self.tell(Event("before:send", intent))
         try:
             self.sender.send(signed)
@@ -124,10 +133,11 @@ class Carrier:
         return signed
 
     # waiting
-    def await_mined(self, nonce: int) -> Intent | None:
+    def await_mined(self, nonce: int, meanwhile: Callable[[float], None] = lambda _waited_s: None) -> Intent | None:
         """The first of our transactions at `nonce` that is in a block, moved to MINED; None when none was in time.
 
-        Network errors while waiting are borne until the time is over.
+        Network errors while waiting are borne until the time is over. `meanwhile` is called at each look that found none, with
+        the seconds waited so far.
         """
         waited, trouble = 0.0, None
         while True:
@@ -142,6 +152,7 @@ class Carrier:
                 if trouble is not None:
                     raise trouble
                 return None
+            meanwhile(waited)
             self.tell(Event("waiting", None, f"nonce {nonce}: waiting {waited:.0f} s to be mined"))
             self.clock.sleep(self.settings.poll_s)
             waited += self.settings.poll_s
@@ -155,6 +166,12 @@ class Carrier:
             if seen.receipt is not None:
                 return self.move(intent, IntentState.MINED, receipt=seen.receipt)
         return None
+
+    def unfinished(self) -> list[Intent]:
+        """Open transactions whose nonce no block has yet: what replaced, or was replaced by, a mined one does not count."""
+        intents = self.journal.open_intents()
+        mined = {intent.tx.nonce for intent in intents if intent.state is IntentState.MINED}
+        return [intent for intent in intents if intent.tx.nonce not in mined]
 
     def flying(self, nonce: int) -> list[Intent]:
         """Our transactions at `nonce` whose bytes may be anywhere, newest first."""
@@ -190,9 +207,11 @@ class Carrier:
         except Retryable as error:
             self.tell(Event("confirming", intent, error.message))
             return intent, False
+        if seen.receipt == receipt:  # an endpoint that lags does not know the block yet
+            return intent, False
         if seen.receipt is not None:
             return self.move(intent, IntentState.MINED, "moved to another block", receipt=seen.receipt), False
-        return self.move(intent, IntentState.BROADCAST, "its block is no longer part of the chain"), False
+        return self.move(intent, IntentState.BROADCAST, "its block is no longer part of the chain", event=IntentEvent.UNMINE), False
 
     def close(self, winner: Intent) -> Intent:
         """Ends `winner`, then everything else at its nonce."""

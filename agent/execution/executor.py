@@ -7,8 +7,9 @@ from collections.abc import Callable
 from agent.errors import Retryable
 from agent.execution.carrier import FLYING, Carrier, refusal
 from agent.execution.reconcile import Reconciler
+from agent.execution.replacing import Replacer
 from agent.execution.settings import OnEvent, Settings, ignore
-from agent.model import Intent, IntentKind, IntentState, Provide, UnsignedTx
+from agent.model import Intent, IntentKind, Provide, UnsignedTx
 from agent.ports import Clock, Grant, Journal, Sender, Signer
 
 
@@ -27,7 +28,8 @@ class Executor:
         is_hard: Callable[[], bool] = lambda: False,
     ) -> None:
         self._carrier = Carrier(journal, signer, sender, clock, settings, is_paused, on_event, is_hard)
-        self._reconciler = Reconciler(self._carrier)
+        self._replacer = Replacer(self._carrier)
+        self._reconciler = Reconciler(self._carrier, self._replacer)
 
     def reconcile(self, *, may_send: bool = True) -> list[Intent]:
         """Resolves every open intent against the chain and returns them as they stand then.
@@ -58,12 +60,15 @@ class Executor:
 
         `taking_back`: the same where the switch stands at hard, for what sets allowances to zero.
         """
-        unfinished = [i for i in self._carrier.journal.open_intents() if i.state is not IntentState.MINED]
+        unfinished = self._carrier.unfinished()
         allowed = self._carrier.is_paused() is False or (taking_back and self._carrier.is_hard())
         return allowed and not unfinished
 
     def run(self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str) -> Intent:
         """Carries one transaction from PLANNED to its end, and returns it: FINAL, REVERTED, or MINED while blocks are slow.
+
+        Where it waits too long it is sent again for more, and what is returned is the one that a block has; or it is cancelled,
+        and comes back as it stands then: CANCELLED once that is final.
 
         `grant.deadline_s` is the chain time after which it must not be sent. Raises Refused before anything is sent
         (kill switch, simulation, deadline, nonce, signer's rules); Retryable when it was sent and is not mined in
@@ -76,13 +81,16 @@ class Executor:
         carrier.rehearse(tx, grant.deadline_s)
         intent = carrier.plan(step_id, kind, tx, grant, note, grant.deadline_s)
         intent = carrier.launch(intent, grant, grant.deadline_s)
-        mined = carrier.await_mined(tx.nonce)
+        mined = carrier.await_mined(tx.nonce, self._replacer.while_waiting(tx.nonce))
         if mined is None:
             raise Retryable(
                 f"{note}: transaction {intent.tx_hash} was sent and is not mined after {carrier.settings.mined_timeout_s:.0f} s",
                 "run the command again: it follows this transaction before it does anything else",
             )
-        return carrier.await_final(mined)
+        ended = carrier.await_final(mined)
+        if ended.kind is IntentKind.CANCEL and kind is not IntentKind.CANCEL:
+            return next(one for one in carrier.journal.intents_at(tx.nonce) if one.id == intent.id)
+        return ended
 
     def _require_final_mint(self, grant: Grant) -> None:
         """Nothing is added to a position that may still be given another number: anybody may add to any, also to a stranger's."""
@@ -99,8 +107,7 @@ class Executor:
 
     def _require_turn(self, tx: UnsignedTx) -> None:
         """The nonce is the chain's next one, ours, and free."""
-        unfinished = [i for i in self._carrier.journal.open_intents() if i.state is not IntentState.MINED]
-        if unfinished:
+        if unfinished := self._carrier.unfinished():
             first = unfinished[0]
             what = f"{first.note}, {first.tx_hash}" if first.state in FLYING else first.note
             raise Retryable(f"an earlier transaction is not finished: {what}", "reconcile first")

@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from agent.chain.fees import Fees, bumped
+from agent.chain.fees import Fees
 from agent.errors import OperatorNeeded, Refused, Retryable
-from agent.execution.carrier import Carrier, refusal
-from agent.model import Head, Intent, IntentKind, IntentState, UnsignedTx
-from agent.ports import Grant
-from agent.store.transitions import OPEN
+from agent.execution.carrier import Carrier
+from agent.execution.replacing import Replacer
+from agent.execution.rewinding import Rewinder
+from agent.model import Intent, IntentEvent, IntentKind, IntentState
+from agent.store.journal import family
+from agent.store.transitions import ENDED_IN_BLOCK, OPEN
 
 _LOOKS = 3
 """Times a used nonce without a known hash is looked at before it counts as foreign: endpoints behind one address lag."""
-_MIN_GAS = 21_000
-_ENDS = (IntentState.FINAL, IntentState.REVERTED)
 
 
 class Reconciler:
     """One nonce after the other, oldest first: a nonce is done only when one known hash is final."""
 
-    def __init__(self, carrier: Carrier) -> None:
+    def __init__(self, carrier: Carrier, replacer: Replacer) -> None:
         self._carrier = carrier
+        self._replacer = replacer
+        self._rewinder = Rewinder(carrier)
         self._journal = carrier.journal
         self._sender = carrier.sender
 
     def run(self, *, may_send: bool) -> list[Intent]:
-        """Resolves every open intent; returns them as they stand then."""
+        """Resolves every open intent, what a reorganisation opened again among them; returns them as they stand then."""
+        self._rewinder.run()
         open_before = self._journal.open_intents()
         for intent in open_before:
             if intent.state is IntentState.PLANNED:
                 self._carrier.drop(intent, "the process ended before it was signed")
         for nonce in sorted({intent.tx.nonce for intent in open_before}):
             self._resolve(nonce, may_send)
-        if all(intent.state is IntentState.MINED for intent in self._journal.open_intents()):
+        if not self._carrier.unfinished():
             self.require_known_nonce()
         return [self._now(intent) for intent in open_before]
 
@@ -45,7 +46,7 @@ class Reconciler:
         open_before = self._journal.open_intents()
         for nonce in sorted({intent.tx.nonce for intent in open_before}):
             self._give_up(nonce, why)
-        self.run(may_send=False)
+        self.run(may_send=True)
         return [self._now(intent) for intent in open_before]
 
     def _give_up(self, nonce: int, why: str) -> None:
@@ -57,7 +58,7 @@ class Reconciler:
                 self._carrier.drop(intent, why)
         flying = self._carrier.flying(nonce)
         if flying and not any(intent.kind is IntentKind.CANCEL for intent in flying):
-            self._cancel(flying[0], why)
+            self._replacer.cancel(flying[0], why)
 
     def require_known_nonce(self) -> int:
         """The chain's next nonce, when it is the one the journal expects; on first use the chain's is adopted.
@@ -67,6 +68,7 @@ class Reconciler:
         latest, pending = self._nonces()
         expected = self._journal.expected_nonce()
         if expected is not None and latest < expected:  # what is pending there may be ours
+            self._rewinder.require_possible(expected - 1)
             raise Retryable(
                 f"the endpoint's next nonce is {latest}, the journal's {expected}: it is behind our transaction of nonce {expected - 1}, "
                 "or the chain was started anew",
@@ -112,9 +114,11 @@ class Reconciler:
         return next(other for other in self._journal.intents_at(intent.tx.nonce) if other.id == intent.id)
 
     def _resolve(self, nonce: int, may_send: bool) -> None:
+        for intent in self._journal.undecided_at(nonce):
+            self._carrier.move(intent, IntentState.BROADCAST, "what took its nonce lost its block", event=IntentEvent.REOPEN)
         group = self._journal.intents_at(nonce)
-        waiting = [intent for intent in group if intent.state in OPEN]
-        decided = next((end for end in group if end.state in _ENDS and any(_rivals(end, intent) for intent in waiting)), None)
+        winners = [end for end in group if end.state in ENDED_IN_BLOCK]
+        decided = next((end for end in winners if any(intent.state in OPEN for intent in family(group, end.id))), None)
         if decided is not None:  # killed between ending the winner and the others
             self._carrier.close(decided)
             return
@@ -125,8 +129,8 @@ class Reconciler:
         if seen == "unknown":
             if may_send and self._carrier.is_paused() is False:
                 self._bring_back(alive)
-                self._follow(nonce)
-        elif not self._follow(nonce) and may_send and self._carrier.is_paused() is False:
+                self._follow(nonce, may_send)
+        elif not self._follow(nonce, may_send) and may_send and self._carrier.is_paused() is False:
             self._cancel_late(nonce)
 
     def _look(self, alive: list[Intent], nonce: int) -> str:
@@ -152,14 +156,18 @@ class Reconciler:
             raise Retryable(f"the endpoint's next nonce is {latest}, a transaction of ours has {nonce}: it is behind", "try again")
         return "unknown"
 
-    def _follow(self, nonce: int) -> bool:
+    def _follow(self, nonce: int, may_send: bool) -> bool:
         """Waits for a block and its confirmations; True unless nothing was mined in time or a reorganisation undid it."""
-        mined = self._carrier.await_mined(nonce)
+        waiting = [self._replacer.while_waiting(nonce)] if may_send else []
+        mined = self._carrier.await_mined(nonce, *waiting)
         return mined is not None and self._carrier.await_final(mined).state is not IntentState.BROADCAST
 
     def _bring_back(self, alive: list[Intent]) -> None:
-        """No node knows our transactions at this nonce: the newest goes out again as it was, or is cancelled."""
+        """No node knows our transactions at this nonce: the newest goes out again as it was, for more, or is cancelled."""
         for intent in reversed(alive):
+            if intent.state is IntentState.BROADCAST and self._too_cheap(intent):
+                self._replacer.hurry(intent.tx.nonce)
+                return
             try:
                 simulation = self._carrier.rehearse(intent.tx, intent.deadline_s)
                 signed = self._carrier.sign_again(intent, simulation.head.timestamp_s)
@@ -169,10 +177,16 @@ class Reconciler:
                     self._carrier.drop(intent, error.message)
                     continue
                 if self._carrier.is_paused() is False and self._still_unknown(alive):
-                    self._cancel(intent, error.message)
+                    self._replacer.cancel(intent, error.message)
                 return
             self._carrier.send(intent, signed)
             return
+
+    def _too_cheap(self, intent: Intent) -> bool:
+        """Whether no block takes it at the base fee of now: the same bytes would only wait."""
+        base_fee_wei = self._sender.head().base_fee_wei
+        fees = Fees(intent.tx.max_fee_wei, intent.tx.max_priority_fee_wei, intent.tx.gas_price_wei)
+        return base_fee_wei is not None and fees.most_wei < base_fee_wei
 
     def _still_unknown(self, alive: list[Intent]) -> bool:
         """A rehearsal also fails because the transaction was mined a moment ago."""
@@ -181,34 +195,12 @@ class Reconciler:
     def _cancel_late(self, nonce: int) -> None:
         """A pending transaction whose deadline is over would only burn gas: its nonce is taken back."""
         flying = self._carrier.flying(nonce)
-        if any(intent.kind is IntentKind.CANCEL for intent in flying):
+        if not flying or any(intent.kind is IntentKind.CANCEL for intent in flying):
             return
-        for intent in flying:
-            now_s = self._sender.head().timestamp_s
-            if intent.deadline_s is not None and now_s >= intent.deadline_s:
-                self._cancel(intent, f"still pending at chain time {now_s}, after its deadline {intent.deadline_s}")
-                self._follow(nonce)
-                return
-
-    def _cancel(self, original: Intent, why: str) -> None:
-        """Takes the nonce back by a transfer of nothing to ourselves that pays more."""
-        if original.kind is IntentKind.CANCEL:
-            raise OperatorNeeded(f"the cancel {original.tx_hash} at nonce {original.tx.nonce} is lost and cannot be sent again: {why}")
-        carrier, granted = self._carrier, self._journal.grant(original.id)
-        tx = cancelling(original.tx, carrier.signer.address, self._sender.head(), carrier.settings.max_fee_wei)
-        simulation = self._sender.simulate(tx, carrier.signer.address)
-        if not simulation.ok:
-            raise OperatorNeeded(
-                f"{original.note} ({original.tx_hash}) cannot be sent again ({why}) nor cancelled: {simulation.reason}",
-                "send the wallet native coin for gas, then run the command again",
-            )
-        tx = replace(tx, gas=max(_MIN_GAS, simulation.gas * 6 // 5))
-        now_s, limit_wei = simulation.head.timestamp_s, carrier.settings.max_fee_wei
-        # a cancel that the original's gas money cannot pay for may cost what the owner's ceiling allows
-        most_wei = max(granted.max_gas_wei, tx.gas * limit_wei if limit_wei is not None else 0)
-        grant = Grant(IntentKind.CANCEL, now_s, max(granted.deadline_s, now_s), most_wei)
-        cancel = carrier.plan(original.step_id, IntentKind.CANCEL, tx, grant, f"cancel of {original.note}: {why}", None)
-        carrier.launch(cancel, grant, None)
+        now_s, deadline_s = self._sender.head().timestamp_s, flying[0].deadline_s
+        if deadline_s is not None and now_s >= deadline_s:
+            self._replacer.cancel(flying[0], f"still pending at chain time {now_s}, after its deadline {deadline_s}")
+            self._follow(nonce, may_send=True)
 
     def _foreign(self, nonce: int, latest: int) -> OperatorNeeded:
         known = [str(intent.tx_hash) for intent in self._journal.intents_at(nonce) if intent.tx_hash is not None]
@@ -218,38 +210,3 @@ class Reconciler:
             f"(the chain's next is {latest}; {hashes})",
             "something else uses this wallet, or this store is a restored copy: stop the other, check the balances, then trimtab adopt",
         )
-
-
-def _rivals(one: Intent, other: Intent) -> bool:
-    """Whether one is the other's cancel. What a chain took back long ago has the same nonce and decides nothing."""
-    return one.id == other.replaces or other.id == one.replaces
-
-
-def cancelling(original: UnsignedTx, wallet: str, head: Head, limit_wei: int | None) -> UnsignedTx:
-    """A transfer of nothing to ourselves at the nonce of `original`: every fee at least 12.5 % more, and enough for now.
-
-    Raises Refused above `limit_wei` per gas. `gas` is 0: still to be estimated.
-    """
-    more = bumped(Fees(original.max_fee_wei, original.max_priority_fee_wei, original.gas_price_wei), limit_wei=None)
-    if more.max_fee_wei is not None and head.base_fee_wei is not None:
-        enough = min(2 * head.base_fee_wei + (more.max_priority_fee_wei or 0), limit_wei or 2**256)
-        more = replace(more, max_fee_wei=max(more.max_fee_wei, enough))
-    if limit_wei is not None and more.most_wei > limit_wei:
-        raise refusal(
-            "gas_price",
-            f"{more.most_wei} wei",
-            f"{limit_wei} wei",
-            "a cancel must pay more than the limit",
-            "raise limits.gas_price, or wait",
-        )
-    return UnsignedTx(
-        chain_id=original.chain_id,
-        nonce=original.nonce,
-        to=wallet,
-        value_wei=0,
-        data="0x",
-        gas=0,
-        max_fee_wei=more.max_fee_wei,
-        max_priority_fee_wei=more.max_priority_fee_wei,
-        gas_price_wei=more.gas_price_wei,
-    )

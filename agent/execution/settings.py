@@ -12,6 +12,9 @@ from agent.model import Intent
 class Settings:
     """`confirmations` counts the block of the transaction itself. `max_fee_wei` is limits.gas_price (None: off).
 
+    A transaction that waits longer than `bump_after_s` is sent again for more, or cancelled (None: it is left to wait).
+    `gas_per_day_wei` is limits.gas_per_day (None: off).
+
     Waiting looks every `poll_s` seconds; after `mined_timeout_s` a transaction counts as late, after
     `final_timeout_s` a mined one is left for the next reconciliation to finish.
     """
@@ -21,6 +24,8 @@ class Settings:
     mined_timeout_s: float
     final_timeout_s: float
     max_fee_wei: int | None
+    bump_after_s: float | None = None
+    gas_per_day_wei: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +33,7 @@ class Event:
     """One moment of a transaction's way, for progress display and for tests.
 
     Names: `before:<state>` and `after:<state>` around each durable write, `before:send`, `after:send`, `fate-unknown`,
-    `waiting`, `confirming`. `intent` is as it stood then, None before it was written.
+    `not-taken`, `waiting`, `confirming`. `intent` is as it stood then, None before it was written.
     """
 
     name: str

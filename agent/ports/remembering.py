@@ -14,7 +14,7 @@ class Journal(Protocol):
     """The write-ahead journal: every method that changes something has committed to disk before it returns."""
 
     def begin_step(self, step_id: str, now_s: int, input_json: str) -> None:
-        """Records what a step decides from."""
+        """Records what a step decides from; once more when a token was shut out meanwhile."""
         ...
 
     def end_step(self, step_id: str, decision: str, reason: str, plan_json: str | None, outcome: str) -> None:
@@ -71,6 +71,10 @@ class Journal(Protocol):
 
     def intents_at(self, nonce: int) -> Sequence[Intent]:
         """Every intent of that nonce, ended ones too, oldest first."""
+        ...
+
+    def undecided_at(self, nonce: int) -> Sequence[Intent]:
+        """Ended intents of that nonce that may be mined after all, since what ended them lost its block."""
         ...
 
     def ended_in_block(self, limit: int) -> Sequence[Intent]:

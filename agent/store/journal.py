@@ -15,7 +15,7 @@ from agent.model import Intent, IntentEvent, IntentKind, IntentState, LpMove, Re
 from agent.ports import Grant
 from agent.store import ledger, records
 from agent.store.tables import BudgetRow, IntentRow, LiquidityRow, Meta, TransitionRow
-from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK, OPEN, Facts, line
+from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK, OPEN, ROWS, Facts, line
 
 ADOPTED_NONCE = "adopted_nonce"
 ADOPTED_AFTER = "adopted_after"
@@ -206,6 +206,18 @@ def ended_in_block(session: Session, limit: int) -> Sequence[Intent]:
         IntentRow.state.in_([state.value for state in ENDED_IN_BLOCK]), IntentRow.seq > (0 if after is None else int(after.value))
     )
     return tuple(records.intent(found) for found in session.scalars(query.order_by(IntentRow.seq.desc()).limit(limit)))
+
+
+def undecided_at(session: Session, nonce: int) -> Sequence[Intent]:
+    """Ended intents of that nonce that may be mined after all: something open shares it with them, and nothing ended in a block."""
+    at_nonce = find(session, nonce=nonce)
+    found = []
+    for intent in at_nonce:
+        reopening = ROWS.get((intent.state, IntentEvent.REOPEN))
+        alive = any(peer.state in OPEN for peer in family(at_nonce, intent.id))
+        if reopening is not None and alive and reopening.guard(_facts(session, _row(session, intent.id), None, None)) is None:
+            found.append(intent)
+    return tuple(found)
 
 
 def newest(session: Session, limit: int) -> Sequence[Intent]:

@@ -9,7 +9,7 @@ import pytest
 
 from agent.chain.fees import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from agent.errors import OperatorNeeded, Refused
-from agent.execution.reconcile import cancelling
+from agent.execution.replacing import cancelling
 from agent.model import IntentState
 from tests.scripted import GWEI, START_S, WALLET, Bench, Killed, bench, killed_at, lost_in_broadcast, tx
 

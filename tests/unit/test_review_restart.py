@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import Retryable
+from agent.errors import OperatorNeeded
+from agent.execution.rewinding import WATCHED_BLOCKS
 from agent.model import IntentState
 from tests.scripted import Killed, bench
 
@@ -15,8 +16,9 @@ def test_a_transaction_in_flight_is_not_ended_by_one_that_was_final_in_another_p
     """Ended by mistake it would be planned again, while its bytes can still be mined."""
     made = bench(tmp_path)
     assert made.run().state is IntentState.FINAL
-    made.chain.reorg(1)
-    with pytest.raises(Retryable):
+    made.chain.blocks += [{} for _ in range(WATCHED_BLOCKS)]
+    made.chain.reorg(WATCHED_BLOCKS + 1)  # one block less, and it would be sent again
+    with pytest.raises(OperatorNeeded, match=r"deep, and the chain has another block there.*trimtab adopt"):
         made.executor().reconcile()
     assert made.executor().adopt() == 0
     made.chain.automine = False
