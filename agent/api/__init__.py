@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from agent.api.halting import Halted, pause_hard
     from agent.api.local import serve_localchain
     from agent.api.offline import input_text, plan_from_input
+    from agent.api.oracle import observations, raise_observations
     from agent.api.positions import Liquidity, liquidity
     from agent.api.retreat import TakenBack
     from agent.api.setup import initialise, trust
@@ -30,6 +31,7 @@ _HOMES = {
     "agent.api.checkup": ("doctor",),
     "agent.api.balances": ("confirm_flows", "flows"),
     "agent.api.local": ("serve_localchain",),
+    "agent.api.oracle": ("observations", "raise_observations"),
     "agent.api.offline": ("input_text", "plan_from_input"),
     "agent.api.positions": ("Liquidity", "liquidity"),
     "agent.api.setup": ("initialise", "trust"),
@@ -61,12 +63,14 @@ __all__ = [
     "input_text",
     "liquidity",
     "load_config",
+    "observations",
     "open_agent",
     "pause",
     "pause_hard",
     "plan",
     "plan_from_input",
     "quote",
+    "raise_observations",
     "resume",
     "serve_localchain",
     "snapshot",

@@ -60,15 +60,17 @@ def add_v2_pool(chain: LocalChain, token_a: str, token_b: str, value_usd: int) -
     return _know(chain, PoolInfo(V2Spec(token_a, token_b, value_usd).name, address, 2, token0, token1, 3_000))
 
 
-def add_v3_pool(chain: LocalChain, token_a: str, token_b: str, fee_pips: int, price: Fraction | None = None) -> PoolInfo:
-    """See LocalChain.add_v3_pool."""
+def add_v3_pool(
+    chain: LocalChain, token_a: str, token_b: str, fee_pips: int, price: Fraction | None = None, observations: int = OBSERVATIONS
+) -> PoolInfo:
+    """See LocalChain.add_v3_pool. A pool of the factory keeps one price observation until somebody pays for more."""
     token0, token1 = _pair(chain, token_a, token_b)
     at = chain.pool_price(token0.symbol, token1.symbol) if price is None else price
     manager = chain.contract(chain.addresses.position_manager, npm(POSITION_MANAGER))
     pair = (token0.address, token1.address, fee_pips)
     chain.send(manager.functions.createAndInitializePoolIfNecessary(*pair, sqrt_price_x96(at)), gas=8_000_000)
     address = str(chain.contract(chain.addresses.v3_factory, npm(V3_FACTORY)).functions.getPool(*pair).call())
-    chain.send(chain.contract(address, npm(V3_POOL)).functions.increaseObservationCardinalityNext(OBSERVATIONS), gas=5_000_000)
+    chain.send(chain.contract(address, npm(V3_POOL)).functions.increaseObservationCardinalityNext(observations), gas=5_000_000)
     return _know(chain, PoolInfo(V3Spec(token_a, token_b, fee_pips, 0, ()).name, address, 3, token0, token1, fee_pips))
 
 

@@ -45,4 +45,5 @@ def _kept(step: StepInput, pool: V3Pool) -> str:
     enough = enough_slots(step.snapshot.head.chain_id, step.reference.twap_window_s)
     if coming >= enough:
         return f", though it is to keep {coming}: they fill with its next trades"
-    return f", it keeps {kept}: trimtab oracle {pool.address} --to {enough}"
+    soon = f", soon {coming}" if coming > kept else ""
+    return f", it keeps {kept}{soon}: trimtab oracle {pool.address} --to {enough}"

@@ -1,0 +1,119 @@
+"""Pools that remember too little: their means do not count, are named with the remedy, and the remedy works, through journal and signer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.api.oracle import observations, raise_observations
+from agent.artifacts import npm
+from agent.engine import OutcomeKind
+from agent.errors import ConfigError, Refused
+from agent.localchain import LocalChain
+from agent.localchain.liquidity import V3_POOL, add_v3_pool
+from agent.model import IntentKind, IntentState
+from agent.reference.means import enough_slots
+from tests.agents import ROOMY, again, agent_on, fund, purse, trusted, yes
+
+TWO = {"WETH": "50%", "USDC": "50%"}
+BY_MEANS = {**ROOMY, "reference.kind": ["twap"], "reference.twap_window": "60s"}
+"""Over a minute, so that the test's pool can fill its memory with few trades."""
+ENOUGH = 61
+"""One for each second of it: this chain is none whose blocks are known to be slower."""
+
+
+def forgetful(chain: LocalChain) -> tuple[str, dict[str, object]]:
+    """A pool as anybody makes it, which keeps one observation, and the config in which it is the only one with a mean."""
+    pool = add_v3_pool(chain, "LINK", "USDC", 500, observations=1)
+    chain.mint_position(pool.name, -887_200, 887_200, 10**18)
+    return pool.name, {**BY_MEANS, "venues.uniswap_v2": None, "venues.uniswap_v3.pools": [pool.address]}
+
+
+LINKED = {"LINK": "50%", "USDC": "50%"}
+
+
+def trade(chain: LocalChain, pool: str, after_s: int) -> None:
+    """A trade that moves the price by some ticks, so much later: one more observation."""
+    chain.warp(after_s, refresh_feeds=False)
+    chain.swap(pool, "LINK", 50 * 10**18)
+
+
+def test_a_pool_that_forgets_gives_no_mean_until_it_is_made_to_remember(tester_chain: LocalChain, tmp_path: Path) -> None:
+    chain = tester_chain
+    pool, changes = forgetful(chain)
+    fund(chain, {"LINK": 5_000, "USDC": 5_000})
+    for _ in range(3):
+        trade(chain, pool, 20)
+    at = chain.pools[pool]
+    with agent_on(chain, tmp_path, changes, LINKED) as agent:
+        before = purse(chain)
+        blind = agent.rebalance(send=True, confirm=yes)
+        assert blind.kind is OutcomeKind.HALT
+        assert f"it keeps 1: trimtab oracle {at} --to {ENOUGH}" in blind.reason
+        (row,) = observations(agent)["pools"]
+        assert (row["observations"], row["counts"]) == (1, False)
+
+        gas_before_wei = agent.desk.store.history(chain.now_s()).gas_24h_wei
+        shown = raise_observations(agent, at, ENOUGH)
+        assert (shown["outcome"], shown["rises"], shown["transactions"]) == ("planned", ENOUGH - 1, [])
+        assert purse(chain) == before
+
+        done = raise_observations(agent, at, ENOUGH, send=True, confirm=lambda found: found["most_native"] is not None)
+        (sent,) = done["transactions"]
+        assert (sent.kind, sent.state) == (IntentKind.ORACLE, IntentState.FINAL)
+        assert abs(sent.receipt.gas_used - shown["gas_units"]) < shown["gas_units"] // 5
+        paid = before.native_wei - purse(chain).native_wei
+        assert paid == sent.receipt.gas_cost_wei
+        assert agent.desk.store.history(chain.now_s()).gas_24h_wei - gas_before_wei == paid
+        assert agent.desk.store.history(chain.now_s()).approvals_in_row == 0
+        assert chain.contract(at, npm(V3_POOL)).functions.slot0().call()[4] == ENOUGH
+        assert f"though it is to keep {ENOUGH}: they fill with its next trades" in agent.rebalance().reason
+
+        for _ in range(5):
+            trade(chain, pool, 20)
+        seeing = agent.rebalance()
+        assert seeing.kind is OutcomeKind.HOLD, seeing.reason
+        (row,) = observations(agent)["pools"]
+        assert (row["observations"], row["counts"], row["why"]) == (ENOUGH, True, "")
+        again_asked = raise_observations(agent, at, ENOUGH, send=True)
+        assert (again_asked["outcome"], again_asked["transactions"]) == ("hold", [])
+
+
+def test_a_no_a_pause_an_unpinned_pool_and_wrong_numbers_send_nothing(tester_chain: LocalChain, tmp_path: Path) -> None:
+    chain = tester_chain
+    at = chain.pools["v3 WETH/USDC 500"]
+    loaded = trusted(chain, tmp_path, ROOMY, TWO)
+    before = purse(chain)
+    with again(chain, loaded) as agent:
+        assert raise_observations(agent, at, 100, send=True)["outcome"] == "declined"
+        for wrong, words in ((0, "not within 1"), (70_000, "not within 1"), (5_000, "go on in steps: --to 564")):
+            with pytest.raises(ConfigError, match=words):
+                raise_observations(agent, at, wrong)
+        with pytest.raises(ConfigError, match="no V3 pool"):
+            raise_observations(agent, chain.pools["v2 WETH/USDC"], 100)
+        agent.desk.switch.pause("looking", chain.now_s())
+        with pytest.raises(Refused, match="paused"):
+            raise_observations(agent, at, 100, send=True, confirm=agreed)
+        agent.desk.switch.resume("looked", chain.now_s())
+        agent.desk.store.unpin(at)
+    with again(chain, loaded) as agent, pytest.raises(ConfigError, match="no V3 pool"):
+        raise_observations(agent, at, 100, send=True, confirm=agreed)
+    assert purse(chain) == before
+
+
+def test_the_gas_of_a_day_binds_it(tester_chain: LocalChain, tmp_path: Path) -> None:
+    chain = tester_chain
+    with agent_on(chain, tmp_path, {**ROOMY, "limits.gas_per_day": "0.0001"}, TWO) as agent, pytest.raises(Refused, match="gas_cost"):
+        raise_observations(agent, chain.pools["v3 WETH/USDC 500"], 300, send=True, confirm=agreed)
+
+
+def test_enough_is_an_observation_for_each_block_of_the_window() -> None:
+    assert [enough_slots(chain_id, 1_800) for chain_id in (1, 10, 42_161)] == [151, 901, 1_801]
+    assert enough_slots(42_161, 86_400 * 30) == 65_535
+
+
+def agreed(_: dict[str, Any]) -> bool:
+    """The owner confirms."""
+    return True
