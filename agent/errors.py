@@ -13,6 +13,8 @@ EXIT_USAGE = 2
 EXIT_REFUSED = 10
 EXIT_RETRYABLE = 11
 EXIT_OPERATOR = 12
+EXIT_HUNG = 13
+"""A run that stood still and ended itself, to be started anew."""
 
 
 class TrimtabError(Exception):

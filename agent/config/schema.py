@@ -24,6 +24,7 @@ from agent.config.fields import (
     Variable,
 )
 from agent.config.liquidity import LpTable, PositionTable, require_usable
+from agent.config.service import ServiceTable
 from agent.config.table import Table
 from agent.config.zone import RiskTable, ZoneTable, require_zone
 from agent.units import BPS
@@ -264,6 +265,7 @@ class Config(Table):
     lp: LpTable | None = None
     execution: ExecutionTable
     store: StoreTable
+    service: ServiceTable = Field(default_factory=ServiceTable)
 
     _native = model_validator(mode="before")(native.resolve)
 

@@ -129,6 +129,13 @@ horizon = "30d"                    # how far ahead a loss is expected
 
 [store]
 url = "sqlite:///trimtab.db"
+
+[service]                          # what trimtab run tells of itself (docs/service.md)
+# listen = "127.0.0.1:9464"        # /metrics, /health, /ready; loopback only
+# heartbeat_url_env = "HEARTBEAT"  # asked after each good look: a dead man's switch
+# log_format = "json"              # or "text": log lines on stderr
+hang_after = "10m"                 # a look without a sign of life for so long ends the process, for systemd to start it anew
+keep_steps = 2000                  # looks without a transaction that are kept, the newest
 """
 
 

@@ -19,7 +19,7 @@ from agent.model import (
     UnsignedTx,
 )
 from agent.ports import Grant
-from agent.store import earlier, journal, ledger, records
+from agent.store import earlier, journal, ledger, records, retention
 from agent.store.accounts import Accounts
 from agent.store.records import Moved, Movement, Pause, Pin, StepLine, StepRecord
 from agent.store.tables import ConfigRow, ImplementationRow, Meta, MovementRow, PauseRow, PinRow, Step
@@ -78,6 +78,11 @@ class Store(Accounts):
             return None if row is None else records.step_record(row)
 
     def step_input(self, step_id: str) -> str | None:
+    def prune(self, keep: int) -> int:
+        """Removes old looks without a transaction beyond the newest `keep` of all; returns how many."""
+        with self._write("remove old steps") as session:
+            return retention.prune(session, keep)
+
         """What a step decided from, as JSON; None for a step that was not begun."""
         record = self.step(step_id)
         return None if record is None else record.input_json

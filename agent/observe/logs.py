@@ -1,0 +1,117 @@
+"""Log lines with fields, as JSON or as text; secrets are taken out of every line, whoever logs it (T18)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal, TextIO
+from urllib.parse import urlsplit
+
+Format = Literal["text", "json"]
+ROOT = "trimtab"
+HIDDEN = "[hidden]"
+SHORTEST_SECRET = 6
+"""Shorter pieces of a URL hide nothing, and would blot out words."""
+_FIELDS = "fields"
+
+
+class Redactor:
+    """Takes known secrets out of text: whole URLs, and their paths, queries and passwords by themselves."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        found = {piece for secret in secrets for piece in (secret, *_pieces(secret)) if len(piece) >= SHORTEST_SECRET}
+        self._secrets = sorted(found | {json.dumps(piece)[1:-1] for piece in found}, key=len, reverse=True)
+
+    def __repr__(self) -> str:
+        return f"Redactor({len(self._secrets)} secrets)"
+
+    def clean(self, text: str) -> str:
+        """The text without them."""
+        for secret in self._secrets:
+            text = text.replace(secret, HIDDEN)
+        return text
+
+
+def _pieces(secret: str) -> list[str]:
+    if "://" not in secret:
+        return []
+    try:
+        parts = urlsplit(secret)
+    except ValueError:
+        return []
+    values = [pair.partition("=")[2] for pair in parts.query.split("&")]
+    return [piece for piece in (*parts.path.split("/"), parts.query, *values, parts.password or "", parts.username or "") if piece]
+
+
+class LineFormatter(logging.Formatter):
+    """One record, one line, in ASCII: nothing that is logged writes on a terminal or splits a line (T17)."""
+
+    def __init__(self, style: Format, redactor: Redactor) -> None:
+        super().__init__()
+        self._json = style == "json"
+        self._redactor = redactor
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See logging.Formatter."""
+        fields: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **getattr(record, _FIELDS, {}),
+        }
+        if record.name != ROOT:
+            fields["logger"] = record.name
+        if record.exc_info and record.exc_info[1] is not None:
+            fields["error"] = "".join(traceback.format_exception(record.exc_info[1]))
+        if self._json:
+            return self._redactor.clean(json.dumps(fields, default=str))
+        head, rest = (fields.pop("time"), fields.pop("level").upper(), fields.pop("event")), fields
+        told = " ".join(f"{name}={json.dumps(value, default=str)}" for name, value in rest.items())
+        return self._redactor.clean(f"{head[0]} {head[1]:<7} {json.dumps(head[2])[1:-1]} {told}".rstrip())
+
+
+class Log:
+    """Writes events with fields; the one way in which a run logs."""
+
+    def __init__(self, name: str = ROOT) -> None:
+        self._logger = logging.getLogger(name)
+
+    def info(self, event: str, **fields: object) -> None:
+        """What happens when all is well."""
+        self._logger.info(event, extra={_FIELDS: fields})
+
+    def warning(self, event: str, **fields: object) -> None:
+        """What the owner should know of; the run goes on."""
+        self._logger.warning(event, extra={_FIELDS: fields})
+
+    def error(self, event: str, **fields: object) -> None:
+        """What ends the run, or needs a person."""
+        self._logger.error(event, extra={_FIELDS: fields})
+
+
+def configure(style: Format | None, secrets: Iterable[str] = (), stream: TextIO | None = None) -> Log:
+    """Sends all log lines of this process to `stream` (stderr unless said) in one form; None writes none.
+
+    Lines of libraries pass the same formatter from WARNING on. Called again it replaces what it set before.
+    """
+    root = logging.getLogger()
+    for handler in [one for one in root.handlers if isinstance(one.formatter, LineFormatter)]:
+        root.removeHandler(handler)
+    ours = logging.getLogger(ROOT)
+    if style is None:
+        ours.setLevel(logging.CRITICAL + 1)
+        return Log()
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(LineFormatter(style, Redactor(secrets)))
+    root.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    return Log()
+
+
+def flat(found: Mapping[str, object]) -> dict[str, object]:
+    """Fields without those that say nothing."""
+    return {name: value for name, value in found.items() if value not in (None, "", (), [])}

@@ -1,0 +1,105 @@
+"""The figures of a run for Prometheus: what they are called, what they mean, and how a look sets them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+OUTCOMES = ("hold", "halt", "planned", "refused", "declined", "done", "failed", "retryable", "error")
+"""Ends of a look: those of a step, and `retryable` for a network that failed before one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look, as figures. `value` and `loss` are whole coins of the numeraire, `drifts_bps` by symbol.
+
+    `loss_share` is the loss of 24 h over limits.daily_loss of the portfolio, None where that limit is off; `endpoints` are
+    (operator, score from 0 to 1). None stands for what this look does not know.
+    """
+
+    outcome: str
+    took_s: float
+    paused: bool
+    open_intents: int
+    value: float | None = None
+    drifts_bps: Mapping[str, int] | None = None
+    head_s: int | None = None
+    transactions: Mapping[str, int] | None = None
+    gas_24h_wei: int | None = None
+    loss_share: float | None = None
+    endpoints: Sequence[tuple[str, float]] = ()
+
+
+class Metrics:
+    """A registry of its own, so that nothing but what stands here is told. `now_s` is the wall clock, Unix seconds."""
+
+    def __init__(self, now_s: Callable[[], float] = time.time) -> None:
+        self.registry = CollectorRegistry()
+        self._now_s = now_s
+        self._looks = self._counter("trimtab_looks_total", "Looks at the chain, by how they ended", "outcome")
+        for outcome in OUTCOMES:
+            self._looks.labels(outcome)
+        self._transactions = self._counter("trimtab_transactions_total", "Transactions as a look left them", "kind", "state")
+        self._gas = self._gauge("trimtab_gas_spent_24h_wei", "Gas money of the last 24 h of chain time by the books, wei")
+        self._failures = self._counter("trimtab_heartbeat_failures_total", "Heartbeats that did not arrive")
+        self._took = self._gauge("trimtab_look_seconds", "How long the last look took")
+        self._last = self._gauge("trimtab_last_look_timestamp_seconds", "When the last look ended, Unix seconds")
+        self._value = self._gauge("trimtab_portfolio_value", "Value of the portfolio, whole coins of the numeraire")
+        self._drift = self._gauge("trimtab_drift_bps", "Weight less target of each asset, bps", "symbol")
+        self._worst = self._gauge("trimtab_worst_drift_bps", "Largest distance of a weight from its target, bps")
+        self._open = self._gauge("trimtab_open_intents", "Transactions that are not at an end")
+        self._endpoint = self._gauge("trimtab_endpoint_score", "How each operator's endpoint does, from 0 to 1 (its worst one)", "operator")
+        self._paused = self._gauge("trimtab_paused", "1 while the kill switch is on or cannot be read")
+        self._loss = self._gauge("trimtab_loss_budget_used", "Loss of 24 h as a share of limits.daily_loss; NaN where that is off")
+        self._healthy = self._gauge("trimtab_healthy", "1 while /health is green")
+        self._head_s: int | None = None
+        head_age = self._gauge("trimtab_head_age_seconds", "Age of the head of the last snapshot; NaN before the first")
+        head_age.set_function(lambda: float("nan") if self._head_s is None else self._now_s() - self._head_s)
+
+    def looked(self, look: Look) -> None:
+        """Takes one look over."""
+        self._looks.labels(look.outcome).inc()
+        self._took.set(look.took_s)
+        self._last.set(self._now_s())
+        self._paused.set(look.paused)
+        self._open.set(look.open_intents)
+        for name, count in (look.transactions or {}).items():
+            kind, _, state = name.partition(" ")
+            self._transactions.labels(kind, state).inc(count)
+        if look.head_s is not None:
+            self._head_s = look.head_s
+        if look.gas_24h_wei is not None:
+            self._gas.set(look.gas_24h_wei)
+        if look.value is not None:
+            self._value.set(look.value)
+            self._loss.set(float("nan") if look.loss_share is None else look.loss_share)
+        if look.drifts_bps is not None:
+            for symbol, bps in look.drifts_bps.items():
+                self._drift.labels(symbol).set(bps)
+            self._worst.set(max((abs(bps) for bps in look.drifts_bps.values()), default=0))
+        worst: dict[str, float] = {}
+        for operator, score in look.endpoints:
+            worst[operator] = min(score, worst.get(operator, 1.0))
+        for operator, score in worst.items():
+            self._endpoint.labels(operator).set(score)
+
+    def heartbeat_failed(self) -> None:
+        """A heartbeat did not arrive."""
+        self._failures.inc()
+
+    def health(self, healthy: Callable[[], bool]) -> None:
+        """Asks this for `trimtab_healthy` whenever the figures are read."""
+        self._healthy.set_function(lambda: float(healthy()))
+
+    def text(self) -> bytes:
+        """All of them in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str, what: str, *labels: str) -> Counter:
+        return Counter(name, what, labels, registry=self.registry)
+
+    def _gauge(self, name: str, what: str, *labels: str) -> Gauge:
+        return Gauge(name, what, labels, registry=self.registry)
