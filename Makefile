@@ -7,7 +7,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/.pycache
 READY := .venv/.ready
 
-.PHONY: demo test check setup cover plans lock clean
+.PHONY: demo test check setup cover plans fuzz lock clean
 
 demo: $(READY)
 	$(BIN)/trimtab demo
@@ -33,6 +33,11 @@ cover: $(READY)
 # A hundred random plans carried out on anvil: each ends at its destination or names the bound that stopped it.
 plans: $(READY)
 	$(BIN)/python scripts/plans_on_chain.py --problems 100
+
+# Attacks at length, each with its figures as JSON; the exit says whether any came through. FUZZ_SECONDS is for each of them.
+FUZZ_SECONDS ?= 120
+fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz.signer --seconds $(FUZZ_SECONDS)
 
 setup: $(READY)
 
