@@ -10,7 +10,8 @@ from enum import Enum
 from agent import codec, guards
 from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.execution.booking import poorer, reviewed_s, settle
-from agent.execution.fresh import CaughtUp
+from agent.execution.fresh import CaughtUp, with_past
+from agent.execution.proposing import propose_screened
 from agent.execution.sent import gas_wei, may_take
 from agent.model import Decision, Halt, History, Intent, Plan, Snapshot, StepInput, Verdict
 from agent.planning.strategies import Proposer
@@ -100,35 +101,34 @@ def look(
     snapshot = eyes.reader.snapshot()
     if journal is not None:
         settle(journal, snapshot, lambda: _assembled(eyes, snapshot))
-    assembled = _assembled(eyes, snapshot)
-    step_input = replace(assembled, spend_caps=tuple((caps or {}).items()), spent_gas_wei=spent_gas_wei)
+    step_input = replace(_assembled(eyes, snapshot), spend_caps=tuple((caps or {}).items()), spent_gas_wei=spent_gas_wei)
     if began is not None:
-        history = replace(assembled.history, last_rebalance_s=began.last_rebalance_s, last_liquidity_s=began.last_liquidity_s)
+        history = replace(step_input.history, last_rebalance_s=began.last_rebalance_s, last_liquidity_s=began.last_liquidity_s)
         step_input = replace(step_input, history=history, acted=True)
+    step_input = with_past(eyes.reader, step_input)
     if journal is not None:
         journal.begin_step(step_id, eyes.clock.now_s(), codec.dumps(step_input))
-    return judge(step_input, propose, eyes.evidence, step_id)
+    outcome = judge(step_input, propose, eyes.evidence, step_id)
+    if journal is not None and outcome.step_input is not step_input:
+        journal.begin_step(step_id, eyes.clock.now_s(), codec.dumps(outcome.step_input))
+    return outcome
 
 
 def judge(step_input: StepInput, propose: Proposer, evidence: EvidenceSource | None, step_id: str = "") -> Outcome:
     """The same from a given StepInput; without an evidence source the verdicts stay empty."""
-    try:
-        proposal = propose(step_input)
-    except Refused as refusal:
-        return _refused(step_id, step_input, decide(step_input), None, refusal)
-    decided, plan = proposal.decided, proposal.plan
-    if plan is None:
-        kind = OutcomeKind.HALT if isinstance(decided.decision, Halt) else OutcomeKind.HOLD
-        return Outcome(step_id, kind, decided.decision.reason, step_input, decided, None)
-    if evidence is None:
-        return Outcome(step_id, OutcomeKind.PLANNED, plan.decision.reason, step_input, decided, plan)
-    verdicts = guards.judge(step_input, plan, evidence.gather(step_input, plan))
-    plan = replace(plan, verdicts=verdicts)
-    try:
-        guards.require(plan, verdicts)
-    except Refused as refusal:
-        return _refused(step_id, step_input, decided, plan, refusal)
-    return Outcome(step_id, OutcomeKind.PLANNED, plan.decision.reason, step_input, decided, plan)
+    step_input, proposal, seen = propose_screened(step_input, propose, evidence)
+    if isinstance(proposal, Refused):
+        return _refused(step_id, step_input, decide(step_input), None, proposal)
+    if (plan := proposal.plan) is None:
+        kind = OutcomeKind.HALT if isinstance(proposal.decided.decision, Halt) else OutcomeKind.HOLD
+        return Outcome(step_id, kind, proposal.decided.decision.reason, step_input, proposal.decided, None)
+    if seen is not None:
+        plan = replace(plan, verdicts=guards.judge(step_input, plan, seen))
+        try:
+            guards.require(plan, plan.verdicts)
+        except Refused as refusal:
+            return _refused(step_id, step_input, proposal.decided, plan, refusal)
+    return Outcome(step_id, OutcomeKind.PLANNED, plan.decision.reason, step_input, proposal.decided, plan)
 
 
 def step(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None) -> Outcome:

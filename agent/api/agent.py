@@ -19,6 +19,7 @@ from agent.config.fields import parse_address, parse_duration_s
 from agent.config.load import LoadedConfig, load_config
 from agent.engine import Hands, Outcome, OutcomeKind
 from agent.errors import ConfigError, Refused, Retryable, TrimtabError
+from agent.execution.fresh import with_past
 from agent.execution.settle import native_delta
 from agent.lp import own
 from agent.model import Funding, Intent, IntentKind, Plan, Portfolio, StepInput
@@ -80,7 +81,7 @@ class Agent:
         """A fresh snapshot with the owner's wishes and the store's memory."""
         eyes = self.desk.eyes
         found = eyes.reader.snapshot()
-        return eyes.assemble(found, eyes.history(found.head.timestamp_s))
+        return with_past(eyes.reader, eyes.assemble(found, eyes.history(found.head.timestamp_s)))
 
     def status(self) -> Standing:
         """Where the portfolio stands and what would be decided now."""
@@ -134,6 +135,7 @@ class Agent:
                 progress(LOOKING)
                 turned[0] = self.desk.switch.is_hard()
                 try:
+                    self.desk.store.prune(self.desk.config.service.keep_steps)
                     if turned[0] and hands is not None:
                         return retreat.retreat(self.desk.eyes, self.desk.store, hands, self.desk.switch.read().reason)
                     return engine.step(self.desk.eyes, strategies.rebalance, self.desk.store, hands)
@@ -159,12 +161,18 @@ class Agent:
         with wiring.open_hands(self.desk, never, progress) as hands:
             return retreat.retreat(self.desk.eyes, self.desk.store, hands, why)
 
-    def adopt(self) -> int:
+    def adopt(self, *, nothing_lost: bool = False) -> int:
         """Takes the chain's present nonce for ours and returns it: after the wallet was used by something else, or the store
         was restored from a backup. Raises Retryable while a transaction is pending or open.
+
+        What the wallet did meanwhile the chain is asked at the next look, unless the owner says that `nothing_lost`.
         """
         with wiring.open_hands(self.desk, never, silent) as hands:
-            return hands.executor.adopt()
+            nonce = hands.executor.adopt()
+            self.desk.store.adopt_copy()
+            if nothing_lost:
+                self.desk.store.tell_day(())
+            return nonce
 
     def _step(self, propose: Proposer, send: bool, confirm: Confirm, progress: Progress) -> Outcome:
         with self._hands(send, confirm, progress) as hands:
@@ -190,6 +198,10 @@ class Agent:
     def weights(self, step_input: StepInput) -> dict[str, int]:
         """Weights in bps by symbol."""
         return {self.portfolio.token(d.token).label: d.weight_bps for d in decide(step_input).drifts}
+
+    def drifts(self, step_input: StepInput) -> dict[str, int]:
+        """Weight less target in bps by symbol."""
+        return {self.portfolio.token(d.token).label: d.drift_bps for d in decide(step_input).drifts}
 
     def realised(self, outcome: Outcome) -> list[dict[str, Any]]:
         """Planned against realised change of each balance by the receipts of the swap and of all actions with liquidity, base units."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from agent.chain.positions import Place, PositionRef
 from agent.chain.reader import ChainReader
 from agent.lp import own
-from agent.model import ConfirmedPosition, LpMove, Snapshot
+from agent.model import ConfirmedPosition, Head, LpMove, PastPrices, Snapshot
 
 
 class PositionReader:
@@ -39,6 +39,10 @@ class PositionReader:
         if refs != self.chain.watch.positions:
             self.chain.watch = replace(self.chain.watch, positions=refs)
         return self.chain.snapshot()
+
+    def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
+        """See ports.Reader."""
+        return self.chain.past(head, blocks)
 
     def _ref(self, one: ConfirmedPosition, moves: Sequence[LpMove]) -> PositionRef:
         found = self._found.get(one.name)

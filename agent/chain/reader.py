@@ -10,12 +10,13 @@ from agent.chain.ask import complete, page_calls
 from agent.chain.ballot import NoQuorum, agreed, backed, needed, sufficing, vouched
 from agent.chain.lens import Item, pages
 from agent.chain.panel import Endpoint, Heard, Panel, operators
+from agent.chain.past import read_past
 from agent.chain.quorum import Agreement, Testimony, agree, difference
 from agent.chain.rpc import RpcFault, Transport
 from agent.chain.watch import Watch, parts, questions
 from agent.chain.wire import only, parse_head, quantity
 from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
-from agent.model import Head, Quarantined, Snapshot
+from agent.model import Head, PastPrices, Quarantined, Snapshot
 from agent.ports import Clock
 
 
@@ -67,6 +68,10 @@ class ChainReader:
                 raise
             read = self._read(older, firsts, watch)
         return self._assemble(watch, read, now_s, self._panel.requests - before)
+
+    def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
+        """See ports.Reader."""
+        return read_past(self._panel, self._min_operators, self.watch, head, blocks)
 
     def _firsts(self, owner: str) -> Heard[_First]:
         """Trip 1. One endpoint of another chain among others is left out; where it is as good as half of them it is the operator's."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from agent.errors import Retryable
-from agent.model import Snapshot
+from agent.model import Head, PastPrices, Snapshot, StepInput
+from agent.policy import confirm
+from agent.policy.decide import decide
 from agent.ports import Clock, Journal, Reader
 
 LOOKS = 10
@@ -32,3 +36,15 @@ class CaughtUp:
             f"the endpoints agree on block {found.head.number} only, which is behind our transaction of nonce {ours - 1}",
             "try again when the slower endpoint has caught up",
         )
+
+    def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
+        """See ports.Reader."""
+        return self._reader.past(head, blocks)
+
+
+def with_past(reader: Reader, step: StepInput) -> StepInput:
+    """The same with the blocks before it, where prices make it act and policy.confirm_blocks wants them to agree."""
+    if not confirm.wants(step, lambda other: decide(other).decision):
+        return step
+    past = reader.past(step.snapshot.head, step.policy.confirm_blocks)
+    return replace(step, snapshot=replace(step.snapshot, past=past))

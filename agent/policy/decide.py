@@ -10,7 +10,7 @@ from fractions import Fraction
 from agent.errors import Refused
 from agent.model import AdjustLiquidity, AssetDrift, Decision, Destination, Every, Halt, History, Hold, Rebalance, StepInput, Zone
 from agent.model import Cron as CronSchedule
-from agent.policy import coin, flows, liquidity, lp_wish, minimum, quarantine, words, zone
+from agent.policy import coin, confirm, flows, liquidity, lp_wish, minimum, quarantine, words, zone
 from agent.policy.drift import corrections, drift, total
 from agent.policy.goal import goal
 from agent.policy.lp_moves import Out
@@ -57,7 +57,8 @@ def _decided(step: StepInput) -> Decided:
         return Decided(Halt(stopped), drifts, references)
     too_much = lp_wish.must_go(step, prices)
     if too_much.over:
-        out = AdjustLiquidity(too_much.reason)
+        not_yet = confirm.lacking(step, prices, confirm.by_limits)
+        out = _again(too_much.reason, not_yet) if not_yet else AdjustLiquidity(too_much.reason)
         return Decided(coin.top_up(step, out) or out, drifts, references)
     trigger, found = step.policy.trigger, None
     if isinstance(trigger, Zone):
@@ -67,6 +68,8 @@ def _decided(step: StepInput) -> Decided:
         answer = fired(trigger, drifts, step.snapshot.head.timestamp_s, step.history)
     if answer.fired:
         decision, reviewed = _act(step, drifts, references, answer)
+        if isinstance(decision, Rebalance):
+            decision, reviewed = _confirmed(step, prices, decision, reviewed)
         out_first = _out_first(step, prices) if isinstance(decision, Rebalance) else None
         decision, reviewed = (decision, reviewed) if out_first is None else (out_first, False)
     else:
@@ -77,12 +80,22 @@ def _decided(step: StepInput) -> Decided:
     return Decided(decision, drifts, references, reviewed, found)
 
 
+def _confirmed(step: StepInput, prices: Mapping[str, Price], decision: Rebalance, reviewed: bool) -> tuple[Decision, bool]:
+    """The rebalance, where the blocks before ask for it too; else a hold whose review stays due."""
+    not_yet = "" if confirm.listens_to_time_alone(step) else confirm.lacking(step, prices, confirm.by_trigger)
+    return (_again(decision.reason, not_yet), False) if not_yet else (decision, reviewed)
+
+
+def _again(reason: str, not_yet: str) -> Hold:
+    return Hold(f"{reason}; but {not_yet}; looks again at the next tick")
+
+
 def _hold(answer: Fired) -> Hold:
     when = "looks again at the next tick" if answer.next_s is None else f"next review {words.moment(answer.next_s)}"
     return Hold(answer.reason if when in answer.reason else f"{answer.reason}; {when}", answer.next_s)
 
 
-def _out_first(step: StepInput, prices: Mapping[str, Price]) -> AdjustLiquidity | None:
+def _out_first(step: StepInput, prices: Mapping[str, Price]) -> AdjustLiquidity | Hold | None:
     """Liquidity that its targets want out, before swaps: they could not spend it. What they want in waits until no swap is asked for.
 
     While liquidity rests after an action none of it goes: prices that go to and fro would move it at every look.
@@ -93,7 +106,10 @@ def _out_first(step: StepInput, prices: Mapping[str, Price]) -> AdjustLiquidity 
         wanted = lp_wish.asked_for(step, prices)
     except Refused:
         return None
-    return AdjustLiquidity(wanted.reason) if any(isinstance(move, Out) for move in wanted.moves) else None
+    if not any(isinstance(move, Out) for move in wanted.moves):
+        return None
+    not_yet = confirm.lacking(step, prices, confirm.by_targets, every=True)
+    return _again(wanted.reason, not_yet) if not_yet else AdjustLiquidity(wanted.reason)
 
 
 def or_liquidity(step: StepInput, prices: Mapping[str, Price], hold: Hold) -> Hold | AdjustLiquidity:
@@ -108,7 +124,8 @@ def or_liquidity(step: StepInput, prices: Mapping[str, Price], hold: Hold) -> Ho
     resting = _cooldown(step, liquidity_too=True)
     if resting:
         return replace(hold, reason=f"{hold.reason}; {wanted.reason}; {resting[0]}", next_s=hold.next_s or resting[1])
-    return AdjustLiquidity(wanted.reason)
+    not_yet = confirm.lacking(step, prices, confirm.by_targets, every=True)
+    return replace(hold, reason=f"{hold.reason}; {wanted.reason}, but {not_yet}") if not_yet else AdjustLiquidity(wanted.reason)
 
 
 def _act(step: StepInput, drifts: tuple[AssetDrift, ...], references: References, answer: Fired) -> tuple[Decision, bool]:

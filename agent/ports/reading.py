@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from agent.model import Evidence, Plan, Snapshot, StepInput
+from agent.model import Evidence, Head, PastPrices, Plan, Snapshot, StepInput
 
 
 class Clock(Protocol):
@@ -24,6 +24,10 @@ class Reader(Protocol):
 
     def snapshot(self) -> Snapshot:
         """Everything a step needs, agreed by the configured quorum. Raises Retryable, Refused, OperatorNeeded."""
+        ...
+
+    def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
+        """Prices of so many blocks before `head`, newest first, of the chain that `head` is the end of, agreed likewise."""
         ...
 
 
