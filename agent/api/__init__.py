@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from agent.api.oracle import observations, raise_observations
     from agent.api.positions import Liquidity, liquidity
     from agent.api.retreat import TakenBack
+    from agent.api.service import Service, serve
     from agent.api.setup import initialise, trust
     from agent.api.stopping import StoppableClock, Stopped
     from agent.api.wallet import Password, change_password, create_wallet, import_wallet, wallet_address
@@ -34,6 +35,7 @@ _HOMES = {
     "agent.api.oracle": ("observations", "raise_observations"),
     "agent.api.offline": ("input_text", "plan_from_input"),
     "agent.api.positions": ("Liquidity", "liquidity"),
+    "agent.api.service": ("Service", "serve"),
     "agent.api.setup": ("initialise", "trust"),
     "agent.api.stopping": ("StoppableClock", "Stopped"),
     "agent.api.wallet": ("Password", "change_password", "create_wallet", "import_wallet", "wallet_address"),
@@ -46,6 +48,7 @@ __all__ = [
     "Halted",
     "Liquidity",
     "Password",
+    "Service",
     "Standing",
     "StoppableClock",
     "Stopped",
@@ -72,6 +75,7 @@ __all__ = [
     "quote",
     "raise_observations",
     "resume",
+    "serve",
     "serve_localchain",
     "snapshot",
     "step",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 
 from agent import wiring
+from agent.observe.watch import Watch
 from agent.ports import Clock
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -30,6 +31,7 @@ class StoppableClock:
         self._clock = clock or wiring.SystemClock()
         self._told = threading.Event()
         self._asking = False
+        self._watch: Watch | None = None
 
     def now_s(self) -> int:
         """Unix seconds."""
@@ -37,12 +39,18 @@ class StoppableClock:
 
     def sleep(self, seconds: float) -> None:
         """Waits, or raises Stopped."""
+        if self._watch is not None:
+            self._watch.beat("waiting")
         if self._told.wait(seconds):
             raise Stopped
 
     def check(self) -> None:
         """Raises Stopped when it is time to."""
         self.sleep(0)
+
+    def watched(self, watch: Watch) -> None:
+        """From now on each sleep is a sign of life, and a question no silence."""
+        self._watch = watch
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -59,7 +67,8 @@ class StoppableClock:
         """While inside, the first signal interrupts: nothing was done yet."""
         self._asking = True
         try:
-            yield
+            with self._watch.asking() if self._watch is not None else nullcontext():
+                yield
         finally:
             self._asking = False
 

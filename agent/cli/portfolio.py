@@ -1,17 +1,17 @@
-"""Commands about the portfolio: status, quote, plan, rebalance, swap, run, adopt."""
+"""Commands about the portfolio: status, quote, plan, rebalance, swap, adopt."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Send, Yes
-from agent.cli.output import Waiting, ask, emit, err, fail, note, out, require_answerable, say, waiting
-from agent.errors import EXIT_REFUSED, ConfigError, TrimtabError
+from agent.cli.output import Waiting, ask, emit, err, note, out, require_answerable, say, waiting
+from agent.errors import EXIT_REFUSED, ConfigError
 
 if TYPE_CHECKING:
     from agent.api import Agent, StoppableClock
@@ -24,7 +24,7 @@ STOPPED_BY = ("refused", "halt", "failed", "declined")
 
 def register(app: typer.Typer) -> None:
     """Adds this module's commands."""
-    for command in (status, quote, plan, rebalance, swap, run, adopt):
+    for command in (status, quote, plan, rebalance, swap, adopt):
         app.command()(command)
 
 
@@ -75,7 +75,7 @@ def plan(
     if save_input is not None:
         _write(save_input, api.input_text(outcome.step_input))
     hint = "A plan from a file: guards that need the moment did not judge it." if input_file else "To send it: trimtab rebalance --send"
-    raise typer.Exit(_show(outcome, as_json, about, sent=False, hint=hint))
+    raise typer.Exit(show_outcome(outcome, as_json, about, sent=False, hint=hint))
 
 
 def rebalance(config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = False, as_json: AsJson = False) -> None:
@@ -85,9 +85,9 @@ def rebalance(config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes 
     if send:
         require_answerable(yes)
     with api.open_agent(config) as agent, waiting(READING) as wait:
-        outcome = agent.rebalance(send=send, confirm=_confirmer(agent, yes, wait), progress=wait.update)
+        outcome = agent.rebalance(send=send, confirm=confirmer(agent, yes, wait), progress=wait.update)
         with wait.aside():
-            raise typer.Exit(_show(outcome, as_json, agent, sent=send))
+            raise typer.Exit(show_outcome(outcome, as_json, agent, sent=send))
 
 
 def swap(
@@ -105,46 +105,10 @@ def swap(
     if send:
         require_answerable(yes)
     with api.open_agent(config) as agent, waiting(READING) as wait:
-        confirm = _confirmer(agent, yes, wait)
+        confirm = confirmer(agent, yes, wait)
         outcome = agent.swap(token_in, token_out, amount, send=send, confirm=confirm, progress=wait.update)
         with wait.aside():
-            raise typer.Exit(_show(outcome, as_json, agent, sent=send))
-
-
-def run(
-    config: ConfigPath = DEFAULT_CONFIG,
-    once: Annotated[bool, typer.Option("--once", help="One step, then exit.")] = False,
-    every: Annotated[str, typer.Option("--every", help="How often to look, such as 10m.")] = "10m",
-    send: Send = False,
-    yes: Yes = False,
-    as_json: AsJson = False,
-) -> None:
-    """Steps on and on until stopped. Errors that may pass are waited out; what needs a person ends the run.
-
-    With --json each look prints one document on a line of its own. SIGTERM and Ctrl-C end the run with exit code 0 where
-    nothing is lost: between two looks, or while a transaction that is written down waits for its block.
-    """
-    from agent import api
-
-    if send:
-        require_answerable(yes)
-    clock = api.StoppableClock()
-    code = 0
-    try:
-        with clock.listening(), api.open_agent(config, clock=clock) as agent, waiting(READING) as wait:
-            confirm = _confirmer(agent, yes, wait, clock)
-            with closing(agent.run(send=send, confirm=confirm, every=every, once=once, progress=wait.update)) as looks:
-                for found in looks:
-                    with wait.aside():
-                        if isinstance(found, TrimtabError):
-                            code = fail(found, as_json, lines=not once)
-                        else:
-                            code = _show(found, as_json, agent, sent=send, lines=not once)
-                    clock.check()
-    except api.Stopped:
-        note("Stopped. What was sent stands in the journal; the next run goes on from there.")
-        code = 0
-    raise typer.Exit(code)
+            raise typer.Exit(show_outcome(outcome, as_json, agent, sent=send))
 
 
 def adopt(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson = False) -> None:
@@ -162,7 +126,7 @@ def adopt(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
     emit(document, as_json, lambda: say(f"Adopted: the next transaction has nonce {document['nonce']}."))
 
 
-def _confirmer(agent: Agent, yes: bool, wait: Waiting, clock: StoppableClock | None = None) -> Callable[[Outcome], bool]:
+def confirmer(agent: Agent, yes: bool, wait: Waiting, clock: StoppableClock | None = None) -> Callable[[Outcome], bool]:
     """Asks once before anything is sent, after showing the plan and the parameters that bind it."""
 
     def confirm(outcome: Outcome) -> bool:
@@ -178,7 +142,7 @@ def _confirmer(agent: Agent, yes: bool, wait: Waiting, clock: StoppableClock | N
     return confirm
 
 
-def _show(outcome: Outcome, as_json: bool, agent: Agent | None, *, sent: bool, hint: str = "", lines: bool = False) -> int:
+def show_outcome(outcome: Outcome, as_json: bool, agent: Agent | None, *, sent: bool, hint: str = "", lines: bool = False) -> int:
     """Prints an outcome, with what was sent where it was allowed; without an agent the plan is from a file."""
     from agent.cli import documents, tables
 

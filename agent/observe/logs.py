@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 from urllib.parse import urlsplit
@@ -110,8 +110,3 @@ def configure(style: Format | None, secrets: Iterable[str] = (), stream: TextIO 
     root.addHandler(handler)
     ours.setLevel(logging.INFO)
     return Log()
-
-
-def flat(found: Mapping[str, object]) -> dict[str, object]:
-    """Fields without those that say nothing."""
-    return {name: value for name, value in found.items() if value not in (None, "", (), [])}

@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types there; when a counter was made tells nothing here
 
 OUTCOMES = ("hold", "halt", "planned", "refused", "declined", "done", "failed", "retryable", "error")
 """Ends of a look: those of a step, and `retryable` for a network that failed before one."""

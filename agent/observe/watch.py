@@ -17,21 +17,12 @@ LONGEST_PERIOD_S = 5.0
 class Watch:
     """Hears signs of life. `now` is a clock that only goes forward, in seconds; `bound_s` how long a silence may last.
 
-    Every event of a step is a sign of life, each piece of a rest too. `hung` is called once, from the watch's thread, with
-    the words for it; `alive` at each turn as long as nothing hangs.
+    Every event of a step is a sign of life, each piece of a rest too.
     """
 
-    def __init__(
-        self,
-        bound_s: float,
-        hung: Callable[[str], None],
-        alive: Callable[[], None] = lambda: None,
-        now: Callable[[], float] = time.monotonic,
-        period_s: float | None = None,
-    ) -> None:
+    def __init__(self, bound_s: float, now: Callable[[], float] = time.monotonic, period_s: float | None = None) -> None:
+        """`period_s` is how often the thread looks at least."""
         self._bound_s = bound_s
-        self._hung = hung
-        self._alive = alive
         self._now = now
         self._period_s = min(LONGEST_PERIOD_S, bound_s / 4, period_s or LONGEST_PERIOD_S)
         self._ended = threading.Event()
@@ -61,10 +52,10 @@ class Watch:
         return f"no sign of life for {silent_s:.0f} s, longer than {self._bound_s:g} s, since «{stage}»"
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """The thread runs while inside."""
+    def watching(self, hung: Callable[[str], None], alive: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """The thread runs while inside. It calls `alive` at each turn, and `hung` once, with the words for what hangs."""
         self._watched = threading.current_thread().ident
-        thread = threading.Thread(target=self._run, name="trimtab watch", daemon=True)
+        thread = threading.Thread(target=self._run, args=(hung, alive), name="trimtab watch", daemon=True)
         thread.start()
         try:
             yield
@@ -72,13 +63,13 @@ class Watch:
             self._ended.set()
             thread.join(LONGEST_PERIOD_S)
 
-    def _run(self) -> None:
+    def _run(self, hung: Callable[[str], None], alive: Callable[[], None]) -> None:
         while not self._ended.wait(self._period_s):
             found = self.hangs()
             if found is not None:
-                self._hung(f"{found}; it stands at {self._place()}")
+                hung(f"{found}; it stands at {self._place()}")
                 return
-            self._alive()
+            alive()
 
     def _place(self) -> str:
         """Where the watched thread stands: functions and lines, no values."""

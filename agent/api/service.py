@@ -1,0 +1,140 @@
+"""A long run and everything that tells of it: each look as log line, figures, health and heartbeat; a look that hangs ends it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from agent.api import looks
+from agent.api.agent import LOOKING, Agent
+from agent.api.stopping import StoppableClock
+from agent.config.fields import parse_duration_s
+from agent.config.load import LoadedConfig
+from agent.engine import Outcome
+from agent.errors import EXIT_HUNG, ConfigError, TrimtabError
+from agent.observe.health import Health
+from agent.observe.heartbeat import Heartbeat
+from agent.observe.logs import Format, Log, configure
+from agent.observe.metrics import Metrics
+from agent.observe.server import serving
+from agent.observe.systemd import Notifier
+from agent.observe.watch import Watch
+
+PASSWORD_ENV = "TRIMTAB_KEYSTORE_PASSWORD"  # noqa: S105 the variable's name
+
+
+@dataclass
+class Service:
+    """Hears what the run does and passes it on. What it tells can fail; the run goes on all the same."""
+
+    agent: Agent
+    log: Log
+    metrics: Metrics
+    health: Health
+    watch: Watch
+    notifier: Notifier
+    heartbeat: Heartbeat | None
+    logs: bool
+    began: float = field(default_factory=time.monotonic)
+    paused: bool = False
+    port: int | None = None
+
+    def heard(self, stage: str) -> None:
+        """What the run is about to do, as it tells its progress."""
+        if stage == LOOKING:
+            self.began = time.monotonic()
+        self.watch.beat(stage)
+
+    def looked(self, found: Outcome | TrimtabError) -> None:
+        """One look is over."""
+        took_s = time.monotonic() - self.began
+        self.watch.beat("telling of the last look")
+        stopped = self.agent.desk.switch.read()
+        paused = stopped.paused is not False
+        trouble = looks.trouble(found, paused)
+        self.health.looked(trouble, stopped.reason or "by its file" if paused else "")
+        self.metrics.looked(looks.figures(self.agent, found, took_s, paused))
+        if paused is not self.paused:
+            self.log.warning("paused" if paused else "resumed", **looks.filled(reason=stopped.reason, hard=stopped.hard or None))
+            self.paused = paused
+        for event, fields in looks.lines(self.agent, found, took_s):
+            (self.log.warning if trouble else self.log.info)(event, **fields)
+        if self.health.state.looks == 1:
+            self.notifier.ready()
+        self.notifier.status(trouble or looks.summary(found))
+        if not self.health.red() and self.heartbeat is not None:
+            self.heartbeat.beat()
+
+    def hung(self, why: str) -> NoReturn:
+        """Called from the watch's thread: says what hangs, and ends the process for its service manager to start it anew.
+
+        What was sent stands in the journal; this is no worse than a power failure between two acts, and milder than a run that
+        stands still for ever.
+        """
+        self.health.hangs(why)
+        self.log.error("hung", what=why, exit=EXIT_HUNG)
+        self.notifier.status(f"hung: {why}")
+        logging.shutdown()
+        os._exit(EXIT_HUNG)
+
+
+@contextmanager
+def serve(agent: Agent, clock: StoppableClock, every: str, *, once: bool = False, log_format: Format | None = None) -> Iterator[Service]:
+    """Everything that tells of a run, up while inside. `log_format` goes before the config's; with `once` nothing listens."""
+    table = agent.desk.config.service
+    secrets = secrets_of(agent.desk.loaded)
+    style = log_format or table.log_format
+    log = configure(style, secrets)
+    metrics, notifier = Metrics(), Notifier()
+    health = Health(parse_duration_s(every, "--every"))
+    metrics.health(lambda: not health.red())
+
+    def unheard(why: str) -> None:
+        metrics.heartbeat_failed()
+        log.warning("heartbeat failed", why=why)
+
+    url = table.heartbeat()
+    heartbeat = None if url is None else Heartbeat(url, table.heartbeat_method, unheard)
+    watch = Watch(table.hang_after, period_s=notifier.watchdog_s)
+    service = Service(agent, log, metrics, health, watch, notifier, heartbeat, style is not None)
+    clock.watched(watch)
+    with ExitStack() as stack:
+        if table.address is not None and not once:
+            service.port = stack.enter_context(serving(*table.address, metrics, health))
+            log.info("listening", host=table.address[0], port=service.port)
+        stack.enter_context(watch.watching(service.hung, notifier.alive))
+        log.info("started", **looks.who(agent), every=every)
+        try:
+            yield service
+        except TrimtabError as error:
+            log.error("ended", **looks.failure(error))
+            raise
+        finally:
+            health.stops()
+            notifier.stopping()
+            if heartbeat is not None:
+                heartbeat.settle()
+            log.info("stopped", looks=health.state.looks)
+
+
+def secrets_of(loaded: LoadedConfig) -> list[str]:
+    """Every secret that this process knows of from its config and environment; keys in a keyring never become text."""
+    config = loaded.config
+    found: list[str] = []
+    for tell in (*(one.resolve for one in config.chain.rpc), config.service.heartbeat, config.execution.submit_url.get_secret_value):
+        found += _told(tell)
+    names = (config.wallet.key_env, PASSWORD_ENV)
+    return found + [value for name in names if name and (value := os.environ.get(name))]
+
+
+def _told(tell: Callable[[], Any]) -> list[str]:
+    try:
+        value = tell()
+    except ConfigError:  # told where it is needed
+        return []
+    return [value] if value else []
