@@ -18,16 +18,19 @@ from agent.chain.own_positions import PositionReader
 from agent.chain.panel import Endpoint, Panel
 from agent.chain.panel_sender import PanelSender
 from agent.chain.positions import resolve
+from agent.chain.proxies import find_proxies
 from agent.chain.reader import ChainReader
 from agent.chain.rpc import HttpTransport, Transport
 from agent.chain.rules import SigningRules
+from agent.chain.screen import TokenScreen
 from agent.chain.second_quote import UniswapPython, V2Contracts, V3Contracts
 from agent.chain.signer import LocalSigner
 from agent.chain.tokens import read_tokens
 from agent.chain.watch import PoolKind, PoolRef, Watch
 from agent.config import build_execution, build_limits, build_policy, build_portfolio, build_reference
+from agent.config.contracts import factories, fixed_contracts
 from agent.config.load import LoadedConfig
-from agent.config.lp_contracts import known_positions, liquidity_contracts, lp_venues
+from agent.config.lp_contracts import known_positions, liquidity_contracts
 from agent.config.lp_targets import build_targets
 from agent.config.schema import Config
 from agent.engine import Eyes, Hands, Outcome
@@ -35,8 +38,8 @@ from agent.errors import ConfigError
 from agent.execution.earlier import recall
 from agent.execution.executor import Executor
 from agent.execution.settings import Settings
-from agent.model import Execution, History, Limits, LpMove, Policy, Portfolio, Reference, Snapshot, StepInput
-from agent.policy import flows
+from agent.model import Execution, History, Limits, Policy, Portfolio, Reference, Snapshot, StepInput
+from agent.policy import flows, quarantine
 from agent.ports import Clock
 from agent.store.killswitch import KillSwitch, pause_file
 from agent.store.lock import lock_path, wallet_lock
@@ -93,7 +96,19 @@ class Desk:
     def assemble(self, snapshot: Snapshot, history: History) -> StepInput:
         """A snapshot with the owner's wishes and the store's memory, what the books do not explain among it."""
         step = StepInput(snapshot, self.counted, self.policy, self.reference, self.limits, self.execution, history)
-        return flows.seen(recall(step, self.store, self.panel), self.store.books())
+        seen = flows.seen(recall(step, self.store, self.panel), self.store.books())
+        pins = {pin.address: pin.code_hash for pin in self.store.pins()}
+        return quarantine.quarantine(seen, quarantine.changed(snapshot, self.tokens, pins, self.store.implementations()))
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """Addresses of assets and hubs."""
+        return tuple(token.address for token in (*(asset.token for asset in self.portfolio.assets), *self.portfolio.hubs))
+
+    @property
+    def screen(self) -> TokenScreen:
+        """What tries tokens out."""
+        return TokenScreen(self.line, self.config.chain.wrapped_native)
 
     @property
     def eyes(self) -> Eyes:
@@ -188,8 +203,9 @@ def open_desk(
             tokens=through,
             spenders=(execution.router, *(contract for _, contract in execution.liquidity)),
             pools=pools,
+            proxies=(proxies := find_proxies(line, asked)),
             feeds=(*portfolio.feeds(), *reference.uptime),
-            code=(*pinned, *(pool.address for pool in pools)),
+            code=tuple(dict.fromkeys((*pinned, *(pool.address for pool in pools), *(proxy.first for proxy in proxies)))),
             twap_window_s=reference.twap_window_s,
             impact_bps=UNBOUNDED_IMPACT_BPS if limits.price_impact_bps is None else limits.price_impact_bps,
             lp_spender=dict(execution.liquidity).get("uniswap_v2"),
@@ -199,29 +215,6 @@ def open_desk(
         known = partial(known_positions, config, portfolio)
         reader = PositionReader(chain, found, factories(config), store.liquidity_moves, known)
         yield Desk(loaded, panel, line, portfolio, pools, build_policy(config), reference, limits, execution, store, switch, clock, reader)
-
-
-def factories(config: Config) -> dict[str, str]:
-    """Factory of each venue by its name."""
-    venues = {"uniswap_v2": config.venues.uniswap_v2, "uniswap_v3": config.venues.uniswap_v3}
-    return {name: venue.factory for name, venue in venues.items() if venue is not None}
-
-
-def fixed_contracts(config: Config, moves: Sequence[LpMove] = ()) -> dict[str, str]:
-    """Routers and factories, by address: the contracts that the config names besides tokens and pools.
-
-    The position manager is one of them once a position of it counts or is wanted: weights go by what it says, and `moves` are
-    what the agent itself did there.
-    """
-    found: dict[str, str] = {}
-    for name, venue in (("v2", config.venues.uniswap_v2), ("v3", config.venues.uniswap_v3)):
-        if venue is not None:
-            found |= {venue.factory: f"{name} factory", venue.router: f"{name} router"}
-    if config.venues.uniswap_v3 is not None and "uniswap_v3" in lp_venues(config, moves):
-        found[config.venues.uniswap_v3.position_manager] = "v3 position manager"
-    if config.execution.router == "rebalancer" and config.execution.rebalancer is not None:
-        found[config.execution.rebalancer] = "rebalancer"
-    return found
 
 
 def signing_rules(config: Config, execution: Execution, tokens: tuple[str, ...], pools: Sequence[PoolRef] = ()) -> SigningRules:
@@ -248,8 +241,7 @@ def open_hands(desk: Desk, confirm: Callable[[Outcome], bool], progress: Callabl
     with wallet_lock(path, chain_id, wallet):
         ask = getpass.getpass if sys.stdin.isatty() else None
         key = keys.load_key(key_source(desk.loaded), chain_id, ask=ask, fork=config.chain.fork)
-        tokens = tuple(token.address for token in (*(a.token for a in desk.portfolio.assets), *desk.portfolio.hubs))
-        rules = signing_rules(config, desk.execution, tokens, desk.pools)
+        rules = signing_rules(config, desk.execution, desk.tokens, desk.pools)
         desk.panel.tell = progress
         submit_url = config.execution.submit_url.get_secret_value()
         submit = Endpoint(HttpTransport(submit_url, "submit")) if submit_url else None
@@ -276,6 +268,8 @@ def settings(config: Config, limits: Limits) -> Settings:
         mined_timeout_s=30.0 if local else 180.0,
         final_timeout_s=10.0 if local else 30.0 * config.chain.confirmations,
         max_fee_wei=limits.gas_price_wei,
+        bump_after_s=6.0 if local else 30.0,
+        gas_per_day_wei=limits.gas_per_day_wei,
     )
 
 

@@ -83,6 +83,7 @@ class ScriptedChain:
     sent: list[str] = field(default_factory=list)
     nonces_of: dict[str, int] = field(default_factory=dict)
     simulation: str = ""
+    base_fee_wei: int = GWEI
     status: int = 1
     send_error: Exception | None = None
     lose: bool = False
@@ -109,12 +110,14 @@ class ScriptedChain:
 
     def head(self) -> Head:
         self._online()
-        return Head(CHAIN_ID, len(self.blocks) - 1, self._hash(len(self.blocks) - 1), self.timestamp_s, GWEI)
+        return Head(CHAIN_ID, len(self.blocks) - 1, self._hash(len(self.blocks) - 1), self.timestamp_s, self.base_fee_wei)
 
     def simulate(self, unsigned: UnsignedTx, _sender: str) -> Simulation:
-        cancels = unsigned.data == "0x"
+        cancels, head = unsigned.data == "0x", self.head()
+        if (unsigned.max_fee_wei or 0) < self.base_fee_wei:
+            return Simulation(False, "its fee is below the base fee", 0, head)
         ok = cancels or not self.simulation
-        return Simulation(ok, "" if ok else self.simulation, 21_000 if cancels else 60_000, self.head())
+        return Simulation(ok, "" if ok else self.simulation, 21_000 if cancels else 60_000, head)
 
     def send(self, signed: SignedTx) -> None:
         self.sent.append(signed.hash)

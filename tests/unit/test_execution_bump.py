@@ -1,0 +1,211 @@
+"""What waits too long: sent again for more on its nonce, or cancelled, and written down before it leaves (T7)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.chain.sender import NonceUsed, SendRefused
+from agent.errors import Retryable
+from agent.model import IntentKind, IntentState
+from tests.scripted import START_S, Killed, killed_at
+from tests.waiting import patient, require_dearer, states, when_sent
+
+S = IntentState
+
+
+def test_what_waits_too_long_is_sent_again_for_more_and_the_one_that_is_mined_is_told(tmp_path: Path) -> None:
+    made = patient(tmp_path)
+    when_sent(made, 2, lambda: made.chain.mine(made.chain.sent[1]))
+    ended = made.run()
+    original, bump = reversed(made.store.intents())
+    assert (ended.id, ended.kind, ended.state, ended.succeeded) == (bump.id, IntentKind.SWAP, S.FINAL, True)
+    assert original.state is S.REPLACED
+    require_dearer([original, bump])
+    assert (bump.tx.to, bump.tx.data, bump.tx.gas, bump.deadline_s) == (
+        original.tx.to,
+        original.tx.data,
+        original.tx.gas,
+        original.deadline_s,
+    )
+    assert made.store.open_intents() == ()
+    assert [intent.id for intent in made.store.unbooked()] == [bump.id]
+
+
+def test_the_hash_of_a_replacement_is_on_disk_before_it_leaves(tmp_path: Path) -> None:
+    made = patient(tmp_path)
+    seen: list[tuple[str, list[str]]] = []
+    made.on_event = lambda event: (
+        seen.append((str(event.intent.tx_hash), [str(i.tx_hash) for i in made.store.intents()])) if event.name == "before:send" else None
+    )
+    when_sent(made, 3, made.chain.mine)
+    made.run()
+    assert len(seen) == 3
+    assert all(leaving in known for leaving, known in seen)
+
+
+def test_the_original_may_be_mined_after_all(tmp_path: Path) -> None:
+    made = patient(tmp_path)
+    when_sent(made, 2, lambda: made.chain.mine(made.chain.sent[0]))
+    ended = made.run()
+    assert (ended.state, ended.tx_hash) == (S.FINAL, made.chain.sent[0])
+    assert states(made) == [("swap", "final"), ("swap", "replaced")]
+
+
+def test_once_the_deadline_is_over_it_is_cancelled_and_the_swap_is_told_so(tmp_path: Path) -> None:
+    made = patient(tmp_path)
+
+    def late() -> None:
+        made.chain.timestamp_s = START_S + 90
+        if len(made.chain.sent) == 2:
+            made.chain.mine(made.chain.sent[1])
+
+    made.clock.each = late
+    ended = made.run()
+    assert (ended.kind, ended.state, ended.succeeded) == (IntentKind.SWAP, S.CANCELLED, False)
+    assert states(made) == [("swap", "cancelled"), ("cancel", "final")]
+    assert "deadline" in made.store.intents()[0].note
+
+
+def test_an_old_floor_is_no_free_option_what_fails_at_the_head_is_cancelled(tmp_path: Path) -> None:
+    made = patient(tmp_path)
+
+    def turned() -> None:
+        made.chain.simulation = "Too little received"
+        if len(made.chain.sent) == 2:
+            made.chain.mine(made.chain.sent[1])
+
+    made.clock.each = turned
+    assert made.run().state is S.CANCELLED
+    assert states(made) == [("swap", "cancelled"), ("cancel", "final")]
+    assert "Too little received" in made.store.intents()[0].note
+
+
+@pytest.mark.parametrize("paused", [True, None])
+def test_nothing_is_hurried_while_paused(tmp_path: Path, paused: bool | None) -> None:
+    made = patient(tmp_path, mined_timeout_s=10)
+
+    def pause() -> None:
+        made.paused = paused
+
+    made.clock.each = pause
+    with pytest.raises(Retryable):
+        made.run()
+    assert len(made.chain.sent) == 1
+    assert states(made) == [("swap", "broadcast")]
+    assert any("kill switch" in event.text for event in made.events)
+
+
+def test_a_node_that_does_not_take_a_bump_is_asked_again_for_more(tmp_path: Path) -> None:
+    made = patient(tmp_path)
+    send, refused = made.chain.send, []
+
+    def underpriced(signed) -> None:
+        if len(made.chain.sent) == 1 and not refused:
+            refused.append(signed.hash)
+            raise SendRefused("replacement transaction underpriced")
+        send(signed)
+
+    made.chain.send = underpriced
+    when_sent(made, 2, lambda: made.chain.mine(made.chain.sent[1]))
+    assert made.run().state is S.FINAL
+    assert states(made) == [("swap", "replaced"), ("swap", "replaced"), ("swap", "final")]
+    require_dearer(list(reversed(made.store.intents())))
+
+
+def test_a_bump_that_comes_after_the_block_of_the_original_ends_replaced(tmp_path: Path) -> None:
+    made = patient(tmp_path)
+    send = made.chain.send
+
+    def too_late(signed) -> None:
+        if made.chain.sent:
+            made.chain.mine(made.chain.sent[0])
+            raise NonceUsed("nonce too low")
+        send(signed)
+
+    made.chain.send = too_late
+    ended = made.run()
+    assert (ended.state, ended.tx_hash) == (S.FINAL, made.chain.sent[0])
+    assert states(made) == [("swap", "final"), ("swap", "replaced")]
+
+
+def test_a_rehearsal_that_fails_because_it_was_mined_meanwhile_cancels_nothing(tmp_path: Path) -> None:
+    made = patient(tmp_path)
+    simulate = made.chain.simulate
+
+    def mined_meanwhile(unsigned, sender):
+        if made.chain.sent and made.chain.pool:
+            made.chain.mine(made.chain.sent[0])
+            return replace(simulate(unsigned, sender), ok=False, reason="STF")
+        return simulate(unsigned, sender)
+
+    made.chain.simulate = mined_meanwhile
+    assert made.run().state is S.FINAL
+    assert len(made.chain.sent) == 1
+
+
+@pytest.mark.parametrize("turn", ["bump", "cancel"])
+@pytest.mark.parametrize(
+    "at", ["after:planned", "before:signed", "after:signed", "before:broadcast", "after:broadcast", "before:send", "after:send"]
+)
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_process_killed_while_it_replaces_ends_the_nonce_once(tmp_path: Path, turn: str, at: str, lost: bool) -> None:
+    made = patient(tmp_path)
+
+    def die(event) -> None:
+        if event.name == at and event.intent is not None and event.intent.replaces is not None:
+            raise Killed
+
+    def turned() -> None:
+        if turn == "cancel":
+            made.chain.simulation = "Too little received"
+
+    made.on_event, made.clock.each = die, turned
+    with pytest.raises(Killed):
+        made.run()
+    made.restart()
+    if lost:
+        made.chain.pool.clear()
+    known = {intent.tx_hash for intent in made.store.intents() if intent.state is not S.CANCELLED}
+    assert set(made.chain.sent) <= known
+    made.clock.each = lambda: made.chain.mine(made.chain.sent[-1]) if made.chain.sent[-1] in made.chain.pool else None
+    made.executor().reconcile()
+    assert made.store.open_intents() == ()
+    ended = [intent for intent in made.store.intents() if intent.state is S.FINAL]
+    assert len(ended) == 1
+    assert sum(len(block) for block in made.chain.blocks) == 1
+
+
+def test_what_an_earlier_process_left_waiting_is_hurried_at_the_first_look(tmp_path: Path) -> None:
+    made = patient(tmp_path, bump_after_s=30)
+    killed_at(made, "after:send")
+    made.clock.now += 30
+    when_sent(made, 2, lambda: made.chain.mine(made.chain.sent[1]))
+    made.executor().reconcile()
+    assert states(made) == [("swap", "replaced"), ("swap", "final")]
+    assert made.clock.now < START_S + 40
+
+
+def test_a_look_that_may_not_send_hurries_nothing(tmp_path: Path) -> None:
+    made = patient(tmp_path)
+    killed_at(made, "after:send")
+    made.executor().reconcile(may_send=False)
+    assert len(made.chain.sent) == 1
+
+
+def test_the_next_transaction_may_follow_a_bump_that_has_a_block_and_not_before(tmp_path: Path) -> None:
+    made = patient(tmp_path, confirmations=2, final_timeout_s=0, mined_timeout_s=3)
+    with pytest.raises(Retryable):
+        made.run(0)
+    assert states(made) == [("swap", "broadcast"), ("swap", "broadcast")]
+    with pytest.raises(Retryable, match="earlier transaction"):
+        made.run(1)
+    made.chain.mine(made.chain.sent[1])
+    made.executor().reconcile(may_send=False)
+    assert states(made) == [("swap", "broadcast"), ("swap", "mined")]
+    made.chain.automine = True
+    assert made.run(1).state is S.MINED
+    made.executor().reconcile()
+    assert [state for _, state in states(made)] == ["replaced", "final", "mined"]
