@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from agent.api.service import Service, serve
     from agent.api.setup import initialise, trust
     from agent.api.stopping import StoppableClock, Stopped
+    from agent.api.stores import backup_store, check_store, restore_store, upgrade_store
     from agent.api.wallet import Password, change_password, create_wallet, import_wallet, wallet_address
     from agent.config.load import load_config
 
@@ -37,6 +38,7 @@ _HOMES = {
     "agent.api.positions": ("Liquidity", "liquidity"),
     "agent.api.service": ("Service", "serve"),
     "agent.api.setup": ("initialise", "trust"),
+    "agent.api.stores": ("backup_store", "check_store", "restore_store", "upgrade_store"),
     "agent.api.stopping": ("StoppableClock", "Stopped"),
     "agent.api.wallet": ("Password", "change_password", "create_wallet", "import_wallet", "wallet_address"),
     "agent.config.load": ("load_config",),
@@ -53,7 +55,9 @@ __all__ = [
     "StoppableClock",
     "Stopped",
     "TakenBack",
+    "backup_store",
     "change_password",
+    "check_store",
     "confirm_flows",
     "create_wallet",
     "demo_world",
@@ -74,12 +78,14 @@ __all__ = [
     "plan_from_input",
     "quote",
     "raise_observations",
+    "restore_store",
     "resume",
     "serve",
     "serve_localchain",
     "snapshot",
     "step",
     "trust",
+    "upgrade_store",
     "wallet_address",
 ]
 

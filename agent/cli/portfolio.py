@@ -1,4 +1,4 @@
-"""Commands about the portfolio: status, quote, plan, rebalance, swap, adopt."""
+"""Commands about the portfolio: status, quote, plan, rebalance, swap."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STOPPED_BY = ("refused", "halt", "failed", "declined")
 
 def register(app: typer.Typer) -> None:
     """Adds this module's commands."""
-    for command in (status, quote, plan, rebalance, swap, adopt):
+    for command in (status, quote, plan, rebalance, swap):
         app.command()(command)
 
 
@@ -109,21 +109,6 @@ def swap(
         outcome = agent.swap(token_in, token_out, amount, send=send, confirm=confirm, progress=wait.update)
         with wait.aside():
             raise typer.Exit(show_outcome(outcome, as_json, agent, sent=send))
-
-
-def adopt(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson = False) -> None:
-    """Goes on from the wallet's present nonce, after something else used the wallet or the store was restored. Sends nothing."""
-    from agent import api
-
-    if not yes:
-        require_answerable(yes)
-        note("Whatever else uses this wallet must have stopped: two at once could trade twice.")
-        if not ask("Go on from the chain's present nonce?"):
-            emit({"nonce": None}, as_json, lambda: say("Nothing was adopted."))
-            raise typer.Exit(EXIT_REFUSED)
-    with api.open_agent(config) as agent, waiting(READING):
-        document = {"nonce": agent.adopt()}
-    emit(document, as_json, lambda: say(f"Adopted: the next transaction has nonce {document['nonce']}."))
 
 
 def confirmer(agent: Agent, yes: bool, wait: Waiting, clock: StoppableClock | None = None) -> Callable[[Outcome], bool]:

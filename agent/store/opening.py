@@ -10,6 +10,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, m
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from agent.errors import ConfigError, OperatorNeeded
+from agent.store import copying
 from agent.store.database import WRITE
 from agent.store.failures import reported
 from agent.store.store import Store
@@ -41,7 +42,7 @@ def open_store(url: str, chain_id: int, wallet: str, coin: str = "") -> Store:
             with engine.connect() as connection, connection.begin():
                 current = _version(connection) == REVISIONS[-1]
             if not current:
-                _migrate(engine)
+                _migrate(engine, path)
             store = Store(engine, wallet, coin)
             store.claim(chain_id)
         except BaseException:
@@ -131,15 +132,47 @@ def _version(connection: Connection) -> str | None:
     return str(version)
 
 
-def _migrate(engine: Engine) -> None:
-    """All migrations in one transaction: an interrupted one leaves the store as it was."""
+def upgrade(url: str) -> tuple[str | None, str, Path | None]:
+    """Brings the store at `url` to the present version: what it was, what it is, and where the copy of before lies, if one was made.
+
+    Raises ConfigError when there is no store, OperatorNeeded as `open_store`.
+    """
+    path = sqlite_path(url)
+    if path is not None and not path.is_file():
+        raise ConfigError(f"store.url: there is no store at {path}", "it is made by the first command that needs it")
+    with reported("upgrade the store"):
+        if path is not None:
+            _private(path)
+        engine = _engine(_parse(url))
+        try:
+            if path is not None:
+                _check(engine, path)
+            with engine.connect() as connection, connection.begin():
+                before = _version(connection)
+            kept = None if before == REVISIONS[-1] else _migrate(engine, path)
+        finally:
+            engine.dispose()
+    return before, REVISIONS[-1], kept
+
+
+def _migrate(engine: Engine, path: Path | None) -> Path | None:
+    """All migrations in one transaction: an interrupted one leaves the store as it was. A store with anything in it is copied
+    first; returns where to.
+    """
     from alembic import command
     from alembic.config import Config
 
+    with engine.connect() as connection, connection.begin():
+        before = _version(connection)
+    kept = None
+    if path is not None and before is not None:
+        kept = path.with_name(f"{path.name}.before-{REVISIONS[-1]}")
+        copying.backup(path, kept, force=True)
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     with engine.execution_options(**{WRITE: True}).connect() as connection, connection.begin():
-        if _version(connection) == REVISIONS[-1]:  # another process was faster
-            return
+        if _version(connection) != before:  # another process was faster
+            return kept
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+    return kept

@@ -21,6 +21,7 @@ from agent.model import (
 from agent.ports import Grant
 from agent.store import earlier, journal, ledger, records, retention
 from agent.store.accounts import Accounts
+from agent.store.copying import COPY
 from agent.store.records import Moved, Movement, Pause, Pin, StepLine, StepRecord
 from agent.store.tables import ConfigRow, ImplementationRow, Meta, MovementRow, PauseRow, PinRow, Step
 
@@ -77,12 +78,12 @@ class Store(Accounts):
             row = session.scalar(select(Step).where(Step.id == step_id))
             return None if row is None else records.step_record(row)
 
-    def step_input(self, step_id: str) -> str | None:
     def prune(self, keep: int) -> int:
         """Removes old looks without a transaction beyond the newest `keep` of all; returns how many."""
         with self._write("remove old steps") as session:
             return retention.prune(session, keep)
 
+    def step_input(self, step_id: str) -> str | None:
         """What a step decided from, as JSON; None for a step that was not begun."""
         record = self.step(step_id)
         return None if record is None else record.input_json
@@ -174,6 +175,12 @@ class Store(Accounts):
             earlier.forget(session)
             session.merge(Meta(key="adopted_s", value=str(now_s)))
 
+    def adopt_copy(self) -> None:
+        """The owner says that this copy is the one that goes on."""
+        with self._write("adopt the copy") as session:
+            if (copy := session.get(Meta, COPY)) is not None:
+                session.delete(copy)
+
     # budgets and movements
     def history(self, chain_now_s: int) -> History:
         """Sums over the last 24 h of chain time."""
@@ -248,8 +255,10 @@ class Store(Accounts):
                 ledger.resumed(session)
 
     def paused(self) -> Pause:
-        """Where the pause switch stands."""
+        """Where the pause switch stands; a copy that nobody has adopted is paused, and resuming does not change that (T8)."""
         with self._read("read the pause switch") as session:
+            if (copy := session.get(Meta, COPY)) is not None:
+                return Pause(True, f"this store is a copy ({copy.value}); only one may send: trimtab db adopt", None)
             row = session.scalar(select(PauseRow).order_by(PauseRow.seq.desc()).limit(1))
             return Pause(False, "", None) if row is None else Pause(row.paused, row.reason, row.at_s, row.hard)
 

@@ -1,0 +1,77 @@
+"""Commands about the store's file: db backup, restore, check, upgrade, adopt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agent.cli.adopting import adopt
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath
+from agent.cli.output import emit, say
+
+Force = Annotated[bool, typer.Option("--force", help="Though there is a file already.")]
+group = typer.Typer(help="The store: copied, put back, checked, brought to the present version.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's commands; adopt keeps its old name too."""
+    for command in (backup, restore, check, upgrade, adopt):
+        group.command()(command)
+    app.add_typer(group, name="db")
+    app.command()(adopt)
+
+
+def backup(
+    path: Annotated[Path, typer.Argument(help="The file to write.")], config: ConfigPath = DEFAULT_CONFIG, force: Force = False,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """A consistent copy of the store, also while a run goes on. It holds no key and no signed transaction."""
+    from agent import api
+
+    document = api.backup_store(config, path, force)
+    emit(document, as_json, lambda: say(f"Copied to {document['backup']} ({document['bytes']:,} bytes)."))
+
+
+def restore(
+    path: Annotated[Path, typer.Argument(help="A file that db backup wrote.")], config: ConfigPath = DEFAULT_CONFIG, force: Force = False,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Puts a backup in the store's place. It sends nothing before db adopt; with --force the store before it is kept beside it."""
+    from agent import api
+
+    document = api.restore_store(config, path, force)
+
+    def show() -> None:
+        say(f"Restored to {document['store']}.")
+        if document["kept"] is not None:
+            say(f"The store before it is kept as {document['kept']}.")
+        say("Nothing is sent from it until: trimtab db adopt")
+
+    emit(document, as_json, show)
+
+
+def check(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Reads the whole store and says whether it is sound."""
+    from agent import api
+
+    document = api.check_store(config)
+    copy = "" if document["copy"] is None else f", a copy ({document['copy']}) that nobody has adopted"
+    text = f"{document['store']} is sound: version {document['version']}, wallet {document['wallet']}, chain {document['chain_id']}{copy}."
+    emit(document, as_json, lambda: say(text))
+
+
+def upgrade(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Brings the store to the version of this program, and keeps a copy of before. Any command does so with an older store."""
+    from agent import api
+
+    document = api.upgrade_store(config)
+
+    def show() -> None:
+        if document["before"] == document["version"]:
+            say(f"The store is of version {document['version']} already.")
+            return
+        say(f"The store went from version {document['before']} to {document['version']}; before is kept as {document['backup']}.")
+
+    emit(document, as_json, show)

@@ -1,0 +1,189 @@
+"""Backups: consistent while in use, the owner's alone, whole or not there, and never sent from before somebody adopts them (T8)."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from agent.errors import ConfigError, OperatorNeeded
+from agent.model import IntentKind
+from agent.store import Store, open_store
+from agent.store.copying import backup, inspected, restore
+from agent.store.killswitch import KillSwitch, pause_file
+from agent.store.opening import REVISIONS, upgrade
+from tests.older import taken_back
+from tests.scripted import CHAIN_ID, OTHER, START_S, WALLET, grant, tx
+
+
+def opened(path: Path) -> Store:
+    return open_store(f"sqlite:///{path}", CHAIN_ID, WALLET)
+
+
+def filled(path: Path, steps: int = 3) -> Store:
+    store = opened(path)
+    for number in range(steps):
+        store.begin_step(f"s{number}", START_S, "{}")
+    return store
+
+
+def put_back(source: Path, target: Path, force: bool = False) -> Path | None:
+    return restore(source, target, WALLET, CHAIN_ID, REVISIONS, force)
+
+
+def test_a_backup_holds_all_that_was_committed_and_the_store_goes_on(tmp_path: Path) -> None:
+    store = filled(tmp_path / "a.db")
+    assert (tmp_path / "a.db-wal").stat().st_size > 0
+    backup(tmp_path / "a.db", tmp_path / "copy.db")
+    store.begin_step("later", START_S, "{}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.db", "a.db-shm", "a.db-wal", "copy.db"]
+    copy = opened(tmp_path / "copy.db")
+    assert [line.id for line in copy.steps(9)] == ["s2", "s1", "s0"]
+    assert store.paused().paused is False
+    copy.close()
+    store.close()
+
+
+def test_a_backup_made_while_another_writes_is_a_moment_of_the_store(tmp_path: Path) -> None:
+    """Rows of two tables are written in one transaction each time: a copy from in between would tell."""
+    store = filled(tmp_path / "a.db", 0)
+    done = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not done.is_set():
+            number += 1
+            with store._write("test") as session:  # both in one transaction
+                session.connection().exec_driver_sql("INSERT INTO configs (config_hash, at_s) VALUES (?, ?)", (f"h{number}", number))
+                session.connection().exec_driver_sql("INSERT INTO pauses (paused, reason, at_s) VALUES (0, 'x', ?)", (number,))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for number in range(5):
+            backup(tmp_path / "a.db", tmp_path / f"copy{number}.db")
+    finally:
+        done.set()
+        writer.join()
+    for number in range(5):
+        with sqlite3.connect(tmp_path / f"copy{number}.db") as copy:
+            (configs,) = copy.execute("SELECT COUNT(*) FROM configs").fetchone()
+            (pauses,) = copy.execute("SELECT COUNT(*) FROM pauses").fetchone()
+        copy.close()
+        assert configs == pauses
+    store.close()
+
+
+def test_a_backup_is_the_owners_alone_whatever_the_umask(tmp_path: Path) -> None:
+    filled(tmp_path / "a.db").close()
+    before = os.umask(0)
+    try:
+        backup(tmp_path / "a.db", tmp_path / "copy.db")
+        kept = put_back(tmp_path / "copy.db", tmp_path / "a.db", force=True)
+    finally:
+        os.umask(before)
+    assert kept is not None
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "copy.db", tmp_path / "a.db", kept)} == {0o600}
+
+
+def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
+    filled(tmp_path / "a.db").close()
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="not overwritten"):
+        backup(tmp_path / "a.db", tmp_path / "mine.txt")
+    backup(tmp_path / "a.db", tmp_path / "copy.db")
+    with pytest.raises(ConfigError, match="not overwritten"):
+        put_back(tmp_path / "copy.db", tmp_path / "a.db")
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+    assert opened(tmp_path / "a.db").paused().paused is False
+
+
+def test_a_restored_store_replaces_a_newer_one_log_and_all_and_the_newer_is_kept(tmp_path: Path) -> None:
+    store = filled(tmp_path / "a.db")
+    backup(tmp_path / "a.db", tmp_path / "copy.db")
+    store.begin_step("later", START_S, "{}")  # in the log beside the file, and still open
+    kept = put_back(tmp_path / "copy.db", tmp_path / "a.db", force=True)
+    store.close()
+    assert kept is not None
+    assert [line.id for line in opened(tmp_path / "a.db").steps(9)] == ["s2", "s1", "s0"]
+    assert [line.id for line in opened(kept).steps(9)] == ["later", "s2", "s1", "s0"]
+
+
+def test_a_copy_sends_nothing_before_it_is_adopted_and_resuming_is_not_adopting(tmp_path: Path) -> None:
+    filled(tmp_path / "a.db").close()
+    backup(tmp_path / "a.db", tmp_path / "copy.db")
+    for path in (tmp_path / "copy.db", tmp_path / "elsewhere.db"):
+        if not path.exists():
+            put_back(tmp_path / "copy.db", path)
+        store = opened(path)
+        switch = KillSwitch(pause_file(path), store)
+        switch.resume("go on", START_S)
+        assert switch.is_paused() is True
+        assert "trimtab db adopt" in switch.read().reason
+        store.adopt_copy()
+        assert switch.is_paused() is False
+        store.close()
+
+
+@pytest.mark.parametrize(("wallet", "chain_id"), [(OTHER, CHAIN_ID), (WALLET, 1)])
+def test_a_backup_of_another_wallet_or_chain_is_not_restored(tmp_path: Path, wallet: str, chain_id: int) -> None:
+    open_store(f"sqlite:///{tmp_path}/a.db", chain_id, wallet).close()
+    backup(tmp_path / "a.db", tmp_path / "copy.db")
+    with pytest.raises(OperatorNeeded, match="belongs to wallet"):
+        put_back(tmp_path / "copy.db", tmp_path / "new.db")
+    assert not (tmp_path / "new.db").exists()
+
+
+def test_a_damaged_or_foreign_file_is_neither_restored_nor_passed_as_a_backup(tmp_path: Path) -> None:
+    store = filled(tmp_path / "a.db", 50)
+    intent = store.intend("s0", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    store.close()
+    backup(tmp_path / "a.db", tmp_path / "good.db")
+    torn = (tmp_path / "good.db").read_bytes()
+    (tmp_path / "torn.db").write_bytes(torn[: len(torn) // 2])
+    (tmp_path / "text.db").write_text("not a database at all, and long enough to be looked at as if it were one " * 40)
+    with sqlite3.connect(tmp_path / "foreign.db") as other:
+        other.execute("CREATE TABLE notes (text)")
+    other.close()
+    for name in ("torn.db", "text.db", "foreign.db"):
+        with pytest.raises(OperatorNeeded):
+            put_back(tmp_path / name, tmp_path / "new.db")
+        assert not (tmp_path / "new.db").exists()
+    with sqlite3.connect(tmp_path / "a.db") as odd:
+        odd.execute("UPDATE intents SET state = 'final'")
+    odd.close()
+    with pytest.raises(OperatorNeeded, match=f"transaction {intent.id} is final, its last move led to planned"):
+        inspected(tmp_path / "a.db")
+    with pytest.raises(OperatorNeeded):
+        backup(tmp_path / "a.db", tmp_path / "bad.db")
+    assert not (tmp_path / "bad.db").exists()
+
+
+def test_a_backup_by_a_newer_program_is_not_restored(tmp_path: Path) -> None:
+    filled(tmp_path / "a.db").close()
+    with sqlite3.connect(tmp_path / "a.db") as newer:
+        newer.execute("UPDATE alembic_version SET version_num = '9999'")
+    newer.close()
+    with pytest.raises(OperatorNeeded, match="newer trimtab"):
+        put_back(tmp_path / "a.db", tmp_path / "new.db")
+
+
+def test_an_older_store_is_copied_before_it_is_brought_forward(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    filled(path).close()
+    taken_back(path, "0001")
+    before, now, kept = upgrade(f"sqlite:///{path}")
+    assert (before, now) == ("0001", REVISIONS[-1])
+    assert kept is not None
+    assert (inspected(path).version, inspected(kept).version) == (REVISIONS[-1], "0001")
+    assert len(opened(path).steps(9)) == 3
+    assert upgrade(f"sqlite:///{path}") == (REVISIONS[-1], REVISIONS[-1], None)
+
+
+def test_there_is_nothing_to_upgrade_where_there_is_no_store(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no store"):
+        upgrade(f"sqlite:///{tmp_path}/none.db")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,87 @@
+"""A process that dies by SIGKILL in the middle of an upgrade leaves the store of before or of after, and nothing lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+from agent.model import IntentKind, IntentState
+from agent.store import Store, open_store
+from agent.store.copying import inspected
+from agent.store.opening import REVISIONS, upgrade
+from tests.older import taken_back
+from tests.scripted import CHAIN_ID, START_S, WALLET, grant, receipt, tx
+
+
+def older(path: Path) -> None:
+    """A store of the first version with a transaction in it."""
+    store = opened(path)
+    store.begin_step("s", START_S, "{}")
+    made = store.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    store.advance(made.id, IntentState.SIGNED, START_S, tx_hash="0xaa")
+    store.advance(made.id, IntentState.BROADCAST, START_S)
+    store.advance(made.id, IntentState.MINED, START_S, receipt=receipt("0xaa", 1, "0x01"))
+    store.close()
+    taken_back(path, REVISIONS[0])
+
+
+def opened(path: Path) -> Store:
+    return open_store(f"sqlite:///{path}", CHAIN_ID, WALLET)
+
+
+def upgraded_by_one_that_dies(path: Path, statement: int) -> bool:
+    """Upgrades in a process of its own that is killed before its SQL statement of that number; whether it was."""
+    child = os.fork()
+    if child == 0:
+        seen = 0
+
+        def count(*_: object) -> None:
+            nonlocal seen
+            seen += 1
+            if seen == statement:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        event.listen(Engine, "before_cursor_execute", count)
+        event.listen(Engine, "commit", count)
+        try:
+            upgrade(f"sqlite:///{path}")
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status)
+
+
+def test_killed_before_any_statement_the_store_is_of_before_or_of_after_and_whole(tmp_path: Path) -> None:
+    older(tmp_path / "older.db")
+    found, killed, statement = set(), True, 0
+    while killed:
+        statement += 1
+        path = tmp_path / f"{statement}.db"
+        shutil.copy(tmp_path / "older.db", path)
+        killed = upgraded_by_one_that_dies(path, statement)
+        version = inspected(path).version
+        assert version in (REVISIONS[0], REVISIONS[-1])
+        found.add(version)
+        store = opened(path)  # the next command finishes it
+        assert [intent.state for intent in store.intents()] == [IntentState.MINED]
+        assert store.history(START_S).loss_24h == 0
+        store.close()
+        assert inspected(path).version == REVISIONS[-1]
+    assert statement > 10
+    assert found == {REVISIONS[0], REVISIONS[-1]}
+
+
+@pytest.mark.parametrize("left", ["", "torn"])
+def test_a_backup_that_an_upgrade_left_half_done_is_made_anew(tmp_path: Path, left: str) -> None:
+    path = tmp_path / "a.db"
+    older(path)
+    kept = path.with_name(f"{path.name}.before-{REVISIONS[-1]}")
+    kept.write_text(left)
+    upgrade(f"sqlite:///{path}")
+    assert inspected(kept).version == REVISIONS[0]
