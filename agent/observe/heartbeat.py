@@ -18,6 +18,7 @@ class Heartbeat:
 
     def __init__(self, url: str, method: Method, failed: Callable[[str], None], timeout_s: float = TIMEOUT_S) -> None:
         self._url = url
+        self._host = _host(url)
         self._method = method
         self._failed = failed
         self._timeout_s = timeout_s
@@ -54,7 +55,14 @@ class Heartbeat:
             with requests.request(self._method, self._url, timeout=self._timeout_s, allow_redirects=False, stream=True) as answer:
                 code = answer.status_code
         except requests.RequestException as error:
-            return f"{urlsplit(self._url).hostname}: {type(error).__name__}"
+            return f"{self._host}: {type(error).__name__}"
         except Exception as error:  # urllib3 and idna raise their own on odd addresses; a heartbeat ends no run
             return type(error).__name__
-        return "" if code < 300 else f"{urlsplit(self._url).hostname}: HTTP {code}"
+        return "" if code < 300 else f"{self._host}: HTTP {code}"
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or "no host"
+    except ValueError:
+        return "no host"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import AF_INET6
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -16,15 +17,17 @@ from agent.errors import ConfigError
 from agent.observe.health import Health
 from agent.observe.metrics import Metrics
 
-_AT_ONCE = 8
-"""Requests answered at the same time; more are turned away, so that nobody fills the process with threads."""
-_PATIENCE_S = 5.0
+_AT_ONCE = 32
+"""Visitors at the same time; more are turned away, so that nobody fills the process with threads."""
+_PATIENCE_S = 2.0
+_POLL_S = 0.05
 Answer = tuple[int, str, bytes]
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True
+    request_queue_size = 2 * _AT_ONCE
 
     def __init__(self, address: tuple[str, int], answers: Callable[[str], Answer | None]) -> None:
         self.address_family = AF_INET6 if ":" in address[0] else self.address_family
@@ -32,6 +35,20 @@ class _Server(ThreadingHTTPServer):
         self.slots = threading.BoundedSemaphore(_AT_ONCE)
         self.loopback = ipaddress.ip_address(address[0]).is_loopback
         super().__init__(address, _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """A thread for each visitor, as long as there are few."""
+        if self.slots.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """One visitor, in a thread of its own."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.slots.release()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A visitor who hangs up in the middle is no news."""
@@ -45,13 +62,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answers a GET."""
-        if not self.server.slots.acquire(blocking=False):
-            self._write((503, "text/plain", b"too many at once\n"))
-            return
-        try:
-            self._write(self._answer())
-        finally:
-            self.server.slots.release()
+        self._write(self._answer())
 
     def _answer(self) -> Answer:
         if self.server.loopback and not _names_loopback(self.headers.get("Host", "")):  # a web page that was lent our address by DNS
@@ -88,7 +99,7 @@ def serving(host: str, port: int, metrics: Metrics, health: Health) -> Iterator[
         server = _Server((host, port), lambda path: _answers(path, metrics, health))
     except OSError as error:
         raise ConfigError(f"service.listen: cannot listen on {host} port {port}: {error.strerror}", "choose a free port") from None
-    thread = threading.Thread(target=server.serve_forever, name="trimtab metrics", daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(_POLL_S,), name="trimtab metrics", daemon=True)
     thread.start()
     try:
         yield int(server.server_address[1])

@@ -1,0 +1,79 @@
+"""Log lines: one form, one line each, no secret and no control code in any of them (T17, T18)."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from agent.observe.logs import HIDDEN, Redactor, configure
+
+URL = "https://user:hunter22@node.example/v2/canary7f3a9?key=s3cr3t-k3y"
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    yield io.StringIO()
+    configure(None)
+
+
+def test_json_lines_are_documents_with_time_level_event_and_fields(stream: io.StringIO) -> None:
+    configure("json", (), stream).info("look", outcome="hold", block=7)
+    found = json.loads(stream.getvalue())
+    assert {"level": "info", "event": "look", "outcome": "hold", "block": 7}.items() <= found.items()
+    assert found["time"].endswith("Z")
+
+
+def test_text_lines_hold_the_same(stream: io.StringIO) -> None:
+    configure("text", (), stream).warning("paused", reason="lunch break")
+    assert stream.getvalue().rstrip().endswith('WARNING paused reason="lunch break"')
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_foreign_text_neither_splits_a_line_nor_steers_a_terminal(stream: io.StringIO, style: str) -> None:
+    configure(style, (), stream).info("look\x1b[2J", reason="a\nb\x1b[31m\u202e\u2028")  # type: ignore[arg-type]  # one of the two
+    line = stream.getvalue()
+    assert line.count("\n") == 1
+    assert line.isascii()
+    assert "\x1b" not in line
+
+
+@pytest.mark.parametrize("piece", [URL, "canary7f3a9", "hunter22", "s3cr3t-k3y", "key=s3cr3t-k3y"])
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_no_piece_of_a_secret_url_is_logged(stream: io.StringIO, style: str, piece: str) -> None:
+    log = configure(style, [URL], stream)  # type: ignore[arg-type]  # one of the two
+    log.info(f"event {piece}", why=f"cannot reach {piece}", nested={"deep": [piece]})
+    logging.getLogger("urllib3.connectionpool").error("GET %s", piece)
+    try:
+        raise ValueError(piece)
+    except ValueError:
+        logging.getLogger("trimtab").exception("failed")
+    assert piece not in stream.getvalue()
+    assert stream.getvalue().count(HIDDEN) >= 4
+
+
+def test_a_secret_that_json_would_escape_is_found_too(stream: io.StringIO) -> None:
+    secret = 'pass"wörd\\x'
+    configure("json", [secret], stream).info("x", why=secret)
+    found = stream.getvalue()
+    assert json.dumps(secret)[1:-1] not in found
+    assert json.loads(found)["why"] == HIDDEN
+
+
+def test_short_pieces_blot_out_nothing() -> None:
+    assert Redactor(["https://node.example/v2/eth"]).clean("eth v2 hold") == "eth v2 hold"
+
+
+def test_without_a_format_nothing_is_written(stream: io.StringIO) -> None:
+    configure("json", (), stream)
+    configure(None).error("quiet")
+    assert stream.getvalue() == ""
+
+
+def test_configured_twice_a_line_is_written_once(stream: io.StringIO) -> None:
+    configure("json", (), stream)
+    configure("text", (), stream).info("once")
+    assert stream.getvalue().count("once") == 1

@@ -1,0 +1,127 @@
+"""The watch: silence is named, a question or a broadcast is no silence, and systemd is told the truth."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from agent.observe.health import LOOKS_MISSED, Health
+from agent.observe.systemd import Notifier
+from agent.observe.watch import SENDING, Watch
+
+
+class Time:
+    """A clock that goes when told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_silence_longer_than_the_bound_is_named_with_its_stage() -> None:
+    time = Time()
+    watch = Watch(60, time)
+    watch.beat("Reading the chain")
+    time.now = 60
+    assert watch.hangs() is None
+    time.now = 61
+    assert watch.hangs() == "no sign of life for 61 s, longer than 60 s, since «Reading the chain»"
+    watch.beat("waiting")
+    assert watch.hangs() is None
+
+
+def test_a_broadcast_is_never_cut_off_however_long_it_takes() -> None:
+    time = Time()
+    watch = Watch(60, time)
+    watch.beat(SENDING)
+    time.now = 10_000
+    assert watch.hangs() is None
+    watch.beat("after:send")
+    time.now = 20_000
+    assert watch.hangs() is not None
+
+
+def test_a_person_may_think_as_long_as_he_likes() -> None:
+    time = Time()
+    watch = Watch(60, time)
+    with watch.asking():
+        time.now = 10_000
+        assert watch.hangs() is None
+    time.now = 10_060
+    assert watch.hangs() is None
+    time.now = 10_061
+    assert watch.hangs() is not None
+
+
+def test_the_thread_feeds_as_long_as_nothing_hangs_and_then_tells_once_where_it_stands() -> None:
+    time, told, fed, heard = Time(), list[str](), threading.Event(), threading.Event()
+
+    def hung(why: str) -> None:
+        told.append(why)
+        heard.set()
+
+    watch = Watch(60, time, period_s=0.01)
+    with watch.watching(hung, fed.set):
+        assert fed.wait(60)
+        time.now = 1_000
+        assert heard.wait(60)
+    assert len(told) == 1
+    assert "since «starting»; it stands at" in told[0]
+
+
+# health
+def test_health_is_red_with_its_reasons_and_green_again() -> None:
+    time = Time()
+    health = Health(600, time)
+    assert health.red() == []
+    assert health.unready() == ["no good look yet"]
+    health.looked("", "")
+    assert health.unready() == []
+    health.looked("endpoint 'a' is away", "")
+    assert health.red() == ["endpoint 'a' is away"]
+    health.looked("", "lunch")
+    assert (health.red(), health.unready()) == ([], ["paused: lunch"])
+    time.now = LOOKS_MISSED * 600 + 61
+    assert health.red() == [f"no good look for {time.now:.0f} s, longer than {time.now - 1:.0f} s"]
+    health.hangs("the disk")
+    assert health.red()[0] == "it hangs: the disk"
+    health.stops()
+    assert "stopping" in health.unready()
+
+
+# systemd
+def listening(path: str) -> socket.socket:
+    line = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    line.bind(path)
+    line.settimeout(60)
+    return line
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_systemd_hears_ready_alive_status_and_stopping(tmp_path: Path, abstract: bool) -> None:
+    address = f"@trimtab-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    with listening("\0" + address[1:] if abstract else address) as line:
+        notifier = Notifier({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "120000000", "WATCHDOG_PID": str(os.getpid())})
+        notifier.ready()
+        notifier.alive()
+        notifier.status("hold: «all»\nREADY=0")
+        notifier.stopping()
+        assert [line.recv(300).decode() for _ in range(4)] == ["READY=1", "WATCHDOG=1", "STATUS=hold: ?all? READY=0", "STOPPING=1"]
+    assert notifier.watchdog_s == 60
+
+
+@pytest.mark.parametrize("found", [{}, {"NOTIFY_SOCKET": "/nowhere/at/all"}, {"NOTIFY_SOCKET": "relative"}, {"WATCHDOG_USEC": "soon"}])
+def test_without_a_service_manager_nothing_happens(found: dict[str, str]) -> None:
+    notifier = Notifier(found)
+    notifier.ready()
+    assert notifier.watchdog_s is None
+
+
+def test_the_watchdog_of_another_process_is_not_fed() -> None:
+    assert Notifier({"WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}).watchdog_s is None
