@@ -119,6 +119,8 @@ class Searcher:
         turn = self.turn(outcome, size_usd, profit, lost(chain, before, chain.books.prices_usd))
         for name in chain.pools:
             arbitrage(chain, chain.books.pool_info[name])
+        if outcome.kind is OutcomeKind.FAILED:  # one that succeeds between them: three reverts in a row would stop the agent
+            assert self.agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
         return turn
 
     def turn(self, outcome: Outcome, size_usd: Fraction, profit: Fraction, lost_usd: Fraction) -> Turn:
