@@ -38,6 +38,7 @@ from agent.errors import ConfigError
 from agent.execution.earlier import recall
 from agent.execution.executor import Executor
 from agent.execution.settings import Settings
+from agent.execution.stock import take_stock
 from agent.model import Execution, History, Limits, Policy, Portfolio, Reference, Snapshot, StepInput
 from agent.policy import flows, quarantine
 from agent.ports import Clock
@@ -96,7 +97,9 @@ class Desk:
     def assemble(self, snapshot: Snapshot, history: History) -> StepInput:
         """A snapshot with the owner's wishes and the store's memory, what the books do not explain among it."""
         step = StepInput(snapshot, self.counted, self.policy, self.reference, self.limits, self.execution, history)
-        seen = flows.seen(recall(step, self.store, self.panel), self.store.books())
+        venue = self.config.venues.uniswap_v3
+        step = take_stock(recall(step, self.store, self.panel), self.store, self.line, None if venue is None else venue.position_manager)
+        seen = flows.seen(step, self.store.books())
         pins = {pin.address: pin.code_hash for pin in self.store.pins()}
         return quarantine.quarantine(seen, quarantine.changed(snapshot, self.tokens, pins, self.store.implementations()))
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from agent import codec, wiring
 from agent.chain.rpc import Transport
+from agent.config.contracts import fixed_contracts
 from agent.config.fields import parse_address, parse_variable
 from agent.config.load import LoadedConfig, load_config, parse_config
 from agent.config.native import NATIVE
@@ -91,6 +92,15 @@ def trust(
             before = pins.get(address)
             state = "new" if before is None else "unchanged" if before == found else "CHANGED"
             rows.append({"what": names[address], "address": address, "code_hash": found, "state": state})
+        trusted, backing = desk.store.implementations(), []
+        for one in snapshot.implementations:
+            now, pinned = (one.address, hashes.get(one.address, NO_CODE)), trusted.get(one.token)
+            what = f"implementation of {desk.portfolio.token(one.token).label}"
+            if now[1] in (NO_CODE, EMPTY_CODE):
+                empty.append(Verdict("code", f"{what} at {one.address}: no code, or it cannot be read", "a contract", False))
+            state = "new" if pinned is None else "unchanged" if pinned == now else "CHANGED"
+            rows.append({"what": what, "address": one.address, "code_hash": now[1], "state": state})
+            backing.append((one.token, *now))
         if empty:
             raise Refused("some addresses hold no code: " + "; ".join(v.measured for v in empty), empty, "correct the config")
         known = all(row["state"] == "unchanged" for row in rows)
@@ -98,6 +108,8 @@ def trust(
         if not known and confirm(document):
             for row in rows:
                 desk.store.pin(row["address"], row["code_hash"], desk.clock.now_s())
+            for token, address, code_hash in backing:
+                desk.store.pin_implementation(token, address, code_hash, desk.clock.now_s())
             document["pinned"] = True
         return document
 
@@ -108,7 +120,7 @@ def trust_now(config: LoadedConfig, transports: Sequence[Transport] | None = Non
 
 
 def _names(desk: wiring.Desk) -> dict[str, str]:
-    names = wiring.fixed_contracts(desk.config, desk.store.liquidity_moves())
+    names = fixed_contracts(desk.config, desk.store.liquidity_moves())
     names |= {t.address: f"token {t.label}" for t in (*(a.token for a in desk.portfolio.assets), *desk.portfolio.hubs)}
     for pool in desk.pools:
         tokens = "/".join(desk.portfolio.token(address).label for address in (pool.token0, pool.token1))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from agent.chain.second_quote import Quoter, second_quotes
 from agent.errors import TrimtabError
-from agent.model import Evidence, Plan, SecondQuote, StepInput
+from agent.model import Evidence, Plan, ScreenedToken, SecondQuote, StepInput
 from agent.ports import Clock
 
 
@@ -18,7 +18,7 @@ class GatheredEvidence:
     `paused` reads the kill switch as (paused, reason); it is asked last, and whatever stops it from answering counts as
     paused (T14). `pins` reads the (address, code hash) pairs of `trimtab trust`. `quoter` is None where no second source
     is configured: the guard refuses then, unless it is off. `min_operators` must have answered alike; endpoints of one
-    operator count once (T2).
+    operator count once (T2). `screen` tries out the tokens that a plan moves.
     """
 
     paused: Callable[[], tuple[bool, str]]
@@ -26,9 +26,11 @@ class GatheredEvidence:
     quoter: Quoter | None
     clock: Clock
     min_operators: int
+    screen: Callable[[StepInput, Plan], tuple[ScreenedToken, ...]] | None = None
 
     def gather(self, step: StepInput, plan: Plan) -> Evidence:
         """Evidence for one plan. Raises what reading the pins raises."""
+        screens = None if self.screen is None or step.limits.token_screen is None else self.screen(step, plan)
         quotes = self._second_quotes(step, plan)
         trusted = tuple(self.pins())
         paused, reason = self._kill_switch()
@@ -39,6 +41,7 @@ class GatheredEvidence:
             second_quotes=quotes,
             quorum=len(set(step.snapshot.operators)) >= self.min_operators,
             now_s=self.clock.now_s(),
+            screens=screens,
         )
 
     def _second_quotes(self, step: StepInput, plan: Plan) -> tuple[SecondQuote, ...]:

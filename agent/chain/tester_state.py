@@ -1,4 +1,4 @@
-"""What a node answers and eth-tester does not: calls from addresses without a key, and storage at a block."""
+"""What a node answers and eth-tester does not, or slowly: calls from addresses without a key, storage at a block, events."""
 
 from __future__ import annotations
 
@@ -35,3 +35,32 @@ def _vm(tester: Any, number: int) -> Any:
 
 def _raw(address: str) -> bytes:
     return bytes.fromhex(address[2:])
+
+
+def logs(tester: Any, wanted: dict[str, Any], first: int, last: int) -> list[dict[str, Any]]:
+    """Events of `wanted["address"]` with its topics (None: any) in those blocks: eth-tester looks through every receipt instead."""
+    from eth_bloom.bloom import BloomFilter
+
+    chain, address = tester.backend.chain, _raw(wanted["address"])
+    topics = [None if topic is None else int(topic, 16) for topic in wanted.get("topics", ())]
+    found = []
+    for number in range(first, last + 1):
+        block = chain.get_canonical_block_by_number(number)
+        if address not in BloomFilter(block.header.bloom):
+            continue
+        found += [
+            {
+                "address": wanted["address"],
+                "blockNumber": number,
+                "data": bytes(entry.data),
+                "topics": [topic.to_bytes(32, "big") for topic in entry.topics],
+            }
+            for receipt in block.get_receipts(chain.chaindb)
+            for entry in receipt.logs
+            if entry.address == address and _fits(entry.topics, topics)
+        ]
+    return found
+
+
+def _fits(topics: tuple[int, ...], wanted: list[int | None]) -> bool:
+    return len(topics) >= len(wanted) and all(want in (None, topic) for topic, want in zip(topics, wanted, strict=False))

@@ -51,7 +51,7 @@ def token_screen(case: Case, _: bool) -> Measured:
     moved = moved_tokens(case.plan)
     screens = case.evidence.screens
     if moved and screens is None:
-        return Measured("not tried out", True)
+        raise Missing("no token was tried out")
     found = {one.token: one for one in screens or ()} | {one.token: one for one in case.step.quarantine}
     complaints = [f"{case.label(token)} was not tried out" for token in moved if token not in found]
     refused = [found[token] for token in moved if token in found and not found[token].finding.accepted]

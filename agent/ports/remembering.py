@@ -110,3 +110,15 @@ class Journal(Protocol):
         been turned since, and then nothing was written.
         """
         ...
+
+
+class ProposalBook(Protocol):
+    """Which intents were shown to somebody who signs elsewhere."""
+
+    def mark_proposed(self, intent_id: str, since_block: int) -> None:
+        """Remembers that an intent is shown from that block on."""
+        ...
+
+    def proposed(self) -> dict[str, int]:
+        """Since which block each was shown, by the id of its intent; those that were given up too."""
+        ...

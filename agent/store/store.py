@@ -14,19 +14,18 @@ from agent.model import (
     IntentEvent,
     IntentKind,
     IntentState,
-    LpMove,
     Receipt,
     UnsignedTx,
 )
 from agent.ports import Grant
-from agent.store import earlier, journal, ledger, records, retention
-from agent.store.accounts import Accounts
+from agent.store import earlier, journal, ledger, positions, records, retention
 from agent.store.copying import COPY
+from agent.store.proposals import Proposals
 from agent.store.records import Moved, Movement, Pause, Pin, StepLine, StepRecord
 from agent.store.tables import ConfigRow, ImplementationRow, Meta, MovementRow, PauseRow, PinRow, Step
 
 
-class Store(Accounts):
+class Store(Proposals):
     """Implements ports.Journal. Every database or disk failure is OperatorNeeded, and then nothing of the call was written.
 
     `coin` is the wrapped native coin: native coin comes from no other token's Withdrawal.
@@ -123,11 +122,6 @@ class Store(Accounts):
         with self._write(f"write that a transaction is {to.value}") as session:
             return journal.advance(session, self.wallet, intent_id, to, now_s, tx_hash, receipt, note, event)
 
-    def liquidity_moves(self) -> tuple[LpMove, ...]:
-        """What the agent's own transactions did to liquidity positions, oldest first."""
-        with self._read("read liquidity positions") as session:
-            return journal.liquidity_moves(session)
-
     def open_intents(self) -> Sequence[Intent]:
         """Intents that are not at an end, oldest first."""
         with self._read("read open transactions") as session:
@@ -173,6 +167,7 @@ class Store(Accounts):
         with self._write("adopt the nonce") as session:
             journal.adopt_nonce(session, nonce)
             earlier.forget(session)
+            positions.look_again(session)
             session.merge(Meta(key="adopted_s", value=str(now_s)))
 
     def adopt_copy(self) -> None:

@@ -20,11 +20,13 @@ ESCAPES = "\x1b[31mUSDC\x1b[0m"
 FOUR = {"WETH": "30%", "WBTC": "25%", "USDC": "20%", "USDT": "15%"}
 
 
-def with_guest(chain: LocalChain, folder: Path, address: str, symbol: str = "GUEST", router: str = "swap_router_02") -> LoadedConfig:
+def with_guest(
+    chain: LocalChain, folder: Path, address: str, symbol: str = "GUEST", router: str = "swap_router_02", screen: str = "on"
+) -> LoadedConfig:
     """Four tokens of the world, and in LINK's place one more at this address, with LINK's feed."""
     folder.mkdir(exist_ok=True)
     document = tomlkit.parse(chain.config_text(targets=FIVE, router=router))
-    for key, value in ROOMY.items():
+    for key, value in (*ROOMY.items(), ("limits.token_screen", screen)):
         table, name = key.split(".")
         document[table][name] = value  # type: ignore[index]  # tomlkit's tables are typed as items
     document["portfolio"]["assets"][4]["symbol"] = symbol  # type: ignore[index]
@@ -87,11 +89,11 @@ def test_a_token_whose_symbol_steers_terminals_shows_it_nowhere(anvil_chain: Loc
 def test_a_token_that_keeps_a_part_of_each_transfer_never_passes_the_simulation(
     anvil_chain: LocalChain, tmp_path: Path, router: str
 ) -> None:
-    """The pools pay less than any quote of theirs says: nothing is sent, and nothing but an approval was."""
+    """Without the screen: the pools pay less than any quote of theirs says, nothing is sent, and nothing but an approval was."""
     chain = anvil_chain
     taxed = turned_bad(chain, "TAX", "FeeOnTransfer", "TAX", "TAX", 18, 500)
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "TAX": 40_000})
-    with again(chain, with_guest(chain, tmp_path, taxed, "TAX", router)) as agent:
+    with again(chain, with_guest(chain, tmp_path, taxed, "TAX", router, screen="off")) as agent:
         before = purse(chain)
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.REFUSED, outcome.reason
