@@ -1,0 +1,127 @@
+"""T3 with the order of blocks in our hand: liquidity that is there for a block and pushes of two blocks fire nothing, a crash does.
+
+By spot alone, the source that any push moves at once, so that nothing but the blocks before stands in the way; and by feeds and means.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent.api.agent import Agent
+from agent.artifacts import npm
+from agent.engine import OutcomeKind
+from agent.localchain import LocalChain
+from agent.localchain.liquidity import V3_POOL, add_v3_pool
+from agent.model import Hold, Rebalance
+from tests.agents import ROOMY, agent_on, fund, off_target, purse, yes
+
+TARGETS = {"WETH": "50%", "USDC": "50%"}
+POOL = "v3 WETH/USDC 500"
+BLOCKS = 3
+
+
+def by_spot(chain: LocalChain, *pools: str, blocks: int = BLOCKS) -> dict[str, object]:
+    """A config whose only prices are those of these pools in one block."""
+    addresses = [chain.pools[pool] for pool in pools]
+    return {
+        **ROOMY,
+        "reference.kind": ["spot"],
+        "policy.confirm_blocks": blocks,
+        "venues.uniswap_v2": None,
+        "venues.uniswap_v3.pools": addresses,
+    }
+
+
+def push(chain: LocalChain, usd: int) -> int:
+    """A whale buys WETH for so much, in one block; returns what it got."""
+    return chain.swap(POOL, "USDC", usd * 10**6)
+
+
+def held(agent: Agent) -> str:
+    """Why it holds."""
+    found = agent.rebalance(send=True, confirm=yes)
+    assert found.kind is OutcomeKind.HOLD, found.reason
+    assert isinstance(found.decision, Hold)
+    return found.reason
+
+
+@pytest.mark.parametrize("stays", [1, 2, 3])
+def test_a_push_that_stays_for_fewer_blocks_than_are_asked_for_fires_nothing(anvil_chain: LocalChain, tmp_path: Path, stays: int) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    chain.mine(BLOCKS + 1)
+    with agent_on(chain, tmp_path, by_spot(chain, POOL), TARGETS) as agent:
+        before = purse(chain)
+        assert "all within their bands" in held(agent)
+        got = push(chain, 40_000_000)
+        chain.mine(stays - 1)
+        first = chain.w3.eth.block_number - stays
+        assert f"the prices did not ask for it at block {first}, and policy.confirm_blocks is {BLOCKS}" in held(agent)
+        chain.swap(POOL, "WETH", got)
+        assert "all within their bands" in held(agent)
+        assert purse(chain) == before
+    with agent_on(chain, tmp_path / "trusting", by_spot(chain, POOL, blocks=0), TARGETS) as trusting:
+        push(chain, 40_000_000)
+        assert isinstance(trusting.status().decided.decision, Rebalance)  # one block would have been enough
+
+
+def test_liquidity_of_a_single_block_fires_nothing_and_what_stays_does(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """An empty pool at twice the price is filled with ten times the depth of the true one: by depth the price nearly doubles."""
+    chain = anvil_chain
+    flash = add_v3_pool(chain, "WETH", "USDC", 10_000, chain.pool_price(*_order(chain)) * _twice(chain))
+    fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    chain.mine(BLOCKS + 1)
+    with agent_on(chain, tmp_path, by_spot(chain, POOL, flash.name), TARGETS) as agent:
+        before = purse(chain)
+        assert "all within their bands" in held(agent)
+        mark = chain.snapshot()
+        _flash(chain, flash.name)
+        assert "the prices did not ask for it" in held(agent)
+        chain.mine(1)
+        assert "the prices did not ask for it" in held(agent)
+        assert purse(chain) == before
+        chain.mine(BLOCKS - 1)
+        assert isinstance(agent.status().decided.decision, Rebalance)
+        chain.revert(mark)
+
+
+def _flash(chain: LocalChain, pool: str) -> None:
+    """Far more liquidity than the true pool has, close around the false price."""
+    tick = chain.contract(chain.pools[pool], npm(V3_POOL)).functions.slot0().call()[1] // 200 * 200
+    chain.mint_position(pool, tick - 400, tick + 600, 3 * 10**19)
+
+
+def _order(chain: LocalChain) -> tuple[str, str]:
+    first, second = sorted(("WETH", "USDC"), key=lambda symbol: int(chain.tokens[symbol].address, 16))
+    return first, second
+
+
+def _twice(chain: LocalChain) -> Fraction:
+    return Fraction(2) if _order(chain)[0] == "WETH" else Fraction(1, 2)
+
+
+def test_a_crash_that_stays_is_acted_on_once_it_is_confirmed(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """By feeds and means: the market fell by a third, the feeds say so in one block, and three blocks later it is acted on."""
+    chain = anvil_chain
+    fund(chain, {"WETH": 50_000, "USDC": 50_000})
+    changes = {**ROOMY, "policy.confirm_blocks": BLOCKS, "limits.price_impact": "2%"}
+    with agent_on(chain, tmp_path, changes, TARGETS) as agent:
+        chain.move_market({"WETH": 2_000}, feeds_follow=False)
+        before = purse(chain)
+        mistrusted = agent.rebalance(send=True, confirm=yes)  # the pools fell, the feeds did not: that is no price to act on
+        assert mistrusted.kind in (OutcomeKind.HALT, OutcomeKind.HOLD, OutcomeKind.REFUSED)
+        chain.refresh_feeds(["WETH", "USDC"])
+        fired = [agent.status().decided.decision]
+        for _ in range(BLOCKS):
+            chain.mine(1)
+            fired.append(agent.status().decided.decision)
+        assert isinstance(fired[0], Hold), fired[0].reason
+        assert "policy.confirm_blocks is 3" in fired[0].reason
+        assert isinstance(fired[-1], Rebalance), fired[-1].reason
+        assert purse(chain).raw == before.raw
+        done = agent.rebalance(send=True, confirm=yes)
+        assert done.kind is OutcomeKind.DONE, done.reason
+        assert max(off_target(chain, TARGETS).values()) <= 20

@@ -1,0 +1,74 @@
+"""Blocks before a head, read by hash: what they say is what a snapshot said there, and nobody alone can say otherwise (T2, T3)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from agent.chain.ballot import NoQuorum
+from agent.chain.rpc import HttpTransport
+from agent.errors import Retryable
+from agent.localchain import LocalChain
+from agent.model import Snapshot
+from tests.reading import Through, reader
+
+
+def history(chain: LocalChain) -> list[Snapshot]:
+    """Snapshots at four blocks in a row, in each of which a pool or a feed changed, newest first."""
+    seen = []
+    for number in range(4):
+        if number == 2:
+            chain.refresh_feeds(["WETH"])
+        else:
+            chain.swap("v3 WETH/USDC 500", "WETH", (number + 1) * 10**18)
+        seen.append(reader(chain).snapshot())
+    return seen[::-1]
+
+
+def test_each_block_says_what_a_snapshot_said_there(local_chain: LocalChain) -> None:
+    seen = history(local_chain)
+    now = reader(local_chain)
+    past = now.past(seen[0].head, 3)
+    assert [one.head for one in past] == [one.head for one in seen[1:]]
+    for one, then in zip(past, seen[1:], strict=True):
+        assert (one.feeds, one.pools) == (then.feeds, then.pools)
+    assert len({one.pools for one in past} | {seen[0].pools}) >= 3
+    assert now.past(seen[0].head, 0) == ()
+
+
+def test_a_chain_that_is_younger_than_the_blocks_asked_for_gives_what_it_has(local_chain: LocalChain) -> None:
+    head = reader(local_chain).snapshot().head
+    early = local_chain.w3.eth.get_block(2)
+    young = replace(head, number=2, hash="0x" + bytes(early["hash"]).hex(), timestamp_s=int(early["timestamp"]))
+    assert [one.head.number for one in reader(local_chain).past(young, 9)] == [1, 0]
+
+
+def test_a_block_that_is_no_longer_there_is_looked_for_again(local_chain: LocalChain) -> None:
+    mark = local_chain.snapshot()
+    local_chain.swap("v3 WETH/USDC 500", "WETH", 10**18)
+    head = reader(local_chain).snapshot().head
+    local_chain.revert(mark)
+    local_chain.swap("v3 WETH/USDC 500", "WETH", 2 * 10**18)
+    with pytest.raises(Retryable, match="no longer has block"):
+        reader(local_chain).past(head, 2)
+
+
+def honest(chain: LocalChain, operator: str) -> HttpTransport:
+    return HttpTransport(chain.url or "", operator, 10, attempts=1)
+
+
+def about_the_past(method: str, _params: list[Any], answer: Any) -> Any:
+    """Lies by one byte, and only where it is asked about a block by its hash."""
+    return answer[:-1] + ("0" if answer[-1] != "0" else "1") if method == "eth_call" else answer
+
+
+def test_a_lie_about_the_past_alone_moves_nothing(anvil_chain: LocalChain) -> None:
+    chain = anvil_chain
+    seen = history(chain)
+    liar = Through(honest(chain, "liar"), "liar", change=about_the_past)
+    with pytest.raises(NoQuorum, match="disagree on the prices of the 3 blocks before"):
+        reader(chain, honest(chain, "alpha"), liar, min_operators=2).past(seen[0].head, 3)
+    truth = reader(chain).past(seen[0].head, 3)
+    assert reader(chain, honest(chain, "alpha"), liar, honest(chain, "beta"), min_operators=2).past(seen[0].head, 3) == truth
