@@ -52,7 +52,7 @@ def _decided(step: StepInput) -> Decided:
         return Decided(Halt("; ".join(faults)), (), references)
     prices = {token: found.price for token, found in references.prices.items()}
     drifts = drift(step, prices)
-    stopped = flows.halting(step) or _too_small(step, drifts)
+    stopped = flows.halting(step) or liquidity.unknown_to_the_store(step) or _too_small(step, drifts)
     if stopped:
         return Decided(Halt(stopped), drifts, references)
     too_much = lp_wish.must_go(step, prices)

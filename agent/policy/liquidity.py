@@ -83,6 +83,16 @@ def faults(step: StepInput) -> tuple[str, ...]:
     return tuple(found)
 
 
+def unknown_to_the_store(step: StepInput) -> str:
+    """Why nothing is traded before the owner has said whose some positions are; empty when there are none."""
+    if not step.history.undecided:
+        return ""
+    named = ", ".join(step.history.undecided)
+    return (
+        f"the wallet holds liquidity that this store does not know ({named}); take it over or leave it: trimtab lp take, trimtab lp forget"
+    )
+
+
 def counted(step: StepInput) -> tuple[tuple[ConfirmedPosition, LpPosition], ...]:
     """Every confirmed position with what was read of it; what was read beside them does not count (T11). Raises Refused."""
     wrong = faults(step)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from agent.model import Books, Earlier, Flow, FlowKind, Snapshot
-from agent.store import balances, earlier
+from agent.model import Books, Earlier, Flow, FlowKind, LpMove, Snapshot
+from agent.store import balances, earlier, positions
 from agent.store.database import Database
 
 
@@ -48,3 +48,24 @@ class Accounts(Database):
         """Writes down what the wallet did that this store does not know: from here on its last 24 h are known."""
         with self._write("write the books") as session:
             earlier.remember(session, found)
+
+    # liquidity
+    def liquidity_moves(self) -> tuple[LpMove, ...]:
+        """What the agent's own transactions did to liquidity positions, and what it took over, oldest first."""
+        with self._read("read liquidity positions") as session:
+            return positions.moves(session)
+
+    def positions_are_known(self) -> bool:
+        """Whether the wallet was looked through for positions since the store was new, or adopted."""
+        with self._read("read liquidity positions") as session:
+            return positions.looked(session)
+
+    def note_positions(self, names: Iterable[str], now_s: int) -> None:
+        """Remembers positions that the owner has to decide on."""
+        with self._write("write liquidity positions") as session:
+            positions.note(session, names, now_s)
+
+    def decide_position(self, name: str, move: LpMove | None, now_s: int) -> None:
+        """The owner's word on a position: `move` stands for its mint and it counts from here on, or None and it is forgotten."""
+        with self._write("write a liquidity position") as session:
+            positions.decide(session, name, move, now_s)

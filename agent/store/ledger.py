@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from agent.errors import OperatorNeeded
 from agent.model import History, Intent, IntentKind, IntentState, Receipt
-from agent.store import balances
+from agent.store import balances, positions
 from agent.store.records import Movement, loaded
 from agent.store.tables import BudgetRow, EarlierRow, IntentRow, Meta, MovementRow, Step
 from agent.store.transitions import CONSUMED
@@ -97,6 +97,7 @@ def history(session: Session, chain_now_s: int) -> History:
         started_s=session.scalar(select(Step.now_s).order_by(Step.seq).limit(1)),
         flows=tuple(flow for flow in balances.flows(session, newest_only=True) if flow.is_open),
         unknown=unpriced,
+        undecided=positions.undecided(session),
     )
 
 

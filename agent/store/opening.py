@@ -42,7 +42,7 @@ def open_store(url: str, chain_id: int, wallet: str, coin: str = "") -> Store:
             with engine.connect() as connection, connection.begin():
                 current = _version(connection) == REVISIONS[-1]
             if not current:
-                _migrate(engine, path)
+                _migrate(engine)
             store = Store(engine, wallet, coin)
             store.claim(chain_id)
         except BaseException:
@@ -149,13 +149,13 @@ def upgrade(url: str) -> tuple[str | None, str, Path | None]:
                 _check(engine, path)
             with engine.connect() as connection, connection.begin():
                 before = _version(connection)
-            kept = None if before == REVISIONS[-1] else _migrate(engine, path)
+            kept = None if before == REVISIONS[-1] else _migrate(engine)
         finally:
             engine.dispose()
     return before, REVISIONS[-1], kept
 
 
-def _migrate(engine: Engine, path: Path | None) -> Path | None:
+def _migrate(engine: Engine) -> Path | None:
     """All migrations in one transaction: an interrupted one leaves the store as it was. A store with anything in it is copied
     first; returns where to.
     """
@@ -165,7 +165,8 @@ def _migrate(engine: Engine, path: Path | None) -> Path | None:
     with engine.connect() as connection, connection.begin():
         before = _version(connection)
     kept = None
-    if path is not None and before is not None:
+    if engine.dialect.name == "sqlite" and before is not None:
+        path = Path(str(engine.url.database))
         kept = path.with_name(f"{path.name}.before-{REVISIONS[-1]}")
         copying.backup(path, kept, force=True)
     config = Config()

@@ -8,7 +8,7 @@ from pathlib import Path
 from agent.api.agent import Agent
 from agent.engine import Outcome, OutcomeKind
 from agent.localchain import LocalChain
-from tests.agents import ROOMY, USD, again, agent_on, failed, fund, lost, purse, said, swap_of, trusted, yes
+from tests.agents import ROOMY, USD, again, agent_on, explained, failed, fund, lost, purse, said, swap_of, trusted, yes
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 UP = {"WETH": 55_000, "USDC": 35_000}
@@ -17,8 +17,9 @@ DAY_S = 86_400
 
 
 def step(chain: LocalChain, agent: Agent, held: dict[str, int]) -> Outcome:
-    """Someone changed the holdings; then one step."""
+    """The owner changed the holdings, and said so; then one step."""
     fund(chain, held)
+    explained(agent)
     return agent.rebalance(send=True, confirm=yes)
 
 
@@ -61,6 +62,7 @@ def test_the_loss_of_a_day_stops_trading_until_it_is_24_hours_old(anvil_chain: L
         total, outcome = Fraction(0), None
         for number in range(9):
             fund(chain, UP if number % 2 == 0 else DOWN)
+            explained(agent)
             before = purse(chain)
             outcome = agent.rebalance(send=True, confirm=yes)
             if outcome.kind is not OutcomeKind.DONE:
