@@ -14,7 +14,7 @@ from agent.policy import coin, liquidity
 from agent.policy.coin import GAS_MARGIN
 from agent.policy.lp_book import Book, bounds, open_book
 from agent.policy.lp_moves import Load
-from agent.reference import reference_prices, spot_prices
+from agent.reference import References, reference_prices, spot_prices
 from agent.units import NATIVE, Token, ceil_int
 
 
@@ -45,6 +45,7 @@ class Case:
     spots: Mapping[str, Fraction]
     replay: Replay
     lp: LpReplay | str
+    references: References
 
     @property
     def numeraire(self) -> Token:
@@ -182,7 +183,7 @@ def open_case(step: StepInput, plan: Plan, evidence: Evidence) -> Case:
     prices = {token: found.price for token, found in references.prices.items()}
     unpriced = {lacking.token: lacking.why for lacking in references.unpriced}
     legs = replay(step.snapshot, plan, step.portfolio.wrapped_native)
-    return Case(step, plan, evidence, prices, unpriced, spot_prices(step), legs, _actions(step, plan, prices))
+    return Case(step, plan, evidence, prices, unpriced, spot_prices(step), legs, _actions(step, plan, prices), references)
 
 
 def _actions(step: StepInput, plan: Plan, prices: Mapping[str, Fraction]) -> LpReplay | str:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from fractions import Fraction
 
 from agent.amm import pools
 from agent.guards.case import Case, Measured, Missing
 from agent.guards.words import ratio, seconds
 from agent.model import Asset, FeedRound, ReferenceKind
-from agent.reference import reference_prices, sequencer_fault
+from agent.reference import sequencer_fault
+from agent.reference.peg import Unknown, pegs
 from agent.reference.rounds import at_bound, fallen
-from agent.units import BPS, Token
-
-DOLLAR_NAMES = frozenset({"DAI", "FRAX", "GHO", "MIM", "DOLA"})
-"""Dollar tokens whose symbol does not contain USD."""
-ABOVE_PEG = Fraction(6, 5)
-"""A token worth more than this many dollars is not pegged to one, whatever its name: interest-bearing dollars grow."""
+from agent.reference.sources import distances
+from agent.units import BPS
 
 
 def oracle_deviation(case: Case, limit_bps: int) -> Measured:
@@ -55,21 +51,18 @@ def sequencer(case: Case, _grace_s: int) -> Measured:
 def depeg(case: Case, limit_bps: int) -> Measured:
     """Largest distance from 1 USD of a dollar token: the numeraire and every asset that its symbol marks as a dollar.
 
-    A symbol marks a dollar when it contains USD in any case or is one of DOLLAR_NAMES; tokens above 1.20 USD are no
-    dollars (savings tokens), while one that fell counts however far it fell. The price is the token's own USD feed, else its
-    reference price times the numeraire's USD feed; without either the guard refuses. A portfolio without dollars passes.
+    Tokens above 1.20 USD are no dollars (savings tokens), while one that fell counts however far it fell. One that left its peg
+    must come back within half of the limit. Where a price is unknown the guard refuses. A portfolio without dollars passes.
     """
-    distances = []
-    for asset in case.step.portfolio.assets:
-        if not _is_dollar(asset.token):
-            continue
-        price = _usd(case, asset)
-        if price <= ABOVE_PEG:
-            distances.append((abs(price - 1), asset.token.label))
-    if not distances:
+    try:
+        found = list(pegs(case.step, case.references, limit_bps))
+    except Unknown as why:
+        raise Missing(str(why)) from None
+    if not found:
         return Measured("no dollar token", True)
-    worst, label = max(distances)
-    return Measured(f"{ratio(worst)} ({label})", worst * BPS <= limit_bps)
+    worst = max(found, key=lambda peg: peg.distance - peg.limit_bps / BPS)
+    left = "" if worst.limit_bps == limit_bps else f", which left its peg: at most {ratio(worst.limit_bps / BPS)}"
+    return Measured(f"{ratio(worst.distance)} ({worst.token.label}{left})", not worst.off)
 
 
 def _assets(case: Case) -> Iterator[tuple[Fraction, str]]:
@@ -91,17 +84,8 @@ def _pools(case: Case) -> Iterator[tuple[Fraction, str]]:
 
 
 def _means(case: Case) -> Iterator[tuple[Fraction, str]]:
-    if not {ReferenceKind.FEED, ReferenceKind.TWAP} <= set(case.step.reference.kinds):
-        return
-    by_feed, by_mean = (_by(case, kind) for kind in (ReferenceKind.FEED, ReferenceKind.TWAP))
-    for token in by_feed.keys() & by_mean.keys():
-        yield _distance(by_mean[token], by_feed[token]), f"TWAP of {case.label(token)} against its feed"
-
-
-def _by(case: Case, kind: ReferenceKind) -> dict[str, Fraction]:
-    """Prices by one source alone."""
-    step = replace(case.step, reference=replace(case.step.reference, kinds=(kind,)))
-    return {token: found.price for token, found in reference_prices(step).prices.items()}
+    for apart, token in distances(case.step):
+        yield apart, f"TWAP of {case.label(token)} against its feed"
 
 
 def _distance(price: Fraction, reference: Fraction) -> Fraction:
@@ -128,26 +112,3 @@ def _round(case: Case, asset: Asset) -> FeedRound:
 
 def _age(case: Case, asset: Asset) -> int:
     return case.step.snapshot.head.timestamp_s - _round(case, asset).updated_at_s
-
-
-def _is_dollar(token: Token) -> bool:
-    return "USD" in token.symbol.upper() or token.symbol.upper() in DOLLAR_NAMES
-
-
-def _usd(case: Case, asset: Asset) -> Fraction:
-    """Dollars per whole token. Raises Missing."""
-    if asset.feed is not None:
-        return _fresh(case, asset)
-    unit = next((found for found in case.step.portfolio.assets if found.token.address == case.numeraire.address), None)
-    if unit is None or unit.feed is None:
-        raise Missing(f"no USD feed of {asset.token.label} or of the numeraire")
-    whole = case.price(asset.token.address) * Fraction(10) ** (asset.token.decimals - case.numeraire.decimals)
-    return whole * _fresh(case, unit)
-
-
-def _fresh(case: Case, asset: Asset) -> Fraction:
-    """Answer of a feed that is not too old. Raises Missing."""
-    answer = _round(case, asset)
-    if _age(case, asset) > case.step.reference.max_age_s(answer.feed):
-        raise Missing(f"feed of {asset.token.label} is {_age(case, asset)} s old")
-    return Fraction(answer.answer, 10**answer.decimals)

@@ -16,7 +16,7 @@ from agent.policy.goal import goal
 from agent.policy.lp_moves import Out
 from agent.policy.triggers import Fired, fired, last_look_s
 from agent.policy.zone import ZoneView
-from agent.reference import References, reference_prices, sequencer_fault
+from agent.reference import References, contradiction, depeg_fault, reference_prices, sequencer_fault
 from agent.units import BPS, Price, Value, value_text
 
 
@@ -165,7 +165,7 @@ def _faults(step: StepInput, references: References) -> list[str]:
     faults += [f"{step.portfolio.token(address).label} is listed {times} times" for address, times in listed.items() if times > 1]
     if step.policy.destination is Destination.BAND and isinstance(step.policy.trigger, Every | CronSchedule):
         faults.append("the destination is a band, but the trigger has none")
-    faults += [fault for fault in (sequencer_fault(step),) if fault]
+    faults += [fault for fault in (sequencer_fault(step), depeg_fault(step, references), contradiction(step)) if fault]
     faults += _unread(step)
     faults += liquidity.faults(step)
     faults += zone.faults(step, references)

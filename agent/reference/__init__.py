@@ -1,6 +1,19 @@
 """What a thing is worth, and whether that may be acted on: reference prices, their sources, and the sequencer of a rollup."""
 
+from agent.reference.peg import depeg_fault, depegged
 from agent.reference.prices import References, RefPrice, Unpriced, prices_at, reference_prices, spot_prices
 from agent.reference.sequencer import sequencer_fault
+from agent.reference.sources import contradiction
 
-__all__ = ["RefPrice", "References", "Unpriced", "prices_at", "reference_prices", "sequencer_fault", "spot_prices"]
+__all__ = [
+    "RefPrice",
+    "References",
+    "Unpriced",
+    "contradiction",
+    "depeg_fault",
+    "depegged",
+    "prices_at",
+    "reference_prices",
+    "sequencer_fault",
+    "spot_prices",
+]
