@@ -25,7 +25,8 @@ def allowlist(case: Case) -> Measured:
     traded = [token for leg in legs for token in (leg.token_in, leg.token_out) if token != NATIVE]
     tokens = dict.fromkeys((*traded, *(token for action in actions for token in (action.token0, action.token1))))
     pools = dict.fromkeys((*(leg.pool for leg in legs), *(place for action in actions for place in (action.pool, action.contract))))
-    needed = dict.fromkeys((*pools, *tokens, execution.router, *execution.pinned))
+    shut = {one.token for one in case.step.quarantine}  # what is left alone may have changed; it is named already
+    needed = dict.fromkeys((*pools, *tokens, execution.router, *(address for address in execution.pinned if address not in shut)))
     code = {entry.address.lower(): entry.hash.lower() for entry in case.step.snapshot.code_hashes}
     trusted = {(address.lower(), pinned.lower()) for address, pinned in case.evidence.trusted}
     pinned_addresses = {address for address, _ in trusted}

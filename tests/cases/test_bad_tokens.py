@@ -9,7 +9,7 @@ import tomlkit
 
 from agent import codec
 from agent.api.setup import trust_now
-from agent.artifacts import own
+from agent.artifacts import Artifact, own
 from agent.config.load import LoadedConfig, load_config
 from agent.engine import OutcomeKind
 from agent.localchain import LocalChain
@@ -38,13 +38,14 @@ def with_guest(
     return loaded
 
 
-def turned_bad(chain: LocalChain, symbol: str, contract: str, *arguments: object) -> str:
+def turned_bad(chain: LocalChain, symbol: str, contract: str | Artifact, *arguments: object) -> str:
     """A token that was listed in a pool of five million dollars, and then became another contract at the same address."""
+    artifact = own(contract) if isinstance(contract, str) else contract
     assert isinstance(chain.node, AnvilNode)
     chain.add_token(symbol, 18, chain.books.prices_usd["LINK"])
     chain.add_v2_pool(symbol, "USDC", 5_000_000)
     address = chain.tokens[symbol].address
-    chain.node.rpc("anvil_setCode", address, chain.node.rpc("eth_getCode", chain.deploy(own(contract), *arguments), "latest"))
+    chain.node.rpc("anvil_setCode", address, chain.node.rpc("eth_getCode", chain.deploy(artifact, *arguments), "latest"))
     return address
 
 

@@ -1,0 +1,223 @@
+"""A token with a bad habit in the portfolio: it is named and left as it is, nothing is lost, and the others still trade."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent import codec
+from agent.api.agent import Agent
+from agent.api.setup import trust_now
+from agent.artifacts import own
+from agent.chain.screen import BLOCKS_BACK
+from agent.engine import Outcome, OutcomeKind
+from agent.localchain import LocalChain
+from agent.localchain.nodes import AnvilNode
+from agent.model import Finding, StepInput
+from agent.units import BPS
+from tests.agents import again, fund, legs_of, lost, purse, weights, yes
+from tests.attacks import attack
+from tests.cases.test_bad_tokens import FOUR, turned_bad, with_guest
+
+OTHERS = {symbol: int(share.rstrip("%")) for symbol, share in FOUR.items()}
+
+
+def prepared(chain: LocalChain, contract: str) -> tuple[str, Callable[..., None]]:
+    """A listed token that became `contract`, and a way to call its functions."""
+    address = turned_bad(chain, "GUEST", attack(contract), "GUEST", "GUEST", 18)
+    token = chain.contract(address, attack(contract))
+
+    def tell(function: str, *arguments: object) -> None:
+        chain.send(getattr(token.functions, function)(*arguments))
+
+    return address, tell
+
+
+def shut_out(agent: Agent, outcome: Outcome, finding: Finding) -> None:
+    """The guest alone is in quarantine, by name; the legs do not touch it; the step as written down says so too."""
+    guest = agent.token("GUEST", "")
+    (found,) = outcome.step_input.quarantine
+    assert (found.token, found.finding) == (guest.address, finding), found
+    assert f"GUEST is in quarantine: {finding.words}" in outcome.reason
+    assert finding.remedy
+    assert guest.address not in {token for leg in legs_of(outcome) for token in (leg.token_in, leg.token_out)}
+    record = agent.desk.store.step(outcome.step_id)
+    assert record is not None
+    assert codec.loads(StepInput, record.input_json).quarantine == (found,)
+
+
+def others_stand(chain: LocalChain) -> None:
+    """Those that may be traded stand to each other as their targets say."""
+    found = weights(chain, FOUR)
+    for symbol, share in OTHERS.items():
+        assert abs(found[symbol] - Fraction(share * BPS, sum(OTHERS.values()))) < 40, symbol
+
+
+def rebalanced_without(chain: LocalChain, folder: Path, address: str, finding: Finding, usd: int = 40_000) -> str:
+    """One whole step of the agent with a guest of that habit; the reason it gives."""
+    fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": usd})
+    before = purse(chain)
+    prices = dict(chain.books.prices_usd)
+    with again(chain, with_guest(chain, folder, address)) as agent:
+        outcome = agent.rebalance(send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        shut_out(agent, outcome, finding)
+        others_stand(chain)
+        assert purse(chain).raw["GUEST"] == before.raw["GUEST"]
+        assert lost(chain, before, prices) < 200
+        again_now = agent.rebalance(send=True, confirm=yes)
+        assert again_now.transactions == (), "the others stand as they should: nothing more is traded for the guest's sake"
+        return outcome.reason
+
+
+EXTRA = 12_345_678_901_234_567
+"""An index of 1.2 % more: shares and balances round differently."""
+HABITS: dict[str, tuple[str, tuple[tuple[object, ...], ...], Finding]] = {
+    "false": ("FalseToken", (), Finding.FALSE_RETURNING),
+    "paused": ("PausableToken", (("setPaused", True),), Finding.PAUSED),
+    "callback": ("CallbackToken", (), Finding.CALLBACK),
+    "rebasing": ("RebasingToken", (("setExtra", EXTRA),), Finding.REBASING),
+}
+
+
+@pytest.mark.parametrize("habit", HABITS)
+def test_a_token_with_a_bad_habit_is_left_alone_and_the_others_trade(anvil_chain: LocalChain, tmp_path: Path, habit: str) -> None:
+    contract, calls, finding = HABITS[habit]
+    address, tell = prepared(anvil_chain, contract)
+    for name, *arguments in calls:
+        tell(str(name), *arguments)
+    rebalanced_without(anvil_chain, tmp_path, address, finding)
+
+
+def test_a_token_that_keeps_a_part_of_each_transfer_is_left_alone_and_the_others_trade(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    address = turned_bad(anvil_chain, "GUEST", "FeeOnTransfer", "GUEST", "GUEST", 18, 500)
+    assert "500 bps less" in rebalanced_without(anvil_chain, tmp_path, address, Finding.FEE_ON_TRANSFER)
+
+
+@pytest.mark.parametrize("who", ["wallet", "router", "pool"])
+def test_a_token_that_shuts_one_of_ours_out_says_whom(anvil_chain: LocalChain, tmp_path: Path, who: str) -> None:
+    chain = anvil_chain
+    address, tell = prepared(chain, "BlocklistToken")
+    pool = next(pool.address for pool in chain.books.pool_info.values() if "GUEST" in (pool.token0.symbol, pool.token1.symbol))
+    at = {"wallet": chain.wallet.address, "router": chain.addresses.swap_router_02, "pool": pool}[who]
+    fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000})
+    tell("setBlacklisted", at, True)
+    with again(chain, with_guest(chain, tmp_path, address)) as agent:
+        outcome = agent.rebalance(send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        shut_out(agent, outcome, Finding.BLOCKLISTED)
+        assert f"({'pool ' + pool if who == 'pool' else 'the ' + who} is on its list)" in outcome.reason
+        others_stand(chain)
+        tell("setBlacklisted", at, False)
+        healed = agent.rebalance(send=True, confirm=yes)
+        assert healed.kind is OutcomeKind.DONE
+        assert healed.step_input.quarantine == (), "what is tried out again and moves is traded again"
+
+
+def test_a_token_that_can_be_bought_and_sold_in_crumbs_only_is_never_bought(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """What a pool pays out goes, and one whole coin goes back: only the amount of the plan shows the trap."""
+    chain = anvil_chain
+    address, tell = prepared(chain, "HoneypotToken")
+    pool = next(pool.address for pool in chain.books.pool_info.values() if "GUEST" in (pool.token0.symbol, pool.token1.symbol))
+    tell("close", pool, 10**18)
+    rebalanced_without(chain, tmp_path, address, Finding.HONEYPOT, usd=0)
+    assert chain.balance("GUEST") == 0
+
+
+def test_a_balance_that_changes_without_a_transfer_gives_a_token_away(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """Its index doubled: single transfers are exact, balances between blocks are not."""
+    chain = anvil_chain
+    address, tell = prepared(chain, "RebasingToken")
+    fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 0})
+    chain.set_balance("GUEST", 2000 * 10**18)
+    assert isinstance(chain.node, AnvilNode)
+    chain.node.rpc("anvil_mine", hex(BLOCKS_BACK))
+    tell("setExtra", 10**18)
+    with again(chain, with_guest(chain, tmp_path, address)) as agent:
+        outcome = agent.rebalance(send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        shut_out(agent, outcome, Finding.REBASING)
+        assert f"changed by {2000 * 10**18} base units without a transfer" in outcome.reason
+
+
+def test_a_token_that_returns_nothing_is_traded(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    address = turned_bad(chain, "GUEST", "TetherLike", "GUEST", "GUEST", 18)
+    fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000})
+    with again(chain, with_guest(chain, tmp_path, address)) as agent:
+        outcome = agent.rebalance(send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert outcome.step_input.quarantine == ()
+        assert any(leg.token_in == address for leg in legs_of(outcome))
+
+
+def test_a_swap_by_hand_of_such_a_token_is_refused_by_name_and_of_others_is_done(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    address, tell = prepared(chain, "PausableToken")
+    fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 10_000})
+    tell("setPaused", True)
+    with again(chain, with_guest(chain, tmp_path, address)) as agent:
+        refused = agent.swap("GUEST", "USDC", "100", send=True, confirm=yes)
+        assert refused.kind is OutcomeKind.REFUSED
+        assert "GUEST is in quarantine: moves for nobody now (paused() says so)" in refused.reason
+        assert [verdict.guard for verdict in refused.verdicts if not verdict.passed] == ["token_screen"]
+        assert agent.swap("USDC", "WETH", "100", send=True, confirm=yes).kind is OutcomeKind.DONE
+
+
+SLOTS = {
+    "eip1967": "0x360894a13ba1a3210667c828492db98dca3e2076cc3735a920a3ca505d382bbc",
+    "eip1822": "0xc5f16f0fcc639fa48a6947836d9850f504798523bf8c9a3a87d5876cf622bcf7",
+    "zeppelinos": "0x7050c9e0f4ca769c69bd3a8ef740bc37934f8e2c036e5a723fd8ee048ed3f8c3",
+    "beacon": "0xa3f0ad74e5423aebfd80d3ef4346578335a9a72aeaee59ff6cb3582b35133d50",
+}
+
+
+@pytest.mark.parametrize("kind", SLOTS)
+def test_a_token_whose_implementation_changed_waits_for_trust(anvil_chain: LocalChain, tmp_path: Path, kind: str) -> None:
+    """The new one is the old one's twin: nothing but the pin tells them apart."""
+    chain = anvil_chain
+    assert isinstance(chain.node, AnvilNode)
+    first, second = (chain.deploy(own("TestToken"), "GUEST", "GUEST", 18) for _ in range(2))
+    beacon = chain.deploy(attack("TokenBeacon"), first) if kind == "beacon" else None
+    address = turned_bad(chain, "GUEST", "TestToken", "GUEST", "GUEST", 18)
+    proxy = chain.deploy(attack("TokenProxy"), bytes.fromhex(SLOTS[kind][2:]), beacon is not None, beacon or first)
+    chain.node.rpc("anvil_setCode", address, chain.node.rpc("eth_getCode", proxy, "latest"))
+    chain.node.rpc("anvil_setStorageAt", address, SLOTS[kind], "0x" + (beacon or first)[2:].rjust(64, "0"))
+    fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000})
+    loaded = with_guest(chain, tmp_path, address)
+    with again(chain, loaded) as agent:
+        assert agent.plan().step_input.quarantine == ()
+        if beacon is None:
+            chain.node.rpc("anvil_setStorageAt", address, SLOTS[kind], "0x" + second[2:].rjust(64, "0"))
+        else:
+            chain.send(chain.contract(beacon, attack("TokenBeacon")).functions.upgradeTo(second))
+        chain.node.mine_at(chain.now_s() + 1)
+        outcome = agent.rebalance(send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        shut_out(agent, outcome, Finding.IMPLEMENTATION_CHANGED)
+        assert f"{second} instead of {first}" in outcome.reason
+        others_stand(chain)
+    document = trust_now(loaded, [chain.transport])
+    (row,) = [row for row in document["contracts"] if row["what"] == "implementation of GUEST"]
+    assert (row["address"], row["state"]) == (second, "CHANGED")
+    with again(chain, loaded) as agent:
+        assert agent.plan().step_input.quarantine == ()
+
+
+def test_a_token_whose_code_changed_waits_for_trust(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    assert isinstance(chain.node, AnvilNode)
+    address = turned_bad(chain, "GUEST", "TestToken", "GUEST", "GUEST", 18)
+    fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000})
+    loaded = with_guest(chain, tmp_path, address)
+    other = chain.deploy(own("TetherLike"), "GUEST", "GUEST", 18)
+    chain.node.rpc("anvil_setCode", address, chain.node.rpc("eth_getCode", other, "latest"))
+    chain.node.mine_at(chain.now_s() + 1)
+    with again(chain, loaded) as agent:
+        outcome = agent.rebalance(send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        shut_out(agent, outcome, Finding.CODE_CHANGED)
+        others_stand(chain)
