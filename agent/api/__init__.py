@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from agent.api.setup import initialise, trust
     from agent.api.stopping import StoppableClock, Stopped
     from agent.api.stores import backup_store, check_store, restore_store, upgrade_store
+    from agent.api.taking import forget_position, take_position
     from agent.api.wallet import Password, change_password, create_wallet, import_wallet, wallet_address
     from agent.config.load import load_config
 
@@ -40,6 +41,7 @@ _HOMES = {
     "agent.api.setup": ("initialise", "trust"),
     "agent.api.stores": ("backup_store", "check_store", "restore_store", "upgrade_store"),
     "agent.api.stopping": ("StoppableClock", "Stopped"),
+    "agent.api.taking": ("forget_position", "take_position"),
     "agent.api.wallet": ("Password", "change_password", "create_wallet", "import_wallet", "wallet_address"),
     "agent.config.load": ("load_config",),
 }
@@ -64,6 +66,7 @@ __all__ = [
     "doctor",
     "explain",
     "flows",
+    "forget_position",
     "history",
     "import_wallet",
     "initialise",
@@ -84,6 +87,7 @@ __all__ = [
     "serve_localchain",
     "snapshot",
     "step",
+    "take_position",
     "trust",
     "upgrade_store",
     "wallet_address",

@@ -1,9 +1,9 @@
-"""The command about liquidity positions: lp."""
+"""Commands about liquidity positions: lp, lp take, lp forget."""
 
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,21 +21,52 @@ if TYPE_CHECKING:
     from agent.policy.lp_report import TargetReport
 
 Document = dict[str, Any]
+group = typer.Typer(help="Liquidity positions.", invoke_without_command=True)
 
 
 def register(app: typer.Typer) -> None:
-    """Adds this module's command."""
-    app.command()(lp)
+    """Adds this module's commands."""
+    group.callback()(lp)
+    for command in (take, forget):
+        group.command()(command)
+    app.add_typer(group, name="lp")
 
 
-def lp(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+def lp(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Liquidity positions: value, impermanent loss so far and expected, fees, loss against rebalancing; and what is ignored."""
+    if context.invoked_subcommand is not None:
+        return
     from agent import api
 
     with waiting("Reading the chain"), api.open_agent(config) as agent:
         found = api.liquidity(agent)
     document = to_document(found)
     emit(document, as_json, lambda: show(document))
+
+
+def take(
+    number: Annotated[str, typer.Argument(help="Number of a V3 position of the wallet.")],
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """A position counts from here on like one that the agent opened: one that a restored store does not know, for instance."""
+    from agent import api
+
+    with waiting("Reading the chain"), api.open_agent(config) as agent:
+        document = api.take_position(agent, number)
+    emit(document, as_json, lambda: say(f"{document['position']} counts from here on."))
+
+
+def forget(
+    which: Annotated[str, typer.Argument(help="Number of a V3 position, or address of a pair.")],
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """A position counts no longer: one that was given away, or found in the wallet and left alone. Nothing is sent."""
+    from agent import api
+
+    document = api.forget_position(config, which)
+    emit(document, as_json, lambda: say(f"{document['position']} is no longer counted."))
 
 
 def to_document(found: Liquidity) -> Document:

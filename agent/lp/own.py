@@ -63,6 +63,11 @@ def _silent(action: Provide, receipt: Receipt) -> OperatorNeeded:
     )
 
 
+def taken_over(mint: LpMove, amounts: tuple[int, int]) -> LpMove:
+    """The mint of a position that the owner hands over, as if `amounts` had been put in."""
+    return replace(mint, amounts_raw=amounts)
+
+
 def expected(action: LpAction) -> tuple[int, int]:
     """Base units of (token0, token1) that an action brings the wallet by its plan; negative where it gives."""
     match action:

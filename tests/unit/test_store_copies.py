@@ -16,7 +16,7 @@ from agent.store.copying import backup, inspected, restore
 from agent.store.killswitch import KillSwitch, pause_file
 from agent.store.opening import REVISIONS, upgrade
 from tests.older import taken_back
-from tests.scripted import CHAIN_ID, OTHER, START_S, WALLET, grant, tx
+from tests.scripted import CHAIN_ID, OTHER, START_S, WALLET, bench, grant, tx
 
 
 def opened(path: Path) -> Store:
@@ -187,3 +187,24 @@ def test_there_is_nothing_to_upgrade_where_there_is_no_store(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="there is no store"):
         upgrade(f"sqlite:///{tmp_path}/none.db")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_copy_holds_signed_bytes_or_a_part_of_them(tmp_path: Path) -> None:
+    """Store, log, backup, what a restore kept aside and what an upgrade did: bytes that anyone could send are in none (T8)."""
+    made = bench(tmp_path)
+    made.run(0)
+    backup(made.path, tmp_path / "while in use.db")
+    made.run(1)
+    made.store.close()
+    taken_back(made.path, REVISIONS[-2])
+    upgrade(f"sqlite:///{made.path}")
+    put_back(tmp_path / "while in use.db", made.path, force=True)
+    files = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert {"trimtab.db", "while in use.db", f"trimtab.db.before-{REVISIONS[-1]}"} <= set(files)
+    assert any(name.startswith("trimtab.db.before-restore-") for name in files)
+    assert len(made.signer.signed) == 2
+    for name, data in files.items():
+        for signed in made.signer.signed:
+            for part in (signed.raw[:24], signed.raw[-24:]):  # any page border leaves one of them whole
+                assert part not in data, name
+                assert part.hex().encode() not in data.lower(), name

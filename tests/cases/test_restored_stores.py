@@ -1,0 +1,179 @@
+"""Stores that were restored, copied or lost: who may send, what they still know of the last day, and of liquidity (T6, T8)."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent import api
+from agent.api.agent import Agent, Outcome, OutcomeKind
+from agent.config.load import LoadedConfig
+from agent.errors import ConfigError, OperatorNeeded
+from agent.localchain import LocalChain
+from agent.lp import own as own_positions
+from agent.model import Halt
+from tests import agents
+from tests import liquidity as lp
+from tests.agents import ROOMY, USD, again, explained, fund, lost, purse, trusted, yes
+from tests.differential.test_lp_actions import V3, wanting
+from tests.provided import EVEN, send
+
+UP, DOWN = {"WETH": 55_000, "USDC": 35_000}, {"WETH": 35_000, "USDC": 55_000}
+
+
+def step(chain: LocalChain, agent: Agent, held: dict[str, int]) -> Outcome:
+    """The owner changed the holdings, and said so; then one step."""
+    fund(chain, held)
+    explained(agent)
+    return agent.rebalance(send=True, confirm=yes)
+
+
+def machine(chain: LocalChain, folder: Path, backup: Path, changes: agents.Changes) -> LoadedConfig:
+    """Another machine on which the backup was restored."""
+    loaded = agents.config(chain, folder, changes, EVEN)
+    api.restore_store(loaded.path, backup)
+    return loaded
+
+
+def test_of_two_machines_with_one_backup_only_the_one_that_adopts_sends_and_all_others_notice(
+    anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    chain = anvil_chain
+    loaded = trusted(chain, tmp_path / "old", ROOMY, EVEN)
+    with again(chain, loaded) as agent:
+        assert step(chain, agent, UP).kind is OutcomeKind.DONE
+        api.backup_store(loaded.path, tmp_path / "backup.db")  # while it is open
+    first, second = (machine(chain, tmp_path / name, tmp_path / "backup.db", ROOMY) for name in ("first", "second"))
+    fund(chain, DOWN)
+    with again(chain, first) as agent:
+        explained(agent)
+        before = purse(chain)
+        stopped = agent.rebalance(send=True, confirm=yes)
+        assert stopped.kind is OutcomeKind.REFUSED
+        assert "trimtab db adopt" in stopped.reason
+        assert purse(chain) == before
+        agent.adopt()
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+    sent = purse(chain)
+    for behind in (loaded, second):
+        with again(chain, behind) as agent, pytest.raises(OperatorNeeded, match="does not know"):
+            agent.rebalance(send=True, confirm=yes)
+    assert purse(chain) == sent
+
+
+def test_a_new_store_knows_what_the_wallet_lost_before_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """Whoever deletes the store starts with no fresh budget."""
+    chain = anvil_chain
+    prices = dict(chain.books.prices_usd)
+    fund(chain, UP)
+    with agents.agent_on(chain, tmp_path / "first", ROOMY, EVEN) as agent:
+        before = purse(chain)
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+        bled = lost(chain, before, prices)
+        known = agent.step_input().history
+    with agents.agent_on(chain, tmp_path / "second", ROOMY, EVEN) as agent:
+        found = agent.step_input().history
+        assert abs(found.loss_24h - known.loss_24h) < USD * Fraction(1, 100)
+        assert (found.turnover_24h, found.gas_24h_wei) == (known.turnover_24h, known.gas_24h_wei)
+        assert found.loss_24h / USD >= bled > 0
+        assert found.unknown == ""
+    tight = ROOMY | {"limits.daily_loss": "1bps"}
+    with agents.agent_on(chain, tmp_path / "third", tight, EVEN) as agent:
+        fund(chain, {"WETH": 34_000, "USDC": 20_000})
+        explained(agent)
+        refused = agent.rebalance(send=True, confirm=yes)
+        assert [verdict.guard for verdict in agents.failed(refused)] == ["daily_loss"]
+
+
+def test_a_restored_store_that_was_adopted_knows_what_happened_since_its_backup(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """Balances and budgets: what the wallet itself did is told by the chain, and is no flow to be explained."""
+    chain = anvil_chain
+    loaded = trusted(chain, tmp_path / "a", ROOMY, EVEN)
+    with again(chain, loaded) as agent:
+        fund(chain, UP)
+        explained(agent)
+        api.backup_store(loaded.path, tmp_path / "backup.db")
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+        known = agent.step_input().history
+    api.restore_store(loaded.path, tmp_path / "backup.db", force=True)
+    with again(chain, loaded) as agent:
+        agent.adopt()
+        found = agent.step_input().history
+        assert abs(found.loss_24h - known.loss_24h) < USD * Fraction(1, 100)
+        assert found.gas_24h_wei == known.gas_24h_wei
+        assert found.flows == ()
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+
+
+def test_an_owner_may_vouch_that_nothing_was_lost(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, UP)
+    with agents.agent_on(chain, tmp_path / "first", ROOMY, EVEN) as agent:
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+    loaded = trusted(chain, tmp_path / "second", ROOMY, EVEN)
+    with again(chain, loaded) as agent:
+        agent.adopt(nothing_lost=True)
+        assert agent.step_input().history.loss_24h == 0
+
+
+def test_a_position_from_after_the_backup_is_not_minted_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """A store restored from before a mint, then adopted, halts by name until its owner takes the position over, or leaves it."""
+    chain = anvil_chain
+    fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    loaded = trusted(chain, tmp_path, wanting(chain, V3), EVEN)
+    with again(chain, loaded) as agent:
+        agent.step_input()
+        api.backup_store(loaded.path, tmp_path / "backup.db")
+        assert send(agent, chain).kind is OutcomeKind.DONE
+        (mint,) = agent.desk.store.liquidity_moves()
+    api.restore_store(loaded.path, tmp_path / "backup.db", force=True)
+    with again(chain, loaded) as agent:
+        agent.adopt()
+        halted = agent.rebalance(send=True, confirm=yes)
+        assert halted.kind is OutcomeKind.HALT
+        assert mint.name in halted.reason
+        assert "trimtab lp take" in halted.reason
+        with pytest.raises(ConfigError, match="holds no such position"):
+            api.take_position(agent, "987654")
+        told = api.take_position(agent, str(mint.token_id))
+        assert told["position"] == mint.name
+    with again(chain, loaded) as agent:
+        (taken,) = agent.desk.store.liquidity_moves()
+        assert (taken.token_id, taken.liquidity, taken.ticks, taken.pool) == (mint.token_id, mint.liquidity, mint.ticks, mint.pool)
+        assert taken.amounts_raw == pytest.approx(mint.amounts_raw, rel=1e-6)
+        explained(agent)
+        held = agent.rebalance(send=True, confirm=yes)
+        assert (held.kind, held.transactions) == (OutcomeKind.HOLD, ()), held.reason
+        with pytest.raises(ConfigError, match="counts already"):
+            api.take_position(agent, str(mint.token_id))
+
+
+def test_a_position_that_the_agent_opened_and_its_owner_gave_away_is_forgotten(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    loaded = trusted(chain, tmp_path, wanting(chain, V3), EVEN)
+    with again(chain, loaded) as agent:
+        assert send(agent, chain).kind is OutcomeKind.DONE
+        (mint,) = agent.desk.store.liquidity_moves()
+        chain.send(lp.manager(chain).transferFrom(chain.wallet.address, chain.whale.address, mint.token_id), chain.wallet.address)
+        agent.adopt()
+        assert isinstance(agent.status().decided.decision, Halt)
+    with pytest.raises(ConfigError, match="does not know it"):
+        api.forget_position(loaded.path, "987654")
+    assert api.forget_position(loaded.path, str(mint.token_id))["position"] == mint.name
+    with again(chain, loaded) as agent:
+        assert not own_positions.is_open(agent.desk.store.liquidity_moves(), mint.name)
+        assert not isinstance(agent.status().decided.decision, Halt)
+    with pytest.raises(ConfigError, match="does not know it"):
+        api.forget_position(loaded.path, str(mint.token_id))
+
+
+def test_what_strangers_send_after_the_wallet_was_looked_through_halts_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    with agents.agent_on(chain, tmp_path, wanting(chain, V3), EVEN) as agent:
+        agent.step_input()
+        lp.provide_v3(chain, V3, -30, 30, 1_500)  # by the whale, to the wallet
+        assert agent.step_input().history.undecided == ()
