@@ -10,16 +10,17 @@ from enum import Enum
 from agent import codec, guards
 from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.execution.booking import poorer, reviewed_s, settle
-from agent.execution.fresh import CaughtUp, with_past
+from agent.execution.fresh import CaughtUp, Eyes, observed
 from agent.execution.proposing import propose_screened
 from agent.execution.sent import gas_wei, may_take
 from agent.model import Decision, Halt, History, Intent, Plan, Snapshot, StepInput, Verdict
 from agent.planning.strategies import Proposer
 from agent.policy.decide import Decided, decide
-from agent.ports import Approval, Clock, Composer, EvidenceSource, Executor, Journal, Prepared, Reader
+from agent.ports import Approval, Composer, EvidenceSource, Executor, Journal, Prepared
 
 MAX_ROUNDS = 4
 """Plans made anew for one transaction: each round of approvals asks for a fresh one."""
+MILLION = 1_000_000
 MAX_ACTIONS = 8
 """Actions with liquidity in one step, each on a plan of its own; what is left waits for the next."""
 
@@ -64,17 +65,6 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Eyes:
-    """What a step reads through: chain, memory, evidence. `assemble` adds the owner's wishes to a snapshot."""
-
-    reader: Reader
-    assemble: Callable[[Snapshot, History], StepInput]
-    history: Callable[[int], History]
-    evidence: EvidenceSource
-    clock: Clock
-
-
-@dataclass(frozen=True, slots=True)
 class Hands:
     """What a step acts with; without hands it only looks. `confirm` is asked once per step, before anything is sent."""
 
@@ -105,7 +95,7 @@ def look(
     if began is not None:
         history = replace(step_input.history, last_rebalance_s=began.last_rebalance_s, last_liquidity_s=began.last_liquidity_s)
         step_input = replace(step_input, history=history, acted=True)
-    step_input = with_past(eyes.reader, step_input)
+    step_input = observed(eyes, step_input, journal)
     if journal is not None:
         journal.begin_step(step_id, eyes.clock.now_s(), codec.dumps(step_input))
     outcome = judge(step_input, propose, eyes.evidence, step_id)
@@ -139,7 +129,7 @@ def step(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None) -
     eyes = replace(eyes, reader=CaughtUp(eyes.reader, journal, eyes.clock))
     outcome = _rounds(eyes, propose, journal, hands)
     if outcome.decided.reviewed and outcome.kind in REVIEWED:
-        journal.mark_review(reviewed_s(outcome.step_input.snapshot))
+        journal.mark_review(reviewed_s(outcome.step_input.snapshot), int(eyes.chance() * MILLION))
     return _tidy(eyes, hands, journal, outcome)
 
 

@@ -10,10 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from secrets import SystemRandom
+from typing import Any
 
-from agent.chain import keys, osring
+from agent.chain import keys
 from agent.chain.agreed import AgreedTransport
 from agent.chain.evidence import GatheredEvidence
+from agent.chain.foreign import foreign_signer
 from agent.chain.own_positions import PositionReader
 from agent.chain.panel import Endpoint, Panel
 from agent.chain.panel_sender import PanelSender
@@ -22,6 +25,7 @@ from agent.chain.proxies import find_proxies
 from agent.chain.reader import ChainReader
 from agent.chain.rpc import HttpTransport, Transport
 from agent.chain.rules import SigningRules
+from agent.chain.safe import SafeContract, SafeReader
 from agent.chain.screen import TokenScreen
 from agent.chain.second_quote import UniswapPython, V2Contracts, V3Contracts
 from agent.chain.signer import LocalSigner
@@ -29,22 +33,26 @@ from agent.chain.tokens import read_tokens
 from agent.chain.watch import PoolKind, PoolRef, Watch
 from agent.config import build_execution, build_limits, build_policy, build_portfolio, build_reference
 from agent.config.contracts import factories, fixed_contracts
+from agent.config.key_source import key_source
 from agent.config.load import LoadedConfig
 from agent.config.lp_contracts import known_positions, liquidity_contracts
 from agent.config.lp_targets import build_targets
 from agent.config.schema import Config
-from agent.engine import Eyes, Hands, Outcome
+from agent.engine import Hands, Outcome
 from agent.errors import ConfigError
 from agent.execution.earlier import recall
 from agent.execution.executor import Executor
+from agent.execution.fresh import Eyes
+from agent.execution.proposals import ProposingExecutor, require_none_open
 from agent.execution.settings import Settings
 from agent.execution.stock import take_stock
 from agent.model import Execution, History, Limits, Policy, Portfolio, Reference, Snapshot, StepInput
 from agent.policy import flows, quarantine
-from agent.ports import Clock
+from agent.ports import Clock, Reader, Sender
 from agent.store.killswitch import KillSwitch, pause_file
 from agent.store.lock import lock_path, wallet_lock
 from agent.store.opening import open_store
+from agent.store.proposals import FileOutbox
 from agent.store.store import Store
 from agent.venues.composer import RouterComposer
 from agent.venues.discovery import discover
@@ -124,7 +132,9 @@ class Desk:
             min_operators=self.config.chain.min_operators,
             screen=self.screen,
         )
-        return Eyes(self.reader, self.assemble, self.store.history, evidence, self.clock)
+        safe = SafeContract(self.line, self.config.wallet.address)
+        reader: Reader = SafeReader(self.reader, safe) if self.config.wallet.safe else self.reader
+        return Eyes(reader, self.assemble, self.store.history, evidence, self.clock, SystemRandom().random)
 
     def _paused(self) -> tuple[bool, str]:
         stopped = self.switch.read()
@@ -242,23 +252,28 @@ def open_hands(desk: Desk, confirm: Callable[[Outcome], bool], progress: Callabl
     chain_id, wallet = config.chain.chain_id, config.wallet.address
     path = lock_path(chain_id, wallet, store_file(desk.loaded), local_chain=config.chain.local)
     with wallet_lock(path, chain_id, wallet):
-        ask = getpass.getpass if sys.stdin.isatty() else None
-        key = keys.load_key(key_source(desk.loaded), chain_id, ask=ask, fork=config.chain.fork)
         rules = signing_rules(config, desk.execution, desk.tokens, desk.pools)
         desk.panel.tell = progress
         submit_url = config.execution.submit_url.get_secret_value()
         submit = Endpoint(HttpTransport(submit_url, "submit")) if submit_url else None
-        sender = PanelSender(desk.panel, chain_id, submit, config.execution.submit_public_fallback)
-        executor = Executor(
-            journal=desk.store,
-            signer=LocalSigner(key, rules),
-            sender=sender,
-            clock=desk.clock,
-            settings=settings(config, desk.limits),
-            is_paused=desk.switch.is_paused,
-            is_hard=desk.switch.is_hard,
-            on_event=lambda event: progress(event.text or event.name),
-        )
+        sender: Sender = PanelSender(desk.panel, chain_id, submit, config.execution.submit_public_fallback)
+        acting: dict[str, Any] = {
+            "journal": desk.store,
+            "clock": desk.clock,
+            "settings": settings(config, desk.limits),
+            "is_paused": desk.switch.is_paused,
+            "is_hard": desk.switch.is_hard,
+            "on_event": lambda event: progress(event.text or event.name),
+        }
+        if config.wallet.mode == "propose":
+            owner, sender = foreign_signer(rules, desk.panel, sender, desk.line, safe=config.wallet.safe)
+            outbox = FileOutbox(desk.loaded.proposals_path)
+            executor: Executor = ProposingExecutor(book=desk.store, owner=owner, sender=sender, outbox=outbox, **acting)
+        else:
+            require_none_open(desk.store, desk.store)
+            ask = getpass.getpass if sys.stdin.isatty() else None
+            key = keys.load_key(key_source(desk.loaded), chain_id, ask=ask, fork=config.chain.fork)
+            executor = Executor(signer=LocalSigner(key, rules), sender=sender, **acting)
         yield Hands(executor, RouterComposer(sender, wallet, desk.clock), confirm)
 
 
@@ -274,24 +289,3 @@ def settings(config: Config, limits: Limits) -> Settings:
         bump_after_s=6.0 if local else 30.0,
         gas_per_day_wei=limits.gas_per_day_wei,
     )
-
-
-def keyring_backend() -> str:
-    """Name of the keyring of this system. Raises ConfigError when there is none."""
-    return osring.require_backend()
-
-
-def key_source(loaded: LoadedConfig) -> keys.KeySource:
-    """Where the config says the key is."""
-    wallet = loaded.config.wallet
-    if loaded.keystore_path is not None:
-        return keys.KeystoreFile(loaded.keystore_path, "TRIMTAB_KEYSTORE_PASSWORD")
-    if wallet.key_env is not None:
-        return keys.KeyEnv(wallet.key_env)
-    if wallet.keyring is not None:
-        return keys.KeyringEntry(*wallet.keyring.split("/"))
-    if wallet.test_account is not None:
-        return keys.TestAccount(wallet.test_account)
-    if wallet.prompt:
-        return keys.KeyPrompt()
-    raise ConfigError("wallet: no key source, so nothing can be signed", "set keystore, keyring, key_env or prompt = true")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from agent.config.fields import parse_address, parse_duration_s
 from agent.config.load import LoadedConfig, load_config
 from agent.engine import Hands, Outcome, OutcomeKind
 from agent.errors import ConfigError, Refused, Retryable, TrimtabError
-from agent.execution.fresh import with_past
+from agent.execution.fresh import observed
 from agent.execution.settle import native_delta
 from agent.lp import own
 from agent.model import Funding, Intent, IntentKind, Plan, Portfolio, StepInput
@@ -81,7 +80,7 @@ class Agent:
         """A fresh snapshot with the owner's wishes and the store's memory."""
         eyes = self.desk.eyes
         found = eyes.reader.snapshot()
-        return with_past(eyes.reader, eyes.assemble(found, eyes.history(found.head.timestamp_s)))
+        return observed(eyes, eyes.assemble(found, eyes.history(found.head.timestamp_s)))
 
     def status(self) -> Standing:
         """Where the portfolio stands and what would be decided now."""
@@ -147,7 +146,7 @@ class Agent:
             def called() -> bool:
                 return hands is not None and self.desk.switch.is_hard() and not turned[0]
 
-            for found in schedule.repeat(look, interval_s, self.desk.clock, random.random, called):
+            for found in schedule.repeat(look, interval_s, self.desk.clock, self.desk.eyes.chance, called):
                 yield found
                 if once:
                     return

@@ -1,14 +1,16 @@
-"""Reads until a snapshot has seen our own last transaction: endpoints that lag behind would let it be done again."""
+"""What a step reads through, and reading until enough was seen: our own last transaction, and the blocks that confirm a price."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from agent.errors import Retryable
-from agent.model import Head, PastPrices, Snapshot, StepInput
+from agent.model import Head, History, PastPrices, Snapshot, StepInput
 from agent.policy import confirm
 from agent.policy.decide import decide
-from agent.ports import Clock, Journal, Reader
+from agent.ports import Clock, EvidenceSource, Journal, Reader
+from agent.reference import depegged, reference_prices
 
 LOOKS = 10
 PAUSE_S = 2.0
@@ -42,9 +44,29 @@ class CaughtUp:
         return self._reader.past(head, blocks)
 
 
-def with_past(reader: Reader, step: StepInput) -> StepInput:
-    """The same with the blocks before it, where prices make it act and policy.confirm_blocks wants them to agree."""
+@dataclass(frozen=True, slots=True)
+class Eyes:
+    """What a step reads through: chain, memory, evidence. `assemble` adds the owner's wishes to a snapshot.
+
+    `chance` gives numbers in [0, 1) that nobody can foresee.
+    """
+
+    reader: Reader
+    assemble: Callable[[Snapshot, History], StepInput]
+    history: Callable[[int], History]
+    evidence: EvidenceSource
+    clock: Clock
+    chance: Callable[[], float]
+
+
+def observed(eyes: Eyes, step: StepInput, journal: Journal | None = None) -> StepInput:
+    """The same with the blocks before it, where prices make it act and policy.confirm_blocks wants them to agree.
+
+    Dollars that left their peg, or came back, are written down: what was off has to come closer than what never was.
+    """
+    if journal is not None and (off := depegged(step, reference_prices(step))) != step.history.depegged:
+        journal.mark_depegged(off)
     if not confirm.wants(step, lambda other: decide(other).decision):
         return step
-    past = reader.past(step.snapshot.head, step.policy.confirm_blocks)
+    past = eyes.reader.past(step.snapshot.head, step.policy.confirm_blocks)
     return replace(step, snapshot=replace(step.snapshot, past=past))

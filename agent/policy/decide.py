@@ -65,7 +65,7 @@ def _decided(step: StepInput) -> Decided:
         found, drifts = zone.view(step, trigger.risk, drifts, prices)
         answer = zone.fired(found, drifts)
     else:
-        answer = fired(trigger, drifts, step.snapshot.head.timestamp_s, step.history)
+        answer = fired(trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps)
     if answer.fired:
         decision, reviewed = _act(step, drifts, references, answer)
         if isinstance(decision, Rebalance):

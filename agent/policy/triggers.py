@@ -12,6 +12,9 @@ from agent.policy import cron, words
 from agent.policy.drift import alert_prices
 from agent.units import BPS
 
+MILLION = 1_000_000
+LATEST_S = 3_600
+"""The most that a schedule is late at random."""
 SHORTEST_S = 1_800
 LONGEST_S = 2_419_200
 _SOME_DAY_S = 1_700_000_000
@@ -31,17 +34,20 @@ class Fired:
     due: bool = False
 
 
-def fired(trigger: Threshold | Schedule | Hybrid, drifts: Sequence[AssetDrift], now_s: int, history: History) -> Fired:
-    """Whether `trigger` asks for a rebalance at block time `now_s`. `drifts` carry the bands of the same trigger; for a Zone see there."""
+def fired(trigger: Threshold | Schedule | Hybrid, drifts: Sequence[AssetDrift], now_s: int, history: History, jitter_bps: int = 0) -> Fired:
+    """Whether `trigger` asks for a rebalance at block time `now_s`. `drifts` carry the bands of the same trigger; for a Zone see there.
+
+    A schedule's review is late by `history.delay_ppm` millionths of its window, `jitter_bps` of the time since the last look.
+    """
     match trigger:
         case Threshold():
             outside = _outside(drifts)
             return Fired(bool(outside), outside or _inside(drifts), None)
         case Every() | Cron():
-            due, when, next_s = _due(trigger, now_s, history)
+            due, when, next_s = _due(trigger, now_s, history, jitter_bps)
             return Fired(due, f"{when}; {_furthest(drifts)}", next_s, due)
         case Hybrid(_, schedule):
-            due, when, next_s = _due(schedule, now_s, history)
+            due, when, next_s = _due(schedule, now_s, history, jitter_bps)
             outside = _outside(drifts)
             return Fired(due and bool(outside), f"{when}; {outside or _inside(drifts)}", next_s, due)
 
@@ -92,7 +98,7 @@ def last_look_s(history: History) -> int | None:
     return max((at_s for at_s in (history.last_rebalance_s, history.last_review_s) if at_s is not None), default=None)
 
 
-def _due(schedule: Schedule, now_s: int, history: History) -> tuple[bool, str, int | None]:
+def _due(schedule: Schedule, now_s: int, history: History, jitter_bps: int) -> tuple[bool, str, int | None]:
     """Whether a review is due, that in words, and when the next one is due: counted from now if it is, else from the last."""
     last_s = last_look_s(history)
     if last_s is None:
@@ -100,9 +106,18 @@ def _due(schedule: Schedule, now_s: int, history: History) -> tuple[bool, str, i
     planned_s = _next_time(schedule, last_s)
     if planned_s is None:
         return False, f"the schedule has no time after {words.moment(last_s)}", None
+    planned_s += late_s(planned_s - last_s, history.delay_ppm, jitter_bps)
     if now_s >= planned_s:
         return True, f"review due since {words.moment(planned_s)}, last one {words.moment(last_s)}", _next_time(schedule, now_s)
     return False, f"next review {words.moment(planned_s)}, in {words.span(planned_s - now_s)}", planned_s
+
+
+def late_s(interval_s: int, delay_ppm: int, jitter_bps: int) -> int:
+    """How late a review is, in seconds: a drawn part of `jitter_bps` of its interval, and of an hour at most (T15).
+
+    Whoever knows a schedule would else know the minute of the trade. It is never early: what a trigger permits stays permitted.
+    """
+    return min(interval_s * jitter_bps // BPS, LATEST_S) * delay_ppm // MILLION
 
 
 def _next_time(schedule: Schedule, after_s: int) -> int | None:

@@ -17,6 +17,8 @@ from agent.units import NATIVE
 
 DAY_S = 86_400
 LAST_REVIEW = "last_review_s"
+DELAY = "delay_ppm"
+DEPEGGED = "depegged"
 RESUMED_AFTER = "resumed_after"
 """Key of the newest intent's number when the owner resumed last: failures up to it have been looked at."""
 _CONSUMED = tuple(state.value for state in CONSUMED)
@@ -98,6 +100,8 @@ def history(session: Session, chain_now_s: int) -> History:
         flows=tuple(flow for flow in balances.flows(session, newest_only=True) if flow.is_open),
         unknown=unpriced,
         undecided=positions.undecided(session),
+        delay_ppm=int(_meta(session, DELAY) or 0),
+        depegged=tuple(_meta(session, DEPEGGED).split()),
     )
 
 
@@ -112,8 +116,13 @@ def _newest(session: Session, kind: IntentKind) -> int | None:
 
 
 def _last_review(session: Session) -> int | None:
-    row = session.get(Meta, LAST_REVIEW)
-    return None if row is None else int(row.value)
+    found = _meta(session, LAST_REVIEW)
+    return int(found) if found else None
+
+
+def _meta(session: Session, key: str) -> str:
+    row = session.get(Meta, key)
+    return "" if row is None else row.value
 
 
 def _reverts_in_row(session: Session) -> int:

@@ -198,10 +198,16 @@ class Store(Proposals):
         with self._read("read the last rebalance") as session:
             return ledger.last_rebalance(session)
 
-    def mark_review(self, chain_s: int) -> None:
-        """Remembers when the policy last reviewed the portfolio."""
+    def mark_review(self, chain_s: int, delay_ppm: int = 0) -> None:
+        """Remembers when the policy last reviewed the portfolio, and how late the next review is."""
         with self._write("write the review") as session:
             session.merge(Meta(key=ledger.LAST_REVIEW, value=str(chain_s)))
+            session.merge(Meta(key=ledger.DELAY, value=str(delay_ppm)))
+
+    def mark_depegged(self, tokens: Sequence[str]) -> None:
+        """Remembers which dollars left their peg and are not back at it."""
+        with self._write("write who left the peg") as session:
+            session.merge(Meta(key=ledger.DEPEGGED, value=" ".join(tokens)))
 
     # trust, pause, config
     def pin(self, address: str, code_hash: str, now_s: int) -> None:
