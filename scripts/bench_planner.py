@@ -1,7 +1,8 @@
 """How good and how fast plans are: gaps to the proven bound, times, and what others make of the same problems.
 
 Random problems of 2 to 12 tokens and 3 to 50 pools (tests/planning_worlds.py, by seed) are planned to exact legs, and given to what
-others do under the same bounds: swaps one after another, and a router's grid of 5 % slices. Times are of 8 tokens and 20 pools:
+others do under the same bounds: swaps one after another, and a router's grid of 5 % slices; once without gas, and once with gas at
+0.1 to 50 gwei, which then counts against each. Times are of 8 tokens and 20 pools:
 one continuous solve, and the whole plan at a usual price of gas. `--peers` gives the continuous problem to SLSQP and to cvxpy with
 Clarabel, which pip installs into a folder that is thrown away. Times are processor time, so that others on the machine count little.
 """
@@ -15,7 +16,7 @@ import platform
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -27,14 +28,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from agent.errors import Refused
 from agent.model import Plan, Rebalance, StepInput
 from agent.planning.planner import plan
+from agent.planning.problem import build_problem
 from agent.planning.rounding import Draft
+from agent.reference import reference_prices
 from agent.units import BPS
 from scripts import planner_peers
 from scripts.planner_peers import POOLS, SLSQP, TOKENS, Continuous, Timed
 from scripts.quote_peers import Missing
 from tests.builders import with_limits
 from tests.planning_peers import grid, objective, sequential
-from tests.planning_worlds import any_problem, goal, random_step
+from tests.planning_worlds import any_problem, any_problem_with_gas, goal, random_step
 
 OTHERS: dict[str, Callable[[StepInput, Rebalance], Draft]] = {"sequential swaps": sequential, "grid of 5 %": grid}
 TIMED_AT_MOST = 300
@@ -51,25 +54,31 @@ class Quality:
     worse: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OTHERS, 0))
 
 
-def quality(count: int) -> Quality:
-    """Plans of the first `count` random problems, held against the others'. More than a base unit per leg has to be missed to be worse."""
+def quality(problems: Iterable[StepInput]) -> Quality:
+    """Plans of random problems, held against the others'. More than a base unit per leg has to be missed to be worse."""
     found = Quality()
-    for seed in range(count):
-        step = any_problem(seed)
+    for step in problems:
         decision = goal(step)
-        delta, turnover, legs = {}, Fraction(0), 1
+        delta, turnover, legs, gas = {}, Fraction(0), 1, Fraction(0)
         if (made := _planned(step, decision)) is None:
             found.refused += 1
         else:
             held = {holding.token: holding.raw for holding in step.snapshot.holdings}
             delta, turnover, legs = {at: raw - held[at] for at, raw in made.holdings_after}, made.turnover, len(made.legs)
+            gas = made.cost.gas
             found.gaps.append(float(made.gap_bps or 0))
-        ours = objective(step, decision, delta)
+        ours, priced = objective(step, decision, delta) - gas, build_problem(step, reference_prices(step))
         for name, other in OTHERS.items():
-            more = ours - objective(step, decision, other(step, decision).delta)
+            draft = other(step, decision)
+            more = ours - objective(step, decision, draft.delta) + draft.cost(priced).gas
             found.better[name].append(float(more / max(turnover, Fraction(1)) * BPS) if turnover else 0.0)
             found.worse[name] += more < -legs
     return found
+
+
+def against(found: Quality, name: str) -> dict[str, Any]:
+    """How ours stands against one of the others."""
+    return {"ours_is_worth_more_bps": spread(found.better[name]), "ours_is_worse": found.worse[name]}
 
 
 def _planned(step: StepInput, decision: Rebalance) -> Plan | None:
@@ -138,10 +147,8 @@ def measure(count: int, with_solvers: bool) -> dict[str, Any]:
     problems = [planner_peers.continuous(seed) for seed in range(timed)]
     mine = solves(problems)
     plans = whole_plans(timed)
-    found = quality(count)
-    peers: dict[str, Any] = {
-        name: {"ours_is_worth_more_bps": spread(found.better[name]), "ours_is_worse": found.worse[name]} for name in OTHERS
-    }
+    found, with_gas = quality(map(any_problem, range(count))), quality(map(any_problem_with_gas, range(count)))
+    peers: dict[str, Any] = {name: against(found, name) | {"with_gas": against(with_gas, name)} for name in OTHERS}
     ratios: dict[str, float] = {}
     if with_solvers:
         more, ratios = solvers(problems[:50], mine[:50])
@@ -173,7 +180,7 @@ def lines(document: dict[str, Any]) -> list[str]:
             continue
         more = peer["ours_is_worth_more_bps"]
         words = [f"ours is worth more by {more['median']:.4g} bps (median), {more['max']:.4g} at most"]
-        words += [f"worse in {peer['ours_is_worse']}"] if "ours_is_worse" in peer else []
+        words += [f"worse in {peer['ours_is_worse']}, with gas in {peer['with_gas']['ours_is_worse']}"] if "with_gas" in peer else []
         words += [f"{peer['continuous_ms']['median']:.4g} ms, {document['ratios'][name]}x"] if "continuous_ms" in peer else []
         shown.append(f"{name}: {', '.join(words)}")
     return shown

@@ -10,8 +10,9 @@ from agent.amm import pools as amm
 from agent.amm.errors import BeyondKnownTicks, Reverts
 from agent.model import Rebalance, StepInput
 from agent.planning.aims import Aim, aim_at, turnover_left
+from agent.planning.gather import Route
 from agent.planning.problem import Problem, build_problem
-from agent.planning.rounding import Draft, Route, Walk
+from agent.planning.rounding import Draft, Walk
 from agent.reference import reference_prices
 from agent.units import BPS, Value, floor_int
 
@@ -125,7 +126,7 @@ class Peer:
                 part = raw * (number + 1) // slices - raw * number // slices
                 found = self.best(source, target, part) if part > 0 else None
                 if found is not None:
-                    taken = self.walk.run(Route(found[0], found[1]))
+                    taken = self.walk.run(Route(found[0]), [found[1]])[0]
                     self.edges |= set(self._edges(found[0])) if taken else set()
                     moved += taken
             if moved * 20 < raw or raw <= 1:

@@ -115,6 +115,12 @@ def any_problem(seed: int) -> StepInput:
     )
 
 
+def any_problem_with_gas(seed: int) -> StepInput:
+    """The same problem with a base fee between 0.1 and 50 gwei."""
+    step, dice = any_problem(seed), random.Random(f"gas {seed}")
+    return with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=int(10 ** dice.uniform(8, 10.7))))
+
+
 def weights_bps(step: StepInput, plan: Plan) -> dict[str, int]:
     """Weights after a plan by symbol."""
     return {step.portfolio.token(token_).symbol: bps for token_, bps in plan.weights_after_bps}
@@ -183,13 +189,14 @@ def check_legs(step: StepInput, found: Plan) -> None:
         assert 0 < leg.min_out_raw <= leg.amount_out_raw
         states[leg.pool] = swapped.after
         if leg.source is Funding.WALLET:
-            assert not router, "a chain starts only when the one before it has left the router empty"
+            assert leg.token_in not in router, "what the wallet pays does not mix with what waits in the router"
             spent[leg.token_in] = spent.get(leg.token_in, 0) + leg.amount_in_raw
         else:
             assert router.pop(leg.token_in) == leg.amount_in_raw
         if leg.sink is Funding.ROUTER:
-            router[leg.token_out] = leg.amount_out_raw
+            router[leg.token_out] = router.get(leg.token_out, 0) + leg.amount_out_raw
         else:
+            assert not router, "the leg that pays the wallet is the last of its group and leaves the router empty"
             bought.add(leg.token_out)
     assert not router
     assert not bought & set(spent), "what is sold is not bought: no cycle through the wallet"

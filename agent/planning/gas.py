@@ -98,12 +98,13 @@ def plan_units(facts: GasFacts, legs: Sequence[Leg], swap_units: int) -> int:
     units -= _warm(legs)
     refund = CLEARED_UNITS * sum(facts.allowances.get(token, 0) <= _spent(legs, token) for token in sold)
     refund += CLEARED_UNITS * sum(facts.balances.get(token, 0) == -moved[token] for token in sold)
-    for leg, after in zip(legs, [*legs[1:], None], strict=True):
+    for number, leg in enumerate(legs):
         if leg.venue == NATIVE_VENUE:
             units += _native_units(router, leg)
         if leg.sink is Funding.WALLET or (leg.venue == NATIVE_VENUE and leg.token_in == NATIVE):
             continue
-        if router.direct and after is not None and isinstance(facts.pools.get(after.pool), V2Pool):
+        spender = next(later for later in legs[number + 1 :] if later.source is Funding.ROUTER and later.token_in == leg.token_out)
+        if router.direct and isinstance(facts.pools.get(spender.pool), V2Pool):
             units -= router.fed
         else:
             units, refund = units + PASSING_UNITS, refund + PASSED_UNITS

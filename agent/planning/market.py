@@ -1,15 +1,14 @@
-"""The usable pools as arcs of the continuous core, and which of them are worth their gas."""
+"""The usable pools as arcs of the continuous core, with what one unit of gas is worth there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.planning.dual import Solution
 from agent.planning.gas import leg_units
 from agent.planning.problem import Problem
 from agent.planning.responses import Offer, Stack, build_offer, build_stack
@@ -17,8 +16,6 @@ from agent.planning.responses import Offer, Stack, build_offer, build_stack
 Positions = NDArray[np.intp]
 FAR = 1.25
 """Value out per value in from which on a pool contradicts the reference so much that it is not traded: one of them is broken."""
-Seek = Callable[[Stack, Solution | None], Solution]
-"""Best flows over some of the arcs, from an earlier solution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,74 +84,7 @@ def open_market(problem: Problem, scale: float, dearest: Fraction | None = None)
     return Market(problem, scale, tuple(arcs), real, counted, gains, float(problem.gas_unit_value) / scale, tuple(poor), tuple(far))
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A solution over some rows of the market, its flows, and the pools it does without, each with the reason."""
-
-    solution: Solution
-    rows: Positions
-    flows: tuple[Flow, ...]
-    dropped: Mapping[str, str] = field(default_factory=dict)
-
-
-def choose(market: Market, rows: Positions, seek: Seek, least: float, near: Solution | None = None) -> Choice:
-    """Solves over some rows, drops the pool whose removal costs less than its gas or that trades less than `least`, and repeats.
-
-    Pools that stand beside a larger one of the same pair are tried together first: doing without them costs little.
-    """
-    best = _sought(market, rows, seek, near)
-    dropped: dict[str, str] = {}
-    needed: set[str] = set()
-    while True:
-        dust = _dust(best.flows, least)
-        dear = [flow for flow in best.flows if flow.arc.pool not in needed and flow.surplus < _gas(market, flow)]
-        beside = {flow.arc.pool for flow in dear if _larger_beside(flow, best.flows)}
-        weakest = min(dear, key=lambda flow: flow.surplus - _gas(market, flow), default=None)
-        tries = [dust] if dust else [beside, {weakest.arc.pool}] if weakest else []
-        for pools in (tried for tried in tries if tried):
-            fewer = best.rows[[market.arcs[row].pool not in pools for row in best.rows]]
-            trial = _sought(market, fewer, seek, best.solution)
-            if dust or _net(market, trial) >= _net(market, best):
-                why = "its part would be below limits.min_trade" if dust else "its gas exceeds what it brings"
-                dropped |= dict.fromkeys(sorted(pools), why)
-                best = trial
-                break
-            if len(pools) == 1:
-                needed |= pools
-        if not tries:
-            return Choice(best.solution, best.rows, best.flows, dropped)
-
-
-def _sought(market: Market, rows: Positions, seek: Seek, near: Solution | None) -> Choice:
-    found = seek(market.real.rows(rows), near)
-    trading = np.flatnonzero(found.taken > 0)
-    flows = tuple(
-        Flow(market.arcs[rows[k]], float(found.taken[k]), float(found.paid[k]), float(found.surplus[k])) for k in trading.tolist()
-    )
-    return Choice(found, rows, flows)
-
-
-def _dust(flows: Sequence[Flow], least: float) -> set[str]:
-    """Pools to try without next because they trade less than `least`: those beside a larger one, else the smallest alone.
-
-    What one of them gives up may lift the next above `least`: a small trade that was split is a trade all the same.
-    """
-    small = [flow for flow in flows if flow.taken < least]
-    beside = {flow.arc.pool for flow in small if _larger_beside(flow, flows)}
-    return beside or {min(small, key=lambda flow: flow.taken).arc.pool} if small else set()
-
-
-def _larger_beside(flow: Flow, flows: Sequence[Flow]) -> bool:
-    """True when another pool carries more between the same two tokens the same way."""
-    pair = (flow.arc.source, flow.arc.target)
-    return any((other.arc.source, other.arc.target) == pair and other.taken > flow.taken for other in flows)
-
-
-def _gas(market: Market, flow: Flow) -> float:
+def flow_gas(market: Market, flow: Flow) -> float:
+    """Worth of the gas of one leg of such a flow, in units of the scale."""
     pool = market.problem.pools[flow.arc.pool]
     return leg_units(pool, flow.arc.offer.real.edges_passed(flow.taken), router=market.problem.gas.router) * market.gas_unit
-
-
-def _net(market: Market, choice: Choice) -> float:
-    """The worth less the gas of every pool used."""
-    return choice.solution.bound - sum(_gas(market, flow) for flow in choice.flows)

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from types import MappingProxyType
 
 from agent.amm import pools as amm
 from agent.amm.errors import BeyondKnownTicks, Reverts
 from agent.model import Cost, Funding, Leg, PoolState, V3Pool
 from agent.planning.floors import fair_floor, min_out
 from agent.planning.gas import gas_value, leg_units, plan_units
+from agent.planning.gather import Route, gather
 from agent.planning.payments import paid
 from agent.planning.problem import UNBOUNDED_BPS, Problem
 from agent.units import BPS, Value, floor_int
 
 CRUMB = 10**12
 """One part in so many of an approval, as much as floating point may miss of it, goes with the last route."""
+NOTHING: Mapping[tuple[str, str], int] = MappingProxyType({})
 RETRIES = 12
 """How often a route is shortened until all its legs fit; each try aims at the leg that did not."""
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Pools to go through, first to last, with the token that enters each, and the wanted amount of the first token."""
-
-    hops: tuple[tuple[str, str], ...]
-    amount_raw: int
 
 
 @dataclass(slots=True)
@@ -50,9 +45,9 @@ class Draft:
         return plan_units(problem.gas, paid(problem.coin, self.legs), sum(self.leg_gas))
 
     def chains(self) -> list[list[int]]:
-        """Positions of the legs of each chain, in order."""
-        starts = [number for number, leg in enumerate(self.legs) if leg.source is Funding.WALLET]
-        return [list(range(a, b)) for a, b in zip(starts, [*starts[1:], len(self.legs)], strict=True)]
+        """Positions of the legs of each chain, in order: up to the one that pays the wallet."""
+        ends = [number + 1 for number, leg in enumerate(self.legs) if leg.sink is Funding.WALLET]
+        return [list(range(a, b)) for a, b in zip([0, *ends], ends, strict=False)]
 
     def cost(self, problem: Problem) -> Cost:
         """Cost of all legs in numeraire base units."""
@@ -65,12 +60,27 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """One leg simulated: the pool before and after it."""
+    """One leg simulated: the pool before and after it, and whether the wallet pays it and gets what it pays."""
 
     token_in: str
     token_out: str
     swapped: amm.Swapped
     before: PoolState
+    first: bool
+    last: bool
+
+
+@dataclass(slots=True)
+class _Trial:
+    """Legs of a route that are not booked yet, with the pools as they leave them. Where one does not fit, `short` are the sources
+    that pay it, and the part of their amounts to try next.
+    """
+
+    amounts: list[int]
+    runs: list[_Run] = field(default_factory=list)
+    now: dict[str, PoolState] = field(default_factory=dict)
+    spent: dict[tuple[str, str], int] = field(default_factory=dict)
+    short: tuple[range, Fraction] | None = None
 
 
 class Walk:
@@ -88,85 +98,113 @@ class Walk:
         node = self.problem.nodes[self.problem.position[token]]
         return node.spendable_raw - self.draft.sold.get(token, 0)
 
-    def run(self, route: Route) -> int:
-        """Trades up to the wanted amount along a route, as much as bounds and balance let; base units really taken."""
-        source = route.hops[0][1]
-        left = self.spendable(source)
-        amount = min(route.amount_raw, left)
-        if self._is_crumb(source, left - amount):
-            amount = left
+    def run(self, route: Route, wanted: Sequence[int]) -> list[int]:
+        """Trades up to the wanted amounts, by source, as much as bounds and balances let; base units really taken."""
+        amounts = self._affordable([source.hops[0][1] for source in route.sources], wanted)
         for _ in range(RETRIES):
-            if amount <= 0:
-                return 0
-            runs, share = self._attempt(route, amount)
-            if share is None:
-                return self._book(runs)
-            amount = min(amount - 1, floor_int(amount * share))
-        return 0
+            trial = _Trial(amounts)
+            if self._follow(route, trial, last=True) == 0:
+                break
+            if trial.short is None:
+                return amounts if self._book(trial) else [0] * len(amounts)
+            sources, share = trial.short
+            amounts = [max(0, min(raw - 1, floor_int(raw * share))) if at in sources else raw for at, raw in enumerate(amounts)]
+        return [0] * len(amounts)
+
+    def _affordable(self, tokens: Sequence[str], wanted: Sequence[int]) -> list[int]:
+        """The wanted amounts of tokens, as far as the wallet has them."""
+        left = {token: self.spendable(token) for token in tokens}
+        amounts = []
+        for token, raw in zip(tokens, wanted, strict=True):
+            amount = min(raw, left[token])
+            if self._is_crumb(token, left[token] - amount):
+                amount = left[token]
+            left[token] -= amount
+            amounts.append(max(0, amount))
+        return amounts
 
     def _is_crumb(self, token: str, raw: int) -> bool:
         """Whether so little of what is approved would stay that only floating point left it: an allowance to take back."""
         node = self.problem.nodes[self.problem.position[token]]
         return node.cap_raw is not None and raw * CRUMB <= node.cap_raw
 
-    def _attempt(self, route: Route, amount: int) -> tuple[list[_Run], Fraction | None]:
-        """Runs without booking, and the share of the amount to try next; no share when everything fits."""
-        runs: list[_Run] = []
-        for pool_address, token_in in route.hops:
-            before = self.now[pool_address]
-            room = self.room(pool_address, token_in)
-            if amount > room:
-                self.draft.full.add(pool_address)
-                return runs, Fraction(room, amount)
-            try:
-                swapped = amm.swap_exact_in(before, token_in, amount)
-            except BeyondKnownTicks as error:
-                self.draft.full.add(pool_address)
-                return runs, Fraction(min(error.largest_raw, amount - 1), amount)
-            except Reverts:
-                return runs, Fraction(0)
-            if amm.move_bps(self.problem.pools[pool_address], swapped.after, token_in) > self.problem.impact_bps:
-                self.draft.full.add(pool_address)
-                return runs, Fraction(BPS - 1, BPS)
-            if swapped.amount_in_raw != amount or swapped.amount_out_raw <= 0:
-                return runs, Fraction(0)
-            runs.append(_Run(token_in, amm.token_out(before, token_in), swapped, before))
-            amount = swapped.amount_out_raw
-        return runs, None
+    def _follow(self, route: Route, trial: _Trial, last: bool, begin: int = 0) -> int:
+        """Runs a route, whose sources are numbered from `begin`; base units paid at its end, or what came to a leg that does not fit."""
+        end, amount = begin, 0
+        for feed in route.feeds:
+            amount += self._follow(feed, trial, last=False, begin=end)
+            end += len(feed.sources)
+        if not route.feeds:
+            end, amount = begin + 1, trial.amounts[begin]
+        for number, (pool, token_in) in enumerate(route.hops):
+            if trial.short is not None or amount == 0:
+                return amount
+            first, ends = number == 0 and not route.feeds, last and number == len(route.hops) - 1
+            share = self._leg_fits(trial, pool, token_in, amount, first=first, last=ends)
+            if share is not None:
+                trial.short = range(begin, end), share
+                return amount
+            amount = trial.runs[-1].swapped.amount_out_raw
+        return amount
 
-    def room(self, pool_address: str, token_in: str) -> int:
-        """Base units the pool still takes within its bounds; none once it has traded the other way."""
-        key = (pool_address, token_in)
-        start = self.problem.pools[pool_address]
-        if (pool_address, amm.token_out(start, token_in)) in self._spent:
+    def _leg_fits(self, trial: _Trial, pool_address: str, token_in: str, amount: int, first: bool, last: bool) -> Fraction | None:
+        """Runs one leg; None when it fits, else the part of the amount to try next."""
+        before = trial.now.get(pool_address, self.now[pool_address])
+        room = self.room(pool_address, token_in, trial.spent)
+        if amount > room:
+            self.draft.full.add(pool_address)
+            return Fraction(room, amount)
+        try:
+            swapped = amm.swap_exact_in(before, token_in, amount)
+        except BeyondKnownTicks as error:
+            self.draft.full.add(pool_address)
+            return Fraction(min(error.largest_raw, amount - 1), amount)
+        except Reverts:
+            return Fraction(0)
+        if amm.move_bps(self.problem.pools[pool_address], swapped.after, token_in) > self.problem.impact_bps:
+            self.draft.full.add(pool_address)
+            return Fraction(BPS - 1, BPS)
+        if swapped.amount_in_raw != amount or swapped.amount_out_raw <= 0:
+            return Fraction(0)
+        trial.runs.append(_Run(token_in, amm.token_out(before, token_in), swapped, before, first, last))
+        trial.now[pool_address] = swapped.after
+        trial.spent[pool_address, token_in] = trial.spent.get((pool_address, token_in), 0) + amount
+        return None
+
+    def room(self, pool_address: str, token_in: str, more: Mapping[tuple[str, str], int] = NOTHING) -> int:
+        """Base units the pool still takes within its bounds; none once it has traded the other way. `more` is spent besides."""
+        key, start = (pool_address, token_in), self.problem.pools[pool_address]
+        back = (pool_address, amm.token_out(start, token_in))
+        if back in self._spent or back in more:
             return 0
         if key not in self._room:
             self._room[key] = self.problem.room(start, token_in)
-        return self._room[key] - self._spent.get(key, 0)
+        return self._room[key] - self._spent.get(key, 0) - more.get(key, 0)
 
-    def _book(self, runs: Sequence[_Run]) -> int:
-        legs = [self._leg(run, first=number == 0, last=number == len(runs) - 1) for number, run in enumerate(runs)]
+    def _book(self, trial: _Trial) -> bool:
+        """Keeps a trial, unless one of its legs pays less than its fair floor: then that pool is barred."""
+        legs, draft = [self._leg(run) for run in trial.runs], self.draft
         for leg in legs:
             if leg.min_out_raw > leg.amount_out_raw:
-                self.draft.barred[leg.pool] = (
+                draft.barred[leg.pool] = (
                     f"pays {leg.amount_out_raw} base units where the reference price asks for at least {leg.min_out_raw}"
                 )
-                return 0
-        for run, leg in zip(runs, legs, strict=True):
+                return False
+        for run, leg in zip(trial.runs, legs, strict=True):
             key = (leg.pool, leg.token_in)
             self._spent[key] = self._spent.get(key, 0) + leg.amount_in_raw
             self.now[leg.pool] = run.swapped.after
             self._price_in(run, leg)
-        draft, given, got = self.draft, runs[0], runs[-1]
+            if run.first:
+                draft.sold[leg.token_in] = draft.sold.get(leg.token_in, 0) + leg.amount_in_raw
+                draft.delta[leg.token_in] = draft.delta.get(leg.token_in, 0) - leg.amount_in_raw
+            if run.last:
+                draft.bought[leg.token_out] = draft.bought.get(leg.token_out, 0) + leg.amount_out_raw
+                draft.delta[leg.token_out] = draft.delta.get(leg.token_out, 0) + leg.amount_out_raw
         draft.legs += legs
-        raw_in, raw_out = given.swapped.amount_in_raw, got.swapped.amount_out_raw
-        draft.sold[given.token_in] = draft.sold.get(given.token_in, 0) + raw_in
-        draft.bought[got.token_out] = draft.bought.get(got.token_out, 0) + raw_out
-        draft.delta[given.token_in] = draft.delta.get(given.token_in, 0) - raw_in
-        draft.delta[got.token_out] = draft.delta.get(got.token_out, 0) + raw_out
-        return raw_in
+        return True
 
-    def _leg(self, run: _Run, first: bool, last: bool) -> Leg:
+    def _leg(self, run: _Run) -> Leg:
         problem, swapped = self.problem, run.swapped
         floor = fair_floor(
             swapped.amount_in_raw,
@@ -187,8 +225,8 @@ class Walk:
             min_out_raw=max(1, min_out(swapped.amount_out_raw, floor, problem.slippage_bps)),
             fee_raw=swapped.fee_raw,
             impact_bps=amm.move_bps(run.before, swapped.after, run.token_in),
-            source=Funding.WALLET if first else Funding.ROUTER,
-            sink=Funding.WALLET if last else Funding.ROUTER,
+            source=Funding.WALLET if run.first else Funding.ROUTER,
+            sink=Funding.WALLET if run.last else Funding.ROUTER,
         )
 
     def _price_in(self, run: _Run, leg: Leg) -> None:
@@ -209,18 +247,19 @@ class Walk:
 
 
 def run_all(problem: Problem, routes: Sequence[Route]) -> Walk:
-    """Runs routes in order. What one cannot take goes to the next that joins the same two tokens, so that nothing overshoots.
+    """Runs routes in order, gathered. What one cannot take goes to the next that joins the same two tokens, so that nothing overshoots.
 
-    What sells native coin goes first: SwapRouter02 pays anything in wrapped coin with native coin while some is there.
+    What sells native coin goes first and alone: SwapRouter02 pays anything in wrapped coin with native coin while some is there.
     """
     walk = Walk(problem)
     coin = problem.coin
-    if coin is not None and coin.free_wei:
-        routes = sorted(routes, key=lambda route: route.hops[0][1] != coin.token)
+    native = [route for route in routes if coin is not None and coin.free_wei and route.hops[0][1] == coin.token]
     left: dict[tuple[str, str], int] = {}
-    for route in routes:
+    for route in (*native, *gather([route for route in routes if route not in native])):
         last_pool, last_in = route.hops[-1]
-        ends = (route.hops[0][1], amm.token_out(problem.pools[last_pool], last_in))
-        wanted = route.amount_raw + left.get(ends, 0)
-        left[ends] = wanted - walk.run(Route(route.hops, wanted))
+        end = amm.token_out(problem.pools[last_pool], last_in)
+        ends = [(source.hops[0][1], end) for source in route.sources]
+        wanted = [source.amount_raw + left.pop(pair, 0) for source, pair in zip(route.sources, ends, strict=True)]
+        for pair, asked, taken in zip(ends, wanted, walk.run(route, wanted), strict=True):
+            left[pair] = left.get(pair, 0) + asked - taken
     return walk

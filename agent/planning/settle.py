@@ -10,12 +10,14 @@ import numpy as np
 
 from agent.errors import Refused
 from agent.planning.aims import Aim
+from agent.planning.choice import Choice, Chooser
 from agent.planning.course import Course, chart
 from agent.planning.dual import Solution
-from agent.planning.market import Choice, Market, Positions, choose
+from agent.planning.gather import Route, uses
+from agent.planning.market import Market, Positions
 from agent.planning.paths import Path, Routes, decompose
 from agent.planning.responses import Numbers
-from agent.planning.rounding import Draft, Route, run_all
+from agent.planning.rounding import Draft, run_all
 from agent.planning.worth import Search
 from agent.units import Value, floor_int
 
@@ -110,7 +112,8 @@ class _Rounds:
             state.bounded = search.budget is not None and search.turnover(stack, self.near) > search.budget * FULL
             if self._set_still(self.near.moved(stack), least):
                 return None
-        choice = choose(market, rows, search.solve, 0.0 if self.pruned else least, self.near)
+        chooser = Chooser(market, search.solve, 0.0 if self.pruned else least, self._legs)
+        choice = chooser.pruned(rows, self.near) if self.pruned else chooser.best(rows, self.near)
         state.dropped |= choice.dropped
         stack = market.real.rows(choice.rows)
         self.pruned, self.near = True, choice.solution
@@ -128,14 +131,21 @@ class _Rounds:
             still[min(small)[1]] = DUST
         return bool(small)
 
-    def _routed(self, choice: Choice) -> Routes | None:
-        """Flows as routes; None when a chain has too many legs, and an arc of it is done without."""
-        state = self.state
+    def _routes(self, choice: Choice) -> Routes:
+        """Flows as routes."""
         moves = choice.solution.moved(self.market.real.rows(choice.rows))
         givers = frozenset(np.flatnonzero(moves < -UNMOVED).tolist())
         keepers = frozenset(np.flatnonzero(moves > UNMOVED).tolist())
-        order = np.argsort(choice.solution.prices).tolist() if state.course is None else state.course.order
-        routes = decompose(choice.flows, order, givers, keepers)
+        order = np.argsort(choice.solution.prices).tolist() if self.state.course is None else self.state.course.order
+        return decompose(choice.flows, order, givers, keepers)
+
+    def _legs(self, choice: Choice) -> Mapping[tuple[str, int], int]:
+        """Legs through each arc once routes are gathered."""
+        return legs_of(self._routes(choice))
+
+    def _routed(self, choice: Choice) -> Routes | None:
+        """Flows as routes; None when a chain has too many legs, and an arc of it is done without."""
+        state, routes = self.state, self._routes(choice)
         long = [path for path in routes.cut if path.taken > WORTH_A_ROUTE]
         if not long:
             return routes
@@ -157,6 +167,11 @@ class _Rounds:
             return False
         self.kept = replace(state, still=dict(state.still), dropped=dict(state.dropped))
         return settled
+
+
+def legs_of(routes: Routes) -> Mapping[tuple[str, int], int]:
+    """How many legs go through each arc (pool, source) once routes are gathered, those that are too long too."""
+    return uses([[(flow.arc.pool, flow.arc.source) for flow in path.flows] for path in (*routes.paths, *routes.cut)])
 
 
 def _narrowest(path: Path) -> tuple[str, int]:

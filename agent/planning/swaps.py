@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 
@@ -12,18 +13,22 @@ from agent.errors import ConfigError, Refused
 from agent.model import Funding, Goal, GoalWeight, Leg, Plan, PoolState, Rebalance, Skipped, StepInput, Verdict
 from agent.planning.assemble import assemble
 from agent.planning.certificate import rounded_gap
-from agent.planning.dual import solve
+from agent.planning.choice import Choice, Chooser
+from agent.planning.dual import Program, Solution, solve
 from agent.planning.floors import min_out
 from agent.planning.gas import gas_price_wei
-from agent.planning.market import choose, open_market
-from agent.planning.paths import decompose
+from agent.planning.market import open_market
+from agent.planning.paths import Routes, decompose
 from agent.planning.problem import UNBOUNDED_BPS, Node, Problem, build_problem, open_problem
+from agent.planning.responses import Stack
 from agent.planning.rounding import Draft, run_all
-from agent.planning.settle import to_routes
+from agent.planning.settle import legs_of, to_routes
 from agent.planning.worth import must_sell
 from agent.reference import reference_prices, spot_prices
 from agent.units import Value, decimal_text
 
+SOLD = 1 - 1e-9
+"""Part of what all pools together take that has to be sold through fewer of them."""
 ANY_PRICE = 0.9
 """Range of the dual price of what is sold: a swap by hand is traded at whatever it brings, within impact bounds and floors."""
 
@@ -136,6 +141,9 @@ def _best(problem: Problem, token_in: str, token_out: str, amount_in_raw: int) -
     start = np.array([1.0 if node == source else 0.0 for node in range(len(problem.nodes))])
     program = must_sell(start, ends, ANY_PRICE)
 
+    def paths(choice: Choice) -> Routes:
+        return decompose(choice.flows, [source, *(set(ends) - {source}), target], frozenset({source}), frozenset({target}))
+
     def serves(row: int) -> bool:
         arc = market.arcs[row]
         return arc.source != target and arc.target != source and (arc.source == source or arc.target == target)
@@ -148,10 +156,12 @@ def _best(problem: Problem, token_in: str, token_out: str, amount_in_raw: int) -
     bound = None
     while True:
         rows = np.array([row for row in market.rows(barred).tolist() if serves(row)], dtype=np.intp)
-        chosen = choose(market, rows, lambda stack, near: solve(program, stack, near), 0.0)
-        bound = solve(program, market.real.rows(rows)).bound if bound is None else bound
-        paths = decompose(chosen.flows, [source, *(set(ends) - {source}), target], frozenset({source}), frozenset({target}))
-        routes = to_routes(market, paths)
+        full = solve(program, market.real.rows(rows))
+        bound = full.bound if bound is None else bound
+        sold = -float(full.moved(market.real.rows(rows))[source]) * SOLD
+        seek = partial(_selling, program, source, sold)
+        chosen = Chooser(market, seek, 0.0, lambda choice: legs_of(paths(choice))).best(rows, full)
+        routes = to_routes(market, paths(chosen))
         if routes:
             rest = amount_in_raw - sum(route.amount_raw for route in routes)
             routes[0] = replace(routes[0], amount_raw=max(0, routes[0].amount_raw + rest))
@@ -160,6 +170,12 @@ def _best(problem: Problem, token_in: str, token_out: str, amount_in_raw: int) -
             got = draft.bought.get(token_out, 0) * problem.nodes[target].price / value
             return _Split(draft, barred, dict(chosen.dropped), rounded_gap(Fraction(bound) - got, Fraction(1)))
         barred |= draft.barred
+
+
+def _selling(program: Program, source: int, least: float, stack: Stack, near: Solution | None) -> Solution:
+    """The best flows; worth nothing where they sell less than `least`, since gas is no reason to leave a part unsold."""
+    found = solve(program, stack, near)
+    return found if -float(found.moved(stack)[source]) >= least else replace(found, bound=-np.inf)
 
 
 def _require_whole(step: StepInput, problem: Problem, split: _Split, token_in: str, amount_in_raw: int) -> None:

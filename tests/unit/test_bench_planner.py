@@ -31,6 +31,7 @@ def test_the_benchmark_prints_one_json_document_and_says_which_solver_is_missing
     peers = printed["peers"]
     assert set(peers) == {"sequential swaps", "grid of 5 %", planner_peers.SLSQP, bench_planner.CVXPY}
     assert peers["sequential swaps"]["ours_is_worse"] == peers["grid of 5 %"]["ours_is_worse"] == 0
+    assert all(peers[name]["with_gas"]["ours_is_worse"] == 0 for name in ("sequential swaps", "grid of 5 %"))
     assert "fail" in peers[bench_planner.CVXPY]["missing"]
     assert set(printed["ratios"]) == {planner_peers.SLSQP}
 

@@ -29,6 +29,7 @@ from tests.planning_worlds import (
     USDC,
     WETH,
     any_problem,
+    any_problem_with_gas,
     check_legs,
     five_pools,
     goal,
@@ -79,6 +80,27 @@ def test_random_problems_are_solved_to_a_tenth_of_a_basis_point_and_no_peer_does
         for peer in (sequential, grid):
             theirs = objective(step, goal(step), peer(step, goal(step)).delta)
             assert ours >= theirs - NOISE * turnover / BPS, (seed, peer.__name__)
+
+
+@pytest.mark.parametrize("seed", [*range(12), 166, 564, 706, 707, 806, 977])
+def test_with_gas_in_the_objective_no_peer_does_better_either(seed: int) -> None:
+    """Some with routes that share a hub's pool, and some with pools of which each is worth its gas only without the other."""
+    step = any_problem_with_gas(seed)
+    decision, problem = goal(step), build_problem(step, reference_prices(step))
+    try:
+        found = plan(step, decision)
+    except Refused as refusal:
+        assert "nothing to trade" in refusal.message
+        ours, turnover = objective(step, decision, {}), problem.total / BPS
+    else:
+        check_legs(step, found)
+        held = {holding.token: holding.raw for holding in step.snapshot.holdings}
+        delta = {at: raw - held[at] for at, raw in found.holdings_after}
+        ours, turnover = objective(step, decision, delta) - found.cost.gas, found.turnover
+    for peer in (sequential, grid):
+        draft = peer(step, decision)
+        theirs = objective(step, decision, draft.delta) - draft.cost(problem).gas
+        assert ours >= theirs - NOISE * turnover / BPS, peer.__name__
 
 
 def test_the_bound_holds_for_the_plans_of_peers_too() -> None:

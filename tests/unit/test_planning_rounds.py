@@ -11,10 +11,11 @@ import pytest
 from agent.amm import pools as amm
 from agent.errors import Refused
 from agent.model import PoolState, ReferenceKind, StepInput
+from agent.planning.gather import Route
 from agent.planning.paths import MAX_LEGS
 from agent.planning.planner import plan
 from agent.planning.problem import build_problem
-from agent.planning.rounding import Route, Walk, run_all
+from agent.planning.rounding import Walk, run_all
 from agent.reference import reference_prices
 from tests.builders import step_input, token, v2_pool, v3_pool, with_limits
 from tests.planning_worlds import DEEP, PRICES, USDC, WETH, check_legs, goal, two, wide
@@ -26,16 +27,17 @@ def walk(step: StepInput) -> Walk:
     return Walk(build_problem(step, reference_prices(step)))
 
 
-def route(pool: PoolState, raw: int, of: str = WETH.address) -> Route:
-    return Route(((pool.address, of),), raw)
+def sold(going: Walk, pool: PoolState, raw: int, of: str = WETH.address) -> int:
+    """Base units that one pool has taken of a wanted amount."""
+    return going.run(Route(((pool.address, of),)), [raw])[0]
 
 
 def test_a_route_takes_no_more_than_the_wallet_may_spend() -> None:
     pool = v2_pool(WETH, USDC, 2_000, DEEP)
     step = step_input(None, {"WETH": 20_000, "USDC": 20_000}, reserves={"WETH": 3}, pools=[pool])
     going = walk(step)
-    assert going.run(route(pool, 100 * ONE)) == 10 * ONE
-    assert going.run(route(pool, ONE)) == 0
+    assert sold(going, pool, 100 * ONE) == 10 * ONE
+    assert sold(going, pool, ONE) == 0
 
 
 def test_a_pool_is_filled_to_its_bound_at_the_unit_over_several_legs() -> None:
@@ -43,12 +45,12 @@ def test_a_pool_is_filled_to_its_bound_at_the_unit_over_several_legs() -> None:
     step = with_limits(two(100_000, 100_000, [pool]), pool_min_value=None)
     room = amm.max_in(pool, WETH.address, 100)
     going = walk(step)
-    first = going.run(route(pool, room // 3))
-    rest = going.run(route(pool, room))
+    first = sold(going, pool, room // 3)
+    rest = sold(going, pool, room)
     assert first == room // 3 and room - 10 <= first + rest <= room
     assert pool.address in going.draft.full
     assert amm.move_bps(pool, going.now[pool.address], WETH.address) == 100
-    assert going.run(route(pool, ONE)) == 0
+    assert sold(going, pool, ONE) == 0
 
 
 def test_a_pool_is_filled_to_the_end_of_the_ticks_read_and_not_beyond() -> None:
@@ -56,7 +58,7 @@ def test_a_pool_is_filled_to_the_end_of_the_ticks_read_and_not_beyond() -> None:
     pool = replace(wide_pool, known_from_tick=wide_pool.tick - 7, known_to_tick=wide_pool.tick + 7, ticks=())
     step = with_limits(two(200_000, 200_000, [pool]), price_impact_bps=None, pool_min_value=None)
     going = walk(step)
-    taken = sum(going.run(route(pool, 7 * ONE + part)) for part in range(20))
+    taken = sum(sold(going, pool, 7 * ONE + part) for part in range(20))
     room = amm.max_in(pool, WETH.address, 9_999)
     assert room - 100 <= taken <= room < 100 * ONE
 
@@ -64,15 +66,15 @@ def test_a_pool_is_filled_to_the_end_of_the_ticks_read_and_not_beyond() -> None:
 def test_a_pool_that_was_sold_into_is_not_bought_from_in_the_same_plan() -> None:
     pool = v2_pool(WETH, USDC, 2_000, DEEP)
     going = walk(two(20_000, 20_000, [pool]))
-    assert going.run(route(pool, ONE)) == ONE
-    assert going.run(route(pool, 10**6, USDC.address)) == 0
+    assert sold(going, pool, ONE) == ONE
+    assert sold(going, pool, 10**6, USDC.address) == 0
 
 
 def test_an_amount_that_buys_nothing_is_not_spent() -> None:
     pool = v2_pool(WETH, USDC, 2_000, DEEP)
     going = walk(two(20_000, 20_000, [pool]))
-    assert going.run(route(pool, 1_000)) == 0
-    assert going.run(route(pool, 0)) == 0
+    assert sold(going, pool, 1_000) == 0
+    assert sold(going, pool, 0) == 0
     assert going.draft.legs == []
 
 
@@ -81,7 +83,7 @@ def test_a_chain_is_shortened_until_its_narrowest_pool_takes_it() -> None:
     first, narrow = v3_pool(WETH, dai, 2_000, DEEP), v2_pool(dai, USDC, 1, 100_000)
     step = step_input(None, {"WETH": 50_000, "USDC": 50_000}, hubs=("DAI",), pools=[first, narrow], kinds=(ReferenceKind.SPOT,))
     going = walk(with_limits(step, pool_min_value=None))
-    taken = going.run(Route(((first.address, WETH.address), (narrow.address, dai.address)), 10 * ONE))
+    taken = going.run(Route(((first.address, WETH.address), (narrow.address, dai.address))), [10 * ONE])[0]
     into, out_of = going.draft.legs
     assert 0 < taken == into.amount_in_raw < ONE
     assert into.amount_out_raw == out_of.amount_in_raw
@@ -91,7 +93,9 @@ def test_a_chain_is_shortened_until_its_narrowest_pool_takes_it() -> None:
 def test_what_one_route_cannot_take_goes_to_the_next_of_the_same_two_tokens() -> None:
     small, large = v2_pool(WETH, USDC, 2_000, 100_000), v3_pool(WETH, USDC, 2_000, DEEP)
     step = with_limits(two(100_000, 100_000, [small, large]), pool_min_value=None)
-    going = run_all(build_problem(step, reference_prices(step)), [route(small, 5 * ONE), route(large, 5 * ONE)])
+    going = run_all(
+        build_problem(step, reference_prices(step)), [Route(((pool.address, WETH.address),), 5 * ONE) for pool in (small, large)]
+    )
     assert going.draft.sold == {WETH.address: 10 * ONE}
     assert going.draft.legs[0].amount_in_raw == amm.max_in(small, WETH.address, 100)
 

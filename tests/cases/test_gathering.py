@@ -1,0 +1,32 @@
+"""Several tokens sold through one hub: they gather in the router and leave it in one leg, on both routers to the wei."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.localchain import LocalChain
+from agent.model import Funding
+from tests.agents import ROOMY, agent_on, allowances, fund, off_target, purse, require_exact, said, swap_of, yes
+
+TARGETS = {"LINK": "10%", "WBTC": "10%", "USDT": "80%", "USDC": "0%", "WETH": "0%"}
+
+
+@pytest.mark.parametrize("router", ["swap_router_02", "rebalancer"])
+def test_tokens_that_are_sold_through_a_hub_leave_it_together(anvil_chain: LocalChain, tmp_path: Path, router: str) -> None:
+    chain = anvil_chain
+    fund(chain, {"LINK": 20_000, "WBTC": 20_000, "USDT": 10_000})
+    with agent_on(chain, tmp_path, {**ROOMY, "execution.router": router}, TARGETS) as agent:
+        before = purse(chain)
+        outcome = agent.rebalance(send=True, confirm=yes)
+        plan, swap, receipt = swap_of(outcome)
+        require_exact(chain, outcome, before)
+        into = [leg for leg in plan.legs if leg.sink is Funding.ROUTER]
+        out = [leg for leg in plan.legs if leg.source is Funding.ROUTER]
+        assert {chain.tokens["LINK"].address, chain.tokens["WBTC"].address} <= {leg.token_in for leg in into}
+        assert len(out) < len(into), "they gather at the hub"
+        assert receipt.gas_used <= plan.gas_units <= receipt.gas_used * 11 // 10
+        assert max(off_target(chain, TARGETS).values()) <= 10, said(plan.skipped)
+        assert not any(chain.balance(symbol, swap.tx.to) for symbol in chain.tokens), "nothing stays in the router"
+        assert not any(allowances(chain).values())
