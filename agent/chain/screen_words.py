@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from agent.chain.wire import RpcFault
+from agent.chain.wire import RpcFault, octets
 from agent.errors import Retryable
 from agent.model import Finding
 from agent.units import BPS
@@ -111,10 +111,16 @@ def answered(answer: object) -> Answered | None:
         return Answered.FAILED if _reverted(answer) else None
     if answer == "0x":
         return Answered.SILENT
-    if not isinstance(answer, str) or len(answer) != 66:
-        return Answered.ODD
-    value = int(answer, 16)
-    return {1: Answered.TRUE, 0: Answered.FALSE}.get(value, Answered.ODD)
+    word = number(answer)
+    return Answered.ODD if word not in (0, 1) else Answered.TRUE if word else Answered.FALSE
+
+
+def number(answer: object) -> int | None:
+    """The one word of an answer; None when it is something else."""
+    try:
+        return int.from_bytes(octets(answer, "a word", 32), "big")
+    except Retryable:
+        return None
 
 
 def _reverted(fault: RpcFault) -> bool:

@@ -1,0 +1,122 @@
+"""A token in quarantine: what is wanted of the others, what is said of it, and that nothing may touch it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent import codec
+from agent.errors import Refused
+from agent.guards.trust import moved_tokens
+from agent.model import CodeHash, Finding, Halt, Implementation, Rebalance, ScreenedToken, StepInput
+from agent.planning import strategies
+from agent.policy.decide import decide
+from agent.policy.quarantine import changed, quarantine
+from agent.units import BPS
+from tests.builders import address, step_input, token
+from tests.plans import evidence, sell_weth, verdict
+
+WETH, USDC = token("WETH").address, token("USDC").address
+PAUSED = ScreenedToken(WETH, Finding.PAUSED, "paused() says so")
+
+
+SHARES = {"WETH": 4_000, "WBTC": 2_500, "USDC": 2_000, "LINK": 1_001, "USDT": 499}
+
+
+def whole() -> StepInput:
+    """Five assets, shares that no factor fits."""
+    return step_input(SHARES, {**SHARES, "WBTC": 9_000})
+
+
+def shut(step: StepInput, *tokens: str) -> StepInput:
+    return quarantine(step, [ScreenedToken(one, Finding.PAUSED) for one in tokens])
+
+
+def test_what_is_accepted_or_shut_out_already_changes_nothing() -> None:
+    step = whole()
+    assert quarantine(step, [ScreenedToken(WETH, Finding.CLEAN), ScreenedToken(USDC, Finding.NO_RETURN_VALUE)]) is step
+    once = quarantine(step, [PAUSED])
+    assert quarantine(once, [PAUSED]) is once
+
+
+@given(st.data())
+def test_targets_of_the_others_keep_their_proportions_and_sum_to_the_whole(data: st.DataObject) -> None:
+    step = whole()
+    assets = step.portfolio.assets
+    out = data.draw(st.sets(st.sampled_from([asset.token.address for asset in assets]), min_size=1, max_size=len(assets) - 1))
+    left = shut(step, *out)
+    kept = [(was, now) for was, now in zip(assets, left.portfolio.assets, strict=True) if was.token.address not in out]
+    kept_bps = sum(was.target_bps for was, _ in kept)
+    assert sum(asset.target_bps for asset in left.portfolio.assets) == (BPS if kept_bps else 0)
+    assert all(abs(now.target_bps * kept_bps - was.target_bps * BPS) < kept_bps for was, now in kept)
+    assert all(asset.target_bps == 0 for asset in left.portfolio.assets if asset.token.address in out)
+    assert codec.loads(StepInput, codec.dumps(left)) == left
+
+
+def test_what_is_held_of_it_does_not_count_and_every_decision_names_it() -> None:
+    step = quarantine(whole(), [PAUSED])
+    decided = decide(step)
+    assert isinstance(decided.decision, Rebalance), "WBTC is far above its share of what is left"
+    assert next(drift for drift in decided.drifts if drift.token == WETH).value == 0
+    assert decided.decision.reason.endswith("WETH is in quarantine: moves for nobody now (paused() says so)")
+    plan = strategies.rebalance(step).plan
+    assert plan is not None
+    assert WETH not in moved_tokens(plan)
+    assert ("token WETH", f"in quarantine: {PAUSED.why}; {PAUSED.finding.remedy}") in [(item.what, item.why) for item in plan.skipped]
+
+
+def test_fewer_than_two_tokens_left_halt() -> None:
+    step = whole()
+    decided = decide(shut(step, *(asset.token.address for asset in step.portfolio.assets[1:])))
+    assert isinstance(decided.decision, Halt)
+    assert decided.decision.reason.startswith("fewer than 2 assets are left that may be traded; ")
+
+
+def test_a_swap_by_hand_of_it_is_refused_and_says_why() -> None:
+    step = quarantine(whole(), [PAUSED])
+    with pytest.raises(Refused, match="WETH is in quarantine") as refusal:
+        strategies.manual_swap(WETH, USDC, 10**17)(step)
+    assert refusal.value.verdicts[0].guard == "token_screen"
+
+
+def test_no_plan_passes_that_moves_it_or_whose_tokens_were_not_tried() -> None:
+    step = whole()
+    plan = sell_weth(step)
+    assert verdict("token_screen", step, plan).passed
+    tried = evidence(step, plan).screens or ()
+    assert {one.token for one in tried} == set(moved_tokens(plan))
+    for seen in (None, (), tried[:1], (PAUSED, *tried[1:]), (replace(PAUSED, finding=Finding.UNKNOWN), *tried[1:])):
+        assert not verdict("token_screen", step, plan, evidence(step, plan, screens=seen)).passed
+    assert not verdict("token_screen", replace(step, quarantine=(PAUSED,)), plan).passed
+
+
+CODE, OTHER, PLACE, ELSEWHERE = "0x" + "aa" * 32, "0x" + "bb" * 32, address("place"), address("elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("code", "now", "pins", "backing", "finding"),
+    [
+        (CODE, [], {WETH: CODE}, {}, None),
+        (CODE, [], {}, {}, None),
+        (OTHER, [], {WETH: CODE}, {}, Finding.CODE_CHANGED),
+        (CODE, [PLACE], {WETH: CODE}, {WETH: (PLACE, CODE)}, None),
+        (CODE, [PLACE], {WETH: CODE}, {}, Finding.IMPLEMENTATION_CHANGED),
+        (CODE, [ELSEWHERE], {WETH: CODE}, {WETH: (PLACE, CODE)}, Finding.IMPLEMENTATION_CHANGED),
+        (CODE, [PLACE], {WETH: CODE}, {WETH: (PLACE, OTHER)}, Finding.IMPLEMENTATION_CHANGED),
+        (CODE, [], {WETH: CODE}, {WETH: (PLACE, CODE)}, Finding.IMPLEMENTATION_CHANGED),
+        (CODE, [PLACE], {}, {WETH: (ELSEWHERE, CODE)}, None),
+    ],
+)
+def test_what_differs_from_the_pins_is_named(
+    code: str, now: list[str], pins: dict[str, str], backing: dict[str, tuple[str, str]], finding: Finding | None
+) -> None:
+    snapshot = replace(
+        whole().snapshot,
+        code_hashes=(CodeHash(WETH, code), CodeHash(PLACE, CODE), CodeHash(ELSEWHERE, CODE)),
+        implementations=tuple(Implementation(WETH, place) for place in now),
+    )
+    found = changed(snapshot, [WETH, USDC], pins, backing)
+    assert [one.finding for one in found] == ([] if finding is None else [finding])
