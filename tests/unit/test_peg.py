@@ -1,0 +1,139 @@
+"""A dollar that leaves its peg halts all trading, and counts as back only well within the limit; two sources that differ halt by name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.model import Halt, Hold, Rebalance, ReferenceKind, StepInput
+from agent.policy.decide import decide
+from agent.reference import contradiction, depegged, reference_prices
+from agent.store import open_store
+from tests.builders import NOW_S, address, history, step_input, token, v2_pool, v3_pool, with_feed, with_limits, without_feed
+from tests.plans import sell_weth, verdict
+
+WETH, USDC, DAI = token("WETH"), token("USDC"), token("DAI")
+CENT = 10**6
+"""A hundredth of a dollar as a feed of eight decimals says it."""
+OFF_TARGET = {"WETH": 7_000, "USDC": 3_000}
+
+
+def at(cents: float, left: bool = False) -> StepInput:
+    """A portfolio that would be rebalanced, USDC at so many cents; `left` says that it was off its peg before."""
+    past = history(depegged=(USDC.address,) if left else ())
+    step = step_input(values=OFF_TARGET, kinds=[ReferenceKind.FEED], past=past)
+    return with_feed(step, "USDC", answer=round(cents * CENT))
+
+
+def off(step: StepInput) -> tuple[str, ...]:
+    return depegged(step, reference_prices(step))
+
+
+@pytest.mark.parametrize(
+    ("cents", "left", "halts"),
+    [
+        (100, False, False),
+        (98, False, False),
+        (97.99, False, True),
+        (102, False, False),
+        (102.01, False, True),
+        (98, True, True),
+        (98.99, True, True),
+        (99, True, False),
+        (101, True, False),
+        (101.01, True, True),
+        (50, True, True),
+        (0.01, False, True),
+    ],
+)
+def test_it_leaves_beyond_the_limit_and_is_back_within_half_of_it(cents: float, left: bool, halts: bool) -> None:
+    step = at(cents, left)
+    decision = decide(step).decision
+    assert isinstance(decision, Halt if halts else Rebalance)
+    assert off(step) == ((USDC.address,) if halts else ())
+    judged = verdict("depeg", step, sell_weth(step_input()))
+    assert judged.passed is not halts
+    if halts:
+        assert "USDC has left its peg" in decision.reason
+        assert "limits.depeg is 200 bps, and it counts as back within 100 bps" in decision.reason
+
+
+@given(st.lists(st.floats(95, 105), min_size=1, max_size=12))
+def test_going_to_and_fro_around_the_limit_it_neither_trades_nor_halts_in_turns(cents: list[float]) -> None:
+    """Once off it is traded again only after it was within half of the limit."""
+    left = False
+    for price in cents:
+        step = at(round(price, 2), left)
+        distance = abs(round(price, 2) - 100)
+        left = bool(off(step))
+        assert isinstance(decide(step).decision, Halt) is left
+        assert not (left and distance <= 1)
+        assert left or distance <= 2.0001
+
+
+def test_another_dollar_than_the_numeraire_halts_too_and_a_token_that_is_no_dollar_does_not() -> None:
+    for symbol, halts in (("DAI", True), ("LINK", False)):
+        step = step_input(
+            {"WETH": 4_000, symbol: 3_000, "USDC": 3_000}, prices={symbol: 1, "WETH": 2_000, "USDC": 1}, kinds=[ReferenceKind.FEED]
+        )
+        fallen = with_feed(step, symbol, answer=90 * CENT)
+        assert isinstance(decide(fallen).decision, Halt) is halts
+        assert off(fallen) == ((token(symbol).address,) if halts else ())
+
+
+def test_while_its_price_is_unknown_who_left_stays_away() -> None:
+    unknown = without_feed(replace(at(100, left=True), reference=replace(at(100).reference, kinds=(ReferenceKind.SPOT,))), "USDC")
+    assert off(unknown) == (USDC.address,)
+    decision = decide(unknown).decision
+    assert isinstance(decision, Halt)
+    assert "not known whether it is back" in decision.reason
+    gone = replace(at(100), history=history(depegged=(address("a token that is held no more"),)))
+    assert off(without_feed(gone, "USDC")) == ()
+
+
+def test_with_the_limit_off_nothing_halts_and_nothing_is_remembered() -> None:
+    step = with_limits(at(50, left=True), depeg_bps=None)
+    assert off(step) == ()
+    assert isinstance(decide(step).decision, Rebalance)
+
+
+def test_who_left_the_peg_is_known_to_a_new_start(tmp_path: Path) -> None:
+    place = f"sqlite:///{tmp_path / 'trimtab.db'}"
+    store = open_store(place, 31_337, address("owner"))
+    assert store.history(NOW_S).depegged == ()
+    store.mark_depegged([USDC.address, DAI.address])
+    store.close()
+    store = open_store(place, 31_337, address("owner"))
+    assert store.history(NOW_S).depegged == (USDC.address, DAI.address)
+    store.mark_depegged([])
+    assert store.history(NOW_S).depegged == ()
+    store.close()
+
+
+# two sources
+def mean_at(price: int, *kinds: ReferenceKind) -> StepInput:
+    """Spot and feed at 2,000, the mean of the last half hour elsewhere."""
+    pools = [v2_pool(WETH, USDC, 2_000), v3_pool(WETH, USDC, 2_000, twap_price=price)]
+    return step_input(values=OFF_TARGET, pools=pools, kinds=kinds or (ReferenceKind.FEED, ReferenceKind.TWAP))
+
+
+@pytest.mark.parametrize(("price", "halts"), [(2_000, False), (2_029, False), (2_032, True), (1_971, False), (1_968, True)])
+def test_a_mean_that_is_off_its_feed_halts_by_name(price: int, halts: bool) -> None:
+    decision = decide(mean_at(price)).decision
+    assert isinstance(decision, Halt) is halts
+    if halts:
+        assert "sources contradict each other: the mean of WETH is" in decision.reason
+        assert "limits.oracle_deviation is 150 bps" in decision.reason
+
+
+def test_one_source_alone_contradicts_nobody_and_the_limit_can_be_off() -> None:
+    assert contradiction(mean_at(3_000, ReferenceKind.FEED)) == ""
+    assert contradiction(with_limits(mean_at(3_000), oracle_deviation_bps=None)) == ""
+    stale = with_feed(mean_at(3_000), "WETH", updated_at_s=NOW_S - 3_601)
+    assert contradiction(stale) == ""  # the mean alone is left; the age of the feed refuses every plan
+    assert not verdict("feed_health", stale, sell_weth(step_input())).passed
+    assert isinstance(decide(step_input()).decision, Hold)
