@@ -1,0 +1,110 @@
+"""The commands about balances and the store's file: flows, db; and where status and plan show what nobody explained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli import shapes
+from tests.cli.tools import Desk
+
+ETHER = 10**18
+
+
+def native(desk: Desk, change: int) -> None:
+    """Native coin comes or goes without the agent."""
+    wallet = desk.about["wallet"]
+    held = int(desk.node.rpc("eth_getBalance", wallet, "latest"), 16)
+    desk.node.rpc("anvil_setBalance", wallet, hex(held + change))
+
+
+def test_what_went_is_told_stops_the_agent_and_is_explained_by_its_owner(desk: Desk) -> None:
+    nothing = desk.ask("flows")
+    shapes.require(shapes.FLOWS, nothing)
+    assert nothing["flows"] == []
+    assert "every change of every balance is explained" in desk.run("flows").out.lower()
+    native(desk, -ETHER)
+
+    seen = desk.ask("status")
+    shapes.require(shapes.STATUS, seen)
+    (flow,) = seen["flows"]
+    assert (flow["id"], flow["symbol"], flow["delta_raw"], flow["counts_as_loss"]) == (None, "native coin", str(-ETHER), True)
+
+    listed = desk.ask("flows")
+    shapes.require(shapes.FLOWS, listed)
+    (flow,) = listed["flows"]
+    assert flow["id"] == 1
+    words = desk.run("status").out
+    assert "native coin" in words
+    assert "fell by 1" in words.replace("\n", " ")
+    planned = desk.ask("plan", want=10 if flow["halts"] else 0)
+    assert [item["id"] for item in planned["flows"]] == [1]
+
+    told = desk.ask("flows", "confirm", "1", "--as", "withdrawal")
+    shapes.require(shapes.TOLD, told)
+    assert desk.ask("flows")["flows"] == []
+    (kept,) = desk.ask("flows", "--all")["flows"]
+    assert (kept["told"], kept["counts_as_loss"], kept["halts"]) == ("withdrawal", False, False)
+    assert desk.ask("status")["flows"] == []
+
+
+def test_gas_money_that_comes_waits_for_nobody(desk: Desk) -> None:
+    desk.ask("flows")
+    native(desk, ETHER)
+    assert desk.ask("flows")["flows"] == []
+    assert [item["told"] for item in desk.ask("flows", "--all")["flows"]] == ["gas money"]
+    assert desk.run("flows", "confirm", "all").out == "Every flow is explained.\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "part"),
+    [
+        (("confirm", "7"), "flow 7 is not in the store"),
+        (("confirm", "seven"), "'seven' is no number of a flow"),
+        (("confirm", "7", "--as", "theft"), "--as: 'theft' is unknown"),
+    ],
+)
+def test_a_flow_that_is_none_is_wrong_input(desk: Desk, args: tuple[str, ...], part: str) -> None:
+    assert part in desk.ask("flows", *args, want=2)["error"]["message"]
+
+
+def test_the_store_is_copied_checked_put_back_and_adopted_by_command(desk: Desk, tmp_path: Path) -> None:
+    desk.ask("flows")
+    made = desk.ask("db", "backup", str(tmp_path / "copy.db"))
+    assert (tmp_path / "copy.db").stat().st_size == made["bytes"]
+    assert "not overwritten" in desk.ask("db", "backup", str(tmp_path / "copy.db"), want=2)["error"]["message"]
+    checked = desk.ask("db", "check")
+    assert (checked["wallet"], checked["copy"]) == (desk.about["wallet"], None)
+    assert "is sound" in desk.run("db", "check").out
+    upgraded = desk.ask("db", "upgrade")
+    assert upgraded["before"] == upgraded["version"] == checked["present_version"]
+    assert upgraded["backup"] is None
+
+    assert "not overwritten" in desk.ask("db", "restore", str(tmp_path / "copy.db"), want=2)["error"]["message"]
+    restored = desk.ask("db", "restore", str(tmp_path / "copy.db"), "--force")
+    assert Path(restored["kept"]).is_file()
+    assert desk.ask("db", "check")["copy"] is not None
+    status = desk.ask("status")
+    assert status["paused"] is True
+    assert "trimtab db adopt" in status["pause_reason"]
+    desk.run("resume")
+    assert desk.ask("status")["paused"] is True
+    adopted = desk.ask("db", "adopt", "--yes")
+    assert adopted["nonce"] == int(desk.node.rpc("eth_getTransactionCount", desk.about["wallet"], "latest"), 16)
+    assert desk.ask("status")["paused"] is False
+
+
+def test_a_file_that_is_no_backup_changes_nothing(desk: Desk, tmp_path: Path) -> None:
+    desk.ask("flows")
+    (tmp_path / "notes.txt").write_text("no database " * 500)
+    before = desk.ask("db", "check")
+    assert desk.run("db", "restore", str(tmp_path / "notes.txt"), "--force").code == 12
+    assert desk.run("db", "restore", str(tmp_path / "nowhere.db"), "--force").code == 2
+    assert desk.ask("db", "check") == before
+
+
+def test_a_position_that_nobody_knows_is_neither_taken_nor_forgotten(desk: Desk) -> None:
+    assert desk.ask("lp", "take", "123456", want=2)["error"]["message"].endswith("the wallet holds no such position with liquidity")
+    assert "does not know it" in desk.ask("lp", "forget", "123456", want=2)["error"]["message"]
+    assert desk.run("lp").code == 0
