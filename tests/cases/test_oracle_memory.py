@@ -40,8 +40,8 @@ def trade(chain: LocalChain, pool: str, after_s: int) -> None:
     chain.swap(pool, "LINK", 50 * 10**18)
 
 
-def test_a_pool_that_forgets_gives_no_mean_until_it_is_made_to_remember(tester_chain: LocalChain, tmp_path: Path) -> None:
-    chain = tester_chain
+def test_a_pool_that_forgets_gives_no_mean_until_it_is_made_to_remember(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
     pool, changes = forgetful(chain)
     fund(chain, {"LINK": 5_000, "USDC": 5_000})
     for _ in range(3):
@@ -81,8 +81,8 @@ def test_a_pool_that_forgets_gives_no_mean_until_it_is_made_to_remember(tester_c
         assert (again_asked["outcome"], again_asked["transactions"]) == ("hold", [])
 
 
-def test_a_no_a_pause_an_unpinned_pool_and_wrong_numbers_send_nothing(tester_chain: LocalChain, tmp_path: Path) -> None:
-    chain = tester_chain
+def test_a_no_a_pause_an_unpinned_pool_and_wrong_numbers_send_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
     at = chain.pools["v3 WETH/USDC 500"]
     loaded = trusted(chain, tmp_path, ROOMY, TWO)
     before = purse(chain)
@@ -103,8 +103,8 @@ def test_a_no_a_pause_an_unpinned_pool_and_wrong_numbers_send_nothing(tester_cha
     assert purse(chain) == before
 
 
-def test_the_gas_of_a_day_binds_it(tester_chain: LocalChain, tmp_path: Path) -> None:
-    chain = tester_chain
+def test_the_gas_of_a_day_binds_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
     with agent_on(chain, tmp_path, {**ROOMY, "limits.gas_per_day": "0.0001"}, TWO) as agent, pytest.raises(Refused, match="gas_cost"):
         raise_observations(agent, chain.pools["v3 WETH/USDC 500"], 300, send=True, confirm=agreed)
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from agent import engine, wiring
+from agent.api.agent import silent
 from agent.api.checkup import doctor
 from agent.artifacts import own
-from agent.engine import OutcomeKind
+from agent.engine import Outcome, OutcomeKind
 from agent.localchain import LocalChain
-from tests.agents import ROOMY, agent_on, fund, purse, trusted, yes
+from agent.planning import strategies
+from tests.agents import ROOMY, again, agent_on, fund, purse, trusted, yes
 from tests.attacks import attack
 
 OFF_TARGET = {"WETH": 50_000, "USDC": 30_000}
@@ -22,8 +26,8 @@ def rows(chain: LocalChain, folder: Path, changes: dict[str, object] | None = No
     return {row["check"]: row for row in doctor(loaded, [chain.transport], chain.clock.now_s)["checks"]}
 
 
-def test_an_aggregator_that_stands_at_its_bound_stops_everything_by_name(tester_chain: LocalChain, tmp_path: Path) -> None:
-    chain = tester_chain
+def test_an_aggregator_that_stands_at_its_bound_stops_everything_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
     proxy = chain.deploy(attack("FeedProxy"), chain.feeds["WETH"])
     fund(chain, OFF_TARGET)
     before = purse(chain)
@@ -38,8 +42,8 @@ def test_an_aggregator_that_stands_at_its_bound_stops_everything_by_name(tester_
     assert purse(chain) == before
 
 
-def test_a_sequencer_that_was_down_is_waited_for_until_its_grace_is_over(tester_chain: LocalChain, tmp_path: Path) -> None:
-    chain = tester_chain
+def test_a_sequencer_that_was_down_is_waited_for_until_its_grace_is_over(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
     uptime = chain.deploy(own("PriceFeed"), "L2 Sequencer Uptime Status Feed", 0)
     contract = chain.contract(uptime, own("PriceFeed")).functions
     fund(chain, OFF_TARGET)
@@ -61,8 +65,8 @@ def test_a_sequencer_that_was_down_is_waited_for_until_its_grace_is_over(tester_
     assert done.kind is OutcomeKind.DONE, done.reason
 
 
-def test_the_doctor_says_whose_feed_a_feed_is_and_what_bounds_it(tester_chain: LocalChain, tmp_path: Path) -> None:
-    chain = tester_chain
+def test_the_doctor_says_whose_feed_a_feed_is_and_what_bounds_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
     mixed_up = {"portfolio.assets.1.feed": chain.feeds["LINK"]}  # of WBTC
     found = rows(chain, tmp_path, mixed_up)
     assert found["feed WETH"]["state"] == "ok"
@@ -76,3 +80,43 @@ def test_the_doctor_says_whose_feed_a_feed_is_and_what_bounds_it(tester_chain: L
     assert (row["state"], row["found"][:7]) == ("warn", "? / USD")
     chain.send(chain.feed_contract("LINK").functions.setRound(9, -5, 11, 12, 9))
     assert rows(chain, tmp_path / "broken")["feed LINK"]["found"] == "it answers -5"
+
+
+def test_a_dollar_that_leaves_its_peg_stops_trading_until_it_is_well_back(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    feed = chain.feed_contract("USDC").functions
+    fund(chain, OFF_TARGET)
+    before = purse(chain)
+    loaded = trusted(chain, tmp_path, {**ROOMY, "limits.oracle_deviation": "off"}, TWO)
+    ends = []
+    for cents in ("97.9", "98.5", "98.9"):
+        chain.send(feed.push(int(float(cents) * 10**6)))
+        with again(chain, loaded) as agent:  # a new process each time: what it knows of the peg lies in the store
+            ends.append(agent.rebalance(send=True, confirm=yes))
+    assert [one.kind for one in ends] == [OutcomeKind.HALT] * 3
+    assert all("USDC has left its peg" in one.reason for one in ends)
+    assert purse(chain) == before
+    chain.send(feed.push(10**8))
+    with again(chain, loaded) as agent:
+        assert agent.status().decided.decision.reason.startswith("WETH at")
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+        assert agent.desk.store.history(chain.now_s()).depegged == ()
+
+
+def test_a_review_is_late_by_what_was_drawn_at_the_last_one(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 40_000, "USDC": 40_000})
+    timed = {**ROOMY, "policy.trigger": {"kind": "time", "every": "2h"}, "policy.jitter": "50%"}
+    with agent_on(chain, tmp_path, timed, TWO) as agent, wiring.open_hands(agent.desk, yes, silent) as hands:
+
+        def step(chance: float) -> Outcome:
+            return engine.step(replace(agent.desk.eyes, chance=lambda: chance), strategies.rebalance, agent.desk.store, hands)
+
+        first = step(0.75)
+        assert first.decided.reviewed, first.reason
+        seen_s = first.step_input.snapshot.head.timestamp_s
+        assert agent.desk.store.history(seen_s).delay_ppm == 750_000
+        due_s = seen_s + 7_200 + 2_700  # three quarters of the hour that half of two hours comes to
+        for at_s, due in ((seen_s + 7_200, False), (due_s - 60, False), (due_s + 60, True)):
+            chain.warp(at_s - chain.now_s())
+            assert step(0.5).decided.reviewed is due
