@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, cast
@@ -14,6 +15,8 @@ from agent.localchain.accounts import COUNT, HD_PATH, TEST_MNEMONIC, WHALE, test
 BLOCK_GAS = 100_000_000
 WHALE_WEI = 10**9 * 10**18
 OTHERS_WEI = 10**4 * 10**18
+_TRIES, _PAUSE_S = 50, 0.02
+"""How often, and how far apart, a block is tried again that anvil refuses because another one is just being made."""
 
 
 class Node(Protocol):
@@ -90,15 +93,19 @@ class AnvilNode:
         self.rpc("anvil_mine", hex(blocks))
 
     def mine_at(self, timestamp_s: int) -> None:
-        """See Node. Blocks that anvil mines meanwhile may reach that time: then the next one follows them."""
-        while True:
+        """See Node. Blocks that anvil mines meanwhile may reach that time: then the next one follows them.
+
+        anvil counts a block's time before others can read the block, so that what it refuses now may be right a moment later.
+        """
+        for left in reversed(range(_TRIES)):
             wanted_s = max(timestamp_s, self.now_s() + 1)
             try:
                 self.rpc("evm_setNextBlockTimestamp", wanted_s)
                 break
             except RuntimeError:
-                if self.now_s() < wanted_s:  # not a block that came between the two calls
+                if left == 0:
                     raise
+                time.sleep(_PAUSE_S)
         self.rpc("evm_mine")
 
     @contextmanager
