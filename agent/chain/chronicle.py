@@ -51,7 +51,7 @@ class Day:
 def last_day(panel: Panel, owner: str, head: Head, nonce: int) -> Day:
     """The 24 h up to `head`, in which `owner`'s next nonce is `nonce`, as enough operators tell it alike.
 
-    Raises CannotTell, or Retryable where too few answer. Takes at most some fifty requests of each endpoint.
+    Raises CannotTell, or Retryable where too few answer. Takes at most eighty requests of each endpoint.
     """
     heard = panel.ask(lambda line: _told(line, owner, head, nonce))
     days = [(line.operator, day) for line, day in heard.answers.items() if isinstance(day, Day)]
