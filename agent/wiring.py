@@ -91,6 +91,8 @@ class Desk:
     switch: KillSwitch
     clock: Clock
     reader: PositionReader
+    quoter: UniswapPython
+    """One for all looks: the library's caches keep each of its objects for good."""
 
     @property
     def config(self) -> Config:
@@ -127,7 +129,7 @@ class Desk:
         evidence = GatheredEvidence(
             paused=self._paused,
             pins=lambda: [(pin.address, pin.code_hash) for pin in self.store.pins()],
-            quoter=UniswapPython(self.line, second_venues(self.config)),
+            quoter=self.quoter,
             clock=self.clock,
             min_operators=self.config.chain.min_operators,
             screen=self.screen,
@@ -227,7 +229,8 @@ def open_desk(
         found = resolve(line, known_positions(config, portfolio, ()), factories(config))
         known = partial(known_positions, config, portfolio)
         reader = PositionReader(chain, found, factories(config), store.liquidity_moves, known)
-        yield Desk(loaded, panel, line, portfolio, pools, build_policy(config), reference, limits, execution, store, switch, clock, reader)
+        policy, quoter = build_policy(config), UniswapPython(line, second_venues(config))
+        yield Desk(loaded, panel, line, portfolio, pools, policy, reference, limits, execution, store, switch, clock, reader, quoter)
 
 
 def signing_rules(config: Config, execution: Execution, tokens: tuple[str, ...], pools: Sequence[PoolRef] = ()) -> SigningRules:
