@@ -27,7 +27,7 @@ class Accounts(Database):
     def flows(self, limit: int = 1000) -> tuple[Flow, ...]:
         """The newest unexplained changes of balances, explained ones too, oldest first."""
         with self._read("read the flows") as session:
-            return balances.flows(session, limit=limit)
+            return balances.flows(session, limit)
 
     def tell_flow(self, flow_id: int | None, kind: FlowKind | None, now_s: int) -> tuple[Flow, ...]:
         """What an open flow was, on the owner's word; None means every open one, and what is plainest. Raises ConfigError."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from sqlalchemy import or_, select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from agent.errors import ConfigError, OperatorNeeded
@@ -21,6 +21,8 @@ DEEP = 256
 """Blocks below the head from which on a final transaction is part of the opening: four times the deepest reorganisation that
 is followed."""
 DAY_S = 86_400
+SHOWN = 50
+"""Open flows that a step sees."""
 _CONSUMED = frozenset(state.value for state in CONSUMED)
 _OPEN = frozenset(state.value for state in OPEN)
 RISES = (FlowKind.DEPOSIT, FlowKind.GIFT)
@@ -36,7 +38,7 @@ def books(session: Session, wallet: str, coin: str) -> Books:
     return Books(
         openings=tuple(Opening(row.token, int(row.raw), row.block_number) for row in openings),
         own=(*earlier.changes(session), *(change for row in rows for change in _own(row, wallet, coin))),
-        flows=flows(session, newest_only=True),
+        flows=recent(session),
         unsettled_nonce=min(unsettled, default=None),
         turn=_number(session, TURN),
     )
@@ -81,14 +83,27 @@ def note(
     return True
 
 
-def flows(session: Session, *, newest_only: bool = False, limit: int | None = None) -> tuple[Flow, ...]:
-    """Flows, oldest first; `newest_only` those that are open or of the last 24 h of what the store knows, `limit` the newest so many."""
-    query = select(FlowRow).order_by(FlowRow.seq.desc())
-    if newest_only:
-        newest_s = session.scalar(select(FlowRow.chain_s).order_by(FlowRow.chain_s.desc()).limit(1)) or 0
-        query = query.where(or_(FlowRow.kind.is_(None), FlowRow.chain_s > newest_s - DAY_S))
-    if limit is not None:
-        query = query.limit(limit)
+def flows(session: Session, limit: int) -> tuple[Flow, ...]:
+    """The newest `limit` flows, explained ones too, oldest first."""
+    return _found(session, select(FlowRow).order_by(FlowRow.seq.desc()).limit(limit))
+
+
+def recent(session: Session) -> tuple[Flow, ...]:
+    """Flows of the last 24 h of what the store knows, explained ones too, oldest first."""
+    newest_s = session.scalar(select(FlowRow.chain_s).order_by(FlowRow.chain_s.desc()).limit(1)) or 0
+    return _found(session, select(FlowRow).where(FlowRow.chain_s > newest_s - DAY_S).order_by(FlowRow.seq.desc()))
+
+
+def opened(session: Session) -> tuple[Flow, ...]:
+    """What nobody has explained, oldest first: all that halts, and the newest of the rest. Anybody may send dust as often as he likes."""
+    waiting = select(FlowRow).where(FlowRow.kind.is_(None)).order_by(FlowRow.seq.desc())
+    found = {
+        flow.id: flow for query in (waiting.where(FlowRow.halts).limit(SHOWN), waiting.limit(SHOWN)) for flow in _found(session, query)
+    }
+    return tuple(found[number] for number in sorted(found))
+
+
+def _found(session: Session, query: Select[FlowRow]) -> tuple[Flow, ...]:
     return tuple(reversed([_flow(row) for row in session.scalars(query)]))
 
 

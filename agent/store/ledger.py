@@ -97,7 +97,7 @@ def history(session: Session, chain_now_s: int) -> History:
         approvals_in_row=_approvals_in_row(session),
         last_liquidity_s=_newest(session, IntentKind.LIQUIDITY),
         started_s=session.scalar(select(Step.now_s).order_by(Step.seq).limit(1)),
-        flows=tuple(flow for flow in balances.flows(session, newest_only=True) if flow.is_open),
+        flows=balances.opened(session),
         unknown=unpriced,
         undecided=positions.undecided(session),
         delay_ppm=int(_meta(session, DELAY) or 0),

@@ -110,6 +110,19 @@ def test_an_unknown_day_refuses_every_limit_of_a_day(store: Store) -> None:
     assert refused == {"daily_loss", "daily_turnover", "gas_per_day"}
 
 
+def test_dust_that_is_sent_a_thousand_times_fills_no_step(store: Store) -> None:
+    looked(store, at())
+    looked(store, at(1_001, "11"))
+    books = store.books()
+    dust = Flow(0, USDC.address, 1, Fraction(1), 1, 2, builders.NOW_S, False, None)
+    snapshot = at(1_002, "11").snapshot
+    assert store.note_balances(snapshot, flows.balances_of(snapshot), [dust] * 1_000, books.turn)
+    seen = store.history(builders.NOW_S).flows
+    assert len(seen) == 51
+    assert seen[0].halts
+    assert len(store.tell_flow(None, None, 5)) == 1_001
+
+
 # the owner's word
 def test_the_owners_word_must_fit_what_happened(store: Store) -> None:
     looked(store, at())
