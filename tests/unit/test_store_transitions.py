@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from itertools import product
@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from agent.model import Intent, IntentEvent, IntentKind, IntentState
-from agent.store import Store, open_store
+from agent.store import Store
 from agent.store.transitions import CONSUMED, OPEN, ROWS, TABLE, TRANSITIONS, Facts, Row, allowed
-from tests.scripted import CHAIN_ID, START_S, WALLET, grant, receipt, tx
+from tests.orders import Memory
+from tests.scripted import START_S, grant, receipt, tx
 
 PAGE = Path(__file__).parents[2] / "docs" / "journal.md"
 S, E = IntentState, IntentEvent
@@ -37,12 +38,17 @@ HASH, RIVAL = "0x" + "ab" * 32, "0x" + "cd" * 32
 NOW = START_S
 
 
+@pytest.fixture(scope="module")
+def memory(tmp_path_factory: pytest.TempPathFactory) -> Memory:
+    return Memory(tmp_path_factory.mktemp("store"))
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    found = open_store(f"sqlite:///{tmp_path}/t.db", CHAIN_ID, WALLET)
-    found.begin_step("s", NOW, "{}")
-    yield found
-    found.close()
+def store(memory: Memory) -> Store:
+    """The real store, in memory and empty."""
+    memory.connection.deserialize(memory.empty)
+    memory.store.begin_step("s", NOW, "{}")
+    return memory.store
 
 
 def now(store: Store, intent_id: str) -> Intent:

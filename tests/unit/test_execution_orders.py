@@ -1,0 +1,38 @@
+"""Every order of original, bump, cancel, block, loss, reorganisation and crash at one nonce, walked state by state (T7)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tests.orders import Walk, World
+
+DEPTH = int(os.environ.get("TRIMTAB_ORDERS_DEPTH", "4"))
+"""How many acts deep; `make faults` walks until nothing new is found."""
+WHOLE = "TRIMTAB_ORDERS_DEPTH" in os.environ
+CALMED = 1 if WHOLE else 8
+"""From every so many of the states the nonce is brought to its end."""
+
+
+def test_every_order_of_original_bump_cancel_and_reorganisation_ends_the_nonce_exactly_once(tmp_path: Path) -> None:
+    walk = Walk(tmp_path)
+    first = walk.start()
+    seen, edge, acts = {walk.key(first)}, [first], 0
+    for _ in range(DEPTH):
+        found: list[World] = []
+        for world in edge:
+            for name, act in walk.acts(world, turns=WHOLE):
+                acts += 1
+                try:
+                    made = walk.after(world, name, act)
+                    key = walk.key(made)
+                    if key not in seen:
+                        seen.add(key)
+                        found.append(made)
+                        if len(seen) % CALMED == 0:
+                            walk.calm(made)
+                except Exception as error:
+                    raise AssertionError(f"after {' · '.join((*world.path, name))}: {error}") from error
+        edge = found
+    print(f"{len(seen)} states, {acts} acts")
+    assert len(seen) > 200
