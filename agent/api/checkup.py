@@ -14,6 +14,7 @@ from agent.api.setup import EMPTY_CODE, NO_CODE
 from agent.api.submission import PRIVATE, submission, submission_text
 from agent.chain.panel import Endpoint
 from agent.chain.rpc import Transport
+from agent.config.key_source import key_source, keyring_backend
 from agent.config.load import LoadedConfig, load_config
 from agent.config.schema import Config
 from agent.errors import EXIT_OK, EXIT_REFUSED, EXIT_RETRYABLE, EXIT_USAGE, ConfigError, TrimtabError
@@ -121,6 +122,8 @@ def _config(loaded: LoadedConfig) -> Row:
 
 def _key(loaded: LoadedConfig) -> Row:
     """Whether a key source is there, without opening it: doctor asks for no password."""
+    if loaded.config.wallet.mode == "propose":
+        return Row("key", OK, f"none here: transactions are proposed in {loaded.proposals_path}")
     path = loaded.keystore_path
     if path is not None:
         if not path.is_file():
@@ -129,9 +132,9 @@ def _key(loaded: LoadedConfig) -> Row:
             return Row("key", FAIL, f"{path} can be read by others (mode {path.stat().st_mode & 0o777:04o})", f"chmod 600 {path}")
         return _keystore(loaded, path)
     try:
-        wiring.key_source(loaded)
+        key_source(loaded)
         if loaded.config.wallet.keyring is not None:
-            return Row("key", OK, f"keyring entry {loaded.config.wallet.keyring}, in {wiring.keyring_backend()}")
+            return Row("key", OK, f"keyring entry {loaded.config.wallet.keyring}, in {keyring_backend()}")
     except ConfigError as error:
         return Row("key", NOTE, error.message, error.remedy)
     return Row("key", OK, "a key source is configured")

@@ -91,6 +91,8 @@ def limit_text(name: str, value: int | str | None, numeraire: str) -> str:
 
 def _key(config: Config) -> str:
     wallet = config.wallet
+    if wallet.mode == "propose":
+        return f"elsewhere: proposed to {'the owners of the Safe' if wallet.safe else 'its owner'} in {wallet.proposals}"
     if wallet.keystore is not None:
         return f"keystore {wallet.keystore}"
     if wallet.keyring is not None:

@@ -11,10 +11,11 @@ from typing import Any
 
 from eth_account import Account
 
-from agent import codec, wiring
+from agent import codec
 from agent.chain import keys, keystore, osring
 from agent.chain.secret import Key, Secret, disable_core_dumps, key_of
 from agent.config.fields import parse_address, parse_keyring, parse_variable
+from agent.config.key_source import key_source
 from agent.config.load import load_config
 from agent.errors import ConfigError
 
@@ -112,7 +113,7 @@ def _of_config(config: Path, ask: Ask | None, verify: bool) -> Document:
     loaded = load_config(config)
     wanted, chain = loaded.config.wallet.address, loaded.config.chain
     if verify:
-        found = keys.load_key(wiring.key_source(loaded), chain.chain_id, ask=ask, fork=chain.fork).address
+        found = keys.load_key(key_source(loaded), chain.chain_id, ask=ask, fork=chain.fork).address
         if found != wanted:
             raise ConfigError(f"wallet.address {wanted} is not the address of the key, {found}", "correct one of the two")
     return {"address": wanted, "config": str(config), "verified": verify}

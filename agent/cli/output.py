@@ -57,6 +57,8 @@ def error_document(error: TrimtabError) -> dict[str, Any]:
     body: dict[str, Any] = {"kind": type(error).__name__, "message": error.message, "remedy": error.remedy, "exit": error.exit_code}
     if isinstance(error, Refused):
         body["verdicts"] = [{"guard": v.guard, "measured": v.measured, "limit": v.limit, "passed": v.passed} for v in error.verdicts]
+    if (place := getattr(error, "place", None)) is not None:  # a proposal that waits for its signer
+        body["proposal"] = {"file": place, **getattr(error, "document", {})}
     return {"error": body}
 
 

@@ -41,6 +41,11 @@ class LoadedConfig:
         name = self.config.wallet.keystore
         return None if name is None else (self.path.parent / name)
 
+    @property
+    def proposals_path(self) -> Path:
+        """The folder of proposals, relative to the config file."""
+        return self.path.parent / self.config.wallet.proposals
+
 
 def parse_config(text: str, origin: str = "config") -> Config:
     """A Config from TOML text. Raises ConfigError listing every mistake."""

@@ -49,6 +49,7 @@ max_lag_blocks = 3                 # an endpoint further behind the others is to
 [wallet]
 address = "{wallet}"               # enough for status and plan
 keystore = "wallet.json"           # by trimtab wallet create; or keyring = "trimtab/main", or key_env = "TRIMTAB_KEY", or prompt = true
+# To have somebody else sign, a wallet's owner or those of a Safe, in place of a key: mode = "propose" (docs/keys.md)
 payout_addresses = []
 
 [portfolio]

@@ -1,18 +1,36 @@
 """What the engine asks of the world: readers, signers, senders, clocks, journals. Adapters are named in `wiring` only."""
 
-from agent.ports.acting import Approval, Composer, Executor, Grant, Prepared, Sender, Signer, SigningKey, Simulation, TxSeen
+from agent.ports.acting import (
+    Approval,
+    Carried,
+    Composer,
+    Executor,
+    ForeignSigner,
+    Grant,
+    Outbox,
+    Prepared,
+    Sender,
+    Signer,
+    SigningKey,
+    Simulation,
+    TxSeen,
+)
 from agent.ports.reading import Clock, EvidenceSource, Reader
-from agent.ports.remembering import Journal
+from agent.ports.remembering import Journal, ProposalBook
 
 __all__ = [
     "Approval",
+    "Carried",
     "Clock",
     "Composer",
     "EvidenceSource",
     "Executor",
+    "ForeignSigner",
     "Grant",
     "Journal",
+    "Outbox",
     "Prepared",
+    "ProposalBook",
     "Reader",
     "Sender",
     "Signer",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Protocol
+from typing import Any, Protocol
 
 from agent.model import Head, Intent, IntentKind, LpAction, Plan, Receipt, SignedTx, StepInput, UnsignedTx
 
@@ -152,6 +152,48 @@ class Signer(Protocol):
 
         Raises Refused naming the rule that says no.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """A mined transaction at a proposal's nonce; `same` says whether it does what was proposed."""
+
+    tx_hash: str
+    block: int
+    same: bool
+
+
+class ForeignSigner(Protocol):
+    """Somebody who signs elsewhere what is shown to him: the owner of a wallet, or the owners of a Safe. Holds no key."""
+
+    @property
+    def address(self) -> str:
+        """Checksummed address of the wallet or Safe."""
+        ...
+
+    def require(self, tx: UnsignedTx, grant: Grant) -> None:
+        """Raises Refused, by the rules of a Signer, when this may not even be shown."""
+        ...
+
+    def shown(self, tx: UnsignedTx) -> Mapping[str, Any]:
+        """What he signs, as JSON; the same for the same transaction."""
+        ...
+
+    def carried(self, tx: UnsignedTx, since_block: int) -> Carried | None:
+        """What was mined at the nonce of `tx` since that block; None when nothing was. Raises Retryable when nobody can tell."""
+        ...
+
+
+class Outbox(Protocol):
+    """Where proposals lie for those who sign."""
+
+    def put(self, name: str, text: str) -> str:
+        """Writes a proposal, or leaves it as it is when it is there; says where. Raises OperatorNeeded when it cannot."""
+        ...
+
+    def take_back(self, name: str) -> None:
+        """Removes a proposal; nothing happens when it is not there."""
         ...
 
 

@@ -1,0 +1,277 @@
+"""Whole rebalances that somebody else signs: proposed, signed, mined by anybody, settled from the chain (design 9, R6.1)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from eth_account import Account
+
+from agent import wiring
+from agent.api.agent import Agent, silent
+from agent.chain.safe import SafeContract, safe_tx, safe_tx_hash, typed_data
+from agent.engine import OutcomeKind
+from agent.errors import ConfigError, OperatorNeeded
+from agent.execution.proposals import Proposed
+from agent.localchain import LocalChain
+from agent.localchain.accounts import WALLET, test_accounts
+from agent.model import IntentState, UnsignedTx
+from agent.venues import composer
+from tests.agents import ROOMY, Changes, again, config, fund, off_target, trusted, yes
+from tests.builders import address
+from tests.safes import SafeWallet, deploy_safe
+
+TWO = {"WETH": "50%", "USDC": "50%"}
+PROPOSING: Changes = ROOMY | {"wallet.test_account": None, "wallet.mode": "propose", "execution.deadline": "30m", "chain.confirmations": 1}
+OWNER = test_accounts()[WALLET]
+Signs = Callable[[dict[str, Any]], str]
+
+
+def by_owner(chain: LocalChain, **changes: object) -> Signs:
+    """The wallet's owner signs what the file says, with fees of his own, and sends it."""
+
+    def sign(document: dict[str, Any]) -> str:
+        fields = {name: int(value, 16) if name not in ("to", "data") else value for name, value in document["transaction"].items()}
+        fields["maxPriorityFeePerGas"] += 7
+        signed = Account.sign_transaction({**fields, "maxFeePerGas": fields["maxFeePerGas"] + 7, **changes}, OWNER.key)
+        return str(chain.transport.call("eth_sendRawTransaction", ["0x" + bytes(signed.rawTransaction).hex()]))
+
+    return sign
+
+
+def proposal(agent: Agent) -> dict[str, Any]:
+    """What a rebalance proposes, as its file says it."""
+    with pytest.raises(Proposed) as caught:
+        agent.rebalance(send=True, confirm=yes)
+    path = Path(caught.value.place)
+    assert path.stat().st_mode & 0o077 == 0 and path.parent.stat().st_mode & 0o077 == 0
+    written: dict[str, Any] = json.loads(path.read_text())
+    assert written == json.loads(json.dumps(caught.value.document))
+    return written
+
+
+def rounds(agent: Agent, signs: Signs) -> list[dict[str, Any]]:
+    """Proposals until the portfolio is where it should be, each signed and sent by somebody else."""
+    made: list[dict[str, Any]] = []
+    for _ in range(6):
+        try:
+            outcome = agent.rebalance(send=True, confirm=yes)
+        except Proposed as waiting:
+            made.append(waiting.document)
+            hash_ = signs(waiting.document)
+            assert hash_.startswith("0x")
+            continue
+        assert outcome.kind is OutcomeKind.HOLD, outcome.reason
+        return made
+    raise AssertionError([one["what"] for one in made])
+
+
+def require_settled(agent: Agent, made: list[dict[str, Any]], folder: Path) -> None:
+    """Each proposal is final in the journal, by its receipt, and its file is gone."""
+    intents = {intent.id: intent for intent in agent.desk.store.intents()}
+    assert [one["purpose"] for one in made] == ["approve", "swap"]
+    for one in made:
+        intent = intents[one["id"]]
+        assert intent.state is IntentState.FINAL and intent.receipt is not None and intent.receipt.status == 1
+    assert not list((folder / "proposals").glob("*"))
+    assert agent.desk.store.history(agent.desk.clock.now_s()).turnover_24h > 0
+
+
+def test_a_wallets_owner_signs_elsewhere_and_the_rebalance_is_settled_from_the_chain(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 10_000})
+    loaded = trusted(chain, tmp_path, PROPOSING, TWO)
+    with again(chain, loaded) as agent:
+        made = rounds(agent, by_owner(chain))
+        require_settled(agent, made, tmp_path)
+        assert max(off_target(chain, TWO).values()) < 50
+        assert made[1]["plan"]["legs"] and made[1]["from"] == OWNER.address
+        gas = agent.desk.store.history(agent.desk.clock.now_s()).gas_24h_wei
+        assert gas > 0, "the wallet paid the gas of what was sent for it"
+
+
+def test_the_owners_of_a_safe_sign_and_anybody_executes(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """The portfolio is the Safe's: real contracts, two signatures of three, executed by a stranger to it."""
+    chain, safe, loaded = anvil_chain, *safe_of(anvil_chain, tmp_path)
+    with again(chain, loaded) as agent:
+        made = rounds(agent, safe.execute)
+        require_settled(agent, made, tmp_path)
+        assert safe.nonce() == 2
+        held = [chain.balance(symbol, safe.address) for symbol in TWO]
+        assert all(held) and chain.balance("USDC") == 0 == chain.balance("WETH")
+        assert agent.desk.store.history(agent.desk.clock.now_s()).gas_24h_wei == 0, "others paid"
+        router = chain.addresses.swap_router_02
+        assert chain.token_contract("WETH").functions.allowance(safe.address, router).call() == 0, "approvals are exact"
+
+
+def safe_of(chain: LocalChain, folder: Path, *changes: tuple[str, object]) -> tuple[SafeWallet, Any]:
+    """A Safe with money, and a config that proposes to its owners; it holds no native coin."""
+    safe = deploy_safe(chain)
+    fund(chain, {})
+    chain.set_balance("WETH", 3 * 10**18, owner=safe.address)
+    through: Changes = PROPOSING | {"wallet.address": safe.address, "wallet.safe": True, "limits.native_floor": "off"} | dict(changes)
+    return safe, trusted(chain, folder, through, TWO)
+
+
+def test_the_hash_shown_is_the_one_that_the_safe_works_out(anvil_chain: LocalChain) -> None:
+    chain = anvil_chain
+    safe = deploy_safe(chain, owners=(5,), threshold=1)
+    contract = SafeContract(chain.transport, safe.address)
+    contract.require_known()
+    for nonce, value, data in ((0, 0, "0x"), (1, 10**18, "0x1234"), (2**40, 2**200, "0x" + "ab" * 333)):
+        tx = UnsignedTx(chain.chain_id, nonce, address(f"target {nonce}"), value, data, 0, None, None, 1)
+        said = safe.contract.functions.getTransactionHash(
+            tx.to, value, bytes.fromhex(data[2:]), 0, 0, 0, 0, "0x" + "0" * 40, "0x" + "0" * 40, nonce
+        )
+        assert safe_tx_hash(safe.address, tx) == "0x" + bytes(said.call()).hex() == contract.require_hash(tx)
+
+
+def test_an_address_that_is_no_safe_is_refused_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    loaded = trusted(anvil_chain, tmp_path, PROPOSING | {"wallet.safe": True}, TWO)
+    with again(anvil_chain, loaded) as agent, pytest.raises(ConfigError, match="is no Safe"):
+        agent.adopt()
+
+
+def test_a_proposal_waits_until_it_expires_and_is_then_given_up_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 10_000})
+    loaded = trusted(chain, tmp_path, PROPOSING, TWO)
+    with again(chain, loaded) as agent:
+        first = proposal(agent)
+        assert proposal(agent) == first, "nothing new is proposed while one waits"
+        path = tmp_path / "proposals" / f"{first['id']}.json"
+        path.unlink()
+        assert proposal(agent) == first and path.exists(), "what is lost is written again from the journal"
+        chain.warp(1_801)
+        second = proposal(agent)
+        assert second["id"] != first["id"] and second["transaction"]["nonce"] == first["transaction"]["nonce"]
+        assert not path.exists()
+        (given_up,) = [intent for intent in agent.desk.store.intents() if intent.id == first["id"]]
+        assert given_up.state is IntentState.CANCELLED
+        note = agent.desk.store.transitions(first["id"])[-1].note
+        assert first["id"] in note and "expired" in note and "nobody sent it" in note
+
+
+def test_an_expired_approval_that_was_sent_after_all_is_named(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 10_000})
+    with again(chain, trusted(chain, tmp_path, PROPOSING, TWO)) as agent:
+        late, store = proposal(agent), agent.desk.store
+        chain.warp(1_801)
+        store.pause("so that nothing is proposed in its place", agent.desk.clock.now_s())
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.REFUSED
+        store.resume("", agent.desk.clock.now_s())
+        by_hash = by_owner(chain)(late)
+        with pytest.raises(OperatorNeeded, match="sent after all") as caught:
+            agent.rebalance(send=True, confirm=yes)
+        assert late["id"] in str(caught.value) and by_hash in str(caught.value)
+        agent.adopt()
+        assert proposal(agent)["purpose"] == "swap", "the allowance is there"
+
+
+def test_another_transaction_in_the_place_of_a_proposal_is_named_with_both(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 10_000})
+    with again(chain, trusted(chain, tmp_path, PROPOSING, TWO)) as agent:
+        shown = proposal(agent)
+        other = by_owner(chain, to=OWNER.address, data="0x")(shown)
+        with pytest.raises(OperatorNeeded) as caught:
+            agent.rebalance(send=True, confirm=yes)
+        assert other in str(caught.value) and shown["id"] in str(caught.value) and "trimtab adopt" in caught.value.remedy
+        agent.adopt()
+        assert proposal(agent)["id"] != shown["id"]
+
+
+def test_another_call_of_the_safe_in_the_place_of_a_proposal_is_told(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain, safe, loaded = anvil_chain, *safe_of(anvil_chain, tmp_path)
+    with again(chain, loaded) as agent:
+        shown = proposal(agent)
+        tx = UnsignedTx(chain.chain_id, 0, OWNER.address, 0, "0x", 0, None, None, 1)
+        safe.execute({"safe_tx": safe_tx(tx), "typed_data": typed_data(safe.address, tx)})
+        with pytest.raises(OperatorNeeded, match="was not proposed") as caught:
+            agent.rebalance(send=True, confirm=yes)
+        assert shown["id"] in str(caught.value)
+
+
+def test_what_a_signer_here_would_refuse_is_never_shown(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same gate: a composer that pays a stranger proposes nothing, and nothing is written down."""
+    chain = anvil_chain
+    fund(chain, {"WETH": 10_000})
+    real = composer.approvals.encode_approve
+    with again(chain, trusted(chain, tmp_path, PROPOSING, TWO)) as agent:
+        monkeypatch.setattr(composer.approvals, "encode_approve", lambda spender, raw: real(test_accounts()[8].address, raw))
+        outcome = agent.rebalance(send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.REFUSED and outcome.verdicts[0].guard == "signer.spender"
+        assert agent.desk.store.intents() == () and not (tmp_path / "proposals").exists()
+
+
+def test_nothing_is_proposed_without_send_or_while_paused(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 10_000})
+    with again(chain, trusted(chain, tmp_path, PROPOSING, TWO)) as agent:
+        assert agent.rebalance().kind is OutcomeKind.PLANNED
+        agent.desk.store.pause("test", agent.desk.clock.now_s())
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.REFUSED
+        assert agent.desk.store.intents() == () and not (tmp_path / "proposals").exists()
+
+
+def test_the_mode_that_signs_here_waits_for_what_is_proposed_elsewhere(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 10_000})
+    with again(chain, trusted(chain, tmp_path, PROPOSING, TWO)) as agent:
+        shown = proposal(agent)
+    signing = config(chain, tmp_path, ROOMY | {"execution.deadline": "30m"}, TWO)
+    with again(chain, signing) as agent:
+        with pytest.raises(OperatorNeeded, match="waits for a signer elsewhere") as caught:
+            agent.rebalance(send=True, confirm=yes)
+        assert shown["id"] in str(caught.value)
+        assert [intent.state for intent in agent.desk.store.intents()] == [IntentState.PLANNED]
+
+
+def dying(number: int) -> Callable[[str], None]:
+    """A progress listener with which the process ends at its `number`-th event."""
+    seen = 0
+
+    def progress(_: str) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == number:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+@pytest.mark.parametrize("number", [1, 2, 4, 6])
+def test_a_process_that_ends_while_it_proposes_or_settles_goes_on_from_the_journal(
+    anvil_chain: LocalChain, tmp_path: Path, number: int
+) -> None:
+    """Around the intent's first write, and around each move of its settling: signed, broadcast, mined."""
+    chain = anvil_chain
+    fund(chain, {"WETH": 10_000})
+    loaded = trusted(chain, tmp_path, PROPOSING, TWO)
+    with again(chain, loaded) as agent, pytest.raises((KeyboardInterrupt, Proposed)):
+        agent.rebalance(send=True, confirm=yes, progress=dying(number))
+    with again(chain, loaded) as agent:
+        by_owner(chain)(proposal(agent))
+        with pytest.raises(KeyboardInterrupt):
+            agent.rebalance(send=True, confirm=yes, progress=dying(number))
+    with again(chain, loaded) as agent:
+        made = rounds(agent, by_owner(chain))
+        done = [intent for intent in agent.desk.store.intents() if intent.state is IntentState.FINAL]
+        assert sorted(intent.kind.value for intent in done) == ["approve", "swap"] and [one["purpose"] for one in made] == ["swap"]
+        assert max(off_target(chain, TWO).values()) < 50
+
+
+def test_what_is_proposed_is_taken_back_at_a_hard_pause(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 10_000})
+    with again(chain, trusted(chain, tmp_path, PROPOSING, TWO)) as agent:
+        shown, store = proposal(agent), agent.desk.store
+        store.pause("test", agent.desk.clock.now_s(), hard=True)
+        with wiring.open_hands(agent.desk, yes, silent) as hands:
+            (given_up,) = hands.executor.abandon("the owner took it back")
+        assert (given_up.id, given_up.state) == (shown["id"], IntentState.CANCELLED)
+        assert not list((tmp_path / "proposals").iterdir())

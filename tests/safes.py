@@ -1,0 +1,58 @@
+"""A real Safe on an embedded chain, with owners who sign what they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from eth_account import Account
+from web3.contract import Contract
+
+from agent.artifacts import npm
+from agent.localchain import LocalChain
+from agent.localchain.accounts import test_accounts
+from agent.units import NATIVE
+
+SAFE = "@safe-global/safe-contracts/build/artifacts/contracts/Safe.sol/Safe.json"
+FACTORY = "@safe-global/safe-contracts/build/artifacts/contracts/proxies/SafeProxyFactory.sol/SafeProxyFactory.json"
+
+
+@dataclass(frozen=True)
+class SafeWallet:
+    """A Safe of some of the test accounts; `threshold` of them must sign."""
+
+    chain: LocalChain
+    contract: Contract
+    owners: tuple[Any, ...]
+    threshold: int
+
+    @property
+    def address(self) -> str:
+        return str(self.contract.address)
+
+    def signatures(self, typed_data: Mapping[str, Any]) -> bytes:
+        """What owners sign when their wallets show them this typed data, in the order that the Safe wants."""
+        signing = sorted(self.owners, key=lambda owner: int(owner.address, 16))[: self.threshold]
+        return b"".join(bytes(Account.sign_typed_data(owner.key, full_message=dict(typed_data)).signature) for owner in signing)
+
+    def execute(self, document: Mapping[str, Any]) -> str:
+        """Somebody who is no owner carries out what the owners signed; the hash of his transaction."""
+        call, executor = document["safe_tx"], test_accounts()[9].address
+        fields = [call["to"], int(call["value"]), call["data"], call["operation"], 0, 0, 0, call["gasToken"], call["refundReceiver"]]
+        signed = self.contract.functions.execTransaction(*fields, self.signatures(document["typed_data"]))
+        return "0x" + bytes(self.chain.send(signed, executor)["transactionHash"]).hex()
+
+    def nonce(self) -> int:
+        return int(self.contract.functions.nonce().call())
+
+
+def deploy_safe(chain: LocalChain, owners: Sequence[int] = (5, 6, 7), threshold: int = 2) -> SafeWallet:
+    """A proxy of the real singleton, owned by these test accounts."""
+    accounts = tuple(test_accounts()[index] for index in owners)
+    singleton = chain.contract(chain.deploy(npm(SAFE)), npm(SAFE))
+    factory = chain.contract(chain.deploy(npm(FACTORY)), npm(FACTORY))
+    setup = singleton.encodeABI("setup", [[one.address for one in accounts], threshold, NATIVE, b"", NATIVE, NATIVE, 0, NATIVE])
+    receipt = chain.send(factory.functions.createProxyWithNonce(singleton.address, setup, 7))
+    made = factory.events.ProxyCreation().process_receipt(receipt)[0]["args"]["proxy"]
+    return SafeWallet(chain, chain.contract(made, npm(SAFE)), accounts, threshold)
