@@ -158,14 +158,18 @@ def finished(scene: Scene, store: Store, swaps: int) -> list[str]:
     if len(done) != swaps:
         told.append(f"{len(done)} swaps succeeded, not {swaps}")
     told += [f"{intent.kind.value} is still {intent.state.value}" for intent in intents if intent.state not in ENDS]
-    far = {s: float(bps) for s, bps in off_target(scene.chain, scene.drawn.targets).items() if bps > NEAR_BPS}
-    if far:
-        told.append(f"off target: {far}")
+    told += near(scene)
     for symbol in scene.drawn.targets:
         left = scene.chain.token_contract(symbol).functions.allowance(scene.chain.wallet.address, scene.router).call()
         if left:
             told.append(f"the router may still take {left} of {symbol}")
     return told
+
+
+def near(scene: Scene) -> list[str]:
+    """Every token is at its target."""
+    far = {s: float(bps) for s, bps in off_target(scene.chain, scene.drawn.targets).items() if bps > NEAR_BPS}
+    return [f"off target: {far}"] if far else []
 
 
 def secrets(scene: Scene, sent: list[Any]) -> list[str]:

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ from sqlalchemy.orm import Session
 
 from agent.chain.rpc import Call, HttpTransport, Transport
 from agent.errors import TrimtabError
+from agent.localchain.chain import ChainClock
+from agent.localchain.nodes import AnvilNode, Node
 from agent.ports import Clock
 from agent.store.store import Store
 from tests.agents import again, yes
-from tests.faults.rig import in_child
+from tests.faults.rig import FORK
 from tests.faults.scene import Scene
 
 SEND = "eth_sendRawTransaction"
@@ -97,24 +100,48 @@ def process(
     hear: Hear = never,
     *,
     lines: Callable[[], Sequence[Transport]] | None = None,
-    clock: Clock | None = None,
+    clock: Callable[[Node], Clock] = ChainClock,
     prepare: Callable[[], None] = lambda: None,
     timeout_s: float = LONGEST_S,
 ) -> Run:
-    """One step of the agent in a forked process; `prepare` is called there first, `hear` hears its moments."""
+    """One step of the agent in a forked process; `prepare` is called there first, `hear` hears its moments.
+
+    It shares no connection with this process: what one reads there another would miss.
+    """
+    return finished(*started(scene, hear, lines=lines, clock=clock, prepare=prepare), timeout_s)
+
+
+def started(
+    scene: Scene,
+    hear: Hear = never,
+    *,
+    lines: Callable[[], Sequence[Transport]] | None = None,
+    clock: Callable[[Node], Clock] = ChainClock,
+    prepare: Callable[[], None] = lambda: None,
+) -> tuple[ForkProcess, Path]:
+    """The same under way: the process, and the file in which it will tell how it ended."""
     report = scene.folder / "report.json"
     report.unlink(missing_ok=True)
-    code = in_child(lambda: _step(scene, hear, lines, clock, prepare, report), timeout_s)
-    if not report.exists():
-        return Run(code)
-    return Run(code, **json.loads(report.read_text()))
+    child = FORK.Process(target=lambda: _step(scene, hear, lines, clock, prepare, report))
+    child.start()
+    return child, report
+
+
+def finished(child: ForkProcess, report: Path, timeout_s: float = LONGEST_S) -> Run:
+    """Waits for a process that was started; one that hangs is ended, and that is a wrong end."""
+    child.join(timeout_s)
+    if child.exitcode is None:
+        child.kill()
+        child.join()
+        return Run(70, f"unexpected: it still ran after {timeout_s} s")
+    return Run(child.exitcode, **json.loads(report.read_text())) if report.exists() else Run(child.exitcode)
 
 
 def _step(
     scene: Scene,
     hear: Hear,
     lines: Callable[[], Sequence[Transport]] | None,
-    clock: Clock | None,
+    clock: Callable[[Node], Clock],
     prepare: Callable[[], None],
     report: Path,
 ) -> None:
@@ -126,7 +153,8 @@ def _step(
 
     prepare()
     try:
-        with heard(listen), again(scene.chain, scene.loaded, lines() if lines else [scene.direct()], clock) as agent:
+        time = clock(AnvilNode(scene.chain.url or ""))
+        with heard(listen), again(scene.chain, scene.loaded, lines() if lines else scene.honest(), time) as agent:
             outcome = agent.rebalance(send=True, confirm=yes)
             end = f"{outcome.kind.value}: {outcome.reason}"
     except TrimtabError as error:

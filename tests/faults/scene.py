@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from agent.api.setup import trust_now
 from agent.chain.rpc import HttpTransport, Transport
@@ -25,6 +26,8 @@ PORTFOLIOS: tuple[Mapping[str, str], ...] = (
 )
 STEPS_TO_HEALTH = 4
 """Healthy steps after which nothing may be left to do; the first has to complete the rebalance, the next ones look."""
+STRANGERS_WEI = 1
+"""What a thief sends the wallet itself, by which its transactions are known."""
 _TURNS = count()
 
 
@@ -109,11 +112,32 @@ class Scene:
             return f"{type(error).__name__}: {error.message}"
         return f"{outcome.kind.value}: {outcome.reason}"
 
+    def robbed(self) -> bool:
+        """Whether somebody else sent from the wallet: then a step has to stop by name, and the owner adopts the chain's nonce."""
+        wallet, news = self.chain.wallet.address.lower(), False
+        for number in range(self.first_block + 1, int(self.chain.w3.eth.block_number) + 1):
+            block: Any = self.rpc("eth_getBlockByNumber", hex(number), True)
+            for one in block["transactions"]:
+                ours = one["from"].lower() == wallet and one["to"] == wallet and int(one["value"], 16) == STRANGERS_WEI
+                news |= ours and one["hash"] not in self.foreign
+                self.foreign |= {one["hash"]} if ours else set()
+        return news
+
+    def adopted(self) -> None:
+        """The owner has looked at what the stranger did, and takes the chain's nonce for his own."""
+        end = self.restart()
+        if not end.startswith("OperatorNeeded"):
+            raise AssertionError(f"a stranger used the wallet and the step ended {end}")
+        with again(self.chain, self.loaded, self.honest()) as agent:
+            agent.adopt()
+
     def recovered(self) -> list[str]:
         """Healthy steps until one holds, at most as many as health may take; what is wrong with how they ended."""
         self.heal()
         ends: list[str] = []
         for _ in range(STEPS_TO_HEALTH):
+            if self.robbed():
+                self.adopted()
             ends.append(self.restart())
             if ends[-1].startswith(OutcomeKind.HOLD.value):
                 break

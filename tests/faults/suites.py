@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import random
 
-from tests.faults import suite_chaos, suite_disk, suite_kill, suite_power
+from tests.faults import suite_chain, suite_chaos, suite_disk, suite_kill, suite_power, suite_store
 from tests.faults.suite import Only, Suite
 
 SUITES: dict[str, tuple[Suite, int]] = {
     suite_kill.NAME: (suite_kill.run, 25),
     suite_power.NAME: (suite_power.run, 10),
     suite_disk.NAME: (suite_disk.run, 8),
-    suite_chaos.NAME: (suite_chaos.run, 8),
+    suite_store.NAME: (suite_store.run, 16),
+    suite_chain.NAME: (suite_chain.run, 12),
+    suite_chaos.NAME: (suite_chaos.run, 6),
 }
 """The suite and its seeds in `make faults`."""
 

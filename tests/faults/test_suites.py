@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from agent.localchain import LocalChain
-from tests.faults.suite import Folders, Result, parsed
+from tests.faults.invariants import violations
+from tests.faults.probe import dying, process
+from tests.faults.scene import Scene, scene
+from tests.faults.suite import Folders, Result, every, parsed
+from tests.faults.suite_power import wal
 from tests.faults.suites import SUITES, sample
 
-ONE_OF = {"kill": 16, "power": 5, "disk": 6, "chaos": 14}
+ONE_OF = {"kill": 16, "power": 5, "disk": 6, "store": 4, "chain": 8, "chaos": 16}
 """Which share of one seed's cases the sample takes."""
 
 
@@ -43,3 +47,65 @@ def test_after_every_fault_of_the_sample_the_rebalance_is_done_exactly_once(
     record_property("injected", dict(injected))
     assert sum(injected.values()) >= 1
     assert all(parsed(str(result.case)) == result.case for result in found)
+
+
+def test_a_case_can_be_run_again_by_its_name(anvil_session: LocalChain, folders: Folders) -> None:
+    run, _ = SUITES["power"]
+    [first] = itertools.islice(run(anvil_session, folders, 2, every), 1)
+    case = parsed(str(first.case))
+    [second] = run(anvil_session, folders, case.seed, lambda fault, where: (fault, where) == (case.fault, case.where))
+    assert (second.case, second.injected, second.violations) == (first.case, first.injected, [])
+
+
+def ready(chain: LocalChain, folder: Path) -> Iterator[Scene]:
+    """A scene whose rebalance is done."""
+    with scene(chain, folder, 4) as made:
+        assert process(made).end.startswith("done")
+        assert made.recovered() == []
+        assert violations(made) == []
+        yield made
+
+
+@pytest.fixture
+def done(anvil_session: LocalChain, tmp_path: Path) -> Iterator[Scene]:
+    yield from ready(anvil_session, tmp_path)
+
+
+def test_a_transaction_that_no_journal_knows_is_a_violation(done: Scene) -> None:
+    wallet = done.chain.wallet.address
+    done.rpc("eth_sendTransaction", {"from": wallet, "to": wallet, "value": "0x0"})
+    done.rpc("evm_mine")
+    told = violations(done)
+    assert any("is in no journal" in one for one in told)
+    assert any("wei" in one for one in told), "its gas is not in the books"
+
+
+def test_a_journal_that_lost_what_was_committed_is_a_violation(anvil_session: LocalChain, tmp_path: Path) -> None:
+    """What a disk that lies about fsync would do: the log is cut to before the last commits."""
+    with scene(anvil_session, tmp_path, 4) as made:
+        died = process(made, dying("after:send#1"))
+        assert died.killed
+        log = wal(made)
+        log.write_bytes(log.read_bytes()[:32])
+        made.store_file.with_name(made.store_file.name + "-shm").unlink()
+        assert [*made.recovered(), *violations(made)] != []
+
+
+def test_a_second_trade_a_lost_value_and_an_open_allowance_are_violations(done: Scene) -> None:
+    symbol = min(done.drawn.targets)
+    done.chain.set_balance(symbol, done.chain.balance(symbol) * 9 // 10)
+    chain, wallet = done.chain, done.chain.wallet.address
+    chain.send(chain.token_contract("USDC").functions.approve(done.router, 5), wallet, gas=100_000)
+    told = "; ".join(violations(done))
+    assert "lost" in told
+    assert "off target" in told
+    assert "may still take 5 of USDC" in told
+    assert "the books say" in told
+    again = violations(done, swaps=2)
+    assert any("1 swaps succeeded, not 2" in one for one in again)
+
+
+def test_what_is_signed_outside_the_policy_is_a_violation(done: Scene) -> None:
+    chain, thief = done.chain, done.chain.accounts[5].address
+    chain.send(chain.token_contract("USDC").functions.approve(thief, 1), chain.wallet.address, gas=100_000)
+    assert any("outside the policy" in one for one in violations(done))

@@ -1,0 +1,202 @@
+"""Stores that come back: an upgrade that is interrupted, a copy made by hand, a backup restored, two machines at work at once."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import create_engine, event
+from sqlalchemy.engine import Engine
+
+import agent.store
+from agent.api.stores import backup_store, restore_store
+from agent.config.load import load_config
+from agent.errors import TrimtabError
+from agent.localchain import LocalChain
+from agent.store import open_store
+from agent.store.opening import REVISIONS
+from tests.agents import again
+from tests.faults import invariants
+from tests.faults.probe import dying_after, finished, process, started
+from tests.faults.rig import in_child
+from tests.faults.scene import Scene, scene
+from tests.faults.suite import Case, Folders, Only, Result
+from tests.faults.suite_chain import once
+
+NAME = "store"
+MOMENTS = 56
+SECOND = "second"
+"""Folder of the other machine."""
+
+
+# an old store
+def aged(path: Path, revision: str) -> None:
+    """Makes the store one of an earlier version: its tables, with what of the rows they can hold."""
+    old = path.with_name("old.db")
+    old.unlink(missing_ok=True)
+    engine = create_engine(f"sqlite:///{old}")
+    config = Config()
+    config.set_main_option("script_location", str(Path(agent.store.__file__).parent / "migrations"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+    engine.dispose()
+    with sqlite3.connect(old) as into:
+        into.execute("ATTACH ? AS new", (str(path),))
+        tables = [row[0] for row in into.execute("SELECT name FROM main.sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")]
+        for table in tables:
+            if table == "alembic_version":
+                continue
+            columns, newer = ([row[1] for row in into.execute(f"PRAGMA {of}.table_info({table})")] for of in ("main", "new"))
+            both = ", ".join(name for name in columns if name in newer)
+            into.execute(f"INSERT INTO main.{table} ({both}) SELECT {both} FROM new.{table}")
+    into.close()
+    for end in ("-wal", "-shm"):
+        path.with_name(path.name + end).unlink(missing_ok=True)
+    old.replace(path)
+
+
+def interrupted_upgrade(made: Scene, at: int, draw: random.Random) -> tuple[dict[str, int], list[str]]:
+    """A step is killed, its store is of an earlier version, and the upgrade dies at some statement, twice."""
+    process(made, dying_after(at))
+    revision = draw.choice(REVISIONS[:-1])
+    aged(made.store_file, revision)
+    killed = 0
+    for _ in range(2):
+        statement = draw.randrange(60)
+        killed += in_child(lambda number=statement: _opening(made, number)) == -signal.SIGKILL  # type: ignore[misc]  # bound by default
+    return {"upgrade killed": killed, "SIGKILL": 1}, []
+
+
+def _opening(made: Scene, statement: int) -> None:
+    """Opens the store, and dies at that statement."""
+    left = statement
+
+    def executed(*_: object) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    event.listen(Engine, "after_cursor_execute", executed)
+    open_store(made.loaded.store_url, made.chain.chain_id, made.chain.wallet.address).close()
+
+
+# two machines
+def second(made: Scene) -> Scene:
+    """The other machine: the same config, a store file of its own."""
+    folder = made.folder / SECOND
+    folder.mkdir(exist_ok=True)
+    shutil.copy(made.folder / "trimtab.toml", folder)
+    return replace(made, folder=folder, loaded=load_config(folder / "trimtab.toml"))
+
+
+def copied_by_hand(made: Scene, other: Scene) -> None:
+    """Somebody copies the files as they lie there."""
+    for end in ("", "-wal"):
+        path = made.store_file.with_name(made.store_file.name + end)
+        if path.exists():
+            shutil.copy(path, other.store_file.with_name(other.store_file.name + end))
+
+
+def backed_up(made: Scene, other: Scene) -> None:
+    """By the commands for it."""
+    copy = made.folder / "backup.db"
+    backup_store(made.folder / "trimtab.toml", copy, force=True)
+    restore_store(other.folder / "trimtab.toml", copy, force=True)
+
+
+def two_machines(copying: Callable[[Scene, Scene], None]) -> Callable[[Scene, int, random.Random], tuple[dict[str, int], list[str]]]:
+    """A copy is made at some moment of a step; the step goes on or dies; then the machines act in any order, or at once."""
+
+    def fault(made: Scene, at: int, draw: random.Random) -> tuple[dict[str, int], list[str]]:
+        other = second(made)
+
+        def happens() -> None:
+            copying(made, other)
+            if dies:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        dies = draw.random() < 0.5
+        process(made, once(at, happens))
+        if not other.store_file.exists():  # the step was over before that moment
+            copying(made, other)
+        order = draw.choice(("first", "second", "at once"))
+        made.heal()
+        told: list[str] = []
+        if order == "at once":
+            both = [started(one) for one in (made, other)]
+            told = [wrong for one in both for wrong in finished(*one).wrong]
+        turns = [made, other] if order == "first" else [other, made]
+        for one in turns * 2:
+            _turn(one, draw)
+        return {f"two machines, {order}": 1, "SIGKILL": int(dies)}, told
+
+    return fault
+
+
+def _turn(made: Scene, draw: random.Random) -> None:
+    """One machine steps; where it wants the owner's word it sometimes gets it, and steps again."""
+    if made.restart().startswith("OperatorNeeded") and draw.random() < 0.5:
+        with suppress(TrimtabError), again(made.chain, made.loaded, made.honest()) as one:
+            one.adopt()
+        made.restart()
+
+
+def of_both(made: Scene) -> list[str]:
+    """What holds over two journals together: one swap on the chain, every transaction known to one of them, policy and value."""
+    sent = invariants.transactions(made)
+    other = second(made)
+    journals: set[str | None] = set()
+    told = []
+    for one in (made, other):
+        store = open_store(one.loaded.store_url, one.chain.chain_id, one.chain.wallet.address)
+        try:
+            journals |= {intent.tx_hash for intent in store.intents(limit=1_000)}
+            told += invariants.nonces(store)
+        finally:
+            store.close()
+        told += invariants.secrets(one, sent)
+    told += [f"{one['hash']} is in no journal" for one in sent if one["hash"] not in journals]
+    swaps = [one for one in sent if made.chain.w3.to_checksum_address(one["to"]) == made.router and _succeeded(made, one["hash"])]
+    if len(swaps) != 1:
+        told.append(f"{len(swaps)} swaps on the chain")
+    return told + invariants.policy(made, sent) + invariants.value(made) + invariants.near(made)
+
+
+def _succeeded(made: Scene, tx_hash: str) -> bool:
+    receipt: Any = made.rpc("eth_getTransactionReceipt", tx_hash)
+    return int(receipt["status"], 16) == 1
+
+
+FAULTS: dict[str, Callable[[Scene, int, random.Random], tuple[dict[str, int], list[str]]]] = {
+    "interrupted upgrade": interrupted_upgrade,
+    "copy by hand": two_machines(copied_by_hand),
+    "restored backup": two_machines(backed_up),
+}
+
+
+def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only) -> Iterator[Result]:
+    """Every fault at a few moments of this seed's step."""
+    for fault, strike in FAULTS.items():
+        draw = random.Random(f"store {seed} {fault}")
+        for at in sorted(draw.sample(range(MOMENTS), 3)):
+            if not wanted(fault, str(at)):
+                continue
+            with scene(chain, folders(), seed) as made:
+                injected, told = strike(made, at, random.Random(f"store {seed} {fault} {at}"))
+                if fault == "interrupted upgrade":
+                    told += made.recovered() + invariants.violations(made)
+                else:
+                    told += of_both(made)
+            yield Result(Case(NAME, seed, fault, str(at)), injected, told)
