@@ -73,7 +73,7 @@ class OwnChange:
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """What balances should be: openings, own transactions since, and flows of the last day or still open.
+    """What balances should be: openings, own transactions since, and the newest flows.
 
     `unsettled_nonce` is the lowest nonce of ours whose end the journal does not know yet; `turn` counts how often the openings
     were written, so that two processes do not write one flow twice.

@@ -13,8 +13,6 @@ from agent.reference import reference_prices
 from agent.units import BPS, NATIVE, Price, Value, decimal_text, value_text
 
 DAY_S = 86_400
-AHEAD_S = 30
-"""How far a header's time may be ahead of the agent's clock before it is not believed, seconds."""
 SHOWN = 5
 
 
@@ -68,7 +66,7 @@ def unexplained(step: StepInput, books: Books) -> tuple[Flow, ...]:
     if not changes:
         return ()
     prices = {token: found.price for token, found in reference_prices(step).prices.items()}
-    chain_s = min(step.snapshot.head.timestamp_s, step.snapshot.now_s + AHEAD_S)
+    chain_s = step.snapshot.head.timestamp_s  # no clock of ours: one set back would take a fall out of the last 24 h (T6)
     flows = []
     for token, (delta, since) in sorted(changes.items()):
         price = prices.get(step.portfolio.wrapped_native if token == NATIVE else token)

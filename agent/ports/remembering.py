@@ -106,7 +106,7 @@ class Journal(Protocol):
         ...
 
     def books(self) -> Books:
-        """What balances should be, and flows of the last day or still open."""
+        """What balances should be, and the newest flows."""
         ...
 
     def note_balances(self, snapshot: Snapshot, found: Mapping[str, int], flows: Sequence[Flow], turn: int) -> bool:

@@ -13,7 +13,7 @@ class Accounts(Database):
     """Balances, flows, and what was before this store; each method is a transaction of its own."""
 
     def books(self) -> Books:
-        """What balances should be, and flows of the last day or still open."""
+        """What balances should be, and the newest flows."""
         with self._read("read the books") as session:
             return balances.books(session, self.wallet, self.coin)
 

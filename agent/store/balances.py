@@ -21,6 +21,8 @@ DEEP = 256
 """Blocks below the head from which on a final transaction is part of the opening: four times the deepest reorganisation that
 is followed."""
 DAY_S = 86_400
+RECENT = 1_000
+"""Flows that are looked through for those of the last 24 h; in numbers, since a header from the future would hide others by time."""
 SHOWN = 50
 """Open flows that a step sees."""
 _CONSUMED = frozenset(state.value for state in CONSUMED)
@@ -38,7 +40,7 @@ def books(session: Session, wallet: str, coin: str) -> Books:
     return Books(
         openings=tuple(Opening(row.token, int(row.raw), row.block_number) for row in openings),
         own=(*earlier.changes(session), *(change for row in rows for change in _own(row, wallet, coin))),
-        flows=recent(session),
+        flows=flows(session, RECENT),
         unsettled_nonce=min(unsettled, default=None),
         turn=_number(session, TURN),
     )
@@ -86,12 +88,6 @@ def note(
 def flows(session: Session, limit: int) -> tuple[Flow, ...]:
     """The newest `limit` flows, explained ones too, oldest first."""
     return _found(session, select(FlowRow).order_by(FlowRow.seq.desc()).limit(limit))
-
-
-def recent(session: Session) -> tuple[Flow, ...]:
-    """Flows of the last 24 h of what the store knows, explained ones too, oldest first."""
-    newest_s = session.scalar(select(FlowRow.chain_s).order_by(FlowRow.chain_s.desc()).limit(1)) or 0
-    return _found(session, select(FlowRow).where(FlowRow.chain_s > newest_s - DAY_S).order_by(FlowRow.seq.desc()))
 
 
 def opened(session: Session) -> tuple[Flow, ...]:

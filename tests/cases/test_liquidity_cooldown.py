@@ -46,6 +46,7 @@ def test_an_exit_waits_for_no_cooldown_and_the_swaps_after_it_do(anvil_chain: Lo
     agents.fund(chain, {"WETH": 9_000, "USDC": 1_000})
     tight = {**confirming(chain, [own], **{"limits.lp_max_weight": "5%"}), **HOUR}
     with agents.again(chain, agents.config(chain, tmp_path, tight, EVEN)) as agent:
+        agents.explained(agent)
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert kinds(outcome) == ["liquidity"], outcome.reason
         assert "the cooldown lasts until" in outcome.reason

@@ -8,7 +8,7 @@ from agent.api import books
 from agent.engine import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Hold
-from tests.agents import ROOMY, agent_on, fund, purse, require_exact, swap_of, weights, yes
+from tests.agents import ROOMY, agent_on, explained, fund, purse, require_exact, swap_of, weights, yes
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 ZONE = ROOMY | {
@@ -32,6 +32,7 @@ def test_a_zone_waits_trades_to_its_edge_and_waits_again(anvil_chain: LocalChain
         assert abs(edge - EDGE_BPS) < 10, "the pool stands within a basis point of the reference"
 
         fund(chain, {"WETH": 54_000, "USDC": 46_000})
+        explained(agent)
         before = purse(chain)
         done = agent.rebalance(send=True, confirm=yes)
         require_exact(chain, done, before)
@@ -67,4 +68,5 @@ def test_a_plan_that_is_not_worth_its_gas_is_a_hold_told_with_all_figures(anvil_
         assert "It held: outside the no-trade zone" in told
         assert "A plan saved" in told
         fund(chain, {"WETH": 5_700, "USDC": 4_300})
+        explained(agent)
         assert agent.plan().kind is OutcomeKind.PLANNED

@@ -208,3 +208,28 @@ def test_two_processes_do_not_write_one_flow_twice(store: Store) -> None:
     assert store.note_balances(later.snapshot, flows.balances_of(later.snapshot), found, books.turn)
     assert not store.note_balances(later.snapshot, flows.balances_of(later.snapshot), found, books.turn)
     assert len(store.flows()) == 1
+
+
+@pytest.mark.parametrize("clock_s", [-30 * DAY_S, -DAY_S, DAY_S])
+def test_a_clock_that_is_wrong_takes_no_fall_out_of_the_last_day(store: Store, clock_s: int) -> None:
+    looked(store, at())
+    fell = at(1_001, "9.9", now_s=builders.NOW_S + clock_s)
+    assert looked(store, fell).history.loss_24h == PRICE // 10
+    assert store.history(builders.NOW_S + DAY_S - 1).loss_24h == PRICE // 10
+    assert store.history(builders.NOW_S + DAY_S).loss_24h == 0
+
+
+def test_midnight_is_no_new_day(store: Store) -> None:
+    midnight_s = DAY_S - builders.NOW_S % DAY_S
+    looked(store, at())
+    looked(store, at(1_001, "9.9", later_s=midnight_s - 1))
+    looked(store, at(1_002, "9.8", later_s=midnight_s + 1))
+    assert store.history(builders.NOW_S + midnight_s + 2).loss_24h == 2 * PRICE // 10
+
+
+def test_a_header_from_the_future_hides_no_other_flow(store: Store) -> None:
+    looked(store, at())
+    looked(store, at(1_001, "10.1", later_s=400 * DAY_S))
+    for number in range(2, 4):
+        looked(store, at(1_000 + number, f"10.{number}"))
+    assert looked(store, at(1_004, "10.5")).history.flows[-1].halts
