@@ -1,0 +1,29 @@
+"""Anything in any order, and the agent beside a model of it: hypothesis looks for an order that breaks what must hold."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from agent.localchain import LocalChain
+from tests.whole_agent import WholeAgent
+
+RUNS = int(os.environ.get("TRIMTAB_STATEFUL_RUNS", "8"))
+STEPS = int(os.environ.get("TRIMTAB_STATEFUL_STEPS", "25"))
+
+
+def test_whatever_happens_in_whatever_order_the_agent_keeps_its_promises(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """`make fuzz` does the same for longer."""
+    run_state_machine_as_test(
+        lambda: WholeAgent(anvil_chain, tmp_path),
+        settings=settings(
+            max_examples=RUNS,
+            stateful_step_count=STEPS,
+            deadline=None,
+            phases=(Phase.explicit, Phase.reuse, Phase.generate),
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

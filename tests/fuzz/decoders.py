@@ -1,0 +1,239 @@
+"""What nodes, files and calldata say, as bytes that anyone may have chosen: each decoder is a target that fails only in our own words.
+
+A target takes bytes and returns, or raises an error of agent.errors: anything else is a defect. Answers of nodes are bodies of
+HTTP answers, one to a line, which a question gets one after the other.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from agent import codec
+from agent.chain import calls, chronicle, liquidity_calls, past, proxies, rules, strays
+from agent.chain.lens import decode, pages
+from agent.chain.panel import Panel
+from agent.chain.panel_sender import PanelSender
+from agent.chain.positions import resolve
+from agent.chain.reader import ChainReader
+from agent.chain.rpc import HttpTransport, Transport
+from agent.chain.tokens import read_tokens
+from agent.chain.watch import Watch, parts, questions
+from agent.errors import Retryable, TrimtabError
+from agent.model import ConfirmedPosition, Head, Plan, SignedTx, StepInput, UnsignedTx
+from agent.ports import Grant
+from agent.units import Token
+from agent.venues.discovery import discover
+from agent.venues.rebalancer_code import require_ours
+from tests.signables import SIGNABLES
+
+CRASHES = Path(__file__).parent / "crashes"
+NOW_S = 1_800_000_000
+Target = Callable[[bytes], object]
+
+
+@dataclass(frozen=True)
+class V2Venue:
+    """[venues.uniswap_v2], as discovery needs it."""
+
+    factory: str
+    pools: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class V3Venue:
+    """[venues.uniswap_v3], as discovery needs it."""
+
+    factory: str
+    pools: tuple[str, ...] | None
+    fee_tiers: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Venues:
+    """[venues], as discovery needs it."""
+
+    uniswap_v2: V2Venue
+    uniswap_v3: V3Venue
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What the recorded questions were about."""
+
+    chain_id: int
+    owner: str
+    watch: Watch
+    tokens: tuple[Token, ...]
+    venues: Venues
+    manager: str
+    position: ConfirmedPosition
+    rebalancer: str
+    wrapped_native: str
+    head: Head
+    nonce: int
+    mined: str
+    tx: UnsignedTx
+
+
+class Still:
+    """A clock that stands."""
+
+    def now_s(self) -> int:
+        return NOW_S
+
+    def sleep(self, seconds: float) -> None:
+        del seconds
+
+
+class Canned(HttpTransport):
+    """A node that answers with given bodies, one after the other, whatever it is asked."""
+
+    def __init__(self, bodies: list[bytes]) -> None:
+        super().__init__("http://127.0.0.1:1", "canned", attempts=1)
+        self._bodies = iter(bodies)
+
+    def _post(self, body: bytes) -> bytes:
+        del body
+        answer = next(self._bodies, None)
+        if answer is None:
+            raise Retryable("nothing more to say")
+        return answer
+
+
+def _panel(line: Transport) -> Panel:
+    return Panel([line], 1)
+
+
+def _sender(line: Transport, at: Scene) -> PanelSender:
+    return PanelSender(_panel(line), at.chain_id)
+
+
+def _factories(at: Scene) -> Mapping[str, str]:
+    return {"uniswap_v2": at.venues.uniswap_v2.factory, "uniswap_v3": at.venues.uniswap_v3.factory}
+
+
+Question = Callable[[Transport, Scene], object]
+QUESTIONS: dict[str, Question] = {
+    "snapshot": lambda line, at: ChainReader([line], at.chain_id, at.watch, Still(), 1).snapshot(),
+    "tokens": lambda line, at: read_tokens(line, [token.address for token in at.tokens]),
+    "pools": lambda line, at: discover(line, at.venues, at.tokens, ()),
+    "position": lambda line, at: resolve(line, [at.position], _factories(at)),
+    "strays": lambda line, at: strays.find_strays(line, at.owner, at.manager, at.watch.pools, (), "latest"),
+    "our_code": lambda line, at: require_ours(line, at.rebalancer, at.wrapped_native, _factories(at)),
+    "proxies": lambda line, at: proxies.find_proxies(line, [token.address for token in at.tokens]),
+    "past": lambda line, at: past.read_past(_panel(line), 1, at.watch, at.head, 2),
+    "last_day": lambda line, at: chronicle.last_day(_panel(line), at.owner, at.head, at.nonce),
+    "head": lambda line, at: _sender(line, at).head(),
+    "nonces": lambda line, at: _sender(line, at).nonces(at.owner),
+    "block_hash": lambda line, at: _sender(line, at).block_hash(at.head.number),
+    "look": lambda line, at: _sender(line, at).look(at.mined),
+    "simulate": lambda line, at: _sender(line, at).simulate(at.tx, at.owner),
+    "send": lambda line, at: _sender(line, at).send(SignedTx(b"\x02", at.mined)),
+}
+"""What is asked of nodes."""
+
+
+def asked(question: Question, at: Scene) -> Target:
+    """A question as a target."""
+    return lambda data: question(Canned(data.split(b"\n")), at)
+
+
+def lens_page(at: Scene) -> Target:
+    """A page of the lens as bytes, and what becomes of it."""
+    items = [question.item for question in questions(at.watch)]
+    assert len(pages(items)) == 1, "the page that was recorded is the only one"
+    return lambda data: parts(at.watch, decode(items, data))
+
+
+def written(kind: object) -> Target:
+    """A type of the model as text."""
+    return lambda data: codec.loads(kind, data.decode("utf-8", errors="replace"))
+
+
+def calldata(data: bytes) -> None:
+    """Calldata through every decoder of it."""
+    for decoder in (calls.decode, liquidity_calls.decode):
+        try:
+            decoder(data)
+        except TrimtabError:
+            continue
+
+
+def signed(data: bytes) -> None:
+    """Calldata in the place of that of each transaction that may be signed."""
+    for one in SIGNABLES.values():
+        try:
+            rules.check(replace(one.tx, data="0x" + data.hex()), one.grant, one.rules)
+        except TrimtabError:
+            continue
+
+
+def targets(at: Scene) -> dict[str, Target]:
+    """All of them, by name."""
+    return {
+        **{name: asked(question, at) for name, question in QUESTIONS.items()},
+        "lens_page": lens_page(at),
+        "step_input": written(StepInput),
+        "plan": written(Plan),
+        "grant": written(Grant),
+        "calldata": calldata,
+        "signed": signed,
+    }
+
+
+def survives(target: Target, data: bytes) -> None:
+    """Raises whatever is no error of ours."""
+    try:
+        target(data)
+    except TrimtabError:
+        return
+
+
+def crashes(name: str) -> list[bytes]:
+    """What once broke a target."""
+    return [path.read_bytes() for path in sorted((CRASHES / name).glob("*"))]
+
+
+INTERESTING = (
+    b"null",
+    b"true",
+    b"[]",
+    b"{}",
+    b'""',
+    b"0",
+    b"-1",
+    b"1e999",
+    b'"0x"',
+    b'"0x0"',
+    b'"0x' + b"f" * 64 + b'"',
+    b'"0xzz"',
+    b'"\xff"',
+)
+"""What may stand in the place of a value."""
+_VALUE = re.compile(rb'"(?:[^"\\]|\\.)*"|-?\d+|null|true|false')
+
+
+def mutations(data: bytes, draw: random.Random) -> Iterator[bytes]:
+    """The same bytes changed in some way, without end: values of JSON, single bytes, cuts, doublings."""
+    values = [match.span() for match in itertools.islice(_VALUE.finditer(data), 2_000)]
+    while True:
+        raw = bytearray(data)
+        for _ in range(draw.choice((1, 1, 2, 5))):
+            at, way = draw.randrange(len(raw) + 1), draw.randrange(6)
+            if way <= 1 and values:
+                start, end = draw.choice(values)
+                raw[start:end] = draw.choice(INTERESTING)
+            elif way == 2:
+                raw[at : at + 1] = bytes([draw.randrange(256)])
+            elif way == 3:
+                raw[at : at + draw.choice((1, 32, 500))] = b""
+            elif way == 4:
+                raw[at:at] = raw[at : at + draw.choice((1, 32, 64))]
+            else:
+                raw[at : at + 32] = draw.choice((bytes(32), b"\xff" * 32, (1).to_bytes(32, "big"), b"0" * 32, b"f" * 32))
+        yield bytes(raw)

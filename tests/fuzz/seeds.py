@@ -1,0 +1,90 @@
+"""Seeds of the decoders' targets: what a real node, a real step and our own encoders say, recorded anew each time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from agent import codec
+from agent.chain.lens import creation_code
+from agent.chain.rpc import HttpTransport
+from agent.chain.sender import NodeSender
+from agent.chain.watch import questions
+from agent.errors import TrimtabError
+from agent.localchain import LocalChain
+from agent.model import ConfirmedPosition, IntentKind
+from tests.agents import ROOMY, agent_on, fund, yes
+from tests.fuzz.decoders import QUESTIONS, Scene, V2Venue, V3Venue, Venues
+from tests.signables import SIGNABLES
+
+TARGETS = {"WETH": "50%", "USDC": "50%"}
+HELD = {"WETH": 60_000, "USDC": 30_000}
+POOLS = ("v3 WETH/USDC 500", "v2 WETH/USDC")
+WRONG = (
+    b'{"jsonrpc":"2.0","id":1,"error":{"code":3,"message":"execution reverted: STF","data":"0x08c379a0"}}',
+    b'{"jsonrpc":"2.0","id":1,"error":{"code":-32000,"message":"already known"}}',
+    b'[{"jsonrpc":"2.0","id":1,"result":null},{"jsonrpc":"2.0","id":2,"result":null}]',
+)
+"""What nodes answer when they do not answer."""
+
+
+class Recording(HttpTransport):
+    """A node whose answers are kept."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, "recorded", 30)
+        self.bodies: list[bytes] = []
+
+    def _post(self, body: bytes) -> bytes:
+        answer = super()._post(body)
+        self.bodies.append(answer.replace(b"\n", b" "))
+        return answer
+
+
+def record(chain: LocalChain, folder: Path) -> tuple[Scene, dict[str, list[bytes]]]:
+    """The scene of a step on that chain, and seeds by target; every question of it was answered and understood."""
+    assert chain.url is not None
+    fund(chain, HELD)
+    pools = {f"venues.uniswap_{name[:2]}.pools": [chain.pools[name]] for name in POOLS}
+    with agent_on(chain, folder, {**ROOMY, **pools}, TARGETS) as agent:
+        outcome = agent.rebalance(send=True, confirm=yes)
+        (swap,) = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
+        grant, watch = agent.desk.store.grant(swap.id), agent.desk.reader.chain.watch
+        tokens = (*(asset.token for asset in agent.portfolio.assets), *agent.portfolio.hubs)
+    at, head = chain.addresses, NodeSender(chain.transport).head()
+    pair = chain.books.pool_info[POOLS[1]]
+    scene = Scene(
+        chain_id=chain.chain_id,
+        owner=chain.wallet.address,
+        watch=watch,
+        tokens=tokens,
+        venues=Venues(V2Venue(at.v2_factory, None), V3Venue(at.v3_factory, None, (500, 3_000))),
+        manager=at.position_manager,
+        position=ConfirmedPosition("uniswap_v2", pair.address, None, pair.token0.address, pair.token1.address, (1, 1), None, 5_000, 86_400),
+        rebalancer=at.rebalancer,
+        wrapped_native=at.weth,
+        head=head,
+        nonce=swap.tx.nonce + 1,
+        mined=str(swap.tx_hash),
+        tx=replace(swap.tx, to=chain.wallet.address, data="0x", gas=0, value_wei=0),
+    )
+    found: dict[str, list[bytes]] = {}
+    for name, question in QUESTIONS.items():
+        line = Recording(chain.url)
+        try:
+            question(line, scene)
+        except TrimtabError:
+            assert name == "send", f"{name} was not answered"
+        found[name] = [b"\n".join(line.bodies), *WRONG]
+    items = [one.item for one in questions(watch)]
+    page = chain.transport.call("eth_call", [{"data": creation_code(items)}, "latest"])
+    calldata = [bytes.fromhex(one.tx.data[2:]) for one in SIGNABLES.values()]
+    found |= {
+        "lens_page": [bytes.fromhex(page[2:])],
+        "step_input": [codec.dumps(outcome.step_input).encode()],
+        "plan": [codec.dumps(outcome.plan).encode()],
+        "grant": [codec.dumps(grant).encode()],
+        "calldata": calldata,
+        "signed": calldata,
+    }
+    return scene, found

@@ -1,0 +1,40 @@
+"""What endpoints, files and calldata say, changed in every way: a decoder fails in our own words or not at all."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from agent import codec
+from agent.localchain import LocalChain
+from tests.fuzz.decoders import QUESTIONS, Scene, crashes, mutations, survives, targets
+from tests.fuzz.seeds import record
+
+TRIES = 60
+SEED = 7
+
+
+def test_no_answer_no_file_and_no_calldata_brings_up_an_error_that_is_not_ours(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """Real answers, what once broke a decoder, and seeded mutations of both; `make fuzz` goes on with atheris."""
+    scene, seeds = record(anvil_chain, tmp_path)
+    scene = codec.loads(Scene, codec.dumps(scene))
+    for name, target in targets(scene).items():
+        assert name in seeds
+        draw = random.Random(SEED)
+        for data in (*seeds[name], *crashes(name)):
+            survives(target, data)
+            for _, changed in zip(range(TRIES), mutations(data, draw), strict=False):
+                survives(target, changed)
+        if name in QUESTIONS and name != "send":
+            target(seeds[name][0])  # understood as it was when it was recorded
+
+
+def test_an_error_that_is_not_ours_is_found() -> None:
+    def broken(data: bytes) -> object:
+        return data.decode("ascii")
+
+    survives(broken, b"abc")
+    with pytest.raises(UnicodeDecodeError):
+        survives(broken, b"\xff")
