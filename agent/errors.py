@@ -17,15 +17,27 @@ EXIT_HUNG = 13
 """A run that stood still and ended itself, to be started anew."""
 
 
+LONGEST_WORD, LONGEST_TEXT = 300, 8_000
+"""What of one word, and of a whole text, is shown: whatever stood in a file or came from a node may be quoted in it."""
+
+
+def plain(text: str) -> str:
+    """The text with everything written out that could steer a terminal or turn a line around, and too long words cut (T17)."""
+    shown = "".join(char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode() for char in text)
+    if len(shown) > LONGEST_WORD:
+        shown = " ".join(word if len(word) <= LONGEST_WORD else f"{word[: LONGEST_WORD - 1]}…" for word in shown.split(" "))
+    return shown if len(shown) <= LONGEST_TEXT else f"{shown[: LONGEST_TEXT - 1]}…"
+
+
 class TrimtabError(Exception):
     """Base of every error that the agent raises on purpose. `remedy` says what to do next."""
 
     exit_code = 1
 
     def __init__(self, message: str, remedy: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.remedy = remedy
+        super().__init__(plain(message))
+        self.message = plain(message)
+        self.remedy = plain(remedy)
 
     def __str__(self) -> str:
         return f"{self.message} ({self.remedy})" if self.remedy else self.message
