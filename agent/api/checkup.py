@@ -10,6 +10,7 @@ from typing import Any
 
 from agent import codec, wiring
 from agent.api import checkup_prices, endpoints
+from agent.api.screens import tried_out
 from agent.api.setup import EMPTY_CODE, NO_CODE
 from agent.api.submission import PRIVATE, submission, submission_text
 from agent.chain.panel import Endpoint
@@ -92,6 +93,8 @@ def _checks(
             step = desk.assemble(snapshot, desk.store.history(snapshot.head.timestamp_s))
             yield from _contracts(desk, snapshot)
             yield from _holdings(desk, step)
+            for label, one in tried_out(desk, step):
+                yield Row(f"moves of {label}", OK if one.finding.accepted else NOTE, one.why, one.finding.remedy)
             yield from (Row(*told) for told in checkup_prices.checks(desk, step))
             yield from _money(desk, snapshot)
             yield from (

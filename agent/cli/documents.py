@@ -59,6 +59,7 @@ def status(found: Standing) -> Document:
         "native_wei": str(step.snapshot.native_wei),
         "native": _native(found.native),
         "quarantined": [{"item": q.item, "address": q.address, "why": q.why} for q in step.snapshot.quarantined],
+        "screen": screened(step),
         "warnings": list(found.warnings),
         "paused": found.paused,
         "pause_reason": found.pause_reason,
@@ -67,6 +68,20 @@ def status(found: Standing) -> Document:
         "zone": zone.document(decided.zone, portfolio),
         "endpoints": list(found.endpoints),
     }
+
+
+def screened(step: StepInput) -> list[Document]:
+    """Tokens in quarantine: they are neither bought nor sold."""
+    return [
+        {
+            "symbol": step.portfolio.token(one.token).label,
+            "address": one.token,
+            "finding": one.finding.value,
+            "why": one.why,
+            "remedy": one.finding.remedy,
+        }
+        for one in step.quarantine
+    ]
 
 
 def _native(found: NativeView) -> Document:
@@ -142,6 +157,7 @@ def plan(outcome: Outcome) -> Document:
         "block": step.snapshot.head.number,
         "numeraire": portfolio.numeraire.label,
         "decision": {**decision(outcome.decided), "outcome": outcome.kind.value},
+        "screen": screened(step),
         "zone": zone.document(outcome.decided.zone, portfolio),
         "flows": flows.documents(step),
     }

@@ -90,6 +90,8 @@ def show_status(console: Console, document: Document) -> None:
     console.print(cell(native(document["native"])))
     for item in document["quarantined"]:
         console.print(cell(f"Not readable: {item['item']} {item['address']}: {item['why']}", "yellow"))
+    for one in document["screen"]:
+        console.print(cell(f"In quarantine: {one['symbol']} {one['why']}. {one['remedy']}", "yellow"))
     for warning in document["warnings"]:
         console.print(cell(f"Note: {warning}", "yellow"))
     if document["flows"]:

@@ -122,6 +122,8 @@ _SANDWICH = {
     "words": text,
 }
 
+_SCREENED = {"symbol": text, "address": address, "finding": text, "why": text, "remedy": text}
+
 _FLOW = {
     "id": maybe(count),
     "symbol": text,
@@ -165,6 +167,7 @@ STATUS = {
         "kept_wei": raw,
         "top_up_wei": maybe(raw),
     },
+    "screen": [_SCREENED],
     "warnings": [text],
     "paused": flag,
     "pause_reason": text,
@@ -177,6 +180,7 @@ PLAN = {
     "block": count,
     "outcome": text,
     "decision": _DECISION,
+    "screen": [_SCREENED],
     "flows": [_FLOW],
     "legs": [_LEG],
     "actions": [_ACTION],
