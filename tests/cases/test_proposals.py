@@ -17,7 +17,8 @@ from agent.engine import OutcomeKind
 from agent.errors import ConfigError, OperatorNeeded
 from agent.execution.proposals import Proposed
 from agent.localchain import LocalChain
-from agent.localchain.accounts import WALLET, test_accounts
+from agent.localchain.accounts import WALLET
+from agent.localchain.accounts import test_accounts as accounts
 from agent.model import IntentState, UnsignedTx
 from agent.venues import composer
 from tests.agents import ROOMY, Changes, again, config, fund, off_target, trusted, yes
@@ -26,7 +27,7 @@ from tests.safes import SafeWallet, deploy_safe
 
 TWO = {"WETH": "50%", "USDC": "50%"}
 PROPOSING: Changes = ROOMY | {"wallet.test_account": None, "wallet.mode": "propose", "execution.deadline": "30m", "chain.confirmations": 1}
-OWNER = test_accounts()[WALLET]
+OWNER = accounts()[WALLET]
 Signs = Callable[[dict[str, Any]], str]
 
 
@@ -202,7 +203,7 @@ def test_what_a_signer_here_would_refuse_is_never_shown(anvil_chain: LocalChain,
     fund(chain, {"WETH": 10_000})
     real = composer.approvals.encode_approve
     with again(chain, trusted(chain, tmp_path, PROPOSING, TWO)) as agent:
-        monkeypatch.setattr(composer.approvals, "encode_approve", lambda spender, raw: real(test_accounts()[8].address, raw))
+        monkeypatch.setattr(composer.approvals, "encode_approve", lambda spender, raw: real(accounts()[8].address, raw))
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.REFUSED and outcome.verdicts[0].guard == "signer.spender"
         assert agent.desk.store.intents() == () and not (tmp_path / "proposals").exists()

@@ -27,8 +27,8 @@ SECRET = int("c0ffee" + "5eed" * 14 + "42", 16)
 class KeyService:
     """Stands in for a service of a cloud: keys in it, GetPublicKey and Sign out of it, all in a loop of its own thread."""
 
-    def __init__(self) -> None:
-        self._key = ec.derive_private_key(SECRET, ec.SECP256K1())
+    def __init__(self, secret: int = SECRET) -> None:
+        self._key = ec.derive_private_key(secret, ec.SECP256K1())
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()

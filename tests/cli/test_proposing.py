@@ -1,0 +1,60 @@
+"""`wallet.mode = "propose"` at the command line: a document with the file, exit code 11, and the next run goes on from the chain."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from eth_account import Account
+
+from tests.cli.test_sending import WALLET_KEY
+from tests.cli.tools import Desk
+
+
+def signed_elsewhere(desk: Desk, transaction: dict[str, str]) -> str:
+    """The wallet's owner signs what the file says and sends it."""
+    fields = {name: int(value, 16) if name not in ("to", "data") else value for name, value in transaction.items()}
+    signed = Account.sign_transaction(fields, WALLET_KEY)
+    return str(desk.node.rpc("eth_sendRawTransaction", "0x" + bytes(signed.rawTransaction).hex()))
+
+
+def test_a_rebalance_is_proposed_signed_elsewhere_and_finished(desk: Desk) -> None:
+    desk.edit(("test_account = 0", 'mode = "propose"'), ('deadline = "90s"', 'deadline = "30m"'))
+    (key,) = [row for row in desk.ask("doctor")["checks"] if row["check"] == "key"]
+    assert key["state"] == "ok" and "proposed" in key["found"]
+    purposes = []
+    for _ in range(9):
+        said = desk.run("rebalance", "--send", "--yes", "--json")
+        if said.code == 0:
+            break
+        assert said.code == 11, said.why
+        shown = said.error["proposal"]
+        path = Path(shown.pop("file"))
+        assert path.parent == desk.config.parent / "proposals" and json.loads(path.read_text()) == shown
+        assert said.error["kind"] == "Proposed" and str(path) in said.error["message"]
+        purposes.append(shown["purpose"])
+        assert signed_elsewhere(desk, shown["transaction"]).startswith("0x")
+    assert purposes[-1] == "swap" and set(purposes[:-1]) == {"approve"}
+    assert said.json["decision"]["kind"] == "hold"
+    told = desk.run("history").out
+    assert "final" in told
+
+
+def test_people_are_told_where_the_proposal_lies_and_until_when(desk: Desk) -> None:
+    desk.edit(("test_account = 0", 'mode = "propose"'), ('deadline = "90s"', 'deadline = "30m"'))
+    said = desk.run("rebalance", "--send", "--yes")
+    assert said.code == 11 and said.err.startswith("Try again later")
+    assert "waits for its signature until" in " ".join(said.err.split())
+
+
+def test_modes_that_contradict_themselves_are_named(desk: Desk) -> None:
+    for new, words in (
+        ('test_account = 0\nmode = "propose"', "so test_account has no use"),
+        ("safe = true", 'write mode = "propose"'),
+        ('mode = "guess"', "wallet.mode"),
+        ('mode = "propose"\nproposals = ""', "wallet.proposals"),
+    ):
+        text = desk.config.read_text()
+        desk.edit(("test_account = 0", new))
+        assert words in desk.ask("rebalance", "--send", "--yes", want=2)["error"]["message"]
+        desk.config.write_text(text)

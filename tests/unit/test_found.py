@@ -1,0 +1,118 @@
+"""What somebody else sent for the wallet is found by nonce or by the Safe's event, as enough operators tell it, and nothing else is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from agent.chain.ballot import NoQuorum
+from agent.chain.found import EXECUTION_SUCCESS, LOGS_AT_ONCE, Executed, Used, executed_in, used_by
+from agent.chain.panel import Panel
+from agent.errors import Retryable
+from tests.endpoints import Script
+from tests.signing import ROUTER, STRANGER, WALLET
+
+HASH, OTHER, SAFE_TX = ("0x" + pair * 32 for pair in ("ab", "cd", "5a"))
+MINED_AT, NONCE, HEAD = 137, 7, 1_000
+
+
+def chain(operator: str, mined_at: int = MINED_AT, **changes: Any) -> Script:
+    """An endpoint on whose chain the wallet's nonce 7 was used in one block."""
+    sent = {"from": WALLET.lower(), "nonce": hex(NONCE), "hash": HASH, "to": ROUTER.lower(), "value": "0x5", "input": "0x1234"} | changes
+    strangers = {"from": STRANGER, "nonce": hex(NONCE), "hash": OTHER, "to": None, "value": "0x0", "input": "0x"}
+    return Script(
+        operator,
+        eth_getTransactionCount=lambda params: hex(NONCE + 1 if int(params[1], 16) >= mined_at else NONCE),
+        eth_getBlockByNumber=lambda params: {"transactions": [strangers, sent] if int(params[0], 16) == mined_at else [strangers]},
+    )
+
+
+def panel(*nodes: Script, minimum: int = 2) -> Panel:
+    return Panel(nodes, minimum, grace_s=0.2)
+
+
+FOUND = Used(HASH, MINED_AT, ROUTER, 5, "0x1234")
+
+
+@pytest.mark.parametrize("since", [0, 1, MINED_AT - 1, MINED_AT])
+@pytest.mark.parametrize("head", [MINED_AT, MINED_AT + 1, HEAD])
+def test_the_wallets_transaction_is_found_by_its_nonce_wherever_it_is(since: int, head: int) -> None:
+    assert used_by(panel(chain("a"), chain("b")), WALLET, NONCE, since, head) == FOUND
+
+
+@pytest.mark.parametrize(("nonce", "since", "head"), [(NONCE, 0, MINED_AT - 1), (NONCE + 1, 0, HEAD), (NONCE, MINED_AT + 2, HEAD)])
+def test_what_is_not_there_is_not_found(nonce: int, since: int, head: int) -> None:
+    assert used_by(panel(chain("a"), chain("b")), WALLET, nonce, since, head) is None
+
+
+def test_one_that_lies_about_the_transaction_is_outvoted_and_two_that_differ_decide_nothing() -> None:
+    for lie in ({"hash": OTHER}, {"to": STRANGER}, {"input": "0x12"}, {"value": "0x6"}):
+        assert used_by(panel(chain("a"), chain("liar", **lie), chain("b")), WALLET, NONCE, 0, HEAD) == FOUND
+        with pytest.raises(NoQuorum):
+            used_by(panel(chain("a"), chain("liar", **lie)), WALLET, NONCE, 0, HEAD)
+
+
+def test_a_block_that_does_not_show_how_the_nonce_was_used_says_nothing() -> None:
+    hiding = chain("hiding", **{"from": STRANGER})
+    with pytest.raises(Retryable, match="does not show how"):
+        used_by(panel(hiding, minimum=1), WALLET, NONCE, 0, HEAD)
+
+
+def event(**changes: Any) -> dict[str, Any]:
+    """ExecutionSuccess as version 1.4 writes it."""
+    return {
+        "address": WALLET.lower(),
+        "topics": [EXECUTION_SUCCESS, SAFE_TX],
+        "data": "0x" + "00" * 32,
+        "transactionHash": HASH,
+        "blockNumber": hex(MINED_AT),
+    } | changes
+
+
+def logs(operator: str, *events: dict[str, Any]) -> Script:
+    def answer(params: list[Any]) -> list[dict[str, Any]]:
+        asked = params[0]
+        assert int(asked["toBlock"], 16) - int(asked["fromBlock"], 16) < LOGS_AT_ONCE
+        return [one for one in events if int(asked["fromBlock"], 16) <= int(one["blockNumber"], 16) <= int(asked["toBlock"], 16)]
+
+    return Script(operator, eth_getLogs=answer)
+
+
+OLD_FORM = event(topics=[EXECUTION_SUCCESS], data=SAFE_TX + "00" * 32)
+
+
+@pytest.mark.parametrize("made", [event(), OLD_FORM], ids=["1.4", "1.3"])
+@pytest.mark.parametrize(("since", "head"), [(0, HEAD), (MINED_AT, MINED_AT), (0, 9 * LOGS_AT_ONCE + 1)])
+def test_what_a_safe_carried_out_is_found_by_its_hash(made: dict[str, Any], since: int, head: int) -> None:
+    found = executed_in(panel(logs("a", made), logs("b", made)), WALLET, SAFE_TX, since, head)
+    assert found == Executed(HASH, MINED_AT)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        event(topics=[EXECUTION_SUCCESS, OTHER]),
+        event(topics=[OTHER, SAFE_TX]),
+        event(address=STRANGER),
+        event(topics=[EXECUTION_SUCCESS], data=OTHER + SAFE_TX[2:]),
+        event(topics=[]),
+    ],
+    ids=["another call", "another event", "another Safe", "another call, old form", "no topics"],
+)
+def test_an_event_of_anything_else_is_not_taken_for_it(made: dict[str, Any]) -> None:
+    assert executed_in(panel(logs("a", made), logs("b", made)), WALLET, SAFE_TX, 0, HEAD) is None
+
+
+def test_an_execution_that_one_endpoint_alone_has_seen_is_not_known() -> None:
+    assert executed_in(panel(logs("a"), logs("liar", event()), logs("b")), WALLET, SAFE_TX, 0, HEAD) is None
+    with pytest.raises(NoQuorum):
+        executed_in(panel(logs("a"), logs("liar", event())), WALLET, SAFE_TX, 0, HEAD)
+
+
+@pytest.mark.parametrize("answer", [None, {}, "0x"])
+def test_events_that_are_no_list_say_nothing(answer: object) -> None:
+    ask: Callable[[list[Any]], object] = lambda params: answer  # noqa: E731 as a script's answer
+    with pytest.raises(Retryable, match="no list"):
+        executed_in(panel(Script("a", eth_getLogs=ask), minimum=1), WALLET, SAFE_TX, 0, HEAD)
