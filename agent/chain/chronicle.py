@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from eth_utils.address import to_checksum_address
 
+from agent.chain.abi import LATEST_ROUND_DATA
 from agent.chain.ballot import agreed
 from agent.chain.panel import Panel
 from agent.chain.receipts import parse_receipt
@@ -23,6 +24,7 @@ SCANNED = 256
 """So few blocks are read whole where a node keeps no old states, by which the wallet's transactions are found else."""
 BATCH = 32
 PROBES = 15
+_ROUND_BYTES = 160
 
 
 class CannotTell(Retryable):
@@ -31,13 +33,16 @@ class CannotTell(Retryable):
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A mined transaction of the wallet, and the time of its block."""
+    """A mined transaction of the wallet, and the time of its block. `answers` are those of price feeds just before it, by feed;
+    none where it moved no token, or the node does not keep that state.
+    """
 
     nonce: int
     to: str
     value_wei: int
     chain_s: int
     receipt: Receipt
+    answers: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +53,13 @@ class Day:
     sent: tuple[Sent, ...]
 
 
-def last_day(panel: Panel, owner: str, head: Head, nonce: int) -> Day:
+def last_day(panel: Panel, owner: str, head: Head, nonce: int, feeds: Sequence[str] = ()) -> Day:
     """The 24 h up to `head`, in which `owner`'s next nonce is `nonce`, as enough operators tell it alike.
 
-    Raises CannotTell, or Retryable where too few answer. Takes at most eighty requests of each endpoint.
+    Raises CannotTell, or Retryable where too few answer. Takes at most eighty requests of each endpoint, and four more for
+    each of `feeds`, whose answers of then are asked for.
     """
-    heard = panel.ask(lambda line: _told(line, owner, head, nonce))
+    heard = panel.ask(lambda line: _told(line, owner, head, nonce, feeds))
     days = [(line.operator, day) for line, day in heard.answers.items() if isinstance(day, Day)]
     if not days:
         reasons = [day for day in heard.answers.values() if isinstance(day, str)] + [lost.message for lost in heard.lost.values()]
@@ -63,14 +69,14 @@ def last_day(panel: Panel, owner: str, head: Head, nonce: int) -> Day:
     return agreed(days, panel.min_operators, "what the wallet did in the last 24 h")
 
 
-def _told(line: Transport, owner: str, head: Head, nonce: int) -> Day | str:
+def _told(line: Transport, owner: str, head: Head, nonce: int, feeds: Sequence[str]) -> Day | str:
     try:
-        return told_by(line, owner, head, nonce)
+        return told_by(line, owner, head, nonce, feeds)
     except CannotTell as why:
         return why.message
 
 
-def told_by(line: Transport, owner: str, head: Head, nonce: int) -> Day:
+def told_by(line: Transport, owner: str, head: Head, nonce: int, feeds: Sequence[str] = ()) -> Day:
     """The same from one endpoint. Raises CannotTell, Retryable."""
     since = _first_block(line, head, head.timestamp_s - DAY_S)
     blocks = _blocks(line, owner, since, head, nonce)
@@ -79,7 +85,7 @@ def told_by(line: Transport, owner: str, head: Head, nonce: int) -> Day:
     complete = ours == list(range(nonce - len(ours), nonce))
     if not complete or (since == 0 and len(ours) != nonce):
         raise CannotTell(f"of the wallet's transactions up to nonce {nonce} some were not found in the last 24 h")
-    return Day(since, sent)
+    return Day(since, _priced(line, owner, sent, feeds))
 
 
 def _first_block(line: Transport, head: Head, since_s: int) -> int:
@@ -178,6 +184,36 @@ def _receipts(line: Transport, owner: str, blocks: Sequence[Mapping[str, Any]]) 
             )
         )
     return tuple(sorted(sent, key=lambda one: one.nonce))
+
+
+def _priced(line: Transport, owner: str, sent: Sequence[Sent], feeds: Sequence[str]) -> tuple[Sent, ...]:
+    """The transactions with what every feed said in the block before; all feeds of a transaction, or none."""
+    asked = [one for one in sent if feeds and any(one.receipt.net(owner).values())]
+    calls: list[Call] = [
+        ("eth_call", [{"to": feed, "data": "0x" + LATEST_ROUND_DATA.hex()}, hex(one.receipt.block_number - 1)])
+        for one in asked
+        for feed in feeds
+    ]
+    said: list[int | None] = []
+    for at in range(0, len(calls), BATCH):
+        said += [_answer(answer) for answer in line.batch(calls[at : at + BATCH])]
+    answers = {}
+    for number, one in enumerate(asked):
+        mine = said[number * len(feeds) : (number + 1) * len(feeds)]
+        answers[one.receipt.tx_hash] = tuple((feed, answer) for feed, answer in zip(feeds, mine, strict=True) if answer is not None)
+    return tuple(
+        replace(one, answers=found) if len(found := answers.get(one.receipt.tx_hash, ())) == len(feeds) and found else one for one in sent
+    )
+
+
+def _answer(said: object) -> int | None:
+    """The answer of latestRoundData; None where the node has none."""
+    try:
+        raw = b"" if isinstance(said, RpcFault) else octets(said, "a price feed")
+    except Retryable:
+        return None
+    answer = int.from_bytes(raw[32:64], "big", signed=True) if len(raw) == _ROUND_BYTES else 0
+    return answer if answer > 0 else None
 
 
 def _all(line: Transport, calls: Sequence[Call], what: str) -> list[Any]:

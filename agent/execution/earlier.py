@@ -42,15 +42,17 @@ def recall(step: StepInput, memory: Memory, panel: Panel) -> StepInput:
     """The step with a history that covers the last 24 h: asks the chain once. Where it cannot tell, the history says so, and the
     limits of a day refuse until the store itself has seen a whole day, or the owner vouches for it: no budget starts empty.
 
-    Prices of the past are not asked for. An exchange is valued at the reference prices of now; what it gained counts nothing,
-    and its loss is at least its gas. What only went out, unless to the router, was the owner's own act, and costs its gas.
+    An exchange is valued at the reference prices just before it, as far as price feeds tell them and the node remembers, else at
+    those of now; what it gained counts nothing, and its loss is at least its gas. What only went out, unless to the router, was
+    the owner's own act, and costs its gas.
     """
     snapshot = step.snapshot
     now_s = snapshot.head.timestamp_s
     if memory.day_is_known(now_s):
         return step
     try:
-        found = last_day(panel, snapshot.owner, snapshot.head, snapshot.nonce_latest) if snapshot.nonce_latest else Day(0, ())
+        feeds = [feed.feed for feed in snapshot.feeds if feed.feed in step.portfolio.feeds()]
+        found = last_day(panel, snapshot.owner, snapshot.head, snapshot.nonce_latest, feeds) if snapshot.nonce_latest else Day(0, ())
     except TrimtabError as error:
         memory.ask_day(now_s)
         why = f"what the wallet did in the last 24 h is not known ({error.message}); {REMEDY}"
@@ -60,10 +62,28 @@ def recall(step: StepInput, memory: Memory, panel: Panel) -> StepInput:
 
 
 def entries(step: StepInput, day: Day) -> tuple[Earlier, ...]:
-    """What each transaction used up, at the reference prices of now."""
-    prices = {token: found.price for token, found in reference_prices(step).prices.items()}
+    """What each transaction used up, at the reference prices of then where they are known, else of now."""
     assets = {asset.token.address for asset in step.portfolio.assets} | {step.portfolio.wrapped_native}
-    return tuple(_entry(step, one, {token: price for token, price in prices.items() if token in assets}) for one in day.sent)
+    now = _prices(step)
+    found = []
+    for one in day.sent:
+        prices = {**now, **_prices(_as_of(step, one))} if one.answers else now
+        found.append(_entry(step, one, {token: price for token, price in prices.items() if token in assets}))
+    return tuple(found)
+
+
+def _prices(step: StepInput) -> dict[str, Price]:
+    return {token: found.price for token, found in reference_prices(step).prices.items()}
+
+
+def _as_of(step: StepInput, sent: Sent) -> StepInput:
+    """The step with what its feeds said then, as if they said it now."""
+    then, now_s = dict(sent.answers), step.snapshot.head.timestamp_s
+    feeds = tuple(
+        replace(feed, answer=then[feed.feed], started_at_s=now_s, updated_at_s=now_s) if feed.feed in then else feed
+        for feed in step.snapshot.feeds
+    )
+    return replace(step, snapshot=replace(step.snapshot, feeds=feeds))
 
 
 def _entry(step: StepInput, sent: Sent, prices: dict[str, Price]) -> Earlier:

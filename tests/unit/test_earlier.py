@@ -1,0 +1,139 @@
+"""What the wallet did before a store was made, in the books: valued, remembered, or unknown by name (T6)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.chain.chronicle import Day, told_by
+from agent.chain.panel import Panel
+from agent.execution.earlier import entries, recall
+from agent.model import IntentKind, IntentState
+from agent.store import open_store
+from agent.units import NATIVE
+from tests import builders
+from tests.ledgers import COIN, DOLLAR, GAS_WEI, PRICE, USDC, WETH, at
+from tests.old_chain import NOW_S, RECENT, ROUTER, SWAP, Node, event, told
+from tests.scripted import CHAIN_ID, OTHER, WALLET, grant, receipt, tx
+
+
+# what it is worth
+def lost(**one: Any) -> tuple[Fraction, Fraction, int]:
+    """Loss and turnover in dollars, and gas, of one transaction."""
+    (found,) = entries(at(), told(Node(sent={19_000: one})))
+    return found.loss / DOLLAR, found.turnover / DOLLAR, found.gas_wei
+
+
+GAS_USD = Fraction(GAS_WEI * 2_000, COIN)
+
+
+@pytest.mark.parametrize(
+    ("logs", "status", "to", "dollars", "turned"),
+    [
+        (SWAP, 1, ROUTER, 10, 1_995),
+        (SWAP, 1, OTHER, 10, 1_995),
+        ([event(WETH.address, WALLET, OTHER, COIN), event(USDC.address, OTHER, WALLET, 3_000 * DOLLAR)], 1, ROUTER, 0, 2_500),
+        ([], 0, ROUTER, 0, 0),
+        ([event(WETH.address, WALLET, OTHER, COIN)], 1, ROUTER, 2_000, 1_000),
+        ([event(WETH.address, WALLET, OTHER, COIN)], 1, OTHER, 0, 0),
+        ([event(builders.address("a stranger's token"), WALLET, OTHER, 10**30)], 1, ROUTER, 0, 0),
+    ],
+    ids=["swap", "swap elsewhere", "gain", "revert", "robbed by the router", "payment", "event of a stranger"],
+)
+def test_an_exchange_costs_what_it_lost_and_everything_its_gas(logs: list[Any], status: int, to: str, dollars: int, turned: int) -> None:
+    loss, turnover, gas_wei = lost(logs=logs, status=status, to=to)
+    assert loss == max(dollars + GAS_USD, GAS_USD)
+    assert (turnover, gas_wei) == (turned, GAS_WEI)
+
+
+def test_an_exchange_is_valued_at_what_feeds_said_just_before_it() -> None:
+    """WETH stood at 1,990 then and at 2,000 now: nothing was lost. A node that has forgotten leaves the prices of now."""
+    feeds = {builders.feed_address("WETH"): {18_999: 1_990 * 10**8}, builders.feed_address("USDC"): 10**8}
+    node = Node(sent={19_000: {"logs": SWAP}, 19_500: {}}, feeds=feeds)
+    (swap, other) = told_by(node, WALLET, node.head, node.nonce, list(feeds)).sent
+    assert dict(swap.answers) == {builders.feed_address("WETH"): 1_990 * 10**8, builders.feed_address("USDC"): 10**8}
+    assert other.answers == ()
+    (found, _) = entries(at(), Day(0, (swap, other)))
+    then = Fraction(GAS_WEI * 1_990, COIN)
+    assert found.loss / DOLLAR == then
+    del feeds[builders.feed_address("USDC")]
+    (swap, _) = told_by(node, WALLET, node.head, node.nonce, [*feeds, builders.feed_address("USDC")]).sent
+    assert swap.answers == ()
+
+
+def test_a_new_store_is_told_once_and_remembers(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
+    node = Node(sent={number: {"logs": SWAP} for number in RECENT})
+    step = at(node.height, nonce_latest=node.nonce)
+    step = replace(step, history=store.history(NOW_S))
+    panel = Panel([node], 1)
+    known = recall(step, store, panel).history
+    assert known.loss_24h == len(RECENT) * (10 + GAS_USD) * DOLLAR
+    assert known.gas_24h_wei == len(RECENT) * GAS_WEI
+    asked = node.requests
+    assert recall(replace(step, history=store.history(NOW_S)), store, panel).history == known
+    assert node.requests == asked
+    assert store.history(NOW_S + 86_400).loss_24h == 0
+
+
+def test_what_the_chain_cannot_tell_is_unknown_until_the_store_has_seen_a_day_itself(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
+    node = Node(sent={19_990: {}}, states_from=30_000)
+    for later_s, unknown in ((0, True), (86_399, True), (86_400, False)):
+        node.later_s = later_s
+        step = at(node.height, nonce_latest=1)
+        step = replace(step, snapshot=replace(step.snapshot, head=node.head), history=store.history(NOW_S + later_s))
+        found = recall(step, store, Panel([node], 1)).history.unknown
+        assert bool(found) is unknown
+        assert not unknown or "--nothing-lost" in found
+
+
+def test_an_owner_who_vouches_is_believed(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
+    node = Node(sent={19_990: {}}, states_from=30_000)
+    step = replace(at(node.height, nonce_latest=1), history=store.history(NOW_S))
+    assert recall(step, store, Panel([node], 1)).history.unknown
+    store.tell_day(())
+    assert recall(step, store, Panel([node], 1)).history.unknown == ""
+
+
+def test_a_wallet_that_never_sent_anything_is_not_asked_about(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET)
+    node = Node()
+    step = at(node.height, nonce_latest=0)
+    assert recall(step, store, Panel([node], 1)).history.unknown == ""
+    assert node.requests == 0
+
+
+def test_what_this_store_sent_itself_is_not_counted_twice(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
+    store.begin_step("s", 1, "{}")
+    made = store.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", 1, None)
+    tx_hash = f"0x{19_000:064x}"
+    store.advance(made.id, IntentState.SIGNED, 1, tx_hash=tx_hash)
+    store.advance(made.id, IntentState.BROADCAST, 1)
+    mined = store.advance(made.id, IntentState.MINED, 1, receipt=receipt(tx_hash, 19_000, f"0x{19_000:064x}"))
+    store.book(mined, Fraction(5), Fraction(7), 11, NOW_S - 5)
+    node = Node(sent={19_000: {"logs": SWAP}, 19_001: {}})
+    step = replace(at(node.height, nonce_latest=2), history=store.history(NOW_S))
+    found = recall(step, store, Panel([node], 1)).history
+    assert found.loss_24h == 7 + GAS_USD * DOLLAR
+    assert found.gas_24h_wei == 11 + GAS_WEI
+
+
+def test_after_an_adoption_the_chain_explains_what_the_wallet_did_meanwhile(tmp_path: Path) -> None:
+    """Balances that another machine moved with the same key are known, not flows; what came before the books is not counted again."""
+    store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
+    before = at(18_500)
+    store.note_balances(before.snapshot, {WETH.address: 10 * COIN, USDC.address: 20_000 * DOLLAR, NATIVE: COIN}, (), 0)
+    store.adopt_nonce(2, 1)
+    node = Node(sent={18_000: {"logs": SWAP}, 19_000: {"logs": SWAP}})
+    recall(replace(at(node.height, nonce_latest=2), history=store.history(NOW_S)), store, Panel([node], 1))
+    own = {change.token: change.delta_raw for change in store.books().own}
+    assert own == {WETH.address: -COIN, USDC.address: 1_990 * DOLLAR, NATIVE: -GAS_WEI}
+    assert store.history(NOW_S).loss_24h == 2 * (10 + GAS_USD) * DOLLAR
+    assert PRICE == 2_000 * DOLLAR
