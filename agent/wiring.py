@@ -43,6 +43,7 @@ from agent.errors import ConfigError
 from agent.execution.earlier import recall
 from agent.execution.executor import Executor
 from agent.execution.fresh import Eyes
+from agent.execution.onlooker import Onlooker
 from agent.execution.proposals import ProposingExecutor, require_none_open
 from agent.execution.settings import Settings
 from agent.execution.stock import take_stock
@@ -249,8 +250,8 @@ def signing_rules(config: Config, execution: Execution, tokens: tuple[str, ...],
 
 
 @contextmanager
-def open_hands(desk: Desk, confirm: Callable[[Outcome], bool], progress: Callable[[str], None]) -> Iterator[Hands]:
-    """What acting needs: the wallet's lock, its key, the executor. Held until the block ends."""
+def open_hands(desk: Desk, confirm: Callable[[Outcome], bool], progress: Callable[[str], None], *, signs: bool = True) -> Iterator[Hands]:
+    """What acting needs: the wallet's lock, its key, the executor. Held until the block ends. Without `signs` it needs no key."""
     config = desk.config
     chain_id, wallet = config.chain.chain_id, config.wallet.address
     path = lock_path(chain_id, wallet, store_file(desk.loaded), local_chain=config.chain.local)
@@ -272,6 +273,8 @@ def open_hands(desk: Desk, confirm: Callable[[Outcome], bool], progress: Callabl
             owner, sender = foreign_signer(rules, desk.panel, sender, desk.line, safe=config.wallet.safe)
             outbox = FileOutbox(desk.loaded.proposals_path)
             executor: Executor = ProposingExecutor(book=desk.store, owner=owner, sender=sender, outbox=outbox, **acting)
+        elif not signs:
+            executor = Executor(signer=Onlooker(wallet), sender=sender, **acting)
         else:
             require_none_open(desk.store, desk.store)
             ask = getpass.getpass if sys.stdin.isatty() else None

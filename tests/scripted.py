@@ -82,6 +82,7 @@ class ScriptedChain:
     base_nonce: int = 0
     sent: list[str] = field(default_factory=list)
     nonces_of: dict[str, int] = field(default_factory=dict)
+    foreign: dict[int, str] = field(default_factory=dict)
     simulation: str = ""
     base_fee_wei: int = GWEI
     status: int = 1
@@ -140,6 +141,9 @@ class ScriptedChain:
         self._online()
         latest = max([self.base_nonce, *(n + 1 for block in self.blocks for n in block.values())])
         return latest, max([latest, *(n + 1 for n in self.pool.values())])
+
+    def taker(self, _owner: str, nonce: int) -> str | None:
+        return self.foreign.get(nonce)
 
     def block_hash(self, number: int) -> str | None:
         return self._hash(number) if number < len(self.blocks) else None

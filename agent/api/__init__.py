@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from agent.api.stopping import StoppableClock, Stopped
     from agent.api.stores import backup_store, check_store, restore_store, upgrade_store
     from agent.api.taking import forget_position, take_position
+    from agent.api.transactions import cancel, reconcile, transactions, waiting
     from agent.api.wallet import Password, change_password, create_wallet, import_wallet, wallet_address
     from agent.config.load import load_config
 
@@ -42,6 +43,7 @@ _HOMES = {
     "agent.api.stores": ("backup_store", "check_store", "restore_store", "upgrade_store"),
     "agent.api.stopping": ("StoppableClock", "Stopped"),
     "agent.api.taking": ("forget_position", "take_position"),
+    "agent.api.transactions": ("cancel", "reconcile", "transactions", "waiting"),
     "agent.api.wallet": ("Password", "change_password", "create_wallet", "import_wallet", "wallet_address"),
     "agent.config.load": ("load_config",),
 }
@@ -58,6 +60,7 @@ __all__ = [
     "Stopped",
     "TakenBack",
     "backup_store",
+    "cancel",
     "change_password",
     "check_store",
     "confirm_flows",
@@ -81,6 +84,7 @@ __all__ = [
     "plan_from_input",
     "quote",
     "raise_observations",
+    "reconcile",
     "restore_store",
     "resume",
     "serve",
@@ -88,8 +92,10 @@ __all__ = [
     "snapshot",
     "step",
     "take_position",
+    "transactions",
     "trust",
     "upgrade_store",
+    "waiting",
     "wallet_address",
 ]
 

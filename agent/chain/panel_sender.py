@@ -9,6 +9,7 @@ from agent.chain.ballot import NoQuorum, agreed, backed, needed, sufficing, vouc
 from agent.chain.common import at_one_block
 from agent.chain.panel import Endpoint, Panel, Resting, operators
 from agent.chain.sender import NodeSender, NonceUsed, SendRefused
+from agent.chain.taker import taker
 from agent.errors import OperatorNeeded, Retryable
 from agent.model import Head, SignedTx, UnsignedTx
 from agent.ports import Simulation, TxSeen
@@ -118,6 +119,10 @@ class PanelSender:
         found = vote(heard)
         self._blame(heard.items(), lambda said: said is not None and said != found, f"block {number}")
         return found
+
+    def taker(self, owner: str, nonce: int) -> str | None:
+        """See ports.NamesTakers."""
+        return taker(self._panel, owner, nonce, self.head().number)
 
     def _hear(self, question: Callable[[NodeSender], T], settled: Callable[[Mapping[Endpoint, T]], bool]) -> dict[Endpoint, T]:
         """Answers of at least the operators that the config wants; `settled` says when the rest is not waited for."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from agent.chain.fees import Fees
-from agent.errors import OperatorNeeded, Refused, Retryable
+from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.execution.carrier import Carrier
 from agent.execution.replacing import Replacer
 from agent.execution.rewinding import Rewinder
 from agent.model import Intent, IntentEvent, IntentKind, IntentState
+from agent.ports import NamesTakers
 from agent.store.journal import family
 from agent.store.transitions import ENDED_IN_BLOCK, OPEN
 
@@ -76,7 +77,8 @@ class Reconciler:
             )
         if pending > latest:
             raise OperatorNeeded(
-                f"nonce {latest} of {self._carrier.signer.address} carries a pending transaction that this store does not know",
+                f"nonce {latest} of {self._carrier.signer.address} carries a pending transaction that this store does not know"
+                f"{self._named(latest)}",
                 "something else uses this wallet, or this is a restored store: stop the other, wait until it is mined, then trimtab adopt",
             )
         if expected is None:
@@ -204,9 +206,19 @@ class Reconciler:
 
     def _foreign(self, nonce: int, latest: int) -> OperatorNeeded:
         known = [str(intent.tx_hash) for intent in self._journal.intents_at(nonce) if intent.tx_hash is not None]
-        hashes = f"none of ours is in a block: {', '.join(known)}" if known else "this store sent nothing there"
+        hashes = f"none of ours is in a block: {', '.join(dict.fromkeys(known))}" if known else "this store sent nothing there"
         return OperatorNeeded(
-            f"nonce {nonce} of {self._carrier.signer.address} was used by a transaction that this store does not know "
-            f"(the chain's next is {latest}; {hashes})",
+            f"nonce {nonce} of {self._carrier.signer.address} was used by a transaction that this store does not know"
+            f"{self._named(nonce)} (the chain's next is {latest}; {hashes})",
             "something else uses this wallet, or this store is a restored copy: stop the other, check the balances, then trimtab adopt",
         )
+
+    def _named(self, nonce: int) -> str:
+        """Its hash behind a colon, where an endpoint can tell what has the nonce."""
+        if not isinstance(self._sender, NamesTakers):
+            return ""
+        try:
+            found = self._sender.taker(self._carrier.signer.address, nonce)
+        except TrimtabError:
+            return ""
+        return "" if found is None else f": {found}"

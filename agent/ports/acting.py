@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from agent.model import Head, Intent, IntentKind, LpAction, Plan, Receipt, SignedTx, StepInput, UnsignedTx
 
@@ -95,8 +95,8 @@ class Composer(Protocol):
 class Executor(Protocol):
     """Sends transactions through the journal."""
 
-    def reconcile(self) -> Sequence[Intent]:
-        """Resolves every open intent."""
+    def reconcile(self, *, may_send: bool = True) -> Sequence[Intent]:
+        """Resolves every open intent, and what a reorganisation opened again; without `may_send` it only looks."""
         ...
 
     def run(self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str) -> Intent:
@@ -213,6 +213,15 @@ class TxSeen:
 
     state: str
     receipt: Receipt | None
+
+
+@runtime_checkable
+class NamesTakers(Protocol):
+    """A Sender that can also name what has a nonce of ours: for messages to a person, nothing is decided by it."""
+
+    def taker(self, owner: str, nonce: int) -> str | None:
+        """Hash of the transaction of `owner` with `nonce`, in a block or pending; None where nobody can tell."""
+        ...
 
 
 class Sender(Protocol):

@@ -12,6 +12,7 @@ from agent.model import IntentState
 from tests.scripted import Bench, bench, killed_at, lost_in_broadcast
 
 S = IntentState
+FOREIGN = "0x" + "f0" * 32
 
 
 def states(made: Bench) -> list[tuple[str, str]]:
@@ -117,10 +118,12 @@ def test_what_is_mined_is_settled_even_while_paused(tmp_path: Path) -> None:
 def test_a_nonce_used_by_a_stranger_needs_the_operator_and_names_what_is_known(tmp_path: Path) -> None:
     made = lost_in_broadcast(tmp_path)
     made.chain.base_nonce = 1
+    made.chain.foreign[0] = FOREIGN
     with pytest.raises(OperatorNeeded) as caught:
         made.executor().reconcile()
     assert "nonce 0" in caught.value.message
     assert made.signer.signed[0].hash in caught.value.message
+    assert f"does not know: {FOREIGN}" in caught.value.message
     assert len(made.chain.sent) == 1
     assert states(made) == [("swap", "broadcast")]
 
@@ -140,7 +143,8 @@ def test_nothing_is_adopted_while_a_stranger_is_pending(tmp_path: Path) -> None:
     made.chain.pool["0xforeign"] = 0
     with pytest.raises(Retryable, match="pending"):
         made.executor().adopt()
-    with pytest.raises(OperatorNeeded, match="pending"):
+    made.chain.foreign[0] = FOREIGN
+    with pytest.raises(OperatorNeeded, match=f"pending.* does not know: {FOREIGN}"):
         made.executor().reconcile()
 
 

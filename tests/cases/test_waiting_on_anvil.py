@@ -1,0 +1,183 @@
+"""A stuck mempool on a real node: bumped, cancelled, overtaken by the original, and a stranger on the nonce (T7, T8)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.chain.panel import Panel
+from agent.chain.panel_sender import PanelSender
+from agent.chain.rpc import HttpTransport
+from agent.errors import OperatorNeeded, Retryable
+from agent.execution import Executor, Settings
+from agent.execution import settle as accounts
+from agent.localchain import LocalChain
+from agent.model import Intent, IntentKind, IntentState
+from agent.store import Store
+from tests.desk import GWEI, Desk
+from tests.faults.rig import QuickClock, Trade, ready
+
+S = IntentState
+PATIENT = Settings(confirmations=1, poll_s=1, mined_timeout_s=40, final_timeout_s=40, max_fee_wei=100 * GWEI, bump_after_s=5)
+
+
+@pytest.fixture
+def trade(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[Trade]:
+    found = ready(Desk(anvil_chain), tmp_path)
+    call(found, "evm_setAutomine", False)
+    yield found
+    call(found, "anvil_dropAllTransactions")
+    call(found, "evm_setAutomine", True)
+
+
+def call(trade: Trade, method: str, *params: object) -> object:
+    return HttpTransport(trade.desk.chain.url or "", "local", 30).call(method, list(params))
+
+
+def executor(trade: Trade, store: Store, on_sleep: Callable[[], None] = lambda: None, settings: Settings = PATIENT) -> Executor:
+    panel = Panel([HttpTransport(trade.desk.chain.url or "", "local", 30)], 1)
+    sender = PanelSender(panel, trade.desk.chain.chain_id)
+    return Executor(store, trade.desk.signer, sender, QuickClock(on_sleep), settings, lambda: False)
+
+
+def run(trade: Trade, store: Store, on_sleep: Callable[[], None]) -> Intent:
+    store.begin_step("s", 0, "{}")
+    return executor(trade, store, on_sleep).run("s", IntentKind.SWAP, trade.tx, trade.grant, "swap")
+
+
+def once_sent(store: Store, count: int, act: Callable[[], object]) -> Callable[[], None]:
+    """Something happens once, when so many transactions are in the journal and out."""
+    done: list[bool] = []
+
+    def look() -> None:
+        if not done and len(store.intents()) >= count and all(intent.state is S.BROADCAST for intent in store.intents()):
+            done.append(True)
+            act()
+
+    return look
+
+
+def states(store: Store) -> list[tuple[str, str]]:
+    return [(intent.kind.value, intent.state.value) for intent in reversed(store.intents())]
+
+
+def mine(trade: Trade) -> None:
+    call(trade, "evm_mine")
+
+
+def late(trade: Trade) -> None:
+    """A block after its deadline, whose miner had not heard of our transaction; then nodes have it again."""
+    call(trade, "anvil_dropAllTransactions")
+    call(trade, "evm_increaseTime", 200)
+    call(trade, "evm_mine")
+    trade.desk.sender.send(trade.desk.signer.sign(trade.tx, trade.grant))
+
+
+def test_a_swap_that_waits_is_sent_again_for_more_and_the_node_mines_that_one(trade: Trade) -> None:
+    before, nonce, store = trade.desk.balances(), trade.desk.sender.nonces(trade.desk.wallet)[0], trade.store()
+    ended = run(trade, store, once_sent(store, 2, lambda: mine(trade)))
+    original, bump = reversed(store.intents())
+    assert states(store) == [("swap", "replaced"), ("swap", "final")]
+    assert ended == bump
+    assert trade.desk.sender.look(str(original.tx_hash)).state == "unknown"  # the node keeps the dearer one
+    assert bump.tx.max_fee_wei * 8 >= original.tx.max_fee_wei * 9
+    assert trade.desk.sender.nonces(trade.desk.wallet) == (nonce + 1, nonce + 1)
+    assert ended.receipt is not None
+    for leg in accounts.realised(trade.plan, ended.receipt):
+        assert (leg.amount_in_raw, leg.amount_out_raw) == (leg.planned_in_raw, leg.planned_out_raw)
+    assert trade.desk.balances() != before
+    store.close()
+
+
+def test_the_original_wins_where_its_miner_never_heard_of_the_bump(trade: Trade) -> None:
+    store, signed = trade.store(), trade.desk.signer.sign(trade.tx, trade.grant)
+
+    def the_first_one() -> None:
+        call(trade, "anvil_dropAllTransactions")
+        trade.desk.sender.send(signed)
+        mine(trade)
+
+    ended = run(trade, store, once_sent(store, 2, the_first_one))
+    assert (ended.state, ended.tx_hash) == (S.FINAL, signed.hash)
+    assert states(store) == [("swap", "final"), ("swap", "replaced")]
+    store.close()
+
+
+def test_a_swap_that_waits_past_its_deadline_is_cancelled_and_moves_nothing(trade: Trade) -> None:
+    before, store = trade.desk.balances(), trade.store()
+    acts = [once_sent(store, 1, lambda: late(trade)), once_sent(store, 2, lambda: mine(trade))]
+    ended = run(trade, store, lambda: [act() for act in acts] and None)
+    assert (ended.kind, ended.state) == (IntentKind.SWAP, S.CANCELLED)
+    assert states(store) == [("swap", "cancelled"), ("cancel", "final")]
+    assert trade.desk.balances() == before
+    assert [intent.kind for intent in store.unbooked()] == [IntentKind.CANCEL]
+    store.close()
+
+
+def test_a_swap_whose_floor_no_longer_holds_is_cancelled_though_its_deadline_is_not_over(trade: Trade) -> None:
+    """Sent again as it is, it would be a free option: mined only once the market has come back beyond its floor."""
+    store, chain = trade.store(), trade.desk.chain
+
+    def market_falls() -> None:
+        call(trade, "anvil_dropAllTransactions")
+        call(trade, "evm_setAutomine", True)
+        chain.swap("v3 WETH/USDC 500", "WETH", 50 * 10**18)
+        call(trade, "evm_setAutomine", False)
+        trade.desk.sender.send(trade.desk.signer.sign(trade.tx, trade.grant))
+
+    acts = [once_sent(store, 1, market_falls), once_sent(store, 2, lambda: mine(trade))]
+    assert run(trade, store, lambda: [act() for act in acts] and None).state is S.CANCELLED
+    assert "Too little received" in store.intents()[0].note
+    store.close()
+
+
+def test_a_cancel_that_waits_is_sent_again_for_more(trade: Trade) -> None:
+    store = trade.store()
+    acts = [once_sent(store, 1, lambda: late(trade)), once_sent(store, 3, lambda: mine(trade))]
+    assert run(trade, store, lambda: [act() for act in acts] and None).state is S.CANCELLED
+    assert states(store) == [("swap", "cancelled"), ("cancel", "cancelled"), ("cancel", "final")]
+    first, second = list(reversed(store.intents()))[1:]
+    assert second.tx.max_fee_wei * 8 >= first.tx.max_fee_wei * 9
+    store.close()
+
+
+def test_a_bump_that_a_dropping_node_forgets_is_found_missing_and_sent_again(trade: Trade) -> None:
+    store = trade.store()
+    with pytest.raises(Retryable):
+        store.begin_step("s", 0, "{}")
+        short = replace(PATIENT, mined_timeout_s=7)
+        executor(trade, store, settings=short).run("s", IntentKind.SWAP, trade.tx, trade.grant, "swap")
+    assert states(store) == [("swap", "broadcast"), ("swap", "broadcast")]
+    call(trade, "anvil_dropAllTransactions")
+    executor(trade, store, lambda: mine(trade)).reconcile()
+    assert states(store) == [("swap", "replaced"), ("swap", "final")]
+    store.close()
+
+
+@pytest.mark.parametrize("mined", [True, False])
+def test_a_stranger_on_our_nonce_is_named_with_both_hashes(trade: Trade, mined: bool) -> None:
+    store, desk = trade.store(), trade.desk
+    with pytest.raises(Retryable):
+        store.begin_step("s", 0, "{}")
+        executor(trade, store, settings=replace(PATIENT, mined_timeout_s=1)).run("s", IntentKind.SWAP, trade.tx, trade.grant, "swap")
+    (ours,) = store.intents()
+    call(trade, "anvil_dropAllTransactions")
+    call(trade, "evm_setAutomine", True)
+    if mined:
+        foreign = desk.approve(desk.at("WETH"), 1).tx_hash
+    else:
+        executor(trade, store).reconcile()
+        call(trade, "evm_setAutomine", False)
+        signed = desk.signer.sign(replace(desk.tx(desk.wallet, "0x"), gas=21_000), desk.grant(IntentKind.CANCEL))
+        desk.sender.send(signed)
+        foreign = signed.hash
+    with pytest.raises(OperatorNeeded) as caught:
+        executor(trade, store).reconcile()
+    assert foreign in caught.value.message
+    assert ("pending" in caught.value.message) != mined
+    if mined:
+        assert str(ours.tx_hash) in caught.value.message
+    store.close()
