@@ -12,9 +12,10 @@ from agent.errors import Refused, Retryable
 from agent.execution.booking import poorer, settle
 from agent.execution.fresh import CaughtUp, Eyes
 from agent.execution.sent import may_take
-from agent.model import Halt, Intent, IntentState, StepInput
+from agent.model import Halt, Intent, IntentKind, IntentState, StepInput
 from agent.policy.decide import decide
 from agent.ports import Approval
+from agent.store.journal import family
 from agent.store.store import Store
 from agent.venues import spending
 
@@ -35,8 +36,10 @@ def standing(eyes: Eyes, store: Store) -> TakenBack:
 
 
 def waiting(store: Store) -> tuple[Intent, ...]:
-    """Transactions that are in no block yet."""
-    return tuple(intent for intent in store.open_intents() if intent.state is not IntentState.MINED)
+    """Open transactions whose nonce no block has yet, each with what it was sent again as."""
+    found = store.open_intents()
+    mined = {intent.tx.nonce for intent in found if intent.state is IntentState.MINED}
+    return tuple(intent for intent in found if intent.tx.nonce not in mined)
 
 
 def retreat(eyes: Eyes, store: Store, hands: Hands, why: str) -> Outcome:
@@ -58,7 +61,7 @@ def retreat(eyes: Eyes, store: Store, hands: Hands, why: str) -> Outcome:
     after = _assembled(eyes) if sent else step_input
     if left := spending.left_over(after):
         troubles.append(may_take(left))
-    troubles += [f"«{intent.note}» still waits" for intent in waiting(store)]
+    troubles += [f"«{note}» still waits" for note in dict.fromkeys(intent.note for intent in waiting(store))]
     cancels = _cancels(store, before)
     reason = _told(why, before, cancels, sent, troubles)
     kind = OutcomeKind.FAILED if troubles else OutcomeKind.DONE if before or sent else OutcomeKind.HALT
@@ -89,17 +92,16 @@ def _revoke(hands: Hands, step_id: str, step_input: StepInput, allowed: Sequence
 
 def _cancels(store: Store, before: Sequence[Intent]) -> list[Intent]:
     """What became of the transactions that waited, and of what was sent to cancel them."""
-    nonces = dict.fromkeys(intent.tx.nonce for intent in before)
-    known = {intent.id for intent in before}
-    found = [intent for nonce in nonces for intent in store.intents_at(nonce)]
-    return [intent for intent in found if intent.id in known or intent.replaces in known]
+    newest = {intent.tx.nonce: intent.id for intent in before}
+    return [intent for nonce, known in newest.items() for intent in family(store.intents_at(nonce), known)]
 
 
 def _told(why: str, before: Sequence[Intent], cancels: Sequence[Intent], sent: Sequence[Intent], troubles: Sequence[str]) -> str:
     if not before and not sent and not troubles:
         return f"hard pause ({why}): nothing waits, and nothing may be taken"
-    won = [i for i in cancels if i.state is IntentState.FINAL and i.tx.data != "0x"]
-    parts = [f"{len(before) - len(won)} of {len(before)} waiting transactions taken back"] if before else []
+    won = [intent for intent in cancels if intent.succeeded and intent.kind is not IntentKind.CANCEL]
+    nonces = len({intent.tx.nonce for intent in before})
+    parts = [f"{nonces - len(won)} of {nonces} waiting transactions taken back"] if before else []
     parts += [f"«{intent.note}» was mined all the same" for intent in won]
     parts += [f"{sum(intent.succeeded for intent in sent)} of {len(sent)} allowances set to zero"] if sent else []
     return f"hard pause ({why}): {'; '.join([*parts, *troubles])}"

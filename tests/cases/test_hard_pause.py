@@ -53,12 +53,14 @@ def test_a_hard_pause_cancels_what_waits_and_revokes_what_is_left_over(anvil_cha
         try:
             with pytest.raises(Retryable, match="not mined"):
                 agent.rebalance(send=True, confirm=yes, progress=at_send(1, lambda: node.rpc("evm_setAutomine", False)))
-            (swap,) = agent.desk.store.intents()
-            assert swap.state is IntentState.BROADCAST
+            swaps = agent.desk.store.intents()
+            assert {(intent.kind, intent.state, intent.tx.nonce) for intent in swaps} == {
+                (IntentKind.SWAP, IntentState.BROADCAST, before.nonce)
+            }
             agent.desk.switch.pause("stop it all", 1, hard=True)
             clock.mining = True
             found = agent.takes_back()
-            assert [intent.id for intent in found.waiting] == [swap.id]
+            assert {intent.id for intent in found.waiting} == {intent.id for intent in swaps}
             assert sorted(one.label for one in found.allowed) == ["LINK", "WETH"]
             outcome = agent.retreat("stop it all")
         finally:
@@ -66,7 +68,7 @@ def test_a_hard_pause_cancels_what_waits_and_revokes_what_is_left_over(anvil_cha
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert "1 of 1 waiting transactions taken back; 2 of 2 allowances set to zero" in outcome.reason
         assert [(intent.kind, intent.state) for intent in outcome.transactions] == [
-            (IntentKind.SWAP, IntentState.CANCELLED),
+            *[(IntentKind.SWAP, IntentState.CANCELLED)] * len(swaps),
             (IntentKind.CANCEL, IntentState.FINAL),
             (IntentKind.APPROVE, IntentState.FINAL),
             (IntentKind.APPROVE, IntentState.FINAL),

@@ -1,0 +1,62 @@
+"""docs/service.md is true: metrics, keys, events and exit codes are those of the code."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+from agent import errors
+from agent.config.service import ServiceTable
+from agent.observe.metrics import Metrics
+from tests.test_docs import rows
+
+ROOT = Path(__file__).parent.parent.parent
+PAGE = (ROOT / "docs" / "service.md").read_text(encoding="utf-8")
+
+
+def test_the_metrics_are_those_that_are_registered_with_their_labels() -> None:
+    listed = {cells[0].strip("`"): tuple(re.findall(r"`(\w+)`", cells[1])) for cells in rows(PAGE) if cells[0].startswith("`trimtab_")}
+    registered = {}
+    for metric in Metrics().registry.collect():
+        name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+        registered[name] = metric
+    assert set(listed) == set(registered)
+    source = ast.parse((ROOT / "agent" / "observe" / "metrics.py").read_text())
+    made = [node for node in ast.walk(source) if isinstance(node, ast.Call) and ast.unparse(node.func) in ("self._counter", "self._gauge")]
+    labels = {node.args[0].value: tuple(label.value for label in node.args[2:]) for node in made}  # type: ignore[attr-defined]  # constants
+    assert listed == labels
+
+
+def test_the_keys_are_those_of_the_config() -> None:
+    table = PAGE.partition("## As a systemd unit")[0]
+    listed = [name for cells in rows(table) for name in re.findall(r"`(\w+)`", cells[0])]
+    assert sorted(listed) == sorted(ServiceTable.model_fields)
+    defaults = {cells[0].strip("`"): cells[1] for cells in rows(table)}
+    found = ServiceTable()
+    assert (defaults["hang_after"], found.hang_after) == ("10m", 600)
+    assert defaults["keep_steps"] == str(found.keep_steps)
+    assert defaults["heartbeat_method"] == found.heartbeat_method
+
+
+def test_the_events_are_those_that_are_logged() -> None:
+    logged: set[str] = set()
+    for name in ("service", "looks"):
+        for node in ast.walk(ast.parse((ROOT / "agent" / "api" / f"{name}.py").read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in (
+                "log.info",
+                "log.error",
+                "log.warning",
+                "self.log.warning",
+                "self.log.error",
+            ):
+                logged |= {one.value for one in ast.walk(node.args[0]) if isinstance(one, ast.Constant)}
+            if isinstance(node, ast.Tuple) and len(node.elts) == 2 and isinstance(node.elts[0], ast.Constant) and name == "looks":
+                logged.add(node.elts[0].value)
+    told = PAGE.partition("**Log lines**")[2].partition("All lines are")[0]
+    assert set(re.findall(r"`([a-z ]+)`", told)) == {event for event in logged if isinstance(event, str)}
+
+
+def test_the_exit_codes_are_those_of_the_errors() -> None:
+    listed = [int(cells[0]) for cells in rows(PAGE.partition("## How it ends")[2]) if cells[0].isdecimal()]
+    assert listed == sorted(value for name, value in vars(errors).items() if name.startswith("EXIT_"))
