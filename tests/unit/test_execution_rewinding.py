@@ -1,0 +1,237 @@
+"""What was final and lost its block: found to 64 blocks deep, sent again or cancelled, taken out of the books; deeper asks a person."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent.errors import OperatorNeeded, Retryable
+from agent.execution.rewinding import WATCHED_BLOCKS
+from agent.model import IntentState
+from tests.scripted import START_S, Bench, bench, receipt
+from tests.waiting import states
+
+S = IntentState
+
+
+def settled(made: Bench, nonce: int = 0) -> str:
+    """One swap, final and booked; its hash."""
+    ended = made.run(nonce)
+    assert ended.state is S.FINAL
+    assert ended.receipt is not None
+    made.store.book(ended, Fraction(3), Fraction(5), ended.receipt.gas_cost_wei, START_S)
+    return str(ended.tx_hash)
+
+
+def buried(made: Bench, depth: int) -> None:
+    """The newest transaction lies so many blocks deep, its own counted."""
+    made.chain.blocks += [{} for _ in range(depth - 1)]
+
+
+def booked(made: Bench) -> tuple[object, ...]:
+    found = made.store.history(START_S)
+    return found.loss_24h, found.turnover_24h, found.last_rebalance_s, len(made.store.movements())
+
+
+@pytest.mark.parametrize("depth", [1, 2, 30, 63, WATCHED_BLOCKS])
+@pytest.mark.parametrize("late", [False, True])
+def test_what_a_reorganisation_takes_is_sent_again_or_cancelled_and_the_books_are_corrected(tmp_path: Path, depth: int, late: bool) -> None:
+    made = bench(tmp_path)
+    swap = settled(made)
+    assert booked(made)[:2] == (5, 3)
+    buried(made, depth)
+    made.chain.reorg(depth)
+    made.chain.timestamp_s += 90 if late else 0
+    (again,) = made.executor().reconcile()
+    assert again.state is (S.CANCELLED if late else S.FINAL)
+    assert states(made) == ([("swap", "cancelled"), ("cancel", "final")] if late else [("swap", "final")])
+    assert made.chain.sent[:1] == [swap]
+    assert (made.chain.sent[1] == swap) != late
+    assert booked(made) == (0, 0, None, 0)
+    assert [intent.state for intent in made.store.unbooked()] == [S.FINAL]
+    assert made.store.expected_nonce() == 1
+    assert made.run(1).state is S.FINAL
+
+
+def test_beyond_that_depth_a_person_is_asked_and_nothing_is_touched(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    swap = settled(made)
+    buried(made, WATCHED_BLOCKS + 1)
+    made.chain.reorg(WATCHED_BLOCKS + 1)
+    with pytest.raises(OperatorNeeded, match=rf"{swap}.*final in block 1 .*{WATCHED_BLOCKS + 1} deep"):
+        made.executor().reconcile()
+    assert len(made.chain.sent) == 1
+    assert states(made) == [("swap", "final")]
+    assert booked(made)[0] == 5
+    assert made.executor().adopt() == 0
+    assert made.executor().reconcile() == []
+
+
+def test_a_deep_one_stops_everything_though_shallow_ones_are_gone_too(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    settled(made, 0)
+    buried(made, WATCHED_BLOCKS)
+    settled(made, 1)
+    made.chain.reorg(WATCHED_BLOCKS + 1)
+    with pytest.raises(OperatorNeeded, match="more than 64 blocks"):
+        made.executor().reconcile()
+    assert states(made) == [("swap", "final"), ("swap", "final")]
+
+
+def test_several_nonces_come_back_in_their_order(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    hashes = [settled(made, nonce) for nonce in range(4)]
+    made.chain.reorg(3)
+    made.executor().reconcile()
+    assert states(made) == [("swap", "final")] * 4
+    assert made.chain.sent == [*hashes, *hashes[1:]]
+    assert [intent.tx.nonce for intent in made.store.unbooked()] == [1, 2, 3]
+
+
+def test_what_is_in_another_block_now_is_booked_anew_and_not_sent(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    swap = settled(made)
+    buried(made, 3)
+    made.chain.reorg(3)
+    made.chain.blocks[-1] = {swap: 0}
+    (moved,) = made.executor().reconcile()
+    assert (moved.state, len(made.chain.sent)) == (S.FINAL, 1)
+    assert moved.receipt is not None and moved.receipt.block_number == 3
+    assert booked(made) == (0, 0, None, 0)
+    assert [intent.id for intent in made.store.unbooked()] == [moved.id]
+
+
+def test_what_nodes_have_pending_again_is_waited_for_and_not_sent(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    swap = settled(made)
+    made.chain.reorg(1)
+    made.chain.pool[swap] = 0
+    made.clock.each = lambda: made.chain.mine(swap) if made.chain.pool else None
+    (found,) = made.executor().reconcile()
+    assert (found.state, len(made.chain.sent)) == (S.FINAL, 1)
+
+
+def test_a_revert_that_lost_its_block_comes_back_like_a_success(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    made.chain.status = 0
+    reverted = made.run()
+    assert reverted.state is S.REVERTED
+    assert made.store.history(START_S).reverts_in_row == 1
+    made.chain.reorg(1)
+    made.chain.status = 1
+    (again,) = made.executor().reconcile()
+    assert again.state is S.FINAL
+    assert made.store.history(START_S).reverts_in_row == 0
+
+
+@pytest.mark.parametrize("winner", ["original", "cancel"])
+def test_what_a_cancel_had_ended_is_open_again_once_the_cancel_lost_its_block(tmp_path: Path, winner: str) -> None:
+    """A cancelled swap whose bytes somebody kept can be mined after all: it is not lost from sight."""
+    made = bench(tmp_path, automine=False)
+    made.settings = replace(made.settings, bump_after_s=2, mined_timeout_s=20)
+
+    def late() -> None:
+        made.chain.timestamp_s = START_S + 90
+        if len(made.chain.sent) == 2:
+            made.chain.mine(made.chain.sent[1])
+
+    made.clock.each = late
+    assert made.run().state is S.CANCELLED
+    made.chain.reorg(1)
+    made.clock.each = lambda: None
+    made.chain.mine(made.chain.sent[0 if winner == "original" else 1])
+    made.executor().reconcile()
+    ended = {"original": [("swap", "final"), ("cancel", "replaced")], "cancel": [("swap", "cancelled"), ("cancel", "final")]}
+    assert states(made) == ended[winner]
+    assert made.store.open_intents() == ()
+
+
+@pytest.mark.parametrize("at", ["before:broadcast", "after:broadcast", "before:send", "after:send", "before:mined", "after:final"])
+def test_a_process_killed_while_it_brings_back_brings_back_once(tmp_path: Path, at: str) -> None:
+    made = bench(tmp_path)
+    settled(made)
+    made.chain.reorg(1)
+
+    class Killed(BaseException):
+        pass
+
+    def die(event) -> None:
+        if event.name == at:
+            raise Killed
+
+    made.on_event = die
+    with pytest.raises(Killed):
+        made.executor().reconcile()
+    made.restart()
+    made.executor().reconcile()
+    assert states(made) == [("swap", "final")]
+    assert booked(made)[0] == 0
+    assert sum(len(block) for block in made.chain.blocks) == 1
+
+
+def test_while_paused_it_is_found_and_told_and_nothing_is_sent(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    settled(made)
+    made.chain.reorg(1)
+    made.paused = True
+    (found,) = made.executor().reconcile()
+    assert (found.state, len(made.chain.sent)) == (S.BROADCAST, 1)
+    assert booked(made)[0] == 0
+
+
+def test_an_endpoint_that_does_not_know_the_block_yet_proves_no_reorganisation(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    settled(made)
+    made.chain.blocks.pop()
+    with pytest.raises(Retryable, match="behind"):
+        made.executor().reconcile()
+    assert states(made) == [("swap", "final")]
+    assert booked(made)[0] == 5
+
+
+def test_a_long_lived_process_asks_for_one_block_where_nothing_changed(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    for nonce in range(5):
+        settled(made, nonce)
+    asked: list[int] = []
+    block_hash = made.chain.block_hash
+
+    def counting(number: int) -> str | None:
+        asked.append(number)
+        return block_hash(number)
+
+    made.chain.block_hash = counting
+    executor = made.executor()
+    executor.reconcile()
+    assert len(asked) == 5
+    executor.reconcile()
+    assert len(asked) == 6
+    made.chain.reorg(2)
+    executor.reconcile()
+    assert states(made) == [("swap", "final")] * 5
+    assert len(made.chain.sent) == 7
+
+
+def test_what_was_final_before_an_adoption_is_the_operators_affair(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    settled(made)
+    made.store.adopt_nonce(1, START_S)
+    made.chain.reorg(1)
+    made.chain.base_nonce = 1
+    assert made.executor().reconcile() == []
+    assert states(made) == [("swap", "final")]
+
+
+def test_a_receipt_that_an_endpoint_repeats_moves_nothing(tmp_path: Path) -> None:
+    """Its block's hash is not known yet, its receipt is: the endpoint lags behind itself."""
+    made = bench(tmp_path, confirmations=2)
+    assert made.run().state is S.MINED
+    block_hash, answers = made.chain.block_hash, iter([None])
+    made.chain.block_hash = lambda number: next(answers, block_hash(number))
+    made.clock.each = lambda: made.chain.blocks.append({})
+    (found,) = made.executor().reconcile()
+    assert found.state is S.FINAL
+    assert found.receipt == receipt(str(found.tx_hash), 1, made.chain.block_hash(1) or "")
