@@ -51,7 +51,7 @@ def raise_observations(
     not pinned, and by gas limits, kill switch and signer like every transaction.
     """
     step = agent.step_input()
-    pool = _named(step, parse_address(address, "POOL"))
+    pool = _named(step, _address(address))
     document = _document(step, pool, to)
     if document["rises"] == 0 or not send:
         return document
@@ -115,6 +115,13 @@ def _document(step: StepInput, pool: V3Pool, to: int) -> Document:
         "outcome": "planned" if rises else "hold",
         "transactions": [],
     }
+
+
+def _address(given: str) -> str:
+    try:
+        return parse_address(given, "POOL")
+    except ConfigError as error:
+        raise ConfigError(error.message, "trimtab oracle lists the pools") from None
 
 
 def _named(step: StepInput, address: str) -> V3Pool:

@@ -1,0 +1,97 @@
+"""`trimtab oracle`: what pools remember, what more memory costs before it is sent, and that nothing leaves without --send and a yes."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cli import shapes
+from tests.cli.shapes import address, count, decimal, flag, maybe, one_of, text
+from tests.cli.tools import Desk
+
+POOL = {
+    "pool": address,
+    "tokens": [text],
+    "fee_pips": count,
+    "observations": count,
+    "observations_next": count,
+    "counts": flag,
+    "why": text,
+}
+LISTED = {"block": count, "window_s": count, "enough": count, "pools": [POOL]}
+SENT = {"kind": text, "hash": shapes.hash32, "nonce": count, "status": text, "block": count, "gas_used": count}
+RAISED = {
+    **POOL,
+    "block": count,
+    "enough": count,
+    "to": count,
+    "rises": count,
+    "gas_units": count,
+    "cost_native": decimal,
+    "cost": maybe(decimal),
+    "most_native": maybe(decimal),
+    "outcome": one_of("planned", "hold", "done", "declined", "failed"),
+    "transactions": [SENT],
+}
+
+
+def first(desk: Desk) -> str:
+    listed = desk.ask("oracle")
+    shapes.require(LISTED, listed)
+    assert listed["window_s"] == 1_800
+    assert all(pool["counts"] and pool["observations"] >= 1 for pool in listed["pools"])
+    return str(listed["pools"][0]["pool"])
+
+
+def test_it_lists_what_pools_remember_in_words_too(desk: Desk) -> None:
+    pool = first(desk)
+    said = desk.run("oracle")
+    assert said.code == 0
+    assert pool[:10] in said.out
+    assert "1801 observations are enough" in said.out
+
+
+def test_the_cost_is_shown_and_nothing_leaves_without_send(desk: Desk) -> None:
+    pool = first(desk)
+    shown = desk.ask("oracle", pool, "--to", "80")
+    shapes.require(RAISED, shown)
+    assert (shown["outcome"], shown["rises"], shown["transactions"]) == ("planned", 16, [])
+    assert float(shown["cost"]) > 0
+    said = desk.run("oracle", pool, "--to", "80")
+    assert "About 4" in said.out
+    assert "Nothing was sent" in said.err
+    assert desk.ask("oracle")["pools"][0]["observations_next"] == 64
+
+
+def test_with_send_and_a_yes_it_is_sent_once_and_stands_in_the_history(desk: Desk) -> None:
+    pool = first(desk)
+    done = desk.ask("oracle", pool, "--to", "80", "--send", "--yes")
+    shapes.require(RAISED, done)
+    (sent,) = done["transactions"]
+    assert (done["outcome"], sent["kind"], sent["status"]) == ("done", "oracle", "final")
+    assert desk.ask("oracle")["pools"][0]["observations_next"] == 80
+    again = desk.ask("oracle", pool, "--to", "80", "--send", "--yes")
+    assert (again["outcome"], again["transactions"]) == ("hold", [])
+    newest = desk.ask("history")["steps"][0]
+    assert (newest["decision"], newest["outcome"]) == ("oracle", "done")
+    told = desk.ask("explain", newest["step"])
+    assert any("80 price observations" in line for line in told["words"])
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("0x1234", "--to", "80"), "not an address"),
+        (("0x0000000000000000000000000000000000000001", "--to", "80"), "no V3 pool of this portfolio"),
+        (("0x0000000000000000000000000000000000000001",), "POOL and --to go together"),
+        (("--to", "80"), "POOL and --to go together"),
+        (("--send", "--yes"), "nothing to send"),
+    ],
+)
+def test_a_mistake_is_named_with_its_remedy(desk: Desk, args: tuple[str, ...], words: str) -> None:
+    error = desk.ask("oracle", *args, want=2)["error"]
+    assert words in error["message"]
+    assert error["remedy"]
+
+
+def test_without_a_terminal_and_yes_nothing_is_asked_and_nothing_sent(desk: Desk) -> None:
+    assert "confirmation" in desk.ask("oracle", first(desk), "--to", "80", "--send", want=2)["error"]["message"]

@@ -1,0 +1,72 @@
+"""Whose means count: pools that were pinned, with the code that was pinned, that remember the window; others with their remedy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from agent.model import CodeHash, ReferenceKind, StepInput, V3Pool
+from agent.reference import means, reference_prices
+from tests.builders import step_input, token, v3_pool
+
+WETH, USDC = token("WETH"), token("USDC")
+TRUE, FALSE = v3_pool(WETH, USDC, 2_000), v3_pool(WETH, USDC, 4_000, depth=900_000_000, name="of a stranger")
+
+
+def by_means(*pools: V3Pool, pins: tuple[CodeHash, ...] | None = None) -> StepInput:
+    step = step_input(pools=pools, kinds=[ReferenceKind.TWAP])
+    return replace(step, reference=replace(step.reference, mean_pools=pins))
+
+
+def code_of(step: StepInput, pool: V3Pool) -> CodeHash:
+    """What the snapshot says stands there."""
+    return next(code for code in step.snapshot.code_hashes if code.address == pool.address)
+
+
+def usd(step: StepInput) -> float | None:
+    found = reference_prices(step).prices.get(WETH.address)
+    return None if found is None else float(found.price) * 10**12
+
+
+def test_a_pool_that_was_not_pinned_has_no_weight_however_deep_it_is() -> None:
+    step = by_means(TRUE, FALSE)
+    pinned = by_means(TRUE, FALSE, pins=(code_of(step, TRUE),))
+    assert usd(step) == pytest.approx(4_000, rel=1e-2)  # nothing says which count: the deep one decides
+    assert usd(pinned) == pytest.approx(2_000, rel=1e-3)
+
+
+def test_with_nothing_pinned_no_mean_counts_and_the_remedy_is_said() -> None:
+    step = by_means(TRUE, pins=())
+    assert usd(step) is None
+    (gap,) = [gap for gap in reference_prices(step).unpriced if gap.token == WETH.address]
+    assert f"pool {TRUE.address}: it is not pinned: trimtab trust" in gap.why
+
+
+def test_a_pool_whose_code_is_not_the_one_that_was_pinned_does_not_count() -> None:
+    step = by_means(TRUE, pins=(CodeHash(TRUE.address, "0x" + "ab" * 32),))
+    assert usd(step) is None
+    assert "its code is not the one that was pinned" in means.outside(step, TRUE)
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        ((1, 1), "it keeps 1: trimtab oracle"),
+        ((5, 9), "it keeps 5, soon 9: trimtab oracle"),
+        ((1, 1_801), "though it is to keep 1801: they fill with its next trades"),
+        (None, "younger than 1800 s"),
+    ],
+)
+def test_a_pool_whose_memory_is_too_short_is_named_with_what_would_help(kept: tuple[int, int] | None, said: str) -> None:
+    short = replace(v3_pool(WETH, USDC, 2_000, window_s=None), observations=kept)
+    why = means.outside(by_means(short), short)
+    assert said in why
+    assert ("--to 1801" in why) == ("trimtab oracle" in why)
+
+
+def test_on_a_chain_of_slow_blocks_fewer_observations_are_enough() -> None:
+    short = replace(v3_pool(WETH, USDC, 2_000, window_s=None), observations=(1, 1))
+    step = by_means(short)
+    mainnet = replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, chain_id=1)))
+    assert "--to 151" in means.outside(mainnet, short)
