@@ -34,10 +34,16 @@ cover: $(READY)
 plans: $(READY)
 	$(BIN)/python scripts/plans_on_chain.py --problems 100
 
-# Attacks at length, each with its figures as JSON; the exit says whether any came through. FUZZ_SECONDS is for each of them.
-FUZZ_SECONDS ?= 120
+# Attacks at length, each with its figures as JSON; the exit says whether any came through. SECONDS is for each of the first two:
+# the signer, and the decoders of what endpoints, files and calldata say. Then the whole agent in any order of events, RUNS times.
+SECONDS ?= 120
+FUZZ_SECONDS ?= $(SECONDS)
+RUNS ?= 100
 fuzz: $(READY)
+	-$(BIN)/pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r requirements-fuzz.lock
 	$(BIN)/python -m tests.fuzz.signer --seconds $(FUZZ_SECONDS)
+	$(BIN)/python -m tests.fuzz.answers --seconds $(FUZZ_SECONDS)
+	TRIMTAB_STATEFUL_RUNS=$(RUNS) TRIMTAB_STATEFUL_STEPS=50 $(BIN)/pytest tests/cases/test_whole_agent.py --timeout 7200
 
 setup: $(READY)
 

@@ -10,11 +10,17 @@ from eth_utils.crypto import keccak
 
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
+from tests.agents import off_target
 from tests.searchers import PLAN_COST, SLIPPAGE
 
 TRANSFER = "0x" + bytes(keccak(text="Transfer(address,address,uint256)")).hex()
 MOST_GAS_PRICE_WEI = 60 * 10**9
 """The template's limits.gas_price."""
+
+BAND = Fraction(1, 10)
+"""The template's trigger: 10 % of the target."""
+EDGE_BPS = 20
+"""So near to a band's edge nobody says beforehand what will be decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,13 @@ class LedgerOfChain:
         usd = {token.address.lower(): prices[symbol] / 10**token.decimals for symbol, token in self._chain.tokens.items()}
         values = [raw * usd[address.lower()] for address, raw in moved.items()]
         return -sum(values, Fraction(0)) <= (PLAN_COST + SLIPPAGE) * sum(map(abs, values), Fraction(0)) / 2
+
+
+def outside_band(chain: LocalChain, targets: Mapping[str, str]) -> bool | None:
+    """Whether a token's weight is outside its band, by balances and world prices; None where one is too near to an edge to say."""
+    wanted = {symbol: Fraction(target.rstrip("%")) * 100 for symbol, target in targets.items()}
+    beyond = {symbol: off - BAND * wanted[symbol] for symbol, off in off_target(chain, targets).items()}
+    return None if any(abs(bps) <= EDGE_BPS for bps in beyond.values()) else any(bps > 0 for bps in beyond.values())
 
 
 _KNOWN: dict[str, int] = {}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from fractions import Fraction
 from itertools import count
@@ -11,7 +10,6 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from sqlalchemy import event as database_event
 
 from agent.api.agent import Agent
 from agent.chain.rpc import HttpTransport
@@ -25,14 +23,11 @@ from agent.store import open_store
 from agent.store.killswitch import KillSwitch, pause_file
 from agent.wiring import store_file
 from tests.agents import ROOMY, again, allowances, config, off_target, trusted, weights, yes
+from tests.dying import Clock, Killed, dying
 from tests.faulty import MOODS, Faulty, Remembering
-from tests.ledger_of_chain import LedgerOfChain
+from tests.ledger_of_chain import LedgerOfChain, outside_band
 
 CONFIRMATIONS = 3
-BAND = Fraction(1, 10)
-"""The template's trigger: 10 % of the target."""
-EDGE_BPS = 20
-"""So near to a band's edge the model does not say what will be decided."""
 NEAR_BPS = 20
 """So near to its target a rebalance must end."""
 POOLS = ("v3 WETH/USDC 500", "v2 WETH/USDC")
@@ -49,58 +44,6 @@ PATIENCE = 60
 """Moments after which the owner ends a step that goes on and on."""
 TRIES = 8
 _TURNS = count()
-
-
-class Killed(BaseException):
-    """Stands for the end of the process: no `except Exception` on the way holds it up."""
-
-
-class Clock:
-    """The chain's clock; sleeping makes blocks unless they are held back."""
-
-    def __init__(self, chain: LocalChain) -> None:
-        self.chain, self.held = chain, False
-
-    def now_s(self) -> int:
-        return self.chain.now_s()
-
-    def sleep(self, seconds: float) -> None:
-        if not self.held:
-            self.chain.clock.sleep(seconds)
-
-
-@contextmanager
-def dying(agent: Agent, die_at: int | None) -> Iterator[Callable[[str], None]]:
-    """A progress listener inside which the process ends at a moment, if one is named."""
-    engine = agent.desk.store.engine
-    moments, writing = count(1), False
-
-    def passed() -> None:
-        if next(moments) == die_at:
-            raise Killed
-
-    def progress(event: str) -> None:
-        if event in ("before:send", "after:send") or event.startswith("nonce "):
-            passed()
-
-    def executed(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        nonlocal writing
-        writing = writing or statement.startswith(("INSERT", "UPDATE", "DELETE"))
-
-    def committed(_connection: object) -> None:
-        nonlocal writing
-        if writing:
-            writing = False
-            passed()
-
-    heard = (("before_cursor_execute", executed), ("commit", committed))
-    for name, listener in heard:
-        database_event.listen(engine, name, listener)
-    try:
-        yield progress
-    finally:
-        for name, listener in heard:
-            database_event.remove(engine, name, listener)
 
 
 class WholeAgent(RuleBasedStateMachine):
@@ -147,14 +90,6 @@ class WholeAgent(RuleBasedStateMachine):
         """The process ends."""
         self.process.close()
         self.process, self.agent = ExitStack(), None
-
-    def drifted(self) -> bool | None:
-        """Whether a token is outside its band by the model; None where it is too near to an edge to say."""
-        off = {s: bps / (Fraction(self.targets[s].rstrip("%")) * 100) for s, bps in off_target(self.chain, self.targets).items()}
-        edges = {s: Fraction(EDGE_BPS) / (Fraction(self.targets[s].rstrip("%")) * 100) for s in off}
-        if any(abs(off[s] - BAND) <= edges[s] for s in off):
-            return None
-        return any(off[s] > BAND for s in off)
 
     def healthy(self) -> bool:
         """Nothing that the model knows of is in the way of a step."""
@@ -247,13 +182,13 @@ class WholeAgent(RuleBasedStateMachine):
     @rule()
     def a_dry_run(self) -> None:
         found = self.act(send=False)
-        if self.healthy() and isinstance(found, Outcome) and self.drifted() is False:
+        if self.healthy() and isinstance(found, Outcome) and outside_band(self.chain, self.targets) is False:
             assert found.kind is OutcomeKind.HOLD, found.reason
 
     @precondition(lambda self: not self.clock.held)
     @rule()
     def a_step(self) -> None:
-        drifted, open_before = self.drifted(), len(self.store.open_intents())
+        drifted, open_before = outside_band(self.chain, self.targets), len(self.store.open_intents())
         found = self.act(die_at=None if self.healthy() else PATIENCE)
         if not self.healthy() or open_before:
             return
@@ -353,7 +288,7 @@ class WholeAgent(RuleBasedStateMachine):
                 elif isinstance(found, Outcome) and found.kind is OutcomeKind.DONE:
                     self.require_done()
                 elif isinstance(found, Outcome) and found.kind is OutcomeKind.HOLD and not self.store.open_intents():
-                    assert self.drifted() is not True
+                    assert outside_band(self.chain, self.targets) is not True
                     break
                 self.node.mine(CONFIRMATIONS)
             else:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent import codec
-from agent.chain import calls, chronicle, liquidity_calls, past, proxies, rules, strays
+from agent.chain import calls, chronicle, found, liquidity_calls, past, proxies, rules, strays
 from agent.chain.lens import decode, pages
 from agent.chain.panel import Panel
 from agent.chain.panel_sender import PanelSender
@@ -128,6 +128,8 @@ QUESTIONS: dict[str, Question] = {
     "proxies": lambda line, at: proxies.find_proxies(line, [token.address for token in at.tokens]),
     "past": lambda line, at: past.read_past(_panel(line), 1, at.watch, at.head, 2),
     "last_day": lambda line, at: chronicle.last_day(_panel(line), at.owner, at.head, at.nonce),
+    "used_by": lambda line, at: found.used_by(_panel(line), at.owner, at.nonce - 1, 0, at.head.number),
+    "executed_in": lambda line, at: found.executed_in(_panel(line), at.owner, at.mined, at.head.number - 5, at.head.number),
     "head": lambda line, at: _sender(line, at).head(),
     "nonces": lambda line, at: _sender(line, at).nonces(at.owner),
     "block_hash": lambda line, at: _sender(line, at).block_hash(at.head.number),
