@@ -81,7 +81,7 @@ def run(rounds: int) -> list[dict[str, object]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=6, help="sizes tried beyond the grid, each beside the best so far")
+    parser.add_argument("--rounds", type=int, default=4, help="sizes tried beyond the grid, each beside the best so far")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of a table")
     options = parser.parse_args()
     found = run(options.rounds)

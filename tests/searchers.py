@@ -117,10 +117,10 @@ class Searcher:
             self.harvest(chain.books.pool_info[pool])
         profit = self.wealth() - had
         turn = self.turn(outcome, size_usd, profit, lost(chain, before, chain.books.prices_usd))
-        for name in chain.pools:
-            arbitrage(chain, chain.books.pool_info[name])
         if outcome.kind is OutcomeKind.FAILED:  # one that succeeds between them: three reverts in a row would stop the agent
             assert self.agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+        for name in chain.pools:
+            arbitrage(chain, chain.books.pool_info[name])
         return turn
 
     def turn(self, outcome: Outcome, size_usd: Fraction, profit: Fraction, lost_usd: Fraction) -> Turn:
