@@ -1,0 +1,141 @@
+"""A rebalance that a reorganisation takes back, on a real node: done once in the end, and the books say what the chain says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent.api.txs import reconcile
+from agent.config.load import LoadedConfig
+from agent.engine import OutcomeKind
+from agent.errors import OperatorNeeded
+from agent.execution.rewinding import WATCHED_BLOCKS
+from agent.localchain import LocalChain
+from agent.model import IntentKind, IntentState
+from tests.agents import ROOMY, Purse, again, allowances, fund, off_target, purse, trusted, yes
+
+TARGETS = {"WETH": "50%", "USDC": "50%"}
+HELD = {"WETH": 60_000, "USDC": 30_000}
+
+
+@dataclass(frozen=True)
+class Done:
+    """A rebalance that is final: approval and swap, each in a block of its own."""
+
+    chain: LocalChain
+    loaded: LoadedConfig
+    before: Purse
+    gas_before_wei: int
+
+    def bury(self, depth: int) -> None:
+        """The swap lies so many blocks deep, its own counted."""
+        with again(self.chain, self.loaded) as agent:
+            (swap,) = [intent for intent in agent.desk.store.intents() if intent.kind is IntentKind.SWAP]
+        assert swap.receipt is not None
+        lies = self.chain.w3.eth.block_number - swap.receipt.block_number + 1
+        assert lies <= depth
+        if lies < depth:
+            self.chain.mine(depth - lies)
+
+    def reorganise(self, depth: int) -> None:
+        """Other blocks, all empty, take the place of the newest."""
+        late_s = self.chain.now_s()
+        self.chain.transport.call("anvil_reorg", [depth, []])
+        self.chain.transport.call("evm_setNextBlockTimestamp", [late_s + 5])  # else time, which tests bunch, would go back
+
+    def require_once(self) -> None:
+        """One swap is in the chain and final, the wallet has what its receipt says; limits and movements say the same."""
+        chain, now = self.chain, purse(self.chain)
+        with again(chain, self.loaded) as agent:
+            store = agent.desk.store
+            assert store.open_intents() == ()
+            assert store.unbooked() == ()
+            mined = [intent for intent in store.intents() if intent.receipt is not None]
+            for intent in mined:
+                seen = agent.desk.line.call("eth_getTransactionReceipt", [intent.tx_hash])
+                assert seen["blockHash"] == intent.receipt.block_hash  # type: ignore[union-attr]  # asked for above
+            (swap,) = [intent for intent in mined if intent.kind is IntentKind.SWAP]
+            history = store.history(chain.now_s())
+            moved = {movement.tx_hash for movement in store.movements()}
+            flows = store.books().flows
+        assert now.nonce - self.before.nonce == len(mined)
+        assert swap.receipt is not None
+        net = swap.receipt.net(chain.wallet.address)
+        assert {chain.tokens[s].address: raw - self.before.raw[s] for s, raw in now.raw.items() if raw != self.before.raw[s]} == net
+        gas_wei = sum(intent.receipt.gas_cost_wei for intent in mined if intent.receipt is not None)
+        assert self.before.native_wei - now.native_wei == gas_wei == history.gas_24h_wei - self.gas_before_wei
+        assert history.turnover_24h > 0
+        assert moved == {intent.tx_hash for intent in mined}
+        assert flows == ()
+        assert set(allowances(chain).values()) == {0}
+        assert max(off_target(chain, TARGETS).values()) <= 10
+
+
+@pytest.fixture
+def done(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[Done]:
+    fund(anvil_chain, HELD)
+    loaded = trusted(anvil_chain, tmp_path, ROOMY | {"chain.confirmations": 1}, TARGETS)
+    before = purse(anvil_chain)
+    with again(anvil_chain, loaded) as agent:
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+        spent_wei = sum(intent.receipt.gas_cost_wei for intent in agent.desk.store.intents() if intent.receipt is not None)
+        earlier_wei = agent.desk.store.history(anvil_chain.now_s()).gas_24h_wei - spent_wei  # of the wallet's day before this store
+    yield Done(anvil_chain, loaded, before, earlier_wei)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 30, WATCHED_BLOCKS])
+def test_a_rebalance_that_is_taken_back_is_brought_back_and_done_once(done: Done, depth: int) -> None:
+    done.bury(depth)
+    done.reorganise(depth)
+    assert purse(done.chain).raw == done.before.raw
+    with again(done.chain, done.loaded) as agent:
+        outcome = agent.rebalance(send=True, confirm=yes)
+        hashes = {intent.tx_hash for intent in agent.desk.store.intents() if intent.state is IntentState.FINAL}
+    assert outcome.kind is OutcomeKind.HOLD, outcome.reason
+    assert len(hashes) == 2
+    done.require_once()
+
+
+@pytest.mark.parametrize("depth", [1, 2, 30])
+def test_one_that_is_late_by_then_is_cancelled_and_done_anew(done: Done, depth: int) -> None:
+    done.bury(depth)
+    done.reorganise(depth)
+    done.chain.warp(200)
+    with again(done.chain, done.loaded) as agent:
+        outcome = agent.rebalance(send=True, confirm=yes)
+        kinds = [(intent.kind, intent.state) for intent in agent.desk.store.intents()]
+    assert outcome.kind is OutcomeKind.DONE, outcome.reason
+    assert (IntentKind.SWAP, IntentState.CANCELLED) in kinds
+    assert (IntentKind.CANCEL, IntentState.FINAL) in kinds
+    done.require_once()
+
+
+def test_a_look_finds_it_corrects_the_books_and_sends_nothing(done: Done) -> None:
+    done.reorganise(1)
+    with again(done.chain, done.loaded) as agent:
+        nonce = purse(done.chain).nonce
+        found = reconcile(agent)
+        history = agent.desk.store.history(done.chain.now_s())
+        assert purse(done.chain).nonce == nonce
+    assert [(item["kind"], item["status"]) for item in found["transactions"]] == [("swap", "broadcast")]
+    assert (found["waiting"], found["booked"]) == (1, 0)
+    assert (history.turnover_24h, history.last_rebalance_s) == (Fraction(0), None)
+    assert history.gas_24h_wei > done.gas_before_wei  # of the approval, whose block is still there
+
+
+def test_beyond_64_blocks_a_person_is_asked_and_nothing_is_sent_or_changed(done: Done) -> None:
+    done.bury(WATCHED_BLOCKS + 1)
+    done.reorganise(WATCHED_BLOCKS + 1)
+    with again(done.chain, done.loaded) as agent:
+        swap = next(intent for intent in agent.desk.store.intents() if intent.kind is IntentKind.SWAP)
+        with pytest.raises(OperatorNeeded, match=f"{swap.tx_hash}.*more than 64 blocks"):
+            agent.rebalance(send=True, confirm=yes)
+        assert agent.desk.store.intents(limit=1)[0].state is IntentState.FINAL
+        assert purse(done.chain).nonce == done.before.nonce + 1
+        agent.adopt()
+    with again(done.chain, done.loaded) as agent:
+        assert agent.rebalance().kind in (OutcomeKind.PLANNED, OutcomeKind.HALT, OutcomeKind.REFUSED)
