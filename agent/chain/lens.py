@@ -217,6 +217,8 @@ def _decode_v3(read: _Bytes) -> Answer:
     liquidity = read.uint(16)
     from_tick, to_tick = read.signed(3), read.signed(3)
     seen, tick_delta, seconds_delta = read.uint(1), read.signed(7), read.uint(20)
+    if seen > 1:  # one meaning has one form, so that alike means byte for byte (T2)
+        raise Retryable("the endpoint's answer to the lens has an unknown mark")
     ticks = sorted((read.signed(3), read.signed(16)) for _ in range(read.uint(2)))
     indexes = [index for index, _ in ticks]
     if len(set(indexes)) != len(indexes) or any(not from_tick <= index <= to_tick for index in indexes):

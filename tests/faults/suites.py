@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from tests.faults import suite_chain, suite_chaos, suite_disk, suite_kill, suite_power, suite_store
+from tests.faults import suite_chain, suite_chaos, suite_disk, suite_kill, suite_lies, suite_power, suite_store
 from tests.faults.suite import Only, Suite
 
 SUITES: dict[str, tuple[Suite, int]] = {
@@ -13,7 +13,8 @@ SUITES: dict[str, tuple[Suite, int]] = {
     suite_disk.NAME: (suite_disk.run, 8),
     suite_store.NAME: (suite_store.run, 16),
     suite_chain.NAME: (suite_chain.run, 12),
-    suite_chaos.NAME: (suite_chaos.run, 6),
+    suite_chaos.NAME: (suite_chaos.run, 5),
+    suite_lies.NAME: (suite_lies.run, 1),
 }
 """The suite and its seeds in `make faults`."""
 

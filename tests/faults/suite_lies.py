@@ -1,0 +1,144 @@
+"""T2: one endpoint lies in a single field of one kind of answer, each field alone, and tells the truth in all others.
+
+Where two operators must agree and one of them is honest, nothing is signed after the lie; or the field cannot hurt, and then it
+stands in `HARMLESS` with the reason. Of three, one liar is outvoted. Two endpoints of one operator count once. An only endpoint
+may lie as it likes: it gets nothing signed that the signer's policy does not allow.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+from agent.chain.rpc import Transport
+from agent.errors import TrimtabError
+from agent.localchain import LocalChain
+from agent.store import open_store
+from tests.agents import again, yes
+from tests.faults import invariants
+from tests.faults.answers import SEND, Pages, altered, fields
+from tests.faults.scene import Scene, scene
+from tests.faults.suite import Case, Folders, Only, Result
+from tests.liars import Liar
+
+NAME = "lies"
+SEATS: dict[str, tuple[str, ...]] = {
+    "one of two": ("sick", "alpha"),
+    "twice the same of two": ("sick", "sick", "alpha"),
+    "one of three": ("sick", "alpha", "beta"),
+    "alone": ("sick",),
+}
+"""Operators of the endpoints, the liars first; two must agree where there are two."""
+HARMLESS: dict[str, str] = {
+    r"eth_getBlockByNumber latest: (timestamp|baseFeePerGas)": "what counts is the header read by height from both, and alike",
+    r"eth_(maxPriorityFeePerGas|gasPrice): .*": "a suggestion; of two the lower counts, none is needed, and limits.gas_price caps it",
+    r"eth_getTransactionReceipt: .*": "a receipt that two do not show alike is none: what waits keeps its nonce, whatever is sent for it",
+    r"eth_getTransactionByHash: .*": "says only whether somebody knows the hash; receipts tell what came of it",
+    r"eth_estimateGas: result": "how much gas goes along, within limits on gas money; the block takes what is used",
+    r"eth_call simulation: .*": "only whether it reverts is read: then nothing is swapped, and allowances go to zero; "
+    "else minimums, recipient and deadline stand in the transaction",
+    r"eth_sendRawTransaction: .*": "the hash is known before it is sent; what an endpoint says of it is looked up with both",
+    r"eth_getLogs: .*": "only the words for a token that fails its screen come from there",
+}
+"""Fields in which one liar beside one honest endpoint gets something signed, and why that cannot hurt; bounds are checked all the same."""
+
+
+class Told:
+    """A lie under way: how often it was told, and how many transactions went out after that."""
+
+    def __init__(self) -> None:
+        self.lies = 0
+        self.sent_after = 0
+
+
+def steps(made: Scene, field: str, operators: tuple[str, ...], draw: random.Random) -> tuple[Told, str]:
+    """One step of which the first operator's endpoints lie in that field; how it ended."""
+    told, pages = Told(), Pages()
+    lie = altered(field, draw, pages, made.router)
+
+    def alter(method: str, params: list[Any], answer: Any) -> Any:
+        if method == SEND:
+            told.sent_after += told.lies > 0
+        found = lie(method, params, answer)
+        told.lies += repr(found) != repr(answer)
+        return found
+
+    def watch(method: str, params: list[Any], answer: Any) -> Any:
+        if method == SEND:
+            told.sent_after += told.lies > 0
+        return answer
+
+    lines: list[Transport] = [Liar(made.direct(who), alter if who == "sick" else watch, who) for who in operators]
+    with pages.remembered():
+        try:
+            with again(made.chain, made.loaded, lines) as agent:
+                outcome = agent.rebalance(send=True, confirm=yes)
+                return told, f"{outcome.kind.value}: {outcome.reason}"
+        except TrimtabError as error:
+            return told, f"{type(error).__name__}: {error.message}"
+
+
+def all_fields(made: Scene) -> list[str]:
+    """Every field that an honest step reads."""
+    pages, found = Pages(), dict[str, None]()
+
+    def note(method: str, params: list[Any], answer: Any) -> Any:
+        found.update(dict.fromkeys(fields(method, params, answer, pages, made.router)))
+        return answer
+
+    with pages.remembered(), again(made.chain, made.loaded, [Liar(made.direct(), note, "local")]) as agent:
+        agent.rebalance(send=True, confirm=yes)
+    return list(found)
+
+
+def harmless(field: str) -> str | None:
+    """Why a lie in that field alone cannot hurt; None where it could."""
+    return next((why for pattern, why in HARMLESS.items() if re.fullmatch(pattern, field)), None)
+
+
+def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only) -> Iterator[Result]:
+    """Every field in every seat. A wallet from which nothing was signed serves the next lie too."""
+    with scene(chain, folders(), seed) as made:
+        found = all_fields(made)
+    for seat, operators in SEATS.items():
+        left = [field for field in found if wanted(field, seat)]
+        while left:
+            with ExitStack() as stack:
+                made = stack.enter_context(scene(chain, folders(), seed, operators=tuple(dict.fromkeys(operators))))
+                clean = True
+                while left and clean:
+                    result, clean = one(made, Case(NAME, seed, left.pop(0), seat), operators)
+                    yield result
+
+
+def one(made: Scene, case: Case, operators: tuple[str, ...]) -> tuple[Result, bool]:
+    """What came of one lie, and whether nothing was signed at all."""
+    draw = random.Random(str(case))
+    told, end = steps(made, case.fault, operators, draw)
+    signed = signatures(made)
+    wrong: list[str] = []
+    if len(set(operators)) == 2 and told.sent_after and harmless(case.fault) is None:
+        wrong.append(f"{told.sent_after} transactions were sent after the lie")
+    if not signed:
+        return Result(case, {"lie": int(told.lies > 0)}, wrong, [end]), True
+    wrong += made.recovered()
+    sent = invariants.transactions(made)
+    store = open_store(made.loaded.store_url, made.chain.chain_id, made.chain.wallet.address)
+    try:
+        bounds = [*invariants.nonces(store), *invariants.known(made, store, sent), *invariants.policy(made, sent)]
+    finally:
+        store.close()
+    wrong += bounds if case.where == "alone" else invariants.violations(made)
+    return Result(case, {"lie": int(told.lies > 0)}, wrong, [end]), False
+
+
+def signatures(made: Scene) -> int:
+    """Transactions that were signed so far."""
+    store = open_store(made.loaded.store_url, made.chain.chain_id, made.chain.wallet.address)
+    try:
+        return sum(intent.tx_hash is not None for intent in store.intents(limit=1_000))
+    finally:
+        store.close()

@@ -1,0 +1,98 @@
+"""T2, each field alone: whoever controls one endpoint gets nothing signed while the other one is honest, unless it cannot hurt."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.errors import ConfigError
+from agent.localchain import LocalChain
+from tests.agents import again
+from tests.faults.scene import Scene, scene
+from tests.faults.suite import Folders, Only, Result
+from tests.faults.suite_lies import HARMLESS, all_fields, harmless, run
+from tests.faults.suites import sample
+
+SEED = 0
+READ_OF_THE_LENS = {
+    "balanceOf", "decimals", "allowance", "getReserves word 0", "getReserves word 1", "latestRoundData word 0", "latestRoundData word 1",
+    "latestRoundData word 3", "latestRoundData word 4", "code hash", "pool price", "pool tick", "pool liquidity", "pool mean of ticks",
+    "pool mean of liquidity", "tick index", "tick net", "pool known from", "pool known to",
+}  # fmt: skip
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    numbers = itertools.count()
+
+    def fresh() -> Path:
+        made = tmp_path / str(next(numbers))
+        made.mkdir()
+        return made
+
+    return fresh
+
+
+@pytest.fixture
+def honest(anvil_session: LocalChain, folders: Folders) -> Iterator[Scene]:
+    with scene(anvil_session, folders(), SEED) as made:
+        yield made
+
+
+def results(chain: LocalChain, folders: Folders, seat: str, wanted: Only) -> list[Result]:
+    found = list(run(chain, folders, SEED, lambda field, at: at == seat and wanted(field, at)))
+    assert not [(str(result.case), result.violations) for result in found if result.violations]
+    assert sum(result.injected["lie"] for result in found) > 0
+    return found
+
+
+def test_every_answer_that_a_step_reads_is_among_those_that_are_falsified(honest: Scene) -> None:
+    fields = all_fields(honest)
+    assert {f"lens: {part}" for part in READ_OF_THE_LENS} <= {field.replace("pool tick ", "tick ") for field in fields} | set(fields)
+    kinds = {field.split(":")[0] for field in fields}
+    assert {
+        "eth_chainId", "eth_getBalance", "eth_gasPrice", "eth_maxPriorityFeePerGas", "eth_getTransactionCount latest",
+        "eth_getTransactionCount pending", "eth_getTransactionCount at a block", "eth_getBlockByNumber latest",
+        "eth_getBlockByNumber by height", "eth_estimateGas", "eth_call simulation", "eth_call simulation of an approval",
+        "eth_sendRawTransaction", "eth_getTransactionReceipt", "eth_getTransactionByHash",
+    } <= kinds  # fmt: skip
+    assert all(any(harmless(field) == why for field in fields) for why in HARMLESS.values()), "a reason that nothing needs"
+
+
+def test_a_lie_in_any_field_alone_gets_nothing_signed_while_one_of_two_is_honest(anvil_session: LocalChain, folders: Folders) -> None:
+    """Every field that could hurt."""
+    found = results(anvil_session, folders, "one of two", lambda field, at: harmless(field) is None)
+    assert len(found) > 80
+
+
+def test_a_lie_that_gets_something_signed_costs_no_more_than_the_limits(anvil_session: LocalChain, folders: Folders) -> None:
+    """A sample of the fields that cannot hurt, by name."""
+    sampled = sample(SEED, 3)
+    results(anvil_session, folders, "one of two", lambda field, at: harmless(field) is not None and sampled(field, at))
+
+
+def test_two_endpoints_of_one_operator_count_once(anvil_session: LocalChain, folders: Folders) -> None:
+    sampled = sample(SEED, 12)
+    results(anvil_session, folders, "twice the same of two", lambda field, at: harmless(field) is None and sampled(field, at))
+
+
+def test_two_endpoints_of_one_operator_are_no_two_operators(anvil_session: LocalChain, folders: Folders) -> None:
+    with (
+        scene(anvil_session, folders(), SEED, operators=("sick", "alpha")) as made,
+        pytest.raises(ConfigError, match="1 operator"),
+        again(anvil_session, made.loaded, [made.direct("sick"), made.direct("sick")]),
+    ):
+        pass
+
+
+def test_one_liar_of_three_is_outvoted(anvil_session: LocalChain, folders: Folders) -> None:
+    sampled = sample(SEED, 40)
+    found = results(anvil_session, folders, "one of three", sampled)
+    assert all(result.ends[0].startswith("done") for result in found), [(result.case.fault, result.ends) for result in found]
+
+
+def test_the_only_endpoint_gets_nothing_signed_outside_the_policy(anvil_session: LocalChain, folders: Folders) -> None:
+    results(anvil_session, folders, "alone", sample(SEED, 24))
