@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from agent.api.stopping import StoppableClock, Stopped
     from agent.api.stores import backup_store, check_store, restore_store, upgrade_store
     from agent.api.taking import forget_position, take_position
-    from agent.api.transactions import cancel, reconcile, transactions, waiting
+    from agent.api.txs import cancel, reconcile, transactions, waiting
     from agent.api.wallet import Password, change_password, create_wallet, import_wallet, wallet_address
     from agent.config.load import load_config
 
@@ -43,7 +43,7 @@ _HOMES = {
     "agent.api.stores": ("backup_store", "check_store", "restore_store", "upgrade_store"),
     "agent.api.stopping": ("StoppableClock", "Stopped"),
     "agent.api.taking": ("forget_position", "take_position"),
-    "agent.api.transactions": ("cancel", "reconcile", "transactions", "waiting"),
+    "agent.api.txs": ("cancel", "reconcile", "transactions", "waiting"),
     "agent.api.wallet": ("Password", "change_password", "create_wallet", "import_wallet", "wallet_address"),
     "agent.config.load": ("load_config",),
 }
