@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent import codec, wiring
+from agent import wiring
 from agent.chain.rpc import Transport
 from agent.config.contracts import fixed_contracts
 from agent.config.fields import parse_address, parse_variable
@@ -16,6 +16,7 @@ from agent.config.load import LoadedConfig, load_config, parse_config
 from agent.config.native import NATIVE
 from agent.config.presets import PRESETS, Preset
 from agent.config.template import TemplateAsset, render
+from agent.config.token_list import read_token_list, refuse_look_alike
 from agent.errors import ConfigError, Refused
 from agent.model import Verdict
 from agent.units import parse_bps, safe_label
@@ -34,6 +35,7 @@ def initialise(
     numeraire: str,
     rpc: Sequence[tuple[str, str]],
     token_list: Path | None = None,
+    token_list_sha256: str | None = None,
 ) -> Document:
     """Writes a commented config; `targets` are (symbol or address, share) pairs, `rpc` (variable, operator) pairs.
 
@@ -42,8 +44,10 @@ def initialise(
     if network not in PRESETS:
         raise ConfigError(f"--network: {network!r} is not known", f"choose from {', '.join(PRESETS)}, or write the config by hand")
     preset = PRESETS[network]
-    listed = _token_list(token_list, preset.chain_id) if token_list else []
-    assets = [_asset(name, share, preset, listed) for name, share in targets]
+    if token_list_sha256 is not None and token_list is None:
+        raise ConfigError("--token-list-sha256: there is no list to compare it with", "give the file by --token-list")
+    read = None if token_list is None else read_token_list(token_list, preset.chain_id, token_list_sha256)
+    assets = [_asset(name, share, preset, () if read is None else read.tokens) for name, share in targets]
     symbols = [asset.symbol for asset in assets]
     if numeraire not in symbols:
         raise ConfigError(f"--numeraire: {numeraire!r} is none of the targets", f"choose from {', '.join(symbols)}, or add it as a target")
@@ -64,6 +68,7 @@ def initialise(
     return {
         "config": str(path),
         "chain_id": preset.chain_id,
+        "token_list_sha256": None if read is None else read.digest,
         "assets": [{"symbol": a.symbol, "address": a.address, "target": a.target, "feed": a.feed} for a in assets],
         "next": [f"export {variable}=…  (endpoint of operator {who})" for variable, who in rpc] + ["trimtab doctor", "trimtab trust"],
     }
@@ -157,20 +162,9 @@ def _asset(name: str, share: str, preset: Preset, listed: Sequence[TemplateAsset
         return next((replace(token, target=target) for token in (*known, *listed) if token.address == address), unlisted)
     # Our own entry comes first: it has the feed.
     found = {token.address: token for token in reversed((*known, *listed)) if token.symbol == name}
+    refuse_look_alike(name, next(iter(found), None), known, listed)
     if not found:
         raise ConfigError(f"--target: {name!r} is not a known token", "give its address instead, or a --token-list")
     if len(found) > 1:
         raise ConfigError(f"--target: {name!r} means several tokens: {', '.join(sorted(found))}", "give the address instead")
     return replace(next(iter(found.values())), target=target)
-
-
-def _token_list(path: Path, chain_id: int) -> list[TemplateAsset]:
-    """The chain's tokens of a Uniswap-format token list; names that could deceive are left out (T16, T17)."""
-    try:
-        return [
-            TemplateAsset(entry["symbol"], parse_address(entry["address"], "token list"), "", None, int(entry["decimals"]))
-            for entry in codec.read_json(path.read_text(encoding="utf-8"))["tokens"]
-            if entry["chainId"] == chain_id and safe_label(entry["symbol"], "") != ""
-        ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"--token-list {path}: not a token list: {error!r}", "give a JSON file in Uniswap's token list format") from None

@@ -16,7 +16,7 @@ from agent.chain.lens import Answer, CallItem, Status, decode, pages, uint
 from agent.chain.rpc import RpcFault, Transport
 from agent.chain.screen_causes import Suspect, explain
 from agent.chain.screen_moves import Move, largest, moves
-from agent.chain.screen_words import Answered, Result, answered, number, records, tried
+from agent.chain.screen_words import Answered, Result, answered, records, tried, word_of
 from agent.chain.wire import Call, hex_data, octets
 from agent.model import Finding, Plan, ScreenedToken, StepInput
 
@@ -185,5 +185,5 @@ def _sum(logs: object) -> int | None:
     """Base units that Transfer events moved; None where the node has no logs for us."""
     if not isinstance(logs, list):
         return None
-    amounts = [number(log.get("data")) if isinstance(log, dict) and len(log.get("topics", ())) == 3 else None for log in logs]
+    amounts = [word_of(log.get("data")) if isinstance(log, dict) and len(log.get("topics", ())) == 3 else None for log in logs]
     return sum(raw for raw in amounts if raw is not None) if None not in amounts else None

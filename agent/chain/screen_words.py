@@ -111,11 +111,11 @@ def answered(answer: object) -> Answered | None:
         return Answered.FAILED if _reverted(answer) else None
     if answer == "0x":
         return Answered.SILENT
-    word = number(answer)
+    word = word_of(answer)
     return Answered.ODD if word not in (0, 1) else Answered.TRUE if word else Answered.FALSE
 
 
-def number(answer: object) -> int | None:
+def word_of(answer: object) -> int | None:
     """The one word of an answer; None when it is something else."""
     try:
         return int.from_bytes(octets(answer, "a word", 32), "big")

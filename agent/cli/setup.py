@@ -25,6 +25,7 @@ def init(
     network: Annotated[str, typer.Option("--network", help="Which chain.")] = "ethereum",
     numeraire: Annotated[str, typer.Option("--numeraire", help="Symbol that values are counted in.")] = "USDC",
     token_list: Annotated[Path | None, typer.Option("--token-list", help="A token list file to resolve symbols by.")] = None,
+    token_list_sha256: Annotated[str | None, typer.Option("--token-list-sha256", help="What the list's file must be.")] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
@@ -33,7 +34,7 @@ def init(
     from agent.cli import tables
 
     targets, endpoints = [_pair(text, "--target") for text in target], [_pair(text, "--rpc") for text in rpc]
-    document = api.initialise(config, network, wallet, targets, numeraire, endpoints, token_list)
+    document = api.initialise(config, network, wallet, targets, numeraire, endpoints, token_list, token_list_sha256)
 
     def show() -> None:
         say(f"Written: {document['config']}")
@@ -42,6 +43,8 @@ def init(
             made.add_row(asset["symbol"], asset["target"], cell(asset["address"]))
             made.add_row("  its price feed", "", cell(asset["feed"] or "none: a pool's time-weighted price"), style="dim")
         out.print(made)
+        if document["token_list_sha256"] is not None:
+            say(f"SHA-256 of the token list: {document['token_list_sha256']}; pin it by --token-list-sha256")
         say("Compare the addresses with a source you trust. Next:")
         for line in document["next"]:
             say(f"  {line}")

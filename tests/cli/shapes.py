@@ -232,6 +232,7 @@ ERROR = {"error": {"kind": text, "message": text, "remedy": text, "exit": count}
 INIT = {
     "config": text,
     "chain_id": count,
+    "token_list_sha256": maybe(text),
     "assets": [{"symbol": text, "address": address, "target": text, "feed": maybe(address)}],
     "next": [text],
 }

@@ -1,0 +1,115 @@
+"""The corpus of foreign text through every command: a token on the chain, a token list and the reasons of a node carry it (T17).
+
+A command that has no row here fails the first test: whoever adds one says what it is run with.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zlib
+from pathlib import Path
+
+import pytest
+
+from agent.localchain import LocalChain
+from tests.canaries import all_logs
+from tests.cli.test_canaries import every_command, takes
+from tests.cli.tools import Desk, attach
+from tests.injection import CORPUS, MARKS
+
+NAME = "".join(CORPUS.values())
+LIST = "list.json"
+ROWS: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("init",): (
+        *("--wallet", "0x" + "11" * 20, "--target", "WETH=50%", "--target", "GOOD=50%", "--numeraire", "WETH"),
+        *("--rpc", "RPC_A=one", "--rpc", "RPC_B=two", "--token-list", LIST),
+    ),
+    ("doctor",): (),
+    ("trust",): ("--yes",),
+    ("status",): (),
+    ("quote",): ("--in", "ODD", "--out", "USDC", "--amount", "1"),
+    ("plan",): ("--save-input", "input.json"),
+    ("rebalance",): ("--send", "--yes"),
+    ("swap",): ("--in", "USDC", "--out", "ODD", "--amount", "600"),
+    ("run",): ("--once",),
+    ("history",): (),
+    ("explain",): ("STEP",),
+    ("lp",): (),
+    ("lp", "take"): (),
+    ("lp", "forget"): (),
+    ("oracle",): (),
+    ("txs",): (),
+    ("cancel",): (),
+    ("reconcile",): (),
+    ("adopt",): ("--yes",),
+    ("flows",): (),
+    ("flows", "confirm"): (),
+    ("db", "backup"): ("backup.db",),
+    ("db", "restore"): ("backup.db",),
+    ("db", "check"): (),
+    ("db", "upgrade"): (),
+    ("db", "adopt"): ("--yes",),
+    ("wallet", "create"): (),
+    ("wallet", "address"): (),
+    ("wallet", "import"): (),
+    ("wallet", "change-password"): (),
+    ("pause",): (),
+    ("resume",): (),
+}
+"""What each command is run with; where that is too little it says so, and nothing else."""
+LAST = (("pause",), ("resume",), ("db", "restore"), ("db", "adopt"))
+
+
+def planted(desk: Desk, folder: Path) -> LocalChain:
+    """A token of that name in LINK's place, in a pool, held, drifted; a list whose names are the corpus."""
+    chain = attach(desk)
+    token = chain.add_token(NAME, 18, 15)
+    chain.add_v2_pool(NAME, "USDC", 5_000_000)
+    chain.set_balance(NAME, 80 * 10**18)
+    tokens, feeds = desk.about["tokens"], desk.about["feeds"]
+    desk.edit((f'symbol = "LINK"\naddress = "{tokens["LINK"]}"', f'symbol = "ODD"\naddress = "{token.address}"'))
+    desk.edit((feeds["LINK"], chain.feeds[NAME]), ('kind = ["feed", "twap"]', 'kind = ["feed"]'))
+    entries = [
+        {"chainId": 1, "symbol": symbol, "name": text, "address": "0x1f9840a85d5aF5bf1D1762F925BDADdC4201F984", "decimals": 18}
+        for text in CORPUS.values()
+        for symbol in (text, "GOOD")
+    ]
+    (folder / LIST).write_text(json.dumps({"name": NAME, "tokens": entries}))
+    return chain
+
+
+def found(text: str) -> list[str]:
+    return [mark for mark in MARKS if mark in text]
+
+
+def test_every_command_has_its_row() -> None:
+    assert set(ROWS) == set(every_command())
+
+
+def test_foreign_text_reaches_no_output_no_log_no_document_and_no_store(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    planted(desk, tmp_path)
+    shown: list[tuple[tuple[str, ...], str]] = []
+    with all_logs() as logs:
+        for words, given in sorted(ROWS.items(), key=lambda row: row[0] in LAST):
+            for form in ((), ("--json",)):
+                step = desk.ask("history")["steps"][0]["step"] if given == ("STEP",) else ""
+                args = tuple(step if one == "STEP" else one for one in given)
+                config = ("--config", str(tmp_path / f"new{len(form)}.toml")) if words == ("init",) else ()
+                said = desk.run(*words, *args, *(form if takes(words, "--json") else ()), *config)
+                assert said.code in (0, 2, 10, 11, 12), (words, said.why)
+                shown.append((words, said.out + said.err))
+    assert any("ODD" in text for _, text in shown)
+    assert not [(words, found(text)) for words, text in shown if found(text)]
+    assert not found(logs.getvalue())
+    for path in tmp_path.rglob("*"):
+        if path.is_file() and path.name != LIST:
+            assert not found(path.read_bytes().decode("latin-1")), path
+    with sqlite3.connect(tmp_path / "trimtab.db") as store:
+        asked = ("SELECT input_z FROM steps", "SELECT plan_z FROM steps", "SELECT grant_z FROM intents")
+        blobs = [row[0] for query in asked for row in store.execute(query)]
+    assert len(blobs) > 3
+    assert not [found(text) for blob in blobs if blob and found(text := zlib.decompress(blob).decode())]
