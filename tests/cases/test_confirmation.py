@@ -15,7 +15,7 @@ from agent.artifacts import npm
 from agent.engine import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.liquidity import V3_POOL, add_v3_pool
-from agent.model import Hold, Rebalance
+from agent.model import Hold, Rebalance, V3Pool
 from tests.agents import ROOMY, agent_on, fund, off_target, purse, yes
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
@@ -125,3 +125,32 @@ def test_a_crash_that_stays_is_acted_on_once_it_is_confirmed(anvil_chain: LocalC
         done = agent.rebalance(send=True, confirm=yes)
         assert done.kind is OutcomeKind.DONE, done.reason
         assert max(off_target(chain, TARGETS).values()) <= 20
+
+
+def test_liquidity_of_two_blocks_gives_a_pinned_pool_no_weight_in_the_mean(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """By means alone and without confirmation: what a pool held over half an hour counts, not what it holds for 24 seconds."""
+    chain = anvil_chain
+    flash = add_v3_pool(chain, "WETH", "USDC", 10_000, chain.pool_price(*_order(chain)) * _twice(chain))
+    chain.mint_position(flash.name, -887_200, 887_200, 10**12)
+    fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    chain.warp(1_900)
+    changes = {**by_spot(chain, POOL, flash.name, blocks=0), "reference.kind": ["twap"]}
+    with agent_on(chain, tmp_path, changes, TARGETS) as agent:
+        before = share_of_weth(agent)
+        _flash(chain, flash.name)
+        for _ in range(2):
+            chain.warp(12)
+            assert abs(share_of_weth(agent) - before) < Fraction(1, 10_000)
+            assert isinstance(agent.status().decided.decision, Hold)
+        spot = agent.desk.reader.snapshot()
+        deep = next(pool for pool in spot.pools if pool.address == flash.address)
+        true = next(pool for pool in spot.pools if pool.address == chain.pools[POOL])
+        assert isinstance(deep, V3Pool)
+        assert isinstance(true, V3Pool)
+        assert deep.liquidity > 3 * true.liquidity  # by spot it would be most of the market
+        assert (deep.twap_liquidity or 0) < (true.twap_liquidity or 0) // 10_000
+
+
+def share_of_weth(agent: Agent) -> Fraction:
+    """By the reference prices of now."""
+    return next(drift.share for drift in agent.status().decided.drifts if drift.symbol == "WETH")
