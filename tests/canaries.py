@@ -80,7 +80,7 @@ def shown_of(error: BaseException) -> str:
     logger.error("failed: %r %s", error, error, exc_info=error)
     logger.removeHandler(handler)
     Console(file=stream, width=300).print(
-        Traceback.from_exception(type(error), error, error.__traceback__, show_locals=True, locals_max_string=None, locals_max_length=50)
+        Traceback.from_exception(type(error), error, error.__traceback__, show_locals=True, locals_max_string=None, locals_max_length=10)
     )
     seen: BaseException | None = error
     while seen is not None:

@@ -245,7 +245,7 @@ def dying(number: int) -> Callable[[str], None]:
     return progress
 
 
-@pytest.mark.parametrize("number", [1, 2, 4, 6])
+@pytest.mark.parametrize("number", [1, 4, 6])
 def test_a_process_that_ends_while_it_proposes_or_settles_goes_on_from_the_journal(
     anvil_chain: LocalChain, tmp_path: Path, number: int
 ) -> None:

@@ -47,6 +47,8 @@ ARGUMENTS = {
     "explain": ("0" * 12,),
 }
 """What commands are given; one that is not named here is run without arguments."""
+BOTH_WAYS = {"doctor", "plan", "rebalance", "history"}
+"""Commands that are run for people and as JSON; of the others every second one speaks JSON."""
 PR_GET_DUMPABLE = 3
 EXITS = {0, 2, 10, 11, 12}
 
@@ -90,14 +92,12 @@ def takes(words: tuple[str, ...], option: str) -> bool:
 def run_all(desk: Desk, folder: Path) -> bytes:
     """All that every command says, for people and as JSON."""
     said: list[Said] = []
-    for words in sorted(every_command(), key=lambda words: words[0] == "pause"):  # what is paused sends nothing
-        for form in ((), ("--json",)):
-            config = (
-                ()
-                if not takes(words, "--config")
-                else ("--config", str(folder / f"{len(said)}.toml" if words == ("init",) else desk.config))
-            )
-            answer = desk.run(*words, *ARGUMENTS.get(words[0], ()), *(form if takes(words, "--json") else ()), *config)
+    for number, words in enumerate(sorted(every_command(), key=lambda words: words[0] == "pause")):  # what is paused sends nothing
+        for form in ((), ("--json",)) if words[0] in BOTH_WAYS else (("--json",) if number % 2 else (),):
+            config = folder / f"{number}{len(form)}.toml" if words == ("init",) else desk.config
+            given = [*ARGUMENTS.get(words[0], ()), *(form if takes(words, "--json") else ())]
+            given += ["--config", str(config)] if takes(words, "--config") else []
+            answer = desk.run(*words, *given)
             assert answer.code in EXITS, (words, answer.why)
             said.append(answer)
     return "\n".join(one.out + one.err for one in said).encode()

@@ -23,7 +23,7 @@ from tests.mutations import calldata, with_bytes
 from tests.signables import SIGNABLES
 from tests.signing import DEADLINE_S, KEY, RULES, WALLET
 
-CASES = 8_000
+CASES = 5_000
 """Cases of `make test`; `make fuzz` runs for as long as it is told."""
 
 
