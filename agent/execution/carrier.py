@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
@@ -158,14 +158,21 @@ class Carrier:
             waited += self.settings.poll_s
 
     def find_mined(self, nonce: int) -> Intent | None:
-        """Looks once for a block that holds one of our transactions at `nonce`."""
-        for intent in self.flying(nonce):
+        """Looks once for a block that holds one of our transactions at `nonce`. Whichever had one before has it no more then."""
+        flying = self.flying(nonce)
+        mined = [intent for intent in flying if intent.state is IntentState.MINED]
+        for intent in flying:
             if intent.state is IntentState.MINED:
-                return intent
+                continue
             seen = self.sender.look(str(intent.tx_hash))
             if seen.receipt is not None:
+                self._unmine(mined, intent)
                 return self.move(intent, IntentState.MINED, receipt=seen.receipt)
-        return None
+        return mined[0] if mined else None
+
+    def _unmine(self, others: Sequence[Intent], by: Intent) -> None:
+        for other in others:
+            self.move(other, IntentState.BROADCAST, f"{by.tx_hash} is in a block in its place", event=IntentEvent.UNMINE)
 
     def unfinished(self) -> list[Intent]:
         """Open transactions whose nonce no block has yet: what replaced, or was replaced by, a mined one does not count."""
@@ -218,6 +225,7 @@ class Carrier:
         if winner.state is IntentState.MINED:
             succeeded = winner.receipt is not None and winner.receipt.status == 1
             winner = self.move(winner, IntentState.FINAL if succeeded else IntentState.REVERTED)
+        self._unmine([one for one in self.journal.intents_at(winner.tx.nonce) if one.state is IntentState.MINED], winner)
         for other in self.journal.intents_at(winner.tx.nonce):
             if other.id == winner.id:
                 continue

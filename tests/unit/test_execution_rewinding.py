@@ -235,3 +235,22 @@ def test_a_receipt_that_an_endpoint_repeats_moves_nothing(tmp_path: Path) -> Non
     (found,) = made.executor().reconcile()
     assert found.state is S.FINAL
     assert found.receipt == receipt(str(found.tx_hash), 1, made.chain.block_hash(1) or "")
+
+
+def test_a_bump_that_is_mined_in_the_place_of_the_original_takes_its_block_in_the_journal_too(tmp_path: Path) -> None:
+    """Otherwise both would be mined there, and the one that is not would wait for its confirmations for ever."""
+    made = bench(tmp_path, automine=False, confirmations=2)
+    made.settings = replace(made.settings, bump_after_s=2, mined_timeout_s=3)
+    with pytest.raises(Retryable):
+        made.run()
+    original, bump = made.chain.sent
+    made.chain.mine(original)
+    made.executor().reconcile()
+    assert states(made) == [("swap", "mined"), ("swap", "broadcast")]
+    made.chain.reorg(1)
+    made.chain.mine(bump)
+    made.executor().reconcile(may_send=False)
+    assert states(made) == [("swap", "broadcast"), ("swap", "mined")]
+    made.chain.blocks.append({})
+    made.executor().reconcile()
+    assert states(made) == [("swap", "replaced"), ("swap", "final")]
