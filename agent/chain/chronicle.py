@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from eth_utils.address import to_checksum_address
-
 from agent.chain.abi import LATEST_ROUND_DATA
 from agent.chain.ballot import agreed
 from agent.chain.panel import Panel
 from agent.chain.receipts import parse_receipt
 from agent.chain.rpc import RpcFault, Transport
-from agent.chain.wire import Call, hex_data, octets, quantity
+from agent.chain.wire import Call, hex_data, octets, quantity, recipient
 from agent.errors import Retryable, TrimtabError
 from agent.model import Head, Receipt
 
@@ -173,12 +171,11 @@ def _receipts(line: Transport, owner: str, blocks: Sequence[Mapping[str, Any]]) 
     for (tx, chain_s), tx_hash, found in zip(ours, hashes, raw, strict=True):
         if not isinstance(found, Mapping):
             raise CannotTell("the endpoint keeps no old receipts")
-        to, value = tx.get("to"), tx.get("value", "0x0")
         sent.append(
             Sent(
                 nonce=quantity(tx.get("nonce"), "nonce"),
-                to=to_checksum_address(to) if isinstance(to, str) and to else "",
-                value_wei=quantity(value, "value"),
+                to=recipient(tx.get("to")),
+                value_wei=quantity(tx.get("value", "0x0"), "value"),
                 chain_s=chain_s,
                 receipt=parse_receipt(found, tx_hash),
             )

@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from agent.chain.ballot import agreed
 from agent.chain.panel import Panel
 from agent.chain.rpc import Transport
-from agent.chain.wire import hex_data, octets, quantity
+from agent.chain.wire import hex_data, octets, quantity, recipient
 from agent.errors import Retryable
 
 LOGS_AT_ONCE = 1_000
@@ -76,11 +75,10 @@ def _used(line: Transport, owner: str, nonce: int, since_block: int, head_block:
         raise Retryable(f"{line.name} does not show block {high}")
     for tx in listed:
         if isinstance(tx, Mapping) and str(tx.get("from", "")).lower() == owner.lower() and quantity(tx.get("nonce"), "nonce") == nonce:
-            to = tx.get("to")
             return Used(
                 hex_data(octets(tx.get("hash"), "transaction hash", 32)),
                 high,
-                to_checksum_address(to) if isinstance(to, str) else "",
+                recipient(tx.get("to")),
                 quantity(tx.get("value"), "value"),
                 hex_data(octets(tx.get("input"), "calldata")),
             )

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from eth_utils.address import to_checksum_address
+
 from agent.errors import Retryable
 from agent.model import Head
 
@@ -60,6 +62,11 @@ def octets(value: object, what: str, length: int | None = None) -> bytes:
         if length is None or len(raw) == length:
             return raw
     raise Retryable(f"the endpoint's answer for {what} is not {'data' if length is None else f'{length} bytes'}")
+
+
+def recipient(value: object) -> str:
+    """Checksummed address that a transaction goes to; "" where it makes a contract. Raises Retryable on anything else."""
+    return "" if value is None or value == "" else str(to_checksum_address(octets(value, "a recipient", 20)))
 
 
 def hex_data(raw: bytes) -> str:

@@ -60,6 +60,12 @@ def test_a_block_that_does_not_show_how_the_nonce_was_used_says_nothing() -> Non
         used_by(panel(hiding, minimum=1), WALLET, NONCE, 0, HEAD)
 
 
+@pytest.mark.parametrize("to", ["nobody", "0x" + "zz" * 20, ["0x"]])
+def test_a_recipient_that_is_no_address_is_an_error_of_ours(to: object) -> None:
+    with pytest.raises(Retryable, match="recipient"):
+        used_by(panel(chain("odd", to=to), minimum=1), WALLET, NONCE, 0, HEAD)
+
+
 def event(**changes: Any) -> dict[str, Any]:
     """ExecutionSuccess as version 1.4 writes it."""
     return {

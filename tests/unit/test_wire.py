@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.chain.wire import fault_from, hex_data, octets, parse_head, quantity
+from agent.chain.wire import fault_from, hex_data, octets, parse_head, quantity, recipient
 from agent.errors import Retryable
 from agent.model import Head
 
@@ -35,6 +35,18 @@ def test_data_is_read_back(raw: bytes) -> None:
 def test_what_is_not_data_of_that_length_is_an_error_that_names_it(value: Any) -> None:
     with pytest.raises(Retryable, match="block hash"):
         octets(value, "block hash", 32)
+
+
+def test_a_recipient_is_an_address_or_none_where_a_contract_is_made() -> None:
+    assert recipient("0xd8da6bf26964af9d7eed9e03e53415d37aa96045") == "0xd8dA6BF26964aF9D7eEd9e03E53415D37aA96045"
+    assert recipient(None) == recipient("") == ""
+
+
+@pytest.mark.parametrize("value", ["0x", "ab" * 20, "0x" + "ab" * 19, "0x" + "ab" * 21, "0x" + "zz" * 20, 7, [], {}, True])
+def test_a_recipient_that_is_no_address_is_an_error(value: Any) -> None:
+    """Found by fuzzing: checksums of such text raise errors that are not ours."""
+    with pytest.raises(Retryable, match="recipient"):
+        recipient(value)
 
 
 def test_a_header_is_read_with_and_without_base_fee() -> None:
