@@ -23,7 +23,9 @@ TARGETS = {"WETH": "50%", "USDC": "50%"}
 HELD = {"WETH": 50_000, "USDC": 50_000}
 PRICES = (Fraction(10, 13), Fraction(13, 10))
 """By what WETH's price is multiplied, in turn: each takes the portfolio beyond its bands."""
-KEEP_STEPS = 100
+PAUSED_PART = 4
+"""For a fourth of the looks after each move the kill switch is on: plans are made and refused, which takes most memory."""
+KEEP_STEPS = 40
 
 
 class Ticking:
@@ -94,7 +96,10 @@ def soak(
         rounds = agent.run(send=True, confirm=yes, every="1s", progress=service.heard)
         for number in range(1, looks + 1):
             if number % trade_every == 0:
+                agent.desk.switch.pause("soaking", chain.now_s())
                 chain.move_market({"WETH": chain.books.prices_usd["WETH"] * PRICES[number // trade_every % 2]})
+            elif number % trade_every == trade_every // PAUSED_PART:
+                agent.desk.switch.resume("soaked", chain.now_s())
             found = next(rounds)
             service.looked(found)
             service.metrics.text()

@@ -1,0 +1,23 @@
+"""A run does not grow: many looks, refused plans and trades among them, leave as many objects and as large a store as before (R8.9)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agent.localchain import LocalChain
+from tests.soaking import KEEP_STEPS, soak
+
+LOOKS = 160
+WARM = 80
+"""Looks until caches are full and as many steps are kept as should be."""
+
+
+def test_many_looks_leave_memory_and_store_as_they_were(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """A snapshot, a plan or a quoter that stayed behind at each look would be hundreds of objects and more."""
+    found = soak(anvil_chain, tmp_path, LOOKS, every=8, trade_every=32, traced=False)
+    assert {"hold", "refused", "done"} <= set(found.outcomes), found.outcomes
+    assert found.outcomes["done"] >= 3, found.outcomes
+    assert found.growth("objects", WARM) < 20, found.marks
+    last = found.marks[-1]
+    assert last.steps <= KEEP_STEPS + 3 * found.outcomes["done"] + 5, "what led to no transaction is removed"
+    assert last.store < 12_000_000
