@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
+from web3._utils.request import _session_cache
 
 from agent.chain.rpc import Call, HttpTransport, Transport
 from agent.errors import TrimtabError
@@ -151,6 +152,7 @@ def _step(
         passed.append(moment)
         hear(moment)
 
+    _session_cache.clear()  # web3 keeps connections by address, those of the process that was forked among them
     prepare()
     try:
         time = clock(AnvilNode(scene.chain.url or ""))
