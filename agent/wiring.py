@@ -109,7 +109,8 @@ class Desk:
         """A snapshot with the owner's wishes and the store's memory, what the books do not explain among it."""
         step = StepInput(snapshot, self.counted, self.policy, self.reference, self.limits, self.execution, history)
         venue = self.config.venues.uniswap_v3
-        step = take_stock(recall(step, self.store, self.panel), self.store, self.line, None if venue is None else venue.position_manager)
+        step = recall(step, self.store, self.panel, self.config.wallet.safe)
+        step = take_stock(step, self.store, self.line, None if venue is None else venue.position_manager)
         seen = flows.seen(step, self.store.books())
         pins = {pin.address: pin.code_hash for pin in self.store.pins()}
         return quarantine.quarantine(seen, quarantine.changed(snapshot, self.tokens, pins, self.store.implementations()))
@@ -292,6 +293,6 @@ def settings(config: Config, limits: Limits) -> Settings:
         mined_timeout_s=30.0 if local else 180.0,
         final_timeout_s=10.0 if local else 30.0 * config.chain.confirmations,
         max_fee_wei=limits.gas_price_wei,
-        bump_after_s=6.0 if local else 30.0,
+        bump_after_s=20.0 if local else 30.0,
         gas_per_day_wei=limits.gas_per_day_wei,
     )

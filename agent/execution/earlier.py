@@ -7,7 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Protocol
 
-from agent.chain.chronicle import Day, Sent, last_day
+from agent.chain.chronicle import CannotTell, Day, Sent, last_day
 from agent.chain.panel import Panel
 from agent.errors import TrimtabError
 from agent.execution.settle import loss, turnover
@@ -38,19 +38,21 @@ class Memory(Protocol):
         ...
 
 
-def recall(step: StepInput, memory: Memory, panel: Panel) -> StepInput:
+def recall(step: StepInput, memory: Memory, panel: Panel, contract: bool = False) -> StepInput:
     """The step with a history that covers the last 24 h: asks the chain once. Where it cannot tell, the history says so, and the
     limits of a day refuse until the store itself has seen a whole day, or the owner vouches for it: no budget starts empty.
 
     An exchange is valued at the reference prices just before it, as far as price feeds tell them and the node remembers, else at
     those of now; what it gained counts nothing, and its loss is at least its gas. What only went out, unless to the router, was
-    the owner's own act, and costs its gas.
+    the owner's own act, and costs its gas. What others had a wallet do that is a `contract`, no nonce of its tells.
     """
     snapshot = step.snapshot
     now_s = snapshot.head.timestamp_s
     if memory.day_is_known(now_s):
         return step
     try:
+        if contract and snapshot.nonce_latest:
+            raise CannotTell("what its owners had the Safe do before is not looked for")
         feeds = [feed.feed for feed in snapshot.feeds if feed.feed in step.portfolio.feeds()]
         found = last_day(panel, snapshot.owner, snapshot.head, snapshot.nonce_latest, feeds) if snapshot.nonce_latest else Day(0, ())
     except TrimtabError as error:

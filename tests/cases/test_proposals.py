@@ -197,6 +197,18 @@ def test_another_call_of_the_safe_in_the_place_of_a_proposal_is_told(anvil_chain
         assert shown["id"] in str(caught.value)
 
 
+def test_a_safe_with_a_past_trades_once_its_owner_vouches_for_its_day(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """What its owners had it do today is told by no nonce of its account: no limit of a day begins empty."""
+    chain, safe, loaded = anvil_chain, *safe_of(anvil_chain, tmp_path)
+    tx = UnsignedTx(chain.chain_id, 0, OWNER.address, 0, "0x", 0, None, None, 1)
+    safe.execute({"safe_tx": safe_tx(tx), "typed_data": typed_data(safe.address, tx)})
+    with again(chain, loaded) as agent:
+        refused = agent.rebalance(send=True, confirm=yes)
+        assert refused.kind in (OutcomeKind.REFUSED, OutcomeKind.HALT) and "had the Safe do before" in refused.reason
+        agent.desk.store.tell_day(())
+        assert proposal(agent)["safe_tx"]["nonce"] == "1"
+
+
 def test_what_a_signer_here_would_refuse_is_never_shown(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same gate: a composer that pays a stranger proposes nothing, and nothing is written down."""
     chain = anvil_chain
