@@ -270,6 +270,8 @@ def open_hands(desk: Desk, confirm: Callable[[Outcome], bool], progress: Callabl
             "is_hard": desk.switch.is_hard,
             "on_event": lambda event: progress(event.text or event.name),
         }
+        if config.wallet.mode != "propose":
+            require_none_open(desk.store, desk.store)
         if config.wallet.mode == "propose":
             owner, sender = foreign_signer(rules, desk.panel, sender, desk.line, safe=config.wallet.safe)
             outbox = FileOutbox(desk.loaded.proposals_path)
@@ -277,7 +279,6 @@ def open_hands(desk: Desk, confirm: Callable[[Outcome], bool], progress: Callabl
         elif not signs:
             executor = Executor(signer=Onlooker(wallet), sender=sender, **acting)
         else:
-            require_none_open(desk.store, desk.store)
             ask = getpass.getpass if sys.stdin.isatty() else None
             key = keys.load_key(key_source(desk.loaded), chain_id, ask=ask, fork=config.chain.fork)
             executor = Executor(signer=LocalSigner(key, rules), sender=sender, **acting)

@@ -171,6 +171,7 @@ STATUS = {
     "warnings": [text],
     "paused": flag,
     "pause_reason": text,
+    "pause_hard": flag,
     "decision": _DECISION,
     "flows": [_FLOW],
     "endpoints": [_ENDPOINT],
@@ -208,6 +209,29 @@ HISTORY = {
         }
     ]
 }
+_JOURNALED = {
+    "id": text,
+    "step": text,
+    "kind": text,
+    "status": one_of("planned", "signed", "broadcast", "mined", "final", "replaced", "reverted", "cancelled"),
+    "open": flag,
+    "nonce": count,
+    "hash": text,
+    "replaces": maybe(text),
+    "note": text,
+    "created": text,
+    "deadline": maybe(text),
+    "gas": count,
+    "max_fee_wei": raw,
+    "block": maybe(count),
+    "succeeded": maybe(flag),
+    "gas_used": maybe(count),
+    "gas_cost_wei": maybe(raw),
+}
+_JOURNAL = {"waiting": count, "confirming": count, "next_nonce": maybe(count)}
+TXS = {"transactions": [{**_JOURNALED, "moves": [{"time": text, "status": text, "note": text}]}], **_JOURNAL}
+CANCEL = {"transactions": [_JOURNALED], **_JOURNAL}
+RECONCILE = {**CANCEL, "booked": count}
 EXPLAIN = {"step": text, "outcome": text, "words": [text], "transactions": [_SENT]}
 DOCTOR = {
     "endpoints": [{**_ENDPOINT, "head": maybe(count)}],

@@ -1,0 +1,101 @@
+"""trimtab txs, cancel and reconcile: what was sent, what waits, settled against the chain, taken back when that is confirmed."""
+
+from __future__ import annotations
+
+import time
+
+from tests.cli import shapes
+from tests.cli.test_killswitch_command import something_waits, waiting_hashes
+from tests.cli.test_sending import nonce
+from tests.cli.tools import Desk, forked
+
+
+def test_a_new_store_has_sent_nothing_and_nothing_waits(desk: Desk) -> None:
+    found = desk.ask("txs")
+    shapes.require(shapes.TXS, found)
+    assert (found["transactions"], found["waiting"]) == ([], 0)
+    cancelled = desk.ask("cancel", "--send", "--yes")
+    shapes.require(shapes.CANCEL, cancelled)
+    assert "Nothing waits." in desk.run("cancel").out
+    settled = desk.ask("reconcile")
+    shapes.require(shapes.RECONCILE, settled)
+    assert (settled["waiting"], settled["booked"], settled["next_nonce"]) == (0, 0, nonce(desk))
+
+
+def test_txs_shows_every_transaction_with_its_moves(desk: Desk) -> None:
+    sent = desk.ask("rebalance", "--send", "--yes")["transactions"]
+    found = desk.ask("txs")
+    shapes.require(shapes.TXS, found)
+    assert [item["hash"] for item in reversed(found["transactions"])] == [item["hash"] for item in sent]
+    assert {tuple(move["status"] for move in item["moves"])[:4] for item in found["transactions"]} == {
+        ("planned", "signed", "broadcast", "mined")
+    }
+    assert found["waiting"] == 0
+    assert len(desk.ask("txs", "--limit", "1")["transactions"]) == 1
+    words = desk.run("txs").out
+    assert all(item["kind"] in words for item in sent)
+    assert "0 waiting" in words
+
+
+def test_what_waits_is_shown_and_kept_until_sending_is_allowed(desk: Desk) -> None:
+    before = something_waits(desk)
+    found = desk.ask("cancel")
+    shapes.require(shapes.CANCEL, found)
+    (item,) = found["transactions"]
+    assert (item["kind"], item["status"], item["nonce"], found["waiting"]) == ("approve", "broadcast", before, 1)
+    assert desk.ask("txs", "--open")["transactions"][0]["hash"] == item["hash"]
+    assert "trimtab cancel --send" in desk.run("cancel").err
+    assert waiting_hashes(desk) == {item["hash"]}
+    desk.ask("pause")
+    assert desk.ask("cancel", "--send", "--yes", want=10)["error"]["verdicts"][0]["guard"] == "kill_switch"
+    assert desk.ask("reconcile", "--send", "--yes", want=10)["error"]["verdicts"][0]["guard"] == "kill_switch"
+    assert waiting_hashes(desk) == {item["hash"]}
+
+
+def test_nobody_to_ask_is_a_usage_error_before_anything_is_done(desk: Desk) -> None:
+    before = something_waits(desk)
+    for command in ("cancel", "reconcile"):
+        assert "--yes" in desk.ask(command, "--send", want=2)["error"]["remedy"]
+    assert nonce(desk) == before
+
+
+def test_cancel_takes_the_nonce_back(desk: Desk) -> None:
+    before = something_waits(desk)
+    original = desk.ask("cancel")["transactions"][0]["hash"]
+    child, end = forked(desk, "cancel", "--send", "--yes", "--json"), time.monotonic() + 60
+    while waiting_hashes(desk) <= {original}:
+        assert time.monotonic() < end, child.err.read_text()
+        time.sleep(0.01)
+    desk.node.rpc("evm_setAutomine", True)
+    desk.node.mine(2)
+    said = child.ended()
+    assert said.code == 0, said.why
+    found = said.json
+    shapes.require(shapes.RECONCILE, found)
+    assert [(item["kind"], item["status"]) for item in found["transactions"]] == [("approve", "cancelled"), ("cancel", "final")]
+    assert found["transactions"][1]["replaces"] == found["transactions"][0]["id"]
+    assert (found["waiting"], found["booked"], nonce(desk)) == (0, 1, before + 1)
+    assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"
+
+
+def test_reconcile_settles_what_was_mined_meanwhile_without_a_key(desk: Desk) -> None:
+    before = something_waits(desk)
+    desk.node.rpc("evm_setAutomine", True)
+    desk.node.mine(2)
+    desk.edit(("test_account = 0", 'keystore = "nowhere.json"'))
+    found = desk.ask("reconcile")
+    shapes.require(shapes.RECONCILE, found)
+    assert [(item["kind"], item["status"]) for item in found["transactions"]] == [("approve", "final")]
+    assert (found["waiting"], found["booked"], found["next_nonce"]) == (0, 1, before + 1)
+
+
+def test_reconcile_sends_nothing_unless_told(desk: Desk) -> None:
+    before = something_waits(desk)
+    desk.node.rpc("anvil_dropAllTransactions")
+    desk.node.rpc("evm_setAutomine", True)
+    looked = desk.ask("reconcile", want=11)
+    assert [(item["status"], looked["waiting"]) for item in looked["transactions"]] == [("broadcast", 1)]
+    assert nonce(desk) == before
+    sent = desk.ask("reconcile", "--send", "--yes")
+    assert sent["waiting"] == 0
+    assert nonce(desk) == before + 1
