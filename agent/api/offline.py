@@ -8,6 +8,9 @@ from agent.errors import ConfigError
 from agent.model import StepInput
 from agent.planning import strategies
 
+MOST_DECIMALS = 255
+"""What a contract can answer."""
+
 
 def input_text(step_input: StepInput) -> str:
     """A StepInput as the text that `plan --save-input` writes."""
@@ -17,8 +20,18 @@ def input_text(step_input: StepInput) -> str:
 def plan_from_input(text: str) -> Outcome:
     """The plan that the same input gave; guards that need evidence of the moment do not judge it. Raises ConfigError."""
     step_input = codec.loads(StepInput, text)
+    _require_decimals(step_input)
     try:
         return engine.judge(step_input, strategies.rebalance, None)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         # The file is well-formed, but its parts contradict each other, as no snapshot's do.
         raise ConfigError(f"the input does not hang together: {error!r}", "hand in a file as plan --save-input wrote it") from None
+
+
+def _require_decimals(step: StepInput) -> None:
+    """Powers of ten of them are taken exactly: a file that says thousands would never be done."""
+    portfolio = step.portfolio
+    tokens = (portfolio.numeraire, *(asset.token for asset in portfolio.assets), *portfolio.hubs)
+    for what, decimals in (*((one.address, one.decimals) for one in tokens), *((one.feed, one.decimals) for one in step.snapshot.feeds)):
+        if not 0 <= decimals <= MOST_DECIMALS:
+            raise ConfigError(f"the input says that {what} has {decimals} decimals", "hand in a file as plan --save-input wrote it")
