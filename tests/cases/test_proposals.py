@@ -11,6 +11,7 @@ import pytest
 from eth_account import Account
 
 from agent import wiring
+from agent.api import txs
 from agent.api.agent import Agent, silent
 from agent.chain.safe import SafeContract, safe_tx, safe_tx_hash, typed_data
 from agent.engine import OutcomeKind
@@ -238,9 +239,10 @@ def test_the_mode_that_signs_here_waits_for_what_is_proposed_elsewhere(anvil_cha
         shown = proposal(agent)
     signing = config(chain, tmp_path, ROOMY | {"execution.deadline": "30m"}, TWO)
     with again(chain, signing) as agent:
-        with pytest.raises(OperatorNeeded, match="waits for a signer elsewhere") as caught:
-            agent.rebalance(send=True, confirm=yes)
-        assert shown["id"] in str(caught.value)
+        for act in (lambda: agent.rebalance(send=True, confirm=yes), lambda: txs.reconcile(agent), lambda: txs.cancel(agent)):
+            with pytest.raises(OperatorNeeded, match="waits for a signer elsewhere") as caught:
+                act()
+            assert shown["id"] in str(caught.value)
         assert [intent.state for intent in agent.desk.store.intents()] == [IntentState.PLANNED]
 
 
@@ -278,13 +280,21 @@ def test_a_process_that_ends_while_it_proposes_or_settles_goes_on_from_the_journ
         assert max(off_target(chain, TWO).values()) < 50
 
 
-def test_what_is_proposed_is_taken_back_at_a_hard_pause(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_what_is_proposed_is_taken_back_on_request(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """By `trimtab cancel`; a hard pause does the same."""
     chain = anvil_chain
     fund(chain, {"WETH": 10_000})
     with again(chain, trusted(chain, tmp_path, PROPOSING, TWO)) as agent:
-        shown, store = proposal(agent), agent.desk.store
-        store.pause("test", agent.desk.clock.now_s(), hard=True)
-        with wiring.open_hands(agent.desk, yes, silent) as hands:
-            (given_up,) = hands.executor.abandon("the owner took it back")
-        assert (given_up.id, given_up.state) == (shown["id"], IntentState.CANCELLED)
-        assert not list((tmp_path / "proposals").iterdir())
+        for take_back in (lambda: txs.cancel(agent), lambda: abandoned(agent)):
+            shown = proposal(agent)
+            take_back()
+            (given_up,) = [intent for intent in agent.desk.store.intents() if intent.id == shown["id"]]
+            assert given_up.state is IntentState.CANCELLED
+            assert not list((tmp_path / "proposals").iterdir())
+
+
+def abandoned(agent: Agent) -> None:
+    """What a hard pause does with what waits."""
+    agent.desk.store.pause("test", agent.desk.clock.now_s(), hard=True)
+    with wiring.open_hands(agent.desk, yes, silent) as hands:
+        assert len(hands.executor.abandon("the owner took it back")) == 1
