@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -180,4 +181,21 @@ def test_a_stranger_on_our_nonce_is_named_with_both_hashes(trade: Trade, mined: 
     assert ("pending" in caught.value.message) != mined
     if mined:
         assert str(ours.tx_hash) in caught.value.message
+    store.close()
+
+
+def test_a_cancelled_swap_that_is_mined_after_all_once_a_reorganisation_took_its_cancel_is_seen(trade: Trade) -> None:
+    before, store = trade.desk.balances(), trade.store()
+    acts = [once_sent(store, 1, lambda: late(trade)), once_sent(store, 2, lambda: mine(trade))]
+    assert run(trade, store, lambda: [act() for act in acts] and None).state is S.CANCELLED
+    (cancel,) = store.unbooked()
+    store.book(cancel, Fraction(0), Fraction(1), 1, 0)
+    call(trade, "anvil_reorg", 1, [])
+    trade.desk.sender.send(trade.desk.signer.sign(trade.tx, trade.grant))  # somebody kept its bytes
+    mine(trade)
+    executor(trade, store).reconcile()
+    assert states(store) == [("swap", "reverted"), ("cancel", "replaced")]  # its deadline is over: it costs its gas and no more
+    assert [intent.kind for intent in store.unbooked()] == [IntentKind.SWAP]
+    assert store.history(trade.desk.sender.head().timestamp_s).loss_24h == 0
+    assert trade.desk.balances() == before
     store.close()
