@@ -45,6 +45,7 @@ ARGUMENTS = {
     "rebalance": ("--send", "--yes"),
     "pause": ("--reason", "looking"),
     "explain": ("0" * 12,),
+    "db backup": ("backup.db",),
 }
 """What commands are given; one that is not named here is run without arguments."""
 BOTH_WAYS = {"doctor", "plan", "rebalance", "history"}
@@ -95,7 +96,7 @@ def run_all(desk: Desk, folder: Path) -> bytes:
     for number, words in enumerate(sorted(every_command(), key=lambda words: words[0] == "pause")):  # what is paused sends nothing
         for form in ((), ("--json",)) if words[0] in BOTH_WAYS else (("--json",) if number % 2 else (),):
             config = folder / f"{number}{len(form)}.toml" if words == ("init",) else desk.config
-            given = [*ARGUMENTS.get(words[0], ()), *(form if takes(words, "--json") else ())]
+            given = [*ARGUMENTS.get(" ".join(words), ()), *(form if takes(words, "--json") else ())]
             given += ["--config", str(config)] if takes(words, "--config") else []
             answer = desk.run(*words, *given)
             assert answer.code in EXITS, (words, answer.why)
@@ -110,6 +111,7 @@ def test_no_command_writes_logs_or_shows_a_secret(planted: Desk, tmp_path: Path)
     assert any(item["transactions"] for item in sent["steps"]), "nothing was signed, so nothing was proven"
     assert not found_in(shown, SECRETS)
     assert not found_in(logs.getvalue().encode(), SECRETS)
+    assert (tmp_path / "backup.db").stat().st_size > 10_000
     shutil.copytree(tmp_path, tmp_path / "backup", ignore=shutil.ignore_patterns("backup"))
     written = {planted.config, tmp_path / "backup" / planted.config.name}  # the owner wrote the URL into it
     assert not files_with(tmp_path, SECRETS, written)
@@ -128,6 +130,9 @@ def test_nothing_that_lives_says_a_secret_of_itself(planted: Desk) -> None:
 
     with api.open_agent(planted.config) as agent:
         assert agent.rebalance(send=True, confirm=look).transactions
+        folder = planted.config.parent
+        assert (folder / "trimtab.db-wal").stat().st_size > 0
+        assert not files_with(folder, SECRETS, [planted.config])
     assert outcomes
 
 
