@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import MappingProxyType
@@ -20,6 +20,8 @@ from agent.units import BPS, Value, floor_int
 CRUMB = 10**12
 """One part in so many of an approval, as much as floating point may miss of it, goes with the last route."""
 NOTHING: Mapping[tuple[str, str], int] = MappingProxyType({})
+UNSOLD = Fraction(1, 10**7)
+"""Part of what is traded that may stay unsold for floating point's sake."""
 RETRIES = 12
 """How often a route is shortened until all its legs fit; each try aims at the leg that did not."""
 
@@ -246,20 +248,31 @@ class Walk:
         draft.leg_gas.append(leg_units(run.before, run.swapped.ticks_crossed, run.swapped.steps, problem.gas.router, moved))
 
 
-def run_all(problem: Problem, routes: Sequence[Route]) -> Walk:
-    """Runs routes in order, gathered. What one cannot take goes to the next that joins the same two tokens, so that nothing overshoots.
-
-    What sells native coin goes first and alone: SwapRouter02 pays anything in wrapped coin with native coin while some is there.
+def run_all(problem: Problem, routes: Sequence[Route], worth: Callable[[Draft], float]) -> Draft:
+    """Runs routes gathered. Where that leaves something unsold, because what gathers passes pools in another order than routes of
+    their own, those are run too, and the draft with the higher worth counts.
     """
-    walk = Walk(problem)
     coin = problem.coin
     native = [route for route in routes if coin is not None and coin.free_wei and route.hops[0][1] == coin.token]
+    found, unsold = _run(problem, (*native, *gather([route for route in routes if route not in native])))
+    if unsold <= UNSOLD * found.gross:
+        return found
+    return max(found, _run(problem, (*native, *(route for route in routes if route not in native)))[0], key=worth)
+
+
+def _run(problem: Problem, routes: Sequence[Route]) -> tuple[Draft, Value]:
+    """Runs routes in order; the draft, and the value that is left unsold.
+
+    What one cannot take goes to the next that joins the same two tokens, so that nothing overshoots. What sells native coin goes
+    first and alone: SwapRouter02 pays anything in wrapped coin with native coin while some is there.
+    """
+    walk = Walk(problem)
     left: dict[tuple[str, str], int] = {}
-    for route in (*native, *gather([route for route in routes if route not in native])):
+    for route in routes:
         last_pool, last_in = route.hops[-1]
         end = amm.token_out(problem.pools[last_pool], last_in)
         ends = [(source.hops[0][1], end) for source in route.sources]
         wanted = [source.amount_raw + left.pop(pair, 0) for source, pair in zip(route.sources, ends, strict=True)]
         for pair, asked, taken in zip(ends, wanted, walk.run(route, wanted), strict=True):
             left[pair] = left.get(pair, 0) + asked - taken
-    return walk
+    return walk.draft, sum((raw * problem.price(token) for (token, _), raw in left.items()), Fraction(0))

@@ -154,10 +154,16 @@ class _Rounds:
         self.pruned = False
         return None
 
+    def _worth(self, draft: Draft) -> float:
+        """Worth of where a draft ends, less its gas, in units of the scale."""
+        problem, scale = self.market.problem, self.market.scale
+        ends = self.aim.held + np.array([float(draft.delta.get(node.address, 0) * node.price) for node in problem.nodes])
+        return self.aim.worth(scale, {}).of(ends / scale) - float(draft.cost(problem).gas) / scale
+
     def _drafted(self, choice: Choice, routes: Routes) -> bool:
         """Runs the routes in integers; True when that gives what the core counted on, within all limits."""
         market, state = self.market, self.state
-        state.draft = run_all(market.problem, to_routes(market, routes)).draft
+        state.draft = run_all(market.problem, to_routes(market, routes), self._worth)
         state.draft.full |= {flow.arc.pool for flow in choice.flows if flow.taken >= FULL * flow.arc.offer.real.capacity}
         given = _given(market, state.draft, choice.solution.moved(market.real.rows(choice.rows)))
         coarse = max((float(node.price) / market.scale for node in market.problem.nodes if node.investable_raw), default=0.0)

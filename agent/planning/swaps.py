@@ -165,7 +165,7 @@ def _best(problem: Problem, token_in: str, token_out: str, amount_in_raw: int) -
         if routes:
             rest = amount_in_raw - sum(route.amount_raw for route in routes)
             routes[0] = replace(routes[0], amount_raw=max(0, routes[0].amount_raw + rest))
-        draft = run_all(problem, routes).draft
+        draft = run_all(problem, routes, lambda draft: float(draft.sold.get(token_in, 0)))
         if not draft.barred:
             got = draft.bought.get(token_out, 0) * problem.nodes[target].price / value
             return _Split(draft, barred, dict(chosen.dropped), rounded_gap(Fraction(bound) - got, Fraction(1)))

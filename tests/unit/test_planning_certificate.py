@@ -82,6 +82,11 @@ def test_random_problems_are_solved_to_a_tenth_of_a_basis_point_and_no_peer_does
             assert ours >= theirs - NOISE * turnover / BPS, (seed, peer.__name__)
 
 
+@pytest.mark.parametrize("seed", [236, 695, 752])
+def test_routes_that_would_end_lower_gathered_than_on_their_own_stay_on_their_own(seed: int) -> None:
+    assert outcome(any_problem(seed))[0] <= SMALL
+
+
 @pytest.mark.parametrize("seed", [*range(12), 166, 564, 706, 707, 806, 977])
 def test_with_gas_in_the_objective_no_peer_does_better_either(seed: int) -> None:
     """Some with routes that share a hub's pool, and some with pools of which each is worth its gas only without the other."""

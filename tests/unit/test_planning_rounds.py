@@ -93,11 +93,10 @@ def test_a_chain_is_shortened_until_its_narrowest_pool_takes_it() -> None:
 def test_what_one_route_cannot_take_goes_to_the_next_of_the_same_two_tokens() -> None:
     small, large = v2_pool(WETH, USDC, 2_000, 100_000), v3_pool(WETH, USDC, 2_000, DEEP)
     step = with_limits(two(100_000, 100_000, [small, large]), pool_min_value=None)
-    going = run_all(
-        build_problem(step, reference_prices(step)), [Route(((pool.address, WETH.address),), 5 * ONE) for pool in (small, large)]
-    )
-    assert going.draft.sold == {WETH.address: 10 * ONE}
-    assert going.draft.legs[0].amount_in_raw == amm.max_in(small, WETH.address, 100)
+    routes = [Route(((pool.address, WETH.address),), 5 * ONE) for pool in (small, large)]
+    draft = run_all(build_problem(step, reference_prices(step)), routes, lambda draft: float(draft.sold[WETH.address]))
+    assert draft.sold == {WETH.address: 10 * ONE}
+    assert draft.legs[0].amount_in_raw == amm.max_in(small, WETH.address, 100)
 
 
 def test_a_move_that_buys_less_than_min_trade_is_left() -> None:
