@@ -49,7 +49,7 @@ def silent(_: str) -> None:
 class Standing:
     """Where a portfolio stands: `paused` tells the kill switch, `warnings` what the owner should know of its size.
 
-    `endpoints` tells how each endpoint did so far.
+    `endpoints` tells how each endpoint did so far, `hard` whether the kill switch also takes back.
     """
 
     step_input: StepInput
@@ -58,6 +58,7 @@ class Standing:
     pause_reason: str
     warnings: tuple[str, ...]
     endpoints: tuple[dict[str, Any], ...] = ()
+    hard: bool = False
 
     @property
     def native(self) -> coin.NativeView:
@@ -87,9 +88,8 @@ class Agent:
         step_input = self.step_input()
         stopped = self.desk.switch.read()
         warnings = (*minimum.warnings(self.portfolio), *liquidity.warnings(step_input))
-        return Standing(
-            step_input, strategies.decision_at(step_input), stopped.paused is not False, stopped.reason, warnings, self.endpoints()
-        )
+        decided, paused = strategies.decision_at(step_input), stopped.paused is not False
+        return Standing(step_input, decided, paused, stopped.reason, warnings, self.endpoints(), stopped.hard)
 
     def quote(self, token_in: str, token_out: str, amount: str, pool: str | None = None) -> tuple[StepInput, Quote]:
         """What selling `amount` whole coins of `token_in` would pay, over all pools or in one."""
@@ -170,7 +170,7 @@ class Agent:
             nonce = hands.executor.adopt()
             self.desk.store.adopt_copy()
             if nothing_lost:
-                self.desk.store.tell_day(())
+                self.desk.store.tell_day((), nonce)
             return nonce
 
     def _step(self, propose: Proposer, send: bool, confirm: Confirm, progress: Progress) -> Outcome:

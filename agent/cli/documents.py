@@ -63,6 +63,7 @@ def status(found: Standing) -> Document:
         "warnings": list(found.warnings),
         "paused": found.paused,
         "pause_reason": found.pause_reason,
+        "pause_hard": found.hard,
         "decision": decision(decided),
         "flows": flows.documents(step),
         "zone": zone.document(decided.zone, portfolio),

@@ -56,7 +56,9 @@ def _unrepeated(error: click.ClickException) -> str:
 
 
 def main() -> None:
-    """Runs the command line; exit codes: 0 done or nothing to do, 2 input, 10 refused, 11 try again, 12 operator needed."""
+    """Runs the command line; exit codes: 0 done or nothing to do, 2 input, 10 refused, 11 try again, 12 operator needed,
+    13 a run hung.
+    """
     as_json = "--json" in sys.argv
     try:
         code = app(standalone_mode=False)

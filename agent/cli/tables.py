@@ -97,7 +97,8 @@ def show_status(console: Console, document: Document) -> None:
     if document["flows"]:
         console.print(flows.table(document["flows"]))
     if document["paused"]:
-        console.print(cell(f"Paused: {document['pause_reason']}. Nothing is sent until: trimtab resume", "bold yellow"))
+        paused = f"Paused{' hard' * document['pause_hard']}: {document['pause_reason']}. Nothing is sent until: trimtab resume"
+        console.print(cell(paused, "bold yellow"))
     if document["zone"] is not None:
         console.print(zone(document["zone"], document["numeraire"]))
     console.print(decision(document))

@@ -225,7 +225,14 @@ def abandons(folder: Path) -> tuple[Bench, Callable[[], object]]:
     return made, lambda: made.executor().abandon(HARD)
 
 
-@pytest.mark.parametrize("way", [swaps, resends, sends_what_was_signed, cancels_late, cancels_lost, abandons])
+def hurries(folder: Path) -> tuple[Bench, Callable[[], object]]:
+    made = waiting(folder)
+    made.settings = replace(made.settings, bump_after_s=1)
+    mines_cancels(made)
+    return made, lambda: made.executor().reconcile()
+
+
+@pytest.mark.parametrize("way", [swaps, resends, sends_what_was_signed, cancels_late, cancels_lost, hurries, abandons])
 @pytest.mark.parametrize("paused", [True, None])
 def test_a_pause_at_any_moment_before_the_last_durable_write_stops_every_way_to_a_broadcast(
     tmp_path: Path, way: Callable[[Path], tuple[Bench, Callable[[], object]]], paused: bool | None

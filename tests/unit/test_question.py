@@ -1,0 +1,42 @@
+"""A question: only yes is a yes, and an interrupt is heard even where no system call is interrupted by it."""
+
+from __future__ import annotations
+
+import _thread
+import os
+import pty
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from agent.cli.output import ask
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A terminal for stdin; what is written to the number is typed."""
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs, encoding="utf-8") as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        yield ours
+    os.close(ours)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"), [("y", True), ("YES", True), (" yes ", True), ("n", False), ("", False), ("yess", False), ("j", False)]
+)
+def test_only_yes_is_a_yes(typed: int, answer: str, said: bool) -> None:
+    os.write(typed, f"{answer}\n".encode())
+    assert ask("Sign and send this?") is said
+
+
+def test_an_interrupt_that_comes_just_before_the_read_blocks_is_heard(typed: int) -> None:
+    """Python notes such a signal without the system call ending early: one that reads without looking up waits for an answer."""
+    answers = threading.Timer(60, lambda: os.write(typed, b"n\n"))
+    answers.daemon = True
+    answers.start()
+    threading.Timer(0.3, _thread.interrupt_main).start()
+    with pytest.raises(KeyboardInterrupt):
+        ask("Sign and send this?")
+    answers.cancel()

@@ -1,0 +1,47 @@
+"""The rhythm of a run: rests of the interval and a little more, slept in pieces, ended early by whoever calls."""
+
+from __future__ import annotations
+
+from itertools import count, islice
+
+import pytest
+
+from agent.api.schedule import JITTER, SLICE_S, repeat, rest
+
+
+class Sleeps:
+    """ports.Clock that writes down how long it slept."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+
+    def now_s(self) -> int:
+        return round(sum(self.slept))
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.5, 0.999])
+def test_a_rest_is_the_interval_and_a_random_part_of_it(chance: float) -> None:
+    clock, looks = Sleeps(), count()
+    assert list(islice(repeat(lambda: next(looks), 600, clock, lambda: chance), 4)) == [0, 1, 2, 3]
+    assert sum(clock.slept) == pytest.approx(3 * 600 * (1 + chance * JITTER))
+    assert max(clock.slept) <= SLICE_S
+
+
+def test_who_calls_is_heard_after_one_piece_at_most() -> None:
+    clock = Sleeps()
+    rest(3_600, clock, lambda: len(clock.slept) >= 3)
+    assert clock.slept == [SLICE_S] * 3
+
+
+def test_a_look_that_raises_ends_the_run_without_a_rest() -> None:
+    clock = Sleeps()
+
+    def look() -> None:
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        next(repeat(look, 600, clock, lambda: 0.0))
+    assert clock.slept == []
