@@ -15,7 +15,7 @@ from eth_utils.crypto import keccak
 
 from agent.chain.rpc import Transport
 from agent.chain.wire import hex_data, octets
-from agent.errors import ConfigError, OperatorNeeded, TrimtabError
+from agent.errors import ConfigError, OperatorNeeded, Retryable, TrimtabError
 from agent.model import Head, PastPrices, SignedTx, Snapshot, UnsignedTx
 from agent.ports import Reader, Sender, Simulation, TxSeen
 from agent.units import NATIVE
@@ -85,7 +85,7 @@ class SafeContract:
         """Raises ConfigError when there is no Safe of a known version at the address."""
         try:
             version = str(self._view("VERSION()", [], [], ["string"])[0])
-        except (TrimtabError, ValueError, IndexError):
+        except TrimtabError:
             version = ""
         if version not in VERSIONS:
             raise ConfigError(
@@ -115,7 +115,10 @@ class SafeContract:
         try:
             return tuple(abi_decode(answers, raw))
         except Exception as error:  # eth-abi has many errors of its own
-            raise ValueError(f"{signature} of {self.address}: {type(error).__name__}") from None
+            raise Retryable(
+                f"{signature} of {self.address} is answered by what no Safe says ({type(error).__name__})",
+                "check wallet.address and the endpoint",
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)

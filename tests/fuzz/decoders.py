@@ -20,7 +20,11 @@ from agent.chain.panel import Panel
 from agent.chain.panel_sender import PanelSender
 from agent.chain.positions import resolve
 from agent.chain.reader import ChainReader
+from agent.chain.remote_key import RemoteKey
 from agent.chain.rpc import HttpTransport, Transport
+from agent.chain.safe import SafeContract
+from agent.chain.screen import TokenScreen
+from agent.chain.second_quote import UniswapPython, V2Contracts, V3Contracts
 from agent.chain.tokens import read_tokens
 from agent.chain.watch import Watch, parts, questions
 from agent.errors import Retryable, TrimtabError
@@ -30,6 +34,7 @@ from agent.units import Token
 from agent.venues.discovery import discover
 from agent.venues.rebalancer_code import require_ours
 from tests.signables import SIGNABLES
+from tests.signing import WALLET
 
 CRASHES = Path(__file__).parent / "crashes"
 NOW_S = 1_800_000_000
@@ -42,6 +47,7 @@ class V2Venue:
 
     factory: str
     pools: tuple[str, ...] | None
+    router: str
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,8 @@ class V3Venue:
     factory: str
     pools: tuple[str, ...] | None
     fee_tiers: tuple[int, ...]
+    router: str
+    quoter: str
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,8 @@ class Scene:
     nonce: int
     mined: str
     tx: UnsignedTx
+    step: StepInput
+    plan: Plan
 
 
 class Still:
@@ -117,6 +127,14 @@ def _factories(at: Scene) -> Mapping[str, str]:
     return {"uniswap_v2": at.venues.uniswap_v2.factory, "uniswap_v3": at.venues.uniswap_v3.factory}
 
 
+def second_quotes(line: Transport, at: Scene) -> list[int]:
+    """What uniswap-python says of each leg."""
+    v2, v3 = at.venues.uniswap_v2, at.venues.uniswap_v3
+    contracts = [V2Contracts("uniswap_v2", v2.factory, v2.router), V3Contracts("uniswap_v3", v3.factory, v3.quoter, v3.router)]
+    asked = UniswapPython(line, contracts)
+    return [asked.quote(leg, leg.amount_in_raw, at.head.hash) for leg in at.plan.legs]
+
+
 Question = Callable[[Transport, Scene], object]
 QUESTIONS: dict[str, Question] = {
     "snapshot": lambda line, at: ChainReader([line], at.chain_id, at.watch, Still(), 1).snapshot(),
@@ -130,6 +148,11 @@ QUESTIONS: dict[str, Question] = {
     "last_day": lambda line, at: chronicle.last_day(_panel(line), at.owner, at.head, at.nonce),
     "used_by": lambda line, at: found.used_by(_panel(line), at.owner, at.nonce - 1, 0, at.head.number),
     "executed_in": lambda line, at: found.executed_in(_panel(line), at.owner, at.mined, at.head.number - 5, at.head.number),
+    "screen": lambda line, at: TokenScreen(line, at.wrapped_native)(at.step, at.plan),
+    "second_quote": second_quotes,
+    "safe_nonce": lambda line, at: SafeContract(line, at.owner).nonce(),
+    "safe_hash": lambda line, at: SafeContract(line, at.owner).require_hash(at.tx),
+    "safe_known": lambda line, at: SafeContract(line, at.owner).require_known(),
     "head": lambda line, at: _sender(line, at).head(),
     "nonces": lambda line, at: _sender(line, at).nonces(at.owner),
     "block_hash": lambda line, at: _sender(line, at).block_hash(at.head.number),
@@ -175,6 +198,11 @@ def signed(data: bytes) -> None:
             continue
 
 
+def key_service(data: bytes) -> object:
+    """What a service that signs digests answers."""
+    return RemoteKey(WALLET, lambda _: data).sign_transaction(next(iter(SIGNABLES.values())).tx)
+
+
 def targets(at: Scene) -> dict[str, Target]:
     """All of them, by name."""
     return {
@@ -185,6 +213,7 @@ def targets(at: Scene) -> dict[str, Target]:
         "grant": written(Grant),
         "calldata": calldata,
         "signed": signed,
+        "key_service": key_service,
     }
 
 

@@ -20,6 +20,10 @@ from tests.signables import SIGNABLES
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 HELD = {"WETH": 60_000, "USDC": 30_000}
 POOLS = ("v3 WETH/USDC 500", "v2 WETH/USDC")
+DER = "3045022100" + "ab" * 32 + "0220" + "12" * 32
+"""The form of a signature, of no key."""
+UNANSWERED = ("send", "safe_nonce", "safe_hash", "safe_known")
+"""There is no such transaction and no Safe: a node says so."""
 WRONG = (
     b'{"jsonrpc":"2.0","id":1,"error":{"code":3,"message":"execution reverted: STF","data":"0x08c379a0"}}',
     b'{"jsonrpc":"2.0","id":1,"error":{"code":-32000,"message":"already known"}}',
@@ -48,6 +52,7 @@ def record(chain: LocalChain, folder: Path) -> tuple[Scene, dict[str, list[bytes
     pools = {f"venues.uniswap_{name[:2]}.pools": [chain.pools[name]] for name in POOLS}
     with agent_on(chain, folder, {**ROOMY, **pools}, TARGETS) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
+        assert outcome.plan is not None
         (swap,) = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
         grant, watch = agent.desk.store.grant(swap.id), agent.desk.reader.chain.watch
         tokens = (*(asset.token for asset in agent.portfolio.assets), *agent.portfolio.hubs)
@@ -58,7 +63,9 @@ def record(chain: LocalChain, folder: Path) -> tuple[Scene, dict[str, list[bytes
         owner=chain.wallet.address,
         watch=watch,
         tokens=tokens,
-        venues=Venues(V2Venue(at.v2_factory, None), V3Venue(at.v3_factory, None, (500, 3_000))),
+        venues=Venues(
+            V2Venue(at.v2_factory, None, at.v2_router), V3Venue(at.v3_factory, None, (500, 3_000), at.swap_router_02, at.quoter_v1)
+        ),
         manager=at.position_manager,
         position=ConfirmedPosition("uniswap_v2", pair.address, None, pair.token0.address, pair.token1.address, (1, 1), None, 5_000, 86_400),
         rebalancer=at.rebalancer,
@@ -67,6 +74,8 @@ def record(chain: LocalChain, folder: Path) -> tuple[Scene, dict[str, list[bytes
         nonce=swap.tx.nonce + 1,
         mined=str(swap.tx_hash),
         tx=replace(swap.tx, to=chain.wallet.address, data="0x", gas=0, value_wei=0),
+        step=outcome.step_input,
+        plan=outcome.plan,
     )
     found: dict[str, list[bytes]] = {}
     for name, question in QUESTIONS.items():
@@ -74,7 +83,7 @@ def record(chain: LocalChain, folder: Path) -> tuple[Scene, dict[str, list[bytes
         try:
             question(line, scene)
         except TrimtabError:
-            assert name == "send", f"{name} was not answered"
+            assert name in UNANSWERED, f"{name} was not answered"
         found[name] = [b"\n".join(line.bodies), *WRONG]
     items = [one.item for one in questions(watch)]
     page = chain.transport.call("eth_call", [{"data": creation_code(items)}, "latest"])
@@ -86,5 +95,9 @@ def record(chain: LocalChain, folder: Path) -> tuple[Scene, dict[str, list[bytes
         "grant": [codec.dumps(grant).encode()],
         "calldata": calldata,
         "signed": calldata,
+        "key_service": [bytes.fromhex(DER)],
     }
+    words = [number.to_bytes(32, "big").hex() for number in (32, 5)] + [b"1.4.1".hex().ljust(64, "0")]
+    for name in ("safe_nonce", "safe_hash", "safe_known"):
+        found[name].append(b'{"jsonrpc":"2.0","id":1,"result":"0x%s"}' % "".join(words if name == "safe_known" else words[1:2]).encode())
     return scene, found

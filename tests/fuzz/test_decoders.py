@@ -10,9 +10,11 @@ import pytest
 from agent import codec
 from agent.localchain import LocalChain
 from tests.fuzz.decoders import QUESTIONS, Scene, crashes, mutations, survives, targets
-from tests.fuzz.seeds import record
+from tests.fuzz.seeds import UNANSWERED, record
 
-TRIES = 60
+TRIES = 40
+SLOW = ("second_quote",)
+"""Half a second for each answer: real ones only."""
 SEED = 7
 
 
@@ -23,11 +25,13 @@ def test_no_answer_no_file_and_no_calldata_brings_up_an_error_that_is_not_ours(a
     for name, target in targets(scene).items():
         assert name in seeds
         draw = random.Random(SEED)
-        for data in (*seeds[name], *crashes(name)):
+        for data in seeds[name][:1] if name in SLOW else (*seeds[name], *crashes(name)):
             survives(target, data)
+            if name in SLOW:
+                continue
             for _, changed in zip(range(TRIES), mutations(data, draw), strict=False):
                 survives(target, changed)
-        if name in QUESTIONS and name != "send":
+        if name in QUESTIONS and name not in UNANSWERED:
             target(seeds[name][0])  # understood as it was when it was recorded
 
 
