@@ -1,0 +1,47 @@
+"""Proposals lie in files of their owner's alone, whole or not at all (T18)."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from agent.errors import OperatorNeeded
+from agent.store.proposals import FileOutbox
+
+
+def test_a_proposal_is_written_for_its_owner_alone_and_taken_back(tmp_path: Path) -> None:
+    outbox = FileOutbox(tmp_path / "proposals")
+    place = Path(outbox.put("abc", "{}\n"))
+    assert place.read_text() == "{}\n" and place.stat().st_mode & 0o777 == 0o600 and place.parent.stat().st_mode & 0o777 == 0o700
+    outbox.take_back("abc")
+    outbox.take_back("abc")
+    assert not list(place.parent.iterdir())
+
+
+def test_a_proposal_that_is_there_is_left_and_one_that_was_changed_is_put_right(tmp_path: Path) -> None:
+    outbox = FileOutbox(tmp_path)
+    place = Path(outbox.put("abc", "{}\n"))
+    before = place.stat().st_mtime_ns, place.stat().st_ino
+    assert outbox.put("abc", "{}\n") == str(place) and (place.stat().st_mtime_ns, place.stat().st_ino) == before
+    place.write_text('{"to": "a stranger"}')
+    outbox.put("abc", "{}\n")
+    assert place.read_text() == "{}\n" and [file.name for file in tmp_path.iterdir()] == ["abc.json"]
+
+
+def test_a_full_disk_leaves_no_half_of_a_proposal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OperatorNeeded, match="No space left"):
+        FileOutbox(tmp_path).put("abc", "{}\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "proposals").write_text("a file")
+    with pytest.raises(OperatorNeeded, match="cannot be written"):
+        FileOutbox(tmp_path / "proposals").put("abc", "{}\n")
