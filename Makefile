@@ -7,7 +7,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/.pycache
 READY := .venv/.ready
 
-.PHONY: demo test check setup cover plans fuzz lock clean
+.PHONY: demo test check setup cover plans faults kills fuzz lock clean
 
 demo: $(READY)
 	$(BIN)/trimtab demo
@@ -34,6 +34,16 @@ cover: $(READY)
 plans: $(READY)
 	$(BIN)/python scripts/plans_on_chain.py --problems 100
 
+# Faults at every journal state, write, send and answer, on anvil: none may break what docs/reliability.md promises. Figures in build/.
+faults: $(READY)
+	mkdir -p build
+	$(BIN)/python scripts/faults.py --jobs $(JOBS) --least 2000 --out build/faults.json
+
+# 500 SIGKILLs at random moments of live rebalances on anvil: each rebalance is done exactly once.
+kills: $(READY)
+	mkdir -p build
+	$(BIN)/python scripts/kills.py --jobs $(JOBS) --kills 500 --out build/kills.json
+
 # Attacks at length, each with its figures as JSON; the exit says whether any came through. SECONDS is for each of the first two:
 # the signer, and the decoders of what endpoints, files and calldata say. Then the whole agent in any order of events, RUNS times.
 SECONDS ?= 120
@@ -58,6 +68,7 @@ $(READY): requirements.lock pyproject.toml contracts/package-lock.json
 # Pins and hashes without index addresses.
 lock:
 	$(BIN)/uv pip compile -q pyproject.toml --extra local --extra dev --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --universal -o requirements.lock
+	grep -o 'atheris==[0-9.]*' pyproject.toml | $(BIN)/uv pip compile -q - --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 -o requirements-fuzz.lock
 
 clean:
 	rm -rf .venv contracts/node_modules .mypy_cache .ruff_cache .hypothesis .coverage*
