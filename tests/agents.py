@@ -10,7 +10,7 @@ from pathlib import Path
 
 import tomlkit
 
-from agent import api
+from agent import api, wiring
 from agent.api.agent import Agent, Outcome, OutcomeKind, open_agent, planned_changes
 from agent.api.setup import trust_now
 from agent.chain.rpc import Transport
@@ -52,10 +52,15 @@ def config(chain: LocalChain, folder: Path, changes: Changes | None = None, targ
     return load_config(path)
 
 
-def trusted(chain: LocalChain, folder: Path, changes: Changes | None = None, targets: Mapping[str, str] | None = None) -> LoadedConfig:
-    """The same, with everything pinned as it stands now."""
+def trusted(
+    chain: LocalChain, folder: Path, changes: Changes | None = None, targets: Mapping[str, str] | None = None, vouched: bool = True
+) -> LoadedConfig:
+    """The same, with everything pinned as it stands now. `vouched`: what the wallet did to set the world up is no loss of it."""
     loaded = config(chain, folder, changes, targets)
     trust_now(loaded, [chain.transport])
+    if vouched:
+        with wiring.books(loaded) as (store, _):
+            store.tell_day((), purse(chain).nonce)
     return loaded
 
 
@@ -66,9 +71,10 @@ def agent_on(
     changes: Changes | None = None,
     targets: Mapping[str, str] | None = None,
     transports: Sequence[Transport] | None = None,
+    vouched: bool = True,
 ) -> Iterator[Agent]:
     """An agent with a new store, everything pinned."""
-    with again(chain, trusted(chain, folder, changes, targets), transports) as agent:
+    with again(chain, trusted(chain, folder, changes, targets, vouched), transports) as agent:
         yield agent
 
 

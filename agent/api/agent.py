@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from agent.api import retreat, schedule
 from agent.api.endpoints import records
 from agent.api.parameters import parameters
 from agent.api.submission import Sandwich, sandwich
+from agent.chain.keys import HandedIn
 from agent.chain.rpc import Transport
 from agent.config.fields import parse_address, parse_duration_s
 from agent.config.load import LoadedConfig, load_config
@@ -27,7 +28,7 @@ from agent.planning.planner import Quote
 from agent.planning.strategies import Proposer
 from agent.policy import coin, liquidity, minimum
 from agent.policy.decide import Decided, decide
-from agent.ports import Clock
+from agent.ports import Clock, SigningKey
 from agent.units import NATIVE, Token, parse_raw
 
 Confirm = Callable[[Outcome], bool]
@@ -251,12 +252,16 @@ def planned_changes(plan: Plan) -> dict[str, int]:
 
 @contextmanager
 def open_agent(
-    config: LoadedConfig | Path | str = "trimtab.toml", *, transports: Sequence[Transport] | None = None, clock: Clock | None = None
+    config: LoadedConfig | Path | str = "trimtab.toml",
+    *,
+    transports: Sequence[Transport] | None = None,
+    clock: Clock | None = None,
+    key: SigningKey | None = None,
 ) -> Iterator[Agent]:
-    """Connects to chain and store; closes them at the end of the block."""
+    """Connects to chain and store; closes them at the end of the block. `key` signs in place of the one that the config names."""
     loaded = config if isinstance(config, LoadedConfig) else load_config(config)
     with wiring.open_desk(loaded, transports, clock) as desk:
-        yield Agent(desk)
+        yield Agent(desk if key is None else replace(desk, key=HandedIn(key)))
 
 
 def snapshot(config: LoadedConfig | Path | str = "trimtab.toml") -> StepInput:

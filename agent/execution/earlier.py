@@ -29,8 +29,8 @@ class Memory(Protocol):
         """Remembers since when the chain was asked in vain."""
         ...
 
-    def tell_day(self, found: Iterable[Earlier]) -> None:
-        """Writes down what the chain told."""
+    def tell_day(self, found: Iterable[Earlier], nonce: int) -> None:
+        """Writes down what the chain told up to the wallet's next nonce."""
         ...
 
     def history(self, chain_now_s: int) -> History:
@@ -59,7 +59,7 @@ def recall(step: StepInput, memory: Memory, panel: Panel, contract: bool = False
         memory.ask_day(now_s)
         why = f"what the wallet did in the last 24 h is not known ({error.message}); {REMEDY}"
         return replace(step, history=replace(step.history, unknown=step.history.unknown or why))
-    memory.tell_day(entries(step, found))
+    memory.tell_day(entries(step, found), snapshot.nonce_latest)
     return replace(step, history=memory.history(now_s))
 
 

@@ -44,10 +44,12 @@ class Accounts(Database):
         with self._write("write the books") as session:
             earlier.asked(session, chain_now_s)
 
-    def tell_day(self, found: Iterable[Earlier]) -> None:
-        """Writes down what the wallet did that this store does not know: from here on its last 24 h are known."""
+    def tell_day(self, found: Iterable[Earlier], nonce: int) -> None:
+        """Writes down what the wallet did that this store does not know, up to its next `nonce`: from here on its last 24 h are
+        known.
+        """
         with self._write("write the books") as session:
-            earlier.remember(session, found)
+            earlier.remember(session, found, nonce)
 
     # liquidity
     def liquidity_moves(self) -> tuple[LpMove, ...]:

@@ -32,8 +32,8 @@ def asked(session: Session, chain_now_s: int) -> None:
         session.add(Meta(key=ASKED, value=str(chain_now_s)))
 
 
-def remember(session: Session, found: Iterable[Earlier]) -> None:
-    """Writes down what the chain told; what this store sent itself it knows already.
+def remember(session: Session, found: Iterable[Earlier], nonce: int) -> None:
+    """Writes down what the chain told up to the wallet's next `nonce`; what this store sent itself it knows already.
 
     Balances were taken as they are, or compared, up to the block of the openings: only what came after explains anything.
     """
@@ -53,14 +53,18 @@ def remember(session: Session, found: Iterable[Earlier]) -> None:
                     changes_json=json.dumps({token: str(raw) for token, raw in one.changes if fresh}),
                 )
             )
-    session.merge(Meta(key=KNOWN, value="1"))
+    session.merge(Meta(key=KNOWN, value=str(nonce)))
 
 
-def forget(session: Session) -> None:
-    """Something else used the wallet: the chain has to be asked anew."""
+def forget(session: Session, nonce: int) -> bool:
+    """Something else used the wallet: the chain has to be asked anew, unless what it told went up to this next `nonce`."""
+    known = session.get(Meta, KNOWN)
+    if known is not None and known.value == str(nonce):
+        return False
     for key in (KNOWN, ASKED):
         if (row := session.get(Meta, key)) is not None:
             session.delete(row)
+    return True
 
 
 def changes(session: Session) -> tuple[OwnChange, ...]:

@@ -166,8 +166,8 @@ class Store(Proposals):
         """Takes `nonce` for the chain's next one from now on."""
         with self._write("adopt the nonce") as session:
             journal.adopt_nonce(session, nonce)
-            earlier.forget(session)
-            positions.look_again(session)
+            if earlier.forget(session, nonce):
+                positions.look_again(session)
             session.merge(Meta(key="adopted_s", value=str(now_s)))
 
     def adopt_copy(self) -> None:

@@ -115,7 +115,7 @@ def safe_of(chain: LocalChain, folder: Path, *changes: tuple[str, object]) -> tu
     fund(chain, {})
     chain.set_balance("WETH", 3 * 10**18, owner=safe.address)
     through: Changes = PROPOSING | {"wallet.address": safe.address, "wallet.safe": True, "limits.native_floor": "off"} | dict(changes)
-    return safe, trusted(chain, folder, through, TWO)
+    return safe, trusted(chain, folder, through, TWO, vouched=False)
 
 
 def test_the_hash_shown_is_the_one_that_the_safe_works_out(anvil_chain: LocalChain) -> None:
@@ -206,7 +206,7 @@ def test_a_safe_with_a_past_trades_once_its_owner_vouches_for_its_day(anvil_chai
     with again(chain, loaded) as agent:
         refused = agent.rebalance(send=True, confirm=yes)
         assert refused.kind in (OutcomeKind.REFUSED, OutcomeKind.HALT) and "had the Safe do before" in refused.reason
-        agent.desk.store.tell_day(())
+        agent.desk.store.tell_day((), 1)
         assert proposal(agent)["safe_tx"]["nonce"] == "1"
 
 

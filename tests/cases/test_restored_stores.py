@@ -68,19 +68,19 @@ def test_a_new_store_knows_what_the_wallet_lost_before_it(anvil_chain: LocalChai
     chain = anvil_chain
     prices = dict(chain.books.prices_usd)
     fund(chain, UP)
-    with agents.agent_on(chain, tmp_path / "first", ROOMY, EVEN) as agent:
+    with agents.agent_on(chain, tmp_path / "first", ROOMY, EVEN, vouched=False) as agent:
         before = purse(chain)
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
         bled = lost(chain, before, prices)
         known = agent.step_input().history
-    with agents.agent_on(chain, tmp_path / "second", ROOMY, EVEN) as agent:
+    with agents.agent_on(chain, tmp_path / "second", ROOMY, EVEN, vouched=False) as agent:
         found = agent.step_input().history
         assert abs(found.loss_24h - known.loss_24h) < USD * Fraction(1, 100)
         assert (found.turnover_24h, found.gas_24h_wei) == (known.turnover_24h, known.gas_24h_wei)
         assert found.loss_24h / USD >= bled > 0
         assert found.unknown == ""
     tight = ROOMY | {"limits.daily_loss": "1bps"}
-    with agents.agent_on(chain, tmp_path / "third", tight, EVEN) as agent:
+    with agents.agent_on(chain, tmp_path / "third", tight, EVEN, vouched=False) as agent:
         fund(chain, {"WETH": 34_000, "USDC": 20_000})
         explained(agent)
         refused = agent.rebalance(send=True, confirm=yes)
@@ -90,7 +90,7 @@ def test_a_new_store_knows_what_the_wallet_lost_before_it(anvil_chain: LocalChai
 def test_a_restored_store_that_was_adopted_knows_what_happened_since_its_backup(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Balances and budgets: what the wallet itself did is told by the chain, and is no flow to be explained."""
     chain = anvil_chain
-    loaded = trusted(chain, tmp_path / "a", ROOMY, EVEN)
+    loaded = trusted(chain, tmp_path / "a", ROOMY, EVEN, vouched=False)
     with again(chain, loaded) as agent:
         fund(chain, UP)
         explained(agent)
@@ -112,7 +112,7 @@ def test_an_owner_may_vouch_that_nothing_was_lost(anvil_chain: LocalChain, tmp_p
     fund(chain, UP)
     with agents.agent_on(chain, tmp_path / "first", ROOMY, EVEN) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
-    loaded = trusted(chain, tmp_path / "second", ROOMY, EVEN)
+    loaded = trusted(chain, tmp_path / "second", ROOMY, EVEN, vouched=False)
     with again(chain, loaded) as agent:
         agent.adopt(nothing_lost=True)
         assert agent.step_input().history.loss_24h == 0

@@ -97,7 +97,7 @@ def test_an_owner_who_vouches_is_believed(tmp_path: Path) -> None:
     node = Node(sent={19_990: {}}, states_from=30_000)
     step = replace(at(node.height, nonce_latest=1), history=store.history(NOW_S))
     assert recall(step, store, Panel([node], 1)).history.unknown
-    store.tell_day(())
+    store.tell_day((), 1)
     assert recall(step, store, Panel([node], 1)).history.unknown == ""
 
 
