@@ -94,6 +94,7 @@ class Desk:
     reader: PositionReader
     quoter: UniswapPython
     """One for all looks: the library's caches keep each of its objects for good."""
+    key: keys.KeySource | None = None  # in place of the config's, where the calling program has one
 
     @property
     def config(self) -> Config:
@@ -280,7 +281,7 @@ def open_hands(desk: Desk, confirm: Callable[[Outcome], bool], progress: Callabl
             executor = Executor(signer=Onlooker(wallet), sender=sender, **acting)
         else:
             ask = getpass.getpass if sys.stdin.isatty() else None
-            key = keys.load_key(key_source(desk.loaded), chain_id, ask=ask, fork=config.chain.fork)
+            key = keys.load_key(desk.key or key_source(desk.loaded), chain_id, ask=ask, fork=config.chain.fork)
             executor = Executor(signer=LocalSigner(key, rules), sender=sender, **acting)
         yield Hands(executor, RouterComposer(sender, wallet, desk.clock), confirm)
 

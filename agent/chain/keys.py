@@ -16,9 +16,11 @@ from agent.chain import osring
 from agent.chain.keystore import open_keystore, read_private
 from agent.chain.secret import KEY_PATH, Key, Secret, disable_core_dumps, key_of
 from agent.errors import ConfigError
+from agent.ports import SigningKey
 
 __all__ = [
     "Ask",
+    "HandedIn",
     "Key",
     "KeyEnv",
     "KeyPrompt",
@@ -76,13 +78,20 @@ class KeyringEntry:
     name: str
 
 
-KeySource = KeystoreFile | KeyEnv | KeyPrompt | KeyringEntry | TestAccount
+@dataclass(frozen=True, slots=True)
+class HandedIn:
+    """A key that the calling program has, such as one in a key service."""
+
+    key: SigningKey
+
+
+KeySource = KeystoreFile | KeyEnv | KeyPrompt | KeyringEntry | TestAccount | HandedIn
 
 Ask = Callable[[str], str]
 """Shows a prompt and returns what was typed, unseen (getpass.getpass)."""
 
 
-def load_key(source: KeySource, chain_id: int, *, ask: Ask | None, fork: bool = False) -> Key:
+def load_key(source: KeySource, chain_id: int, *, ask: Ask | None, fork: bool = False) -> SigningKey:
     """The key that `source` names, checked against the chain it is for.
 
     `ask` is None where nobody can be asked. With `fork` (a copy of a live chain, under its chain id) only published test
@@ -91,7 +100,10 @@ def load_key(source: KeySource, chain_id: int, *, ask: Ask | None, fork: bool = 
     """
     disable_core_dumps()
     local = chain_id in LOCAL_CHAIN_IDS
+    found: SigningKey | ConfigError
     match source:
+        case HandedIn(key):
+            found = key
         case TestAccount(index):
             if not (local or fork):
                 raise ConfigError(

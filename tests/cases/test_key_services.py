@@ -3,36 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from agent.chain import keys
+from agent.api.agent import Agent, open_agent
 from agent.chain.remote_key import RemoteKey, address_of
+from agent.config.load import LoadedConfig
 from agent.engine import OutcomeKind
+from agent.errors import ConfigError
 from agent.localchain import LocalChain
 from agent.localchain.accounts import WALLET
 from agent.localchain.accounts import test_accounts as accounts
 from agent.model import IntentKind, IntentState
-from tests.agents import ROOMY, again, fund, off_target, purse, require_exact, trusted, yes
+from tests.agents import ROOMY, Changes, fund, off_target, purse, require_exact, trusted, yes
 from tests.unit.test_remote_key import KeyService
 
 TWO = {"WETH": "50%", "USDC": "50%"}
+KEYLESS: Changes = ROOMY | {"wallet.test_account": None}
 
 
 @pytest.fixture
-def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[KeyService]:
-    """The wallet's key lies in a service, and nowhere else."""
+def service() -> Iterator[KeyService]:
+    """The wallet's key lies in a service."""
     made = KeyService(int(accounts()[WALLET].key, 16))
-    monkeypatch.setattr(keys, "load_key", lambda *_, **__: RemoteKey(address_of(made.public_key()), made.sign))
     yield made
     made.close()
+
+
+@contextmanager
+def signing_by(service: KeyService, chain: LocalChain, loaded: LoadedConfig) -> Iterator[Agent]:
+    """An agent whose config names no key: the program hands one in."""
+    key = RemoteKey(address_of(service.public_key()), service.sign)
+    with open_agent(loaded, transports=[chain.transport], clock=chain.clock, key=key) as agent:
+        yield agent
 
 
 def test_a_rebalance_is_signed_by_a_service(anvil_chain: LocalChain, tmp_path: Path, service: KeyService) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 10_000})
-    with again(chain, trusted(chain, tmp_path, ROOMY, TWO)) as agent:
+    with signing_by(service, chain, trusted(chain, tmp_path, KEYLESS, TWO)) as agent:
         before = purse(chain)
         outcome = agent.rebalance(send=True, confirm=yes)
         require_exact(chain, outcome, before)
@@ -46,15 +57,15 @@ def test_a_killed_process_whose_signature_cannot_be_repeated_trades_once(
     """What never left is dropped, what may have left and is nowhere is cancelled at its nonce, what arrived is followed."""
     chain = anvil_chain
     fund(chain, {"WETH": 10_000})
-    loaded, nonce = trusted(chain, tmp_path, ROOMY, TWO), purse(chain).nonce
+    loaded, nonce = trusted(chain, tmp_path, KEYLESS, TWO), purse(chain).nonce
 
     def die(event: str) -> None:
         if event == at:
             raise KeyboardInterrupt
 
-    with again(chain, loaded) as agent, pytest.raises(KeyboardInterrupt):
+    with signing_by(service, chain, loaded) as agent, pytest.raises(KeyboardInterrupt):
         agent.rebalance(send=True, confirm=yes, progress=die)
-    with again(chain, loaded) as agent:
+    with signing_by(service, chain, loaded) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert max(off_target(chain, TWO).values()) < 50
@@ -64,3 +75,18 @@ def test_a_killed_process_whose_signature_cannot_be_repeated_trades_once(
         cancels = [intent for intent in final if intent.kind is IntentKind.CANCEL]
         assert len(cancels) == (at == "before:send")
         assert [intent.kind for intent in final].count(IntentKind.SWAP) == 1
+
+
+def test_a_key_that_is_handed_in_is_checked_like_any_other(anvil_chain: LocalChain, tmp_path: Path, service: KeyService) -> None:
+    """Of another wallet it signs nothing, and on a fork only published test keys do: what is signed there is valid elsewhere."""
+    chain = anvil_chain
+    loaded = trusted(chain, tmp_path, KEYLESS | {"wallet.address": accounts()[8].address}, TWO)
+    with signing_by(service, chain, loaded) as agent, pytest.raises(ConfigError, match="is not the address of the key"):
+        agent.adopt()
+    stranger = KeyService()
+    try:
+        fork = trusted(chain, tmp_path / "fork", KEYLESS | {"chain.fork": True}, TWO)
+        with signing_by(stranger, chain, fork) as agent, pytest.raises(ConfigError, match="not a test key"):
+            agent.adopt()
+    finally:
+        stranger.close()
