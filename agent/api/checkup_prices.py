@@ -9,7 +9,7 @@ from agent.chain.abi import DESCRIPTION
 from agent.chain.ask import ask
 from agent.chain.lens import CallItem, Item
 from agent.chain.tokens import symbol_text
-from agent.model import FeedRound, ReferenceKind, StepInput, V3Pool
+from agent.model import Cron, Every, FeedRound, Hybrid, ReferenceKind, StepInput, V3Pool
 from agent.reference import means, rounds, sequencer_fault
 from agent.units import decimal_text, safe_label
 
@@ -26,8 +26,17 @@ def checks(desk: wiring.Desk, step: StepInput) -> Iterator[Told]:
     yield from _feeds(desk, step)
     yield from _means(step)
     yield from _sequencer(step)
-    if step.policy.confirm_blocks == 0 and not desk.config.chain.local:
+    yield from _unguarded(desk, step)
+
+
+def _unguarded(desk: wiring.Desk, step: StepInput) -> Iterator[Told]:
+    """What somebody could foresee or bring about with the prices of a block; on local chains nobody would."""
+    if desk.config.chain.local:
+        return
+    if step.policy.confirm_blocks == 0:
         yield "triggers", NOTE, "the prices of a single block fire them", "policy.confirm_blocks = 3"
+    if step.policy.jitter_bps == 0 and isinstance(step.policy.trigger, Every | Cron | Hybrid):
+        yield "schedule", NOTE, "whoever knows it knows when the agent trades", 'policy.jitter = "10%"'
 
 
 def _feeds(desk: wiring.Desk, step: StepInput) -> Iterator[Told]:

@@ -1,0 +1,59 @@
+"""What the doctor says of triggers and schedules on chains where strangers trade, of sequencers, and of means that do not count."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from agent import wiring
+from agent.api.checkup_prices import FAIL, NOTE, OK, checks
+from agent.model import Cron, Every, FeedRound, Hybrid, ReferenceKind, StepInput, Threshold, Trigger
+from tests.builders import NOW_S, address, step_input, token, v3_pool, with_snapshot
+
+BAND = Threshold(None, 1_000)
+
+
+def rows(step: StepInput, local: bool = False) -> dict[str, tuple[str, str, str]]:
+    """(state, found, remedy) by check, of a portfolio without feeds: nothing is asked of a chain."""
+    nothing: Any = SimpleNamespace(assets=(), hubs=())
+    desk = SimpleNamespace(portfolio=nothing, line=None, config=SimpleNamespace(chain=SimpleNamespace(local=local)))
+    return {told[0]: told[1:] for told in checks(cast("wiring.Desk", desk), step)}
+
+
+def step_of(trigger: Trigger, confirm_blocks: int = 0, jitter_bps: int = 0) -> StepInput:
+    step = step_input(kinds=[ReferenceKind.FEED])
+    return replace(step, policy=replace(step.policy, trigger=trigger, confirm_blocks=confirm_blocks, jitter_bps=jitter_bps))
+
+
+def test_triggers_that_one_block_fires_are_warned_of_where_strangers_trade() -> None:
+    assert rows(step_of(BAND))["triggers"] == (NOTE, "the prices of a single block fire them", "policy.confirm_blocks = 3")
+    assert "triggers" not in rows(step_of(BAND), local=True)
+    assert "triggers" not in rows(step_of(BAND, confirm_blocks=1))
+
+
+@pytest.mark.parametrize("trigger", [Every(86_400), Cron("0 9 * * *", "UTC"), Hybrid(BAND, Every(86_400))])
+def test_a_schedule_that_everybody_can_foresee_is_warned_of(trigger: Trigger) -> None:
+    assert rows(step_of(trigger))["schedule"][0] == NOTE
+    assert "schedule" not in rows(step_of(trigger, jitter_bps=1))
+    assert "schedule" not in rows(step_of(BAND))
+
+
+def test_the_sequencer_has_a_row_where_it_is_watched() -> None:
+    feed = address("uptime")
+    step = step_of(BAND)
+    watched = replace(step, reference=replace(step.reference, sequencer_feed=feed, sequencer_grace_s=3_600))
+    for answer, state in ((0, OK), (1, FAIL)):
+        told = FeedRound(feed, 0, 1, answer, NOW_S - 7_200, NOW_S - 7_200, 1)
+        assert rows(with_snapshot(watched, feeds=(told,)))["sequencer"][0] == state
+    assert "sequencer" not in rows(step)
+
+
+def test_means_that_do_not_count_are_told_with_a_reason() -> None:
+    short = v3_pool(token("WETH"), token("USDC"), 2_000, window_s=None)
+    step = step_input(pools=[short, v3_pool(token("WETH"), token("USDC"), 2_000, name="long")])
+    state, found, remedy = rows(step)["means"]
+    assert (state, "1 of 2 V3 pools count" in found, short.address in found) == (NOTE, True, True)
+    assert "trimtab oracle" in remedy
