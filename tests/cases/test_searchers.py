@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tests.searchers import TACTICS, Turn
 from tests.searching import EVERY_POOL, ONE_POOL, Scene, explored, searched, searcher_on
 
 BY_NAME = {tactic.name: tactic for tactic in TACTICS}
+SCRIPT = Path(__file__).parents[2] / "scripts" / "searchers.py"
 SANDWICH, SKEW, ALL = "front-run and back-run", "skew, unwind later", "skew, front-run and back-run"
 
 
@@ -77,3 +79,18 @@ def test_a_turn_beyond_a_limit_or_an_estimate_is_found_out() -> None:
     ):
         with pytest.raises(AssertionError):
             wrong.require_bounded()
+
+
+def test_the_report_tells_the_best_turn_and_the_worst_loss_of_all_and_counts_what_broke_a_limit() -> None:
+    spec = importlib.util.spec_from_file_location("searchers_script", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    report = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(report)
+    turns = [
+        Turn(Fraction(10), OutcomeKind.DONE, *map(Fraction, (5, 8, 9, 1_000, 3, 4, 6))),
+        Turn(Fraction(20), OutcomeKind.DONE, *map(Fraction, (2, 10, 9, 1_000, 3, 4, 6))),
+        Turn(Fraction(30), OutcomeKind.FAILED, *map(Fraction, (-7, 1, 1, 0))),
+    ]
+    row = report.row(ONE_POOL, "rebalancer", TACTICS[0], turns)
+    assert (row["best_size_usd"], row["profit_bps"], row["loss_bps"], row["worst_loss_bps"], row["limit_bps"]) == (10, 50, 80, 100, 90)
+    assert (row["sizes_tried"], row["carried_out"], row["violations"]) == (3, 2, 1)
