@@ -35,6 +35,10 @@ def backup(source: Path, target: Path, force: bool = False) -> int:
     already and `force` is not given, OperatorNeeded when the store is damaged or the copy cannot be written.
     """
     _require_free(target, force)
+    if target.exists() and source.samefile(target):
+        raise ConfigError(f"{target} is the store itself", "name another file")
+    if any(target.with_name(target.name + side).exists() for side in _SIDES):
+        raise ConfigError(f"{target} looks like a store in use: its log lies beside it", "name another file")
     with reported("make the backup"), _beside(target) as part:
         _copied(source, part)
         with closing(sqlite3.connect(part, isolation_level=None)) as copy:
@@ -53,6 +57,8 @@ def restore(source: Path, target: Path, wallet: str, chain_id: int, known: tuple
     """
     if not source.is_file():
         raise ConfigError(f"backup {source}: there is no such file", "name a file that trimtab db backup wrote")
+    if target.exists() and source.samefile(target):
+        raise ConfigError(f"{source} is the store itself", "name a file that trimtab db backup wrote")
     found = inspected(source)
     if found.wallet.lower() != wallet.lower() or found.chain_id != str(chain_id):
         raise OperatorNeeded(

@@ -101,6 +101,21 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     assert opened(tmp_path / "a.db").paused().paused is False
 
 
+def test_a_store_is_never_its_own_backup_nor_put_over_one_in_use(tmp_path: Path) -> None:
+    store, other = filled(tmp_path / "a.db"), filled(tmp_path / "b.db")
+    (tmp_path / "link.db").symlink_to(tmp_path / "a.db")
+    for path in (tmp_path / "a.db", tmp_path / "link.db"):
+        with pytest.raises(ConfigError, match="is the store itself"):
+            backup(tmp_path / "a.db", path, force=True)
+        with pytest.raises(ConfigError, match="is the store itself"):
+            put_back(path, tmp_path / "a.db", force=True)
+    with pytest.raises(ConfigError, match="in use"):
+        backup(tmp_path / "a.db", tmp_path / "b.db", force=True)
+    assert store.paused().paused is other.paused().paused is False
+    store.close()
+    other.close()
+
+
 def test_a_restored_store_replaces_a_newer_one_log_and_all_and_the_newer_is_kept(tmp_path: Path) -> None:
     store = filled(tmp_path / "a.db")
     backup(tmp_path / "a.db", tmp_path / "copy.db")
