@@ -101,10 +101,11 @@ class Replacer:
         granted = self._journal.grant(waiting.id)
         self._carrier.require_running(granted)
         head = self._carrier.sender.head()
-        tx = dearer(waiting.tx, head, _room(self._carrier.settings.max_fee_wei))
+        most_wei = GAS_FOLD * self._first_gas_wei(waiting)
+        tx = dearer(waiting.tx, head, _room(self._carrier.settings.max_fee_wei), most_wei // waiting.tx.gas)
         simulation = self._carrier.rehearse(tx, waiting.deadline_s)
         now_s = simulation.head.timestamp_s
-        self._require_gas_money(tx, waiting, GAS_FOLD * self._first_gas_wei(waiting), now_s)
+        self._require_gas_money(tx, waiting, most_wei, now_s)
         grant = replace(granted, now_s=now_s, max_gas_wei=_worst_wei(tx))
         self._launch(waiting, waiting.kind, tx, grant, waiting.note, waiting.deadline_s)
 
@@ -147,14 +148,15 @@ class Replacer:
             raise refusal("gas_per_day", f"{total_wei} wei", f"{day_wei} wei", message, "wait, or raise limits.gas_per_day")
 
 
-def dearer(paid: UnsignedTx, head: Head, limit_wei: int | None) -> UnsignedTx:
-    """The same with every fee at least 12.5 % more, and enough for six full blocks from `head` where the limit allows.
+def dearer(paid: UnsignedTx, head: Head, limit_wei: int | None, aim_wei: int | None = None) -> UnsignedTx:
+    """The same with every fee at least 12.5 % more, and enough for six full blocks from `head` where limit and aim allow.
 
     Raises Refused above `limit_wei` per gas, or where that is below the base fee.
     """
     more = bumped(Fees(paid.max_fee_wei, paid.max_priority_fee_wei, paid.gas_price_wei), limit_wei=None)
     if more.max_fee_wei is not None and head.base_fee_wei is not None:
-        enough = min(2 * head.base_fee_wei + (more.max_priority_fee_wei or 0), limit_wei or 2**256)
+        enough = 2 * head.base_fee_wei + (more.max_priority_fee_wei or 0)
+        enough = min(enough, *(wei for wei in (limit_wei, aim_wei) if wei is not None), enough)
         more = replace(more, max_fee_wei=max(more.max_fee_wei, enough))
     if limit_wei is not None and max(more.most_wei, head.base_fee_wei or 0) > limit_wei:
         raise refusal(

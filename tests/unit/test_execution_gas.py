@@ -121,3 +121,19 @@ def test_hurrying_by_hand_says_why_nothing_may_be_sent(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="must pay more than the limit"):
         Replacer(executor._carrier).hurry(0)
     assert len(made.chain.sent) == 1
+
+
+def test_a_bump_aims_no_higher_than_its_gas_money_allows(tmp_path: Path) -> None:
+    made = patient(tmp_path, max_fee_wei=None)
+    first_wei = 100_000 * 10 * GWEI
+    made.store.begin_step("s", START_S, "{}")
+
+    def dear() -> None:
+        made.chain.base_fee_wei = 25 * GWEI  # twice that would be more than four times the first
+        if len(made.chain.sent) == 2:
+            made.chain.mine(made.chain.sent[1])
+
+    made.clock.each = dear
+    ended = made.executor().run("s", IntentKind.SWAP, tx(0), replace(grant(), max_gas_wei=first_wei), "swap")
+    assert (ended.kind, ended.state) == (IntentKind.SWAP, S.FINAL)
+    assert ended.tx.max_fee_wei == GAS_FOLD * 10 * GWEI
