@@ -23,9 +23,10 @@ from tests.endpoints import Reply, passing_on, serve
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Children of this process take a bound of seconds, which the config refuses otherwise."""
+def quick(monkeypatch: pytest.MonkeyPatch, desk: Desk) -> None:
+    """Children of this process take a bound of seconds, which the config refuses otherwise; imports are paid before they start."""
     monkeypatch.setattr(service, "SHORTEST_HANG_S", 1)
+    desk.ask("plan")
 
 
 def with_service(desk: Desk, *lines: str) -> None:
@@ -34,17 +35,22 @@ def with_service(desk: Desk, *lines: str) -> None:
     desk.config.write_text("\n".join((text, "", "[service]", *lines, "")))
 
 
+def shown(child: Forked) -> str:
+    """What stands on its stderr so far."""
+    return child.err.read_text() if child.err.exists() else ""
+
+
 def until(child: Forked, done: Callable[[], bool]) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 200
     while not done():
-        assert time.monotonic() < end, child.err.read_text()
+        assert time.monotonic() < end, shown(child)
+        assert '"hung"' not in shown(child), shown(child)
         time.sleep(0.02)
 
 
 def logged(child: Forked) -> list[dict[str, Any]]:
     """Log lines so far; the last one only once it is whole."""
-    text = child.err.read_text() if child.err.exists() else ""
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.startswith("{") and line.endswith("\n")]
+    return [json.loads(line) for line in shown(child).splitlines(keepends=True) if line.startswith("{") and line.endswith("\n")]
 
 
 def events(child: Forked) -> list[str]:
@@ -71,14 +77,14 @@ def stalling(desk: Desk) -> Iterator[threading.Event]:
 @pytest.mark.usefixtures("quick")
 def test_a_look_that_hangs_is_named_and_ends_the_process_with_its_own_code(desk: Desk, stalling: threading.Event) -> None:
     before = nonce(desk)
-    with_service(desk, 'hang_after = "3s"', 'log_format = "json"')
+    with_service(desk, 'hang_after = "10s"', 'log_format = "json"')
     child = forked(desk, "run", "--every", "1s", "--send", "--yes")
     until(child, lambda: "look" in events(child))
     stalling.set()
     said = child.ended(120)
     assert said.code == 13, said
     (hung,) = [line for line in logged(child) if line["event"] == "hung"]
-    assert "longer than 3 s, since «Reading the chain»; it stands at" in hung["what"]
+    assert "longer than 10 s, since «Reading the chain»; it stands at" in hung["what"]
     assert "chain/rpc.py" in hung["what"]
     assert SECRET not in said.err
     stalling.clear()
@@ -88,17 +94,18 @@ def test_a_look_that_hangs_is_named_and_ends_the_process_with_its_own_code(desk:
 @pytest.mark.usefixtures("quick")
 def test_a_broadcast_that_takes_longer_than_the_bound_is_not_cut_off(desk: Desk) -> None:
     before = nonce(desk)
-    passed = passing_on(desk.about["url"])
+    passed, slow = passing_on(desk.about["url"]), iter([13])
 
     def answer(asked: Any) -> Reply:
         reply = passed(asked)
         if "eth_sendRawTransaction" in json.dumps(asked):
-            reply.delay_s = 5
+            reply.delay_s = next(slow, 0)
         return reply
 
     with serve(answer) as served:
         move_to(desk, served.url)
-        with_service(desk, 'hang_after = "3s"', 'log_format = "json"')
+        desk.edit(('operator = "local"', 'operator = "local"\ntimeout = "60s"'))
+        with_service(desk, 'hang_after = "10s"', 'log_format = "json"')
         child = forked(desk, "run", "--once", "--send", "--yes")
         said = child.ended(120)
         assert said.code == 0, said
