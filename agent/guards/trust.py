@@ -61,10 +61,10 @@ def token_screen(case: Case, _: bool) -> Measured:
 
 
 def moved_tokens(plan: Plan) -> tuple[str, ...]:
-    """Tokens that legs exchange or that are provided as liquidity, each once; the native coin is none."""
-    traded = [token for leg in plan.legs for token in (leg.token_in, leg.token_out)]
+    """Tokens that legs exchange or that are provided as liquidity, each once. Wrapping and unwrapping exchange nothing."""
+    traded = [token for leg in plan.legs if NATIVE not in (leg.token_in, leg.token_out) for token in (leg.token_in, leg.token_out)]
     provided = [token for action in plan.actions if isinstance(action, Provide) for token in (action.token0, action.token1)]
-    return tuple(dict.fromkeys(token for token in (*traded, *provided) if token != NATIVE))
+    return tuple(dict.fromkeys((*traded, *provided)))
 
 
 def kill_switch(case: Case) -> Measured:
