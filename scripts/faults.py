@@ -127,7 +127,7 @@ def main() -> None:
             found.append(result)
             if result.violations:
                 print(f"VIOLATION {result.case}\n  {result.violations}\n  after {result.ends}", file=sys.stderr, flush=True)
-            elif len(found) % 50 == 0:
+            elif len(found) % 25 == 0:
                 print(f"{len(found)} cases in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     document = figures(found, time.monotonic() - began)
     text = json.dumps(document, indent=1)

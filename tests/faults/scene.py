@@ -97,11 +97,10 @@ class Scene:
         return [self.direct(operator) for operator in self.operators[-2:]]
 
     def heal(self) -> None:
-        """The chain works again: blocks come, gas is cheap, prices are fresh."""
+        """The chain works again: blocks come, and gas is cheap."""
         self.rpc("evm_setAutomine", True)
         self.rpc("anvil_setNextBlockBaseFeePerGas", hex(10**9))
         self.rpc("evm_mine")
-        self.chain.refresh_feeds()
 
     def restart(self) -> str:
         """One healthy step of a new agent over the store; how it ended, as a word and a reason."""

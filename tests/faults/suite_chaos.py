@@ -15,7 +15,9 @@ from tests.faults.scene import Scene, line, scene
 from tests.faults.suite import Case, Folders, Only, Result
 
 NAME = "chaos"
-ALL = 10_000
+ALL, A_WHILE = 10_000, 12
+SLOW = ("delay", "late delivery", "trickle")
+"""Faults that are about time: they last a while, not for good, since each takes real time."""
 REQUESTS = 36
 """About as many requests as a rebalance makes, an approval and a swap."""
 OPERATORS = ("sick", "alpha", "beta")
@@ -23,13 +25,13 @@ SEATS = ("alone", "of two", "of three")
 """Whether the sick endpoint is the only one, or one of so many that must be two to agree."""
 
 
-def places(draw: random.Random) -> list[Where]:
+def places(draw: random.Random, fault: str) -> list[Where]:
     """Somewhere, for a short while and for long; and around the sends."""
-    first = draw.randrange(REQUESTS)
+    first, lasting = draw.randrange(REQUESTS), A_WHILE if fault in SLOW else ALL
     return [
         Where(first, 1),
         Where(draw.randrange(REQUESTS), draw.randrange(2, 8)),
-        Where(draw.randrange(REQUESTS), ALL),
+        Where(draw.randrange(REQUESTS), lasting),
         Where(draw.randrange(2), draw.choice((1, ALL)), sends=True),
     ]
 
@@ -41,7 +43,7 @@ def seated(made: Scene, seat: str, fault: str, where: Where, draw: random.Random
     with chaos(url, FAULTS[fault], where, draw) as proxy:
 
         def lines() -> list[Transport]:
-            sick = line(proxy.url, "sick", LATE_S / 2 if fault in ("delay", "late delivery", "trickle") else 10.0)
+            sick = line(proxy.url, "sick", LATE_S / 2 if fault in SLOW else 10.0)
             return [sick, *(line(url, operator) for operator in made.operators[1:])]
 
         yield proxy, lines
@@ -52,7 +54,7 @@ def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only) -> Iterato
     for fault in FAULTS:
         draw = random.Random(f"chaos {seed} {fault}")
         seat = draw.choice(SEATS)
-        for where in places(draw):
+        for where in places(draw, fault):
             place = f"{seat} {where}"
             if wanted(fault, place):
                 yield one(chain, folders, Case(NAME, seed, fault, place))

@@ -11,9 +11,9 @@ SUITES: dict[str, tuple[Suite, int]] = {
     suite_kill.NAME: (suite_kill.run, 25),
     suite_power.NAME: (suite_power.run, 10),
     suite_disk.NAME: (suite_disk.run, 8),
-    suite_store.NAME: (suite_store.run, 16),
-    suite_chain.NAME: (suite_chain.run, 12),
-    suite_chaos.NAME: (suite_chaos.run, 5),
+    suite_store.NAME: (suite_store.run, 12),
+    suite_chain.NAME: (suite_chain.run, 10),
+    suite_chaos.NAME: (suite_chaos.run, 4),
     suite_lies.NAME: (suite_lies.run, 1),
 }
 """The suite and its seeds in `make faults`."""
