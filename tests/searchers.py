@@ -20,7 +20,7 @@ from agent.localchain.nodes import AnvilNode
 from agent.localchain.prices import sqrt_price_x96, v2_input_to_reach
 from agent.model import Funding, IntentKind, Plan
 from agent.units import BPS, PIPS
-from tests.agents import USD, fund, lost, purse, yes
+from tests.agents import USD, explained, fund, lost, purse, yes
 from tests.world import price_now
 
 GWEI = 10**9
@@ -99,6 +99,7 @@ class Searcher:
         """One step of the agent under this attack, from a healed market and fresh funds."""
         chain = self.chain
         fund(chain, self.held)
+        explained(self.agent)
         planned = self.agent.plan().plan
         assert planned is not None, "without a plan there is nothing to attack"
         targets = self.pushes(planned)

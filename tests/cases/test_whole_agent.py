@@ -11,7 +11,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from agent.localchain import LocalChain
 from tests.whole_agent import WholeAgent
 
-RUNS = int(os.environ.get("TRIMTAB_STATEFUL_RUNS", "8"))
+RUNS = int(os.environ.get("TRIMTAB_STATEFUL_RUNS", "7"))
 STEPS = int(os.environ.get("TRIMTAB_STATEFUL_STEPS", "25"))
 
 
