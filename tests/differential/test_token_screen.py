@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.api.setup import trust_now
+from agent.chain.agreed import AgreedTransport
+from agent.chain.ballot import NoQuorum
+from agent.chain.panel import Panel
+from agent.chain.screen import TokenScreen
 from agent.chain.screen_moves import first_look
 from agent.localchain import LocalChain
 from agent.model import Finding
 from tests.agents import FIVE, ROOMY, again, agent_on, fund
 from tests.attacks import attack
 from tests.cases.test_bad_tokens import turned_bad, with_guest
+from tests.liars import Liar
 
 
 def test_the_tokens_of_the_world_move_what_they_are_told_to_in_one_request(local_chain: LocalChain, tmp_path: Path) -> None:
@@ -42,3 +48,27 @@ def test_a_transfer_that_takes_all_gas_or_answers_a_megabyte_fails_alone(anvil_c
         assert not found.pop(address).finding.accepted
         assert {one.finding for one in found.values()} <= {Finding.CLEAN, Finding.NO_RETURN_VALUE}
         assert len(found) == len(step.portfolio.assets) - 1 + len(step.portfolio.hubs)
+
+
+def test_whoever_lies_about_how_a_token_moves_is_outvoted_or_nothing_is_known(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """T2: the liar tells of a good token what a paused one answers, and the other way round."""
+    chain = anvil_chain
+    address = turned_bad(chain, "GUEST", attack("PausableToken"), "GUEST", "GUEST", 18)
+    chain.send(chain.contract(address, attack("PausableToken")).functions.setPaused(True))
+    fund(chain, dict.fromkeys(FIVE, 1_000))
+
+    def alter(method: str, params: list[Any], answer: Any) -> Any:
+        moving = method == "eth_call" and "from" in params[0]
+        return "0x" + "0" * 63 + "1" if moving else answer
+
+    line = chain.transport
+    liar, other = Liar(line, alter), Liar(line, lambda method, params, answer: answer, "other")
+    with again(chain, with_guest(chain, tmp_path, address)) as agent:
+        step = agent.step_input()
+        moves = first_look(step)
+        by_three = TokenScreen(AgreedTransport(Panel([line, liar, other], 2)), agent.desk.config.chain.wrapped_native)
+        found = {one.token: one.finding for one in by_three.screen(step, moves)}
+        assert found.pop(address) is Finding.PAUSED
+        assert all(finding.accepted for finding in found.values())
+        with pytest.raises(NoQuorum):
+            TokenScreen(AgreedTransport(Panel([line, liar], 2)), agent.desk.config.chain.wrapped_native).screen(step, moves)
