@@ -14,9 +14,8 @@ from agent.execution.fresh import CaughtUp, Eyes
 from agent.execution.sent import may_take
 from agent.model import Halt, Intent, IntentKind, IntentState, StepInput
 from agent.policy.decide import decide
-from agent.ports import Approval
+from agent.ports import Approval, Journal
 from agent.store.journal import family
-from agent.store.store import Store
 from agent.venues import spending
 
 
@@ -29,20 +28,20 @@ class TakenBack:
     allowed: tuple[Approval, ...]
 
 
-def standing(eyes: Eyes, store: Store) -> TakenBack:
+def standing(eyes: Eyes, store: Journal) -> TakenBack:
     """What waits and what may still be taken now; writes and sends nothing."""
     step_input = _assembled(eyes)
     return TakenBack(step_input, waiting(store), tuple(spending.left_over(step_input)))
 
 
-def waiting(store: Store) -> tuple[Intent, ...]:
+def waiting(store: Journal) -> tuple[Intent, ...]:
     """Open transactions whose nonce no block has yet, each with what it was sent again as."""
     found = store.open_intents()
     mined = {intent.tx.nonce for intent in found if intent.state is IntentState.MINED}
     return tuple(intent for intent in found if intent.tx.nonce not in mined)
 
 
-def retreat(eyes: Eyes, store: Store, hands: Hands, why: str) -> Outcome:
+def retreat(eyes: Eyes, store: Journal, hands: Hands, why: str) -> Outcome:
     """Cancels, then revokes, each through journal and signer. What one token refuses stops no other.
 
     HALT where nothing was left to do, DONE where all of it is done, FAILED where something stays, with what and why. Raises
@@ -90,7 +89,7 @@ def _revoke(hands: Hands, step_id: str, step_input: StepInput, allowed: Sequence
     return sent, troubles
 
 
-def _cancels(store: Store, before: Sequence[Intent]) -> list[Intent]:
+def _cancels(store: Journal, before: Sequence[Intent]) -> list[Intent]:
     """What became of the transactions that waited, and of what was sent to cancel them."""
     newest = {intent.tx.nonce: intent.id for intent in before}
     return [intent for nonce, known in newest.items() for intent in family(store.intents_at(nonce), known)]
