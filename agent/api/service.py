@@ -30,7 +30,7 @@ PASSWORD_ENV = "TRIMTAB_KEYSTORE_PASSWORD"  # noqa: S105 the variable's name
 
 @dataclass
 class Service:
-    """Hears what the run does and passes it on. What it tells can fail; the run goes on all the same."""
+    """Hears what the run does and passes it on."""
 
     agent: Agent
     log: Log
@@ -51,7 +51,15 @@ class Service:
         self.watch.beat(stage)
 
     def looked(self, found: Outcome | TrimtabError) -> None:
-        """One look is over."""
+        """One look is over. A defect of what is told here is told, and ends nothing; a store that fails does."""
+        try:
+            self._tell(found)
+        except TrimtabError:
+            raise
+        except Exception as error:
+            self.log.error("telling failed", kind=type(error).__name__)
+
+    def _tell(self, found: Outcome | TrimtabError) -> None:
         took_s = time.monotonic() - self.began
         self.watch.beat("telling of the last look")
         stopped = self.agent.desk.switch.read()

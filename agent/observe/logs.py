@@ -98,6 +98,7 @@ def configure(style: Format | None, secrets: Iterable[str] = (), stream: TextIO 
 
     Lines of libraries pass the same formatter from WARNING on. Called again it replaces what it set before.
     """
+    logging.raiseExceptions = False  # a line that cannot be written would be shown with all its fields, unredacted
     root = logging.getLogger()
     for handler in [one for one in root.handlers if isinstance(one.formatter, LineFormatter)]:
         root.removeHandler(handler)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.localchain import LocalChain
-from tests.soaking import KEEP_STEPS, soak
+from tests.soaking import KEEP_STEPS, running, soak
 
 LOOKS = 160
 WARM = 80
@@ -21,3 +21,13 @@ def test_many_looks_leave_memory_and_store_as_they_were(anvil_chain: LocalChain,
     last = found.marks[-1]
     assert last.steps <= KEEP_STEPS + 3 * found.outcomes["done"] + 5, "what led to no transaction is removed"
     assert last.store < 12_000_000
+
+
+def test_a_defect_in_what_is_told_ends_no_run(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    with running(anvil_chain, tmp_path, traced=False) as (agent, service):
+        rounds = agent.run(every="1s", progress=service.heard)
+        service.looked(next(rounds))
+        service.metrics.looked = None  # type: ignore[assignment,method-assign]  # stands for any defect
+        service.looked(next(rounds))
+        assert service.health.state.looks == 2
+        rounds.close()
