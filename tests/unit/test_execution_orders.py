@@ -10,7 +10,7 @@ from tests.orders import Walk, World
 DEPTH = int(os.environ.get("TRIMTAB_ORDERS_DEPTH", "4"))
 """How many acts deep; `make faults` walks until nothing new is found."""
 WHOLE = "TRIMTAB_ORDERS_DEPTH" in os.environ
-CALMED = 1 if WHOLE else 8
+CALMED = 1 if WHOLE else 10
 """From every so many of the states the nonce is brought to its end."""
 
 
@@ -21,7 +21,7 @@ def test_every_order_of_original_bump_cancel_and_reorganisation_ends_the_nonce_e
     for _ in range(DEPTH):
         found: list[World] = []
         for world in edge:
-            for name, act in walk.acts(world, turns=WHOLE):
+            for name, act in walk.acts(world, whole=WHOLE):
                 acts += 1
                 try:
                     made = walk.after(world, name, act)
