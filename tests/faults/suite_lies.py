@@ -124,7 +124,9 @@ def one(made: Scene, case: Case, operators: tuple[str, ...]) -> tuple[Result, bo
         wrong.append(f"{told.sent_after} transactions were sent after the lie")
     if not signed:
         return Result(case, {"lie": int(told.lies > 0)}, wrong, [end]), True
-    wrong += made.recovered()
+    ends = made.recovered()
+    # whoever believed a single liar may find books that the truth contradicts: then a healthy step halts by name, as it should
+    wrong += [] if case.where == "alone" else ends
     sent = invariants.transactions(made)
     store = open_store(made.loaded.store_url, made.chain.chain_id, made.chain.wallet.address)
     try:
