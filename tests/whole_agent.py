@@ -40,9 +40,8 @@ CHANGES = {
 }
 MOMENTS = 40
 """More moments than one step has at which a process may end: before each commit that changes the store, around each send, while waiting."""
-PATIENCE = 60
-"""Moments after which the owner ends a step that goes on and on."""
-TRIES = 8
+PATIENCE, TRIES = 60, 8
+"""Moments after which the owner ends a step that goes on and on; healthy steps in which it must come to rest."""
 _TURNS = count()
 
 
