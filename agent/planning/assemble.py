@@ -9,6 +9,7 @@ import numpy as np
 
 from agent.model import Plan, Rebalance, Skipped, StepInput
 from agent.planning.aims import Aim
+from agent.planning.choice import DEAR
 from agent.planning.market import FAR, Market
 from agent.planning.paths import MAX_LEGS
 from agent.planning.payments import changes, paid
@@ -72,7 +73,9 @@ def left_undone(step: StepInput, market: Market, aim: Aim, settled: Settled, tur
         if token in settled.still:
             why = settled.still[token]
             if step.limits.min_trade is not None and rest >= step.limits.min_trade:
-                why = f"what {f'{turnover_limit} and ' if turnover_limit else ''}the pools' bounds let it move is {DUST}"
+                gas = "gas" if DEAR in settled.dropped.values() else ""
+                bounds = [bound for bound in (turnover_limit, gas, "the pools' bounds") if bound]
+                why = f"what {' and '.join(bounds)} let it move is {DUST}"
         elif others and fixed.issuperset(others):
             why = f"{' and '.join(problem.nodes[i].label for i in others)} would be the other side"
         else:

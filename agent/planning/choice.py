@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from agent.planning.dual import Answers, Solution
-from agent.planning.market import Flow, Market, Positions, flow_gas
+from agent.planning.market import Flow, Market, Positions, flow_gas, gas_again
 from agent.planning.responses import TINY, Stack
 
 HOPES = 8
@@ -17,6 +17,7 @@ SURE = 1e-12
 """Relative gain that is more than float noise."""
 DEAR = "its gas exceeds what it brings"
 DUST = "its part would be below limits.min_trade"
+REST = "what is left for it, where gas makes others not worth their part, is below limits.min_trade"
 Arcs = tuple[str, int]
 """A pool, and the position of the token that enters it."""
 Seek = Callable[[Stack, Solution | None], Solution]
@@ -27,7 +28,7 @@ Seek = Callable[[Stack, Solution | None], Solution]
 class Choice:
     """A solution over some rows of the market, its flows, and the pools it does without, each with the reason.
 
-    `legs` counts the legs through each arc, `gas` is the worth of one of them, in units of the scale.
+    `legs` counts the legs through each arc; `gas` is the worth of the first of them, in units of the scale, `again` of each other.
     """
 
     solution: Solution
@@ -35,17 +36,23 @@ class Choice:
     flows: tuple[Flow, ...]
     legs: Mapping[Arcs, int] = field(default_factory=dict)
     gas: Mapping[Arcs, float] = field(default_factory=dict)
+    again: Mapping[Arcs, float] = field(default_factory=dict)
     dropped: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def net(self) -> float:
         """The worth less the gas of every leg."""
-        return self.solution.bound - sum(gas * self.legs.get(arc, 1) for arc, gas in self.gas.items())
+        return self.solution.bound - sum(map(self._gas, self.gas))
 
     def beyond_gas(self, flow: Flow, shared: bool) -> float:
         """What a flow brings beyond its gas; with `shared` only that of one leg, as if all others came for nothing."""
         arc = (flow.arc.pool, flow.arc.source)
-        return flow.surplus - self.gas.get(arc, 0.0) * (1 if shared else self.legs.get(arc, 1))
+        if arc not in self.gas:
+            return flow.surplus
+        return flow.surplus - (self.gas[arc] if shared else self._gas(arc))
+
+    def _gas(self, arc: Arcs) -> float:
+        return self.gas[arc] + self.again[arc] * (self.legs.get(arc, 1) - 1)
 
 
 Legs = Callable[[Choice], Mapping[Arcs, int]]
@@ -104,7 +111,7 @@ class Chooser:
             weakest = min(dear, key=lambda flow: best.beyond_gas(flow, shared), default=None)
             tries = [dust] if dust else [beside, {weakest.arc.pool}] if weakest else []
             for pools in (tried for tried in tries if tried):
-                trial = self._without(best, pools, DUST if dust else DEAR)
+                trial = self._without(best, pools, DEAR if not dust else REST if DEAR in best.dropped.values() else DUST)
                 if dust or trial.net >= best.net:
                     best = trial
                     break
@@ -156,7 +163,8 @@ class Chooser:
         if market.gas_unit <= 0:
             return choice
         gas = {(flow.arc.pool, flow.arc.source): flow_gas(market, flow) for flow in flows}
-        return replace(choice, gas=gas, legs=self.legs(choice))
+        again = {(flow.arc.pool, flow.arc.source): gas_again(market, flow.arc) for flow in flows}
+        return replace(choice, gas=gas, again=again, legs=self.legs(choice))
 
 
 def _better(one: Choice, other: Choice) -> Choice:

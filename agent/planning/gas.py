@@ -83,6 +83,11 @@ def leg_units(pool: PoolState, ticks_crossed: int, steps: int = 1, router: Route
     return router.v3 + stops + (MOVED_UNITS if moved or ticks_crossed else 0)
 
 
+def again_units(pool: PoolState, router: Router) -> int:
+    """Gas units of a further swap through a pool that a leg before it has used the same way; its tick is written once."""
+    return router.v2 - AGAIN_V2_UNITS if isinstance(pool, V2Pool) else router.v3 - AGAIN_V3_UNITS
+
+
 def plan_units(facts: GasFacts, legs: Sequence[Leg], swap_units: int) -> int:
     """Gas of the transaction of these legs, whose swaps cost `swap_units` by themselves; none without legs."""
     if not legs:

@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.planning.gas import leg_units
+from agent.planning.gas import again_units, leg_units
 from agent.planning.problem import Problem
 from agent.planning.responses import Offer, Stack, build_offer, build_stack
 
@@ -88,3 +88,8 @@ def flow_gas(market: Market, flow: Flow) -> float:
     """Worth of the gas of one leg of such a flow, in units of the scale."""
     pool = market.problem.pools[flow.arc.pool]
     return leg_units(pool, flow.arc.offer.real.edges_passed(flow.taken), router=market.problem.gas.router) * market.gas_unit
+
+
+def gas_again(market: Market, arc: Arc) -> float:
+    """Worth of the gas of a further leg through an arc, in units of the scale: what the first one has touched is cheaper."""
+    return again_units(market.problem.pools[arc.pool], market.problem.gas.router) * market.gas_unit
