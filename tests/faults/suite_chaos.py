@@ -8,7 +8,8 @@ from contextlib import ExitStack, contextmanager
 
 from agent.chain.rpc import Transport
 from agent.localchain import LocalChain
-from tests.faults.chaos import FAULTS, LATE_S, Proxy, Where, chaos
+from tests.faults.chaos import Proxy, Where, chaos
+from tests.faults.chaos_faults import FAULTS, LATE_S
 from tests.faults.invariants import violations
 from tests.faults.probe import process
 from tests.faults.scene import Scene, line, scene
