@@ -12,6 +12,7 @@ from agent.chain.panel import Panel
 from agent.errors import TrimtabError
 from agent.execution.settle import loss, turnover
 from agent.model import Earlier, History, Intent, IntentKind, IntentState, StepInput, UnsignedTx
+from agent.policy.flows import label
 from agent.reference import reference_prices
 from agent.units import NATIVE, Price
 
@@ -55,21 +56,28 @@ def recall(step: StepInput, memory: Memory, panel: Panel, contract: bool = False
             raise CannotTell("what its owners had the Safe do before is not looked for")
         feeds = [feed.feed for feed in snapshot.feeds if feed.feed in step.portfolio.feeds()]
         found = last_day(panel, snapshot.owner, snapshot.head, snapshot.nonce_latest, feeds) if snapshot.nonce_latest else Day(0, ())
+        told = entries(step, found)
     except TrimtabError as error:
         memory.ask_day(now_s)
         why = f"what the wallet did in the last 24 h is not known ({error.message}); {REMEDY}"
         return replace(step, history=replace(step.history, unknown=step.history.unknown or why))
-    memory.tell_day(entries(step, found), snapshot.nonce_latest)
+    memory.tell_day(told, snapshot.nonce_latest)
     return replace(step, history=memory.history(now_s))
 
 
 def entries(step: StepInput, day: Day) -> tuple[Earlier, ...]:
-    """What each transaction used up, at the reference prices of then where they are known, else of now."""
+    """What each transaction used up, at the reference prices of then where they are known, else of now.
+
+    Raises CannotTell where one moved an asset that has neither: counted without it, it would be written down as no loss for good.
+    """
     assets = {asset.token.address for asset in step.portfolio.assets} | {step.portfolio.wrapped_native}
     now = _prices(step)
     found = []
     for one in day.sent:
         prices = {**now, **_prices(_as_of(step, one))} if one.answers else now
+        moved = {token for token, raw in one.receipt.net(step.snapshot.owner).items() if raw} | {step.portfolio.wrapped_native}
+        for token in sorted((moved & assets) - prices.keys()):
+            raise CannotTell(f"{label(step, token)} has no reference price")
         found.append(_entry(step, one, {token: price for token, price in prices.items() if token in assets}))
     return tuple(found)
 

@@ -92,6 +92,18 @@ def test_what_the_chain_cannot_tell_is_unknown_until_the_store_has_seen_a_day_it
         assert not unknown or "--nothing-lost" in found
 
 
+def test_an_exchange_of_what_has_no_price_now_is_not_written_down_as_no_loss(tmp_path: Path) -> None:
+    """A feed that is silent for one look must not empty the budget for a day."""
+    store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
+    node = Node(sent={19_000: {"logs": SWAP}})
+    step = replace(at(node.height, nonce_latest=1), history=store.history(NOW_S))
+    feeds = tuple(feed for feed in step.snapshot.feeds if feed.feed != builders.feed_address("WETH"))
+    blind = replace(step, snapshot=replace(step.snapshot, feeds=feeds))
+    assert "WETH has no reference price" in recall(blind, store, Panel([node], 1)).history.unknown
+    found = recall(step, store, Panel([node], 1)).history
+    assert (found.unknown, found.loss_24h) == ("", (10 + GAS_USD) * DOLLAR)
+
+
 def test_an_owner_who_vouches_is_believed(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
     node = Node(sent={19_990: {}}, states_from=30_000)
