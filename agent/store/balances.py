@@ -59,6 +59,10 @@ def note(
         if row.state in _OPEN or _block(row) > snapshot.head.number - DEEP:
             break
         folded = row.seq
+        for change in _own(row, wallet, coin):  # a balance that was not read now keeps its opening, which has to contain this too
+            opening = session.get(OpeningRow, change.token)
+            if opening is not None and change.token not in balances:
+                opening.raw = str(int(opening.raw) + change.delta_raw)
     own: dict[str, int] = {}
     behind = (change for row in _behind(session, folded) for change in _own(row, wallet, coin))
     for change in (*earlier.changes(session), *behind):

@@ -97,6 +97,20 @@ def test_old_final_transactions_become_part_of_the_opening_and_nothing_changes(s
     assert opened(store, at(2_001, "7", native=native)) == []
 
 
+def test_what_becomes_part_of_the_opening_while_a_balance_cannot_be_read_stays_explained(store: Store) -> None:
+    """Else our own sale would be a loss, and our own purchase would hide one."""
+    looked(store, at())
+    moved(store, 3, 1_001, Transfer(WETH.address, WALLET, OTHER, COIN))
+    native = COIN - GAS_WEI
+    looked(store, at(1_002, "9", native=native))
+    (ours,) = store.open_intents()
+    store.advance(ours.id, IntentState.FINAL, 2)
+    looked(store, at(1_300, "9", native=native, quarantined=(Quarantined("balance", WETH.address, "reverts"),)))
+    assert store.books().own == ()
+    assert opened(store, at(1_301, "9", native=native)) == []
+    assert opened(store, at(1_302, "8", native=native)) == [(WETH.address, -COIN, True)]
+
+
 def test_native_coin_is_unwrapped_of_the_configured_token_alone(store: Store) -> None:
     """Any contract that a swap touches may emit a Withdrawal."""
     looked(store, at())
