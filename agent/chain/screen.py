@@ -18,6 +18,7 @@ from agent.chain.screen_causes import Suspect, explain
 from agent.chain.screen_moves import Move, largest, moves
 from agent.chain.screen_words import Answered, Result, answered, records, tried, word_of
 from agent.chain.wire import Call, hex_data, octets
+from agent.errors import Retryable
 from agent.model import Finding, Plan, ScreenedToken, StepInput
 
 TRIES_PER_CALL = 4
@@ -58,9 +59,12 @@ class TokenScreen:
         balances = [CallItem(move.token, address_call(BALANCE_OF, step.snapshot.owner)) for move in chosen]
         past = page_calls(balances, pages(balances), hex(_since(step)))
         told = iter(self.line.batch([*asked, *past, *(call for _, _, call in single), *page_calls(habits, sized, at)]))
-        results = _tried(chosen, [next(told) for _ in asked])
+        results = self._tried(chosen, [next(told) for _ in asked], at)
         before = _before(balances, [next(told) for _ in past])
-        suspects = [Suspect(move, who, how) for move, who, call in single if (how := answered(next(told))) not in _FINE]
+        moved = [_in_time(self.line, next(told)) for _ in single]
+        suspects = [
+            Suspect(move, who, how) for (move, who, _), one in zip(single, moved, strict=True) if (how := answered(one)) not in _FINE
+        ]
         seen = complete(self.line, habits, sized, list(told), at)
         screened = []
         for number, move in enumerate(chosen):
@@ -72,6 +76,23 @@ class TokenScreen:
                 result = _habit(seen[4 * number : 4 * number + 4]) or self._moved_alone(step, move.token, before[number]) or result
             screened.append(ScreenedToken(move.token, *result))
         return tuple(screened)
+
+    def _tried(self, chosen: Sequence[Move], told: Sequence[object], at: object) -> list[Result]:
+        """What became of each try. Those on a page that the node refused are asked alone, once: a token may be why, and is UNKNOWN.
+
+        Raises Retryable where it refuses all: that says nothing of tokens, and none must be left alone, and others traded, for it.
+        """
+        results: list[Result | None] = []
+        for start, answer in zip(range(0, len(chosen), TRIES_PER_CALL), told, strict=True):
+            results += _read(_in_time(self.line, answer), min(TRIES_PER_CALL, len(chosen) - start))
+        refused = [number for number, result in enumerate(results) if result is None]
+        if refused:
+            again = self.line.batch([_tries([chosen[number]], at)[0] for number in refused])
+            for number, answer in zip(refused, again, strict=True):
+                (results[number],) = _read(_in_time(self.line, answer), 1)
+        if not any(results):
+            raise Retryable(f"{self.line.name} refuses the token screen", "it must allow eth_call of creation code")
+        return [result or (Finding.UNKNOWN, "the endpoint refuses the screen") for result in results]
 
     def _moved_alone(self, step: StepInput, token: str, then: int | None) -> Result | None:
         """REBASING where the wallet's balance changed over the last blocks by something else than transfers.
@@ -95,6 +116,8 @@ class TokenScreen:
         )
 
 
+_LIMITED = (-32005, 429)
+"""Codes of a call that a node refuses because of its limits, among others that it answers (EIP-1474, and usage)."""
 _FINE = (Answered.TRUE, Answered.SILENT)
 
 
@@ -114,15 +137,18 @@ def _packed(move: Move) -> bytes:
     return addresses + bytes([move.kind]) + min(move.raw, 2**128 - 1).to_bytes(16, "big")
 
 
-def _tried(chosen: Sequence[Move], pages_told: Sequence[object]) -> list[Result]:
-    results: list[Result] = []
-    for number, told in enumerate(pages_told):
-        count = min(TRIES_PER_CALL, len(chosen) - number * TRIES_PER_CALL)
-        if isinstance(told, RpcFault):
-            results += [(Finding.UNKNOWN, "the endpoint refuses the screen")] * count
-        else:
-            results += [tried(record) for record in records(octets(told, "the token screen"), count)]
-    return results
+def _read(answer: object, count: int) -> list[Result | None]:
+    """What `count` tries of one call say; None each where the node refused it."""
+    if isinstance(answer, RpcFault):
+        return [None] * count
+    return [tried(record) for record in records(octets(answer, "the token screen"), count)]
+
+
+def _in_time(line: Transport, answer: object) -> object:
+    """The answer, unless it only says that too much is asked now: then Retryable, since that says nothing of a token."""
+    if isinstance(answer, RpcFault) and answer.code in _LIMITED:
+        raise Retryable(f"{line.name} refuses a part of the token screen: {answer.message}", "ask less often, or use another endpoint")
+    return answer
 
 
 def _single(step: StepInput, move: Move, at: object) -> list[tuple[Move, str, Call]]:

@@ -1,0 +1,77 @@
+"""A node that does not run the token screen says nothing of tokens: none is left alone, and others traded, for its sake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from agent.artifacts import own
+from agent.chain import lens
+from agent.chain.screen import TokenScreen
+from agent.chain.screen_moves import first_look
+from agent.chain.screen_words import FORMAT
+from agent.chain.wire import Call, RpcFault
+from agent.errors import Retryable
+from agent.model import Finding
+from tests.builders import step_input
+
+RAW = 10**18
+GOOD = b"".join(w.to_bytes(32, "big") for w in (RAW, 10 * RAW, RAW, 9 * RAW, 2, RAW, 0, 2, 2, 10 * RAW, 0, 0))
+BUSY, BROKEN = RpcFault(-32005, "limit exceeded"), RpcFault(-32000, "internal error")
+TRUE = f"0x{1:064x}"
+SCREEN = own("TokenScreen").bytecode
+
+
+@dataclass
+class Node:
+    """Finds every token clean, but for what `refuse` says of tries (by their number in one call) and of single calls (0)."""
+
+    refuse: Callable[[int], RpcFault | None]
+    operator: str = "a"
+    name: str = "endpoint 'a'"
+    requests: int = 0
+
+    def call(self, method: str, params: list[Any]) -> Any:
+        return self.batch([(method, params)])[0]
+
+    def batch(self, calls: Sequence[Call]) -> list[Any]:
+        self.requests += 1
+        return [self.answer(params) for _, params in calls]
+
+    def answer(self, params: list[Any]) -> object:
+        if "from" in params[0]:
+            return self.refuse(0) or TRUE
+        data = params[0]["data"]
+        if data.startswith(SCREEN):
+            count = bytes.fromhex(data[len(SCREEN) :])[64]
+            return self.refuse(count) or "0x" + (bytes([FORMAT]) + (b"\x00" + GOOD) * count).hex()
+        if not isinstance(params[1], dict):
+            return RpcFault(-32000, "missing trie node")
+        return "0x" + (bytes([lens.FORMAT]) + bytes([lens.Status.FAILED.value]) * 8).hex()
+
+
+def found(refuse: Callable[[int], RpcFault | None]) -> list[Finding]:
+    step = step_input({"WETH": 5_000, "USDC": 5_000})
+    return [one.finding for one in TokenScreen(Node(refuse), "").screen(step, first_look(step))]
+
+
+def test_a_node_that_runs_everything_finds_them_clean() -> None:
+    assert found(lambda count: None) == [Finding.CLEAN, Finding.CLEAN]
+
+
+@pytest.mark.parametrize("fault", [BUSY, BROKEN])
+def test_a_node_that_refuses_every_try_says_nothing_of_tokens(fault: RpcFault) -> None:
+    with pytest.raises(Retryable, match="token screen"):
+        found(lambda count: fault if count else None)
+
+
+def test_a_call_of_many_tries_that_is_refused_is_asked_for_each_alone() -> None:
+    assert found(lambda count: BROKEN if count > 1 else None) == [Finding.CLEAN, Finding.CLEAN]
+
+
+def test_a_single_call_beyond_the_nodes_limits_says_nothing_of_its_token() -> None:
+    with pytest.raises(Retryable, match="limit exceeded"):
+        found(lambda count: None if count else BUSY)
