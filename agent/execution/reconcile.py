@@ -129,9 +129,10 @@ class Reconciler:
             return
         seen = self._look(alive, nonce)
         if seen == "unknown":
-            if may_send and self._carrier.is_paused() is False:
+            if may_send and self._may_leave(alive[-1]):
                 self._bring_back(alive)
-                self._follow(nonce, may_send)
+                if self._carrier.flying(nonce):
+                    self._follow(nonce, may_send)
         elif not self._follow(nonce, may_send) and may_send and self._carrier.is_paused() is False:
             self._cancel_late(nonce)
 
@@ -173,16 +174,24 @@ class Reconciler:
             try:
                 simulation = self._carrier.rehearse(intent.tx, intent.deadline_s)
                 signed = self._carrier.sign_again(intent, simulation.head.timestamp_s)
-                self._carrier.require_running()
+                self._carrier.require_running(self._journal.grant(intent.id))
             except Refused as error:
                 if intent.state is IntentState.SIGNED:  # BROADCAST is written before bytes leave: these never did
                     self._carrier.drop(intent, error.message)
                     continue
-                if self._carrier.is_paused() is False and self._still_unknown(alive):
+                if (self._carrier.is_paused() is False or self._carrier.is_hard()) and self._still_unknown(alive):
                     self._replacer.cancel(intent, error.message)
                 return
             self._carrier.send(intent, signed)
             return
+
+    def _may_leave(self, intent: Intent) -> bool:
+        """Whether the kill switch lets its bytes leave now: at hard a cancel that was lost goes out again."""
+        try:
+            self._carrier.require_running(self._journal.grant(intent.id))
+        except Refused:
+            return False
+        return True
 
     def _too_cheap(self, intent: Intent) -> bool:
         """Whether no block takes it at the base fee of now: the same bytes would only wait."""

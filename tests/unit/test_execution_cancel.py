@@ -147,3 +147,30 @@ def test_a_cancel_keeps_to_the_gas_price_limit(tmp_path: Path) -> None:
     with pytest.raises(Refused) as caught:
         cancelling(tx(0), WALLET, head, 11 * GWEI)
     assert caught.value.verdicts[0].guard == "gas_price"
+
+
+@pytest.mark.parametrize("drifting", [False, True])
+def test_a_cancel_that_no_node_knows_any_more_goes_out_again_while_the_switch_stands_at_hard(tmp_path: Path, drifting: bool) -> None:
+    made = bench(tmp_path, automine=False)
+    killed_at(made, "after:send")
+    made.paused = made.hard = True
+    made.executor().abandon("hard pause")
+    assert states(made) == [("swap", "broadcast"), ("cancel", "broadcast")]
+    made.chain.pool.clear()
+    made.chain.automine, made.signer.drifting = True, drifting
+    made.hard = False
+    made.executor().abandon("soft pause")
+    assert len(made.chain.sent) == 2
+    made.hard = True
+    made.executor().abandon("hard pause")
+    assert states(made)[0] == ("swap", "cancelled")
+    assert states(made)[-1] == ("cancel", "final")
+    assert made.store.open_intents() == ()
+
+
+def test_what_never_left_is_dropped_without_waiting_for_a_block(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    killed_at(made, "after:signed")
+    made.chain.timestamp_s, began_s = START_S + 90, made.clock.now_s()
+    made.executor().reconcile()
+    assert (states(made), made.clock.now_s()) == ([("swap", "cancelled")], began_s)
