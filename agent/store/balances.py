@@ -55,8 +55,12 @@ def note(
     if _number(session, TURN) != turn:
         return False
     folded = _number(session, FOLDED)
-    for row in _behind(session, folded):
-        if row.state in _OPEN or _block(row) > snapshot.head.number - DEEP:
+    rows = _behind(session, folded)
+    ends: dict[int, int] = {}
+    for row in rows:  # what was replaced or cancelled may still be mined, as long as a reorganisation can take what won its nonce
+        ends[row.nonce] = max(ends.get(row.nonce, 0), _block(row))
+    for row in rows:
+        if row.state in _OPEN or ends[row.nonce] > snapshot.head.number - DEEP:
             break
         folded = row.seq
         for change in _own(row, wallet, coin):  # a balance that was not read now keeps its opening, which has to contain this too

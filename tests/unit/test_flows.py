@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
 from agent.execution.booking import settle
-from agent.model import FlowKind, Halt, IntentState, Quarantined, Transfer
+from agent.model import FlowKind, Halt, IntentKind, IntentState, Quarantined, Transfer
 from agent.policy import flows
 from agent.policy.decide import decide
 from agent.store import Store, open_store
 from agent.units import NATIVE
 from tests import builders
 from tests.ledgers import COIN, DAY_S, DOLLAR, GAS_WEI, PRICE, USDC, WETH, at, looked, moved, opened, remembered
-from tests.scripted import CHAIN_ID, OTHER, WALLET
+from tests.scripted import CHAIN_ID, OTHER, WALLET, grant, receipt, tx
 
 
 @pytest.fixture
@@ -95,6 +96,26 @@ def test_old_final_transactions_become_part_of_the_opening_and_nothing_changes(s
     looked(store, at(2_000, "7", native=native))
     assert store.books().own == ()
     assert opened(store, at(2_001, "7", native=native)) == []
+
+
+@pytest.mark.parametrize("kind", [IntentKind.CANCEL, IntentKind.SWAP])
+def test_what_wins_its_nonce_once_a_reorganisation_took_the_other_is_explained(store: Store, kind: IntentKind) -> None:
+    looked(store, at())
+    moved(store, 3, 1_001, Transfer(WETH.address, WALLET, OTHER, COIN))
+    (swap,) = store.open_intents()
+    assert swap.receipt is not None
+    store.advance(swap.id, IntentState.BROADCAST, 2)
+    other = store.intend("s", kind, tx(3), grant(kind), "in its place", 2, None, replaces=swap.id)
+    store.advance(other.id, IntentState.SIGNED, 2, tx_hash="0x" + "c" * 64)
+    store.advance(other.id, IntentState.BROADCAST, 2)
+    store.advance(other.id, IntentState.MINED, 2, receipt=receipt("0x" + "c" * 64, 1_001, "0x" + "d" * 64))
+    store.advance(other.id, IntentState.FINAL, 2)
+    store.advance(swap.id, IntentState.CANCELLED if kind is IntentKind.CANCEL else IntentState.REPLACED, 2)
+    looked(store, at(1_002, native=COIN - GAS_WEI))
+    store.advance(other.id, IntentState.BROADCAST, 3)
+    store.advance(swap.id, IntentState.BROADCAST, 3)
+    store.advance(swap.id, IntentState.MINED, 3, receipt=replace(swap.receipt, block_number=1_003))
+    assert opened(store, at(1_004, "9", native=COIN - GAS_WEI)) == []
 
 
 def test_what_becomes_part_of_the_opening_while_a_balance_cannot_be_read_stays_explained(store: Store) -> None:
