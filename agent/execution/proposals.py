@@ -93,32 +93,45 @@ class ProposingExecutor(Executor):
         raise self._waiting(intent)
 
     def abandon(self, why: str) -> list[Intent]:
-        """Takes every proposal back; whoever has seen one can still send it until its deadline on chain."""
+        """Takes every proposal back; whoever has seen one can still send it until its deadline on chain.
+
+        One that the chain has already is settled. Raises OperatorNeeded where something else took its nonce.
+        """
         proposed = self._book.proposed()
         waiting = [one for one in self._journal.open_intents() if one.state is IntentState.PLANNED and one.id in proposed]
         for intent in waiting:
-            self._give_up(intent, why)
-        return [*(self._now(intent) for intent in waiting), *super().abandon(why)]
+            self._outbox.take_back(intent.id)
+        for intent in waiting:
+            if not self._on_its_way(intent, proposed[intent.id]):
+                self._give_up(intent, why)
+        followed = super().abandon(why)
+        return [*(self._now(intent) for intent in waiting if intent.id not in {one.id for one in followed}), *followed]
 
     def _settle(self, intent: Intent, since_block: int) -> None:
         """One proposal that waits: on its way when the chain has it, given up when it is late, else still waiting."""
+        head = self._sender.head()  # before the nonce: none that is free after a late head was used in time
+        if self._on_its_way(intent, since_block):
+            return
+        if intent.deadline_s is not None and head.timestamp_s >= intent.deadline_s:
+            self._give_up(intent, f"the proposal {intent.id} expired at {_time(intent.deadline_s)} and nobody sent it")
+            return
+        raise self._waiting(intent)
+
+    def _on_its_way(self, intent: Intent, since_block: int) -> bool:
+        """Whether the chain has it; then it goes through the journal's table from here on. Raises OperatorNeeded for another."""
         latest, _ = self._sender.nonces(self._owner.address)
-        head = self._sender.head()
         found = self._owner.carried(intent.tx, since_block) if latest > intent.tx.nonce else None
         if found is not None and found.same:
             self._carrier.move(intent, IntentState.SIGNED, "signed elsewhere, found on the chain", tx_hash=found.tx_hash)
             self._outbox.take_back(intent.id)
-            return
+            return True
         if latest > intent.tx.nonce:
             by = "something that was not proposed" if found is None else f"{found.tx_hash}, which does something else"
             raise OperatorNeeded(
                 f"nonce {intent.tx.nonce} of {self._owner.address} was used by {by}, in the place of {intent.id} («{intent.note}»)",
                 "find out who signed it; check the balances, then trimtab adopt",
             )
-        if intent.deadline_s is not None and head.timestamp_s >= intent.deadline_s:
-            self._give_up(intent, f"the proposal {intent.id} expired at {_time(intent.deadline_s)} and nobody sent it")
-            return
-        raise self._waiting(intent)
+        return False
 
     def _waiting(self, intent: Intent) -> Proposed:
         document = self._document(intent)

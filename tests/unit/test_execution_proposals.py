@@ -1,0 +1,117 @@
+"""What is proposed to a signer elsewhere, in every order of his act and ours; real wallets and Safes: tests/cases/test_proposals.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.errors import OperatorNeeded
+from agent.execution.proposals import Proposed, ProposingExecutor
+from agent.model import IntentKind, IntentState, UnsignedTx
+from agent.ports import Carried, Grant
+from agent.store.proposals import FileOutbox
+from tests.scripted import START_S, WALLET, Bench, bench, grant, tx
+
+HASH = "0x" + "5" * 64
+
+
+class Owner:
+    """Signs elsewhere: what he had mined is what the test says."""
+
+    address = WALLET
+
+    def __init__(self, made: Bench) -> None:
+        self.made = made
+        self.same = True
+
+    def require(self, _unsigned: UnsignedTx, _granted: Grant) -> None:
+        """Everything may be shown."""
+
+    def shown(self, unsigned: UnsignedTx) -> Mapping[str, Any]:
+        return {"nonce": unsigned.nonce}
+
+    def mines(self, nonce: int = 0, same: bool = True) -> None:
+        self.same = same
+        self.made.chain.nonces_of[HASH] = nonce
+        self.made.chain.mine(HASH)
+
+    def carried(self, _unsigned: UnsignedTx, _since_block: int) -> Carried | None:
+        seen = self.made.chain.look(HASH)
+        return None if seen.receipt is None else Carried(HASH, seen.receipt.block_number, self.same)
+
+
+def proposing(made: Bench, owner: Owner, folder: Path) -> ProposingExecutor:
+    return ProposingExecutor(
+        made.store,
+        made.store,
+        owner,
+        made.chain,
+        FileOutbox(folder / "proposals"),
+        made.clock,
+        made.settings,
+        lambda: made.paused,
+        is_hard=lambda: made.hard,
+    )
+
+
+def proposed(folder: Path) -> tuple[Bench, Owner, ProposingExecutor]:
+    """One swap that waits for its signer."""
+    made = bench(folder)
+    owner = Owner(made)
+    executor = proposing(made, owner, folder)
+    made.store.begin_step("s", START_S, "{}")
+    with pytest.raises(Proposed):
+        executor.run("s", IntentKind.SWAP, tx(0), grant(), "swap")
+    return made, owner, executor
+
+
+def test_a_hard_pause_takes_back_what_waits_and_settles_what_was_mined_meanwhile(tmp_path: Path) -> None:
+    made, owner, executor = proposed(tmp_path)
+    owner.mines()
+    made.paused = made.hard = True
+    (ended,) = executor.abandon("hard pause")
+    assert (ended.state, ended.tx_hash) == (IntentState.FINAL, HASH)
+    assert [intent.id for intent in made.store.unbooked()] == [ended.id], "what it lost counts"
+    assert not list((tmp_path / "proposals").iterdir())
+    assert made.store.expected_nonce() == 1
+
+
+def test_a_hard_pause_leaves_what_something_else_took_the_place_of_to_a_person(tmp_path: Path) -> None:
+    made, owner, executor = proposed(tmp_path)
+    owner.mines(same=False)
+    made.paused = made.hard = True
+    with pytest.raises(OperatorNeeded, match="does something else"):
+        executor.abandon("hard pause")
+    (waiting,) = made.store.open_intents()
+    assert waiting.state is IntentState.PLANNED
+    assert executor.adopt() == 1
+    assert made.store.open_intents() == ()
+
+
+def test_what_is_mined_in_its_last_second_is_not_given_up(tmp_path: Path) -> None:
+    """The block that has it comes while the chain is asked; the next one is after the deadline."""
+    made, owner, executor = proposed(tmp_path)
+    head, nonces = made.chain.head, made.chain.nonces
+    asked: list[str] = []
+
+    def between() -> None:
+        if len(asked) == 1:
+            owner.mines()
+            made.chain.timestamp_s = START_S + 90
+
+    def asking_head():
+        between()
+        asked.append("head")
+        return head()
+
+    def asking_nonces(of: str):
+        between()
+        asked.append("nonces")
+        return nonces(of)
+
+    made.chain.head, made.chain.nonces = asking_head, asking_nonces
+    (ended,) = executor.reconcile()
+    assert ended.state is IntentState.FINAL
