@@ -78,7 +78,8 @@ class SafeOwners:
         """The SafeTx with its hash, and the typed data that gives it."""
         fields = {name: str(value) if name in ("value", "nonce") else value for name, value in safe_tx(tx).items()}
         digest = safe_tx_hash(self.address, tx)
-        return {"kind": "safe", "safe": self.address, "safe_tx": fields, "safe_tx_hash": digest, "typed_data": typed_data(self.address, tx)}
+        signed = {**typed_data(self.address, tx), "message": fields}  # as text: wallets read numbers of JSON to 53 bits only
+        return {"kind": "safe", "safe": self.address, "safe_tx": fields, "safe_tx_hash": digest, "typed_data": signed}
 
     def carried(self, tx: UnsignedTx, since_block: int) -> Carried | None:
         """See ports.ForeignSigner; another call at the same nonce of the Safe has no hash that would be known here."""
