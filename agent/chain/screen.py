@@ -21,8 +21,8 @@ from agent.chain.wire import Call, hex_data, octets
 from agent.errors import Retryable
 from agent.model import Finding, Plan, ScreenedToken, StepInput
 
-TRIES_PER_CALL = 4
-"""A try may take four million units of gas; nodes allow a call 25 million and more."""
+TRIES_PER_CALL = 1
+"""What one token does stays in its own call: a hand keeps what it heard, and a token can see to it that this is not undone."""
 BLOCKS_BACK = 64
 """Over so many blocks a wallet's balance must have changed by its transfers alone; nodes keep 128 states."""
 TRANSFER = bytes.fromhex("a9059cbb")
@@ -78,7 +78,7 @@ class TokenScreen:
         return tuple(screened)
 
     def _tried(self, chosen: Sequence[Move], told: Sequence[object], at: object) -> list[Result]:
-        """What became of each try. Those on a page that the node refused are asked alone, once: a token may be why, and is UNKNOWN.
+        """What became of each try. What the node refused is asked once more; refused again a token may be why, and is UNKNOWN.
 
         Raises Retryable where it refuses all: that says nothing of tokens, and none must be left alone, and others traded, for it.
         """

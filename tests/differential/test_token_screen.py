@@ -50,6 +50,21 @@ def test_a_transfer_that_takes_all_gas_or_answers_a_megabyte_fails_alone(anvil_c
         assert len(found) == len(step.portfolio.assets) - 1 + len(step.portfolio.hubs)
 
 
+def test_a_token_that_meddles_with_the_screen_shuts_no_other_out(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """T10: what it makes a hand remember is not there when the next token is tried."""
+    chain = anvil_chain
+    address = turned_bad(chain, "GUEST", attack("MeddlingToken"), "GUEST", "GUEST", 18)
+    fund(chain, dict.fromkeys(FIVE, 1_000))
+    loaded = with_guest(chain, tmp_path, address)
+    trust_now(loaded, [chain.transport])
+    with again(chain, loaded) as agent:
+        step = agent.step_input()
+        first = tuple(sorted(first_look(step), key=lambda move: move.token != address))
+        found = {one.token: one for one in agent.desk.screen.screen(step, first)}
+        assert not found.pop(address).finding.accepted
+        assert {one.finding for one in found.values()} <= {Finding.CLEAN, Finding.NO_RETURN_VALUE}
+
+
 def test_whoever_lies_about_how_a_token_moves_is_outvoted_or_nothing_is_known(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """T2: the liar tells of a good token what a paused one answers, and the other way round."""
     chain = anvil_chain
