@@ -17,6 +17,8 @@ from agent.errors import Retryable
 LOGS_AT_ONCE = 1_000
 """Blocks asked for events in one request: what free endpoints answer."""
 MOST_REQUESTS = 200
+RECENT_BLOCKS = 120
+"""How far back every node still knows nonces; beyond, only some do."""
 EXECUTION_SUCCESS = hex_data(keccak(text="ExecutionSuccess(bytes32,uint256)"))
 """Event of a Safe; the call's hash is its first topic since 1.4, the first word of its data before."""
 
@@ -64,7 +66,11 @@ def _used(line: Transport, owner: str, nonce: int, since_block: int, head_block:
     def count(block: int) -> int:
         return quantity(line.call("eth_getTransactionCount", [owner, hex(block)]), "nonce")
 
-    if count(high) <= nonce or (low < high and count(low) > nonce):
+    if count(high) <= nonce:
+        return None
+    if low < high - RECENT_BLOCKS and count(high - RECENT_BLOCKS) <= nonce:
+        low = high - RECENT_BLOCKS  # a node that keeps no old states is not asked for any
+    elif low < high and count(low) > nonce:
         return None
     while high - low > 1:
         middle = (low + high) // 2

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agent.chain.found import used_by
+from agent.chain.found import RECENT_BLOCKS, used_by
 from agent.chain.panel import Panel
 from agent.chain.rpc import Transport
 from agent.chain.wire import hex_data, octets, quantity
 from agent.errors import Retryable, TrimtabError
-
-RECENT_BLOCKS = 120
-"""How far back every node still knows nonces; beyond, only some do."""
 
 
 def taker(panel: Panel, owner: str, nonce: int, head_block: int) -> str | None:

@@ -43,7 +43,7 @@ class FileOutbox:
         path, draft = self._path(name), self.folder / f".{name}.{secrets.token_hex(6)}.draft"
         try:
             self.folder.mkdir(mode=0o700, exist_ok=True)
-            if path.exists() and path.read_text(encoding="utf-8") == text:
+            if path.exists() and path.read_bytes() == text.encode():
                 return str(path)
             descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -47,6 +47,21 @@ def test_what_is_not_there_is_not_found(nonce: int, since: int, head: int) -> No
     assert used_by(panel(chain("a"), chain("b")), WALLET, nonce, since, head) is None
 
 
+def test_what_was_mined_lately_is_found_on_nodes_that_keep_no_old_states() -> None:
+    """A proposal may have waited for its signers for longer than a node remembers."""
+    mined_at = HEAD - 100
+
+    def pruned(params: list[Any]) -> str:
+        if int(params[1], 16) < HEAD - 127:
+            raise Retryable("missing trie node")
+        return hex(NONCE + 1 if int(params[1], 16) >= mined_at else NONCE)
+
+    nodes = [chain(name, mined_at) for name in ("a", "b")]
+    for node in nodes:
+        node.answers["eth_getTransactionCount"] = pruned
+    assert used_by(panel(*nodes), WALLET, NONCE, 10, HEAD) == Used(HASH, mined_at, ROUTER, 5, "0x1234")
+
+
 def test_one_that_lies_about_the_transaction_is_outvoted_and_two_that_differ_decide_nothing() -> None:
     for lie in ({"hash": OTHER}, {"to": STRANGER}, {"input": "0x12"}, {"value": "0x6"}):
         assert used_by(panel(chain("a"), chain("liar", **lie), chain("b")), WALLET, NONCE, 0, HEAD) == FOUND

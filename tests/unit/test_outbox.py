@@ -26,8 +26,10 @@ def test_a_proposal_that_is_there_is_left_and_one_that_was_changed_is_put_right(
     place = Path(outbox.put("abc", "{}\n"))
     before = place.stat().st_mtime_ns, place.stat().st_ino
     assert outbox.put("abc", "{}\n") == str(place) and (place.stat().st_mtime_ns, place.stat().st_ino) == before
-    place.write_text('{"to": "a stranger"}')
-    outbox.put("abc", "{}\n")
+    for changed in (b'{"to": "a stranger"}', b"\xff\x00"):
+        place.write_bytes(changed)
+        outbox.put("abc", "{}\n")
+        assert place.read_text() == "{}\n"
     assert place.read_text() == "{}\n" and [file.name for file in tmp_path.iterdir()] == ["abc.json"]
 
 
