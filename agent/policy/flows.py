@@ -94,7 +94,7 @@ def _judged(step: StepInput, prices: dict[str, Price], fresh: tuple[Flow, ...], 
         return fresh
     values = [flow.value for flow in (*opened, *(f for f in before if f.is_open and not f.halts and f.chain_s > now_s - DAY_S))]
     worth = _worth(step, prices)
-    if worth is None or any(value is None for value in values):
+    if any(value is None for value in values):
         return _halting(fresh)
     jumped = sum((abs(value) for value in values if value is not None), Fraction(0))
     net = sum((flow.value for flow in fresh if flow.value is not None), Fraction(0))
@@ -106,12 +106,13 @@ def _halting(flows: tuple[Flow, ...]) -> tuple[Flow, ...]:
     return tuple(replace(flow, halts=flow.is_open) for flow in flows)
 
 
-def _worth(step: StepInput, prices: dict[str, Price]) -> Value | None:
-    """The whole portfolio at reference prices, reserves included; None while a price or a balance lacks."""
-    held = coin.held(step)
-    if any(asset.token.address not in held or asset.token.address not in prices for asset in step.portfolio.assets):
-        return None
-    free = sum((held[asset.token.address] * prices[asset.token.address] for asset in step.portfolio.assets), Fraction(0))
+def _worth(step: StepInput, prices: dict[str, Price]) -> Value:
+    """What is known of the portfolio at reference prices, reserves included: never more than the whole. A price that lacks for one
+    look must not let dust of another token halt the agent until its owner comes.
+    """
+    held, sure = coin.held(step), balances_of(step.snapshot)
+    known = {asset.token.address for asset in step.portfolio.assets} & held.keys() & sure.keys() & prices.keys()
+    free = sum((held[token] * prices[token] for token in known), Fraction(0))
     try:
         return free + liquidity.worth(step, prices)
     except Refused:

@@ -23,6 +23,8 @@ is followed."""
 DAY_S = 86_400
 RECENT = 1_000
 """Flows that are looked through for those of the last 24 h; in numbers, since a header from the future would hide others by time."""
+MOST = 2**63 - 1
+"""The largest number that SQLite takes; no flow has it."""
 SHOWN = 50
 """Open flows that a step sees."""
 _CONSUMED = frozenset(state.value for state in CONSUMED)
@@ -117,7 +119,8 @@ def tell(session: Session, flow_id: int | None, kind: FlowKind | None, now_s: in
     Raises ConfigError for a flow that is not there or not open, and for a kind that does not fit its direction.
     """
     query = select(FlowRow).order_by(FlowRow.seq)
-    rows = list(session.scalars(query.where(FlowRow.kind.is_(None)) if flow_id is None else query.where(FlowRow.seq == flow_id)))
+    wanted = FlowRow.kind.is_(None) if flow_id is None else FlowRow.seq == min(flow_id, MOST)
+    rows = list(session.scalars(query.where(wanted)))
     if flow_id is not None and not rows:
         raise ConfigError(f"flow {flow_id} is not in the store", "see trimtab flows")
     told = []

@@ -16,7 +16,7 @@ from agent.policy import flows
 from agent.store import Store, open_store
 from agent.units import NATIVE
 from tests import builders
-from tests.ledgers import COIN, DAY_S, DOLLAR, PRICE, USDC, WETH, at, looked
+from tests.ledgers import COIN, DAY_S, DOLLAR, PRICE, USDC, WETH, at, looked, opened
 from tests.plans import evidence
 from tests.scripted import CHAIN_ID, WALLET
 
@@ -84,6 +84,21 @@ def test_what_has_no_price_is_never_within_the_limit(store: Store) -> None:
     assert "no price" in store.history(builders.NOW_S).unknown
 
 
+def test_dust_halts_nothing_while_another_token_has_no_price(store: Store) -> None:
+    """Else anybody could stop the agent for good, for nothing, in the minute in which a feed is silent."""
+    feed = builders.feed_address("WETH")
+
+    def blind(block: int, usdc_raw: int) -> StepInput:
+        step = at(block)
+        held = tuple(replace(one, raw=usdc_raw) if one.token == USDC.address else one for one in step.snapshot.holdings)
+        left = tuple(one for one in step.snapshot.feeds if one.feed != feed)
+        return replace(step, snapshot=replace(step.snapshot, holdings=held, feeds=left, pools=()))
+
+    looked(store, at())
+    assert opened(store, blind(1_001, 20_000 * DOLLAR + 1)) == [(USDC.address, 1, False)]
+    assert opened(store, blind(1_002, 22_000 * DOLLAR + 1))[1:] == [(USDC.address, 2_000 * DOLLAR, True)]
+
+
 def swapping(step: StepInput) -> StepInput:
     return replace(step, snapshot=replace(step.snapshot, holdings=tuple(
         Holding(h.token, h.raw * (13 if h.token == WETH.address else 10) // 10) for h in step.snapshot.holdings)))  # fmt: skip
@@ -132,8 +147,9 @@ def test_the_owners_word_must_fit_what_happened(store: Store) -> None:
         store.tell_flow(fell.id, FlowKind.GIFT, 5)
     with pytest.raises(ConfigError, match="deposit or gift"):
         store.tell_flow(rose.id, FlowKind.LOSS, 5)
-    with pytest.raises(ConfigError, match="not in the store"):
-        store.tell_flow(99, None, 5)
+    for number in (99, 2**63 - 1, 10**30):
+        with pytest.raises(ConfigError, match="not in the store"):
+            store.tell_flow(number, None, 5)
     assert {flow.kind for flow in store.tell_flow(None, None, 5)} == {FlowKind.WITHDRAWAL, FlowKind.DEPOSIT}
     with pytest.raises(ConfigError, match="told already"):
         store.tell_flow(rose.id, None, 5)
