@@ -27,8 +27,12 @@ _TRADES = (IntentKind.SWAP.value, IntentKind.LIQUIDITY.value)
 
 
 def book(session: Session, wallet: str, coin: str, intent: Intent, turnover: Fraction, loss: Fraction, gas_wei: int, chain_s: int) -> None:
-    """Adds one intent to the budgets, and what its receipt moved to the movements; once per intent, then nothing changes."""
-    if session.get(BudgetRow, intent.id) is not None:
+    """Adds one intent to the budgets, and what its receipt moved to the movements; once per intent, then nothing changes.
+
+    Nothing either where the journal has another receipt by now: another process has seen a reorganisation meanwhile.
+    """
+    known = session.scalar(select(IntentRow.receipt_json).where(IntentRow.id == intent.id))
+    if session.get(BudgetRow, intent.id) is not None or (None if known is None else loaded(Receipt, known)) != intent.receipt:
         return
     succeeded = intent.state is not IntentState.REVERTED and (intent.receipt is None or intent.receipt.status == 1)
     session.add(

@@ -254,3 +254,16 @@ def test_a_bump_that_is_mined_in_the_place_of_the_original_takes_its_block_in_th
     made.chain.blocks.append({})
     made.executor().reconcile()
     assert states(made) == [("swap", "replaced"), ("swap", "final")]
+
+
+def test_a_look_that_is_slower_than_a_reorganisation_books_nothing_of_it(tmp_path: Path) -> None:
+    """Dry looks hold no lock: one may have read a receipt that the journal lost meanwhile."""
+    made = bench(tmp_path)
+    ended = made.run()
+    (stale,) = made.store.unbooked()
+    made.store.advance(ended.id, S.BROADCAST, START_S)
+    made.store.book(stale, Fraction(3), Fraction(5), 7, START_S)
+    assert booked(made) == (0, 0, None, 0)
+    reverted = receipt(str(ended.tx_hash), 2, "0x" + "b" * 64, status=0)
+    made.store.advance(ended.id, S.MINED, START_S, receipt=reverted)
+    assert [intent.receipt for intent in made.store.unbooked()] == [reverted]
