@@ -32,9 +32,12 @@ class Rewinder:
             return
         head = self._carrier.sender.head()
         gone: list[Intent] = []
+        sure = True
         for intent in unchecked:
             depth = head.number - _block(intent)[0] + 1
-            if not self._canonical(intent):
+            stands = self._canonical(intent)
+            sure = sure and stands is not None
+            if stands is False:
                 if depth > WATCHED_BLOCKS:
                     raise self._too_deep(intent, depth)
                 gone.append(intent)
@@ -42,7 +45,7 @@ class Rewinder:
                 break
         for intent in reversed(gone):
             self._move_back(intent)
-        self._anchor = None if gone else head
+        self._anchor = head if sure and not gone else None
 
     def require_possible(self, nonce: int) -> None:
         """Raises OperatorNeeded when the chain has passed the block that our transaction at `nonce` was final in, and has another there.
@@ -52,7 +55,7 @@ class Rewinder:
         head = self._carrier.sender.head()
         for intent in self._carrier.journal.ended_in_block(_MOST):
             depth = head.number - _block(intent)[0] + 1
-            if intent.tx.nonce == nonce and depth > WATCHED_BLOCKS and not self._canonical(intent):
+            if intent.tx.nonce == nonce and depth > WATCHED_BLOCKS and self._canonical(intent) is False:
                 raise self._too_deep(intent, depth)
 
     def _unchecked(self, ended: Sequence[Intent]) -> Sequence[Intent]:
@@ -62,10 +65,11 @@ class Rewinder:
             return ended
         return [intent for intent in ended if _block(intent)[0] > anchor.number]
 
-    def _canonical(self, intent: Intent) -> bool:
-        """Whether its block is part of the chain. A height that the chain has not reached yet says nothing: an endpoint may lag."""
+    def _canonical(self, intent: Intent) -> bool | None:
+        """Whether its block is part of the chain. None where nobody can tell its height now: an endpoint may lag."""
         number, block_hash = _block(intent)
-        return self._carrier.sender.block_hash(number) in (None, block_hash)
+        found = self._carrier.sender.block_hash(number)
+        return None if found is None else found == block_hash
 
     def _move_back(self, intent: Intent) -> None:
         seen = self._carrier.sender.look(str(intent.tx_hash))

@@ -267,3 +267,19 @@ def test_a_look_that_is_slower_than_a_reorganisation_books_nothing_of_it(tmp_pat
     reverted = receipt(str(ended.tx_hash), 2, "0x" + "b" * 64, status=0)
     made.store.advance(ended.id, S.MINED, START_S, receipt=reverted)
     assert [intent.receipt for intent in made.store.unbooked()] == [reverted]
+
+
+def test_a_height_that_nobody_could_tell_once_is_asked_again(tmp_path: Path) -> None:
+    """A node that is busy with a reorganisation may have a new head and no block at a height below it for a moment."""
+    made = bench(tmp_path)
+    settled(made)
+    buried(made, 3)
+    made.chain.reorg(3)
+    block_hash, answers = made.chain.block_hash, iter([None])
+    made.chain.block_hash = lambda number: next(answers, block_hash(number))
+    executor = made.executor()
+    with pytest.raises(Retryable, match="behind our transaction"):
+        executor.reconcile()
+    executor.reconcile()
+    assert len(made.chain.sent) == 2
+    assert states(made) == [("swap", "final")]
