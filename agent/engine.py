@@ -13,8 +13,9 @@ from agent.execution.booking import poorer, reviewed_s, settle
 from agent.execution.fresh import CaughtUp, Eyes, observed
 from agent.execution.proposing import propose_screened
 from agent.execution.sent import gas_wei, may_take
-from agent.model import Decision, Halt, History, Intent, Plan, Snapshot, StepInput, Verdict
+from agent.model import Decision, Halt, History, Intent, Plan, ScreenedToken, Snapshot, StepInput, Verdict
 from agent.planning.strategies import Proposer
+from agent.policy import quarantine
 from agent.policy.decide import Decided, decide
 from agent.ports import Approval, Composer, EvidenceSource, Executor, Journal, Prepared
 
@@ -140,6 +141,7 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
     began: History | None = None
     swapped: Outcome | None = None
     shown: Plan | None = None
+    shut: tuple[ScreenedToken, ...] = ()
     while approving < MAX_ROUNDS:
         step_id = uuid.uuid4().hex[:12]
         outcome = replace(look(eyes, propose, step_id, journal, caps, gas_wei(sent[since:]), began), transactions=tuple(sent))
@@ -154,7 +156,11 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
                 if not hands.confirm(outcome):
                     return _close(journal, replace(outcome, kind=OutcomeKind.DECLINED, reason="not confirmed; nothing was sent"))
                 hands.composer.require_fresh(outcome.step_input, plan)
-            shown = shown or plan
+            if shown is None:
+                shown, shut = plan, outcome.step_input.quarantine
+            if fresh := {one.token for one in outcome.step_input.quarantine} - {one.token for one in shut}:
+                named = quarantine.named(outcome.step_input, fresh)
+                raise Refused(f"{named}, which the plan that was confirmed did not know", remedy="look again, and confirm that")
             if plan.actions and not shown.actions:
                 raise Refused("liquidity has to move before the swaps that were confirmed", remedy="look again, and confirm that")
             needed = hands.composer.approvals(outcome.step_input, plan)

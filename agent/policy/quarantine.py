@@ -6,7 +6,7 @@ reserve does, and the targets of the others grow in proportion: while those stan
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -68,6 +68,7 @@ def _other(now: Sequence[str], pinned: tuple[str, str] | None, code: Mapping[str
     return "" if code.get(address) == code_hash else f"the code at {address} is another"
 
 
-def named(step: StepInput) -> str:
-    """Every token in quarantine with its reason; empty when there is none."""
-    return "; ".join(f"{step.portfolio.token(one.token).label} is in quarantine: {one.why}" for one in step.quarantine)
+def named(step: StepInput, only: Collection[str] | None = None) -> str:
+    """Every token in quarantine, or of those `only` some, with its reason; empty when there is none."""
+    told = [one for one in step.quarantine if only is None or one.token in only]
+    return "; ".join(f"{step.portfolio.token(one.token).label} is in quarantine: {one.why}" for one in told)

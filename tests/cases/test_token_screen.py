@@ -16,9 +16,9 @@ from agent.chain.screen import BLOCKS_BACK
 from agent.engine import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
-from agent.model import Finding, StepInput
+from agent.model import Finding, IntentKind, StepInput
 from agent.units import BPS
-from tests.agents import again, fund, legs_of, lost, purse, weights, yes
+from tests.agents import again, allowances, at_send, fund, legs_of, lost, purse, weights, yes
 from tests.attacks import attack
 from tests.cases.test_bad_tokens import FOUR, turned_bad, with_guest
 
@@ -115,6 +115,20 @@ def test_a_token_that_shuts_one_of_ours_out_says_whom(anvil_chain: LocalChain, t
         healed = agent.rebalance(send=True, confirm=yes)
         assert healed.kind is OutcomeKind.DONE
         assert healed.step_input.quarantine == (), "what is tried out again and moves is traded again"
+
+
+def test_a_token_that_stops_after_its_plan_was_confirmed_makes_no_other_plan_of_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """Whoever can stop a token must not have the others traded by a plan that its owner never saw."""
+    chain = anvil_chain
+    address, tell = prepared(chain, "PausableToken")
+    fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000})
+    with again(chain, with_guest(chain, tmp_path, address)) as agent:
+        outcome = agent.rebalance(send=True, confirm=yes, progress=at_send(1, lambda: tell("setPaused", True)))
+        assert outcome.kind is OutcomeKind.REFUSED, outcome.reason
+        assert "GUEST is in quarantine: moves for nobody now" in outcome.reason
+        assert {intent.kind for intent in outcome.transactions} == {IntentKind.APPROVE}
+        assert set(allowances(chain).values()) == {0}
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE, "the next step tells of it, and asks"
 
 
 def test_a_token_that_can_be_bought_and_sold_in_crumbs_only_is_never_bought(anvil_chain: LocalChain, tmp_path: Path) -> None:
