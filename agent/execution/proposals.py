@@ -37,7 +37,7 @@ class NoKey:
         """Always raises."""
         raise OperatorNeeded(
             f"nothing is signed here for {self.address}: wallet.mode is propose, and a transaction of another mode is open",
-            "let the mode that sent it finish it, then come back to this one",
+            "let the mode or the signer that sent it send it again; or have its nonce used by something else, then trimtab adopt",
         )
 
 
