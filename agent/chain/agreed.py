@@ -50,7 +50,7 @@ class AgreedTransport:
             for endpoint, said in heard.answers.items():
                 if _key(said[number]) != chosen:
                     self._panel.blame(endpoint, f"differs in the answer to {method}")
-            answers.append(next(said[number] for said in heard.answers.values() if _key(said[number]) == chosen))
+            answers.append(_usual([said[number] for said in heard.answers.values() if _key(said[number]) == chosen]))
         return answers
 
     def _head(self) -> Head:
@@ -66,6 +66,12 @@ class AgreedTransport:
 def _pinned(calls: Sequence[Call], head: Head) -> list[Call]:
     at = {"blockHash": head.hash, "requireCanonical": True}
     return [(method, [at if param == "latest" else param for param in params]) for method, params in calls]
+
+
+def _usual(alike: Sequence[Any]) -> Any:
+    """One of them; of errors one of the most usual code, so that nobody alone says why a call failed."""
+    codes = [one.code for one in alike if isinstance(one, RpcFault)]
+    return max(alike, key=lambda one: codes.count(one.code)) if codes else alike[0]
 
 
 def _key(answer: object) -> str:

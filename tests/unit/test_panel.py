@@ -157,6 +157,14 @@ def test_an_answer_counts_when_enough_give_it() -> None:
             agreed(*lies).call("eth_call", CALL)
 
 
+def test_nobody_alone_says_why_a_call_failed() -> None:
+    """Three say that it failed; one of them that it was asked too much, which would end a step."""
+    faults = RpcFault(-32005, "limit exceeded"), RpcFault(3, "execution reverted"), RpcFault(3, "VM error")
+    for turn in range(3):
+        (found,) = agreed(*faults[turn:], *faults[:turn]).batch([("eth_call", CALL)])
+        assert found.code == 3
+
+
 def test_an_error_counts_like_any_other_answer_whatever_its_words() -> None:
     line = agreed(RpcFault(3, "execution reverted"), RpcFault(-32000, "VM error"), "0xaa")
     assert isinstance(line.batch([("eth_call", CALL)])[0], RpcFault)
