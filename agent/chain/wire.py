@@ -81,11 +81,18 @@ def parse_head(block: object, chain_id: int) -> Head:
     base_fee = block.get("baseFeePerGas")
     return Head(
         chain_id=chain_id,
-        number=quantity(block.get("number"), "block number"),
+        number=_moderate(quantity(block.get("number"), "block number"), "block number"),
         hash=hex_data(octets(block.get("hash"), "block hash", 32)),
-        timestamp_s=quantity(block.get("timestamp"), "block timestamp"),
+        timestamp_s=_moderate(quantity(block.get("timestamp"), "block timestamp"), "block timestamp"),
         base_fee_wei=None if base_fee is None else quantity(base_fee, "base fee"),
     )
+
+
+def _moderate(value: int, what: str) -> int:
+    """A number that every store can keep. Raises Retryable for any other."""
+    if value >= 2**63:
+        raise Retryable(f"the endpoint's answer for {what} is beyond all sense")
+    return value
 
 
 def scrub(message: str, secrets: Sequence[str] = ()) -> str:

@@ -14,15 +14,21 @@ from agent.units import BPS, NATIVE, Price, Value, decimal_text, value_text
 
 DAY_S = 86_400
 SHOWN = 5
+FRESH_S, LOST_BLOCKS = 60, 1_000
+"""No chain makes so many blocks in so many seconds, and none takes so many back."""
 
 
 def comparable(snapshot: Snapshot, books: Books) -> bool:
     """Whether the two can be compared: not a snapshot from before the books, nor one that may hold a transaction of ours whose
     receipt the journal lacks.
+
+    A block of just now that is far below the books shows that these were taken at a height that never was: one lie of an only
+    endpoint must not keep every later look from being compared.
     """
     if books.unsettled_nonce is not None and books.unsettled_nonce < snapshot.nonce_latest:
         return False
-    return all(opening.block <= snapshot.head.number for opening in books.openings)
+    number, fresh = snapshot.head.number, abs(snapshot.now_s - snapshot.head.timestamp_s) <= FRESH_S
+    return all(opening.block <= number or (fresh and opening.block > number + LOST_BLOCKS) for opening in books.openings)
 
 
 def differences(snapshot: Snapshot, books: Books) -> dict[str, tuple[int, int]]:

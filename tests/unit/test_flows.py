@@ -75,6 +75,16 @@ def test_a_snapshot_from_before_the_books_is_not_compared(store: Store) -> None:
     assert store.books() == before
 
 
+def test_a_height_that_never_was_keeps_no_later_look_from_being_compared(store: Store) -> None:
+    """An only endpoint that lies once must not end the search for losses."""
+    looked(store, at(1_000))
+    looked(store, at(10**9))
+    old = at(1_001, "9", now_s=builders.NOW_S + 3_600)
+    assert opened(store, old) == [], "a block of an hour ago may be from before the books"
+    assert opened(store, at(1_002, "9")) == [(WETH.address, -COIN, True)]
+    assert {opening.block for opening in store.books().openings} == {1_002}
+
+
 def test_a_balance_that_could_not_be_read_keeps_its_books(store: Store) -> None:
     looked(store, at())
     unread = at(1_001, "1", quarantined=(Quarantined("balance", WETH.address, "reverts"),))
