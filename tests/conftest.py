@@ -68,7 +68,7 @@ def tester_session() -> Iterator[LocalChain]:
 
 @pytest.fixture(scope="session")
 def anvil_session() -> Iterator[LocalChain]:
-    """One anvil world per process; tests take `anvil_chain`."""
+    """One anvil world per process, for tests that keep to many small scenes of their own; others take `anvil_chain`."""
     yield from _session(open_anvil)
 
 
@@ -84,20 +84,61 @@ def tester_chain(tester_session: LocalChain) -> Iterator[LocalChain]:
     yield from _one_test(tester_session)
 
 
+FRESH_AFTER = 300
+"""Blocks after which a new world is deployed: anvil keeps the states of 512, those undone among them, and tests look back to the first."""
+
+
+class _Worlds:
+    """Worlds on anvil, one after another: each lives for so many blocks."""
+
+    def __init__(self) -> None:
+        self._left = contextlib.ExitStack()
+        self._chain: LocalChain | None = None
+        self._mined = 0
+
+    @contextlib.contextmanager
+    def one_test(self) -> Iterator[LocalChain]:
+        """A world as deployed, under a block of the test's own."""
+        if self._chain is None or self._mined > FRESH_AFTER:
+            self.close()
+            self._chain = self._left.enter_context(open_anvil())
+        chain = self._chain
+        begin, mark = chain.w3.eth.block_number, chain.snapshot()
+        chain.node.rpc("anvil_setCoinbase", f"0x{next(_TURNS):040x}")  # alike blocks would be forgotten together
+        chain.node.mine_at(chain.now_s() + 1)
+        yield chain
+        self._mined += chain.w3.eth.block_number - begin
+        chain.node.rpc("anvil_dropAllTransactions")  # what waits outlives a snapshot
+        chain.node.rpc("evm_setAutomine", True)
+        chain.revert(mark)
+
+    def close(self) -> None:
+        """Ends the world, if there is one."""
+        self._chain, self._mined = None, 0
+        self._left.close()
+
+
 _TURNS = count(0xC0FFEE)
 
 
-@pytest.fixture
-def anvil_chain(anvil_session: LocalChain) -> Iterator[LocalChain]:
-    """The world on anvil, as deployed; what the test changes is undone after it.
+@pytest.fixture(scope="session")
+def anvil_worlds() -> Iterator[_Worlds]:
+    """One world on anvil per process at a time; tests take `anvil_chain`."""
+    worlds = _Worlds()
+    yield worlds
+    worlds.close()
 
-    Each test begins with a block of its own: anvil keeps the states of the newest blocks only, those undone among them.
-    """
-    mark = anvil_session.snapshot()
-    anvil_session.node.rpc("anvil_setCoinbase", f"0x{next(_TURNS):040x}")  # alike blocks would be forgotten together
-    anvil_session.node.mine_at(anvil_session.now_s() + 1)
-    yield anvil_session
-    anvil_session.revert(mark)
+
+@pytest.fixture
+def anvil_chain(anvil_worlds: _Worlds) -> Iterator[LocalChain]:
+    """The world on anvil, as deployed; what the test changes is undone after it."""
+    with contextlib.ExitStack() as test:
+        try:
+            chain = test.enter_context(anvil_worlds.one_test())
+        except (ConfigError, ImportError) as error:
+            missing(str(error))
+            return
+        yield chain
 
 
 @pytest.fixture(params=["eth-tester", "anvil"])

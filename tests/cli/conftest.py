@@ -60,6 +60,7 @@ def desk(
         node.mine_at(now_s)
     mark = node.snapshot()
     yield Desk(config, node, about, run)
+    node.rpc("anvil_dropAllTransactions")  # what waits outlives a snapshot
     node.rpc("evm_setAutomine", True)
     node.revert(mark)
 

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from agent.chain.rpc import Transport
+from agent.chain.wire import RpcFault
 from agent.errors import TrimtabError
 from agent.localchain import LocalChain
 from agent.store import open_store
@@ -86,7 +87,8 @@ def all_fields(made: Scene) -> list[str]:
     pages, found = Pages(), dict[str, None]()
 
     def note(method: str, params: list[Any], answer: Any) -> Any:
-        found.update(dict.fromkeys(fields(method, params, answer, pages, made.router)))
+        if not isinstance(answer, RpcFault):  # a refused call has none
+            found.update(dict.fromkeys(fields(method, params, answer, pages, made.router)))
         return answer
 
     with pages.remembered(), again(made.chain, made.loaded, [Liar(made.direct(), note, "local")]) as agent:
