@@ -101,11 +101,12 @@ def flows(session: Session, limit: int) -> tuple[Flow, ...]:
 
 
 def opened(session: Session) -> tuple[Flow, ...]:
-    """What nobody has explained, oldest first: all that halts, and the newest of the rest. Anybody may send dust as often as he likes."""
+    """What nobody has explained, oldest first: all that halts, what fell, and the newest of the rest. Anybody may send dust as often
+    as he likes, and hides no loss by it.
+    """
     waiting = select(FlowRow).where(FlowRow.kind.is_(None)).order_by(FlowRow.seq.desc())
-    found = {
-        flow.id: flow for query in (waiting.where(FlowRow.halts).limit(SHOWN), waiting.limit(SHOWN)) for flow in _found(session, query)
-    }
+    queries = (waiting.where(FlowRow.halts), waiting.where(FlowRow.delta_raw.startswith("-")), waiting)
+    found = {flow.id: flow for query in queries for flow in _found(session, query.limit(SHOWN))}
     return tuple(found[number] for number in sorted(found))
 
 

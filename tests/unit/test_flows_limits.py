@@ -138,6 +138,18 @@ def test_dust_that_is_sent_a_thousand_times_fills_no_step(store: Store) -> None:
     assert len(store.tell_flow(None, None, 5)) == 1_001
 
 
+def test_dust_hides_no_loss(store: Store) -> None:
+    """Else an owner who explains all that dust would explain a loss with it that he never saw."""
+    looked(store, at())
+    looked(store, at(1_001, "9.9"))
+    books = store.books()
+    dust = Flow(0, USDC.address, 1, Fraction(1), 1, 2, builders.NOW_S, False, None)
+    snapshot = at(1_002, "9.9").snapshot
+    assert store.note_balances(snapshot, flows.balances_of(snapshot), [dust] * 100, books.turn)
+    seen = store.history(builders.NOW_S).flows
+    assert (len(seen), seen[0].delta_raw) == (51, -COIN // 10)
+
+
 # the owner's word
 def test_the_owners_word_must_fit_what_happened(store: Store) -> None:
     looked(store, at())
