@@ -7,6 +7,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from graphlib import TopologicalSorter
 
 from agent.amm import pools as amm
 from agent.model import Funding, Goal, GoalWeight, Plan, PoolState, Rebalance, StepInput, TickLiquidity, V3Pool
@@ -208,4 +209,7 @@ def check_legs(step: StepInput, found: Plan) -> None:
         moved = amm.move_bps(pool, states[pool.address], pool.token0), amm.move_bps(pool, states[pool.address], pool.token1)
         assert bound is None or min(moved) <= bound
     pairs = {(leg.token_in, leg.token_out) for leg in found.legs}
-    assert not any((b, a) in pairs for a, b in pairs), "no opposite flows"
+    into: dict[str, set[str]] = {}
+    for token_in, token_out in pairs:
+        into.setdefault(token_out, set()).add(token_in)
+    TopologicalSorter(into).prepare()  # raises CycleError where tokens come back to where they were
