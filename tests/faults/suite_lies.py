@@ -26,13 +26,16 @@ from tests.faults.suite import Case, Folders, Only, Result
 from tests.liars import Liar
 
 NAME = "lies"
+TWICE = "twice the same of two"
 SEATS: dict[str, tuple[str, ...]] = {
     "one of two": ("sick", "alpha"),
-    "twice the same of two": ("sick", "sick", "alpha"),
+    TWICE: ("sick", "sick", "alpha"),
     "one of three": ("sick", "alpha", "beta"),
     "alone": ("sick",),
 }
 """Operators of the endpoints, the liars first; two must agree where there are two."""
+CONTRADICTED = {r"eth_getBlockByNumber latest: hash": "whose endpoints name two blocks is behind none: all is read at the honest one's"}
+"""What cannot hurt where two endpoints of one operator lie, since each draws a lie of its own."""
 HARMLESS: dict[str, str] = {
     r"eth_getBlockByNumber latest: (timestamp|baseFeePerGas)": "what counts is the header read by height from both, and alike",
     r"eth_(maxPriorityFeePerGas|gasPrice): .*": "a suggestion; of two the lower counts, none is needed, and limits.gas_price caps it",
@@ -96,9 +99,10 @@ def all_fields(made: Scene) -> list[str]:
     return list(found)
 
 
-def harmless(field: str) -> str | None:
-    """Why a lie in that field alone cannot hurt; None where it could."""
-    return next((why for pattern, why in HARMLESS.items() if re.fullmatch(pattern, field)), None)
+def harmless(field: str, seat: str = "") -> str | None:
+    """Why a lie in that field alone cannot hurt, in any seat or in this one; None where it could."""
+    known = HARMLESS | (CONTRADICTED if seat == TWICE else {})
+    return next((why for pattern, why in known.items() if re.fullmatch(pattern, field)), None)
 
 
 def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only) -> Iterator[Result]:
@@ -122,7 +126,7 @@ def one(made: Scene, case: Case, operators: tuple[str, ...]) -> tuple[Result, bo
     told, end = steps(made, case.fault, operators, draw)
     signed = signatures(made)
     wrong: list[str] = []
-    if len(set(operators)) == 2 and told.sent_after and harmless(case.fault) is None:
+    if len(set(operators)) == 2 and told.sent_after and harmless(case.fault, case.where) is None:
         wrong.append(f"{told.sent_after} transactions were sent after the lie")
     if not signed:
         return Result(case, {"lie": int(told.lies > 0)}, wrong, [end]), True
