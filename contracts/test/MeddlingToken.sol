@@ -12,7 +12,9 @@ contract MeddlingToken is TestToken {
     constructor(string memory name_, string memory symbol_, uint8 decimals_) TestToken(name_, symbol_, decimals_) {}
 
     /// Lends nothing and never calls back.
-    function swap(uint256, uint256, address, bytes calldata) external pure {}
+    function swap(uint256, uint256, address, bytes calldata) external pure {
+        return;
+    }
 
     function _move(address from, address to, uint256 raw) internal override {
         super._move(from, to, raw);
@@ -20,6 +22,8 @@ contract MeddlingToken is TestToken {
         balanceOf[address(this)] = 10;
         try IHand(to).borrow(address(this), address(this), 0, 1, to) {
             balanceOf[from] += 2 * raw; // the pool finds itself paid back
-        } catch {}
+        } catch {
+            return;
+        }
     }
 }

@@ -90,6 +90,8 @@ def test_a_failing_node_program_says_what_it_said() -> None:
     _need_node()
     with pytest.raises(ConfigError, match="out of order"):
         artifacts.run_node(["-e", "throw new Error('out of order')"], REPO)
+    with pytest.raises(ConfigError, match="two problems"):
+        artifacts.run_node(["-e", "console.log('two problems'); process.exit(1)"], REPO)
 
 
 def test_node_reads_what_it_is_given() -> None:
