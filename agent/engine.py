@@ -3,75 +3,27 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import Enum
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from agent import codec, guards
 from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.execution.booking import poorer, reviewed_s, settle
 from agent.execution.fresh import CaughtUp, Eyes, observed
+from agent.execution.outcome import REVIEWED, Hands, Outcome, OutcomeKind
 from agent.execution.proposing import propose_screened
 from agent.execution.sent import gas_wei, may_take
-from agent.model import Decision, Halt, History, Intent, Plan, ScreenedToken, Snapshot, StepInput, Verdict
+from agent.model import Decision, Halt, History, Intent, Plan, ScreenedToken, Snapshot, StepInput
 from agent.planning.strategies import Proposer
 from agent.policy import quarantine
 from agent.policy.decide import Decided, decide
-from agent.ports import Approval, Composer, EvidenceSource, Executor, Journal, Prepared
+from agent.ports import Approval, EvidenceSource, Journal, Prepared
 
 MAX_ROUNDS = 4
 """Plans made anew for one transaction: each round of approvals asks for a fresh one."""
 MILLION = 1_000_000
 MAX_ACTIONS = 8
 """Actions with liquidity in one step, each on a plan of its own; what is left waits for the next."""
-
-
-class OutcomeKind(Enum):
-    """How a step ended."""
-
-    HOLD = "hold"
-    HALT = "halt"
-    PLANNED = "planned"
-    REFUSED = "refused"
-    DECLINED = "declined"
-    DONE = "done"
-    FAILED = "failed"
-
-
-REVIEWED = (OutcomeKind.HOLD, OutcomeKind.DECLINED, OutcomeKind.DONE)
-"""Ends after which a schedule's review is done. What was refused or failed is looked at again at the next tick."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """Everything a step saw, decided and did. `after` is the snapshot read once the swap was mined.
-
-    `verdicts` are those of a refusal that came before or after the guards of a plan: its own are in the plan.
-    """
-
-    step_id: str
-    kind: OutcomeKind
-    reason: str
-    step_input: StepInput
-    decided: Decided
-    plan: Plan | None
-    transactions: tuple[Intent, ...] = ()
-    after: StepInput | None = None
-    verdicts: tuple[Verdict, ...] = ()
-
-    @property
-    def decision(self) -> Decision:
-        """What was decided."""
-        return self.decided.decision
-
-
-@dataclass(frozen=True, slots=True)
-class Hands:
-    """What a step acts with; without hands it only looks. `confirm` is asked once per step, before anything is sent."""
-
-    executor: Executor
-    composer: Composer
-    confirm: Callable[[Outcome], bool]
 
 
 def look(

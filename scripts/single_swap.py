@@ -10,8 +10,8 @@ import argparse
 import sys
 
 from agent.api import open_agent
-from agent.engine import Outcome
 from agent.errors import TrimtabError
+from agent.execution.outcome import Outcome
 from agent.units import decimal_text
 
 

@@ -11,10 +11,13 @@ from pathlib import Path
 import tomlkit
 
 from agent import api, wiring
-from agent.api.agent import Agent, Outcome, OutcomeKind, open_agent, planned_changes
+from agent.api.agent import Agent
+from agent.api.opening import open_agent
+from agent.api.realised import planned_changes
 from agent.api.setup import trust_now
 from agent.chain.rpc import Transport
 from agent.config.load import LoadedConfig, load_config
+from agent.execution.outcome import Outcome, OutcomeKind
 from agent.execution.settle import realised
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind, IntentState, Leg, Plan, Receipt, Skipped, Verdict

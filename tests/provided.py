@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 
-from agent.api.agent import Agent, Outcome
+from agent.api.agent import Agent
 from agent.artifacts import npm
+from agent.execution.outcome import Outcome
 from agent.localchain import LocalChain
 from agent.localchain.market import V2_PAIR
 from agent.model import ConfirmedPosition, IntentKind, IntentState

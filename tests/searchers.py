@@ -12,7 +12,7 @@ from typing import Any
 
 from agent.api.agent import Agent
 from agent.artifacts import npm
-from agent.engine import Outcome, OutcomeKind
+from agent.execution.outcome import Outcome, OutcomeKind
 from agent.execution.settle import realised
 from agent.localchain import LocalChain, PoolInfo
 from agent.localchain.market import SWAP_ROUTER_02, V2_PAIR, arbitrage

@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from agent.api.agent import Agent
 from agent.chain.rpc import HttpTransport
-from agent.engine import Outcome, OutcomeKind
 from agent.errors import OperatorNeeded, TrimtabError
+from agent.execution.outcome import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.chain import TWAP_WINDOW_S
 from agent.localchain.market import TWAP_MARGIN_S, arbitrage

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agent.api.agent import Agent, Standing, open_agent, plan, quote, snapshot, step
+    from agent.api.agent import Agent, Standing
     from agent.api.balances import confirm_flows, flows
     from agent.api.books import explain, history, pause, resume
     from agent.api.checkup import doctor
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from agent.api.halting import Halted, pause_hard
     from agent.api.local import serve_localchain
     from agent.api.offline import input_text, plan_from_input
+    from agent.api.opening import open_agent, plan, quote, snapshot, step
     from agent.api.oracle import observations, raise_observations
     from agent.api.positions import Liquidity, liquidity
     from agent.api.retreat import TakenBack
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from agent.config.load import load_config
 
 _HOMES = {
-    "agent.api.agent": ("Agent", "Standing", "open_agent", "plan", "quote", "snapshot", "step"),
+    "agent.api.agent": ("Agent", "Standing"),
+    "agent.api.opening": ("open_agent", "plan", "quote", "snapshot", "step"),
     "agent.api.books": ("explain", "history", "pause", "resume"),
     "agent.api.demo": ("demo_world",),
     "agent.api.halting": ("Halted", "pause_hard"),

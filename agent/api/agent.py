@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 from agent import engine, wiring
 from agent.api import retreat, schedule
 from agent.api.endpoints import records
 from agent.api.parameters import parameters
+from agent.api.realised import realised
 from agent.api.submission import Sandwich, sandwich
-from agent.chain.keys import HandedIn
-from agent.chain.rpc import Transport
 from agent.config.fields import parse_address, parse_duration_s
-from agent.config.load import LoadedConfig, load_config
-from agent.engine import Hands, Outcome, OutcomeKind
 from agent.errors import ConfigError, Refused, Retryable, TrimtabError
 from agent.execution.fresh import observed
-from agent.execution.settle import native_delta
-from agent.lp import own
-from agent.model import Funding, Intent, IntentKind, Plan, Portfolio, StepInput
+from agent.execution.outcome import Hands, Outcome
+from agent.model import Portfolio, StepInput
 from agent.planning import planner, strategies
 from agent.planning.planner import Quote
 from agent.planning.strategies import Proposer
 from agent.policy import coin, liquidity, minimum
 from agent.policy.decide import Decided, decide
-from agent.ports import Clock, SigningKey
-from agent.units import NATIVE, Token, parse_raw
+from agent.units import Token, parse_raw
 
 Confirm = Callable[[Outcome], bool]
 Progress = Callable[[str], None]
@@ -205,26 +199,7 @@ class Agent:
 
     def realised(self, outcome: Outcome) -> list[dict[str, Any]]:
         """Planned against realised change of each balance by the receipts of the swap and of all actions with liquidity, base units."""
-        planned: dict[str, int] = {}
-        got: dict[str, int] = {}
-        for intent in outcome.transactions:
-            if intent.receipt is None or intent.kind not in (IntentKind.SWAP, IntentKind.LIQUIDITY, IntentKind.UNWRAP):
-                continue
-            owner = outcome.step_input.snapshot.owner
-            net = {NATIVE: native_delta(intent, owner, self.portfolio.wrapped_native)} | intent.receipt.net(owner)
-            for token, raw in self._planned(intent).items():
-                planned[token] = planned.get(token, 0) + raw
-                got[token] = got.get(token, 0) + net.get(token, 0)
-        return [
-            {"symbol": self.portfolio.token(token).label, "planned_raw": str(raw), "realised_raw": str(got[token])}
-            for token, raw in planned.items()
-        ]
-
-    def _planned(self, intent: Intent) -> dict[str, int]:
-        grant = self.desk.store.grant(intent.id)
-        if grant.action is not None:
-            return dict(zip((grant.action.token0, grant.action.token1), own.expected(grant.action), strict=True))
-        return {} if grant.plan is None else planned_changes(grant.plan)
+        return realised(self.desk, outcome)
 
     def endpoints(self) -> tuple[dict[str, Any], ...]:
         """How each endpoint did so far: operator, state, score, latency, last trouble."""
@@ -237,55 +212,3 @@ class Agent:
     def parameters(self) -> dict[str, str]:
         """Everything that binds what is about to be sent, for the owner to confirm."""
         return parameters(self.desk.config, self.desk.counted, self.desk.execution.router)
-
-
-def planned_changes(plan: Plan) -> dict[str, int]:
-    """Net change of each wallet balance that the legs predict, base units."""
-    changes: dict[str, int] = {}
-    for leg in plan.legs:
-        if leg.source is Funding.WALLET:
-            changes[leg.token_in] = changes.get(leg.token_in, 0) - leg.amount_in_raw
-        if leg.sink is Funding.WALLET:
-            changes[leg.token_out] = changes.get(leg.token_out, 0) + leg.amount_out_raw
-    return changes
-
-
-@contextmanager
-def open_agent(
-    config: LoadedConfig | Path | str = "trimtab.toml",
-    *,
-    transports: Sequence[Transport] | None = None,
-    clock: Clock | None = None,
-    key: SigningKey | None = None,
-) -> Iterator[Agent]:
-    """Connects to chain and store; closes them at the end of the block. `key` signs in place of the one that the config names."""
-    loaded = config if isinstance(config, LoadedConfig) else load_config(config)
-    with wiring.open_desk(loaded, transports, clock) as desk:
-        yield Agent(desk if key is None else replace(desk, key=HandedIn(key)))
-
-
-def snapshot(config: LoadedConfig | Path | str = "trimtab.toml") -> StepInput:
-    """One fresh StepInput."""
-    with open_agent(config) as agent:
-        return agent.step_input()
-
-
-def quote(token_in: str, token_out: str, amount: str, config: LoadedConfig | Path | str = "trimtab.toml", pool: str | None = None) -> Quote:
-    """What a swap would pay now."""
-    with open_agent(config) as agent:
-        return agent.quote(token_in, token_out, amount, pool)[1]
-
-
-def plan(config: LoadedConfig | Path | str = "trimtab.toml") -> Outcome:
-    """What a rebalance would do now."""
-    with open_agent(config) as agent:
-        return agent.plan()
-
-
-def step(config: LoadedConfig | Path | str = "trimtab.toml", *, send: bool = False, confirm: Confirm = never) -> Outcome:
-    """One step of the agent; sends only with `send` and a `confirm` that says yes."""
-    with open_agent(config) as agent:
-        return agent.rebalance(send=send, confirm=confirm)
-
-
-__all__ = ["Agent", "Outcome", "OutcomeKind", "open_agent", "plan", "quote", "snapshot", "step"]

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from agent.api.agent import Agent, open_agent
+from agent.api.agent import Agent
+from agent.api.opening import open_agent
 from agent.api.setup import trust_now
 from agent.config.load import load_config
 from agent.localchain import WORLD, LocalChain, open_eth_tester

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent import wiring
-from agent.api.agent import Progress, open_agent, silent
+from agent.api.agent import Progress, silent
+from agent.api.opening import open_agent
 from agent.api.retreat import TakenBack
 from agent.config.load import LoadedConfig, load_config
-from agent.engine import Outcome
+from agent.execution.outcome import Outcome
 from agent.store.lock import Held
 
 

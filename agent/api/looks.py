@@ -7,8 +7,8 @@ from fractions import Fraction
 from importlib.metadata import version
 
 from agent.api.agent import Agent
-from agent.engine import Outcome, OutcomeKind
 from agent.errors import Retryable, TrimtabError
+from agent.execution.outcome import Outcome, OutcomeKind
 from agent.model import StepInput
 from agent.observe.metrics import Look
 from agent.policy.decide import Decided

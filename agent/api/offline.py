@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from agent import codec, engine
-from agent.engine import Outcome
 from agent.errors import ConfigError
+from agent.execution.outcome import Outcome
 from agent.model import StepInput
 from agent.planning import strategies
 

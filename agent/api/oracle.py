@@ -10,9 +10,9 @@ from typing import Any
 from agent import codec, wiring
 from agent.api.agent import Agent, Progress, never, silent
 from agent.config.fields import parse_address
-from agent.engine import Hands
 from agent.errors import ConfigError, Refused, TrimtabError
 from agent.execution.booking import settle
+from agent.execution.outcome import Hands
 from agent.model import Intent, StepInput, V3Pool, Verdict
 from agent.reference import means, reference_prices
 from agent.units import decimal_text, value_text

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from agent.api.submission import submission_text
-from agent.config.schema import Config, HybridTable, LimitsTable, ThresholdTable, TimeTable
+from agent.config.schema import Config, LimitsTable
+from agent.config.triggers import HybridTable, ThresholdTable, TimeTable
 from agent.config.zone import RiskTable, ZoneTable
 from agent.model import LpTarget, Portfolio
 from agent.units import decimal_text

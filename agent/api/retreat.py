@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from agent import codec
-from agent.engine import Hands, Outcome, OutcomeKind
 from agent.errors import Refused, Retryable
 from agent.execution.booking import poorer, settle
 from agent.execution.fresh import CaughtUp, Eyes
+from agent.execution.outcome import Hands, Outcome, OutcomeKind
 from agent.execution.sent import may_take
 from agent.model import Halt, Intent, IntentKind, IntentState, StepInput
 from agent.policy.decide import decide

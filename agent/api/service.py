@@ -15,8 +15,8 @@ from agent.api.agent import LOOKING, Agent
 from agent.api.stopping import StoppableClock
 from agent.config.fields import parse_duration_s
 from agent.config.load import LoadedConfig
-from agent.engine import Outcome
 from agent.errors import EXIT_HUNG, ConfigError, TrimtabError
+from agent.execution.outcome import Outcome
 from agent.observe.health import Health
 from agent.observe.heartbeat import Heartbeat
 from agent.observe.logs import Format, Log, configure

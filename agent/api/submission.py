@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from agent.config.schema import Config
-from agent.engine import Outcome
+from agent.execution.outcome import Outcome
 from agent.guards.exposure import Exposure, by_limits, of_plan, profit_of
 from agent.units import BPS, Value
 

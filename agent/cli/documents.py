@@ -11,7 +11,7 @@ from agent.units import price_text, value_text
 if TYPE_CHECKING:
     from agent.api import Standing
     from agent.api.submission import Sandwich
-    from agent.engine import Outcome
+    from agent.execution.outcome import Outcome
     from agent.model import Intent, Leg, Plan, Portfolio, StepInput, Verdict
     from agent.planning.planner import Quote
     from agent.policy.coin import NativeView

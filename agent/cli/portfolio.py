@@ -15,7 +15,7 @@ from agent.errors import EXIT_REFUSED, ConfigError
 
 if TYPE_CHECKING:
     from agent.api import Agent, StoppableClock
-    from agent.engine import Outcome
+    from agent.execution.outcome import Outcome
 
 READING = "Reading the chain"
 STOPPED_BY = ("refused", "halt", "failed", "declined")

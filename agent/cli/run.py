@@ -15,7 +15,7 @@ from agent.errors import EXIT_REFUSED, TrimtabError
 
 if TYPE_CHECKING:
     from agent.api import Agent
-    from agent.engine import Outcome
+    from agent.execution.outcome import Outcome
     from agent.observe.logs import Format
 
 

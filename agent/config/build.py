@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
 from agent.config.liquidity import build_positions
-from agent.config.schema import AssetTable, Config, HubTable, HybridTable, ThresholdTable, TimeTable
+from agent.config.schema import AssetTable, Config, HubTable
+from agent.config.triggers import HybridTable, ThresholdTable, TimeTable
 from agent.config.zone import ZoneTable, build_zone
 from agent.errors import ConfigError
 from agent.model import (

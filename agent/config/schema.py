@@ -16,49 +16,19 @@ from agent.config.fields import (
     Duration,
     DurationOrOff,
     GasPriceOrOff,
-    KeyringName,
     PlainDecimal,
     Share,
     ShareOrOff,
     Switch,
-    Variable,
 )
 from agent.config.liquidity import LpTable, PositionTable, require_usable
 from agent.config.service import ServiceTable
 from agent.config.table import Table
+from agent.config.triggers import HybridTable, ThresholdTable, TimeTable
+from agent.config.venues import VenuesTable
+from agent.config.wallet import WalletTable
 from agent.config.zone import RiskTable, ZoneTable, require_zone
 from agent.units import BPS
-
-
-class WalletTable(Table):
-    """Whose portfolio; a key source is needed only to send. `keyring` is service/name in the keyring of the operating system.
-
-    In mode "propose" nothing is signed here: transactions are written into the folder `proposals` for somebody who signs
-    elsewhere. `safe` says that the address is that of a Safe, whose owners sign.
-    """
-
-    address: Address
-    keystore: str | None = None
-    key_env: Variable | None = None
-    keyring: KeyringName | None = None
-    prompt: bool = False
-    test_account: int | None = Field(default=None, ge=0, le=9)
-    mode: Literal["sign", "propose"] = "sign"
-    safe: bool = False
-    proposals: str = Field(default="proposals", min_length=1)
-    payout_addresses: list[Address] = Field(default_factory=list)
-
-    @model_validator(mode="after")
-    def _one_key(self) -> WalletTable:
-        given = [n for n in ("keystore", "key_env", "keyring") if getattr(self, n)] + (["prompt"] if self.prompt else [])
-        given += ["test_account"] if self.test_account is not None else []
-        if len(given) > 1:
-            raise ValueError(f"more than one key source ({', '.join(given)}); keep one")
-        if self.mode == "propose" and given:
-            raise ValueError(f'mode "propose" signs nothing here, so {given[0]} has no use; remove it, or write mode = "sign"')
-        if self.safe and self.mode != "propose":
-            raise ValueError('safe: a Safe has no key that could sign here; write mode = "propose"')
-        return self
 
 
 class HubTable(Table):
@@ -133,67 +103,6 @@ class ReferenceTable(Table):
     sequencer_feed: AddressOrOff = None
     sequencer_grace: Duration | None = None
     allow_spot: bool = False
-
-
-class UniswapV2Table(Table):
-    """Uniswap V2: `pools` replaces discovery by an explicit list."""
-
-    factory: Address
-    router: Address
-    pools: list[Address] | None = None
-
-
-class UniswapV3Table(Table):
-    """Uniswap V3: `router` is SwapRouter02, `quoter_v1` what uniswap-python asks."""
-
-    factory: Address
-    router: Address
-    quoter: Address
-    quoter_v1: Address
-    position_manager: Address
-    fee_tiers: list[int] = Field(min_length=1)
-    pools: list[Address] | None = None
-
-
-class VenuesTable(Table):
-    """Where to trade; at least one venue."""
-
-    uniswap_v2: UniswapV2Table | None = None
-    uniswap_v3: UniswapV3Table | None = None
-
-    @model_validator(mode="after")
-    def _some(self) -> VenuesTable:
-        if self.uniswap_v2 is None and self.uniswap_v3 is None:
-            raise ValueError("no venue; add [venues.uniswap_v3] or [venues.uniswap_v2]")
-        return self
-
-
-class ThresholdTable(Table):
-    """Act beyond a band."""
-
-    kind: Literal["threshold"]
-    absolute: Share | None = None
-    relative: Share | None = None
-
-
-class TimeTable(Table):
-    """Act on a schedule."""
-
-    kind: Literal["time"]
-    every: Duration | None = None
-    cron: str | None = None
-    timezone: str | None = None
-
-
-class HybridTable(Table):
-    """Look on a schedule, act beyond a band."""
-
-    kind: Literal["hybrid"]
-    absolute: Share | None = None
-    relative: Share | None = None
-    every: Duration | None = None
-    cron: str | None = None
-    timezone: str | None = None
 
 
 class PolicyTable(Table):

@@ -16,6 +16,7 @@ from agent.model.chain import (
 )
 from agent.model.flows import Books, Earlier, Flow, FlowKind, Opening, OwnChange
 from agent.model.intent import Intent, IntentEvent, IntentKind, IntentState, LiquidityAdded, Receipt, SignedTx, Transfer, UnsignedTx
+from agent.model.limits import Execution, Limits, Reference, ReferenceKind
 from agent.model.liquidity import Collect, LpAction, LpTarget, Provide, Withdraw
 from agent.model.plan import (
     AdjustLiquidity,
@@ -36,27 +37,11 @@ from agent.model.plan import (
     TopUp,
     Verdict,
 )
-from agent.model.policy import (
-    Asset,
-    Cron,
-    Destination,
-    Every,
-    Execution,
-    History,
-    Hybrid,
-    Limits,
-    Policy,
-    Portfolio,
-    Reference,
-    ReferenceKind,
-    Schedule,
-    StepInput,
-    Threshold,
-    Trigger,
-)
+from agent.model.policy import Asset, Cron, Destination, Every, Hybrid, Policy, Portfolio, Schedule, Threshold, Trigger
 from agent.model.positions import ConfirmedPosition, LpGone, LpMove, LpPosition, LpV2Position, LpV3Position
 from agent.model.risk import Saving, TrackingRisk, Zone
 from agent.model.screening import Finding, Implementation, ScreenedToken
+from agent.model.step import History, StepInput
 
 __all__ = [
     "AdjustLiquidity",

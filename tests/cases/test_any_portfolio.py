@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from agent.api.agent import Agent
-from agent.engine import Outcome, OutcomeKind
+from agent.execution.outcome import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.units import BPS, largest_remainder
 from tests.agents import FIVE, ROOMY, USD, Purse, agent_on, fund, lost, off_target, pool_prices, purse, require_exact, said, swap_of, yes

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.chain.calls import Approve, decode
-from agent.engine import OutcomeKind
+from agent.execution.outcome import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Funding, Intent, IntentKind
 from tests.agents import ROOMY, agent_on, allow, allowances, fund, legs_of, off_target, purse, require_exact, swap_of, yes

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engine import OutcomeKind
+from agent.execution.outcome import OutcomeKind
 from agent.execution.settle import realised
 from agent.localchain import LocalChain
 from agent.model import Funding

@@ -11,7 +11,7 @@ from agent import codec
 from agent.api.setup import trust_now
 from agent.artifacts import Artifact, own
 from agent.config.load import LoadedConfig, load_config
-from agent.engine import OutcomeKind
+from agent.execution.outcome import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from tests.agents import FIVE, ROOMY, again, fund, purse, yes

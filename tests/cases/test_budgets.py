@@ -6,7 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from agent.api.agent import Agent
-from agent.engine import Outcome, OutcomeKind
+from agent.execution.outcome import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from tests.agents import ROOMY, USD, again, agent_on, explained, failed, fund, lost, purse, said, swap_of, trusted, yes
 

@@ -12,7 +12,7 @@ import pytest
 
 from agent.api.agent import Agent
 from agent.artifacts import npm
-from agent.engine import OutcomeKind
+from agent.execution.outcome import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.liquidity import V3_POOL, add_v3_pool
 from agent.model import Hold, Rebalance, V3Pool

@@ -14,8 +14,8 @@ from agent.api.checkup import doctor
 from agent.api.setup import trust_now
 from agent.chain.rpc import HttpTransport, Transport
 from agent.config.load import LoadedConfig
-from agent.engine import OutcomeKind
 from agent.errors import Refused, Retryable
+from agent.execution.outcome import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.anvil import free_port
 from tests.agents import ROOMY, Changes, again, config, fund, purse, require_exact, yes

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.engine import OutcomeKind
 from agent.errors import Retryable
+from agent.execution.outcome import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.model import IntentKind, IntentState

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.api.agent import Agent, open_agent
+from agent.api.agent import Agent
+from agent.api.opening import open_agent
 from agent.chain.remote_key import RemoteKey, address_of
 from agent.config.load import LoadedConfig
-from agent.engine import OutcomeKind
 from agent.errors import ConfigError
+from agent.execution.outcome import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.accounts import WALLET
 from agent.localchain.accounts import test_accounts as accounts

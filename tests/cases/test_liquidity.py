@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.api.agent import Agent, Outcome, OutcomeKind
+from agent.api.agent import Agent
 from agent.api.checkup import doctor
 from agent.api.positions import Liquidity, liquidity
 from agent.artifacts import npm
 from agent.chain import strays
 from agent.errors import ConfigError
+from agent.execution.outcome import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.liquidity import V2_FACTORY
 from agent.lp import exact

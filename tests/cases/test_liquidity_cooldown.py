@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.api.agent import OutcomeKind
+from agent.execution.outcome import OutcomeKind
 from agent.localchain import LocalChain
 from tests import agents
 from tests import liquidity as lp

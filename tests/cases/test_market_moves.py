@@ -10,7 +10,7 @@ import pytest
 
 from agent.api.agent import Agent
 from agent.artifacts import npm
-from agent.engine import Outcome, OutcomeKind
+from agent.execution.outcome import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.market import SWAP_ROUTER_02
 from agent.localchain.nodes import AnvilNode

@@ -15,7 +15,7 @@ import pytest
 from agent.chain import calls
 from agent.chain.calls import Approve
 from agent.chain.rpc import HttpTransport
-from agent.engine import Outcome, OutcomeKind
+from agent.execution.outcome import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.model import IntentKind

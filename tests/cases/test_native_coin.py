@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.api.agent import Agent, Outcome, OutcomeKind
+from agent.api.agent import Agent
 from agent.cli import documents, tables
+from agent.execution.outcome import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, TopUp
 from agent.policy import coin

@@ -9,8 +9,8 @@ import pytest
 
 from agent.api.oracle import observations, raise_observations
 from agent.artifacts import npm
-from agent.engine import OutcomeKind
 from agent.errors import ConfigError, Refused
+from agent.execution.outcome import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.liquidity import V3_POOL, add_v3_pool
 from agent.model import IntentKind, IntentState

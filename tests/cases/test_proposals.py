@@ -14,8 +14,8 @@ from agent import wiring
 from agent.api import txs
 from agent.api.agent import Agent, silent
 from agent.chain.safe import SafeContract, safe_tx, safe_tx_hash, typed_data
-from agent.engine import OutcomeKind
 from agent.errors import ConfigError, OperatorNeeded
+from agent.execution.outcome import OutcomeKind
 from agent.execution.proposals import Proposed
 from agent.localchain import LocalChain
 from agent.localchain.accounts import WALLET

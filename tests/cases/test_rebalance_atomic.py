@@ -14,8 +14,8 @@ from agent.artifacts import npm, own
 from agent.chain.calls import decode
 from agent.chain.program import Place, Rebalance
 from agent.config import parse_config
-from agent.engine import OutcomeKind
 from agent.errors import ConfigError
+from agent.execution.outcome import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.liquidity import V3_POOL
 from agent.localchain.market import V2_PAIR

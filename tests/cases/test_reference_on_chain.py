@@ -10,7 +10,7 @@ from agent import engine, wiring
 from agent.api.agent import silent
 from agent.api.checkup import doctor
 from agent.artifacts import own
-from agent.engine import Outcome, OutcomeKind
+from agent.execution.outcome import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.planning import strategies
 from tests.agents import ROOMY, again, agent_on, fund, purse, trusted, yes

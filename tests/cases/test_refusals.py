@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent.api.agent import Agent
-from agent.engine import OutcomeKind
+from agent.execution.outcome import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.model import IntentState, Verdict

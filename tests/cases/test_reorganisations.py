@@ -11,8 +11,8 @@ import pytest
 
 from agent.api.txs import reconcile
 from agent.config.load import LoadedConfig
-from agent.engine import OutcomeKind
 from agent.errors import OperatorNeeded
+from agent.execution.outcome import OutcomeKind
 from agent.execution.rewinding import WATCHED_BLOCKS
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState

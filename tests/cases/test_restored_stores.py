@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from agent import api
-from agent.api.agent import Agent, Outcome, OutcomeKind
+from agent.api.agent import Agent
 from agent.config.load import LoadedConfig
 from agent.errors import ConfigError, OperatorNeeded
+from agent.execution.outcome import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.lp import own as own_positions
 from agent.model import Halt

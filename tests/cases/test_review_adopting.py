@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.engine import OutcomeKind
 from agent.errors import OperatorNeeded
+from agent.execution.outcome import OutcomeKind
 from agent.localchain import LocalChain
 from tests.agents import ROOMY, agent_on, fund, yes
 

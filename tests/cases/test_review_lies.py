@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from agent.chain.calls import Multicall, decode
-from agent.engine import OutcomeKind
 from agent.errors import Retryable
+from agent.execution.outcome import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind
 from tests.agents import ROOMY, again, agent_on, fund, purse, trusted, yes

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.api.agent import Agent
-from agent.engine import Outcome, OutcomeKind
+from agent.execution.outcome import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.description import V2Spec, V3Spec
 from agent.localchain.market import arbitrage

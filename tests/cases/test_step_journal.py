@@ -13,8 +13,8 @@ from agent import codec, engine
 from agent.api import books
 from agent.api.agent import Agent
 from agent.config.load import LoadedConfig
-from agent.engine import Outcome, OutcomeKind
 from agent.errors import Retryable
+from agent.execution.outcome import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState, Plan, StepInput
 from agent.planning import planner, strategies

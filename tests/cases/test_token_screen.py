@@ -13,7 +13,7 @@ from agent.api.agent import Agent
 from agent.api.setup import trust_now
 from agent.artifacts import own
 from agent.chain.screen import BLOCKS_BACK
-from agent.engine import Outcome, OutcomeKind
+from agent.execution.outcome import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.model import Finding, IntentKind, StepInput

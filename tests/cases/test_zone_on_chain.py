@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.api import books
-from agent.engine import OutcomeKind
+from agent.execution.outcome import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Hold
 from tests.agents import ROOMY, agent_on, explained, fund, purse, require_exact, swap_of, weights, yes

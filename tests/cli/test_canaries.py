@@ -21,8 +21,8 @@ from agent import api, wiring
 from agent.api.agent import silent
 from agent.chain import keystore
 from agent.cli.main import app
-from agent.engine import Outcome
 from agent.errors import ConfigError
+from agent.execution.outcome import Outcome
 from agent.localchain.accounts import TestAccount
 from agent.store.store import Store
 from tests.canaries import all_logs, files_with, found_in, objects_of, shown_of, told_by

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.api.agent import OutcomeKind
+from agent.execution.outcome import OutcomeKind
 from agent.localchain import LocalChain
 from agent.lp import exact
 from agent.model import ConfirmedPosition, LpAction, Provide

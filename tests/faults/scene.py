@@ -14,8 +14,8 @@ from typing import Any
 from agent.api.setup import trust_now
 from agent.chain.rpc import HttpTransport, Transport
 from agent.config.load import LoadedConfig
-from agent.engine import OutcomeKind
 from agent.errors import TrimtabError
+from agent.execution.outcome import OutcomeKind
 from agent.localchain import LocalChain
 from tests.agents import ROOMY, Changes, Purse, again, config, fund, purse, yes
 

@@ -13,7 +13,7 @@ from sqlalchemy import event as database_event
 
 from agent import codec
 from agent.config.load import LoadedConfig
-from agent.engine import OutcomeKind
+from agent.execution.outcome import OutcomeKind
 from agent.execution.settle import realised
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState, Plan, StepInput

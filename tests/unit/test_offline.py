@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from agent.api.offline import input_text, plan_from_input
-from agent.engine import OutcomeKind
 from agent.errors import ConfigError
+from agent.execution.outcome import OutcomeKind
 from agent.model import StepInput
 from tests import builders
 

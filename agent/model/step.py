@@ -1,0 +1,65 @@
+"""StepInput: the whole of what one step decides from, with what the store remembers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from agent.model.chain import Snapshot
+from agent.model.flows import Flow
+from agent.model.limits import Execution, Limits, Reference
+from agent.model.policy import Policy, Portfolio
+from agent.model.screening import ScreenedToken
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What the store remembers that a decision needs. Values in numeraire base units over the last 24 h of chain time.
+
+    `last_rebalance_s` and `last_liquidity_s` are chain times of the newest swap, and action with liquidity, that succeeded.
+    `reverts_in_row` and `approvals_in_row` (steps that only approved) count since the last swap that succeeded, or since the
+    owner resumed. `flows` are changes of balances that nobody has explained yet, whose falls are part of the loss. `unknown` says
+    why the last 24 h cannot be told; then limits of a day refuse. `undecided` are liquidity positions of the wallet that the
+    store does not know and that the owner has to take over or forget. The schedule's next review is late by `delay_ppm`
+    millionths of its window, drawn at the last one. `depegged` are dollars that left their peg and are not back at it yet.
+    """
+
+    last_rebalance_s: int | None
+    last_review_s: int | None
+    turnover_24h: Fraction
+    loss_24h: Fraction
+    gas_24h_wei: int
+    reverts_in_row: int
+    started_s: int | None
+    approvals_in_row: int = 0
+    last_liquidity_s: int | None = None
+    flows: tuple[Flow, ...] = ()
+    unknown: str = ""
+    undecided: tuple[str, ...] = ()
+    delay_ppm: int = 0
+    depegged: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepInput:
+    """The whole of what one step decides from; the same input gives the same decision and plan.
+
+    `spend_caps` are (token, base units) that legs may take from the wallet at most: what this step has approved already.
+    `spent_gas_wei` is the gas money of those approvals: it still counts where native coin does, so that they are used up.
+    `acted` says that this step has moved liquidity already: what it began is not held back by the bands of shares.
+    `quarantine` are tokens that are left as they are; the portfolio then says what is wanted of the others. `wishes` say in words
+    why its targets are other than those of the config.
+    """
+
+    snapshot: Snapshot
+    portfolio: Portfolio
+    policy: Policy
+    reference: Reference
+    limits: Limits
+    execution: Execution
+    history: History
+    spend_caps: tuple[tuple[str, int], ...] = ()
+    spent_gas_wei: int = 0
+    acted: bool = False
+    quarantine: tuple[ScreenedToken, ...] = ()
+    wishes: tuple[str, ...] = ()

@@ -1,0 +1,30 @@
+"""What is wanted of the portfolio at this block: the owner's targets, changed in one order by all that may change them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from agent.model import Asset, StepInput
+
+Change = Callable[[StepInput], StepInput]
+CHANGES: tuple[Change, ...] = ()
+"""Each reads what the store remembers in `step.history` and returns the step with other targets and the reason among `wishes`;
+in order: what an allocator chose, what strategies hold of it, what orders keep out of the market."""
+
+
+def wanted(step: StepInput) -> StepInput:
+    """The step with the targets that count now. Quarantine comes after it: what may not be traded is nobody's wish."""
+    for change in CHANGES:
+        step = change(step)
+    return step
+
+
+def retargeted(step: StepInput, targets_bps: dict[str, int], why: str) -> StepInput:
+    """The step with these targets by token address, which sum to 10,000 over all assets; `why` is told with every decision."""
+
+    def other(asset: Asset) -> Asset:
+        return replace(asset, target_bps=targets_bps[asset.token.address])
+
+    portfolio = replace(step.portfolio, assets=tuple(map(other, step.portfolio.assets)))
+    return replace(step, portfolio=portfolio, wishes=(*step.wishes, why))

@@ -1,0 +1,18 @@
+"""Names the concrete adapters and puts them together: the only place that knows which chain, store, key and clock are real."""
+
+from agent.wiring.desk import Desk, SystemClock, books, open_desk, open_panel, open_transports, second_venues, store_file
+from agent.wiring.hands import open_hands, settings, signing_rules
+
+__all__ = [
+    "Desk",
+    "SystemClock",
+    "books",
+    "open_desk",
+    "open_hands",
+    "open_panel",
+    "open_transports",
+    "second_venues",
+    "settings",
+    "signing_rules",
+    "store_file",
+]

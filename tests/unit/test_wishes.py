@@ -1,0 +1,20 @@
+"""The one order in which targets are changed, and that a change is told."""
+
+from __future__ import annotations
+
+from agent.policy import wishes
+from tests.builders import step_input
+
+
+def test_without_anything_that_changes_targets_they_are_the_owners() -> None:
+    step = step_input()
+    assert wishes.wanted(step) == step
+
+
+def test_other_targets_are_told_with_their_reason() -> None:
+    step = step_input()
+    first, *rest = (asset.token.address for asset in step.portfolio.assets)
+    other = wishes.retargeted(step, {first: 10_000} | dict.fromkeys(rest, 0), "all of it in one, for a reason")
+    assert [asset.target_bps for asset in other.portfolio.assets] == [10_000, *([0] * len(rest))]
+    assert other.wishes == ("all of it in one, for a reason",)
+    assert other.snapshot is step.snapshot
