@@ -101,6 +101,14 @@ class Case:
         only_out = bool(self.plan.actions) and not any(isinstance(action, Provide) for action in self.plan.actions)
         return only_out and not self.loads()[0].within(bounds(self.step.limits))
 
+    def counted_turnover(self) -> Fraction:
+        """What limits of turnover count: of an exit only what it buys besides the numeraire. Raises Missing."""
+        if not self.plan.exits:
+            return self.turnover()
+        self.runs()
+        bought = {token: self.replay.delta(token) for token in self.replay.tokens if token != self.numeraire.address}
+        return sum((raw * self.price(token) for token, raw in bought.items() if raw > 0), Fraction(0))
+
     def balance(self, address: str) -> int:
         """Wallet's balance of a token, or of native coin, in base units. Raises Missing when it was not read."""
         if address == NATIVE:

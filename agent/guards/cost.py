@@ -30,14 +30,20 @@ def plan_cost(case: Case, limit_bps: int) -> Measured:
 
 
 def turnover(case: Case, limit_bps: int) -> Measured:
-    """Value moved by this plan over the investable total."""
-    return _share(case, case.turnover(), limit_bps)
+    """Value moved by this plan over the investable total. What an exit sells for the numeraire is not held back by it."""
+    return _share(case, case.counted_turnover(), limit_bps)
 
 
 def daily_turnover(case: Case, limit_bps: int) -> Measured:
-    """Value moved in the last 24 h of chain time and by this plan, over the investable total."""
+    """Value moved in the last 24 h of chain time and by this plan, over the investable total.
+
+    An exit that buys nothing besides the numeraire passes whatever was moved before, known or not.
+    """
+    moved = case.counted_turnover()
+    if moved == 0 and case.plan.exits:
+        return Measured("an exit into the numeraire", True)
     case.require_known_day()
-    return _share(case, case.step.history.turnover_24h + case.turnover(), limit_bps)
+    return _share(case, case.step.history.turnover_24h + moved, limit_bps)
 
 
 def daily_loss(case: Case, limit_bps: int) -> Measured:

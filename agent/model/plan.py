@@ -70,10 +70,15 @@ class Halt:
 
 @dataclass(frozen=True, slots=True)
 class Rebalance:
-    """A trigger fired: restore the goal."""
+    """A trigger fired: restore the goal.
+
+    With `exit` something has to go into the numeraire, whatever the cooldown and the limits of turnover say: they do not count
+    what an exit sells for the numeraire, while all other limits judge it like any plan.
+    """
 
     reason: str
     goal: Goal
+    exit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +189,11 @@ class Plan:
     actions: tuple[LpAction, ...] = ()
     native_after_wei: int | None = None
     saving: Saving | None = None
+
+    @property
+    def exits(self) -> bool:
+        """Whether limits of turnover leave what it sells for the numeraire alone."""
+        return isinstance(self.decision, Rebalance) and self.decision.exit
 
 
 @dataclass(frozen=True, slots=True)

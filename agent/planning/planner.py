@@ -46,7 +46,7 @@ def plan(step: StepInput, decision: Rebalance) -> Plan:
     if problem.total <= 0:
         raise Refused("there is nothing to invest: every balance is zero or reserved", remedy="fund the wallet or lower the reserves")
     aim = aim_at(problem, decision.goal)
-    budget, turnover_limit = turnover_left(step, problem.total)
+    budget, turnover_limit = (None, "") if decision.exit else turnover_left(step, problem.total)
     market, settled = _affordable(problem, aim, budget, step.limits.min_trade)
     skipped = left_undone(step, market, aim, settled, turnover_limit)
     if not settled.draft.legs:

@@ -108,6 +108,10 @@ def test_canonical_text_has_sorted_keys_exact_fractions_and_strings_for_integers
     assert codec.dumps(Hold("a")) == '{"next_s":null,"reason":"a","type":"Hold"}'
 
 
+def test_a_rebalance_written_before_exits_were_known_is_none() -> None:
+    assert codec.loads(Decision, '{"goal":{"risk":null,"weights":[]},"reason":"x","type":"Rebalance"}') == Rebalance("x", Goal(()))
+
+
 def test_signed_bytes_and_floats_are_never_written() -> None:
     with pytest.raises(TypeError, match="bytes is never written"):
         codec.to_jsonable(SignedTx(b"\x01", "0x"))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.guards.case import open_case
-from agent.model import Cost, Head, Plan, StepInput
+from agent.model import Cost, Head, Plan, Rebalance, StepInput
 from agent.units import BPS
 from tests.builders import ETHER, GWEI, history, raw, step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
 from tests.plans import R, Swap, evidence, plan_of, sell_weth, verdict, with_leg
@@ -238,3 +238,31 @@ def test_a_leg_that_pays_less_than_predicted_is_judged_by_what_it_pays(name: str
     step = heavy()
     plan = sell_weth(step)
     assert verdict(name, step, with_leg(plan, 0, amount_out_raw=1)) == verdict(name, step, plan)
+
+
+def exiting(plan: Plan) -> Plan:
+    assert isinstance(plan.decision, Rebalance)
+    return replace(plan, decision=replace(plan.decision, exit=True))
+
+
+def test_an_exit_into_the_numeraire_is_not_held_back_by_turnover_and_by_everything_else_it_is() -> None:
+    step = with_limits(past(heavy(), turnover_24h=Fraction(9_000 * 10**6)), turnover_bps=1, daily_turnover_bps=1, plan_cost_bps=1)
+    plan = exiting(sell_weth(step, 1))
+    assert verdict("turnover", step, plan).passed and verdict("daily_turnover", step, plan).passed
+    assert not verdict("turnover", step, sell_weth(step, 1)).passed and not verdict("daily_turnover", step, sell_weth(step, 1)).passed
+    assert not verdict("plan_cost", step, plan).passed
+    assert not verdict("daily_loss", with_limits(past(step, loss_24h=Fraction(10**9)), daily_loss_bps=1), plan).passed
+
+
+def test_an_exit_passes_the_daily_limit_even_where_the_day_cannot_be_told_and_a_purchase_does_not() -> None:
+    step = past(heavy(), unknown="the chain before block 7 cannot be read")
+    assert verdict("daily_turnover", step, exiting(sell_weth(step, 1))).passed
+    assert not verdict("daily_turnover", step, sell_weth(step, 1)).passed
+
+
+def test_what_an_exit_buys_besides_the_numeraire_counts_in_full() -> None:
+    step = with_limits(heavy(), turnover_bps=1_000)
+    pool = step.snapshot.pools[0]
+    small, large = (exiting(plan_of(step, [Swap(pool, USDC.address, raw(value, USDC))])) for value in (900, 1_100))
+    assert verdict("turnover", step, small).passed
+    assert not verdict("turnover", step, large).passed

@@ -204,6 +204,14 @@ def test_a_drift_that_is_all_dust_refuses_with_the_limit() -> None:
     assert not verdict.passed and verdict.measured.startswith("4") and verdict.limit == "10 USDC"
 
 
+def test_an_exit_is_planned_whole_though_the_day_s_turnover_is_used_up() -> None:
+    step = replace(two(9_600, 400), history=history(turnover_24h=Fraction(9_000 * 10**6)))
+    out = replace(goal(step, {"WETH": (0, 0), "USDC": (1, 1)}), exit=True)
+    found = plan(step, out)
+    check_legs(step, found)
+    assert found.exits and dict(found.holdings_after)[WETH.address] == 0
+
+
 def test_a_balanced_portfolio_has_nothing_to_trade() -> None:
     step = two(5_000, 5_000)
     with pytest.raises(Refused, match="nothing to trade"):
