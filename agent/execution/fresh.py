@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from agent.errors import Retryable
 from agent.model import Head, History, PastPrices, Snapshot, StepInput
-from agent.policy import confirm
+from agent.policy import confirm, quarantine
 from agent.policy.decide import decide
 from agent.ports import Clock, EvidenceSource, Journal, Reader
 from agent.reference import depegged, reference_prices
@@ -62,10 +62,13 @@ class Eyes:
 def observed(eyes: Eyes, step: StepInput, journal: Journal | None = None) -> StepInput:
     """The same with the blocks before it, where prices make it act and policy.confirm_blocks wants them to agree.
 
-    Dollars that left their peg, or came back, are written down: what was off has to come closer than what never was.
+    Dollars that left their peg, or came back, are written down: what was off has to come closer than what never was. So are
+    balances that could not be read: what stays unread for long is left alone.
     """
     if journal is not None and (off := depegged(step, reference_prices(step))) != step.history.depegged:
         journal.mark_depegged(off)
+    if journal is not None and (unread := quarantine.unread(step)) != step.history.unread:
+        journal.mark_unread(unread)
     if not confirm.wants(step, lambda other: decide(other).decision):
         return step
     past = eyes.reader.past(step.snapshot.head, step.policy.confirm_blocks)

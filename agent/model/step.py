@@ -21,7 +21,8 @@ class History:
     owner resumed. `flows` are changes of balances that nobody has explained yet, whose falls are part of the loss. `unknown` says
     why the last 24 h cannot be told; then limits of a day refuse. `undecided` are liquidity positions of the wallet that the
     store does not know and that the owner has to take over or forget. The schedule's next review is late by `delay_ppm`
-    millionths of its window, drawn at the last one. `depegged` are dollars that left their peg and are not back at it yet.
+    millionths of its window, drawn at the last one. `depegged` are dollars that left their peg and are not back at it yet,
+    `unread` (token, chain time since when) assets whose balance could not be read.
     """
 
     last_rebalance_s: int | None
@@ -38,6 +39,7 @@ class History:
     undecided: tuple[str, ...] = ()
     delay_ppm: int = 0
     depegged: tuple[str, ...] = ()
+    unread: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,28 +11,56 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.model import Finding, ScreenedToken, Snapshot, StepInput
+from agent.policy import words
 from agent.units import largest_remainder
 
 EVERYTHING = 2**256 - 1
 """A reserve that no balance exceeds."""
+SILENT_S = 3_600
+"""Chain time for which an asset must not have told its balance until the others trade without it; before that nothing does."""
 
 
 def quarantine(step: StepInput, found: Iterable[ScreenedToken]) -> StepInput:
     """The step with these tokens in quarantine too; what is accepted, or there already, changes nothing."""
+    told = {holding.token for holding in step.snapshot.holdings}
     already = {one.token for one in step.quarantine}
     new = {one.token: one for one in found if not one.finding.accepted and one.token not in already}
     if not new:
         return step
     shut = already | set(new)
     assets = step.portfolio.assets
+    silent = {asset.token.address for asset in assets if asset.token.address in shut and asset.token.address not in told}
     targets = [Fraction(0) if asset.token.address in shut else Fraction(asset.target_bps) for asset in assets]
     shares = largest_remainder(targets) if sum(targets) > 0 else [0] * len(assets)
     left = tuple(
         replace(asset, target_bps=bps, reserve_raw=EVERYTHING if asset.token.address in shut else asset.reserve_raw)
         for asset, bps in zip(assets, shares, strict=True)
+        if asset.token.address not in silent
     )
-    portfolio = replace(step.portfolio, assets=left)
+    hubs = (*step.portfolio.hubs, *(asset.token for asset in assets if asset.token.address in silent))
+    portfolio = replace(step.portfolio, assets=left, hubs=hubs)
     return replace(step, portfolio=portfolio, quarantine=(*step.quarantine, *new.values()))
+
+
+def unread(step: StepInput) -> tuple[tuple[str, int], ...]:
+    """(token, chain time since when) of assets whose balance is not known at this block, by what the store remembers."""
+    known, now_s = dict(step.history.unread), step.snapshot.head.timestamp_s
+    told = {holding.token for holding in step.snapshot.holdings}
+    wanted = [asset.token.address for asset in step.portfolio.assets] + [one.token for one in step.quarantine]
+    return tuple((token, known.get(token, now_s)) for token in dict.fromkeys(wanted) if token not in told)
+
+
+def silent(step: StepInput) -> list[ScreenedToken]:
+    """Assets that have not told their balance for so long that waiting for them would only keep the others from moving (T10).
+
+    Not the numeraire, whose share is where the rest is measured and paid, nor what lies in liquidity or pays for gas.
+    """
+    portfolio, now_s = step.portfolio, step.snapshot.head.timestamp_s
+    bound = {portfolio.numeraire.address, portfolio.wrapped_native}
+    bound |= {token for held in portfolio.positions for token in (held.token0, held.token1)}
+    bound |= {token for target in portfolio.lp_targets for token in (target.token0, target.token1)}
+    waited = [(token, since_s) for token, since_s in unread(step) if token not in bound and now_s - since_s >= SILENT_S]
+    return [ScreenedToken(token, Finding.UNREADABLE, f"for {words.span(now_s - since_s)}") for token, since_s in waited]
 
 
 def changed(

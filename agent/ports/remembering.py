@@ -33,6 +33,10 @@ class Journal(Protocol):
         """Remembers which dollars left their peg and are not back at it."""
         ...
 
+    def mark_unread(self, since_s: Sequence[tuple[str, int]]) -> None:
+        """Remembers (token, chain time) of assets whose balance could not be read, and since when."""
+        ...
+
     def intend(
         self,
         step_id: str,

@@ -19,6 +19,8 @@ DAY_S = 86_400
 LAST_REVIEW = "last_review_s"
 DELAY = "delay_ppm"
 DEPEGGED = "depegged"
+UNREAD = "unread"
+"""Key of the assets whose balance could not be read, each as address:chain time since when."""
 RESUMED_AFTER = "resumed_after"
 """Key of the newest intent's number when the owner resumed last: failures up to it have been looked at."""
 _CONSUMED = tuple(state.value for state in CONSUMED)
@@ -106,6 +108,7 @@ def history(session: Session, chain_now_s: int) -> History:
         undecided=positions.undecided(session),
         delay_ppm=int(_meta(session, DELAY) or 0),
         depegged=tuple(_meta(session, DEPEGGED).split()),
+        unread=tuple((token, int(since)) for token, since in (one.split(":") for one in _meta(session, UNREAD).split())),
     )
 
 

@@ -209,6 +209,11 @@ class Store(Proposals):
         with self._write("write who left the peg") as session:
             session.merge(Meta(key=ledger.DEPEGGED, value=" ".join(tokens)))
 
+    def mark_unread(self, since_s: Sequence[tuple[str, int]]) -> None:
+        """Remembers which assets do not tell their balance, and since when."""
+        with self._write("write which balances are unknown") as session:
+            session.merge(Meta(key=ledger.UNREAD, value=" ".join(f"{token}:{at_s}" for token, at_s in since_s)))
+
     # trust, pause, config
     def pin(self, address: str, code_hash: str, now_s: int) -> None:
         """Trusts a contract by address and code hash; replaces an earlier pin of the address."""

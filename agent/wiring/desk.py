@@ -98,6 +98,7 @@ class Desk:
         step = take_stock(step, self.store, self.line, None if venue is None else venue.position_manager)
         seen = wishes.wanted(flows.seen(step, self.store.books()))
         pins = {pin.address: pin.code_hash for pin in self.store.pins()}
+        seen = quarantine.quarantine(seen, quarantine.silent(seen))
         return quarantine.quarantine(seen, quarantine.changed(snapshot, self.tokens, pins, self.store.implementations()))
 
     @property

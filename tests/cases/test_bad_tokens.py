@@ -14,6 +14,7 @@ from agent.config.load import LoadedConfig, load_config
 from agent.execution.outcome import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
+from agent.policy.quarantine import SILENT_S
 from tests.agents import FIVE, ROOMY, again, fund, purse, yes
 
 ESCAPES = "\x1b[31mUSDC\x1b[0m"
@@ -65,6 +66,25 @@ def test_a_token_that_burns_gas_or_returns_a_megabyte_halts_and_is_named(anvil_c
         assert {pool.address for pool in snapshot.pools} >= others
         assert len(snapshot.feeds) == len(FIVE)
         assert chain.w3.eth.get_transaction_count(chain.wallet.address) == before.nonce
+
+
+def test_what_keeps_its_balance_to_itself_for_an_hour_is_left_alone_and_the_others_trade(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """Nobody's token may keep an owner from his exits for good (T10)."""
+    chain = anvil_chain
+    fund(chain, {"WETH": 60_000, "USDC": 10_000, "WBTC": 10_000, "DAI": 10_000})
+    guest = with_guest(chain, tmp_path, turned_bad(chain, "GUEST", "GasBurner"))
+    with again(chain, guest) as agent:
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HALT
+        chain.warp(SILENT_S - 60)
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HALT, "not yet an hour"
+    chain.warp(120)
+    with again(chain, guest) as agent:
+        outcome = agent.rebalance(send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert "GUEST is in quarantine: does not tell its balances (for" in outcome.reason
+        assert max(abs(bps) for bps in agent.drifts(outcome.after or outcome.step_input).values()) < 100
+        touched = {token for leg in outcome.plan.legs for token in (leg.token_in, leg.token_out)} if outcome.plan else set()
+        assert chain.tokens["GUEST"].address not in touched
 
 
 def test_a_token_whose_symbol_steers_terminals_shows_it_nowhere(anvil_chain: LocalChain, tmp_path: Path) -> None:

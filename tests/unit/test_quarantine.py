@@ -14,9 +14,9 @@ from agent.guards.trust import moved_tokens
 from agent.model import CodeHash, Finding, Halt, Implementation, Rebalance, ScreenedToken, StepInput
 from agent.planning import strategies
 from agent.policy.decide import decide
-from agent.policy.quarantine import changed, quarantine
+from agent.policy.quarantine import SILENT_S, changed, named, quarantine, silent, unread
 from agent.units import BPS
-from tests.builders import address, step_input, token
+from tests.builders import address, step_input, token, with_snapshot
 from tests.plans import evidence, sell_weth, verdict
 
 WETH, USDC = token("WETH").address, token("USDC").address
@@ -120,3 +120,38 @@ def test_what_differs_from_the_pins_is_named(
     )
     found = changed(snapshot, [WETH, USDC], pins, backing)
     assert [one.finding for one in found] == ([] if finding is None else [finding])
+
+
+def test_an_asset_that_is_silent_for_an_hour_is_left_alone_and_the_rest_keeps_its_proportions() -> None:
+    step = silent_for(SILENT_S)
+    found = quarantine(step, silent(step))
+    assert {a.token.symbol: a.target_bps for a in found.portfolio.assets} == {"WETH": 6_250, "USDC": 3_750}
+    assert named(found) == "WBTC is in quarantine: does not tell its balances (for 1 h)"
+    assert unread(found) == step.history.unread, "what is left alone is still remembered as unread"
+
+
+def test_before_the_hour_is_over_nothing_is_left_alone() -> None:
+    assert not silent(silent_for(SILENT_S - 1))
+    assert unread(without_balance(step_input(THREE), "WBTC"))[0][1] == step_input().snapshot.head.timestamp_s
+
+
+def test_the_numeraire_and_the_coin_that_pays_for_gas_are_never_left_alone() -> None:
+    for symbol in ("USDC", "WETH"):
+        step = without_balance(step_input(THREE), symbol)
+        step = replace(step, history=replace(step.history, unread=((token(symbol).address, 0),)))
+        assert unread(step)
+        assert not silent(step)
+
+
+THREE = {"WETH": 5_000, "WBTC": 2_000, "USDC": 3_000}
+
+
+def without_balance(step: StepInput, symbol: str) -> StepInput:
+    left = tuple(held for held in step.snapshot.holdings if held.token != token(symbol).address)
+    return with_snapshot(step, holdings=left)
+
+
+def silent_for(seconds: int) -> StepInput:
+    step = without_balance(step_input(THREE), "WBTC")
+    since = ((token("WBTC").address, step.snapshot.head.timestamp_s - seconds),)
+    return replace(step, history=replace(step.history, unread=since))
