@@ -39,6 +39,7 @@ from agent.model.plan import (
 )
 from agent.model.policy import Asset, Cron, Destination, Every, Hybrid, Policy, Portfolio, Schedule, Threshold, Trigger
 from agent.model.positions import ConfirmedPosition, LpGone, LpMove, LpPosition, LpV2Position, LpV3Position
+from agent.model.prices import PricePoint
 from agent.model.risk import Saving, TrackingRisk, Zone
 from agent.model.screening import Finding, Implementation, ScreenedToken
 from agent.model.step import History, StepInput
@@ -95,6 +96,7 @@ __all__ = [
     "Policy",
     "PoolState",
     "Portfolio",
+    "PricePoint",
     "Provide",
     "Quarantined",
     "Rebalance",

@@ -9,6 +9,7 @@ from agent.model.chain import Snapshot
 from agent.model.flows import Flow
 from agent.model.limits import Execution, Limits, Reference
 from agent.model.policy import Policy, Portfolio
+from agent.model.prices import PricePoint
 from agent.model.screening import ScreenedToken
 
 
@@ -22,7 +23,8 @@ class History:
     why the last 24 h cannot be told; then limits of a day refuse. `undecided` are liquidity positions of the wallet that the
     store does not know and that the owner has to take over or forget. The schedule's next review is late by `delay_ppm`
     millionths of its window, drawn at the last one. `depegged` are dollars that left their peg and are not back at it yet,
-    `unread` (token, chain time since when) assets whose balance could not be read.
+    `unread` (token, chain time since when) assets whose balance could not be read. `prices` are recorded prices, oldest first, as
+    far back as policy/lookback.py says.
     """
 
     last_rebalance_s: int | None
@@ -40,6 +42,7 @@ class History:
     delay_ppm: int = 0
     depegged: tuple[str, ...] = ()
     unread: tuple[tuple[str, int], ...] = ()
+    prices: tuple[PricePoint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Protocol
 
-from agent.model import Books, Flow, History, Intent, IntentEvent, IntentKind, IntentState, Receipt, Snapshot, UnsignedTx
+from agent.model import Books, Flow, History, Intent, IntentEvent, IntentKind, IntentState, PricePoint, Receipt, Snapshot, UnsignedTx
 from agent.ports.acting import Grant
 
 
@@ -117,6 +117,14 @@ class Journal(Protocol):
         """Writes unexplained flows down, and the balances `found` as those to go on from; False when the books of `turn` have
         been turned since, and then nothing was written.
         """
+        ...
+
+    def has_prices(self, numeraire: str, at_s: int) -> bool:
+        """Whether a look has written prices down in the hour of `at_s` already."""
+        ...
+
+    def note_prices(self, numeraire: str, points: Sequence[PricePoint]) -> int:
+        """Writes prices in base units of `numeraire` down, the first of each token and hour for good; how many were new."""
         ...
 
 

@@ -12,12 +12,13 @@ from sqlalchemy import select
 
 from agent.errors import OperatorNeeded
 from agent.store.accounts import Accounts
+from agent.store.prices import Prices
 from agent.store.tables import Meta
 
 PREFIX = "proposal:"
 
 
-class Proposals(Accounts):
+class Proposals(Accounts, Prices):
     """Implements ports.ProposalBook in the facts of the store."""
 
     def mark_proposed(self, intent_id: str, since_block: int) -> None:

@@ -171,6 +171,20 @@ class FoundRow(Base):
     at_s: Mapped[int] = mapped_column(BigInteger)
 
 
+class PriceRow(Base):
+    """Worth of a token in one hour, numeraire base units per token base unit as "a/b", and who told it."""
+
+    __tablename__ = "prices"
+    numeraire: Mapped[str] = mapped_column(String(42), primary_key=True)
+    token: Mapped[str] = mapped_column(String(42), primary_key=True)
+    hour: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    at_s: Mapped[int] = mapped_column(BigInteger)
+    price: Mapped[str] = mapped_column(Text)
+    source: Mapped[str] = mapped_column(String(20))
+
+    __table_args__ = (Index("prices_by_hour", "numeraire", "hour"),)
+
+
 class PinRow(Base):
     """A contract the owner trusts, by address and hash of its code."""
 

@@ -34,8 +34,8 @@ from agent.errors import ConfigError
 from agent.execution.earlier import recall
 from agent.execution.fresh import Eyes
 from agent.execution.stock import take_stock
-from agent.model import Execution, History, Limits, Policy, Portfolio, Reference, Snapshot, StepInput
-from agent.policy import flows, quarantine, wishes
+from agent.model import Execution, History, Limits, Policy, Portfolio, PricePoint, Reference, Snapshot, StepInput
+from agent.policy import flows, lookback, quarantine, wishes
 from agent.ports import Clock, Reader
 from agent.store.killswitch import KillSwitch, pause_file
 from agent.store.opening import open_store
@@ -96,10 +96,16 @@ class Desk:
         venue = self.config.venues.uniswap_v3
         step = recall(step, self.store, self.panel, self.config.wallet.safe)
         step = take_stock(step, self.store, self.line, None if venue is None else venue.position_manager)
+        step = replace(step, history=replace(step.history, prices=self._prices(snapshot.head.timestamp_s)))
         seen = wishes.wanted(flows.seen(step, self.store.books()))
         pins = {pin.address: pin.code_hash for pin in self.store.pins()}
         seen = quarantine.quarantine(seen, quarantine.silent(seen))
         return quarantine.quarantine(seen, quarantine.changed(snapshot, self.tokens, pins, self.store.implementations()))
+
+    def _prices(self, now_s: int) -> tuple[PricePoint, ...]:
+        """Recorded prices, as far back as this config looks."""
+        back_s = lookback.needed_s(self.portfolio, self.policy)
+        return self.store.prices(self.portfolio.numeraire.address, now_s - back_s, now_s) if back_s else ()
 
     @property
     def tokens(self) -> tuple[str, ...]:

@@ -1,0 +1,144 @@
+"""Reference prices of the past: which are written down, one per token and hour, for how long, and how far back a step looks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent import codec
+from agent.errors import OperatorNeeded
+from agent.model import FeedRound, PastPrices, PricePoint, StepInput
+from agent.reference import reference_prices
+from agent.reference.recorded import confirmed, rounded
+from agent.store import Store, open_store
+from agent.store.prices import KEPT_S
+from tests.builders import NOW_S, address, step_input, token
+
+WETH, USDC, WBTC = token("WETH"), token("USDC"), token("WBTC")
+HOUR_S = 3_600
+DAY_S = 86_400
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    found = open_store(f"sqlite:///{tmp_path / 'trimtab.db'}", 31_337, address("owner"))
+    yield found
+    found.close()
+
+
+def point(at_s: int, usd: int = 2_000, of: str = WETH.address) -> PricePoint:
+    return PricePoint(of, at_s, Fraction(usd, 10**12))
+
+
+def answers(step: StepInput, factor: Fraction) -> tuple[FeedRound, ...]:
+    """The feeds of the step, that of the numeraire as it is, the others times `factor`."""
+    unit = step.portfolio.feed(USDC.address)
+    return tuple(one if one.feed == unit else replace(one, answer=int(one.answer * factor)) for one in step.snapshot.feeds)
+
+
+def before(step: StepInput, factors: list[Fraction]) -> tuple[PastPrices, ...]:
+    head = step.snapshot.head
+    return tuple(
+        PastPrices(replace(head, number=head.number - back), answers(step, factor), step.snapshot.pools)
+        for back, factor in enumerate(factors, 1)
+    )
+
+
+def confirming(blocks: int) -> StepInput:
+    step = step_input()
+    return replace(step, policy=replace(step.policy, confirm_blocks=blocks))
+
+
+def test_without_blocks_to_confirm_the_reference_price_is_written_down_and_the_numeraire_is_not() -> None:
+    step = step_input()
+    (found,) = confirmed(step, (), NOW_S)
+    assert found == PricePoint(WETH.address, NOW_S, reference_prices(step).prices[WETH.address].price)
+
+
+def test_a_price_that_one_block_alone_shows_is_not_the_one_that_is_written_down() -> None:
+    pushed = confirming(2)
+    pushed = replace(pushed, snapshot=replace(pushed.snapshot, feeds=answers(pushed, Fraction(3))))
+    (found,) = confirmed(pushed, before(step_input(), [Fraction(1), Fraction(1)]), NOW_S)
+    assert found.price == reference_prices(step_input()).prices[WETH.address].price
+
+
+@pytest.mark.parametrize("gap", ["none", "too few", "another block"])
+def test_while_the_blocks_before_are_not_known_nothing_is_written_down(gap: str) -> None:
+    step = confirming(2)
+    past = before(step, [Fraction(1)] * 2)
+    if gap == "another block":
+        past = (past[0], replace(past[1], head=replace(past[1].head, number=past[1].head.number - 1)))
+    assert confirmed(step, {"none": (), "too few": past[:1], "another block": past}[gap], NOW_S) == ()
+
+
+def test_a_token_without_a_price_in_one_of_the_blocks_is_left_out() -> None:
+    step = confirming(1)
+    silent = replace(before(step, [Fraction(1)])[0], feeds=())
+    assert confirmed(step, (silent,), NOW_S) == ()
+
+
+def test_prices_of_pools_are_kept_to_eighteen_figures() -> None:
+    third = rounded(Fraction(2_000, 3))
+    assert abs(third / Fraction(2_000, 3) - 1) <= Fraction(1, 10**17)
+    assert rounded(third) == third
+    assert rounded(Fraction(2_000, 10**12)) == Fraction(2_000, 10**12)
+
+
+def test_the_first_price_of_an_hour_stays_and_each_hour_has_one(store: Store) -> None:
+    start = NOW_S // HOUR_S * HOUR_S
+    assert store.note_prices(USDC.address, [point(start, 2_000), point(start + 5, 9_000)]) == 1
+    assert store.note_prices(USDC.address, [point(start + HOUR_S - 1, 3_000)]) == 0
+    assert store.note_prices(USDC.address, [point(start + HOUR_S, 2_100)]) == 1
+    assert store.prices(USDC.address, start, start + DAY_S) == (point(start, 2_000), point(start + HOUR_S, 2_100))
+    assert store.has_prices(USDC.address, start + 1_800)
+    assert not store.has_prices(USDC.address, start + 2 * HOUR_S)
+
+
+def test_prices_of_another_numeraire_are_other_prices(store: Store) -> None:
+    store.note_prices(USDC.address, [point(NOW_S)])
+    assert store.prices(WBTC.address, 0, NOW_S) == ()
+    assert store.note_prices(WBTC.address, [point(NOW_S, 1)]) == 1
+
+
+def test_prices_are_kept_for_a_bounded_time_by_the_agents_own_looks(store: Store) -> None:
+    store.note_prices(USDC.address, [point(NOW_S - KEPT_S), point(NOW_S - KEPT_S + 2 * DAY_S)])
+    store.note_prices(USDC.address, [point(NOW_S + DAY_S)])
+    assert [one.at_s for one in store.prices(USDC.address, 0, NOW_S + DAY_S)] == [NOW_S - KEPT_S + 2 * DAY_S, NOW_S + DAY_S]
+    far = NOW_S + 10 * KEPT_S
+    assert store.note_prices(USDC.address, [point(far), point(NOW_S - KEPT_S)], "import") == 1, "no file makes the agent forget"
+    assert point(NOW_S + DAY_S) in store.prices(USDC.address, 0, far)
+
+
+def test_a_coarser_look_takes_the_last_price_of_each_interval(store: Store) -> None:
+    start = NOW_S // DAY_S * DAY_S
+    store.note_prices(USDC.address, [point(start + hour * HOUR_S, 2_000 + hour) for hour in range(48)])
+    daily = store.prices(USDC.address, start, start + 2 * DAY_S, DAY_S)
+    assert daily == (point(start + 23 * HOUR_S, 2_023), point(start + 47 * HOUR_S, 2_047))
+
+
+def test_what_one_source_told_can_be_forgotten_and_is_shown_by_source(store: Store) -> None:
+    store.note_prices(USDC.address, [point(NOW_S)])
+    store.note_prices(USDC.address, [point(NOW_S - DAY_S), point(NOW_S)], "import")
+    spans = {(one.source, one.count, one.from_s, one.until_s) for one in store.price_spans(USDC.address)}
+    assert spans == {("look", 1, NOW_S, NOW_S), ("import", 1, NOW_S - DAY_S, NOW_S - DAY_S)}
+    assert store.forget_prices(USDC.address, "import") == 1
+    assert store.prices(USDC.address, 0, NOW_S) == (point(NOW_S),)
+
+
+@pytest.mark.parametrize("text", ["0/1", "-3/2", "many"])
+def test_a_damaged_price_is_for_the_operator(store: Store, text: str) -> None:
+    store.note_prices(USDC.address, [point(NOW_S)])
+    with store.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE prices SET price = ?", (text,))
+    with pytest.raises(OperatorNeeded, match="a price is damaged"):
+        store.prices(USDC.address, 0, NOW_S)
+
+
+def test_a_stored_step_of_before_has_no_prices_and_one_of_now_keeps_them() -> None:
+    step = step_input()
+    step = replace(step, history=replace(step.history, prices=(point(NOW_S),)))
+    assert codec.loads(StepInput, codec.dumps(step)) == step
