@@ -40,6 +40,7 @@ from agent.model.plan import (
 from agent.model.policy import Asset, Cron, Destination, Every, Hybrid, Policy, Portfolio, Schedule, Threshold, Trigger
 from agent.model.positions import ConfirmedPosition, LpGone, LpMove, LpPosition, LpV2Position, LpV3Position
 from agent.model.prices import PricePoint
+from agent.model.requests import Claim, Payment, Payout, Request, RequestKind, RequestState
 from agent.model.risk import Saving, TrackingRisk, Zone
 from agent.model.screening import Finding, Implementation, ScreenedToken
 from agent.model.step import History, StepInput
@@ -50,6 +51,7 @@ __all__ = [
     "Asset",
     "AssetDrift",
     "Books",
+    "Claim",
     "CodeHash",
     "Collect",
     "ConfirmedPosition",
@@ -92,6 +94,8 @@ __all__ = [
     "Opening",
     "OwnChange",
     "PastPrices",
+    "Payment",
+    "Payout",
     "Plan",
     "Policy",
     "PoolState",
@@ -103,6 +107,9 @@ __all__ = [
     "Receipt",
     "Reference",
     "ReferenceKind",
+    "Request",
+    "RequestKind",
+    "RequestState",
     "Saving",
     "Schedule",
     "ScreenedToken",

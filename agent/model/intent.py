@@ -17,6 +17,7 @@ class IntentKind(Enum):
     LIQUIDITY = "liquidity"
     UNWRAP = "unwrap"
     ORACLE = "oracle"
+    PAYOUT = "payout"
 
 
 class IntentState(Enum):
@@ -176,4 +177,6 @@ class Intent:
         """The same for the native coin, its gas left aside, wei."""
         if self.receipt is None or self.receipt.status != 1:
             return 0
+        if self.kind is IntentKind.PAYOUT:  # whoever is paid may unwrap what he likes meanwhile
+            return -self.tx.value_wei
         return self.receipt.unwrapped(coin, wallet, self.tx.to) - (self.tx.value_wei if self.tx.to != wallet else 0)

@@ -48,7 +48,7 @@ class Reference:
 class Limits:
     """Every limit of the config; None means switched off by name.
 
-    Values in numeraire base units: max_live_value, min_trade, pool_min_value. Gas in wei. A limit that is on and
+    Values in numeraire base units: max_live_value, min_trade, pool_min_value, payout_per_day. Gas in wei. A limit that is on and
     whose data are missing refuses. `token_screen` says whether tokens are tried out before each plan.
     """
 
@@ -73,6 +73,7 @@ class Limits:
     lp_max_weight_bps: int | None = None
     native_top_up_wei: int | None = None
     token_screen: bool | None = True
+    payout_per_day: Fraction | None = Fraction(0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from agent.model.flows import Flow
 from agent.model.limits import Execution, Limits, Reference
 from agent.model.policy import Policy, Portfolio
 from agent.model.prices import PricePoint
+from agent.model.requests import Claim
 from agent.model.screening import ScreenedToken
 
 
@@ -43,6 +44,9 @@ class History:
     depegged: tuple[str, ...] = ()
     unread: tuple[tuple[str, int], ...] = ()
     prices: tuple[PricePoint, ...] = ()
+    outflow_24h: Fraction = Fraction(0)
+    claims: tuple[Claim, ...] = ()
+    stopped: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Protocol, runtime_checkable
 
-from agent.model import Head, Intent, IntentKind, LpAction, Plan, Receipt, SignedTx, StepInput, UnsignedTx
+from agent.model import Head, Intent, IntentKind, LpAction, Payout, Plan, Receipt, SignedTx, StepInput, UnsignedTx
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Grant:
     chain time until which a swap may stay valid. `prices` are reference prices by token, numeraire base units per base
     unit, and `value_floor_raw` the least change of the wallet's value in numeraire base units: conditions of a Rebalancer.
     `action` is what an intent of kind LIQUIDITY does, `floors_raw` then its least amounts of (token0, token1).
-    `oracle` is (pool, observations) that a V3 pool is to keep.
+    `oracle` is (pool, observations) that a V3 pool is to keep. `payout` is what an intent of kind PAYOUT pays.
     """
 
     kind: IntentKind
@@ -34,6 +34,7 @@ class Grant:
     value_floor_raw: int | None = None
     action: LpAction | None = None
     oracle: tuple[str, int] | None = None
+    payout: Payout | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,10 @@ class Composer(Protocol):
 
     def oracle(self, step: StepInput, pool: str, slots: int) -> Prepared:
         """Lets a V3 pool keep so many price observations."""
+        ...
+
+    def payout(self, step: StepInput, payout: Payout) -> Prepared:
+        """A payment to a confirmed payout address."""
         ...
 
     def left_over(self, step: StepInput) -> Sequence[Approval]:
