@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from agent.api.opening import open_agent, plan, quote, snapshot, step
     from agent.api.oracle import observations, raise_observations
     from agent.api.positions import Liquidity, liquidity
+    from agent.api.ready import templates
     from agent.api.retreat import TakenBack
     from agent.api.service import Service, serve
     from agent.api.setup import initialise, trust
@@ -33,6 +34,7 @@ _HOMES = {
     "agent.api.books": ("explain", "history", "pause", "resume"),
     "agent.api.demo": ("demo_world",),
     "agent.api.halting": ("Halted", "pause_hard"),
+    "agent.api.ready": ("templates",),
     "agent.api.retreat": ("TakenBack",),
     "agent.api.checkup": ("doctor",),
     "agent.api.balances": ("confirm_flows", "flows"),
@@ -94,6 +96,7 @@ __all__ = [
     "snapshot",
     "step",
     "take_position",
+    "templates",
     "transactions",
     "trust",
     "upgrade_store",

@@ -10,11 +10,13 @@ from typing import Any
 
 from agent import wiring
 from agent.chain.rpc import Transport
+from agent.config import starters
 from agent.config.contracts import fixed_contracts
 from agent.config.fields import parse_address, parse_variable
 from agent.config.load import LoadedConfig, load_config, parse_config
 from agent.config.native import NATIVE
 from agent.config.presets import PRESETS, Preset
+from agent.config.starters import Starter
 from agent.config.template import TemplateAsset, render
 from agent.config.token_list import read_token_list, refuse_look_alike
 from agent.errors import ConfigError, Refused
@@ -36,8 +38,12 @@ def initialise(
     rpc: Sequence[tuple[str, str]],
     token_list: Path | None = None,
     token_list_sha256: str | None = None,
+    template: str | None = None,
+    stable: str | None = None,
 ) -> Document:
     """Writes a commented config; `targets` are (symbol or address, share) pairs, `rpc` (variable, operator) pairs.
+
+    In place of targets a `template` is named, one of agent/config/starters.py, with `stable` as its share of stable tokens.
 
     Raises ConfigError when the file exists, a symbol is unknown or ambiguous, or the shares do not sum to 100 %.
     """
@@ -47,6 +53,8 @@ def initialise(
     if token_list_sha256 is not None and token_list is None:
         raise ConfigError("--token-list-sha256: there is no list to compare it with", "give the file by --token-list")
     read = None if token_list is None else read_token_list(token_list, preset.chain_id, token_list_sha256)
+    ready = _ready(template, stable, targets)
+    targets = targets if ready is None else starters.targets(ready, preset, stable)
     assets = [_asset(name, share, preset, () if read is None else read.tokens) for name, share in targets]
     symbols = [asset.symbol for asset in assets]
     if numeraire not in symbols:
@@ -56,6 +64,7 @@ def initialise(
         if safe_label(operator, "") == "":
             raise ConfigError("--rpc VARIABLE=OPERATOR: the operator is up to 16 letters, digits, . _ -", "for example RPC_URL_1=alchemy")
     text = render(preset, parse_address(wallet, "--wallet"), assets, _hubs(preset, assets), numeraire, rpc)
+    text = text if ready is None else starters.dress(text, ready)
     parse_config(text, "the new config")
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -69,9 +78,23 @@ def initialise(
         "config": str(path),
         "chain_id": preset.chain_id,
         "token_list_sha256": None if read is None else read.digest,
+        "template": None if ready is None else ready.name,
         "assets": [{"symbol": a.symbol, "address": a.address, "target": a.target, "feed": a.feed} for a in assets],
         "next": [f"export {variable}=…  (endpoint of operator {who})" for variable, who in rpc] + ["trimtab doctor", "trimtab trust"],
     }
+
+
+def _ready(template: str | None, stable: str | None, targets: Sequence[tuple[str, str]]) -> Starter | None:
+    """The template that was named, where one was."""
+    if template is None:
+        if stable is not None:
+            raise ConfigError("--stable: belongs to --template stable-reserve", "give the stable token's share by --target")
+        if not targets:
+            raise ConfigError("--target: none given", "give each token by --target SYMBOL=SHARE, or a ready portfolio by --template")
+        return None
+    if targets:
+        raise ConfigError("--target: a template has its own targets", "leave --template or --target out")
+    return starters.starter(template)
 
 
 def trust(

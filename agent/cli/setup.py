@@ -20,8 +20,12 @@ def register(app: typer.Typer) -> None:
 
 def init(
     wallet: Annotated[str, typer.Option("--wallet", help="Address of the wallet.")],
-    target: Annotated[list[str], typer.Option("--target", help="SYMBOL=SHARE, once per token: WETH=50%.")],
     rpc: Annotated[list[str], typer.Option("--rpc", help="VARIABLE=OPERATOR, once per endpoint; the variable holds the URL.")],
+    target: Annotated[list[str] | None, typer.Option("--target", help="SYMBOL=SHARE, once per token: WETH=50%.")] = None,
+    template: Annotated[
+        str | None, typer.Option("--template", help="A ready portfolio in place of targets; see trimtab templates.")
+    ] = None,
+    stable: Annotated[str | None, typer.Option("--stable", help="Share of stable tokens, of the template stable-reserve.")] = None,
     network: Annotated[str, typer.Option("--network", help="Which chain.")] = "ethereum",
     numeraire: Annotated[str, typer.Option("--numeraire", help="Symbol that values are counted in.")] = "USDC",
     token_list: Annotated[Path | None, typer.Option("--token-list", help="A token list file to resolve symbols by.")] = None,
@@ -33,8 +37,8 @@ def init(
     from agent import api
     from agent.cli import tables
 
-    targets, endpoints = [_pair(text, "--target") for text in target], [_pair(text, "--rpc") for text in rpc]
-    document = api.initialise(config, network, wallet, targets, numeraire, endpoints, token_list, token_list_sha256)
+    targets, endpoints = [_pair(text, "--target") for text in target or ()], [_pair(text, "--rpc") for text in rpc]
+    document = api.initialise(config, network, wallet, targets, numeraire, endpoints, token_list, token_list_sha256, template, stable)
 
     def show() -> None:
         say(f"Written: {document['config']}")

@@ -257,6 +257,7 @@ INIT = {
     "config": text,
     "chain_id": count,
     "token_list_sha256": maybe(text),
+    "template": maybe(text),
     "assets": [{"symbol": text, "address": address, "target": text, "feed": maybe(address)}],
     "next": [text],
 }

@@ -25,6 +25,7 @@ ROWS: dict[tuple[str, ...], tuple[str, ...]] = {
         *("--wallet", "0x" + "11" * 20, "--target", "WETH=50%", "--target", "GOOD=50%", "--numeraire", "WETH"),
         *("--rpc", "RPC_A=one", "--rpc", "RPC_B=two", "--token-list", LIST),
     ),
+    ("templates",): (),
     ("doctor",): (),
     ("trust",): ("--yes",),
     ("status",): (),

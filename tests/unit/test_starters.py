@@ -1,0 +1,137 @@
+"""The ready portfolios: shares and bounds as promised, tokens of the network, configs that load, and a reserve that is restored (W6)."""
+
+from __future__ import annotations
+
+import tomllib
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import api
+from agent.api.setup import initialise
+from agent.config import build_policy
+from agent.config.load import load_config
+from agent.config.presets import PRESETS
+from agent.config.schema import Config
+from agent.config.starters import CLASSES, STABLE, STARTERS
+from agent.errors import ConfigError
+from agent.model import Asset, AssetDrift
+from agent.policy.drift import ideal_trades, weigh
+from agent.units import BPS, Token
+
+WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
+RPC = [("RPC_A", "one"), ("RPC_B", "two")]
+PROMISED = {
+    "conservative": (7_000, 2_000, 1_000, "1.5x"),
+    "moderate": (5_000, 3_000, 2_000, "2.5x"),
+    "aggressive": (3_000, 1_000, 6_000, "4.0x"),
+}
+
+
+def made(folder: Path, template: str, stable: str | None = None) -> tuple[Config, str]:
+    path = folder / "trimtab.toml"
+    initialise(path, "ethereum", WALLET, [], "USDC", RPC, template=template, stable=stable)
+    return load_config(path).config, path.read_text()
+
+
+@pytest.mark.parametrize("name", STARTERS)
+def test_every_template_makes_a_config_that_loads_with_its_policy_and_limits_in_their_places(name: str, tmp_path: Path) -> None:
+    config, text = made(tmp_path, name)
+    written: dict[str, Any] = tomllib.loads(text)
+    one = STARTERS[name]
+    assert sum(asset.target for asset in config.portfolio.assets) == BPS
+    assert {key: written["limits"][key] for key in one.limits} == dict(one.limits)
+    assert {key: written["policy"][key] for key in one.policy} == dict(one.policy)
+    assert text.startswith(f"# Template: {name},")
+    plain = tmp_path / "plain.toml"
+    initialise(plain, "ethereum", WALLET, [("WETH", "50%"), ("USDC", "50%")], "USDC", RPC)
+    others = tomllib.loads(plain.read_text())
+    assert {key: value for key, value in written["limits"].items() if key not in one.limits} == {
+        key: value for key, value in others["limits"].items() if key not in one.limits
+    }
+    comments = [line.partition("# ")[2] for line in plain.read_text().splitlines() if "# " in line]
+    assert not [comment for comment in comments if comment not in text], "a comment was lost"
+
+
+@pytest.mark.parametrize("name", PROMISED)
+def test_profiles_have_the_shares_and_the_bound_on_futures_that_are_promised(name: str, tmp_path: Path) -> None:
+    core, stable, beta, futures = PROMISED[name]
+    config, text = made(tmp_path, name)
+    shares = {asset.symbol: asset.target for asset in config.portfolio.assets}
+    classes = CLASSES[1]
+    assert [sum(shares[symbol] for symbol in classes[kind]) for kind in ("core", "stable", "high-beta")] == [core, stable, beta]
+    assert f'futures_notional = "{futures}"' in text
+    assert "trades no futures yet" in text
+    assert "futures_notional" not in tomllib.loads(text)
+
+
+@pytest.mark.parametrize("network", PRESETS)
+def test_every_template_finds_its_tokens_on_every_network(network: str) -> None:
+    """The presets themselves are compared with what Uniswap publishes in tests/cli/test_init.py."""
+    known = {token.symbol: token.address for token in PRESETS[network].tokens}
+    document = api.templates(network)
+    assert [one["name"] for one in document["templates"]] == list(STARTERS)
+    for one in document["templates"]:
+        assert {token["symbol"]: token["address"] for token in one["tokens"]}.items() <= known.items()
+        assert len(one["tokens"]) == len({token["symbol"] for token in one["tokens"]})
+    assert all(token.feed is not None for token in PRESETS[network].tokens)
+
+
+def test_the_riskier_the_profile_the_wider_its_bands_and_limits(tmp_path: Path) -> None:
+    order = []
+    for name in PROMISED:
+        folder = tmp_path / name
+        folder.mkdir()
+        limits = made(folder, name)[0].limits
+        order.append(
+            (limits.turnover or 0, limits.daily_turnover or 0, limits.daily_loss or 0, limits.plan_cost or 0, limits.price_impact or 0)
+        )
+    assert all(earlier <= later for i in range(2) for earlier, later in zip(order[i], order[i + 1], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ({"template": "reckless"}, "'reckless' is not known"),
+        ({"template": "moderate", "targets": [("WETH", "50%"), ("USDC", "50%")]}, "--target: a template has its own targets"),
+        ({"template": "moderate", "stable": "40%"}, "--stable: the shares of moderate are fixed"),
+        ({"template": "stable-reserve", "stable": "100%"}, "--stable: 100% leaves nothing"),
+        ({"template": "stable-reserve", "stable": "0%"}, "--stable: 0% leaves nothing"),
+        ({"template": "stable-reserve", "stable": "many"}, "--stable: 'many'"),
+        ({"stable": "40%"}, "--stable: belongs to --template"),
+        ({}, "--target: none given"),
+        ({"template": "moderate", "numeraire": "DAI"}, "--numeraire: 'DAI' is none"),
+    ],
+)
+def test_a_mistake_is_named_and_nothing_is_written(args: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=words):
+        initialise(tmp_path / "x.toml", "ethereum", WALLET, args.pop("targets", []), args.pop("numeraire", "USDC"), RPC, **args)
+    assert not list(tmp_path.iterdir())
+
+
+def standing(config: Config, shares: dict[str, Fraction]) -> tuple[AssetDrift, ...]:
+    """A portfolio of 10,000 that holds these shares, each token at a price of one."""
+    assets = [Asset(Token(asset.address, asset.symbol, 6), asset.target, 0) for asset in config.portfolio.assets]
+    held = {asset.token.address: int(10_000 * shares[asset.token.symbol]) for asset in assets}
+    return weigh(assets, held, dict.fromkeys(held, Fraction(1)), build_policy(config).trigger)
+
+
+def test_w6_crypto_that_grew_from_20_to_35_percent_fills_the_stable_reserve_again(tmp_path: Path) -> None:
+    config, _ = made(tmp_path, "stable-reserve", "80%")
+    crypto = [asset.symbol for asset in config.portfolio.assets if asset.symbol not in CLASSES[1][STABLE]]
+    shares = dict.fromkeys(crypto, Fraction(35, 100) / len(crypto)) | {"USDC": Fraction(65, 100)}
+    drifts = standing(config, shares)
+    assert all(drift.outside for drift in drifts)
+    trades = {drift.symbol: value for drift, value in zip(drifts, ideal_trades(drifts).values(), strict=True)}
+    assert trades == {**dict.fromkeys(crypto, Fraction(-750)), "USDC": Fraction(1_500)}
+
+
+def test_w6_a_reserve_of_a_fifth_that_shrank_is_filled_again_and_one_that_holds_is_left(tmp_path: Path) -> None:
+    config, _ = made(tmp_path, "stable-reserve")
+    grown = standing(config, {"WETH": Fraction(44, 100), "WBTC": Fraction(44, 100), "USDC": Fraction(12, 100)})
+    assert [drift.symbol for drift in grown if drift.outside] == ["USDC"]
+    assert ideal_trades(grown)[grown[-1].token] == 800
+    calm = standing(config, {"WETH": Fraction(42, 100), "WBTC": Fraction(42, 100), "USDC": Fraction(16, 100)})
+    assert not [drift for drift in calm if drift.outside]
