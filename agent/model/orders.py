@@ -68,6 +68,9 @@ class Orders:
     refuse_filled: bool = False
 
 
+NO_ORDERS = Orders()
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
     """How one order stands. `basis` is the price that a share counts from, `mark` the highest confirmed price of a trailing stop,
