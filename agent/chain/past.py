@@ -27,7 +27,7 @@ def read_past(panel: Panel, min_operators: int, watch: Watch, head: Head, blocks
     heights = range(head.number - 1, max(-1, head.number - 1 - blocks), -1)
     if not heights:
         return ()
-    narrow = replace(watch, tokens=(), spenders=(), code=(), positions=(), lp_spender=None)
+    narrow = replace(watch, tokens=(), spenders=(), code=(), positions=(), lp_spender=None, supplies=())
     items = [question.item for question in questions(narrow)]
     sized, what = pages(items), f"the prices of the {len(heights)} blocks before block {head.number}"
 

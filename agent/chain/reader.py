@@ -208,6 +208,7 @@ class ChainReader:
             requests=requests,
             positions=read.positions,
             implementations=backing,
+            supplies=read.supplies,
         )
 
     def _also_watch(self, found: Iterable[str]) -> None:

@@ -16,6 +16,7 @@ from agent.chain.abi import (
     FEE_GROWTH_GLOBAL_1,
     GET_RESERVES,
     PRICE_0_CUMULATIVE,
+    TOTAL_SUPPLY,
     address_call,
     allowance_call,
 )
@@ -23,7 +24,7 @@ from agent.chain.lens import Answer, CallItem, CodeItem, Item, Status, V3Answer,
 from agent.chain.positions import PositionRef
 from agent.chain.proxies import ProxyRef
 from agent.errors import ConfigError
-from agent.model import Allowance, CodeHash, FeedRound, Holding, LpPosition, PoolState, Quarantined, TickLiquidity, V2Pool, V3Pool
+from agent.model import Allowance, CodeHash, FeedRound, Holding, LpPosition, PoolState, Quarantined, Supply, TickLiquidity, V2Pool, V3Pool
 from agent.units import BPS, Token
 
 MOST_TICKS_PER_POOL = 256
@@ -60,7 +61,7 @@ class Watch:
     """Everything a snapshot covers. `code` are addresses whose code hash is wanted; `twap_window_s` 0 reads no TWAP.
 
     `lp_spender` may hold allowances of LP tokens: those of the V2 positions are read (None: nobody does). `proxies` are the
-    tokens that hand their calls on: to whom is read too.
+    tokens that hand their calls on: to whom is read too. `supplies` are tokens of which it is read how many coins exist.
 
     Ticks are read as far as a move of a pool's marginal price by `impact_bps` goes, either way, and at least as far as
     the depth of a pool is measured.
@@ -77,6 +78,7 @@ class Watch:
     positions: tuple[PositionRef, ...] = ()
     lp_spender: str | None = None
     proxies: tuple[ProxyRef, ...] = ()
+    supplies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ class Parts:
     code_hashes: tuple[CodeHash, ...]
     positions: tuple[LpPosition, ...]
     quarantined: tuple[Quarantined, ...]
+    supplies: tuple[Supply, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +134,8 @@ def questions(watch: Watch) -> list[Question]:
         Question(f"allowance of LP tokens to {spender}", pair, CallItem(pair, allowance_call(watch.owner, spender)))
         for pair, spender in _lp_allowances(watch)
     ]
-    return asked + [Question("storage of a pool", pool.address, item) for pool in watch.pools for item in _written(pool)]
+    asked += [Question("storage of a pool", pool.address, item) for pool in watch.pools for item in _written(pool)]
+    return asked + [Question("supply", token, CallItem(token, TOTAL_SUPPLY)) for token in watch.supplies]
 
 
 def _lp_allowances(watch: Watch) -> list[tuple[str, str]]:
@@ -223,7 +227,9 @@ def parts(watch: Watch, answers: Sequence[Answer]) -> Parts:
             allowances.append(Allowance(pair, spender, raw))
     fresh = {pool.address: _unwritten(pool, [next(left)[1] for _ in _written(pool)]) for pool in watch.pools}
     pools = [replace(state, unwritten=fresh[state.address]) for state in pools]
-    return Parts(tuple(holdings), tuple(allowances), tuple(pools), tuple(feeds), tuple(codes), tuple(lp), tuple(bad))
+    told_supplies = [(token, uint(next(left)[1])) for token in watch.supplies]
+    supplies = tuple(Supply(token, raw) for token, raw in told_supplies if not isinstance(raw, Status))
+    return Parts(tuple(holdings), tuple(allowances), tuple(pools), tuple(feeds), tuple(codes), tuple(lp), tuple(bad), supplies)
 
 
 def _v2(pool: PoolRef, answer: Answer) -> V2Pool | Status:

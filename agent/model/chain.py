@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from agent.model.positions import LpPosition
 from agent.model.screening import Implementation
+from agent.model.weights import Supply
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,8 @@ class Snapshot:
     `operators` are the operators whose endpoints answered byte for byte alike; `requests` is the number of HTTP
     requests that reading took. A token that is neither in `holdings` nor in `quarantined` was not asked for. `positions`
     are the liquidity positions that the owner confirmed, as far as they could be read. `past` are the blocks just before,
-    newest first, of the same chain; they are read only when something is about to be done.
+    newest first, of the same chain; they are read only when something is about to be done. `supplies` are coins that exist of the
+    tokens whose weight goes by it; one that could not be read is not there.
     """
 
     head: Head
@@ -168,3 +170,4 @@ class Snapshot:
     positions: tuple[LpPosition, ...] = ()
     past: tuple[PastPrices, ...] = ()
     implementations: tuple[Implementation, ...] = ()
+    supplies: tuple[Supply, ...] = ()

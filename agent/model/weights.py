@@ -1,0 +1,99 @@
+"""How target weights are chosen from data, what limits them, and what was chosen last."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Method(Enum):
+    """By what the weights of the free assets are chosen."""
+
+    FIXED = "fixed"
+    EQUAL = "equal"
+    MARKET_CAP = "market_cap"
+    INVERSE_VOLATILITY = "inverse_volatility"
+    MINIMUM_VARIANCE = "minimum_variance"
+    RISK_PARITY = "risk_parity"
+    HRP = "hrp"
+
+    @property
+    def needs_returns(self) -> bool:
+        """Whether it looks at how prices moved."""
+        return self in (Method.INVERSE_VOLATILITY, Method.MINIMUM_VARIANCE, Method.RISK_PARITY, Method.HRP)
+
+    @property
+    def needs_correlations(self) -> bool:
+        """Whether it also looks at how they moved together."""
+        return self.needs_returns and self is not Method.INVERSE_VOLATILITY
+
+
+class UntilChosen(Enum):
+    """What counts while no weights were ever chosen: the targets of the config, or nothing, and then nothing is traded."""
+
+    TARGETS = "targets"
+    WAIT = "wait"
+
+
+@dataclass(frozen=True, slots=True)
+class WeightLimit:
+    """Least and greatest weight of one free asset, bps of the portfolio."""
+
+    token: str
+    low_bps: int
+    high_bps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """Coins of a token that exist, base units; `source` says who told it, empty for the token's own contract."""
+
+    token: str
+    raw: int
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """An allocator and its bounds. `fixed` are tokens whose target is that of the config, whatever is chosen for the others.
+
+    Chosen anew every `every_s` from the returns of each `step_s` within `window_s`, of which each asset needs `min_returns`, the
+    newest price at most `max_age_s` old. Where nothing can be chosen, what was chosen stands for `keep_s`. A choice that moves no
+    weight by more than `churn_bps` changes nothing. `supplies` are those that the owner told, which count before the chain's.
+    """
+
+    method: Method
+    every_s: int
+    window_s: int
+    step_s: int
+    min_returns: int
+    max_age_s: int
+    keep_s: int
+    churn_bps: int
+    until_chosen: UntilChosen
+    fixed: tuple[str, ...]
+    limits: tuple[WeightLimit, ...]
+    supplies: tuple[Supply, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """Weights that were chosen: bps of the portfolio by token, which sum to 10,000. `basis` names the config they belong to.
+
+    `from_s` and `until_s` are the first and last price used, `returns` their number per asset; `data` and `why` say in words what
+    was used and how it led to this.
+    """
+
+    at_s: int
+    method: Method
+    weights_bps: tuple[tuple[str, int], ...]
+    basis: str
+    data: str
+    why: str
+    from_s: int | None = None
+    until_s: int | None = None
+    returns: int = 0
+
+    def bps(self, token: str) -> int:
+        """Weight of one token; 0 for one that has none."""
+        return dict(self.weights_bps).get(token, 0)
