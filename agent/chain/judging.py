@@ -18,6 +18,7 @@ class SigningRules:
     and were compared with the chain in this step; an address that was not compared does not belong here.
     `managers` (V3 position managers), `v2_routers` and `pairs` (V2) are for liquidity alone, pinned likewise.
     `oracles` (V3 pools) may be told to remember more prices.
+    Money goes to none but `payouts`, addresses that the owner confirmed and the config names.
     `max_deadline_s` bounds, in seconds from the grant's chain time, how long a swap may stay valid. `wrapped_native` is
     the token that the native coin may be exchanged for.
     """
@@ -33,6 +34,7 @@ class SigningRules:
     v2_routers: tuple[str, ...] = ()
     pairs: tuple[str, ...] = ()
     oracles: tuple[str, ...] = ()
+    payouts: tuple[str, ...] = ()
 
 
 def no(rule: str, measured: object, limit: object) -> NoReturn:

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from eth_utils.address import is_checksum_address
 
-from agent.chain import calls, liquidity_calls, liquidity_rule, multicall_rule, oracle_rule, rebalance_rule
+from agent.chain import calls, liquidity_calls, liquidity_rule, multicall_rule, oracle_rule, payout_rule, rebalance_rule
 from agent.chain.calls import Approve, Call, Multicall, Withdraw
 from agent.chain.judging import SigningRules, no
 from agent.chain.program import Rebalance
@@ -36,9 +36,10 @@ def check(tx: UnsignedTx, grant: Grant, rules: SigningRules) -> None:
         no("nonce", tx.nonce, f"0 to {MAX_NONCE}")
     _fees(tx, grant)
     data = _data(tx)
-    if tx.value_wei != 0 and data[:4] not in BRING_NATIVE:
+    pays_coin = not data and grant.kind is IntentKind.PAYOUT  # without data a cancel and a payment of native coin look alike
+    if tx.value_wei != 0 and data[:4] not in BRING_NATIVE and not pays_coin:
         no("value", f"{tx.value_wei} wei", "0 wei")
-    row = TABLE.get(data[:4])
+    row = COIN_PAYOUT if pays_coin else TABLE.get(data[:4])
     if row is None:
         no("call", f"function 0x{data[:4].hex()}", "a function of the table")
     if row.kind is not grant.kind:
@@ -173,7 +174,9 @@ TABLE: dict[bytes, Row] = {
     calls.REBALANCE: Row(IntentKind.SWAP, _rebalance),
     calls.WITHDRAW: Row(IntentKind.UNWRAP, _withdraw),
     oracle_rule.INCREASE: Row(IntentKind.ORACLE, oracle_rule.judge),
+    payout_rule.TRANSFER: Row(IntentKind.PAYOUT, payout_rule.judge),
     **{selector: Row(IntentKind.LIQUIDITY, liquidity_rule.judge) for selector in sorted(liquidity_calls.SELECTORS)},
 }
+COIN_PAYOUT = Row(IntentKind.PAYOUT, payout_rule.judge_coin)
 BRING_NATIVE = frozenset({calls.MULTICALL, calls.REBALANCE})
 """Calls whose own rule says how much native coin they bring; all others bring none."""

@@ -105,7 +105,9 @@ class Journal(Protocol):
         """Sums over the last 24 h of chain time."""
         ...
 
-    def book(self, intent: Intent, turnover: Fraction, loss: Fraction, gas_wei: int, chain_s: int) -> None:
+    def book(
+        self, intent: Intent, turnover: Fraction, loss: Fraction, gas_wei: int, chain_s: int, outflow: Fraction = Fraction(0)
+    ) -> None:
         """Adds a finished intent to the loss, turnover and gas budgets; a second call for the same intent changes nothing."""
         ...
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from agent.errors import OperatorNeeded
 from agent.model import History, Intent, IntentKind, IntentState, Receipt
-from agent.store import balances, positions
+from agent.store import balances, positions, requests
 from agent.store.records import Movement, loaded
 from agent.store.tables import BudgetRow, EarlierRow, IntentRow, Meta, MovementRow, Step
 from agent.store.transitions import CONSUMED
@@ -28,7 +28,17 @@ _TRADES = (IntentKind.SWAP.value, IntentKind.LIQUIDITY.value)
 """What everything else, approvals above all, is for."""
 
 
-def book(session: Session, wallet: str, coin: str, intent: Intent, turnover: Fraction, loss: Fraction, gas_wei: int, chain_s: int) -> None:
+def book(
+    session: Session,
+    wallet: str,
+    coin: str,
+    intent: Intent,
+    turnover: Fraction,
+    loss: Fraction,
+    gas_wei: int,
+    chain_s: int,
+    outflow: Fraction = Fraction(0),
+) -> None:
     """Adds one intent to the budgets, and what its receipt moved to the movements; once per intent, then nothing changes.
 
     Nothing either where the journal has another receipt by now: another process has seen a reorganisation meanwhile.
@@ -46,6 +56,7 @@ def book(session: Session, wallet: str, coin: str, intent: Intent, turnover: Fra
             turnover=str(turnover),
             loss=str(loss),
             gas_wei=str(gas_wei),
+            outflow=str(outflow) if outflow else None,
         )
     )
     for movement in movements(intent, wallet, coin, chain_s):
@@ -108,6 +119,9 @@ def history(session: Session, chain_now_s: int) -> History:
         undecided=positions.undecided(session),
         delay_ppm=int(_meta(session, DELAY) or 0),
         depegged=tuple(_meta(session, DEPEGGED).split()),
+        outflow_24h=sum((_fraction(row.outflow) for row in own if row.outflow is not None), Fraction(0)),
+        claims=requests.claims(session),
+        stopped=requests.stopped_words(session),
         unread=tuple((token, int(since)) for token, since in (one.split(":") for one in _meta(session, UNREAD).split())),
     )
 

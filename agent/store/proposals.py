@@ -13,12 +13,14 @@ from sqlalchemy import select
 from agent.errors import OperatorNeeded
 from agent.store.accounts import Accounts
 from agent.store.prices import Prices
+from agent.store.requests import Requests
 from agent.store.tables import Meta
+from agent.store.versions import Versions
 
 PREFIX = "proposal:"
 
 
-class Proposals(Accounts, Prices):
+class Proposals(Accounts, Prices, Requests, Versions):
     """Implements ports.ProposalBook in the facts of the store."""
 
     def mark_proposed(self, intent_id: str, since_block: int) -> None:

@@ -22,7 +22,7 @@ from agent.store import earlier, journal, ledger, positions, records, retention
 from agent.store.copying import COPY
 from agent.store.proposals import Proposals
 from agent.store.records import Moved, Movement, Pause, Pin, StepLine, StepRecord
-from agent.store.tables import ConfigRow, ImplementationRow, Meta, MovementRow, PauseRow, PinRow, Step
+from agent.store.tables import ImplementationRow, Meta, MovementRow, PauseRow, PinRow, Step
 
 
 class Store(Proposals):
@@ -182,10 +182,12 @@ class Store(Proposals):
         with self._read("read the budgets") as session:
             return ledger.history(session, chain_now_s)
 
-    def book(self, intent: Intent, turnover: Fraction, loss: Fraction, gas_wei: int, chain_s: int) -> None:
+    def book(
+        self, intent: Intent, turnover: Fraction, loss: Fraction, gas_wei: int, chain_s: int, outflow: Fraction = Fraction(0)
+    ) -> None:
         """Adds a finished intent to budgets and movements; a second call for the same intent changes nothing."""
         with self._write("book a transaction") as session:
-            ledger.book(session, self.wallet, self.coin, intent, turnover, loss, gas_wei, chain_s)
+            ledger.book(session, self.wallet, self.coin, intent, turnover, loss, gas_wei, chain_s, outflow)
 
     def movements(self, limit: int = 1000) -> tuple[Movement, ...]:
         """The newest known changes of balances, newest first."""
@@ -214,7 +216,7 @@ class Store(Proposals):
         with self._write("write which balances are unknown") as session:
             session.merge(Meta(key=ledger.UNREAD, value=" ".join(f"{token}:{at_s}" for token, at_s in since_s)))
 
-    # trust, pause, config
+    # trust, pause
     def pin(self, address: str, code_hash: str, now_s: int) -> None:
         """Trusts a contract by address and code hash; replaces an earlier pin of the address."""
         with self._write("pin a contract") as session:
@@ -268,12 +270,3 @@ class Store(Proposals):
             row = session.scalar(select(PauseRow).order_by(PauseRow.seq.desc()).limit(1))
             return Pause(False, "", None) if row is None else Pause(row.paused, row.reason, row.at_s, row.hard)
 
-    def confirm_config(self, config_hash: str, now_s: int) -> None:
-        """Remembers a config file that the owner has confirmed."""
-        with self._write("write the config's hash") as session:
-            session.add(ConfigRow(config_hash=config_hash, at_s=now_s))
-
-    def confirmed_config(self) -> str | None:
-        """Hash of the config file that was confirmed last."""
-        with self._read("read the config's hash") as session:
-            return session.scalar(select(ConfigRow.config_hash).order_by(ConfigRow.seq.desc()).limit(1))

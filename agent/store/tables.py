@@ -85,7 +85,7 @@ class TransitionRow(Base):
 
 
 class BudgetRow(Base):
-    """What one intent used up of the daily limits, at the chain time of its block. Fractions as "a/b"."""
+    """What one intent used up of the daily limits, at the chain time of its block. Fractions as "a/b"; `outflow` is what it paid out."""
 
     __tablename__ = "budgets"
     intent_id: Mapped[str] = mapped_column(ForeignKey("intents.id"), primary_key=True)
@@ -95,6 +95,7 @@ class BudgetRow(Base):
     turnover: Mapped[str] = mapped_column(Text)
     loss: Mapped[str] = mapped_column(Text)
     gas_wei: Mapped[str] = mapped_column(Text)
+    outflow: Mapped[str | None] = mapped_column(Text)
 
 
 class MovementRow(Base):
@@ -216,9 +217,31 @@ class PauseRow(Base):
 
 
 class ConfigRow(Base):
-    """Hashes of the config files that the owner has confirmed; the last row is the current one."""
+    """Versions of the config: hash, text without secrets, and how each came (store/versions.py)."""
 
     __tablename__ = "configs"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
     config_hash: Mapped[str] = mapped_column(String(80))
     at_s: Mapped[int] = mapped_column(BigInteger)
+    text_z: Mapped[bytes | None] = mapped_column(LargeBinary)
+    how: Mapped[str | None] = mapped_column(String(20))
+
+
+class RequestRow(Base):
+    """What the owner asked for: a withdrawal, or the end of the bot, as JSON."""
+
+    __tablename__ = "requests"
+    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    kind: Mapped[str] = mapped_column(String(20))
+    state: Mapped[str] = mapped_column(String(20))
+    request_json: Mapped[str] = mapped_column(Text)
+    asked_s: Mapped[int] = mapped_column(BigInteger)
+    ended_s: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class PayoutAddressRow(Base):
+    """An address that the owner has confirmed as one to pay to."""
+
+    __tablename__ = "payout_addresses"
+    address: Mapped[str] = mapped_column(String(42), primary_key=True)
+    confirmed_s: Mapped[int] = mapped_column(BigInteger)

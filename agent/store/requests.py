@@ -1,0 +1,117 @@
+"""What the owner asked of the bot, to whom money may be paid, and what was paid for which request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from agent import codec
+from agent.errors import ConfigError
+from agent.model import Claim, Intent, IntentKind, Payment, Payout, Request, RequestKind, RequestState
+from agent.ports import Grant
+from agent.store import records
+from agent.store.database import Database
+from agent.store.tables import IntentRow, PayoutAddressRow, RequestRow
+from agent.units import NATIVE
+
+
+class Requests(Database):
+    """Requests and payout addresses; each method is a transaction of its own."""
+
+    def ask(self, kind: RequestKind, payments: Sequence[Payment], to: str | None, to_stable: bool, asked_s: int) -> Request:
+        """Writes a request down, OPEN. Raises ConfigError while another of its kind is under way."""
+        asked = Request(0, kind, tuple(payments), to, to_stable, RequestState.OPEN, asked_s)
+        with self._write("write a request") as session:
+            row = RequestRow(kind=kind.value, state=asked.state.value, request_json=codec.dumps(asked), asked_s=asked_s)
+            if kind is RequestKind.STOP and stopping(session) is not None:
+                raise ConfigError("the bot is stopped, or being stopped, already", "trimtab stop goes on with it, trimtab resume ends it")
+            session.add(row)
+            session.flush()
+            return _request(row)
+
+    def requests(self, limit: int = 100, open_only: bool = False) -> tuple[Request, ...]:
+        """The newest requests, oldest first."""
+        query = select(RequestRow).order_by(RequestRow.seq.desc()).limit(limit)
+        if open_only:
+            query = query.where(RequestRow.state == RequestState.OPEN.value)
+        with self._read("read the requests") as session:
+            return tuple(reversed([_request(row) for row in session.scalars(query)]))
+
+    def end_request(self, number: int, state: RequestState, now_s: int) -> None:
+        """Ends a request: DONE, or RELEASED. Raises ConfigError for one that is not there."""
+        with self._write("write the end of a request") as session:
+            row = session.get(RequestRow, number)
+            if row is None:
+                raise ConfigError(f"request {number} is not in the store", "see trimtab withdraw")
+            row.state, row.ended_s = state.value, now_s
+
+    def stopping(self) -> Request | None:
+        """The stop that holds: under way, or done and not resumed."""
+        with self._read("read the requests") as session:
+            return stopping(session)
+
+    def paid(self, number: int) -> tuple[tuple[Intent, Payout], ...]:
+        """Every payout that was ever written down for a request, oldest first, whatever became of it."""
+        with self._read("read the payouts") as session:
+            return tuple((intent, payout) for intent, payout in _payouts(session) if payout.request == number)
+
+    def confirm_payout_address(self, address: str, now_s: int) -> None:
+        """The owner says that money may be paid there, as long as the config names it too."""
+        with self._write("write a payout address") as session:
+            session.merge(PayoutAddressRow(address=address, confirmed_s=now_s))
+
+    def payout_addresses(self) -> tuple[str, ...]:
+        """Addresses that the owner has confirmed."""
+        with self._read("read the payout addresses") as session:
+            return tuple(session.scalars(select(PayoutAddressRow.address).order_by(PayoutAddressRow.address)))
+
+
+def claims(session: Session) -> tuple[Claim, ...]:
+    """Payments of open withdrawals that no block has, oldest first."""
+    rows = session.scalars(
+        select(RequestRow)
+        .where(RequestRow.kind == RequestKind.WITHDRAW.value, RequestRow.state == RequestState.OPEN.value)
+        .order_by(RequestRow.seq)
+    )
+    found = [Claim(row.seq, payment) for row in rows for payment in _request(row).payments]
+    done = {(payout.request, payout.token, payout.raw) for intent, payout in _payouts(session) if intent.succeeded} if found else set()
+    return tuple(claim for claim in found if (claim.request, *_sort(claim.payment)) not in done)
+
+
+def stopping(session: Session) -> Request | None:
+    """The stop that holds."""
+    row = session.scalar(select(RequestRow).where(RequestRow.kind == RequestKind.STOP.value).order_by(RequestRow.seq.desc()).limit(1))
+    return None if row is None or row.state == RequestState.RELEASED.value else _request(row)
+
+
+def stopped_words(session: Session) -> str:
+    """Why nothing is traded any more; empty while the bot is not stopped."""
+    found = stopping(session)
+    if found is None:
+        return ""
+    return (
+        "the bot was stopped by its owner (trimtab resume lets it go on)"
+        if found.state is RequestState.DONE
+        else "the bot is being stopped by its owner: trimtab stop goes on with it, trimtab resume lets it trade again"
+    )
+
+
+def _sort(payment: Payment) -> tuple[str, int]:
+    return (NATIVE if payment.native else payment.token), payment.raw
+
+
+def _payouts(session: Session) -> list[tuple[Intent, Payout]]:
+    rows = session.scalars(select(IntentRow).where(IntentRow.kind == IntentKind.PAYOUT.value).order_by(IntentRow.seq))
+    found = []
+    for row in rows:
+        payout = records.loaded(Grant, records.unpacked(row.grant_z)).payout
+        if payout is not None:
+            found.append((records.intent(row), payout))
+    return found
+
+
+def _request(row: RequestRow) -> Request:
+    asked = records.loaded(Request, row.request_json)
+    return Request(row.seq, RequestKind(row.kind), asked.payments, asked.to, asked.to_stable, RequestState(row.state), asked.asked_s)

@@ -1,0 +1,56 @@
+"""Every version of the config that was used or seen: its hash, its text without secrets, and how it came to be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import or_, select
+
+from agent.store import records
+from agent.store.database import Database
+from agent.store.tables import ConfigRow
+
+NOTICED = "noticed"
+"""How a version came that was changed by hand and that nobody has confirmed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigVersion:
+    """`text` is the config in one canonical form, without comments and secrets; None where only the hash was kept."""
+
+    number: int
+    digest: str
+    at_s: int
+    how: str
+    text: str | None
+
+
+class Versions(Database):
+    """Config versions; each method is a transaction of its own."""
+
+    def confirm_config(self, config_hash: str, now_s: int, text: str | None = None, how: str = "confirmed") -> None:
+        """Remembers a config file that the owner has confirmed; or, as NOTICED, one that he has not."""
+        with self._write("write the config's hash") as session:
+            packed = None if text is None else records.packed(text)
+            session.add(ConfigRow(config_hash=config_hash, at_s=now_s, text_z=packed, how=how))
+
+    def confirmed_config(self) -> str | None:
+        """Hash of the config file that was confirmed last."""
+        confirmed = or_(ConfigRow.how.is_(None), ConfigRow.how != NOTICED)
+        with self._read("read the config's hash") as session:
+            return session.scalar(select(ConfigRow.config_hash).where(confirmed).order_by(ConfigRow.seq.desc()).limit(1))
+
+    def configs(self, limit: int = 100) -> tuple[ConfigVersion, ...]:
+        """The newest versions, newest first."""
+        with self._read("read the configs") as session:
+            rows = session.scalars(select(ConfigRow).order_by(ConfigRow.seq.desc()).limit(limit))
+            return tuple(
+                ConfigVersion(
+                    row.seq,
+                    row.config_hash,
+                    row.at_s,
+                    row.how or "confirmed",
+                    None if row.text_z is None else records.unpacked(row.text_z),
+                )
+                for row in rows
+            )
