@@ -1,5 +1,6 @@
 """Frozen types of each stage: what was read (chain), what is wanted (policy), what is to be done (plan), what was done (intent)."""
 
+from agent.model.campaign import Campaign, Draw, LimitOrder, Round, Underway
 from agent.model.chain import (
     Allowance,
     CodeHash,
@@ -18,6 +19,7 @@ from agent.model.flows import Books, Earlier, Flow, FlowKind, Opening, OwnChange
 from agent.model.intent import Intent, IntentEvent, IntentKind, IntentState, LiquidityAdded, Receipt, SignedTx, Transfer, UnsignedTx
 from agent.model.limits import Execution, Limits, Reference, ReferenceKind
 from agent.model.liquidity import Collect, LpAction, LpTarget, Provide, Withdraw
+from agent.model.pace import Pace, Pacing, RoundsCost, Style
 from agent.model.plan import (
     AdjustLiquidity,
     AssetDrift,
@@ -51,6 +53,7 @@ __all__ = [
     "Asset",
     "AssetDrift",
     "Books",
+    "Campaign",
     "Claim",
     "CodeHash",
     "Collect",
@@ -59,6 +62,7 @@ __all__ = [
     "Cron",
     "Decision",
     "Destination",
+    "Draw",
     "Earlier",
     "Every",
     "Evidence",
@@ -82,6 +86,7 @@ __all__ = [
     "IntentKind",
     "IntentState",
     "Leg",
+    "LimitOrder",
     "Limits",
     "LiquidityAdded",
     "LpAction",
@@ -93,6 +98,8 @@ __all__ = [
     "LpV3Position",
     "Opening",
     "OwnChange",
+    "Pace",
+    "Pacing",
     "PastPrices",
     "Payment",
     "Payout",
@@ -110,6 +117,8 @@ __all__ = [
     "Request",
     "RequestKind",
     "RequestState",
+    "Round",
+    "RoundsCost",
     "Saving",
     "Schedule",
     "ScreenedToken",
@@ -118,12 +127,14 @@ __all__ = [
     "Skipped",
     "Snapshot",
     "StepInput",
+    "Style",
     "Threshold",
     "TickLiquidity",
     "TopUp",
     "TrackingRisk",
     "Transfer",
     "Trigger",
+    "Underway",
     "UnsignedTx",
     "V2Pool",
     "V3Pool",

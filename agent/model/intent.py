@@ -16,6 +16,7 @@ class IntentKind(Enum):
     CANCEL = "cancel"
     LIQUIDITY = "liquidity"
     UNWRAP = "unwrap"
+    UNWRAP = "unwrap"
     ORACLE = "oracle"
     PAYOUT = "payout"
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from fractions import Fraction
 
 from agent.model.chain import CodeHash
+from agent.model.pace import Pace
 
 
 class ReferenceKind(Enum):
@@ -81,6 +82,7 @@ class Execution:
     """How a plan becomes a transaction. `router` is the spender's address, `router_kind` its encoder's name.
 
     `liquidity` are (venue, contract) through which liquidity is provided and taken out: V2 router, V3 position manager.
+    `pace` says whether a correction is done at once or over time.
     """
 
     router_kind: str
@@ -89,3 +91,4 @@ class Execution:
     expire_blocks: int
     pinned: tuple[str, ...]
     liquidity: tuple[tuple[str, str], ...] = ()
+    pace: Pace = field(default_factory=Pace)

@@ -7,6 +7,7 @@ from enum import Enum
 from fractions import Fraction
 
 from agent.model.liquidity import LpAction
+from agent.model.pace import Pacing
 from agent.model.risk import Saving, TrackingRisk
 from agent.model.screening import ScreenedToken
 
@@ -170,7 +171,7 @@ class Plan:
     `gap_bps` is the certificate (None: nothing to certify). `verdicts` is empty until guards have judged. `actions` are done with
     liquidity positions, one transaction each, in order; a plan has either actions or legs, since swaps are planned anew
     on what the actions leave. `holdings_after` are token balances; `native_after_wei` is the native coin beside them, its gas not
-    taken off (None: it stays). `saving` weighs the plan of a zone.
+    taken off (None: it stays). `saving` weighs the plan of a zone, `pacing` one round against several.
     """
 
     block: int
@@ -189,6 +190,7 @@ class Plan:
     actions: tuple[LpAction, ...] = ()
     native_after_wei: int | None = None
     saving: Saving | None = None
+    pacing: Pacing | None = None
 
     @property
     def exits(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+from agent.model.campaign import Draw, Underway
 from agent.model.chain import Snapshot
 from agent.model.flows import Flow
 from agent.model.limits import Execution, Limits, Reference
@@ -26,6 +27,8 @@ class History:
     millionths of its window, drawn at the last one. `depegged` are dollars that left their peg and are not back at it yet,
     `unread` (token, chain time since when) assets whose balance could not be read. `prices` are recorded prices, oldest first, as
     far back as policy/lookback.py says.
+    `campaign` is the correction that is under way over time, `campaign_ended_s` when the last one ended, and `draw` decides the size
+    of the first round of the next (None: not drawn yet).
     """
 
     last_rebalance_s: int | None
@@ -47,6 +50,9 @@ class History:
     outflow_24h: Fraction = Fraction(0)
     claims: tuple[Claim, ...] = ()
     stopped: str = ""
+    campaign: Underway | None = None
+    campaign_ended_s: int | None = None
+    draw: Draw | None = None
 
 
 @dataclass(frozen=True, slots=True)

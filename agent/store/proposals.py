@@ -12,6 +12,7 @@ from sqlalchemy import select
 
 from agent.errors import OperatorNeeded
 from agent.store.accounts import Accounts
+from agent.store.campaigns import Campaigns
 from agent.store.prices import Prices
 from agent.store.requests import Requests
 from agent.store.tables import Meta
@@ -20,7 +21,7 @@ from agent.store.versions import Versions
 PREFIX = "proposal:"
 
 
-class Proposals(Accounts, Prices, Requests, Versions):
+class Proposals(Accounts, Campaigns, Prices, Requests, Versions):
     """Implements ports.ProposalBook in the facts of the store."""
 
     def mark_proposed(self, intent_id: str, since_block: int) -> None:

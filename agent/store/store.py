@@ -18,7 +18,7 @@ from agent.model import (
     UnsignedTx,
 )
 from agent.ports import Grant
-from agent.store import earlier, journal, ledger, positions, records, retention
+from agent.store import campaigns, earlier, journal, ledger, positions, records, retention
 from agent.store.copying import COPY
 from agent.store.proposals import Proposals
 from agent.store.records import Moved, Movement, Pause, Pin, StepLine, StepRecord
@@ -180,11 +180,9 @@ class Store(Proposals):
     def history(self, chain_now_s: int) -> History:
         """Sums over the last 24 h of chain time."""
         with self._read("read the budgets") as session:
-            return ledger.history(session, chain_now_s)
+            return campaigns.remembered(session, self.wallet, self.coin, ledger.history(session, chain_now_s))
 
-    def book(
-        self, intent: Intent, turnover: Fraction, loss: Fraction, gas_wei: int, chain_s: int, outflow: Fraction = Fraction(0)
-    ) -> None:
+    def book(self, intent: Intent, turnover: Fraction, loss: Fraction, gas_wei: int, chain_s: int, outflow: Fraction = Fraction(0)) -> None:
         """Adds a finished intent to budgets and movements; a second call for the same intent changes nothing."""
         with self._write("book a transaction") as session:
             ledger.book(session, self.wallet, self.coin, intent, turnover, loss, gas_wei, chain_s, outflow)
@@ -269,4 +267,3 @@ class Store(Proposals):
                 return Pause(True, f"this store is a copy ({copy.value}); only one may send: trimtab db adopt", None)
             row = session.scalar(select(PauseRow).order_by(PauseRow.seq.desc()).limit(1))
             return Pause(False, "", None) if row is None else Pause(row.paused, row.reason, row.at_s, row.hard)
-

@@ -186,6 +186,33 @@ class PriceRow(Base):
     __table_args__ = (Index("prices_by_hour", "numeraire", "hour"),)
 
 
+class CampaignRow(Base):
+    """A correction that is carried out over time, or an order that waits for its price, as it began, and how it ended."""
+
+    __tablename__ = "campaigns"
+    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(String(40), unique=True)
+    kind: Mapped[str] = mapped_column(String(20))
+    begun_s: Mapped[int] = mapped_column(BigInteger)
+    body_json: Mapped[str] = mapped_column(Text)
+    ended_s: Mapped[int | None] = mapped_column(BigInteger)
+    state: Mapped[str] = mapped_column(String(20))
+    why: Mapped[str] = mapped_column(Text)
+
+
+class RoundRow(Base):
+    """A try at one round, written before it is sent, with the draw for the round after it; see store/campaigns.py."""
+
+    __tablename__ = "rounds"
+    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    campaign_id: Mapped[str] = mapped_column(ForeignKey("campaigns.id"), index=True)
+    number: Mapped[int] = mapped_column(Integer)
+    step_id: Mapped[str] = mapped_column(String(40))
+    at_s: Mapped[int] = mapped_column(BigInteger)
+    size_ppm: Mapped[int] = mapped_column(Integer)
+    wait_ppm: Mapped[int] = mapped_column(Integer)
+
+
 class PinRow(Base):
     """A contract the owner trusts, by address and hash of its code."""
 

@@ -1,0 +1,89 @@
+"""A correction that is under way over time, and orders by hand that wait for their price: what began them, and how far they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from agent.model.pace import Pace
+from agent.model.plan import Goal
+from agent.model.policy import Destination
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Chance in millionths, from 0 to 999,999: for the size of a round, and for the wait after it."""
+
+    size_ppm: int
+    wait_ppm: int
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """One correction that is carried out over time, as it began. Values in numeraire base units.
+
+    It goes towards `goal`, as long as the config's `targets_bps` by token, `destination` and `pace` stay what they were.
+    `arrival` are the reference prices by token at its start, against which everything is counted; `wish` is the value that was
+    to be moved at them, by `sides` (token, +1 to buy or -1 to sell), in `rounds` fair shares; `budget` is the most that may be
+    lost against them, gas included. No round begins after `ends_s`, and at `expires_s` it is over. `first` decides the size of
+    the first round.
+    """
+
+    pace: Pace
+    targets_bps: tuple[tuple[str, int], ...]
+    destination: Destination
+    goal: Goal
+    arrival: tuple[tuple[str, Fraction], ...]
+    sides: tuple[tuple[str, int], ...]
+    wish: Fraction
+    rounds: int
+    budget: Fraction | None
+    began_s: int
+    ends_s: int
+    expires_s: int
+    first: Draw
+
+
+@dataclass(frozen=True, slots=True)
+class Underway:
+    """How far a campaign is, by the receipts of its transactions: rounds `done`, value `moved` and `spent` at arrival prices.
+
+    `spent` is what was given less what was got, and the gas of everything that was mined for it. The next round is due at
+    chain time `next_s`; `draw` decides its size, and was written down before the round before it.
+    """
+
+    id: str
+    campaign: Campaign
+    done: int
+    moved: Fraction
+    spent: Fraction
+    next_s: int
+    draw: Draw
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round of a campaign: its number, the `part` of what is left that it does, and what is left, numeraire base units."""
+
+    number: int
+    part: Fraction
+    left: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class LimitOrder:
+    """A swap by hand that waits: sell `amount_in_raw` base units of `token_in` for `token_out` at `price` or better.
+
+    `price` is base units of `token_out` per base unit of `token_in`, fee and impact included; at chain time `until_s` it expires.
+    `state` is "open", "filled", "cancelled" or "expired", with the reason in `why`.
+    """
+
+    id: str
+    token_in: str
+    token_out: str
+    amount_in_raw: int
+    price: Fraction
+    until_s: int
+    begun_s: int
+    state: str = "open"
+    why: str = ""
