@@ -159,21 +159,6 @@ def _withdraw(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) ->
         no("amount_in", call.raw, f"exactly {legs[0].amount_in_raw}, and more than nothing")
 
 
-def _withdraw(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
-    """Unwrapping by the wallet itself: exactly what the granted plan unwraps, and nothing else in the plan."""
-    call = _decoded(data)
-    if not isinstance(call, Withdraw):
-        no("call", "another call", "a withdrawal of wrapped coin")
-    if rules.wrapped_native is None or tx.to != rules.wrapped_native or tx.to not in rules.tokens:
-        no("contract", tx.to, f"the wrapped native coin {rules.wrapped_native}, pinned")
-    legs = () if grant.plan is None else grant.plan.legs
-    ends = [(leg.venue, leg.token_in, leg.token_out, leg.source, leg.sink) for leg in legs]
-    if ends != [("wrapped_native", tx.to, NATIVE, Funding.WALLET, Funding.WALLET)]:
-        no("plan", f"{len(legs)} legs", "one that unwraps from and to the wallet")
-    if call.raw != legs[0].amount_in_raw or call.raw <= 0:
-        no("amount_in", call.raw, f"exactly {legs[0].amount_in_raw}, and more than nothing")
-
-
 @dataclass(frozen=True, slots=True)
 class Row:
     """One thing that may be signed: the kind of intent it serves, and its rule."""

@@ -16,7 +16,6 @@ class IntentKind(Enum):
     CANCEL = "cancel"
     LIQUIDITY = "liquidity"
     UNWRAP = "unwrap"
-    UNWRAP = "unwrap"
     ORACLE = "oracle"
     PAYOUT = "payout"
 

@@ -21,7 +21,6 @@ from agent.chain.words import NotUnderstood
 from agent.errors import Refused
 from agent.model import Funding, Leg, Plan
 from agent.units import NATIVE
-from agent.units import NATIVE
 
 __all__ = ["ROUTER_ITSELF", "V2_VENUE", "V3_VENUE", "Call", "NotUnderstood", "decode", "encode", "native_wei"]
 
@@ -31,8 +30,6 @@ CONTRACT_BALANCE = 0
 """Constants.CONTRACT_BALANCE of SwapRouter02: the leg spends the router's whole balance of its token."""
 V2_VENUE = "uniswap_v2"
 V3_VENUE = "uniswap_v3"
-NATIVE_VENUE = "wrapped_native"
-"""Venue of a leg that wraps the native coin (token_in is NATIVE) or unwraps it (token_out is)."""
 NATIVE_VENUE = "wrapped_native"
 """Venue of a leg that wraps the native coin (token_in is NATIVE) or unwraps it (token_out is)."""
 
