@@ -17,8 +17,10 @@ from agent.model.chain import (
 )
 from agent.model.flows import Books, Earlier, Flow, FlowKind, Opening, OwnChange
 from agent.model.intent import Intent, IntentEvent, IntentKind, IntentState, LiquidityAdded, Receipt, SignedTx, Transfer, UnsignedTx
+from agent.model.ledger import BookOpening, Entry, EntryKind, Held, LotMethod, OpenLot, Posting, Stand, TaxStanding, Valuation
 from agent.model.limits import Execution, Limits, Reference, ReferenceKind
 from agent.model.liquidity import Collect, LpAction, LpTarget, Provide, Withdraw
+from agent.model.orders import PORTFOLIO, Absent, Order, OrderKind, Orders, OrderStage, Terms, UnitValue
 from agent.model.pace import Pace, Pacing, RoundsCost, Style
 from agent.model.plan import (
     AdjustLiquidity,
@@ -39,19 +41,39 @@ from agent.model.plan import (
     TopUp,
     Verdict,
 )
-from agent.model.policy import Asset, Cron, Destination, Every, Hybrid, Policy, Portfolio, Schedule, Threshold, Trigger
+from agent.model.policy import Asset, Destination, Only, Policy, Portfolio
 from agent.model.positions import ConfirmedPosition, LpGone, LpMove, LpPosition, LpV2Position, LpV3Position
 from agent.model.prices import PricePoint
 from agent.model.requests import Claim, Payment, Payout, Request, RequestKind, RequestState
 from agent.model.risk import Saving, TrackingRisk, Zone
 from agent.model.screening import Finding, Implementation, ScreenedToken
 from agent.model.step import History, StepInput
+from agent.model.triggers import (
+    AnyOf,
+    Cron,
+    Drawdown,
+    Event,
+    Every,
+    Hybrid,
+    Schedule,
+    Single,
+    Staged,
+    Threshold,
+    Trigger,
+    VolatilityJump,
+)
+from agent.model.weights import Allocation, Method, Supply, UntilChosen, WeightLimit, Weights
 
 __all__ = [
+    "PORTFOLIO",
+    "Absent",
     "AdjustLiquidity",
+    "Allocation",
     "Allowance",
+    "AnyOf",
     "Asset",
     "AssetDrift",
+    "BookOpening",
     "Books",
     "Campaign",
     "Claim",
@@ -63,7 +85,11 @@ __all__ = [
     "Decision",
     "Destination",
     "Draw",
+    "Drawdown",
     "Earlier",
+    "Entry",
+    "EntryKind",
+    "Event",
     "Every",
     "Evidence",
     "Execution",
@@ -76,6 +102,7 @@ __all__ = [
     "GoalWeight",
     "Halt",
     "Head",
+    "Held",
     "History",
     "Hold",
     "Holding",
@@ -89,6 +116,7 @@ __all__ = [
     "LimitOrder",
     "Limits",
     "LiquidityAdded",
+    "LotMethod",
     "LpAction",
     "LpGone",
     "LpMove",
@@ -96,7 +124,14 @@ __all__ = [
     "LpTarget",
     "LpV2Position",
     "LpV3Position",
+    "Method",
+    "Only",
+    "OpenLot",
     "Opening",
+    "Order",
+    "OrderKind",
+    "OrderStage",
+    "Orders",
     "OwnChange",
     "Pace",
     "Pacing",
@@ -107,6 +142,7 @@ __all__ = [
     "Policy",
     "PoolState",
     "Portfolio",
+    "Posting",
     "PricePoint",
     "Provide",
     "Quarantined",
@@ -124,10 +160,16 @@ __all__ = [
     "ScreenedToken",
     "SecondQuote",
     "SignedTx",
+    "Single",
     "Skipped",
     "Snapshot",
+    "Staged",
+    "Stand",
     "StepInput",
     "Style",
+    "Supply",
+    "TaxStanding",
+    "Terms",
     "Threshold",
     "TickLiquidity",
     "TopUp",
@@ -135,10 +177,16 @@ __all__ = [
     "Transfer",
     "Trigger",
     "Underway",
+    "UnitValue",
     "UnsignedTx",
+    "UntilChosen",
     "V2Pool",
     "V3Pool",
+    "Valuation",
     "Verdict",
+    "VolatilityJump",
+    "WeightLimit",
+    "Weights",
     "Withdraw",
     "Zone",
 ]

@@ -10,6 +10,7 @@ from agent.model.liquidity import LpAction
 from agent.model.pace import Pacing
 from agent.model.risk import Saving, TrackingRisk
 from agent.model.screening import ScreenedToken
+from agent.model.triggers import Threshold
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class AssetDrift:
 
     `lp_raw` is what confirmed liquidity positions hold of it; `value` and weights count both, the reserve taken off.
     `share` is the exact weight; `weight_bps` its largest-remainder rounding. Bands act on strictly beyond: below
-    `band_low_bps` or above `band_high_bps` (exact fractions, since 10 % of 333 bps is no integer).
+    `band_low_bps` or above `band_high_bps` (exact fractions, since 10 % of 333 bps is no integer). `own_band` is that of the asset.
     """
 
     token: str
@@ -35,6 +36,7 @@ class AssetDrift:
     band_high_bps: Fraction
     outside: bool
     lp_raw: int = 0
+    own_band: Threshold | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +50,15 @@ class GoalWeight:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """Wanted shares of all assets, in the portfolio's order; with a `risk` to go towards as far as that pays."""
+    """Wanted shares of all assets, in the portfolio's order; with a `risk` to go towards as far as that pays.
+
+    Of tokens in `unsold` nothing is sold, of those in `unbought` nothing bought, whatever that leaves undone.
+    """
 
     weights: tuple[GoalWeight, ...]
     risk: TrackingRisk | None = None
+    unsold: tuple[str, ...] = ()
+    unbought: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +81,14 @@ class Rebalance:
     """A trigger fired: restore the goal.
 
     With `exit` something has to go into the numeraire, whatever the cooldown and the limits of turnover say: they do not count
-    what an exit sells for the numeraire, while all other limits judge it like any plan.
+    what an exit sells for the numeraire, while all other limits judge it like any plan. `by_hand` says that no trigger asked for it:
+    it is accounted apart from the strategy.
     """
 
     reason: str
     goal: Goal
     exit: bool = False
+    by_hand: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,14 @@ from fractions import Fraction
 from agent.model.campaign import Draw, Underway
 from agent.model.chain import Snapshot
 from agent.model.flows import Flow
+from agent.model.ledger import TaxStanding
 from agent.model.limits import Execution, Limits, Reference
+from agent.model.orders import Order, UnitValue
 from agent.model.policy import Policy, Portfolio
 from agent.model.prices import PricePoint
 from agent.model.requests import Claim
 from agent.model.screening import ScreenedToken
+from agent.model.weights import Allocation
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +29,12 @@ class History:
     store does not know and that the owner has to take over or forget. The schedule's next review is late by `delay_ppm`
     millionths of its window, drawn at the last one. `depegged` are dollars that left their peg and are not back at it yet,
     `unread` (token, chain time since when) assets whose balance could not be read. `prices` are recorded prices, oldest first, as
-    far back as policy/lookback.py says.
+    far back as policy/lookback.py says. `allocation` are the weights chosen last, `unchosen` says why none count.
+    `reviews` are (schedule, chain time of its last review), named as policy/schedules.py does.
+    `books` says where ledger and chain disagree, `tax` what a plan's taxable gain is told by (None: nothing is known of it).
     `campaign` is the correction that is under way over time, `campaign_ended_s` when the last one ended, and `draw` decides the size
-    of the first round of the next (None: not drawn yet).
+    of the first round of the next (None: not drawn yet). `orders` says how each order stands, `unit_value` what a unit of the
+    portfolio was worth (None: nothing asks for it).
     """
 
     last_rebalance_s: int | None
@@ -47,12 +53,19 @@ class History:
     depegged: tuple[str, ...] = ()
     unread: tuple[tuple[str, int], ...] = ()
     prices: tuple[PricePoint, ...] = ()
+    allocation: Allocation | None = None
+    unchosen: str = ""
     outflow_24h: Fraction = Fraction(0)
     claims: tuple[Claim, ...] = ()
     stopped: str = ""
+    reviews: tuple[tuple[str, int], ...] = ()
+    books: str = ""
+    tax: TaxStanding | None = None
     campaign: Underway | None = None
     campaign_ended_s: int | None = None
     draw: Draw | None = None
+    orders: tuple[Order, ...] = ()
+    unit_value: UnitValue | None = None
 
 
 @dataclass(frozen=True, slots=True)

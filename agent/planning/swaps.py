@@ -71,7 +71,7 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
     _require_whole(step, problem, split, token_in, amount_in_raw)
     skipped = (*problem.notes, *(Skipped(f"pool {pool}", why) for pool, why in (split.barred | split.spared).items()))
     reason = f"manual swap of {decimal_text(amount_in_raw, step.portfolio.token(token_in).decimals)} {seller.label}"
-    decision = Rebalance(reason, _goal_after(problem, split.draft))
+    decision = Rebalance(reason, _goal_after(problem, split.draft), by_hand=True)
     return assemble(step, problem, decision, split.draft, skipped, split.gap_bps)
 
 

@@ -1,0 +1,134 @@
+"""The double-entry ledger: entries with balanced postings, what the wallet held when books were opened, values and tax lots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from agent.units import Price, Value
+
+
+class EntryKind(Enum):
+    """What moved a balance."""
+
+    OPENING = "opening"
+    TRADE = "trade"
+    GAS = "gas"
+    WRAP = "wrap"
+    PROVIDE = "provide"
+    WITHDRAW = "withdraw liquidity"
+    COLLECT = "collect"
+    PAYOUT = "payout"
+    OUTSIDE = "outside"
+    DEPOSIT = "deposit"
+    WITHDRAWAL = "withdrawal"
+    GIFT = "gift"
+    LOSS = "loss"
+    REBASE = "rebase"
+    GAS_MONEY = "gas money"
+    UNEXPLAINED = "unexplained"
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """What one entry adds to one account of one token, base units with sign; assets grow by what is above zero.
+
+    `value` is in numeraire base units with the sign of `raw`, at the reference price of the entry's step (None: no price then).
+    """
+
+    account: str
+    token: str
+    raw: int
+    value: Value | None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One movement, final. The postings of each token sum to zero. `id` is that of its intent, flow or opening.
+
+    `by_hand` says that no trigger asked for it: it is accounted apart from the strategy (R8.8).
+    """
+
+    id: str
+    kind: EntryKind
+    block: int
+    chain_s: int
+    tx_hash: str
+    note: str
+    postings: tuple[Posting, ...]
+    by_hand: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BookOpening:
+    """What one place ("" for the wallet, else the name of a liquidity position) held of a token when it came into the books."""
+
+    place: str
+    token: str
+    raw: int
+    value: Value | None
+    block: int
+    chain_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What was held of one token at a look, base units: in the wallet, and in liquidity positions; units.NATIVE is the native coin."""
+
+    token: str
+    wallet_raw: int
+    lp_raw: int
+    price: Price
+    target_bps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Valuation:
+    """What all that the books hold was worth at one look, at its reference prices, in numeraire base units."""
+
+    block: int
+    chain_s: int
+    value: Value
+    held: tuple[Held, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """What the ledger says that the wallet holds of a token, with what is mined and not final yet; base units."""
+
+    token: str
+    raw: int
+
+
+class LotMethod(Enum):
+    """Which lots a disposal takes first."""
+
+    FIFO = "fifo"
+    LIFO = "lifo"
+    HIFO = "hifo"
+    AVERAGE = "average"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLot:
+    """What is left of one acquisition, base units, and its cost in reporting units (numeraire base units times the rate)."""
+
+    token: str
+    raw: int
+    cost: Value
+    acquired_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaxStanding:
+    """What a plan's taxable gain is told by: lots, what this year realised, and the most that it may (None: no limit).
+
+    `rate` is reporting units per numeraire base unit now; `currency` is its name, empty for the numeraire itself.
+    """
+
+    method: LotMethod
+    currency: str
+    rate: Value
+    lots: tuple[OpenLot, ...]
+    realised: Value
+    year_limit: Value | None

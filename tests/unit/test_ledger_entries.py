@@ -1,0 +1,167 @@
+"""Every entry balances, the ledger equals a plain sum, lots consumed are lots created, and gains add up, whatever happens."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+
+from agent.books import entries as book
+from agent.books.grain import GRAIN, shared
+from agent.books.lots import Lots
+from agent.books.taxes import TaxRun, run
+from agent.model import Entry, LotMethod
+from agent.units import NATIVE
+from tests.bookkeeping import COUNTED, POSITION, TOKENS, USDC, WBTC, WETH, Wallet, histories
+
+METHODS = list(LotMethod)
+ETH = 10**18
+
+
+@settings(max_examples=60)
+@given(histories())
+def test_every_entry_balances_token_by_token_and_the_ledger_is_the_plain_sum(wallet: Wallet) -> None:
+    assert not [one.id for one in wallet.entries if book.unbalanced(one)]
+    found = book.balances(wallet.entries)
+    assert {token: found.get((book.WALLET, token), 0) for token in TOKENS} == wallet.held
+    assert {token: found.get((f"{book.LP}:{POSITION}", token), 0) for token in wallet.lp} == wallet.lp
+
+
+@settings(max_examples=60)
+@given(histories())
+@pytest.mark.parametrize("method", METHODS)
+def test_lots_consumed_and_left_are_the_lots_created(method: LotMethod, wallet: Wallet) -> None:
+    found = taxed(wallet, method)
+    left: dict[str, int] = {}
+    for lot in found.open():
+        assert lot.raw > 0
+        left[lot.token] = left.get(lot.token, 0) + lot.raw
+    for token, raw in found.created.items():
+        assert raw == found.consumed.get(token, 0) + left.get(token, 0)
+    held = {token: raw + wallet.lp.get(token, 0) for token, raw in wallet.held.items()}
+    held[WETH] += held.pop(NATIVE)
+    assert {token: raw for token, raw in held.items() if raw} == left
+    assert found.lots.owed() == {}
+
+
+@settings(max_examples=60)
+@given(histories())
+@pytest.mark.parametrize("method", METHODS)
+def test_realised_and_unrealised_gains_are_the_total_gain_by_every_method(method: LotMethod, wallet: Wallet) -> None:
+    """What is there at the end, and what went, less what came: worked out without any lot."""
+    found = taxed(wallet, method)
+    worth = wallet.worth()
+    cost = sum((lot.cost for lot in found.open()), Fraction(0))
+    assert found.realised() + (worth - cost) + found.carried + found.income - found.spent == worth + found.went - found.came
+    assert all(one.cost.denominator <= GRAIN for one in found.disposals)
+
+
+@given(histories(8))
+def test_the_numeraire_itself_never_gains(wallet: Wallet) -> None:
+    found = taxed(wallet, LotMethod.FIFO)
+    bought_with = [one for one in found.disposals if one.token == USDC and one.proceeds > 0]
+    assert all(one.gain == 0 for one in bought_with if one.cost == one.raw)
+
+
+def test_methods_take_the_lots_they_say() -> None:
+    gains = {}
+    for method in METHODS:
+        lots = Lots(method)
+        for at_s, cost in ((1, 100), (2, 300), (3, 200)):
+            lots.acquire(WETH, ETH, Fraction(cost), at_s)
+        (taken,) = lots.dispose(WETH, ETH, Fraction(0))
+        gains[method] = (250 - taken.cost, taken.acquired_s)
+    assert gains == {LotMethod.FIFO: (150, 1), LotMethod.LIFO: (50, 3), LotMethod.HIFO: (-50, 2), LotMethod.AVERAGE: (50, 1)}
+
+
+def test_a_disposal_over_several_lots_says_what_each_had_cost_and_how_long_it_was_held() -> None:
+    lots = Lots(LotMethod.FIFO)
+    lots.acquire(WETH, ETH, Fraction(1_000), 100)
+    lots.acquire(WETH, ETH, Fraction(3_000), 200)
+    taken = lots.dispose(WETH, ETH * 3 // 2, Fraction(0))
+    assert [(one.raw, one.cost, one.acquired_s) for one in taken] == [(ETH, 1_000, 100), (ETH // 2, 1_500, 200)]
+    assert [(lot.raw, lot.cost) for lot in lots.open()] == [(ETH // 2, 1_500)]
+
+
+def test_what_went_before_it_was_known_to_have_come_gains_nothing_and_is_told() -> None:
+    lots = Lots(LotMethod.FIFO)
+    (taken,) = lots.dispose(WETH, ETH, Fraction(7))
+    assert (taken.cost, taken.acquired_s, lots.owed()) == (7, None, {WETH: ETH})
+    lots.acquire(WETH, 2 * ETH, Fraction(20), 5)
+    assert lots.owed() == {} and [(lot.raw, lot.cost) for lot in lots.open()] == [(ETH, 10)]
+
+
+def test_a_sale_for_the_numeraire_counts_what_was_paid_less_its_gas() -> None:
+    wallet = Wallet()
+    wallet.usd[WETH] = Fraction(3_000)
+    change = wallet.change({WETH: -ETH, USDC: 2_990 * 10**6}, 10**15)
+    wallet.entries.append(book.exchange(change, wallet.prices(), COUNTED, {WETH: ETH * 3 // 1_000}))
+    found = taxed(wallet, LotMethod.FIFO)
+    sale, gas = found.disposals
+    assert (sale.token, sale.proceeds, sale.cost) == (WETH, (2_990 - 3) * 10**6, 2_000 * 10**6)
+    assert (gas.raw, gas.proceeds, gas.gain) == (10**15, 3 * 10**6, 10**6)
+    assert found.realised() == (987 + 1) * 10**6
+
+
+def test_a_purchase_costs_what_was_paid_and_its_gas() -> None:
+    wallet = Wallet()
+    change = wallet.change({WBTC: 10**7, USDC: -6_030 * 10**6}, 10**15)
+    wallet.entries.append(book.exchange(change, wallet.prices(), COUNTED, {USDC: 18 * 10**6}))
+    bought = [lot for lot in taxed(wallet, LotMethod.FIFO).open() if lot.token == WBTC][-1]
+    assert (bought.raw, bought.cost) == (10**7, 6_032 * 10**6)
+
+
+def test_a_token_for_another_counts_at_the_reference_price_of_what_was_got() -> None:
+    wallet = Wallet()
+    change = wallet.change({WETH: -3 * ETH, WBTC: 98 * 10**5}, 0)
+    wallet.entries.append(book.exchange(change, wallet.prices(), COUNTED, {}))
+    found = taxed(wallet, LotMethod.FIFO)
+    assert [(one.token, one.proceeds) for one in found.disposals] == [(WETH, 5_880 * 10**6)]
+    assert [lot.cost for lot in found.open() if lot.token == WBTC][-1] == 5_880 * 10**6
+
+
+def test_wrapping_is_no_disposal_and_gas_alone_is_an_expense() -> None:
+    wallet = Wallet()
+    change = wallet.change({NATIVE: -(10**17), WETH: 10**17}, 10**15)
+    wallet.entries.append(book.exchange(change, wallet.prices(), COUNTED, {}))
+    found = taxed(wallet, LotMethod.LIFO)
+    assert [(one.token, one.raw) for one in found.disposals] == [(WETH, 10**15)]
+    assert found.spent == 2 * 10**6
+
+
+def test_fees_and_the_exchange_of_a_pool_are_told_apart_when_liquidity_comes_back() -> None:
+    wallet = Wallet()
+    wallet.provide(50)
+    wallet.take_out(100, 20)
+    entry = wallet.entries[-1]
+    by_account = {(p.account, p.token): p.raw for p in entry.postings}
+    assert by_account[f"{book.LP}:{POSITION}", WETH] == -5 * ETH
+    assert by_account[book.LP_INCOME, WETH] == -6 * ETH // 1_000
+    assert by_account[book.TRADING, USDC] == 10**9 + 4 * 10**6
+    assert book.balances(wallet.entries)[f"{book.LP}:{POSITION}", WETH] == 0
+
+
+def test_a_rate_table_reports_in_another_currency() -> None:
+    wallet = Wallet()
+    wallet.usd[WETH] = Fraction(3_000)
+    change = wallet.change({WETH: -ETH, USDC: 3_000 * 10**6}, 0)
+    wallet.entries.append(book.exchange(change, wallet.prices(), COUNTED, {}))
+    turned = wallet.entries[-1].chain_s
+    found = run(wallet.entries, LotMethod.FIFO, USDC, WETH, lambda at_s: Fraction(9, 10) if at_s < turned else Fraction(4, 5))
+    assert found.disposals[0].gain == (2_400 - 1_800) * 10**6
+
+
+def test_shares_of_a_value_sum_to_it() -> None:
+    assert sum(shared(Fraction(10), [Fraction(1), Fraction(1), Fraction(1)])) == 10
+    assert shared(Fraction(4), [Fraction(0), Fraction(0)]) == [2, 2]
+
+
+def test_tokens_that_do_not_count_never_enter() -> None:
+    wallet = Wallet()
+    entry: Entry = book.exchange(wallet.change({WETH: 1}, 0), wallet.prices(), {USDC, NATIVE}, {})
+    assert entry.postings == ()
+
+
+def taxed(wallet: Wallet, method: LotMethod) -> TaxRun:
+    return run(wallet.entries, method, USDC, WETH)
