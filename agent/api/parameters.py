@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agent.api.submission import submission_text
+from agent.config.pace import pace_text
 from agent.config.schema import Config, LimitsTable
 from agent.config.triggers import HybridTable, ThresholdTable, TimeTable
 from agent.config.zone import RiskTable, ZoneTable
@@ -25,6 +26,7 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
         "router": f"{execution.router} {router}",
         "submission": submission_text(config),
         "deadline": f"{execution.deadline} s",
+        "style": pace_text(config),
         "confirmations": str(chain.confirmations),
         "targets": ", ".join(f"{a.token.label} {a.target_bps / 100:g}%" for a in portfolio.assets),
         "reserves": ", ".join(f"{decimal_text(a.reserve_raw, a.token.decimals)} {a.token.label}" for a in portfolio.assets if a.reserve_raw)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
 from agent.config.liquidity import build_positions
+from agent.config.pace import build_pace
 from agent.config.schema import AssetTable, Config, HubTable
 from agent.config.triggers import HybridTable, ThresholdTable, TimeTable
 from agent.config.zone import ZoneTable, build_zone
@@ -137,10 +138,10 @@ def build_execution(config: Config, pinned: tuple[str, ...]) -> Execution:
             raise ConfigError(
                 "execution.rebalancer: router = 'rebalancer' needs the contract's address", "deploy it, or use swap_router_02"
             )
-        return Execution(table.router, table.rebalancer, table.deadline, EXPIRE_BLOCKS, pinned)
+        return Execution(table.router, table.rebalancer, table.deadline, EXPIRE_BLOCKS, pinned, pace=build_pace(config))
     if venue is None:
         raise ConfigError("execution.router: swap_router_02 needs [venues.uniswap_v3] with its router")
-    return Execution(table.router, venue.router, table.deadline, EXPIRE_BLOCKS, pinned)
+    return Execution(table.router, venue.router, table.deadline, EXPIRE_BLOCKS, pinned, pace=build_pace(config))
 
 
 def _threshold(table: ThresholdTable | HybridTable) -> Threshold:

@@ -22,6 +22,7 @@ from agent.config.fields import (
     Switch,
 )
 from agent.config.liquidity import LpTable, PositionTable, require_usable
+from agent.config.pace import PaceTable, require_pace
 from agent.config.service import ServiceTable
 from agent.config.table import Table
 from agent.config.triggers import HybridTable, ThresholdTable, TimeTable
@@ -144,7 +145,7 @@ class LimitsTable(Table):
     token_screen: Switch = True
 
 
-class ExecutionTable(Table):
+class ExecutionTable(PaceTable):
     """How a plan is sent. `rebalancer` is the address of our own contract, needed when it is the router.
 
     With `submit_url` signed bytes go there alone; `submit_public_fallback` lets them go to the public endpoints where it fails.
@@ -191,7 +192,7 @@ class Config(Table):
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
-        for check in (require_protection, require_usable, require_zone, native.require_sensible):
+        for check in (require_protection, require_usable, require_zone, require_pace, native.require_sensible):
             check(self)
         if self.wallet.test_account is not None and not self.chain.local:
             raise ValueError("wallet.test_account is for local chains only; use keystore")

@@ -111,6 +111,19 @@ router = "swap_router_02"          # or "rebalancer", our own contract: rebalanc
 deadline = "90s"
 submit_url = ""                    # private submission endpoint; empty: public mempool
 submit_public_fallback = false     # true: to the public mempool where the private endpoint fails
+style = "market"                   # at once; or over time, each key of a style written down (docs/rounds.md):
+# style = "rounds"                 # as many rounds, of random size and at random times, as are cheaper than impact
+# style = "twap"                   # over = "6h" in place of interval, recovery and waiting_cost
+# max_rounds = 6
+# interval = "10m"                 # mean time between two rounds
+# recovery = "10m"                 # half-life of a pool's way back after a trade: an assumption, yours
+# waiting_cost = "0.5bps"          # what an hour of waiting costs of what waits; "zone" takes the risk of a zone
+# size_jitter = "30%"              # by so much a round differs from a fair share; "off" is predictable
+# time_jitter = "50%"              # the same for times
+# budget = "0.5%"                  # of what is to be moved: the most that all rounds may lose against the prices at the start
+# style = "limit"                  # all at once, but no worse than the prices at the start less limit, within patience
+# limit = "0.2%"
+# patience = "4h"
 
 [lp]                               # by what liquidity positions are judged
 volatility = "60%"                 # of a pair's price, a year; a position may have its own

@@ -90,6 +90,7 @@ router = "{router}"
 rebalancer = "{at.rebalancer}"
 deadline = "90s"
 submit_url = ""
+style = "market"
 
 [lp]
 volatility = "60%"
