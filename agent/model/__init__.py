@@ -1,5 +1,6 @@
 """Frozen types of each stage: what was read (chain), what is wanted (policy), what is to be done (plan), what was done (intent)."""
 
+from agent.model.alerts import Alert, AlertKind, AlertState, Delivery, Letter, TargetState
 from agent.model.campaign import Campaign, Draw, LimitOrder, Round, Underway
 from agent.model.chain import (
     Allowance,
@@ -68,6 +69,9 @@ __all__ = [
     "PORTFOLIO",
     "Absent",
     "AdjustLiquidity",
+    "Alert",
+    "AlertKind",
+    "AlertState",
     "Allocation",
     "Allowance",
     "AnyOf",
@@ -83,6 +87,7 @@ __all__ = [
     "Cost",
     "Cron",
     "Decision",
+    "Delivery",
     "Destination",
     "Draw",
     "Drawdown",
@@ -113,6 +118,7 @@ __all__ = [
     "IntentKind",
     "IntentState",
     "Leg",
+    "Letter",
     "LimitOrder",
     "Limits",
     "LiquidityAdded",
@@ -168,6 +174,7 @@ __all__ = [
     "StepInput",
     "Style",
     "Supply",
+    "TargetState",
     "TaxStanding",
     "Terms",
     "Threshold",

@@ -12,6 +12,7 @@ from sqlalchemy import select
 
 from agent.errors import OperatorNeeded
 from agent.store.accounts import Accounts
+from agent.store.alerts import Alerts
 from agent.store.campaigns import Campaigns
 from agent.store.prices import Prices
 from agent.store.requests import Requests
@@ -21,7 +22,7 @@ from agent.store.versions import Versions
 PREFIX = "proposal:"
 
 
-class Proposals(Accounts, Campaigns, Prices, Requests, Versions):
+class Proposals(Accounts, Alerts, Campaigns, Prices, Requests, Versions):
     """Implements ports.ProposalBook in the facts of the store."""
 
     def mark_proposed(self, intent_id: str, since_block: int) -> None:
