@@ -84,7 +84,7 @@ def step(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None) -
     eyes = replace(eyes, reader=CaughtUp(eyes.reader, journal, eyes.clock))
     outcome = _rounds(eyes, propose, journal, hands)
     if outcome.decided.reviewed and outcome.kind in REVIEWED:
-        journal.mark_review(reviewed_s(outcome.step_input.snapshot), int(eyes.chance() * MILLION))
+        journal.mark_review(reviewed_s(outcome.step_input.snapshot), int(eyes.chance() * MILLION), outcome.decided.reviews)
     return _tidy(eyes, hands, journal, outcome)
 
 

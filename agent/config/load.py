@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from agent.config.build import build_policy
 from agent.config.schema import Config
 from agent.errors import ConfigError
-from agent.policy import triggers
+from agent.policy import trigger_rules
 
 SECRETS = ("url", "key")
 """Parts of the names of keys whose values are never repeated in an error: secrets, or places where secrets are pasted by mistake."""
@@ -57,7 +57,7 @@ def parse_config(text: str, origin: str = "config") -> Config:
         config = Config.model_validate(data)
     except ValidationError as error:
         raise ConfigError(f"{origin}: " + "; ".join(_lines(error))) from None
-    triggers.validate_policy(build_policy(config))
+    trigger_rules.validate_policy(build_policy(config))
     return config
 
 

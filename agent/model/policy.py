@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from agent.model.liquidity import LpTarget
+from agent.model.orders import NO_ORDERS, Orders
 from agent.model.positions import ConfirmedPosition
-from agent.model.risk import Zone
+from agent.model.triggers import Threshold, Trigger
+from agent.model.weights import Weights
 from agent.units import NATIVE, Token
 
 
@@ -16,7 +18,8 @@ class Asset:
     """One target: weight in bps of the investable total, `reserve_raw` base units left alone, `feed` its USD price feed.
 
     With `native` the token is the wrapped native coin, and the wallet's native coin counts with it. `rebasing_bps` is what its
-    balance may change by in a day without any transfer, as those of rebasing and interest-bearing tokens do.
+    balance may change by in a day without any transfer, as those of rebasing and interest-bearing tokens do. `band` is its own, in
+    place of that of the trigger.
     """
 
     token: Token
@@ -25,6 +28,7 @@ class Asset:
     feed: str | None = None
     native: bool = False
     rebasing_bps: int = 0
+    band: Threshold | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,8 @@ class Portfolio:
     """Assets whose weights sum to 10,000; `hubs` are tokens that routes may pass through, `hub_feeds` their USD feeds.
 
     `wrapped_native` prices gas; it should be an asset or a hub. `positions` are the liquidity positions that count,
-    `lp_targets` the liquidity that is wanted.
+    `lp_targets` the liquidity that is wanted, `orders` what keeps an asset out of the market. `weights` says how
+    the targets are chosen; None leaves them as they are.
     """
 
     numeraire: Token
@@ -42,6 +47,8 @@ class Portfolio:
     hub_feeds: tuple[tuple[str, str], ...] = ()
     positions: tuple[ConfirmedPosition, ...] = ()
     lp_targets: tuple[LpTarget, ...] = ()
+    weights: Weights | None = None
+    orders: Orders = NO_ORDERS
 
     def feed(self, address: str) -> str | None:
         """USD price feed of the token at `address`; None when it has none."""
@@ -72,45 +79,13 @@ class Destination(Enum):
     ZONE = "zone"
 
 
-@dataclass(frozen=True, slots=True)
-class Threshold:
-    """Acts when a weight is strictly further from target than the band.
+class Only(Enum):
+    """Which side of a rebalance is traded (agent/policy/only.py says exactly what)."""
 
-    `absolute_bps` in percentage points of the portfolio, `relative_bps` in bps of the target; with both the narrower
-    band counts.
-    """
-
-    absolute_bps: int | None
-    relative_bps: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Every:
-    """Acts when `every_s` seconds have passed since the last rebalance or review (1,800 to 2,419,200)."""
-
-    every_s: int
-
-
-@dataclass(frozen=True, slots=True)
-class Cron:
-    """Acts when a five-field cron time in `timezone` has passed since the last review."""
-
-    expression: str
-    timezone: str
-
-
-Schedule = Every | Cron
-
-
-@dataclass(frozen=True, slots=True)
-class Hybrid:
-    """Reviews on `schedule`, acts only if `threshold` is exceeded then."""
-
-    threshold: Threshold
-    schedule: Schedule
-
-
-Trigger = Threshold | Every | Cron | Hybrid | Zone
+    SELL = "sell"
+    BUY = "buy"
+    WINNERS = "winners"
+    LOSERS = "losers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +93,7 @@ class Policy:
     """When to act and how far to go; destination BAND needs a trigger that has a band, ZONE goes with a Zone and nothing else does.
 
     What prices make a trigger ask for must be asked for by those of the `confirm_blocks` blocks before, too. A schedule is due
-    up to `jitter_bps` of its interval late, at random.
+    up to `jitter_bps` of its interval late, at random. With `only` one side alone is traded.
     """
 
     trigger: Trigger
@@ -126,3 +101,4 @@ class Policy:
     cooldown_s: int
     confirm_blocks: int = 0
     jitter_bps: int = 0
+    only: Only | None = None

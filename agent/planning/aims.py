@@ -32,13 +32,14 @@ HAIR = 5e-5
 class Aim:
     """Shares of the final total wanted by node (hubs zero), values held now, what a unit that has to move may cost, and θ.
 
-    `least` is the value below which a token cannot be sold, since it lies in positions or is not approved. `off` is the value
-    that has to move; in a zone `risk` prices what does not.
+    `least` is the value below which a token cannot be sold, since it lies in positions, is not approved or must not be sold; no
+    token is bought beyond `most`. `off` is the value that has to move; in a zone `risk` prices what does not.
     """
 
     held: Numbers
     locked: Numbers
     least: Numbers
+    most: Numbers
     low: Numbers
     high: Numbers
     hubs: tuple[int, ...]
@@ -55,8 +56,8 @@ class Aim:
 
     def search(self, scale: float, extra: Numbers, still: Mapping[int, float], budget: float | None) -> Search:
         """Looks for the best flows when pools give `extra` (in units of `scale`) beyond what they count for; `budget` bounds turnover."""
-        held, size = self.held / scale, len(self.held)
-        bounds = self.least / scale, np.full(size, np.inf)
+        held = self.held / scale
+        bounds = self.least / scale, self.most / scale
         return Search(self.worth(scale, still), held, held + extra, *bounds, None if budget is None else budget / scale)
 
 
@@ -77,10 +78,11 @@ def aim_at(problem: Problem, goal: Goal) -> Aim:
     lean = 0.5 if points or above + below <= 0 else above / (above + below)
     price = WIDE if problem.plan_cost_bps is None else problem.plan_cost_bps / BPS
     locked = np.array([float(node.locked) for node in problem.nodes])
-    least = np.array([float(_least(node)) for node in problem.nodes])
+    least = np.array([float(node.value if node.address in goal.unsold else _least(node)) for node in problem.nodes])
+    most = np.array([float(node.value) if node.address in goal.unbought else np.inf for node in problem.nodes])
     hubs = tuple(number for number, node in enumerate(problem.nodes) if not node.is_asset)
     risk = None if goal.risk is None else _risk(problem, goal.risk, held - low * total)
-    return Aim(held, locked, least, low, high, hubs, price, lean, max(above, below), risk)
+    return Aim(held, locked, least, most, low, high, hubs, price, lean, max(above, below), risk)
 
 
 def _risk(problem: Problem, risk: TrackingRisk, off: Numbers) -> Risk:

@@ -11,28 +11,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from agent.errors import Refused
-from agent.model import AdjustLiquidity, Cron, Every, PastPrices, Rebalance, StepInput, Zone
+from agent.model import AdjustLiquidity, PastPrices, Rebalance, StepInput, Zone
 from agent.policy import lp_wish, zone
 from agent.policy.drift import drift
 from agent.policy.lp_book import bounds, open_book
 from agent.policy.lp_moves import In
+from agent.policy.triggers import Signal, fired
 from agent.reference import prices_at
-from agent.units import BPS, Price
+from agent.units import Price
 
 Prices = Mapping[str, Price]
-Signal = tuple[str, str]
-"""What asks for something: a kind, and what it is about."""
 Signals = Callable[[StepInput, Prices], frozenset[Signal]]
 
 
 def by_trigger(step: StepInput, prices: Prices) -> frozenset[Signal]:
-    """Which side of its band each asset is on, or what a zone would exchange; nothing within. Raises Refused."""
+    """What of prices fires the trigger, by side and token, or what a zone would exchange. Raises Refused."""
     drifts, trigger = drift(step, prices), step.policy.trigger
     if isinstance(trigger, Zone):
         pair = zone.view(step, trigger.risk, drifts, prices)[0].pair
         pays = pair is not None and pair.saves > pair.costs
         return frozenset({("too much", pair.source), ("too little", pair.target)}) if pays and pair is not None else frozenset()
-    return frozenset(("too much" if one.share * BPS > one.band_high_bps else "too little", one.token) for one in drifts if one.outside)
+    return fired(trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps).signals
 
 
 def by_limits(step: StepInput, prices: Prices) -> frozenset[Signal]:
@@ -46,11 +45,6 @@ def by_targets(step: StepInput, prices: Prices) -> frozenset[Signal]:
     """What the targets of liquidity want moved. Raises Refused."""
     moves = lp_wish.asked_for(step, prices).moves
     return frozenset(("In", move.target.pool) if isinstance(move, In) else (type(move).__name__, move.one.name) for move in moves)
-
-
-def listens_to_time_alone(step: StepInput) -> bool:
-    """Whether no price fires the trigger."""
-    return isinstance(step.policy.trigger, Every | Cron)
 
 
 def lacking(step: StepInput, prices: Prices, signals: Signals, every: bool = False) -> str:

@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.model import AdjustLiquidity, AssetDrift, Decision, Destination, Every, Halt, History, Hold, Rebalance, StepInput, Zone
-from agent.model import Cron as CronSchedule
-from agent.policy import coin, confirm, flows, liquidity, lp_wish, minimum, quarantine, words, zone
+from agent.model import AdjustLiquidity, AssetDrift, Decision, Destination, Goal, Halt, History, Hold, Rebalance, StepInput, Zone
+from agent.policy import coin, confirm, flows, liquidity, lp_wish, minimum, outflow, quarantine, words, zone
+from agent.policy.bands import has_band
 from agent.policy.drift import corrections, drift, total
 from agent.policy.goal import goal
 from agent.policy.lp_moves import Out
-from agent.policy.triggers import Fired, fired, last_look_s
+from agent.policy.only import narrowed
+from agent.policy.schedules import last_look_s
+from agent.policy.triggers import Fired, fired
 from agent.policy.zone import ZoneView
 from agent.reference import References, contradiction, depeg_fault, reference_prices, sequencer_fault
 from agent.units import BPS, Price, Value, value_text
@@ -24,8 +26,9 @@ from agent.units import BPS, Price, Value, value_text
 class Decided:
     """A decision with what it rests on. `drifts` is empty when balances or prices are unknown.
 
-    `reviewed` says that a schedule was due and its review is now done, so that the next one counts from this block. `zone` is
-    there when a Zone decides: its Rebalance stands only if the plan saves more than it costs.
+    `reviewed` says that a schedule was due and its review is now done, so that the next one counts from this block; `reviews` are
+    what the store remembers such schedules by. `next_s` is when a schedule is due next. `zone` is there when a Zone decides: its
+    Rebalance stands only if the plan saves more than it costs.
     """
 
     decision: Decision
@@ -33,6 +36,8 @@ class Decided:
     references: References
     reviewed: bool = False
     zone: ZoneView | None = None
+    reviews: tuple[str, ...] = ()
+    next_s: int | None = None
 
 
 def decide(step: StepInput) -> Decided:
@@ -52,7 +57,8 @@ def _decided(step: StepInput) -> Decided:
         return Decided(Halt("; ".join(faults)), (), references)
     prices = {token: found.price for token, found in references.prices.items()}
     drifts = drift(step, prices)
-    stopped = flows.halting(step) or liquidity.unknown_to_the_store(step) or _too_small(step, drifts)
+    stopped = step.history.stopped or outflow.unfinished(step) or flows.halting(step)
+    stopped = stopped or liquidity.unknown_to_the_store(step) or _too_small(step, drifts)
     if stopped:
         return Decided(Halt(stopped), drifts, references)
     too_much = lp_wish.must_go(step, prices)
@@ -69,20 +75,20 @@ def _decided(step: StepInput) -> Decided:
     if answer.fired:
         decision, reviewed = _act(step, drifts, references, answer)
         if isinstance(decision, Rebalance):
-            decision, reviewed = _confirmed(step, prices, decision, reviewed)
+            decision, reviewed = _confirmed(step, prices, decision, reviewed, answer.by_time)
         out_first = _out_first(step, prices) if isinstance(decision, Rebalance) else None
         decision, reviewed = (decision, reviewed) if out_first is None else (out_first, False)
     else:
-        decision, reviewed = or_liquidity(step, prices, _hold(answer)), answer.due
+        decision, reviewed = or_liquidity(step, prices, _hold(_forecast(step, drifts, answer))), answer.due
     first = coin.top_up(step, decision)
     if first is not None:
-        return Decided(first, drifts, references, False, found)
-    return Decided(decision, drifts, references, reviewed, found)
+        return Decided(first, drifts, references, False, found, next_s=answer.next_s)
+    return Decided(decision, drifts, references, reviewed, found, answer.reviews if reviewed else (), answer.next_s)
 
 
-def _confirmed(step: StepInput, prices: Mapping[str, Price], decision: Rebalance, reviewed: bool) -> tuple[Decision, bool]:
-    """The rebalance, where the blocks before ask for it too; else a hold whose review stays due."""
-    not_yet = "" if confirm.listens_to_time_alone(step) else confirm.lacking(step, prices, confirm.by_trigger)
+def _confirmed(step: StepInput, prices: Mapping[str, Price], decision: Rebalance, reviewed: bool, by_time: bool) -> tuple[Decision, bool]:
+    """The rebalance, where the blocks before ask for it too, or no price was asked; else a hold whose review stays due."""
+    not_yet = "" if by_time else confirm.lacking(step, prices, confirm.by_trigger)
     return (_again(decision.reason, not_yet), False) if not_yet else (decision, reviewed)
 
 
@@ -93,6 +99,27 @@ def _again(reason: str, not_yet: str) -> Hold:
 def _hold(answer: Fired) -> Hold:
     when = "looks again at the next tick" if answer.next_s is None else f"next review {words.moment(answer.next_s)}"
     return Hold(answer.reason if when in answer.reason else f"{answer.reason}; {when}", answer.next_s)
+
+
+def _forecast(step: StepInput, drifts: tuple[AssetDrift, ...], answer: Fired) -> Fired:
+    """A review whose execution is later says what would be done if it were now."""
+    if answer.waits_s is None:
+        return answer
+    found = [
+        f"{'sell' if value < 0 else 'buy'} {drift.symbol} worth {_money(step, abs(value))}"
+        for drift, value in zip(drifts, corrections(drifts, _wanted(step, drifts)).values(), strict=True)
+        if drift.token != step.portfolio.numeraire.address and abs(value) >= max(Fraction(1), step.limits.min_trade or Fraction(1))
+    ]
+    told = f"a rebalance would {', '.join(found)}" if found else "nothing would be worth a trade"
+    return replace(answer, reason=f"{answer.reason}; {told}; executed from {words.moment(answer.waits_s)} on, at the prices of then")
+
+
+def _wanted(step: StepInput, drifts: tuple[AssetDrift, ...]) -> Goal:
+    """Where a rebalance would go now."""
+    trigger, policy = step.policy.trigger, step.policy
+    if isinstance(trigger, Zone):
+        return replace(goal(drifts, policy.destination), risk=trigger.risk)
+    return narrowed(drifts, goal(drifts, policy.destination), policy.only, step.portfolio.numeraire.address)
 
 
 def _out_first(step: StepInput, prices: Mapping[str, Price]) -> AdjustLiquidity | Hold | None:
@@ -136,14 +163,14 @@ def _act(step: StepInput, drifts: tuple[AssetDrift, ...], references: References
     dear = _gas_too_dear(step, drifts, references)
     if dear:
         return Hold(f"{answer.reason}; {dear}"), False
-    trigger = step.policy.trigger
-    wanted = replace(goal(drifts, step.policy.destination), risk=trigger.risk if isinstance(trigger, Zone) else None)
+    wanted = _wanted(step, drifts)
     largest = max(abs(value) for value in corrections(drifts, wanted).values())
     if largest == 0 or largest < (step.limits.min_trade or 0):
         least = (
             "" if largest == 0 else f": the largest correction is {_money(step, largest)}, min_trade {_money(step, step.limits.min_trade)}"
         )
-        return _hold(Fired(False, f"{answer.reason}; nothing to do{least}", answer.next_s)), answer.due
+        side = "" if step.policy.only is None else f" under policy.only = {step.policy.only.value}"
+        return _hold(Fired(False, f"{answer.reason}; nothing to do{side}{least}", answer.next_s)), answer.due
     return Rebalance(answer.reason, wanted), answer.due
 
 
@@ -163,7 +190,7 @@ def _faults(step: StepInput, references: References) -> list[str]:
         faults.append(f"targets sum to {weights_bps} bps instead of {BPS}, or one is negative")
     listed = Counter(asset.token.address for asset in assets)
     faults += [f"{step.portfolio.token(address).label} is listed {times} times" for address, times in listed.items() if times > 1]
-    if step.policy.destination is Destination.BAND and isinstance(step.policy.trigger, Every | CronSchedule):
+    if step.policy.destination is Destination.BAND and not has_band(step.policy.trigger):
         faults.append("the destination is a band, but the trigger has none")
     faults += [fault for fault in (sequencer_fault(step), depeg_fault(step, references), contradiction(step)) if fault]
     faults += _unread(step)

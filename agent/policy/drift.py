@@ -7,8 +7,9 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.model import Asset, AssetDrift, Cron, Every, Goal, Hybrid, StepInput, Threshold, Trigger, Zone
+from agent.model import Asset, AssetDrift, Goal, StepInput, Trigger
 from agent.policy import coin, liquidity
+from agent.policy.bands import band
 from agent.units import BPS, Price, Value, largest_remainder
 
 
@@ -45,7 +46,7 @@ def weigh(
     result = []
     for asset, raw, value, weight_bps in zip(assets, investable, values, weights_bps, strict=True):
         share = value / total if total > 0 else Fraction(0)
-        low_bps, high_bps = band(trigger, asset.target_bps)
+        low_bps, high_bps = band(trigger, asset.target_bps, asset.band)
         result.append(
             AssetDrift(
                 token=asset.token.address,
@@ -62,29 +63,10 @@ def weigh(
                 band_high_bps=high_bps,
                 outside=total > 0 and not low_bps <= share * BPS <= high_bps,
                 lp_raw=lp.get(asset.token.address, 0),
+                own_band=asset.band,
             )
         )
     return tuple(result)
-
-
-def band(trigger: Trigger, target_bps: int) -> tuple[Fraction, Fraction]:
-    """Edges of the band around a target in bps, exact, within 0 and 10,000.
-
-    With an absolute and a relative width the narrower counts; a trigger that only knows time has a band of no width, and a
-    zone's depends on the market (agent/policy/zone.py).
-    """
-    match trigger:
-        case Threshold(absolute_bps, relative_bps):
-            widths = [] if absolute_bps is None else [Fraction(absolute_bps)]
-            widths += [] if relative_bps is None else [Fraction(relative_bps * target_bps, BPS)]
-            width = min(widths, default=Fraction(0))
-        case Hybrid(threshold, _):
-            return band(threshold, target_bps)
-        case Every() | Cron():
-            width = Fraction(0)
-        case Zone():
-            return Fraction(0), Fraction(BPS)
-    return max(Fraction(0), target_bps - width), min(Fraction(BPS), target_bps + width)
 
 
 def ideal_trades(drifts: Sequence[AssetDrift]) -> dict[str, Value]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from agent.model import Policy, Portfolio
+from agent.policy import events
 
 Need = Callable[[Portfolio, Policy], int]
-NEEDS: tuple[Need, ...] = ()
+NEEDS: tuple[Need, ...] = (events.lookback,)
 """Each says how many seconds of hourly prices one part of the policy wants; 0 where it wants none."""
 
 

@@ -1,4 +1,4 @@
-"""Is it time to act: bands, schedules, and both together; every answer comes with its reason and the time of the next look."""
+"""Is it time to act: bands, schedules, events, several at once; every answer comes with its reason and the time of the next look."""
 
 from __future__ import annotations
 
@@ -6,35 +6,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from agent.errors import ConfigError
-from agent.model import AssetDrift, Cron, Destination, Every, History, Hybrid, Policy, Schedule, Threshold, Trigger, Zone
-from agent.policy import cron, words
+from agent.model import AnyOf, AssetDrift, Cron, Drawdown, Event, Every, History, Hybrid, Single, Staged, Threshold, VolatilityJump
+from agent.policy import events, words
+from agent.policy.bands import banded
 from agent.policy.drift import alert_prices
+from agent.policy.schedules import EXECUTION, Due, due, earliest
 from agent.units import BPS
 
-MILLION = 1_000_000
-LATEST_S = 3_600
-"""The most that a schedule is late at random."""
-SHORTEST_S = 1_800
-LONGEST_S = 2_419_200
-_SOME_DAY_S = 1_700_000_000
-"""Cron expressions are tried from here on; any day does, since the calendar has no end."""
+Signal = tuple[str, str]
+"""What prices ask for: a kind, and the token that it is about."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fired:
     """A trigger's answer. `next_s` is when a schedule is due next; None means at the next tick.
 
-    `due` says that a schedule asked for a review now, whether or not something is to be done.
+    `due` says that a schedule asked for a review now, whether or not something is to be done; `reviews` are what the store
+    remembers such schedules by. `by_time` says that a schedule fired it, whatever prices say, else `signals` are what of them did.
+    `waits_s` is when what this review found is executed.
     """
 
     fired: bool
     reason: str
     next_s: int | None
     due: bool = False
+    reviews: tuple[str, ...] = ()
+    by_time: bool = False
+    signals: frozenset[Signal] = frozenset()
+    waits_s: int | None = None
 
 
-def fired(trigger: Threshold | Schedule | Hybrid, drifts: Sequence[AssetDrift], now_s: int, history: History, jitter_bps: int = 0) -> Fired:
+def fired(trigger: Single | AnyOf, drifts: Sequence[AssetDrift], now_s: int, history: History, jitter_bps: int = 0) -> Fired:
     """Whether `trigger` asks for a rebalance at block time `now_s`. `drifts` carry the bands of the same trigger; for a Zone see there.
 
     A schedule's review is late by `history.delay_ppm` millionths of its window, `jitter_bps` of the time since the last look.
@@ -42,90 +44,80 @@ def fired(trigger: Threshold | Schedule | Hybrid, drifts: Sequence[AssetDrift], 
     match trigger:
         case Threshold():
             outside = _outside(drifts)
-            return Fired(bool(outside), outside or _inside(drifts), None)
+            return Fired(bool(outside), outside or _inside(drifts), None, signals=_sides(drifts))
         case Every() | Cron():
-            due, when, next_s = _due(trigger, now_s, history, jitter_bps)
-            return Fired(due, f"{when}; {_furthest(drifts)}", next_s, due)
+            review = due(trigger, now_s, history, jitter_bps)
+            return Fired(review.due, f"{review.words}; {_furthest(drifts)}", review.next_s, review.due, _names(review), review.due)
         case Hybrid(_, schedule):
-            due, when, next_s = _due(schedule, now_s, history, jitter_bps)
+            review = due(schedule, now_s, history, jitter_bps)
             outside = _outside(drifts)
-            return Fired(due and bool(outside), f"{when}; {outside or _inside(drifts)}", next_s, due)
+            signals = _sides(drifts) if review.due else frozenset()
+            reason = f"{review.words}; {outside or _inside(drifts)}"
+            return Fired(review.due and bool(outside), reason, review.next_s, review.due, _names(review), signals=signals)
+        case Staged():
+            return _staged(trigger, drifts, now_s, history, jitter_bps)
+        case Drawdown() | VolatilityJump():
+            return _event(trigger, drifts, now_s, history)
+        case AnyOf(triggers):
+            return _any([fired(one, banded(drifts, one), now_s, history, jitter_bps) for one in triggers])
 
 
-def validate(trigger: Trigger) -> None:
-    """Raises ConfigError for a trigger that could never fire, or whose figures make no sense."""
-    match trigger:
-        case Threshold(absolute_bps, relative_bps):
-            if absolute_bps is None and relative_bps is None:
-                raise ConfigError("policy.trigger: a threshold without a width", 'write relative = "10%", absolute = "5%" or both')
-            for name, width_bps in (("absolute", absolute_bps), ("relative", relative_bps)):
-                if width_bps is not None and not 0 < width_bps <= BPS:
-                    raise ConfigError(f"policy.trigger.{name}: {width_bps} bps is not within 0 and 100 %", 'write a width such as "10%"')
-        case Every(every_s):
-            if not SHORTEST_S <= every_s <= LONGEST_S:
-                raise ConfigError(f"policy.trigger.every: {every_s} s", "write a time from 30m to 28d")
-        case Cron(expression, timezone):
-            if cron.next_time(trigger, _SOME_DAY_S) is None:
-                raise ConfigError(f"policy.trigger.cron: {expression!r} in {timezone} never comes", "write a date that exists")
-        case Hybrid(threshold, schedule):
-            validate(threshold)
-            validate(schedule)
-        case Zone():
-            pass  # needs the assets: agent/policy/risk.py
+def _staged(trigger: Staged, drifts: Sequence[AssetDrift], now_s: int, history: History, jitter_bps: int) -> Fired:
+    """At an execution like a schedule, or like a hybrid where there is a band; at a review in between it only says what it found."""
+    review = due(trigger.review, now_s, history, jitter_bps)
+    execution = due(trigger.execution, now_s, history, jitter_bps, EXECUTION)
+    outside = "" if trigger.threshold is None else _outside(drifts)
+    standing = outside or (_furthest(drifts) if trigger.threshold is None else _inside(drifts))
+    next_s = earliest(review.next_s, execution.next_s)
+    if execution.due:
+        acts = trigger.threshold is None or bool(outside)
+        names, signals = (execution.name, review.name), frozenset() if trigger.threshold is None else _sides(drifts)
+        return Fired(acts, f"{execution.words}; {standing}", next_s, True, names, trigger.threshold is None, signals)
+    told = f"{review.words}; {execution.words}; {standing}"
+    asked = trigger.threshold is None or bool(outside)
+    return Fired(False, told, next_s, review.due, _names(review), waits_s=execution.next_s if review.due and asked else None)
 
 
-def validate_policy(policy: Policy) -> None:
-    """Raises ConfigError when the trigger is wrong or does not go with the destination."""
-    validate(policy.trigger)
-    if policy.cooldown_s < 0:
-        raise ConfigError(f"policy.cooldown: {policy.cooldown_s} s is negative", 'write a time such as "1h"')
-    if policy.destination is Destination.BAND and isinstance(policy.trigger, Every | Cron):
-        raise ConfigError("policy.destination: band, but the trigger knows only time", 'use a threshold or hybrid trigger, or "target"')
-    _zone_goes_with_zone(policy)
+def _event(event: Event, drifts: Sequence[AssetDrift], now_s: int, history: History) -> Fired:
+    """Beyond its limit for any asset that counts; one whose past is not known well enough fires nothing, and is named."""
+    seen = events.look(event, drifts, now_s, history)
+    over = [one for one in seen if one.fired]
+    known = [one for one in seen if not one.unknown]
+    limit = (
+        f"a fall of more than {words.percent(Fraction(event.fall_bps, BPS))}"
+        if isinstance(event, Drawdown)
+        else f"more than {words.percent(Fraction(event.factor_bps, BPS))} of the usual volatility"
+    )
+    told = [one.words for one in over] or [max(known, key=lambda one: one.reach).words for _ in known[:1]]
+    told += [f"nothing is said of {one.symbol}: {one.unknown}" for one in seen if one.unknown]
+    reason = f"{limit}: {'; '.join(told)}" if over else f"no asset has {limit}: {'; '.join(told)}"
+    kind = "fall" if isinstance(event, Drawdown) else "jump"
+    return Fired(bool(over), reason, None, signals=frozenset((kind, one.token) for one in over))
 
 
-def _zone_goes_with_zone(policy: Policy) -> None:
-    zone = isinstance(policy.trigger, Zone)
-    if zone and policy.destination is not Destination.ZONE:
-        shown = policy.destination.value
-        raise ConfigError(f"policy.destination: {shown}, but a zone goes as far as its last unit pays", 'write destination = "zone"')
-    if policy.destination is Destination.ZONE and not zone:
-        raise ConfigError("policy.destination: zone, but the trigger is none", 'use trigger = { kind = "zone", … }, or "target"')
+def _any(answers: Sequence[Fired]) -> Fired:
+    """What several triggers say together: those that fire are told, or all of them where none does."""
+    firing = [answer for answer in answers if answer.fired]
+    looks = [answer.next_s for answer in answers]
+    return Fired(
+        bool(firing),
+        "; ".join(dict.fromkeys(answer.reason for answer in firing or answers)),
+        None if None in looks else earliest(*looks),
+        any(answer.due for answer in answers),
+        tuple(dict.fromkeys(name for answer in answers if answer.due for name in answer.reviews)),
+        any(answer.by_time for answer in firing),
+        frozenset(signal for answer in firing for signal in answer.signals),
+        None if firing else earliest(*(answer.waits_s for answer in answers)),
+    )
 
 
-def last_look_s(history: History) -> int | None:
-    """The later of the last rebalance and the last review, unix seconds; None when there was neither."""
-    return max((at_s for at_s in (history.last_rebalance_s, history.last_review_s) if at_s is not None), default=None)
+def _names(review: Due) -> tuple[str, ...]:
+    return (review.name,) if review.due else ()
 
 
-def _due(schedule: Schedule, now_s: int, history: History, jitter_bps: int) -> tuple[bool, str, int | None]:
-    """Whether a review is due, that in words, and when the next one is due: counted from now if it is, else from the last."""
-    last_s = last_look_s(history)
-    if last_s is None:
-        return True, "first review", _next_time(schedule, now_s)
-    planned_s = _next_time(schedule, last_s)
-    if planned_s is None:
-        return False, f"the schedule has no time after {words.moment(last_s)}", None
-    planned_s += late_s(planned_s - last_s, history.delay_ppm, jitter_bps)
-    if now_s >= planned_s:
-        return True, f"review due since {words.moment(planned_s)}, last one {words.moment(last_s)}", _next_time(schedule, now_s)
-    return False, f"next review {words.moment(planned_s)}, in {words.span(planned_s - now_s)}", planned_s
-
-
-def late_s(interval_s: int, delay_ppm: int, jitter_bps: int) -> int:
-    """How late a review is, in seconds: a drawn part of `jitter_bps` of its interval, and of an hour at most (T15).
-
-    Whoever knows a schedule would else know the minute of the trade. It is never early: what a trigger permits stays permitted.
-    """
-    return min(interval_s * jitter_bps // BPS, LATEST_S) * delay_ppm // MILLION
-
-
-def _next_time(schedule: Schedule, after_s: int) -> int | None:
-    match schedule:
-        case Every(every_s):
-            return after_s + every_s
-        case Cron():
-            return cron.next_time(schedule, after_s)
+def _sides(drifts: Sequence[AssetDrift]) -> frozenset[Signal]:
+    """Which side of its band each asset is on; nothing within."""
+    return frozenset(("too much" if one.share * BPS > one.band_high_bps else "too little", one.token) for one in drifts if one.outside)
 
 
 def _outside(drifts: Sequence[AssetDrift]) -> str:

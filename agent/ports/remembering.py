@@ -25,8 +25,11 @@ class Journal(Protocol):
         """What a step decided from, as JSON; None for a step that was not begun."""
         ...
 
-    def mark_review(self, chain_s: int, delay_ppm: int = 0) -> None:
-        """Remembers when a schedule last reviewed the portfolio, and how late the next review is, in millionths of its window."""
+    def mark_review(self, chain_s: int, delay_ppm: int = 0, reviews: Sequence[str] = ()) -> None:
+        """Remembers when a schedule last reviewed the portfolio, and how late the next review is, in millionths of its window.
+
+        `reviews` names the schedules whose review it was.
+        """
         ...
 
     def mark_depegged(self, tokens: Sequence[str]) -> None:

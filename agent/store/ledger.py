@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from fractions import Fraction
 
 from sqlalchemy import delete, func, select
@@ -18,6 +20,10 @@ from agent.units import NATIVE
 DAY_S = 86_400
 LAST_REVIEW = "last_review_s"
 DELAY = "delay_ppm"
+REVIEWS = "reviews"
+"""Key of the schedules and when each was reviewed last, as JSON."""
+MOST_REVIEWS = 32
+"""Schedules that are remembered, the newest: those of a config long gone are forgotten."""
 DEPEGGED = "depegged"
 UNREAD = "unread"
 """Key of the assets whose balance could not be read, each as address:chain time since when."""
@@ -122,8 +128,25 @@ def history(session: Session, chain_now_s: int) -> History:
         outflow_24h=sum((_fraction(row.outflow) for row in own if row.outflow is not None), Fraction(0)),
         claims=requests.claims(session),
         stopped=requests.stopped_words(session),
+        reviews=_reviews(session),
         unread=tuple((token, int(since)) for token, since in (one.split(":") for one in _meta(session, UNREAD).split())),
     )
+
+
+def mark_review(session: Session, chain_s: int, delay_ppm: int, reviews: Sequence[str]) -> None:
+    """Remembers a review at `chain_s`, and for the schedules in `reviews` that it was theirs."""
+    session.merge(Meta(key=LAST_REVIEW, value=str(chain_s)))
+    session.merge(Meta(key=DELAY, value=str(delay_ppm)))
+    if reviews:
+        known = [(name, at_s) for name, at_s in _reviews(session) if name not in reviews] + [(name, chain_s) for name in reviews]
+        session.merge(Meta(key=REVIEWS, value=json.dumps(known[-MOST_REVIEWS:])))
+
+
+def _reviews(session: Session) -> tuple[tuple[str, int], ...]:
+    try:
+        return tuple((str(name), int(at_s)) for name, at_s in json.loads(_meta(session, REVIEWS) or "[]"))
+    except (ValueError, TypeError) as error:
+        raise OperatorNeeded(f"store: what it remembers of reviews is damaged: {error}", "restore a backup") from None
 
 
 def last_rebalance(session: Session) -> int | None:

@@ -198,11 +198,10 @@ class Store(Proposals):
         with self._read("read the last rebalance") as session:
             return ledger.last_rebalance(session)
 
-    def mark_review(self, chain_s: int, delay_ppm: int = 0) -> None:
-        """Remembers when the policy last reviewed the portfolio, and how late the next review is."""
+    def mark_review(self, chain_s: int, delay_ppm: int = 0, reviews: Sequence[str] = ()) -> None:
+        """Remembers when the policy last reviewed the portfolio, by which schedules, and how late the next review is."""
         with self._write("write the review") as session:
-            session.merge(Meta(key=ledger.LAST_REVIEW, value=str(chain_s)))
-            session.merge(Meta(key=ledger.DELAY, value=str(delay_ppm)))
+            ledger.mark_review(session, chain_s, delay_ppm, reviews)
 
     def mark_depegged(self, tokens: Sequence[str]) -> None:
         """Remembers which dollars left their peg and are not back at it."""

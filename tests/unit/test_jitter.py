@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from agent.api import schedule
 from agent.model import Cron, Every, Hybrid, Schedule, Threshold
 from agent.policy.decide import decide
-from agent.policy.triggers import LATEST_S, MILLION, fired, late_s
+from agent.policy.schedules import LATEST_S, MILLION, late_s
+from agent.policy.triggers import fired
 from agent.units import BPS
 from tests.builders import NOW_S, history, step_input
 

@@ -11,7 +11,9 @@ from agent.model import Asset, AssetDrift, Cron, Destination, Every, History, Hy
 from agent.policy import words
 from agent.policy.cron import next_time
 from agent.policy.drift import weigh
-from agent.policy.triggers import Fired, fired, last_look_s, validate, validate_policy
+from agent.policy.schedules import last_look_s
+from agent.policy.trigger_rules import validate, validate_policy
+from agent.policy.triggers import Fired, fired
 from tests.builders import NOW_S, history, token
 
 TENTH = Threshold(None, 1_000)
@@ -47,7 +49,11 @@ def _times(expression: str, start: str, count: int, zone: str = "Europe/Berlin")
 def test_a_threshold_fires_beyond_the_band_and_names_every_asset_outside_with_the_distance() -> None:
     answer = _ask(TENTH, [58, 27, 15], history(), [5_000, 3_000, 2_000])
     assert answer == Fired(
-        True, "WETH at 58 % is 3 points above its band 45-55 %; DAI at 15 % is 3 points below its band 18-22 %", None, due=False
+        True,
+        "WETH at 58 % is 3 points above its band 45-55 %; DAI at 15 % is 3 points below its band 18-22 %",
+        None,
+        due=False,
+        signals=frozenset({("too much", token("WETH").address), ("too little", token("DAI").address)}),
     )
 
 
@@ -80,7 +86,8 @@ def test_a_distance_too_small_to_show_is_not_shown_as_nothing() -> None:
 
 def test_an_interval_that_never_ran_is_due_now() -> None:
     answer = _ask(Every(DAY_S), [60, 40], history())
-    assert answer == Fired(True, "first review; furthest from target is WETH at 60 %, 10 points above 50 %", NOW_S + DAY_S, due=True)
+    reason = "first review; furthest from target is WETH at 60 %, 10 points above 50 %"
+    assert answer == Fired(True, reason, NOW_S + DAY_S, due=True, reviews=("review every 86400",), by_time=True)
 
 
 @pytest.mark.parametrize(("ago_s", "due"), [(DAY_S - 1, False), (DAY_S, True), (DAY_S + 1, True), (0, False)])

@@ -1,0 +1,93 @@
+"""When a review or an execution is due: intervals and cron times since the last one, a little late at random."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.model import Cron, Every, History, Schedule
+from agent.policy import cron, words
+from agent.units import BPS
+
+MILLION = 1_000_000
+LATEST_S = 3_600
+"""The most that a schedule is late at random."""
+REVIEW, EXECUTION = "review", "execution"
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Whether it is `due`, that in `words`, and when it is due next: counted from now if it is, else from the last time.
+
+    `name` is what the store remembers it by.
+    """
+
+    due: bool
+    words: str
+    next_s: int | None
+    name: str
+
+
+def name(schedule: Schedule, what: str = REVIEW) -> str:
+    """What `History.reviews` calls a schedule: one that was changed is another one."""
+    match schedule:
+        case Every(every_s):
+            return f"{what} every {every_s}"
+        case Cron(expression, timezone):
+            return f"{what} {' '.join(expression.split())} {timezone}"
+
+
+def last_look_s(history: History) -> int | None:
+    """The later of the last rebalance and the last review, unix seconds; None when there was neither."""
+    return _latest(history.last_rebalance_s, history.last_review_s)
+
+
+def last_s(schedule: Schedule, history: History, what: str = REVIEW) -> int | None:
+    """Since when a schedule counts. A rebalance is as good as a review; an execution follows an execution alone.
+
+    Where the store knows no review by this schedule yet, as after an edit, the last look of any kind counts.
+    """
+    own_s = dict(history.reviews).get(name(schedule, what))
+    if own_s is None:
+        return last_look_s(history)
+    return own_s if what == EXECUTION else _latest(own_s, history.last_rebalance_s)
+
+
+def due(schedule: Schedule, now_s: int, history: History, jitter_bps: int, what: str = REVIEW) -> Due:
+    """Where a schedule stands at block time `now_s`."""
+    called, since_s = name(schedule, what), last_s(schedule, history, what)
+    if since_s is None:
+        return Due(True, f"first {what}", next_time(schedule, now_s), called)
+    planned_s = next_time(schedule, since_s)
+    if planned_s is None:
+        return Due(False, f"the schedule has no time after {words.moment(since_s)}", None, called)
+    planned_s += late_s(planned_s - since_s, history.delay_ppm, jitter_bps)
+    if now_s >= planned_s:
+        told = f"{what} due since {words.moment(planned_s)}, last one {words.moment(since_s)}"
+        return Due(True, told, next_time(schedule, now_s), called)
+    return Due(False, f"next {what} {words.moment(planned_s)}, in {words.span(planned_s - now_s)}", planned_s, called)
+
+
+def late_s(interval_s: int, delay_ppm: int, jitter_bps: int) -> int:
+    """How late a review is, in seconds: a drawn part of `jitter_bps` of its interval, and of an hour at most (T15).
+
+    Whoever knows a schedule would else know the minute of the trade. It is never early: what a trigger permits stays permitted.
+    """
+    return min(interval_s * jitter_bps // BPS, LATEST_S) * delay_ppm // MILLION
+
+
+def next_time(schedule: Schedule, after_s: int) -> int | None:
+    """The first time of a schedule after `after_s`, unix seconds; None when there is none."""
+    match schedule:
+        case Every(every_s):
+            return after_s + every_s
+        case Cron():
+            return cron.next_time(schedule, after_s)
+
+
+def earliest(*times_s: int | None) -> int | None:
+    """The first of several times; None where none is known."""
+    return min((at_s for at_s in times_s if at_s is not None), default=None)
+
+
+def _latest(*times_s: int | None) -> int | None:
+    return max((at_s for at_s in times_s if at_s is not None), default=None)
