@@ -127,6 +127,7 @@ def build_limits(config: Config, numeraire: Token) -> Limits:
         max_live_value=value(config.portfolio.max_live_value, "portfolio.max_live_value"),
         lp_max_weight_bps=table.lp_max_weight,
         token_screen=table.token_screen,
+        payout_per_day=value(table.payout_per_day, "limits.payout_per_day"),
     )
 
 

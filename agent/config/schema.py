@@ -143,6 +143,7 @@ class LimitsTable(Table):
     lp_max_weight: ShareOrOff = None
     balance_jump: ShareOrOff
     token_screen: Switch = True
+    payout_per_day: DecimalOrOff = "0"
 
 
 class ExecutionTable(PaceTable):

@@ -50,7 +50,7 @@ max_lag_blocks = 3                 # an endpoint further behind the others is to
 address = "{wallet}"               # enough for status and plan
 keystore = "wallet.json"           # by trimtab wallet create; or keyring = "trimtab/main", or key_env = "TRIMTAB_KEY", or prompt = true
 # To have somebody else sign, a wallet's owner or those of a Safe, in place of a key: mode = "propose" (docs/keys.md)
-payout_addresses = []
+payout_addresses = []             # where trimtab withdraw may pay to, once trimtab trust has confirmed them
 
 [portfolio]
 numeraire = "{numeraire}"
@@ -104,6 +104,7 @@ pool_min_value = "50000"           # depth below which a pool is not used
 impermanent_loss = "1%"            # of the portfolio: mean loss of liquidity positions over [lp] horizon
 lp_max_weight = "25%"              # of the portfolio in liquidity positions
 balance_jump = "2%"
+payout_per_day = "1000"            # in the numeraire: what may be paid out within 24 h
 token_screen = "on"                # tries tokens out before each plan that moves them (docs/tokens.md)
 
 [execution]

@@ -46,7 +46,8 @@ def settle(journal: Journal, snapshot: Snapshot, present: Callable[[], StepInput
         balances = _balances(before, snapshot, prices) if trade and before is not None else None
         if balances is not None and before is not None and native_delta(intent, snapshot.owner, coin):
             balances = _with_native(balances, (before, snapshot), intent, coin)
-        book(journal, intent, snapshot.owner, prices, native, _chain_s(snapshot, own), balances, own is not None, coin)
+        paid = journal.grant(intent.id).payout if intent.kind is IntentKind.PAYOUT else None
+        book(journal, intent, snapshot.owner, prices, native, _chain_s(snapshot, own), balances, own is not None, coin, paid)
     flows.note(journal, snapshot, present)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.errors import OperatorNeeded
-from agent.model import Intent, Leg, Plan, Receipt
+from agent.model import Intent, Leg, Payout, Plan, Receipt
 from agent.planning.payments import NATIVE_VENUE
 from agent.ports import Journal
 from agent.units import NATIVE
@@ -111,6 +111,7 @@ def book(
     balances: tuple[Mapping[str, int], Mapping[str, int]] | None = None,
     gain_counts: bool = True,
     coin: str = "",
+    payout: Payout | None = None,
 ) -> Fraction:
     """Books a mined intent, reverted and cancelling ones too, and returns its loss; booking again changes nothing.
 
@@ -118,7 +119,7 @@ def book(
     after, where they were read: the loss is the worse of what they and what the receipt's events say, so that neither a
     token that lies in its events nor a deposit in between hides one. `chain_s` is the time of the block, or later.
     Only tokens in `prices` count. Without `gain_counts` the loss is at least the gas: prices of another time prove no gain.
-    Native coin counts as `coin`, its wrapped token, so that wrapping is no loss.
+    Native coin counts as `coin`, its wrapped token, so that wrapping is no loss. What a payout pays is no loss either, but an outflow.
     """
     receipt = intent.receipt
     if receipt is None:
@@ -128,10 +129,20 @@ def book(
     native_wei = native_delta(intent, wallet, coin)
     if native_wei and coin in prices:
         deltas[coin] = deltas.get(coin, 0) + native_wei
+    paid, outflow = _paid(receipt, payout, coin), Fraction(0)
+    for token, raw in paid.items():
+        deltas[token], outflow = deltas.get(token, 0) + raw, outflow + raw * prices.get(token, Fraction(0))
     lost = loss({}, deltas, prices, gas_value)
     if balances is not None:
         lost = max(lost, loss(*balances, prices, gas_value))
     if not gain_counts:
         lost = max(lost, gas_value)
-    journal.book(intent, turnover(deltas, prices), lost, receipt.gas_cost_wei, chain_s)
+    journal.book(intent, turnover(deltas, prices) if payout is None else Fraction(0), lost, receipt.gas_cost_wei, chain_s, outflow)
     return lost
+
+
+def _paid(receipt: Receipt, payout: Payout | None, coin: str) -> dict[str, int]:
+    """What a payout that succeeded paid by its owner's wish, base units by token."""
+    if payout is None or receipt.status != 1:
+        return {}
+    return {coin if payout.token == NATIVE else payout.token: payout.raw}

@@ -10,11 +10,13 @@ from agent.chain import approvals
 from agent.chain.calls import WITHDRAW
 from agent.chain.fees import fees
 from agent.chain.oracle_rule import encode as encode_slots
+from agent.chain.payout_rule import encode as encode_transfer
 from agent.errors import OperatorNeeded, Refused
-from agent.model import Head, IntentKind, Leg, LpAction, Plan, StepInput, TopUp, UnsignedTx, Verdict
+from agent.model import Head, IntentKind, Leg, LpAction, Payout, Plan, StepInput, TopUp, UnsignedTx, Verdict
 from agent.planning.floors import fair_floor
 from agent.planning.lp_floors import least_amounts
 from agent.planning.payments import NATIVE_VENUE, changes
+from agent.policy import outflow
 from agent.ports import Approval, Clock, Grant, Prepared, Sender
 from agent.units import BPS, NATIVE, decimal_text
 from agent.venues import liquidity, rebalancer, spending, swap_router_02
@@ -45,6 +47,7 @@ class _Draft:
     action: LpAction | None = None
     floors_raw: tuple[int, ...] = ()
     oracle: tuple[str, int] | None = None
+    payout: Payout | None = None
 
 
 class RouterComposer:
@@ -83,6 +86,16 @@ class RouterComposer:
         """A V3 pool is to keep so many price observations. Raises Refused when the simulation fails."""
         note = f"let {pool} keep {slots} price observations"
         return self._prepare(step, _Draft(pool, encode_slots(slots), IntentKind.ORACLE, note, oracle=(pool, slots)))
+
+    def payout(self, step: StepInput, payout: Payout) -> Prepared:
+        """A payment, with what limits.payout_per_day leaves for it worked out here. Raises Refused when the simulation fails."""
+        payout = replace(payout, most_raw=outflow.most_raw(step, payout.token))
+        token = step.portfolio.token(payout.token)
+        note = f"pay {decimal_text(payout.raw, token.decimals)} {token.label} to {payout.to}"
+        coin = payout.token == NATIVE
+        to, data = (payout.to, "0x") if coin else (payout.token, encode_transfer(payout.to, payout.raw))
+        draft = _Draft(to, data, IntentKind.PAYOUT, note, value_wei=payout.raw if coin else 0, payout=payout)
+        return self._prepare(step, draft)
 
     def liquidity(self, step: StepInput, plan: Plan) -> Prepared:
         """The first action as one transaction. Raises Refused when the plan has expired, or its simulation fails."""
@@ -129,7 +142,7 @@ class RouterComposer:
 
     def _prepare(self, step: StepInput, draft: _Draft) -> Prepared:
         plan, note = draft.plan, draft.note
-        planned = plan is not None or draft.kind in (IntentKind.LIQUIDITY, IntentKind.ORACLE)
+        planned = plan is not None or draft.kind in (IntentKind.LIQUIDITY, IntentKind.ORACLE, IntentKind.PAYOUT)
         latest, pending = self._sender.nonces(self._wallet)
         if latest != pending:
             raise OperatorNeeded(
@@ -158,7 +171,7 @@ class RouterComposer:
         tx = replace(tx, gas=int(simulated.gas * GAS_MARGIN))
         most_wei = tx.gas * price.most_wei
         floor_wei = step.limits.native_floor_wei
-        turned_wei = 0 if plan is None else changes(plan.legs).get(NATIVE, 0)
+        turned_wei = (0 if draft.payout is None else -draft.value_wei) if plan is None else changes(plan.legs).get(NATIVE, 0)
         native_left_wei = step.snapshot.native_wei + turned_wei - most_wei
         refills = draft.kind is IntentKind.UNWRAP
         if planned and not refills and floor_wei is not None and native_left_wei < floor_wei:
@@ -182,6 +195,7 @@ class RouterComposer:
             value_floor_raw=None if draft.terms is None else draft.terms.floor_raw,
             action=draft.action,
             oracle=draft.oracle,
+            payout=draft.payout,
         )
         return Prepared(tx, grant, note)
 

@@ -35,7 +35,7 @@ from agent.execution.earlier import recall
 from agent.execution.fresh import Eyes
 from agent.execution.stock import take_stock
 from agent.model import Execution, History, Limits, Policy, Portfolio, PricePoint, Reference, Snapshot, StepInput
-from agent.policy import flows, lookback, quarantine, wishes
+from agent.policy import flows, lookback, outflow, quarantine, wishes
 from agent.ports import Clock, Reader
 from agent.store.killswitch import KillSwitch, pause_file
 from agent.store.opening import open_store
@@ -97,7 +97,7 @@ class Desk:
         step = recall(step, self.store, self.panel, self.config.wallet.safe)
         step = take_stock(step, self.store, self.line, None if venue is None else venue.position_manager)
         step = replace(step, history=replace(step.history, prices=self._prices(snapshot.head.timestamp_s)))
-        seen = wishes.wanted(flows.seen(step, self.store.books()))
+        seen = wishes.wanted(outflow.set_aside(flows.seen(step, self.store.books())))
         pins = {pin.address: pin.code_hash for pin in self.store.pins()}
         seen = quarantine.quarantine(seen, quarantine.silent(seen))
         return quarantine.quarantine(seen, quarantine.changed(snapshot, self.tokens, pins, self.store.implementations()))
@@ -111,6 +111,12 @@ class Desk:
     def tokens(self) -> tuple[str, ...]:
         """Addresses of assets and hubs."""
         return tuple(token.address for token in (*(asset.token for asset in self.portfolio.assets), *self.portfolio.hubs))
+
+    @property
+    def payouts(self) -> tuple[str, ...]:
+        """Where money may be paid: what the config names and the owner has confirmed."""
+        confirmed = self.store.payout_addresses()
+        return tuple(address for address in self.config.wallet.payout_addresses if address in confirmed)
 
     @property
     def screen(self) -> TokenScreen:

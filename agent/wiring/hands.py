@@ -32,7 +32,9 @@ from agent.venues.composer import RouterComposer
 from agent.wiring.desk import Desk, store_file
 
 
-def signing_rules(config: Config, execution: Execution, tokens: tuple[str, ...], pools: Sequence[PoolRef] = ()) -> SigningRules:
+def signing_rules(
+    config: Config, execution: Execution, tokens: tuple[str, ...], pools: Sequence[PoolRef] = (), payouts: tuple[str, ...] = ()
+) -> SigningRules:
     """What may be signed here: the configured router alone, as what it is; and what liquidity goes through."""
     routers, rebalancers = ((), (execution.router,)) if execution.router_kind == "rebalancer" else ((execution.router,), ())
     chain_id, wallet, deadline_s = config.chain.chain_id, config.wallet.address, config.execution.deadline
@@ -43,6 +45,7 @@ def signing_rules(config: Config, execution: Execution, tokens: tuple[str, ...],
         managers=(through["uniswap_v3"],) if "uniswap_v3" in through else (),
         v2_routers=(through["uniswap_v2"],) if "uniswap_v2" in through else (),
         oracles=tuple(pool.address for pool in pools if pool.kind is PoolKind.V3),
+        payouts=payouts,
         pairs=tuple(pool.address for pool in pools if pool.kind is PoolKind.V2) if "uniswap_v2" in through else (),
     )
 
@@ -54,7 +57,7 @@ def open_hands(desk: Desk, confirm: Callable[[Outcome], bool], progress: Callabl
     chain_id, wallet = config.chain.chain_id, config.wallet.address
     path = lock_path(chain_id, wallet, store_file(desk.loaded), local_chain=config.chain.local)
     with wallet_lock(path, chain_id, wallet):
-        rules = signing_rules(config, desk.execution, desk.tokens, desk.pools)
+        rules = signing_rules(config, desk.execution, desk.tokens, desk.pools, desk.payouts)
         desk.panel.tell = progress
         submit_url = config.execution.submit_url.get_secret_value()
         submit = Endpoint(HttpTransport(submit_url, "submit")) if submit_url else None

@@ -1,0 +1,67 @@
+"""How much may still be paid out today, and what stays for what the owner has set aside."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.model import Claim, Payment, StepInput
+from agent.policy import coin
+from agent.reference import reference_prices
+from agent.units import NATIVE, UINT256_MAX, Price, Value, decimal_text, floor_int
+
+
+def price_of(step: StepInput, token: str) -> Price | None:
+    """Reference price of a token, numeraire base units per base unit; the native coin is worth its wrapped token."""
+    found = reference_prices(step).prices.get(step.portfolio.wrapped_native if token == NATIVE else token)
+    return None if found is None or found.price <= 0 else found.price
+
+
+def left(step: StepInput) -> Value | None:
+    """What limits.payout_per_day leaves of the last 24 h of chain time, numeraire base units; None while the limit is off."""
+    limit = step.limits.payout_per_day
+    return None if limit is None else max(Fraction(0), limit - step.history.outflow_24h)
+
+
+def most_raw(step: StepInput, token: str) -> int:
+    """The same in base units of a token, rounded down: nothing without a price, or while the last 24 h cannot be told."""
+    room, price = left(step), price_of(step, token)
+    if room is None:
+        return UINT256_MAX
+    return 0 if price is None or step.history.unknown else floor_int(room / price)
+
+
+def set_aside(step: StepInput, more: tuple[Claim, ...] = ()) -> StepInput:
+    """The step in which open withdrawals, and `more` of them, are reserves of their assets: targets do not touch them."""
+    claims = (*step.history.claims, *more)
+    if not claims:
+        return step
+    kept: dict[str, int] = {}
+    for claim in claims:
+        kept[claim.payment.token] = kept.get(claim.payment.token, 0) + claim.payment.raw
+    assets = tuple(replace(asset, reserve_raw=asset.reserve_raw + kept.get(asset.token.address, 0)) for asset in step.portfolio.assets)
+    history = replace(step.history, claims=claims)
+    return replace(step, portfolio=replace(step.portfolio, assets=assets), history=history)
+
+
+def lacking(step: StepInput, token: str) -> int:
+    """Base units of an asset that its reserve, what is set aside among it, still lacks; zero where it is filled."""
+    asset = next((one for one in step.portfolio.assets if one.token.address == token), None)
+    return 0 if asset is None else max(0, coin.kept_raw(step, asset) - coin.held(step).get(token, 0))
+
+
+def unfinished(step: StepInput) -> str:
+    """Why nothing is traded while a withdrawal waits for more than there is; empty when there is enough of everything set aside."""
+    for claim in step.history.claims:
+        if (short := lacking(step, claim.payment.token)) > 0:
+            label = step.portfolio.token(claim.payment.token).label
+            return (
+                f"withdrawal {claim.request} lacks {amount(step, Payment(claim.payment.token, short))} {label}: "
+                f"trimtab withdraw --resume {claim.request} goes on with it, --release {claim.request} takes it back"
+            )
+    return ""
+
+
+def amount(step: StepInput, payment: Payment) -> str:
+    """How much, in whole coins."""
+    return decimal_text(payment.raw, step.portfolio.token(payment.token).decimals)
