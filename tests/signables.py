@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from agent.chain import oracle_rule
+from agent.chain import oracle_rule, payout_rule
 from agent.chain.rules import SigningRules
-from agent.model import IntentKind, UnsignedTx
+from agent.model import IntentKind, Payout, UnsignedTx
 from agent.planning.payments import unwrap
 from agent.ports import Grant
+from agent.units import NATIVE
 from agent.venues.swap_router_02 import encode, native_wei
 from tests import providing, rebalancing, signing
 from tests.builders import address
 from tests.signing import DEADLINE_S, MAX_GAS_WEI, NOW_S, ROUTER, RULES, WALLET, WETH, plan_of, tx
 from tests.unit.test_signer_native import ONLY, PLANS
 
-POOL = address("v3 pool")
+POOL, HOME = address("v3 pool"), address("home")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,16 @@ SIGNABLES: dict[str, Signable] = {
         tx(POOL, oracle_rule.encode(120)),
         Grant(IntentKind.ORACLE, NOW_S, NOW_S + 90, MAX_GAS_WEI, oracle=(POOL, 120)),
         replace(RULES, oracles=(POOL,)),
+    ),
+    "payout": Signable(
+        tx(WETH, payout_rule.encode(HOME, 10**18)),
+        Grant(IntentKind.PAYOUT, NOW_S, NOW_S + 90, MAX_GAS_WEI, payout=Payout(WETH, HOME, 10**18, 2 * 10**18, 1)),
+        replace(RULES, payouts=(HOME,)),
+    ),
+    "payout of native coin": Signable(
+        tx(HOME, "0x", value_wei=10**17),
+        Grant(IntentKind.PAYOUT, NOW_S, NOW_S + 90, MAX_GAS_WEI, payout=Payout(NATIVE, HOME, 10**17, 10**18, 1)),
+        replace(RULES, payouts=(HOME,)),
     ),
 }
 SIGNABLES |= {f"{name}, legacy fees": _legacy(SIGNABLES[name]) for name in ("swap", "approve", "cancel")}

@@ -1,0 +1,128 @@
+"""Money before the signer: it goes to confirmed addresses, the granted amount to the unit; every rule says no by its name, no
+mutation passes (T4, T14).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.chain.payout_rule import encode
+from agent.chain.rules import check
+from agent.errors import Refused
+from agent.model import IntentKind, Payout, UnsignedTx
+from agent.ports import Grant
+from agent.units import NATIVE, UINT256_MAX
+from tests.builders import address
+from tests.mutations import cut_or_lengthened, edited_words, flipped_bits, overwritten, with_bytes
+from tests.signing import ALLOWED, MAX_GAS_WEI, NOW_S, ROUTER, RULES, STRANGER, USDC, USDT, WALLET, WETH, signer, tx
+
+HOME, OTHER_HOME = address("home"), address("another home")
+MANAGER, PAIR, POOL = address("manager"), address("pair"), address("v3 pool")
+PAYOUT_RULES = replace(RULES, payouts=(HOME, OTHER_HOME))
+RAW, MOST = 1_234_567_890, 2_000_000_000
+TOKENS = Payout(USDC, HOME, RAW, MOST, 3)
+COIN = Payout(NATIVE, HOME, RAW, MOST, 3)
+PAY = tx(USDC, encode(HOME, RAW))
+PAY_COIN = tx(HOME, "0x", value_wei=RAW)
+
+
+def grant_of(payout: Payout | None) -> Grant:
+    return Grant(IntentKind.PAYOUT, NOW_S, NOW_S + 90, MAX_GAS_WEI, payout=payout)
+
+
+GRANT, COIN_GRANT = grant_of(TOKENS), grant_of(COIN)
+
+
+def rule_of(transaction: UnsignedTx, grant: Grant = GRANT, rules: object = PAYOUT_RULES) -> str | None:
+    """The rule that refuses; None when it may be signed."""
+    try:
+        check(transaction, grant, rules)  # type: ignore[arg-type]  # rules of the tests
+    except Refused as refusal:
+        return refusal.verdicts[0].guard.removeprefix("signer.")
+    return None
+
+
+def paying(to: str) -> tuple[UnsignedTx, Grant, UnsignedTx, Grant]:
+    """Both payments to an address, each with a grant that says so too."""
+    return tx(USDC, encode(to, RAW)), grant_of(replace(TOKENS, to=to)), replace(PAY_COIN, to=to), grant_of(replace(COIN, to=to))
+
+
+def test_a_payment_of_tokens_and_one_of_native_coin_are_signed_as_the_chain_wants_them() -> None:
+    assert rule_of(PAY) is None and rule_of(PAY_COIN, COIN_GRANT) is None
+    assert PAY.data == "0xa9059cbb" + "00" * 12 + HOME[2:].lower() + f"{RAW:064x}"
+    for transaction, grant in ((PAY, GRANT), (PAY_COIN, COIN_GRANT)):
+        assert signer(PAYOUT_RULES).sign(transaction, grant).hash.startswith("0x")
+
+
+@pytest.mark.parametrize(
+    ("rule", "transaction", "grant"),
+    [
+        ("payout", PAY, grant_of(None)),
+        ("payout", PAY_COIN, grant_of(None)),
+        ("contract", replace(PAY, to=STRANGER), GRANT),
+        ("contract", replace(PAY, to=STRANGER), grant_of(replace(TOKENS, token=STRANGER))),
+        ("contract", replace(PAY, to=WETH), GRANT),
+        ("contract", PAY_COIN, GRANT),
+        ("contract", PAY, COIN_GRANT),
+        ("recipient", tx(USDC, encode(STRANGER, RAW)), GRANT),
+        ("recipient", tx(USDC, encode(OTHER_HOME, RAW)), GRANT),
+        ("recipient", replace(PAY_COIN, to=STRANGER), COIN_GRANT),
+        ("recipient", replace(PAY_COIN, to=OTHER_HOME), COIN_GRANT),
+        ("payout_amount", tx(USDC, encode(HOME, RAW + 1)), GRANT),
+        ("payout_amount", tx(USDC, encode(HOME, RAW - 1)), GRANT),
+        ("payout_amount", tx(USDC, encode(HOME, UINT256_MAX)), GRANT),
+        ("payout_amount", replace(PAY_COIN, value_wei=RAW + 1), COIN_GRANT),
+        ("payout_amount", replace(PAY_COIN, value_wei=0), COIN_GRANT),
+        ("payout_amount", tx(USDC, encode(HOME, 0)), grant_of(replace(TOKENS, raw=0))),
+        ("payout_per_day", PAY, grant_of(replace(TOKENS, most_raw=RAW - 1))),
+        ("payout_per_day", PAY_COIN, grant_of(replace(COIN, most_raw=RAW - 1))),
+        ("value", replace(PAY, value_wei=1), GRANT),
+        ("gas_cost", replace(PAY, gas=10**7), GRANT),
+        ("chain_id", replace(PAY, chain_id=1), GRANT),
+        ("value", with_bytes(PAY_COIN, b"\x00"), COIN_GRANT),
+    ],
+)
+def test_each_rule_says_no_by_its_name(rule: str, transaction: UnsignedTx, grant: Grant) -> None:
+    assert rule_of(transaction, grant) == rule
+
+
+@pytest.mark.parametrize("to", [STRANGER, WALLET, USDC, WETH, ROUTER, MANAGER, PAIR, POOL, NATIVE])
+def test_nobody_is_paid_whom_the_owner_has_not_confirmed_nor_a_contract_that_is_traded_with(to: str) -> None:
+    tokens, granted, coin, coin_granted = paying(to)
+    assert (rule_of(tokens, granted), rule_of(coin, coin_granted)) == ("recipient", "recipient")
+    rules = replace(PAYOUT_RULES, payouts=(HOME, to), managers=(MANAGER,), pairs=(PAIR,), oracles=(POOL,))
+    expected = None if to == STRANGER else "recipient"
+    assert (rule_of(tokens, granted, rules), rule_of(coin, coin_granted, rules)) == (expected, expected)
+
+
+def test_without_confirmed_addresses_nothing_is_paid() -> None:
+    assert rule_of(PAY, GRANT, RULES) == rule_of(PAY_COIN, COIN_GRANT, RULES) == "recipient"
+
+
+def test_a_payment_is_signed_on_its_own_grant_alone_and_no_other_on_that_of_a_payment() -> None:
+    for name, (transaction, grant) in ALLOWED.items():
+        assert rule_of(PAY, grant) is not None and rule_of(PAY_COIN, grant) is not None, name
+        assert rule_of(transaction, GRANT) is not None and rule_of(transaction, COIN_GRANT) is not None, name
+        assert rule_of(transaction, grant) is None, name
+
+
+def test_no_flipped_bit_no_edited_word_and_no_other_length_is_signed() -> None:
+    tried = [*flipped_bits(PAY), *edited_words(PAY), *cut_or_lengthened(PAY)]
+    assert len(tried) > 500
+    assert [made.data for made in tried if rule_of(made) is None] == []
+
+
+@given(st.lists(st.tuples(st.integers(0, 67), st.binary(min_size=1, max_size=20)), min_size=1, max_size=4))
+def test_no_calldata_written_over_is_signed_but_what_was_granted(edits: list[tuple[int, bytes]]) -> None:
+    made = overwritten(PAY, edits)
+    assert (rule_of(made) is None) == (made.data == PAY.data)
+
+
+@given(raw=st.integers(0, 2**256 - 1), to=st.sampled_from([HOME, OTHER_HOME, STRANGER, WALLET, USDT]))
+def test_of_all_amounts_and_addresses_only_the_granted_ones_are_signed(raw: int, to: str) -> None:
+    assert (rule_of(tx(USDC, encode(to, raw))) is None) == ((to, raw) == (HOME, RAW))
+    assert (rule_of(replace(PAY_COIN, to=to, value_wei=raw), COIN_GRANT) is None) == ((to, raw) == (HOME, RAW))
