@@ -8,8 +8,22 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.model import AdjustLiquidity, AssetDrift, Decision, Destination, Goal, Halt, History, Hold, Rebalance, StepInput, Zone
-from agent.policy import coin, confirm, flows, liquidity, lp_wish, minimum, outflow, quarantine, words, zone
+from agent.model import (
+    AdjustLiquidity,
+    AssetDrift,
+    Campaign,
+    Decision,
+    Destination,
+    Goal,
+    Halt,
+    History,
+    Hold,
+    Rebalance,
+    Round,
+    StepInput,
+    Zone,
+)
+from agent.policy import campaign, coin, confirm, flows, liquidity, lp_wish, minimum, outflow, quarantine, words, zone
 from agent.policy.bands import has_band
 from agent.policy.drift import corrections, drift, total
 from agent.policy.goal import goal
@@ -28,7 +42,8 @@ class Decided:
 
     `reviewed` says that a schedule was due and its review is now done, so that the next one counts from this block; `reviews` are
     what the store remembers such schedules by. `next_s` is when a schedule is due next. `zone` is there when a Zone decides: its
-    Rebalance stands only if the plan saves more than it costs.
+    Rebalance stands only if the plan saves more than it costs. `round` is what a campaign is due to do, `ended` why the one that was
+    under way is not any more, and `begins` is one that begins with this decision.
     """
 
     decision: Decision
@@ -38,6 +53,9 @@ class Decided:
     zone: ZoneView | None = None
     reviews: tuple[str, ...] = ()
     next_s: int | None = None
+    round: Round | None = None
+    ended: str = ""
+    begins: Campaign | None = None
 
 
 def decide(step: StepInput) -> Decided:
@@ -46,6 +64,8 @@ def decide(step: StepInput) -> Decided:
     Whatever it is, the reason names the tokens in quarantine.
     """
     found = _decided(step)
+    if renounced := campaign.renounced(step):
+        found = replace(found, ended=renounced)
     shut = quarantine.named(step)
     return replace(found, decision=replace(found.decision, reason=f"{found.decision.reason}; {shut}")) if shut else found
 
@@ -66,6 +86,9 @@ def _decided(step: StepInput) -> Decided:
         not_yet = confirm.lacking(step, prices, confirm.by_limits)
         out = _again(too_much.reason, not_yet) if not_yet else AdjustLiquidity(too_much.reason)
         return Decided(coin.top_up(step, out) or out, drifts, references)
+    if (course := campaign.course(step, drifts, prices)) is not None:
+        first = None if course.round is None else coin.top_up(step, course.decision)
+        return Decided(first or course.decision, drifts, references, round=None if first else course.round, ended=course.ended)
     trigger, found = step.policy.trigger, None
     if isinstance(trigger, Zone):
         found, drifts = zone.view(step, trigger.risk, drifts, prices)
@@ -261,7 +284,11 @@ def _gas_too_dear(step: StepInput, drifts: tuple[AssetDrift, ...], references: R
 def _cooldown(step: StepInput, liquidity_too: bool = False) -> tuple[str, int] | None:
     """Until when the last rebalance forbids another; None when it does not. Liquidity rests after both, rebalances after their like."""
     history = step.history
-    done = [(history.last_rebalance_s, "rebalance"), (history.last_liquidity_s if liquidity_too else None, "action with liquidity")]
+    done = [
+        (history.last_rebalance_s, "rebalance"),
+        (history.campaign_ended_s, "correction over time"),
+        (history.last_liquidity_s if liquidity_too else None, "action with liquidity"),
+    ]
     last_s, what = max(((at_s, what) for at_s, what in done if at_s is not None), default=(None, ""))
     if last_s is None or step.snapshot.head.timestamp_s >= last_s + step.policy.cooldown_s:
         return None

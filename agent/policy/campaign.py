@@ -1,0 +1,137 @@
+"""Where a correction that is under way stands at this block: due, waiting, or ended, and by what name.
+
+Nothing of a round is remembered from one to the next but what began them all: each is decided anew, from this snapshot, and the
+campaign ends where what began it no longer holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from agent.model import AssetDrift, Campaign, Decision, Goal, Hold, Rebalance, Round, StepInput, Style, Underway
+from agent.policy import confirm, words
+from agent.policy.drift import corrections, drift
+from agent.policy.pacing import interval_s, part, spread
+from agent.policy.triggers import Signal
+from agent.units import Price, Value, value_text
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What a campaign asks for now. `round` is there while one is due, `ended` says why there will be none any more."""
+
+    decision: Decision
+    round: Round | None = None
+    ended: str = ""
+
+
+def renounced(step: StepInput) -> str:
+    """What of the config or the targets is no longer as it was when the campaign began; empty while it holds, or there is none."""
+    if step.history.campaign is None:
+        return ""
+    begun = step.history.campaign.campaign
+    if targets(step) != begun.targets_bps:
+        return "what is wanted of the portfolio changed"
+    if step.policy.destination is not begun.destination:
+        return "policy.destination was changed"
+    return "" if step.execution.pace == begun.pace else "[execution] was changed"
+
+
+def targets(step: StepInput) -> tuple[tuple[str, int], ...]:
+    """What a campaign is bound to: the target of each token."""
+    return tuple((asset.token.address, asset.target_bps) for asset in step.portfolio.assets)
+
+
+def course(step: StepInput, drifts: Sequence[AssetDrift], prices: Mapping[str, Price]) -> Course | None:
+    """What the campaign under way asks for; None where there is none, or it was renounced."""
+    under = step.history.campaign
+    if under is None or renounced(step):
+        return None
+    begun, now_s = under.campaign, step.snapshot.head.timestamp_s
+    left = _left(drifts, begun)
+    if why := _over(step, drifts, under, left):
+        return Course(Hold(f"the correction from {words.moment(begun.began_s)} is over: {why}"), ended=why)
+    told = f"round {under.done + 1} of about {begun.rounds}" if begun.pace.style is not Style.LIMIT else "the correction at a price"
+    told = f"{told} from {words.moment(begun.began_s)}, {_money(step, left)} to move"
+    if now_s < under.next_s:
+        return Course(Hold(f"{told}: due {words.moment(under.next_s)}", under.next_s))
+    found = Round(under.done + 1, _part(under, left, now_s), left)
+    if not_yet := confirm.lacking(step, prices, by_campaign):
+        return Course(Hold(f"{told}; but {not_yet}; looks again at the next tick"))
+    return Course(Rebalance(told, partial(drifts, begun.goal, found.part)), found)
+
+
+def by_campaign(step: StepInput, prices: Mapping[str, Price]) -> frozenset[Signal]:
+    """Which tokens still have to move the way that the campaign began with. Raises Refused."""
+    under = step.history.campaign
+    if under is None:
+        return frozenset()
+    lacks, sides = corrections(drift(step, prices), under.campaign.goal), dict(under.campaign.sides)
+    return frozenset(("too little" if lack > 0 else "too much", token) for token, lack in lacks.items() if lack * sides.get(token, 0) > 0)
+
+
+def partial(drifts: Sequence[AssetDrift], goal: Goal, part: Fraction) -> Goal:
+    """The goal, with each edge that is not reached yet only so far away as `part` of the way to it."""
+    weights = tuple(
+        replace(
+            wanted,
+            low=one.share + part * (wanted.low - one.share) if one.share < wanted.low else wanted.low,
+            high=one.share + part * (wanted.high - one.share) if one.share > wanted.high else wanted.high,
+        )
+        if wanted.low != wanted.high
+        else replace(wanted, low=(point := one.share + part * (wanted.low - one.share)), high=point)
+        for one, wanted in zip(drifts, goal.weights, strict=True)
+    )
+    return replace(goal, weights=weights)
+
+
+def _part(under: Underway, left: Value, now_s: int) -> Fraction:
+    """How much of what is left the round does: all of it where no further one would begin in time."""
+    begun = under.campaign
+    soonest_s = interval_s(begun.pace, begun.rounds) * spread(0, begun.pace.time_jitter_bps)
+    if begun.pace.style is Style.LIMIT or now_s + soonest_s > begun.ends_s:
+        return Fraction(1)
+    return part(begun, under.draw, left)
+
+
+def _over(step: StepInput, drifts: Sequence[AssetDrift], under: Underway, left: Value) -> str:
+    """Why there is no further round; empty while there may be one."""
+    begun, least = under.campaign, step.limits.min_trade or Fraction(0)
+    rounds = "1 round" if under.done == 1 else f"{under.done} rounds"
+    if begun.pace.style is Style.LIMIT and under.done:
+        return "done at its price"
+    if left == 0 or left < least:
+        return f"done in {rounds}" if under.done else "the drift is gone"
+    if step.snapshot.head.timestamp_s >= begun.expires_s:
+        return f"its time ended {words.moment(begun.expires_s)} after {rounds}; {_money(step, left)} are left"
+    if turned := _turned(drifts, begun, least):
+        return f"after {rounds} prices have turned: {turned}"
+    if begun.budget is not None and under.spent >= begun.budget:
+        return (
+            f"after {rounds} it has lost {_money(step, under.spent)} against the prices at its start, its budget is "
+            f"{_money(step, begun.budget)}"
+        )
+    return ""
+
+
+def _left(drifts: Sequence[AssetDrift], begun: Campaign) -> Value:
+    """Value that still has to move the way that it began with."""
+    lacks, sides = corrections(drifts, begun.goal), dict(begun.sides)
+    sold = sum((-lack for token, lack in lacks.items() if lack < 0 and sides.get(token) == -1), Fraction(0))
+    bought = sum((lack for token, lack in lacks.items() if lack > 0 and sides.get(token) == 1), Fraction(0))
+    return max(sold, bought)
+
+
+def _turned(drifts: Sequence[AssetDrift], begun: Campaign, least: Value) -> str:
+    sides = dict(begun.sides)
+    for one, lack in zip(drifts, corrections(drifts, begun.goal).values(), strict=True):
+        if abs(lack) > least and lack * sides.get(one.token, 0) < 0:
+            return f"{one.symbol} would have to be {'bought' if lack > 0 else 'sold'}, and was to be {'sold' if lack > 0 else 'bought'}"
+    return ""
+
+
+def _money(step: StepInput, value: Value) -> str:
+    numeraire = step.portfolio.numeraire
+    return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
