@@ -16,20 +16,18 @@ from agent.model import (
     Destination,
     Goal,
     Halt,
-    History,
     Hold,
     Rebalance,
     Round,
     StepInput,
     Zone,
 )
-from agent.policy import campaign, coin, confirm, flows, liquidity, lp_wish, minimum, outflow, quarantine, words, zone
+from agent.policy import campaign, coin, confirm, flows, liquidity, lp_wish, minimum, outflow, quarantine, unread, words, zone
 from agent.policy.bands import has_band
 from agent.policy.drift import corrections, drift, total
 from agent.policy.goal import goal
 from agent.policy.lp_moves import Out
 from agent.policy.only import narrowed
-from agent.policy.schedules import last_look_s
 from agent.policy.triggers import Fired, fired
 from agent.policy.zone import ZoneView
 from agent.reference import References, contradiction, depeg_fault, reference_prices, sequencer_fault
@@ -216,36 +214,12 @@ def _faults(step: StepInput, references: References) -> list[str]:
     if step.policy.destination is Destination.BAND and not has_band(step.policy.trigger):
         faults.append("the destination is a band, but the trigger has none")
     faults += [fault for fault in (sequencer_fault(step), depeg_fault(step, references), contradiction(step)) if fault]
-    faults += _unread(step)
+    faults += unread.balances(step)
     faults += liquidity.faults(step)
     faults += zone.faults(step, references)
-    faults += _from_the_future(step.history, step.snapshot.head.timestamp_s)
+    faults += unread.from_the_future(step.history, step.snapshot.head.timestamp_s)
     faults += [f"{gap.label} has no reference price ({gap.why})" for gap in references.unpriced if gap.token in listed]
     return faults
-
-
-def _unread(step: StepInput) -> list[str]:
-    """Assets whose balance is unknown: quarantined, not read, or read twice with different answers."""
-    faults = []
-    for asset in step.portfolio.assets:
-        label, address = asset.token.label, asset.token.address
-        balances = {holding.raw for holding in step.snapshot.holdings if holding.token == address}
-        quarantined = [f"{item.item}: {item.why}" for item in step.snapshot.quarantined if item.address == address]
-        if quarantined:
-            faults.append(f"{label} is quarantined ({'; '.join(quarantined)})")
-        elif not balances:
-            faults.append(f"the balance of {label} was not read")
-        elif len(balances) > 1:
-            faults.append(f"the balance of {label} was read as {' and '.join(map(str, sorted(balances)))} base units")
-    return faults
-
-
-def _from_the_future(history: History, now_s: int) -> list[str]:
-    """A store that knows a later time than the block has seen another chain, or an endpoint lags behind."""
-    last_s = last_look_s(history)
-    if last_s is None or last_s <= now_s:
-        return []
-    return [f"the store's last action is of {words.moment(last_s)}, the block only of {words.moment(now_s)}"]
 
 
 def _too_small(step: StepInput, drifts: tuple[AssetDrift, ...]) -> str:
