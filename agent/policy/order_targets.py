@@ -1,0 +1,219 @@
+"""What orders do to the targets, and to the decision: what is out is sold for the numeraire and stays out, what waits is not bought."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.errors import Refused
+from agent.model import (
+    PORTFOLIO,
+    Absent,
+    AdjustLiquidity,
+    Asset,
+    AssetDrift,
+    Goal,
+    GoalWeight,
+    Order,
+    OrderKind,
+    OrderStage,
+    Portfolio,
+    Rebalance,
+    StepInput,
+)
+from agent.policy import lp_wish, minimum, words
+from agent.policy.drift import drift, total
+from agent.policy.lp_moves import Out
+from agent.policy.order_levels import armed, by_key, filled_at_once, fitted, level, name, price_words, subject
+from agent.policy.order_moves import crumb, in_wanted_liquidity, out_of, unconfirmed
+from agent.reference import References, reference_prices
+from agent.units import BPS, Price, Value, largest_remainder
+
+EVERYTHING = 2**256 - 1
+"""A reserve that no balance exceeds."""
+WIDER = Fraction(10, 9)
+"""By which the share of an asset that an exit leaves alone may grow, since what the exit costs makes the whole smaller."""
+
+
+def keep_out(step: StepInput) -> StepInput:
+    """The step with the targets that orders leave: none for what is out, no more than is held for what waits for its entry."""
+    orders = step.history.orders
+    if not orders:
+        return step
+    numeraire = step.portfolio.numeraire.address
+    assets = [asset for asset in step.portfolio.assets if asset.token.address != numeraire]
+    out = [asset.token.address for asset in assets if _kept_by(orders, asset.token.address) is not None]
+    prices = {token: found.price for token, found in reference_prices(step).prices.items()}
+    drifts = _drifts(step, prices)
+    waits = {asset.token.address: _held_bps(asset, drifts) for asset in assets if asset.token.address not in out and _waits(step, asset)}
+    told = (*(_out_words(step, token) for token in out), *(_wait_words(step, token) for token in waits), *_unconfirmed_words(step))
+    if not out and not waits:
+        return replace(step, wishes=(*step.wishes, *told)) if told else step
+    crumbs = {one.token for one in drifts if one.token in out and one.investable_raw * one.price < crumb(step, drifts)}
+    crumbs |= {token for token, bps in waits.items() if total(drifts) * bps < _least(step, prices) * BPS}
+
+    targets = _shared_out(step.portfolio, dict.fromkeys(out, 0) | {token: 0 if token in crumbs else bps for token, bps in waits.items()})
+
+    def other(asset: Asset) -> Asset:
+        token = asset.token.address
+        if token in crumbs:
+            return replace(asset, target_bps=0, reserve_raw=EVERYTHING)
+        return replace(asset, target_bps=targets[token])
+
+    wanted = tuple(replace(one, share_bps=0) if {one.token0, one.token1} & {*out} else one for one in step.portfolio.lp_targets)
+    portfolio = replace(step.portfolio, assets=tuple(map(other, step.portfolio.assets)), lp_targets=wanted)
+    return replace(step, portfolio=portfolio, wishes=(*step.wishes, *told))
+
+
+def faults(step: StepInput, references: References) -> list[str]:
+    """Orders that contradict the prices of now: with one of them nothing is traded until its owner has looked at it."""
+    book, known, found = step.portfolio.orders, by_key(step.history.orders), []
+    entries = {order.token: order for order in step.history.orders if order.kind is OrderKind.ENTRY and order.stage is not OrderStage.OFF}
+    for terms in book.terms:
+        order, price = known.get((terms.token, terms.kind)), _price(references, terms.token)
+        if order is None or price is None:
+            continue
+        try:
+            if order.stage is OrderStage.WAITING:
+                armed(replace(order, terms=terms), price, 0, book, entries.get(terms.token))
+            elif order.terms != terms and order.stage is OrderStage.ARMED:
+                fitted(replace(order, terms=terms), price, book)
+        except Refused as why:
+            at = price_words(step.portfolio, terms.token, price)
+            found.append(f"{name(step.portfolio, terms)} contradicts the price of {at}: {why.message} ({why.remedy}; trimtab orders)")
+    return found
+
+
+def exit_now(step: StepInput, drifts: Sequence[AssetDrift], prices: Mapping[str, Price]) -> Rebalance | AdjustLiquidity | None:
+    """What an order that fired asks for, whatever trigger and cooldown say; None while there is nothing left to sell.
+
+    What the wallet holds of it is sold for the numeraire, and nothing else is traded; then liquidity that has a target is taken out,
+    for the same way.
+    """
+    fired = [order for order in step.history.orders if order.is_exit and order.stage is OrderStage.FIRED]
+    goes = [one for one in drifts if _leaves(step, one, fired)]
+    leaving = {one.token for one in goes if 0 < one.investable_raw * one.price >= crumb(step, drifts)}
+    in_pools = {one.token for one in goes if in_wanted_liquidity(step, one.token)}
+    reason = "; ".join(_fired_words(step, order) for order in fired if order.token in {PORTFOLIO, *leaving, *in_pools})
+    if leaving:
+        return Rebalance(reason, _exit_goal(step.portfolio, drifts, leaving), exit=True)
+    return AdjustLiquidity(reason) if in_pools and _taken_out(step, prices) else None
+
+
+def _exit_goal(portfolio: Portfolio, drifts: Sequence[AssetDrift], leaving: set[str]) -> Goal:
+    """Nothing of what leaves, but what lies in liquidity; the others stay what they are, the numeraire takes the rest."""
+    numeraire = portfolio.numeraire.address
+    stay = {one.token: one.share for one in drifts if one.token not in leaving and one.token != numeraire}
+    locked = {one.token: one.lp_raw * one.price / total(drifts) for one in drifts if one.token in leaving}
+    low, high = sum({**stay, **locked}.values(), Fraction(0)), Fraction(0)
+    weights = []
+    for one in drifts:
+        if one.token in leaving:
+            span = (locked[one.token], locked[one.token] * WIDER)
+        elif one.token == numeraire:
+            span = (Fraction(0), Fraction(0))
+        else:
+            span = (one.share, one.share * WIDER)
+        high += min(Fraction(1), span[1])
+        weights.append(GoalWeight(one.token, span[0], min(Fraction(1), span[1])))
+    rest = GoalWeight(numeraire, max(Fraction(0), 1 - high), 1 - low)
+    return Goal(tuple(rest if one.token == numeraire else one for one in weights))
+
+
+def _taken_out(step: StepInput, prices: Mapping[str, Price]) -> bool:
+    """Whether liquidity can be taken out now: not while its pool is off, or something is not known."""
+    try:
+        return any(isinstance(move, Out) for move in lp_wish.asked_for(step, prices).moves)
+    except Refused:
+        return False
+
+
+def _leaves(step: StepInput, one: AssetDrift, fired: Sequence[Order]) -> bool:
+    """Whether it is sold by an order that fired. What is in quarantine is left as it is until it is out of it."""
+    numeraire = step.portfolio.numeraire.address
+    if one.token == numeraire or one.token in {shut.token for shut in step.quarantine}:
+        return False
+    return any(order.token in (one.token, PORTFOLIO) for order in fired)
+
+
+def _kept_by(orders: Sequence[Order], token: str) -> Order | None:
+    return out_of(orders, PORTFOLIO) or out_of(orders, token)
+
+
+def _waits(step: StepInput, asset: Asset) -> bool:
+    """Whether its entry holds it back: it has not fired, or has closed again."""
+    entry = by_key(step.history.orders).get((asset.token.address, OrderKind.ENTRY))
+    return entry is not None and entry.stage in (OrderStage.WAITING, OrderStage.ARMED)
+
+
+def _held_bps(asset: Asset, drifts: Sequence[AssetDrift]) -> int:
+    """What it keeps of its target: what there is of it already, rounded down, so that nothing is bought."""
+    share = next((one.share for one in drifts if one.token == asset.token.address), Fraction(0))
+    return min(asset.target_bps, share * BPS // 1)
+
+
+def _shared_out(portfolio: Portfolio, fixed: Mapping[str, int]) -> dict[str, int]:
+    """Targets in bps by token: those of `fixed`, and what they leave as the owner has chosen."""
+    numeraire, targets = portfolio.numeraire.address, {asset.token.address: asset.target_bps for asset in portfolio.assets}
+    free = BPS - sum(fixed.values())
+    others = {token: bps for token, bps in targets.items() if token not in fixed}
+    if portfolio.orders.absent is Absent.CASH or sum(others.values()) == 0:
+        spent = sum(bps for token, bps in others.items() if token != numeraire)
+        return {**targets, **fixed, numeraire: free - spent}
+    shares = largest_remainder([Fraction(bps) for bps in others.values()], free)
+    return {**targets, **fixed, **dict(zip(others, shares, strict=True))}
+
+
+def _least(step: StepInput, prices: Mapping[str, Price]) -> Value:
+    """Worth that any target must have for the portfolio not to count as too small, numeraire base units."""
+    native = prices.get(step.portfolio.wrapped_native)
+    gas = Fraction(0) if native is None else minimum.leg_gas_value(step.snapshot, native) * minimum.GAS_MULTIPLE
+    return Fraction(0) if step.limits.min_trade is None else max(step.limits.min_trade, gas)
+
+
+def _drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetDrift, ...]:
+    try:
+        return drift(step, prices)
+    except Refused:  # then nothing is decided; what waits keeps none of its target
+        return ()
+
+
+def _price(references: References, token: str) -> Price | None:
+    return references.prices[token].price if token in references.prices else None
+
+
+def _fired_words(step: StepInput, order: Order) -> str:
+    portfolio, money = step.portfolio, step.portfolio.numeraire.label
+    what = "everything" if order.token == PORTFOLIO else "all of it"
+    again = "portfolio" if order.token == PORTFOLIO else subject(portfolio, order.token)
+    at, limit = price_words(portfolio, order.token, order.at), price_words(portfolio, order.token, level(order))
+    said = f"{name(portfolio, order)} at {limit} fired at {at} ({words.moment(order.since_s)})"
+    return f"{said}: {what} is sold for {money} and stays out until trimtab orders arm {again}"
+
+
+def _out_words(step: StepInput, token: str) -> str:
+    order, portfolio = _kept_by(step.history.orders, token), step.portfolio
+    if order is None:
+        return ""
+    again = "portfolio" if order.token == PORTFOLIO else subject(portfolio, token)
+    kept = f"{subject(portfolio, token)} is out since {words.moment(order.since_s)}: {name(portfolio, order)}"
+    return f"{kept} {'is being sold' if order.stage is OrderStage.FIRED else 'is done'}; back in by trimtab orders arm {again}"
+
+
+def _wait_words(step: StepInput, token: str) -> str:
+    entry = by_key(step.history.orders)[token, OrderKind.ENTRY]
+    return f"{subject(step.portfolio, token)} is bought only at or below its entry of {price_words(step.portfolio, token, level(entry))}"
+
+
+def _unconfirmed_words(step: StepInput) -> list[str]:
+    """Orders that the prices of now would move and the blocks before do not, and entries that hold nothing back."""
+    portfolio, now = step.portfolio, by_key(step.history.orders)
+    waiting = [order for order in unconfirmed(step) if order.key in now and order.stage is not now[order.key].stage]
+    blocks = step.policy.confirm_blocks
+    told = [f"{name(portfolio, one)} would be {one.stage.value}, but the {blocks} blocks before do not confirm it" for one in waiting]
+    for order in step.history.orders:
+        if order.stage is OrderStage.FIRED and filled_at_once(order):
+            at = price_words(portfolio, order.token, level(order))
+            told.append(f"{name(portfolio, order)} at {at} was not below the price when it was armed: it held nothing back")
+    return told
