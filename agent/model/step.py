@@ -15,6 +15,7 @@ from agent.model.policy import Policy, Portfolio
 from agent.model.prices import PricePoint
 from agent.model.requests import Claim
 from agent.model.screening import ScreenedToken
+from agent.model.strategies import SleeveBooks, Split
 from agent.model.weights import Allocation
 
 
@@ -33,8 +34,8 @@ class History:
     `reviews` are (schedule, chain time of its last review), named as policy/schedules.py does.
     `books` says where ledger and chain disagree, `tax` what a plan's taxable gain is told by (None: nothing is known of it).
     `campaign` is the correction that is under way over time, `campaign_ended_s` when the last one ended, and `draw` decides the size
-    of the first round of the next (None: not drawn yet). `orders` says how each order stands, `unit_value` what a unit of the
-    portfolio was worth (None: nothing asks for it).
+    of the first round of the next (None: not drawn yet). `orders` says how each order stands, `orders_turn` how often
+    that was written, `unit_value` what a unit of the portfolio was worth (None: nothing asks for it). `sleeves` are the books of strategies (None: there are no strategies).
     """
 
     last_rebalance_s: int | None
@@ -65,7 +66,9 @@ class History:
     campaign_ended_s: int | None = None
     draw: Draw | None = None
     orders: tuple[Order, ...] = ()
+    orders_turn: int = 0
     unit_value: UnitValue | None = None
+    sleeves: SleeveBooks | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ class StepInput:
     `spent_gas_wei` is the gas money of those approvals: it still counts where native coin does, so that they are used up.
     `acted` says that this step has moved liquidity already: what it began is not held back by the bands of shares.
     `quarantine` are tokens that are left as they are; the portfolio then says what is wanted of the others. `wishes` say in words
-    why its targets are other than those of the config.
+    why its targets are other than those of the config. `split` are the strategies that share the wallet (None: it is one).
     """
 
     snapshot: Snapshot
@@ -91,3 +94,4 @@ class StepInput:
     acted: bool = False
     quarantine: tuple[ScreenedToken, ...] = ()
     wishes: tuple[str, ...] = ()
+    split: Split | None = None
