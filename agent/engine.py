@@ -12,7 +12,7 @@ from agent.execution.booking import poorer, reviewed_s, settle
 from agent.execution.fresh import CaughtUp, Eyes, observed
 from agent.execution.outcome import REVIEWED, Hands, Outcome, OutcomeKind
 from agent.execution.proposing import propose_screened
-from agent.execution.recording import record
+from agent.execution.recording import keep_choice, record
 from agent.execution.sent import gas_wei, may_take
 from agent.model import Decision, Halt, History, Intent, Plan, ScreenedToken, Snapshot, StepInput
 from agent.planning.strategies import Proposer
@@ -52,6 +52,8 @@ def look(
     step_input = observed(eyes, step_input, journal)
     if journal is not None:
         record(eyes, step_input, journal)
+        keep_choice(step_input, journal)
+        keep(journal, step_input)
         journal.begin_step(step_id, eyes.clock.now_s(), codec.dumps(step_input))
     outcome = judge(step_input, propose, eyes.evidence, step_id)
     if journal is not None and outcome.step_input is not step_input:

@@ -28,7 +28,8 @@ from agent.config.table import Table
 from agent.config.triggers import HybridTable, ThresholdTable, TimeTable
 from agent.config.venues import VenuesTable
 from agent.config.wallet import WalletTable
-from agent.config.zone import RiskTable, ZoneTable, require_zone
+from agent.config.weights import WeightsTable, require_weights
+from agent.config.zone import RiskTable, require_zone
 from agent.units import BPS
 
 
@@ -68,6 +69,7 @@ class PortfolioTable(Table):
     positions: list[PositionTable] = Field(default_factory=list)
 
     @field_validator("assets")
+    weights: WeightsTable | None = None
     @classmethod
     def _sums_to_one(cls, assets: list[AssetTable]) -> list[AssetTable]:
         total = sum(asset.target for asset in assets)
@@ -89,6 +91,7 @@ class PortfolioTable(Table):
             raise ValueError(f"numeraire {self.numeraire!r} is none of the assets; add it with a target (0% is allowed)")
         return self
 
+        require_weights(self)
     @property
     def listed(self) -> list[AssetTable | HubTable]:
         """Assets, then hubs."""

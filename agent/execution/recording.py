@@ -10,6 +10,13 @@ from agent.ports import Journal
 from agent.reference.recorded import confirmed
 
 
+def keep_choice(step: StepInput, journal: Journal) -> None:
+    """Writes down the weights that this step chose, so that a restart goes by the same."""
+    chosen = step.history.allocation
+    if chosen is not None and chosen != journal.allocation():
+        journal.note_allocation(chosen)
+
+
 def record(eyes: Eyes, step: StepInput, journal: Journal) -> None:
     """The first look of each hour whose prices are confirmed writes them down.
 

@@ -22,7 +22,7 @@ from agent.model import (
     StepInput,
     Zone,
 )
-from agent.policy import campaign, coin, confirm, flows, liquidity, lp_wish, minimum, outflow, quarantine, unread, words, zone
+from agent.policy import allocation, campaign, coin, confirm, flows, liquidity, lp_wish, minimum, outflow, quarantine, unread, words, zone
 from agent.policy.bands import has_band
 from agent.policy.drift import corrections, drift, total
 from agent.policy.goal import goal
@@ -75,7 +75,7 @@ def _decided(step: StepInput) -> Decided:
         return Decided(Halt("; ".join(faults)), (), references)
     prices = {token: found.price for token, found in references.prices.items()}
     drifts = drift(step, prices)
-    stopped = step.history.stopped or outflow.unfinished(step) or flows.halting(step)
+    stopped = step.history.stopped or step.history.books or outflow.unfinished(step) or flows.halting(step)
     stopped = stopped or liquidity.unknown_to_the_store(step) or _too_small(step, drifts)
     if stopped:
         return Decided(Halt(stopped), drifts, references)
@@ -214,6 +214,7 @@ def _faults(step: StepInput, references: References) -> list[str]:
     if step.policy.destination is Destination.BAND and not has_band(step.policy.trigger):
         faults.append("the destination is a band, but the trigger has none")
     faults += [fault for fault in (sequencer_fault(step), depeg_fault(step, references), contradiction(step)) if fault]
+    faults += [fault for fault in (allocation.fault(step),) if fault]
     faults += unread.balances(step)
     faults += liquidity.faults(step)
     faults += zone.faults(step, references)

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from agent.model import Asset, StepInput
+from agent.policy.allocation import allocated
 
 Change = Callable[[StepInput], StepInput]
-CHANGES: tuple[Change, ...] = ()
+CHANGES: tuple[Change, ...] = (allocated,)
 """Each reads what the store remembers in `step.history` and returns the step with other targets and the reason among `wishes`;
 in order: what an allocator chose, what strategies hold of it, what orders keep out of the market."""
 

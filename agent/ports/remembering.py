@@ -6,7 +6,22 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Protocol
 
-from agent.model import Books, Flow, History, Intent, IntentEvent, IntentKind, IntentState, PricePoint, Receipt, Snapshot, UnsignedTx
+from agent.model import (
+    Allocation,
+    Books,
+    Flow,
+    History,
+    Intent,
+    IntentEvent,
+    IntentKind,
+    IntentState,
+    Order,
+    PricePoint,
+    Receipt,
+    Snapshot,
+    UnitValue,
+    UnsignedTx,
+)
 from agent.ports.acting import Grant
 
 
@@ -127,6 +142,14 @@ class Journal(Protocol):
     def has_prices(self, numeraire: str, at_s: int) -> bool:
         """Whether a look has written prices down in the hour of `at_s` already."""
         ...
+    def allocation(self, owner: str = "") -> Allocation | None:
+        """The weights chosen last for the portfolio, or a strategy of it; None before the first choice."""
+        ...
+
+    def note_allocation(self, chosen: Allocation, owner: str = "") -> None:
+        """Writes chosen weights down; the same ones a second time change nothing."""
+        ...
+
 
     def note_prices(self, numeraire: str, points: Sequence[PricePoint]) -> int:
         """Writes prices in base units of `numeraire` down, the first of each token and hour for good; how many were new."""

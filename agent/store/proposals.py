@@ -13,6 +13,8 @@ from sqlalchemy import select
 from agent.errors import OperatorNeeded
 from agent.store.accounts import Accounts
 from agent.store.alerts import Alerts
+from agent.store.allocations import Allocations
+from agent.store.bookkeeping import Bookkeeping
 from agent.store.campaigns import Campaigns
 from agent.store.prices import Prices
 from agent.store.requests import Requests
@@ -22,7 +24,7 @@ from agent.store.versions import Versions
 PREFIX = "proposal:"
 
 
-class Proposals(Accounts, Alerts, Campaigns, Prices, Requests, Versions):
+class Proposals(Accounts, Alerts, Allocations, Bookkeeping, Campaigns, Prices, Requests, StandingOrders, Versions):
     """Implements ports.ProposalBook in the facts of the store."""
 
     def mark_proposed(self, intent_id: str, since_block: int) -> None:

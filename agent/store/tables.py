@@ -213,6 +213,18 @@ class RoundRow(Base):
     wait_ppm: Mapped[int] = mapped_column(Integer)
 
 
+class AllocationRow(Base):
+    """Weights that an allocator chose for `owner`, as JSON; "" is the portfolio itself. The newest of each owner counts."""
+
+    __tablename__ = "allocations"
+    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    owner: Mapped[str] = mapped_column(String(40))
+    at_s: Mapped[int] = mapped_column(BigInteger)
+    chosen_json: Mapped[str] = mapped_column(Text)
+
+    __table_args__ = (Index("allocations_by_owner", "owner", "seq"),)
+
+
 class PinRow(Base):
     """A contract the owner trusts, by address and hash of its code."""
 

@@ -30,12 +30,13 @@ from agent.config.load import LoadedConfig
 from agent.config.lp_contracts import known_positions, liquidity_contracts
 from agent.config.lp_targets import build_targets
 from agent.config.schema import Config
+from agent.config.weights import build_weights, supplies_of
 from agent.errors import ConfigError
 from agent.execution.earlier import recall
 from agent.execution.fresh import Eyes
 from agent.execution.stock import take_stock
-from agent.model import Execution, History, Limits, Policy, Portfolio, PricePoint, Reference, Snapshot, StepInput
-from agent.policy import flows, lookback, outflow, quarantine, wishes
+from agent.model import Allocation, Execution, History, Limits, Policy, Portfolio, PricePoint, Reference, Snapshot, StepInput
+from agent.policy import agreement, allocation, flows, lookback, outflow, quarantine, wishes
 from agent.ports import Clock, Reader
 from agent.store.killswitch import KillSwitch, pause_file
 from agent.store.opening import open_store
@@ -96,16 +97,23 @@ class Desk:
         venue = self.config.venues.uniswap_v3
         step = recall(step, self.store, self.panel, self.config.wallet.safe)
         step = take_stock(step, self.store, self.line, None if venue is None else venue.position_manager)
-        step = replace(step, history=replace(step.history, prices=self._prices(snapshot.head.timestamp_s)))
-        seen = wishes.wanted(outflow.set_aside(flows.seen(step, self.store.books())))
+        chosen = self.store.allocation()
+        prices = self._prices(snapshot.head.timestamp_s, chosen)
+        step = replace(step, history=replace(step.history, prices=prices, allocation=chosen))
+        books = self.store.books()
+        step = agreement.agreed(step, books, self.store.stands(snapshot.head.number))
+        seen = wishes.wanted(outflow.set_aside(flows.seen(step, books)))
         pins = {pin.address: pin.code_hash for pin in self.store.pins()}
         seen = quarantine.quarantine(seen, quarantine.silent(seen))
         return quarantine.quarantine(seen, quarantine.changed(snapshot, self.tokens, pins, self.store.implementations()))
 
-    def _prices(self, now_s: int) -> tuple[PricePoint, ...]:
-        """Recorded prices, as far back as this config looks."""
-        back_s = lookback.needed_s(self.portfolio, self.policy)
-        return self.store.prices(self.portfolio.numeraire.address, now_s - back_s, now_s) if back_s else ()
+    def _prices(self, now_s: int, chosen: Allocation | None) -> tuple[PricePoint, ...]:
+        """Recorded prices, as far back as this config looks; before what triggers see, one per interval of a choice that is due."""
+        numeraire, weights = self.portfolio.numeraire.address, self.portfolio.weights
+        hourly_s = now_s - lookback.needed_s(self.portfolio, self.policy)
+        since_s = now_s - allocation.looks_back_s(self.portfolio, chosen, now_s)
+        older = self.store.prices(numeraire, since_s, hourly_s - 1, weights.step_s) if weights is not None and since_s < hourly_s else ()
+        return older + (self.store.prices(numeraire, hourly_s, now_s) if hourly_s < now_s else ())
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -200,6 +208,7 @@ def open_desk(
     asked = [a.address for a in config.portfolio.assets] + [h.address for h in config.portfolio.hubs]
     tokens = {token.address: token for token in read_tokens(line, asked)}
     portfolio = build_portfolio(config, tokens)
+    portfolio = replace(portfolio, weights=build_weights(config.portfolio, portfolio, loaded.path.parent))
     limits = build_limits(config, portfolio.numeraire)
     through = (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
     with books(loaded) as (store, switch):
@@ -219,6 +228,7 @@ def open_desk(
             spenders=(execution.router, *(contract for _, contract in execution.liquidity)),
             pools=pools,
             proxies=(proxies := find_proxies(line, asked)),
+            supplies=supplies_of(portfolio),
             feeds=(*portfolio.feeds(), *reference.uptime),
             code=tuple(dict.fromkeys((*pinned, *(pool.address for pool in pools), *(proxy.first for proxy in proxies)))),
             twap_window_s=reference.twap_window_s,

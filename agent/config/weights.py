@@ -1,0 +1,191 @@
+"""portfolio.weights: by what target weights are chosen, how often, from which prices, within which limits."""
+
+from __future__ import annotations
+
+import csv
+import re
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, model_validator
+
+from agent.config.fields import Duration, Share
+from agent.config.table import Table
+from agent.errors import ConfigError
+from agent.model import Method, Portfolio, Supply, UntilChosen, WeightLimit, Weights
+from agent.units import BPS, floor_int, safe_label
+
+if TYPE_CHECKING:
+    from agent.config.schema import PortfolioTable
+
+HOUR_S, DAY_S = 3_600, 86_400
+MOST_INTERVALS = 2_500
+"""Of a window: every step in which a choice is due carries so many prices of each asset."""
+LONGEST_WINDOW_S = 730 * DAY_S
+_NUMBER = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_ALWAYS = ("every", "keep", "churn", "until_chosen")
+_OF_RETURNS = ("window", "step", "min_history", "max_age")
+
+
+class LimitTable(Table):
+    """Bounds of one asset's weight."""
+
+    min: Share = 0
+    max: Share = BPS
+
+
+class WeightsTable(Table):
+    """An allocator. Which keys belong to which kind is in docs/weights.md; those that belong have no default."""
+
+    kind: Literal["fixed", "equal", "market_cap", "inverse_volatility", "minimum_variance", "risk_parity", "hrp"]
+    every: Duration | None = None
+    window: Duration | None = None
+    step: Duration | None = None
+    min_history: Duration | None = None
+    max_age: Duration | None = None
+    keep: Duration | None = None
+    churn: Share | None = None
+    until_chosen: Literal["targets", "wait"] | None = None
+    fixed: list[str] = Field(default_factory=list)
+    cap: Share | None = None
+    limits: dict[str, LimitTable] = Field(default_factory=dict)
+    supplies: str | None = None
+
+    @property
+    def method(self) -> Method:
+        """The same as a type."""
+        return Method(self.kind)
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> WeightsTable:
+        method = self.method
+        belong = {*()} if method is Method.FIXED else {*_ALWAYS, "fixed", "cap", "limits"}
+        belong |= {*_OF_RETURNS} if method.needs_returns else {"max_age", "supplies"} if method is Method.MARKET_CAP else set()
+        strange = sorted((self.model_fields_set - {"kind"}) - belong)
+        if strange:
+            raise ValueError(f"{strange[0]}: belongs to other kinds than {self.kind}; remove it")
+        needed = [name for name in (*_ALWAYS, *_OF_RETURNS) if name in belong and getattr(self, name) is None]
+        if needed:
+            raise ValueError(f"{needed[0]}: missing; kind = {self.kind!r} needs it, see docs/weights.md")
+        _require_times(self)
+        return self
+
+
+def _require_times(table: WeightsTable) -> None:
+    every, step, window, least, age = table.every, table.step, table.window, table.min_history, table.max_age
+    if every is not None and every < HOUR_S:
+        raise ValueError(f"every: {every} s is shorter than an hour, and prices are recorded once an hour; write for example 7d")
+    if step is None or window is None or least is None or age is None:
+        return
+    if step < HOUR_S:
+        raise ValueError(f"step: {step} s is shorter than an hour, and prices are recorded once an hour; write for example 1d")
+    if window > LONGEST_WINDOW_S or window > MOST_INTERVALS * step:
+        raise ValueError(f"window: more than 730 days or {MOST_INTERVALS} steps; take a longer step or a shorter window")
+    if not 2 * step <= least <= window:
+        raise ValueError("min_history: not between two steps and the window; write for example 30d with step = '1d', window = '90d'")
+    if age < step:
+        raise ValueError("max_age: shorter than a step, so that no price would be young enough; write for example 2d with step = '1d'")
+
+
+def require_weights(table: PortfolioTable) -> None:
+    """Raises ValueError where the allocator does not fit the assets: names, room for weights, the numeraire's missing volatility."""
+    weights = table.weights
+    if weights is None or weights.method is Method.FIXED:
+        return
+    targets = {asset.symbol: asset.target for asset in table.assets}
+    for field, names in (("fixed", weights.fixed), ("limits", list(weights.limits))):
+        strange = [name for name in names if name not in targets]
+        if strange:
+            raise ValueError(f"weights.{field}: {strange[0]!r} is none of the assets; remove it or correct its spelling")
+    both = [name for name in weights.limits if name in weights.fixed]
+    if both:
+        raise ValueError(f"weights.limits: {both[0]} is fixed at its target; take it out of fixed or out of limits")
+    free = [symbol for symbol in targets if symbol not in weights.fixed]
+    if len(free) < 2:
+        raise ValueError(f"weights.fixed: leaves {len(free)} assets to choose weights for; leave at least two, or take kind = 'fixed'")
+    if weights.method.needs_returns and table.numeraire in free:
+        raise ValueError(
+            f"weights.fixed: {table.numeraire} is the numeraire, whose price in itself never moves; "
+            f"keep it at its target: fixed = ['{table.numeraire}']"
+        )
+    if weights.method.needs_correlations and weights.step and weights.min_history and weights.min_history < (len(free) + 1) * weights.step:
+        raise ValueError(
+            f"weights.min_history: {len(free)} assets need at least {len(free) + 1} steps for a covariance that is not singular; "
+            "write a longer one"
+        )
+    rest = BPS - sum(targets[symbol] for symbol in weights.fixed)
+    low, high = zip(*(_limit(weights, symbol) for symbol in free), strict=True)
+    if not sum(low) <= rest <= sum(high):
+        raise ValueError(
+            f"weights.limits: they allow {sum(low) / 100:g}% to {sum(high) / 100:g}% in all, and {rest / 100:g}% is left to choose; "
+            "widen them, or cap"
+        )
+
+
+def build_weights(table: PortfolioTable, portfolio: Portfolio, folder: Path) -> Weights | None:
+    """The allocator by token address. Reads the file of supplies, a path relative to `folder`. Raises ConfigError."""
+    weights = table.weights
+    if weights is None:
+        return None
+    tokens = {asset.token.symbol: asset.token.address for asset in portfolio.assets}
+    free = [symbol for symbol in tokens if symbol not in weights.fixed]
+    step_s = weights.step or HOUR_S
+    return Weights(
+        method=weights.method,
+        every_s=weights.every or 0,
+        window_s=weights.window or 0,
+        step_s=step_s,
+        min_returns=-(-(weights.min_history or 0) // step_s),
+        max_age_s=weights.max_age or 0,
+        keep_s=weights.keep or 0,
+        churn_bps=weights.churn or 0,
+        until_chosen=UntilChosen(weights.until_chosen or "wait"),
+        fixed=tuple(tokens[symbol] for symbol in weights.fixed),
+        limits=tuple(WeightLimit(tokens[symbol], *_limit(weights, symbol)) for symbol in free),
+        supplies=() if weights.supplies is None else tuple(_supplies(folder / weights.supplies, portfolio)),
+    )
+
+
+def supplies_of(portfolio: Portfolio) -> tuple[str, ...]:
+    """Tokens of which the chain has to say how many coins exist."""
+    weights = portfolio.weights
+    if weights is None or weights.method is not Method.MARKET_CAP:
+        return ()
+    told = {*weights.fixed, *(supply.token for supply in weights.supplies)}
+    return tuple(asset.token.address for asset in portfolio.assets if asset.token.address not in told)
+
+
+def _limit(weights: WeightsTable, symbol: str) -> tuple[int, int]:
+    own = weights.limits.get(symbol)
+    cap = BPS if weights.cap is None else weights.cap
+    if own is None:
+        return 0, cap
+    return own.min, own.max if "max" in own.model_fields_set else cap
+
+
+def _supplies(path: Path, portfolio: Portfolio) -> list[Supply]:
+    """Coins by token from a CSV with the columns symbol, supply and, if it likes, as_of. Raises ConfigError with the line."""
+    tokens = {asset.token.symbol: asset.token for asset in portfolio.assets}
+    field = f"portfolio.weights.supplies: {path.name}"
+    try:
+        lines = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{field}: cannot be read: {error}", "write a CSV with the columns symbol,supply,as_of") from None
+    found: dict[str, Supply] = {}
+    for number, line in enumerate(lines, 2):
+        symbol, text = (line.get("symbol") or "").strip(), (line.get("supply") or "").strip()
+        if symbol not in tokens:
+            raise ConfigError(f"{field}, line {number}: {symbol!r} is none of the assets", "remove the line, or correct the symbol")
+        if symbol in found:
+            raise ConfigError(f"{field}, line {number}: {symbol} is there twice", "keep one of them")
+        if not _NUMBER.fullmatch(text):
+            raise ConfigError(f"{field}, line {number}: {text!r} is no number of coins", "write a plain decimal such as 19850000.5")
+        as_of = (line.get("as_of") or "").strip()
+        told = f"{safe_label(path.name, 'a file')}{f' of {as_of}' if _DATE.fullmatch(as_of) else ''}"
+        token = tokens[symbol]
+        found[symbol] = Supply(token.address, floor_int(Fraction(text) * 10**token.decimals), told)
+    if not found:
+        raise ConfigError(f"{field}: holds no supplies", "write a CSV with the columns symbol,supply,as_of")
+    return list(found.values())

@@ -1,0 +1,97 @@
+"""Which weights are to be had now: when a choice is due, what an allocator makes of the facts, and what of it changes anything."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from agent import codec
+from agent.errors import Refused
+from agent.model import Allocation, Asset, Method, WeightLimit, Weights
+from agent.units import BPS
+from agent.weights.allocators import ALLOCATORS, Bounds, Facts, Wanted
+from agent.weights.bounded import to_bps
+
+
+def basis(weights: Weights, assets: Sequence[Asset]) -> str:
+    """A name of what a choice rests on besides data: the allocator's settings, the assets, the targets of the fixed ones."""
+    kept = {asset.token.address: asset.target_bps for asset in assets if asset.token.address in weights.fixed}
+    tokens = sorted(asset.token.address for asset in assets)
+    text = codec.dumps(weights) + repr(tokens) + repr(sorted(kept.items()))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def counting(weights: Weights, assets: Sequence[Asset], last: Allocation | None) -> Allocation | None:
+    """The last choice, where it was made under these settings for these assets."""
+    return last if last is not None and last.basis == basis(weights, assets) else None
+
+
+def due(weights: Weights, assets: Sequence[Asset], last: Allocation | None, now_s: int) -> bool:
+    """Whether weights are to be chosen anew at chain time `now_s`."""
+    if weights.method is Method.FIXED:
+        return False
+    last = counting(weights, assets, last)
+    return last is None or now_s >= last.at_s + weights.every_s
+
+
+def wanted(weights: Weights, assets: Sequence[Asset], facts: Facts) -> tuple[Bounds, Wanted]:
+    """What the allocator makes of the facts, before rounding. Raises Refused naming what is missing, too old, singular or zero."""
+    bounds = _bounds(weights, assets)
+    return bounds, ALLOCATORS[weights.method](weights, bounds, facts)
+
+
+def choose(weights: Weights, assets: Sequence[Asset], facts: Facts, last: Allocation | None) -> Allocation:
+    """Weights of all assets in bps that sum to 10,000; those of `last` where none would move by more than `churn_bps`.
+
+    The same input gives the same weights, in whatever order the assets are listed. Raises Refused as `wanted` does.
+    """
+    bounds, found = wanted(weights, assets, facts)
+    try:
+        chosen = to_bps(found.shares, bounds.low, bounds.high, bounds.total)
+    except ValueError as error:
+        raise Refused(f"{weights.method.value}: {error}", remedy="look at portfolio.weights.limits") from None
+    free = dict(zip(bounds.tokens, chosen, strict=True))
+    told = {asset.token.address: free.get(asset.token.address, asset.target_bps) for asset in assets}
+    why, last = found.why, counting(weights, assets, last)
+    if last is not None:
+        before = {token: last.bps(token) for token in told}
+        most = max(abs(told[token] - before[token]) for token in told)
+        if 0 < most <= weights.churn_bps:
+            told, why = before, f"{why}; no weight would move by more than {most / 100:g} %, so those of before stay"
+    return Allocation(
+        at_s=facts.now_s,
+        method=weights.method,
+        weights_bps=tuple(sorted(told.items())),
+        basis=basis(weights, assets),
+        data=found.data,
+        why=why,
+        from_s=found.from_s,
+        until_s=found.until_s,
+        returns=0 if found.seen is None else len(found.seen.moves),
+    )
+
+
+def in_words(chosen: Allocation) -> str:
+    """What was chosen, when, and from which data."""
+    span = "" if chosen.from_s is None or chosen.until_s is None else f", {_utc(chosen.from_s)} to {_utc(chosen.until_s)}"
+    return f"weights by {chosen.method.value}, chosen {_utc(chosen.at_s)} from {chosen.data}{span}: {chosen.why}"
+
+
+def _bounds(weights: Weights, assets: Sequence[Asset]) -> Bounds:
+    """Free assets by address, so that no list's order decides a tie. Raises Refused where the bounds fit no weights."""
+    free = tuple(sorted(asset.token.address for asset in assets if asset.token.address not in weights.fixed))
+    total = BPS - sum(asset.target_bps for asset in assets if asset.token.address in weights.fixed)
+    limits = {limit.token: limit for limit in weights.limits}
+    each = [limits.get(token, WeightLimit(token, 0, BPS)) for token in free]
+    low, high = tuple(one.low_bps for one in each), tuple(min(one.high_bps, total) for one in each)
+    if not free or total <= 0 or not sum(low) <= total <= sum(high):
+        raise Refused(
+            f"limits of {sum(low) / 100:g} to {sum(high) / 100:g} % leave no weights that sum to {total / 100:g} %",
+            remedy="widen portfolio.weights.limits",
+        )
+    return Bounds(free, total, low, high)
+
+
+def _utc(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")

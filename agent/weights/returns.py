@@ -1,0 +1,124 @@
+"""What recorded prices say of returns: one price of each token per interval, and the moves between neighbouring intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.errors import Refused
+from agent.model import PricePoint, Weights
+from agent.weights.extra import extra
+
+Floats = NDArray[np.float64]
+YEAR_S = 365 * 86_400
+LEAST_MOVES = 2
+"""Without a second return there is no variance at all."""
+ALIKE = 1e-9
+"""Least eigenvalue of a matrix of correlations, of 1 on average: below it one asset is made of the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Returns:
+    """Simple returns of `tokens` (columns) over each interval of `step_s` that all of them have both ends of (rows).
+
+    `gaps` are intervals between the first and the last that were left out since a price is missing.
+    """
+
+    tokens: tuple[str, ...]
+    moves: Floats
+    step_s: int
+    from_s: int
+    until_s: int
+    gaps: int
+
+    @property
+    def volatility(self) -> Floats:
+        """Standard deviation of each token's returns, a year of 365 days."""
+        yearly: Floats = self.moves.std(axis=0, ddof=1) * np.sqrt(YEAR_S / self.step_s)
+        return yearly
+
+    @property
+    def correlation(self) -> Floats:
+        """Sample correlations."""
+        return np.atleast_2d(np.corrcoef(self.moves, rowvar=False))
+
+
+def returns(weights: Weights, tokens: Sequence[str], names: Mapping[str, str], prices: Sequence[PricePoint], now_s: int) -> Returns:
+    """Returns of `tokens` within the window. Raises Refused naming what is missing, too old or does not move."""
+    series = {token: _by_interval(prices, token, weights, now_s) for token in tokens}
+    none = [names[token] for token in tokens if not series[token]]
+    if none:
+        raise Refused(f"no prices of {' and '.join(none)} within {_days(weights.window_s)}", remedy=_REMEDY)
+    shared = sorted(set.intersection(*(set(one) for one in series.values())))
+    pairs = [(a, b) for a, b in pairwise(shared) if b == a + 1]
+    least = max(weights.min_returns, LEAST_MOVES)
+    if len(pairs) < least:
+        fewest = min(tokens, key=lambda token: (len(series[token]), token))
+        raise Refused(
+            f"{len(pairs)} returns of {_days(weights.step_s)} that all have, min_history asks for {least}; "
+            f"{names[fewest]} has {len(series[fewest])} prices",
+            remedy=_REMEDY,
+        )
+    until_s = min(series[token][shared[-1]].at_s for token in tokens)
+    if now_s - until_s > weights.max_age_s:
+        oldest = min(tokens, key=lambda token: (max(one.at_s for one in series[token].values()), token))
+        raise Refused(
+            f"the newest prices that all have are {_days(now_s - until_s)} old, max_age is {_days(weights.max_age_s)}; "
+            f"the oldest is that of {names[oldest]}",
+            remedy=_REMEDY,
+        )
+    moves = np.array([[float(series[t][b].price / series[t][a].price - 1) for t in tokens] for a, b in pairs], dtype=np.float64)
+    still = [names[token] for token, column in zip(tokens, moves.T, strict=True) if not np.ptp(column) > 0]
+    if still:
+        raise Refused(f"the price of {' and '.join(still)} does not move: no variance", remedy="name it in portfolio.weights.fixed")
+    from_s = min(series[token][pairs[0][0]].at_s for token in tokens)
+    gaps = shared[-1] - shared[0] - len(pairs)
+    return Returns(tuple(tokens), moves, weights.step_s, from_s, until_s, gaps)
+
+
+def covariance(found: Returns, names: Mapping[str, str]) -> Floats:
+    """Covariance of a year: volatilities as measured, correlations shrunk towards none as the sample asks for.
+
+    Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices" (2004), on standardised returns, so
+    that a quiet asset is not made to look like a wild one. Raises Refused where one asset is made of the others: no shrinkage
+    says which of them to hold.
+    """
+    sample = found.correlation
+    if np.linalg.eigvalsh(sample)[0] < ALIKE:
+        off = np.abs(sample - np.eye(len(sample)))
+        one, other = sorted(names[found.tokens[int(i)]] for i in np.unravel_index(int(off.argmax()), off.shape))
+        raise Refused(
+            f"the covariance is singular: {one} and {other} move by {off.max():.9f} alike, over {len(found.moves)} returns",
+            remedy="keep one of them among the free assets, or take a longer window",
+        )
+    shrunk = _shrunk_correlation(found.moves)
+    return np.outer(found.volatility, found.volatility) * shrunk
+
+
+def _shrunk_correlation(moves: Floats) -> Floats:
+    """Correlations pulled towards none by the share that the sample asks for."""
+    ledoit_wolf = extra("sklearn.covariance").ledoit_wolf
+    scores = (moves - moves.mean(axis=0)) / moves.std(axis=0)
+    shrunk: Floats = ledoit_wolf(scores)[0]
+    return shrunk
+
+
+def _by_interval(prices: Sequence[PricePoint], token: str, weights: Weights, now_s: int) -> dict[int, PricePoint]:
+    """The last price of each interval within the window, the one that is not over yet included."""
+    start_s = now_s - weights.window_s - weights.step_s
+    return {point.at_s // weights.step_s: point for point in prices if point.token == token and start_s < point.at_s <= now_s}
+
+
+def _days(seconds: int) -> str:
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{float(Fraction(seconds, size)):.3g} {unit}"
+    return f"{seconds} s"
+
+
+_REMEDY = "wait for the agent's own looks, or trimtab prices import, trimtab prices fetch"
