@@ -35,7 +35,8 @@ class History:
     `books` says where ledger and chain disagree, `tax` what a plan's taxable gain is told by (None: nothing is known of it).
     `campaign` is the correction that is under way over time, `campaign_ended_s` when the last one ended, and `draw` decides the size
     of the first round of the next (None: not drawn yet). `orders` says how each order stands, `orders_turn` how often
-    that was written, `unit_value` what a unit of the portfolio was worth (None: nothing asks for it). `sleeves` are the books of strategies (None: there are no strategies).
+    that was written, `unit_value` what a unit of the portfolio was worth (None: nothing asks for it). `sleeves` are the
+    books of strategies (None: there are no strategies).
     """
 
     last_rebalance_s: int | None
