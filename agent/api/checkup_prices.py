@@ -9,7 +9,8 @@ from agent.chain.abi import DESCRIPTION
 from agent.chain.ask import ask
 from agent.chain.lens import CallItem, Item
 from agent.chain.tokens import symbol_text
-from agent.model import Cron, Every, FeedRound, Hybrid, ReferenceKind, StepInput, V3Pool
+from agent.model import FeedRound, ReferenceKind, StepInput, V3Pool
+from agent.policy import schedules
 from agent.reference import means, rounds, sequencer_fault
 from agent.units import decimal_text, safe_label
 
@@ -35,7 +36,7 @@ def _unguarded(desk: wiring.Desk, step: StepInput) -> Iterator[Told]:
         return
     if step.policy.confirm_blocks == 0:
         yield "triggers", NOTE, "the prices of a single block fire them", "policy.confirm_blocks = 3"
-    if step.policy.jitter_bps == 0 and isinstance(step.policy.trigger, Every | Cron | Hybrid):
+    if step.policy.jitter_bps == 0 and schedules.of(step.policy.trigger):
         yield "schedule", NOTE, "whoever knows it knows when the agent trades", 'policy.jitter = "10%"'
 
 

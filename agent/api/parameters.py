@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from agent.api.submission import submission_text
+from agent.config.build import build_policy
 from agent.config.pace import pace_text
 from agent.config.schema import Config, LimitsTable
-from agent.config.triggers import HybridTable, ThresholdTable, TimeTable
-from agent.config.zone import RiskTable, ZoneTable
+from agent.config.zone import RiskTable
 from agent.model import LpTarget, Portfolio
+from agent.policy import trigger_words
 from agent.units import decimal_text
 
 NATIVE_LIMITS = ("gas_per_day", "native_floor", "native_top_up")
@@ -17,7 +18,7 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
     """By name. No secret is among them: URLs show as their operators."""
     chain, execution, reference = config.chain, config.execution, config.reference
     operators = sorted({endpoint.operator for endpoint in chain.rpc})
-    numeraire = portfolio.numeraire.label
+    numeraire, policy = portfolio.numeraire.label, build_policy(config)
     found = {
         "chain": f"{chain.chain_id}{' (a local fork)' if chain.fork else ''}",
         "endpoints": f"{', '.join(operators)}; {chain.min_operators} must agree",
@@ -33,8 +34,10 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
         or "none",
         "liquidity positions": ", ".join(position.name for position in portfolio.positions) or "none",
         "liquidity targets": ", ".join(_wanted(target) for target in portfolio.lp_targets) or "none",
-        "trigger": trigger_text(config.policy.trigger),
+        "trigger": trigger_words.trigger(policy.trigger, portfolio),
+        "bands of single assets": trigger_words.bands(portfolio) or "none",
         "destination": config.policy.destination,
+        "only": "both sides" if policy.only is None else f"{policy.only.value}: {trigger_words.ONLY[policy.only]}",
         "cooldown": f"{config.policy.cooldown} s",
         "confirm_blocks": str(config.policy.confirm_blocks or 0),
         "jitter": "off" if config.policy.jitter is None else f"{config.policy.jitter / 100:g}%",
@@ -56,21 +59,6 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
 def _wanted(target: LpTarget) -> str:
     width = "" if target.width_bps is None else f", width {target.width_bps / 100:g}%"
     return f"{target.share_bps / 100:g}% in {target.venue} {target.pool}{width}"
-
-
-def trigger_text(trigger: ThresholdTable | TimeTable | HybridTable | ZoneTable) -> str:
-    """Such as "threshold: 10% of the target"."""
-    if isinstance(trigger, ZoneTable):
-        cost = f"{float(trigger.tracking_error_cost):g} bps a year for 1% of tracking error"
-        return f"zone: {cost}, horizon {trigger.horizon} s"
-    parts = []
-    if not isinstance(trigger, TimeTable):
-        parts += [f"{trigger.relative / 100:g}% of the target"] if trigger.relative is not None else []
-        parts += [f"{trigger.absolute / 100:g}% of the portfolio"] if trigger.absolute is not None else []
-    if not isinstance(trigger, ThresholdTable):
-        parts += [f"every {trigger.every} s"] if trigger.every is not None else []
-        parts += [f"{trigger.cron} in {trigger.timezone}"] if trigger.cron is not None else []
-    return f"{trigger.kind}: {', '.join(parts)}"
 
 
 def risk_text(table: RiskTable) -> str:

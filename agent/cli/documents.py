@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from agent.cli import actions, flows, zone
+from agent.cli import actions, flows, triggers, zone
 from agent.units import price_text, value_text
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def status(found: Standing) -> Document:
         "pause_reason": found.pause_reason,
         "pause_hard": found.hard,
         "decision": decision(decided),
+        "trigger": triggers.document(step, decided),
         "flows": flows.documents(step),
         "zone": zone.document(decided.zone, portfolio),
         "endpoints": list(found.endpoints),

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-from agent.cli import actions, flows
+from agent.cli import actions, flows, triggers
 from agent.cli.bar import BAR_CELLS, FEWEST_CELLS, Bar
 from agent.cli.output import cell
 from agent.units import decimal_text
@@ -88,6 +88,7 @@ def show_status(console: Console, document: Document) -> None:
         if in_positions:
             console.print(cell(f"Values and weights count what lies in liquidity positions too: {', '.join(in_positions)} (trimtab lp)"))
     console.print(cell(native(document["native"])))
+    console.print(cell(triggers.line(document["trigger"])))
     for item in document["quarantined"]:
         console.print(cell(f"Not readable: {item['item']} {item['address']}: {item['why']}", "yellow"))
     for one in document["screen"]:

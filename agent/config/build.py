@@ -8,25 +8,20 @@ from fractions import Fraction
 from agent.config.liquidity import build_positions
 from agent.config.pace import build_pace
 from agent.config.schema import AssetTable, Config, HubTable
-from agent.config.triggers import HybridTable, ThresholdTable, TimeTable
+from agent.config.triggers import build_trigger
 from agent.config.zone import ZoneTable, build_zone
 from agent.errors import ConfigError
 from agent.model import (
     Asset,
     CodeHash,
-    Cron,
     Destination,
-    Every,
     Execution,
-    Hybrid,
     Limits,
+    Only,
     Policy,
     Portfolio,
     Reference,
     ReferenceKind,
-    Schedule,
-    Threshold,
-    Trigger,
 )
 from agent.units import Token, parse_raw
 
@@ -51,7 +46,13 @@ def build_portfolio(config: Config, tokens: Mapping[str, Token]) -> Portfolio:
     table = config.portfolio
     assets = tuple(
         Asset(
-            t := token(a), a.target, parse_raw(a.reserve, t.decimals, f"portfolio.assets.{a.symbol}.reserve"), a.feed, a.native, a.rebasing
+            token=(t := token(a)),
+            target_bps=a.target,
+            reserve_raw=parse_raw(a.reserve, t.decimals, f"portfolio.assets.{a.symbol}.reserve"),
+            feed=a.feed,
+            native=a.native,
+            rebasing_bps=a.rebasing,
+            band=a.band,
         )
         for a in table.assets
     )
@@ -62,23 +63,19 @@ def build_portfolio(config: Config, tokens: Mapping[str, Token]) -> Portfolio:
     return Portfolio(numeraire, assets, hubs, config.chain.wrapped_native, feeds, positions)
 
 
-def build_trigger(table: ThresholdTable | TimeTable | HybridTable) -> Trigger:
-    """The trigger of the policy table, where it is none of risk."""
-    match table:
-        case ThresholdTable():
-            return _threshold(table)
-        case TimeTable():
-            return _schedule(table)
-        case HybridTable():
-            return Hybrid(_threshold(table), _schedule(table))
-
-
 def build_policy(config: Config) -> Policy:
     """When to act and how far to go."""
     table = config.policy.trigger
-    trigger = build_zone(config) if isinstance(table, ZoneTable) else build_trigger(table)
-    destination = Destination(config.policy.destination)
-    return Policy(trigger, destination, config.policy.cooldown, config.policy.confirm_blocks or 0, config.policy.jitter or 0)
+    risky = {asset.symbol: asset.address for asset in config.portfolio.assets if asset.symbol != config.portfolio.numeraire}
+    policy = config.policy
+    return Policy(
+        trigger=build_zone(config) if isinstance(table, ZoneTable) else build_trigger(table, risky),
+        destination=Destination(policy.destination),
+        cooldown_s=policy.cooldown,
+        confirm_blocks=policy.confirm_blocks or 0,
+        jitter_bps=policy.jitter or 0,
+        only=None if policy.only is None else Only(policy.only),
+    )
 
 
 def build_reference(config: Config, pins: Iterable[tuple[str, str]] | None = None) -> Reference:
@@ -143,19 +140,3 @@ def build_execution(config: Config, pinned: tuple[str, ...]) -> Execution:
     if venue is None:
         raise ConfigError("execution.router: swap_router_02 needs [venues.uniswap_v3] with its router")
     return Execution(table.router, venue.router, table.deadline, EXPIRE_BLOCKS, pinned, pace=build_pace(config))
-
-
-def _threshold(table: ThresholdTable | HybridTable) -> Threshold:
-    if table.absolute is None and table.relative is None:
-        raise ConfigError("policy.trigger: a threshold needs absolute or relative", "for example relative = '10%'")
-    return Threshold(table.absolute, table.relative)
-
-
-def _schedule(table: TimeTable | HybridTable) -> Schedule:
-    if (table.every is None) == (table.cron is None):
-        raise ConfigError("policy.trigger: give exactly one of every and cron", "for example every = '1d'")
-    if table.every is not None:
-        return Every(table.every)
-    if table.timezone is None:
-        raise ConfigError("policy.trigger.timezone: a cron trigger names its time zone", "for example timezone = 'UTC'")
-    return Cron(table.cron or "", table.timezone)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from agent.config.build import build_policy
 from agent.config.schema import Config
+from agent.config.triggers import TAGS
 from agent.errors import ConfigError
 from agent.policy import trigger_rules
 
@@ -57,7 +58,8 @@ def parse_config(text: str, origin: str = "config") -> Config:
         config = Config.model_validate(data)
     except ValidationError as error:
         raise ConfigError(f"{origin}: " + "; ".join(_lines(error))) from None
-    trigger_rules.validate_policy(build_policy(config))
+    bands = {asset.symbol: asset.band for asset in config.portfolio.assets if asset.band is not None}
+    trigger_rules.validate_policy(build_policy(config), bands)
     return config
 
 
@@ -77,7 +79,8 @@ def load_config(path: Path | str = "trimtab.toml") -> LoadedConfig:
 def _lines(error: ValidationError) -> list[str]:
     lines = []
     for item in error.errors(include_url=False):
-        where = ".".join(str(part) for part in item["loc"] if part not in ("threshold", "time", "hybrid", "zone")) or "file"
+        tags = TAGS if item["loc"][:2] == ("policy", "trigger") else ()
+        where = ".".join(str(part) for part in item["loc"] if part not in tags) or "file"
         if item["type"] == "extra_forbidden":
             lines.append(f"{where}: unknown key; remove it or check its spelling")
         elif item["type"] == "missing":

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from agent.config import native
+from agent.config.alerts import AlertsTable
 from agent.config.bounds import require_protection
 from agent.config.chain import ChainTable
 from agent.config.fields import (
@@ -25,7 +26,7 @@ from agent.config.liquidity import LpTable, PositionTable, require_usable
 from agent.config.pace import PaceTable, require_pace
 from agent.config.service import ServiceTable
 from agent.config.table import Table
-from agent.config.triggers import HybridTable, ThresholdTable, TimeTable
+from agent.config.triggers import Band, TriggerTable
 from agent.config.venues import VenuesTable
 from agent.config.wallet import WalletTable
 from agent.config.weights import WeightsTable, require_weights
@@ -48,7 +49,7 @@ class HubTable(Table):
 
 class AssetTable(HubTable):
     """One target. `reserve` is an amount in whole coins that is left alone, `rebasing` what the balance may change by in a day
-    without any transfer, as those of rebasing and interest-bearing tokens do.
+    without any transfer, as those of rebasing and interest-bearing tokens do. `band` is its own, in place of the trigger's.
 
     `native` is never written: the file then has address = "native", and `address` here is that of the wrapped token.
     """
@@ -57,6 +58,7 @@ class AssetTable(HubTable):
     reserve: PlainDecimal
     native: bool = False
     rebasing: Share = 0
+    band: Band | None = None
 
 
 class PortfolioTable(Table):
@@ -67,9 +69,9 @@ class PortfolioTable(Table):
     assets: list[AssetTable] = Field(min_length=2)
     hubs: list[HubTable] = Field(default_factory=list)
     positions: list[PositionTable] = Field(default_factory=list)
+    weights: WeightsTable | None = None
 
     @field_validator("assets")
-    weights: WeightsTable | None = None
     @classmethod
     def _sums_to_one(cls, assets: list[AssetTable]) -> list[AssetTable]:
         total = sum(asset.target for asset in assets)
@@ -89,9 +91,9 @@ class PortfolioTable(Table):
                 raise ValueError(f"{what} {twice[0]} is given twice; each token once")
         if self.numeraire not in [a.symbol for a in self.assets]:
             raise ValueError(f"numeraire {self.numeraire!r} is none of the assets; add it with a target (0% is allowed)")
+        require_weights(self)
         return self
 
-        require_weights(self)
     @property
     def listed(self) -> list[AssetTable | HubTable]:
         """Assets, then hubs."""
@@ -113,13 +115,15 @@ class PolicyTable(Table):
     """When to act, how far to go, how long to rest; `risk` is what a zone is measured by.
 
     Prices fire a trigger once those of `confirm_blocks` blocks before agree; a schedule is late by up to `jitter` of its interval.
+    With `only` one side of a rebalance is traded.
     """
 
-    trigger: Annotated[ThresholdTable | TimeTable | HybridTable | ZoneTable, Field(discriminator="kind")]
+    trigger: TriggerTable
     destination: Literal["target", "band", "halfway", "zone"]
     cooldown: Duration
     confirm_blocks: int | None = Field(default=None, ge=0, le=32)
     jitter: ShareOrOff = None
+    only: Literal["sell", "buy", "winners", "losers"] | None = None
     risk: RiskTable | None = None
 
 
@@ -191,6 +195,7 @@ class Config(Table):
     execution: ExecutionTable
     store: StoreTable
     service: ServiceTable = Field(default_factory=ServiceTable)
+    alerts: AlertsTable = Field(default_factory=AlertsTable)
 
     _native = model_validator(mode="before")(native.resolve)
 

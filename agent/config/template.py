@@ -74,13 +74,15 @@ fee_tiers = [100, 500, 3000, 10000]
 
 [policy]
 # threshold: relative = "10%" of the target, or absolute = "5%" of the portfolio; strictly beyond the band
-# time: every = "1d", or cron = "0 9 * * mon" with timezone = "Europe/Berlin";   hybrid: both
+# time: every = "1d", or cron = "0 9 * * mon" with timezone = "Europe/Berlin";   hybrid: a review on schedule that acts beyond a band
+# either, review, drawdown, volatility_jump, several in a list: docs/triggers.md
 # zone: only when the risk saved exceeds the cost, and only as far as it does (docs/zone.md); destination = "zone" goes with it:
 # trigger = {{ kind = "zone", tracking_error_cost = "0.5bps", horizon = "30d" }}   # what 1 % of tracking error is worth a year
 # risk = {{ volatilities = {{ WETH = "80%", USDC = "0.5%" }}, correlation = "0%" }}   # correlations = {{ "WETH/WBTC" = "80%" }}
 trigger = {{ kind = "threshold", relative = "10%" }}
 destination = "target"             # or "band" (the nearer edge), or "halfway"
 cooldown = "1h"
+# only = "sell"                    # one side alone: sell, buy, winners or losers (docs/triggers.md)
 confirm_blocks = 3                 # what prices fire must hold in so many blocks before, too; 0 acts on a single block
 jitter = "10%"                     # a schedule is late at random by up to so much of its interval; "off" is predictable
 
@@ -172,7 +174,8 @@ def _top_up(preset: Preset, assets: Sequence[TemplateAsset]) -> str:
 def _assets(assets: Sequence[TemplateAsset]) -> str:
     return "\n".join(
         f"[[portfolio.assets]]\n{_token(asset)}"
-        f'target = "{asset.target}"\nreserve = "0"                      # whole coins to leave alone\n{_feed(asset)}'
+        f'target = "{asset.target}"\nreserve = "0"                      # whole coins to leave alone\n'
+        f'# band = "5%abs"                 # its own, in place of the trigger\'s; or "10%rel"\n{_feed(asset)}'
         for asset in assets
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.model import Cron, Every, History, Schedule
+from agent.model import AnyOf, Cron, Every, History, Hybrid, Schedule, Staged, Trigger
 from agent.policy import cron, words
 from agent.units import BPS
 
@@ -82,6 +82,21 @@ def next_time(schedule: Schedule, after_s: int) -> int | None:
             return after_s + every_s
         case Cron():
             return cron.next_time(schedule, after_s)
+
+
+def of(trigger: Trigger) -> tuple[Schedule, ...]:
+    """The schedules of a trigger."""
+    match trigger:
+        case Every() | Cron():
+            return (trigger,)
+        case Hybrid(_, schedule):
+            return (schedule,)
+        case Staged(review, execution):
+            return (review, execution)
+        case AnyOf(triggers):
+            return tuple(schedule for one in triggers for schedule in of(one))
+        case _:
+            return ()
 
 
 def earliest(*times_s: int | None) -> int | None:

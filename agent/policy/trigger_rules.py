@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from agent.errors import ConfigError
 from agent.model import (
     AnyOf,
-    Asset,
     Cron,
     Destination,
     Drawdown,
@@ -85,8 +86,8 @@ def validate_band(band: Threshold, where: str) -> None:
             raise ConfigError(f"{where}.{name}: {width_bps} bps is not within 0 and 100 %", 'write a width such as "10%"')
 
 
-def validate_policy(policy: Policy, assets: tuple[Asset, ...] = ()) -> None:
-    """Raises ConfigError when the trigger is wrong or does not go with destination, sides or the bands of `assets`."""
+def validate_policy(policy: Policy, bands: Mapping[str, Threshold] | None = None) -> None:
+    """Raises ConfigError when the trigger is wrong or does not go with destination, sides or the assets' own `bands`, by symbol."""
     validate(policy.trigger)
     if policy.cooldown_s < 0:
         raise ConfigError(f"policy.cooldown: {policy.cooldown_s} s is negative", 'write a time such as "1h"')
@@ -100,12 +101,11 @@ def validate_policy(policy: Policy, assets: tuple[Asset, ...] = ()) -> None:
         )
     if policy.only is not None and isinstance(policy.trigger, Zone):
         raise ConfigError(f"policy.only: {policy.only.value}, but a zone weighs both sides of an exchange", "remove it, or use a threshold")
-    for asset in assets:
-        if asset.band is not None:
-            validate_band(asset.band, f"portfolio.assets.{asset.token.label}.band")
-            if not banded:
-                where = f"portfolio.assets.{asset.token.label}.band"
-                raise ConfigError(f"{where}: the trigger knows no bands", "remove it, or use a threshold or hybrid trigger")
+    for symbol, own in (bands or {}).items():
+        where = f"portfolio.assets.{symbol}.band"
+        validate_band(own, where)
+        if not banded:
+            raise ConfigError(f"{where}: the trigger knows no bands", "remove it, or use a threshold or hybrid trigger")
     _zone_goes_with_zone(policy)
 
 

@@ -173,6 +173,7 @@ STATUS = {
     "pause_reason": text,
     "pause_hard": flag,
     "decision": _DECISION,
+    "trigger": {"words": text, "bands": text, "only": maybe(text), "destination": text, "cooldown_s": count, "next_s": maybe(count)},
     "flows": [_FLOW],
     "endpoints": [_ENDPOINT],
 }
