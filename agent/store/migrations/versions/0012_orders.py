@@ -1,0 +1,20 @@
+"""Orders that keep an asset out of the market."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0012"
+down_revision = "0011"
+
+
+def upgrade() -> None:
+    op.create_table(
+        "orders",
+        sa.Column("token", sa.String(42), primary_key=True),
+        sa.Column("kind", sa.String(20), primary_key=True),
+        sa.Column("order_json", sa.Text, nullable=False),
+    )
+
+
+def downgrade() -> None:
+    raise NotImplementedError("a store is never taken back to an earlier version: restore the backup of that version")
