@@ -10,6 +10,7 @@ from agent import codec, guards
 from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.execution.booking import poorer, reviewed_s, settle
 from agent.execution.fresh import CaughtUp, Eyes, observed
+from agent.execution.ledger import keep
 from agent.execution.outcome import REVIEWED, Hands, Outcome, OutcomeKind
 from agent.execution.proposing import propose_screened
 from agent.execution.recording import keep_choice, record
@@ -51,9 +52,9 @@ def look(
         step_input = replace(step_input, history=history, acted=True)
     step_input = observed(eyes, step_input, journal)
     if journal is not None:
-        record(eyes, step_input, journal)
         keep_choice(step_input, journal)
         keep(journal, step_input)
+        record(eyes, step_input, journal)
         journal.begin_step(step_id, eyes.clock.now_s(), codec.dumps(step_input))
     outcome = judge(step_input, propose, eyes.evidence, step_id)
     if journal is not None and outcome.step_input is not step_input:
@@ -195,7 +196,9 @@ def _carry_out(
     except (Retryable, Refused):  # it is done all the same, and the next look books it
         return outcome
     settle(journal, snapshot, lambda: _assembled(eyes, snapshot), before=outcome.step_input.snapshot)
-    return replace(outcome, after=_assembled(eyes, snapshot))
+    after = _assembled(eyes, snapshot)
+    keep(journal, after)
+    return replace(outcome, after=after)
 
 
 def _tidy(eyes: Eyes, hands: Hands, journal: Journal, outcome: Outcome) -> Outcome:

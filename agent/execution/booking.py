@@ -30,7 +30,7 @@ def settle(journal: Journal, snapshot: Snapshot, present: Callable[[], StepInput
     """
     kept = {opening.token for opening in journal.books().openings}
     for intent in journal.unbooked():
-        own = _own_step(journal, intent)
+        own = own_step(journal, intent)
         basis = own or present()
         prices = {token: found.price for token, found in reference_prices(basis).prices.items()}
         if own is None and _unpriced(intent, basis, prices):
@@ -67,7 +67,8 @@ def poorer(step_input: StepInput, intent: Intent) -> StepInput:
     )
 
 
-def _own_step(journal: Journal, intent: Intent) -> StepInput | None:
+def own_step(journal: Journal, intent: Intent) -> StepInput | None:
+    """What the step decided from that an intent belongs to; None where that cannot be read any more."""
     try:
         text = journal.step_input(intent.step_id)
         return None if text is None else codec.loads(StepInput, text)

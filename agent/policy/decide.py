@@ -22,7 +22,22 @@ from agent.model import (
     StepInput,
     Zone,
 )
-from agent.policy import allocation, campaign, coin, confirm, flows, liquidity, lp_wish, minimum, outflow, quarantine, unread, words, zone
+from agent.policy import (
+    allocation,
+    campaign,
+    coin,
+    confirm,
+    flows,
+    liquidity,
+    lp_wish,
+    minimum,
+    order_targets,
+    outflow,
+    quarantine,
+    unread,
+    words,
+    zone,
+)
 from agent.policy.bands import has_band
 from agent.policy.drift import corrections, drift, total
 from agent.policy.goal import goal
@@ -76,8 +91,10 @@ def _decided(step: StepInput) -> Decided:
     prices = {token: found.price for token, found in references.prices.items()}
     drifts = drift(step, prices)
     stopped = step.history.stopped or step.history.books or outflow.unfinished(step) or flows.halting(step)
-    stopped = stopped or liquidity.unknown_to_the_store(step) or _too_small(step, drifts)
-    if stopped:
+    stopped = stopped or liquidity.unknown_to_the_store(step)
+    if not stopped and (leaves := order_targets.exit_now(step, drifts, prices)) is not None:
+        return Decided(coin.top_up(step, leaves) or leaves, drifts, references)
+    if stopped := stopped or _too_small(step, drifts):
         return Decided(Halt(stopped), drifts, references)
     too_much = lp_wish.must_go(step, prices)
     if too_much.over:
@@ -215,6 +232,7 @@ def _faults(step: StepInput, references: References) -> list[str]:
         faults.append("the destination is a band, but the trigger has none")
     faults += [fault for fault in (sequencer_fault(step), depeg_fault(step, references), contradiction(step)) if fault]
     faults += [fault for fault in (allocation.fault(step),) if fault]
+    faults += order_targets.faults(step, references)
     faults += unread.balances(step)
     faults += liquidity.faults(step)
     faults += zone.faults(step, references)

@@ -23,9 +23,10 @@ from agent.model import (
     UnsignedTx,
 )
 from agent.ports.acting import Grant
+from agent.ports.ledgers import Ledger
 
 
-class Journal(Protocol):
+class Journal(Ledger, Protocol):
     """The write-ahead journal: every method that changes something has committed to disk before it returns."""
 
     def begin_step(self, step_id: str, now_s: int, input_json: str) -> None:
@@ -53,6 +54,10 @@ class Journal(Protocol):
 
     def mark_unread(self, since_s: Sequence[tuple[str, int]]) -> None:
         """Remembers (token, chain time) of assets whose balance could not be read, and since when."""
+        ...
+
+    def move_orders(self, orders: Sequence[Order], unit_value: UnitValue | None, at_turn: int) -> bool:
+        """Writes how orders stand and what a unit of the portfolio is worth; False when somebody else wrote since `at_turn`."""
         ...
 
     def intend(
@@ -123,9 +128,7 @@ class Journal(Protocol):
         """Sums over the last 24 h of chain time."""
         ...
 
-    def book(
-        self, intent: Intent, turnover: Fraction, loss: Fraction, gas_wei: int, chain_s: int, outflow: Fraction = Fraction(0)
-    ) -> None:
+    def book(self, intent: Intent, turnover: Fraction, loss: Fraction, gas_wei: int, chain_s: int, outflow: Fraction = Fraction(0)) -> None:
         """Adds a finished intent to the loss, turnover and gas budgets; a second call for the same intent changes nothing."""
         ...
 
@@ -139,9 +142,6 @@ class Journal(Protocol):
         """
         ...
 
-    def has_prices(self, numeraire: str, at_s: int) -> bool:
-        """Whether a look has written prices down in the hour of `at_s` already."""
-        ...
     def allocation(self, owner: str = "") -> Allocation | None:
         """The weights chosen last for the portfolio, or a strategy of it; None before the first choice."""
         ...
@@ -150,6 +150,9 @@ class Journal(Protocol):
         """Writes chosen weights down; the same ones a second time change nothing."""
         ...
 
+    def has_prices(self, numeraire: str, at_s: int) -> bool:
+        """Whether a look has written prices down in the hour of `at_s` already."""
+        ...
 
     def note_prices(self, numeraire: str, points: Sequence[PricePoint]) -> int:
         """Writes prices in base units of `numeraire` down, the first of each token and hour for good; how many were new."""

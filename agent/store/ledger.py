@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 
 from agent.errors import OperatorNeeded
 from agent.model import History, Intent, IntentKind, IntentState, Receipt
-from agent.store import balances, positions, requests
+from agent.store import balances, orders, positions, requests
+from agent.store.ledger_tables import EntryRow
 from agent.store.records import Movement, loaded
 from agent.store.tables import BudgetRow, EarlierRow, IntentRow, Meta, MovementRow, Step
 from agent.store.transitions import CONSUMED
@@ -79,8 +80,9 @@ def book(
 
 
 def unbook(session: Session, intent: Intent) -> None:
-    """Takes an intent out of the budgets and its movements out of the books: a reorganisation took the block of its receipt."""
+    """Takes an intent out of budgets, movements and ledger: a reorganisation took the block of its receipt."""
     session.execute(delete(BudgetRow).where(BudgetRow.intent_id == intent.id))
+    session.execute(delete(EntryRow).where(EntryRow.intent_id == intent.id))
     if intent.receipt is not None:
         session.execute(delete(MovementRow).where(MovementRow.tx_hash == intent.receipt.tx_hash))
 
@@ -124,6 +126,9 @@ def history(session: Session, chain_now_s: int) -> History:
         unknown=unpriced,
         undecided=positions.undecided(session),
         delay_ppm=int(_meta(session, DELAY) or 0),
+        orders=orders.found(session),
+        orders_turn=orders.turn(session),
+        unit_value=orders.unit_value(session),
         depegged=tuple(_meta(session, DEPEGGED).split()),
         outflow_24h=sum((_fraction(row.outflow) for row in own if row.outflow is not None), Fraction(0)),
         claims=requests.claims(session),

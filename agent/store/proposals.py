@@ -16,6 +16,7 @@ from agent.store.alerts import Alerts
 from agent.store.allocations import Allocations
 from agent.store.bookkeeping import Bookkeeping
 from agent.store.campaigns import Campaigns
+from agent.store.orders import StandingOrders
 from agent.store.prices import Prices
 from agent.store.requests import Requests
 from agent.store.tables import Meta

@@ -1,0 +1,155 @@
+"""Rows of the double-entry ledger as what they mean: openings, entries, flows and valuations of one book, in the chain's order."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from agent import codec
+from agent.books import entries as rules
+from agent.model import BookOpening, Entry, Held, Stand, Valuation
+from agent.store import balances, records
+from agent.store.ledger_tables import BookOpeningRow, BookRow, EntryRow, ValuationRow
+from agent.store.tables import EarlierRow, FlowRow, IntentRow
+from agent.store.transitions import CONSUMED
+from agent.units import NATIVE
+
+_CONSUMED = tuple(state.value for state in CONSUMED)
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """One set of books."""
+
+    number: int
+    kind: str
+    opened_s: int
+    note: str
+
+
+def book_now(session: Session, kind: str) -> Book | None:
+    """The newest book, where it is of that kind."""
+    row = session.scalar(select(BookRow).order_by(BookRow.seq.desc()).limit(1))
+    return None if row is None or row.kind != kind else Book(row.seq, row.kind, row.opened_s, row.note)
+
+
+def open_book(session: Session, kind: str, now_s: int, note: str) -> Book:
+    """A book that begins now."""
+    row = BookRow(kind=kind, opened_s=now_s, note=note)
+    session.add(row)
+    session.flush()
+    return Book(row.seq, kind, now_s, note)
+
+
+def openings(session: Session, book: Book) -> list[BookOpeningRow]:
+    """What the book opened with, oldest first."""
+    query = select(BookOpeningRow).where(BookOpeningRow.book == book.number)
+    return list(session.scalars(query.order_by(BookOpeningRow.block_number, BookOpeningRow.place, BookOpeningRow.token)))
+
+
+def after(session: Session, book: Book) -> int | None:
+    """Number of the newest intent that is part of the first opening; None while nothing is open."""
+    return session.scalar(select(func.min(BookOpeningRow.after_intent)).where(BookOpeningRow.book == book.number))
+
+
+def stands(session: Session, book: Book, wallet: str, coin: str, head_block: int) -> tuple[Stand, ...]:
+    """See Bookkeeping.stands."""
+    opened = {row.token: row for row in openings(session, book) if row.place == ""}
+    found = {token: int(row.raw) for token, row in opened.items()}
+
+    def add(token: str, raw: int) -> None:
+        if token in found:
+            found[token] += raw
+
+    query = select(EntryRow.wallet_json).where(EntryRow.book == book.number, EntryRow.block_number <= head_block)
+    for text in session.scalars(query):
+        for token, raw in json.loads(text).items():
+            add(token, int(raw))
+    first = min((row.after_intent for row in opened.values()), default=0)
+    waiting = select(IntentRow).where(IntentRow.state.in_(_CONSUMED), IntentRow.seq > first)
+    for row in session.scalars(waiting.where(IntentRow.id.not_in(select(EntryRow.intent_id)))):
+        intent = records.intent(row)
+        if intent.receipt is not None and intent.receipt.block_number <= head_block:
+            for token, raw in intent.changes(wallet, coin).items():
+                if token in opened and row.seq > opened[token].after_intent:
+                    add(token, raw)
+    for seq, token, raw_text in session.execute(select(FlowRow.seq, FlowRow.token, FlowRow.delta_raw)):
+        if token in opened and seq > opened[token].after_flow:
+            add(token, int(raw_text))
+    for earlier in session.scalars(select(EarlierRow).where(EarlierRow.block_number <= head_block)):
+        for token, raw in json.loads(earlier.changes_json).items():
+            if token in opened and earlier.block_number > opened[token].block_number:
+                add(token, int(raw))
+    return tuple(Stand(token, raw) for token, raw in sorted(found.items()))
+
+
+def ledger(session: Session, book: Book) -> tuple[Entry, ...]:
+    """See Bookkeeping.ledger."""
+    rows = openings(session, book)
+    opened = {row.token: row for row in rows if row.place == ""}
+    found: list[tuple[tuple[int, int, int], Entry]] = []
+    for number, row in enumerate(rows):
+        value = None if row.value is None else Fraction(row.value)
+        opening = BookOpening(row.place, row.token, int(row.raw), value, row.block_number, row.chain_s)
+        found.append(((row.block_number, 0, number), rules.opened(opening)))
+    for flow in balances.flows(session, balances.MOST):
+        if flow.token in opened and flow.id > opened[flow.token].after_flow:
+            found.append(((flow.block, 1, flow.id), rules.flowed(flow)))
+    found += [((entry.block, 2, seq), entry) for seq, entry in entries(session, book)]
+    found += _outside(session, book, opened)
+    return tuple(entry for _, entry in sorted(found, key=lambda pair: pair[0]))
+
+
+def entries(session: Session, book: Book) -> list[tuple[int, Entry]]:
+    """Entries of final intents with the intents' numbers, in the order of the chain."""
+    query = select(EntryRow).where(EntryRow.book == book.number).order_by(EntryRow.block_number, EntryRow.intent_seq)
+    return [(row.intent_seq, records.loaded(Entry, row.entry_json)) for row in session.scalars(query)]
+
+
+def _outside(session: Session, book: Book, opened: Mapping[str, BookOpeningRow]) -> list[tuple[tuple[int, int, int], Entry]]:
+    """Transactions that other stores sent, at the prices of the valuation before them, or of the first one."""
+    found: list[tuple[tuple[int, int, int], Entry]] = []
+    valued: tuple[Valuation, ...] | None = None
+    for number, row in enumerate(session.scalars(select(EarlierRow).order_by(EarlierRow.block_number))):
+        moved = {token: int(raw) for token, raw in json.loads(row.changes_json).items()}
+        counted = {token for token in moved if token in opened and row.block_number > opened[token].block_number}
+        if not counted:
+            continue
+        valued = valuations(session, book, 0, None) if valued is None else valued
+        at = bisect_right([one.block for one in valued], row.block_number)
+        near = valued[max(0, at - 1)].held if valued else ()
+        prices = rules.Prices({one.token: one.price for one in near}, NATIVE)
+        entry = rules.outside(row.tx_hash, row.block_number, row.chain_s, moved, prices, counted)
+        found.append(((row.block_number, 3, number), entry))
+    return found
+
+
+def valuations(session: Session, book: Book, from_s: int, until_s: int | None) -> tuple[Valuation, ...]:
+    """See Bookkeeping.valuations."""
+    query = select(ValuationRow).where(ValuationRow.book == book.number, ValuationRow.chain_s >= from_s)
+    if until_s is not None:
+        query = query.where(ValuationRow.chain_s <= until_s)
+    rows = session.scalars(query.order_by(ValuationRow.block_number, ValuationRow.seq))
+    return tuple(
+        Valuation(row.block_number, row.chain_s, Fraction(row.value), records.loaded(tuple[Held, ...], records.unpacked(row.held_z)))
+        for row in rows
+    )
+
+
+def entry_row(book: Book, seq: int, entry: Entry) -> EntryRow:
+    """The row of a final intent's entry."""
+    return EntryRow(
+        intent_id=entry.id, book=book.number, block_number=entry.block, intent_seq=seq,
+        wallet_json=wallet_json(entry), entry_json=codec.dumps(entry),
+    )  # fmt: skip
+
+
+def wallet_json(entry: Entry) -> str:
+    """What an entry moved in the wallet, base units by token."""
+    return json.dumps({one.token: str(one.raw) for one in entry.postings if one.account == rules.WALLET})
