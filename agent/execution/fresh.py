@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from agent.errors import Retryable
 from agent.model import Head, History, PastPrices, Snapshot, StepInput
-from agent.policy import confirm, quarantine
+from agent.policy import confirm, order_moves, quarantine
 from agent.policy.decide import decide
 from agent.ports import Clock, EvidenceSource, Journal, Reader
 from agent.reference import depegged, reference_prices
@@ -63,13 +63,28 @@ def observed(eyes: Eyes, step: StepInput, journal: Journal | None = None) -> Ste
     """The same with the blocks before it, where prices make it act and policy.confirm_blocks wants them to agree.
 
     Dollars that left their peg, or came back, are written down: what was off has to come closer than what never was. So are
-    balances that could not be read: what stays unread for long is left alone.
+    balances that could not be read: what stays unread for long is left alone. And so is how every order stands, before anything
+    is done about it.
     """
     if journal is not None and (off := depegged(step, reference_prices(step))) != step.history.depegged:
         journal.mark_depegged(off)
     if journal is not None and (unread := quarantine.unread(step)) != step.history.unread:
         journal.mark_unread(unread)
-    if not confirm.wants(step, lambda other: decide(other).decision):
-        return step
-    past = eyes.reader.past(step.snapshot.head, step.policy.confirm_blocks)
-    return replace(step, snapshot=replace(step.snapshot, past=past))
+    stirs = order_moves.stirring(step)
+    if stirs or confirm.wants(step, lambda other: decide(other).decision):
+        past = eyes.reader.past(step.snapshot.head, step.policy.confirm_blocks)
+        snapshot = replace(step.snapshot, past=past)
+        step = _anew(eyes, step, snapshot) if stirs else replace(step, snapshot=snapshot)
+    if journal is not None and (step.history.orders or step.history.unit_value is not None or step.portfolio.orders.terms):
+        history = step.history
+        if not journal.move_orders(history.orders, history.unit_value, history.orders_turn):
+            raise Retryable("orders were changed while the chain was read", "look again")
+    return step
+
+
+def _anew(eyes: Eyes, step: StepInput, snapshot: Snapshot) -> StepInput:
+    """The step from the same block with those before it: orders that they confirm move, and targets with them."""
+    found = eyes.assemble(snapshot, eyes.history(snapshot.head.timestamp_s))
+    before = step.history
+    history = replace(found.history, last_rebalance_s=before.last_rebalance_s, last_liquidity_s=before.last_liquidity_s)
+    return replace(found, history=history, spend_caps=step.spend_caps, spent_gas_wei=step.spent_gas_wei, acted=step.acted)

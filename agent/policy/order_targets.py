@@ -26,7 +26,7 @@ from agent.policy import lp_wish, minimum, words
 from agent.policy.drift import drift, total
 from agent.policy.lp_moves import Out
 from agent.policy.order_levels import armed, by_key, filled_at_once, fitted, level, name, price_words, subject
-from agent.policy.order_moves import crumb, in_wanted_liquidity, out_of, unconfirmed
+from agent.policy.order_moves import crumb, in_wanted_liquidity, moved, out_of, unconfirmed
 from agent.reference import References, reference_prices
 from agent.units import BPS, Price, Value, largest_remainder
 
@@ -34,6 +34,11 @@ EVERYTHING = 2**256 - 1
 """A reserve that no balance exceeds."""
 WIDER = Fraction(10, 9)
 """By which the share of an asset that an exit leaves alone may grow, since what the exit costs makes the whole smaller."""
+
+
+def ordered(step: StepInput) -> StepInput:
+    """The step with every order moved on by this block, and what they leave of the targets."""
+    return keep_out(moved(step))
 
 
 def keep_out(step: StepInput) -> StepInput:

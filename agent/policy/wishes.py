@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from agent.model import Asset, StepInput
 from agent.policy.allocation import allocated
+from agent.policy.order_targets import ordered
 
 Change = Callable[[StepInput], StepInput]
-CHANGES: tuple[Change, ...] = (allocated,)
+CHANGES: tuple[Change, ...] = (allocated, ordered)
 """Each reads what the store remembers in `step.history` and returns the step with other targets and the reason among `wishes`;
 in order: what an allocator chose, what strategies hold of it, what orders keep out of the market."""
 
