@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 
@@ -19,7 +20,7 @@ from agent.planning.rounding import Draft
 from agent.planning.saving import saving
 from agent.planning.settle import Settled, settle
 from agent.planning.swaps import Quote, plan_swap, quote
-from agent.reference import reference_prices
+from agent.reference import References, reference_prices
 from agent.units import BPS, value_text
 
 __all__ = ["NothingPlanned", "Quote", "plan", "plan_swap", "plan_top_up", "quote"]
@@ -35,19 +36,20 @@ class NothingPlanned(Refused):
     """No move is worth its cost within the limits, or possible at all."""
 
 
-def plan(step: StepInput, decision: Rebalance) -> Plan:
+def plan(step: StepInput, decision: Rebalance, references: References | None = None) -> Plan:
     """The swaps that restore the decision's goal within all bounds; what does not fit is left and named in `skipped`.
 
-    A zone's plan comes with what it saves and costs; whether that is worth it, the caller says. Raises Refused with verdicts
+    A zone's plan comes with what it saves and costs; whether that is worth it, the caller says. `references` are other prices than
+    those of the step's own pools, for a step that is only imagined. Raises Refused with verdicts
     when nothing sensible can be planned: a price or balance is missing, nothing is left of the day's turnover, every move would
     be dust, dearer than plan_cost, or without a route.
     """
-    problem = build_problem(step, reference_prices(step))
+    problem = build_problem(step, references or reference_prices(step))
     if problem.total <= 0:
         raise Refused("there is nothing to invest: every balance is zero or reserved", remedy="fund the wallet or lower the reserves")
     aim = aim_at(problem, decision.goal)
     budget, turnover_limit = (None, "") if decision.exit else turnover_left(step, problem.total)
-    market, settled = _affordable(problem, aim, budget, step.limits.min_trade)
+    market, settled = _affordable(problem, aim, budget, step.limits.min_trade, _at_rest(step, problem, aim) if decision.exit else {})
     skipped = left_undone(step, market, aim, settled, turnover_limit)
     if not settled.draft.legs:
         raise _nothing(step, problem, aim.off, skipped)
@@ -56,18 +58,31 @@ def plan(step: StepInput, decision: Rebalance) -> Plan:
     return found if risk is None else replace(found, saving=saving(step, problem, decision.goal, risk, found, settled.draft.delta))
 
 
-def _affordable(problem: Problem, aim: Aim, budget: Fraction | None, min_trade: Fraction | None) -> tuple[Market, Settled]:
+def _at_rest(step: StepInput, problem: Problem, aim: Aim) -> dict[int, str]:
+    """What an exit leaves as it is, by position: all that is where it should be, but the numeraire, for which it sells."""
+    total, numeraire = float(problem.total), step.portfolio.numeraire.address
+    within = (aim.low * total <= aim.held) & (aim.held <= aim.high * total)
+    return {
+        position: "an exit trades nothing else"
+        for position, node in enumerate(problem.nodes)
+        if node.is_asset and node.address != numeraire and within[position]
+    }
+
+
+def _affordable(
+    problem: Problem, aim: Aim, budget: Fraction | None, min_trade: Fraction | None, still: Mapping[int, str]
+) -> tuple[Market, Settled]:
     """Settles; while the plan with its gas costs more than plan_cost per unit moved, the dearest chain's pool is done without.
 
     So is the best paying pool while the plan would go beyond the drift. In a zone no swap's unit is dearer than plan_cost. Chains of
-    several may be, for which that bound is first tightened.
+    several may be, for which that bound is first tightened. Tokens of `still` stay as they are, by position, with the reason.
     """
     scale, limit_bps = max(aim.off, float(problem.total) / BPS), problem.plan_cost_bps
     dearest = None if aim.risk is None or limit_bps is None else Fraction(limit_bps, BPS)
     market, tighter = open_market(problem, scale, dearest), 0
     dropped: dict[str, str] = {}
     while True:
-        settled = settle(market, aim, budget, min_trade, dropped)
+        settled = settle(market, aim, budget, min_trade, dropped, still)
         too_far = beyond(problem, aim, settled.draft)
         if too_far:
             dropped[best_paying(problem, settled.draft)] = f"pays above the reference price: with it the plan would {too_far}"

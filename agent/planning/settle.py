@@ -55,12 +55,20 @@ class Settled:
     banned: set[tuple[str, int]] = field(default_factory=set)
 
 
-def settle(market: Market, aim: Aim, budget: Value | None, min_trade: Value | None, dropped: Mapping[str, str]) -> Settled:
-    """Plans for `aim`. `budget` bounds turnover, tokens that move less than `min_trade` stay put.
+def settle(
+    market: Market,
+    aim: Aim,
+    budget: Value | None,
+    min_trade: Value | None,
+    dropped: Mapping[str, str],
+    still: Mapping[int, str] | None = None,
+) -> Settled:
+    """Plans for `aim`. `budget` bounds turnover, tokens that move less than `min_trade` stay put, and so do those of `still`.
 
     `dropped` are pools to do without, with the reason. Raises Refused where no round keeps to the limits.
     """
-    rounds = _Rounds(market, aim, budget, min_trade, Settled(Draft(), dropped=dict(dropped)), np.zeros(len(aim.held)))
+    began = Settled(Draft(), dropped=dict(dropped), still=dict(still or {}))
+    rounds = _Rounds(market, aim, budget, min_trade, began, np.zeros(len(aim.held)))
     for _ in range(ROUNDS):
         if rounds.go():
             break
