@@ -23,10 +23,12 @@ from agent.model import (
     UnsignedTx,
 )
 from agent.ports.acting import Grant
+from agent.ports.campaigns import CampaignBook
 from agent.ports.ledgers import Ledger
+from agent.ports.sleeves import SleeveJournal
 
 
-class Journal(Ledger, Protocol):
+class Journal(Ledger, CampaignBook, SleeveJournal, Protocol):
     """The write-ahead journal: every method that changes something has committed to disk before it returns."""
 
     def begin_step(self, step_id: str, now_s: int, input_json: str) -> None:

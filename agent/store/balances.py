@@ -100,6 +100,11 @@ def flows(session: Session, limit: int) -> tuple[Flow, ...]:
     return _found(session, select(FlowRow).order_by(FlowRow.seq.desc()).limit(limit))
 
 
+def flows_after(session: Session, flow_id: int) -> tuple[Flow, ...]:
+    """Flows that were written down after that one, explained ones too, oldest first."""
+    return tuple(_flow(row) for row in session.scalars(select(FlowRow).where(FlowRow.seq > flow_id).order_by(FlowRow.seq)))
+
+
 def opened(session: Session) -> tuple[Flow, ...]:
     """What nobody has explained, oldest first: all that halts, what fell, and the newest of the rest. Anybody may send dust as often
     as he likes, and hides no loss by it.

@@ -69,11 +69,13 @@ def forget(session: Session, nonce: int) -> bool:
 
 def changes(session: Session) -> tuple[OwnChange, ...]:
     """What these transactions did to balances, as far as openings do not contain it."""
-    found = []
-    for row in session.scalars(select(EarlierRow).order_by(EarlierRow.block_number)):
-        try:
-            moved = {token: int(raw) for token, raw in json.loads(row.changes_json).items()}
-        except (ValueError, AttributeError) as error:
-            raise OperatorNeeded(f"store: an entry is damaged: {error}", "restore a backup, compare it with the chain") from None
-        found += [OwnChange(token, raw, row.block_number) for token, raw in sorted(moved.items())]
-    return tuple(found)
+    rows = session.scalars(select(EarlierRow).order_by(EarlierRow.block_number))
+    return tuple(OwnChange(token, raw, row.block_number) for row in rows for token, raw in moved(row))
+
+
+def moved(row: EarlierRow) -> tuple[tuple[str, int], ...]:
+    """The same of one transaction: base units with sign by token."""
+    try:
+        return tuple(sorted((token, int(raw)) for token, raw in json.loads(row.changes_json).items()))
+    except (ValueError, AttributeError) as error:
+        raise OperatorNeeded(f"store: an entry is damaged: {error}", "restore a backup, compare it with the chain") from None

@@ -14,6 +14,7 @@ from agent.model import History, Intent, IntentKind, IntentState, Receipt
 from agent.store import balances, orders, positions, requests
 from agent.store.ledger_tables import EntryRow
 from agent.store.records import Movement, loaded
+from agent.store.sleeve_rows import SleeveBookingRow
 from agent.store.tables import BudgetRow, EarlierRow, IntentRow, Meta, MovementRow, Step
 from agent.store.transitions import CONSUMED
 from agent.units import NATIVE
@@ -83,6 +84,7 @@ def unbook(session: Session, intent: Intent) -> None:
     """Takes an intent out of budgets, movements and ledger: a reorganisation took the block of its receipt."""
     session.execute(delete(BudgetRow).where(BudgetRow.intent_id == intent.id))
     session.execute(delete(EntryRow).where(EntryRow.intent_id == intent.id))
+    session.execute(delete(SleeveBookingRow).where(SleeveBookingRow.source == intent.id))
     if intent.receipt is not None:
         session.execute(delete(MovementRow).where(MovementRow.tx_hash == intent.receipt.tx_hash))
 

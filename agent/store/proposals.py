@@ -19,13 +19,14 @@ from agent.store.campaigns import Campaigns
 from agent.store.orders import StandingOrders
 from agent.store.prices import Prices
 from agent.store.requests import Requests
+from agent.store.sleeves import Sleeves
 from agent.store.tables import Meta
 from agent.store.versions import Versions
 
 PREFIX = "proposal:"
 
 
-class Proposals(Accounts, Alerts, Allocations, Bookkeeping, Campaigns, Prices, Requests, StandingOrders, Versions):
+class Proposals(Accounts, Alerts, Allocations, Bookkeeping, Campaigns, Prices, Requests, Sleeves, StandingOrders, Versions):
     """Implements ports.ProposalBook in the facts of the store."""
 
     def mark_proposed(self, intent_id: str, since_block: int) -> None:
