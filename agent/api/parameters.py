@@ -25,6 +25,7 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
         "wallet": config.wallet.address,
         "key": _key(config),
         "router": f"{execution.router} {router}",
+        "payout addresses": ", ".join(config.wallet.payout_addresses) or "none",
         "submission": submission_text(config),
         "deadline": f"{execution.deadline} s",
         "style": pace_text(config),

@@ -129,17 +129,34 @@ def trust(
             state = "new" if pinned is None else "unchanged" if pinned == now else "CHANGED"
             rows.append({"what": what, "address": one.address, "code_hash": now[1], "state": state})
             backing.append((one.token, *now))
+        rows += (paid := _payouts(desk))
         if empty:
             raise Refused("some addresses hold no code: " + "; ".join(v.measured for v in empty), empty, "correct the config")
         known = all(row["state"] == "unchanged" for row in rows)
         document: Document = {"block": snapshot.head.number, "pinned": known, "contracts": rows}
         if not known and confirm(document):
-            for row in rows:
+            for row in paid:
+                desk.store.confirm_payout_address(row["address"], desk.clock.now_s())
+            for row in rows[: len(rows) - len(paid)]:
                 desk.store.pin(row["address"], row["code_hash"], desk.clock.now_s())
             for token, address, code_hash in backing:
                 desk.store.pin_implementation(token, address, code_hash, desk.clock.now_s())
             document["pinned"] = True
         return document
+
+
+def _payouts(desk: wiring.Desk) -> list[dict[str, str]]:
+    """Addresses that money may be paid to. Raises ConfigError for one that is none: what is sent there is lost, or comes back."""
+    wallet, known = desk.config.wallet, desk.store.payout_addresses()
+    ours = {wallet.address: "the wallet itself"} | {address: "a contract of the config" for address in desk.execution.pinned}
+    for address in wallet.payout_addresses:
+        if address in ours or int(address, 16) == 0:
+            why = ours.get(address, "the zero address")
+            raise ConfigError(f"wallet.payout_addresses: {address} is {why}", "name the address of an account of yours")
+    return [
+        {"what": "payout address", "address": one, "code_hash": NO_CODE, "state": "unchanged" if one in known else "new"}
+        for one in wallet.payout_addresses
+    ]
 
 
 def trust_now(config: LoadedConfig, transports: Sequence[Transport] | None = None) -> Document:

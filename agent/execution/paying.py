@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
 
 from agent import codec
 from agent.errors import Refused, TrimtabError
@@ -15,16 +14,16 @@ from agent.model import Intent, Payout, StepInput
 from agent.ports import Journal
 
 
-def pay(eyes: Eyes, journal: Journal, hands: Hands, payout_of: Callable[[StepInput], Payout], confirmed: tuple[str, ...]) -> Intent:
-    """Pays what `payout_of` says on the newest snapshot; the intent as it ended. The kill switch is read where it is sent.
+def pay(eyes: Eyes, journal: Journal, hands: Hands, payout: Payout, confirmed: tuple[str, ...]) -> Intent:
+    """Makes one payment, judged on the newest snapshot; the intent as it ended. The kill switch is read where it is sent.
 
     Raises Refused, with every verdict, before anything is sent; Retryable and OperatorNeeded like a step.
     """
     step = present(eyes, journal)
-    payout, step_id = payout_of(step), uuid.uuid4().hex[:12]
+    step_id = uuid.uuid4().hex[:12]
     journal.begin_step(step_id, eyes.clock.now_s(), codec.dumps(step))
     try:
-        guards.require(guards.judge(step, (payout,), confirmed))
+        guards.require(guards.judge(step, payout, confirmed))
         prepared = hands.composer.payout(step, payout)
         intent = hands.executor.run(step_id, prepared.grant.kind, prepared.tx, prepared.grant, prepared.note)
     except TrimtabError as error:

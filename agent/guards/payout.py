@@ -19,14 +19,18 @@ REMEDIES = {
 """What its owner can do about each."""
 
 
-def judge(step: StepInput, payouts: Sequence[Payout], confirmed: Sequence[str], paused: bool = False) -> tuple[Verdict, ...]:
-    """The verdict of every guard on payments that belong together, passed ones too."""
+def permission(step: StepInput, payouts: Sequence[Payout], confirmed: Sequence[str], paused: bool = False) -> tuple[Verdict, ...]:
+    """Whether payments that belong together may be made at all; what there is of it is judged when each is made."""
     return (
         Verdict("kill_switch", "paused" if paused else "off", "not paused", not paused),
         _address(payouts, confirmed),
         _cap(step, payouts),
-        *(_balance(step, payout) for payout in payouts),
     )
+
+
+def judge(step: StepInput, payout: Payout, confirmed: Sequence[str]) -> tuple[Verdict, ...]:
+    """The verdict of every guard on one payment, passed ones too. The kill switch is read once more where it is sent."""
+    return (*permission(step, (payout,), confirmed), _balance(step, payout))
 
 
 def require(verdicts: Sequence[Verdict]) -> None:

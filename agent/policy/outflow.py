@@ -31,17 +31,25 @@ def most_raw(step: StepInput, token: str) -> int:
     return 0 if price is None or step.history.unknown else floor_int(room / price)
 
 
-def set_aside(step: StepInput, more: tuple[Claim, ...] = ()) -> StepInput:
-    """The step in which open withdrawals, and `more` of them, are reserves of their assets: targets do not touch them."""
-    claims = (*step.history.claims, *more)
+def set_aside(step: StepInput) -> StepInput:
+    """The step in which open withdrawals are reserves of their assets: targets do not touch them."""
+    return _reserved(step, step.history.claims)
+
+
+def claimed(step: StepInput, more: tuple[Claim, ...]) -> StepInput:
+    """The same with claims that are not written down yet; those of the history are reserves already."""
+    history = replace(step.history, claims=(*step.history.claims, *more))
+    return _reserved(replace(step, history=history), more)
+
+
+def _reserved(step: StepInput, claims: tuple[Claim, ...]) -> StepInput:
     if not claims:
         return step
     kept: dict[str, int] = {}
     for claim in claims:
         kept[claim.payment.token] = kept.get(claim.payment.token, 0) + claim.payment.raw
     assets = tuple(replace(asset, reserve_raw=asset.reserve_raw + kept.get(asset.token.address, 0)) for asset in step.portfolio.assets)
-    history = replace(step.history, claims=claims)
-    return replace(step, portfolio=replace(step.portfolio, assets=assets), history=history)
+    return replace(step, portfolio=replace(step.portfolio, assets=assets))
 
 
 def lacking(step: StepInput, token: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -38,6 +39,14 @@ class Requests(Database):
             query = query.where(RequestRow.state == RequestState.OPEN.value)
         with self._read("read the requests") as session:
             return tuple(reversed([_request(row) for row in session.scalars(query)]))
+
+    def redirect(self, number: int, to: str | None) -> None:
+        """A withdrawal that was only set aside is paid there. Raises ConfigError for one that is not there."""
+        with self._write("write where a withdrawal goes") as session:
+            row = session.get(RequestRow, number)
+            if row is None:
+                raise ConfigError(f"request {number} is not in the store", "see trimtab withdraw")
+            row.request_json = codec.dumps(replace(_request(row), to=to))
 
     def end_request(self, number: int, state: RequestState, now_s: int) -> None:
         """Ends a request: DONE, or RELEASED. Raises ConfigError for one that is not there."""

@@ -1,0 +1,282 @@
+"""Taking money out of a running bot: what is asked for is sold for, set aside, and paid to a confirmed address exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from agent import engine, wiring
+from agent.api.agent import Agent, Progress, silent
+from agent.config.fields import parse_address
+from agent.errors import ConfigError, Refused, Retryable
+from agent.execution.fresh import Eyes
+from agent.execution.outcome import Hands, Outcome, OutcomeKind
+from agent.execution.paying import pay, present
+from agent.guards import payout as guards
+from agent.model import Claim, Intent, IntentState, Payment, Payout, Request, RequestKind, RequestState, StepInput, Verdict
+from agent.planning import owner
+from agent.policy import coin, outflow, raising
+from agent.units import NATIVE, parse_raw
+
+SALES = 3
+"""Plans in a row for one withdrawal: the first sells a little more than needed, so that a second is rare."""
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawing:
+    """A withdrawal as it stands: what it pays, the sale that comes first (None: enough is there), whether it may be paid, what was sent.
+
+    `state` is planned, declined, refused, reserved (set aside, paid to nobody), paid, waiting (for confirmations) or failed.
+    `request` is its number once it was confirmed.
+    """
+
+    step_input: StepInput
+    payments: tuple[Payment, ...]
+    to: str | None
+    sale: Outcome | None
+    verdicts: tuple[Verdict, ...]
+    state: str
+    reason: str
+    request: int | None = None
+    transactions: tuple[Intent, ...] = ()
+
+    @property
+    def refused(self) -> bool:
+        """Whether a limit says no already."""
+        sold = self.sale is None or self.sale.kind is OutcomeKind.PLANNED
+        return not sold or any(not verdict.passed for verdict in self.verdicts)
+
+
+Confirm = Callable[[Withdrawing], bool]
+
+
+def withdraw(
+    agent: Agent,
+    amount: str,
+    token: str | None = None,
+    *,
+    pro_rata: bool = False,
+    to: str | None = None,
+    send: bool = False,
+    confirm: Confirm,
+    progress: Progress = silent,
+) -> Withdrawing:
+    """Pays `amount` whole coins of one token (the numeraire unless said), or with `pro_rata` so much in value of every asset.
+
+    What lacks of the token is sold for, the most overweight assets first. Without `to` it stays in the wallet, set aside from the
+    portfolio, until it is paid or released. Raises Refused where there is less, ConfigError for what is not understood.
+    """
+    if pro_rata and token is not None:
+        raise ConfigError("--in and --pro-rata exclude one another", "leave one of them out")
+    address = None if to is None else parse_address(to, "--to")
+    step = agent.step_input()
+    payments = _parts(agent, step, amount) if pro_rata else (_one(agent, step, amount, token),)
+    asked = _Asked(agent, payments, address)
+    if not send:
+        return asked.looked(step)
+    with wiring.open_hands(agent.desk, lambda outcome: asked.confirmed(outcome, confirm), progress) as hands:
+        hands.executor.reconcile()
+        return asked.carried_out(hands, confirm)
+
+
+def resume(
+    agent: Agent, number: int, *, to: str | None = None, send: bool = False, confirm: Confirm, progress: Progress = silent
+) -> Withdrawing:
+    """Goes on with an open withdrawal: what lacks is raised, what was not paid is paid; with `to` one that was only set aside."""
+    request = _open_request(agent, number)
+    if to is not None:
+        if request.to is not None and request.to != parse_address(to, "--to"):
+            raise ConfigError(f"--to: withdrawal {number} goes to {request.to}", "release it, and withdraw anew")
+        request = replace(request, to=parse_address(to, "--to"))
+    if not send:
+        step = agent.step_input()
+        return _Asked(agent, _unpaid(step, number), request.to, request).looked(step)
+    with wiring.open_hands(agent.desk, lambda outcome: asked.confirmed(outcome, confirm), progress) as hands:
+        hands.executor.reconcile()
+        asked = _Asked(agent, _unpaid(present(agent.desk.eyes, agent.desk.store), number), request.to, request)
+        return asked.carried_out(hands, confirm)
+
+
+def release(agent: Agent, number: int) -> Request:
+    """Takes a withdrawal back: what was not paid is part of the portfolio again. Raises Retryable while a payment of it is on its way."""
+    request = _open_request(agent, number)
+    store = agent.desk.store
+    under_way = [intent for intent, _ in store.paid(number) if intent.state in (IntentState.SIGNED, IntentState.BROADCAST)]
+    if under_way:
+        raise Retryable(f"«{under_way[0].note}» is on its way", "trimtab reconcile, then release what was not paid")
+    store.end_request(number, RequestState.RELEASED, agent.desk.clock.now_s())
+    return replace(request, state=RequestState.RELEASED)
+
+
+def _unpaid(step: StepInput, number: int) -> tuple[Payment, ...]:
+    return tuple(claim.payment for claim in step.history.claims if claim.request == number)
+
+
+def _open_request(agent: Agent, number: int) -> Request:
+    for request in agent.desk.store.requests(1_000, open_only=True):
+        if request.id == number and request.kind is RequestKind.WITHDRAW:
+            return request
+    raise ConfigError(f"withdrawal {number} is not open", "trimtab withdraw lists those that are")
+
+
+class _Asked:
+    """One withdrawal on its way through look, confirmation, sale and payments."""
+
+    def __init__(self, agent: Agent, payments: tuple[Payment, ...], to: str | None, request: Request | None = None) -> None:
+        self._agent, self._desk = agent, agent.desk
+        self._payments, self._to, self._request = payments, to, request
+        self._sure = False
+        self._sent: list[Intent] = []
+
+    def looked(self, step: StepInput, sale: Outcome | None = None, state: str = "", reason: str = "") -> Withdrawing:
+        """How it stands at this step, with the sale that it needs."""
+        step = self._claimed(step)
+        short = self._short(step)
+        if sale is None and short is not None:
+            sale = engine.look(self._eyes(), owner.raise_money(short))
+        verdicts = () if state else self._verdicts(step)
+        found = Withdrawing(step, self._payments, self._to, sale, verdicts, state or "planned", reason, self._number, tuple(self._sent))
+        if not state and found.refused:
+            told = next((f"{v.guard}: {v.measured}, limit {v.limit}" for v in verdicts if not v.passed), "")
+            found = replace(found, state="refused", reason=told or (sale.reason if sale is not None else ""))
+        return found
+
+    def confirmed(self, outcome: Outcome, confirm: Confirm) -> bool:
+        """The owner's answer to a sale; a yes is written down before anything is sent."""
+        if self._sure:
+            return True
+        if outcome.kind is not OutcomeKind.PLANNED:
+            return False
+        if not confirm(self.looked(outcome.step_input, outcome)):
+            return False
+        self._write(outcome.step_input)
+        return True
+
+    def carried_out(self, hands: Hands, confirm: Confirm) -> Withdrawing:
+        """Sells, pays, and says what came of it."""
+        step = self._claimed(present(self._desk.eyes, self._desk.store))
+        guards.require(self._verdicts(step))
+        sale: Outcome | None = None
+        for _ in range(SALES):
+            short = self._short(step)
+            if short is None:
+                break
+            sale = engine.step(self._eyes(), owner.raise_money(short), self._desk.store, hands)
+            self._sent += sale.transactions
+            if sale.kind is not OutcomeKind.DONE:
+                return self._not_sold(step, sale)
+            step = self._claimed(present(self._desk.eyes, self._desk.store))
+        if not self._sure:
+            if not confirm(self.looked(step)):
+                return self.looked(step, state="declined", reason="not confirmed; nothing was sent")
+            self._write(step)
+        return self._pay(hands, sale)
+
+    def _pay(self, hands: Hands, sale: Outcome | None) -> Withdrawing:
+        number = self._number or 0
+        if self._to is None:
+            step = present(self._desk.eyes, self._desk.store)
+            told = f"set aside as withdrawal {number}; to pay it: trimtab withdraw --resume {number} --to ADDRESS"
+            return self.looked(step, sale, "reserved", told)
+        while (claim := self._next()) is not None:
+            if claim.payment.native and (missing := self._to_unwrap(claim)) > 0:
+                done = engine.step(self._desk.eyes, owner.unwrap(missing), self._desk.store, replace(hands, confirm=lambda _: True))
+                self._sent += done.transactions
+                if done.kind is not OutcomeKind.DONE:
+                    return self.looked(present(self._desk.eyes, self._desk.store), sale, "failed", done.reason)
+            intent = pay(self._desk.eyes, self._desk.store, hands, self._payout(claim.payment), self._desk.payouts)
+            self._sent.append(intent)
+            if not intent.succeeded:
+                why = f"«{intent.note}» ended {intent.state.value}; trimtab withdraw --resume {number} tries again"
+                return self.looked(present(self._desk.eyes, self._desk.store), sale, "failed", why)
+        ends = [intent.state for intent, _ in self._desk.store.paid(number) if intent.succeeded]
+        step = present(self._desk.eyes, self._desk.store)
+        if any(state is not IntentState.FINAL for state in ends):
+            return self.looked(step, sale, "waiting", f"paid; confirmations are awaited: trimtab withdraw --resume {number}")
+        self._desk.store.end_request(number, RequestState.DONE, self._desk.clock.now_s())
+        return self.looked(step, sale, "paid", f"paid to {self._to}")
+
+    @property
+    def _number(self) -> int | None:
+        return None if self._request is None else self._request.id
+
+    def _write(self, step: StepInput) -> None:
+        """On disk before anything leaves."""
+        self._sure = True
+        if self._request is None:
+            self._request = self._desk.store.ask(RequestKind.WITHDRAW, self._payments, self._to, False, step.snapshot.head.timestamp_s)
+        else:
+            self._desk.store.redirect(self._request.id, self._to)
+
+    def _not_sold(self, step: StepInput, sale: Outcome) -> Withdrawing:
+        """Nothing came of a sale: a withdrawal that was confirmed for it and sold nothing is taken back."""
+        state = {OutcomeKind.DECLINED: "declined", OutcomeKind.FAILED: "failed"}.get(sale.kind, "refused")
+        fresh = self._sure and not any(intent.succeeded and intent.kind.value == "swap" for intent in self._sent)
+        if fresh and self._number is not None:
+            self._desk.store.end_request(self._number, RequestState.RELEASED, self._desk.clock.now_s())
+        return self.looked(step, sale, state, sale.reason)
+
+    def _claimed(self, step: StepInput) -> StepInput:
+        """The step with this withdrawal set aside, written down or not."""
+        if self._request is not None or any(claim.request == 0 for claim in step.history.claims):
+            return step
+        return outflow.claimed(step, tuple(Claim(0, payment) for payment in self._payments))
+
+    def _eyes(self) -> Eyes:
+        eyes = self._desk.eyes
+        return replace(eyes, assemble=lambda snapshot, history: self._claimed(eyes.assemble(snapshot, history)))
+
+    def _short(self, step: StepInput) -> str | None:
+        """The token of this withdrawal that lacks something."""
+        tokens = dict.fromkeys(payment.token for payment in self._payments)
+        return next((token for token in tokens if outflow.lacking(step, token) > 0), None)
+
+    def _next(self) -> Claim | None:
+        found = present(self._desk.eyes, self._desk.store).history.claims
+        return next((claim for claim in found if claim.request == self._number), None)
+
+    def _payout(self, payment: Payment) -> Payout:
+        return Payout(NATIVE if payment.native else payment.token, self._to or "", payment.raw, 0, self._number or 0)
+
+    def _verdicts(self, step: StepInput) -> tuple[Verdict, ...]:
+        if self._to is None:
+            return ()
+        payouts = [self._payout(payment) for payment in self._payments]
+        return guards.permission(step, payouts, self._desk.payouts, self._desk.switch.is_paused() is not False)
+
+    def _to_unwrap(self, claim: Claim) -> int:
+        """Wrapped coin that has to become native coin before it can be paid, its gas left."""
+        step = present(self._desk.eyes, self._desk.store)
+        there = step.snapshot.native_wei - coin.floor_wei(step) - coin.margin_wei(step)
+        return min(max(0, claim.payment.raw - max(0, there)), coin.wrapped_raw(step))
+
+
+def _one(agent: Agent, step: StepInput, amount: str, name: str | None) -> Payment:
+    """One payment of one asset. Raises ConfigError for what is no asset, Refused where the whole portfolio is worth less."""
+    token = agent.portfolio.numeraire if name is None else agent.token(name, "--in")
+    asset = next((one for one in step.portfolio.assets if one.token.address == token.address), None)
+    if asset is None:
+        raise ConfigError(f"--in: {token.label} is no asset of the portfolio", "choose an asset: trimtab status lists them")
+    raw = _above_zero(parse_raw(amount, token.decimals, "AMOUNT"))
+    free, price = raising.free_raw(step), outflow.price_of(step, token.address)
+    if price is None:
+        raise Refused(f"{token.label} has no reference price", remedy="give the asset a feed")
+    prices = {one: outflow.price_of(step, one) or Fraction(0) for one in free}
+    there = sum((count * prices[one] for one, count in free.items() if one != token.address), Fraction(0))
+    if (lacking := (raw - free[token.address]) * price) > there:
+        raise raising.above_holdings(step, lacking, there)
+    return Payment(token.address, raw, asset.native)
+
+
+def _parts(agent: Agent, step: StepInput, amount: str) -> tuple[Payment, ...]:
+    """The same part of every asset, `amount` whole numeraire coins in all."""
+    value = Fraction(_above_zero(parse_raw(amount, agent.portfolio.numeraire.decimals, "AMOUNT")))
+    native = {asset.token.address for asset in step.portfolio.assets if asset.native}
+    return tuple(Payment(token, raw, token in native) for token, raw in raising.parts(step, value).items())
+
+
+def _above_zero(raw: int) -> int:
+    if raw == 0:
+        raise ConfigError("AMOUNT: 0 withdraws nothing", "write an amount above zero")
+    return raw

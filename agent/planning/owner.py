@@ -1,0 +1,114 @@
+"""What an owner asks for beside the strategy, as proposals: money raised or invested, everything sold, an edit carried out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.errors import Refused
+from agent.model import AdjustLiquidity, Decision, Destination, Goal, GoalWeight, Halt, Hold, Plan, Rebalance, StepInput, TopUp, Verdict
+from agent.planning import planner
+from agent.planning.liquidity import plan_liquidity
+from agent.planning.strategies import Proposal, Proposer
+from agent.policy import coin, raising
+from agent.policy.decide import decide
+from agent.policy.goal import goal
+from agent.units import decimal_text
+
+
+def raise_money(token: str) -> Proposer:
+    """Sells what is lacking of `token` for what is set aside; refused where the market gives less within the limits."""
+
+    def propose(step: StepInput) -> Proposal:
+        label = step.portfolio.token(token).label
+        wanted = Rebalance(f"{label} is raised for a withdrawal", raising.goal_to_raise(step, token), exit=True)
+        plan = planner.plan(step, wanted)
+        _require_raised(step, plan, token)
+        return _by_owner(step, plan.decision, plan)
+
+    return propose
+
+
+def invest(came: Mapping[str, int]) -> Proposer:
+    """Spreads what came over what is below its target; holds where that is less than a trade."""
+
+    def propose(step: StepInput) -> Proposal:
+        wanted = Rebalance("what came is invested", raising.goal_to_invest(step, came))
+        try:
+            plan = planner.plan(step, wanted)
+        except planner.NothingPlanned as nothing:
+            return _by_owner(step, Hold(f"what came stays as it is for now: {nothing.message}"), None)
+        return _by_owner(step, plan.decision, plan)
+
+    return propose
+
+
+def sell_everything(step: StepInput) -> Proposal:
+    """Everything into the numeraire, liquidity first; holds once nothing more can be sold within the limits."""
+    if step.portfolio.positions:
+        none_wanted = replace(
+            step,
+            limits=replace(step.limits, lp_max_weight_bps=0),
+            portfolio=replace(step.portfolio, lp_targets=()),
+            history=replace(step.history, stopped=""),
+        )
+        out = decide(none_wanted).decision
+        if isinstance(out, Halt):
+            return _by_owner(step, out, None)
+        if isinstance(out, AdjustLiquidity):
+            plan = plan_liquidity(none_wanted, out)
+            if plan is not None and plan.actions:
+                return _by_owner(step, plan.decision, plan)
+    home = step.portfolio.numeraire.address
+    shares = ((asset.token.address, Fraction(int(asset.token.address == home))) for asset in step.portfolio.assets)
+    wanted = Goal(tuple(GoalWeight(token, share, share) for token, share in shares))
+    try:
+        plan = planner.plan(step, Rebalance("everything is sold for the numeraire", wanted, exit=True))
+    except planner.NothingPlanned as nothing:
+        return _by_owner(step, Hold(f"nothing more is sold: {nothing.message}"), None)
+    return _by_owner(step, plan.decision, plan)
+
+
+def to_targets(step: StepInput) -> Proposal:
+    """Onto the targets whatever trigger and cooldown say: what an edit leads to."""
+    decided = decide(step)
+    if not decided.drifts:
+        return Proposal(decided, None)
+    try:
+        plan = planner.plan(step, Rebalance("the transition to these targets", goal(decided.drifts, Destination.TARGET)))
+    except planner.NothingPlanned as nothing:
+        return _by_owner(step, Hold(nothing.message), None)
+    return _by_owner(step, plan.decision, plan)
+
+
+def unwrap(raw: int) -> Proposer:
+    """Turns so much of the wrapped native coin into native coin, to be paid out."""
+
+    def propose(step: StepInput) -> Proposal:
+        token = step.portfolio.token(step.portfolio.wrapped_native)
+        decision = TopUp(f"{decimal_text(raw, token.decimals)} {token.label} is unwrapped to be paid out", raw)
+        return _by_owner(step, decision, planner.plan_top_up(step, decision))
+
+    return propose
+
+
+def _by_owner(step: StepInput, decision: Decision, plan: Plan | None) -> Proposal:
+    return Proposal(replace(decide(step), decision=decision, reviewed=False, zone=None), plan)
+
+
+def _require_raised(step: StepInput, plan: Plan, token: str) -> None:
+    """Raises Refused unless the plan's prediction fills what is set aside."""
+    asset = next(one for one in step.portfolio.assets if one.token.address == token)
+    after = dict(plan.holdings_after)[token]
+    if asset.native:
+        after += step.snapshot.native_wei if plan.native_after_wei is None else plan.native_after_wei
+    short = coin.kept_raw(step, asset) - after
+    if short > 0:
+        amount = f"{decimal_text(short, asset.token.decimals)} {asset.token.label}"
+        left = "; ".join(f"{item.what}: {item.why}" for item in plan.skipped) or "the limits leave no more"
+        raise Refused(
+            f"{amount} less than asked for can be raised now: {left}",
+            (Verdict("withdrawal", f"{amount} short", "all of it in one plan", False),),
+            "ask for less, or withdraw in parts",
+        )

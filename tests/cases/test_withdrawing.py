@@ -1,0 +1,163 @@
+"""Money taken out of a running bot: to the wei, to confirmed addresses, exactly once, sold for where it is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from agent.api import withdrawing
+from agent.api.agent import Agent
+from agent.api.withdrawing import Withdrawing
+from agent.errors import ConfigError, Refused
+from agent.execution.outcome import OutcomeKind
+from agent.localchain import LocalChain
+from agent.model import IntentKind, RequestState
+from tests.agents import ROOMY, USD, agent_on, allowances, fund, purse
+
+HOME = "0x00000000000000000000000000000000000A11cE"
+TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
+HELD = {"WETH": 5_600, "WBTC": 1_700, "USDC": 2_700}
+OPEN = {"wallet.payout_addresses": [HOME]}
+
+
+def sure(_: Withdrawing) -> bool:
+    return True
+
+
+@contextmanager
+def bot(chain: LocalChain, folder: Path, **changes: object) -> Iterator[Agent]:
+    fund(chain, HELD)
+    with agent_on(chain, folder, {**OPEN, **{key.replace("__", "."): value for key, value in changes.items()}}, TARGETS) as agent:
+        yield agent
+
+
+def ended(agent: Agent, number: int | None) -> RequestState:
+    return next(one.state for one in agent.desk.store.requests() if one.id == number)
+
+
+def test_what_lies_there_is_paid_to_the_wei_without_a_trade_and_is_no_loss(tester_chain: LocalChain, tmp_path: Path) -> None:
+    chain = tester_chain
+    with bot(chain, tmp_path) as agent:
+        before = purse(chain)
+        done = withdrawing.withdraw(agent, "1234.567891", to=HOME, send=True, confirm=sure)
+        after = purse(chain)
+        assert (done.state, done.sale) == ("paid", None), done.reason
+        assert chain.balance("USDC", HOME) == before.raw["USDC"] - after.raw["USDC"] == 1_234_567_891
+        assert {s: raw for s, raw in after.raw.items() if s != "USDC"} == {s: raw for s, raw in before.raw.items() if s != "USDC"}
+        assert [intent.kind for intent in done.transactions] == [IntentKind.PAYOUT]
+        assert ended(agent, done.request) is RequestState.DONE
+        history = agent.step_input().history
+        assert history.outflow_24h == 1_234_567_891 and history.turnover_24h == 0 and history.flows == () and history.claims == ()
+        assert 0 < history.loss_24h < USD, "only its gas"
+        assert agent.status().decided.decision.reason.find("explain") == -1
+        assert [m.kind for m in agent.desk.store.movements() if m.delta_raw == -1_234_567_891] == ["payout"]
+
+
+def test_what_is_not_there_is_raised_from_what_is_most_overweight_and_exactly_that_is_paid(
+    tester_chain: LocalChain, tmp_path: Path
+) -> None:
+    chain = tester_chain
+    with bot(chain, tmp_path, limits__turnover="5%") as agent:
+        before = purse(chain)
+        planned = withdrawing.withdraw(agent, "3500", to=HOME, confirm=sure)
+        assert (planned.state, planned.refused, purse(chain)) == ("planned", False, before)
+        assert planned.sale is not None and planned.sale.plan is not None
+        assert {leg.token_in for leg in planned.sale.plan.legs} == {chain.tokens["WETH"].address}
+        done = withdrawing.withdraw(agent, "3500", to=HOME, send=True, confirm=sure)
+        after = purse(chain)
+        assert done.state == "paid", done.reason
+        assert chain.balance("USDC", HOME) == 3_500 * USD
+        assert after.raw["WBTC"] == before.raw["WBTC"] and after.raw["WETH"] < before.raw["WETH"]
+        assert 0 <= after.raw["USDC"] < 20 * USD, "sold is what was lacking, and little more"
+        assert set(allowances(chain).values()) == {0}
+        assert agent.step_input().history.flows == ()
+
+
+def test_the_same_part_of_everything_goes_to_the_wei_and_nothing_is_sold(tester_chain: LocalChain, tmp_path: Path) -> None:
+    chain = tester_chain
+    with bot(chain, tmp_path) as agent:
+        before = purse(chain)
+        done = withdrawing.withdraw(agent, "1000", pro_rata=True, to=HOME, send=True, confirm=sure)
+        assert done.state == "paid", done.reason
+        assert {intent.kind for intent in done.transactions} == {IntentKind.PAYOUT}
+        whole = 10_000
+        for symbol in TARGETS:
+            assert abs(chain.balance(symbol, HOME) - before.raw[symbol] * 1_000 // whole) <= before.raw[symbol] // 10**5
+            assert chain.balance(symbol, HOME) == next(p.raw for p in done.payments if p.token == chain.tokens[symbol].address)
+            assert purse(chain).raw[symbol] + chain.balance(symbol, HOME) == before.raw[symbol]
+
+
+def test_without_an_address_it_is_set_aside_and_the_targets_do_not_touch_it_until_it_is_paid(
+    tester_chain: LocalChain, tmp_path: Path
+) -> None:
+    chain = tester_chain
+    with bot(chain, tmp_path, **{"policy__cooldown": "0s"}) as agent:
+        held = withdrawing.withdraw(agent, "2000", send=True, confirm=sure)
+        assert (held.state, held.transactions) == ("reserved", ()), held.reason
+        drift = {one.symbol: one for one in agent.status().decided.drifts}["USDC"]
+        assert drift.investable_raw == 700 * USD
+        rebalanced = agent.rebalance(send=True, confirm=lambda _: True)
+        assert rebalanced.kind is OutcomeKind.DONE, rebalanced.reason
+        assert purse(chain).raw["USDC"] >= 2_000 * USD + 2_390 * USD
+        paid = withdrawing.resume(agent, held.request or 0, to=HOME, send=True, confirm=sure)
+        assert (paid.state, chain.balance("USDC", HOME)) == ("paid", 2_000 * USD), paid.reason
+        with pytest.raises(ConfigError, match="not open"):
+            withdrawing.resume(agent, held.request or 0, send=True, confirm=sure)
+
+
+def test_what_was_set_aside_is_released_into_the_portfolio(tester_chain: LocalChain, tmp_path: Path) -> None:
+    with bot(tester_chain, tmp_path) as agent:
+        held = withdrawing.withdraw(agent, "2000", send=True, confirm=sure)
+        withdrawing.release(agent, held.request or 0)
+        assert {one.symbol: one for one in agent.status().decided.drifts}["USDC"].investable_raw == 2_700 * USD
+
+
+def test_more_than_there_is_is_refused_with_both_numbers(tester_chain: LocalChain, tmp_path: Path) -> None:
+    with bot(tester_chain, tmp_path) as agent:
+        for more, pro_rata in ({"amount": "10001"}, False), ({"amount": "10001"}, True):
+            with pytest.raises(Refused, match="asked for") as refused:
+                withdrawing.withdraw(agent, **more, pro_rata=pro_rata, to=HOME, send=True, confirm=sure)
+            assert [v.guard for v in refused.value.verdicts] == ["holdings"]
+        with pytest.raises(ConfigError, match="above zero|withdraws nothing"):
+            withdrawing.withdraw(agent, "0", to=HOME, send=True, confirm=sure)
+        assert agent.desk.store.requests() == ()
+
+
+def test_an_address_that_nobody_confirmed_and_more_than_a_day_may_pay_are_refused_before_anything_is_sold(
+    tester_chain: LocalChain, tmp_path: Path
+) -> None:
+    chain = tester_chain
+    with bot(chain, tmp_path, limits__payout_per_day="1500") as agent:
+        before = purse(chain)
+        stranger = "0x00000000000000000000000000000000000B0b00"
+        for to, amount, guard in (
+            (stranger, "100", "payout_address"),
+            (HOME, "1500.000001", "payout_per_day"),
+            (HOME, "3500", "payout_per_day"),
+        ):
+            looked = withdrawing.withdraw(agent, amount, to=to, confirm=sure)
+            assert looked.state == "refused" and [v.guard for v in looked.verdicts if not v.passed] == [guard]
+            with pytest.raises(Refused, match=guard):
+                withdrawing.withdraw(agent, amount, to=to, send=True, confirm=sure)
+        assert purse(chain) == before and agent.desk.store.requests() == ()
+        assert withdrawing.withdraw(agent, "1500", to=HOME, send=True, confirm=sure).state == "paid"
+        with pytest.raises(Refused, match="payout_per_day"):
+            withdrawing.withdraw(agent, "0.000001", to=HOME, send=True, confirm=sure)
+        agent.desk.store.confirm_payout_address(stranger, 0)
+        with pytest.raises(Refused, match="payout_address"):
+            withdrawing.withdraw(agent, "1", to=stranger, send=True, confirm=sure)
+
+
+def test_a_no_and_a_pause_send_nothing(tester_chain: LocalChain, tmp_path: Path) -> None:
+    chain = tester_chain
+    with bot(chain, tmp_path) as agent:
+        before = purse(chain)
+        for amount in ("100", "3500"):
+            assert withdrawing.withdraw(agent, amount, to=HOME, send=True, confirm=lambda _: False).state == "declined"
+        agent.desk.switch.pause("holiday", 0)
+        with pytest.raises(Refused, match="kill_switch"):
+            withdrawing.withdraw(agent, "100", to=HOME, send=True, confirm=sure)
+        assert purse(chain) == before and agent.desk.store.requests() == ()
