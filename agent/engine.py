@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from agent import codec, guards
 from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
+from agent.execution import campaigns
 from agent.execution.booking import poorer, reviewed_s, settle
 from agent.execution.fresh import CaughtUp, Eyes, observed
 from agent.execution.ledger import keep
@@ -50,6 +51,8 @@ def look(
     if began is not None:
         history = replace(step_input.history, last_rebalance_s=began.last_rebalance_s, last_liquidity_s=began.last_liquidity_s)
         step_input = replace(step_input, history=history, acted=True)
+    if journal is not None:
+        step_input = campaigns.drawn_ahead(eyes, step_input, journal)
     step_input = observed(eyes, step_input, journal)
     if journal is not None:
         keep_choice(step_input, journal)
@@ -104,6 +107,8 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
         outcome = replace(look(eyes, propose, step_id, journal, caps, gas_wei(sent[since:]), began), transactions=tuple(sent))
         try:
             plan = outcome.plan
+            if hands is not None:
+                campaigns.looked(journal, outcome)
             if swapped is not None and (plan is None or outcome.kind is not OutcomeKind.PLANNED or not plan.actions):
                 _close(journal, outcome)
                 return replace(swapped, transactions=tuple(sent), after=outcome.step_input)
@@ -120,6 +125,8 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
                 raise Refused(f"{named}, which the plan that was confirmed did not know", remedy="look again, and confirm that")
             if plan.actions and not shown.actions:
                 raise Refused("liquidity has to move before the swaps that were confirmed", remedy="look again, and confirm that")
+            if not plan.actions:
+                campaigns.begun(eyes, journal, outcome)
             needed = hands.composer.approvals(outcome.step_input, plan)
             if needed:
                 _approve(hands, outcome, needed, sent)

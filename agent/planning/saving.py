@@ -20,7 +20,7 @@ def saving(step: StepInput, problem: Problem, goal: Goal, risk: TrackingRisk, fo
     """
     before = {node.address: node.value for node in problem.assets}
     after = {token: value + delta.get(token, 0) * problem.price(token) for token, value in before.items()}
-    approvals = gas_value(APPROVAL_GAS * _approvals(step, found), 1, problem.gas_unit_value)
+    approvals = gas_value(APPROVAL_GAS * lacking(step, found), 1, problem.gas_unit_value)
     cost = found.cost
     return Saving(
         before=_penalty(problem, goal, risk, before),
@@ -38,7 +38,7 @@ def _penalty(problem: Problem, goal: Goal, risk: TrackingRisk, values: dict[str,
     return penalty(risk, tokens, [weight.low for weight in goal.weights], [values[token] for token in tokens], problem.total)
 
 
-def _approvals(step: StepInput, found: Plan) -> int:
+def lacking(step: StepInput, found: Plan) -> int:
     """How many approvals the plan lacks: one for a token that the router may not take, two where an allowance is too small."""
     spender = step.execution.router
     allowed = {item.token: item.raw for item in step.snapshot.allowances if item.spender == spender}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from agent.errors import Refused
-from agent.model import AdjustLiquidity, Halt, Hold, Plan, Rebalance, StepInput, TopUp
+from agent.model import AdjustLiquidity, Halt, Hold, LimitOrder, Plan, Rebalance, StepInput, TopUp
 from agent.planning import planner
 from agent.planning.liquidity import plan_liquidity
+from agent.planning.paced import limit_swap, paced
 from agent.policy.decide import Decided, decide, or_liquidity
+from agent.policy.expiry import late
 from agent.policy.zone import not_worth_it, nothing_pays
 
 
@@ -59,10 +61,10 @@ def _planned(step_input: StepInput, decided: Decided, decision: Rebalance) -> Pr
             raise
         return _left_alone(step_input, decided, nothing_pays(decision.reason, nothing.message, zone, step_input))
     if zone is None or plan.saving is None:
-        return Proposal(decided, plan)
+        return Proposal(*paced(step_input, decided, decision, plan))
     weighed = replace(decided, zone=replace(zone, saving=plan.saving))
     if plan.saving.worth_it:
-        return Proposal(weighed, plan)
+        return Proposal(*paced(step_input, weighed, decision, plan))
     return _left_alone(step_input, weighed, not_worth_it(decision.reason, plan.saving, step_input, zone.horizon_s))
 
 
@@ -82,3 +84,37 @@ def manual_swap(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:
         return Proposal(replace(decide(step_input), decision=plan.decision, reviewed=False), plan)
 
     return propose
+
+
+def waiting_orders(orders: Sequence[LimitOrder], otherwise: Proposer) -> Proposer:
+    """A strategy that fills the first of `orders` whose price is there, and else does what `otherwise` proposes.
+
+    Where anything is unknown, stale or contradictory no order is filled either.
+    """
+
+    def propose(step_input: StepInput) -> Proposal:
+        decided = decide(step_input)
+        if isinstance(decided.decision, Halt):
+            return otherwise(step_input)
+        for order in orders:
+            if late(step_input, order):
+                continue
+            plan, _ = limit_swap(step_input, order.token_in, order.token_out, order.amount_in_raw, order.price)
+            if plan is not None:
+                return Proposal(replace(decided, decision=plan.decision, reviewed=False, round=None, order=order.id), plan)
+        return otherwise(step_input)
+
+    return propose
+
+
+def one_order(order: LimitOrder) -> Proposer:
+    """The same for a single order: until its price is there it holds and says what is lacking."""
+
+    def otherwise(step_input: StepInput) -> Proposal:
+        decided = decide(step_input)
+        if isinstance(decided.decision, Halt):
+            return Proposal(replace(decided, reviewed=False), None)
+        why = late(step_input, order) or limit_swap(step_input, order.token_in, order.token_out, order.amount_in_raw, order.price)[1]
+        return Proposal(replace(decided, decision=Hold(why), reviewed=False, round=None, ended=""), None)
+
+    return waiting_orders((order,), otherwise)

@@ -56,7 +56,8 @@ class Decided:
     `reviewed` says that a schedule was due and its review is now done, so that the next one counts from this block; `reviews` are
     what the store remembers such schedules by. `next_s` is when a schedule is due next. `zone` is there when a Zone decides: its
     Rebalance stands only if the plan saves more than it costs. `round` is what a campaign is due to do, `ended` why the one that was
-    under way is not any more, and `begins` is one that begins with this decision.
+    under way is not any more, and `begins` is one that begins with this decision. `order` is the limit order that it fills.
+    `sleeves` is what strategies want where several share the wallet; it `crosses` when only they exchange something, no market.
     """
 
     decision: Decision
@@ -69,6 +70,14 @@ class Decided:
     round: Round | None = None
     ended: str = ""
     begins: Campaign | None = None
+    order: str = ""
+    sleeves: SleevesView | None = None
+    crosses: bool = False
+
+    @property
+    def asks(self) -> Decision:
+        """The decision; exchanges between strategies count as the rebalance that prices asked for."""
+        return Rebalance(self.decision.reason, self.sleeves.goal) if self.crosses and self.sleeves is not None else self.decision
 
 
 def decide(step: StepInput) -> Decided:
@@ -85,7 +94,7 @@ def decide(step: StepInput) -> Decided:
 
 def _decided(step: StepInput) -> Decided:
     references = reference_prices(step)
-    faults = _faults(step, references)
+    faults = faults_of(step, references)
     if faults:
         return Decided(Halt("; ".join(faults)), (), references)
     prices = {token: found.price for token, found in references.prices.items()}
@@ -104,8 +113,10 @@ def _decided(step: StepInput) -> Decided:
     if (course := campaign.course(step, drifts, prices)) is not None:
         first = None if course.round is None else coin.top_up(step, course.decision)
         return Decided(first or course.decision, drifts, references, round=None if first else course.round, ended=course.ended)
-    trigger, found = step.policy.trigger, None
-    if isinstance(trigger, Zone):
+    trigger, found, strategies = step.policy.trigger, None, None if step.split is None else sleeves.view(step, prices)
+    if strategies is not None:
+        answer = strategies.answer
+    elif isinstance(trigger, Zone):
         found, drifts = zone.view(step, trigger.risk, drifts, prices)
         answer = zone.fired(found, drifts)
     else:
@@ -210,35 +221,6 @@ def _act(step: StepInput, drifts: tuple[AssetDrift, ...], references: References
         side = "" if step.policy.only is None else f" under policy.only = {step.policy.only.value}"
         return _hold(Fired(False, f"{answer.reason}; nothing to do{side}{least}", answer.next_s)), answer.due
     return Rebalance(answer.reason, wanted), answer.due
-
-
-def _faults(step: StepInput, references: References) -> list[str]:
-    """Everything that is unknown, stale or contradictory; empty when the step can be decided."""
-    assets = step.portfolio.assets
-    if len(assets) < minimum.FEWEST:
-        return [f"a portfolio needs at least {minimum.FEWEST} assets, this one has {len(assets)}"]
-    faults = []
-    if (
-        step.quarantine
-        and len(assets) - len({one.token for one in step.quarantine} & {asset.token.address for asset in assets}) < minimum.FEWEST
-    ):
-        faults.append(f"fewer than {minimum.FEWEST} assets are left that may be traded")
-    weights_bps = sum(asset.target_bps for asset in assets)
-    if weights_bps != BPS or any(asset.target_bps < 0 for asset in assets):
-        faults.append(f"targets sum to {weights_bps} bps instead of {BPS}, or one is negative")
-    listed = Counter(asset.token.address for asset in assets)
-    faults += [f"{step.portfolio.token(address).label} is listed {times} times" for address, times in listed.items() if times > 1]
-    if step.policy.destination is Destination.BAND and not has_band(step.policy.trigger):
-        faults.append("the destination is a band, but the trigger has none")
-    faults += [fault for fault in (sequencer_fault(step), depeg_fault(step, references), contradiction(step)) if fault]
-    faults += [fault for fault in (allocation.fault(step),) if fault]
-    faults += order_targets.faults(step, references)
-    faults += unread.balances(step)
-    faults += liquidity.faults(step)
-    faults += zone.faults(step, references)
-    faults += unread.from_the_future(step.history, step.snapshot.head.timestamp_s)
-    faults += [f"{gap.label} has no reference price ({gap.why})" for gap in references.unpriced if gap.token in listed]
-    return faults
 
 
 def _too_small(step: StepInput, drifts: tuple[AssetDrift, ...]) -> str:
