@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agent.api.agent import Agent, Standing
+    from agent.api.announcing import alerts, try_targets
     from agent.api.balances import confirm_flows, flows
     from agent.api.books import explain, history, pause, resume
     from agent.api.checkup import doctor
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
     from agent.api.taking import forget_position, take_position
     from agent.api.txs import cancel, reconcile, transactions, waiting
     from agent.api.wallet import Password, change_password, create_wallet, import_wallet, wallet_address
+    from agent.api.whatif import WhatIf, what_if
     from agent.config.load import load_config
 
 _HOMES = {
     "agent.api.agent": ("Agent", "Standing"),
+    "agent.api.announcing": ("alerts", "try_targets"),
     "agent.api.opening": ("open_agent", "plan", "quote", "snapshot", "step"),
     "agent.api.books": ("explain", "history", "pause", "resume"),
     "agent.api.demo": ("demo_world",),
@@ -49,6 +52,7 @@ _HOMES = {
     "agent.api.taking": ("forget_position", "take_position"),
     "agent.api.txs": ("cancel", "reconcile", "transactions", "waiting"),
     "agent.api.wallet": ("Password", "change_password", "create_wallet", "import_wallet", "wallet_address"),
+    "agent.api.whatif": ("WhatIf", "what_if"),
     "agent.config.load": ("load_config",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -63,6 +67,8 @@ __all__ = [
     "StoppableClock",
     "Stopped",
     "TakenBack",
+    "WhatIf",
+    "alerts",
     "backup_store",
     "cancel",
     "change_password",
@@ -99,9 +105,11 @@ __all__ = [
     "templates",
     "transactions",
     "trust",
+    "try_targets",
     "upgrade_store",
     "waiting",
     "wallet_address",
+    "what_if",
 ]
 
 

@@ -10,7 +10,23 @@ from typing import Annotated
 import click
 import typer
 
-from agent.cli import books, db, flows, journal, killswitch, liquidity, local, oracle, portfolio, profiles, run, setup, wallet
+from agent.cli import (
+    alerts,
+    books,
+    db,
+    flows,
+    journal,
+    killswitch,
+    liquidity,
+    local,
+    oracle,
+    portfolio,
+    profiles,
+    run,
+    setup,
+    wallet,
+    whatif,
+)
 from agent.cli.output import fail
 from agent.errors import ConfigError, OperatorNeeded, TrimtabError
 
@@ -26,7 +42,7 @@ _SECRET = re.compile(r"(0x)?[0-9a-fA-F]{64}|https?://\S+|(?<=')(\w+ ){11,}\w+")
 """A private key, a URL, or twelve words in a row where a name belongs."""
 TYPER_INTERRUPTED = 128 + 2
 """What Typer makes of Ctrl-C; no command of ours ends with it."""
-for group in (setup, profiles, wallet, portfolio, run, liquidity, oracle, books, journal, flows, db, killswitch, local):
+for group in (setup, profiles, wallet, portfolio, run, liquidity, oracle, books, journal, flows, db, killswitch, alerts, whatif, local):
     group.register(app)
 
 

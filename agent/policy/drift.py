@@ -105,6 +105,16 @@ def alert_prices(drifts: Sequence[AssetDrift]) -> dict[str, tuple[Price | None, 
     return result
 
 
+def unreachable(drift: AssetDrift, drifts: Sequence[AssetDrift]) -> tuple[str, str]:
+    """Why there is no alert price below, and above; empty where there is one."""
+    if drift.investable_raw + drift.lp_raw == 0:
+        return ("none of it is held, so that no price changes its share",) * 2
+    if total(drifts) == drift.value:
+        return ("nothing else has any value, so that its share is 100 % at every price",) * 2
+    low = "its band reaches down to 0 %, below which no price takes it" if drift.band_low_bps <= 0 else ""
+    return low, "its band reaches up to 100 %, above which no price takes it" if drift.band_high_bps >= BPS else ""
+
+
 def _price_at(share: Fraction, rest: Value, counted_raw: int) -> Price | None:
     if not 0 < share < 1 or rest == 0 or counted_raw == 0:
         return None
