@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
 from agent.config.liquidity import build_positions
+from agent.config.orders import build_orders
 from agent.config.pace import build_pace
 from agent.config.schema import AssetTable, Config, HubTable
 from agent.config.triggers import build_trigger
@@ -60,7 +61,8 @@ def build_portfolio(config: Config, tokens: Mapping[str, Token]) -> Portfolio:
     hubs = tuple(token(h) for h in table.hubs)
     feeds = tuple((h.address, h.feed) for h in table.hubs if h.feed is not None)
     positions = build_positions(config, {asset.token.symbol: asset.token for asset in assets})
-    return Portfolio(numeraire, assets, hubs, config.chain.wrapped_native, feeds, positions)
+    orders = build_orders(table, assets, numeraire)
+    return Portfolio(numeraire, assets, hubs, config.chain.wrapped_native, feeds, positions, orders=orders)
 
 
 def build_policy(config: Config) -> Policy:

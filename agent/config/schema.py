@@ -23,6 +23,7 @@ from agent.config.fields import (
     Switch,
 )
 from agent.config.liquidity import LpTable, PositionTable, require_usable
+from agent.config.orders import OrderKeys, OrdersTable, require_orders
 from agent.config.pace import PaceTable, require_pace
 from agent.config.service import ServiceTable
 from agent.config.table import Table
@@ -47,11 +48,12 @@ class HubTable(Table):
     decimals: int | None = Field(default=None, ge=0, le=36)
 
 
-class AssetTable(HubTable):
+class AssetTable(HubTable, OrderKeys):
     """One target. `reserve` is an amount in whole coins that is left alone, `rebasing` what the balance may change by in a day
     without any transfer, as those of rebasing and interest-bearing tokens do. `band` is its own, in place of the trigger's.
 
-    `native` is never written: the file then has address = "native", and `address` here is that of the wrapped token.
+    Its orders stand in agent/config/orders.py. `native` is never written: the file then has address = "native", and `address` here
+    is that of the wrapped token.
     """
 
     target: Share
@@ -70,6 +72,7 @@ class PortfolioTable(Table):
     hubs: list[HubTable] = Field(default_factory=list)
     positions: list[PositionTable] = Field(default_factory=list)
     weights: WeightsTable | None = None
+    orders: OrdersTable | None = None
 
     @field_validator("assets")
     @classmethod
@@ -92,6 +95,7 @@ class PortfolioTable(Table):
         if self.numeraire not in [a.symbol for a in self.assets]:
             raise ValueError(f"numeraire {self.numeraire!r} is none of the assets; add it with a target (0% is allowed)")
         require_weights(self)
+        require_orders(self)
         return self
 
     @property

@@ -87,11 +87,11 @@ def subject(portfolio: Portfolio, token: str) -> str:
 
 
 def price_words(portfolio: Portfolio, token: str, price: Price | None) -> str:
-    """A price in whole coins of the numeraire; of the portfolio what a unit of it is worth against when its orders began."""
+    """A price in whole coins of the numeraire; of the portfolio what a unit of it is worth, which began at 1."""
     if price is None:
         return "not fixed"
     if token == PORTFOLIO:
-        return f"{price_text(price * 100, 0, 0, 6)} % of a unit"
+        return f"{price_text(price, 0, 0, 6)} a unit"
     try:
         decimals = portfolio.token(token).decimals
     except KeyError:
