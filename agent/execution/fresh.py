@@ -71,7 +71,7 @@ def observed(eyes: Eyes, step: StepInput, journal: Journal | None = None) -> Ste
     if journal is not None and (unread := quarantine.unread(step)) != step.history.unread:
         journal.mark_unread(unread)
     stirs = order_moves.stirring(step)
-    if stirs or confirm.wants(step, lambda other: decide(other).decision):
+    if stirs or confirm.wants(step, lambda other: decide(other).asks):
         past = eyes.reader.past(step.snapshot.head, step.policy.confirm_blocks)
         snapshot = replace(step.snapshot, past=past)
         step = _anew(eyes, step, snapshot) if stirs else replace(step, snapshot=snapshot)

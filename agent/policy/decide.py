@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -13,7 +12,6 @@ from agent.model import (
     AssetDrift,
     Campaign,
     Decision,
-    Destination,
     Goal,
     Halt,
     Hold,
@@ -23,7 +21,6 @@ from agent.model import (
     Zone,
 )
 from agent.policy import (
-    allocation,
     campaign,
     coin,
     confirm,
@@ -34,19 +31,20 @@ from agent.policy import (
     order_targets,
     outflow,
     quarantine,
-    unread,
+    sleeves,
     words,
     zone,
 )
-from agent.policy.bands import has_band
 from agent.policy.drift import corrections, drift, total
+from agent.policy.faults import faults_of
 from agent.policy.goal import goal
 from agent.policy.lp_moves import Out
 from agent.policy.only import narrowed
+from agent.policy.sleeves import SleevesView
 from agent.policy.triggers import Fired, fired
 from agent.policy.zone import ZoneView
-from agent.reference import References, contradiction, depeg_fault, reference_prices, sequencer_fault
-from agent.units import BPS, Price, Value, value_text
+from agent.reference import References, reference_prices
+from agent.units import Price, Value, value_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +111,10 @@ def _decided(step: StepInput) -> Decided:
     if (course := campaign.course(step, drifts, prices)) is not None:
         first = None if course.round is None else coin.top_up(step, course.decision)
         return Decided(first or course.decision, drifts, references, round=None if first else course.round, ended=course.ended)
-    trigger, found, strategies = step.policy.trigger, None, None if step.split is None else sleeves.view(step, prices)
-    if strategies is not None:
-        answer = strategies.answer
-    elif isinstance(trigger, Zone):
+    if step.split is not None:
+        return _of_strategies(step, drifts, references, prices)
+    trigger, found = step.policy.trigger, None
+    if isinstance(trigger, Zone):
         found, drifts = zone.view(step, trigger.risk, drifts, prices)
         answer = zone.fired(found, drifts)
     else:
@@ -133,6 +131,18 @@ def _decided(step: StepInput) -> Decided:
     if first is not None:
         return Decided(first, drifts, references, False, found, next_s=answer.next_s)
     return Decided(decision, drifts, references, reviewed, found, answer.reviews if reviewed else (), answer.next_s)
+
+
+def _of_strategies(step: StepInput, drifts: tuple[AssetDrift, ...], references: References, prices: Mapping[str, Price]) -> Decided:
+    """Each by its own trigger and cooldown, all towards one goal; what is left after exchanges inside must be worth a trade."""
+    view = sleeves.view(step, prices)
+    answer = view.answer
+    decision, reviewed = _act(step, drifts, references, answer, view.goal) if answer.fired else (_hold(answer), answer.due)
+    crosses = answer.fired and isinstance(decision, Hold) and not _worth_it(step, _largest(drifts, view.goal))
+    if (first := coin.top_up(step, decision)) is not None:
+        return Decided(first, drifts, references, next_s=answer.next_s, sleeves=view)
+    reviews = answer.reviews if reviewed else ()
+    return Decided(decision, drifts, references, reviewed, None, reviews, answer.next_s, sleeves=view, crosses=crosses)
 
 
 def _confirmed(step: StepInput, prices: Mapping[str, Price], decision: Rebalance, reviewed: bool, by_time: bool) -> tuple[Decision, bool]:
@@ -204,23 +214,34 @@ def or_liquidity(step: StepInput, prices: Mapping[str, Price], hold: Hold) -> Ho
     return replace(hold, reason=f"{hold.reason}; {wanted.reason}, but {not_yet}") if not_yet else AdjustLiquidity(wanted.reason)
 
 
-def _act(step: StepInput, drifts: tuple[AssetDrift, ...], references: References, answer: Fired) -> tuple[Decision, bool]:
+def _act(
+    step: StepInput, drifts: tuple[AssetDrift, ...], references: References, answer: Fired, together: Goal | None = None
+) -> tuple[Decision, bool]:
     """A trigger fired: rebalance, unless it is too soon, gas is too dear, or nothing is worth a trade. And: is the review done?"""
-    resting = _cooldown(step)
+    resting = _cooldown(step) if together is None else None  # strategies rest each by itself
     if resting:
         return Hold(f"{answer.reason}; {resting[0]}", resting[1]), False
     dear = _gas_too_dear(step, drifts, references)
     if dear:
         return Hold(f"{answer.reason}; {dear}"), False
-    wanted = _wanted(step, drifts)
-    largest = max(abs(value) for value in corrections(drifts, wanted).values())
-    if largest == 0 or largest < (step.limits.min_trade or 0):
+    wanted = _wanted(step, drifts) if together is None else together
+    largest = _largest(drifts, wanted)
+    if not _worth_it(step, largest):
         least = (
             "" if largest == 0 else f": the largest correction is {_money(step, largest)}, min_trade {_money(step, step.limits.min_trade)}"
         )
         side = "" if step.policy.only is None else f" under policy.only = {step.policy.only.value}"
         return _hold(Fired(False, f"{answer.reason}; nothing to do{side}{least}", answer.next_s)), answer.due
     return Rebalance(answer.reason, wanted), answer.due
+
+
+def _largest(drifts: tuple[AssetDrift, ...], wanted: Goal) -> Value:
+    return max(abs(value) for value in corrections(drifts, wanted).values())
+
+
+def _worth_it(step: StepInput, largest: Value) -> bool:
+    """Whether the largest correction is worth a trade."""
+    return largest > 0 and largest >= (step.limits.min_trade or 0)
 
 
 def _too_small(step: StepInput, drifts: tuple[AssetDrift, ...]) -> str:

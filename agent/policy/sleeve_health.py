@@ -7,14 +7,15 @@ numbers throughout: returns in 10^-12, the ratio in thousandths.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from itertools import pairwise
 from math import isqrt
 
-from agent.model.strategies import Health, HealthRule, SleeveState, UnitPoint
+from agent.model.strategies import Health, HealthRule, SleeveState, Strategy, UnitPoint
 from agent.policy import words
-from agent.units import decimal_text
+from agent.units import BPS, Price, decimal_text, floor_int
 
 DAY_S = 86_400
 DAYS_A_YEAR = 365
@@ -67,3 +68,21 @@ def judged(state: SleeveState, rule: HealthRule, sharpe: int | None, now_s: int)
     return replace(
         state, health=Health.PAUSED if active else Health.ACTIVE, since_s=now_s, reason=reason, sharpe_milli=sharpe, turning_s=None
     )
+
+
+def noted(state: SleeveState, strategy: Strategy, unit: int | None, prices: Mapping[str, Price], now_s: int) -> SleeveState:
+    """The state with its unit value of now (None: it has no units, so the last one stands) and its index carried on.
+
+    The index follows the unit value; while the strategy is paused it follows its weights at reference prices, without costs.
+    """
+    unit = state.unit if unit is None else unit
+    marks = tuple((token, prices[token]) for token, _ in strategy.weights_bps if token in prices)
+    before = dict(state.marks)
+    if state.health is Health.ACTIVE:
+        index = state.index * unit // state.unit if state.unit > 0 else state.index
+    elif all(before.get(token, 0) > 0 for token, bps in strategy.weights_bps if bps):
+        grown = sum((Fraction(bps, BPS) * prices[token] / before[token] for token, bps in strategy.weights_bps if bps), Fraction(0))
+        index = floor_int(state.index * grown)
+    else:
+        index = state.index
+    return replace(state, noted_s=now_s, unit=unit, index=index, marks=marks)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 
-from agent.model import Flow, Intent, StepInput
+from agent.model import Flow, Intent, IntentKind, StepInput
 from agent.model.strategies import Booking, BookingKind, Health, Sleeve, SleeveBooks, SleeveLedger, SleeveState, Split
 from agent.policy import sleeve_books, sleeve_desk
 from agent.policy.sleeve_books import Held, Values
@@ -22,6 +22,8 @@ Wishes = Callable[[StepInput], tuple[Values, Held]]
 """What strategies wanted at a step (values by strategy and token), and their books once capital had moved between them."""
 Own = Callable[[Intent], StepInput | None]
 """The step that a trade carried out; None where it was none of the strategies', or cannot be told."""
+_OWNERS = (IntentKind.PAYOUT, IntentKind.UNWRAP, IntentKind.LIQUIDITY)
+"""Transactions that trade nothing: what they move goes into, or comes out of, what is set aside."""
 _CARRIED = (BookingKind.TRADE, BookingKind.CROSS)
 
 
@@ -40,6 +42,8 @@ def brought_up(step: StepInput, ledger: SleeveLedger, own: Own, wishes: Wishes, 
     for source, kind, changes, intent in _events(step, ledger, fresh):
         if kind is BookingKind.FLOW:
             _flow(desk, source, changes, ledger.flows_to)
+        elif intent is not None and intent.kind in _OWNERS:
+            desk.book(source, BookingKind.FLOW, sleeve_books.copied(desk.held), changes)
         else:
             _trade(desk, source, changes, None if intent is None else own(intent), wishes)
     fault = _mismatch(desk, balances) or _other_names(desk, split)

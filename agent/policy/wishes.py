@@ -8,9 +8,10 @@ from dataclasses import replace
 from agent.model import Asset, StepInput
 from agent.policy.allocation import allocated
 from agent.policy.order_targets import ordered
+from agent.policy.sleeve_targets import combined
 
 Change = Callable[[StepInput], StepInput]
-CHANGES: tuple[Change, ...] = (allocated, ordered)
+CHANGES: tuple[Change, ...] = (allocated, combined, ordered)
 """Each reads what the store remembers in `step.history` and returns the step with other targets and the reason among `wishes`;
 in order: what an allocator chose, what strategies hold of it, what orders keep out of the market."""
 
