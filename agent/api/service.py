@@ -6,18 +6,20 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from agent.api import looks
+from agent.api import alerting, announcing, looks
 from agent.api.agent import LOOKING, Agent
 from agent.api.stopping import StoppableClock
 from agent.config.fields import parse_duration_s
 from agent.config.load import LoadedConfig
 from agent.errors import EXIT_HUNG, ConfigError, TrimtabError
 from agent.execution.outcome import Outcome
-from agent.observe.health import Health
+from agent.model import Delivery
+from agent.observe.announcer import Announcer
+from agent.observe.health import LOOKS_MISSED, Health
 from agent.observe.heartbeat import Heartbeat
 from agent.observe.logs import Format, Log, configure
 from agent.observe.metrics import Metrics
@@ -40,9 +42,12 @@ class Service:
     notifier: Notifier
     heartbeat: Heartbeat | None
     logs: bool
+    announcer: Announcer | None = None
     began: float = field(default_factory=time.monotonic)
     paused: bool = False
     port: int | None = None
+    unheard: int = 0
+    unheard_in_row: int = 0
 
     def heard(self, stage: str) -> None:
         """What the run is about to do, as it tells its progress."""
@@ -52,12 +57,13 @@ class Service:
 
     def looked(self, found: Outcome | TrimtabError) -> None:
         """One look is over. A defect of what is told here is told, and ends nothing; a store that fails does."""
-        try:
-            self._tell(found)
-        except TrimtabError:
-            raise
-        except Exception as error:
-            self.log.error("telling failed", kind=type(error).__name__)
+        for tell in (self._tell, self._announce):
+            try:
+                tell(found)
+            except TrimtabError:
+                raise
+            except Exception as error:
+                self.log.error("telling failed", kind=type(error).__name__)
 
     def _tell(self, found: Outcome | TrimtabError) -> None:
         took_s = time.monotonic() - self.began
@@ -78,6 +84,29 @@ class Service:
         if not self.health.red() and self.heartbeat is not None:
             self.heartbeat.beat()
 
+    def _announce(self, found: Outcome | TrimtabError) -> None:
+        """Hands what is worth telling to those who carry it; waits for nobody."""
+        if self.announcer is None:
+            return
+        self.unheard_in_row, self.unheard = (self.unheard_in_row + 1 if self.unheard else 0), 0
+        silent = self.health.silence()
+        if not silent and self.unheard_in_row >= LOOKS_MISSED:
+            silent = f"the heartbeat did not arrive {self.unheard_in_row} times in a row"
+        facts = alerting.Facts(self.paused, silent, announcing.low_gas_wei(self.agent.desk.loaded))
+        now_s = self.agent.desk.clock.now_s()
+        for told in self.announcer.looked(alerting.alerts(found, facts), alerting.judged(found), now_s):
+            self.log.info("alert", about=told.kind.value, text=told.text)
+
+    def ended(self, error: TrimtabError) -> None:
+        """The run ends by an error: the last that its owner hears of it."""
+        self.log.error("ended", **looks.failure(error))
+        if self.announcer is None:
+            return
+        with suppress(Exception):  # the store may be what failed; then it is told without being written down
+            self.announcer.looked((alerting.ended(error),), frozenset(), self.agent.desk.clock.now_s(), last=True)
+            return
+        self.announcer.cry(alerting.ended(error), self.agent.desk.clock.now_s())
+
     def hung(self, why: str) -> NoReturn:
         """Called from the watch's thread: says what hangs, and ends the process for its service manager to start it anew.
 
@@ -86,6 +115,8 @@ class Service:
         """
         self.health.hangs(why)
         self.log.error("hung", what=why, exit=EXIT_HUNG)
+        if self.announcer is not None:
+            self.announcer.cry(alerting.hung(), int(time.time()))
         self.notifier.status(f"hung: {why}")
         logging.shutdown()
         os._exit(EXIT_HUNG)
@@ -104,12 +135,17 @@ def serve(agent: Agent, clock: StoppableClock, every: str, *, once: bool = False
 
     def unheard(why: str) -> None:
         metrics.heartbeat_failed()
+        service.unheard += 1
         log.warning("heartbeat failed", why=why)
+
+    def given_up(found: Delivery) -> None:
+        log.warning("alert failed", target=found.letter.target, why=found.why, about=found.letter.kind.value)
 
     url = table.heartbeat()
     heartbeat = None if url is None else Heartbeat(url, table.heartbeat_method, unheard)
     watch = Watch(table.hang_after, period_s=notifier.watchdog_s)
-    service = Service(agent, log, metrics, health, watch, notifier, heartbeat, style is not None)
+    announcer = announcing.announcer(agent.desk.config.alerts, agent.desk.store, given_up)
+    service = Service(agent, log, metrics, health, watch, notifier, heartbeat, style is not None, announcer)
     clock.watched(watch)
     with ExitStack() as stack:
         if table.address is not None and not once:
@@ -118,13 +154,18 @@ def serve(agent: Agent, clock: StoppableClock, every: str, *, once: bool = False
         stack.enter_context(watch.watching(service.hung, notifier.alive))
         log.info("started", **looks.who(agent), every=every)
         try:
+            if announcer is not None:
+                announcer.begin()
             yield service
         except TrimtabError as error:
-            log.error("ended", **looks.failure(error))
+            service.ended(error)
             raise
         finally:
             health.stops()
             notifier.stopping()
+            if announcer is not None:
+                with suppress(TrimtabError):  # what was delivered is told once more
+                    announcer.close()
             if heartbeat is not None:
                 heartbeat.settle()
             log.info("stopped", looks=health.state.looks)
@@ -137,6 +178,7 @@ def secrets_of(loaded: LoadedConfig) -> list[str]:
     for tell in (*(one.resolve for one in config.chain.rpc), config.service.heartbeat, config.execution.submit_url.get_secret_value):
         found += _told(tell)
     names = (config.wallet.key_env, PASSWORD_ENV)
+    found += config.alerts.secrets()
     return found + [value for name in names if name and (value := os.environ.get(name))]
 
 

@@ -64,14 +64,17 @@ class Health:
     def red(self) -> list[str]:
         """Why the run is not healthy; empty where it is. A pause is the owner's wish and no illness."""
         state = self.state
-        since_s = self._now() - (state.started_at if state.good_at is None else state.good_at)
-        late_s = LOOKS_MISSED * self._interval_s + 60
         found = [f"it hangs: {state.hung}"] if state.hung else []
         if state.trouble:
             found.append(state.trouble)
-        if since_s > late_s:
-            found.append(f"no good look for {since_s:.0f} s, longer than {late_s:.0f} s")
-        return found
+        return [*found, silence] if (silence := self.silence()) else found
+
+    def silence(self) -> str:
+        """For how long no look was good, where that is too long; empty where it is not."""
+        state = self.state
+        since_s = self._now() - (state.started_at if state.good_at is None else state.good_at)
+        late_s = LOOKS_MISSED * self._interval_s + 60
+        return f"no good look for {since_s:.0f} s, longer than {late_s:.0f} s" if since_s > late_s else ""
 
     def unready(self) -> list[str]:
         """Why nothing would be traded now, as far as that is known before a plan: red, paused, stopping, or no look yet."""

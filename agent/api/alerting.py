@@ -1,0 +1,176 @@
+"""What a look is worth telling the owner, in our own words alone: no reason of a node, no name of a stranger (T17)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+from agent.errors import EXIT_OPERATOR, Refused, Retryable, TrimtabError
+from agent.execution.outcome import Outcome, OutcomeKind
+from agent.model import Alert, AlertKind, AssetDrift, IntentKind, Portfolio, Rebalance, StepInput, Verdict
+from agent.observe.alerts import plain
+from agent.policy.drift import alert_prices
+from agent.policy.words import band, percent
+from agent.units import BPS, Price, decimal_text, price_text
+
+LASTING = frozenset({AlertKind.PRICE, AlertKind.REFUSAL, AlertKind.HALT, AlertKind.LOW_GAS, AlertKind.PAUSED, AlertKind.HEARTBEAT})
+ALWAYS_KNOWN = frozenset({AlertKind.PAUSED, AlertKind.HEARTBEAT})
+"""What also a look that failed knows."""
+KILL_SWITCH = "kill_switch"
+"""What this guard alone refuses is told as the pause that it is."""
+MOVING = (IntentKind.SWAP, IntentKind.LIQUIDITY, IntentKind.PAYOUT, IntentKind.UNWRAP)
+_FIGURE = re.compile(r"[-+]?[0-9][0-9,.]* ?(%|bps|s|gwei|wei|blocks?)?")
+_GUARD = re.compile(r"[a-z_]{1,40}")
+LONGEST_KEY = 200
+_STEP = re.compile(r"[0-9a-f]{1,40}")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known beside the look: the kill switch, why no sign of life comes from it (empty where all is well), and the native
+    coin below which gas is low, in wei, None where nobody said.
+    """
+
+    paused: bool
+    silent: str
+    low_gas_wei: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An asset between the prices at which it leaves its band when it alone moves; None where no price does that."""
+
+    drift: AssetDrift
+    low: Price | None
+    high: Price | None
+
+    @property
+    def side(self) -> str:
+        """Where it stands: below or above its band, or inside; no band of some width has no sides."""
+        if self.drift.band_low_bps >= self.drift.band_high_bps or not self.drift.outside:
+            return "inside"
+        return "below" if self.drift.share * BPS < self.drift.band_low_bps else "above"
+
+
+def standings(drifts: tuple[AssetDrift, ...]) -> tuple[Standing, ...]:
+    """Every asset with its alert prices, those of agent/policy/drift.py."""
+    prices = alert_prices(drifts)
+    return tuple(Standing(drift, *prices[drift.token]) for drift in drifts)
+
+
+def judged(found: Outcome | TrimtabError) -> frozenset[AlertKind]:
+    """Kinds of which this look knows all that lasts: what it does not tell is over."""
+    if isinstance(found, TrimtabError):
+        return ALWAYS_KNOWN | ({AlertKind.REFUSAL} if isinstance(found, Refused) else frozenset())
+    return LASTING if found.decided.drifts else LASTING - {AlertKind.PRICE}
+
+
+def alerts(found: Outcome | TrimtabError, facts: Facts) -> tuple[Alert, ...]:
+    """What is worth telling of one look, in the order in which it came about."""
+    return tuple(Alert(one.kind, one.key, plain(one.text), one.lasting) for one in _alerts(found, facts))
+
+
+def _alerts(found: Outcome | TrimtabError, facts: Facts) -> Iterator[Alert]:
+    if isinstance(found, TrimtabError):
+        yield from _failed(found)
+    else:
+        portfolio = found.step_input.portfolio
+        yield from (_price(one, portfolio) for one in standings(found.decided.drifts) if one.side != "inside")
+        yield from _ended(found, facts.paused)
+        yield from _gas(found.after or found.step_input, facts.low_gas_wei)
+    if facts.paused:
+        yield Alert(AlertKind.PAUSED, "paused", "The kill switch is on: nothing is sent. trimtab resume switches it off.", True)
+    if facts.silent:
+        yield Alert(AlertKind.HEARTBEAT, "heartbeat", facts.silent, True)
+
+
+def _price(one: Standing, portfolio: Portfolio) -> Alert:
+    drift, numeraire = one.drift, portfolio.numeraire
+    limit = one.low if one.side == "below" else one.high
+    token = portfolio.token(drift.token)
+    text = (
+        f"{token.label} is {one.side} its band: {percent(drift.share)} of the portfolio, band {band(drift)}, "
+        f"price {price_text(drift.price, token.decimals, numeraire.decimals, 6)} {numeraire.label}"
+    )
+    if limit is not None:
+        text += f", alert-{'low' if one.side == 'below' else 'high'} {price_text(limit, token.decimals, numeraire.decimals, 6)}"
+    return Alert(AlertKind.PRICE, f"price:{drift.token}:{one.side}", text, True)
+
+
+def _ended(found: Outcome, paused: bool) -> Iterator[Alert]:
+    step = f"trimtab explain {found.step_id}" if _STEP.fullmatch(found.step_id) else "trimtab explain"
+    failing = [verdict for verdict in (*(found.plan.verdicts if found.plan else ()), *found.verdicts) if not verdict.passed]
+    match found.kind:
+        case OutcomeKind.DONE:
+            yield from _done(found, step)
+        case OutcomeKind.FAILED:
+            yield Alert(AlertKind.ERROR, "failed", f"A transaction did not succeed; nothing more was sent in that step. {step}")
+        case OutcomeKind.REFUSED if not (paused and {verdict.guard for verdict in failing} == {KILL_SWITCH}):
+            yield _refusal(failing, step)
+        case OutcomeKind.HALT if not paused:
+            yield Alert(AlertKind.HALT, "halt", f"Nothing is traded: {found.reason}", True)
+        case _:
+            pass
+
+
+def _done(found: Outcome, step: str) -> Iterator[Alert]:
+    moved = [intent for intent in found.transactions if intent.kind in MOVING and intent.succeeded]
+    if not moved:
+        return
+    what = "A rebalance is done" if any(intent.kind is IntentKind.SWAP for intent in moved) else "Done"
+    blocks = [intent.receipt.block_number for intent in moved if intent.receipt is not None]
+    at = f", last at block {max(blocks)}" if blocks else ""
+    sent = len(found.transactions)
+    text = f"{what}: {sent} {'transaction' if sent == 1 else 'transactions'}{at}. {step}"
+    if isinstance(found.decision, Rebalance) and found.decision.exit:
+        yield Alert(AlertKind.ORDER, "order", f"An order took coins out of the market. {text}")
+    yield Alert(AlertKind.REBALANCE, "rebalance", text)
+
+
+def _refusal(failing: list[Verdict], step: str) -> Alert:
+    """Guards by their names; figures only where they are plain ones."""
+    told = {}
+    for verdict in failing:
+        name = verdict.guard if _GUARD.fullmatch(verdict.guard) else "a guard"
+        figures = [text.strip() for text in (verdict.measured, verdict.limit)]
+        told[name] = f"{name} ({figures[0]}, limit {figures[1]})" if all(map(_FIGURE.fullmatch, figures)) else name
+    why = f"by {', '.join(told.values())}" if told else "before anything was sent"
+    return Alert(AlertKind.REFUSAL, f"refusal:{','.join(told)}"[:LONGEST_KEY], f"A plan was refused {why}. {step}", True)
+
+
+def _gas(step: StepInput, low_wei: int | None) -> Iterator[Alert]:
+    found = step.snapshot.native_wei
+    if low_wei is not None and found < low_wei:
+        text = f"The wallet has {_coins(found)} of native coin for gas, less than {_coins(low_wei)}."
+        yield Alert(AlertKind.LOW_GAS, "low_gas", text, True)
+
+
+def _failed(error: TrimtabError) -> Iterator[Alert]:
+    """A network that fails once is no news: its silence is, once it lasts."""
+    if isinstance(error, Refused):
+        yield _refusal([verdict for verdict in error.verdicts if not verdict.passed], "See the log and trimtab doctor.")
+    elif not isinstance(error, Retryable):
+        yield ended(error)
+
+
+def ended(error: TrimtabError) -> Alert:
+    """A run that ends by an error. Its words may quote a node, so they stay in the log."""
+    who = "a person is needed" if error.exit_code == EXIT_OPERATOR else f"exit code {error.exit_code}"
+    return Alert(AlertKind.ERROR, "error", f"The run has ended: {who}. The log and trimtab doctor say why.")
+
+
+def hung() -> Alert:
+    """A look that gave no sign of life."""
+    return Alert(AlertKind.ERROR, "hung", "A look hung and the run has ended itself with exit code 13, to be started anew.")
+
+
+def _coins(wei: int) -> str:
+    """Rounded down to six places."""
+    return decimal_text(wei // 10**12, 6)
+
+
+def distance(price: Price, limit: Price | None) -> Fraction | None:
+    """How far the price is from a limit, as a share of the price with sign: what it has to move by."""
+    return None if limit is None or price == 0 else limit / price - 1

@@ -1,0 +1,113 @@
+"""Which alerts are told now: each key once, not again within its cooldown, not in quiet hours; what passed untold is dropped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from agent.model import Alert, AlertKind, AlertState
+
+LONGEST_TEXT = 600
+_FOREIGN = re.compile(r"[^A-Za-z0-9 .,:;%+/()=_-]+")
+"""Nothing of this is needed to say what happened; all of it could be markup, an escape, a formula or a link somewhere (T17)."""
+
+
+def plain(text: str) -> str:
+    """The text with harmless characters only, in one line, cut where it is long."""
+    found = " ".join(_FOREIGN.sub("?", text).split()).replace("://", ": ")
+    return found if len(found) <= LONGEST_TEXT else found[: LONGEST_TEXT - 3] + "..."
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """Hours of the day, in minutes of a time zone, in which nothing is told but what is urgent; they may pass midnight."""
+
+    begin_min: int
+    end_min: int
+    zone: ZoneInfo
+
+    def until_s(self, now_s: int) -> int | None:
+        """When the quiet hours end that `now_s` is in, Unix seconds; None outside of them. Daylight saving is the zone's."""
+        now = datetime.fromtimestamp(now_s, UTC).astimezone(self.zone)
+        minute = now.hour * 60 + now.minute
+        inside = self.begin_min <= minute < self.end_min
+        if self.begin_min > self.end_min:
+            inside = minute >= self.begin_min or minute < self.end_min
+        if not inside:
+            return None
+        day = now.date() + timedelta(days=1 if minute >= self.end_min else 0)
+        end = datetime(day.year, day.month, day.day, self.end_min // 60, self.end_min % 60, tzinfo=self.zone)
+        return int(end.timestamp())
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What is told, when not, and how often: `cooldowns` in seconds by kind, `repeat_s` for what lasts, None for never again."""
+
+    kinds: frozenset[AlertKind]
+    cooldown_s: int
+    cooldowns: Mapping[AlertKind, int] = field(default_factory=dict)
+    repeat_s: int | None = None
+    quiet: Quiet | None = None
+    urgent: frozenset[AlertKind] = frozenset()
+
+    def due_s(self, state: AlertState, now_s: int) -> int:
+        """From when on it may be told: after its cooldown, and after quiet hours unless it is urgent."""
+        told_s = None if state.told_s is None else min(state.told_s, now_s)  # a clock that was set back silences nothing for long
+        at_s = now_s if told_s is None else max(now_s, told_s + self.cooldowns.get(state.kind, self.cooldown_s))
+        until_s = None if self.quiet is None or state.kind in self.urgent else self.quiet.until_s(at_s)
+        return at_s if until_s is None else until_s
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """`changed` states, and of these the ones to tell now, with the text to tell, in the order in which they were raised."""
+
+    changed: tuple[AlertState, ...]
+    told: tuple[AlertState, ...]
+
+
+def judge(states: Sequence[AlertState], alerts: Iterable[Alert], judged: frozenset[AlertKind], now_s: int, rules: Rules) -> Judged:
+    """What a look's alerts make of what is known. Of the kinds in `judged` the look knows all that lasts: what it does not hand in
+    is over, and is dropped where it was not told yet. Pure; the same states and alerts give the same answer.
+    """
+    found = {state.key: state for state in states}
+    lasts = set()
+    for alert in alerts:
+        if alert.kind in rules.kinds:
+            before = found.get(alert.key) or AlertState(alert.key, alert.kind, "", now_s)
+            after = _lasting(before, alert, now_s, rules) if alert.lasting else _happened(before, alert, now_s)
+            if after.untold and not before.untold:
+                found.pop(alert.key, None)  # it is told after what was raised before it
+            found[alert.key] = after
+            lasts |= {alert.key} if alert.lasting else set()
+    for key, state in found.items():
+        if state.since_s is not None and key not in lasts and state.kind in judged:
+            found[key] = replace(state, since_s=None, untold=0)
+    told = []
+    for state in sorted(found.values(), key=lambda one: one.raised_s):
+        if state.untold and state.kind in rules.kinds and rules.due_s(state, now_s) <= now_s:
+            found[state.key] = replace(state, untold=0, told_s=now_s)
+            told.append(replace(state, text=_counted(state)))
+    known = {state.key: state for state in states}
+    return Judged(tuple(state for key, state in found.items() if state != known.get(key)), tuple(told))
+
+
+def _lasting(state: AlertState, alert: Alert, now_s: int, rules: Rules) -> AlertState:
+    if state.since_s is None:
+        return replace(state, text=alert.text, since_s=now_s, untold=1, raised_s=now_s)
+    again = rules.repeat_s is not None and state.told_s is not None and now_s >= state.told_s + rules.repeat_s
+    if again and not state.untold:
+        return replace(state, text=alert.text, untold=1, raised_s=now_s)
+    return replace(state, text=alert.text) if state.untold else state
+
+
+def _happened(state: AlertState, alert: Alert, now_s: int) -> AlertState:
+    return replace(state, text=alert.text, untold=state.untold + 1, raised_s=state.raised_s if state.untold else now_s)
+
+
+def _counted(state: AlertState) -> str:
+    return state.text if state.untold == 1 else f"{state.text} ({state.untold} times since told last)"

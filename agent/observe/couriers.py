@@ -1,0 +1,138 @@
+"""Carries alerts to their targets: one thread for each, so that whoever answers slowly, or never, holds up nobody else."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+from tenacity import RetryCallState, Retrying, retry_if_result, sleep_using_event, stop_after_attempt, stop_when_event_set, wait_exponential
+
+from agent.errors import ConfigError
+from agent.model import AlertKind, Delivery, Letter
+
+Send = Callable[[str, str], str]
+"""Takes title and text, returns why it failed, empty where it arrived."""
+MOST_WAITING = 100
+FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 300.0
+TITLES = {
+    AlertKind.PRICE: "a price left its band",
+    AlertKind.REBALANCE: "rebalanced",
+    AlertKind.REFUSAL: "refused",
+    AlertKind.HALT: "halted",
+    AlertKind.ERROR: "needs a person",
+    AlertKind.LOW_GAS: "low gas",
+    AlertKind.ORDER: "an order fired",
+    AlertKind.PAUSED: "paused",
+    AlertKind.HEARTBEAT: "no sign of life",
+    AlertKind.TEST: "test",
+}
+
+
+class Courier:
+    """One target. `put` never waits; results are collected by whoever has the time. Waits between tries double, up to five minutes."""
+
+    def __init__(self, name: str, send: Send, attempts: int, label: str, first_wait_s: float = FIRST_WAIT_S) -> None:
+        self.name = name
+        self._send = send
+        self._label = label
+        self._closing = threading.Event()
+        self._waiting: queue.Queue[Letter] = queue.Queue(MOST_WAITING)
+        self._done: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._retrying = Retrying(
+            stop=stop_after_attempt(attempts) | stop_when_event_set(self._closing),
+            wait=wait_exponential(first_wait_s, max=LONGEST_WAIT_S),
+            retry=retry_if_result(bool),
+            sleep=sleep_using_event(self._closing),
+            retry_error_callback=_last_word,
+        )
+
+    def __repr__(self) -> str:
+        return f"Courier({self.name})"
+
+    def put(self, letter: Letter) -> None:
+        """Takes a letter; where too many wait already the oldest is given up."""
+        while True:
+            try:
+                self._waiting.put_nowait(letter)
+                break
+            except queue.Full:
+                with suppress(queue.Empty):
+                    self._waiting.get_nowait()
+                    self._waiting.task_done()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._carry, name=f"trimtab alerts {self.name}", daemon=True)
+            self._thread.start()
+
+    def collected(self) -> list[Delivery]:
+        """What became of letters since the last call."""
+        found = []
+        while not self._done.empty():
+            found.append(self._done.get())
+        return found
+
+    def close(self, within_s: float) -> None:
+        """Waits so long for what is on its way, then lets go of it; what did not arrive is not counted as failed."""
+        end = time.monotonic() + within_s
+        while self._thread is not None and self._waiting.unfinished_tasks and time.monotonic() < end:
+            time.sleep(0.02)
+        self._closing.set()
+
+    def _carry(self) -> None:
+        while not self._closing.is_set():
+            try:
+                letter = self._waiting.get(timeout=1)
+            except queue.Empty:
+                continue
+            why = str(self._retrying(self._try, letter))
+            if not (why and self._closing.is_set()):
+                self._done.put(Delivery(letter, why, int(time.time())))
+            self._waiting.task_done()
+
+    def _try(self, letter: Letter) -> str:
+        """Why it failed, in our own words: what a target answered is foreign text, and its address a secret."""
+        try:
+            return self._send(f"{self._label}: {TITLES[letter.kind]}", letter.text)
+        except Exception as error:  # whatever a service's plugin raises ends no run
+            return type(error).__name__
+
+
+def _last_word(state: RetryCallState) -> str:
+    return "" if state.outcome is None else str(state.outcome.result())
+
+
+def apprise_send(url: str, variable: str, timeout_s: float) -> Send:
+    """Sends through apprise. Raises ConfigError, without the address, where it is none that apprise knows."""
+    import apprise
+
+    logging.getLogger("apprise").setLevel(logging.CRITICAL + 10)  # its lines name hosts and answers; what failed is told by us
+    asset = apprise.AppriseAsset(async_mode=False, http_redirects=False, interpret_escapes=False, interpret_emojis=False)
+    target = apprise.Apprise.instantiate(url, asset=asset, suppress_exceptions=True)
+    if target is None:
+        raise ConfigError(
+            f"alerts.targets.url_env: environment variable {variable} holds no address that apprise knows",
+            "for example mailtos://user:password@example.org, or jsons://host/path; see docs/alerts.md",
+        )
+    target.socket_connect_timeout = target.socket_read_timeout = timeout_s
+    bundle = apprise.Apprise(asset=asset)
+    bundle.add(target)
+
+    def send(title: str, text: str) -> str:
+        began = time.monotonic()
+        if bundle.notify(body=text, title=title, body_format=apprise.NotifyFormat.TEXT):
+            return ""
+        return "no answer in time" if time.monotonic() - began >= timeout_s else "not taken"
+
+    return send
+
+
+def settle_all(couriers: Iterable[Courier], within_s: float) -> list[Delivery]:
+    """Lets all finish, so long together at most; returns what became of their letters."""
+    couriers, end = list(couriers), time.monotonic() + within_s
+    for courier in couriers:
+        courier.close(max(0.0, end - time.monotonic()))
+    return [one for courier in couriers for one in courier.collected()]
