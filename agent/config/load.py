@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from agent.config.build import build_policy
 from agent.config.schema import Config
+from agent.config.split import build_split
 from agent.config.triggers import TAGS
 from agent.errors import ConfigError
 from agent.policy import trigger_rules
@@ -60,6 +61,7 @@ def parse_config(text: str, origin: str = "config") -> Config:
         raise ConfigError(f"{origin}: " + "; ".join(_lines(error))) from None
     bands = {asset.symbol: asset.band for asset in config.portfolio.assets if asset.band is not None}
     trigger_rules.validate_policy(build_policy(config), bands)
+    build_split(config)
     return config
 
 
@@ -79,7 +81,7 @@ def load_config(path: Path | str = "trimtab.toml") -> LoadedConfig:
 def _lines(error: ValidationError) -> list[str]:
     lines = []
     for item in error.errors(include_url=False):
-        tags = TAGS if item["loc"][:2] == ("policy", "trigger") else ()
+        tags = TAGS if "trigger" in item["loc"] else ()
         where = ".".join(str(part) for part in item["loc"] if part not in tags) or "file"
         if item["type"] == "extra_forbidden":
             lines.append(f"{where}: unknown key; remove it or check its spelling")

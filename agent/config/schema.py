@@ -26,6 +26,7 @@ from agent.config.liquidity import LpTable, PositionTable, require_usable
 from agent.config.orders import OrderKeys, OrdersTable, require_orders
 from agent.config.pace import PaceTable, require_pace
 from agent.config.service import ServiceTable
+from agent.config.strategies import SplitTable, StrategyTable, require_strategies
 from agent.config.table import Table
 from agent.config.triggers import Band, TriggerTable
 from agent.config.venues import VenuesTable
@@ -198,6 +199,8 @@ class Config(Table):
     lp: LpTable | None = None
     execution: ExecutionTable
     store: StoreTable
+    strategies: list[StrategyTable] = Field(default_factory=list)
+    split: SplitTable | None = None
     service: ServiceTable = Field(default_factory=ServiceTable)
     alerts: AlertsTable = Field(default_factory=AlertsTable)
 
@@ -205,7 +208,7 @@ class Config(Table):
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
-        for check in (require_protection, require_usable, require_zone, require_pace, native.require_sensible):
+        for check in (require_protection, require_usable, require_zone, require_pace, require_strategies, native.require_sensible):
             check(self)
         if self.wallet.test_account is not None and not self.chain.local:
             raise ValueError("wallet.test_account is for local chains only; use keystore")

@@ -1,0 +1,138 @@
+"""[[strategies]] and [split]: several strategies over one wallet, what each may hold, and when the split of capital is restored."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from agent.config.fields import Duration, Share
+from agent.config.table import Table
+from agent.config.triggers import TriggerTable
+from agent.config.zone import ZoneTable
+from agent.units import BPS
+
+if TYPE_CHECKING:
+    from agent.config.schema import Config
+
+DAY_S = 86_400
+SHORTEST_WINDOW_S, LONGEST_WINDOW_S = 7 * DAY_S, 730 * DAY_S
+MOST = 12
+_RATIO = re.compile(r"-?[0-9]{1,2}(\.[0-9]{1,3})?")
+
+
+def _milli(value: object) -> int:
+    """Thousandths of "0.5"."""
+    text = str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    if not isinstance(text, str) or not _RATIO.fullmatch(text.strip()):
+        raise ValueError(f"{value!r} is not a Sharpe ratio; write it as a decimal with at most three places, such as 0.5")
+    return int(Decimal(text.strip()) * 1000)
+
+
+def _off(value: object) -> object:
+    return None if value == "off" else value
+
+
+Ratio = Annotated[int, BeforeValidator(_milli)]
+
+
+class HealthTable(Table):
+    """A Sharpe ratio over `window` below `sharpe` for `period` cuts a strategy to its floor; at `recover` for `recover_period` it is
+    back.
+    """
+
+    sharpe: Ratio
+    recover: Ratio
+    window: Duration
+    period: Duration
+    recover_period: Duration
+
+    @model_validator(mode="after")
+    def _sensible(self) -> HealthTable:
+        if self.recover <= self.sharpe:
+            raise ValueError("recover is not above sharpe: a strategy would be cut and let back by turns; write for example 0.8 for 0.5")
+        if not SHORTEST_WINDOW_S <= self.window <= LONGEST_WINDOW_S:
+            raise ValueError("window is from 7d to 730d: a Sharpe ratio is made of daily returns")
+        if not (self.period <= LONGEST_WINDOW_S and self.recover_period <= LONGEST_WINDOW_S):
+            raise ValueError("a period is at most 730d")
+        return self
+
+
+class StrategyTable(Table):
+    """One strategy. What it has no trigger, destination or cooldown for is that of [policy]."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,16}$")
+    share: Share
+    floor: Share
+    weights: dict[str, Share] | None = None
+    allocator: Literal["equal"] | None = None
+    trigger: TriggerTable | None = None
+    destination: Literal["target", "band", "halfway"] | None = None
+    cooldown: Duration | None = None
+    health: Annotated[HealthTable | None, BeforeValidator(_off)]
+
+    @model_validator(mode="after")
+    def _whole(self) -> StrategyTable:
+        if (self.weights is None) == (self.allocator is None):
+            raise ValueError(f'{self.name}: give either weights or allocator, for example weights = {{ WETH = "60%", USDC = "40%" }}')
+        if self.weights is not None and (total := sum(self.weights.values())) != BPS:
+            raise ValueError(f"{self.name}: weights sum to {total / 100:g}%, not 100%")
+        if not 0 < self.share <= BPS:
+            raise ValueError(f"{self.name}: share is above 0% and at most 100%")
+        if self.floor > self.share:
+            raise ValueError(f"{self.name}: floor {self.floor / 100:g}% is above its share of {self.share / 100:g}%")
+        return self
+
+
+class SplitTable(Table):
+    """When the split of capital is restored: beyond `absolute` points or `relative` of a share, whichever is narrower."""
+
+    absolute: Share | None = None
+    relative: Share | None = None
+
+    @model_validator(mode="after")
+    def _given(self) -> SplitTable:
+        if self.absolute is None and self.relative is None:
+            raise ValueError('a split needs absolute or relative, for example relative = "20%"')
+        if 0 in (self.absolute, self.relative):
+            raise ValueError('a band of 0% would move capital at every look; write for example relative = "20%"')
+        return self
+
+
+def require_strategies(config: Config) -> None:
+    """Raises ValueError naming field and remedy where strategies cannot share the wallet."""
+    found, split = config.strategies, config.split
+    if not found:
+        if split is not None:
+            raise ValueError("split: there are no [[strategies]] to split capital over; add them, or remove it")
+        return
+    if not 2 <= len(found) <= MOST:
+        raise ValueError(f"strategies: {len(found)} of them; between two and {MOST} share a wallet, and one alone needs no table")
+    if split is None:
+        raise ValueError('split: missing; strategies need it, for example [split] with relative = "20%"')
+    names = [one.name for one in found]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"strategies: the name {twice[0]} is given twice; each once")
+    if (total := sum(one.share for one in found)) != BPS:
+        raise ValueError(f"strategies: shares sum to {total / 100:g}%, not 100%")
+    symbols = [asset.symbol for asset in config.portfolio.assets]
+    for one in found:
+        if strange := [symbol for symbol in one.weights or {} if symbol not in symbols]:
+            raise ValueError(f"strategies.{one.name}.weights: {strange[0]} is none of the assets; choose from {', '.join(symbols)}")
+    _require_alone(config)
+
+
+def _require_alone(config: Config) -> None:
+    """What decides for the whole wallet does not go with strategies, which decide each for its part."""
+    others = {
+        "policy.trigger: a zone": isinstance(config.policy.trigger, ZoneTable),
+        "portfolio.weights: an allocator of the whole": config.portfolio.weights is not None,
+        "portfolio.positions": bool(config.portfolio.positions),
+        "lp.targets": config.lp is not None and bool(config.lp.targets),
+        f"execution.style: {config.execution.style}": config.execution.style != "market",
+    }
+    for what, there in others.items():
+        if there:
+            raise ValueError(f"{what} does not go with [[strategies]]; leave either out")
