@@ -6,6 +6,7 @@ from agent.api.submission import submission_text
 from agent.config.build import build_policy
 from agent.config.pace import pace_text
 from agent.config.schema import Config, LimitsTable
+from agent.config.weights import weights_text
 from agent.config.zone import RiskTable
 from agent.model import LpTarget, Portfolio
 from agent.policy import trigger_words
@@ -33,6 +34,7 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
         "targets": ", ".join(f"{a.token.label} {a.target_bps / 100:g}%" for a in portfolio.assets),
         "reserves": ", ".join(f"{decimal_text(a.reserve_raw, a.token.decimals)} {a.token.label}" for a in portfolio.assets if a.reserve_raw)
         or "none",
+        "weights": weights_text(config.portfolio),
         "liquidity positions": ", ".join(position.name for position in portfolio.positions) or "none",
         "liquidity targets": ", ".join(_wanted(target) for target in portfolio.lp_targets) or "none",
         "trigger": trigger_words.trigger(policy.trigger, portfolio),

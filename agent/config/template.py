@@ -56,6 +56,20 @@ payout_addresses = []             # where trimtab withdraw may pay to, once trim
 numeraire = "{numeraire}"
 max_live_value = "1000"            # the agent manages no more than this; "off" to lift
 {_assets(assets)}{_hubs(hubs)}
+# Targets that are chosen from data, those in fixed excepted (docs/weights.md; what would be chosen: trimtab weights):
+# [portfolio.weights]
+# kind = "risk_parity"             # or equal, market_cap, inverse_volatility, minimum_variance, hrp
+# every = "7d"                     # how often they are chosen anew
+# window = "90d"                   # of prices, one per step; at least min_history of them, the newest no older than max_age
+# step = "1d"
+# min_history = "30d"
+# max_age = "2d"
+# keep = "14d"                     # how long the last choice stands where none can be made; then nothing is traded
+# churn = "1%"                     # a choice that moves no weight by more changes nothing
+# until_chosen = "wait"            # before the first choice nothing is traded; or "targets": those above
+# fixed = ["{numeraire}"]          # keeps its target
+# cap = "60%"                      # of any asset; limits = {{ WETH = {{ min = "10%", max = "50%" }} }} for single ones
+
 [reference]
 kind = ["feed", "twap"]            # what a token is worth: price feed, else a time-weighted pool price
 twap_window = "30m"

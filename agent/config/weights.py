@@ -14,6 +14,7 @@ from agent.config.fields import Duration, Share
 from agent.config.table import Table
 from agent.errors import ConfigError
 from agent.model import Method, Portfolio, Supply, UntilChosen, WeightLimit, Weights
+from agent.policy.words import span
 from agent.units import BPS, floor_int, safe_label
 
 if TYPE_CHECKING:
@@ -155,6 +156,22 @@ def supplies_of(portfolio: Portfolio) -> tuple[str, ...]:
         return ()
     told = {*weights.fixed, *(supply.token for supply in weights.supplies)}
     return tuple(asset.token.address for asset in portfolio.assets if asset.token.address not in told)
+
+
+def weights_text(table: PortfolioTable) -> str:
+    """The allocator in words, for the owner to confirm."""
+    weights = table.weights
+    if weights is None or weights.method is Method.FIXED:
+        return "the targets, fixed"
+    free = [asset.symbol for asset in table.assets if asset.symbol not in weights.fixed]
+    over = f" from returns of {span(weights.step)} over {span(weights.window)}" if weights.step and weights.window else ""
+    parts = [f"{weights.kind}, chosen every {span(weights.every or 0)}{over}"]
+    parts += [f"at least {span(weights.min_history)}, none older than {span(weights.max_age or 0)}"] if weights.min_history else []
+    parts += [f"{', '.join(weights.fixed)} fixed"] if weights.fixed else []
+    parts += [f"{symbol} {low / 100:g}% to {high / 100:g}%" for symbol in free for low, high in [_limit(weights, symbol)]]
+    parts += [f"changes of up to {(weights.churn or 0) / 100:g}% left alone"]
+    parts += [f"kept for {span(weights.keep or 0)} where none can be chosen", f"until the first choice: {weights.until_chosen}"]
+    return "; ".join(parts)
 
 
 def _limit(weights: WeightsTable, symbol: str) -> tuple[int, int]:

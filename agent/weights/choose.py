@@ -37,7 +37,7 @@ def due(weights: Weights, assets: Sequence[Asset], last: Allocation | None, now_
 
 def wanted(weights: Weights, assets: Sequence[Asset], facts: Facts) -> tuple[Bounds, Wanted]:
     """What the allocator makes of the facts, before rounding. Raises Refused naming what is missing, too old, singular or zero."""
-    bounds = _bounds(weights, assets)
+    bounds = bounds_of(weights, assets)
     return bounds, ALLOCATORS[weights.method](weights, bounds, facts)
 
 
@@ -78,7 +78,7 @@ def in_words(chosen: Allocation) -> str:
     return f"weights by {chosen.method.value}, chosen {_utc(chosen.at_s)} from {chosen.data}{span}: {chosen.why}"
 
 
-def _bounds(weights: Weights, assets: Sequence[Asset]) -> Bounds:
+def bounds_of(weights: Weights, assets: Sequence[Asset]) -> Bounds:
     """Free assets by address, so that no list's order decides a tie. Raises Refused where the bounds fit no weights."""
     free = tuple(sorted(asset.token.address for asset in assets if asset.token.address not in weights.fixed))
     total = BPS - sum(asset.target_bps for asset in assets if asset.token.address in weights.fixed)

@@ -1,0 +1,215 @@
+"""Each allocator against a closed form, another solver, or an implementation of its paper written here."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+from agent.errors import Refused
+from agent.model import Method
+from agent.weights import optimisers
+from agent.weights.allocators import Facts, inverse_volatility
+from agent.weights.choose import bounds_of
+from agent.weights.returns import Floats, Returns, covariance, returns
+from tests.builders import NOW_S, token
+from tests.weighing import COINS, DAY_S, allocator, covariance_of, moves, recorded, weighed
+
+NEAR = 1e-6
+NAMES = {token(symbol).address: symbol for symbol in (*COINS, "USDC")}
+HOURLY = Path("/work/shared/data/prices/hourly_2021-04_2022-12.parquet")
+
+
+def free(width: int) -> tuple[Floats, Floats]:
+    return np.zeros(width), np.ones(width)
+
+
+def seen(days: int = 90, seed: int = 7) -> Returns:
+    addresses = sorted(token(symbol).address for symbol in COINS)
+    return returns(allocator(Method.HRP), addresses, NAMES, recorded(moves(days=days, seed=seed)), NOW_S)
+
+
+# least variance
+@pytest.mark.parametrize(("width", "seed"), [(2, 1), (4, 2), (8, 3), (12, 4)])
+def test_least_variance_without_bounds_is_the_closed_form(width: int, seed: int) -> None:
+    matrix = covariance_of(width, seed)
+    ones = np.linalg.solve(matrix, np.ones(width))
+    closed = ones / ones.sum()
+    if (closed < 0).any():  # selling short is not ours to do: a matrix without correlations has no such case
+        matrix = np.diag(np.diag(matrix))
+        closed = (1 / np.diag(matrix)) / (1 / np.diag(matrix)).sum()
+    assert np.abs(optimisers.minimum_variance(matrix, *free(width)) - closed).max() < NEAR
+
+
+@pytest.mark.parametrize(("width", "low", "high", "seed"), [(4, 0.0, 1.0, 11), (4, 0.1, 0.4, 12), (8, 0.02, 0.25, 13), (12, 0.0, 0.2, 14)])
+def test_least_variance_within_bounds_is_what_another_solver_finds(width: int, low: float, high: float, seed: int) -> None:
+    matrix = covariance_of(width, seed)
+    scaled = matrix / np.diag(matrix).mean()
+    cvxpy = pytest.importorskip("cvxpy")
+    unknown = cvxpy.Variable(width)
+    bounds = [cvxpy.sum(unknown) == 1, unknown >= low, unknown <= high]
+    tight = {"tol_gap_abs": 1e-14, "tol_gap_rel": 1e-14, "tol_feas": 1e-14}
+    cvxpy.Problem(cvxpy.Minimize(cvxpy.quad_form(unknown, cvxpy.psd_wrap(scaled))), bounds).solve(solver="CLARABEL", **tight)
+    other = minimize(
+        lambda w: float(w @ scaled @ w),
+        np.full(width, 1 / width),
+        jac=lambda w: 2 * scaled @ w,
+        bounds=[(low, high)] * width,
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1, "jac": lambda w: np.ones(width)},
+        method="SLSQP",
+        options={"ftol": 1e-18, "maxiter": 1_000},
+    )
+    found = optimisers.minimum_variance(matrix, np.full(width, low), np.full(width, high))
+    assert np.abs(found - other.x).max() < NEAR
+    assert np.abs(found - unknown.value).max() < NEAR
+    assert found.min() > low - NEAR
+    assert found.max() < high + NEAR
+
+
+# risk parity
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("width", [2, 3, 6, 12])
+def test_risk_parity_gives_each_asset_the_same_part_of_the_variance(width: int, seed: int) -> None:
+    matrix = covariance_of(width, seed)
+    matrix[0] /= 300  # one quiet asset among wild ones
+    matrix[:, 0] /= 300
+    found = optimisers.risk_parity(matrix, *free(width))
+    parts = found * (matrix @ found) / (found @ matrix @ found)
+    assert np.abs(parts - 1 / width).max() < NEAR
+    assert abs(found.sum() - 1) < NEAR
+
+
+@pytest.mark.parametrize("correlation", [-0.6, 0.0, 0.9])
+def test_risk_parity_of_two_assets_is_the_closed_form_whatever_their_correlation(correlation: float) -> None:
+    one, other = 0.8, 0.05
+    matrix = np.array([[one**2, correlation * one * other], [correlation * one * other, other**2]])
+    expected = np.array([1 / one, 1 / other]) / (1 / one + 1 / other)
+    assert np.abs(optimisers.risk_parity(matrix, *free(2)) - expected).max() < NEAR
+
+
+def test_risk_parity_within_bounds_stays_within_them_and_keeps_the_others_at_equal_parts() -> None:
+    matrix = covariance_of(4, 3)
+    plain = optimisers.risk_parity(matrix, *free(4))
+    cap = float(plain.max()) - 0.05
+    found = optimisers.risk_parity(matrix, np.zeros(4), np.full(4, cap))
+    assert found.max() < cap + NEAR
+    assert abs(found.sum() - 1) < NEAR
+    assert found[plain.argmax()] == pytest.approx(cap, abs=NEAR)
+
+
+# hierarchical risk parity
+def paper(matrix: Floats) -> Floats:
+    """López de Prado 2016: getQuasiDiag and getRecBipart, with single linkage by hand."""
+    deviations = np.sqrt(np.diag(matrix))
+    near = np.sqrt(np.clip(1 - matrix / np.outer(deviations, deviations), 0, None) / 2)
+    width = len(matrix)
+    apart = [[float(np.sqrt(((near[:, i] - near[:, j]) ** 2).sum())) for j in range(width)] for i in range(width)]
+    clusters: dict[int, list[int]] = {i: [i] for i in range(width)}
+    order: dict[int, list[int]] = {i: [i] for i in range(width)}
+    for number in range(width, 2 * width - 1):
+        pairs = itertools.combinations(sorted(clusters), 2)
+        a, b = min(pairs, key=lambda pair: min(apart[i][j] for i in clusters[pair[0]] for j in clusters[pair[1]]))
+        clusters[number] = clusters.pop(a) + clusters.pop(b)
+        order[number] = order[a] + order[b]
+    weights = np.ones(width)
+    parts = [order[2 * width - 2]]
+    while parts:
+        halves = [half for part in parts if len(part) > 1 for half in (part[: len(part) // 2], part[len(part) // 2 :])]
+        for left, right in zip(halves[::2], halves[1::2], strict=True):
+            first, second = (cluster_variance(matrix, half) for half in (left, right))
+            alpha = 1 - first / (first + second)
+            weights[left] *= alpha
+            weights[right] *= 1 - alpha
+        parts = halves
+    return weights
+
+
+def cluster_variance(matrix: Floats, items: list[int]) -> float:
+    inside = matrix[np.ix_(items, items)]
+    inverse = 1 / np.diag(inside)
+    inverse /= inverse.sum()
+    return float(inverse @ inside @ inverse)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("width", [2, 3, 5, 8, 12])
+def test_hrp_is_the_paper(width: int, seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    matrix = np.atleast_2d(np.cov(draw.normal(size=(60, width)) @ draw.normal(size=(width, width)), rowvar=False))
+    assert np.abs(optimisers.hrp(matrix, *free(width)) - paper(matrix)).max() < NEAR
+
+
+def test_hrp_keeps_within_bounds() -> None:
+    found = optimisers.hrp(covariance_of(5, 9), np.full(5, 0.1), np.full(5, 0.3))
+    assert found.min() > 0.1 - NEAR
+    assert found.max() < 0.3 + NEAR
+    assert abs(found.sum() - 1) < NEAR
+
+
+@pytest.mark.parametrize("optimiser", [optimisers.minimum_variance, optimisers.risk_parity, optimisers.hrp])
+def test_bounds_that_no_weights_fit_give_none(optimiser: optimisers.Optimiser) -> None:
+    with pytest.raises(Refused, match="the optimiser found no weights"):
+        optimiser(covariance_of(3), np.zeros(3), np.full(3, 0.2))
+
+
+# what they all look at
+def test_volatilities_and_correlations_are_those_of_the_returns() -> None:
+    found, plain = seen(), moves()
+    columns = [COINS.index(NAMES[address]) for address in found.tokens]
+    assert np.abs(found.moves - plain[:, columns]).max() < 1e-12
+    assert np.abs(found.volatility - plain[:, columns].std(axis=0, ddof=1) * np.sqrt(365)).max() < 1e-12
+    assert np.abs(found.correlation - np.corrcoef(plain[:, columns].T)).max() < 1e-12
+
+
+@pytest.mark.parametrize("days", [30, 90])
+def test_correlations_are_shrunk_as_ledoit_and_wolf_say_and_volatilities_are_not(days: int) -> None:
+    found = seen(days)
+    scores = (found.moves - found.moves.mean(axis=0)) / found.moves.std(axis=0)
+    count, width = scores.shape
+    sample = scores.T @ scores / count
+    apart = ((sample - np.eye(width)) ** 2).sum()
+    noise = sum(((np.outer(row, row) - sample) ** 2).sum() for row in scores) / count**2
+    share = min(noise / apart, 1)
+    expected = np.outer(found.volatility, found.volatility) * ((1 - share) * sample + share * np.eye(width))
+    assert 0.01 < share < 1
+    assert np.abs(covariance(found, NAMES) - expected).max() < NEAR
+
+
+def test_inverse_volatility_is_the_closed_form() -> None:
+    weights = allocator(Method.INVERSE_VOLATILITY)
+    step = weighed(weights, recorded(moves()))
+    wanted = inverse_volatility(weights, bounds_of(weights, step.portfolio.assets), Facts(NOW_S, step.history.prices, NAMES))
+    assert wanted.seen is not None
+    inverse = 1 / wanted.seen.moves.std(axis=0, ddof=1)
+    expected = inverse / inverse.sum() * 8_000
+    assert max(abs(float(share) - want) for share, want in zip(wanted.shares, expected, strict=True)) < NEAR
+    assert float(sum(wanted.shares)) == 8_000
+
+
+def test_a_year_and_a_half_of_real_prices_gives_the_same_as_the_peers() -> None:
+    if not HOURLY.exists():
+        pytest.skip(f"{HOURLY} is not on this machine")
+    polars = pytest.importorskip("polars")
+    table = polars.read_parquet(HOURLY).filter(polars.col("symbol").is_in(["BTC", "ETH", "LINK", "UNI", "AAVE", "MATIC"]))
+    daily = table.sort("time").group_by_dynamic("time", every="1d", group_by="symbol").agg(polars.col("close").last())
+    wide = daily.pivot(on="symbol", index="time", values="close").drop_nulls().sort("time").drop("time").to_numpy()
+    plain = wide[1:] / wide[:-1] - 1
+    symbols = tuple(f"C{i}" for i in range(plain.shape[1]))
+    names = {token(symbol).address: symbol for symbol in symbols}
+    points = recorded(plain, symbols)
+    weights = allocator(Method.HRP, window_s=len(plain) * DAY_S)
+    found = returns(weights, sorted(names), names, points, NOW_S)
+    assert len(found.moves) == len(plain) > 600
+    matrix = covariance(found, names)
+    assert np.abs(optimisers.hrp(matrix, *free(6)) - paper(matrix)).max() < NEAR
+    parity = optimisers.risk_parity(matrix, *free(6))
+    assert np.ptp(parity * (matrix @ parity) / (parity @ matrix @ parity)) < NEAR
+    least = optimisers.minimum_variance(matrix, *free(6))
+    slope = matrix @ least  # at the least variance every asset that is held has the same marginal variance, the others more
+    held = least > 1e-4
+    assert np.ptp(slope[held]) / slope.mean() < 1e-4
+    assert (slope[~held] > slope[held].mean() * (1 - 1e-4)).all()
+    assert 0.3 < found.volatility.min() < found.volatility.max() < 2
