@@ -38,8 +38,8 @@ def ended(agent: Agent, number: int | None) -> RequestState:
     return next(one.state for one in agent.desk.store.requests() if one.id == number)
 
 
-def test_what_lies_there_is_paid_to_the_wei_without_a_trade_and_is_no_loss(tester_chain: LocalChain, tmp_path: Path) -> None:
-    chain = tester_chain
+def test_what_lies_there_is_paid_to_the_wei_without_a_trade_and_is_no_loss(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
     with bot(chain, tmp_path) as agent:
         before = purse(chain)
         done = withdrawing.withdraw(agent, "1234.567891", to=HOME, send=True, confirm=sure)
@@ -57,9 +57,9 @@ def test_what_lies_there_is_paid_to_the_wei_without_a_trade_and_is_no_loss(teste
 
 
 def test_what_is_not_there_is_raised_from_what_is_most_overweight_and_exactly_that_is_paid(
-    tester_chain: LocalChain, tmp_path: Path
+    anvil_chain: LocalChain, tmp_path: Path
 ) -> None:
-    chain = tester_chain
+    chain = anvil_chain
     with bot(chain, tmp_path, limits__turnover="5%") as agent:
         before = purse(chain)
         planned = withdrawing.withdraw(agent, "3500", to=HOME, confirm=sure)
@@ -76,8 +76,8 @@ def test_what_is_not_there_is_raised_from_what_is_most_overweight_and_exactly_th
         assert agent.step_input().history.flows == ()
 
 
-def test_the_same_part_of_everything_goes_to_the_wei_and_nothing_is_sold(tester_chain: LocalChain, tmp_path: Path) -> None:
-    chain = tester_chain
+def test_the_same_part_of_everything_goes_to_the_wei_and_nothing_is_sold(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
     with bot(chain, tmp_path) as agent:
         before = purse(chain)
         done = withdrawing.withdraw(agent, "1000", pro_rata=True, to=HOME, send=True, confirm=sure)
@@ -91,9 +91,9 @@ def test_the_same_part_of_everything_goes_to_the_wei_and_nothing_is_sold(tester_
 
 
 def test_without_an_address_it_is_set_aside_and_the_targets_do_not_touch_it_until_it_is_paid(
-    tester_chain: LocalChain, tmp_path: Path
+    anvil_chain: LocalChain, tmp_path: Path
 ) -> None:
-    chain = tester_chain
+    chain = anvil_chain
     with bot(chain, tmp_path, **{"policy__cooldown": "0s"}) as agent:
         held = withdrawing.withdraw(agent, "2000", send=True, confirm=sure)
         assert (held.state, held.transactions) == ("reserved", ()), held.reason
@@ -108,15 +108,15 @@ def test_without_an_address_it_is_set_aside_and_the_targets_do_not_touch_it_unti
             withdrawing.resume(agent, held.request or 0, send=True, confirm=sure)
 
 
-def test_what_was_set_aside_is_released_into_the_portfolio(tester_chain: LocalChain, tmp_path: Path) -> None:
-    with bot(tester_chain, tmp_path) as agent:
+def test_what_was_set_aside_is_released_into_the_portfolio(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    with bot(anvil_chain, tmp_path) as agent:
         held = withdrawing.withdraw(agent, "2000", send=True, confirm=sure)
         withdrawing.release(agent, held.request or 0)
         assert {one.symbol: one for one in agent.status().decided.drifts}["USDC"].investable_raw == 2_700 * USD
 
 
-def test_more_than_there_is_is_refused_with_both_numbers(tester_chain: LocalChain, tmp_path: Path) -> None:
-    with bot(tester_chain, tmp_path) as agent:
+def test_more_than_there_is_is_refused_with_both_numbers(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    with bot(anvil_chain, tmp_path) as agent:
         for more, pro_rata in ({"amount": "10001"}, False), ({"amount": "10001"}, True):
             with pytest.raises(Refused, match="asked for") as refused:
                 withdrawing.withdraw(agent, **more, pro_rata=pro_rata, to=HOME, send=True, confirm=sure)
@@ -127,9 +127,9 @@ def test_more_than_there_is_is_refused_with_both_numbers(tester_chain: LocalChai
 
 
 def test_an_address_that_nobody_confirmed_and_more_than_a_day_may_pay_are_refused_before_anything_is_sold(
-    tester_chain: LocalChain, tmp_path: Path
+    anvil_chain: LocalChain, tmp_path: Path
 ) -> None:
-    chain = tester_chain
+    chain = anvil_chain
     with bot(chain, tmp_path, limits__payout_per_day="1500") as agent:
         before = purse(chain)
         stranger = "0x00000000000000000000000000000000000B0b00"
@@ -151,8 +151,8 @@ def test_an_address_that_nobody_confirmed_and_more_than_a_day_may_pay_are_refuse
             withdrawing.withdraw(agent, "1", to=stranger, send=True, confirm=sure)
 
 
-def test_a_no_and_a_pause_send_nothing(tester_chain: LocalChain, tmp_path: Path) -> None:
-    chain = tester_chain
+def test_a_no_and_a_pause_send_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
     with bot(chain, tmp_path) as agent:
         before = purse(chain)
         for amount in ("100", "3500"):

@@ -1,0 +1,100 @@
+"""Investing more: what came to the wallet is recognised from the chain, taken for a deposit, and spread over what lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from agent import engine, wiring
+from agent.api.agent import Agent, Progress, silent
+from agent.execution.fresh import Eyes
+from agent.execution.outcome import Outcome, OutcomeKind
+from agent.execution.paying import present
+from agent.model import Flow, FlowKind, History, Snapshot, StepInput
+from agent.planning import owner
+from agent.units import NATIVE
+
+
+@dataclass(frozen=True, slots=True)
+class Investing:
+    """What came, and the plan that invests it or what became of that. `outcome` is None where nothing came.
+
+    `told` says whether the deposits are written down as such.
+    """
+
+    step_input: StepInput
+    came: tuple[Flow, ...]
+    outcome: Outcome | None
+    told: bool = False
+
+    @property
+    def wallet(self) -> str:
+        """Where to send what shall be invested: the wallet is the agent's own, nobody else pays from here."""
+        return self.step_input.snapshot.owner
+
+
+Confirm = Callable[[Investing], bool]
+
+
+def invest(agent: Agent, *, send: bool = False, confirm: Confirm, progress: Progress = silent) -> Investing:
+    """Looks for what came since the books were last compared. With `send` and a yes it is a deposit, and is invested.
+
+    What fell stays for `trimtab flows`: it is no business of a deposit.
+    """
+    desk = agent.desk
+    if not send:
+        found = _found(present(desk.eyes, desk.store))
+        return replace(found, outcome=engine.look(_eyes(desk.eyes, found.came), owner.invest(_raw(found)))) if found.came else found
+    asked: list[Investing] = []
+
+    def answer(outcome: Outcome) -> bool:
+        if outcome.kind is not OutcomeKind.PLANNED or not confirm(replace(found, outcome=outcome)):
+            return False
+        _tell(agent, found.came)
+        asked.append(found)
+        return True
+
+    with wiring.open_hands(desk, answer, progress) as hands:
+        hands.executor.reconcile()
+        found = _found(present(desk.eyes, desk.store))
+        if not found.came:
+            return found
+        outcome = engine.step(_eyes(desk.eyes, found.came), owner.invest(_raw(found)), desk.store, hands)
+        if outcome.kind is OutcomeKind.HOLD and confirm(replace(found, outcome=outcome)):  # too little for a trade: a deposit all the same
+            _tell(agent, found.came)
+            asked.append(found)
+        return replace(found, outcome=outcome, told=bool(asked))
+
+
+def _found(step: StepInput) -> Investing:
+    assets = {asset.token.address: asset for asset in step.portfolio.assets}
+    coin = step.portfolio.wrapped_native in assets and assets[step.portfolio.wrapped_native].native
+    ours = tuple(flow for flow in step.history.flows if flow.delta_raw > 0 and (flow.token in assets or (coin and flow.token == NATIVE)))
+    return Investing(step, ours, None)
+
+
+def _raw(found: Investing) -> dict[str, int]:
+    """What came of each asset, base units; native coin counts as its wrapped token."""
+    came: dict[str, int] = {}
+    for flow in found.came:
+        token = found.step_input.portfolio.wrapped_native if flow.token == NATIVE else flow.token
+        came[token] = came.get(token, 0) + flow.delta_raw
+    return came
+
+
+def _tell(agent: Agent, came: tuple[Flow, ...]) -> None:
+    """On disk before anything of it is spent."""
+    for flow in came:
+        if flow.id:
+            agent.desk.store.tell_flow(flow.id, FlowKind.DEPOSIT, agent.desk.clock.now_s())
+
+
+def _eyes(eyes: Eyes, came: tuple[Flow, ...]) -> Eyes:
+    """Looks as if the owner had said already that these are deposits; everything else that is unexplained stays so."""
+    ids = {flow.id for flow in came}
+
+    def assemble(snapshot: Snapshot, history: History) -> StepInput:
+        step = eyes.assemble(snapshot, history)
+        return replace(step, history=replace(step.history, flows=tuple(f for f in step.history.flows if f.id not in ids)))
+
+    return replace(eyes, assemble=assemble)
