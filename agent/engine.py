@@ -16,6 +16,7 @@ from agent.execution.outcome import REVIEWED, Hands, Outcome, OutcomeKind
 from agent.execution.proposing import propose_screened
 from agent.execution.recording import keep_choice, record
 from agent.execution.sent import gas_wei, may_take
+from agent.execution.sleeves import cross_inside, keep_sleeves
 from agent.model import Decision, Halt, History, Intent, Plan, ScreenedToken, Snapshot, StepInput
 from agent.planning.strategies import Proposer
 from agent.policy import quarantine
@@ -57,6 +58,7 @@ def look(
     if journal is not None:
         keep_choice(step_input, journal)
         keep(journal, step_input)
+        keep_sleeves(journal, step_input)
         record(eyes, step_input, journal)
         journal.begin_step(step_id, eyes.clock.now_s(), codec.dumps(step_input))
     outcome = judge(step_input, propose, eyes.evidence, step_id)
@@ -91,6 +93,8 @@ def step(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None) -
     outcome = _rounds(eyes, propose, journal, hands)
     if outcome.decided.reviewed and outcome.kind in REVIEWED:
         journal.mark_review(reviewed_s(outcome.step_input.snapshot), int(eyes.chance() * MILLION), outcome.decided.reviews)
+    if hands.executor.ready():
+        cross_inside(journal, outcome)
     return _tidy(eyes, hands, journal, outcome)
 
 
@@ -205,6 +209,7 @@ def _carry_out(
     settle(journal, snapshot, lambda: _assembled(eyes, snapshot), before=outcome.step_input.snapshot)
     after = _assembled(eyes, snapshot)
     keep(journal, after)
+    keep_sleeves(journal, after)
     return replace(outcome, after=after)
 
 

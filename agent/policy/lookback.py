@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from agent.model import Policy, Portfolio
+from agent.model.strategies import Split
 from agent.policy import events
 
 Need = Callable[[Portfolio, Policy], int]
@@ -12,6 +14,7 @@ NEEDS: tuple[Need, ...] = (events.lookback,)
 """Each says how many seconds of hourly prices one part of the policy wants; 0 where it wants none."""
 
 
-def needed_s(portfolio: Portfolio, policy: Policy) -> int:
-    """Seconds of recorded hourly prices that a step of this config carries in `History.prices`."""
-    return max((need(portfolio, policy) for need in NEEDS), default=0)
+def needed_s(portfolio: Portfolio, policy: Policy, split: Split | None = None) -> int:
+    """Seconds of recorded hourly prices that a step of this config carries in `History.prices`; strategies may look further back."""
+    triggers = [policy.trigger, *(one.trigger for one in (split.strategies if split is not None else ()))]
+    return max((need(portfolio, replace(policy, trigger=trigger)) for need in NEEDS for trigger in triggers), default=0)

@@ -30,12 +30,15 @@ from agent.config.load import LoadedConfig
 from agent.config.lp_contracts import known_positions, liquidity_contracts
 from agent.config.lp_targets import build_targets
 from agent.config.schema import Config
+from agent.config.split import build_split
 from agent.config.weights import build_weights, supplies_of
 from agent.errors import ConfigError
+from agent.execution import sleeves
 from agent.execution.earlier import recall
 from agent.execution.fresh import Eyes
 from agent.execution.stock import take_stock
 from agent.model import Allocation, Execution, History, Limits, Policy, Portfolio, PricePoint, Reference, Snapshot, StepInput
+from agent.model.strategies import Split
 from agent.policy import agreement, allocation, flows, lookback, outflow, quarantine, wishes
 from agent.ports import Clock, Reader
 from agent.store.killswitch import KillSwitch, pause_file
@@ -80,6 +83,7 @@ class Desk:
     quoter: UniswapPython
     """One for all looks: the library's caches keep each of its objects for good."""
     key: keys.KeySource | None = None  # in place of the config's, where the calling program has one
+    split: Split | None = None
 
     @property
     def config(self) -> Config:
@@ -93,7 +97,7 @@ class Desk:
 
     def assemble(self, snapshot: Snapshot, history: History) -> StepInput:
         """A snapshot with the owner's wishes and the store's memory, what the books do not explain among it."""
-        step = StepInput(snapshot, self.counted, self.policy, self.reference, self.limits, self.execution, history)
+        step = StepInput(snapshot, self.counted, self.policy, self.reference, self.limits, self.execution, history, split=self.split)
         venue = self.config.venues.uniswap_v3
         step = recall(step, self.store, self.panel, self.config.wallet.safe)
         step = take_stock(step, self.store, self.line, None if venue is None else venue.position_manager)
@@ -102,7 +106,7 @@ class Desk:
         step = replace(step, history=replace(step.history, prices=prices, allocation=chosen))
         books = self.store.books()
         step = agreement.agreed(step, books, self.store.stands(snapshot.head.number))
-        seen = wishes.wanted(outflow.set_aside(flows.seen(step, books)))
+        seen = wishes.wanted(sleeves.seen(outflow.set_aside(flows.seen(step, books)), self.store, books))
         pins = {pin.address: pin.code_hash for pin in self.store.pins()}
         seen = quarantine.quarantine(seen, quarantine.silent(seen))
         return quarantine.quarantine(seen, quarantine.changed(snapshot, self.tokens, pins, self.store.implementations()))
@@ -110,7 +114,7 @@ class Desk:
     def _prices(self, now_s: int, chosen: Allocation | None) -> tuple[PricePoint, ...]:
         """Recorded prices, as far back as this config looks; before what triggers see, one per interval of a choice that is due."""
         numeraire, weights = self.portfolio.numeraire.address, self.portfolio.weights
-        hourly_s = now_s - lookback.needed_s(self.portfolio, self.policy)
+        hourly_s = now_s - lookback.needed_s(self.portfolio, self.policy, self.split)
         since_s = now_s - allocation.looks_back_s(self.portfolio, chosen, now_s)
         older = self.store.prices(numeraire, since_s, hourly_s - 1, weights.step_s) if weights is not None and since_s < hourly_s else ()
         return older + (self.store.prices(numeraire, hourly_s, now_s) if hourly_s < now_s else ())
@@ -240,4 +244,5 @@ def open_desk(
         known = partial(known_positions, config, portfolio)
         reader = PositionReader(chain, found, factories(config), store.liquidity_moves, known)
         policy, quoter = build_policy(config), UniswapPython(line, second_venues(config))
-        yield Desk(loaded, panel, line, portfolio, pools, policy, reference, limits, execution, store, switch, clock, reader, quoter)
+        shared = (loaded, panel, line, portfolio, pools, policy, reference, limits, execution, store, switch, clock, reader, quoter)
+        yield Desk(*shared, split=build_split(config))
