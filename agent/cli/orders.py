@@ -1,0 +1,137 @@
+"""Commands about what keeps an asset out of the market: orders, orders set, orders arm, orders disarm."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath
+from agent.cli.output import ask, cell, emit, note, out, require_answerable, say, waiting
+from agent.errors import EXIT_REFUSED, ConfigError
+
+Document = dict[str, Any]
+READING = "Reading the chain"
+group = typer.Typer(help="Entry prices, stop losses, take profits and trailing stops.", invoke_without_command=True)
+Subject = Annotated[str, typer.Argument(help="Symbol of an asset, portfolio, or all.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask (for machines).")]
+Level = Annotated[str | None, typer.Option(help='A price in the numeraire such as 1500, a distance such as 10%, or "off".')]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's commands."""
+    group.callback()(orders)
+    group.command("set")(set_)
+    group.command()(arm)
+    group.command()(disarm)
+    app.add_typer(group, name="orders")
+
+
+def orders(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Every order: its level, the price now, the distance between them, its stage and since when. Changes nothing."""
+    if context.invoked_subcommand is not None:
+        return
+    from agent import api
+
+    with waiting(READING), api.open_agent(config) as agent:
+        document = api.standing_orders(agent)
+    emit(document, as_json, lambda: show(document))
+
+
+def set_(
+    subject: Annotated[str, typer.Argument(help="Symbol of an asset, or portfolio.")],
+    entry: Level = None,
+    stop_loss: Level = None,
+    take_profit: Level = None,
+    trailing_stop: Level = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Writes levels into the config file. A running agent follows them once it is started again; see them with trimtab orders."""
+    from agent import api
+
+    given = {"entry": entry, "stop_loss": stop_loss, "take_profit": take_profit, "trailing_stop": trailing_stop}
+    levels = {kind: level for kind, level in given.items() if level is not None}
+    if not levels:
+        raise ConfigError("orders set: no level is given", f"for example: trimtab orders set {subject} --stop-loss 10%")
+    document = api.set_orders(config, subject, levels)
+
+    def told() -> None:
+        for kind, (before, after) in document["changes"].items():
+            say(f"{kind} of {subject}: {before or 'off'} -> {after or 'off'}")
+        if not document["changes"]:
+            say("The config says so already.")
+        else:
+            note("An agent that runs follows it once it is started again.")
+
+    emit(document, as_json, told)
+
+
+def arm(subject: Subject, config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson = False) -> None:
+    """Arms orders anew: what was sold comes back in by the next rebalance, and its orders watch from the price of then."""
+    _told("arm", subject, config, yes, as_json)
+
+
+def disarm(
+    subject: Subject,
+    kind: Annotated[
+        list[str] | None, typer.Option("--only", help="entry, stop_loss, take_profit or trailing_stop; may be repeated.")
+    ] = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Takes orders out of force until they are armed; what they kept out comes back in by the next rebalance."""
+    _told("disarm", subject, config, yes, as_json, kind or ())
+
+
+def _told(verb: str, subject: str, config: ConfigPath, yes: bool, as_json: bool, kinds: list[str] | tuple[str, ...] = ()) -> None:
+    from agent import api
+    from agent.model import OrderKind
+
+    names = [kind.value for kind in OrderKind]
+    if strange := [kind for kind in kinds if kind not in names]:
+        raise ConfigError(f"--only: {strange[0]!r} is no kind of order", f"choose from {', '.join(names)}")
+    require_answerable(yes)
+    with waiting(READING) as wait, api.open_agent(config) as agent:
+        with wait.aside():
+            if not yes and not ask(f"{verb} the orders of {subject}; what they kept out is bought back by the next rebalance"):
+                raise typer.Exit(EXIT_REFUSED)
+        if verb == "arm":
+            document = api.arm_orders(agent, subject)
+        else:
+            document = api.disarm_orders(agent, subject, [OrderKind(kind) for kind in kinds])
+        with wait.aside():
+            emit(document, as_json, lambda: _said(document))
+
+
+def _said(document: Document) -> None:
+    armed = "armed" in document
+    for item in document["armed" if armed else "disarmed"]:
+        state = "is armed at the next look" if armed else "is out of force"
+        say(f"{item['kind']} of {item['subject']} {state}")
+    for subject in document["back_in"]:
+        say(f"{subject} comes back in by the next rebalance")
+
+
+def show(document: Document) -> None:
+    """All orders as a table."""
+    from agent.cli import tables
+    from agent.policy.words import moment
+
+    if not document["orders"]:
+        say("There are no orders. Write entry, stop_loss, take_profit or trailing_stop: trimtab orders set, or docs/orders.md")
+        return
+    title = f"Orders at block {document['block']}, prices in {document['numeraire']}"
+    made = tables.table(title, ("of", "order", "stage", "since"), ("set", "level", "price", "away"))
+    for item in document["orders"]:
+        away = "" if item["distance_bps"] is None else f"{item['distance_bps'] / 100:+.2f}%"
+        stage = f"{item['stage']} ({item['unconfirmed']}, not confirmed)" if item["unconfirmed"] else item["stage"]
+        since = moment(item["since_s"]) + (f", at {tables.amount(item['fired_at'], 4)}" if item["fired_at"] else "")
+        figures = [tables.amount(item[name], 4) if item[name] else "" for name in ("level", "price")]
+        made.add_row(cell(item["subject"]), item["kind"], cell(stage), cell(since), item["terms"], *figures, away)
+    out.print(made)
+    for line in document["told"]:
+        say(line)
+    for line in document["contradictions"]:
+        out.print(cell(f"Nothing is traded: {line}", "bold red"))
