@@ -1,0 +1,152 @@
+"""Profit and loss of one period: against holding, against a benchmark, what it cost, what rebalancing earned, and a hint."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from agent.books import entries as book
+from agent.books.money_weighted import money_weighted
+from agent.books.returns import Crossing, Span, crossings, held, spans, time_weighted
+from agent.model import Entry, EntryKind, Valuation
+from agent.units import Value
+
+ENOUGH_REBALANCES, ENOUGH_DAYS = 5, 28
+"""Fewer, or less time, say nothing about how often to rebalance."""
+TOO_DEAR, CHEAP = Fraction(1, 2), Fraction(1, 10)
+"""Shares of what rebalancing earned before its costs that these may be: above the first it is dear, below the second cheap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What the strategy's transactions cost: pool fees, everything else that pools paid below the reference, and gas."""
+
+    fees: Value
+    impact: Value
+    gas: Value
+
+    @property
+    def total(self) -> Value:
+        """All of it."""
+        return self.fees + self.impact + self.gas
+
+
+@dataclass(frozen=True, slots=True)
+class Performance:
+    """One period, from its first valuation to its last. Values in numeraire base units, returns per unit, not a year's.
+
+    `came` and `went` are deposits and withdrawals, `by_hand` what swaps by hand changed and no part of `profit`. `effect` is profit
+    less that of holding: what rebalancing earned, its costs taken off. `benchmark` is the return of one token.
+    """
+
+    start: Valuation
+    end: Valuation
+    came: Value
+    went: Value
+    by_hand: Value
+    profit: Value
+    twr: Fraction | None
+    mwr: float | None
+    hold_profit: Value
+    hold_return: Fraction | None
+    benchmark: Fraction | None
+    effect: Value
+    rebalances: int
+    by_hand_swaps: int
+    turnover: Value
+    costs: Costs
+    parts: tuple[Span, ...]
+
+    @property
+    def hint(self) -> str:
+        """What the figures say about how often to rebalance, by a stated rule; empty where they say nothing."""
+        days = (self.end.chain_s - self.start.chain_s) // 86_400
+        if self.rebalances < ENOUGH_REBALANCES or days < ENOUGH_DAYS:
+            return ""
+        earned = self.effect + self.costs.total
+        if earned <= 0:
+            return (
+                "rebalancing earned nothing before its costs, as in a market that moves one way: wider bands or longer intervals cost less"
+            )
+        if self.costs.total > earned * TOO_DEAR:
+            return "costs took more than half of what rebalancing earned: wider bands or longer intervals may keep more of it"
+        if self.costs.total < earned * CHEAP:
+            return "costs took less than a tenth of what rebalancing earned: narrower bands or shorter intervals may earn more"
+        return ""
+
+
+def performance(entries: Sequence[Entry], valuations: Sequence[Valuation], from_s: int, until_s: int, benchmark: str) -> Performance | None:
+    """From the last valuation at or before `from_s` (else the first after it) to the last before `until_s`; None where there are
+    not two.
+    """
+    times = [one.chain_s for one in valuations]
+    chosen = valuations[max(0, bisect_right(times, from_s) - 1) : bisect_right(times, until_s - 1)]
+    if len(chosen) < 2:
+        return None
+    start, end = chosen[0], chosen[-1]
+    within = [entry for entry in entries if start.block < entry.block <= end.block]
+    crossed = crossings(within)
+    parts = spans(chosen, crossed)
+    total = sum((one.value for one in crossed), Fraction(0))
+    profit = end.value - start.value - total
+    hold_profit, hold_return = held(chosen, crossed)
+    own = [entry for entry in within if not entry.by_hand]
+    return Performance(
+        start=start,
+        end=end,
+        came=_sum(crossed, above=True),
+        went=-_sum(crossed, above=False),
+        by_hand=sum((one.value for one in crossed if one.by_hand), Fraction(0)),
+        profit=profit,
+        twr=time_weighted(parts),
+        mwr=money_weighted(start.chain_s, end.chain_s, start.value, end.value, [(one.chain_s, one.value) for one in crossed]),
+        hold_profit=hold_profit,
+        hold_return=hold_return,
+        benchmark=_change(start, end, benchmark),
+        effect=profit - hold_profit,
+        rebalances=sum(map(_is_trade, own)),
+        by_hand_swaps=sum(_is_trade(entry) for entry in within if entry.by_hand),
+        turnover=sum(map(turnover, own), Fraction(0)),
+        costs=costs(own),
+        parts=parts,
+    )
+
+
+def costs(entries: Sequence[Entry]) -> Costs:
+    """Of trades their fees and what else they lost against the reference, of everything its gas."""
+    fees = impact = gas = Fraction(0)
+    for entry in entries:
+        gas += _value(entry, book.GAS)
+        if entry.kind is EntryKind.TRADE:
+            fees += _value(entry, book.FEES)
+            impact += _value(entry, book.TRADING)
+    return Costs(fees, impact, gas)
+
+
+def turnover(entry: Entry) -> Value:
+    """Half of what a trade exchanged, both ways, at reference prices."""
+    if entry.kind is not EntryKind.TRADE:
+        return Fraction(0)
+    gas = {one.token: one.value or Fraction(0) for one in entry.postings if one.account == book.GAS}
+    moved = ((one.value or Fraction(0)) + gas.get(one.token, Fraction(0)) for one in entry.postings if one.account == book.WALLET)
+    return sum(map(abs, moved), Fraction(0)) / 2
+
+
+def _is_trade(entry: Entry) -> bool:
+    return entry.kind is EntryKind.TRADE
+
+
+def _value(entry: Entry, account: str) -> Value:
+    return sum((one.value for one in entry.postings if one.account == account and one.value is not None), Fraction(0))
+
+
+def _sum(crossed: Sequence[Crossing], *, above: bool) -> Value:
+    return sum((one.value for one in crossed if not one.by_hand and (one.value > 0) == above), Fraction(0))
+
+
+def _change(start: Valuation, end: Valuation, token: str) -> Fraction | None:
+    """Return of one token's price; None where either valuation lacks it."""
+    before, after = ({one.token: one.price for one in found.held}.get(token) for found in (start, end))
+    return after / before - 1 if before and after else None

@@ -1,0 +1,163 @@
+"""Returns against closed forms: time-weighted, money-weighted, held; costs, periods and the hint."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.books import entries as book
+from agent.books.money_weighted import YEAR_S, a_year, money_weighted
+from agent.books.performance import Costs, Performance, costs, performance
+from agent.books.periods import periods, year_start_s
+from agent.books.returns import Crossing, crossings, held, spans, time_weighted
+from agent.errors import ConfigError
+from agent.model import Entry, EntryKind, Flow, FlowKind, Held, Valuation
+from tests.bookkeeping import COUNTED, USDC, WETH, Wallet
+
+DAY_S = 86_400
+FLOW = {True: FlowKind.DEPOSIT, False: FlowKind.WITHDRAWAL}
+
+
+def at(block: int, weth: int, usdc: int, price: int) -> Valuation:
+    """Whole coins, each base unit a coin; half and half is wanted."""
+    rows = (Held(WETH, weth, 0, Fraction(price), 5_000), Held(USDC, usdc, 0, Fraction(1), 5_000))
+    return Valuation(block, block * DAY_S, Fraction(weth * price + usdc), rows)
+
+
+def flow(block: int, value: int) -> Entry:
+    return book.flowed(Flow(block, USDC, value, Fraction(value), 0, block, block * DAY_S, False, FLOW[value > 0]))
+
+
+def worth(block: int, value: int | Fraction) -> Valuation:
+    return Valuation(block, block * DAY_S, Fraction(value), (Held(USDC, int(value), 0, Fraction(1), 10_000),))
+
+
+def test_a_deposit_is_no_return_and_a_loss_after_it_counts_once() -> None:
+    parts = spans([worth(1, 100), worth(2, 160), worth(3, 144)], crossings([flow(2, 50)]))
+    assert time_weighted(parts) == Fraction(11, 10) * Fraction(9, 10) - 1
+
+
+def test_a_withdrawal_is_no_loss() -> None:
+    parts = spans([worth(1, 100), worth(2, 120), worth(3, 30), worth(4, 33)], crossings([flow(3, -90)]))
+    assert time_weighted(parts) == Fraction(12, 10) * Fraction(11, 10) - 1
+
+
+def test_a_wallet_that_was_empty_meanwhile_goes_on_from_where_it_was() -> None:
+    parts = spans([worth(1, 100), worth(2, 110), worth(3, 0), worth(4, 50), worth(5, 55)], crossings([flow(3, -110), flow(4, 50)]))
+    assert time_weighted(parts) == Fraction(11, 10) ** 2 - 1
+    assert time_weighted(()) is None
+
+
+@given(st.lists(st.tuples(st.integers(-40, 60), st.integers(-30, 80)), min_size=1, max_size=12))
+def test_whatever_comes_and_goes_the_time_weighted_return_is_the_product_of_the_markets(moves: list[tuple[int, int]]) -> None:
+    value, valuations, flows, expected = Fraction(1_000_000), [worth(0, 1_000_000)], [], Fraction(1)
+    for block, (percent, paid_percent) in enumerate(moves, 1):
+        grown = value * (100 + percent) / 100
+        paid = int(grown) * paid_percent // 100
+        expected *= Fraction(100 + percent, 100)
+        value = grown + paid
+        valuations.append(worth(block, value))
+        flows += [flow(block, paid)] if paid else []
+    assert time_weighted(spans(valuations, crossings(flows))) == expected - 1
+
+
+@pytest.mark.parametrize(
+    ("crossed", "end", "expected"),
+    [
+        ([], 110, 0.1),
+        ([(YEAR_S, 100)], 231, 0.21),  # 10 % in each of two years
+        ([(YEAR_S, -110)], 0, 0.21),
+        ([(YEAR_S, -55)], Fraction(121, 2), 0.21),
+    ],
+)
+def test_money_weighted_returns_match_closed_forms(crossed: list[tuple[int, int]], end: Fraction, expected: float) -> None:
+    flows = [(at_s, Fraction(value)) for at_s, value in crossed]
+    assert money_weighted(0, 2 * YEAR_S, Fraction(100), Fraction(end), flows) == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_money_weighted_return_of_hours_is_as_exact_as_one_of_years() -> None:
+    assert money_weighted(0, 7_200, Fraction(100), Fraction(231), [(3_600, Fraction(100))]) == pytest.approx(0.21, abs=1e-9)
+
+
+def test_no_rate_is_told_where_there_is_none() -> None:
+    assert money_weighted(0, 10, Fraction(0), Fraction(0), []) is None
+    assert money_weighted(5, 5, Fraction(1), Fraction(2), []) is None
+    assert a_year(0.01, 86_400) is None
+    assert a_year(0.21, 2 * YEAR_S) == pytest.approx(0.1)
+
+
+def test_holding_keeps_units_and_buys_deposits_at_the_targets() -> None:
+    """1 WETH and 100 USDC at 100; WETH doubles, 60 come and buy 0.15 WETH and 30 USDC; WETH halves."""
+    valuations = [at(1, 1, 100, 100), at(2, 1, 160, 200), at(3, 1, 160, 100)]
+    profit, twr = held(valuations, crossings([flow(2, 60)]))
+    assert profit == Fraction(115 + 130) - 200 - 60
+    assert twr == pytest.approx(Fraction(300, 200) * Fraction(245, 360) - 1)
+
+
+def test_a_withdrawal_takes_its_share_of_everything_that_is_held() -> None:
+    valuations = [at(1, 1, 100, 100), at(2, 1, 50, 100), at(3, 1, 50, 200)]
+    profit, _ = held(valuations, crossings([flow(2, -50)]))
+    assert profit == Fraction(75 * 2 + 75) - 200 + 50
+
+
+def test_a_swap_by_hand_is_no_part_of_the_strategys_return() -> None:
+    wallet = Wallet()
+    entry = book.exchange(wallet.change({WETH: -(10**18), USDC: 1_900 * 10**6}, 0), wallet.prices(), COUNTED, {})
+    by_hand = replace(entry, by_hand=True, block=2)
+    valuations = [worth(1, 10**10), worth(2, 10**10 - 100 * 10**6), worth(3, 10**10 - 100 * 10**6)]
+    found = performance([by_hand], valuations, 0, 10**9, USDC)
+    assert found is not None
+    assert (found.profit, found.by_hand, found.twr) == (0, -100 * 10**6, 0)
+    assert (found.rebalances, found.by_hand_swaps, found.costs.total) == (0, 1, 0)
+    own = performance([replace(by_hand, by_hand=False)], valuations, 0, 10**9, USDC)
+    assert own is not None and own.profit == -100 * 10**6 and own.rebalances == 1
+
+
+def test_costs_are_told_apart_and_sum_to_what_was_lost() -> None:
+    wallet = Wallet()
+    before = wallet.worth()
+    entry = book.exchange(wallet.change({WETH: -(10**18), USDC: 1_990 * 10**6}, 10**15), wallet.prices(), COUNTED, {WETH: 3 * 10**15})
+    found = costs([entry])
+    assert found == Costs(Fraction(6 * 10**6), Fraction(4 * 10**6), Fraction(2 * 10**6))
+    assert found.total == before - wallet.worth()
+
+
+def test_a_fall_that_nobody_explained_is_a_loss_and_a_rise_is_none_of_the_strategys() -> None:
+    def unexplained(raw: int) -> Entry:
+        return book.flowed(Flow(1, USDC, raw, Fraction(raw), 0, 2, 2 * DAY_S, False, None))
+
+    assert crossings([unexplained(-7)]) == ()
+    assert crossings([unexplained(7)]) == (Crossing(2, 2 * DAY_S, Fraction(7), False),)
+    assert unexplained(7).kind is EntryKind.UNEXPLAINED
+
+
+def test_periods_are_those_of_the_calendar() -> None:
+    assert periods("day", 10, 2 * DAY_S) == ((0, DAY_S), (DAY_S, 2 * DAY_S), (2 * DAY_S, 3 * DAY_S))
+    assert periods("week", 5 * DAY_S, 5 * DAY_S) == ((4 * DAY_S, 11 * DAY_S),)  # 1970-01-05 was a Monday
+    ((start, end),) = periods("month", 1_709_164_800, 1_709_164_800)  # 2024-02-29
+    assert (end - start) == 29 * DAY_S
+    assert periods("year", 0, 0) == ((0, 365 * DAY_S),) and year_start_s(400 * DAY_S) == 365 * DAY_S
+    assert periods("all", 7, 9) == ((7, 10),)
+    with pytest.raises(ConfigError, match="--period"):
+        periods("hour", 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("effect", "paid", "word"), [(-20, 10, "earned nothing"), (5, 10, "more than half"), (190, 10, "less than a tenth")]
+)
+def test_the_hint_follows_its_rule(effect: int, paid: int, word: str) -> None:
+    assert word in _performance(effect, paid).hint
+    assert replace(_performance(effect, paid), rebalances=4).hint == ""
+    assert _performance(30, 10).hint == ""
+
+
+def _performance(effect: int, paid: int) -> Performance:
+    zero = Fraction(0)
+    spent = Costs(Fraction(paid), zero, zero)
+    return Performance(
+        worth(0, 1), worth(30, 1), zero, zero, zero, zero, None, None, zero, None, None, Fraction(effect), 9, 0, zero, spent, ()
+    )  # fmt: skip
