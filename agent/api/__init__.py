@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from agent.api.stores import backup_store, check_store, restore_store, upgrade_store
     from agent.api.taking import forget_position, take_position
     from agent.api.txs import cancel, reconcile, transactions, waiting
+    from agent.api.over_time import cancel_waiting, order_document, swap_at, waiting_orders
     from agent.api.wallet import Password, change_password, create_wallet, import_wallet, wallet_address
     from agent.api.whatif import WhatIf, what_if
     from agent.config.load import load_config
@@ -51,6 +52,7 @@ _HOMES = {
     "agent.api.stopping": ("StoppableClock", "Stopped"),
     "agent.api.taking": ("forget_position", "take_position"),
     "agent.api.txs": ("cancel", "reconcile", "transactions", "waiting"),
+    "agent.api.over_time": ("cancel_waiting", "order_document", "swap_at", "waiting_orders"),
     "agent.api.wallet": ("Password", "change_password", "create_wallet", "import_wallet", "wallet_address"),
     "agent.api.whatif": ("WhatIf", "what_if"),
     "agent.config.load": ("load_config",),
@@ -71,6 +73,7 @@ __all__ = [
     "alerts",
     "backup_store",
     "cancel",
+    "cancel_waiting",
     "change_password",
     "check_store",
     "confirm_flows",
@@ -88,6 +91,7 @@ __all__ = [
     "load_config",
     "observations",
     "open_agent",
+    "order_document",
     "pause",
     "pause_hard",
     "plan",
@@ -101,6 +105,7 @@ __all__ = [
     "serve_localchain",
     "snapshot",
     "step",
+    "swap_at",
     "take_position",
     "templates",
     "transactions",
@@ -108,6 +113,7 @@ __all__ = [
     "try_targets",
     "upgrade_store",
     "waiting",
+    "waiting_orders",
     "wallet_address",
     "what_if",
 ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent import engine, wiring
-from agent.api import retreat, schedule
+from agent.api import over_time, retreat, schedule
 from agent.api.endpoints import records
 from agent.api.parameters import parameters
 from agent.api.realised import realised
@@ -99,8 +99,11 @@ class Agent:
         return engine.look(self.desk.eyes, strategies.rebalance)
 
     def rebalance(self, *, send: bool = False, confirm: Confirm = never, progress: Progress = silent) -> Outcome:
-        """One step."""
-        return self._step(strategies.rebalance, send, confirm, progress)
+        """One step; under a style of rounds those that follow too, one after the other, until the correction is done."""
+        with self._hands(send, confirm, progress) as opened:
+            hands = None if opened is None else over_time.asked_once(opened)
+            first = engine.step(self.desk.eyes, strategies.rebalance, self.desk.store, hands)
+            return first if hands is None else over_time.go_on(self.desk, hands, first, progress)
 
     def swap(
         self, token_in: str, token_out: str, amount: str, *, send: bool = False, confirm: Confirm = never, progress: Progress = silent
@@ -132,7 +135,7 @@ class Agent:
                     self.desk.store.prune(self.desk.config.service.keep_steps)
                     if turned[0] and hands is not None:
                         return retreat.retreat(self.desk.eyes, self.desk.store, hands, self.desk.switch.read().reason)
-                    return engine.step(self.desk.eyes, strategies.rebalance, self.desk.store, hands)
+                    return over_time.step(self.desk, hands)
                 except (Retryable, Refused) as error:
                     return error
                 finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from agent.cli import actions, flows, triggers, zone
+from agent.cli import actions, flows, rounds, triggers, zone
 from agent.units import price_text, value_text
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def status(found: Standing) -> Document:
         "decision": decision(decided),
         "trigger": triggers.document(step, decided),
         "flows": flows.documents(step),
+        "campaign": rounds.campaign(step),
         "zone": zone.document(decided.zone, portfolio),
         "endpoints": list(found.endpoints),
     }
@@ -161,6 +162,7 @@ def plan(outcome: Outcome) -> Document:
         "decision": {**decision(outcome.decided), "outcome": outcome.kind.value},
         "screen": screened(step),
         "zone": zone.document(outcome.decided.zone, portfolio),
+        "campaign": rounds.campaign(step),
         "flows": flows.documents(step),
     }
     if found is None:
@@ -197,6 +199,7 @@ def _planned(found: Plan, portfolio: Portfolio) -> Document:
         "gap_bps": None if found.gap_bps is None else float(found.gap_bps),
         "verdicts": [verdict(item) for item in found.verdicts],
         "skipped": [{"what": item.what, "why": item.why} for item in found.skipped],
+        "pacing": rounds.pacing(found.pacing, portfolio),
         "expires_block": found.expires_block,
         "native_after_wei": None if found.native_after_wei is None else str(found.native_after_wei),
     }

@@ -17,6 +17,7 @@ from agent.cli import (
     flows,
     journal,
     killswitch,
+    limit,
     liquidity,
     local,
     oracle,
@@ -42,7 +43,24 @@ _SECRET = re.compile(r"(0x)?[0-9a-fA-F]{64}|https?://\S+|(?<=')(\w+ ){11,}\w+")
 """A private key, a URL, or twelve words in a row where a name belongs."""
 TYPER_INTERRUPTED = 128 + 2
 """What Typer makes of Ctrl-C; no command of ours ends with it."""
-for group in (setup, profiles, wallet, portfolio, run, liquidity, oracle, books, journal, flows, db, killswitch, alerts, whatif, local):
+for group in (
+    setup,
+    limit,
+    profiles,
+    wallet,
+    portfolio,
+    run,
+    liquidity,
+    oracle,
+    books,
+    journal,
+    flows,
+    db,
+    killswitch,
+    alerts,
+    whatif,
+    local,
+):
     group.register(app)
 
 

@@ -31,12 +31,17 @@ def register(app: typer.Typer) -> None:
 def status(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Holdings, weights, bands, and what the agent would do now."""
     from agent import api
-    from agent.cli import documents, tables
+    from agent.cli import documents, rounds, tables
 
     with waiting(READING), api.open_agent(config) as agent:
         found = agent.status()
     document = documents.status(found)
-    emit(document, as_json, lambda: tables.show_status(out, document))
+
+    def show() -> None:
+        tables.show_status(out, document)
+        rounds.show(out, document)
+
+    emit(document, as_json, show)
 
 
 def quote(
@@ -94,16 +99,26 @@ def swap(
     token_in: Annotated[str, typer.Option("--in", help="Token to sell.")],
     token_out: Annotated[str, typer.Option("--out", help="Token to buy.")],
     amount: Annotated[str, typer.Option("--amount", help="How much to sell, in whole coins.")],
+    limit: Annotated[str | None, typer.Option("--limit", help="Least coins of --out for one of --in, fee and impact included.")] = None,
+    until: Annotated[str | None, typer.Option("--until", help="How long it may wait for --limit: 4h, or 2027-01-31T18:00Z.")] = None,
+    stay: Annotated[bool, typer.Option("--wait", help="Stay until the order is filled or over; else trimtab run fills it.")] = False,
     config: ConfigPath = DEFAULT_CONFIG,
     send: Send = False,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """One swap by hand, under the same guards."""
+    """One swap by hand, under the same guards; with --limit and --until once its price is there, see trimtab limit."""
     from agent import api
 
+    if (limit is None) != (until is None) or (stay and limit is None):
+        raise ConfigError("--limit, --until: they go together, and --wait with them", "for example --limit 2000 --until 4h")
     if send:
         require_answerable(yes)
+    if limit is not None and until is not None:
+        from agent.cli import limit as waits
+
+        terms = waits.Terms(token_in, token_out, amount, limit, until, stay)
+        raise typer.Exit(waits.place(config, terms, send=send, yes=yes, as_json=as_json))
     with api.open_agent(config) as agent, waiting(READING) as wait:
         confirm = confirmer(agent, yes, wait)
         outcome = agent.swap(token_in, token_out, amount, send=send, confirm=confirm, progress=wait.update)
@@ -117,21 +132,32 @@ def confirmer(agent: Agent, yes: bool, wait: Waiting, clock: StoppableClock | No
     def confirm(outcome: Outcome) -> bool:
         if yes:
             return True
-        from agent.cli import documents, tables
+        from agent.cli import documents, rounds, tables
 
         with wait.aside(), clock.asking() if clock else nullcontext():
-            tables.show_plan(err, documents.plan(outcome), documents.decimals(agent.portfolio))
+            tables.show_plan(err, document := documents.plan(outcome), documents.decimals(agent.portfolio))
+            rounds.show(err, document)
             err.print(tables.parameters(agent.parameters()))
             return ask("Sign and send this?")
 
     return confirm
 
 
-def show_outcome(outcome: Outcome, as_json: bool, agent: Agent | None, *, sent: bool, hint: str = "", lines: bool = False) -> int:
+def show_outcome(
+    outcome: Outcome,
+    as_json: bool,
+    agent: Agent | None,
+    *,
+    sent: bool,
+    hint: str = "",
+    lines: bool = False,
+    extra: dict[str, object] | None = None,
+) -> int:
     """Prints an outcome, with what was sent where it was allowed; without an agent the plan is from a file."""
-    from agent.cli import documents, tables
+    from agent.cli import documents, rounds, tables
 
     document = documents.rebalance(outcome, agent.realised(outcome)) if agent is not None and sent else documents.plan(outcome)
+    document |= extra or {}
     if agent is not None:
         if sent and outcome.after is not None:
             document["weights_after_bps"] = agent.weights(outcome.after)
@@ -143,6 +169,7 @@ def show_outcome(outcome: Outcome, as_json: bool, agent: Agent | None, *, sent: 
         kind = document["outcome"]
         if kind not in ("done", "failed", "declined"):
             tables.show_plan(out, document, decimals)
+            rounds.show(out, document)
         if document.get("transactions"):
             out.print(tables.transactions(document))
             out.print(tables.realised(document, decimals))

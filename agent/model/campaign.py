@@ -75,7 +75,7 @@ class LimitOrder:
     """A swap by hand that waits: sell `amount_in_raw` base units of `token_in` for `token_out` at `price` or better.
 
     `price` is base units of `token_out` per base unit of `token_in`, fee and impact included; at chain time `until_s` it expires.
-    `state` is "open", "filled", "cancelled" or "expired", with the reason in `why`.
+    `state` is "open", "filled", "cancelled" or "expired", with the reason in `why`; `note` says it in words.
     """
 
     id: str
@@ -87,3 +87,4 @@ class LimitOrder:
     begun_s: int
     state: str = "open"
     why: str = ""
+    note: str = ""

@@ -1,0 +1,88 @@
+"""The command about orders that wait for their price, and swaps that become such orders: limit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath
+from agent.cli.output import cell, emit, out, say, waiting
+from agent.errors import EXIT_OK, EXIT_REFUSED
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What was asked for, as it was typed."""
+
+    token_in: str
+    token_out: str
+    amount: str
+    limit: str
+    until: str
+    wait: bool
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's command."""
+    app.command()(limit)
+
+
+def limit(
+    cancel: Annotated[str | None, typer.Option("--cancel", help="Id of an order, or of a correction under way, to end.")] = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Orders that wait for their price (trimtab swap --limit), and corrections that are carried out over time."""
+    from agent import api
+
+    if cancel is not None:
+        done = api.cancel_waiting(config, cancel)
+        emit(done, as_json, lambda: say(f"Ended: {cancel}. What was sent already is not taken back."))
+        return
+    document = api.waiting_orders(config)
+    emit(document, as_json, lambda: _show(document))
+
+
+def place(config: Path, terms: Terms, *, send: bool, yes: bool, as_json: bool) -> int:
+    """Places an order, or shows what it would do; returns the exit code."""
+    from agent import api
+    from agent.cli.portfolio import READING, confirmer, show_outcome
+
+    with api.open_agent(config) as agent, waiting(READING) as wait:
+        order, outcome = api.swap_at(
+            agent,
+            (terms.token_in, terms.token_out),
+            terms.amount,
+            terms.limit,
+            terms.until,
+            send=send,
+            wait=terms.wait,
+            confirm=confirmer(agent, yes, wait),
+            progress=wait.update,
+        )
+        with wait.aside():
+            code = show_outcome(outcome, as_json, agent, sent=send, extra={"order": api.order_document(order)})
+            if not as_json:
+                say(f"Order {order.id or '(not placed)'}: {order.note}; {order.state} {order.why}".rstrip())
+    if order.state in ("filled", "open") and outcome.kind.value not in ("declined", "failed"):
+        return EXIT_OK
+    return code or EXIT_REFUSED
+
+
+def _show(document: Document) -> None:
+    from agent.cli import tables
+
+    made = tables.table("Orders that wait for their price", ("id", "order", "until", "state"))
+    for item in document["orders"]:
+        made.add_row(cell(item["id"]), cell(item["what"]), item["until"], cell(f"{item['state']} {item['why']}".rstrip()))
+    out.print(made)
+    over = tables.table("Corrections over time", ("id", "style", "began", "next", "state"), ("rounds",))
+    for item in document["corrections"]:
+        rounds, state = f"{item['rounds_done']} of ~{item['rounds_about']}", f"{item['state']}: {item['why']}".rstrip(": ")
+        over.add_row(cell(item["id"]), item["style"], item["began"], item["next"] or "", cell(state), rounds)
+    out.print(over)
