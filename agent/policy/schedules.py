@@ -44,11 +44,12 @@ def last_look_s(history: History) -> int | None:
 def last_s(schedule: Schedule, history: History, what: str = REVIEW) -> int | None:
     """Since when a schedule counts. A rebalance is as good as a review; an execution follows an execution alone.
 
-    Where the store knows no review by this schedule yet, as after an edit, the last look of any kind counts.
+    One that the store does not know yet, as after an edit, counts from the last rebalance: reviews by others do not put it off.
+    A store from before schedules had names knows one time for all.
     """
     own_s = dict(history.reviews).get(name(schedule, what))
     if own_s is None:
-        return last_look_s(history)
+        return last_look_s(history) if what == REVIEW and not history.reviews else history.last_rebalance_s
     return own_s if what == EXECUTION else _latest(own_s, history.last_rebalance_s)
 
 

@@ -1,0 +1,198 @@
+"""The worked cases of the requirements that are spot arithmetic, through `trimtab whatif`, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from tests.cli.tools import Said
+
+Bare = Callable[..., Said]
+
+
+def written(numbers: Mapping[str, object]) -> str:
+    return ",".join(f"{symbol}={number}" for symbol, number in numbers.items())
+
+
+def asked(bare: Bare, target: Mapping[str, object], value: Mapping[str, object], *more: str) -> Any:
+    said = bare("whatif", "--target", written(target), "--value", written(value), *more, "--json")
+    assert said.code == 0, said.why
+    assert Fraction(said.json["total"]) == sum(Fraction(str(number)) for number in value.values())
+    assert sum(said.json["weights_bps"].values()) == 10_000
+    return said.json
+
+
+def test_w1_one_winner_is_sold_for_the_loser_and_a_little_of_each_of_the_others(bare: Bare) -> None:
+    found = asked(bare, dict.fromkeys("ABCD", 25), {"A": 325, "B": 200, "C": 250, "D": 250}, "--band", "5%abs")
+    assert found["total"] == "1025"
+    assert found["trades"] == {"A": "-68.75", "B": "56.25", "C": "6.25", "D": "6.25"}
+    assert found["triggered"] == ["A", "B"]
+
+
+W2 = {"BTC": 50, "ETH": 30, "USD": 20}
+W2_NOW = {"BTC": 5_800, "ETH": 2_700, "USD": 1_500}
+
+
+def test_w2_800_are_sold_for_300_and_500_and_what_stands_on_its_edge_does_not_trigger(bare: Bare) -> None:
+    found = asked(bare, W2, W2_NOW, "--band", "10%rel")
+    assert found["trades"] == {"BTC": "-800", "ETH": "300", "USD": "500"}
+    assert found["triggered"] == ["BTC", "USD"]
+    assert found["weights_bps"] == {"BTC": 5_800, "ETH": 2_700, "USD": 1_500}
+    assert [one["band_bps"] for one in found["assets"]] == [[4_500, 5_500], [2_700, 3_300], [1_800, 2_200]]
+    assert found["decision"]["kind"] == "rebalance"
+    alone = asked(bare, W2, {"BTC": 5_220, "ETH": 2_700, "USD": 2_080}, "--band", "10%rel")
+    assert (alone["triggered"], alone["decision"]["kind"]) == ([], "hold")
+    assert set(alone["trades"].values()) == {"0"}
+    assert alone["to_target"] == {"BTC": "-220", "ETH": "300", "USD": "-80"}
+
+
+def test_w3_the_spot_part_alts_that_doubled_are_sold_by_2400_for_1200_of_each(bare: Bare) -> None:
+    found = asked(bare, {"BTC": 30, "ETH": 30, "ALTS": 40}, {"BTC": 3_000, "ETH": 3_000, "ALTS": 8_000}, "--band", "15%abs")
+    assert found["total"] == "14000"
+    assert found["weights_bps"]["ALTS"] == 5_714
+    assert found["assets"][2]["drift_bps"] == 1_714
+    assert found["triggered"] == ["ALTS"]
+    assert found["trades"] == {"BTC": "1200", "ETH": "1200", "ALTS": "-2400"}
+
+
+def test_w4_one_asset_doubles_alone(bare: Bare) -> None:
+    found = asked(bare, {"BTC": 50, "ETH": 30, "X": 20}, {"BTC": 5_000, "ETH": 3_000, "X": 4_000}, "--band", "10%rel")
+    assert found["weights_bps"] == {"BTC": 4_167, "ETH": 2_500, "X": 3_333}
+    assert found["triggered"] == ["BTC", "ETH", "X"]
+    assert found["trades"] == {"BTC": "1000", "ETH": "600", "X": "-1600"}
+
+
+def test_w5_the_spot_part_books_of_margin_by_asset_and_by_strategy(bare: Bare) -> None:
+    assets = asked(bare, {"BTC": 50, "ETH": 30, "SOL": 20}, {"BTC": 6_500, "ETH": 2_000, "SOL": 1_500}, "--band", "10%rel")
+    assert assets["triggered"] == ["BTC", "ETH", "SOL"]
+    assert assets["trades"] == {"BTC": "-1500", "ETH": "1000", "SOL": "500"}
+    strategies = asked(bare, {"trend": 60, "reversion": 40}, {"trend": 7_500, "reversion": 2_500}, "--band", "10%rel")
+    assert strategies["triggered"] == ["trend", "reversion"]
+    assert strategies["trades"] == {"trend": "-1500", "reversion": "1500"}
+
+
+def test_w6_crypto_that_grew_from_20_to_35_percent_fills_the_stable_reserve_again(bare: Bare) -> None:
+    found = asked(bare, {"CRYPTO": 20, "STABLE": 80}, {"CRYPTO": 3_500, "STABLE": 6_500}, "--band", "5%abs")
+    assert found["triggered"] == ["CRYPTO", "STABLE"]
+    assert found["trades"] == {"CRYPTO": "-1500", "STABLE": "1500"}
+
+
+@pytest.mark.parametrize(("half", "acts"), [(4_499, True), (4_500, False), (5_000, False), (5_500, False), (5_501, True)])
+def test_w8_a_half_acts_below_4500_and_above_5500_of_10000(bare: Bare, half: int, acts: bool) -> None:
+    found = asked(bare, {"A": 50, "B": 50}, {"A": half, "B": 10_000 - half}, "--band", "10%rel")
+    assert (found["decision"]["kind"] == "rebalance", bool(found["triggered"])) == (acts, acts)
+
+
+def test_w8_the_alert_prices_are_minus_18_2_and_plus_22_2_percent(bare: Bare) -> None:
+    found = asked(bare, {"A": 50, "B": 50}, {"A": 5_000, "B": 5_000}, "--band", "10%rel", "--price", "A=2000")
+    alert = found["alert_prices"]["A"]
+    assert (alert["low_change_percent"], alert["high_change_percent"]) == ("-18.18", "22.22")
+    assert (alert["low"], alert["high"]) == ("1636.363636363636363636", "2444.444444444444444444")
+    assert found["alert_prices"]["B"]["low"] == "0.818181818181818182"
+    assert "moves one asset alone" in found["alert_note"]
+
+
+def test_at_its_alert_price_an_asset_stands_on_the_edge_and_a_little_beyond_it_acts(bare: Bare) -> None:
+    alert = asked(bare, W2, {"BTC": 5_000, "ETH": 3_000, "USD": 2_000}, "--band", "10%rel")["alert_prices"]["ETH"]
+    for edge, away in ((alert["low"], -1), (alert["high"], 1)):
+        on = round(Fraction(edge) * 3_000, 12)
+        for nudge, acts in ((-away, False), (away, True)):
+            eth = on + Fraction(nudge, 10**9)
+            moved = asked(bare, W2, {"BTC": 5_000, "ETH": f"{float(eth):.10f}", "USD": 2_000}, "--band", "10%rel")
+            assert ("ETH" in moved["triggered"]) is acts
+
+
+@pytest.mark.parametrize(
+    ("target", "value", "band", "symbol", "why"),
+    [
+        ({"A": 50, "B": 50}, {"A": 0, "B": 10}, "10%rel", "A", "none of it is held"),
+        ({"A": 50, "B": 50}, {"A": 0, "B": 10}, "10%rel", "B", "nothing else has any value"),
+        ({"A": 5, "B": 95}, {"A": 5, "B": 95}, "5%abs", "A", "reaches down to 0 %"),
+        ({"A": 5, "B": 95}, {"A": 5, "B": 95}, "5%abs", "B", "reaches up to 100 %"),
+        ({"A": 5, "B": 95}, {"A": 5, "B": 95}, None, "A", "no band was given"),
+    ],
+)
+def test_an_alert_price_that_cannot_be_reached_is_null_with_the_reason(
+    bare: Bare, target: Mapping[str, int], value: Mapping[str, int], band: str | None, symbol: str, why: str
+) -> None:
+    alert = asked(bare, target, value, *(() if band is None else ("--band", band)))["alert_prices"][symbol]
+    missing = [side for side in ("low", "high") if alert[side] is None]
+    assert missing
+    assert all(why in alert[f"why_{side}"] for side in missing)
+    assert all(alert[f"why_{side}"] == "" for side in ("low", "high") if side not in missing)
+
+
+def test_values_are_exact_and_what_does_not_end_is_rounded_half_even_at_the_18th_place(bare: Bare) -> None:
+    found = asked(bare, {"A": "33.33", "B": "66.67"}, {"A": "0.000000000000000001", "B": "0.1"}, "--band", "1%abs")
+    assert found["total"] == "0.100000000000000001"
+    assert found["trades"]["A"] == "0.033329999999999999"
+    assert Fraction(found["trades"]["A"]) == -Fraction(found["trades"]["B"])
+
+
+def test_a_band_of_its_own_counts_for_one_asset_and_the_narrower_of_both_kinds(bare: Bare) -> None:
+    found = asked(bare, W2, W2_NOW, "--band", "10%rel,BTC=10%abs")
+    assert found["triggered"] == ["USD"]
+    narrow = asked(bare, W2, {"BTC": 5_000, "ETH": 3_250, "USD": 1_750}, "--band", "10%rel,2%abs")
+    assert [one["band_bps"] for one in narrow["assets"]] == [[4_800, 5_200], [2_800, 3_200], [1_800, 2_200]]
+
+
+def test_half_way_and_one_side_alone_are_told_too(bare: Bare) -> None:
+    half = asked(bare, W2, W2_NOW, "--band", "10%rel", "--destination", "halfway")
+    assert half["trades"] == {"BTC": "-400", "ETH": "150", "USD": "250"}
+    sides = {
+        side: asked(bare, W2, W2_NOW, "--band", "10%rel", "--only", side, "--numeraire", "USD")["trades"]
+        for side in ("sell", "buy", "winners", "losers")
+    }
+    assert sides == {
+        "sell": {"BTC": "-800", "ETH": "0", "USD": "800"},
+        "buy": {"BTC": "0", "ETH": "0", "USD": "0"},
+        "winners": {"BTC": "-800", "ETH": "300", "USD": "500"},
+        "losers": {"BTC": "-500", "ETH": "0", "USD": "500"},
+    }
+
+
+def test_what_people_see_names_the_total_the_trades_and_the_alert_prices(bare: Bare) -> None:
+    said = bare("whatif", "--target", written(W2), "--value", written(W2_NOW), "--band", "10%rel", "--price", "BTC=58000")
+    assert said.code == 0
+    for shown in ("Total 10,000.00", "-800.00", "+300.00", "+500.00", "45-55", "34,363.63", "-40.75 %", "moves one asset alone"):
+        assert shown in said.out
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (("--target", "A=50,B=49", "--value", "A=1,B=1"), "--target: sums to 99%"),
+        (("--target", "A=0.5,B=0.5", "--value", "A=1,B=1"), "--target: sums to 1%, not 100%"),
+        (("--target", "A=50,B=50", "--value", "A=1"), "--value: B is missing"),
+        (("--target", "A=100", "--value", "A=1,B=1"), "--target: B is missing"),
+        (("--target", "A=100", "--value", "A=1"), "--target: one asset alone"),
+        (("--target", "A=50,A=50", "--value", "A=1"), "--target: A is given twice"),
+        (("--target", "A=50,B", "--value", "A=1,B=1"), "--target: 'B' is not SYMBOL=NUMBER"),
+        (("--target", "A=50,B=50", "--value", ""), "--value: '' is not SYMBOL=NUMBER"),
+        (("--target", "A=50,B=50", "--value", "A=1,B=-1"), "--value B: '-1' is not an amount"),
+        (("--target", "A=50,B=50", "--value", "A=1e3,B=1"), "--value A: '1e3' is not an amount"),
+        (("--target", "A=50,B=50", "--value", "A=0,B=0.0"), "--value: all of it together is worth nothing"),
+        (("--target", "A=33.333,B=66.667", "--value", "A=1,B=1"), "finer than one basis point"),
+        (("--target", "A=50,B=50", "--value", "A=1,B=1", "--band", "5%"), "--band: '5%' is not a band"),
+        (("--target", "A=50,B=50", "--value", "A=1,B=1", "--band", "0%abs"), "--band.absolute: 0 bps"),
+        (("--target", "A=50,B=50", "--value", "A=1,B=1", "--band", "200%rel"), "--band.relative: 20000 bps"),
+        (("--target", "A=50,B=50", "--value", "A=1,B=1", "--band", "5%abs,6%abs"), "--band: the same kind twice"),
+        (("--target", "A=50,B=50", "--value", "A=1,B=1", "--band", "C=5%abs"), "--band: 'C' is none of the assets"),
+        (("--target", "A=50,B=50", "--value", "A=1,B=1", "--band", "A=5%abs"), "--band: single assets have one"),
+        (("--target", "A=50,B=50", "--value", "A=1,B=1", "--price", "A=0"), "--price A: 0 is no price"),
+        (("--target", "A=50,B=50", "--value", "A=1,B=1", "--price", "C=1"), "--price: 'C' is none of the assets"),
+        (("--target", "A=50,B=50", "--value", "A=1,B=1", "--destination", "band"), "--destination: 'band'"),
+        (("--target", "A=50,B=50", "--value", "A=1,B=1", "--only", "sell"), "--only sell: needs --numeraire"),
+        (("--target", "A=50,B=50", "--value", "A=1,B=1", "--only", "winners"), "--only winners: bands"),
+        (("--target", "A=50,B=50", "--value", "A=1,B=1", "--only", "some"), "--only: 'some'"),
+        (("--target", "A=50,B=50", "--value", "A=1,B=1", "--numeraire", "C"), "--numeraire: 'C'"),
+        (("--target", "A\x1b[2J=50,B=50", "--value", "A=1,B=1"), "is not SYMBOL=NUMBER"),
+    ],
+)
+def test_a_mistake_is_named_by_its_option(bare: Bare, args: tuple[str, ...], named: str) -> None:
+    said = bare("whatif", *args, "--json")
+    assert said.code == 2
+    assert named in said.error["message"]

@@ -1,0 +1,246 @@
+"""Falls and jumps of volatility: by tables of prices, against an independent calculation, confirmed, answered once, never guessed."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent import codec
+from agent.model import (
+    AnyOf,
+    Drawdown,
+    Every,
+    History,
+    Hold,
+    PastPrices,
+    PricePoint,
+    Rebalance,
+    ReferenceKind,
+    StepInput,
+    Threshold,
+    VolatilityJump,
+)
+from agent.policy import lookback
+from agent.policy.decide import decide
+from agent.policy.events import memory_s
+from tests.builders import NOW_S, feed_round, history, step_input, token, unit_price
+
+HOUR_S, DAY_S = 3_600, 86_400
+WETH, USDC = token("WETH"), token("USDC")
+FALL = Drawdown(2_000, DAY_S, (WETH.address,))
+JUMP = VolatilityJump(DAY_S, 7 * DAY_S, 20_000, (WETH.address,))
+OFF = {"WETH": 5_200, "USDC": 4_800}
+
+
+def points(prices: Sequence[object], every_s: int = HOUR_S, until_s: int = NOW_S - 60) -> tuple[PricePoint, ...]:
+    """Prices of WETH in USDC, the newest last."""
+    first_s = until_s - (len(prices) - 1) * every_s
+    return tuple(
+        PricePoint(WETH.address, first_s + number * every_s, unit_price(WETH, Fraction(str(price)), USDC))
+        for number, price in enumerate(prices)
+    )
+
+
+def asked(trigger: Drawdown | VolatilityJump | AnyOf, price: object, past: History, **changes: object) -> StepInput:
+    step = step_input(
+        values=OFF,
+        prices={"WETH": Fraction(str(price)), "USDC": 1},
+        trigger=trigger,
+        past=past,
+        kinds=[ReferenceKind.FEED],
+        cooldown_s=0,
+        **changes,  # type: ignore[arg-type]  # keywords of step_input
+    )
+    return codec.loads(StepInput, codec.dumps(step))
+
+
+FLAT = [2_000] * 26
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "acts", "words"),
+    [
+        (FLAT, 1_600, False, "no asset has a fall of more than 20 %: WETH is 20 % below its highest of 1 d"),
+        (FLAT, 1_599, True, "a fall of more than 20 %: WETH is 20.05 % below its highest of 1 d, that of 2027-01-15 07:59:00 UTC"),
+        (FLAT, 2_400, False, "WETH is at its highest of 1 d"),
+        ([*[2_000] * 20, 2_500, *[2_000] * 5], 1_999, True, "WETH is 20.04 % below its highest of 1 d, that of 2027-01-15 02:59:00 UTC"),
+        ([2_500, *FLAT], 1_999, False, "WETH is 0.05 % below its highest of 1 d"),
+    ],
+)
+def test_a_fall_acts_strictly_beyond_its_limit_from_the_highest_of_its_window(
+    before: Sequence[int], now: int, acts: bool, words: str
+) -> None:
+    decision = decide(asked(FALL, now, history(prices=points(before)))).decision
+    assert isinstance(decision, Rebalance if acts else Hold)
+    assert words in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("before", "words"),
+    [
+        ([], "nothing is said of WETH: its prices are not known yet, which is less than 1 d"),
+        ([2_000] * 24, "nothing is said of WETH: its prices are known only since 2027-01-14 08:59:00 UTC, which is less than 1 d"),
+    ],
+)
+def test_with_too_little_history_a_fall_fires_nothing_and_says_so(before: Sequence[int], words: str) -> None:
+    decision = decide(asked(FALL, 1_000, history(prices=points(before)))).decision
+    assert isinstance(decision, Hold)
+    assert words in decision.reason
+    assert "looks again at the next tick" in decision.reason
+
+
+def test_one_fall_is_answered_once_and_the_next_counts_from_the_rebalance_on() -> None:
+    prices = points([*[2_000] * 20, 1_500, 1_500, 1_500, 1_500, 1_500, 1_500])
+    done = history(prices=prices, last_rebalance_s=NOW_S - 5 * HOUR_S)
+    assert isinstance(decide(asked(FALL, 1_500, history(prices=prices))).decision, Rebalance)
+    held = decide(asked(FALL, 1_490, done)).decision
+    assert isinstance(held, Hold)
+    assert "WETH is 0.67 % below its highest since the last rebalance" in held.reason
+    assert isinstance(decide(asked(FALL, 1_199, done)).decision, Rebalance)
+
+
+def test_a_fall_of_an_asset_that_was_not_named_is_not_looked_at_and_none_named_means_all() -> None:
+    prices = points(FLAT)
+    elsewhere = replace(FALL, tokens=(token("WBTC").address,))
+    assert isinstance(decide(asked(elsewhere, 1_000, history(prices=prices))).decision, Hold)
+    named_none = decide(asked(replace(FALL, tokens=()), 1_000, history(prices=prices))).decision
+    assert isinstance(named_none, Rebalance)
+    assert "nothing is said of USDC" in named_none.reason
+
+
+def test_prices_of_another_block_confirm_a_fall_like_any_other_signal() -> None:
+    def with_past(prices: Sequence[int]) -> StepInput:
+        step = asked(FALL, 1_500, history(prices=points(FLAT)))
+        past = tuple(
+            PastPrices(
+                replace(step.snapshot.head, number=step.snapshot.head.number - back, hash=f"0x{back:064x}"),
+                (feed_round("USDC", 1), feed_round("WETH", price)),
+                (),
+            )
+            for back, price in enumerate(prices, 1)
+        )
+        step = replace(step, policy=replace(step.policy, confirm_blocks=2))
+        return replace(step, snapshot=replace(step.snapshot, past=past))
+
+    assert isinstance(decide(with_past([1_500, 1_590])).decision, Rebalance)
+    held = decide(with_past([1_500, 1_610])).decision
+    assert isinstance(held, Hold)
+    assert "the prices did not ask for it at block 998" in held.reason
+
+
+def zigzag(percent: float, count: int, start: float = 2_000.0) -> list[str]:
+    """Prices that go up and down by that much in turn."""
+    prices, price = [], start
+    for number in range(count):
+        prices.append(f"{price:.9f}")
+        price *= 1 + (percent if number % 2 == 0 else -percent) / 100
+    return prices
+
+
+def joined(calm: float, wild: float, hours: int = 24) -> list[str]:
+    before = zigzag(calm, 7 * 24 + 2)
+    return before + zigzag(wild, hours, float(before[-1]))[1:]
+
+
+@pytest.mark.parametrize(("wild", "acts"), [(0.4, False), (0.9, False), (1.1, True), (3.0, True)])
+def test_a_jump_acts_when_the_short_window_is_more_than_so_much_wilder_than_the_long_one(wild: float, acts: bool) -> None:
+    prices = joined(0.5, wild)
+    decision = decide(asked(JUMP, prices[-1], history(prices=points(prices)))).decision
+    assert isinstance(decision, Rebalance if acts else Hold), decision.reason
+    assert "the volatility of WETH is" in decision.reason
+
+
+@given(st.integers(0, 10**6), st.floats(0.5, 3.5))
+def test_it_equals_an_independent_calculation_from_logarithms(seed: int, wild: float) -> None:
+    """Realised volatility of log returns differs from that of simple ones by less than the hair left between the two sides."""
+    chance = random.Random(seed)
+    prices = [2_000.0]
+    for hour in range(8 * 24 + 1):
+        prices.append(prices[-1] * (1 + chance.gauss(0, 0.002 * (wild if hour > 7 * 24 else 1))))
+    shown = [f"{price:.9f}" for price in prices]
+    until_s = NOW_S - 60
+    known = points(shown, until_s=until_s)
+    times = [point.at_s for point in known]
+
+    def volatility(wanted: Callable[[int, int], bool]) -> float:
+        moves = [
+            (times[i + 1] - times[i], math.log(float(shown[i + 1]) / float(shown[i])))
+            for i in range(len(times) - 1)
+            if wanted(times[i], times[i + 1])
+        ]
+        return math.sqrt(sum(move**2 for _, move in moves) / sum(span for span, _ in moves))
+
+    border, oldest = NOW_S - DAY_S, NOW_S - 8 * DAY_S
+    short = volatility(lambda start, _: start >= border)
+    long = volatility(lambda start, end: oldest <= start and end <= border)
+    # The price now is the newest one: the last minute adds its time and no move.
+    moves_s = sum(b - a for a, b in pairwise(times) if a >= border)
+    short *= math.sqrt(moves_s / (moves_s + 60))
+    ratio = short / max(long, 0.01 / math.sqrt(365 * DAY_S))
+    if abs(ratio / 2 - 1) < 0.02:
+        return
+    decision = decide(asked(JUMP, shown[-1], history(prices=known))).decision
+    assert isinstance(decision, Rebalance) is (ratio > 2)
+
+
+@pytest.mark.parametrize(
+    ("prices", "words"),
+    [
+        (zigzag(1, 30), "too few of its prices are known of the long 7 d"),
+        (zigzag(1, 5), "too few of its prices are known of the last 1 d"),
+        ([], "too few of its prices are known of the last 1 d"),
+    ],
+)
+def test_with_too_little_history_a_jump_fires_nothing_and_says_so(prices: Sequence[str], words: str) -> None:
+    decision = decide(asked(JUMP, 500, history(prices=points(prices)))).decision
+    assert isinstance(decision, Hold)
+    assert f"nothing is said of WETH: {words}" in decision.reason
+
+
+def test_a_hole_in_the_history_is_too_little_of_it() -> None:
+    full = points(joined(0.5, 3))
+    border = NOW_S - DAY_S
+    holed = tuple(point for point in full if point.at_s > border or point.at_s < border - 3 * DAY_S)
+    assert isinstance(decide(asked(JUMP, "2000", history(prices=full))).decision, Rebalance)
+    assert "known of the long 7 d" in decide(asked(JUMP, "2000", history(prices=holed))).decision.reason
+
+
+def test_beside_a_price_that_never_moved_a_little_is_no_jump() -> None:
+    still = ["1"] * (8 * 24 + 2)
+    assert isinstance(decide(asked(JUMP, "1.0005", history(prices=points(still)))).decision, Hold)
+    assert isinstance(decide(asked(JUMP, "1.03", history(prices=points(still)))).decision, Rebalance)
+
+
+def test_a_jump_is_answered_once_and_counts_anew_when_the_short_window_has_passed() -> None:
+    prices = points(joined(0.5, 3))
+    answered = decide(asked(JUMP, "2000", history(prices=prices, last_rebalance_s=NOW_S - 6 * HOUR_S))).decision
+    assert isinstance(answered, Hold)
+    assert "the last rebalance answered for it until 2027-01-16 02:00:00 UTC" in answered.reason
+    assert isinstance(decide(asked(JUMP, "2000", history(prices=prices, last_rebalance_s=NOW_S - DAY_S))).decision, Rebalance)
+
+
+def test_events_go_with_bands_and_schedules_in_a_list_any_of_which_fires() -> None:
+    several = AnyOf((Threshold(500, None), FALL, Every(7 * DAY_S)))
+    past = history(prices=points(FLAT), last_review_s=NOW_S - DAY_S)
+    calm = decide(asked(several, 2_000, past)).decision
+    assert isinstance(calm, Hold)
+    for words in ("all within their bands", "no asset has a fall of more than 20 %", "next review 2027-01-21 08:00:00 UTC"):
+        assert words in calm.reason
+    assert decide(asked(several, 1_500, past)).decision.reason.startswith("a fall of more than 20 %")
+
+
+def test_a_step_carries_as_many_prices_as_its_trigger_looks_back() -> None:
+    assert memory_s(FALL) == 2 * DAY_S
+    assert memory_s(JUMP) == 8 * DAY_S + 2 * HOUR_S
+    assert memory_s(AnyOf((FALL, JUMP, Every(DAY_S)))) == 8 * DAY_S + 2 * HOUR_S
+    assert memory_s(Threshold(500, None)) == 0
+    step = asked(JUMP, 2_000, history())
+    assert lookback.needed_s(step.portfolio, step.policy) >= memory_s(JUMP)
