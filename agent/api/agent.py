@@ -17,7 +17,7 @@ from agent.config.fields import parse_address, parse_duration_s
 from agent.errors import ConfigError, Refused, Retryable, TrimtabError
 from agent.execution.fresh import observed
 from agent.execution.outcome import Hands, Outcome
-from agent.model import Portfolio, StepInput
+from agent.model import Portfolio, StepInput, Verdict
 from agent.planning import planner, strategies
 from agent.planning.planner import Quote
 from agent.planning.strategies import Proposer
@@ -125,6 +125,8 @@ class Agent:
         interval_s = parse_duration_s(every, "--every")
         if interval_s < SHORTEST_LOOK_S:
             raise ConfigError(f"--every: {every!r} is shorter than a second", "write for example 10m")
+        if send:
+            self.require_not_stopped()
         with self._hands(send, confirm, progress) as hands:
             turned = [self.desk.switch.is_hard()]
 
@@ -142,12 +144,18 @@ class Agent:
                     progress(f"next look in {every}")
 
             def called() -> bool:
-                return hands is not None and self.desk.switch.is_hard() and not turned[0]
+                return hands is not None and (self.desk.store.stopping() is not None or (self.desk.switch.is_hard() and not turned[0]))
 
             for found in schedule.repeat(look, interval_s, self.desk.clock, self.desk.eyes.chance, called):
                 yield found
-                if once:
+                if once or (hands is not None and self.desk.store.stopping() is not None):
                     return
+
+    def require_not_stopped(self) -> None:
+        """Raises Refused while the bot is stopped, or being stopped: then only its owner's own commands act."""
+        if (request := self.desk.store.stopping()) is not None:
+            verdict = Verdict("stopped", f"by its owner, at {request.asked_s} of chain time", "running", False)
+            raise Refused("the bot was stopped by its owner", (verdict,), "trimtab resume lets it go on")
 
     def takes_back(self) -> retreat.TakenBack:
         """What a hard pause would cancel and set to zero now."""

@@ -10,7 +10,7 @@ from typing import Any
 from agent import codec, wiring
 from agent.config.load import load_config
 from agent.errors import ConfigError
-from agent.model import AdjustLiquidity, Halt, Hold, Intent, Plan, Rebalance, StepInput
+from agent.model import AdjustLiquidity, Halt, Hold, Intent, Plan, Rebalance, RequestState, StepInput
 from agent.planning import strategies
 from agent.planning.payments import NATIVE_VENUE
 from agent.policy.words import percent, span
@@ -92,8 +92,10 @@ def pause(config: Path | str, reason: str) -> Document:
 
 
 def resume(config: Path | str) -> Document:
-    """Lifts the pause."""
-    with wiring.books(load_config(config)) as (_, switch):
+    """Lifts the pause, and a stop; what a stop has sold or paid stays sold and paid."""
+    with wiring.books(load_config(config)) as (store, switch):
+        if (stopped := store.stopping()) is not None:
+            store.end_request(stopped.id, RequestState.RELEASED, int(time.time()))
         switch.resume("resumed by the owner", int(time.time()))
         return {"paused": switch.is_paused() is not False, "hard": switch.is_hard(), "reason": ""}
 

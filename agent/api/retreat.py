@@ -56,7 +56,7 @@ def retreat(eyes: Eyes, store: Journal, hands: Hands, why: str) -> Outcome:
     step_id = uuid.uuid4().hex[:12]
     store.begin_step(step_id, eyes.clock.now_s(), codec.dumps(step_input))
     allowed = spending.left_over(step_input)
-    sent, troubles = _revoke(hands, step_id, step_input, allowed)
+    sent, troubles = revoke(hands, step_id, step_input, allowed)
     after = _assembled(eyes) if sent else step_input
     if left := spending.left_over(after):
         troubles.append(may_take(left))
@@ -69,7 +69,8 @@ def retreat(eyes: Eyes, store: Journal, hands: Hands, why: str) -> Outcome:
     return Outcome(step_id, kind, reason, step_input, decided, None, transactions=(*cancels, *sent), after=after)
 
 
-def _revoke(hands: Hands, step_id: str, step_input: StepInput, allowed: Sequence[Approval]) -> tuple[list[Intent], list[str]]:
+def revoke(hands: Hands, step_id: str, step_input: StepInput, allowed: Sequence[Approval]) -> tuple[list[Intent], list[str]]:
+    """Sends each of these approvals to zero; what was sent, and what stood against the others."""
     sent: list[Intent] = []
     troubles: list[str] = []
     if not hands.executor.ready(taking_back=True):

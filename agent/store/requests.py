@@ -26,8 +26,9 @@ class Requests(Database):
         asked = Request(0, kind, tuple(payments), to, to_stable, RequestState.OPEN, asked_s)
         with self._write("write a request") as session:
             row = RequestRow(kind=kind.value, state=asked.state.value, request_json=codec.dumps(asked), asked_s=asked_s)
-            if kind is RequestKind.STOP and stopping(session) is not None:
-                raise ConfigError("the bot is stopped, or being stopped, already", "trimtab stop goes on with it, trimtab resume ends it")
+            before = stopping(session) if kind is RequestKind.STOP else None
+            if before is not None and before.state is RequestState.OPEN:
+                raise ConfigError("the bot is being stopped already", "trimtab stop goes on with it, trimtab resume ends it")
             session.add(row)
             session.flush()
             return _request(row)

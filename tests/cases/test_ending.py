@@ -1,0 +1,141 @@
+"""The end of a bot: kept, sold, or paid out; refused afterwards until it is resumed; gone on with where a process ended in the middle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from agent import api
+from agent.api import ending, withdrawing
+from agent.api.agent import Agent
+from agent.api.ending import Ending
+from agent.errors import ConfigError, Refused
+from agent.execution.outcome import OutcomeKind
+from agent.localchain import LocalChain
+from agent.model import IntentKind, RequestState
+from tests.agents import USD, again, agent_on, allow, allowances, fund, purse, trusted
+from tests.dying import Killed, dying
+
+HOME = "0x00000000000000000000000000000000000A11cE"
+TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
+HELD = {"WETH": 5_600, "WBTC": 1_700, "USDC": 2_700}
+OPEN = {"wallet.payout_addresses": [HOME]}
+
+
+def sure(_: Ending) -> bool:
+    return True
+
+
+@contextmanager
+def bot(chain: LocalChain, folder: Path) -> Iterator[Agent]:
+    fund(chain, HELD)
+    with agent_on(chain, folder, OPEN, TARGETS) as agent:
+        yield agent
+
+
+def test_a_bot_that_is_kept_takes_back_what_may_be_taken_and_trades_no_more_until_it_is_resumed(
+    anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    chain = anvil_chain
+    with bot(chain, tmp_path) as agent:
+        allow(chain, "WETH", raw=10**18)
+        before = purse(chain)
+        looked = ending.stop(agent, confirm=sure)
+        assert (looked.state, [one.label for one in looked.allowed], looked.payments) == ("planned", ["WETH"], ())
+        assert ending.stop(agent, send=True, confirm=lambda _: False).state == "declined"
+        assert agent.desk.store.stopping() is None and allowances(chain)["WETH"] == 10**18
+        done = ending.stop(agent, send=True, confirm=sure)
+        assert (done.state, {intent.kind for intent in done.transactions}) == ("stopped", {IntentKind.APPROVE}), done.reason
+        assert set(allowances(chain).values()) == {0} and purse(chain).raw == before.raw
+        held = agent.rebalance(send=True, confirm=lambda _: True)
+        assert held.kind is OutcomeKind.HALT and "stopped by its owner" in held.reason
+        with pytest.raises(Refused, match="stopped by its owner"):
+            next(agent.run(send=True, confirm=lambda _: True, once=True))
+        api.resume(tmp_path / "trimtab.toml")
+        assert agent.rebalance(send=True, confirm=lambda _: True).kind is OutcomeKind.DONE
+
+
+def test_everything_is_sold_for_the_numeraire_and_paid_out(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with bot(chain, tmp_path) as agent:
+        looked = ending.stop(agent, to_stable=True, send_to=HOME, confirm=sure)
+        assert looked.state == "planned" and looked.sale is not None and looked.sale.kind is OutcomeKind.PLANNED, looked.reason
+        assert [one.token for one in looked.payments] == [chain.tokens["USDC"].address]
+        done = ending.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure)
+        assert (done.state, done.left) == ("stopped", ()), done.reason
+        after = purse(chain)
+        assert after.raw["USDC"] == 0 and after.raw["WETH"] < 1_000 and after.raw["WBTC"] < 10, "but for dust"
+        assert 9_900 * USD < chain.balance("USDC", HOME) < 10_000 * USD
+        assert set(allowances(chain).values()) == {0}
+        assert agent.step_input().history.flows == () and agent.step_input().history.outflow_24h == chain.balance("USDC", HOME)
+
+
+def test_a_stop_that_ends_between_sale_and_payment_is_gone_on_with_and_pays_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    loaded = trusted(chain, tmp_path, OPEN, TARGETS)
+    moments = 0
+    with again(chain, loaded) as agent, dying(agent, None) as progress:
+
+        def sold(event: str) -> None:
+            nonlocal moments
+            progress(event)
+            moments += event == "before:send"
+            if agent.desk.store.stopping() is not None and purse(chain).raw["WETH"] == 0:
+                raise Killed
+
+        with pytest.raises(Killed):
+            ending.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure, progress=sold)
+    assert chain.balance("USDC", HOME) == 0 and purse(chain).raw["WETH"] == 0
+    with again(chain, loaded) as agent:
+        assert agent.plan().kind is OutcomeKind.HALT
+        with pytest.raises(ConfigError, match="another kind"):
+            ending.stop(agent, to_stable=True, send=True, confirm=sure)
+        done = ending.stop(agent, send=True, confirm=sure)
+        assert (done.state, done.to, done.to_stable) == ("stopped", HOME, True), done.reason
+        paid = chain.balance("USDC", HOME)
+        assert paid > 9_900 * USD and purse(chain).raw["USDC"] == 0
+        assert len([one for one in agent.desk.store.intents(limit=100) if one.kind is IntentKind.PAYOUT and one.succeeded]) == 1
+        assert ending.stop(agent, send=True, confirm=sure).transactions == () and chain.balance("USDC", HOME) == paid
+
+
+def test_coins_are_paid_out_as_they_are_and_more_than_a_day_may_pay_is_refused_first(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    with agent_on(chain, tmp_path, {**OPEN, "limits.payout_per_day": "9000"}, TARGETS) as agent:
+        refused = ending.stop(agent, send_to=HOME, send=True, confirm=sure)
+        assert refused.state == "refused" and "payout_per_day" in refused.reason and agent.desk.store.stopping() is None
+    with agent_on(chain, tmp_path / "b", OPEN, TARGETS) as agent:
+        before = purse(chain)
+        done = ending.stop(agent, send_to=HOME, send=True, confirm=sure)
+        assert (done.state, {intent.kind for intent in done.transactions}) == ("stopped", {IntentKind.PAYOUT}), done.reason
+        assert all(chain.balance(symbol, HOME) == before.raw[symbol] for symbol in TARGETS)
+
+
+KILLS = (4, 7, 9, 10, 11, 13)
+
+
+@pytest.mark.parametrize("moment", KILLS)
+def test_a_withdrawal_killed_at_any_durable_write_or_send_of_its_payment_pays_exactly_once(
+    anvil_chain: LocalChain, tmp_path: Path, moment: int
+) -> None:
+    """The writes: request, openings, step, planned, signed, broadcast; the send; mined, final and what is booked."""
+    chain = anvil_chain
+    fund(chain, HELD)
+    loaded = trusted(chain, tmp_path, OPEN, TARGETS)
+    with again(chain, loaded) as agent:
+        agent.plan()
+    with again(chain, loaded) as agent, dying(agent, moment) as progress, pytest.raises(Killed):
+        withdrawing.withdraw(agent, "500", to=HOME, send=True, confirm=lambda _: True, progress=progress)
+    with again(chain, loaded) as agent:
+        for request in agent.desk.store.requests(open_only=True):
+            done = withdrawing.resume(agent, request.id, send=True, confirm=lambda _: True)
+            assert done.state == "paid", done.reason
+        asked = agent.desk.store.requests()
+        assert chain.balance("USDC", HOME) == (500 * USD if asked else 0)
+        assert [one.state for one in asked] in ([], [RequestState.DONE])
+        assert len([one for one in agent.desk.store.intents(limit=100) if one.kind is IntentKind.PAYOUT and one.succeeded]) == len(asked)
+        assert agent.step_input().history.claims == () and agent.desk.store.open_intents() == ()
