@@ -180,3 +180,16 @@ def test_the_newest_block_is_one_and_the_same_for_all() -> None:
 
 def test_a_dead_first_endpoint_does_not_matter() -> None:
     assert agreed(DOWN, "0xaa", "0xaa").call("eth_call", CALL) == "0xaa"
+
+
+def test_a_block_far_behind_what_another_has_is_no_block_to_read_at() -> None:
+    """One that lies about the newest block's height would else have contracts looked for before they were deployed."""
+
+    def ahead(params: list[object]) -> object:
+        return HEAD_JSON if params[0] == "0x10" else {**HEAD_JSON, "number": "0x20", "hash": "0x" + "22" * 32}
+
+    lines = [Script("low", eth_call="0xaa"), Script("high", eth_call="0xaa", eth_getBlockByNumber=ahead)]
+    with pytest.raises(NoQuorum, match=r"block 16 at most \(high is at block 32, low is at block 16\)"):
+        AgreedTransport(Panel(lines, 2, grace_s=0.02)).call("eth_call", CALL)
+    far = AgreedTransport(Panel(lines, 2, grace_s=0.02, max_lag_blocks=16))
+    assert far.call("eth_call", CALL) == "0xaa"
