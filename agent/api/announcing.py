@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from agent.api.agent import Agent
 from agent.api.alerting import Standing, distance, standings
 from agent.config.alerts import AlertsTable, TargetTable
 from agent.config.load import LoadedConfig, load_config
@@ -20,6 +19,9 @@ from agent.observe.announcer import Announcer, Listener
 from agent.observe.couriers import Courier, apprise_send, settle_all
 from agent.store.alerts import Alerts
 from agent.units import parse_raw, price_text
+
+if TYPE_CHECKING:
+    from agent.api.agent import Agent
 
 Document = dict[str, Any]
 TEST = "This is a test of trimtab's alerts."

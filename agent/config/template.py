@@ -158,6 +158,12 @@ horizon = "30d"                    # how far ahead a loss is expected
 # width = "20%"                    # from reference price / 1.2 to reference price * 1.2
 # compound_above = "25"            # fees above this in the numeraire are put back; "off" leaves them
 
+[tax]                              # which lots a sale takes, and what a year may gain (docs/ledger.md)
+method = "fifo"                    # or "lifo", "hifo", "average"
+year_limit = "off"                 # realised gain of a year in the numeraire: sales beyond it are trimmed, or wait; exits do not
+# currency = "EUR"                 # to report in another currency: rates is a CSV file of time,rate, units per numeraire coin
+# rates = "eur.csv"
+
 [store]
 url = "sqlite:///trimtab.db"
 
@@ -167,6 +173,13 @@ url = "sqlite:///trimtab.db"
 # log_format = "json"              # or "text": log lines on stderr
 hang_after = "10m"                 # a look without a sign of life for so long ends the process, for systemd to start it anew
 keep_steps = 2000                  # looks without a transaction that are kept, the newest
+
+[alerts]                           # what the owner is told when he does not look (docs/alerts.md)
+cooldown = "6h"                    # the same thing is not told again within it
+# quiet = "22:00-07:00"            # with timezone = "Europe/Berlin"; urgent = ["error"] is told then, too
+# [[alerts.targets]]
+# name = "mail"
+# url_env = "TRIMTAB_MAIL"         # an address in apprise's form, a secret: mailtos://…, tgram://…, jsons://…
 """
 
 

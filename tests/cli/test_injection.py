@@ -55,6 +55,8 @@ ROWS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("wallet", "address"): (),
     ("wallet", "import"): (),
     ("wallet", "change-password"): (),
+    ("alerts",): (),
+    ("alerts", "test"): (),
     ("pause",): (),
     ("resume",): (),
 }

@@ -1,0 +1,105 @@
+"""trimtab alerts on a real chain: alert prices as status weighs them, a rebalance told by mail and webhook, nothing told twice."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from tests.cli.tools import Desk
+from tests.receivers import Box, mailbox, silent, webhook
+
+TARGETS = """
+[alerts]
+attempts = 1
+timeout = "5s"
+cooldown = "1h"
+label = "mine"
+[[alerts.targets]]
+name = "hook"
+url_env = "ALERT_HOOK"
+[[alerts.targets]]
+name = "mail"
+url_env = "ALERT_MAIL"
+events = ["rebalance", "halt", "error"]
+"""
+CANARY = "canary-of-an-address"
+
+
+def with_targets(desk: Desk, more: str = "") -> None:
+    desk.config.write_text(desk.config.read_text() + TARGETS + more)
+
+
+def test_a_run_tells_what_it_did_and_a_second_one_does_not_repeat_it(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    hook, mail = Box(), Box()
+    with webhook(hook, CANARY) as hook_url, mailbox(mail) as mail_url:
+        monkeypatch.setenv("ALERT_HOOK", hook_url)
+        monkeypatch.setenv("ALERT_MAIL", mail_url)
+        with_targets(desk)
+        before = desk.ask("alerts")
+        outside = [asset["symbol"] for asset in before["assets"] if asset["side"] != "inside"]
+        assert outside, "the served chain begins drifted"
+        said = desk.run("run", "--once", "--send", "--yes", "--log-format", "json")
+        assert said.code == 0, said.why
+        hook.until(len(outside) + 1)
+        mail.until(1)
+        told = len(hook.items)
+        again = desk.run("run", "--once", "--log-format", "json")
+        assert again.code in (0, 10), again.why
+        assert CANARY not in said.err + again.err
+        after = desk.ask("alerts")
+    assert [item["title"] for item in hook.items][:told] == ["mine: a price left its band"] * len(outside) + ["mine: rebalanced"]
+    assert "A rebalance is done" in mail.texts[0] and "trimtab explain" in mail.texts[0]
+    assert len(mail.items) == 1
+    assert hook.texts[told:] == [], "nothing of it is new to the second run"
+    targets = {target["name"]: target for target in after["targets"]}
+    assert {name: (one["failures_in_row"], one["waiting"], one["ready"]) for name, one in targets.items()} == {
+        "hook": (0, 0, True),
+        "mail": (0, 0, True),
+    }
+    assert targets["hook"]["delivered"]
+    assert {item["event"] for item in after["last"]} == {"price", "rebalance"}
+    assert all(asset["side"] == "inside" for asset in after["assets"])
+
+
+def test_alert_prices_are_those_of_the_bands_and_stand_around_the_price(desk: Desk) -> None:
+    document = desk.ask("alerts")
+    held = {item["symbol"]: item for item in desk.ask("status")["holdings"]}
+    for asset in document["assets"]:
+        assert asset["band_bps"] == held[asset["symbol"]]["band_bps"]
+        assert asset["weight_bps"] == held[asset["symbol"]]["weight_bps"]
+        low, price, high = (Decimal(asset[name]) for name in ("alert_low", "price", "alert_high"))
+        assert low < high
+        assert asset["side"] == ("below" if price < low else "above" if price > high else "inside")
+    assert document["targets"] == []
+    words = desk.run("alerts")
+    assert "alert-low" in words.out and "Nobody is told" in words.out
+
+
+def test_a_test_reaches_each_target_or_names_the_one_it_did_not(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    hook = Box()
+    with webhook(hook, CANARY) as hook_url, silent() as gone:
+        monkeypatch.setenv("ALERT_HOOK", hook_url)
+        monkeypatch.setenv("ALERT_MAIL", hook_url)
+        with_targets(desk)
+        assert desk.ask("alerts", "test") == {
+            "reached": True,
+            "targets": [{"name": "hook", "delivered": True, "why": ""}, {"name": "mail", "delivered": True, "why": ""}],
+        }
+        monkeypatch.setenv("ALERT_MAIL", gone.replace("never", CANARY))
+        desk.edit(('timeout = "5s"', 'timeout = "1s"'))
+        failed = desk.ask("alerts", "test", want=11)
+        assert failed["targets"][1] == {"name": "mail", "delivered": False, "why": "no answer in time"}
+        words = desk.run("alerts", "test")
+        assert (words.code, CANARY in words.out + words.err) == (11, False)
+        assert "mail: NOT delivered, no answer in time" in words.out
+    assert [item["title"] for item in hook.items] == ["mine: test"] * 4
+
+
+def test_without_a_target_or_its_variable_a_test_says_what_to_write(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "alerts.targets: there is none" in desk.ask("alerts", "test", want=2)["error"]["message"]
+    with_targets(desk)
+    monkeypatch.delenv("ALERT_HOOK", raising=False)
+    for command in (("alerts", "test"), ("run", "--once")):
+        assert "environment variable ALERT_HOOK is not set" in desk.ask(*command, want=2)["error"]["message"]
+    assert [target["ready"] for target in desk.ask("alerts")["targets"]] == [False, False]

@@ -1,0 +1,113 @@
+"""Where alerts arrive in tests: a real SMTP server and a webhook on loopback, and one that takes a connection and never answers."""
+
+from __future__ import annotations
+
+import email
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from email.message import Message
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from unittest.mock import patch
+
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, Envelope, Session
+from apprise.plugins.email.base import NotifyEmail
+
+WAIT_S = 60
+
+
+@dataclass
+class Box:
+    """What arrived, in order. `failing` is how many requests are turned away first."""
+
+    items: list[dict[str, Any]] = field(default_factory=list)
+    failing: int = 0
+    tries: int = 0
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def take(self, item: dict[str, Any]) -> bool:
+        with self.changed:
+            self.tries += 1
+            taken = self.tries > self.failing
+            if taken:
+                self.items.append(item)
+            self.changed.notify_all()
+            return taken
+
+    def until(self, count: int, tries: bool = False) -> None:
+        """Waits until so many arrived (or were tried)."""
+        with self.changed:
+            assert self.changed.wait_for(lambda: (self.tries if tries else len(self.items)) >= count, WAIT_S), self.items
+
+    @property
+    def texts(self) -> list[str]:
+        return [item["text"] for item in self.items]
+
+
+@contextmanager
+def webhook(box: Box, secret: str = "path") -> Iterator[str]:
+    """The address in apprise's form of a webhook that takes JSON."""
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            found = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            taken = box.take({"title": found["title"], "text": found["message"], "path": self.path})
+            self.send_response(200 if taken else 503)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    try:
+        yield f"json://127.0.0.1:{server.server_port}/{secret}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
+def mailbox(box: Box) -> Iterator[str]:
+    """The address in apprise's form of a mail server."""
+
+    class Handler:
+        async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+            mail = email.message_from_bytes(bytes(envelope.content or b""))
+            taken = box.take({"title": str(mail["Subject"]), "text": bodies(mail), "to": envelope.rcpt_tos})
+            return "250 taken" if taken else "451 not now"
+
+    controller = Controller(Handler(), hostname="127.0.0.1", port=0, server_hostname="localhost")
+    with patch.object(NotifyEmail, "request_rate_per_sec", 0), _bound(controller) as port:  # apprise spares mail servers by seconds
+        yield f"mailto://127.0.0.1:{port}/?from=agent@example.org&to=owner@example.org&mode=insecure"
+
+
+@contextmanager
+def _bound(controller: Controller) -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    controller.port = port
+    controller.start()
+    try:
+        yield port
+    finally:
+        controller.stop()
+
+
+def bodies(mail: Message) -> str:
+    """Every text part of a mail, as a reader would see its source."""
+    parts = [part for part in mail.walk() if part.get_content_maintype() == "text"]
+    return "\n".join(bytes(part.get_payload(decode=True)).decode() for part in parts)
+
+
+@contextmanager
+def silent() -> Iterator[str]:
+    """A webhook's address behind which somebody listens and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as line:
+        yield f"json://127.0.0.1:{line.getsockname()[1]}/never"

@@ -1,0 +1,78 @@
+"""[alerts] in trimtab.toml: mistakes are named, addresses stand in the environment and are secrets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tomlkit
+
+from agent.api import announcing
+from agent.config.alerts import AlertsTable
+from agent.config.load import parse_config
+from agent.errors import ConfigError
+from agent.store.opening import open_store
+from tests.test_docs import FENCE
+from tests.unit.test_config import text as config_text
+
+
+def with_alerts(block: str) -> str:
+    """The template's config with this table in place of its own."""
+    document = tomlkit.parse(config_text())
+    document.pop("alerts")
+    return f"{tomlkit.dumps(document)}\n{block}"
+
+
+def test_every_long_part_of_an_address_is_taken_out_of_log_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("T", "tgram://123456789:AAF-secret-token/87654321/?format=text")
+    found = list(AlertsTable.model_validate({"targets": [{"name": "chat", "url_env": "T"}]}).secrets())
+    assert {"123456789", "AAF-secret-token", "87654321"} <= set(found)
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"targets": [{"name": "a", "url": "json://x"}]}, "url"),
+        ({"targets": [{"name": "a", "url_env": "https://hooks.example/canary"}]}, "url_env"),
+        ({"targets": [{"name": "a b", "url_env": "A"}]}, "name"),
+        ({"targets": [{"name": "a", "url_env": "A"}, {"name": "a", "url_env": "B"}]}, "given twice"),
+        ({"targets": [{"name": "a", "url_env": "A", "events": ["halt"]}], "events": ["price"]}, "leaves out"),
+        ({"events": ["weather"]}, "events"),
+        ({"quiet": "22:00-07:00"}, "timezone"),
+        ({"quiet": "25:00-07:00", "timezone": "UTC"}, "no span of a day"),
+        ({"quiet": "07:00-07:00", "timezone": "UTC"}, "no span of a day"),
+        ({"quiet": "22:00-07:00", "timezone": "Europe/Atlantis"}, "no time zone of that name"),
+        ({"timezone": "UTC"}, "without quiet hours"),
+        ({"urgent": ["halt"]}, "without quiet hours"),
+        ({"timeout": "0s"}, "timeout"),
+        ({"timeout": "1h"}, "timeout"),
+        ({"attempts": 0}, "attempts"),
+        ({"cooldown": "soon"}, "cooldown"),
+        ({"cooldowns": {"weather": "1h"}}, "cooldowns"),
+        ({"label": "<b>"}, "label"),
+    ],
+)
+def test_a_mistake_in_the_table_is_named(table: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse_config(with_alerts(tomlkit.dumps({"alerts": table})))
+    assert words in str(refused.value)
+    assert "canary" not in str(refused.value)
+
+
+def test_a_variable_that_is_not_set_is_named_when_the_run_begins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path / 'trimtab.db'}", 31337, "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266")
+    monkeypatch.delenv("NOT_SET", raising=False)
+    table = AlertsTable.model_validate({"targets": [{"name": "a", "url_env": "NOT_SET"}]})
+    with pytest.raises(ConfigError, match="environment variable NOT_SET is not set"):
+        announcing.announcer(table, store, lambda _: None)
+    assert announcing.announcer(AlertsTable(), store, lambda _: None) is None
+    store.close()
+
+
+def test_the_template_and_the_docs_show_a_table_that_can_be_read() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "alerts.md").read_text(encoding="utf-8")
+    blocks = [block for language, block in FENCE.findall(page) if language == "toml"]
+    assert blocks
+    for block in blocks:
+        config = parse_config(with_alerts(block))
+        assert config.alerts.targets

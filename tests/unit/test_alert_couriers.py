@@ -1,0 +1,279 @@
+"""Alerts on their way: by real mail and webhook, in order, tried again, given up, never waited for, and not told twice by a restart."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from agent.errors import ConfigError
+from agent.model import Alert, AlertKind, Delivery
+from agent.observe import couriers
+from agent.observe.alerts import plain
+from agent.observe.announcer import Announcer, Listener
+from agent.observe.couriers import MOST_WAITING, Courier, apprise_send
+from agent.store.opening import open_store
+from agent.store.store import Store
+from tests.canaries import all_logs, found_in
+from tests.injection import CORPUS
+from tests.receivers import Box, mailbox, silent, webhook
+from tests.unit.test_alert_rules import DONE, HALT, HOUR, KINDS, NOON, RULES
+
+WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
+SECRET = "t0ken-canary-9f2"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = open_store(f"sqlite:///{tmp_path / 'trimtab.db'}", 31337, WALLET)
+    yield opened
+    opened.close()
+
+
+def courier(send: Callable[[str, str], str], name: str = "hook", attempts: int = 3) -> Courier:
+    return Courier(name, send, attempts, "trimtab", first_wait_s=0.01)
+
+
+def announcer(
+    store: Store, *carriers: Courier, kinds: frozenset[AlertKind] = KINDS, failed: Callable[[Delivery], None] | None = None
+) -> Announcer:
+    return Announcer(store, [Listener(one, kinds) for one in carriers], RULES, failed or (lambda _: None))
+
+
+def into(box: Box) -> Callable[[str, str], str]:
+    """Delivers into a box."""
+
+    def send(title: str, text: str) -> str:
+        return "" if box.take({"title": title, "text": text}) else "not taken"
+
+    return send
+
+
+def stuck(until: threading.Event) -> Callable[[str, str], str]:
+    """Answers only once the event is set."""
+
+    def send(title: str, text: str) -> str:
+        until.wait(120)
+        return ""
+
+    return send
+
+
+def happened(number: int) -> Alert:
+    return Alert(AlertKind.REBALANCE, f"rebalance {number}", f"event {number}")
+
+
+def settled(store: Store, telling: Announcer) -> None:
+    telling.close(60)
+    assert store.letters() == ()
+
+
+def test_mail_and_webhook_get_every_alert_in_order_with_its_title(store: Store) -> None:
+    hook, mail = Box(), Box()
+    with webhook(hook) as hook_url, mailbox(mail) as mail_url:
+        telling = announcer(store, courier(apprise_send(hook_url, "H", 15)), courier(apprise_send(mail_url, "M", 15), "mail"))
+        for number in range(5):
+            telling.looked([happened(number)], KINDS, NOON + number)
+        telling.looked([HALT], KINDS, NOON + 9)
+        settled(store, telling)
+    assert hook.texts == [*(f"event {number}" for number in range(5)), "halted"]
+    assert [item["title"] for item in hook.items] == ["trimtab: rebalanced"] * 5 + ["trimtab: halted"]
+    assert [item["title"] for item in mail.items] == [item["title"] for item in hook.items]
+    assert all(text in mail.texts[number] for number, text in enumerate(hook.texts))
+    assert {tuple(item["to"]) for item in mail.items} == {("owner@example.org",)}
+    told = store.alert_targets()
+    assert {name: (one.failures, one.waiting, one.delivered_s is not None) for name, one in told.items()} == {
+        "hook": (0, 0, True),
+        "mail": (0, 0, True),
+    }
+
+
+def test_a_delivery_that_fails_is_tried_again_until_it_arrives(store: Store) -> None:
+    hook, mail, failures = Box(failing=2), Box(failing=2), list[Delivery]()
+    with webhook(hook) as hook_url, mailbox(mail) as mail_url:
+        carriers = courier(apprise_send(hook_url, "H", 15)), courier(apprise_send(mail_url, "M", 15), "mail")
+        telling = announcer(store, *carriers, failed=failures.append)
+        telling.looked([happened(1), happened(2)], KINDS, NOON)
+        settled(store, telling)
+    assert hook.texts == ["event 1", "event 2"], "order is kept while the first is tried again"
+    assert (hook.tries, mail.tries, len(mail.items)) == (4, 4, 2)
+    assert failures == []
+
+
+def test_one_that_never_arrives_is_given_up_told_and_shown_and_the_next_is_tried(store: Store) -> None:
+    hook, failures = Box(failing=3), list[Delivery]()
+    with webhook(hook) as url:
+        telling = announcer(store, courier(apprise_send(url, "H", 15), attempts=3), failed=failures.append)
+        telling.looked([happened(1)], KINDS, NOON)
+        hook.until(3, tries=True)
+        telling.looked([happened(2)], KINDS, NOON + 1)
+        settled(store, telling)
+    assert hook.texts == ["event 2"]
+    assert [(one.letter.text, one.why) for one in failures] == [("event 1", "not taken")]
+    (target,) = store.alert_targets().values()
+    assert (target.failures, target.waiting) == (0, 0)
+    assert target.failed_s is not None
+
+
+def test_a_target_that_cannot_be_reached_counts_its_failures_in_a_row(store: Store) -> None:
+    with silent() as gone:
+        pass
+    telling = announcer(store, courier(apprise_send(gone, "G", 5), attempts=2))
+    telling.looked([happened(1), happened(2)], KINDS, NOON)
+    settled(store, telling)
+    (target,) = store.alert_targets().values()
+    assert (target.failures, target.why, target.delivered_s) == (2, "not taken", None)
+
+
+def test_a_target_that_never_answers_delays_no_look_and_no_other_target(store: Store) -> None:
+    """A look hands over while the silent one's thread stands in its request: the other target has all of them meanwhile."""
+    entered, over, hook = threading.Event(), threading.Event(), Box()
+
+    def never(title: str, text: str) -> str:
+        entered.set()
+        over.wait(120)
+        return "no answer in time"
+
+    with webhook(hook) as url:
+        telling = announcer(store, courier(never, "silent"), courier(apprise_send(url, "H", 15)))
+        telling.looked([happened(0)], KINDS, NOON)
+        assert entered.wait(60)
+        for number in range(1, 20):
+            telling.looked([happened(number)], KINDS, NOON + number)
+        hook.until(20)
+        assert not over.is_set()
+        telling.close(within_s=0)
+    over.set()
+    assert store.alert_targets()["silent"].waiting == 20
+
+
+def test_a_socket_that_accepts_and_says_nothing_is_given_up_after_its_timeout(store: Store) -> None:
+    with silent() as url:
+        telling = announcer(store, courier(apprise_send(url, "S", 0.2), attempts=2))
+        telling.looked([happened(1)], KINDS, NOON)
+        settled(store, telling)
+    (target,) = store.alert_targets().values()
+    assert (target.failures, target.why) == (1, "no answer in time")
+
+
+def test_a_restart_tells_nothing_twice_and_delivers_what_was_left(store: Store) -> None:
+    hook, over = Box(), threading.Event()
+    with webhook(hook) as url:
+        first = announcer(store, courier(apprise_send(url, "H", 15)), courier(stuck(over), "slow"))
+        first.looked([HALT, happened(1)], KINDS, NOON)
+        hook.until(2)
+        first.looked([HALT], KINDS, NOON + 1)
+        while store.alert_targets()["hook"].waiting:  # what arrived is written down by a look
+            time.sleep(0.02)
+            first.looked([HALT], KINDS, NOON + 1)
+        slow = Box()
+        second = announcer(store, courier(apprise_send(url, "H", 15)), courier(into(slow), "slow"))
+        second.begin()
+        second.looked([HALT], KINDS, NOON + HOUR)
+        settled(store, second)
+    over.set()
+    assert hook.texts == ["halted", "event 1"]
+    assert slow.texts == ["halted", "event 1"]
+
+
+def test_what_waits_for_a_target_that_is_no_more_is_dropped(store: Store) -> None:
+    over = threading.Event()
+    telling = announcer(store, courier(stuck(over), "old"))
+    telling.looked([happened(1)], KINDS, NOON)
+    announcer(store, courier(lambda *_: "", "new")).begin()
+    assert store.letters() == ()
+    over.set()
+
+
+def test_beyond_a_hundred_the_oldest_are_given_up_and_counted(store: Store) -> None:
+    over, entered = threading.Event(), threading.Event()
+
+    def slow(title: str, text: str) -> str:
+        entered.set()
+        over.wait(120)
+        return ""
+
+    telling = announcer(store, courier(slow))
+    telling.looked([happened(-1)], KINDS, NOON)
+    assert entered.wait(60)
+    telling.looked([happened(number) for number in range(MOST_WAITING + 20)], KINDS, NOON + 1)
+    (target,) = store.alert_targets().values()
+    assert (target.waiting, target.lost) == (MOST_WAITING, 21)
+    assert [letter.text for letter in store.letters()][:: MOST_WAITING - 1] == ["event 20", f"event {MOST_WAITING + 19}"]
+    over.set()
+    settled(store, telling)
+
+
+def test_a_target_hears_only_what_it_asked_for(store: Store) -> None:
+    all_of_it, halts = Box(), Box()
+    telling = Announcer(
+        store,
+        [
+            Listener(courier(into(all_of_it), "all"), KINDS),
+            Listener(courier(into(halts), "halts"), frozenset({AlertKind.HALT})),
+        ],
+        RULES,
+        lambda _: None,
+    )
+    telling.looked([DONE, HALT], KINDS, NOON)
+    settled(store, telling)
+    assert (all_of_it.texts, halts.texts) == (["done", "halted"], ["halted"])
+
+
+def test_a_plugin_that_raises_is_a_failure_without_its_words(store: Store) -> None:
+    def broken(title: str, text: str) -> str:
+        raise requests.ConnectionError(f"https://{SECRET}.example")
+
+    telling = announcer(store, courier(broken))
+    telling.looked([DONE], KINDS, NOON)
+    settled(store, telling)
+    assert store.alert_targets()["hook"].why == "ConnectionError"
+
+
+def test_the_last_word_of_a_process_needs_no_store(store: Store) -> None:
+    hook = Box()
+    with webhook(hook) as url:
+        telling = announcer(store, courier(apprise_send(url, "H", 15)))
+        store.close()
+        telling.cry(Alert(AlertKind.ERROR, "hung", "hung"), NOON, 60)
+        hook.until(1)
+    assert hook.texts == ["hung"]
+
+
+def test_what_apprise_makes_of_a_text_is_what_was_written() -> None:
+    assert all(title.replace(" ", "").isalnum() for title in couriers.TITLES.values())
+    hook, harmless = Box(), [plain(text) or "nothing" for text in CORPUS.values()]
+    with webhook(hook) as url:
+        send = apprise_send(url, "H", 15)
+        assert [send("t", text) for text in harmless] == [""] * len(harmless)
+    assert hook.texts == [text.strip() for text in harmless]
+
+
+def test_mail_of_the_whole_corpus_holds_no_markup_of_ours(store: Store) -> None:
+    mail = Box()
+    with mailbox(mail) as url:
+        assert apprise_send(url, "M", 15)("trimtab: test", plain(" ".join(CORPUS.values()))) == ""
+    source = mail.texts[0]
+    assert "<script" not in source and "<img" not in source and "href=" not in source and "\x1b" not in source
+
+
+# addresses are secrets
+def test_an_address_is_in_no_log_no_error_and_no_store(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    hook = Box(failing=1)
+    with all_logs() as logs, webhook(hook, SECRET) as url, silent() as gone:
+        telling = announcer(
+            store, courier(apprise_send(url, "H", 15)), courier(apprise_send(gone.replace("never", SECRET), "G", 0.2), "gone", 1)
+        )
+        telling.looked([DONE], KINDS, NOON)
+        settled(store, telling)
+        with pytest.raises(ConfigError, match="variable WRONG holds no address") as refused:
+            apprise_send(f"nonsense://{SECRET}", "WRONG", 15)
+    assert SECRET in hook.items[0]["path"]
+    shown = logs.getvalue() + str(refused.value) + repr(telling) + "".join(map(str, store.alert_targets().values()))
+    assert not found_in(shown.encode(), [SECRET])
+    store.close()
+    assert not [path for path in tmp_path.iterdir() if found_in(path.read_bytes(), [SECRET])]

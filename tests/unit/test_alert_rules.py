@@ -1,0 +1,180 @@
+"""What is told when: once, in order, after its cooldown, not in quiet hours; what passed untold is dropped; a restart repeats nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.model import Alert, AlertKind, AlertState
+from agent.observe.alerts import LONGEST_TEXT, Quiet, Rules, judge, plain
+from tests.injection import CORPUS
+
+KINDS = frozenset(AlertKind)
+HOUR = 3_600
+NOON = int(datetime(2026, 3, 2, 12, tzinfo=UTC).timestamp())
+RULES = Rules(KINDS, cooldown_s=6 * HOUR)
+HALT = Alert(AlertKind.HALT, "halt", "halted", lasting=True)
+DONE = Alert(AlertKind.REBALANCE, "rebalance", "done")
+
+
+class Told:
+    """A store in memory, and the texts that were told at each look."""
+
+    def __init__(self, rules: Rules = RULES) -> None:
+        self.states: dict[str, AlertState] = {}
+        self.rules = rules
+
+    def look(self, at_s: int, *alerts: Alert, judged: frozenset[AlertKind] = KINDS) -> list[str]:
+        found = judge(tuple(self.states.values()), alerts, judged, at_s, self.rules)
+        self.states |= {state.key: state for state in found.changed}
+        return [state.text for state in found.told]
+
+
+def test_what_lasts_is_told_once_when_it_begins() -> None:
+    told = Told()
+    assert told.look(NOON, HALT) == ["halted"]
+    assert [told.look(NOON + hour * HOUR, HALT) for hour in range(1, 200)] == [[]] * 199
+
+
+def test_what_lasts_is_told_again_after_repeat_and_not_before() -> None:
+    told = Told(replace(RULES, repeat_s=24 * HOUR))
+    assert told.look(NOON, HALT) == ["halted"]
+    assert told.look(NOON + 24 * HOUR - 1, HALT) == []
+    assert told.look(NOON + 24 * HOUR, replace(HALT, text="still halted")) == ["still halted"]
+    assert told.look(NOON + 25 * HOUR, HALT) == []
+
+
+def test_what_comes_and_goes_is_told_again_only_after_its_cooldown_and_only_if_it_is_on_then() -> None:
+    told = Told()
+    assert told.look(NOON, HALT) == ["halted"]
+    assert told.look(NOON + HOUR) == []
+    assert told.look(NOON + 2 * HOUR, HALT) == []
+    assert told.look(NOON + 6 * HOUR - 1, HALT) == []
+    assert told.look(NOON + 6 * HOUR, replace(HALT, text="halted anew")) == ["halted anew"]
+    assert told.look(NOON + 7 * HOUR) == []
+    assert told.look(NOON + 8 * HOUR, HALT) == []
+    assert told.look(NOON + 9 * HOUR) == []
+    assert told.look(NOON + 99 * HOUR) == [], "it was over before it could be told"
+
+
+def test_what_happens_within_its_cooldown_is_held_counted_and_told_when_it_is_over() -> None:
+    told = Told()
+    assert told.look(NOON, DONE) == ["done"]
+    for hour in (1, 2, 3):
+        assert told.look(NOON + hour * HOUR, replace(DONE, text=f"done {hour}")) == []
+    assert told.look(NOON + 6 * HOUR) == ["done 3 (3 times since told last)"]
+    assert told.look(NOON + 7 * HOUR) == []
+
+
+def test_keys_have_cooldowns_of_their_own_and_an_event_may_have_another() -> None:
+    told = Told(replace(RULES, cooldowns={AlertKind.REBALANCE: 0}))
+    for minute in range(3):
+        assert told.look(NOON + minute, DONE) == ["done"]
+    assert told.look(NOON + 3, HALT, DONE) == ["halted", "done"]
+    assert told.look(NOON + 4, DONE, HALT) == ["done"]
+
+
+def test_what_was_raised_first_is_told_first_however_long_it_was_held() -> None:
+    rules = replace(RULES, quiet=Quiet(12 * 60, 13 * 60, ZoneInfo("UTC")))
+    told = Told(rules)
+    events = [replace(DONE, key=f"k{number}", text=f"event {number}") for number in range(5)]
+    for number, event in enumerate(events):
+        assert told.look(NOON + number, event) == []
+    assert told.look(NOON + HOUR) == [f"event {number}" for number in range(5)]
+
+
+def test_nothing_but_what_is_urgent_is_told_in_quiet_hours() -> None:
+    told = Told(replace(RULES, quiet=Quiet(11 * 60, 13 * 60, ZoneInfo("UTC")), urgent=frozenset({AlertKind.ERROR})))
+    error = Alert(AlertKind.ERROR, "error", "ended")
+    assert told.look(NOON, DONE, HALT, error) == ["ended"]
+    assert told.look(NOON + HOUR - 1, HALT) == []
+    assert told.look(NOON + HOUR, HALT) == ["done", "halted"]
+
+
+def test_what_passed_in_quiet_hours_is_not_told_afterwards() -> None:
+    told = Told(replace(RULES, quiet=Quiet(11 * 60, 13 * 60, ZoneInfo("UTC"))))
+    assert told.look(NOON, HALT) == []
+    assert told.look(NOON + 60) == []
+    assert told.look(NOON + 2 * HOUR) == []
+
+
+def test_a_look_that_failed_ends_nothing_that_it_could_not_see() -> None:
+    told = Told()
+    assert told.look(NOON, HALT) == ["halted"]
+    assert told.look(NOON + 7 * HOUR, judged=frozenset({AlertKind.PAUSED})) == []
+    assert told.look(NOON + 8 * HOUR, HALT) == [], "it never ended"
+
+
+def test_kinds_that_nobody_wants_are_not_remembered() -> None:
+    told = Told(replace(RULES, kinds=frozenset({AlertKind.HALT})))
+    assert told.look(NOON, DONE, HALT) == ["halted"]
+    assert set(told.states) == {"halt"}
+
+
+def test_a_clock_that_was_set_back_silences_nothing_beyond_its_cooldown() -> None:
+    told = Told()
+    assert told.look(NOON + 1_000 * HOUR, HALT) == ["halted"]
+    told.look(NOON, judged=KINDS)
+    assert told.look(NOON + 1, HALT) == []
+    assert told.look(NOON + 2 * HOUR) == []
+    told.states["halt"] = replace(told.states["halt"], told_s=NOON)
+    assert told.look(NOON + 6 * HOUR, HALT) == ["halted"]
+
+
+@given(st.lists(st.tuples(st.integers(1, 3 * HOUR), st.booleans(), st.booleans()), max_size=60))
+def test_however_it_goes_no_key_is_told_twice_within_its_cooldown_nor_in_quiet_hours(looks: list[tuple[int, bool, bool]]) -> None:
+    quiet = Quiet(22 * 60, 7 * 60, ZoneInfo("Europe/Berlin"))
+    told, at_s, last = Told(replace(RULES, quiet=quiet)), NOON, dict[str, int]()
+    for after_s, halted, done in looks:
+        at_s += after_s
+        before = dict(told.states)
+        told.look(at_s, *([HALT] if halted else []), *([DONE] if done else []))
+        for key, state in told.states.items():
+            if state.told_s == at_s and state != before.get(key):
+                assert at_s - last.get(key, 0) >= 6 * HOUR
+                assert quiet.until_s(at_s) is None
+                last[key] = at_s
+
+
+# quiet hours
+BERLIN = Quiet(22 * 60, 7 * 60, ZoneInfo("Europe/Berlin"))
+
+
+@pytest.mark.parametrize(
+    ("local", "until"),
+    [
+        ((2026, 1, 5, 21, 59), None),
+        ((2026, 1, 5, 22, 0), (2026, 1, 6, 7)),
+        ((2026, 1, 6, 3, 30), (2026, 1, 6, 7)),
+        ((2026, 1, 6, 6, 59), (2026, 1, 6, 7)),
+        ((2026, 1, 6, 7, 0), None),
+        ((2026, 3, 28, 23, 0), (2026, 3, 29, 7)),  # the night in which clocks go forward
+        ((2026, 10, 24, 23, 0), (2026, 10, 25, 7)),  # and back
+    ],
+)
+def test_quiet_hours_are_those_of_the_zone_over_midnight_and_daylight_saving(local: tuple[int, ...], until: tuple[int, ...] | None) -> None:
+    zone = ZoneInfo("Europe/Berlin")
+    at_s = int(datetime(*local, tzinfo=zone).timestamp())  # type: ignore[arg-type]  # five numbers
+    wanted = None if until is None else int(datetime(*until, tzinfo=zone).timestamp())  # type: ignore[arg-type]  # four numbers
+    assert BERLIN.until_s(at_s) == wanted
+
+
+def test_quiet_hours_within_one_day_end_on_it() -> None:
+    quiet = Quiet(13 * 60, 14 * 60 + 30, ZoneInfo("UTC"))
+    assert quiet.until_s(NOON) is None
+    assert quiet.until_s(NOON + HOUR) == NOON + 2 * HOUR + 1_800
+
+
+# T17
+@pytest.mark.parametrize("text", CORPUS.values(), ids=CORPUS)
+def test_no_markup_escape_or_link_survives_in_a_text(text: str) -> None:
+    shown = plain(f"USDC {text} end")
+    assert not set("<>[]{}`*&\"'@#$|\\~^!\n\r\t") & set(shown)
+    assert "://" not in shown
+    assert shown.isascii() and shown.isprintable()
+    assert len(shown) <= LONGEST_TEXT

@@ -1,0 +1,176 @@
+"""What a look is worth telling: alert prices that follow from the bands, ends of steps, low gas, and no word of a stranger (T17)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+
+from agent.api.alerting import ALWAYS_KNOWN, Facts, alerts, distance, ended, hung, judged, standings
+from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable, TrimtabError
+from agent.execution.outcome import Outcome, OutcomeKind
+from agent.model import Alert, AlertKind, Every, Intent, IntentKind, IntentState, Quarantined, Rebalance, Receipt, StepInput, Verdict
+from agent.policy.decide import decide
+from agent.policy.drift import alert_prices
+from tests.builders import ETHER, step_input, token, with_snapshot
+from tests.injection import CORPUS, MARKS
+from tests.scripted import tx
+
+CALM = Facts(paused=False, silent="", low_gas_wei=None)
+STEP = "0123456789ab"
+
+
+def outcome(step: StepInput, kind: OutcomeKind = OutcomeKind.HOLD, **more: object) -> Outcome:
+    decided = decide(step)
+    return replace(Outcome(STEP, kind, decided.decision.reason, step, decided, None), **more)  # type: ignore[arg-type]  # fields of Outcome
+
+
+def told(found: Outcome | TrimtabError, facts: Facts = CALM) -> dict[AlertKind, Alert]:
+    return {alert.kind: alert for alert in alerts(found, facts)}
+
+
+def sent(kind: IntentKind, status: int = 1, block: int = 7) -> Intent:
+    receipt = Receipt("0x" + "ab" * 32, status, block, "0x" + "cd" * 32, 21_000, 1, ())
+    return Intent("i", STEP, kind, IntentState.FINAL if status else IntentState.REVERTED, tx(0), "note", 0, None, receipt.tx_hash, receipt)
+
+
+# alert prices
+def test_w8_a_target_of_half_with_a_relative_band_of_a_tenth_is_left_at_minus_18_and_plus_22_percent() -> None:
+    drifts = decide(step_input({"WETH": 5_000, "USDC": 5_000})).drifts
+    weth = standings(drifts)[0]
+    assert (weth.low, weth.high) == alert_prices(drifts)[weth.drift.token]
+    assert [round(float(distance(weth.drift.price, limit) or 0), 4) for limit in (weth.low, weth.high)] == [-0.1818, 0.2222]
+    assert weth.side == "inside"
+
+
+@pytest.mark.parametrize(("move", "side"), [("-0.1819", "below"), ("-0.1818", "inside"), ("0.2222", "inside"), ("0.2223", "above")])
+def test_a_price_beyond_its_alert_price_is_told_and_one_before_it_is_not(move: str, side: str) -> None:
+    price = 2_000 * (1 + Fraction(move))
+    values = {"WETH": Fraction(5_000) * (1 + Fraction(move)), "USDC": Fraction(5_000)}
+    found = told(outcome(step_input({"WETH": 5_000, "USDC": 5_000}, values, {"WETH": price})))
+    if side == "inside":
+        assert AlertKind.PRICE not in found
+        return
+    alert = next(
+        one for one in alerts(outcome(step_input({"WETH": 5_000, "USDC": 5_000}, values, {"WETH": price})), CALM) if "WETH" in one.text
+    )
+    assert alert.key == f"price:{token('WETH').address}:{side}"
+    assert alert.lasting
+    assert f"WETH is {side} its band" in alert.text and "band 45-55 %" in alert.text
+    assert ("alert-low 1636.36" if side == "below" else "alert-high 2444.44") in alert.text
+
+
+def test_a_trigger_that_only_knows_time_has_no_band_to_leave() -> None:
+    step = step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 7_000, "USDC": 3_000}, trigger=Every(3_600))
+    assert AlertKind.PRICE not in told(outcome(step))
+
+
+# ends of steps
+def test_a_rebalance_is_told_with_its_transactions_block_and_step() -> None:
+    found = told(outcome(step_input(), OutcomeKind.DONE, transactions=(sent(IntentKind.APPROVE), sent(IntentKind.SWAP, block=9))))
+    assert found[AlertKind.REBALANCE].text == f"A rebalance is done: 2 transactions, last at block 9. trimtab explain {STEP}"
+    assert not found[AlertKind.REBALANCE].lasting
+
+
+def test_what_only_tidied_up_is_no_rebalance() -> None:
+    assert told(outcome(step_input(), OutcomeKind.DONE, transactions=(sent(IntentKind.APPROVE),))) == {}
+
+
+def test_an_exit_is_told_as_an_order_that_fired() -> None:
+    step = step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 7_000, "USDC": 3_000})
+    decided = decide(step)
+    assert isinstance(decided.decision, Rebalance)
+    by_order = replace(decided, decision=replace(decided.decision, exit=True))
+    found = told(outcome(step, OutcomeKind.DONE, decided=by_order, transactions=(sent(IntentKind.SWAP),)))
+    assert found[AlertKind.ORDER].text.startswith("An order took coins out of the market.")
+
+
+def test_a_refusal_names_its_guards_with_plain_figures_and_no_other_words() -> None:
+    verdicts = (
+        Verdict("price_impact", "143 bps", "100 bps", False),
+        Verdict("token_screen", "honeypot: EVIL says <b>no</b>", "clean", False),
+        Verdict("slippage", "10 bps", "30 bps", True),
+    )
+    found = told(outcome(step_input(), OutcomeKind.REFUSED, verdicts=verdicts))[AlertKind.REFUSAL]
+    assert found.text == f"A plan was refused by price_impact (143 bps, limit 100 bps), token_screen. trimtab explain {STEP}"
+    assert found.key == "refusal:price_impact,token_screen"
+    assert found.lasting
+
+
+def test_a_pause_is_told_as_a_pause_and_not_as_a_refusal_or_a_halt_too() -> None:
+    stopped = (Verdict("kill_switch", "paused", "running", False),)
+    paused = replace(CALM, paused=True)
+    assert set(told(outcome(step_input(), OutcomeKind.REFUSED, verdicts=stopped), paused)) == {AlertKind.PAUSED}
+    assert set(told(outcome(step_input(), OutcomeKind.HALT), paused)) == {AlertKind.PAUSED}
+    both = (*stopped, Verdict("plan_cost", "80 bps", "50 bps", False))
+    assert set(told(outcome(step_input(), OutcomeKind.REFUSED, verdicts=both), paused)) == {AlertKind.PAUSED, AlertKind.REFUSAL}
+
+
+def test_a_halt_says_why_in_the_words_of_the_decision() -> None:
+    step = with_snapshot(step_input(), feeds=())
+    found = told(outcome(replace(step, snapshot=replace(step.snapshot, pools=())), OutcomeKind.HALT))[AlertKind.HALT]
+    assert "has no reference price" in found.text
+    assert found.lasting
+
+
+def test_gas_is_low_below_the_limit_and_not_at_it() -> None:
+    step = with_snapshot(step_input(), native_wei=ETHER // 20)
+    assert told(outcome(step), replace(CALM, low_gas_wei=ETHER // 20)) == {}
+    found = told(outcome(step), replace(CALM, low_gas_wei=ETHER // 20 + 1))[AlertKind.LOW_GAS]
+    assert found.text == "The wallet has 0.05 of native coin for gas, less than 0.05."
+    assert AlertKind.LOW_GAS not in told(outcome(step))
+
+
+# looks that failed
+def test_a_network_that_fails_once_is_no_news_and_ends_nothing() -> None:
+    error = Retryable("endpoint 'a': timed out")
+    assert told(error) == {}
+    assert judged(error) == ALWAYS_KNOWN
+    assert set(told(error, replace(CALM, silent="no good look for 4000 s"))) == {AlertKind.HEARTBEAT}
+
+
+def test_an_outcome_without_weights_knows_nothing_of_prices() -> None:
+    step = with_snapshot(step_input(), feeds=())
+    assert AlertKind.PRICE not in judged(outcome(replace(step, snapshot=replace(step.snapshot, pools=())), OutcomeKind.HALT))
+    assert AlertKind.PRICE in judged(outcome(step_input()))
+
+
+@pytest.mark.parametrize("error", [OperatorNeeded("nonce"), ConfigError("x"), TrimtabError("x"), OperatorNeeded("EVIL <script>")])
+def test_an_error_that_ends_the_run_is_told_without_its_words(error: TrimtabError) -> None:
+    (alert,) = alerts(error, CALM)
+    assert alert == ended(error)
+    assert "EVIL" not in alert.text and "nonce" not in alert.text
+    assert ("a person is needed" in alert.text) is isinstance(error, OperatorNeeded)
+    assert "13" in hung().text
+
+
+def test_a_refusal_that_was_raised_names_its_guards() -> None:
+    error = Refused("EVIL", [Verdict("allowlist", "EVIL", "EVIL", False)])
+    assert told(error)[AlertKind.REFUSAL].text == "A plan was refused by allowlist. See the log and trimtab doctor."
+    assert AlertKind.REFUSAL in judged(error)
+
+
+# T17
+@pytest.mark.parametrize("text", CORPUS.values(), ids=CORPUS)
+def test_nothing_that_a_stranger_wrote_is_in_any_alert(text: str) -> None:
+    """As a token's symbol, an endpoint's words, a guard, a verdict, a step's id, an error."""
+    step = step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 7_000, "USDC": 3_000})
+    named = replace(step.portfolio.assets[0], token=replace(step.portfolio.assets[0].token, symbol=text))
+    step = replace(step, portfolio=replace(step.portfolio, assets=(named, *step.portfolio.assets[1:])))
+    step = with_snapshot(step, quarantined=(Quarantined("endpoint", "one", text),), native_wei=0)
+    verdicts = (Verdict(text, text, text, False), Verdict("plan_cost", text, text, False))
+    facts = replace(CALM, low_gas_wei=1)
+    found: list[Alert] = []
+    for kind in (OutcomeKind.REFUSED, OutcomeKind.FAILED, OutcomeKind.HOLD):
+        found += alerts(outcome(step, kind, verdicts=verdicts, reason=text, step_id=text), facts)
+    found += alerts(outcome(step, OutcomeKind.DONE, step_id=text, transactions=(sent(IntentKind.SWAP),)), facts)
+    found += alerts(outcome(with_snapshot(step, feeds=(), pools=()), OutcomeKind.HALT), facts)
+    for error in (Refused(text, verdicts, text), OperatorNeeded(text, text), TrimtabError(text), ConfigError(text)):
+        found += alerts(error, facts)
+    assert {alert.kind for alert in found} >= {AlertKind.PRICE, AlertKind.REFUSAL, AlertKind.HALT, AlertKind.ERROR, AlertKind.LOW_GAS}
+    for alert in found:
+        shown = alert.text + alert.key
+        assert shown.isascii() and shown.isprintable()
+        assert not [mark for mark in MARKS if mark in shown], shown
+        assert not set("<>[]{}`*&\"'@#$|\\~^!\n") & set(shown)
