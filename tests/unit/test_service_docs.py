@@ -47,6 +47,7 @@ def test_the_events_are_those_that_are_logged() -> None:
                 "log.info",
                 "log.error",
                 "log.warning",
+                "self.log.info",
                 "self.log.warning",
                 "self.log.error",
             ):
