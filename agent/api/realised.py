@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from agent import wiring
+from agent.books.plans import wallet_changes as planned_changes
 from agent.execution.outcome import Outcome
 from agent.execution.settle import native_delta
 from agent.lp import own
-from agent.model import Funding, Intent, IntentKind, Plan
+from agent.model import Intent, IntentKind
 from agent.units import NATIVE
 
 
@@ -35,14 +36,3 @@ def _planned(desk: wiring.Desk, intent: Intent) -> dict[str, int]:
     if grant.action is not None:
         return dict(zip((grant.action.token0, grant.action.token1), own.expected(grant.action), strict=True))
     return {} if grant.plan is None else planned_changes(grant.plan)
-
-
-def planned_changes(plan: Plan) -> dict[str, int]:
-    """Net change of each wallet balance that the legs predict, base units."""
-    changes: dict[str, int] = {}
-    for leg in plan.legs:
-        if leg.source is Funding.WALLET:
-            changes[leg.token_in] = changes.get(leg.token_in, 0) - leg.amount_in_raw
-        if leg.sink is Funding.WALLET:
-            changes[leg.token_out] = changes.get(leg.token_out, 0) + leg.amount_out_raw
-    return changes

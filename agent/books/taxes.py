@@ -85,9 +85,9 @@ def same_rate(_: int) -> Fraction:
     return Fraction(1)
 
 
-def run(entries: Iterable[Entry], method: LotMethod, numeraire: str, coin: str, rate: Rate = same_rate) -> TaxRun:
-    """Goes through the ledger in its order. Raises what `rate` raises where the table does not reach."""
-    found = TaxRun(Lots(method))
+def run(entries: Iterable[Entry], method: LotMethod, numeraire: str, coin: str, rate: Rate = same_rate, lots: Lots | None = None) -> TaxRun:
+    """Goes through the ledger in its order, from `lots` on. Raises what `rate` raises where the table does not reach."""
+    found = TaxRun(lots or Lots(method))
     for entry in entries:
         _Step(found, entry, numeraire, coin, rate(entry.chain_s)).book()
     return found

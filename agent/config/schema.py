@@ -28,6 +28,7 @@ from agent.config.pace import PaceTable, require_pace
 from agent.config.service import ServiceTable
 from agent.config.strategies import SplitTable, StrategyTable, require_strategies
 from agent.config.table import Table
+from agent.config.tax import TaxTable
 from agent.config.triggers import Band, TriggerTable
 from agent.config.venues import VenuesTable
 from agent.config.wallet import WalletTable
@@ -203,6 +204,7 @@ class Config(Table):
     split: SplitTable | None = None
     service: ServiceTable = Field(default_factory=ServiceTable)
     alerts: AlertsTable = Field(default_factory=AlertsTable)
+    tax: TaxTable | None = None
 
     _native = model_validator(mode="before")(native.resolve)
 

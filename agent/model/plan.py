@@ -52,13 +52,15 @@ class GoalWeight:
 class Goal:
     """Wanted shares of all assets, in the portfolio's order; with a `risk` to go towards as far as that pays.
 
-    Of tokens in `unsold` nothing is sold, of those in `unbought` nothing bought, whatever that leaves undone.
+    Of tokens in `unsold` nothing is sold, of those in `unbought` nothing bought, whatever that leaves undone; of those
+    in `sell_at_most` no more than so many base units are sold.
     """
 
     weights: tuple[GoalWeight, ...]
     risk: TrackingRisk | None = None
     unsold: tuple[str, ...] = ()
     unbought: tuple[str, ...] = ()
+    sell_at_most: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ def aim_at(problem: Problem, goal: Goal) -> Aim:
     lean = 0.5 if points or above + below <= 0 else above / (above + below)
     price = WIDE if problem.plan_cost_bps is None else problem.plan_cost_bps / BPS
     locked = np.array([float(node.locked) for node in problem.nodes])
-    least = np.array([float(node.value if node.address in goal.unsold else _least(node)) for node in problem.nodes])
+    least = np.array([float(_kept(node, goal)) for node in problem.nodes])
     most = np.array([float(node.value) if node.address in goal.unbought else np.inf for node in problem.nodes])
     hubs = tuple(number for number, node in enumerate(problem.nodes) if not node.is_asset)
     risk = None if goal.risk is None else _risk(problem, goal.risk, held - low * total)
@@ -94,6 +94,16 @@ def _risk(problem: Problem, risk: TrackingRisk, off: Numbers) -> Risk:
     factor = float(aversion(risk) / problem.total)
     slopes = factor * spread[: len(tokens)] * (related @ (spread * off)[: len(tokens)])
     return risk_of(spread, related, factor * min(1.0, MOST_SAVED / max(float(np.ptp(slopes)), MOST_SAVED)))
+
+
+def _kept(node: Node, goal: Goal) -> Value:
+    """Value below which the goal lets a token not go."""
+    if node.address in goal.unsold:
+        return node.value
+    caps = dict(goal.sell_at_most)
+    if node.address not in caps:
+        return _least(node)
+    return max(_least(node), node.value - caps[node.address] * node.price)
 
 
 def _least(node: Node) -> Value:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from agent.errors import Refused
 from agent.model import AdjustLiquidity, Halt, Hold, LimitOrder, Plan, Rebalance, StepInput, TopUp
-from agent.planning import planner
+from agent.planning import planner, taxed
 from agent.planning.liquidity import plan_liquidity
 from agent.planning.paced import limit_swap, paced
 from agent.policy.decide import Decided, decide, or_liquidity
@@ -55,7 +55,7 @@ def _planned(step_input: StepInput, decided: Decided, decision: Rebalance) -> Pr
     """The plan; in a zone nothing instead where it would not save more than it costs, or where no move pays."""
     zone = decided.zone
     try:
-        plan = planner.plan(step_input, decision)
+        plan = taxed.plan(step_input, decision)
     except planner.NothingPlanned as nothing:
         if zone is None:
             raise

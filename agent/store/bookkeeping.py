@@ -15,8 +15,8 @@ from agent.store import ledger_rows as rows
 from agent.store import records
 from agent.store.database import Database
 from agent.store.ledger_rows import Book
-from agent.store.ledger_tables import BookOpeningRow, EntryRow, ValuationRow
-from agent.store.tables import FlowRow, IntentRow, LiquidityRow, OpeningRow, Step
+from agent.store.ledger_tables import BookOpeningRow, BookRow, EntryRow, ValuationRow
+from agent.store.tables import EarlierRow, FlowRow, IntentRow, LiquidityRow, OpeningRow, Step
 from agent.store.transitions import ENDED_IN_BLOCK, OPEN
 
 LIVE = "live"
@@ -134,6 +134,18 @@ class Bookkeeping(Database):
         with self._read("read the ledger") as session:
             book = rows.book_now(session, self.book_kind)
             return () if book is None else rows.ledger(session, book)
+
+    def ledger_mark(self) -> tuple[int, ...]:
+        """Figures that change whenever the ledger does."""
+        counts = (
+            select(func.count(), func.max(BookRow.seq)).select_from(BookRow),
+            select(func.count(), func.max(BookOpeningRow.block_number)).select_from(BookOpeningRow),
+            select(func.count(), func.sum(EntryRow.intent_seq)).select_from(EntryRow),
+            select(func.count(FlowRow.kind), func.max(FlowRow.seq)).select_from(FlowRow),
+            select(func.count(), func.max(EarlierRow.block_number)).select_from(EarlierRow),
+        )
+        with self._read("read the ledger") as session:
+            return tuple(int(number or 0) for query in counts for number in session.execute(query).one())
 
     def entered(self) -> tuple[Entry, ...]:
         """Entries of intents alone, as they were written."""

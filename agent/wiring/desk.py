@@ -46,6 +46,7 @@ from agent.store.opening import open_store
 from agent.store.store import Store
 from agent.venues.discovery import discover
 from agent.venues.rebalancer_code import require_ours
+from agent.wiring.tax import TaxKeeper
 
 UNBOUNDED_IMPACT_BPS = 1_000
 """How far ticks are read when the owner switched the impact limit off."""
@@ -84,6 +85,7 @@ class Desk:
     """One for all looks: the library's caches keep each of its objects for good."""
     key: keys.KeySource | None = None  # in place of the config's, where the calling program has one
     split: Split | None = None
+    tax: TaxKeeper | None = None
 
     @property
     def config(self) -> Config:
@@ -106,6 +108,9 @@ class Desk:
         step = replace(step, history=replace(step.history, prices=prices, allocation=chosen))
         books = self.store.books()
         step = agreement.agreed(step, books, self.store.stands(snapshot.head.number))
+        if self.tax is not None:
+            standing = self.tax.standing(self.store, snapshot.head.timestamp_s)
+            step = replace(step, history=replace(step.history, tax=standing))
         seen = wishes.wanted(sleeves.seen(outflow.set_aside(flows.seen(step, books)), self.store, books))
         pins = {pin.address: pin.code_hash for pin in self.store.pins()}
         seen = quarantine.quarantine(seen, quarantine.silent(seen))
@@ -245,4 +250,4 @@ def open_desk(
         reader = PositionReader(chain, found, factories(config), store.liquidity_moves, known)
         policy, quoter = build_policy(config), UniswapPython(line, second_venues(config))
         shared = (loaded, panel, line, portfolio, pools, policy, reference, limits, execution, store, switch, clock, reader, quoter)
-        yield Desk(*shared, split=build_split(config))
+        yield Desk(*shared, split=build_split(config), tax=TaxKeeper(loaded, portfolio))
