@@ -1,0 +1,176 @@
+"""Several strategies over one wallet: each acts by its own trigger, what cancels stays inside, the market sees one goal of the rest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+from agent import codec
+from agent.model import Destination, Every, Halt, Hold, Rebalance, StepInput
+from agent.model.strategies import Health, SleeveLedger, SleeveState
+from agent.planning import strategies
+from agent.policy import sleeve_keeping, sleeves
+from agent.policy.decide import Decided, decide
+from agent.policy.wishes import wanted
+from tests.builders import NOW_S, step_input, token
+from tests.sleeves import balances, books_of, brought_up, of, opening, split, strategy, with_state
+
+HALF = {"WETH": 5_000, "USDC": 5_000}
+UP, DOWN = {"WETH": 8_000, "USDC": 2_000}, {"WETH": 2_000, "USDC": 8_000}
+WETH, USDC = token("WETH").address, token("USDC").address
+
+
+def shared(*parts: object, ledger: SleeveLedger | None = None, **step: object) -> StepInput:
+    """A wallet of 5,000 USDC and 2.5 WETH at 2,000 that these strategies share."""
+    made = step_input(**step)  # type: ignore[arg-type]  # keywords of the builder
+    return brought_up(replace(made, split=split(*parts)), ledger)  # type: ignore[arg-type]  # strategies
+
+
+def view_of(found: Decided) -> sleeves.SleevesView:
+    assert found.sleeves is not None
+    return found.sleeves
+
+
+def shares(goal: sleeves.Goal) -> dict[str, Fraction]:
+    return {weight.token: weight.low for weight in goal.weights}
+
+
+def test_wishes_that_cancel_are_never_traded_and_are_exchanged_inside() -> None:
+    step = shared(strategy("up", 5_000, UP), strategy("down", 5_000, DOWN))
+    found = decide(step)
+    assert isinstance(found.decision, Hold), found.decision
+    assert found.crosses
+    assert strategies.rebalance(step).plan is None
+    assert [one.net for one in view_of(found).netted] == [0, 0]
+    assert [one.crossed for one in view_of(found).netted] == [1_500 * 10**6] * 2
+    assert view_of(found).crossed == 1_500 * 10**6
+    assert view_of(found).saved == 1_500 * 10**6 * Fraction(3_000, 10**6), "the pool charges 0.3 %"
+    assert "1500 USDC of WETH" in found.decision.reason and "never in the market" in found.decision.reason
+    booking = sleeve_keeping.crossing(step, "s1", sleeves.wished)
+    assert booking is not None and set(booking.acted) == {"up", "down"}
+    after = brought_up(step, replace(SleeveLedger(), bookings=(*books_of(step).pending, booking)))
+    assert (of(after, "up", "WETH"), of(after, "up", "USDC")) == (2, 1_000)
+    assert (of(after, "down", "WETH"), of(after, "down", "USDC")) == (Fraction(1, 2), 4_000)
+    assert isinstance(decide(after).decision, Hold) and not decide(after).crosses
+
+
+def test_the_market_sees_what_is_left_and_the_goal_is_that_of_all() -> None:
+    step = shared(strategy("up", 7_000, UP), strategy("down", 3_000, DOWN), depth=100_000_000)
+    proposal = strategies.rebalance(step)
+    assert isinstance(proposal.decided.decision, Rebalance)
+    wished = {one.token: one for one in view_of(proposal.decided).netted}
+    assert wished[WETH].bought == 2_100 * 10**6 and wished[WETH].sold == 900 * 10**6
+    assert shares(proposal.decided.decision.goal) == {WETH: Fraction(62, 100), USDC: Fraction(38, 100)}
+    assert proposal.plan is not None
+    assert abs(proposal.plan.turnover - 1_200 * 10**6) < 10 * 10**6, "2,100 are wanted, 900 come from inside"
+    assert "900 USDC of WETH" in proposal.decided.decision.reason
+
+
+def test_who_does_not_act_keeps_what_it_has() -> None:
+    """One is far off and rests, one is within its band: only the third is traded for."""
+    books = opening({"rests": {"WETH": 1, "USDC": 0}, "calm": {"WETH": "0.5", "USDC": 1_000}, "acts": {"WETH": 1, "USDC": 4_000}})
+    parts = (strategy("rests", 2_000, HALF, cooldown_s=10**9), strategy("calm", 2_000, HALF), strategy("acts", 6_000, HALF))
+    step = brought_up(replace(step_input(), split=split(*parts, relative_bps=10_000)), books)
+    rested = replace(books_of(step).named["rests"], last_rebalance_s=NOW_S - 10)
+    others = tuple(rested if one.name == "rests" else one for one in books_of(step).sleeves)
+    step = replace(step, history=replace(step.history, sleeves=replace(books_of(step), sleeves=others)))
+    found = decide(step)
+    by_name = {one.name: one for one in view_of(found).wishes}
+    assert [by_name[name].acts for name in ("rests", "calm", "acts")] == [False, False, True]
+    assert "it rests until" in by_name["rests"].reason
+    assert isinstance(found.decision, Rebalance)
+    assert by_name["acts"].wishes == {WETH: 1_000 * 10**6, USDC: -1_000 * 10**6}
+    assert shares(found.decision.goal) == {WETH: Fraction(6, 10), USDC: Fraction(4, 10)}
+
+
+def test_each_goes_by_its_own_trigger_and_destination() -> None:
+    halfway = strategy("halfway", 5_000, UP, destination=Destination.HALFWAY)
+    edge = strategy("edge", 5_000, UP, destination=Destination.BAND)
+    wished = {one.name: dict(one.wanted) for one in view_of(decide(shared(halfway, edge))).wishes}
+    assert wished["halfway"] == {WETH: 3_250 * 10**6, USDC: 1_750 * 10**6}
+    assert wished["edge"] == {WETH: 3_900 * 10**6, USDC: 1_100 * 10**6}, "72 % would do for WETH, but 22 % is the most for USDC"
+
+
+def test_a_schedule_is_reviewed_by_each_strategy_for_itself() -> None:
+    timed, banded = strategy("timed", 5_000, UP, Every(86_400)), strategy("banded", 5_000, HALF)
+    first = decide(shared(timed, banded))
+    assert first.reviewed and first.reviews == ("timed: review every 86400",)
+    past = replace(step_input().history, reviews=((first.reviews[0], NOW_S - 3_600),))
+    again = decide(shared(timed, banded, past=past))
+    assert isinstance(again.decision, Hold) and not again.reviewed
+    assert not any(one.acts for one in view_of(again).wishes)
+
+
+def test_a_split_of_75_to_25_is_brought_back_to_60_to_40_in_kind() -> None:
+    """W5: strategies 75/25 against 60/40."""
+    books = opening({"trend": {"WETH": "2.5", "USDC": 2_500}, "reversion": {"USDC": 2_500}})
+    parts = (strategy("trend", 6_000, {"WETH": 7_000, "USDC": 3_000}), strategy("reversion", 4_000, {"WETH": 1_500, "USDC": 8_500}))
+    step = brought_up(replace(step_input(), split=split(*parts)), books)
+    found = view_of(decide(step))
+    assert [(giver, receiver, round(value / 10**6)) for giver, receiver, value in found.moved] == [("trend", "reversion", 1_500)]
+    capital = {one.name: one.capital for one in found.wishes}
+    assert capital == {"trend": 6_000 * 10**6, "reversion": 4_000 * 10**6}
+    booking = sleeve_keeping.crossing(step, "s", sleeves.wished)
+    assert booking is not None
+    after = brought_up(step, replace(books, bookings=(*books.bookings, booking)))
+    units = {one.name: one.units for one in books_of(after).sleeves}
+    assert units == {"trend": 8 * 10**17, "reversion": 16 * 10**17}, "who gives a fifth of its capital gives a fifth of its units"
+    assert not view_of(decide(after)).moved
+
+
+def test_a_split_within_its_band_is_left_alone() -> None:
+    books = opening({"trend": {"WETH": "2.5", "USDC": 1_500}, "reversion": {"USDC": 3_500}})
+    parts = (strategy("trend", 6_000, {"WETH": 7_000, "USDC": 3_000}), strategy("reversion", 4_000, {"USDC": 10_000}))
+    assert not view_of(decide(brought_up(replace(step_input(), split=split(*parts)), books))).moved
+
+
+def test_a_paused_strategy_waits_in_the_numeraire_with_its_floor_alone() -> None:
+    parts = (strategy("bad", 5_000, UP, floor_bps=1_000), strategy("good", 5_000, HALF))
+    step = with_state(shared(*parts), SleeveState("bad", Health.PAUSED, NOW_S))
+    found = decide(step)
+    by_name = {one.name: one for one in view_of(found).wishes}
+    assert [(one[0], one[1]) for one in view_of(found).moved] == [("bad", "good")]
+    assert abs(by_name["bad"].capital - 1_000 * 10**6) < 10
+    assert dict(by_name["bad"].wanted)[WETH] == 0 and by_name["bad"].acts
+    assert isinstance(found.decision, Rebalance)
+
+
+def test_what_an_order_keeps_out_waits_in_the_numeraire_in_every_strategy() -> None:
+    step = shared(strategy("up", 5_000, UP), strategy("half", 5_000, HALF))
+    out = tuple(replace(one, target_bps=0 if one.token.address == WETH else 10_000) for one in step.portfolio.assets)
+    found = decide(replace(step, portfolio=replace(step.portfolio, assets=out)))
+    assert isinstance(found.decision, Rebalance)
+    assert shares(found.decision.goal) == {WETH: 0, USDC: 1}
+
+
+def test_targets_of_the_portfolio_are_those_of_all_strategies_together() -> None:
+    step = wanted(replace(step_input(), split=split(strategy("up", 6_000, UP), strategy("down", 4_000, DOWN))))
+    assert [asset.target_bps for asset in step.portfolio.assets] == [5_600, 4_400]
+    assert "up 60 %, down 40 %" in step.wishes[-1]
+
+
+def test_books_that_do_not_come_to_the_wallet_halt_by_name() -> None:
+    step = shared(strategy("up", 5_000, UP), strategy("down", 5_000, DOWN))
+    ledger = SleeveLedger(books_of(step).pending)
+    found = decide(brought_up(balances(step, WETH="2.4"), ledger))
+    assert isinstance(found.decision, Halt)
+    assert "WETH: 2.5 against 2.4 in the wallet" in found.decision.reason and "trimtab strategies apply" in found.decision.reason
+
+
+def test_without_books_nothing_is_decided() -> None:
+    found = decide(replace(step_input(), split=split(strategy("up", 5_000, UP), strategy("down", 5_000, DOWN))))
+    assert isinstance(found.decision, Halt) and "books of the strategies are not there" in found.decision.reason
+
+
+def test_prices_of_blocks_before_must_agree_with_each_strategy() -> None:
+    step = shared(strategy("up", 5_000, UP), strategy("down", 5_000, DOWN))
+    found = decide(replace(step, policy=replace(step.policy, confirm_blocks=3)))
+    assert not found.crosses and not any(one.acts for one in view_of(found).wishes)
+    assert "the 3 blocks before are not known" in found.decision.reason
+
+
+def test_a_step_that_was_written_down_decides_the_same_again() -> None:
+    step = shared(strategy("up", 7_000, UP), strategy("down", 3_000, DOWN))
+    again = codec.loads(StepInput, codec.dumps(step))
+    assert again == step
+    assert decide(again) == decide(step)

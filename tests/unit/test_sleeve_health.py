@@ -1,0 +1,126 @@
+"""The health rule on tables of unit values: what is below its limit for a period is cut, what is above a higher one is let back."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from dataclasses import replace
+from fractions import Fraction
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.model.strategies import Health, SleeveState, UnitPoint
+from agent.policy import sleeve_health
+from tests.builders import NOW_S, token
+from tests.sleeves import DAY_S, RULE, strategy
+
+ONE = 10**12
+START_S = NOW_S - NOW_S % DAY_S
+ACTIVE = SleeveState("trend", Health.ACTIVE, START_S)
+MONTH = 30 * DAY_S
+
+
+def points(values: list[float], step_s: int = DAY_S) -> list[UnitPoint]:
+    """Unit values, one at the end of each day."""
+    return [UnitPoint(START_S + number * step_s + DAY_S - 60, round(v * ONE), round(v * ONE)) for number, v in enumerate(values)]
+
+
+def walk(drift: float, days: int, seed: int = 7, noise: float = 0.01) -> list[float]:
+    chance, value, found = random.Random(seed), 1.0, []
+    for _ in range(days):
+        value *= 1 + drift + chance.gauss(0, noise)
+        found.append(value)
+    return found
+
+
+def judged_daily(state: SleeveState, table: list[UnitPoint], since: int = 0) -> list[SleeveState]:
+    """The state after the last look of each day of a table."""
+    found = []
+    for number, point in enumerate(table):
+        if number >= since:
+            sharpe = sleeve_health.sharpe_milli(table[: number + 1], RULE.window_s, point.at_s)
+            state = sleeve_health.judged(state, RULE, sharpe, point.at_s)
+            found.append(state)
+    return found
+
+
+@given(st.integers(0, 10_000), st.floats(-0.01, 0.01), st.floats(0.0005, 0.05))
+def test_the_ratio_is_that_of_the_textbook(seed: int, drift: float, noise: float) -> None:
+    """Mean over sample deviation of daily returns, times the root of 365, by Python's statistics."""
+    table = points(walk(drift, 31, seed, noise))
+    values = [point.index / ONE for point in table]
+    returns = [now / before - 1 for before, now in pairwise(values)]
+    expected = statistics.mean(returns) / statistics.stdev(returns) * 365**0.5
+    found = sleeve_health.sharpe_milli(table, MONTH, table[-1].at_s)
+    assert found is not None
+    assert found == pytest.approx(expected * 1000, abs=1.01)
+
+
+def test_of_several_values_of_a_day_the_last_one_counts() -> None:
+    daily = points(walk(0.001, 40))
+    noisy = [UnitPoint(point.at_s - 7_200, 3 * ONE, 3 * ONE) for point in daily]
+    assert sleeve_health.sharpe_milli([*noisy, *daily], MONTH, daily[-1].at_s) == sleeve_health.sharpe_milli(daily, MONTH, daily[-1].at_s)
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ([], "nothing at all"),
+        (walk(-0.01, 29), "it does not reach back to the beginning of the window"),
+        ([1.0] * 40, "nothing ever moved"),
+    ],
+)
+def test_of_too_little_history_nothing_is_said(values: list[float], why: str) -> None:
+    table = points(values)
+    assert sleeve_health.sharpe_milli(table, MONTH, START_S + max(len(values), 1) * DAY_S - 60) is None, why
+
+
+def test_a_window_with_many_days_missing_says_nothing() -> None:
+    table = points(walk(-0.01, 40))
+    holes = [point for number, point in enumerate(table) if number < 10 or number % 3 == 0]
+    assert sleeve_health.sharpe_milli(holes, MONTH, table[-1].at_s) is None
+
+
+def test_a_bad_strategy_is_cut_once_it_was_bad_for_the_whole_period_and_not_a_day_before() -> None:
+    states = judged_daily(ACTIVE, points(walk(-0.004, 70)))
+    assert [state.health for state in states[:60]] == [Health.ACTIVE] * 60, "30 days of window, then 30 days below"
+    assert states[60].health is Health.PAUSED
+    assert "below 0.5 since" in states[60].reason and states[60].since_s == START_S + 61 * DAY_S - 60
+
+
+def test_a_good_strategy_is_never_cut() -> None:
+    assert {state.health for state in judged_daily(ACTIVE, points(walk(0.004, 200)))} == {Health.ACTIVE}
+
+
+def test_one_good_day_begins_the_period_anew() -> None:
+    low = replace(ACTIVE, turning_s=START_S)
+    almost = sleeve_health.judged(low, RULE, 100, START_S + RULE.period_s - 1)
+    assert (almost.health, almost.turning_s) == (Health.ACTIVE, START_S)
+    assert sleeve_health.judged(almost, RULE, 500, START_S + RULE.period_s).turning_s is None
+    assert sleeve_health.judged(almost, RULE, None, START_S + RULE.period_s).turning_s is None, "what is unknown cuts nothing"
+    assert sleeve_health.judged(almost, RULE, 499, START_S + RULE.period_s).health is Health.PAUSED
+
+
+def test_it_comes_back_at_the_higher_limit_alone_and_after_its_own_period() -> None:
+    paused = SleeveState("trend", Health.PAUSED, START_S)
+    between = sleeve_health.judged(paused, RULE, 799, START_S + DAY_S)
+    assert (between.health, between.turning_s) == (Health.PAUSED, None), "0.5 to 0.8 changes nothing, whichever side it comes from"
+    high = sleeve_health.judged(paused, RULE, 800, START_S + DAY_S)
+    assert (high.health, high.turning_s) == (Health.PAUSED, START_S + DAY_S)
+    back = sleeve_health.judged(high, RULE, 800, START_S + DAY_S + RULE.recover_s)
+    assert back.health is Health.ACTIVE and "at or above 0.8" in back.reason
+
+
+def test_while_paused_it_is_judged_by_what_its_weights_would_have_made() -> None:
+    weth, usdc = token("WETH").address, token("USDC").address
+    trend = strategy("trend", 5_000, {"WETH": 6_000, "USDC": 4_000}, health=RULE)
+    prices = {weth: Fraction(2_000), usdc: Fraction(1)}
+    first = sleeve_health.noted(replace(ACTIVE, health=Health.PAUSED), trend, ONE, prices, START_S)
+    assert first.index == ONE, "nothing to compare with yet"
+    later = sleeve_health.noted(first, trend, ONE, prices | {weth: Fraction(2_200)}, START_S + 3_600)
+    assert later.unit == ONE and later.index == ONE * 106 // 100
+    back = sleeve_health.noted(replace(later, health=Health.ACTIVE), trend, ONE * 11 // 10, prices, START_S + 7_200)
+    assert back.index == later.index * 11 // 10, "working again it follows its own unit value"
