@@ -33,7 +33,10 @@ class RateTable:
 
 
 def parse_rates(name: str, lines: Iterable[str]) -> RateTable:
-    """Lines of `time,rate` after just that header; time as UTC date, ISO time or Unix seconds. Raises ConfigError naming the line."""
+    """Lines of `time,rate` after just that header; the time is a UTC date, an ISO time or Unix seconds.
+
+    Raises ConfigError naming the line.
+    """
     found: list[tuple[int, Fraction]] = []
     for number, line in enumerate(lines, 1):
         cells = [cell.strip().strip('"') for cell in line.strip().lstrip("\ufeff").split(",")]

@@ -1,0 +1,156 @@
+"""A plan's taxable gain before it is sent, and a limit of the year that trims sales of what gains; exits go all the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent import codec
+from agent.books.lots import Lots
+from agent.books.plans import planned_gains, sellable, wallet_changes
+from agent.books.rates import parse_rates
+from agent.errors import ConfigError
+from agent.model import Halt, LotMethod, OpenLot, Plan, Rebalance, StepInput, TaxStanding
+from agent.planning import planner, strategies, taxed
+from agent.policy.decide import decide
+from agent.reference import reference_prices
+from tests import builders
+
+WETH, USDC = builders.token("WETH").address, builders.token("USDC").address
+DOLLAR, ETH = 10**6, 10**18
+
+
+def overweight(limit: int | None, realised: int = 0, cost: int = 1_000, method: LotMethod = LotMethod.FIFO) -> StepInput:
+    """3.5 WETH of 2,000 and 3,000 USDC, half of each wanted: one WETH has to go. What each had cost is `cost`."""
+    made = builders.step_input(values={"WETH": 7_000, "USDC": 3_000})
+    lots = tuple(OpenLot(WETH, ETH // 2, Fraction(cost * DOLLAR, 2), number) for number in range(7))
+    most = None if limit is None else Fraction(limit * DOLLAR)
+    tax = TaxStanding(method, "", Fraction(1), lots, Fraction(realised * DOLLAR), most)
+    return replace(made, history=replace(made.history, tax=tax))
+
+
+def planned(step: StepInput) -> Plan:
+    found = strategies.rebalance(step).plan
+    assert found is not None
+    return found
+
+
+def gain(step: StepInput, plan: Plan) -> Fraction:
+    prices = {token: one.price for token, one in reference_prices(step).prices.items()}
+    assert step.history.tax is not None
+    found = planned_gains(plan, step.history.tax, prices, USDC, step.portfolio.wrapped_native, step.snapshot.head.timestamp_s)
+    return sum((one.gain for one in found), Fraction(0)) / DOLLAR
+
+
+def test_a_plan_tells_what_it_realises() -> None:
+    step = overweight(None)
+    plan = planned(step)
+    sold = -wallet_changes(plan)[WETH]
+    assert gain(step, plan) == pytest.approx(float(sold * 1_000) / ETH, rel=0.01)
+    assert gain(overweight(None, cost=3_000), plan) < 0
+
+
+def test_the_years_limit_trims_what_gains_and_says_so() -> None:
+    step = overweight(300)
+    plan, free = planned(step), planned(overweight(None))
+    assert 290 < gain(step, plan) <= 300
+    assert -wallet_changes(plan)[WETH] < -wallet_changes(free)[WETH]
+    assert any(item.what == "WETH" and "tax.year_limit of 300 USDC" in item.why for item in plan.skipped)
+    assert plan.decision == free.decision
+
+
+def test_a_year_that_is_used_up_sells_nothing_that_gains() -> None:
+    with pytest.raises(planner.NothingPlanned, match=r"tax\.year_limit of 300 USDC"):
+        planned(overweight(300, realised=300))
+
+
+def test_losses_go_whatever_the_year_realised() -> None:
+    step = overweight(0, realised=500, cost=2_500)
+    assert wallet_changes(planned(step)) == wallet_changes(planned(overweight(None, cost=2_500)))
+
+
+def test_highest_cost_first_leaves_room_that_oldest_first_has_used() -> None:
+    lots = tuple(OpenLot(WETH, ETH, Fraction(cost * DOLLAR), at_s) for at_s, cost in ((1, 500), (2, 1_995), (3, 1_990)))
+    step = overweight(100)
+    assert step.history.tax is not None
+
+    def by(method: LotMethod) -> int:
+        tax = replace(step.history.tax, lots=lots, method=method)
+        return -wallet_changes(planned(replace(step, history=replace(step.history, tax=tax))))[WETH]
+
+    assert by(LotMethod.HIFO) == -wallet_changes(planned(overweight(None)))[WETH] > 2 * by(LotMethod.FIFO)
+
+
+def test_an_exit_is_never_held_back() -> None:
+    step = overweight(0, realised=100)
+    decision = decide(step).decision
+    assert isinstance(decision, Rebalance)
+    found = taxed.plan(step, replace(decision, exit=True))
+    assert wallet_changes(found)[WETH] < 0
+
+
+def test_the_standing_is_part_of_the_step_and_gives_the_same_plan_again() -> None:
+    step = overweight(300)
+    assert planned(codec.loads(StepInput, codec.dumps(step))) == planned(step)
+
+
+def test_a_ledger_that_disagrees_with_the_chain_halts_by_name() -> None:
+    step = overweight(None)
+    told = replace(step, history=replace(step.history, books="ledger and chain disagree at block 1: WETH"))
+    found = decide(told).decision
+    assert isinstance(found, Halt) and "ledger and chain disagree" in found.reason
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 50), st.integers(0, 5_000)), min_size=1, max_size=6),
+    st.integers(0, 3_000),
+    st.sampled_from(LotMethod),
+)
+def test_what_may_be_sold_gains_no_more_than_its_room_and_one_unit_more_would(
+    parts: list[tuple[int, int]], room: int, method: LotMethod
+) -> None:
+    lots = [OpenLot(WETH, raw, Fraction(cost), number) for number, (raw, cost) in enumerate(parts)]
+    held, price = sum(lot.raw for lot in lots), Fraction(100)
+
+    def gains(raw: int) -> list[Fraction]:
+        taken = Lots(method, lots).dispose(WETH, raw, Fraction(0))
+        ends, total = [Fraction(0)], Fraction(0)
+        for one in taken:
+            total += one.raw * price - one.cost
+            ends.append(total)
+        return ends
+
+    most = sellable(lots, method, WETH, price, Fraction(room), held)
+    assert max(gains(most)) <= room
+    assert most == held or max(gains(most + 1)) > room
+
+
+RATES = ["time,rate", "2026-01-01,0.92", "2026-02-01T12:00:00+00:00,0.90", "1780000000,0.85"]
+
+
+def test_a_rate_counts_from_its_time_on() -> None:
+    table = parse_rates("tax.rates eur.csv", RATES)
+    assert [table.at(at_s) for at_s in (1_767_225_600, 1_769_947_199, 1_769_947_200, 1_790_000_000)] == [
+        Fraction(92, 100), Fraction(92, 100), Fraction(9, 10), Fraction(85, 100),
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match="no rate at or before 2025-12-31"):
+        table.at(1_767_225_599)
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        ([], "empty"), (["time,rate"], "empty"), (["2026-01-01,1"], "line 1 is not"), ([*RATES, "2026-01-01,1"], "line 5 is not after"),
+        ([RATES[0], "2026-01-01;1"], "line 2"), ([RATES[0], "yesterday,1"], "is not a time"), ([RATES[0], "2026-01-01,0"], "not a rate"),
+        ([RATES[0], "2026-01-01,-1"], "not a rate"), ([RATES[0], "2026-01-01,nan"], "not a rate"),
+        ([RATES[0], "2026-01-01,1e99"], "not a rate"),
+        ([RATES[0], "2026-01-01,=1+1"], "not a rate"),
+    ],
+)  # fmt: skip
+def test_a_broken_rate_table_is_named_line_by_line(lines: list[str], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        parse_rates("tax.rates eur.csv", lines)
