@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from agent.api.positions import Liquidity, liquidity
     from agent.api.ready import templates
     from agent.api.retreat import TakenBack
+    from agent.api.pricing import fetch_prices, forget_prices, import_prices, prices
     from agent.api.service import Service, serve
     from agent.api.setup import initialise, trust
     from agent.api.stopping import StoppableClock, Stopped
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from agent.api.over_time import cancel_waiting, order_document, swap_at, waiting_orders
     from agent.api.wallet import Password, change_password, create_wallet, import_wallet, wallet_address
     from agent.api.whatif import WhatIf, what_if
+    from agent.api.weighing import weights
     from agent.config.load import load_config
 
 _HOMES = {
@@ -46,6 +48,9 @@ _HOMES = {
     "agent.api.oracle": ("observations", "raise_observations"),
     "agent.api.offline": ("input_text", "plan_from_input"),
     "agent.api.positions": ("Liquidity", "liquidity"),
+    "agent.api.orders": ("arm_orders", "disarm_orders", "set_orders", "standing_orders"),
+    "agent.api.pricing": ("fetch_prices", "forget_prices", "import_prices", "prices"),
+    "agent.api.weighing": ("weights",),
     "agent.api.service": ("Service", "serve"),
     "agent.api.setup": ("initialise", "trust"),
     "agent.api.stores": ("backup_store", "check_store", "restore_store", "upgrade_store"),
@@ -84,9 +89,12 @@ __all__ = [
     "flows",
     "forget_position",
     "history",
+    "fetch_prices",
     "import_wallet",
     "initialise",
+    "forget_prices",
     "input_text",
+    "import_prices",
     "liquidity",
     "load_config",
     "observations",
@@ -99,6 +107,7 @@ __all__ = [
     "quote",
     "raise_observations",
     "reconcile",
+    "prices",
     "restore_store",
     "resume",
     "serve",
@@ -120,6 +129,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    "weights",
     """Loads the module of a name on its first use: pausing loads no web3."""
     if name in _HOME_OF:
         return getattr(import_module(_HOME_OF[name]), name)

@@ -52,6 +52,7 @@ def explain(config: Path | str, step_id: str) -> Document:
     decided = strategies.decision_at(step_input)
     portfolio, head = step_input.portfolio, step_input.snapshot.head
     words = [f"Step {step_id} at {_utc(record.line.now_s)} UTC, block {head.number} ({head.hash}) of chain {head.chain_id}."]
+    words += [f"Targets: {wish}." for wish in step_input.wishes]
     numeraire = portfolio.numeraire
     for drift in decided.drifts:
         edges = f"band {float(drift.band_low_bps) / 100:g} to {float(drift.band_high_bps) / 100:g} %"

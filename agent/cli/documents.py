@@ -66,6 +66,7 @@ def status(found: Standing) -> Document:
         "pause_hard": found.hard,
         "decision": decision(decided),
         "trigger": triggers.document(step, decided),
+        "wishes": list(step.wishes),
         "flows": flows.documents(step),
         "campaign": rounds.campaign(step),
         "zone": zone.document(decided.zone, portfolio),
@@ -163,6 +164,7 @@ def plan(outcome: Outcome) -> Document:
         "screen": screened(step),
         "zone": zone.document(outcome.decided.zone, portfolio),
         "campaign": rounds.campaign(step),
+        "wishes": list(step.wishes),
         "flows": flows.documents(step),
     }
     if found is None:

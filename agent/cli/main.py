@@ -27,6 +27,7 @@ from agent.cli import (
     setup,
     wallet,
     whatif,
+    weights,
 )
 from agent.cli.output import fail
 from agent.errors import ConfigError, OperatorNeeded, TrimtabError
@@ -50,6 +51,7 @@ for group in (
     wallet,
     portfolio,
     run,
+    weights,
     liquidity,
     oracle,
     books,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -39,6 +39,7 @@ def status(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None
 
     def show() -> None:
         tables.show_status(out, document)
+        _wishes(document)
         rounds.show(out, document)
 
     emit(document, as_json, show)
@@ -171,6 +172,7 @@ def show_outcome(
             tables.show_plan(out, document, decimals)
             rounds.show(out, document)
         if document.get("transactions"):
+            _wishes(document)
             out.print(tables.transactions(document))
             out.print(tables.realised(document, decimals))
         if kind in ("done", "failed", "declined"):
@@ -190,6 +192,12 @@ def show_outcome(
 
 def _read(path: Path) -> str:
     try:
+def _wishes(document: dict[str, object]) -> None:
+    """Why targets are other than those of the config."""
+    for wish in cast(list[str], document["wishes"]):
+        say(f"Targets: {wish}.")
+
+
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--input {path}: {error.strerror}", "name a file that plan --save-input wrote") from None

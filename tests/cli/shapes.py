@@ -175,6 +175,7 @@ STATUS = {
     "decision": _DECISION,
     "trigger": {"words": text, "bands": text, "only": maybe(text), "destination": text, "cooldown_s": count, "next_s": maybe(count)},
     "flows": [_FLOW],
+    "wishes": [text],
     "endpoints": [_ENDPOINT],
 }
 QUOTE = {"block": count, "amount_in_raw": raw, "amount_out_raw": raw, "price_impact_bps": count, "fee": decimal, "legs": [_LEG]}
@@ -184,6 +185,7 @@ PLAN = {
     "decision": _DECISION,
     "screen": [_SCREENED],
     "flows": [_FLOW],
+    "wishes": [text],
     "legs": [_LEG],
     "actions": [_ACTION],
     "weights_after_bps": {EACH: count},

@@ -1,0 +1,197 @@
+"""Commands about weights that are chosen from data: weights, prices, prices import, prices fetch, prices forget."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath
+from agent.cli.output import cell, emit, out, say, waiting
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Document = dict[str, Any]
+group = typer.Typer(help="Recorded prices: what triggers and allocators know of the past.", invoke_without_command=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's commands."""
+    app.command()(weights)
+    group.callback()(prices)
+    group.command("import")(import_file)
+    group.command()(fetch)
+    group.command()(forget)
+    app.add_typer(group, name="prices")
+
+
+def weights(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """What the allocator would choose now, from which data and why, beside what was chosen last. Writes nothing."""
+    from agent import api
+
+    with waiting("Reading the chain"), api.open_agent(config) as agent:
+        document = api.weights(agent)
+    emit(document, as_json, lambda: _show_weights(document))
+
+
+def prices(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Which prices are recorded, from when to when, and who told them."""
+    if context.invoked_subcommand is not None:
+        return
+    from agent import api
+
+    with waiting("Reading the chain"), api.open_agent(config) as agent:
+        document = api.prices(agent)
+    emit(document, as_json, lambda: _show_prices(document))
+
+
+def import_file(
+    file: Annotated[Path, typer.Argument(help="CSV or Parquet with the columns time, symbol, close.")],
+    names: Annotated[
+        list[str] | None, typer.Option("--as", help="A symbol of the file and the config's: BTC=WBTC. May be repeated.", show_default=False)
+    ] = None,
+    bar: Annotated[
+        str, typer.Option("--bar", help="How long after its time a row's close holds: 1d for daily bars named by their start.")
+    ] = "0s",
+    check: Annotated[bool, typer.Option("--check", help="Only look the file through.")] = False,
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Takes prices from a file, for hours that nobody has told yet. Repeated, it changes nothing."""
+    from agent import api
+
+    with waiting("Reading the file"), api.open_agent(config) as agent:
+        document = api.import_prices(agent, file, names or [], bar, check)
+    emit(document, as_json, lambda: _show_import(document))
+
+
+def fetch(
+    source: Annotated[str | None, typer.Option("--source", help="feed or pools; else as reference.kind says.", show_default=False)] = None,
+    back: Annotated[str, typer.Option("--back", help="How far back to ask.")] = "90d",
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Asks price feeds for their earlier rounds, and V3 pools for what they remember; for hours that nobody has told yet."""
+    from agent import api
+
+    with waiting("Asking feeds and pools"), api.open_agent(config) as agent:
+        document = api.fetch_prices(agent, source, back)
+    emit(document, as_json, lambda: _show_fetched(document))
+
+
+def forget(
+    source: Annotated[str, typer.Argument(help="import, feed or pools.")], config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False
+) -> None:
+    """Removes the prices that one source told; those of the agent's own looks stay."""
+    from agent import api
+
+    with waiting("Reading the chain"), api.open_agent(config) as agent:
+        document = api.forget_prices(agent, source)
+    emit(document, as_json, lambda: say(f"{document['removed']} prices of source {source} removed."))
+
+
+def _show_weights(document: Document) -> None:
+    from agent.cli import tables
+
+    made = tables.table(
+        f"Weights by {document['kind']}", ("asset", "limits", "supply"), ("target", "chosen", "now", "volatility"),
+        order=("asset", "target", "chosen", "now", "limits", "volatility", "supply"),
+    )  # fmt: skip
+    for item in document["assets"]:
+        limits = "fixed" if item["fixed"] else "" if item["limits_bps"] is None else "{} to {}".format(*map(_percent, item["limits_bps"]))
+        supply = "" if item["supply_raw"] is None else f"by {item['supply_source']}"
+        volatility = "" if item["volatility"] is None else f"{float(item['volatility']):.1%}"
+        made.add_row(
+            item["symbol"],
+            _percent(item["target_bps"]),
+            _percent(item["standing_bps"]),
+            _percent(item["now_bps"]),
+            limits,
+            volatility,
+            cell(supply),
+        )
+    out.print(made)
+    if document["correlations"]:
+        out.print(_correlations(document))
+    if (standing := document["standing"]) is not None:
+        say(f"Chosen {_utc(standing['at_s'])} from {standing['data']}{_span(standing)}: {standing['why']}.")
+        say(f"The next choice is due {'now' if document['due'] else _utc(document['next_s'])}.")
+    else:
+        say("Nothing was chosen yet: the next look of trimtab run or rebalance chooses.")
+    if (now := document["now"]) is not None:
+        say(f"Now, from {now['data']}{_span(now)}: {now['why']}.")
+    if document["turnover_bps"]:
+        say(f"That would move {document['turnover_bps'] / 100:g} % of the portfolio.")
+    if document["fault"]:
+        out.print(cell(f"Now nothing can be chosen: {document['fault']}", "bold red"))
+
+
+def _correlations(document: Document) -> Table:
+    """The lower half of the table of correlations."""
+    from agent.cli import tables
+
+    known = document["correlations"]
+    names = list(dict.fromkeys(name for pair in known for name in pair.split("/")))
+    made = tables.table("Correlations", ("",), names)
+    for row in names[1:]:
+        cells = [known.get(f"{column}/{row}") for column in names]
+        made.add_row(row, *("" if text is None else f"{float(text):.2f}" for text in cells))
+    return made
+
+
+def _show_prices(document: Document) -> None:
+    from agent.cli import tables
+
+    made = tables.table(f"Recorded prices in {document['numeraire']}", ("token", "source", "from", "until"), ("hours",))
+    for item in document["prices"]:
+        made.add_row(item["symbol"], item["source"], _utc(item["from_s"]), _utc(item["until_s"]), str(item["hours"]))
+    if document["prices"]:
+        out.print(made)
+    if document["missing"]:
+        say(
+            f"No prices of {', '.join(document['missing'])}: the agent's looks record them, or trimtab prices import, trimtab prices fetch."
+        )
+
+
+def _show_import(document: Document) -> None:
+    from agent.cli import tables
+
+    made = tables.table(
+        f"Closes in {document['unit']}", ("token", "from", "until", "every", "gaps"), ("rows", "hours", "new"),
+        order=("token", "rows", "hours", "new", "from", "until", "every", "gaps"),
+    )  # fmt: skip
+    for item in document["prices"]:
+        gaps = f"{item['gaps']}, the longest {item['longest_gap_s'] / 3600:g} h" if item["gaps"] else "none"
+        numbers = (str(item["rows"]), str(item["hours"]), str(item["new"]))
+        made.add_row(item["symbol"], *numbers, _utc(item["from_s"]), _utc(item["until_s"]), f"{item['interval_s'] / 3600:g} h", gaps)
+    out.print(made)
+    if document["skipped"]:
+        say(f"Left out, since they are none of the config's tokens: {', '.join(document['skipped'])}.")
+    if document["checked_only"]:
+        say("Nothing was written: --check.")
+
+
+def _show_fetched(document: Document) -> None:
+    from agent.cli import tables
+
+    made = tables.table("Prices from the chain", ("token", "source", "from", "until", "remark"), ("hours", "new"),
+                        order=("token", "source", "hours", "new", "from", "until", "remark"))  # fmt: skip
+    for item in document["prices"]:
+        when = ("", "") if item["from_s"] is None else (_utc(item["from_s"]), _utc(item["until_s"]))
+        made.add_row(item["symbol"], item["source"], str(item["hours"]), str(item["new"]), *when, cell(item["why"]))
+    out.print(made)
+
+
+def _percent(bps: int | None) -> str:
+    return "" if bps is None else f"{bps / 100:.2f} %"
+
+
+def _span(told: Document) -> str:
+    return "" if told["from_s"] is None else f", {_utc(told['from_s'])} to {_utc(told['until_s'])}"
+
+
+def _utc(seconds: int | None) -> str:
+    return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
