@@ -173,7 +173,7 @@ def settled(
     cross(books, wishes, prices, tokens)
     for token in tokens:
         delta = deltas.get(token, 0)
-        asked = {name: max(parts[token] * (1 if delta > 0 else -1), Fraction(0)) for name, parts in left.items()}
+        asked = {name: max(parts.get(token, Fraction(0)) * (1 if delta > 0 else -1), Fraction(0)) for name, parts in left.items()}
         if delta > 0:
             for name, raw in shared(delta, asked if sum(asked.values()) > 0 else before).items():
                 books[name][token] = books[name].get(token, 0) + raw

@@ -135,3 +135,12 @@ def test_who_gets_more_of_a_trade_than_its_share_pays_the_others_from_what_it_di
 def test_nothing_is_made_up_where_more_went_than_there_is() -> None:
     with pytest.raises(ValueError, match="more than all strategies hold"):
         books.taken(11, "A", {"one": {"A": 4}, "two": {"A": 6}})
+
+
+def test_a_trade_that_none_of_them_wished_is_borne_by_all_in_proportion_to_capital() -> None:
+    """As a swap by hand: one has all that is sold, and ends with all that was bought but the others' part of the cost."""
+    held = {"one": {"A": 300, "B": 0}, "two": {"A": 0, "B": 100}}
+    prices = {"A": Fraction(1), "B": Fraction(1)}
+    after, costs = books.settled(held, {}, {"A": -100, "B": 92}, prices, ("A", "B"))
+    assert costs == {"one": 6, "two": 2}
+    assert after == {"one": {"A": 200, "B": 94}, "two": {"A": 0, "B": 98}}

@@ -1,0 +1,116 @@
+"""Strategies over one wallet on real contracts: what cancels sends nothing, the rest is one trade, and the books are the wallet's."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent.api.agent import Agent
+from agent.execution.outcome import OutcomeKind
+from agent.localchain import LocalChain
+from agent.model.strategies import SleeveBooks
+from tests.agents import ROOMY, USD, again, explained, fund, purse, swap_of, trusted, yes
+from tests.dying import Killed
+
+TWO = {"WETH": "50%", "USDC": "50%"}
+NEAR = Fraction(1, 500)
+
+
+def strategies(up: str, down: str) -> dict[str, object]:
+    """One that wants 70 % of WETH and one that wants 30 %."""
+    common = {"floor": "5%", "health": "off", "cooldown": "0s", "destination": "target"}
+    return {
+        "strategies": [
+            {"name": "up", "share": up, "weights": {"WETH": "70%", "USDC": "30%"}, **common},
+            {"name": "down", "share": down, "weights": {"WETH": "30%", "USDC": "70%"}, **common},
+        ],
+        "split": {"relative": "50%"},
+        **ROOMY,
+    }
+
+
+def books(agent: Agent) -> SleeveBooks:
+    """The books as a look of now finds them."""
+    found = agent.step_input().history.sleeves
+    assert found is not None and not found.fault, found
+    return found
+
+
+def require_sum(chain: LocalChain, agent: Agent) -> None:
+    """All strategies together hold what the wallet does, to the base unit, asked of the contracts."""
+    found = books(agent)
+    for symbol in TWO:
+        assert sum(one.raw(chain.tokens[symbol].address) for one in found.sleeves) == chain.balance(symbol)
+
+
+def weight(chain: LocalChain, agent: Agent, name: str) -> Fraction:
+    """Share of WETH that one strategy holds, at world prices."""
+    one, price = books(agent).named[name], chain.books.prices_usd["WETH"]
+    weth = one.raw(chain.tokens["WETH"].address) * price / 10**18
+    return weth / (weth + Fraction(one.raw(chain.tokens["USDC"].address), USD))
+
+
+def test_opposite_strategies_send_nothing_where_they_cancel_and_one_net_trade_where_they_do_not(
+    anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 20_000, "USDC": 20_000})
+    loaded = trusted(chain, tmp_path, strategies("50%", "50%"), TWO)
+    with again(chain, loaded) as agent:
+        before = purse(chain)
+        dry = agent.plan()
+        assert dry.kind is OutcomeKind.HOLD and "never in the market" in dry.reason
+        held = agent.rebalance(send=True, confirm=yes)
+        assert held.kind is OutcomeKind.HOLD and held.transactions == ()
+        assert purse(chain) == before
+        assert abs(weight(chain, agent, "up") - Fraction(7, 10)) < NEAR and abs(weight(chain, agent, "down") - Fraction(3, 10)) < NEAR
+        first = books(agent)
+    with again(chain, loaded) as agent:
+        assert books(agent) == first, "a restart changes nothing"
+        assert "never in the market" not in agent.rebalance(send=True, confirm=yes).reason
+        require_sum(chain, agent)
+        chain.move_market({"WETH": chain.books.prices_usd["WETH"] * Fraction(3, 2)})
+        done = agent.rebalance(send=True, confirm=yes)
+        _, _, receipt = swap_of(done)
+        require_sum(chain, agent)
+        assert abs(weight(chain, agent, "up") - Fraction(7, 10)) < NEAR and abs(weight(chain, agent, "down") - Fraction(3, 10)) < NEAR
+        costs = {one.name: one.costs for one in books(agent).sleeves}
+        moved = receipt.net(chain.wallet.address)
+        prices = {drift.token: drift.price for drift in done.decided.drifts}
+        assert sum(costs.values()) == -sum(raw * prices[token] for token, raw in moved.items())
+        assert min(costs.values()) > 0
+        # what is deposited belongs to all, by their capital
+        held_before = books(agent)
+        chain.set_balance("USDC", chain.balance("USDC") + 1_000 * USD)
+        explained(agent)
+        require_sum(chain, agent)
+        grown = {one.name: one.units for one in books(agent).sleeves}
+        assert all(grown[one.name] > one.units for one in held_before.sleeves)
+
+
+def test_what_died_after_its_swap_was_sent_is_shared_out_by_the_wishes_of_its_step(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 20_000, "USDC": 20_000})
+    loaded = trusted(chain, tmp_path, strategies("70%", "30%"), TWO)
+
+    def dies(event: str) -> None:
+        if (
+            event == "after:send"
+            and not chain.token_contract("USDC").functions.allowance(chain.wallet.address, chain.addresses.swap_router_02).call()
+        ):
+            raise Killed
+
+    with again(chain, loaded) as agent:
+        usdc = chain.balance("USDC")
+        with pytest.raises(Killed):
+            agent.rebalance(send=True, confirm=yes, progress=dies)
+    spent = usdc - chain.balance("USDC")
+    assert abs(spent - 3_200 * USD) < 30 * USD, "5,600 are wanted by one and 2,400 sold by the other"
+    with again(chain, loaded) as agent:
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+        require_sum(chain, agent)
+        assert abs(weight(chain, agent, "up") - Fraction(7, 10)) < NEAR and abs(weight(chain, agent, "down") - Fraction(3, 10)) < NEAR
+        costs = {one.name: one.costs for one in books(agent).sleeves}
+        assert costs["down"] == 0 < costs["up"], "whose wish was filled inside pays nothing of the trade"
