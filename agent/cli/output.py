@@ -95,6 +95,15 @@ def ask(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
+def asked(lines: tuple[str, ...], question: str) -> bool:
+    """The same; what was changed in the config since it was last confirmed is told first."""
+    if lines:
+        note("The config was changed since it was last confirmed:")
+        for line in lines:
+            note(f"  {line}")
+    return ask(question)
+
+
 class Waiting:
     """What is being waited for, shown on stderr; silent where nobody looks."""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Send, Yes
-from agent.cli.output import Waiting, ask, emit, err, note, out, require_answerable, say, waiting
+from agent.cli.output import Waiting, asked, emit, err, note, out, require_answerable, say, waiting
 from agent.errors import EXIT_REFUSED, ConfigError
 
 if TYPE_CHECKING:
@@ -131,15 +131,17 @@ def confirmer(agent: Agent, yes: bool, wait: Waiting, clock: StoppableClock | No
     """Asks once before anything is sent, after showing the plan and the parameters that bind it."""
 
     def confirm(outcome: Outcome) -> bool:
+        from agent.api import versions
+
         if yes:
-            return True
+            return versions.trusted(agent)
         from agent.cli import documents, rounds, tables
 
         with wait.aside(), clock.asking() if clock else nullcontext():
             tables.show_plan(err, document := documents.plan(outcome), documents.decimals(agent.portfolio))
             rounds.show(err, document)
             err.print(tables.parameters(agent.parameters()))
-            return ask("Sign and send this?")
+            return versions.confirmed(agent, lambda lines: asked(lines, "Sign and send this?"))
 
     return confirm
 

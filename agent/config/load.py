@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from agent.config import redaction
 from agent.config.build import build_policy
 from agent.config.schema import Config
 from agent.config.split import build_split
@@ -22,11 +23,12 @@ SECRETS = ("url", "key")
 
 @dataclass(frozen=True, slots=True)
 class LoadedConfig:
-    """A config with where it came from; `digest` is the SHA-256 of the file's bytes."""
+    """A config with where it came from; `digest` is the SHA-256 of the file's bytes, `text` its values without secrets."""
 
     config: Config
     path: Path
     digest: str
+    text: str = ""
 
     @property
     def store_url(self) -> str:
@@ -75,7 +77,12 @@ def load_config(path: Path | str = "trimtab.toml") -> LoadedConfig:
         raise ConfigError(f"{file}: no such file", "write one with: trimtab init") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from None
-    return LoadedConfig(parse_config(text, str(file)), file.resolve(), hashlib.sha256(raw).hexdigest())
+    return loaded_from(text, file.resolve(), str(file))
+
+
+def loaded_from(text: str, path: Path, origin: str) -> LoadedConfig:
+    """The same from a text that may not be in its file yet."""
+    return LoadedConfig(parse_config(text, origin), path, hashlib.sha256(text.encode()).hexdigest(), redaction.kept(text))
 
 
 def _lines(error: ValidationError) -> list[str]:
