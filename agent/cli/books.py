@@ -19,12 +19,25 @@ def register(app: typer.Typer) -> None:
 def history(
     config: ConfigPath = DEFAULT_CONFIG,
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many steps, newest first.")] = 20,
+    configs: Annotated[bool, typer.Option("--configs", help="The versions of the config instead.")] = False,
+    version: Annotated[int | None, typer.Option("--config-version", help="One version of the config, and what it changed.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Past steps with their decisions, and the transactions they sent."""
+    """Past steps with their decisions, and the transactions they sent; or the versions of the config, without secrets."""
     from agent import api
     from agent.cli import tables
 
+    if configs or version is not None:
+        from agent.api import versions
+        from agent.cli import config_versions
+
+        if version is not None:
+            one = versions.compared(config, version)
+            emit(one, as_json, lambda: config_versions.show_one(one))
+        else:
+            found = versions.history(config, limit)
+            emit(found, as_json, lambda: config_versions.show_all(found))
+        return
     document = api.history(config, limit)
     emit(document, as_json, lambda: out.print(tables.steps(document)))
 
