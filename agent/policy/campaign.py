@@ -13,9 +13,12 @@ from fractions import Fraction
 from agent.model import AssetDrift, Campaign, Decision, Goal, Hold, Rebalance, Round, StepInput, Style, Underway
 from agent.policy import confirm, words
 from agent.policy.drift import corrections, drift
-from agent.policy.pacing import interval_s, part, spread
+from agent.policy.pacing import fair_share, interval_s, part, spread
 from agent.policy.triggers import Signal
 from agent.units import Price, Value, value_text
+
+MUCH = 10
+"""What part of a fair share has to go the other way before prices count as turned: rounds end where they end, give or take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +105,12 @@ def _over(step: StepInput, drifts: Sequence[AssetDrift], under: Underway, left: 
     rounds = "1 round" if under.done == 1 else f"{under.done} rounds"
     if begun.pace.style is Style.LIMIT and under.done:
         return "done at its price"
+    if turned := _turned(drifts, begun, max(least, fair_share(begun) / MUCH)):
+        return f"after {rounds} prices have turned: {turned}"
     if left == 0 or left < least:
         return f"done in {rounds}" if under.done else "the drift is gone"
     if step.snapshot.head.timestamp_s >= begun.expires_s:
         return f"its time ended {words.moment(begun.expires_s)} after {rounds}; {_money(step, left)} are left"
-    if turned := _turned(drifts, begun, least):
-        return f"after {rounds} prices have turned: {turned}"
     if begun.budget is not None and under.spent >= begun.budget:
         return (
             f"after {rounds} it has lost {_money(step, under.spent)} against the prices at its start, its budget is "

@@ -1,0 +1,286 @@
+"""A correction over time: each round decided anew, sizes and sum, the budget, and every way it ends by name."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent import codec
+from agent.model import Destination, Draw, Hold, Rebalance, StepInput, Style, Underway
+from agent.planning import planner, strategies
+from agent.planning.paced import at_worst
+from agent.planning.paced import paced as in_time
+from agent.policy.campaign import partial
+from agent.policy.decide import decide
+from agent.policy.drift import corrections
+from agent.policy.pacing import fair_share, interval_s, spread, times, wait_s
+from tests.builders import feed_address, feed_round, step_input, token, with_snapshot
+from tests.pacing import PACE, Run, later, paced, roomy, run
+
+USD = 10**6
+WETH, USDC = token("WETH"), token("USDC")
+TWAP = replace(PACE, style=Style.TWAP, max_rounds=8, over_s=14_400)
+
+
+def drifted(**pace: object) -> StepInput:
+    """200,000 of 1,000,000 have to move through a pair of 20 million on each side."""
+    step = roomy(step_input(None, {"WETH": 700_000, "USDC": 300_000}, depth=20_000_000), max_live_value=None)
+    return paced(step, recovery_s=1, **pace)
+
+
+def begun(step: StepInput) -> StepInput:
+    """The same once the campaign is written down, before its first round."""
+    found = strategies.rebalance(step)
+    assert found.decided.begins is not None, found.decided.decision.reason
+    return under(step, Underway("c1", found.decided.begins, 0, Fraction(0), Fraction(0), found.decided.begins.began_s, Draw(500_000, 0)))
+
+
+def under(step: StepInput, campaign: Underway) -> StepInput:
+    return replace(step, history=replace(step.history, campaign=campaign, last_rebalance_s=step.snapshot.head.timestamp_s - 10))
+
+
+def with_progress(step: StepInput, **changes: object) -> StepInput:
+    assert step.history.campaign is not None
+    return under(step, replace(step.history.campaign, **changes))  # type: ignore[arg-type]  # fields by name
+
+
+def moved_to(step: StepInput, price: int) -> StepInput:
+    """The same with another price of WETH in the feed; pools stay, since nothing here trades in them."""
+    now_s = step.snapshot.head.timestamp_s
+    feeds = tuple(
+        feed_round("WETH", Fraction(price), now_s - 60) if one.feed == feed_address("WETH") else one for one in step.snapshot.feeds
+    )
+    return with_snapshot(step, feeds=feeds)
+
+
+def ended(step: StepInput) -> str:
+    found = decide(step)
+    assert found.round is None
+    return found.ended
+
+
+# rounds
+def test_the_first_round_is_shown_as_it_will_be_decided_once_the_campaign_is_written_down() -> None:
+    step = drifted()
+    step = replace(step, history=replace(step.history, draw=Draw(123_456, 654_321)))
+    shown = strategies.rebalance(step)
+    assert shown.decided.begins is not None
+    assert shown.decided.begins.first == Draw(123_456, 654_321)
+    written = Underway("c1", shown.decided.begins, 0, Fraction(0), Fraction(0), shown.decided.begins.began_s, shown.decided.begins.first)
+    again = strategies.rebalance(under(step, written))
+    assert again.plan is not None
+    assert shown.plan is not None
+    assert again.plan.legs == shown.plan.legs
+    assert again.decided.round == shown.decided.round
+
+
+def test_a_campaign_waits_for_its_time_and_is_due_from_it_on_whatever_the_cooldown_and_the_band_say() -> None:
+    step = with_progress(begun(drifted()), done=1, next_s=drifted().snapshot.head.timestamp_s + 300)
+    waits = decide(step)
+    assert isinstance(waits.decision, Hold)
+    assert waits.decision.next_s == step.snapshot.head.timestamp_s + 300
+    assert "round 2 of about" in waits.decision.reason
+    due = decide(later(step, 300))
+    assert isinstance(due.decision, Rebalance)
+    assert due.round is not None
+    assert due.round.number == 2
+
+
+def test_a_stored_step_with_a_campaign_decides_the_same_after_it_was_read_back() -> None:
+    step = later(with_progress(begun(drifted()), done=2), 1_000)
+    back = codec.loads(StepInput, codec.dumps(step))
+    assert back == step
+    assert strategies.rebalance(back).plan == strategies.rebalance(step).plan
+
+
+def test_a_step_stored_before_there_were_campaigns_still_loads() -> None:
+    text = json.loads(codec.dumps(step_input()))
+    for field in ("campaign", "campaign_ended_s", "draw"):
+        del text["history"][field]
+    del text["execution"]["pace"]
+    assert codec.from_jsonable(StepInput, text) == step_input()
+
+
+def test_a_part_of_a_goal_moves_every_edge_by_that_part_and_leaves_what_is_inside() -> None:
+    step = roomy(step_input({"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}, {"WETH": 700, "WBTC": 290, "USDC": 10}))
+    for destination in (Destination.TARGET, Destination.BAND):
+        wanted = replace(step, policy=replace(step.policy, destination=destination))
+        found = decide(replace(wanted, limits=replace(wanted.limits, min_trade=None)))
+        assert isinstance(found.decision, Rebalance)
+        third = partial(found.drifts, found.decision.goal, Fraction(1, 3))
+        whole, part = corrections(found.drifts, found.decision.goal), corrections(found.drifts, third)
+        assert {token: lack / 3 for token, lack in whole.items()} == part
+        assert partial(found.drifts, found.decision.goal, Fraction(1)) == found.decision.goal
+
+
+# ways to end
+def test_what_the_owner_changed_ends_it_and_the_same_look_decides_anew() -> None:
+    step = later(begun(drifted()), 1_000)
+    other = [replace(one, target_bps=bps) for one, bps in zip(step.portfolio.assets, (6_000, 4_000), strict=True)]
+    changed = replace(step, portfolio=replace(step.portfolio, assets=tuple(other)))
+    assert decide(changed).ended == "what is wanted of the portfolio changed"
+    assert decide(replace(step, policy=replace(step.policy, destination=Destination.HALFWAY))).ended == "policy.destination was changed"
+    faster = paced(step, max_rounds=3)
+    assert decide(faster).ended == "[execution] was changed"
+    rested = replace(faster, history=replace(faster.history, last_rebalance_s=None))
+    assert strategies.rebalance(rested).decided.begins is not None
+
+
+def test_a_drift_that_is_gone_ends_it() -> None:
+    assert ended(moved_to(begun(drifted()), 857)) == "the drift is gone"
+    assert ended(moved_to(with_progress(begun(drifted()), done=2), 857)) == "done in 2 rounds"
+
+
+def test_prices_that_turned_end_it() -> None:
+    assert "prices have turned: WETH would have to be bought, and was to be sold" in ended(moved_to(begun(drifted()), 600))
+
+
+def test_its_time_ends_it_however_long_it_was_paused() -> None:
+    step = begun(drifted())
+    assert step.history.campaign is not None
+    campaign = step.history.campaign.campaign
+    assert decide(later(step, campaign.expires_s - campaign.began_s - 1)).ended == ""
+    why = ended(later(step, campaign.expires_s - campaign.began_s))
+    assert "its time ended" in why
+    assert "200000 USDC are left" in why
+
+
+def test_a_budget_that_is_spent_ends_it_and_so_does_a_round_that_would_exceed_it_at_worst() -> None:
+    step = begun(drifted(budget_bps=50))
+    assert step.history.campaign is not None
+    budget = step.history.campaign.campaign.budget
+    assert budget == 1_000 * USD
+    assert "its budget is" in ended(with_progress(step, done=1, spent=budget))
+    found = strategies.rebalance(step)
+    assert found.plan is not None
+    worst = at_worst(step, found.plan, dict(step.history.campaign.campaign.arrival))
+    just = strategies.rebalance(with_progress(step, spent=budget - worst))
+    assert just.plan is not None
+    over = strategies.rebalance(with_progress(step, spent=budget - worst + 1))
+    assert over.plan is None
+    assert isinstance(over.decided.decision, Hold)
+    assert "may cost" in over.decided.ended
+    off = begun(drifted(budget_bps=None))
+    assert strategies.rebalance(with_progress(off, spent=Fraction(10**15))).plan is not None
+
+
+def test_a_first_round_that_no_budget_allows_begins_no_campaign() -> None:
+    found = strategies.rebalance(drifted(budget_bps=1))
+    assert (found.plan, found.decided.begins) == (None, None)
+    assert "its budget" in found.decided.decision.reason
+
+
+def test_after_its_end_the_cooldown_counts_from_there() -> None:
+    step = drifted()
+    step = replace(step, history=replace(step.history, campaign_ended_s=step.snapshot.head.timestamp_s - 100))
+    held = decide(step)
+    assert isinstance(held.decision, Hold)
+    assert "the last correction over time was at" in held.decision.reason
+
+
+# whole campaigns
+def check(done: Run, least: Fraction, loose: bool = False) -> None:
+    """Sizes within their bounds but for the last, and all together the wish."""
+    campaign = done.campaign
+    jitter = Fraction(campaign.pace.size_jitter_bps, 10_000)
+    fair = fair_share(campaign)
+    for size in done.sizes[:-1]:
+        assert fair * (1 - jitter) * Fraction(98, 100) <= size <= fair * (1 + jitter) * Fraction(102, 100)
+    assert done.sizes[-1] <= fair * (1 + jitter) * Fraction(103, 100) or loose
+    cost = sum((plan.cost.total for plan in done.plans), Fraction(0))
+    assert campaign.wish - least - 1 <= sum(done.sizes) <= campaign.wish + cost + least
+    assert done.ended == f"done in {len(done.sizes)} rounds" if len(done.sizes) != 1 else done.ended == "done in 1 round"
+
+
+@given(seed=st.integers(0, 10**6), jitter=st.integers(0, 5_000), over=st.booleans())
+@settings(max_examples=12)
+def test_rounds_are_of_random_size_and_together_the_wish(seed: int, jitter: int, over: bool) -> None:
+    step = drifted(size_jitter_bps=jitter, max_rounds=5)
+    step = paced(step, replace(TWAP, size_jitter_bps=jitter)) if over else step
+    done = run(step, random.Random(seed))
+    check(done, step.limits.min_trade or Fraction(0), loose=over)
+    assert done.campaign.rounds > 1
+    mean_s = interval_s(done.campaign.pace, done.campaign.rounds)
+    waits = [after - before for before, after in zip(done.times_s, done.times_s[1:], strict=False)]
+    assert all(mean_s // 2 <= wait <= mean_s * 3 // 2 + 2 for wait in waits)
+    assert not over or done.times_s[-1] <= done.campaign.expires_s
+
+
+@given(seed=st.integers(0, 10**6), budget=st.integers(20, 120), drop=st.integers(-60, 60))
+@settings(max_examples=12)
+def test_what_is_lost_against_the_prices_of_the_start_is_never_above_the_budget(seed: int, budget: int, drop: int) -> None:
+    """The market moves after each round, pools and feeds alike: what is sold brings less, and at some point no more is sold."""
+
+    def moves(step: StepInput, number: int) -> StepInput:
+        return market(step, Fraction(2_000) * (1 + Fraction(drop * number, 10_000)))
+
+    step = drifted(budget_bps=budget, max_rounds=6)
+    if strategies.rebalance(step).decided.begins is None:
+        return
+    done = run(step, random.Random(seed), moves)
+    assert done.campaign.budget is not None
+    assert done.spent <= done.campaign.budget
+    assert done.ended
+
+
+def market(step: StepInput, price: Fraction) -> StepInput:
+    """Pools and feeds at another price of WETH."""
+    other = step_input(None, {"WETH": 1, "USDC": 1}, {"WETH": price}, depth=20_000_000, now_s=step.snapshot.head.timestamp_s)
+    return with_snapshot(step, pools=other.snapshot.pools, feeds=other.snapshot.feeds)
+
+
+def test_a_falling_price_ends_it_by_its_budget_before_it_is_done() -> None:
+    done = run(drifted(budget_bps=60), random.Random(1), lambda step, number: market(step, Fraction(2_000) * (1 - Fraction(number, 400))))
+    assert "budget" in done.ended
+    assert 0 < sum(done.sizes) < done.campaign.wish
+    assert done.campaign.budget is not None
+    assert done.spent <= done.campaign.budget
+
+
+def test_a_correction_over_a_stated_time_ends_within_it() -> None:
+    for seed in range(3):
+        done = run(paced(drifted(), TWAP), random.Random(seed))
+        assert done.campaign.rounds == 8
+        assert done.campaign.ends_s == done.campaign.began_s + 14_400
+        assert done.times_s[-1] <= done.campaign.expires_s
+        assert len(done.sizes) >= 4
+
+
+# numbers
+def test_chance_spreads_evenly_around_one_and_never_beyond() -> None:
+    assert spread(0, 3_000) == Fraction(7, 10)
+    assert spread(999_999, 3_000) == Fraction(13, 10)
+    assert spread(123, 0) == 1
+
+
+@pytest.mark.parametrize(
+    ("pace", "rounds", "length_s", "grace_s"),
+    [(PACE, 4, 2 * 4 * 600, 600), (TWAP, 8, 14_400, 1_800), (replace(PACE, style=Style.LIMIT, patience_s=7_200), 1, 7_200, 0)],
+)
+def test_how_long_a_campaign_may_take(pace: object, rounds: int, length_s: int, grace_s: int) -> None:
+    assert times(pace, rounds, 1_000) == (1_000 + length_s, 1_000 + length_s + grace_s)  # type: ignore[arg-type]  # a Pace
+
+
+def test_a_wait_is_the_mean_give_or_take_its_jitter() -> None:
+    step = begun(drifted())
+    assert step.history.campaign is not None
+    campaign = step.history.campaign.campaign
+    assert wait_s(campaign, Draw(0, 0)) == 300
+    assert wait_s(campaign, Draw(0, 999_999)) == 900
+
+
+def test_an_exit_is_never_spread() -> None:
+    step = drifted()
+    found = decide(step)
+    assert isinstance(found.decision, Rebalance)
+    exit_ = replace(found.decision, exit=True)
+    decided, plan = in_time(step, found, exit_, planner.plan(step, exit_))
+    assert decided.begins is None
+    assert plan is not None
+    assert plan.turnover > 195_000 * USD

@@ -1,0 +1,191 @@
+"""One round against several: the optimum is that of a closed form, every figure is of exact plans, and each price moves it as it must."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from fractions import Fraction
+from math import sqrt
+
+import pytest
+
+from agent.amm import pools as amm
+from agent.model import Pacing, ReferenceKind, StepInput, V2Pool
+from agent.planning import strategies
+from agent.planning.rounds import left_after, recovered
+from agent.planning.saving import lacking
+from agent.policy.minimum import APPROVAL_GAS
+from tests.builders import ROUTER, Allowance, step_input, token, v2_pool, v3_pool, with_snapshot
+from tests.pacing import PACE, paced, roomy
+from tests.planning_worlds import random_step, ranged
+
+USD = 10**6
+GWEI = 10**9
+WETH, USDC = token("WETH"), token("USDC")
+
+
+def large(depth: int = 20_000_000, base_fee_gwei: int = 30, **pace: object) -> StepInput:
+    """300,000 of 1,000,000 have to move through one pair of this depth; the router may take everything."""
+    step = roomy(step_input(None, {"WETH": 800_000, "USDC": 200_000}, depth=depth), max_live_value=None)
+    head = replace(step.snapshot.head, base_fee_wei=base_fee_gwei * GWEI)
+    allowed = tuple(Allowance(one.address, ROUTER, 2**255) for one in (WETH, USDC))
+    step = with_snapshot(step, head=head, allowances=allowed, priority_fee_wei=0)
+    return paced(step, **pace)
+
+
+def pacing(step: StepInput) -> Pacing:
+    found = strategies.rebalance(step)
+    assert found.plan is not None, found.decided.decision.reason
+    assert found.plan.pacing is not None
+    return found.plan.pacing
+
+
+@pytest.mark.parametrize(
+    ("depth", "gwei", "waiting"), [(20_000_000, 30, 0), (20_000_000, 1_000, 0), (60_000_000, 30, 20), (15_000_000, 400, 7)]
+)
+def test_the_number_of_rounds_is_that_of_a_closed_form(depth: int, gwei: int, waiting: int) -> None:
+    """A pair of reserves R on each side, wholly back between rounds, takes x - R·x/(R + x) in value of a round of x, fee aside.
+
+    Half of what a sale costs has to be sold besides, for both halves to be alike after it.
+    """
+    step = large(depth, gwei, max_rounds=16, recovery_s=1, waiting_bps_hour=Fraction(waiting))
+    found = pacing(step)
+    gas = float(found.options[0].gas) / USD
+    hours = PACE.interval_s / 3_600
+
+    def cost(rounds: int) -> float:
+        sold = 300_000.0
+        for _ in range(20):
+            x = sold / rounds * 0.997
+            impact = rounds * (x - depth * x / (depth + x))
+            sold = 300_000 + (impact + 0.003 * sold) / 2
+        waits = sum(300_000 * (1 - done / rounds) * waiting / 10_000 * hours for done in range(1, rounds))
+        return impact + gas * rounds + waits
+
+    costs = {rounds: cost(rounds) for rounds in range(1, 17)}
+    best = min(costs, key=lambda rounds: costs[rounds])
+    assert found.chosen == best
+    for option in found.options:
+        own = float(option.impact + option.skew + option.gas + option.waiting) / USD
+        assert own == pytest.approx(costs[option.rounds], rel=5e-3), option.rounds
+
+
+def test_without_waiting_the_optimum_is_the_root_of_impact_over_gas() -> None:
+    """n* = sqrt(W² / (R · gas)), by cost(n) = W²/(n·R) + n·gas."""
+    found = pacing(large(20_000_000, 600, max_rounds=24, recovery_s=1, waiting_bps_hour=Fraction(0)))
+    gas = float(found.options[0].gas) / USD
+    assert abs(found.chosen - sqrt(300_000**2 / (20_000_000 * gas))) < 1
+
+
+def test_a_pool_that_does_not_come_back_is_done_in_one_round() -> None:
+    """The way there is the same in pieces, and each piece costs gas of its own."""
+    found = pacing(large(recovery_s=28 * 86_400, waiting_bps_hour=Fraction(0)))
+    one, six = found.options[0], found.options[-1]
+    assert found.chosen == 1
+    assert abs((six.impact + six.skew) - (one.impact + one.skew)) < one.impact / 50
+    assert six.gas > 5 * one.gas
+
+
+@pytest.mark.parametrize(
+    ("change", "more"),
+    [
+        ({"recovery_s": 6_000}, False),
+        ({"waiting_bps_hour": Fraction(20)}, False),
+        ({"base_fee_gwei": 2_000}, False),
+        ({"depth": 200_000_000}, False),
+        ({"base_fee_gwei": 50}, True),
+    ],
+)
+def test_each_price_moves_the_number_of_rounds_its_own_way(change: dict[str, object], more: bool) -> None:
+    settings: dict[str, object] = {"max_rounds": 12, "base_fee_gwei": 400, "waiting_bps_hour": Fraction(1)}
+    usual, other = pacing(large(**settings)), pacing(large(**settings | change))  # type: ignore[arg-type]  # by name
+    assert 1 < usual.chosen < 12
+    assert other.chosen > usual.chosen if more else other.chosen < usual.chosen
+
+
+def test_rounds_smaller_than_the_smallest_trade_are_none() -> None:
+    step = large(max_rounds=12, recovery_s=1)
+    assert len(pacing(roomy(step, min_trade=Fraction(60_000 * USD), max_live_value=None)).options) == 3
+    small = pacing(roomy(step, min_trade=Fraction(250_000 * USD), max_live_value=None))
+    assert (len(small.options), small.chosen) == (1, 1)
+    assert "too small" in small.why
+
+
+def test_one_round_is_the_plan_itself_and_the_chosen_one_costs_least() -> None:
+    for seed in range(4):
+        step = roomy(random_step(seed, tokens=4, pools=8, depth=400_000, worth=60_000), max_live_value=None)
+        found = strategies.rebalance(paced(step, max_rounds=4))
+        if found.plan is None or found.plan.pacing is None:
+            continue
+        whole = strategies.rebalance(step)
+        assert whole.plan is not None
+        one = found.plan.pacing.options[0]
+        parts = (one.fees, one.impact, one.skew)
+        assert parts == (whole.plan.cost.fees, whole.plan.cost.impact, whole.plan.cost.skew)
+        gas_unit = whole.plan.cost.gas / whole.plan.gas_units
+        assert one.gas == whole.plan.cost.gas + APPROVAL_GAS * lacking(step, whole.plan) * gas_unit
+        chosen = next(option for option in found.plan.pacing.options if option.rounds == found.plan.pacing.chosen)
+        assert chosen.total == min(option.total for option in found.plan.pacing.options)
+
+
+def test_the_market_style_plans_as_before() -> None:
+    step = large()
+    market = replace(step, execution=replace(step.execution, pace=type(PACE)()))
+    found = strategies.rebalance(market)
+    assert found.plan is not None
+    assert found.plan.pacing is None
+    assert found.decided.begins is None
+    whole = strategies.rebalance(step)
+    assert found.plan.turnover > 5 * (whole.plan.turnover if whole.plan else 0)
+
+
+def test_what_was_approved_for_one_round_is_not_spread_any_more() -> None:
+    step = replace(large(), spend_caps=((WETH.address, 10**30),))
+    found = strategies.rebalance(step)
+    assert found.decided.begins is None
+    assert found.plan is not None
+    assert found.plan.turnover > 290_000 * USD
+
+
+# pools that come back
+V2 = v2_pool(WETH, USDC, 2_000, 10_000_000)
+V3 = v3_pool(WETH, USDC, 2_000, 10_000_000)
+
+
+def test_half_of_the_way_is_left_after_one_half_life() -> None:
+    assert left_after(600, 600) == Fraction(1, 2) + Fraction(1, 10**12)
+    assert left_after(1_200, 600) - Fraction(1, 4) <= Fraction(1, 10**12)
+    assert 0 < left_after(28 * 86_400, 1) <= Fraction(1, 10**12)
+
+
+@pytest.mark.parametrize("pool", [V2, V3], ids=["V2", "V3"])
+@pytest.mark.parametrize("sell", [WETH, USDC], ids=["down", "up"])
+def test_a_pool_comes_back_as_far_as_assumed_and_never_further(pool: V2Pool, sell: object) -> None:
+    token_in = sell.address  # type: ignore[attr-defined]  # a token
+    amount = 200 * 10**18 if sell is WETH else 400_000 * USD
+    moved = amm.swap_exact_in(pool, token_in, amount).after
+    full = Fraction(amm.move_bps(pool, moved, token_in))
+    assert full > 300
+    for left in (Fraction(1), Fraction(1, 2), Fraction(1, 10)):
+        back = recovered(moved, pool, left)
+        now = amm.move_bps(pool, back, token_in)
+        assert full * left - 15 <= now <= full * left + 15
+        assert (amm.marginal_price(back, token_in) <= amm.marginal_price(pool, token_in)) is True
+    assert amm.move_bps(pool, recovered(moved, pool, Fraction(1, 10**12)), token_in) <= 1
+    assert recovered(pool, pool, Fraction(1, 2)) == pool
+
+
+def test_ranges_that_were_crossed_are_crossed_back() -> None:
+    pool = ranged(V3, random.Random(5), 60)
+    moved = amm.swap_exact_in(pool, WETH.address, 30 * 10**18).after
+    assert moved.liquidity != pool.liquidity  # type: ignore[union-attr]  # a V3 pool
+    back = recovered(moved, pool, Fraction(1, 10**12))
+    assert back.liquidity == pool.liquidity  # type: ignore[union-attr]  # a V3 pool
+    assert abs(amm.quote_exact_in(back, WETH.address, 10**18) - amm.quote_exact_in(pool, WETH.address, 10**18)) <= 10
+
+
+def test_the_comparison_is_made_at_the_prices_of_now_whatever_the_imagined_pools_say() -> None:
+    """With spot prices alone the reference would move with pools that are only imagined."""
+    step = large(recovery_s=1)
+    spot = replace(step, reference=replace(step.reference, kinds=(ReferenceKind.SPOT,)))
+    assert [option.impact for option in pacing(spot).options] == pytest.approx([option.impact for option in pacing(step).options], rel=1e-6)
