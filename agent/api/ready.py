@@ -30,6 +30,8 @@ def templates(network: str = "ethereum") -> Document:
                 "tokens": [{"symbol": symbol, "address": addresses[symbol], "target": share} for symbol, share in tokens],
                 "policy": {name: dict(value) if isinstance(value, Mapping) else value for name, value in one.policy.items()},
                 "limits": dict(one.limits),
+                "weights": dict(one.weights) or None,
+                "todo": one.todo,
                 "futures_notional": None if one.futures is None else f"{one.futures}x",
             }
         )

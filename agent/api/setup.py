@@ -80,7 +80,9 @@ def initialise(
         "token_list_sha256": None if read is None else read.digest,
         "template": None if ready is None else ready.name,
         "assets": [{"symbol": a.symbol, "address": a.address, "target": a.target, "feed": a.feed} for a in assets],
-        "next": [f"export {variable}=…  (endpoint of operator {who})" for variable, who in rpc] + ["trimtab doctor", "trimtab trust"],
+        "next": [f"export {variable}=…  (endpoint of operator {who})" for variable, who in rpc]
+        + ([ready.todo] if ready is not None and ready.todo else [])
+        + ["trimtab doctor", "trimtab trust"],
     }
 
 

@@ -36,7 +36,8 @@ def templates(
             when = f"{trigger}; to {one['policy']['destination']}; cooldown {one['policy']['cooldown']}"
             limits = ", ".join(f"{name} {value}" for name, value in one["limits"].items())
             notional = f"\nfutures at most {one['futures_notional']} of spot" if one["futures_notional"] else ""
-            made.add_row(cell(one["name"], "bold"), cell(f"{one['about']}\n{classes}\n{held}"), cell(when), cell(limits + notional))
+            chosen = f"\nthen chosen by {one['weights']['kind']} every {one['weights']['every']}" if one["weights"] else ""
+            made.add_row(cell(one["name"], "bold"), cell(f"{one['about']}\n{classes}\n{held}{chosen}"), cell(when), cell(limits + notional))
         out.print(made)
         say(f"Futures: {document['futures']}.")
         say("To start from one: trimtab init --template NAME --wallet ADDRESS --rpc VARIABLE=OPERATOR")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import tomlkit
@@ -15,10 +15,15 @@ from agent.errors import ConfigError
 from agent.units import BPS, largest_remainder, parse_bps
 
 CORE, STABLE, HIGH_BETA = "core", "stable", "high-beta"
+SUPPLIES = "supplies.csv"
 CLASSES: Mapping[int, Mapping[str, tuple[str, ...]]] = {
     1: {CORE: ("WETH", "WBTC"), STABLE: ("USDC",), HIGH_BETA: ("LINK", "AAVE")},
 }
 """Symbols of the preset by class and chain id: large and long known, worth one dollar, and what moves more than the market."""
+
+
+BEFORE = "[reference]\n"
+"""The table of the config that follows on the portfolio's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +31,8 @@ class Starter:
     """A ready portfolio: `shares` in bps by class, split evenly over its tokens; `policy` and `limits` as the config writes them.
 
     `futures` is how much the notional of futures may be at most, times spot value. `adjustable` says that the share of stable
-    tokens can be chosen.
+    tokens can be chosen. `weights` is an allocator, which chooses other weights than `shares` from data, and `todo` what has to be
+    done before it can.
     """
 
     name: str
@@ -36,6 +42,8 @@ class Starter:
     limits: Mapping[str, str]
     futures: str | None = None
     adjustable: bool = False
+    weights: Mapping[str, str | list[str]] = field(default_factory=dict)
+    todo: str = ""
 
 
 def _threshold(**widths: str) -> dict[str, str]:
@@ -93,6 +101,34 @@ STARTERS = {
             {"turnover": "20%", "daily_turnover": "20%"},
         ),
         Starter(
+            "equal",
+            "the same of each, whatever its price did",
+            {CORE: 4_000, HIGH_BETA: 4_000, STABLE: 2_000},
+            {"trigger": _threshold(relative="20%"), "destination": "target", "cooldown": "1d"},
+            {"turnover": "30%", "daily_turnover": "30%"},
+            weights={"kind": "equal", "every": "7d", "keep": "14d", "churn": "1%", "until_chosen": "targets"},
+        ),
+        Starter(
+            "market-cap",
+            "by what all coins of a kind are worth, none above 40 %, beside a tenth in stable coins",
+            {CORE: 6_000, HIGH_BETA: 3_000, STABLE: 1_000},
+            {"trigger": _threshold(relative="15%"), "destination": "target", "cooldown": "1d"},
+            {"turnover": "20%", "daily_turnover": "20%"},
+            weights={
+                "kind": "market_cap",
+                "every": "7d",
+                "keep": "14d",
+                "churn": "1%",
+                "until_chosen": "wait",
+                "max_age": "1d",
+                "fixed": ["USDC"],
+                "cap": "40%",
+                "supplies": SUPPLIES,
+            },
+            todo=f"write {SUPPLIES} beside the config with lines symbol,supply,as_of for {', '.join(CLASSES[1][CORE])}: "
+            "on this chain only wrapped coins can be counted",
+        ),
+        Starter(
             "stable-reserve",
             "large coins beside a stable reserve that is filled from gains and spent in falls; --stable sets its size",
             {CORE: 8_000, STABLE: 2_000},
@@ -147,7 +183,17 @@ def dress(text: str, one: Starter) -> str:
         policy[key] = value if isinstance(value, str) else _inline(value)
     for key, value in one.limits.items():
         limits[key] = value
-    return f"# Template: {one.name}, {one.about}.\n{_futures(one)}{tomlkit.dumps(document)}"
+    made = tomlkit.dumps(document)
+    if one.weights:
+        made = made.replace(BEFORE, f"{_allocator(one)}\n{BEFORE}", 1)
+    return f"# Template: {one.name}, {one.about}.\n{_futures(one)}{made}"
+
+
+def _allocator(one: Starter) -> str:
+    lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in one.weights.items())
+    todo = f"# Before anything is traded: {one.todo}.\n" if one.todo else ""
+    about = "# Targets are chosen anew from data; those above are only where it begins (docs/weights.md)."
+    return f"{about}\n{todo}[portfolio.weights]\n{lines}\n"
 
 
 def _futures(one: Starter) -> str:

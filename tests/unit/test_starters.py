@@ -11,11 +11,12 @@ import pytest
 
 from agent import api
 from agent.api.setup import initialise
-from agent.config import build_policy
+from agent.config import build_policy, build_portfolio
 from agent.config.load import load_config
 from agent.config.presets import PRESETS
 from agent.config.schema import Config
-from agent.config.starters import CLASSES, STABLE, STARTERS
+from agent.config.starters import CLASSES, STABLE, STARTERS, SUPPLIES
+from agent.config.weights import build_weights
 from agent.errors import ConfigError
 from agent.model import Asset, AssetDrift
 from agent.policy.drift import ideal_trades, weigh
@@ -44,6 +45,7 @@ def test_every_template_makes_a_config_that_loads_with_its_policy_and_limits_in_
     assert sum(asset.target for asset in config.portfolio.assets) == BPS
     assert {key: written["limits"][key] for key in one.limits} == dict(one.limits)
     assert {key: written["policy"][key] for key in one.policy} == dict(one.policy)
+    assert written["portfolio"].get("weights", {}) == dict(one.weights)
     assert text.startswith(f"# Template: {name},")
     plain = tmp_path / "plain.toml"
     initialise(plain, "ethereum", WALLET, [("WETH", "50%"), ("USDC", "50%")], "USDC", RPC)
@@ -77,6 +79,23 @@ def test_every_template_finds_its_tokens_on_every_network(network: str) -> None:
         assert {token["symbol"]: token["address"] for token in one["tokens"]}.items() <= known.items()
         assert len(one["tokens"]) == len({token["symbol"] for token in one["tokens"]})
     assert all(token.feed is not None for token in PRESETS[network].tokens)
+
+
+def test_equal_begins_where_its_allocator_ends_and_market_cap_says_what_the_chain_cannot_tell(tmp_path: Path) -> None:
+    config, _ = made(tmp_path, "equal")
+    assert {asset.target for asset in config.portfolio.assets} == {2_000}
+    other = tmp_path / "cap.toml"
+    document = initialise(other, "ethereum", WALLET, [], "USDC", RPC, template="market-cap")
+    assert any(SUPPLIES in line and "WETH, WBTC" in line for line in document["next"])
+    config = load_config(other).config
+    portfolio = build_portfolio(config, {one.address: Token(one.address, one.symbol, 18) for one in config.portfolio.assets})
+    with pytest.raises(ConfigError, match=f"{SUPPLIES}: cannot be read"):
+        build_weights(config.portfolio, portfolio, tmp_path)
+    (tmp_path / SUPPLIES).write_text("symbol,supply,as_of\nWETH,120000000,2026-01-01\nWBTC,19800000,2026-01-01\n")
+    weights = build_weights(config.portfolio, portfolio, tmp_path)
+    assert weights is not None
+    assert len(weights.supplies) == 2
+    assert {limit.high_bps for limit in weights.limits} == {4_000}
 
 
 def test_the_riskier_the_profile_the_wider_its_bands_and_limits(tmp_path: Path) -> None:
