@@ -88,7 +88,9 @@ def test_equal_begins_where_its_allocator_ends_and_market_cap_says_what_the_chai
     document = initialise(other, "ethereum", WALLET, [], "USDC", RPC, template="market-cap")
     assert any(SUPPLIES in line and "WETH, WBTC" in line for line in document["next"])
     config = load_config(other).config
-    portfolio = build_portfolio(config, {one.address: Token(one.address, one.symbol, 18) for one in config.portfolio.assets})
+    portfolio = build_portfolio(
+        config, {one.address: Token(one.address, one.symbol, one.decimals or 18) for one in config.portfolio.assets}
+    )
     with pytest.raises(ConfigError, match=f"{SUPPLIES}: cannot be read"):
         build_weights(config.portfolio, portfolio, tmp_path)
     (tmp_path / SUPPLIES).write_text("symbol,supply,as_of\nWETH,120000000,2026-01-01\nWBTC,19800000,2026-01-01\n")
