@@ -94,7 +94,8 @@ def _require_level(step: StepInput, terms: Terms, chosen: Sequence[Terms]) -> No
     entry = next((one for one in chosen if one.token == terms.token and one.kind is OrderKind.ENTRY), None)
     try:
         opened = None if entry is None else order_levels.armed(_waiting(entry), price, 0, book)
-        order_levels.armed(_waiting(terms), price, 0, book, opened)
+        if not order_levels.waits_for(terms.kind, opened):
+            order_levels.armed(_waiting(terms), price, 0, book, opened)
     except Refused as why:
         at = order_levels.price_words(step.portfolio, terms.token, price)
         verdict = Verdict(terms.kind.value, f"the price is {at}", why.message, False)

@@ -59,6 +59,15 @@ def fitted(order: Order, price: Price, book: Orders) -> Order:
     return order
 
 
+def waits_for(kind: OrderKind, entry: Order | None) -> bool:
+    """Whether an order is armed only once the entry has opened: before that there is no profit to take and no highest price. A stop
+    loss is armed at once, so that prices that leap over both buy nothing.
+    """
+    if entry is None or kind in (OrderKind.ENTRY, OrderKind.STOP_LOSS):
+        return False
+    return entry.stage is not OrderStage.FIRED and entry.at is None
+
+
 def filled_at_once(order: Order) -> bool:
     """Whether an entry stood at or above the price when it was armed: it then held nothing back."""
     at = level(order)

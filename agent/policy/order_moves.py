@@ -13,7 +13,7 @@ from agent.errors import Refused
 from agent.model import PORTFOLIO, AssetDrift, Order, OrderKind, OrderStage, StepInput, Terms, UnitValue
 from agent.policy import unit_value
 from agent.policy.drift import drift, total
-from agent.policy.order_levels import armed, by_key, fitted, level
+from agent.policy.order_levels import armed, by_key, fitted, level, waits_for
 from agent.reference import contradiction, depeg_fault, prices_at, reference_prices, sequencer_fault
 from agent.units import BPS, Price, Value
 
@@ -143,8 +143,9 @@ def _next(step: StepInput, order: Order, terms: Terms, seen: Seen, entry: Order 
         order = replace(order, stage=OrderStage.ARMED, at=price, since_s=now_s)
     if order.stage in (OrderStage.WAITING, OrderStage.OFF):
         order = replace(order, terms=terms)
+    steady = span is not None and span[1] - span[0] <= Fraction(book.hysteresis_bps, BPS) * price
     try:
-        if order.stage is OrderStage.WAITING and span is not None and span[1] - span[0] <= Fraction(book.hysteresis_bps, BPS) * price:
+        if order.stage is OrderStage.WAITING and steady and not waits_for(order.kind, entry):
             order = armed(order, price, now_s, book, entry)
         elif order.terms != terms:
             order = fitted(replace(order, terms=terms), price, book)

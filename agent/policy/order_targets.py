@@ -25,7 +25,7 @@ from agent.model import (
 from agent.policy import lp_wish, minimum, words
 from agent.policy.drift import drift, total
 from agent.policy.lp_moves import Out
-from agent.policy.order_levels import armed, by_key, filled_at_once, fitted, level, name, price_words, subject
+from agent.policy.order_levels import armed, by_key, filled_at_once, fitted, level, name, price_words, subject, waits_for
 from agent.policy.order_moves import crumb, in_wanted_liquidity, moved, out_of, unconfirmed
 from agent.reference import References, reference_prices
 from agent.units import BPS, Price, Value, largest_remainder
@@ -80,7 +80,7 @@ def faults(step: StepInput, references: References) -> list[str]:
         if order is None or price is None:
             continue
         try:
-            if order.stage is OrderStage.WAITING:
+            if order.stage is OrderStage.WAITING and not waits_for(terms.kind, entries.get(terms.token)):
                 armed(replace(order, terms=terms), price, 0, book, entries.get(terms.token))
             elif order.terms != terms and order.stage is OrderStage.ARMED:
                 fitted(replace(order, terms=terms), price, book)

@@ -1,0 +1,162 @@
+"""Orders on a real chain: a crash sells under floors and stays out, a push of two blocks sells nothing, a withdrawal is no stop."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+from agent import api
+from agent.api.agent import Agent
+from agent.execution.outcome import OutcomeKind
+from agent.localchain import LocalChain
+from agent.model import Hold, Rebalance
+from tests.agents import ROOMY, USD, again, agent_on, explained, fund, purse, swap_of, trusted, weights, yes
+from tests.cases.test_confirmation import POOL, by_spot, push
+
+TWO = {"WETH": "50%", "USDC": "50%"}
+BLOCKS = 3
+STOP = {"portfolio.assets.0.stop_loss": "2500", "policy.confirm_blocks": BLOCKS}
+CRASH = {**STOP, "limits.price_impact": "2%", "limits.turnover": "5%", "limits.daily_turnover": "5%", "policy.cooldown": "1d"}
+"""Limits of turnover, and a cooldown, that would hold back any other sale."""
+
+
+def stages(agent: Agent) -> dict[str, str]:
+    """Stage by subject and kind, as the command tells it."""
+    return {f"{row['subject']} {row['kind']}": row["stage"] for row in api.standing_orders(agent)["orders"]}
+
+
+def settled(chain: LocalChain, prices: dict[str, int]) -> None:
+    """The market is there, feeds say so, and blocks go by that confirm it."""
+    chain.move_market(prices)
+    chain.mine(BLOCKS + 1)
+
+
+def test_a_crash_sells_at_once_under_floors_and_it_stays_out_over_a_restart_until_it_is_armed(
+    anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 50_000, "USDC": 50_000})
+    chain.mine(BLOCKS + 1)
+    loaded = trusted(chain, tmp_path, CRASH, TWO)
+    with again(chain, loaded) as agent:
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+        assert stages(agent) == {"WETH stop_loss": "armed"}
+        settled(chain, {"WETH": 2_400})
+        before = purse(chain)
+        fired = agent.rebalance(send=True, confirm=yes)
+        plan, _, _ = swap_of(fired)
+        assert plan.exits and "stop_loss of WETH at 2500 USDC fired at 24" in fired.reason
+        assert all(verdict.passed for verdict in plan.verdicts)
+        assert all(leg.min_out_raw * 1_000 >= leg.amount_out_raw * 995 for leg in plan.legs), "floors as of any plan"
+        assert chain.balance("WETH") * 2_400 < 10 * 10**18, "less than the smallest trade is left"
+        got = chain.balance("USDC") - before.raw["USDC"]
+        assert got > Fraction(before.raw["WETH"] * 2_400 * USD, 10**18) * Fraction(98, 100)
+    sold = purse(chain)
+    settled(chain, {"WETH": 3_200})
+    with again(chain, loaded) as agent:
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+        assert stages(agent) == {"WETH stop_loss": "done"}
+        assert "WETH is out since" in " ".join(api.standing_orders(agent)["told"])
+        assert purse(chain).raw == sold.raw
+        told = api.arm_orders(agent, "WETH")
+        assert told["back_in"] == ["WETH"]
+        roomy = again(chain, trusted(chain, tmp_path, {**STOP, **ROOMY, "limits.price_impact": "2%"}, TWO))
+    with roomy as agent:
+        back = agent.rebalance(send=True, confirm=yes)
+        assert back.kind is OutcomeKind.DONE, back.reason
+        assert abs(weights(chain, TWO)["WETH"] - 5_000) < 30
+        assert stages(agent) == {"WETH stop_loss": "armed"}
+
+
+def test_a_push_that_stays_for_two_blocks_fires_no_stop(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """By spot alone, which any push moves at once (T3)."""
+    chain = anvil_chain
+    fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    chain.mine(BLOCKS + 1)
+    with agent_on(chain, tmp_path, {**by_spot(chain, POOL), **STOP, "limits.oracle_deviation": "off"}, TWO) as agent:
+        before = purse(chain)
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+        got = chain.swap(POOL, "WETH", 20_000 * 10**18)
+        chain.mine(1)
+        pushed = agent.rebalance(send=True, confirm=yes)
+        assert pushed.kind is OutcomeKind.HOLD, pushed.reason
+        row = api.standing_orders(agent)["orders"][0]
+        assert float(row["price"]) < 2_500 and (row["stage"], row["unconfirmed"]) == ("armed", "fired")
+        chain.swap(POOL, "USDC", got)
+        chain.mine(BLOCKS + 1)
+        assert isinstance(agent.rebalance(send=True, confirm=yes).decision, Hold)
+        assert stages(agent) == {"WETH stop_loss": "armed"}
+        assert purse(chain) == before
+        chain.swap(POOL, "WETH", 20_000 * 10**18)
+        chain.mine(BLOCKS + 1)
+        real = agent.status().decided.decision
+        assert isinstance(real, Rebalance) and real.exit, "what stays is a crash"
+
+
+def test_liquidity_of_two_blocks_raises_no_highest_price(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    chain.mine(BLOCKS + 1)
+    trailing = {"portfolio.assets.0.trailing_stop": "20%", "policy.confirm_blocks": BLOCKS, "limits.oracle_deviation": "off"}
+    with agent_on(chain, tmp_path, {**by_spot(chain, POOL), **trailing}, TWO) as agent:
+        agent.rebalance(send=True, confirm=yes)
+        highest = api.standing_orders(agent)["orders"][0]["highest"]
+        got = push(chain, 40_000_000)
+        chain.mine(1)
+        agent.rebalance(send=True, confirm=yes)
+        assert api.standing_orders(agent)["orders"][0]["highest"] == highest
+        chain.swap(POOL, "WETH", got)
+
+
+def test_a_portfolio_stop_counts_no_withdrawal_and_then_sells_everything(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    three = {"WETH": "40%", "WBTC": "30%", "USDC": "30%"}
+    fund(chain, {"WETH": 40_000, "WBTC": 30_000, "USDC": 30_000})
+    chain.mine(BLOCKS + 1)
+    changes = {
+        **ROOMY,
+        "portfolio.orders": {"stop_loss": "20%"},
+        "policy.confirm_blocks": BLOCKS,
+        "limits.price_impact": "2%",
+        "limits.balance_jump": "off",
+        "policy.trigger": {"kind": "threshold", "absolute": "40%"},
+    }
+    with agent_on(chain, tmp_path, changes, three) as agent:
+        agent.rebalance(send=True, confirm=yes)
+        assert stages(agent) == {"portfolio stop_loss": "armed"}
+        for symbol in three:
+            chain.set_balance(symbol, chain.balance(symbol) // 2)  # half of everything is withdrawn
+        chain.mine(BLOCKS + 1)
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+        explained(agent)
+        found = api.standing_orders(agent)
+        assert found["unit_worth"] == "1" and found["orders"][0]["stage"] == "armed"
+        settled(chain, {"WETH": 2_500, "WBTC": 50_000})  # a tenth of the whole: half of what the stop waits for
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+        assert stages(agent) == {"portfolio stop_loss": "armed"}
+        settled(chain, {"WETH": 2_000, "WBTC": 38_000})
+        fired = agent.rebalance(send=True, confirm=yes)
+        assert fired.kind is OutcomeKind.DONE, fired.reason
+        assert fired.plan is not None and fired.plan.exits
+        assert weights(chain, three)["USDC"] > 9_990
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+        assert stages(agent) == {"portfolio stop_loss": "done"}
+
+
+def test_while_paused_a_stop_is_written_down_and_sold_once_the_owner_resumes(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 20_000, "USDC": 20_000})
+    chain.mine(BLOCKS + 1)
+    loaded = trusted(chain, tmp_path, CRASH, TWO)
+    with again(chain, loaded) as agent:
+        agent.rebalance(send=True, confirm=yes)
+        api.pause(loaded.path, "away")
+        settled(chain, {"WETH": 2_400})
+        before = purse(chain)
+        stopped = agent.rebalance(send=True, confirm=yes)
+        assert stopped.kind is OutcomeKind.REFUSED and "kill_switch" in stopped.reason
+        assert stages(agent) == {"WETH stop_loss": "fired"}
+        assert purse(chain) == before
+        api.resume(loaded.path)
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+        assert chain.balance("WETH") * 2_400 < 10 * 10**18

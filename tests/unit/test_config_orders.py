@@ -1,0 +1,126 @@
+"""Orders in trimtab.toml: read in exact units, and refused by field, value and remedy where they could never act."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomlkit
+
+from agent.config.build import build_portfolio
+from agent.config.load import parse_config
+from agent.config.order_edit import edited, written
+from agent.config.presets import ETHEREUM
+from agent.config.template import TemplateAsset, render
+from agent.errors import ConfigError
+from agent.model import PORTFOLIO, Absent, OrderKind, Orders, Terms
+from agent.units import Token
+
+WETH, USDC = ETHEREUM.wrapped_native, "0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48"
+TOKENS = {WETH: Token(WETH, "WETH", 18), USDC: Token(USDC, "USDC", 6)}
+
+
+def text(asset: dict[str, Any] | None = None, whole: dict[str, Any] | None = None, numeraire: dict[str, Any] | None = None) -> str:
+    """A config with these keys at WETH, in [portfolio.orders] and at USDC."""
+    assets = [TemplateAsset("WETH", WETH, "50%", None, 18), TemplateAsset("USDC", USDC, "50%", None, 6)]
+    document: Any = tomlkit.parse(render(ETHEREUM, WETH, assets, [], "USDC", [("A", "one"), ("B", "two")]))
+    document["portfolio"]["assets"][0].update(asset or {})
+    document["portfolio"]["assets"][1].update(numeraire or {})
+    if whole is not None:
+        document["portfolio"]["orders"] = whole
+    return tomlkit.dumps(document)
+
+
+def read(*args: Any, **kwargs: Any) -> Orders:
+    return build_portfolio(parse_config(text(*args, **kwargs)), TOKENS).orders
+
+
+def test_prices_and_shares_are_read_in_exact_units() -> None:
+    found = read(
+        {"entry": "1500.5", "stop_loss": "1200", "take_profit": "150%", "trailing_stop": "1500bps"},
+        {"stop_loss": "20%", "absent": "redistribute", "hysteresis": "2%", "entry_above_price": "refuse"},
+    )
+    assert found == Orders(
+        (
+            Terms(PORTFOLIO, OrderKind.STOP_LOSS, None, 2_000),
+            Terms(WETH, OrderKind.ENTRY, Fraction(15_005 * 10**5, 10**18), None),
+            Terms(WETH, OrderKind.STOP_LOSS, Fraction(1_200 * 10**6, 10**18), None),
+            Terms(WETH, OrderKind.TAKE_PROFIT, None, 15_000),
+            Terms(WETH, OrderKind.TRAILING_STOP, None, 1_500),
+        ),
+        Absent.REDISTRIBUTE,
+        200,
+        True,
+    )
+
+
+def test_without_orders_there_are_none_and_what_is_out_would_wait_as_cash() -> None:
+    assert read() == Orders((), Absent.CASH, 100, False)
+
+
+@pytest.mark.parametrize(
+    ("asset", "whole", "said"),
+    [
+        ({"stop_loss": 1500}, None, "1500 is no level; write a price in the numeraire such as"),
+        ({"stop_loss": "-5%"}, None, "is no level"),
+        ({"entry": "0"}, None, "'0': at zero it can never act"),
+        ({"entry": "0%"}, None, "at zero it can never act"),
+        ({"entry": "100%"}, None, "portfolio.assets.WETH.entry: 100% below is at or below zero, so that it can never act"),
+        ({"stop_loss": "120%"}, None, "can never act; write less than 100%"),
+        ({"trailing_stop": "1%"}, None, "is within portfolio.orders.hysteresis of 1%, so that it could never be armed"),
+        ({"take_profit": "0.5%"}, None, "could never be armed"),
+        ({"stop_loss": "0.001%"}, None, "finer than a basis point"),
+        ({"stop_loss": "1600", "entry": "1500"}, None, "portfolio.assets.WETH.stop_loss: 1600 is not below entry 1500"),
+        ({"take_profit": "1400", "entry": "1500"}, None, "entry: 1500 is not below take_profit 1400"),
+        ({"take_profit": "1400", "stop_loss": "1400"}, None, "stop_loss: 1400 is not below take_profit 1400"),
+        (None, {"stop_loss": "8000"}, "portfolio.orders.stop_loss: a price says nothing of the whole, which deposits change"),
+        (None, {"entry": "5%"}, "portfolio.orders.entry: unknown key"),
+        (None, {"hysteresis": "30%"}, "portfolio.orders.hysteresis: more than 20%"),
+        (None, {"absent": "hold"}, "portfolio.orders.absent"),
+    ],
+)
+def test_what_could_never_act_is_refused_by_name(asset: dict[str, Any] | None, whole: dict[str, Any] | None, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text(asset, whole))
+    assert said in caught.value.message
+
+
+@pytest.mark.parametrize("kind", ["entry", "stop_loss", "take_profit", "trailing_stop"])
+def test_the_numeraire_has_no_orders(kind: str) -> None:
+    with pytest.raises(ConfigError, match=f"portfolio.assets.USDC.{kind}: USDC is the numeraire, whose price is always 1; remove it"):
+        parse_config(text(numeraire={kind: "10%"}))
+
+
+def test_an_edit_changes_one_level_and_leaves_the_rest_as_its_owner_wrote_it(tmp_path: Path) -> None:
+    path = tmp_path / "trimtab.toml"
+    path.write_text(text({"stop_loss": "1200"}))
+    path.chmod(0o640)
+    before = path.read_text().splitlines()
+    new, changes = edited(path, "WETH", {"stop_loss": "10%", "take_profit": "off", "entry": "1800"})
+    assert changes == {"stop_loss": ("1200", "10%"), "entry": (None, "1800")}
+    assert path.read_text().splitlines() == before, "nothing is written yet"
+    written(path, new)
+    lines = path.read_text().splitlines()
+    assert [line for line in before if line not in lines] == ['stop_loss = "1200"']
+    assert {line for line in lines if line not in before} == {'stop_loss = "10%"', 'entry = "1800"'}
+    assert path.stat().st_mode & 0o777 == 0o640 and list(tmp_path.iterdir()) == [path]
+    written(path, edited(path, PORTFOLIO, {"stop_loss": "20%"})[0])
+    assert parse_config(path.read_text()).portfolio.orders is not None
+    written(path, edited(path, PORTFOLIO, {"stop_loss": "off"})[0])
+    assert edited(path, PORTFOLIO, {"stop_loss": "off"})[1] == {}
+
+
+def test_an_edit_that_the_config_would_refuse_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "trimtab.toml"
+    path.write_text(text())
+    for subject, levels, said in (
+        ("USDC", {"stop_loss": "10%"}, "USDC is the numeraire"),
+        ("WETH", {"stop_loss": "1500", "entry": "1400"}, "is not below entry"),
+        ("DOGE", {"stop_loss": "1500"}, "'DOGE' is no asset"),
+        ("portfolio", {"entry": "10%"}, "unknown key"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            edited(path, subject, levels)
+    assert path.read_text() == text()

@@ -1,0 +1,121 @@
+"""Orders over any path of prices: never bought above the entry, never held after a stop, the highest price never falls."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.model import OrderKind, OrderStage, Rebalance
+from agent.policy import unit_value
+from agent.policy.order_levels import level
+from tests.standing import Bot, price_of, terms, three, two
+
+ENTRY, STOP, PROFIT, TRAIL = OrderKind.ENTRY, OrderKind.STOP_LOSS, OrderKind.TAKE_PROFIT, OrderKind.TRAILING_STOP
+SOLD = (OrderStage.FIRED, OrderStage.DONE)
+PRICES = st.lists(st.integers(600, 4_000), min_size=2, max_size=9)
+FEW = settings(max_examples=60, deadline=None)
+
+
+@FEW
+@given(PRICES)
+def test_nothing_is_ever_bought_above_the_entry(path: list[int]) -> None:
+    bot = two(terms("WETH", ENTRY, 1_500), weth=1_000, usdc=9_000)
+    for price in path:
+        before = bot.coins["WETH"]
+        bot.look({"WETH": price})
+        assert bot.coins["WETH"] <= before or price <= 1_500
+
+
+@FEW
+@given(PRICES, st.sampled_from([(STOP, 1_400, None), (PROFIT, 2_900, None), (TRAIL, None, 2_000)]), st.integers(0, 3))
+def test_nothing_is_held_after_an_exit_fired_and_its_step_was_done(
+    path: list[int], order: tuple[OrderKind, int | None, int | None], confirm: int
+) -> None:
+    bot, fired = two(terms("WETH", *order), confirm=confirm), False
+    bot.look({"WETH": 2_000})
+    for price in path:
+        decision = bot.look({"WETH": price})
+        at = bot.order("WETH", order[0])
+        assert not fired or at.stage in SOLD, "only its owner arms it"
+        fired = at.stage in SOLD
+        assert not fired or (bot.refused == "" and bot.coins["WETH"] * price < 10), "less than the smallest trade"
+        if isinstance(decision, Rebalance) and decision.exit:
+            assert at.stage is OrderStage.FIRED and at.at == price_of("WETH", price)
+
+
+@FEW
+@given(st.lists(st.lists(st.integers(1_500, 4_000), min_size=4, max_size=4), min_size=1, max_size=9))
+def test_the_highest_price_never_falls_and_is_never_above_what_all_blocks_said(path: list[list[int]]) -> None:
+    bot, mark, confirmed = two(terms("WETH", TRAIL, None, 9_000), confirm=3), Fraction(0), price_of("WETH", 2_000)
+    bot.look({"WETH": 2_000})
+    for now, *before in path:
+        bot.look({"WETH": now}, [{"WETH": price} for price in before])
+        order = bot.order("WETH", TRAIL)
+        confirmed = max(confirmed, price_of("WETH", min(now, *before)))
+        assert order.mark is not None and mark <= order.mark <= confirmed
+        assert confirmed < order.mark * Fraction(1_001, 1_000), "what is not written down is less than a tenth of a percent"
+        mark = order.mark
+
+
+@FEW
+@given(PRICES, st.lists(st.sampled_from([-4, -2, 0, 0, 2, 4]), min_size=9, max_size=9))
+def test_what_comes_and_goes_changes_no_unit_and_prices_do(path: list[int], flows: list[int]) -> None:
+    """A quarter or half of all is withdrawn, or as much put in: the unit's worth is the product of what each span returned."""
+    bot, worth, before = _untraded(), Fraction(1), 2_000
+    bot.look({"WETH": 2_000, "WBTC": 60_000})
+    for price, flow in zip(path, flows, strict=False):
+        held = dict(bot.coins)
+        other = held["WBTC"] * 60_000 + held["USDC"]
+        worth *= (held["WETH"] * price + other) / (held["WETH"] * before + other)
+        bot.look({"WETH": price, "WBTC": 60_000})
+        prices = {one: price_of(symbol, at) for symbol, at in (("WETH", price), ("WBTC", 60_000), ("USDC", 1)) for one in [_at(symbol)]}
+        found = unit_value.worth_at(bot.memory.unit_value, prices)
+        assert abs(found - worth) < Fraction(1, 10**6)
+        bot.coins = {symbol: coins * Fraction(8 + flow, 8) for symbol, coins in bot.coins.items()}
+        bot.look({"WETH": price, "WBTC": 60_000})
+        assert abs(unit_value.worth_at(bot.memory.unit_value, prices) - worth) < Fraction(1, 10**6)
+        before = price
+
+
+def test_what_the_agents_own_trades_lose_lowers_the_unit() -> None:
+    bot = _untraded()
+    bot.look({"WETH": 2_000, "WBTC": 60_000})
+    kept = bot.memory.unit_value
+    assert kept is not None
+    prices = dict(kept.prices)
+    assert unit_value.worth_at(kept, prices) == 1
+    assert unit_value.worth_at(replace(kept, lost=Fraction(100 * 10**6)), prices) == Fraction(99, 100)
+
+
+def test_dust_that_anybody_sends_writes_nothing() -> None:
+    bot = _untraded()
+    bot.look({"WETH": 2_000, "WBTC": 60_000})
+    before = bot.memory
+    bot.coins["WETH"] += Fraction(1, 1_000)
+    bot.look({"WETH": 2_000, "WBTC": 60_000})
+    assert bot.memory == before
+
+
+def test_a_climb_of_a_thousand_looks_makes_few_writes() -> None:
+    bot = two(terms("WETH", TRAIL, None, 1_000))
+    written = set()
+    for number in range(300):
+        bot.look({"WETH": Fraction(2_000) + Fraction(number, 10)})
+        written.add(bot.order("WETH", TRAIL).mark)
+    assert len(written) <= 16, "thirty dollars are 1.5 %: fifteen steps of a tenth of a percent"
+    assert level(bot.order("WETH", TRAIL)) is not None
+
+
+def _untraded() -> Bot:
+    """Three assets, and a stop of the portfolio so far away that it never fires; nothing is rebalanced."""
+    bot = three(terms("", STOP, None, 9_900))
+    bot.limits = {**bot.limits, "min_trade": Fraction(10**18)}
+    bot.targets_bps = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}
+    return bot
+
+
+def _at(symbol: str) -> str:
+    return terms(symbol, STOP, 1).token

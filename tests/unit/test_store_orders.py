@@ -1,0 +1,55 @@
+"""Orders in the store: on disk before the method returns, written only where something changed, never over somebody else's word."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+from agent.model import Order, OrderKind, OrderStage, UnitValue
+from agent.store.opening import open_store
+from agent.store.store import Store
+from tests.builders import OWNER
+from tests.standing import price_of, terms
+
+STOP = Order("0xtoken", OrderKind.STOP_LOSS, OrderStage.ARMED, terms("WETH", OrderKind.STOP_LOSS, 1_500), 7, price_of("WETH", 2_000))
+TRAIL = replace(STOP, kind=OrderKind.TRAILING_STOP, mark=Fraction(2**200 + 1, 3**100))
+UNIT = UnitValue(Fraction(9, 10), 1_000, (("0xtoken", 10**30),), (("0xtoken", Fraction(1, 3)),))
+
+
+def opened(folder: Path) -> Store:
+    return open_store(f"sqlite:///{folder / 'trimtab.db'}", 31_337, OWNER)
+
+
+def test_a_restart_finds_every_order_as_it_stood(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    assert store.history(0).orders == () and store.history(0).unit_value is None
+    assert store.move_orders((STOP, TRAIL), UNIT, 0)
+    store.close()
+    again = opened(tmp_path)
+    found = again.history(0)
+    assert (found.orders, found.orders_turn, found.unit_value) == ((STOP, TRAIL), 1, UNIT)
+    fired = replace(STOP, stage=OrderStage.FIRED, at=price_of("WETH", 1_400))
+    assert again.move_orders((fired,), UNIT, 1)
+    assert again.history(0).orders == (fired,), "what is not handed in is forgotten"
+    again.close()
+
+
+def test_the_same_again_writes_nothing_and_an_older_reading_never_wins(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    assert store.move_orders((STOP,), UNIT, 0)
+    assert store.move_orders((STOP,), UNIT, 0) and store.history(0).orders_turn == 1
+    off = replace(STOP, stage=OrderStage.OFF)
+    assert store.move_orders((off,), None, 1), "its owner's word leaves the unit as it is"
+    assert not store.move_orders((replace(STOP, mark=Fraction(5)),), UNIT, 1), "a look that had read before"
+    assert store.standing_orders() == ((off,), 2) and store.history(0).unit_value == UNIT
+    store.close()
+
+
+def test_losses_since_the_unit_was_written_are_handed_in_and_never_written_with_it(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    assert store.move_orders((), replace(UNIT, lost=Fraction(5)), 0)
+    kept = store.history(0).unit_value
+    assert kept == UNIT
+    assert store.move_orders((), replace(UNIT, lost=Fraction(9)), 1) and store.history(0).orders_turn == 1
+    store.close()
