@@ -12,6 +12,8 @@ from agent.ports import Clock, Grant, Journal, Sender, Signer, Simulation
 
 FLYING = (IntentState.BROADCAST, IntentState.MINED)
 """States whose bytes may be anywhere."""
+_SURE = 5
+"""Looks in a row that find the chain's next nonce below ours: an endpoint that lags has caught up by then."""
 
 
 def refusal(guard: str, measured: str, limit: str, message: str, remedy: str = "") -> Refused:
@@ -137,17 +139,24 @@ class Carrier:
         """The first of our transactions at `nonce` that is in a block, moved to MINED; None when none was in time.
 
         Network errors while waiting are borne until the time is over. `meanwhile` is called at each look that found none, with
-        the seconds waited so far.
+        the seconds waited so far. Raises Retryable at once where an earlier transaction lost its block: it has to come first,
+        and each block that is waited buries deeper what has to be found.
         """
-        waited, trouble = 0.0, None
+        waited, trouble, behind = 0.0, None, 0
         while True:
             try:
                 found = self.find_mined(nonce)
+                behind = behind + 1 if found is None and self.sender.nonces(self.signer.address)[0] < nonce else 0
                 trouble = None
             except Retryable as error:
                 found, trouble = None, error
             if found is not None:
                 return found
+            if behind >= _SURE:
+                raise Retryable(
+                    f"nonce {nonce} waits for one before it that is in no block any more: a reorganisation took it",
+                    "run the command again: it sends the earlier one first",
+                )
             if waited >= self.settings.mined_timeout_s:
                 if trouble is not None:
                     raise trouble

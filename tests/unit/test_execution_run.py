@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from agent.errors import OperatorNeeded, Refused, Retryable
+from agent.execution.rewinding import WATCHED_BLOCKS
+from agent.execution.settings import Event
 from agent.model import IntentKind, IntentState, LiquidityAdded
 from tests.providing import INCREASE, MINT, grant_of
 from tests.scripted import START_S, Bench, bench, receipt, tx
@@ -212,3 +214,25 @@ def test_an_endpoint_behind_the_journal_is_asked_again_later(tmp_path: Path) -> 
     with pytest.raises(Retryable, match="behind"):
         made.run(0)
     assert len(made.chain.sent) == 1
+
+
+def test_what_waits_for_a_nonce_whose_block_went_is_not_waited_for_until_it_lies_too_deep(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    first = made.run(0).tx_hash
+    made.settings = replace(made.settings, mined_timeout_s=500)
+
+    def gone(event: Event) -> None:
+        if event.name == "after:send":
+            made.chain.reorg(2)
+            made.chain.pool.clear()
+            made.clock.each = lambda: made.chain.blocks.append({})
+
+    made.on_event = gone
+    made.chain.automine = False
+    with pytest.raises(Retryable, match="nonce 1 waits for one before it that is in no block any more"):
+        made.run(1)
+    assert len(made.chain.blocks) < WATCHED_BLOCKS
+    made.on_event, made.chain.automine = None, True
+    made.executor().reconcile()
+    assert [(one.tx.nonce, one.state) for one in made.store.intents()] == [(1, S.FINAL), (0, S.FINAL)]
+    assert made.chain.sent[0] == first == made.chain.sent[2]
