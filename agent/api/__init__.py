@@ -17,20 +17,21 @@ if TYPE_CHECKING:
     from agent.api.offline import input_text, plan_from_input
     from agent.api.opening import open_agent, plan, quote, snapshot, step
     from agent.api.oracle import observations, raise_observations
+    from agent.api.orders import arm_orders, disarm_orders, set_orders, standing_orders
+    from agent.api.over_time import cancel_waiting, order_document, swap_at, waiting_orders
     from agent.api.positions import Liquidity, liquidity
+    from agent.api.pricing import fetch_prices, forget_prices, import_prices, prices
     from agent.api.ready import templates
     from agent.api.retreat import TakenBack
-    from agent.api.pricing import fetch_prices, forget_prices, import_prices, prices
     from agent.api.service import Service, serve
     from agent.api.setup import initialise, trust
     from agent.api.stopping import StoppableClock, Stopped
     from agent.api.stores import backup_store, check_store, restore_store, upgrade_store
     from agent.api.taking import forget_position, take_position
     from agent.api.txs import cancel, reconcile, transactions, waiting
-    from agent.api.over_time import cancel_waiting, order_document, swap_at, waiting_orders
     from agent.api.wallet import Password, change_password, create_wallet, import_wallet, wallet_address
-    from agent.api.whatif import WhatIf, what_if
     from agent.api.weighing import weights
+    from agent.api.whatif import WhatIf, what_if
     from agent.config.load import load_config
 
 _HOMES = {
@@ -47,10 +48,10 @@ _HOMES = {
     "agent.api.local": ("serve_localchain",),
     "agent.api.oracle": ("observations", "raise_observations"),
     "agent.api.offline": ("input_text", "plan_from_input"),
-    "agent.api.positions": ("Liquidity", "liquidity"),
     "agent.api.orders": ("arm_orders", "disarm_orders", "set_orders", "standing_orders"),
     "agent.api.pricing": ("fetch_prices", "forget_prices", "import_prices", "prices"),
     "agent.api.weighing": ("weights",),
+    "agent.api.positions": ("Liquidity", "liquidity"),
     "agent.api.service": ("Service", "serve"),
     "agent.api.setup": ("initialise", "trust"),
     "agent.api.stores": ("backup_store", "check_store", "restore_store", "upgrade_store"),
@@ -76,6 +77,7 @@ __all__ = [
     "TakenBack",
     "WhatIf",
     "alerts",
+    "arm_orders",
     "backup_store",
     "cancel",
     "cancel_waiting",
@@ -84,17 +86,18 @@ __all__ = [
     "confirm_flows",
     "create_wallet",
     "demo_world",
+    "disarm_orders",
     "doctor",
     "explain",
+    "fetch_prices",
     "flows",
     "forget_position",
+    "forget_prices",
     "history",
-    "fetch_prices",
+    "import_prices",
     "import_wallet",
     "initialise",
-    "forget_prices",
     "input_text",
-    "import_prices",
     "liquidity",
     "load_config",
     "observations",
@@ -104,15 +107,17 @@ __all__ = [
     "pause_hard",
     "plan",
     "plan_from_input",
+    "prices",
     "quote",
     "raise_observations",
     "reconcile",
-    "prices",
     "restore_store",
     "resume",
     "serve",
     "serve_localchain",
+    "set_orders",
     "snapshot",
+    "standing_orders",
     "step",
     "swap_at",
     "take_position",
@@ -124,12 +129,12 @@ __all__ = [
     "waiting",
     "waiting_orders",
     "wallet_address",
+    "weights",
     "what_if",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    "weights",
     """Loads the module of a name on its first use: pausing loads no web3."""
     if name in _HOME_OF:
         return getattr(import_module(_HOME_OF[name]), name)

@@ -21,13 +21,14 @@ from agent.cli import (
     liquidity,
     local,
     oracle,
+    orders,
     portfolio,
     profiles,
     run,
     setup,
     wallet,
-    whatif,
     weights,
+    whatif,
 )
 from agent.cli.output import fail
 from agent.errors import ConfigError, OperatorNeeded, TrimtabError
@@ -50,10 +51,11 @@ for group in (
     profiles,
     wallet,
     portfolio,
-    run,
     weights,
+    run,
     liquidity,
     oracle,
+    orders,
     books,
     journal,
     flows,
