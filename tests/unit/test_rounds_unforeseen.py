@@ -1,0 +1,160 @@
+"""T15: whoever sees every round that was sent, its size and its time, guesses size and time of the next no better than who sees none.
+
+The sequences are drawn as the agent draws them, from chance with fixed seeds. What the observer is given is more than the mempool
+shows: sizes as shares of what is to be moved and waits as shares of their mean, so that he knows goal and plan by heart.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import sqrt
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from agent.execution.campaigns import begun
+from agent.execution.fresh import Eyes
+from agent.execution.outcome import Outcome
+from agent.model import Campaign, Destination, Draw, Goal, Round, Underway
+from agent.policy.pacing import fair_share, interval_s, size, wait_s
+from agent.ports import Journal
+from tests.pacing import PACE
+
+BINS = 4
+CAMPAIGNS = 400
+ROUNDS = 12
+SIGMAS = 4.0
+"""By chance alone one predictor in fifteen thousand comes so far; there are fewer than fifty here, and seeds are fixed."""
+
+Seen = tuple[int, int]
+"""Bins of size and wait of one round."""
+Sequence_ = Sequence[Seen]
+Predictor = Callable[[Sequence_], int]
+
+
+@dataclass
+class Draws:
+    """A journal that keeps what the engine drew."""
+
+    kept: list[Draw]
+
+    def begin_round(self, _campaign: str, _number: int, _step: str, _at_s: int, draw: Draw) -> None:
+        self.kept.append(draw)
+
+
+CAMPAIGN = Campaign(
+    pace=PACE,
+    targets_bps=(),
+    destination=Destination.TARGET,
+    goal=Goal(()),
+    arrival=(),
+    sides=(),
+    wish=Fraction(10**12),
+    rounds=6,
+    budget=None,
+    began_s=0,
+    ends_s=10**9,
+    expires_s=10**9,
+    first=Draw(0, 0),
+)
+
+
+def drawn(seed: int, rounds: int) -> list[Draw]:
+    """What the engine writes down for so many rounds."""
+    chance = random.Random(seed).random
+    journal, eyes = Draws([]), cast(Eyes, SimpleNamespace(chance=chance))
+    for number in range(rounds):
+        under = Underway("c", CAMPAIGN, number, Fraction(0), Fraction(0), 0, Draw(0, 0))
+        step = SimpleNamespace(history=SimpleNamespace(campaign=under), snapshot=SimpleNamespace(head=SimpleNamespace(timestamp_s=0)))
+        decided: Any = SimpleNamespace(order="", begins=None, round=Round(number + 1, Fraction(1), Fraction(1)))
+        begun(eyes, cast(Journal, journal), cast(Outcome, SimpleNamespace(decided=decided, step_input=step, step_id="s")))
+    return journal.kept
+
+
+def seen(draws: Sequence[Draw]) -> list[Seen]:
+    """What a perfect observer makes of them: the bin of each size within its bounds, and of each wait."""
+    jitter, late = Fraction(PACE.size_jitter_bps, 10_000), Fraction(PACE.time_jitter_bps, 10_000)
+    mean_s = interval_s(PACE, CAMPAIGN.rounds)
+    found = []
+    for draw in draws:
+        sized = (size(CAMPAIGN, draw) / fair_share(CAMPAIGN) - 1 + jitter) / (2 * jitter)
+        waited = (Fraction(wait_s(CAMPAIGN, draw), mean_s) - 1 + late) / (2 * late)
+        found.append((min(BINS - 1, int(sized * BINS)), min(BINS - 1, int(waited * BINS))))
+    return found
+
+
+OURS = [seen(drawn(seed, ROUNDS)) for seed in range(CAMPAIGNS)]
+
+
+def learned(history: Sequence[Sequence_], looks: Callable[[Sequence_], object], what: int) -> Predictor:
+    """Guesses what came most often after what looked the same, in campaigns seen before."""
+    after: dict[object, Counter[int]] = {}
+    for one in history:
+        for number in range(1, len(one)):
+            after.setdefault(looks(one[:number]), Counter())[one[number][what]] += 1
+    usual = Counter(seen_[what] for one in history for seen_ in one).most_common(1)[0][0]
+    return lambda past: after[looks(past)].most_common(1)[0][0] if looks(past) in after else usual
+
+
+LOOKS: dict[str, Callable[[Sequence_], object]] = {
+    "nothing": lambda _: None,
+    "the last size": lambda past: past[-1][0],
+    "the last wait": lambda past: past[-1][1],
+    "the last round": lambda past: past[-1],
+    "the last two sizes": lambda past: tuple(one[0] for one in past[-2:]),
+    "the last two waits": lambda past: tuple(one[1] for one in past[-2:]),
+    "the number of the round": len,
+    "all that was moved so far": lambda past: sum(one[0] for one in past),
+    "all the time so far": lambda past: sum(one[1] for one in past),
+    "number and sum": lambda past: (len(past), sum(one[0] for one in past)),
+}
+
+
+def gain(campaigns: Sequence[Sequence_], looks: Callable[[Sequence_], object], what: int) -> float:
+    """How many standard deviations a predictor that learned from the first half is above chance on the second."""
+    half = len(campaigns) // 2
+    guess = learned(campaigns[:half], looks, what)
+    hits = [guess(one[:number]) == one[number][what] for one in campaigns[half:] for number in range(1, len(one))]
+    chance = 1 / BINS
+    return (sum(hits) / len(hits) - chance) / sqrt(chance * (1 - chance) / len(hits))
+
+
+@pytest.mark.parametrize("what", [0, 1], ids=["size", "time"])
+@pytest.mark.parametrize("looks", LOOKS.values(), ids=LOOKS)
+def test_nobody_who_watches_guesses_the_next_round_better_than_chance(looks: Callable[[Sequence_], object], what: int) -> None:
+    assert gain(OURS, looks, what) < SIGMAS
+
+
+@pytest.mark.parametrize("what", [0, 1], ids=["size", "time"])
+def test_every_size_and_every_wait_comes_as_often_as_any_other(what: int) -> None:
+    counts = Counter(one[what] for campaign in OURS for one in campaign)
+    fair = CAMPAIGNS * ROUNDS / BINS
+    chi_squared = sum((counts[number] - fair) ** 2 / fair for number in range(BINS))
+    assert chi_squared < 16.3, counts  # 3 degrees of freedom, one in a thousand
+
+
+# what the same predictors would see through
+def test_equal_rounds_rounds_that_even_out_and_rounds_that_lean_are_seen_through() -> None:
+    dice = random.Random(7)
+    equal = [[(2, 2)] * ROUNDS for _ in range(CAMPAIGNS)]
+    assert gain(equal, LOOKS["nothing"], 0) > 50
+    even_out = []
+    for _ in range(CAMPAIGNS):
+        one = [(dice.randrange(BINS), dice.randrange(BINS))]
+        while len(one) < ROUNDS:
+            one.append((BINS - 1 - one[-1][0], dice.randrange(BINS)))
+        even_out.append(one)
+    assert gain(even_out, LOOKS["the last size"], 0) > 50
+    leaning = [[(max(size_, dice.randrange(BINS)), wait) for size_, wait in one] for one in OURS]
+    assert gain(leaning, LOOKS["nothing"], 0) > SIGMAS
+
+
+def test_another_seed_draws_another_sequence_and_the_same_the_same() -> None:
+    assert drawn(1, ROUNDS) == drawn(1, ROUNDS)
+    assert drawn(1, ROUNDS) != drawn(2, ROUNDS)
+    assert len({draw.size_ppm for draw in drawn(3, 200)}) > 190
