@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from agent.api.retreat import TakenBack
     from agent.api.service import Service, serve
     from agent.api.setup import initialise, trust
+    from agent.api.sleeves import route_flows, strategies, take_over_strategies
     from agent.api.stopping import StoppableClock, Stopped
     from agent.api.stores import backup_store, check_store, restore_store, upgrade_store
     from agent.api.taking import forget_position, take_position
@@ -54,6 +55,7 @@ _HOMES = {
     "agent.api.positions": ("Liquidity", "liquidity"),
     "agent.api.service": ("Service", "serve"),
     "agent.api.setup": ("initialise", "trust"),
+    "agent.api.sleeves": ("route_flows", "strategies", "take_over_strategies"),
     "agent.api.stores": ("backup_store", "check_store", "restore_store", "upgrade_store"),
     "agent.api.stopping": ("StoppableClock", "Stopped"),
     "agent.api.taking": ("forget_position", "take_position"),
@@ -113,13 +115,16 @@ __all__ = [
     "reconcile",
     "restore_store",
     "resume",
+    "route_flows",
     "serve",
     "serve_localchain",
     "set_orders",
     "snapshot",
     "standing_orders",
     "step",
+    "strategies",
     "swap_at",
+    "take_over_strategies",
     "take_position",
     "templates",
     "transactions",

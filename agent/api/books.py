@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import codec, wiring
+from agent.api import sleeve_words
 from agent.config.load import load_config
 from agent.errors import ConfigError
 from agent.model import AdjustLiquidity, Halt, Hold, Intent, Plan, Rebalance, RequestState, StepInput
@@ -61,6 +62,7 @@ def explain(config: Path | str, step_id: str) -> Document:
             f"against {drift.target_bps / 100:g} % ({edges}){', outside' if drift.outside else ''}."
         )
     words += _zone_words(decided.zone, step_input)
+    words += sleeve_words.sentences(decided.sleeves, step_input)
     by_hand = plan is not None and plan.decision.reason != decided.decision.reason
     match decided.decision:
         case _ if by_hand and plan is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from agent.cli import actions, flows, rounds, triggers, zone
+from agent.cli import actions, flows, rounds, sleeves, triggers, zone
 from agent.units import price_text, value_text
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def status(found: Standing) -> Document:
         "flows": flows.documents(step),
         "campaign": rounds.campaign(step),
         "zone": zone.document(decided.zone, portfolio),
+        "strategies": sleeves.netting(decided, portfolio),
         "endpoints": list(found.endpoints),
     }
 
@@ -163,6 +164,7 @@ def plan(outcome: Outcome) -> Document:
         "decision": {**decision(outcome.decided), "outcome": outcome.kind.value},
         "screen": screened(step),
         "zone": zone.document(outcome.decided.zone, portfolio),
+        "strategies": sleeves.netting(outcome.decided, portfolio),
         "campaign": rounds.campaign(step),
         "wishes": list(step.wishes),
         "flows": flows.documents(step),

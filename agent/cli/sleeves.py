@@ -1,0 +1,158 @@
+"""Commands about strategies over one wallet: strategies, strategies apply, strategies deposits-to."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Yes
+from agent.cli.output import ask, cell, emit, err, out, require_answerable, say, waiting
+from agent.errors import EXIT_REFUSED
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from agent.model import Portfolio
+    from agent.policy.decide import Decided
+
+Document = dict[str, Any]
+group = typer.Typer(help="Several strategies over one wallet: capital, returns, health.", invoke_without_command=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's commands."""
+    group.callback()(strategies)
+    group.command()(apply)
+    group.command("deposits-to")(deposits_to)
+    app.add_typer(group, name="strategies")
+
+
+def strategies(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Capital, share, unit value, return, Sharpe ratio and state of each strategy, and what they exchange among themselves."""
+    if context.invoked_subcommand is not None:
+        return
+    from agent import api
+
+    with waiting("Reading the chain"), api.open_agent(config) as agent:
+        document = api.strategies(agent)
+    emit(document, as_json, lambda: show(out, document))
+
+
+def apply(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson = False) -> None:
+    """Makes the books agree with wallet and config where they do not: closes, opens and shares out, in kind, after a yes."""
+    from agent import api
+
+    if not yes:
+        require_answerable(yes)
+    with api.open_agent(config) as agent, waiting("Reading the chain") as wait:
+
+        def sure(document: Document) -> bool:
+            if yes:
+                return True
+            with wait.aside():
+                err.print(cell(document["why"]))
+                show(err, document)
+                return ask("Let the books stand like this?")
+
+        document = api.take_over_strategies(agent, sure)
+    emit(document, as_json, lambda: _applied(document))
+    raise typer.Exit(0 if document["applied"] else EXIT_REFUSED)
+
+
+def deposits_to(
+    name: Annotated[str, typer.Argument(help="Name of a strategy, or all.")],
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Whose deposits and withdrawals are from now on; all shares them by capital."""
+    from agent import api
+
+    document = api.route_flows(config, name)
+    to = document["flows_to"]
+    emit(document, as_json, lambda: say("Shared by capital." if to is None else f"Deposits and withdrawals are of {to} from now on."))
+
+
+def netting(decided: Decided, portfolio: Portfolio) -> Document | None:
+    """Who acts, what is exchanged inside and what that saves; None where one strategy has the whole wallet."""
+    if decided.sleeves is None:
+        return None
+    from agent.api import sleeve_words
+
+    return sleeve_words.netting(decided.sleeves, portfolio)
+
+
+def show(console: Console, document: Document) -> None:
+    """A whole document of strategies."""
+    from agent.cli import tables
+
+    unit = document["numeraire"]
+    made = tables.table(
+        f"Strategies at block {document['block']}: {tables.money(document['total_value'])} {unit}",
+        ("strategy", "state", "since"),
+        ("capital", "share", "wanted", "unit value", "return", "Sharpe", "costs"),
+        order=("strategy", "capital", "share", "wanted", "unit value", "return", "Sharpe", "costs", "state", "since"),
+    )
+    for one in document["strategies"]:
+        made.add_row(
+            cell(one["name"]),
+            tables.money(one["capital"]),
+            _share(one["share_bps"]),
+            _share(one["target_share_bps"]),
+            "" if one["unit_value"] is None else tables.amount(one["unit_value"], 6),
+            _share(one["return_bps"]),
+            one["sharpe"] or "not known",
+            tables.money(one["costs"]),
+            cell(one["state"], "yellow" if one["state"] == "paused" else "green"),
+            datetime.fromtimestamp(one["since_s"], UTC).strftime("%Y-%m-%d %H:%M"),
+        )
+    console.print(made)
+    for one in document["strategies"]:
+        console.print(holdings(one, unit))
+        if one["why"]:
+            console.print(cell(f"{one['name']} is {one['state']}: {one['why']}", "yellow"))
+    if document["fault"]:
+        console.print(cell(document["fault"], "bold red"))
+    for line in lines(document["together"], unit):
+        console.print(cell(line))
+
+
+def holdings(one: Document, unit: str) -> Any:
+    """What one strategy holds against its weights."""
+    from agent.cli import tables
+
+    made = tables.table(one["name"], ("token",), ("amount", f"value in {unit}", "weight", "wanted"))
+    for item in one["holdings"]:
+        made.add_row(
+            cell(item["symbol"]),
+            tables.amount(item["amount"]),
+            tables.money(item["value"]),
+            _share(item["weight_bps"]),
+            _share(item["target_bps"]),
+        )
+    return made
+
+
+def lines(found: Document | None, unit: str) -> list[str]:
+    """What strategies exchange among themselves, a sentence each; nothing where there are none."""
+    if found is None:
+        return []
+    told = [f"{name}: {reason}" for name, reason in found["reasons"].items()]
+    told += [f"Inside: {one['from']} gives {one['to']} {one['value']} {unit} of its capital" for one in found["capital_moved"]]
+    told += [
+        f"{one['symbol']}: {one['bought']} {unit} wanted, {one['sold']} offered; {one['crossed']} is exchanged inside, "
+        f"{one['net']} is left for the market"
+        for one in found["netted"]
+    ]
+    saved = found["saved_fees"]
+    return told + ([f"Exchanged inside: {found['crossed']} {unit}; pool fees saved: at least {saved} {unit}"] if saved != "0" else [])
+
+
+def _applied(document: Document) -> None:
+    show(out, document)
+    say("The books stand like this." if document["applied"] else "Nothing was changed.")
+
+
+def _share(value_bps: int | None) -> str:
+    return "" if value_bps is None else f"{value_bps / 100:.2f} %"
