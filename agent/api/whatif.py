@@ -95,8 +95,6 @@ def what_if(
     side = _side(only, numeraire, whole is not None)
     aim = narrowed(drifts, goal(drifts, _destination(destination)), side, numeraire)
     trades = corrections(drifts, aim)
-    if side in (Only.SELL, Only.BUY):
-        trades[numeraire] = -sum((amount for symbol, amount in trades.items() if symbol != numeraire), Fraction(0))
     reason = answer.reason if whole is not None else "no band was given: this is what a schedule does when it is due"
     return WhatIf(
         drifts=drifts,

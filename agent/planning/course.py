@@ -52,7 +52,8 @@ class Course:
 
     def search(self, search: Search) -> Search:
         """The same search within the course's bounds."""
-        return replace(search, least=np.maximum(search.least, self.least), most=self.most, ways=self.ways, firm=self.firm)
+        least, most = np.maximum(search.least, self.least), np.minimum(search.most, self.most)
+        return replace(search, least=least, most=most, ways=self.ways, firm=self.firm)
 
 
 def chart(market: Market, rows: Positions, search: Search) -> Course:

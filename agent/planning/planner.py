@@ -8,7 +8,8 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.model import Plan, Rebalance, Skipped, StepInput, Verdict
+from agent.model import Goal, Plan, Rebalance, Skipped, StepInput, Verdict
+from agent.planning import one_side
 from agent.planning.aims import Aim, aim_at, turnover_left
 from agent.planning.assemble import assemble, left_undone
 from agent.planning.certificate import gap_bps
@@ -49,7 +50,8 @@ def plan(step: StepInput, decision: Rebalance, references: References | None = N
         raise Refused("there is nothing to invest: every balance is zero or reserved", remedy="fund the wallet or lower the reserves")
     aim = aim_at(problem, decision.goal)
     budget, turnover_limit = (None, "") if decision.exit else turnover_left(step, problem.total)
-    market, settled = _affordable(problem, aim, budget, step.limits.min_trade, _at_rest(step, problem, aim) if decision.exit else {})
+    at_rest = _at_rest(step, problem, aim) if decision.exit else one_side.untouched(problem, decision.goal)
+    market, settled = _affordable(problem, aim, decision.goal, budget, step.limits.min_trade, at_rest)
     skipped = left_undone(step, market, aim, settled, turnover_limit)
     if not settled.draft.legs:
         raise _nothing(step, problem, aim.off, skipped)
@@ -70,7 +72,7 @@ def _at_rest(step: StepInput, problem: Problem, aim: Aim) -> dict[int, str]:
 
 
 def _affordable(
-    problem: Problem, aim: Aim, budget: Fraction | None, min_trade: Fraction | None, still: Mapping[int, str]
+    problem: Problem, aim: Aim, goal: Goal, budget: Fraction | None, min_trade: Fraction | None, still: Mapping[int, str]
 ) -> tuple[Market, Settled]:
     """Settles; while the plan with its gas costs more than plan_cost per unit moved, the dearest chain's pool is done without.
 
@@ -83,6 +85,9 @@ def _affordable(
     dropped: dict[str, str] = {}
     while True:
         settled = settle(market, aim, budget, min_trade, dropped, still)
+        if wrong := one_side.crossed(problem, goal, settled.draft):
+            still = {**still, **wrong}
+            continue
         too_far = beyond(problem, aim, settled.draft)
         if too_far:
             dropped[best_paying(problem, settled.draft)] = f"pays above the reference price: with it the plan would {too_far}"

@@ -24,8 +24,8 @@ Changes = dict[str, Fraction]
 def narrowed(drifts: Sequence[AssetDrift], goal: Goal, only: Only | None, numeraire: str) -> Goal:
     """The goal where one side alone is traded, as above; the same without `only`.
 
-    What is bought and sold gets a point as its goal. All else may neither be sold nor bought; under sell and buy the numeraire
-    takes the other side, so that it may grow, or shrink, alone.
+    All else may neither be sold nor bought; under sell and buy the numeraire takes the other side, so that it may grow, or shrink,
+    alone.
     """
     if only is None:
         return goal
@@ -58,17 +58,16 @@ def _scaled(wanted: Mapping[str, Fraction], money: Fraction | int) -> Changes:
 
 
 def _goal(drifts: Sequence[AssetDrift], changes: Changes, money: str | None, grows: bool) -> Goal:
-    weights = []
-    for one in drifts:
-        if one.token in changes:
-            weights.append(GoalWeight(one.token, one.share + changes[one.token], one.share + changes[one.token]))
-        elif one.token == money:
-            weights.append(GoalWeight(one.token, one.share, Fraction(1)) if grows else GoalWeight(one.token, Fraction(0), one.share))
-        else:
-            weights.append(GoalWeight(one.token, Fraction(0), Fraction(1)))
+    """Points for all: what is not moved stays at its share. `money` takes the other side of what is not balanced in itself."""
+    rest = -sum(changes.values(), Fraction(0))
+    ends = {one.token: one.share + changes.get(one.token, rest if one.token == money else Fraction(0)) for one in drifts}
     sold = {token for token, change in changes.items() if change < 0}
     bought = {token for token, change in changes.items() if change > 0}
     if money is not None:
         (bought if grows else sold).add(money)
-    tokens = [one.token for one in drifts]
-    return Goal(tuple(weights), None, tuple(t for t in tokens if t not in sold), tuple(t for t in tokens if t not in bought))
+    return Goal(
+        tuple(GoalWeight(token, share, share) for token, share in ends.items()),
+        None,
+        tuple(token for token in ends if token not in sold),
+        tuple(token for token in ends if token not in bought),
+    )
