@@ -48,8 +48,9 @@ def arm_orders(agent: Agent, subject: str) -> Document:
     Raises ConfigError for a subject without orders, Refused where a level contradicts the price of now: nothing is written then.
     """
     step = agent.step_input()
-    chosen = [terms for terms in step.portfolio.orders.terms if terms.token in _tokens(step, subject)]
-    known = [order for order in step.history.orders if order.token in _tokens(step, subject)]
+    tokens = _tokens(step, subject)
+    chosen = [terms for terms in step.portfolio.orders.terms if terms.token in tokens]
+    known = [order for order in step.history.orders if order.token in tokens]
     if not chosen and not known:
         raise ConfigError(f"orders: {_called(subject)} has none", "write stop_loss, take_profit, trailing_stop or entry in trimtab.toml")
     for terms in chosen:

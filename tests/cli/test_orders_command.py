@@ -1,0 +1,88 @@
+"""`trimtab orders`: levels set in the config, shown beside the price, armed and disarmed; a level that contradicts the price is named."""
+
+from __future__ import annotations
+
+from tests.cli import shapes
+from tests.cli.shapes import count, decimal, flag, maybe, number, one_of, text
+from tests.cli.tools import Desk
+
+STAGE = one_of("waiting", "armed", "fired", "done", "off")
+KIND = one_of("entry", "stop_loss", "take_profit", "trailing_stop")
+NAMED = {"subject": text, "kind": KIND, "stage": STAGE}
+ROW = {
+    **NAMED,
+    "terms": text,
+    "level": maybe(decimal),
+    "price": maybe(decimal),
+    "distance_bps": maybe(number),
+    "basis": maybe(decimal),
+    "highest": maybe(decimal),
+    "fired_at": maybe(decimal),
+    "since_s": count,
+    "unconfirmed": maybe(STAGE),
+    "filled_at_once": flag,
+}
+LISTED = {
+    "block": count,
+    "numeraire": text,
+    "absent": one_of("cash", "redistribute"),
+    "hysteresis_bps": count,
+    "confirm_blocks": count,
+    "unit_worth": maybe(decimal),
+    "contradictions": [text],
+    "orders": [ROW],
+    "told": [text],
+}
+
+
+def test_levels_are_set_shown_disarmed_and_armed(desk: Desk) -> None:
+    assert desk.run("orders").out.startswith("There are no orders")
+    done = desk.ask("orders", "set", "WETH", "--stop-loss", "2000", "--trailing-stop", "10%")
+    assert done["changes"] == {"stop_loss": [None, "2000"], "trailing_stop": [None, "10%"]}
+    desk.ask("orders", "set", "portfolio", "--stop-loss", "20%")
+    desk.ask("rebalance")  # a look writes down how orders stand
+    listed = desk.ask("orders")
+    shapes.require(LISTED, listed)
+    found = {(row["subject"], row["kind"]): row for row in listed["orders"]}
+    assert {row["stage"] for row in found.values()} == {"armed"}
+    stop, trail = found["WETH", "stop_loss"], found["WETH", "trailing_stop"]
+    assert (stop["terms"], stop["level"]) == ("2000", "2000") and stop["distance_bps"] < 0
+    assert abs(float(trail["level"]) - 0.9 * float(trail["highest"])) < 0.01
+    assert (found["portfolio", "stop_loss"]["level"], listed["unit_worth"]) == ("0.8", "1")
+    said = desk.run("orders").out
+    assert "Orders at block" in said and "trailing_stop" in said and "portfolio" in said
+    off = desk.ask("orders", "disarm", "WETH", "--only", "stop_loss", "--yes")
+    assert off["disarmed"] == [{"subject": "WETH", "kind": "stop_loss", "stage": "off"}] and off["back_in"] == []
+    armed = desk.ask("orders", "arm", "WETH", "--yes")
+    assert {row["kind"] for row in armed["armed"]} == {"stop_loss", "trailing_stop"}
+    desk.ask("rebalance")
+    assert {row["stage"] for row in desk.ask("orders")["orders"]} == {"armed"}
+
+
+def test_a_stop_above_the_price_halts_and_cannot_be_armed_and_is_named(desk: Desk) -> None:
+    desk.ask("orders", "set", "WETH", "--stop-loss", "9000")
+    refused = desk.ask("orders", "arm", "WETH", "--yes", want=10)
+    assert "stop_loss of WETH cannot be armed at the price of" in refused["error"]["message"]
+    assert "its level is not below the price" in refused["error"]["message"] and refused["error"]["remedy"] == "lower it, or sell by hand"
+    listed = desk.ask("orders")
+    assert "stop_loss of WETH contradicts the price" in listed["contradictions"][0]
+    halted = desk.ask("plan", want=10)
+    assert halted["outcome"] == "halt" and "stop_loss of WETH contradicts the price" in halted["reason"]
+
+
+def test_mistakes_are_named_with_what_to_do(desk: Desk) -> None:
+    before = desk.config.read_text()
+    for args, said in (
+        (("set", "USDC", "--stop-loss", "10%"), "USDC is the numeraire"),
+        (("set", "WETH", "--entry", "0"), "at zero it can never act"),
+        (("set", "WETH"), "no level is given"),
+        (("set", "DOGE", "--entry", "5%"), "'DOGE' is no asset"),
+        (("arm", "DOGE", "--yes"), "'DOGE' is no asset"),
+        (("arm", "WETH", "--yes"), "WETH has none"),
+        (("disarm", "WETH", "--yes"), "WETH has none of that kind"),
+        (("disarm", "WETH", "--only", "stops", "--yes"), "'stops' is no kind of order"),
+        (("arm", "WETH"), "nobody can be asked"),
+    ):
+        error = desk.ask("orders", *args, want=2)["error"]
+        assert said in error["message"], error
+    assert desk.config.read_text() == before
