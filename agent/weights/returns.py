@@ -53,7 +53,7 @@ def returns(weights: Weights, tokens: Sequence[str], names: Mapping[str, str], p
     series = {token: _by_interval(prices, token, weights, now_s) for token in tokens}
     none = [names[token] for token in tokens if not series[token]]
     if none:
-        raise Refused(f"no prices of {' and '.join(none)} within {_days(weights.window_s)}", remedy=_REMEDY)
+        raise Refused(f"no prices of {', '.join(none)} within {_days(weights.window_s)}", remedy=_REMEDY)
     shared = sorted(set.intersection(*(set(one) for one in series.values())))
     pairs = [(a, b) for a, b in pairwise(shared) if b == a + 1]
     least = max(weights.min_returns, LEAST_MOVES)
@@ -75,7 +75,7 @@ def returns(weights: Weights, tokens: Sequence[str], names: Mapping[str, str], p
     moves = np.array([[float(series[t][b].price / series[t][a].price - 1) for t in tokens] for a, b in pairs], dtype=np.float64)
     still = [names[token] for token, column in zip(tokens, moves.T, strict=True) if not np.ptp(column) > 0]
     if still:
-        raise Refused(f"the price of {' and '.join(still)} does not move: no variance", remedy="name it in portfolio.weights.fixed")
+        raise Refused(f"the price of {', '.join(still)} does not move: no variance", remedy="name it in portfolio.weights.fixed")
     from_s = min(series[token][pairs[0][0]].at_s for token in tokens)
     gaps = shared[-1] - shared[0] - len(pairs)
     return Returns(tuple(tokens), moves, weights.step_s, from_s, until_s, gaps)

@@ -119,10 +119,12 @@ class Desk:
     def _prices(self, now_s: int, chosen: Allocation | None) -> tuple[PricePoint, ...]:
         """Recorded prices, as far back as this config looks; before what triggers see, one per interval of a choice that is due."""
         numeraire, weights = self.portfolio.numeraire.address, self.portfolio.weights
-        hourly_s = now_s - lookback.needed_s(self.portfolio, self.policy, self.split)
-        since_s = now_s - allocation.looks_back_s(self.portfolio, chosen, now_s)
-        older = self.store.prices(numeraire, since_s, hourly_s - 1, weights.step_s) if weights is not None and since_s < hourly_s else ()
-        return older + (self.store.prices(numeraire, hourly_s, now_s) if hourly_s < now_s else ())
+        back_s = lookback.needed_s(self.portfolio, self.policy, self.split)
+        choice_s = allocation.looks_back_s(self.portfolio, chosen, now_s)
+        hourly = self.store.prices(numeraire, now_s - back_s, now_s) if back_s else ()
+        if weights is None or choice_s <= back_s:
+            return hourly
+        return self.store.prices(numeraire, now_s - choice_s, now_s - back_s - bool(back_s), weights.step_s) + hourly
 
     @property
     def tokens(self) -> tuple[str, ...]:

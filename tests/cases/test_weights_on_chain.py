@@ -1,0 +1,172 @@
+"""Chosen weights on the chain: from a file of prices to the mined swaps, through a restart, and to a halt where data end."""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from agent import api
+from agent.api import books
+from agent.api.agent import Agent
+from agent.config.load import load_config
+from agent.errors import ConfigError
+from agent.execution.outcome import OutcomeKind
+from agent.localchain import LocalChain
+from agent.model import Halt, Method, Supply
+from agent.units import BPS
+from tests.agents import ROOMY, again, agent_on, fund, purse, require_exact, weights, yes
+from tests.weighing import DAY_S, moves
+
+TARGETS = {"WETH": "30%", "WBTC": "30%", "LINK": "20%", "USDC": "20%"}
+VOLATILE = ("WETH", "WBTC", "LINK")
+SETTINGS: dict[str, object] = {
+    "kind": "inverse_volatility",
+    "every": "7d",
+    "window": "60d",
+    "step": "1d",
+    "min_history": "30d",
+    "max_age": "2d",
+    "keep": "2d",
+    "churn": "0%",
+    "until_chosen": "targets",
+    "fixed": ["USDC"],
+}
+WEIGHED = ROOMY | {"portfolio.weights": SETTINGS}
+SCALES = (0.2, 0.6, 1.0)
+"""WETH hardly moves, LINK most."""
+
+
+def closes(chain: LocalChain, path: Path, days: int = 60) -> Path:
+    """Daily closes that end now at the present prices."""
+    walk = moves(VOLATILE, days) * SCALES
+    lines = ["time,symbol,close"]
+    for symbol, column in zip(VOLATILE, walk.T, strict=True):
+        price, rows = float(chain.books.prices_usd[symbol]), []
+        for day in range(days + 1):
+            rows.append((chain.now_s() - day * DAY_S, price))
+            price /= 1 + (column[days - 1 - day] if day < days else 0)
+        lines += [f"{at_s},{symbol},{float(close)!r}" for at_s, close in reversed(rows)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def held(chain: LocalChain) -> dict[str, float]:
+    return {symbol: float(share) for symbol, share in weights(chain, TARGETS).items()}
+
+
+def chosen_bps(agent: Agent) -> dict[str, int]:
+    found = agent.desk.store.allocation()
+    assert found is not None
+    return {agent.portfolio.token(token).label: bps for token, bps in found.weights_bps}
+
+
+def test_weights_from_a_file_of_prices_are_traded_survive_a_restart_and_halt_when_they_are_too_old(
+    anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    chain = anvil_chain
+    with agent_on(chain, tmp_path, WEIGHED, TARGETS) as agent:
+        fund(chain, {"WETH": 30_000, "WBTC": 30_000, "LINK": 20_000, "USDC": 20_000})
+        first = agent.rebalance(send=True, confirm=yes)
+        assert first.kind is OutcomeKind.HOLD, "before any prices the targets of the config count"
+        assert "until weights by inverse_volatility can be chosen: no prices of " in first.step_input.wishes[0]
+        assert agent.desk.store.allocation() is None
+        assert {span.source for span in agent.desk.store.price_spans(agent.portfolio.numeraire.address)} == {"look"}
+
+        told = api.import_prices(agent, closes(chain, tmp_path / "closes.csv"))
+        assert {item["symbol"]: item["new"] for item in told["prices"]} == dict.fromkeys(VOLATILE, 60), "the hour of now is known"
+        shown = api.weights(agent)
+        assert shown["due"] and shown["standing"] is None
+        before = purse(chain)
+        done = agent.rebalance(send=True, confirm=yes)
+        require_exact(chain, done, before)
+        chosen = chosen_bps(agent)
+        assert chosen == shown["now"]["weights_bps"], "trimtab weights shows what the next step chooses"
+        assert sum(chosen.values()) == BPS
+        assert chosen["USDC"] == 2_000
+        assert chosen["WETH"] > chosen["WBTC"] > chosen["LINK"]
+        assert all(abs(held(chain)[symbol] - bps) < 40 for symbol, bps in chosen.items())
+        told_words = " ".join(books.explain(tmp_path / "trimtab.toml", done.step_id)["words"])
+        assert "Targets: weights by inverse_volatility, chosen" in told_words
+        assert "in inverse proportion to volatilities a year: " in told_words
+        agent.desk.store.forget_prices(agent.portfolio.numeraire.address, "import")
+
+    with again(chain, load_config(tmp_path / "trimtab.toml")) as agent:
+        kept = agent.rebalance(send=True, confirm=yes)
+        assert kept.kind is OutcomeKind.HOLD
+        assert {asset.token.symbol: asset.target_bps for asset in kept.step_input.portfolio.assets} == chosen
+        assert kept.step_input.history.prices == (), "no look but the one that chooses carries prices"
+        chain.warp(7 * DAY_S + 60)
+        stays = agent.rebalance(send=True, confirm=yes)
+        assert stays.kind is OutcomeKind.HOLD
+        assert "they stay, since no others could be chosen" in stays.step_input.wishes[0]
+        assert chosen_bps(agent) == chosen
+        chain.warp(2 * DAY_S)
+        ended = agent.rebalance(send=True, confirm=yes)
+        assert isinstance(ended.decision, Halt)
+        assert "no weights to go by: inverse_volatility: " in ended.decision.reason
+        assert "older than portfolio.weights.keep lets them stand" in ended.decision.reason
+        assert len(agent.desk.store.allocations()) == 1
+
+
+def capped(folder: Path, supplies: str) -> dict[str, object]:
+    """Market cap, USDC fixed, some supplies from a file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "supplies.csv").write_text(supplies)
+    settings = {key: SETTINGS[key] for key in ("every", "max_age", "keep", "churn", "fixed")}
+    return ROOMY | {
+        "portfolio.weights": settings | {"kind": "market_cap", "until_chosen": "wait", "cap": "50%", "supplies": "supplies.csv"}
+    }
+
+
+def test_market_caps_are_supplies_of_the_same_block_times_price_with_a_cap(tester_chain: LocalChain, tmp_path: Path) -> None:
+    chain = tester_chain
+    changes = capped(tmp_path, "symbol,supply,as_of\nWBTC,19850000,2026-11-01\n")
+    with agent_on(chain, tmp_path, changes, TARGETS) as agent:
+        fund(chain, {"WETH": 30_000, "WBTC": 30_000, "LINK": 20_000, "USDC": 20_000})
+        planned = agent.plan()
+        step = planned.step_input
+        asked = {symbol: chain.token_contract(symbol).functions.totalSupply().call() for symbol in ("WETH", "LINK")}
+        assert step.snapshot.supplies == tuple(Supply(chain.tokens[symbol].address, raw) for symbol, raw in asked.items())
+        prices = chain.books.prices_usd
+        caps = {symbol: raw * prices[symbol] / 10**18 for symbol, raw in asked.items()} | {"WBTC": 19_850_000 * prices["WBTC"]}
+        found = {asset.token.symbol: asset.target_bps for asset in step.portfolio.assets}
+        assert max(caps, key=lambda symbol: caps[symbol]) == "WBTC"
+        assert found["WBTC"] == 5_000, "the cap"
+        rest = caps["WETH"] + caps["LINK"]
+        assert abs(found["WETH"] - 3_000 * caps["WETH"] / rest) < 1
+        assert "WBTC by supplies.csv of 2026-11-01" in step.wishes[0]
+        assert agent.desk.store.allocation() is None, "a plan writes nothing"
+
+
+def test_a_market_cap_of_zero_halts_by_name_and_nothing_is_traded(tester_chain: LocalChain, tmp_path: Path) -> None:
+    with agent_on(tester_chain, tmp_path, capped(tmp_path, "symbol,supply\nLINK,0\n"), TARGETS) as agent:
+        fund(tester_chain, {"WETH": 60_000, "USDC": 40_000})
+        outcome = agent.rebalance(send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.HALT
+        assert "no weights to go by: market_cap: the market cap of LINK is zero: supplies.csv says that no coin exists" in outcome.reason
+        assert outcome.transactions == ()
+        assert "the market cap of LINK is zero" in api.weights(agent)["fault"]
+
+
+def test_the_document_of_weights_is_one_json_with_data_volatilities_and_correlations(tester_chain: LocalChain, tmp_path: Path) -> None:
+    settings = SETTINGS | {"kind": "hrp"}
+    with agent_on(tester_chain, tmp_path, ROOMY | {"portfolio.weights": settings}, TARGETS) as agent:
+        api.import_prices(agent, closes(tester_chain, tmp_path / "closes.csv"))
+        found = json.loads(json.dumps(api.weights(agent)))
+        assert found["kind"] == Method.HRP.value
+        assert found["now"]["returns"] == 60
+        assert found["now"]["until_s"] == tester_chain.now_s()
+        assert sum(found["now"]["weights_bps"].values()) == BPS
+        volatility = {item["symbol"]: item["volatility"] for item in found["assets"]}
+        assert volatility["USDC"] is None
+        assert 0 < float(volatility["WETH"]) < float(volatility["WBTC"]) < float(volatility["LINK"])
+        assert {frozenset(pair.split("/")) for pair in found["correlations"]} == set(map(frozenset, combinations(VOLATILE, 2)))
+        assert api.weights(agent) == api.weights(agent), "asked twice, told alike"
+
+
+def test_a_config_without_an_allocator_says_so(tester_chain: LocalChain, tmp_path: Path) -> None:
+    with agent_on(tester_chain, tmp_path, ROOMY, TARGETS) as agent, pytest.raises(ConfigError, match="the config has no allocator"):
+        api.weights(agent)
