@@ -12,7 +12,7 @@ from agent.localchain.market import arbitrage
 from agent.model import Campaign, Draw, Holding, Pace, Plan, StepInput, Style, Underway
 from agent.planning import strategies
 from agent.policy.pacing import wait_s
-from tests.builders import with_limits
+from tests.builders import step_input, with_limits, with_snapshot
 
 LARGE = {
     "portfolio.max_live_value": "10000000",
@@ -118,6 +118,12 @@ def later(step: StepInput, seconds: int) -> StepInput:
         feeds=tuple(replace(feed, updated_at_s=feed.updated_at_s + seconds) for feed in step.snapshot.feeds),
     )
     return replace(step, snapshot=snapshot)
+
+
+def market(step: StepInput, price: Fraction) -> StepInput:
+    """Pools, of 20 million on each side, and feeds at another price of WETH."""
+    other = step_input(None, {"WETH": 1, "USDC": 1}, {"WETH": price}, depth=20_000_000, now_s=step.snapshot.head.timestamp_s)
+    return with_snapshot(step, pools=other.snapshot.pools, feeds=other.snapshot.feeds)
 
 
 @dataclass

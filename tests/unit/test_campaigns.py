@@ -21,7 +21,7 @@ from agent.policy.decide import decide
 from agent.policy.drift import corrections
 from agent.policy.pacing import fair_share, interval_s, spread, times, wait_s
 from tests.builders import feed_address, feed_round, step_input, token, with_snapshot
-from tests.pacing import PACE, Run, later, paced, roomy, run
+from tests.pacing import PACE, Run, later, market, paced, roomy, run
 
 USD = 10**6
 WETH, USDC = token("WETH"), token("USDC")
@@ -227,12 +227,6 @@ def test_what_is_lost_against_the_prices_of_the_start_is_never_above_the_budget(
     assert done.campaign.budget is not None
     assert done.spent <= done.campaign.budget
     assert done.ended
-
-
-def market(step: StepInput, price: Fraction) -> StepInput:
-    """Pools and feeds at another price of WETH."""
-    other = step_input(None, {"WETH": 1, "USDC": 1}, {"WETH": price}, depth=20_000_000, now_s=step.snapshot.head.timestamp_s)
-    return with_snapshot(step, pools=other.snapshot.pools, feeds=other.snapshot.feeds)
 
 
 def test_a_falling_price_ends_it_by_its_budget_before_it_is_done() -> None:
