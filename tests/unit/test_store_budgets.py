@@ -10,6 +10,7 @@ import pytest
 
 from agent.model import Intent, IntentKind, IntentState, Transfer
 from agent.store import Store, open_store
+from agent.store.ledger import MOST_REVIEWS
 from agent.store.records import Movement
 from agent.units import NATIVE
 from tests.scripted import CHAIN_ID, OTHER, START_S, WALLET, grant, receipt, tx
@@ -142,6 +143,24 @@ def test_reviews_are_remembered(store: Store) -> None:
     store.mark_review(START_S)
     store.mark_review(START_S + 9)
     assert store.history(START_S).last_review_s == START_S + 9
+
+
+def test_each_schedules_review_is_remembered_over_a_restart_and_only_so_many_of_them(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/trimtab.db"
+    marks = [(START_S, ("review every 86400", "execution every 604800")), (START_S + 5, ("review every 86400",)), (START_S + 7, ())]
+    for at_s, names in marks:
+        store = open_store(url, CHAIN_ID, WALLET)
+        store.mark_review(at_s, 250_000, names)
+        store.close()
+    store = open_store(url, CHAIN_ID, WALLET)
+    found = store.history(START_S + 9)
+    assert found.reviews == (("execution every 604800", START_S), ("review every 86400", START_S + 5))
+    assert (found.last_review_s, found.delay_ppm) == (START_S + 7, 250_000)
+    for number in range(MOST_REVIEWS + 3):
+        store.mark_review(START_S + 10 + number, 0, (f"review every {1_800 + number}",))
+    names = [name for name, _ in store.history(START_S + 99).reviews]
+    assert names == [f"review every {1_803 + number}" for number in range(MOST_REVIEWS)]
+    store.close()
 
 
 def test_the_expected_nonce_follows_what_the_chain_used_up(store: Store) -> None:

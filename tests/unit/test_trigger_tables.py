@@ -27,9 +27,11 @@ from agent.model import (
     Threshold,
     Trigger,
 )
+from agent.policy import confirm
 from agent.policy.decide import Decided, decide
 from agent.policy.schedules import EXECUTION, name
-from tests.builders import history, step_input
+from agent.reference import reference_prices
+from tests.builders import NOW_S, history, step_input
 
 DAY_S = 86_400
 BERLIN = "Europe/Berlin"
@@ -260,6 +262,27 @@ def test_a_store_from_before_schedules_had_names_puts_no_review_forward() -> Non
     agent = Agent(Every(DAY_S), history(last_review_s=at("2026-01-01T00:00:00"), last_rebalance_s=at("2025-12-01T00:00:00")))
     assert isinstance(agent.look("2026-01-01T23:59:59", 60).decision, Hold)
     assert isinstance(agent.look("2026-01-02T00:00:00", 60).decision, Rebalance)
+
+
+def test_of_several_triggers_a_schedule_needs_no_block_to_confirm_it_and_a_band_does() -> None:
+    both = AnyOf((FIVE, Every(7 * DAY_S)))
+    for past, kind, words in (
+        (history(), Rebalance, "first review"),
+        (history(last_review_s=NOW_S - DAY_S), Hold, "which policy.confirm_blocks asks for"),
+    ):
+        step = step_input(values={"WETH": 6_000, "USDC": 4_000}, trigger=both, past=past)
+        decision = decide(replace(step, policy=replace(step.policy, confirm_blocks=3))).decision
+        assert isinstance(decision, kind)
+        assert words in decision.reason
+
+
+def test_bands_of_a_hybrid_whose_review_is_not_due_confirm_nothing() -> None:
+    """Else a wide band that prices left just now would be confirmed by the narrow one of a review that nobody asks for."""
+    both = AnyOf((Threshold(1_000, None), Hybrid(Threshold(200, None), Every(DAY_S))))
+    for last_s, found in ((NOW_S - 60, 0), (NOW_S - DAY_S, 2)):
+        step = step_input(values={"WETH": 5_500, "USDC": 4_500}, trigger=both, past=history(last_review_s=last_s))
+        prices = {token: one.price for token, one in reference_prices(step).prices.items()}
+        assert len(confirm.by_trigger(step, prices)) == found
 
 
 def test_a_schedule_is_remembered_by_what_it_says_and_what_it_is_for() -> None:
