@@ -24,6 +24,7 @@ _FLOWS: dict[FlowKind | None, tuple[EntryKind, str]] = {
     FlowKind.GIFT: (EntryKind.GIFT, GIFTS),
     FlowKind.LOSS: (EntryKind.LOSS, LOSSES),
     FlowKind.REBASE: (EntryKind.REBASE, REBASES),
+    FlowKind.UNDONE: (EntryKind.UNEXPLAINED, UNEXPLAINED),
 }
 
 

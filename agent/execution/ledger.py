@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.books import entries as book
@@ -35,9 +36,23 @@ from agent.units import NATIVE, PIPS
 Principal = Callable[[str], Mapping[str, int]]
 
 
-def keep(journal: Journal, step: StepInput) -> None:
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """What was entered for a transaction, and what its receipt and step say now."""
+
+    intent: Intent
+    entered: Entry | None
+    derived: Entry
+
+    @property
+    def differs(self) -> bool:
+        """Whether something else was entered."""
+        return self.entered is not None and self.entered != self.derived
+
+
+def keep(journal: Journal, step: StepInput, force: bool = False) -> None:
     """Enters what has become final, opens what is new, and writes down what all is worth: at most once an hour, and after each
-    change of a balance that was not the market's.
+    change of a balance that was not the market's, or where it is forced.
     """
     for intent in journal.unentered():
         journal.enter(intent, entry_of(journal, intent, step, journal.counted(intent.id), journal.principal))
@@ -45,10 +60,28 @@ def keep(journal: Journal, step: StepInput) -> None:
     found = valuation(step, prices)
     if found is None:
         return
-    journal.open_places(step.snapshot, _places(step, prices))
+    places = _places(step, prices)
+    opened = journal.open_places(step.snapshot, places)
+    if not journal.has_places(places):  # what is not in the books yet must not look like a profit
+        return
     known, books = journal.valued_block(), journal.books()
     moved = [*(change.block for change in books.own), *(flow.block for flow in books.flows)]
-    journal.value(found, any(known < block <= found.block for block in moved))
+    journal.value(found, force or bool(opened) or any(known < block <= found.block for block in moved))
+
+
+def audited(journal: Journal, present: StepInput) -> tuple[Audited, ...]:
+    """Every entry of the book beside what is derived anew from journal and receipts, in the order of the chain."""
+    written = {entry.id: entry for entry in journal.entered()}
+    found: list[Audited] = []
+    before = [entry for entry in journal.ledger() if entry.kind is EntryKind.OPENING]
+
+    def principal(position: str) -> dict[str, int]:
+        sums = book.balances([*before, *(one.derived for one in found)])
+        return {token: raw for (account, token), raw in sums.items() if account == f"{book.LP}:{position}"}
+
+    for intent in journal.enterable():
+        found.append(Audited(intent, written.get(intent.id), entry_of(journal, intent, present, journal.counted(intent.id), principal)))
+    return tuple(found)
 
 
 def entry_of(journal: Journal, intent: Intent, present: StepInput, counted: frozenset[str], principal: Principal) -> Entry:

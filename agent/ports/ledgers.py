@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Protocol
 
@@ -14,6 +14,18 @@ class Ledger(Protocol):
 
     def unentered(self) -> tuple[Intent, ...]:
         """Final and reverted intents that the book lacks, oldest first."""
+        ...
+
+    def enterable(self) -> tuple[Intent, ...]:
+        """All final and reverted intents since the book opened, in the order of the chain, whether they are in it or not."""
+        ...
+
+    def entered(self) -> tuple[Entry, ...]:
+        """Entries of intents, as they were written."""
+        ...
+
+    def ledger(self) -> tuple[Entry, ...]:
+        """Every entry of the book, in the order of the chain."""
         ...
 
     def counted(self, intent_id: str) -> frozenset[str]:
@@ -34,6 +46,10 @@ class Ledger(Protocol):
 
     def open_places(self, snapshot: Snapshot, found: Mapping[tuple[str, str], tuple[int, Fraction | None]]) -> tuple[tuple[str, str], ...]:
         """Takes (place, token) with (base units, value) into the book that are not in it, once nothing of ours is on its way."""
+        ...
+
+    def has_places(self, places: Iterable[tuple[str, str]]) -> bool:
+        """Whether all of these are in the book, or are positions of the agent's own making."""
         ...
 
     def stands(self, head_block: int) -> tuple[Stand, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 
 from sqlalchemy import func, select
@@ -46,12 +46,19 @@ class Bookkeeping(Database):
         """Final and reverted intents that the book lacks, oldest first."""
         with self._read("read the ledger") as session:
             book = rows.book_now(session, self.book_kind)
-            after = None if book is None else rows.after(session, book)
-            if after is None:
+            query = None if book is None else rows.enterable(session, book)
+            if query is None:
                 return ()
-            query = select(IntentRow).where(IntentRow.state.in_(_ENDED), IntentRow.seq > after, IntentRow.receipt_json.is_not(None))
             missing = query.where(IntentRow.id.not_in(select(EntryRow.intent_id))).order_by(IntentRow.seq)
             return tuple(records.intent(row) for row in session.scalars(missing))
+
+    def enterable(self) -> tuple[Intent, ...]:
+        """All final and reverted intents since the book opened, in the order of the chain."""
+        with self._read("read the ledger") as session:
+            book = rows.book_now(session, self.book_kind)
+            query = None if book is None else rows.enterable(session, book)
+            found = () if query is None else [records.intent(row) for row in session.scalars(query.order_by(IntentRow.seq))]
+            return tuple(sorted(found, key=lambda one: 0 if one.receipt is None else one.receipt.block_number))
 
     def counted(self, intent_id: str) -> frozenset[str]:
         """Tokens whose movements by that intent belong into the book: they were in it when the intent was written down."""
@@ -122,6 +129,16 @@ class Bookkeeping(Database):
                     )
                 )
             return taken
+
+    def has_places(self, places: Iterable[Place]) -> bool:
+        """Whether all of these are in the book, or are positions of the agent's own making."""
+        with self._read("read the ledger") as session:
+            book = rows.book_now(session, self.book_kind)
+            if book is None:
+                return False
+            known = {(row.place, row.token) for row in rows.openings(session, book)}
+            own = _own_positions(session, rows.after(session, book))
+            return all(place in known or place[0] in own for place in places)
 
     def stands(self, head_block: int) -> tuple[Stand, ...]:
         """What the wallet should hold by the ledger at that block, what is mined and not final included."""

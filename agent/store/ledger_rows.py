@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from agent import codec
@@ -17,10 +17,10 @@ from agent.model import BookOpening, Entry, Held, Stand, Valuation
 from agent.store import balances, records
 from agent.store.ledger_tables import BookOpeningRow, BookRow, EntryRow, ValuationRow
 from agent.store.tables import EarlierRow, FlowRow, IntentRow
-from agent.store.transitions import CONSUMED
+from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK
 from agent.units import NATIVE
 
-_CONSUMED = tuple(state.value for state in CONSUMED)
+_CONSUMED, _ENDED = (tuple(state.value for state in states) for states in (CONSUMED, ENDED_IN_BLOCK))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,14 @@ def openings(session: Session, book: Book) -> list[BookOpeningRow]:
 def after(session: Session, book: Book) -> int | None:
     """Number of the newest intent that is part of the first opening; None while nothing is open."""
     return session.scalar(select(func.min(BookOpeningRow.after_intent)).where(BookOpeningRow.book == book.number))
+
+
+def enterable(session: Session, book: Book) -> Select[IntentRow] | None:
+    """Final and reverted intents since the first opening; None while nothing is open."""
+    first = after(session, book)
+    if first is None:
+        return None
+    return select(IntentRow).where(IntentRow.state.in_(_ENDED), IntentRow.seq > first, IntentRow.receipt_json.is_not(None))
 
 
 def stands(session: Session, book: Book, wallet: str, coin: str, head_block: int) -> tuple[Stand, ...]:

@@ -1,0 +1,262 @@
+"""The double-entry ledger for its owner: profit and loss, what is in the books, whether they are sound; from the store alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from agent import codec, wiring
+from agent.api.agent import Agent
+from agent.api.statistics import statistics
+from agent.books import entries as book
+from agent.books.money_weighted import a_year
+from agent.books.performance import Performance, performance
+from agent.books.periods import periods
+from agent.books.sheets import Names, utc, weights_bps
+from agent.books.taxes import Disposal, TaxRun, run, same_rate
+from agent.config.load import LoadedConfig, load_config
+from agent.config.tax import read_rates
+from agent.errors import ConfigError
+from agent.execution.booking import settle
+from agent.execution.ledger import audited, keep
+from agent.model import Entry, LotMethod, Portfolio, StepInput, Valuation
+from agent.store.store import Store
+from agent.units import BPS, NATIVE, Value, value_text
+
+Document = dict[str, Any]
+MOST_PERIODS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Ledgers:
+    """Everything that reports are made from."""
+
+    loaded: LoadedConfig
+    store: Store
+    portfolio: Portfolio
+    entries: tuple[Entry, ...]
+    valuations: tuple[Valuation, ...]
+    names: Names
+
+    def taxed(self, entries: Sequence[Entry] | None = None, numeraire_only: bool = False) -> TaxRun:
+        """Lots and disposals by [tax], or first in, first out in the numeraire without it."""
+        tax = self.loaded.config.tax
+        table = None if numeraire_only else read_rates(self.loaded)
+        method = LotMethod.FIFO if tax is None else LotMethod(tax.method)
+        rate = same_rate if table is None else table.at
+        chosen = self.entries if entries is None else entries
+        return run(chosen, method, self.portfolio.numeraire.address, self.portfolio.wrapped_native, rate)
+
+
+@contextmanager
+def ledgers(config: Path | str) -> Iterator[Ledgers]:
+    """Opens the books. Raises ConfigError while no look has opened them."""
+    loaded = load_config(config)
+    with wiring.books(loaded) as (store, _):
+        step = newest(store)
+        if step is None:
+            raise ConfigError("the books are empty: nothing was looked at yet", "run trimtab rebalance, or trimtab run, first")
+        tokens = (*(asset.token for asset in step.portfolio.assets), *step.portfolio.hubs)
+        entries = store.ledger()
+        known = {token.address: token for token in tokens}
+        for token in {one.token for entry in entries for one in entry.postings} - {*known, NATIVE}:
+            known |= _earlier(store, entries, token)
+        names = Names(known, step.portfolio.numeraire)
+        yield Ledgers(loaded, store, step.portfolio, entries, store.valuations(), names)
+
+
+def newest(store: Store) -> StepInput | None:
+    """What the newest step decided from."""
+    for line in store.steps(1):
+        record = store.step(line.id)
+        return None if record is None else codec.loads(StepInput, record.input_json)
+    return None
+
+
+def refresh(agent: Agent) -> None:
+    """Looks at the chain now and brings the books up to it; sends nothing."""
+    eyes, store = agent.desk.eyes, agent.desk.store
+    snapshot = eyes.reader.snapshot()
+
+    def present() -> StepInput:
+        return eyes.assemble(snapshot, eyes.history(snapshot.head.timestamp_s))
+
+    settle(store, snapshot, present)
+    keep(store, present(), force=True)
+
+
+def pnl(config: Path | str, period: str = "all", benchmark: str | None = None, last: int = 12) -> Document:
+    """Profit and loss of each period, newest last. Raises ConfigError for an unknown period or benchmark, or empty books."""
+    with ledgers(config) as found:
+        if not found.valuations:
+            raise ConfigError("the books hold no values yet", "run trimtab pnl --now, or trimtab run")
+        token = found.portfolio.numeraire.address if benchmark is None else _token(found, benchmark)
+        first, final = found.valuations[0], found.valuations[-1]
+        spans = periods(period, first.chain_s, final.chain_s)[-min(last, MOST_PERIODS) :]
+        told = [performance(found.entries, found.valuations, start, end, token) for start, end in spans]
+        rows = [_period(found, one, span) for one, span in zip(told, spans, strict=True) if one is not None]
+        taxed = found.taxed(numeraire_only=True)
+        return {
+            "numeraire": found.portfolio.numeraire.label,
+            "benchmark": found.names.label(token),
+            "period": period,
+            "since": utc(first.chain_s),
+            "until": utc(final.chain_s),
+            "value": _money(found, final.value),
+            "periods": rows,
+            "unrealised": _money(found, _unrealised(taxed, final, found.portfolio.wrapped_native)),
+            "method": taxed.lots.method.value,
+            "unpriced": sorted(set(taxed.unpriced)),
+        }
+
+
+def check(config: Path | str, rebuild: bool = False) -> Document:
+    """Whether every entry balances and is what its transaction says; `rebuild` writes those anew that are not."""
+    with ledgers(config) as found:
+        step = newest(found.store)
+        unbalanced = [entry.id for entry in found.entries if book.unbalanced(entry)]
+        differing = [] if step is None else [pair for pair in audited(found.store, step) if pair.differs]
+        if rebuild:
+            found.store.rewrite([(pair.intent, pair.derived) for pair in differing])
+        owed = found.taxed(numeraire_only=True).lots.owed()
+        kept = found.store.book_now()
+        return {
+            "book": None if kept is None else {"number": kept.number, "kind": kept.kind, "opened": utc(kept.opened_s), "note": kept.note},
+            "entries": len(found.entries),
+            "unbalanced": unbalanced,
+            "differing": [pair.intent.id for pair in differing],
+            "rebuilt": rebuild and bool(differing),
+            "missing_lots": {found.names.label(token): str(raw) for token, raw in owed.items()},
+            "sound": not unbalanced and (rebuild or not differing),
+        }
+
+
+def against_chain(agent: Agent) -> Document:
+    """What the ledger says of each balance and what the chain says, at one block."""
+    step = agent.step_input()
+    held = {holding.token: holding.raw for holding in step.snapshot.holdings} | {NATIVE: step.snapshot.native_wei}
+    stands = agent.desk.store.stands(step.snapshot.head.number)
+    names = Names({asset.token.address: asset.token for asset in step.portfolio.assets}, step.portfolio.numeraire)
+    rows = [
+        {"symbol": names.label(one.token), "ledger_raw": str(one.raw), "chain_raw": str(held[one.token]) if one.token in held else None}
+        for one in stands
+    ]
+    unwritten = [flow for flow in step.history.flows if flow.id == 0]
+    return {"block": step.snapshot.head.number, "balances": rows, "disagreement": step.history.books, "unwritten_flows": len(unwritten)}
+
+
+def open_books(config: Path | str, note: str) -> Document:
+    """Ends the book and begins one that opens at the chain's balances with the next look."""
+    loaded = load_config(config)
+    with wiring.books(loaded) as (store, _):
+        made = store.open_book(wiring.SystemClock().now_s(), note)
+        return {"number": made.number, "kind": made.kind, "opened": utc(made.opened_s), "note": made.note}
+
+
+def journal(config: Path | str, limit: int) -> Document:
+    """The newest entries with their postings, newest first."""
+    with ledgers(config) as found:
+        return {
+            "numeraire": found.portfolio.numeraire.label,
+            "entries": [
+                {
+                    "id": entry.id,
+                    "time": utc(entry.chain_s),
+                    "block": entry.block,
+                    "kind": entry.kind.value,
+                    "by_hand": entry.by_hand,
+                    "transaction": entry.tx_hash,
+                    "note": entry.note,
+                    "postings": [
+                        {
+                            "account": one.account,
+                            "token": found.names.label(one.token),
+                            "raw": str(one.raw),
+                            "decimals": found.names.decimals(one.token),
+                            "value": None if one.value is None else _money(found, one.value),
+                        }
+                        for one in entry.postings
+                    ],
+                }
+                for entry in reversed(found.entries[-limit:])
+            ],
+        }
+
+
+def _period(found: Ledgers, one: Performance, span: tuple[int, int]) -> Document:
+    seconds = one.end.chain_s - one.start.chain_s
+    mwr_year = None if one.mwr is None else a_year(one.mwr, seconds)
+    upto = [entry for entry in found.entries if entry.block <= one.end.block]
+    disposals = [d for d in found.taxed(upto, numeraire_only=True).disposals if span[0] <= d.disposed_s < span[1]]
+    costs = {"fees": one.costs.fees, "impact": one.costs.impact, "gas": one.costs.gas, "total": one.costs.total}
+    return {
+        "from": utc(one.start.chain_s),
+        "to": utc(one.end.chain_s),
+        "start_value": _money(found, one.start.value),
+        "end_value": _money(found, one.end.value),
+        "deposits": _money(found, one.came),
+        "withdrawals": _money(found, one.went),
+        "profit": _money(found, one.profit),
+        "twr_bps": _bps(one.twr),
+        "mwr_bps": None if one.mwr is None else round(one.mwr * BPS, 2),
+        "mwr_year_bps": None if mwr_year is None else round(mwr_year * BPS, 2),
+        "hold_profit": _money(found, one.hold_profit),
+        "hold_return_bps": _bps(one.hold_return),
+        "benchmark_return_bps": _bps(one.benchmark),
+        "rebalancing_effect": _money(found, one.effect),
+        "rebalances": one.rebalances,
+        "turnover": _money(found, one.turnover),
+        "costs": {name: _money(found, value) for name, value in costs.items()},
+        "by_hand": {"swaps": one.by_hand_swaps, "effect": _money(found, one.by_hand)},
+        "realised": _money(found, sum((d.gain for d in disposals), Fraction(0))),
+        "realised_by_token": _by_token(found, disposals),
+        "weights_bps": {found.names.label(token): bps for token, bps in weights_bps(one.end).items()},
+        "hint": one.hint,
+        "statistics": statistics(one.parts),
+    }
+
+
+def _by_token(found: Ledgers, disposals: Sequence[Disposal]) -> dict[str, str]:
+    sums: dict[str, Value] = {}
+    for one in disposals:
+        sums[one.token] = sums.get(one.token, Fraction(0)) + one.gain
+    return {found.names.label(token): _money(found, value) for token, value in sorted(sums.items())}
+
+
+def _unrealised(taxed: TaxRun, at: Valuation, coin: str) -> Value:
+    """What is held at its value, less what its lots had cost; what positions hold counts as what they hold now."""
+    cost = sum((lot.cost for lot in taxed.open()), Fraction(0))
+    return at.value - cost
+
+
+def _token(found: Ledgers, name: str) -> str:
+    for address, token in found.names.tokens.items():
+        if name in (token.symbol, address) or name.lower() == address.lower():
+            return address
+    labels = ", ".join(token.label for token in found.names.tokens.values())
+    raise ConfigError(f"--benchmark: {name!r} is none of the tokens that were held", f"choose from {labels}")
+
+
+def _earlier(store: Store, entries: Sequence[Entry], token: str) -> dict[str, Any]:
+    """A token that is no longer in the portfolio, as the step of one of its entries knew it."""
+    intents = {intent.id: intent for intent in store.intents(limit=100_000)}
+    for entry in entries:
+        if entry.id in intents and any(one.token == token for one in entry.postings):
+            text = store.step_input(intents[entry.id].step_id)
+            portfolio = None if text is None else codec.loads(StepInput, text).portfolio
+            for asset in () if portfolio is None else portfolio.assets:
+                if asset.token.address == token:
+                    return {token: asset.token}
+    return {}
+
+
+def _money(found: Ledgers, value: Value) -> str:
+    return value_text(value, found.portfolio.numeraire.decimals)
+
+
+def _bps(value: Fraction | None) -> float | None:
+    return None if value is None else round(float(value * BPS), 2)
