@@ -9,7 +9,7 @@ from agent.config.schema import Config, LimitsTable
 from agent.config.weights import weights_text
 from agent.config.zone import RiskTable
 from agent.model import LpTarget, Portfolio
-from agent.policy import trigger_words
+from agent.policy import order_levels, trigger_words
 from agent.units import decimal_text
 
 NATIVE_LIMITS = ("gas_per_day", "native_floor", "native_top_up")
@@ -37,6 +37,7 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
         "weights": weights_text(config.portfolio),
         "liquidity positions": ", ".join(position.name for position in portfolio.positions) or "none",
         "liquidity targets": ", ".join(_wanted(target) for target in portfolio.lp_targets) or "none",
+        "orders": order_levels.orders_words(portfolio) or "none",
         "trigger": trigger_words.trigger(policy.trigger, portfolio),
         "bands of single assets": trigger_words.bands(portfolio) or "none",
         "destination": config.policy.destination,

@@ -108,6 +108,19 @@ def price_words(portfolio: Portfolio, token: str, price: Price | None) -> str:
     return f"{price_text(price, decimals, portfolio.numeraire.decimals, FIGURES)} {portfolio.numeraire.label}"
 
 
+def orders_words(portfolio: Portfolio) -> str:
+    """All orders as their owner set them, and where the weight of what is out goes; empty without orders."""
+    book = portfolio.orders
+    if not book.terms:
+        return ""
+    levels = (price_words(portfolio, one.token, one.price) if one.share_bps is None else f"{one.share_bps / 100:g}%" for one in book.terms)
+    told = [f"{name(portfolio, one)} {level}" for one, level in zip(book.terms, levels, strict=True)]
+    filled = "refused" if book.refuse_filled else "bought at once"
+    return (
+        f"{', '.join(told)}; absent: {book.absent.value}, hysteresis {book.hysteresis_bps / 100:g}%, an entry above the price is {filled}"
+    )
+
+
 def by_key(orders: tuple[Order, ...]) -> Mapping[tuple[str, OrderKind], Order]:
     """Orders by what there is one of."""
     return {order.key: order for order in orders}

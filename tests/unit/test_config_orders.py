@@ -16,6 +16,7 @@ from agent.config.presets import ETHEREUM
 from agent.config.template import TemplateAsset, render
 from agent.errors import ConfigError
 from agent.model import PORTFOLIO, Absent, OrderKind, Orders, Terms
+from agent.policy import order_levels
 from agent.units import Token
 
 WETH, USDC = ETHEREUM.wrapped_native, "0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48"
@@ -124,3 +125,13 @@ def test_an_edit_that_the_config_would_refuse_writes_nothing(tmp_path: Path) -> 
         with pytest.raises(ConfigError, match=said):
             edited(path, subject, levels)
     assert path.read_text() == text()
+
+
+def test_the_owner_confirms_his_orders_in_words() -> None:
+    config = parse_config(text({"stop_loss": "1200", "trailing_stop": "15%"}, {"stop_loss": "20%", "absent": "redistribute"}))
+    said = order_levels.orders_words(build_portfolio(config, TOKENS))
+    assert said == (
+        "stop_loss of the portfolio 20%, stop_loss of WETH 1200 USDC, trailing_stop of WETH 15%; "
+        "absent: redistribute, hysteresis 1%, an entry above the price is bought at once"
+    )
+    assert order_levels.orders_words(build_portfolio(parse_config(text()), TOKENS)) == ""
