@@ -1,0 +1,71 @@
+"""A rehearsal trades the least that the limits let through, there and back; and what may be taken is taken back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.api import rehearsing, revoking
+from agent.api.rehearsing import Rehearsal
+from agent.chain.allowances import PERMIT2
+from agent.errors import ConfigError
+from agent.localchain import LocalChain
+from agent.model import IntentKind, IntentState
+from tests.agents import USD, agent_on, allow, allowances, fund, purse
+
+TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
+HELD = {"WETH": 5_600, "WBTC": 1_700, "USDC": 2_700}
+
+
+def sure(_: object) -> bool:
+    return True
+
+
+def test_the_smallest_trade_goes_there_and_back_as_predicted_and_is_by_hand(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    with agent_on(chain, tmp_path, targets=TARGETS) as agent:
+        before = purse(chain)
+        looked = rehearsing.rehearse(agent, confirm=sure)
+        assert (looked.state, purse(chain)) == ("planned", before), looked.verdict
+        assert rehearsing.rehearse(agent, send=True, confirm=lambda _: False).state == "declined" and purse(chain) == before
+        done: Rehearsal = rehearsing.rehearse(agent, send=True, confirm=sure)
+        assert (done.state, done.verdict) == ("done", "as predicted")
+        there, back = done.ways
+        assert (there.sold.label, there.bought.label, back.sold.label, back.bought.label) == ("USDC", "WETH", "WETH", "USDC")
+        assert there.got_raw == there.predicted_raw == back.in_raw and back.got_raw == back.predicted_raw
+        after = purse(chain)
+        assert after.raw["WETH"] == before.raw["WETH"] and before.raw["USDC"] - after.raw["USDC"] == there.in_raw - back.got_raw > 0
+        assert 10 * USD <= there.in_raw < 10_000 * USD and 0 < done.cost < done.predicted * 3
+        assert all(0 < way.gas_used < way.gas_predicted * 2 for way in done.ways)
+        plans = [agent.desk.store.grant(i.id).plan for i in agent.desk.store.intents(limit=50) if i.kind is IntentKind.SWAP]
+        assert len(plans) == 2 and all(plan is not None and plan.decision.by_hand for plan in plans)  # type: ignore[union-attr]  # swaps
+        assert set(allowances(chain).values()) == {0}
+        with pytest.raises(ConfigError, match="numeraire"):
+            rehearsing.rehearse(agent, "USDC", confirm=sure)
+
+
+def test_every_allowance_to_a_known_contract_is_shown_and_set_to_zero(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    at = chain.addresses
+    with agent_on(chain, tmp_path, targets=TARGETS) as agent:
+        assert revoking.revoke(agent, send=True, confirm=sure).state == "clear"
+        allow(chain, "WETH", raw=7)
+        for spender in (PERMIT2, at.v2_router, at.position_manager):
+            chain.send(chain.token_contract("USDC").functions.approve(spender, 2**256 - 1), chain.wallet.address, gas=100_000)
+        agent.desk.store.adopt_nonce(purse(chain).nonce, 0)
+        found = revoking.revoke(agent, confirm=sure)
+        shown = {(one.label, one.holder): one.raw for one in found.found}
+        most = 2**256 - 1
+        assert (found.state, found.transactions) == ("planned", ())
+        assert shown == {("WETH", "router"): 7, ("USDC", "Permit2"): most, ("USDC", "V2 router"): most, ("USDC", "position manager"): most}
+        assert [one.label for one in revoking.revoke(agent, ["WETH"], confirm=sure).found] == ["WETH"]
+        assert revoking.revoke(agent, send=True, confirm=lambda _: False).state == "declined"
+        done = revoking.revoke(agent, send=True, confirm=sure)
+        assert done.state == "revoked", done.reason
+        assert {(one.kind, one.state) for one in done.transactions} == {(IntentKind.APPROVE, IntentState.FINAL)}
+        assert revoking.revoke(agent, confirm=sure).state == "clear"
+        with pytest.raises(ConfigError, match="TOKEN"):
+            revoking.revoke(agent, ["DOGE"], confirm=sure)
