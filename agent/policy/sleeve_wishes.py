@@ -24,7 +24,7 @@ AT_ONCE = Threshold(0, None)
 
 @dataclass(frozen=True, slots=True)
 class SleeveWish:
-    """One strategy: value, share of the capital and what that should be, and whether it acts, with its reason.
+    """One strategy: share of the capital and what that should be, value once capital has moved, and whether it acts, with its reason.
 
     `wanted` are values by token that it wants to hold; while it does not act those that it holds. `by` is what its schedules are
     remembered by once they were reviewed.

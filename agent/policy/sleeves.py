@@ -55,8 +55,8 @@ def view(step: StepInput, prices: Mapping[str, Price]) -> SleevesView:
     if split is None or books is None:
         raise ValueError("there are no strategies")
     held: Held = {sleeve.name: dict(sleeve.holdings) for sleeve in books.sleeves}
-    moved, asked = _capital_moved(step, split, held, prices)
     before = sleeve_books.capital(held, prices)
+    moved, asked = _capital_moved(step, split, held, prices)
     whole = sum(before.values(), Fraction(0))
     due, named = due_shares(split, books.named), books.named
     found = tuple(

@@ -1,0 +1,164 @@
+"""trimtab strategies: its document and table, the owner's word on the books, whose deposits are; status, plan and explain with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import wiring
+from agent.localchain import LocalChain
+from tests import agents
+from tests.cases.test_strategies import TWO, strategies
+from tests.cli import shapes
+from tests.cli.shapes import count, decimal, flag, maybe, one_of, raw, require, text
+from tests.cli.tools import Said, in_process
+
+TOGETHER = {
+    "acting": [text],
+    "reasons": {shapes.EACH: text},
+    "capital_moved": [{"from": text, "to": text, "value": decimal}],
+    "netted": [{"symbol": one_of(*TWO), "bought": decimal, "sold": decimal, "crossed": decimal, "net": decimal}],
+    "crossed": decimal,
+    "saved_fees": decimal,
+}
+HELD = {"symbol": text, "raw": raw, "amount": decimal, "value": decimal, "weight_bps": count, "target_bps": count}
+ONE = {
+    "name": text,
+    "state": one_of("active", "paused"),
+    "since_s": count,
+    "why": text,
+    "capital": decimal,
+    "share_bps": count,
+    "target_share_bps": count,
+    "floor_bps": count,
+    "units": raw,
+    "unit_value": maybe(decimal),
+    "return_bps": maybe(count),
+    "sharpe": maybe(decimal),
+    "sharpe_window_s": maybe(count),
+    "turning_since_s": maybe(count),
+    "costs": decimal,
+    "last_rebalance_s": maybe(count),
+    "acts": flag,
+    "reason": text,
+    "holdings": [HELD],
+}
+STRATEGIES = {"block": count, "numeraire": text, "total_value": decimal, "fault": text, "strategies": [ONE], "sharpe_basis": text}
+
+
+@pytest.fixture
+def run(anvil_chain: LocalChain, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Said]:
+    # Tests that share this chain may have moved its time away from the machine's.
+    monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: anvil_chain.clock.now_s())
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    return lambda *args: in_process(capfd, monkeypatch, *args, "--config", str(tmp_path / "trimtab.toml"))
+
+
+def require_the_wallet(chain: LocalChain, document: dict[str, Any]) -> None:
+    """All strategies together hold what the wallet does."""
+    for symbol in TWO:
+        raws = [int(item["raw"]) for one in document["strategies"] for item in one["holdings"] if item["symbol"] == symbol]
+        assert sum(raws) == chain.balance(symbol)
+
+
+def test_strategies_show_how_each_stands_and_what_never_reached_the_market(
+    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]
+) -> None:
+    chain = anvil_chain
+    agents.trusted(chain, tmp_path, strategies("60%", "40%"), TWO)
+    agents.fund(chain, {"WETH": 20_000, "USDC": 20_000})
+    found = run("strategies", "--json").json
+    require({**STRATEGIES, "together": TOGETHER}, found)
+    assert [(one["name"], one["share_bps"], one["return_bps"]) for one in found["strategies"]] == [("up", 6_000, 0), ("down", 4_000, 0)]
+    require_the_wallet(chain, found)
+    weth = next(item for item in found["together"]["netted"] if item["symbol"] == "WETH")
+    assert [round(Fraction(weth[key])) for key in ("bought", "sold", "crossed", "net")] == [4_800, 3_200, 3_200, 1_600]
+    assert found["together"]["acting"] == ["up", "down"] and Fraction(found["together"]["saved_fees"]) > 0
+    for document in (run("status", "--json").json, run("plan", "--json").json):
+        require({"strategies": TOGETHER}, document)
+    done = run("rebalance", "--send", "--yes", "--json")
+    assert done.code == 0 and done.json["outcome"] == "done"
+    after = run("strategies", "--json").json
+    require_the_wallet(chain, after)
+    assert after["strategies"][1]["costs"] == "0" and Fraction(after["strategies"][0]["costs"]) > 0
+    shown = run("strategies").out
+    assert "up" in shown and "active" in shown and "60.0" in shown and "not known" in shown
+    step = next(item for item in run("history", "--json").json["steps"] if item["outcome"] == "done")
+    words = "\n".join(run("explain", step["step"], "--json").json["words"])
+    assert "Strategy up acted" in words and "exchanged inside" in words and "pool fees" in words
+
+
+def test_another_number_of_strategies_halts_until_the_owner_takes_the_books_over(
+    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]
+) -> None:
+    chain = anvil_chain
+    agents.trusted(chain, tmp_path, strategies("60%", "40%"), TWO)
+    agents.fund(chain, {"WETH": 20_000, "USDC": 20_000})
+    assert run("rebalance", "--send", "--yes", "--json").code == 0
+    assert run("strategies", "apply", "--yes").code == 2, "nothing to take over"
+    three = strategies("50%", "40%")
+    common = {"floor": "0%", "health": "off", "cooldown": "0s", "destination": "target"}
+    three["strategies"] = [*three["strategies"], {"name": "idle", "share": "10%", "weights": {"USDC": "100%"}, **common}]  # type: ignore[misc]  # a list
+    agents.config(chain, tmp_path, three, TWO)
+    halted = run("rebalance", "--send", "--yes", "--json")
+    assert halted.code == 10 and "idle is to be opened" in halted.json["reason"] and "strategies apply" in halted.json["reason"]
+    asked = run("strategies", "apply", "--json")
+    assert asked.code == 2 and "--yes" in asked.err
+    taken = run("strategies", "apply", "--yes", "--json")
+    assert taken.code == 0 and taken.json["applied"] is True
+    require_the_wallet(chain, taken.json)
+    assert [(one["name"], one["target_share_bps"]) for one in taken.json["strategies"]] == [("up", 5_000), ("down", 4_000), ("idle", 1_000)]
+    assert [abs(one["share_bps"] - one["target_share_bps"]) <= 1 for one in taken.json["strategies"]] == [True] * 3
+    assert run("rebalance", "--send", "--yes", "--json").code == 0
+    require_the_wallet(chain, run("strategies", "--json").json)
+
+
+def test_deposits_can_be_of_one_strategy(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
+    chain = anvil_chain
+    agents.trusted(chain, tmp_path, {**strategies("60%", "40%"), "limits.balance_jump": "off"}, TWO)
+    agents.fund(chain, {"WETH": 20_000, "USDC": 20_000})
+    assert run("rebalance", "--send", "--yes", "--json").code == 0
+    before = {one["name"]: Fraction(one["capital"]) for one in run("strategies", "--json").json["strategies"]}
+    assert run("strategies", "deposits-to", "nobody").code == 2
+    assert run("strategies", "deposits-to", "down", "--json").json == {"flows_to": "down"}
+    chain.set_balance("USDC", chain.balance("USDC") + 500 * agents.USD)
+    found = run("strategies", "--json").json
+    require_the_wallet(chain, found)
+    after = {one["name"]: Fraction(one["capital"]) for one in found["strategies"]}
+    assert (round(after["up"] - before["up"]), round(after["down"] - before["down"])) == (0, 500)
+    assert [one["return_bps"] for one in found["strategies"]][1] == 0, "a deposit is no return"
+
+
+def test_strategies_of_75_to_25_are_brought_back_to_60_to_40(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
+    """W5, its strategies' part: one was given more, capital goes to the other in kind, and the market sees what is left of it."""
+    chain = anvil_chain
+    wide = {"limits.balance_jump": "off", "portfolio.max_live_value": "off", "split": {"relative": "20%"}}
+    agents.trusted(chain, tmp_path, {**strategies("60%", "40%"), **wide}, TWO)
+    agents.fund(chain, {"WETH": 20_000, "USDC": 20_000})
+    assert run("rebalance", "--send", "--yes", "--json").code == 0
+    assert run("strategies", "deposits-to", "up").code == 0
+    capital = {one["name"]: Fraction(one["capital"]) for one in run("strategies", "--json").json["strategies"]}
+    chain.set_balance("USDC", chain.balance("USDC") + round((3 * capital["down"] - capital["up"]) * agents.USD))
+    drifted = run("strategies", "--json").json
+    assert [one["share_bps"] for one in drifted["strategies"]] == [7_500, 2_500]
+    (moved,) = drifted["together"]["capital_moved"]
+    whole = Fraction(drifted["total_value"])
+    assert (moved["from"], moved["to"]) == ("up", "down") and abs(Fraction(moved["value"]) - whole * 15 / 100) < 1
+    assert [one["target_share_bps"] for one in drifted["strategies"]] == [6_000, 4_000]
+    assert run("rebalance", "--send", "--yes", "--json").code == 0
+    found = run("strategies", "--json").json
+    require_the_wallet(chain, found)
+    shares = [Fraction(one["capital"]) / Fraction(found["total_value"]) for one in found["strategies"]]
+    assert abs(shares[0] - Fraction(6, 10)) < Fraction(1, 1_000)
+
+
+def test_without_strategies_the_command_says_so(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
+    agents.trusted(anvil_chain, tmp_path, {}, TWO)
+    said = run("strategies")
+    assert said.code == 2 and "no [[strategies]]" in said.err
+    assert run("status", "--json").json["strategies"] is None
