@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from agent.api.books import explain, history, pause, resume
     from agent.api.checkup import doctor
     from agent.api.demo import demo_world
+    from agent.api.exports import export
     from agent.api.halting import Halted, pause_hard
+    from agent.api.ledgers import against_chain, check_books, journal_of_books, open_books, pnl, refresh
     from agent.api.local import serve_localchain
     from agent.api.offline import input_text, plan_from_input
     from agent.api.opening import open_agent, plan, quote, snapshot, step
@@ -46,6 +48,8 @@ _HOMES = {
     "agent.api.retreat": ("TakenBack",),
     "agent.api.checkup": ("doctor",),
     "agent.api.balances": ("confirm_flows", "flows"),
+    "agent.api.exports": ("export",),
+    "agent.api.ledgers": ("against_chain", "check_books", "journal_of_books", "open_books", "pnl", "refresh"),
     "agent.api.local": ("serve_localchain",),
     "agent.api.oracle": ("observations", "raise_observations"),
     "agent.api.offline": ("input_text", "plan_from_input"),
@@ -78,12 +82,14 @@ __all__ = [
     "Stopped",
     "TakenBack",
     "WhatIf",
+    "against_chain",
     "alerts",
     "arm_orders",
     "backup_store",
     "cancel",
     "cancel_waiting",
     "change_password",
+    "check_books",
     "check_store",
     "confirm_flows",
     "create_wallet",
@@ -91,6 +97,7 @@ __all__ = [
     "disarm_orders",
     "doctor",
     "explain",
+    "export",
     "fetch_prices",
     "flows",
     "forget_position",
@@ -100,19 +107,23 @@ __all__ = [
     "import_wallet",
     "initialise",
     "input_text",
+    "journal_of_books",
     "liquidity",
     "load_config",
     "observations",
     "open_agent",
+    "open_books",
     "order_document",
     "pause",
     "pause_hard",
     "plan",
     "plan_from_input",
+    "pnl",
     "prices",
     "quote",
     "raise_observations",
     "reconcile",
+    "refresh",
     "restore_store",
     "resume",
     "route_flows",

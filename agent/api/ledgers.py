@@ -114,7 +114,7 @@ def pnl(config: Path | str, period: str = "all", benchmark: str | None = None, l
         }
 
 
-def check(config: Path | str, rebuild: bool = False) -> Document:
+def check_books(config: Path | str, rebuild: bool = False) -> Document:
     """Whether every entry balances and is what its transaction says; `rebuild` writes those anew that are not."""
     with ledgers(config) as found:
         step = newest(found.store)
@@ -157,7 +157,7 @@ def open_books(config: Path | str, note: str) -> Document:
         return {"number": made.number, "kind": made.kind, "opened": utc(made.opened_s), "note": made.note}
 
 
-def journal(config: Path | str, limit: int) -> Document:
+def journal_of_books(config: Path | str, limit: int) -> Document:
     """The newest entries with their postings, newest first."""
     with ledgers(config) as found:
         return {

@@ -154,6 +154,8 @@ def verdict(item: Verdict) -> Document:
 
 def plan(outcome: Outcome) -> Document:
     """A step's plan; with nothing to do the legs are empty and the weights stay."""
+    from agent.api import tax_words
+
     step, found = outcome.step_input, outcome.plan
     portfolio = step.portfolio
     head: Document = {
@@ -168,6 +170,7 @@ def plan(outcome: Outcome) -> Document:
         "campaign": rounds.campaign(step),
         "wishes": list(step.wishes),
         "flows": flows.documents(step),
+        "tax": tax_words.document(step, found),
     }
     if found is None:
         zero = {"fees": "0", "impact": "0", "skew": "0", "gas": "0", "total": "0"}

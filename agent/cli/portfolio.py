@@ -135,10 +135,11 @@ def confirmer(agent: Agent, yes: bool, wait: Waiting, clock: StoppableClock | No
 
         if yes:
             return versions.trusted(agent)
-        from agent.cli import documents, rounds, tables
+        from agent.cli import documents, ledger_tables, rounds, tables
 
         with wait.aside(), clock.asking() if clock else nullcontext():
             tables.show_plan(err, document := documents.plan(outcome), documents.decimals(agent.portfolio))
+            ledger_tables.show_tax(err, document["tax"])
             rounds.show(err, document)
             err.print(tables.parameters(agent.parameters()))
             return versions.confirmed(agent, lambda lines: asked(lines, "Sign and send this?"))
@@ -157,7 +158,7 @@ def show_outcome(
     extra: dict[str, object] | None = None,
 ) -> int:
     """Prints an outcome, with what was sent where it was allowed; without an agent the plan is from a file."""
-    from agent.cli import documents, rounds, tables
+    from agent.cli import documents, ledger_tables, rounds, tables
 
     document = documents.rebalance(outcome, agent.realised(outcome)) if agent is not None and sent else documents.plan(outcome)
     document |= extra or {}
@@ -172,9 +173,10 @@ def show_outcome(
         kind = document["outcome"]
         if kind not in ("done", "failed", "declined"):
             tables.show_plan(out, document, decimals)
+            ledger_tables.show_tax(out, document["tax"])
+            _wishes(document)
             rounds.show(out, document)
         if document.get("transactions"):
-            _wishes(document)
             out.print(tables.transactions(document))
             out.print(tables.realised(document, decimals))
         if kind in ("done", "failed", "declined"):
@@ -192,14 +194,14 @@ def show_outcome(
     return EXIT_REFUSED if document["outcome"] in STOPPED_BY else 0
 
 
-def _read(path: Path) -> str:
-    try:
 def _wishes(document: dict[str, object]) -> None:
     """Why targets are other than those of the config."""
     for wish in cast(list[str], document["wishes"]):
         say(f"Targets: {wish}.")
 
 
+def _read(path: Path) -> str:
+    try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--input {path}: {error.strerror}", "name a file that plan --save-input wrote") from None

@@ -1,0 +1,111 @@
+"""Commands about the ledger: pnl, export, books check, books journal, books open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath
+from agent.cli.output import emit, out, say, waiting
+
+Document = dict[str, Any]
+group = typer.Typer(help="The double-entry ledger: checked, listed, begun anew.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's commands."""
+    app.command()(pnl)
+    app.command()(export)
+    for command in (check, journal, open_books):
+        group.command("open" if command is open_books else None)(command)
+    app.add_typer(group, name="books")
+
+
+def pnl(
+    period: Annotated[str, typer.Option("--period", help="day, week, month, year or all.")] = "all",
+    benchmark: Annotated[str | None, typer.Option("--benchmark", help="A held token to compare with; else the numeraire.")] = None,
+    last: Annotated[int, typer.Option("--last", min=1, max=400, help="How many periods, the newest.")] = 12,
+    now: Annotated[bool, typer.Option("--now", help="Look at the chain first, and write down what all is worth now.")] = False,
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Profit and loss per period against holding and a benchmark, with costs, and what is realised and not."""
+    from agent import api
+    from agent.cli import ledger_tables
+
+    if now:
+        with waiting("Reading the chain"), api.open_agent(config) as agent:
+            api.refresh(agent)
+    document = api.pnl(config, period, benchmark, last)
+    emit(document, as_json, lambda: ledger_tables.show_pnl(out, document))
+
+
+def export(
+    folder: Annotated[Path, typer.Option("--out", help="The folder to write to.")],
+    kind: Annotated[str, typer.Option("--format", help="rotki, csv or parquet.")] = "csv",
+    native: Annotated[str, typer.Option("--native-asset", help="What rotki calls the native coin of the chain.")] = "ETH",
+    force: Annotated[bool, typer.Option("--force", help="Though there are files already.")] = False,
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Writes the books to files: rotki's generic trades and events, plain CSV, or Parquet."""
+    from agent import api
+
+    document = api.export(config, kind, folder, force, native)
+
+    def show() -> None:
+        for file in document["files"]:
+            say(f"{document['folder']}/{file['name']}: {file['rows']} rows")
+
+    emit(document, as_json, show)
+
+
+def check(
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Write entries anew that differ from their receipts.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="The store alone, without the chain.")] = False,
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Whether every entry balances, is what its transaction says, and all of them together are what the chain says.
+
+    Exit code 0 when it is sound, 12 when an entry differs or ledger and chain disagree.
+    """
+    from agent import api
+    from agent.cli import ledger_tables
+    from agent.errors import EXIT_OPERATOR
+
+    document = api.check_books(config, rebuild)
+    document["chain"] = None
+    if not offline:
+        with waiting("Reading the chain"), api.open_agent(config) as agent:
+            document["chain"] = api.against_chain(agent)
+        document["sound"] = document["sound"] and not document["chain"]["disagreement"]
+    emit(document, as_json, lambda: ledger_tables.show_check(document))
+    raise typer.Exit(0 if document["sound"] else EXIT_OPERATOR)
+
+
+def journal(
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="How many entries, newest first.")] = 20,
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """The newest entries with their postings. Reads the store alone."""
+    from agent import api
+    from agent.cli import ledger_tables
+
+    document = api.journal_of_books(config, limit)
+    emit(document, as_json, lambda: ledger_tables.show_journal(out, document))
+
+
+def open_books(
+    note: Annotated[str, typer.Option("--note", help="Why, for the record.")] = "",
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Begins a new book at the chain's balances of the next look. What was before is kept, and no longer compared."""
+    from agent import api
+
+    document = api.open_books(config, note)
+    emit(document, as_json, lambda: say(f"Book {document['number']} is open; it begins at the balances of the next look."))

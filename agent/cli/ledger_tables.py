@@ -1,0 +1,98 @@
+"""Tables of profit and loss, of journal entries, and of a plan's taxable gain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+
+from agent.cli.output import cell, say
+from agent.cli.tables import amount, money, table
+from agent.units import decimal_text
+
+Document = dict[str, Any]
+
+
+def show_pnl(console: Console, document: Document) -> None:
+    """One row per period, then what is not realised, hints and statistics."""
+    unit = document["numeraire"]
+    before = ("value", "in", "out", "profit", "return", "by money", "hold", document["benchmark"], "effect")
+    after = ("fees", "impact", "gas", "realised")
+    title = f"Profit and loss in {unit}, {document['since']} to {document['until']}"
+    made = table(title, ("from", "rebalances"), (*before, *after), order=("from", *before, "rebalances", *after))
+    for one in document["periods"]:
+        costs = one["costs"]
+        made.add_row(
+            one["from"][:10], money(one["end_value"]), money(one["deposits"]), money(one["withdrawals"]), money(one["profit"]),
+            _percent(one["twr_bps"]), _percent(one["mwr_bps"]), _percent(one["hold_return_bps"]), _percent(one["benchmark_return_bps"]),
+            money(one["rebalancing_effect"]), str(one["rebalances"]), money(costs["fees"]), money(costs["impact"]), money(costs["gas"]),
+            money(one["realised"]),
+        )  # fmt: skip
+    console.print(made)
+    say(f"Unrealised by {document['method']}: {money(document['unrealised'])} {unit}.")
+    for one in document["periods"]:
+        if one["by_hand"]["swaps"]:
+            say(
+                f"{one['from'][:10]}: {one['by_hand']['swaps']} swaps by hand changed {money(one['by_hand']['effect'])}, no part of the above."
+            )
+        if one["hint"]:
+            console.print(cell(f"{one['from'][:10]}: {one['hint']}", "yellow"))
+        if (known := one["statistics"]) is not None:
+            told = known.get("missing") or ", ".join(
+                f"{name.replace('_', ' ')} {known[name]}" for name in ("volatility", "sharpe", "max_drawdown")
+            )
+            say(f"{one['from'][:10]}: over {known['days']} days {told}.")
+    if document["unpriced"]:
+        console.print(cell(f"Without a price then, and counted at zero: {', '.join(document['unpriced'])}", "yellow"))
+
+
+def show_journal(console: Console, document: Document) -> None:
+    """One row per posting."""
+    made = table("Journal", ("time", "what", "account"), ("amount", f"value in {document['numeraire']}"))
+    for entry in document["entries"]:
+        for number, one in enumerate(entry["postings"]):
+            hand = ", by hand" if entry["by_hand"] else ""
+            made.add_row(
+                entry["time"] if number == 0 else "",
+                cell(f"{entry['kind']}{hand}" if number == 0 else ""),
+                cell(f"{one['account']}:{one['token']}"),
+                amount(decimal_text(int(one["raw"]), one["decimals"])),
+                "" if one["value"] is None else money(one["value"]),
+            )
+    console.print(made)
+
+
+def show_check(document: Document) -> None:
+    """Whether the books are sound, and where not."""
+    if document["unbalanced"]:
+        say(f"Entries that do not balance: {', '.join(document['unbalanced'])}.")
+    if document["differing"]:
+        done = "written anew" if document["rebuilt"] else "trimtab books check --rebuild writes them anew"
+        say(f"Entries that differ from their receipts: {', '.join(document['differing'])}; {done}.")
+    for symbol, raw in document["missing_lots"].items():
+        say(f"{raw} base units of {symbol} went before they were known to have come; they count without a gain.")
+    if document["chain"] is not None and document["chain"]["disagreement"]:
+        say(document["chain"]["disagreement"])
+    if document["sound"]:
+        against = "" if document["chain"] is None else f", and the chain says the same at block {document['chain']['block']}"
+        say(f"{document['entries']} entries balance and are what their transactions say{against}.")
+
+
+def show_tax(console: Console, found: Document | None) -> None:
+    """What a plan would realise; nothing without [tax]."""
+    if found is None or not found["disposals"]:
+        return
+    made = table(
+        f"Taxable gain of this plan in {found['currency']}, by {found['method']}", ("sells",), ("brings", "had cost", "gain", "held days")
+    )
+    for one in found["disposals"]:
+        days = "" if one["oldest_days"] is None else f"{one['newest_days']} to {one['oldest_days']}"
+        made.add_row(cell(one["symbol"]), money(one["proceeds"]), money(one["cost"]), money(one["gain"]), days)
+    made.add_row(cell("all"), "", "", money(found["gain"]), "")
+    console.print(made)
+    limit = "" if found["year_limit"] is None else f" of at most {money(found['year_limit'])}"
+    say(f"Realised this year: {money(found['realised_this_year'])}{limit}.")
+
+
+def _percent(bps: float | None) -> str:
+    return "" if bps is None else f"{bps / 100:.2f} %"
