@@ -1,0 +1,91 @@
+"""[[strategies]] and [split]: what each says becomes what it means, and every mistake is named with its remedy."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.config.load import parse_config
+from agent.config.split import build_split
+from agent.errors import ConfigError
+from agent.model import Destination, Every, Threshold
+from agent.model.strategies import HealthRule, Split
+from tests.unit.test_config import USDC, WETH, text
+
+DAY_S = 86_400
+HEALTH = '{ sharpe = 0.5, recover = "0.8", window = "30d", period = "30d", recover_period = "14d" }'
+TREND = {"name": '"trend"', "share": '"60%"', "floor": '"10%"', "weights": '{ WETH = "70%", USDC = "30%" }', "health": HEALTH}
+CARRY = {"name": '"carry"', "share": '"40%"', "floor": '"0%"', "allocator": '"equal"', "health": '"off"'}
+
+
+def tables(*parts: dict[str, str], split: str = 'relative = "20%"') -> str:
+    """The template's config with these strategies."""
+    listed = "".join("[[strategies]]\n" + "".join(f"{key} = {value}\n" for key, value in part.items()) for part in parts)
+    return f"{text()}\n{listed}" + (f"[split]\n{split}\n" if split else "")
+
+
+def built(*parts: dict[str, str], split: str = 'relative = "20%"') -> Split:
+    found = build_split(parse_config(tables(*parts, split=split)))
+    assert found is not None
+    return found
+
+
+def error(*parts: dict[str, str], split: str = 'relative = "20%"') -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(tables(*parts, split=split))
+    return str(caught.value)
+
+
+def test_what_a_strategy_does_not_say_is_that_of_the_policy() -> None:
+    found = built(TREND | {"trigger": '{ kind = "time", every = "7d" }', "cooldown": '"2d"', "destination": '"halfway"'}, CARRY)
+    trend, carry = found.strategies
+    assert (trend.trigger, trend.destination, trend.cooldown_s) == (Every(7 * DAY_S), Destination.HALFWAY, 2 * DAY_S)
+    assert (carry.trigger, carry.destination, carry.cooldown_s) == (Threshold(None, 1_000), Destination.TARGET, 3_600)
+    assert trend.weights_bps == ((WETH.address, 7_000), (USDC.address, 3_000))
+    assert carry.weights_bps == ((WETH.address, 5_000), (USDC.address, 5_000))
+    assert (trend.share_bps, trend.floor_bps, carry.share_bps) == (6_000, 1_000, 4_000)
+    assert trend.health == HealthRule(500, 800, 30 * DAY_S, 30 * DAY_S, 14 * DAY_S) and carry.health is None
+    assert found.band == Threshold(None, 2_000)
+
+
+def test_without_strategies_the_wallet_is_one() -> None:
+    assert build_split(parse_config(text())) is None
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ((TREND, CARRY | {"share": '"30%"'}), "strategies: shares sum to 90%, not 100%"),
+        ((TREND | {"weights": '{ WETH = "70%", DOGE = "30%" }'}, CARRY), "strategies.trend.weights: DOGE is none of the assets"),
+        ((TREND | {"weights": '{ WETH = "70%", USDC = "20%" }'}, CARRY), "weights sum to 90%, not 100%"),
+        ((TREND, CARRY | {"name": '"trend"'}), "the name trend is given twice"),
+        ((TREND | {"floor": '"61%"'}, CARRY), "floor 61% is above its share of 60%"),
+        ((TREND | {"share": '"100%"'},), "1 of them; between two and 12"),
+        ((TREND | {"allocator": '"equal"'}, CARRY), "give either weights or allocator"),
+        ((TREND | {"name": '"a b"'}, CARRY), "strategies.0.name"),
+        ((TREND | {"trigger": '{ kind = "time", every = "5m" }'}, CARRY), "strategies.trend.trigger.every: 300 s"),
+        ((TREND | {"trigger": '{ kind = "time", every = "1d" }', "destination": '"band"'}, CARRY), "strategies.trend.destination: band"),
+        ((TREND | {"trigger": '{ kind = "threshold" }'}, CARRY), "strategies.trend.trigger: a threshold needs absolute or relative"),
+        ((TREND | {"health": HEALTH.replace('"0.8"', "0.5")}, CARRY), "recover is not above sharpe"),
+        ((TREND | {"health": HEALTH.replace('window = "30d"', 'window = "1d"')}, CARRY), "window is from 7d"),
+        ((TREND | {"health": HEALTH.replace("0.5", '"much"')}, CARRY), "is not a Sharpe ratio"),
+        (({key: value for key, value in TREND.items() if key != "health"}, CARRY), "strategies.0.health: missing"),
+        (({key: value for key, value in TREND.items() if key != "floor"}, CARRY), "strategies.0.floor: missing"),
+    ],
+)
+def test_mistakes_are_named(parts: tuple[dict[str, str], ...], said: str) -> None:
+    assert said in error(*parts)
+
+
+def test_a_split_says_beyond_what_it_is_restored() -> None:
+    assert "split: missing" in error(TREND, CARRY, split="")
+    assert "needs absolute or relative" in error(TREND, CARRY, split="# nothing")
+    assert "would move capital at every look" in error(TREND, CARRY, split='absolute = "0%"')
+    assert "there are no [[strategies]]" in error()
+
+
+def test_what_decides_for_the_whole_wallet_does_not_go_with_strategies() -> None:
+    zone = 'trigger = { kind = "zone", tracking_error_cost = "0.5bps", horizon = "30d" }\n'
+    zone += 'risk = { volatilities = { WETH = "80%", USDC = "1%" }, correlation = "0%" }'
+    whole = tables(TREND, CARRY).replace('trigger = { kind = "threshold", relative = "10%" }', zone, 1)
+    with pytest.raises(ConfigError, match=r"policy.trigger: a zone does not go with \[\[strategies\]\]"):
+        parse_config(whole.replace('destination = "target"', 'destination = "zone"', 1))
