@@ -9,7 +9,10 @@ from agent.units import Value
 
 
 class FlowKind(Enum):
-    """What an unexplained change was. REBASE and GAS_MONEY are told by themselves, the others by the owner."""
+    """What an unexplained change was. REBASE, GAS_MONEY and UNDONE are told by themselves, the others by the owner.
+
+    UNDONE is a fall that came back to the last base unit, and the rise that brought it back.
+    """
 
     DEPOSIT = "deposit"
     WITHDRAWAL = "withdrawal"
@@ -17,9 +20,10 @@ class FlowKind(Enum):
     LOSS = "loss"
     REBASE = "rebase"
     GAS_MONEY = "gas money"
+    UNDONE = "undone"
 
 
-FALLS_OF_OTHERS = (FlowKind.WITHDRAWAL,)
+FALLS_OF_OTHERS = (FlowKind.WITHDRAWAL, FlowKind.UNDONE)
 """Kinds of a fall that is nobody's loss. Every other fall counts as one, also while nobody has said what it was."""
 
 
@@ -29,7 +33,7 @@ class Flow:
 
     `value` is in numeraire base units with sign at the reference price when it was found (None: no price). `chain_s` is chain
     time then. `halts` says that it went beyond limits.balance_jump: nothing is traded until the owner says what it was (`kind`).
-    `id` is 0 while it is not written down.
+    `id` is 0 while it is not written down. `undoes` are ids of open falls that this rise brings back: they end with it.
     """
 
     id: int
@@ -41,6 +45,7 @@ class Flow:
     chain_s: int
     halts: bool
     kind: FlowKind | None
+    undoes: tuple[int, ...] = ()
 
     @property
     def is_open(self) -> bool:

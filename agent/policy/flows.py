@@ -63,8 +63,8 @@ def unexplained(step: StepInput, books: Books) -> tuple[Flow, ...]:
     """The changes of assets and native coin that the books do not explain, as flows that are not written down yet.
 
     A token that changes by itself is told by what its owner allowed for it (`rebasing`). Native coin that comes while it is no
-    asset is gas money. Everything else waits for the owner, and halts where with all that is open since a day ago it is more
-    than limits.balance_jump of the portfolio, before or after, whichever is smaller.
+    asset is gas money. What brings back an open fall ends it. Everything else waits for the owner, and halts where with all that
+    is open since a day ago it is more than limits.balance_jump of the portfolio, before or after, whichever is smaller.
     """
     moved = differences(step.snapshot, books)
     assets = {asset.token.address: asset for asset in step.portfolio.assets}
@@ -77,9 +77,32 @@ def unexplained(step: StepInput, books: Books) -> tuple[Flow, ...]:
     for token, (delta, since) in sorted(changes.items()):
         price = prices.get(step.portfolio.wrapped_native if token == NATIVE else token)
         value = None if price is None else delta * price
-        kind = _by_itself(step, assets.get(token), token, delta, books.flows, chain_s)
-        flows.append(Flow(0, token, delta, value, since, step.snapshot.head.number, chain_s, False, kind))
-    return _judged(step, prices, tuple(flows), books.flows, chain_s)
+        undoes = _undone(token, delta, books.flows)
+        kind = FlowKind.UNDONE if undoes else _by_itself(step, assets.get(token), token, delta, books.flows, chain_s)
+        flows.append(Flow(0, token, delta, value, since, step.snapshot.head.number, chain_s, False, kind, undoes))
+    return _judged(step, prices, tuple(flows), [flow for flow in books.flows if flow.id not in _ends(flows)], chain_s)
+
+
+def _undone(token: str, delta: int, before: Iterable[Flow]) -> tuple[int, ...]:
+    """Ids of the newest open falls of `token` that a rise by `delta` brings back to the base unit; none where it is another amount.
+
+    The endpoint that told of them was wrong, or the money came back: either way nothing is missing. A rise that falls again is
+    not taken for undone: the owner may have sent it, and a thief taken it.
+    """
+    rest, ids = delta, []
+    for flow in reversed([one for one in before if one.token == token]):
+        if flow.is_open and flow.delta_raw < 0 < rest:
+            ids.append(flow.id)
+        elif flow.kind is not FlowKind.GAS_MONEY:  # a part of it may have come as gas money, while an endpoint was still wrong
+            break
+        rest += flow.delta_raw
+        if ids and rest == 0:
+            return tuple(ids)
+    return ()
+
+
+def _ends(flows: Iterable[Flow]) -> set[int]:
+    return {one for flow in flows for one in flow.undoes}
 
 
 def _by_itself(step: StepInput, asset: Asset | None, token: str, delta: int, before: Iterable[Flow], now_s: int) -> FlowKind | None:
@@ -131,10 +154,14 @@ def seen(step: StepInput, books: Books) -> StepInput:
     if not fresh:
         return step
     lost = sum((-flow.value for flow in fresh if flow.is_loss and flow.value is not None), Fraction(0))
-    history = step.history
+    history, ended = step.history, _ends(fresh)
+    back = [flow for flow in history.flows if flow.id in ended]
+    day_s = step.snapshot.head.timestamp_s - DAY_S
+    lost -= sum((-flow.value for flow in back if flow.is_loss and flow.value is not None and flow.chain_s > day_s), Fraction(0))
+    left = tuple(flow for flow in history.flows if flow.id not in ended)
     opened = tuple(flow for flow in fresh if flow.is_open)
     unknown = history.unknown or "; ".join(f"{label(step, f.token)} fell and has no price" for f in fresh if f.is_loss and f.value is None)
-    return replace(step, history=replace(history, flows=history.flows + opened, loss_24h=history.loss_24h + lost, unknown=unknown))
+    return replace(step, history=replace(history, flows=left + opened, loss_24h=max(Fraction(0), history.loss_24h + lost), unknown=unknown))
 
 
 def halting(step: StepInput) -> str:

@@ -92,6 +92,8 @@ def note(
                 told_s=None,
             )
         )
+        for fell in session.scalars(select(FlowRow).where(FlowRow.seq.in_(flow.undoes), FlowRow.kind.is_(None))):
+            fell.kind = FlowKind.UNDONE.value
     return True
 
 

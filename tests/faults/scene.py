@@ -26,6 +26,8 @@ PORTFOLIOS: tuple[Mapping[str, str], ...] = (
 )
 STEPS_TO_HEALTH = 4
 """Healthy steps after which nothing may be left to do; the first has to complete the rebalance, the next ones look."""
+BLOCK_S = 12
+"""How much later the block comes that ends a fault."""
 STRANGERS_WEI = 1
 """What a thief sends the wallet itself, by which its transactions are known."""
 _TURNS = count()
@@ -97,10 +99,10 @@ class Scene:
         return [self.direct(operator) for operator in self.operators[-2:]]
 
     def heal(self) -> None:
-        """The chain works again: blocks come, and gas is cheap."""
+        """The chain works again: blocks come, gas is cheap, and time goes on beyond that of blocks that a reorganisation took."""
         self.rpc("evm_setAutomine", True)
         self.rpc("anvil_setNextBlockBaseFeePerGas", hex(10**9))
-        self.rpc("evm_mine")
+        self.chain.node.mine_at(self.chain.now_s() + BLOCK_S)
 
     def restart(self) -> str:
         """One healthy step of a new agent over the store; how it ended, as a word and a reason."""

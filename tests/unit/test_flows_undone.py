@@ -1,0 +1,90 @@
+"""Money that was gone and is back to the base unit: nothing is missing, so nothing halts and nothing was lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.model import FlowKind, Halt
+from agent.policy.decide import decide
+from agent.store import Store, open_store
+from tests.ledgers import COIN, GAS_WEI, PRICE, at, looked, moved, remembered
+from tests.scripted import CHAIN_ID, WALLET
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
+    yield made
+    made.close()
+
+
+def kinds(store: Store) -> list[FlowKind | None]:
+    return [flow.kind for flow in store.flows()]
+
+
+def test_a_fall_that_comes_back_ends_both_flows_and_was_no_loss(store: Store) -> None:
+    looked(store, at())
+    gone = looked(store, at(1_001, "0"))
+    assert isinstance(decide(gone).decision, Halt)
+    dry = remembered(store, at(1_002))
+    back = looked(store, at(1_002))
+    for step in (dry, back):
+        assert (step.history.flows, step.history.loss_24h) == ((), 0)
+        assert not isinstance(decide(step).decision, Halt)
+    assert kinds(store) == [FlowKind.UNDONE, FlowKind.UNDONE]
+
+
+def test_native_coin_that_was_gone_and_is_back_is_not_taken_for_gas_money(store: Store) -> None:
+    looked(store, at())
+    looked(store, at(1_001, native=0))
+    back = looked(store, at(1_002))
+    assert (back.history.flows, back.history.loss_24h) == ((), 0)
+    assert kinds(store) == [FlowKind.UNDONE, FlowKind.UNDONE]
+
+
+def test_gas_that_was_paid_while_native_coin_seemed_gone_is_counted_too(store: Store) -> None:
+    looked(store, at())
+    looked(store, at(1_001, native=0))
+    moved(store, 0, 1_002)
+    looked(store, at(1_003, native=0))
+    back = looked(store, at(1_004, native=COIN - GAS_WEI))
+    assert back.history.flows == ()
+    assert kinds(store) == [FlowKind.UNDONE, FlowKind.GAS_MONEY, FlowKind.UNDONE]
+
+
+def test_falls_that_come_back_together_end_together(store: Store) -> None:
+    looked(store, at())
+    looked(store, at(1_001, "9.9"))
+    looked(store, at(1_002, "9.7"))
+    assert looked(store, at(1_003)).history.loss_24h == 0
+    assert kinds(store) == [FlowKind.UNDONE] * 3
+
+
+def test_one_base_unit_less_brings_nothing_back(store: Store) -> None:
+    looked(store, at())
+    looked(store, at(1_001, "9"))
+    step = looked(store, at(1_002, "9.999999999999999999"))
+    assert step.history.loss_24h == PRICE
+    assert kinds(store)[0] is None
+
+
+def test_what_came_and_went_again_waits_for_its_owner(store: Store) -> None:
+    """He may have sent it, and a thief taken it."""
+    looked(store, at())
+    looked(store, at(1_001, "11"))
+    step = looked(store, at(1_002, "10"))
+    assert isinstance(decide(step).decision, Halt)
+    assert step.history.loss_24h == PRICE
+    assert kinds(store) == [None, None]
+
+
+def test_a_fall_that_was_told_already_stays_what_it_was_called(store: Store) -> None:
+    looked(store, at())
+    looked(store, at(1_001, "9.9"))
+    store.tell_flow(1, FlowKind.LOSS, 5)
+    step = looked(store, at(1_002))
+    assert step.history.loss_24h == PRICE // 10
+    assert kinds(store) == [FlowKind.LOSS, None]
