@@ -1,0 +1,117 @@
+"""Triggers from block to receipt: each step by an agent that was started anew, since all that a trigger needs is in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent.api.whatif import what_if
+from agent.config.load import LoadedConfig
+from agent.execution.outcome import Outcome, OutcomeKind
+from agent.localchain import LocalChain
+from tests.agents import ROOMY, USD, again, agent_on, fund, off_target, purse, swap_of, trusted, yes
+
+HALVES = {"WETH": "50%", "USDC": "50%"}
+W2 = {"WBTC": "50%", "WETH": "30%", "USDC": "20%"}
+DAY_S, HOUR_S = 86_400, 3_600
+
+
+def look(chain: LocalChain, loaded: LoadedConfig) -> Outcome:
+    with again(chain, loaded) as agent:
+        return agent.rebalance(send=True, confirm=yes)
+
+
+def drift_to(chain: LocalChain, usd: Mapping[str, int]) -> None:
+    """The market moves WETH so far that this stands of what was half and half."""
+    start = chain.books.prices_usd["WETH"]
+    held = chain.balance("WETH") * start / 10 ** chain.tokens["WETH"].decimals
+    chain.move_market({"WETH": start * usd["WETH"] / held})
+
+
+def test_reviews_report_and_executions_act_whoever_was_restarted_meanwhile(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 6_000, "USDC": 4_000})
+    trigger = {"kind": "review", "review_every": "1d", "execute_every": "3d"}
+    loaded = trusted(chain, tmp_path, ROOMY | {"policy.trigger": trigger}, HALVES)
+    first = look(chain, loaded)
+    swap_of(first)
+    assert first.reason.startswith("first execution")
+    drift_to(chain, {"WETH": 5_600})
+    assert look(chain, loaded).kind is OutcomeKind.HOLD
+    chain.warp(DAY_S)
+    review = look(chain, loaded)
+    assert review.kind is OutcomeKind.HOLD
+    assert "review due since" in review.reason
+    assert "a rebalance would sell WETH worth 3" in review.reason
+    assert "executed from" in review.reason
+    between = look(chain, loaded)
+    assert "would" not in between.reason
+    assert "next execution" in between.reason
+    chain.warp(2 * DAY_S)
+    executed = look(chain, loaded)
+    swap_of(executed)
+    assert "execution due since" in executed.reason
+    assert max(off_target(chain, HALVES).values()) <= 10
+
+
+def test_selling_alone_leaves_the_proceeds_in_the_numeraire_and_buys_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WBTC": 5_800, "WETH": 2_400, "USDC": 1_800})
+    with agent_on(chain, tmp_path, ROOMY | {"policy.only": "sell"}, W2) as agent:
+        before = purse(chain)
+        outcome = agent.rebalance(send=True, confirm=yes)
+        swap_of(outcome)
+        after = purse(chain)
+        assert after.raw["WETH"] == before.raw["WETH"]
+        assert after.raw["WBTC"] < before.raw["WBTC"]
+        assert float(Fraction(after.raw["USDC"] - before.raw["USDC"], USD)) == pytest.approx(800, abs=4)
+        held = agent.rebalance(send=True, confirm=yes)
+        assert held.kind is OutcomeKind.HOLD
+        assert "nothing to do under policy.only = sell" in held.reason
+        assert purse(chain).raw == after.raw
+
+
+def test_a_crash_fires_once_by_prices_that_earlier_runs_wrote_down(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    trigger = {"kind": "drawdown", "fall": "20%", "within": "3h"}
+    loaded = trusted(chain, tmp_path, ROOMY | {"policy.trigger": trigger}, HALVES)
+    start = chain.books.prices_usd["WETH"]
+    chain.move_market({"WETH": start * Fraction(7, 10)})
+    assert "nothing is said of WETH: its prices are not known yet" in look(chain, loaded).reason
+    chain.move_market({"WETH": start})
+    for _ in range(4):
+        chain.warp(HOUR_S)
+        assert look(chain, loaded).kind is OutcomeKind.HOLD
+    chain.move_market({"WETH": start * Fraction(81, 100)})
+    assert "no asset has a fall of more than 20 %" in look(chain, loaded).reason
+    chain.move_market({"WETH": start * Fraction(79, 100)})
+    crash = look(chain, loaded)
+    swap_of(crash)
+    assert "a fall of more than 20 %: WETH is 21" in crash.reason
+    assert max(off_target(chain, HALVES).values()) <= 10
+    chain.warp(60)
+    again_ = look(chain, loaded)
+    assert again_.kind is OutcomeKind.HOLD
+    assert "since the last rebalance" in again_.reason or "at its highest" in again_.reason
+
+
+def test_w2_on_the_chain_trades_what_whatif_says_within_costs(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WBTC": 5_800, "WETH": 2_700, "USDC": 1_500})
+    said = what_if("WBTC=50,WETH=30,USDC=20", "WBTC=5800,WETH=2700,USDC=1500", "10%rel")
+    with agent_on(chain, tmp_path, targets=W2) as agent:
+        before = purse(chain)
+        outcome = agent.rebalance(send=True, confirm=yes)
+        swap_of(outcome)
+        assert [drift.symbol for drift in outcome.decided.drifts if drift.outside] == list(said.triggered)
+        assert outcome.plan is not None
+        cost = float(outcome.plan.cost.total / USD)
+        after = purse(chain)
+        for symbol, wanted in said.trades.items():
+            token = chain.tokens[symbol]
+            done = float((after.raw[symbol] - before.raw[symbol]) * chain.books.prices_usd[symbol] / 10**token.decimals)
+            assert done == pytest.approx(float(wanted), abs=cost + 0.1)
