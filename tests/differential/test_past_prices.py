@@ -1,0 +1,124 @@
+"""Prices of the time before the agent looked: rounds of feeds and observations of pools, against what the contracts themselves say."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent import api
+from agent.api.agent import Agent
+from agent.chain.past_means import past_means
+from agent.chain.past_rounds import PastRound, past_rounds
+from agent.localchain import LocalChain
+from agent.model import V3Pool
+from tests.agents import ROOMY, agent_on
+from tests.world import pool_contract
+
+HOUR_S = 3_600
+TARGETS = {"WETH": "40%", "LINK": "30%", "USDC": "30%"}
+
+
+def pushed(chain: LocalChain, symbol: str, factors: list[str]) -> list[PastRound]:
+    """Rounds at these multiples of the present price, 40 minutes apart, with fresh rounds of the numeraire beside them."""
+    found = []
+    for factor in factors:
+        chain.warp(2_400, refresh_feeds=False)
+        chain.refresh_feeds(["USDC"])
+        answer = round(chain.books.prices_usd[symbol] * Fraction(factor) * 10**8)
+        chain.send(chain.feed_contract(symbol).functions.push(answer))
+        found.append(PastRound(chain.now_s(), answer))
+    return found
+
+
+def recorded(agent: Agent, symbol: str) -> dict[int, Fraction]:
+    """Stored prices in dollars by time."""
+    portfolio = agent.portfolio
+    token = next(asset.token for asset in portfolio.assets if asset.token.symbol == symbol)
+    scale = Fraction(10) ** (token.decimals - portfolio.numeraire.decimals)
+    found = agent.desk.store.prices(portfolio.numeraire.address, 0, 2**40)
+    return {point.at_s: point.price * scale for point in found if point.token == token.address}
+
+
+def test_rounds_are_those_that_were_written_and_the_one_before(local_chain: LocalChain, tmp_path: Path) -> None:
+    chain = local_chain
+    with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
+        written = pushed(chain, "WETH", ["1.01", "1.02", "0.97", "1", "1.05"])
+        head = agent.step_input().snapshot.head
+        told, whole = past_rounds(agent.desk.line, chain.feeds["WETH"], head, written[2].at_s)
+        assert whole
+        assert list(told) == written[1:]
+        every, whole = past_rounds(agent.desk.line, chain.feeds["WETH"], head, 0)
+        assert not whole, "the first round of all is later than that"
+        assert list(every)[-5:] == written
+
+
+def test_each_hour_gets_the_rounds_that_stood_at_its_end(local_chain: LocalChain, tmp_path: Path) -> None:
+    chain = local_chain
+    with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
+        written = pushed(chain, "WETH", ["1.01", "1.02", "0.97", "1", "1.05", "1.1", "1.2"])
+        told = api.fetch_prices(agent, "feed", "3h")
+        weth = next(item for item in told["prices"] if item["symbol"] == "WETH")
+        assert weth["new"] == weth["hours"] >= 3
+        for at_s, usd in recorded(agent, "WETH").items():
+            assert (at_s + 1) % HOUR_S == 0
+            standing = [one.answer for one in written if one.at_s <= at_s]
+            assert usd == Fraction(standing[-1], 10**8)
+        assert {item["symbol"]: item["new"] for item in api.fetch_prices(agent, "feed", "3h")["prices"]} == {"WETH": 0, "LINK": 0}
+
+
+def test_a_feed_that_had_not_spoken_for_too_long_tells_no_price(tester_chain: LocalChain, tmp_path: Path) -> None:
+    chain = tester_chain
+    with agent_on(chain, tmp_path, ROOMY | {"reference.feed_max_age": "90m"}, TARGETS) as agent:
+        pushed(chain, "WETH", ["1.01"])
+        chain.warp(5 * HOUR_S, refresh_feeds=False)
+        chain.refresh_feeds()
+        api.fetch_prices(agent, "feed", "4h")
+        late = [at_s for at_s in recorded(agent, "WETH") if at_s > chain.now_s() - 3 * HOUR_S]
+        assert late == []
+
+
+def test_means_of_pools_are_what_their_contracts_observed(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    name = next(name for name, pool in chain.books.pool_info.items() if pool.version == 3 and "LINK" in name)
+    info = chain.books.pool_info[name]
+    with agent_on(chain, tmp_path, ROOMY | {"reference.kind": ["twap"]}, TARGETS) as agent:
+        for _ in range(4):
+            chain.warp(HOUR_S)
+            chain.swap(name, "LINK", 10**21)
+        step = agent.step_input()
+        head = step.snapshot.head
+        pool = next(one for one in step.snapshot.pools if isinstance(one, V3Pool) and one.address == info.address)
+        ends = [end - 1 for end in range(head.timestamp_s // HOUR_S * HOUR_S, head.timestamp_s - 400 * HOUR_S, -HOUR_S)]
+        told = past_means(agent.desk.line, [pool], head, ends, HOUR_S)
+        remembered = [end_s for end_s in ends if told.get(end_s)]
+        assert len(remembered) >= 3
+        assert len(remembered) < len(ends), "no pool remembers for ever"
+        ticks = []
+        for end_s in remembered:
+            ago = head.timestamp_s - end_s
+            before, after = pool_contract(chain, info).functions.observe([ago + HOUR_S, ago]).call(block_identifier=head.number)[0]
+            ticks.append((after - before) // HOUR_S)
+            assert told[end_s][0].twap_tick == ticks[-1]
+        assert len(set(ticks)) > 1, "the market moved"
+
+        document = api.fetch_prices(agent, back="4h")
+        link = next(item for item in document["prices"] if item["symbol"] == "LINK")
+        assert (link["source"], link["why"]) == ("pools", "")
+        assert link["new"] == link["hours"] >= 3
+        spot = float(chain.books.prices_usd["LINK"])
+        assert all(abs(float(usd) / spot - 1) < 0.2 for usd in recorded(agent, "LINK").values())
+        spans = {(one["symbol"], one["source"]) for one in api.prices(agent)["prices"]}
+        assert ("LINK", "pools") in spans
+        assert api.forget_prices(agent, "pools")["removed"] >= link["new"]
+        assert recorded(agent, "LINK") == {}
+
+
+@pytest.mark.parametrize("source", ["feed", None])
+def test_what_cannot_be_asked_is_named(tester_chain: LocalChain, tmp_path: Path, source: str | None) -> None:
+    changes = ROOMY | {"portfolio.assets.1.feed": None}
+    with agent_on(tester_chain, tmp_path, changes, TARGETS) as agent:
+        told = {item["symbol"]: item for item in api.fetch_prices(agent, source, "2h")["prices"] if item["source"] == "feed"}
+        assert told["LINK"]["why"] == "LINK has no feed"
+        assert told["LINK"]["hours"] == 0

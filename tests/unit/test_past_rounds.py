@@ -1,0 +1,93 @@
+"""Rounds of a feed whose proxy has had several aggregators: read backwards over its phases, within bounds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agent.chain import past_rounds as read
+from agent.chain.abi import address_word, word
+from agent.chain.past_rounds import PastRound, past_rounds
+from agent.chain.wire import RpcFault
+from agent.model import Head
+from tests.builders import address
+
+HEAD = Head(1, 1_000, "0x" + "11" * 32, 1_800_000_000, 1)
+FEED = address("proxy")
+PHASE = 1 << 64
+
+
+class Proxy:
+    """Answers like a Chainlink proxy over `phases`: rounds (time, answer) by phase from 1 on, None for one that was skipped."""
+
+    operator = name = "scripted"
+    requests = 0
+
+    def __init__(self, *phases: list[tuple[int, int] | None]) -> None:
+        self.phases = phases
+
+    def call(self, method: str, params: list[Any]) -> Any:
+        return self.batch([(method, params)])[0]
+
+    def batch(self, calls: Any) -> list[Any]:
+        self.requests += 1
+        assert len(calls) <= read.AT_ONCE
+        return [self._answer(params[0]["to"], bytes.fromhex(params[0]["data"][2:])) for _, params in calls]
+
+    def _answer(self, to: str, data: bytes) -> Any:
+        selector, number = data[:4], int.from_bytes(data[4:36], "big")
+        if selector == read.LATEST_ROUND:
+            aggregator = next(i for i in range(1, len(self.phases) + 1) if address(f"aggregator {i}") == to)
+            return "0x" + word(len(self.phases[aggregator - 1])).hex()
+        if selector == read.PHASE_AGGREGATORS:
+            return "0x" + address_word(address(f"aggregator {number}")).hex()
+        if selector == read.GET_ROUND_DATA:
+            phase, one = number >> 64, number & (PHASE - 1)
+            found = self.phases[phase - 1][one - 1]
+            return RpcFault(3, "No data present") if found is None else self._round(number, found)
+        newest = len(self.phases)
+        last = self.phases[-1][-1]
+        assert last is not None
+        return self._round(newest << 64 | len(self.phases[-1]), last)
+
+    @staticmethod
+    def _round(number: int, found: tuple[int, int]) -> str:
+        at_s, answer = found
+        return "0x" + (word(number) + word(answer % 2**256) + word(at_s) + word(at_s) + word(number)).hex()
+
+
+def test_rounds_are_read_back_over_the_phases_of_the_proxy() -> None:
+    proxy = Proxy([(100, 1), (200, 2)], [(300, 3), None, (400, 4)], [(500, 5), (600, 6)])
+    told, whole = past_rounds(proxy, FEED, HEAD, 150)
+    assert told == tuple(PastRound(at_s, answer) for at_s, answer in ((100, 1), (200, 2), (300, 3), (400, 4), (500, 5), (600, 6)))
+    assert whole
+    assert past_rounds(proxy, FEED, HEAD, 450)[0] == (PastRound(400, 4), PastRound(500, 5), PastRound(600, 6))
+
+
+def test_rounds_without_an_answer_from_the_future_or_out_of_order_are_left_out() -> None:
+    proxy = Proxy([(100, 1), (200, 0), (300, -5), (HEAD.timestamp_s + 1, 7), (50, 8), (400, 9)])
+    told, whole = past_rounds(proxy, FEED, HEAD, 10)
+    assert told == (PastRound(100, 1), PastRound(400, 9))
+    assert not whole
+
+
+def test_no_more_is_asked_than_the_bound_and_it_is_said() -> None:
+    many: list[tuple[int, int] | None] = [(1_000 + number, 5) for number in range(read.AT_ONCE * (read.MOST_REQUESTS + 5))]
+    proxy = Proxy(many)
+    told, whole = past_rounds(proxy, FEED, HEAD, 1_000)
+    assert not whole
+    assert proxy.requests == read.MOST_REQUESTS + 1
+    assert len(told) == read.AT_ONCE * read.MOST_REQUESTS
+
+
+def test_a_feed_that_is_no_proxy_ends_at_its_first_round() -> None:
+    class Plain(Proxy):
+        def _answer(self, to: str, data: bytes) -> Any:
+            if data[:4] == read.GET_ROUND_DATA:
+                number = int.from_bytes(data[4:36], "big")
+                return self._round(number, self.phases[0][number - 1] or (0, 0))
+            assert data[:4] not in (read.PHASE_AGGREGATORS, read.LATEST_ROUND)
+            return self._round(len(self.phases[0]), self.phases[0][-1] or (0, 0))
+
+    told, whole = past_rounds(Plain([(100, 1), (200, 2)]), FEED, HEAD, 50)
+    assert told == (PastRound(100, 1), PastRound(200, 2))
+    assert not whole

@@ -1,0 +1,141 @@
+"""Closing prices from CSV and Parquet: what is taken, in which unit and hour, and every mistake with its row."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.api.price_files import PriceFile, read_prices
+from agent.errors import ConfigError
+from tests.builders import step_input, token, unit_price
+
+polars: Any = pytest.importorskip("polars")
+PORTFOLIO = step_input(targets_bps={"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}).portfolio
+WETH, WBTC, USDC = token("WETH"), token("WBTC"), token("USDC")
+START_S = 1_760_000_400
+HOUR_S = 3_600
+REAL = Path("/work/shared/data/prices/hourly_2021-04_2022-12.parquet")
+
+
+def read(path: Path, names: dict[str, str] | None = None, bar_s: int = 0, now_s: int = START_S + 10**7) -> PriceFile:
+    return read_prices(path, PORTFOLIO, names or {}, bar_s, now_s)
+
+
+def written(folder: Path, *rows: str, header: str = "time,symbol,close") -> Path:
+    path = folder / "closes.csv"
+    path.write_text("\n".join((header, *rows)) + "\n")
+    return path
+
+
+def mistake(folder: Path, *rows: str, header: str = "time,symbol,close", **how: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        read(written(folder, *rows, header=header), **how)
+    return str(caught.value)
+
+
+def test_a_csv_becomes_exact_prices_in_base_units(tmp_path: Path) -> None:
+    found = read(written(tmp_path, f"{START_S},WETH,2000.1", f"{START_S},WBTC,60000", f"{START_S + HOUR_S},WETH,2001"))
+    weth, wbtc = found.series
+    assert [point.price for point in weth.points] == [unit_price(WETH, "2000.1", USDC), unit_price(WETH, 2_001, USDC)]
+    assert [(point.token, point.at_s) for point in wbtc.points] == [(WBTC.address, START_S)]
+    assert found.unit == "USDC, as the file has it"
+    assert (weth.rows, weth.interval_s, weth.gaps) == (2, HOUR_S, 0)
+
+
+@pytest.mark.parametrize("when", ["2025-10-09T09:00:00Z", "2025-10-09T09:00:00", "2025-10-09 11:00:00+02:00", "1760000400", "1760000400.0"])
+def test_times_are_read_in_the_ways_that_files_write_them(tmp_path: Path, when: str) -> None:
+    (series,) = read(written(tmp_path, f"{when},WETH,1")).series
+    assert series.points[0].at_s == START_S
+
+
+def test_a_parquet_file_says_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "closes.parquet"
+    times = [datetime.fromtimestamp(START_S + i * HOUR_S, UTC) for i in range(3)]
+    table = polars.DataFrame({"time": times, "symbol": ["WETH"] * 3, "open": [1.0] * 3, "close": [2_000.25, 2_001.5, 1_999.0]})
+    table.write_parquet(path)
+    (series,) = read(path).series
+    expected = [Fraction("2000.25"), Fraction("2001.5"), Fraction(1_999)]
+    assert [point.price for point in series.points] == [unit_price(WETH, price, USDC) for price in expected]
+    table.with_columns(polars.col("time").dt.replace_time_zone(None)).write_parquet(path)
+    assert read(path).series == (series,)
+
+
+def test_symbols_of_the_file_are_given_those_of_the_config_and_strangers_are_left_out(tmp_path: Path) -> None:
+    found = read(written(tmp_path, f"{START_S},BTC,60000", f"{START_S},DOGE,1"), names={"BTC": "WBTC"})
+    assert [series.symbol for series in found.series] == ["WBTC"]
+    assert found.skipped == ("DOGE",)
+
+
+def test_closes_of_the_numeraire_divide_the_others_and_times_without_one_are_left_out(tmp_path: Path) -> None:
+    rows = (f"{START_S},USDC,0.5", f"{START_S},WETH,1000", f"{START_S + HOUR_S},WETH,1000")
+    (series,) = read(written(tmp_path, *rows)).series
+    assert [(point.at_s, point.price) for point in series.points] == [(START_S, unit_price(WETH, 2_000, USDC))]
+    assert "by the file's closes of both" in read(written(tmp_path, *rows)).unit
+
+
+def test_a_bar_named_by_its_start_holds_at_its_end(tmp_path: Path) -> None:
+    (series,) = read(written(tmp_path, f"{START_S},WETH,1"), bar_s=86_400).series
+    assert series.points[0].at_s == START_S + 86_400
+
+
+def test_of_several_closes_within_an_hour_the_last_is_taken(tmp_path: Path) -> None:
+    rows = [f"{START_S + minute * 60},WETH,{2_000 + minute}" for minute in range(0, 120, 15)]
+    (series,) = read(written(tmp_path, *rows)).series
+    assert [point.price for point in series.points] == [unit_price(WETH, price, USDC) for price in (2_045, 2_105)]
+
+
+def test_gaps_are_counted_by_the_usual_distance(tmp_path: Path) -> None:
+    hours = [0, 1, 2, 3, 9, 10, 12]
+    (series,) = read(written(tmp_path, *(f"{START_S + hour * HOUR_S},WETH,1" for hour in hours))).series
+    assert (series.interval_s, series.gaps, series.longest_gap_s) == (HOUR_S, 2, 6 * HOUR_S)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ((f"{START_S},WETH,0",), "row 1: '0' is no price"),
+        ((f"{START_S},WETH,-1",), "row 1: '-1' is no price"),
+        ((f"{START_S},WETH,nan",), "row 1: 'nan' is no price"),
+        ((f"{START_S},WETH,inf",), "row 1: 'inf' is no price"),
+        ((f"{START_S},WETH,1e999999999",), "row 1: '1e999999999' is no price"),
+        ((f"{START_S},WETH,",), "row 1: 'None' is no price"),
+        ((f"{START_S},WETH,two",), "row 1: 'two' is no price"),
+        (("yesterday,WETH,1",), "row 1: 'yesterday' is no time"),
+        ((f"{START_S}000,WETH,1",), f"row 1: '{START_S}000' is no time"),
+        ((f"{START_S},WETH,1", f"{START_S},WETH,2"), "row 2: WETH has that time twice"),
+        ((f"{START_S},WETH,1", f"{START_S - 1},WETH,2"), "row 2: WETH has that time after a later one"),
+        ((f"{START_S + 10**8},WETH,1",), "row 1: WETH has a close of the future"),
+        ((f"{START_S},DOGE,1",), "holds no prices of WETH, WBTC, USDC"),
+        ((f"{START_S},USDC,1", f"{START_S + 1},WETH,1"), "no time has closes of both a token and USDC"),
+        ((), "holds no prices"),
+    ],
+)
+def test_what_is_no_price_is_refused_by_row(tmp_path: Path, rows: tuple[str, ...], said: str) -> None:
+    assert said in mistake(tmp_path, *rows)
+
+
+def test_a_file_that_is_none_or_lacks_a_column_is_refused(tmp_path: Path) -> None:
+    assert "has no column 'close'" in mistake(tmp_path, f"{START_S},WETH,1", header="time,symbol,price")
+    with pytest.raises(ConfigError, match="no such file"):
+        read(tmp_path / "nowhere.csv")
+    broken = tmp_path / "broken.parquet"
+    broken.write_bytes(b"PAR1 and nothing of it")
+    with pytest.raises(ConfigError, match=r"broken.parquet: cannot be read as a table"):
+        read(broken)
+    assert "--as: 'XYZ' is no token of the config" in mistake(tmp_path, f"{START_S},BTC,1", names={"BTC": "XYZ"})
+
+
+def test_real_hourly_bars_are_read_whole_with_their_gaps() -> None:
+    if not REAL.exists():
+        pytest.skip(f"{REAL} is not on this machine")
+    with_dollar = read(REAL, names={"BTC": "WBTC", "ETH": "WETH"}, bar_s=HOUR_S)
+    for series in with_dollar.series:  # the pair of USDC was delisted on 2022-09-26: from then on nothing can be divided by it
+        assert series.points[-1].at_s < 1_664_236_800
+        assert series.rows > len(series.points) > 12_000
+        assert series.interval_s == HOUR_S
+        assert series.longest_gap_s > 0
+    assert "DOGE" in with_dollar.skipped
