@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from agent.api.balances import confirm_flows, flows
     from agent.api.books import explain, history, pause, resume
     from agent.api.checkup import doctor
+    from agent.api.corrections import cancel_waiting, order_document, waiting_orders
     from agent.api.demo import demo_world
     from agent.api.exports import export
     from agent.api.halting import Halted, pause_hard
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
     from agent.api.opening import open_agent, plan, quote, snapshot, step
     from agent.api.oracle import observations, raise_observations
     from agent.api.orders import arm_orders, disarm_orders, set_orders, standing_orders
-    from agent.api.over_time import cancel_waiting, order_document, swap_at, waiting_orders
+    from agent.api.over_time import swap_at
     from agent.api.positions import Liquidity, liquidity
     from agent.api.pricing import fetch_prices, forget_prices, import_prices, prices
+    from agent.api.profiles import export_profile, import_profile
     from agent.api.ready import templates
     from agent.api.retreat import TakenBack
     from agent.api.service import Service, serve
@@ -44,6 +46,7 @@ _HOMES = {
     "agent.api.books": ("explain", "history", "pause", "resume"),
     "agent.api.demo": ("demo_world",),
     "agent.api.halting": ("Halted", "pause_hard"),
+    "agent.api.profiles": ("export_profile", "import_profile"),
     "agent.api.ready": ("templates",),
     "agent.api.retreat": ("TakenBack",),
     "agent.api.checkup": ("doctor",),
@@ -64,7 +67,8 @@ _HOMES = {
     "agent.api.stopping": ("StoppableClock", "Stopped"),
     "agent.api.taking": ("forget_position", "take_position"),
     "agent.api.txs": ("cancel", "reconcile", "transactions", "waiting"),
-    "agent.api.over_time": ("cancel_waiting", "order_document", "swap_at", "waiting_orders"),
+    "agent.api.corrections": ("cancel_waiting", "order_document", "waiting_orders"),
+    "agent.api.over_time": ("swap_at",),
     "agent.api.wallet": ("Password", "change_password", "create_wallet", "import_wallet", "wallet_address"),
     "agent.api.whatif": ("WhatIf", "what_if"),
     "agent.config.load": ("load_config",),
@@ -98,12 +102,14 @@ __all__ = [
     "doctor",
     "explain",
     "export",
+    "export_profile",
     "fetch_prices",
     "flows",
     "forget_position",
     "forget_prices",
     "history",
     "import_prices",
+    "import_profile",
     "import_wallet",
     "initialise",
     "input_text",

@@ -9,6 +9,7 @@ from typing import Any
 
 from agent import codec, wiring
 from agent.api import sleeve_words
+from agent.api.corrections import correction
 from agent.config.load import load_config
 from agent.errors import ConfigError
 from agent.model import AdjustLiquidity, Halt, Hold, Intent, Plan, Rebalance, RequestState, StepInput
@@ -37,7 +38,8 @@ def history(config: Path | str, limit: int = 20) -> Document:
                     "transactions": [_transaction(intent) for intent in store.intents(line.id)],
                 }
                 for line in store.steps(limit)
-            ]
+            ],
+            "corrections": [correction(one) for one in store.campaigns(limit)],
         }
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from fractions import Fraction
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agent import engine, wiring
+from agent.api.corrections import utc
 from agent.api.schedule import rest
 from agent.config.fields import parse_duration_s
-from agent.config.load import load_config
 from agent.errors import ConfigError
 from agent.execution.outcome import Hands, Outcome, OutcomeKind
 from agent.model import LimitOrder, Style, Underway
@@ -22,7 +21,6 @@ from agent.units import Token, decimal_text, parse_raw, price_text
 if TYPE_CHECKING:
     from agent.api.agent import Agent
 
-Document = dict[str, Any]
 Progress = Callable[[str], None]
 Confirm = Callable[[Outcome], bool]
 LONGEST_S = 90 * 86_400
@@ -48,7 +46,7 @@ def settle_orders(desk: wiring.Desk, chain_s: int) -> None:
         if row.state == "filled":
             desk.store.end_campaign(row.id, row.state, row.why, chain_s)
         elif row.state == "open" and chain_s >= row.until_s:
-            desk.store.end_campaign(row.id, "expired", f"at {_utc(row.until_s)}", chain_s)
+            desk.store.end_campaign(row.id, "expired", f"at {utc(row.until_s)}", chain_s)
 
 
 def go_on(desk: wiring.Desk, hands: Hands, first: Outcome, progress: Progress) -> Outcome:
@@ -129,47 +127,6 @@ def swap_at(
             desk.clock.sleep(POLL_S)
 
 
-def waiting_orders(config: Path | str) -> Document:
-    """Orders by hand and corrections over time, newest first, from the store alone."""
-    with wiring.books(load_config(config)) as (store, _):
-        orders = [order_document(order) for order in reversed(store.orders())]
-        return {"orders": orders, "corrections": [correction(one) for one in store.campaigns()]}
-
-
-def cancel_waiting(config: Path | str, wanted: str) -> Document:
-    """Ends an order or a correction over time by its id; what is sent already is not taken back. Raises ConfigError."""
-    with wiring.books(load_config(config)) as (store, _):
-        if not store.end_campaign(wanted, "cancelled", "by its owner", int(wiring.SystemClock().now_s())):
-            raise ConfigError(f"--cancel: {wanted!r} is no order that waits and no correction under way", "see trimtab limit")
-    return {"cancelled": wanted}
-
-
-def correction(one: Any) -> Document:
-    """A correction over time as a document; values in numeraire base units as decimal strings of whole units."""
-    under = one.underway
-    begun = under.campaign
-    return {
-        "id": under.id,
-        "style": begun.pace.style.value,
-        "state": one.state,
-        "why": one.why,
-        "began": _utc(begun.began_s),
-        "expires": _utc(begun.expires_s),
-        "rounds_done": under.done,
-        "rounds_about": begun.rounds,
-        "next": _utc(under.next_s) if one.state == "open" else None,
-        "wish_raw": str(round(begun.wish)),
-        "moved_raw": str(round(under.moved)),
-        "spent_raw": str(round(under.spent)),
-        "budget_raw": None if begun.budget is None else str(round(begun.budget)),
-    }
-
-
-def order_document(order: LimitOrder) -> Document:
-    """An order by hand as a document."""
-    return {"id": order.id, "what": order.note, "until": _utc(order.until_s), "state": order.state, "why": order.why}
-
-
 def _order(agent: Agent, tokens: tuple[Token, Token], amount: str, price: str, until: str) -> LimitOrder:
     sold, bought = tokens
     if sold == bought:
@@ -204,7 +161,3 @@ def _until(text: str, now_s: int) -> int:
             f"--until: {text!r} is not between now and 90 days from now, by the time of the newest block", "write for example 4h"
         )
     return until_s
-
-
-def _utc(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -25,7 +25,7 @@ def history(
 ) -> None:
     """Past steps with their decisions, and the transactions they sent; or the versions of the config, without secrets."""
     from agent import api
-    from agent.cli import tables
+    from agent.cli import rounds, tables
 
     if configs or version is not None:
         from agent.api import versions
@@ -39,7 +39,13 @@ def history(
             emit(found, as_json, lambda: config_versions.show_all(found))
         return
     document = api.history(config, limit)
-    emit(document, as_json, lambda: out.print(tables.steps(document)))
+
+    def show() -> None:
+        out.print(tables.steps(document))
+        if document["corrections"]:
+            out.print(rounds.corrections(document["corrections"]))
+
+    emit(document, as_json, show)
 
 
 def explain(

@@ -75,14 +75,10 @@ def place(config: Path, terms: Terms, *, send: bool, yes: bool, as_json: bool) -
 
 
 def _show(document: Document) -> None:
-    from agent.cli import tables
+    from agent.cli import rounds, tables
 
     made = tables.table("Orders that wait for their price", ("id", "order", "until", "state"))
     for item in document["orders"]:
         made.add_row(cell(item["id"]), cell(item["what"]), item["until"], cell(f"{item['state']} {item['why']}".rstrip()))
     out.print(made)
-    over = tables.table("Corrections over time", ("id", "style", "began", "next", "state"), ("rounds",))
-    for item in document["corrections"]:
-        rounds, state = f"{item['rounds_done']} of ~{item['rounds_about']}", f"{item['state']}: {item['why']}".rstrip(": ")
-        over.add_row(cell(item["id"]), item["style"], item["began"], item["next"] or "", cell(state), rounds)
-    out.print(over)
+    out.print(rounds.corrections(document["corrections"]))

@@ -71,6 +71,17 @@ def table(found: Document, numeraire: str) -> Table:
     return made
 
 
+def corrections(found: list[Document]) -> Table:
+    """Corrections over time, with where each stands or how it ended."""
+    from agent.cli.tables import table as empty
+
+    made = empty("Corrections over time", ("id", "style", "began", "next", "state"), ("rounds",))
+    for item in found:
+        done, state = f"{item['rounds_done']} of ~{item['rounds_about']}", f"{item['state']}: {item['why']}".rstrip(": ")
+        made.add_row(cell(item["id"]), item["style"], item["began"], item["next"] or "", cell(state), done)
+    return made
+
+
 def sentence(found: Document, numeraire: str) -> str:
     """Where a correction stands, in one sentence."""
     budget = "no budget" if found["budget"] is None else f"a budget of {found['budget']}"

@@ -1,0 +1,179 @@
+"""Corrections in rounds on real pools: cheaper than at once, done exactly once through a restart, ended by name."""
+
+from __future__ import annotations
+
+import os
+import signal
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from agent.api import history
+from agent.api.agent import Agent
+from agent.config.load import LoadedConfig
+from agent.execution.outcome import Outcome, OutcomeKind
+from agent.localchain import LocalChain
+from agent.model import Intent, IntentKind
+from tests.agents import again, allowances, fund, lost, off_target, purse, trusted, yes
+from tests.faults.rig import in_child
+from tests.pacing import LARGE, OFF, ROUNDS, TARGETS, TWAP, Recovering
+
+
+def swaps(outcome: Outcome) -> list[Intent]:
+    return [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP and intent.succeeded]
+
+
+def sold(intent: Intent, chain: LocalChain) -> int:
+    assert intent.receipt is not None
+    return -intent.receipt.net(chain.wallet.address)[chain.tokens["WETH"].address]
+
+
+def test_rounds_on_pools_that_come_back_lose_less_than_all_at_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, OFF)
+    prices, before, mark = dict(chain.books.prices_usd), purse(chain), chain.snapshot()
+    losses: dict[str, Fraction] = {}
+    for name, changes in (("market", LARGE), ("rounds", ROUNDS)):
+        loaded = trusted(chain, tmp_path / name, changes, TARGETS)
+        with again(chain, loaded, clock=Recovering(chain)) as agent:
+            told: list[str] = []
+            outcome = agent.rebalance(send=True, confirm=yes, progress=told.append)
+            campaigns = agent.desk.store.campaigns()
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        losses[name] = lost(chain, before, prices)
+        assert max(off_target(chain, TARGETS).values()) <= 10
+        if name == "market":
+            assert campaigns == ()
+            chain.revert(mark)
+    (campaign,) = campaigns
+    sizes = [sold(one, chain) for one in swaps(outcome)]
+    assert campaign.why == f"done in {len(sizes)} rounds"
+    assert campaign.underway.done == len(sizes) > 2
+    assert len(set(sizes)) == len(sizes), "no two rounds alike"
+    fair = sum(sizes) / campaign.underway.campaign.rounds
+    assert all(0.68 * fair <= size <= 1.32 * fair for size in sizes[:-1])
+    assert losses["rounds"] < losses["market"] * Fraction(6, 10)
+    assert campaign.underway.campaign.budget is not None
+    assert campaign.underway.spent <= campaign.underway.campaign.budget
+    assert abs(float(campaign.underway.spent) / 10**6 - float(losses["rounds"])) < 1, "what the store counts is what the wallet lost"
+    assert any("is due in" in line for line in told)
+    assert set(allowances(chain).values()) == {0}
+    shown = history(loaded.path)
+    assert [one["state"] for one in shown["corrections"]] == ["ended"]
+
+
+def one_process(chain: LocalChain, loaded: LoadedConfig, die_after_rounds: int | None, die_at: str = "") -> None:
+    """One `trimtab rebalance --send`; SIGKILL while it waits after so many rounds, or at that event of the round after them."""
+    rounds = 0
+
+    def progress(text: str) -> None:
+        nonlocal rounds
+        rounds += text.startswith("round ")
+        if die_after_rounds is not None and rounds == die_after_rounds and (text == die_at or not die_at):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    del chain.__dict__["transport"]  # a connection of its own
+    with again(chain, loaded, clock=Recovering(chain)) as agent:
+        outcome = agent.rebalance(send=True, confirm=yes, progress=progress)
+        assert outcome.kind in (OutcomeKind.DONE, OutcomeKind.HOLD), outcome.reason
+
+
+@pytest.mark.parametrize("moment", ["", "after:send"], ids=["waiting", "sent"])
+def test_rounds_killed_in_the_middle_are_neither_lost_nor_repeated(anvil_chain: LocalChain, tmp_path: Path, moment: str) -> None:
+    chain = anvil_chain
+    fund(chain, OFF)
+    loaded = trusted(chain, tmp_path, ROUNDS, TARGETS)
+    assert in_child(lambda: one_process(chain, loaded, 2, moment)) == -signal.SIGKILL
+    with again(chain, loaded) as agent:
+        (before,) = agent.desk.store.campaigns()
+    assert before.state == "open"
+    assert in_child(lambda: one_process(chain, loaded, None)) == 0
+    with again(chain, loaded) as agent:
+        store = agent.desk.store
+        (campaign,) = store.campaigns()
+        done = [one for one in store.intents() if one.kind is IntentKind.SWAP and one.succeeded]
+        assert store.open_intents() == ()
+        rounds = [store.round_of(one.step_id) for one in reversed(done)]
+    assert campaign.underway.id == before.underway.id
+    assert campaign.underway.campaign == before.underway.campaign
+    assert rounds == [(campaign.underway.id, number) for number in range(1, len(done) + 1)], "each round once"
+    assert campaign.why == f"done in {len(done)} rounds"
+    assert max(off_target(chain, TARGETS).values()) <= 10
+    if moment == "":
+        assert before.underway.done == 2
+        assert campaign.underway.done > 2
+
+
+def test_a_run_does_one_round_per_look_when_it_is_due(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, OFF)
+    loaded = trusted(chain, tmp_path, TWAP, TARGETS)
+    with again(chain, loaded, clock=Recovering(chain)) as agent:
+        found: list[Outcome] = []
+        for outcome in agent.run(send=True, confirm=yes, every="20s"):
+            assert isinstance(outcome, Outcome), outcome
+            found.append(outcome)
+            if outcome.decided.ended:
+                break
+        (campaign,) = agent.desk.store.campaigns()
+        standing = agent.status()
+    traded = [one for one in found if swaps(one)]
+    assert all(len(swaps(one)) == 1 for one in traded)
+    assert len(traded) == campaign.underway.done >= 3
+    assert any("due" in one.reason for one in found if one.kind is OutcomeKind.HOLD)
+    times = [one.step_input.snapshot.head.timestamp_s for one in traded]
+    waits = {after - before for before, after in pairwise(times)}
+    assert len(waits) > 1
+    assert times[-1] <= campaign.underway.campaign.expires_s
+    assert max(off_target(chain, TARGETS).values()) <= 10
+    assert standing.step_input.history.campaign is None
+
+
+def falling(agent: Agent, chain: LocalChain) -> Outcome:
+    """Rounds while the price of what is sold falls by half a percent in each wait."""
+
+    def confirm(_: Outcome) -> bool:
+        return True
+
+    def progress(text: str) -> None:
+        if text.startswith("round "):
+            price = chain.books.prices_usd["WETH"] * Fraction(995, 1_000)
+            chain.move_market({"WETH": price}, twap_follows=False)
+
+    return agent.rebalance(send=True, confirm=confirm, progress=progress)
+
+
+def test_a_budget_against_the_prices_of_the_start_ends_it_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, OFF)
+    with again(chain, trusted(chain, tmp_path, ROUNDS | {"execution.budget": "0.7%"}, TARGETS), clock=Recovering(chain)) as agent:
+        outcome = falling(agent, chain)
+        (campaign,) = agent.desk.store.campaigns()
+        resting = agent.rebalance(send=True, confirm=yes)
+    under = campaign.underway
+    assert campaign.state == "ended"
+    assert "budget" in campaign.why
+    assert 0 < under.done < under.campaign.rounds
+    assert under.campaign.budget is not None
+    assert 0 < under.spent <= under.campaign.budget
+    assert swaps(outcome)
+    assert resting.kind is OutcomeKind.HOLD
+    assert "the cooldown lasts" in resting.reason
+
+
+def test_a_changed_config_ends_it_and_nothing_stale_is_carried_on(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, OFF)
+    loaded = trusted(chain, tmp_path / "one", ROUNDS, TARGETS)
+    assert in_child(lambda: one_process(chain, loaded, 1)) == -signal.SIGKILL
+    held = purse(chain)
+    other = trusted(chain, tmp_path / "one", ROUNDS | {"execution.style": "market"}, {"WETH": "60%", "USDC": "40%"})
+    with again(chain, other) as agent:
+        outcome = agent.rebalance(send=True, confirm=yes)
+        (campaign,) = agent.desk.store.campaigns()
+    assert campaign.state == "ended"
+    assert campaign.why == "what is wanted of the portfolio changed"
+    assert outcome.kind is OutcomeKind.HOLD
+    assert purse(chain).raw == held.raw
