@@ -1,0 +1,245 @@
+"""The books of strategies brought up to a block: opened once, moved by every transaction and flow, the wallet's to the base unit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.model import Flow, FlowKind, Intent, IntentKind, IntentState, Receipt, StepInput, Transfer, UnsignedTx
+from agent.model.strategies import Booking, BookingKind, Health, SleeveLedger, SleeveState, UnitPoint
+from agent.policy import sleeve_keeping, sleeves
+from agent.store import open_store
+from agent.store.store import Store
+from agent.store.tables import FlowRow
+from agent.units import NATIVE
+from tests.builders import OWNER, address, raw, step_input, token
+from tests.sleeves import balances, books_of, brought_up, of, opening, split, strategy, sums_to_the_wallet, written
+
+WETH, USDC = token("WETH"), token("USDC")
+UP, DOWN = {"WETH": 8_000, "USDC": 2_000}, {"WETH": 2_000, "USDC": 8_000}
+TWO = split(strategy("up", 6_000, UP), strategy("down", 4_000, DOWN))
+POOL, HOME = address("some pool"), address("home")
+NEW = SleeveLedger()
+
+
+def shared(**changes: object) -> StepInput:
+    """2.5 WETH at 2,000 and 5,000 USDC, shared by two."""
+    return replace(step_input(**changes), split=TWO)  # type: ignore[arg-type]  # keywords of the builder
+
+
+def flow(symbol: str, coins: Fraction | int | str, number: int = 1) -> Flow:
+    one = token(symbol)
+    return Flow(
+        number, one.address, raw(coins, one) if Fraction(coins) > 0 else -raw(-Fraction(coins), one), None, 999, 1_000, 1, False, None
+    )
+
+
+def swap(changes: dict[str, Fraction | int | str], name: str = "t1", kind: IntentKind = IntentKind.SWAP, gas_wei: int = 0) -> Intent:
+    """A mined transaction that moved so many whole coins of each token into (+) or out of (-) the wallet."""
+    moved = []
+    for symbol, coins in changes.items():
+        one, amount = token(symbol), Fraction(coins)
+        ends = (POOL, OWNER) if amount > 0 else (OWNER, POOL)
+        moved.append(Transfer(one.address, *ends, raw(abs(amount), one)))
+    receipt = Receipt(f"0x{name}", 1, 1_000, "0xb", 1, gas_wei, tuple(moved))
+    tx = UnsignedTx(31_337, 0, POOL, 0, "0x", 1, 1, 1, None)
+    return Intent(name, "s1", kind, IntentState.FINAL, tx, "", 0, None, f"0x{name}", receipt)
+
+
+def test_books_open_with_the_wallet_split_by_share_and_what_is_left_alone_is_nobodys() -> None:
+    step = brought_up(shared(reserves={"USDC": 100}))
+    assert [(one.name, one.units) for one in books_of(step).sleeves] == [("up", 6 * 10**15), ("down", 4 * 10**15)]
+    assert (of(step, "up", "WETH"), of(step, "down", "WETH")) == (Fraction(3, 2), 1)
+    assert (of(step, "up", "USDC"), of(step, "down", "USDC")) == (3_000, 2_000)
+    assert sums_to_the_wallet(step)
+
+
+def test_what_is_written_down_is_found_again() -> None:
+    first = brought_up(shared())
+    again = brought_up(shared(), written(NEW, first))
+    assert books_of(again).sleeves == books_of(first).sleeves and books_of(again).pending == ()
+
+
+def test_a_deposit_is_shared_by_capital_and_is_no_return() -> None:
+    ledger = written(NEW, brought_up(shared()))
+    step = brought_up(balances(shared(), USDC=6_000), replace(ledger, flows=(flow("USDC", 1_000),)))
+    assert (of(step, "up", "USDC"), of(step, "down", "USDC")) == (3_600, 2_400)
+    assert [one.units for one in books_of(step).sleeves] == [66 * 10**14, 44 * 10**14]
+    assert not books_of(step).fault and sums_to_the_wallet(step)
+
+
+def test_a_withdrawal_of_what_only_one_holds_is_paid_by_all_in_kind() -> None:
+    ledger = opening({"up": {"WETH": "2.5", "USDC": 1_000}, "down": {"WETH": 0, "USDC": 4_000}})
+    step = brought_up(balances(shared(), WETH="1.5"), replace(ledger, flows=(flow("WETH", -1),)))
+    assert not books_of(step).fault and sums_to_the_wallet(step)
+    capital = {one: of(step, one, "WETH") * 2_000 + of(step, one, "USDC") for one in ("up", "down")}
+    assert abs(capital["up"] - 4_800) < Fraction(1, 100) and abs(capital["down"] - 3_200) < Fraction(1, 100)
+
+
+def test_flows_can_be_of_one_strategy() -> None:
+    ledger = replace(written(NEW, brought_up(shared())), flows_to="down")
+    step = brought_up(balances(shared(), USDC=6_000), replace(ledger, flows=(flow("USDC", 1_000),)))
+    assert (of(step, "up", "USDC"), of(step, "down", "USDC")) == (3_000, 3_000)
+
+
+def test_a_flow_that_nobody_has_written_down_yet_counts_too() -> None:
+    ledger = written(NEW, brought_up(shared()))
+    fresh = replace(flow("USDC", 1_000), id=0)
+    assert sums_to_the_wallet(brought_up(balances(shared(), USDC=6_000), ledger, [fresh]))
+
+
+def test_a_trade_of_unknown_purpose_is_borne_by_capital() -> None:
+    ledger = written(NEW, brought_up(shared()))
+    traded = replace(ledger, intents=(swap({"WETH": -1, "USDC": 1_990}),))
+    step = brought_up(balances(shared(), WETH="1.5", USDC=6_990), traded)
+    assert not books_of(step).fault and sums_to_the_wallet(step)
+    assert [one.costs for one in books_of(step).sleeves] == [6 * 10**6, 4 * 10**6]
+    assert [one.units for one in books_of(step).sleeves] == [6 * 10**15, 4 * 10**15], "a loss is a return, and takes no units"
+
+
+def test_a_trade_is_shared_out_by_the_wishes_of_its_own_step_and_an_exchange_inside_goes_with_it() -> None:
+    own = brought_up(shared())
+    ledger = replace(written(NEW, own), intents=(swap({"WETH": "0.29", "USDC": -600}),))
+    step = brought_up(balances(shared(), WETH="2.79", USDC=4_400), ledger, own=lambda _: own)
+    assert not books_of(step).fault and sums_to_the_wallet(step)
+    up, down = books_of(step).sleeves
+    assert (up.costs, down.costs) == (20 * 10**6, 0), "all that the market filled was wished by one"
+    assert (of(step, "down", "WETH"), of(step, "down", "USDC")) == (Fraction(4, 10), 3_200)
+    assert up.last_rebalance_s == down.last_rebalance_s == step.snapshot.head.timestamp_s
+    assert sleeves.view(step, {WETH.address: Fraction(2_000 * 10**6, 10**18), USDC.address: Fraction(1)}).answer.fired is False
+
+
+def test_a_payout_is_taken_from_all_like_a_withdrawal() -> None:
+    ledger = written(NEW, brought_up(shared()))
+    step = brought_up(balances(shared(), USDC=4_000), replace(ledger, intents=(swap({"USDC": -1_000}, kind=IntentKind.PAYOUT),)))
+    assert not books_of(step).fault and sums_to_the_wallet(step)
+    assert [one.units for one in books_of(step).sleeves] == [54 * 10**14, 36 * 10**14]
+    assert {one.costs for one in books_of(step).sleeves} == {0}
+
+
+def test_gas_of_the_native_asset_is_a_cost_of_all() -> None:
+    native = shared()
+    asset = replace(native.portfolio.assets[0], native=True)
+    native = replace(native, portfolio=replace(native.portfolio, assets=(asset, native.portfolio.assets[1])))
+    ledger = written(NEW, brought_up(native))
+    paid = replace(native.snapshot, native_wei=native.snapshot.native_wei - 10**15)
+    gas = swap({}, kind=IntentKind.APPROVE, gas_wei=10**15)
+    step = brought_up(replace(native, snapshot=paid), replace(ledger, intents=(gas,)))
+    assert gas.changes(OWNER, WETH.address) == {NATIVE: -(10**15)}
+    assert not books_of(step).fault
+    assert sum((one.costs for one in books_of(step).sleeves), Fraction(0)) == 2 * 10**6
+
+
+def test_a_reserve_that_grows_is_given_by_all_and_comes_back() -> None:
+    ledger = written(NEW, brought_up(shared()))
+    asset = replace(shared().portfolio.assets[1], reserve_raw=1_000 * 10**6)
+    kept = replace(shared(), portfolio=replace(shared().portfolio, assets=(shared().portfolio.assets[0], asset)))
+    step = brought_up(kept, ledger)
+    assert sums_to_the_wallet(step) and [of(step, name, "USDC") for name in ("up", "down")] == [2_400, 1_600]
+    back = brought_up(shared(), written(ledger, step))
+    assert sums_to_the_wallet(back) and [one.units for one in books_of(back).sleeves] == [6 * 10**15, 4 * 10**15]
+
+
+def test_a_single_unit_that_nothing_explains_is_a_fault() -> None:
+    ledger = written(NEW, brought_up(shared()))
+    step = shared()
+    holdings = tuple(replace(one, raw=one.raw - (one.token == USDC.address)) for one in step.snapshot.holdings)
+    found = brought_up(replace(step, snapshot=replace(step.snapshot, holdings=holdings)), ledger)
+    assert "USDC: 5000 against 4999.999999 in the wallet" in books_of(found).fault
+
+
+def test_the_owners_word_makes_books_agree_with_wallet_and_config() -> None:
+    ledger = written(NEW, brought_up(shared()))
+    three = split(strategy("up", 5_000, UP), strategy("new", 3_000, DOWN), strategy("third", 2_000, DOWN))
+    step = replace(balances(shared(), USDC=6_000), split=three)
+    assert "down is to be closed; new, third is to be opened" in books_of(brought_up(replace(shared(), split=three), ledger)).fault
+    found = sleeve_keeping.changed(step, ledger, lambda _: None, sleeves.wished)
+    changed = replace(step, history=replace(step.history, sleeves=found))
+    assert not found.fault and sums_to_the_wallet(changed)
+    capital = {one: of(changed, one, "WETH") * 2_000 + of(changed, one, "USDC") for one in ("up", "new", "third")}
+    assert [round(capital[one]) for one in ("up", "new", "third")] == [5_500, 3_300, 2_200]
+    again = brought_up(step, replace(ledger, bookings=(*ledger.bookings, *found.pending)))
+    assert books_of(again).sleeves == found.sleeves and not books_of(again).fault
+
+
+EVENTS = st.lists(
+    st.tuples(st.sampled_from(["flow", "swap", "payout"]), st.integers(-100, 100), st.integers(-100, 100)), min_size=1, max_size=8
+)
+
+
+@given(EVENTS, st.sampled_from([None, "up", "down"]))
+def test_whatever_happens_in_whatever_order_the_sum_is_the_wallet(events: list[tuple[str, int, int]], to: str | None) -> None:
+    step = shared(reserves={"USDC": 50})
+    ledger = replace(written(NEW, brought_up(step)), flows_to=to)
+    held = {"WETH": Fraction(5, 2), "USDC": Fraction(5_050)}
+    for number, (kind, weth, usdc) in enumerate(events):
+        moves = {"WETH": max(Fraction(weth, 37), -held["WETH"]), "USDC": max(Fraction(usdc) * 41, -held["USDC"])}
+        moves = {
+            symbol: Fraction(raw(abs(coins), token(symbol)) * (1 if coins > 0 else -1), 10 ** token(symbol).decimals)
+            for symbol, coins in moves.items()
+        }
+        held = {symbol: held[symbol] + coins for symbol, coins in moves.items()}
+        if kind == "flow":
+            flows = [flow(symbol, coins, 2 * number + place) for place, (symbol, coins) in enumerate(moves.items()) if coins]
+            ledger = replace(ledger, flows=tuple(flows), intents=())
+        else:
+            sort = IntentKind.SWAP if kind == "swap" else IntentKind.PAYOUT
+            ledger = replace(ledger, flows=(), intents=(swap({s: c for s, c in moves.items() if c}, f"t{number}", sort),))
+        now = brought_up(balances(step, **held), ledger)
+        assert not books_of(now).fault and sums_to_the_wallet(now)
+        assert min(raw for one in books_of(now).sleeves for _, raw in one.holdings) >= 0
+        ledger = written(ledger, now)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = open_store(f"sqlite:///{tmp_path / 'trimtab.db'}", 31_337, OWNER)
+    yield made
+    made.close()
+
+
+def test_the_store_gives_back_what_it_was_given_and_lets_nobody_write_over_another(store: Store) -> None:
+    pending = books_of(brought_up(shared())).pending
+    assert store.sleeve_ledger() == SleeveLedger()
+    assert store.note_sleeves(pending, 0)
+    assert not store.note_sleeves((replace(pending[0], source="other"),), 0), "the books were turned since"
+    found = store.sleeve_ledger()
+    assert (found.bookings, found.turn) == (pending, 1)
+    state = SleeveState("up", Health.PAUSED, 5, "why", 4, -300, 6, 7, 8, ((WETH.address, Fraction(1, 3)),))
+    store.note_units([state], {"up": UnitPoint(7_200, 10, 11)})
+    store.note_units([state], {"up": UnitPoint(7_300, 12, 13)})
+    assert store.sleeve_ledger().states == (state,)
+    assert store.unit_points("up", 0) == (UnitPoint(7_200, 10, 11),), "the first of each hour stands"
+    assert store.unit_points("up", 7_201) == () == store.unit_points("down", 0)
+    store.route_flows("up")
+    assert store.sleeve_ledger().flows_to == "up"
+
+
+def test_flows_from_before_the_books_are_in_them_and_later_ones_wait_once(store: Store) -> None:
+    def note(delta: int) -> None:
+        with store._write("write a flow") as session:
+            session.add(
+                FlowRow(
+                    token=USDC.address,
+                    delta_raw=str(delta),
+                    since_block=1,
+                    block_number=2,
+                    chain_s=3,
+                    halts=False,
+                    kind=FlowKind.DEPOSIT.value,
+                )
+            )
+
+    note(1)
+    assert store.note_sleeves(books_of(brought_up(shared())).pending, 0)
+    assert store.sleeve_ledger().flows == ()
+    note(2)
+    assert [one.delta_raw for one in store.sleeve_ledger().flows] == [2]
+    store.note_sleeves((Booking("flow 2", BookingKind.FLOW, 2, 3, ()),), 1)
+    assert store.sleeve_ledger().flows == ()
