@@ -55,6 +55,10 @@ def plan(step: StepInput, decision: Rebalance, references: References | None = N
     skipped = left_undone(step, market, aim, settled, turnover_limit)
     if not settled.draft.legs:
         raise _nothing(step, problem, aim.off, skipped)
+    if decision.exit and not {one.what for one in skipped} & {
+        node.label for node in problem.assets if node.address != step.portfolio.numeraire.address
+    }:
+        skipped = [one for one in skipped if one.what != step.portfolio.numeraire.label]  # it lacks only what the exit has cost
     found = assemble(step, problem, decision, settled.draft, skipped, gap_bps(market, aim, settled, budget))
     risk = decision.goal.risk
     return found if risk is None else replace(found, saving=saving(step, problem, decision.goal, risk, found, settled.draft.delta))

@@ -33,7 +33,7 @@ from agent.units import BPS, Price, Value, largest_remainder
 EVERYTHING = 2**256 - 1
 """A reserve that no balance exceeds."""
 WIDER = Fraction(10, 9)
-"""By which the share of an asset that an exit leaves alone may grow, since what the exit costs makes the whole smaller."""
+"""By which the share of an asset that an exit leaves alone may change, since what the exit costs makes the whole smaller."""
 
 
 def ordered(step: StepInput) -> StepInput:
@@ -109,21 +109,16 @@ def exit_now(step: StepInput, drifts: Sequence[AssetDrift], prices: Mapping[str,
 def _exit_goal(portfolio: Portfolio, drifts: Sequence[AssetDrift], leaving: set[str]) -> Goal:
     """Nothing of what leaves, but what lies in liquidity; the others stay what they are, the numeraire takes the rest."""
     numeraire = portfolio.numeraire.address
-    stay = {one.token: one.share for one in drifts if one.token not in leaving and one.token != numeraire}
     locked = {one.token: one.lp_raw * one.price / total(drifts) for one in drifts if one.token in leaving}
-    low, high = sum({**stay, **locked}.values(), Fraction(0)), Fraction(0)
-    weights = []
+    weights = {}
     for one in drifts:
         if one.token in leaving:
-            span = (locked[one.token], locked[one.token] * WIDER)
-        elif one.token == numeraire:
-            span = (Fraction(0), Fraction(0))
-        else:
-            span = (one.share, one.share * WIDER)
-        high += min(Fraction(1), span[1])
-        weights.append(GoalWeight(one.token, span[0], min(Fraction(1), span[1])))
-    rest = GoalWeight(numeraire, max(Fraction(0), 1 - high), 1 - low)
-    return Goal(tuple(rest if one.token == numeraire else one for one in weights))
+            weights[one.token] = GoalWeight(one.token, locked[one.token], locked[one.token])
+        elif one.token != numeraire:
+            weights[one.token] = GoalWeight(one.token, one.share / WIDER, min(Fraction(1), one.share * WIDER))
+    free = 1 - sum((locked.get(one.token, one.share) for one in drifts if one.token != numeraire), Fraction(0))
+    rest = GoalWeight(numeraire, free, free)
+    return Goal(tuple(weights.get(one.token, rest) for one in drifts))
 
 
 def _taken_out(step: StepInput, prices: Mapping[str, Price]) -> bool:
