@@ -350,7 +350,7 @@ def test_steps_of_before_orders_were_known_read_back_without_any() -> None:
 def test_within_the_template_s_cost_and_impact_the_last_unit_is_sold_too_and_nothing_is_called_undone() -> None:
     bot = three(terms("WETH", STOP, 1_500))
     bot.limits = {"plan_cost_bps": 50, "price_impact_bps": 100, "turnover_bps": 1, "daily_turnover_bps": 1}
-    bot.coins = {symbol: coins * 100 for symbol, coins in bot.coins.items()}
+    bot.coins = {symbol: coins * 10 for symbol, coins in bot.coins.items()}
     bot.look({"WETH": 2_000, "WBTC": 60_000})
     wbtc = bot.coins["WBTC"]
     bot.look({"WETH": 1_450, "WBTC": 60_000})
