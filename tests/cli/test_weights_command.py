@@ -1,0 +1,143 @@
+"""weights and prices from the command line: their documents, their words, and how wrong input ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent import wiring
+from agent.localchain import LocalChain
+from tests import agents
+from tests.cases.test_weights_on_chain import TARGETS, VOLATILE, WEIGHED, closes
+from tests.cli.shapes import EACH, count, decimal, flag, maybe, one_of, raw, require, text
+from tests.cli.tools import Said, in_process
+
+CHOICE = {
+    "at_s": count,
+    "weights_bps": {EACH: count},
+    "why": text,
+    "data": text,
+    "from_s": maybe(count),
+    "until_s": maybe(count),
+    "returns": count,
+}
+SHAPE = {
+    "block": count,
+    "at_s": count,
+    "kind": one_of("inverse_volatility"),
+    "due": flag,
+    "next_s": maybe(count),
+    "standing": CHOICE,
+    "now": CHOICE,
+    "fault": text,
+    "turnover_bps": maybe(count),
+    "assets": [
+        {
+            "symbol": one_of(*TARGETS),
+            "address": text,
+            "fixed": flag,
+            "target_bps": count,
+            "standing_bps": maybe(count),
+            "now_bps": maybe(count),
+            "limits_bps": maybe(lambda found: isinstance(found, list) and len(found) == 2),
+            "volatility": maybe(decimal),
+            "supply_raw": maybe(raw),
+            "supply_source": maybe(text),
+        }
+    ],
+    "correlations": {EACH: lambda found: -1 <= float(found) <= 1},
+    "wishes": [text],
+}
+
+
+@pytest.fixture
+def run(anvil_chain: LocalChain, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Said]:
+    # Tests that share this chain may have moved its time away from the machine's.
+    monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: anvil_chain.clock.now_s())
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    return lambda *args: in_process(capfd, monkeypatch, *args, "--config", str(tmp_path / "trimtab.toml"))
+
+
+def test_prices_are_imported_shown_and_lead_to_weights_with_all_that_explains_them(
+    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]
+) -> None:
+    agents.trusted(anvil_chain, tmp_path, WEIGHED, TARGETS)
+    agents.fund(anvil_chain, {"WETH": 30_000, "WBTC": 30_000, "LINK": 20_000, "USDC": 20_000})
+    empty = run("weights", "--json").json
+    assert empty["now"] is None
+    assert empty["fault"].startswith("no prices of ")
+    assert "trimtab prices import" in empty["fault"]
+    assert "No prices of WETH, WBTC, LINK" in run("prices").out
+
+    file = str(closes(anvil_chain, tmp_path / "closes.csv"))
+    checked = run("prices", "import", file, "--check", "--json").json
+    assert checked["checked_only"] is True
+    assert [item["new"] for item in checked["prices"]] == [0, 0, 0]
+    found = run("prices", "import", file, "--json").json
+    assert {item["symbol"]: (item["rows"], item["new"], item["gaps"]) for item in found["prices"]} == dict.fromkeys(VOLATILE, (61, 61, 0))
+    listed = run("prices", "--json").json
+    assert {(item["symbol"], item["source"], item["hours"]) for item in listed["prices"]} == {(s, "import", 61) for s in VOLATILE}
+
+    planned = run("plan")
+    assert "Targets: weights by inverse_volatility, chosen" in planned.out
+    done = run("rebalance", "--json").json  # a dry run is a look too, and what it chooses stands
+    assert done["outcome"] == "planned"
+    assert done["wishes"][0].startswith("weights by inverse_volatility, chosen")
+    document = run("weights", "--json").json
+    require(SHAPE, document)
+    assert document["due"] is False
+    assert sum(document["standing"]["weights_bps"].values()) == 10_000
+    assert run("status", "--json").json["wishes"] == done["wishes"]
+    words = run("weights").out
+    for part in (
+        "Weights by inverse_volatility",
+        "Correlations",
+        "in inverse proportion to volatilities a year",
+        "60 returns of each",
+        "due",
+    ):
+        assert part in words
+    assert run("prices", "forget", "import", "--json").json == {"source": "import", "removed": 183}
+
+
+def test_prices_are_fetched_from_the_chain(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
+    agents.trusted(anvil_chain, tmp_path, WEIGHED, TARGETS)
+    for _ in range(3):
+        anvil_chain.warp(3_600)
+    document = run("prices", "fetch", "--back", "2h", "--json").json
+    assert {item["symbol"]: item["source"] for item in document["prices"]} == dict.fromkeys(VOLATILE, "feed")
+    assert all(item["new"] >= 1 for item in document["prices"])
+    told = run("prices", "fetch", "--back", "2h")
+    assert "Prices from the chain" in told.out
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("prices", "import", "nowhere.csv"), "no such file"),
+        (("prices", "import", "closes.csv", "--as", "BTC"), "--as: 'BTC' is no pair of symbols"),
+        (("prices", "import", "closes.csv", "--bar", "soon"), "--bar"),
+        (("prices", "fetch", "--source", "rumour"), "--source: 'rumour' is unknown"),
+        (("prices", "fetch", "--back", "3000d"), "--back: '3000d' is not between"),
+        (("prices", "forget", "look"), "the agent's own looks stay"),
+        (("prices", "forget", "rumour"), "source: 'rumour' is unknown"),
+    ],
+)
+def test_wrong_input_ends_with_two_and_names_the_remedy(
+    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said], args: tuple[str, ...], said: str
+) -> None:
+    agents.config(anvil_chain, tmp_path, WEIGHED, TARGETS)
+    found = run(*args, "--json")
+    assert found.code == 2, found.why
+    assert said in found.error["message"]
+    assert found.error["remedy"] or "write" in found.error["message"]
+
+
+def test_a_config_without_an_allocator_is_told_so(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
+    agents.config(anvil_chain, tmp_path, None, TARGETS)
+    found = run("weights", "--json")
+    assert found.code == 2
+    assert "the config has no allocator" in found.error["message"]
