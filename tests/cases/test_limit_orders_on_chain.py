@@ -1,0 +1,169 @@
+"""Orders that wait for their price on a real chain: filled once the pools pay it, through a restart; expired, and cancelled by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent import api
+from agent.api.agent import Agent
+from agent.api.over_time import swap_at
+from agent.errors import ConfigError, OperatorNeeded
+from agent.execution.outcome import Outcome, OutcomeKind
+from agent.localchain import LocalChain
+from agent.model import IntentKind, LimitOrder
+from tests.agents import ROOMY, again, agent_on, fund, purse, trusted, yes
+from tests.pacing import LARGE, OFF, TARGETS
+
+HELD = {"WETH": 5_000, "USDC": 5_000}
+LIMIT = LARGE | {"execution.style": "limit", "execution.limit": "-1%", "execution.patience": "4h"}
+
+
+def place(
+    agent: Agent, price: str, until: str = "4h", wait: bool = False, progress: Callable[[str], None] = lambda _: None, send: bool = True
+) -> tuple[LimitOrder, Outcome]:
+    return swap_at(agent, ("WETH", "USDC"), "0.05", price, until, send=send, wait=wait, confirm=yes, progress=progress)
+
+
+def looks(agent: Agent, count: int) -> list[Outcome]:
+    found: list[Outcome] = []
+    for outcome in agent.run(send=True, confirm=yes, every="30s"):
+        assert isinstance(outcome, Outcome), outcome
+        found.append(outcome)
+        if len(found) == count:
+            return found
+    return found
+
+
+def order_of(agent: Agent) -> LimitOrder:
+    (order,) = agent.desk.store.orders()
+    return order
+
+
+def test_an_order_survives_a_restart_and_is_filled_by_a_run_once_the_pools_pay_its_price(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    loaded = trusted(chain, tmp_path, ROOMY, TARGETS)
+    with again(chain, loaded) as agent:
+        before = purse(chain)
+        order, outcome = place(agent, "3100")
+        assert (order.state, outcome.kind) == ("open", OutcomeKind.HOLD)
+        assert "its price is 29" in outcome.reason
+    with again(chain, loaded) as agent:
+        assert [one.kind for one in looks(agent, 2)] == [OutcomeKind.HOLD, OutcomeKind.HOLD]
+        assert purse(chain).raw == before.raw
+        chain.move_market({"WETH": Fraction(3_130)})
+        assert order_of(agent).state == "open"
+        filled = looks(agent, 1)[0]
+        assert filled.kind is OutcomeKind.DONE, filled.reason
+        assert order_of(agent).state == "filled"
+        after = purse(chain)
+        later = looks(agent, 1)[0]
+        done = [one for one in agent.desk.store.intents() if one.kind is IntentKind.SWAP and one.succeeded]
+    assert before.raw["WETH"] - after.raw["WETH"] == 5 * 10**16
+    assert after.raw["USDC"] - before.raw["USDC"] >= 155 * 10**6, "3,100 for each, fee and impact included"
+    assert len(done) == 1
+    assert later.kind is not OutcomeKind.DONE
+    listed = api.waiting_orders(loaded.path)["orders"]
+    assert [(one["state"], one["what"]) for one in listed] == [("filled", "sell 0.05 WETH at 3100 USDC or better")]
+
+
+def test_it_is_filled_at_once_at_its_price_and_who_waits_sees_it_filled_or_expired(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    moved: list[str] = []
+
+    def rises(text: str) -> None:
+        if "its price is" in text and not moved:
+            moved.append(text)
+            chain.move_market({"WETH": Fraction(3_130)})
+
+    with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
+        before = purse(chain)
+        shown, looked = place(agent, "2990", send=False)
+        assert (shown.id, looked.kind) == ("", OutcomeKind.PLANNED)
+        assert agent.desk.store.orders() == ()
+        order, outcome = place(agent, "2990")
+        assert (order.state, outcome.kind) == ("filled", OutcomeKind.DONE)
+        assert purse(chain).raw["USDC"] - before.raw["USDC"] >= Fraction(14_950, 100) * 10**6
+        order, outcome = place(agent, "3100", wait=True, progress=rises)
+        assert (order.state, outcome.kind) == ("filled", OutcomeKind.DONE)
+        before = purse(chain)
+        late, held = place(agent, "4000", until="3m", wait=True)
+        assert (late.state, held.kind) == ("expired", OutcomeKind.HOLD)
+        assert purse(chain).raw == before.raw
+
+
+def test_while_paused_no_order_is_filled_and_an_old_one_is_never_filled_late(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
+        place(agent, "3100", until="2h")
+        agent.desk.switch.pause("looking away", chain.now_s())
+        chain.move_market({"WETH": Fraction(3_130)})
+        before = purse(chain)
+        refused = looks(agent, 1)[0]
+        assert refused.kind is OutcomeKind.REFUSED
+        assert refused.decided.order != ""
+        chain.warp(7_200)
+        agent.desk.switch.resume("back", chain.now_s())
+        assert looks(agent, 1)[0].transactions == ()
+        assert order_of(agent).state == "expired"
+        assert purse(chain) == before
+
+
+def test_an_order_is_cancelled_by_name_and_only_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    fund(anvil_chain, HELD)
+    loaded = trusted(anvil_chain, tmp_path, ROOMY, TARGETS)
+    with again(anvil_chain, loaded) as agent:
+        order, _ = place(agent, "4000")
+    assert api.cancel_waiting(loaded.path, order.id) == {"cancelled": order.id}
+    with pytest.raises(ConfigError, match="no order that waits"):
+        api.cancel_waiting(loaded.path, order.id)
+    with again(anvil_chain, loaded) as agent:
+        assert order_of(agent).state == "cancelled"
+        anvil_chain.move_market({"WETH": Fraction(4_100)}, twap_follows=False)
+        assert all(one.transactions == () or one.decided.order == "" for one in looks(agent, 1))
+
+
+def test_a_price_or_a_time_that_is_none_is_named(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    bad = [
+        ("0", "4h", "--limit"),
+        ("-1", "4h", "--limit"),
+        ("3000", "yesterday", "--until"),
+        ("3000", "2020-01-01T00:00Z", "--until"),
+        ("3000", "2027-01-31T18:00", "time zone"),
+        ("3000", "91d", "90 days"),
+    ]
+    with agent_on(anvil_chain, tmp_path, ROOMY, TARGETS) as agent:
+        for price, until, named in bad:
+            with pytest.raises(ConfigError, match=named):
+                place(agent, price, until, send=False)
+
+
+def test_a_rebalance_that_wants_a_better_price_waits_and_is_done_once_it_is_there(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, OFF)
+    with agent_on(chain, tmp_path, LIMIT, TARGETS) as agent:
+        waits = agent.rebalance(send=True, confirm=yes)
+        assert waits.kind is OutcomeKind.HOLD
+        assert "waits for its price" in waits.reason
+        (campaign,) = agent.desk.store.campaigns()
+        assert campaign.state == "open"
+        with pytest.raises(OperatorNeeded, match="under way already"):
+            agent.desk.store.begin_campaign(campaign.underway.campaign)
+        assert "waits for its price" in agent.rebalance(send=True, confirm=yes).reason
+        chain.move_market({"WETH": chain.books.prices_usd["WETH"] * Fraction(103, 100)}, twap_follows=False)
+        before = purse(chain)
+        done = agent.rebalance(send=True, confirm=yes)
+        assert done.kind is OutcomeKind.DONE, done.reason
+        after = purse(chain)
+        ended = agent.rebalance(send=True, confirm=yes)
+        (campaign,) = agent.desk.store.campaigns()
+    assert campaign.why == "done at its price"
+    assert ended.kind is OutcomeKind.HOLD
+    sold = before.raw["WETH"] - after.raw["WETH"]
+    assert (after.raw["USDC"] - before.raw["USDC"]) * 10**18 >= sold * 3_000 * 10**6 * Fraction(101, 100)
