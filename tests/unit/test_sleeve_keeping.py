@@ -19,6 +19,7 @@ from agent.store.store import Store
 from agent.store.tables import FlowRow
 from agent.units import NATIVE
 from tests.builders import OWNER, address, raw, step_input, token
+from tests.ledgers import moved
 from tests.sleeves import balances, books_of, brought_up, of, opening, split, strategy, sums_to_the_wallet, written
 
 WETH, USDC = token("WETH"), token("USDC")
@@ -243,3 +244,18 @@ def test_flows_from_before_the_books_are_in_them_and_later_ones_wait_once(store:
     assert [one.delta_raw for one in store.sleeve_ledger().flows] == [2]
     store.note_sleeves((Booking("flow 2", BookingKind.FLOW, 2, 3, ()),), 1)
     assert store.sleeve_ledger().flows == ()
+
+
+def test_a_reorganisation_takes_the_booking_with_the_receipt_and_the_next_block_brings_another(store: Store) -> None:
+    opened = books_of(brought_up(shared())).pending
+    store.note_sleeves(opened, 0)
+    moved(store, 0, 2_000, Transfer(USDC.address, OWNER, POOL, 7))
+    (intent,) = store.sleeve_ledger().intents
+    assert store.note_sleeves((Booking(intent.id, BookingKind.TRADE, 2_000, 1, (("up", USDC.address, -7),)),), 1)
+    assert store.sleeve_ledger().intents == () and len(store.sleeve_ledger().bookings) == 2
+    receipt = intent.receipt
+    assert receipt is not None
+    store.advance(intent.id, IntentState.BROADCAST, 1)
+    assert store.sleeve_ledger().bookings == opened and store.sleeve_ledger().intents == ()
+    store.advance(intent.id, IntentState.MINED, 2, receipt=replace(receipt, block_number=2_001))
+    assert [one.id for one in store.sleeve_ledger().intents] == [intent.id]
