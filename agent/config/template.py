@@ -164,6 +164,16 @@ year_limit = "off"                 # realised gain of a year in the numeraire: s
 # currency = "EUR"                 # to report in another currency: rates is a CSV file of time,rate, units per numeraire coin
 # rates = "eur.csv"
 
+# Several strategies over this wallet, each with books of its own (docs/strategies.md):
+# [[strategies]]
+# name = "trend"
+# share = "60%"                    # of the capital; all sum to 100%
+# floor = "10%"                    # of the capital: what the health rule leaves it
+# weights = {{ WETH = "70%", USDC = "30%" }}   # of its own capital; or allocator = "equal"
+# health = {{ sharpe = 0.5, recover = 0.8, window = "30d", period = "30d", recover_period = "30d" }}   # or "off"
+# [split]
+# relative = "20%"                 # of a share: beyond it the split of capital is restored
+
 [store]
 url = "sqlite:///trimtab.db"
 
