@@ -23,9 +23,9 @@ from agent.config.tax import read_rates
 from agent.errors import ConfigError
 from agent.execution.booking import settle
 from agent.execution.ledger import audited, keep
-from agent.model import Entry, LotMethod, Portfolio, StepInput, Valuation
+from agent.model import Entry, LotMethod, StepInput, Valuation
 from agent.store.store import Store
-from agent.units import BPS, NATIVE, Value, value_text
+from agent.units import BPS, NATIVE, Token, Value, value_text
 
 Document = dict[str, Any]
 MOST_PERIODS = 400
@@ -37,7 +37,8 @@ class Ledgers:
 
     loaded: LoadedConfig
     store: Store
-    portfolio: Portfolio
+    numeraire: Token
+    coin: str
     entries: tuple[Entry, ...]
     valuations: tuple[Valuation, ...]
     names: Names
@@ -49,7 +50,7 @@ class Ledgers:
         method = LotMethod.FIFO if tax is None else LotMethod(tax.method)
         rate = same_rate if table is None else table.at
         chosen = self.entries if entries is None else entries
-        return run(chosen, method, self.portfolio.numeraire.address, self.portfolio.wrapped_native, rate)
+        return run(chosen, method, self.numeraire.address, self.coin, rate)
 
 
 @contextmanager
@@ -57,16 +58,11 @@ def ledgers(config: Path | str) -> Iterator[Ledgers]:
     """Opens the books. Raises ConfigError while no look has opened them."""
     loaded = load_config(config)
     with wiring.books(loaded) as (store, _):
-        step = newest(store)
-        if step is None:
-            raise ConfigError("the books are empty: nothing was looked at yet", "run trimtab rebalance, or trimtab run, first")
-        tokens = (*(asset.token for asset in step.portfolio.assets), *step.portfolio.hubs)
-        entries = store.ledger()
-        known = {token.address: token for token in tokens}
-        for token in {one.token for entry in entries for one in entry.postings} - {*known, NATIVE}:
-            known |= _earlier(store, entries, token)
-        names = Names(known, step.portfolio.numeraire)
-        yield Ledgers(loaded, store, step.portfolio, entries, store.valuations(), names)
+        known = store.named_tokens()
+        if known is None:
+            raise ConfigError("the books are empty: nothing was looked at yet", "run trimtab pnl --now, or trimtab run, first")
+        names = Names({token.address: token for token in known.tokens}, known.numeraire)
+        yield Ledgers(loaded, store, known.numeraire, known.coin, store.ledger(), store.valuations(), names)
 
 
 def newest(store: Store) -> StepInput | None:
@@ -94,21 +90,21 @@ def pnl(config: Path | str, period: str = "all", benchmark: str | None = None, l
     with ledgers(config) as found:
         if not found.valuations:
             raise ConfigError("the books hold no values yet", "run trimtab pnl --now, or trimtab run")
-        token = found.portfolio.numeraire.address if benchmark is None else _token(found, benchmark)
+        token = found.numeraire.address if benchmark is None else _token(found, benchmark)
         first, final = found.valuations[0], found.valuations[-1]
         spans = periods(period, first.chain_s, final.chain_s)[-min(last, MOST_PERIODS) :]
         told = [performance(found.entries, found.valuations, start, end, token) for start, end in spans]
         rows = [_period(found, one, span) for one, span in zip(told, spans, strict=True) if one is not None]
         taxed = found.taxed(numeraire_only=True)
         return {
-            "numeraire": found.portfolio.numeraire.label,
+            "numeraire": found.numeraire.label,
             "benchmark": found.names.label(token),
             "period": period,
             "since": utc(first.chain_s),
             "until": utc(final.chain_s),
             "value": _money(found, final.value),
             "periods": rows,
-            "unrealised": _money(found, _unrealised(taxed, final, found.portfolio.wrapped_native)),
+            "unrealised": _money(found, _unrealised(taxed, final)),
             "method": taxed.lots.method.value,
             "unpriced": sorted(set(taxed.unpriced)),
         }
@@ -161,7 +157,7 @@ def journal_of_books(config: Path | str, limit: int) -> Document:
     """The newest entries with their postings, newest first."""
     with ledgers(config) as found:
         return {
-            "numeraire": found.portfolio.numeraire.label,
+            "numeraire": found.numeraire.label,
             "entries": [
                 {
                     "id": entry.id,
@@ -227,7 +223,7 @@ def _by_token(found: Ledgers, disposals: Sequence[Disposal]) -> dict[str, str]:
     return {found.names.label(token): _money(found, value) for token, value in sorted(sums.items())}
 
 
-def _unrealised(taxed: TaxRun, at: Valuation, coin: str) -> Value:
+def _unrealised(taxed: TaxRun, at: Valuation) -> Value:
     """What is held at its value, less what its lots had cost; what positions hold counts as what they hold now."""
     cost = sum((lot.cost for lot in taxed.open()), Fraction(0))
     return at.value - cost
@@ -241,21 +237,8 @@ def _token(found: Ledgers, name: str) -> str:
     raise ConfigError(f"--benchmark: {name!r} is none of the tokens that were held", f"choose from {labels}")
 
 
-def _earlier(store: Store, entries: Sequence[Entry], token: str) -> dict[str, Any]:
-    """A token that is no longer in the portfolio, as the step of one of its entries knew it."""
-    intents = {intent.id: intent for intent in store.intents(limit=100_000)}
-    for entry in entries:
-        if entry.id in intents and any(one.token == token for one in entry.postings):
-            text = store.step_input(intents[entry.id].step_id)
-            portfolio = None if text is None else codec.loads(StepInput, text).portfolio
-            for asset in () if portfolio is None else portfolio.assets:
-                if asset.token.address == token:
-                    return {token: asset.token}
-    return {}
-
-
 def _money(found: Ledgers, value: Value) -> str:
-    return value_text(value, found.portfolio.numeraire.decimals)
+    return value_text(value, found.numeraire.decimals)
 
 
 def _bps(value: Fraction | None) -> float | None:

@@ -32,9 +32,8 @@ def show_pnl(console: Console, document: Document) -> None:
     say(f"Unrealised by {document['method']}: {money(document['unrealised'])} {unit}.")
     for one in document["periods"]:
         if one["by_hand"]["swaps"]:
-            say(
-                f"{one['from'][:10]}: {one['by_hand']['swaps']} swaps by hand changed {money(one['by_hand']['effect'])}, no part of the above."
-            )
+            by_hand = one["by_hand"]
+            say(f"{one['from'][:10]}: {by_hand['swaps']} swaps by hand changed {money(by_hand['effect'])}, no part of the above.")
         if one["hint"]:
             console.print(cell(f"{one['from'][:10]}: {one['hint']}", "yellow"))
         if (known := one["statistics"]) is not None:

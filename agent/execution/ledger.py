@@ -23,7 +23,9 @@ from agent.model import (
     LpAction,
     LpV2Position,
     LpV3Position,
+    Plan,
     Provide,
+    Rebalance,
     StepInput,
     Valuation,
     Withdraw,
@@ -60,6 +62,8 @@ def keep(journal: Journal, step: StepInput, force: bool = False) -> None:
     found = valuation(step, prices)
     if found is None:
         return
+    portfolio = step.portfolio
+    journal.name_tokens([*(asset.token for asset in portfolio.assets), *portfolio.hubs], portfolio.numeraire, portfolio.wrapped_native)
     places = _places(step, prices)
     opened = journal.open_places(step.snapshot, places)
     if not journal.has_places(places):  # what is not in the books yet must not look like a profit
@@ -97,7 +101,8 @@ def entry_of(journal: Journal, intent: Intent, present: StepInput, counted: froz
     moved = dict(receipt.net(owner)) if receipt.status == 1 else {}
     if wei := intent.coins(owner, coin):
         moved[NATIVE] = moved.get(NATIVE, 0) + wei
-    chain_s, by_hand = basis.snapshot.head.timestamp_s, journal.by_hand(intent.id)
+    chain_s = basis.snapshot.head.timestamp_s
+    by_hand = journal.by_hand(intent.id) if grant.plan is None else _by_hand(grant.plan)
     change = Change(intent.id, receipt.block_number, chain_s, receipt.tx_hash, intent.note, moved, receipt.gas_cost_wei, by_hand)
     if intent.kind is IntentKind.LIQUIDITY and grant.action is not None and receipt.status == 1:
         return _liquidity(change, grant.action, intent, owner, prices, counted, principal)
@@ -168,6 +173,10 @@ def _fees(grant: Grant, intent: Intent, counted: frozenset[str]) -> dict[str, in
         raw = leg.amount_in_raw if done.amount_in_raw is None else done.amount_in_raw
         found[leg.token_in] = found.get(leg.token_in, 0) - (-raw * leg.fee_pips // PIPS)
     return {token: raw for token, raw in found.items() if raw}
+
+
+def _by_hand(plan: Plan) -> bool:
+    return isinstance(plan.decision, Rebalance) and plan.decision.by_hand
 
 
 def _prices(step: StepInput) -> Prices:

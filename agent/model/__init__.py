@@ -18,7 +18,7 @@ from agent.model.chain import (
 )
 from agent.model.flows import Books, Earlier, Flow, FlowKind, Opening, OwnChange
 from agent.model.intent import Intent, IntentEvent, IntentKind, IntentState, LiquidityAdded, Receipt, SignedTx, Transfer, UnsignedTx
-from agent.model.ledger import BookOpening, Entry, EntryKind, Held, LotMethod, OpenLot, Posting, Stand, TaxStanding, Valuation
+from agent.model.ledger import BookOpening, BookTokens, Entry, EntryKind, Held, LotMethod, OpenLot, Posting, Stand, TaxStanding, Valuation
 from agent.model.limits import Execution, Limits, Reference, ReferenceKind
 from agent.model.liquidity import Collect, LpAction, LpTarget, Provide, Withdraw
 from agent.model.orders import PORTFOLIO, Absent, Order, OrderKind, Orders, OrderStage, Terms, UnitValue
@@ -78,6 +78,7 @@ __all__ = [
     "Asset",
     "AssetDrift",
     "BookOpening",
+    "BookTokens",
     "Books",
     "Campaign",
     "Claim",

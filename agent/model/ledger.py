@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from agent.units import Price, Value
+from agent.units import Price, Token, Value
 
 
 class EntryKind(Enum):
@@ -98,6 +98,15 @@ class Stand:
 
     token: str
     raw: int
+
+
+@dataclass(frozen=True, slots=True)
+class BookTokens:
+    """What the tokens of the books are called, those that left the portfolio too; the numeraire; the wrapped native coin."""
+
+    tokens: tuple[Token, ...]
+    numeraire: Token
+    coin: str
 
 
 class LotMethod(Enum):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Protocol
 
 from agent.model import Entry, Intent, Snapshot, Stand, Valuation
+from agent.units import Token
 
 
 class Ledger(Protocol):
@@ -54,6 +55,10 @@ class Ledger(Protocol):
 
     def stands(self, head_block: int) -> tuple[Stand, ...]:
         """What the wallet should hold at that block by the ledger."""
+        ...
+
+    def name_tokens(self, tokens: Sequence[Token], numeraire: Token, coin: str) -> None:
+        """Remembers what tokens are called, also once they have left the portfolio."""
         ...
 
     def value(self, found: Valuation, forced: bool) -> bool:

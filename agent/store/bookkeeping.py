@@ -10,16 +10,18 @@ from sqlalchemy.orm import Session
 
 from agent import codec
 from agent.books import entries as rules
-from agent.model import Entry, Intent, LpMove, Plan, Rebalance, Snapshot, Stand, Valuation
+from agent.model import BookTokens, Entry, Intent, LpMove, Plan, Rebalance, Snapshot, Stand, Valuation
 from agent.store import ledger_rows as rows
 from agent.store import records
 from agent.store.database import Database
 from agent.store.ledger_rows import Book
 from agent.store.ledger_tables import BookOpeningRow, BookRow, EntryRow, ValuationRow
-from agent.store.tables import EarlierRow, FlowRow, IntentRow, LiquidityRow, OpeningRow, Step
+from agent.store.tables import EarlierRow, FlowRow, IntentRow, LiquidityRow, Meta, OpeningRow, Step
 from agent.store.transitions import ENDED_IN_BLOCK, OPEN
+from agent.units import Token
 
 LIVE = "live"
+NAMES = "book_tokens"
 HOUR_S = 3_600
 _OPEN, _ENDED = (tuple(state.value for state in states) for states in (OPEN, ENDED_IN_BLOCK))
 Place = tuple[str, str]
@@ -177,6 +179,24 @@ class Bookkeeping(Database):
                 row = session.get(EntryRow, intent.id)
                 if row is not None:
                     row.wallet_json, row.entry_json = rows.wallet_json(entry), codec.dumps(entry)
+
+    def name_tokens(self, tokens: Sequence[Token], numeraire: Token, coin: str) -> None:
+        """Remembers what tokens are called, also once they have left the portfolio; writes only what is new."""
+        with self._read("read the ledger") as session:
+            row = session.get(Meta, NAMES)
+            before = row.value if row is not None else ""
+        known = BookTokens((), numeraire, coin) if not before else records.loaded(BookTokens, before)
+        merged = {token.address: token for token in (*known.tokens, *tokens)}
+        after = codec.dumps(BookTokens(tuple(merged[address] for address in sorted(merged)), numeraire, coin))
+        if after != before:
+            with self._write("write names of tokens") as session:
+                session.merge(Meta(key=NAMES, value=after))
+
+    def named_tokens(self) -> BookTokens | None:
+        """Every token that was ever in the portfolio, the numeraire and the wrapped native coin; None before the first look."""
+        with self._read("read the ledger") as session:
+            row = session.get(Meta, NAMES)
+            return None if row is None else records.loaded(BookTokens, row.value)
 
     # values over time
     def value(self, found: Valuation, forced: bool) -> bool:

@@ -1,0 +1,202 @@
+"""The ledger of a whole life on a real node: deposits, trades, liquidity, withdrawals, a swap by hand, a reorganisation; equal to
+the chain to the wei after each.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent import api
+from agent.api.agent import Agent
+from agent.api.ledgers import ledgers
+from agent.api.txs import reconcile
+from agent.books import entries as book
+from agent.config.load import LoadedConfig
+from agent.execution.outcome import OutcomeKind
+from agent.localchain import LocalChain
+from agent.model import Entry, EntryKind, FlowKind, Halt
+from agent.units import NATIVE
+from tests import agents
+from tests.agents import ROOMY, USD, fund, purse, trusted, yes
+from tests.differential.test_lp_actions import V3, busy, wanting
+from tests.provided import EVEN
+
+WIDE = ROOMY | {
+    "limits.balance_jump": "off",
+    "limits.daily_loss": "off",
+    "chain.confirmations": 1,
+    "tax": {"method": "fifo", "year_limit": "off"},
+}
+
+
+class Life:
+    """A wallet whose ledger is compared with the contracts themselves after everything that happens to it."""
+
+    def __init__(self, chain: LocalChain, folder: Path, loaded: LoadedConfig) -> None:
+        self.chain, self.folder, self.loaded = chain, folder, loaded
+
+    def step(self, happens: Callable[[Agent], object] = lambda _: None, changes: dict[str, object] | None = None) -> tuple[Entry, ...]:
+        """Lets something happen, looks twice, and compares."""
+        if changes is not None:
+            self.loaded = agents.config(self.chain, self.folder, changes, EVEN)
+        with agents.again(self.chain, self.loaded) as agent:
+            happens(agent)
+            api.refresh(agent)
+            self.require_equal(agent)
+            return agent.desk.store.ledger()
+
+    def require_equal(self, agent: Agent) -> None:
+        """The sums of all postings are the balances, asked of the contracts; everything in it is final and balances."""
+        chain, now = self.chain, purse(self.chain)
+        entries = agent.desk.store.ledger()
+        assert agent.desk.store.unentered() == ()
+        assert [one.id for one in entries if book.unbalanced(one)] == []
+        sums = book.balances(entries)
+        assert {s: sums.get((book.WALLET, chain.tokens[s].address), 0) for s in EVEN} == {s: now.raw[s] for s in EVEN}
+        assert sums.get((book.WALLET, NATIVE), 0) == now.native_wei
+        told = api.against_chain(agent)
+        assert told["disagreement"] == "" and {row["ledger_raw"] == row["chain_raw"] for row in told["balances"]} == {True}
+        assert api.check_books(self.loaded.path)["sound"]
+
+    def paid_in(self, symbol: str, raw: int, kind: FlowKind | None = None) -> Callable[[Agent], object]:
+        """Something comes (or goes), and its owner says what it was."""
+
+        def happens(agent: Agent) -> None:
+            self.chain.set_balance(symbol, self.chain.balance(symbol) + raw)
+            api.flows(agent)
+            if kind is not None:
+                agent.desk.store.tell_flow(None, kind, self.chain.now_s())
+
+        return happens
+
+
+def trade(agent: Agent) -> None:
+    assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+
+
+def liquidity(chain: LocalChain, **wishes: str) -> dict[str, object]:
+    """A share of the portfolio in a pool, and a trigger that stays quiet."""
+    return {key: value for key, value in wanting(chain, V3, **wishes).items() if key != "portfolio.positions"}
+
+
+def kinds(entries: tuple[Entry, ...]) -> list[str]:
+    return [one.kind.value for one in entries if one.kind is not EntryKind.OPENING]
+
+
+@pytest.fixture
+def life(anvil_chain: LocalChain, tmp_path: Path) -> Life:
+    fund(anvil_chain, {"WETH": 6_000, "USDC": 4_000})
+    trusted(anvil_chain, tmp_path, WIDE | liquidity(anvil_chain), EVEN)
+    return Life(anvil_chain, tmp_path, agents.config(anvil_chain, tmp_path, WIDE, EVEN))
+
+
+def test_the_ledger_is_the_chain_to_the_wei_through_a_whole_life(life: Life) -> None:
+    chain = life.chain
+    assert kinds(life.step()) == []
+    assert kinds(life.step(trade)) == ["gas", "trade"]
+    assert kinds(life.step(life.paid_in("USDC", 3_000 * USD)))[-1] == "unexplained"
+    assert kinds(life.step(lambda agent: agent.desk.store.tell_flow(None, None, 1)))[-1] == "deposit"
+    assert kinds(life.step(trade))[-2:] == ["gas", "trade"]
+    hand = life.step(lambda agent: agent.swap("USDC", "WETH", "500", send=True, confirm=yes))
+    assert [(one.kind.value, one.by_hand) for one in hand[-2:]] == [("gas", True), ("trade", True)]
+
+    provided = life.step(trade, WIDE | liquidity(chain))
+    assert provided[-1].kind is EntryKind.PROVIDE
+    account = next(one.account for one in provided[-1].postings if one.account.startswith(book.LP))
+    principal = {token: raw for (name, token), raw in book.balances(provided).items() if name == account}
+    assert all(raw > 0 for raw in principal.values())
+    busy(chain, V3, 1)
+    chain.refresh_feeds(("WETH", "USDC"))
+    out = life.step(trade, WIDE | liquidity(chain, share="0%"))
+    entry = next(one for one in out if one.kind is EntryKind.WITHDRAW)
+    earned = {one.token: -one.raw for one in entry.postings if one.account == book.LP_INCOME}
+    assert set(earned) == set(principal) and all(raw > 0 for raw in earned.values()), "fees of the strangers' trades are income"
+    assert {token: raw for (name, token), raw in book.balances(out).items() if name == account and raw} == {}
+
+    assert kinds(life.step(life.paid_in("WETH", -(10**17), FlowKind.WITHDRAWAL), WIDE))[-1] == "withdrawal"
+    assert kinds(life.step(life.paid_in("WETH", -(10**16), FlowKind.LOSS)))[-1] == "loss"
+    assert kinds(life.step(life.paid_in("USDC", 7 * USD, FlowKind.GIFT)))[-1] == "gift"
+
+
+def test_what_a_reorganisation_takes_leaves_the_ledger_and_comes_back_with_it(life: Life) -> None:
+    chain = life.chain
+    before = life.step()
+    assert kinds(life.step(trade)) == ["gas", "trade"]
+    late_s = chain.now_s()
+    chain.transport.call("anvil_reorg", [1, []])
+    chain.transport.call("evm_setNextBlockTimestamp", [late_s + 5])
+    with agents.again(chain, life.loaded) as agent:
+        reconcile(agent)
+        assert "trade" not in kinds(agent.desk.store.ledger())
+        step = agent.step_input()
+        assert step.history.books == ""
+    back = life.step(lambda agent: agent.rebalance(send=True, confirm=yes))
+    assert kinds(back)[-1] == "trade" and len(kinds(back)) == 2
+    assert [one for one in back if one.kind is EntryKind.OPENING] == list(before)
+
+
+def test_profit_and_loss_and_the_exports_say_what_happened(life: Life) -> None:
+    chain = life.chain
+    life.step()
+    life.step(trade)
+    chain.warp(3_700)
+    life.step(life.paid_in("USDC", 2_000 * USD, FlowKind.DEPOSIT))
+    life.step(lambda agent: agent.swap("USDC", "WETH", "400", send=True, confirm=yes))
+    found = api.pnl(life.loaded.path)
+    (all_of_it,) = found["periods"]
+    assert Fraction(all_of_it["deposits"]) == 2_000 and Fraction(all_of_it["withdrawals"]) == 0
+    parts = [Fraction(all_of_it[name]) for name in ("start_value", "deposits", "profit")]
+    assert sum(parts) + Fraction(all_of_it["by_hand"]["effect"]) == pytest.approx(Fraction(all_of_it["end_value"]), abs=1e-5)
+    assert (all_of_it["rebalances"], all_of_it["by_hand"]["swaps"]) == (1, 1)
+    costs = {name: Fraction(text) for name, text in all_of_it["costs"].items()}
+    assert costs["fees"] > 0 and costs["gas"] > 0 and costs["total"] == pytest.approx(float(-Fraction(all_of_it["profit"])), rel=1e-6)
+    assert Fraction(all_of_it["rebalancing_effect"]) == Fraction(all_of_it["profit"]) - Fraction(all_of_it["hold_profit"])
+
+    for kind in ("rotki", "csv", "parquet"):
+        api.export(life.loaded.path, kind, life.folder / kind)
+    trades = list(csv.DictReader((life.folder / "rotki/rotki_generic_trades.csv").open()))
+    with ledgers(life.loaded.path) as books:
+        ids = [one.tx_hash for one in books.entries if one.kind is EntryKind.TRADE]
+        net: dict[str, Fraction] = {}
+        for entry in books.entries:
+            for one in entry.postings:
+                if entry.kind is EntryKind.TRADE and one.account == book.WALLET and one.token != NATIVE:
+                    net[one.token] = net.get(one.token, Fraction(0)) + Fraction(one.raw, 10 ** books.names.decimals(one.token))
+    assert [row["Description"].split()[-1] for row in trades] == ids
+    for token, amount in net.items():
+        name = f"eip155:{chain.chain_id}/erc20:{token}"
+        received = sum(Fraction(row["Receive Amount"]) for row in trades if row["Receive Currency"] == name)
+        spent = sum(Fraction(row["Spend Amount"]) for row in trades if row["Spend Currency"] == name)
+        assert received - spent == amount
+    assert all(row["Fee Currency"] == "ETH" and Fraction(row["Fee"]) > 0 for row in trades)
+
+
+def test_a_ledger_that_was_tampered_with_halts_by_name_until_it_is_rebuilt(life: Life) -> None:
+    life.step()
+    life.step(trade)
+    with agents.again(life.chain, life.loaded) as agent:
+        store = agent.desk.store
+        with store._write("tamper") as session:
+            for column in ("wallet_json", "entry_json"):
+                session.connection().exec_driver_sql(f"UPDATE entries SET {column} = replace({column}, '\"-', '\"-1')")
+        decided = agent.status().decided.decision
+        assert isinstance(decided, Halt)
+        assert "ledger and chain disagree" in decided.reason and "WETH" in decided.reason and "trimtab books check" in decided.reason
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HALT
+    assert not api.check_books(life.loaded.path)["sound"]
+    assert api.check_books(life.loaded.path, rebuild=True)["rebuilt"]
+    life.step()
+
+
+def test_new_books_open_at_the_balances_of_the_chain(life: Life) -> None:
+    life.step()
+    life.step(trade)
+    api.open_books(life.loaded.path, "going live")
+    entries = life.step()
+    assert kinds(entries) == []
+    assert life.loaded.path.exists() and kinds(life.step(life.paid_in("USDC", 5 * USD, FlowKind.DEPOSIT))) == ["deposit"]
