@@ -17,7 +17,7 @@ from agent.model import PORTFOLIO, Absent, Asset, OrderKind, Orders, Terms
 from agent.units import BPS, Token
 
 if TYPE_CHECKING:
-    from agent.config.schema import AssetTable, PortfolioTable
+    from agent.config.schema import AssetTable, Config, PortfolioTable
 
 MOST_HYSTERESIS_BPS = 2_000
 _LEVEL = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(%|bps)?")
@@ -94,6 +94,20 @@ def require_orders(portfolio: PortfolioTable) -> None:
                 raise ValueError(f"{where}: {asset.symbol} is the numeraire, whose price is always 1; remove it")
             _require(where, kind, level, table.hysteresis)
         _require_order(asset)
+
+
+def require_alone(config: Config) -> None:
+    """Raises ValueError for orders that strategies over one wallet cannot follow: their books know exits into the numeraire alone."""
+    portfolio = config.portfolio
+    if not config.strategies:
+        return
+    entered = next((asset.symbol for asset in portfolio.assets if asset.entry is not None), None)
+    if entered is not None:
+        raise ValueError(
+            f"portfolio.assets.{entered}.entry: strategies buy each by its own wish, which no entry holds back; leave either out"
+        )
+    if portfolio.orders is not None and portfolio.orders.absent != "cash":
+        raise ValueError('portfolio.orders.absent: with strategies the weight of what is out waits in the numeraire; write "cash"')
 
 
 def build_orders(portfolio: PortfolioTable, assets: Iterable[Asset], numeraire: Token) -> Orders:

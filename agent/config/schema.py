@@ -23,7 +23,7 @@ from agent.config.fields import (
     Switch,
 )
 from agent.config.liquidity import LpTable, PositionTable, require_usable
-from agent.config.orders import OrderKeys, OrdersTable, require_orders
+from agent.config.orders import OrderKeys, OrdersTable, require_alone, require_orders
 from agent.config.pace import PaceTable, require_pace
 from agent.config.service import ServiceTable
 from agent.config.strategies import SplitTable, StrategyTable, require_strategies
@@ -210,7 +210,15 @@ class Config(Table):
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
-        for check in (require_protection, require_usable, require_zone, require_pace, require_strategies, native.require_sensible):
+        for check in (
+            require_protection,
+            require_usable,
+            require_zone,
+            require_pace,
+            require_strategies,
+            require_alone,
+            native.require_sensible,
+        ):
             check(self)
         if self.wallet.test_account is not None and not self.chain.local:
             raise ValueError("wallet.test_account is for local chains only; use keystore")

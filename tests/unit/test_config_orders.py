@@ -135,3 +135,22 @@ def test_the_owner_confirms_his_orders_in_words() -> None:
         "absent: redistribute, hysteresis 1%, an entry above the price is bought at once"
     )
     assert order_levels.orders_words(build_portfolio(parse_config(text()), TOKENS)) == ""
+
+
+@pytest.mark.parametrize(
+    ("asset", "whole", "said"),
+    [
+        ({"entry": "1500"}, None, "portfolio.assets.WETH.entry: strategies buy each by its own wish"),
+        ({"stop_loss": "10%"}, {"absent": "redistribute"}, "portfolio.orders.absent: with strategies"),
+        ({"stop_loss": "10%"}, {"stop_loss": "20%"}, ""),
+    ],
+)
+def test_strategies_know_exits_into_cash_alone(asset: dict[str, Any], whole: dict[str, Any] | None, said: str) -> None:
+    one = '[[strategies]]\nname = "a"\nshare = "50%"\nfloor = "0%"\nallocator = "equal"\nhealth = "off"\n'
+    written_out = f'{text(asset, whole)}\n{one}{one.replace(chr(34) + "a", chr(34) + "b")}[split]\nrelative = "20%"\n'
+    if not said:
+        assert len(parse_config(written_out).strategies) == 2
+        return
+    with pytest.raises(ConfigError) as caught:
+        parse_config(written_out)
+    assert said in caught.value.message
