@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +15,8 @@ from agent.weights.returns import Floats
 from tests.builders import NOW_S, history, price_of, step_input, token, unit_price
 
 DAY_S = 86_400
+REAL_PRICES = Path(os.environ.get("TRIMTAB_DATA", Path(__file__).parents[2] / "shared" / "data")) / "prices"
+"""Real bars, kept beside the project and not in it; tests that want them say where they are not."""
 USDC = token("USDC")
 COINS = ("WETH", "WBTC", "LINK", "UNI")
 PLAIN = {"WETH": 2_500, "WBTC": 2_500, "LINK": 1_500, "UNI": 1_500, "USDC": 2_000}

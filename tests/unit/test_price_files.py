@@ -12,13 +12,14 @@ import pytest
 from agent.api.price_files import PriceFile, read_prices
 from agent.errors import ConfigError
 from tests.builders import step_input, token, unit_price
+from tests.weighing import REAL_PRICES
 
 polars: Any = pytest.importorskip("polars")
 PORTFOLIO = step_input(targets_bps={"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}).portfolio
 WETH, WBTC, USDC = token("WETH"), token("WBTC"), token("USDC")
 START_S = 1_760_000_400
 HOUR_S = 3_600
-REAL = Path("/work/shared/data/prices/hourly_2021-04_2022-12.parquet")
+REAL = REAL_PRICES / "hourly_2021-04_2022-12.parquet"
 
 
 def read(path: Path, names: dict[str, str] | None = None, bar_s: int = 0, now_s: int = START_S + 10**7) -> PriceFile:

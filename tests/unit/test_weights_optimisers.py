@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,11 +15,11 @@ from agent.weights.allocators import Facts, inverse_volatility
 from agent.weights.choose import bounds_of
 from agent.weights.returns import Floats, Returns, covariance, returns
 from tests.builders import NOW_S, token
-from tests.weighing import COINS, DAY_S, allocator, covariance_of, moves, recorded, weighed
+from tests.weighing import COINS, DAY_S, REAL_PRICES, allocator, covariance_of, moves, recorded, weighed
 
 NEAR = 1e-6
 NAMES = {token(symbol).address: symbol for symbol in (*COINS, "USDC")}
-HOURLY = Path("/work/shared/data/prices/hourly_2021-04_2022-12.parquet")
+HOURLY = REAL_PRICES / "hourly_2021-04_2022-12.parquet"
 
 
 def free(width: int) -> tuple[Floats, Floats]:
