@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent import engine, wiring
-from agent.api import over_time, retreat, schedule
+from agent.api import over_time, retreat, schedule, versions
 from agent.api.endpoints import records
 from agent.api.parameters import parameters
 from agent.api.realised import realised
@@ -128,7 +128,7 @@ class Agent:
         if send:
             self.require_not_stopped()
         with self._hands(send, confirm, progress) as hands:
-            turned = [self.desk.switch.is_hard()]
+            turned, known = [self.desk.switch.is_hard()], self.desk.store.confirmed_config()
 
             def look() -> Outcome | TrimtabError:
                 progress(LOOKING)
@@ -150,6 +150,7 @@ class Agent:
                 yield found
                 if once or (hands is not None and self.desk.store.stopping() is not None):
                     return
+                versions.require_present(self.desk.loaded, self.desk.store, known)
 
     def require_not_stopped(self) -> None:
         """Raises Refused while the bot is stopped, or being stopped: then only its owner's own commands act."""

@@ -6,15 +6,17 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent import wiring
-from agent.api.agent import Agent
 from agent.config import redaction
 from agent.config.load import LoadedConfig, load_config
 from agent.errors import ConfigError, Refused
 from agent.model import Verdict
 from agent.store.store import Store
+
+if TYPE_CHECKING:
+    from agent.api.agent import Agent
 
 Document = dict[str, Any]
 FIRST, CONFIRMED, BY_YES, EDITED, NOTICED = "first", "confirmed", "yes", "edit", "noticed"
@@ -37,6 +39,16 @@ def keep(loaded: LoadedConfig, store: Store, how: str) -> None:
     newest = store.configs(1)
     if not newest or (newest[0].digest, newest[0].how == NOTICED) != (loaded.digest, how == NOTICED):
         store.confirm_config(loaded.digest, int(time.time()), loaded.text, how)
+
+
+def require_present(loaded: LoadedConfig, store: Store, known: str | None) -> None:
+    """For a long run that began while `known` was the confirmed version: raises Refused once its owner has confirmed another than
+    the one it acts by.
+    """
+    now = store.confirmed_config()
+    if now not in (known, loaded.digest):
+        verdict = Verdict("config", loaded.digest[:16], str(now)[:16], False)
+        raise Refused("the config was edited; this run acts by the version before", (verdict,), "start the run again")
 
 
 def trusted(agent: Agent) -> bool:

@@ -73,7 +73,7 @@ def sell_everything(step: StepInput) -> Proposal:
 def to_targets(step: StepInput) -> Proposal:
     """Onto the targets whatever trigger and cooldown say: what an edit leads to."""
     decided = decide(step)
-    if not decided.drifts:
+    if isinstance(decided.decision, Halt):
         return Proposal(decided, None)
     try:
         plan = planner.plan(step, Rebalance("the transition to these targets", goal(decided.drifts, Destination.TARGET)))

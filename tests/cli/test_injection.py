@@ -62,6 +62,12 @@ ROWS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("wallet", "change-password"): (),
     ("alerts",): (),
     ("alerts", "test"): (),
+    ("invest",): ("--send", "--yes"),
+    ("withdraw",): ("10",),
+    ("edit",): ("--set", "policy.cooldown=2h"),
+    ("revoke",): (),
+    ("rehearse",): (),
+    ("stop",): (),
     ("pause",): (),
     ("resume",): (),
 }

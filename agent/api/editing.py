@@ -1,0 +1,242 @@
+"""Changing a running bot: the edited config is validated whole, its transition planned and judged, then it is written."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+from agent import engine, wiring
+from agent.api import versions
+from agent.api.agent import Agent
+from agent.chain.abi import BALANCE_OF, address_word
+from agent.chain.ask import ask
+from agent.chain.lens import CallItem, Status, uint
+from agent.chain.rpc import Transport
+from agent.chain.tokens import read_tokens
+from agent.config import redaction
+from agent.config.load import LoadedConfig, loaded_from
+from agent.errors import ConfigError, Refused
+from agent.execution.fresh import Eyes
+from agent.execution.outcome import Outcome, OutcomeKind
+from agent.model import Halt, History, Snapshot, StepInput, Verdict
+from agent.planning import owner
+from agent.policy.drift import total
+from agent.ports import Clock
+from agent.units import BPS, ceil_int, decimal_text
+
+BREAKS = ("plan_cost", "daily_loss")
+"""Guards whose limits a transition may not break: the others judge the moment at which it is sent."""
+FIXED = ("chain.chain_id", "wallet.address", "store.url")
+"""What another wallet, chain or store has: a config and books of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Editing:
+    """An edit: the `changes` as lines, and the transition to its targets as one plan without limits of turnover (None: the targets
+    stay). `first` is its first part within those limits, where it goes in `rounds`.
+
+    `state` is unchanged, planned, declined, or written; `warnings` are what its owner should know, `following` what to do next.
+    """
+
+    changes: tuple[str, ...]
+    transition: Outcome | None
+    first: Outcome | None
+    rounds: int
+    warnings: tuple[str, ...]
+    following: tuple[str, ...]
+    state: str
+    backup: str | None = None
+
+
+Confirm = Callable[[Editing, Agent], bool]
+
+
+def edit(
+    path: Path | str,
+    make: Callable[[str], str],
+    *,
+    in_rounds: bool = False,
+    keep_holdings: bool = False,
+    confirm: Confirm | None,
+    transports: Sequence[Transport] | None = None,
+    clock: Clock | None = None,
+) -> Editing:
+    """Makes another text of the config and writes it once `confirm` says yes; without a `confirm` it only shows.
+
+    Raises ConfigError for a text that does not validate, Refused for a transition that breaks a limit (with `in_rounds` only if its
+    first round does), would halt the bot, or leaves a token behind that the wallet holds (unless `keep_holdings`). Then nothing is
+    written.
+    """
+    file = Path(path)
+    text = _read(file)
+    after_text = make(text)
+    after = loaded_from(after_text, file.resolve(), "the edited config")
+    before = _before(text, file)
+    same = after_text == text
+    _require_fixed(before, after)
+    with wiring.open_desk(after, transports, clock, untrusted_pools=True) as desk:
+        agent = Agent(desk)
+        if same and versions.changed(after, desk.store) is None:
+            return Editing((), None, None, 0, (), (), "unchanged")
+        found = _judged(agent, before, in_rounds, keep_holdings, same)
+        if confirm is None or not confirm(found, agent):
+            return found if confirm is None else replace(found, state="declined")
+        backup = None if same else _write(file, text, after_text)
+        if before is not None and not same:
+            versions.keep(before, desk.store, versions.FIRST if desk.store.confirmed_config() is None else versions.NOTICED)
+        versions.keep(after, desk.store, versions.CONFIRMED if same else versions.EDITED)
+    return replace(found, state="written", backup=backup)
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_bytes().decode()
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: no such file", "write one with: trimtab init") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read: {error}") from None
+
+
+def _before(text: str, file: Path) -> LoadedConfig | None:
+    """The config as it was; None where that did not validate, which an edit may mend."""
+    try:
+        return loaded_from(text, file.resolve(), str(file))
+    except ConfigError:
+        return None
+
+
+def _require_fixed(before: LoadedConfig | None, after: LoadedConfig) -> None:
+    if before is None:
+        return
+    for key in FIXED:
+        was, now = (_value(loaded, key) for loaded in (before, after))
+        if was != now:
+            raise ConfigError(f"{key}: another one has books of its own", "write another config for it: trimtab init --config")
+
+
+def _value(loaded: LoadedConfig, key: str) -> object:
+    table, name = key.split(".")
+    return getattr(getattr(loaded.config, table), name)
+
+
+def _judged(agent: Agent, before: LoadedConfig | None, in_rounds: bool, keep_holdings: bool, same: bool) -> Editing:
+    """What the edit changes and leads to. Raises Refused where that may not be."""
+    loaded, desk = agent.desk.loaded, agent.desk
+    changes = (
+        (versions.changed(loaded, desk.store) or ()) if same else () if before is None else redaction.changes(before.text, loaded.text)
+    )
+    warnings = _left_behind(agent, before, keep_holdings)
+    transition = engine.look(_eyes(desk.eyes), owner.to_targets)
+    if isinstance(transition.decision, Halt):
+        raise Refused(f"the edited config would halt: {transition.reason}", _failing(transition), "correct it, or see trimtab doctor")
+    first, rounds = None, _rounds(transition, desk.limits.turnover_bps)
+    breaks = [verdict for verdict in _failing(transition) if verdict.guard in BREAKS]
+    if breaks or rounds > 1:
+        first = engine.look(desk.eyes, owner.to_targets)
+    if breaks:
+        again = [verdict for verdict in _failing(first) if verdict.guard in BREAKS] if first is not None else breaks
+        if not in_rounds or again:
+            broken = again if in_rounds else breaks
+            said = "; ".join(f"{v.guard} measured {v.measured}, limit {v.limit}" for v in broken)
+            raise Refused(
+                f"the transition breaks a limit: {said}",
+                broken,
+                "change less at a time, raise the limit, or wait" + ("" if in_rounds else "; --in-rounds lets it go in parts"),
+            )
+    pins = {pin.address for pin in desk.store.pins()}
+    unpinned = [pool for pool in (*desk.execution.pinned, *(pool.address for pool in desk.pools)) if pool not in pins]
+    unpaid = set(loaded.config.wallet.payout_addresses) - set(desk.store.payout_addresses())
+    following = ("trimtab trust: contracts or payout addresses wait to be confirmed",) if unpinned or unpaid else ()
+    warnings += _notes(transition, unpinned)
+    return Editing(changes, transition, first, rounds, warnings, following, "planned")
+
+
+def _eyes(eyes: Eyes) -> Eyes:
+    """Looks without the limits of turnover, and without what stops the bot for now, so that the whole transition is seen."""
+
+    def assemble(snapshot: Snapshot, history: History) -> StepInput:
+        step = eyes.assemble(snapshot, history)
+        limits = replace(step.limits, turnover_bps=None, daily_turnover_bps=None)
+        return replace(step, limits=limits, history=replace(step.history, stopped="", claims=(), flows=()))
+
+    return replace(eyes, assemble=assemble)
+
+
+def _rounds(transition: Outcome, limit_bps: int | None) -> int:
+    """How many rebalances within limits.turnover the whole of it takes."""
+    plan = transition.plan
+    return 0 if plan is None else 1 if limit_bps is None else max(1, ceil_int(plan.turnover * BPS / (limit_bps * _whole(transition))))
+
+
+def _whole(transition: Outcome) -> Fraction:
+    return total(transition.decided.drifts) or Fraction(1)
+
+
+def _failing(outcome: Outcome) -> list[Verdict]:
+    verdicts = (*outcome.verdicts, *(() if outcome.plan is None else outcome.plan.verdicts))
+    return [verdict for verdict in dict.fromkeys(verdicts) if not verdict.passed]
+
+
+def _notes(transition: Outcome, unpinned: Sequence[str]) -> tuple[str, ...]:
+    """What stands in the way of sending it now, and what stays undone."""
+    passing = {"allowlist"} if unpinned else set()
+    said = [f"{v.guard} would refuse now: {v.measured}, limit {v.limit}" for v in _failing(transition) if v.guard not in passing]
+    if transition.kind is OutcomeKind.REFUSED and transition.plan is None:
+        said.append(f"no plan leads to these targets now: {transition.reason}")
+    plan = transition.plan
+    return tuple(said) + (() if plan is None else tuple(f"{item.what}: {item.why}" for item in plan.skipped))
+
+
+def _left_behind(agent: Agent, before: LoadedConfig | None, keep_holdings: bool) -> tuple[str, ...]:
+    """Assets that the edit takes away while the wallet holds them. Raises Refused unless they are to stay as they are."""
+    if before is None:
+        return ()
+    now = {asset.address for asset in agent.desk.config.portfolio.assets}
+    gone = [asset for asset in before.config.portfolio.assets if asset.address not in now]
+    if not gone:
+        return ()
+    line, owner_word = agent.desk.line, address_word(agent.desk.config.wallet.address)
+    balances = [uint(one) for one in ask(line, [CallItem(asset.address, BALANCE_OF + owner_word) for asset in gone])]
+    tokens = read_tokens(line, [asset.address for asset in gone])
+    held = zip(gone, balances, tokens, strict=True)
+    kept = [(one.symbol, "?" if isinstance(raw, Status) else decimal_text(raw, token.decimals)) for one, raw, token in held if raw != 0]
+    if kept and not keep_holdings:
+        names = ", ".join(f"{amount} {symbol}" for symbol, amount in kept)
+        raise Refused(
+            f"the wallet holds {names}, which would be left behind",
+            tuple(Verdict("holdings", f"{amount} {symbol}", "none", False) for symbol, amount in kept),
+            f"first --target {kept[0][0]}=0% and a rebalance, then --remove; or --keep-holdings leaves it in the wallet",
+        )
+    return tuple(f"{amount} {symbol} stay in the wallet and are no part of the portfolio any more" for symbol, amount in kept)
+
+
+def _write(file: Path, before: str, after: str) -> str:
+    """Puts the new text in the old one's place, all or nothing, and the old one beside it; both for their owner's eyes alone."""
+    backup = file.with_name(f"{file.name}.bak")
+    if _read(file) != before:
+        raise Refused(f"{file} was changed meanwhile; nothing was written", remedy="look at it, then edit again")
+    for place, text in ((backup, before), (file, after)):
+        draft = place.with_name(f".{place.name}.{secrets.token_hex(6)}.draft")
+        try:
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(text.encode())
+                stream.flush()
+                os.fsync(stream.fileno())
+            draft.replace(place)
+        except OSError as error:
+            raise ConfigError(f"{place}: cannot be written: {error.strerror}", "make room, and its folder writable") from None
+        finally:
+            with suppress(OSError):
+                draft.unlink()
+    return str(backup)
+
+
+def confirm_as_it_is(text: str) -> str:
+    """For a file that was changed by hand and is to be confirmed."""
+    return text

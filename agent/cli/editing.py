@@ -1,0 +1,121 @@
+"""The command that changes a running bot's config: edit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Yes
+from agent.cli.output import ask, cell, emit, err, interactive, out, say, waiting
+from agent.errors import EXIT_REFUSED, ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from agent.api import Agent
+    from agent.api.editing import Editing
+
+Document = dict[str, Any]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's command."""
+    app.command()(edit)
+
+
+def edit(
+    sets: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as policy.cooldown=2h.")] = None,
+    targets: Annotated[list[str] | None, typer.Option("--target", help="SYMBOL=SHARE, such as WETH=40%.")] = None,
+    adds: Annotated[list[str] | None, typer.Option("--add", help="SYMBOL=ADDRESS:SHARE, a further asset.")] = None,
+    removes: Annotated[list[str] | None, typer.Option("--remove", help="SYMBOL, an asset that the wallet no longer holds.")] = None,
+    confirm: Annotated[bool, typer.Option("--confirm", help="Confirm the file as it is, after a change by hand.")] = False,
+    in_rounds: Annotated[bool, typer.Option("--in-rounds", help="The transition may go in parts, each within the limits.")] = False,
+    keep_holdings: Annotated[bool, typer.Option("--keep-holdings", help="What a removed asset leaves in the wallet stays there.")] = False,
+    config: ConfigPath = DEFAULT_CONFIG,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Changes tokens, weights and parameters: shows the transition, asks, and writes the config whole; without options in $EDITOR.
+
+    Nothing is sent: the next look of a run acts by it, once it was started again. Where nobody can be asked it only shows,
+    unless --yes.
+    """
+    from agent.api import editing
+    from agent.config.edits import applied, parse_changes
+
+    changes = parse_changes(sets or (), targets or (), adds or (), removes or ())
+    if confirm and changes.any:
+        raise ConfigError("--confirm confirms the file as it is", "leave the other options out")
+    if not confirm and not changes.any and not interactive():
+        raise ConfigError("there is nothing to change, and no terminal for an editor", "give --set, --target, --add, --remove or --confirm")
+
+    def make(text: str) -> str:
+        if confirm:
+            return text
+        return applied(text, changes) if changes.any else _edited(text)
+
+    with waiting("Reading the chain") as wait:
+
+        def answer(found: Editing, agent: Agent) -> bool:
+            if yes:
+                return True
+            with wait.aside():
+                _show(err, _document(found), agent)
+                return ask("Confirm this?" if confirm else "Write this?")
+
+        asks = answer if yes or interactive() else None
+        found = editing.edit(config, make, in_rounds=in_rounds, keep_holdings=keep_holdings, confirm=asks)
+        document = _document(found)
+        with wait.aside():
+            emit(document, as_json, lambda: _show(out, document, None))
+    raise typer.Exit(EXIT_REFUSED if document["state"] == "declined" else 0)
+
+
+def _edited(text: str) -> str:
+    """What the owner makes of it in his editor, in a file for his eyes alone; the same where he saves nothing."""
+    try:
+        return click.edit(text, extension=".toml") or text
+    except click.ClickException as error:
+        raise ConfigError(f"$EDITOR: {error.format_message()}", "nothing was changed; set EDITOR, or use --set") from None
+
+
+def _document(found: Editing) -> Document:
+    from agent.cli import documents
+
+    return {
+        "state": found.state,
+        "changes": list(found.changes),
+        "transition": None if found.transition is None else documents.plan(found.transition),
+        "first_round": None if found.first is None else documents.plan(found.first),
+        "rounds": found.rounds,
+        "warnings": list(found.warnings),
+        "next": list(found.following),
+        "backup": found.backup,
+    }
+
+
+def _show(console: Console, document: Document, agent: Agent | None) -> None:
+    from agent.cli import documents, tables
+
+    if document["state"] == "unchanged":
+        console.print(cell("Nothing changes."))
+        return
+    for line in document["changes"]:
+        console.print(cell(line, "green" if line.startswith("+") else "red"))
+    plan = document["transition"]
+    if agent is not None and plan is not None and plan["legs"]:
+        tables.show_plan(console, plan, documents.decimals(agent.portfolio))
+    if plan is not None:
+        cost = f"turnover {plan['turnover']}, cost {plan['cost']['total']} {plan['numeraire']}" if plan["legs"] else plan["reason"]
+        console.print(cell(f"The transition: {cost}; rebalances within limits.turnover: {document['rounds']}"))
+    for line in document["warnings"]:
+        console.print(cell(f"note: {line}", "yellow"))
+    if document["state"] == "written":
+        kept = "" if document["backup"] is None else f"; the file before is {document['backup']}"
+        console.print(cell(f"Written{kept}. A run that goes on ends by itself and is to be started again."))
+        for line in document["next"]:
+            console.print(cell(f"Next: {line}"))
+    elif console is out:
+        say("Nothing was written. Add --yes, or run it in a terminal." if document["state"] == "planned" else "Nothing was written.")

@@ -1,0 +1,265 @@
+"""Commands around the life of a bot: stop, revoke, rehearse."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agent.cli.money import EXITS, payment, show_sale, show_sent, show_verdicts
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Send, Yes
+from agent.cli.output import asked, cell, emit, err, out, require_answerable, say, waiting
+from agent.cli.portfolio import READING
+from agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from agent.api import Agent
+    from agent.api.ending import Ending
+    from agent.api.rehearsing import Leg, Rehearsal
+    from agent.api.revoking import Revoking
+
+Document = dict[str, Any]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's commands."""
+    for command in (stop, revoke, rehearse):
+        app.command()(command)
+
+
+def stop(
+    keep: Annotated[bool, typer.Option("--keep", help="The coins stay as they are; this is what happens unless said.")] = False,
+    to_stable: Annotated[
+        bool, typer.Option("--to-stable", help="Everything is sold for the numeraire, liquidity taken out first.")
+    ] = False,
+    send_to: Annotated[str | None, typer.Option("--send-to", help="What is there in the end is paid to this confirmed address.")] = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    send: Send = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ends the bot: cancels what waits, sets every allowance to zero, and sells and pays out where asked. Goes on where it was broken off.
+
+    Afterwards run and rebalance refuse until trimtab resume.
+    """
+    from agent import api
+    from agent.api import ending, versions
+
+    if keep and (to_stable or send_to is not None):
+        raise ConfigError("--keep excludes --to-stable and --send-to", "leave one of them out")
+    if send:
+        require_answerable(yes)
+    with api.open_agent(config) as agent, waiting(READING) as wait:
+
+        def confirm(found: Ending) -> bool:
+            if yes:
+                return versions.trusted(agent)
+            with wait.aside():
+                _show_ending(err, _ending(found, agent), agent)
+                return versions.confirmed(agent, lambda lines: asked(lines, "Stop the bot like this?"))
+
+        found = ending.stop(agent, to_stable=to_stable, send_to=send_to, send=send, confirm=confirm, progress=wait.update)
+        document = _ending(found, agent)
+        with wait.aside():
+            emit(document, as_json, lambda: _show_ending(out, document, agent))
+    raise typer.Exit(EXITS.get(document["state"], 0))
+
+
+def revoke(
+    tokens: Annotated[list[str] | None, typer.Argument(help="Symbols or addresses; every token of the config unless said.")] = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    send: Send = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Shows what routers, managers and Permit2 may take of the wallet's tokens, and with --send sets it to zero."""
+    from agent import api
+    from agent.api import revoking
+
+    if send:
+        require_answerable(yes)
+    with api.open_agent(config) as agent, waiting(READING) as wait:
+
+        def confirm(found: Revoking) -> bool:
+            if yes:
+                return True
+            with wait.aside():
+                _show_revoking(err, _revoking(found))
+                return asked((), "Set all of this to zero?")
+
+        document = _revoking(revoking.revoke(agent, tokens or (), send=send, confirm=confirm, progress=wait.update))
+        with wait.aside():
+            emit(document, as_json, lambda: _show_revoking(out, document))
+    raise typer.Exit(EXITS.get(document["state"], 0))
+
+
+def rehearse(
+    token: Annotated[str | None, typer.Option("--token", help="Which asset; the one with the largest target unless said.")] = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    send: Send = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Trades the least that the limits let through, there and back, and compares both ways with what was predicted."""
+    from agent import api
+    from agent.api import rehearsing, versions
+
+    if send:
+        require_answerable(yes)
+    with api.open_agent(config) as agent, waiting(READING) as wait:
+
+        def confirm(found: Rehearsal) -> bool:
+            if yes:
+                return versions.trusted(agent)
+            with wait.aside():
+                _show_rehearsal(err, _rehearsal(found, agent), agent)
+                return versions.confirmed(agent, lambda lines: asked(lines, "Trade this there and back?"))
+
+        if send:
+            agent.require_not_stopped()
+        document = _rehearsal(rehearsing.rehearse(agent, token, send=send, confirm=confirm, progress=wait.update), agent)
+        with wait.aside():
+            emit(document, as_json, lambda: _show_rehearsal(out, document, agent))
+    raise typer.Exit(EXITS.get(document["state"], 0))
+
+
+def _ending(found: Ending, agent: Agent) -> Document:
+    from agent.cli import documents
+
+    return {
+        "state": found.state,
+        "reason": found.reason,
+        "to_stable": found.to_stable,
+        "to": found.to,
+        "cancel": [documents.transaction(one) for one in found.waiting],
+        "revoke": [{"token": one.token, "symbol": one.label, "spender": one.spender, "holder": one.holder} for one in found.allowed],
+        "sale": None if found.sale is None else documents.plan(found.sale),
+        "payments": [payment(one, agent.portfolio) for one in found.payments],
+        "verdicts": [documents.verdict(one) for one in found.verdicts],
+        "transactions": [documents.transaction(one) for one in found.transactions],
+        "left": list(found.left),
+        "block": found.step_input.snapshot.head.number,
+    }
+
+
+def _show_ending(console: Console, document: Document, agent: Agent) -> None:
+    from agent.cli import tables
+
+    if document["state"] in ("planned", "refused"):
+        made = tables.table("To stop", ("", "what"))
+        for one in document["cancel"]:
+            made.add_row(cell("cancel"), cell(one["note"]))
+        for one in document["revoke"]:
+            made.add_row(cell("to zero"), cell(f"allowance of {one['symbol']}, {one['holder']} {one['spender']}"))
+        made.add_row(cell("sell"), cell("everything for the numeraire" if document["to_stable"] else "nothing"))
+        for one in document["payments"]:
+            made.add_row(cell("pay"), cell(f"{one['amount']} {one['symbol']} to {document['to']}"))
+        console.print(made)
+        if document["sale"] is not None:
+            show_sale(console, document["sale"], agent)
+    show_verdicts(console, document["verdicts"])
+    show_sent(console, document)
+    for line in document["left"] if document["state"] not in ("planned", "refused", "declined") else ():
+        console.print(cell(f"stays in the wallet: {line}"))
+    if document["state"] == "planned":
+        if console is out:
+            say("Dry run: nothing was sent. Add --send to stop the bot.")
+    else:
+        console.print(cell(f"{document['state']}: {document['reason']}"))
+
+
+def _revoking(found: Revoking) -> Document:
+    from agent.cli import documents
+
+    rows = [
+        {
+            "token": one.token,
+            "symbol": one.label,
+            "spender": one.spender,
+            "holder": one.holder,
+            "raw": None if one.raw is None else str(one.raw),
+        }
+        for one in found.found
+    ]
+    sent = [documents.transaction(one) for one in found.transactions]
+    return {"state": found.state, "reason": found.reason, "allowances": rows, "transactions": sent}
+
+
+def _show_revoking(console: Console, document: Document) -> None:
+    from agent.cli import tables
+
+    if document["allowances"]:
+        made = tables.table("May be taken", ("token", "by", "spender"), ("base units",), order=("token", "base units", "by", "spender"))
+        for one in document["allowances"]:
+            made.add_row(cell(one["symbol"]), one["raw"] or "cannot be read", cell(one["holder"]), cell(one["spender"]))
+        console.print(made)
+    show_sent(console, document)
+    told = {"clear": "No contract that is known here may take anything.", "planned": "Add --send to set this to zero."}
+    console.print(cell(told.get(document["state"], f"{document['state']}: {document['reason']}")))
+
+
+def _rehearsal(found: Rehearsal, agent: Agent) -> Document:
+    from agent.cli import documents
+
+    sent = [documents.transaction(one) for outcome in found.outcomes for one in outcome.transactions]
+    return {
+        "state": found.state,
+        "verdict": found.verdict,
+        "numeraire": agent.portfolio.numeraire.label,
+        "plan": documents.plan(found.outcomes[0]),
+        "ways": [_way(one, agent) for one in found.ways],
+        "cost": documents.money(found.cost, agent.portfolio),
+        "predicted_cost": documents.money(found.predicted, agent.portfolio),
+        "transactions": sent,
+    }
+
+
+def _way(one: Leg, agent: Agent) -> Document:
+    from agent.cli import documents
+
+    return {
+        "token_in": one.sold.label,
+        "token_out": one.bought.label,
+        "amount_in_raw": str(one.in_raw),
+        "predicted_raw": str(one.predicted_raw),
+        "realised_raw": str(one.got_raw),
+        "slippage_bps": float(one.slippage_bps),
+        "gas_predicted": one.gas_predicted,
+        "gas_used": one.gas_used,
+        "gas_value": documents.money(one.gas_value, agent.portfolio),
+    }
+
+
+def _show_rehearsal(console: Console, document: Document, agent: Agent) -> None:
+    from agent.cli import documents, tables
+    from agent.units import decimal_text
+
+    if document["state"] in ("planned", "refused"):
+        show_sale(console, document["plan"], agent)
+    if document["ways"]:
+        decimals = documents.decimals(agent.portfolio)
+        heads = ("sold", "predicted", "realised", "slippage bps", "gas predicted", "gas used")
+        made = tables.table("There and back", ("",), heads)
+        for one in document["ways"]:
+            out_of = decimals[one["token_out"]]
+            made.add_row(
+                cell(f"{one['token_in']} for {one['token_out']}"),
+                decimal_text(int(one["amount_in_raw"]), decimals[one["token_in"]]),
+                *(decimal_text(int(one[name]), out_of) for name in ("predicted_raw", "realised_raw")),
+                f"{one['slippage_bps']:.2f}",
+                str(one["gas_predicted"]),
+                str(one["gas_used"]),
+            )
+        console.print(made)
+        unit = document["numeraire"]
+        console.print(
+            cell(f"It cost {document['cost']} {unit}, gas and approvals included; predicted: {document['predicted_cost']} {unit}")
+        )
+    show_sent(console, document)
+    if document["state"] == "planned":
+        if console is out:
+            say("Dry run: nothing was sent. Add --send to trade it there and back.")
+    else:
+        console.print(cell(f"{document['state']}: {document['verdict']}"))

@@ -1,0 +1,245 @@
+"""Commands about money that comes and goes: invest, withdraw."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Send, Yes
+from agent.cli.output import asked, cell, emit, err, out, require_answerable, say, waiting
+from agent.cli.portfolio import READING
+from agent.errors import EXIT_REFUSED, EXIT_RETRYABLE, ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from agent.api import Agent
+    from agent.api.investing import Investing
+    from agent.api.withdrawing import Withdrawing
+    from agent.model import Intent, Payment, Portfolio, Request
+
+Document = dict[str, Any]
+EXITS = {"declined": EXIT_REFUSED, "refused": EXIT_REFUSED, "failed": EXIT_REFUSED, "waiting": EXIT_RETRYABLE, "unfinished": EXIT_RETRYABLE}
+"""Exit codes by state; 0 for every other."""
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's commands."""
+    for command in (invest, withdraw):
+        app.command()(command)
+
+
+def invest(config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = False, as_json: AsJson = False) -> None:
+    """Finds what came to the wallet, and with --send takes it for a deposit and spreads it over what lacks.
+
+    The wallet is the agent's own: send tokens of the portfolio to its address from wherever they are, then run this.
+    """
+    from agent import api
+    from agent.api import investing, versions
+
+    if send:
+        require_answerable(yes)
+    with api.open_agent(config) as agent, waiting(READING) as wait:
+
+        def confirm(found: Investing) -> bool:
+            if yes:
+                return versions.trusted(agent)
+            with wait.aside():
+                _show_investing(err, document(found), agent)
+                return versions.confirmed(agent, lambda lines: asked(lines, "Take this for a deposit, and invest it?"))
+
+        def document(found: Investing) -> Document:
+            return _investing(found, agent, sent=send)
+
+        if send:
+            agent.require_not_stopped()
+        found = investing.invest(agent, send=send, confirm=confirm, progress=wait.update)
+        told = document(found)
+        with wait.aside():
+            emit(told, as_json, lambda: _show_investing(out, told, agent, hint=not send))
+    stopped = told["outcome"] in ("refused", "halt", "failed", "declined")
+    raise typer.Exit(EXIT_REFUSED if stopped else 0)
+
+
+def withdraw(
+    amount: Annotated[str | None, typer.Argument(help="How much, in whole coins; without it open withdrawals are listed.")] = None,
+    token: Annotated[str | None, typer.Option("--in", help="The asset to take; the numeraire unless said.")] = None,
+    pro_rata: Annotated[bool, typer.Option("--pro-rata", help="So much in value, of every asset the same part.")] = False,
+    to: Annotated[str | None, typer.Option("--to", help="A confirmed payout address; without it the money is set aside.")] = None,
+    resume: Annotated[int | None, typer.Option("--resume", help="Go on with the open withdrawal of that number.")] = None,
+    release: Annotated[int | None, typer.Option("--release", help="Take an open withdrawal back into the portfolio.")] = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    send: Send = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Takes money out: sells what lacks of it, the most overweight first, and pays it to a confirmed address exactly once."""
+    from agent import api
+    from agent.api import versions, withdrawing
+
+    if sum(given is not None for given in (amount, resume, release)) > 1:
+        raise ConfigError("AMOUNT, --resume and --release exclude one another", "give one of them")
+    if send:
+        require_answerable(yes)
+    with api.open_agent(config) as agent, waiting(READING) as wait:
+        if amount is None and resume is None:
+            if release is not None:
+                withdrawing.release(agent, release)
+            listed: Document = {"withdrawals": [_request(one, agent.portfolio) for one in agent.desk.store.requests() if one.payments]}
+            emit(listed, as_json, lambda: _show_requests(listed))
+            raise typer.Exit
+
+        def confirm(found: Withdrawing) -> bool:
+            if yes:
+                return versions.trusted(agent)
+            with wait.aside():
+                _show_withdrawing(err, withdrawing_document(found, agent), agent)
+                return versions.confirmed(agent, lambda lines: asked(lines, "Withdraw this?"))
+
+        if resume is not None:
+            found = withdrawing.resume(agent, resume, to=to, send=send, confirm=confirm, progress=wait.update)
+        else:
+            found = withdrawing.withdraw(
+                agent, amount or "", token, pro_rata=pro_rata, to=to, send=send, confirm=confirm, progress=wait.update
+            )
+        told = withdrawing_document(found, agent)
+        with wait.aside():
+            emit(told, as_json, lambda: _show_withdrawing(out, told, agent))
+    raise typer.Exit(EXITS.get(told["state"], 0))
+
+
+def withdrawing_document(found: Withdrawing, agent: Agent) -> Document:
+    """A withdrawal. `sale` is the plan that comes first, None where enough lies there."""
+    from agent.cli import documents
+
+    return {
+        "state": found.state,
+        "reason": found.reason,
+        "request": found.request,
+        "to": found.to,
+        "payments": [payment(one, agent.portfolio) for one in found.payments],
+        "sale": None if found.sale is None else documents.plan(found.sale),
+        "verdicts": [documents.verdict(one) for one in found.verdicts],
+        "transactions": [documents.transaction(one) for one in found.transactions],
+        "block": found.step_input.snapshot.head.number,
+    }
+
+
+def payment(one: Payment, portfolio: Portfolio) -> Document:
+    """So much of an asset, base units as a decimal string."""
+    from agent.units import decimal_text
+
+    token = portfolio.token(one.token)
+    return {
+        "symbol": token.label,
+        "address": token.address,
+        "raw": str(one.raw),
+        "amount": decimal_text(one.raw, token.decimals),
+        "native": one.native,
+    }
+
+
+def show_sale(console: Console, plan: Document, agent: Agent) -> None:
+    """A plan that comes first."""
+    from agent.cli import documents, tables
+
+    tables.show_plan(console, plan, documents.decimals(agent.portfolio))
+
+
+def show_verdicts(console: Console, found: list[Document]) -> None:
+    """Those that say no."""
+    for one in found:
+        if not one["passed"]:
+            console.print(cell(f"{one['guard']}: {one['measured']}, limit {one['limit']}", "bold red"))
+
+
+def show_sent(console: Console, document: Document) -> None:
+    """What was sent, if anything was."""
+    from agent.cli import tables
+
+    if document["transactions"]:
+        console.print(tables.transactions(document))
+
+
+def _request(found: Request, portfolio: Portfolio) -> Document:
+    return {
+        "number": found.id,
+        "state": found.state.value,
+        "to": found.to,
+        "payments": [payment(one, portfolio) for one in found.payments],
+        "asked_s": found.asked_s,
+    }
+
+
+def _show_requests(document: Document) -> None:
+    from agent.cli import tables
+
+    if not document["withdrawals"]:
+        say("No withdrawal was ever asked for. To ask: trimtab withdraw AMOUNT --to ADDRESS")
+        return
+    made = tables.table("Withdrawals", ("no.", "state", "what", "to"))
+    for one in document["withdrawals"]:
+        what = ", ".join(f"{part['amount']} {part['symbol']}" for part in one["payments"])
+        made.add_row(str(one["number"]), cell(one["state"]), cell(what), cell(one["to"] or "set aside"))
+    out.print(made)
+
+
+def _show_withdrawing(console: Console, document: Document, agent: Agent) -> None:
+    from agent.cli import tables
+
+    if document["sale"] is not None and document["state"] in ("planned", "refused"):
+        show_sale(console, document["sale"], agent)
+    made = tables.table("Pays" if document["to"] else "Sets aside", ("asset", "to"), ("amount",), order=("asset", "amount", "to"))
+    for one in document["payments"]:
+        made.add_row(cell(one["symbol"]), one["amount"], cell(document["to"] or "nobody: it stays in the wallet"))
+    if document["payments"]:
+        console.print(made)
+    show_verdicts(console, document["verdicts"])
+    show_sent(console, document)
+    if document["state"] == "planned":
+        if console is out:
+            say("Dry run: nothing was sent. Add --send to sell and pay.")
+    else:
+        console.print(cell(f"{document['state']}: {document['reason']}"))
+
+
+def _investing(found: Investing, agent: Agent, *, sent: bool) -> Document:
+    from agent.api import flow_words
+    from agent.cli import documents
+
+    outcome = found.outcome
+    plan = None if outcome is None else documents.rebalance(outcome, agent.realised(outcome)) if sent else documents.plan(outcome)
+    transactions: tuple[Intent, ...] = () if outcome is None else outcome.transactions
+    return {
+        "wallet": found.wallet,
+        "chain_id": found.step_input.snapshot.head.chain_id,
+        "came": [flow_words.document(found.step_input, flow) for flow in found.came],
+        "told": found.told,
+        "outcome": "nothing came" if outcome is None else outcome.kind.value,
+        "reason": "" if outcome is None else outcome.reason,
+        "plan": plan,
+        "transactions": [documents.transaction(one) for one in transactions],
+    }
+
+
+def _show_investing(console: Console, document: Document, agent: Agent, *, hint: bool = False) -> None:
+    from agent.cli import tables
+
+    if not document["came"]:
+        console.print(cell("Nothing came to the wallet that is not known already."))
+        console.print(
+            cell(f"To invest, send tokens of the portfolio to {document['wallet']} on chain {document['chain_id']}, then run this.")
+        )
+        return
+    made = tables.table("Came to the wallet", ("no.", "what"))
+    for one in document["came"]:
+        made.add_row(str(one["id"] or ""), cell(one["words"]))
+    console.print(made)
+    if document["outcome"] in ("planned", "refused") and document["plan"] is not None:
+        show_sale(console, document["plan"], agent)
+    show_sent(console, document)
+    if document["outcome"] not in ("planned", "refused"):
+        console.print(cell(f"{document['outcome']}: {document['reason']}"))
+    if hint:
+        say("Dry run: nothing was written down or sent. Add --send to take it for a deposit and invest it.")

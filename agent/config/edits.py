@@ -1,0 +1,208 @@
+"""Changes of a config as an owner words them, made in its text: comments, order and everything else stay as they are."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
+from tomlkit.items import AoT, Array
+
+from agent.config import redaction
+from agent.config.fields import parse_address
+from agent.config.native import NATIVE
+from agent.config.presets import PRESETS
+from agent.config.template import TemplateAsset
+from agent.config.token_list import refuse_look_alike
+from agent.errors import ConfigError
+from agent.units import parse_bps, safe_label
+
+_HEADER = re.compile(r"\s*\[\[\s*portfolio\s*\.\s*assets\s*\]\]")
+_ANY_HEADER = re.compile(r"\s*\[")
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What to change: `sets` are (dotted key, value), `targets` (symbol, share), `adds` (symbol, address, share), `removes` symbols."""
+
+    sets: tuple[tuple[str, str], ...] = ()
+    targets: tuple[tuple[str, str], ...] = ()
+    adds: tuple[tuple[str, str, str], ...] = ()
+    removes: tuple[str, ...] = ()
+
+    @property
+    def any(self) -> bool:
+        """Whether there is anything."""
+        return bool(self.sets or self.targets or self.adds or self.removes)
+
+
+def parse_changes(sets: Sequence[str], targets: Sequence[str], adds: Sequence[str], removes: Sequence[str]) -> Changes:
+    """From options: KEY=VALUE, SYMBOL=SHARE, SYMBOL=ADDRESS:SHARE, SYMBOL. Raises ConfigError; a secret is refused and not repeated."""
+    added = []
+    for text in adds:
+        symbol, rest = _pair(text, "--add SYMBOL=ADDRESS:SHARE")
+        address, sign, share = rest.rpartition(":")
+        if not sign:
+            raise ConfigError("--add SYMBOL=ADDRESS:SHARE: the share is missing", "for example --add LINK=0x…:10%")
+        added.append((symbol, address if address == NATIVE else parse_address(address, "--add"), share))
+    pairs = tuple(_pair(text, "--set KEY=VALUE") for text in sets)
+    for key, value in pairs:
+        if redaction.is_secret(value) or key.rpartition(".")[2].endswith("url"):
+            raise ConfigError(
+                "--set: a URL or a key is a secret and does not belong on a command line",
+                "name an environment variable (url_env), or write it into the file by trimtab edit without options",
+            )
+    return Changes(pairs, tuple(_pair(text, "--target SYMBOL=SHARE") for text in targets), tuple(added), tuple(removes))
+
+
+def applied(text: str, changes: Changes) -> str:
+    """The text with these changes made. Raises ConfigError for a place that is not there, or a token that is there already or is not.
+
+    Whether the outcome is a config that makes sense is for its reader to say.
+    """
+    for symbol in changes.removes:
+        text = _without(text, symbol)
+    for symbol, address, share in changes.adds:
+        text = _with(text, symbol, address, share)
+    try:
+        document = tomlkit.parse(text)
+    except TOMLKitError as error:
+        raise ConfigError(f"the config is no TOML: {error}", "mend it in an editor: trimtab edit") from None
+    for symbol, share in changes.targets:
+        parse_bps(share, f"--target {symbol}")
+        _asset(document, symbol)["target"] = share
+    for key, value in changes.sets:
+        _set(document, key, value)
+    return tomlkit.dumps(document)
+
+
+def _pair(text: str, field: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not sign or not name.strip() or not value.strip():
+        raise ConfigError(f"{field}: it is not written like that", "for example --set policy.cooldown=2h, --target WETH=40%")
+    return name.strip(), value.strip()
+
+
+def _assets(document: Any) -> Any:
+    found = document.get("portfolio", {}).get("assets")
+    if not isinstance(found, AoT | Array):
+        raise ConfigError("portfolio.assets: the config has none", "write them in an editor: trimtab edit")
+    return found
+
+
+def _asset(document: Any, symbol: str) -> Any:
+    for asset in _assets(document):
+        if asset.get("symbol") == symbol:
+            return asset
+    known = ", ".join(str(asset.get("symbol")) for asset in _assets(document))
+    raise ConfigError(f"{symbol!r} is no asset of the portfolio", f"choose from {known}, or --add it")
+
+
+def _set(document: Any, key: str, value: str) -> None:
+    """Sets one key; what was a text stays one. A part of the key may be a symbol, or a number from 0, in a list of tables."""
+    place: Any = document
+    *tables, name = key.split(".")
+    for part in tables:
+        place = _inside(place, part, key)
+    if not hasattr(place, "__setitem__") or isinstance(place, AoT | Array | str):
+        raise ConfigError(f"--set {key}: there is no such place", "see the config for its keys")
+    place[name] = value if isinstance(place.get(name), str) else _toml(value)
+
+
+def _inside(place: Any, part: str, key: str) -> Any:
+    if isinstance(place, AoT | Array):
+        for number, inner in enumerate(place):
+            if hasattr(inner, "get") and (inner.get("symbol") == part or part == str(number)):
+                return inner
+    elif hasattr(place, "get") and part in place:
+        return place[part]
+    raise ConfigError(f"--set {key}: there is no {part!r} in the config", "see the config for its tables; trimtab edit adds one by hand")
+
+
+def _toml(value: str) -> Any:
+    """What TOML makes of it; a text where it makes nothing of it, such as 2h or 10%."""
+    try:
+        found = tomllib.loads(f"x = {value}")["x"]
+    except tomllib.TOMLDecodeError:
+        return value
+    return found if isinstance(found, str | bool | int | float | list | dict) else value
+
+
+def _without(text: str, symbol: str) -> str:
+    """The text without an asset's own lines; comments after them stay."""
+    before = _loaded(text)
+    place = next((n for n, asset in enumerate(_list(before)) if asset.get("symbol") == symbol), None)
+    if place is None:
+        raise ConfigError(f"--remove {symbol}: it is no asset of the portfolio", "trimtab status lists them")
+    lines = text.splitlines(keepends=True)
+    first, end = _block(lines, place)
+    after = "".join(lines[:first] + lines[end:])
+    del before["portfolio"]["assets"][place]
+    return _require_same(after, before, "--remove")
+
+
+def _with(text: str, symbol: str, address: str, share: str) -> str:
+    """The text with an asset behind the last one."""
+    before = _loaded(text)
+    if safe_label(symbol, "") != symbol:
+        raise ConfigError("--add: a symbol is up to 16 letters, digits, . _ -", "for example --add LINK=0x…:10%")
+    parse_bps(share, f"--add {symbol}")
+    for asset in _list(before):
+        if symbol == asset.get("symbol") or address.lower() == str(asset.get("address")).lower():
+            raise ConfigError(f"--add {symbol}: it is an asset already", "change its weight with --target")
+    feed = _known(before, symbol, address)
+    fields = {"symbol": symbol, "address": address, "target": share, "reserve": "0"} | ({} if feed is None else {"feed": feed})
+    lines = text.splitlines(keepends=True)
+    _, end = _block(lines, len(_list(before)) - 1)
+    if end and not lines[end - 1].endswith("\n"):
+        lines[end - 1] += "\n"
+    block = ["[[portfolio.assets]]\n", *(f'{name} = "{value}"\n' for name, value in fields.items())]
+    before["portfolio"]["assets"].append(fields)
+    return _require_same("".join(lines[:end] + block + lines[end:]), before, "--add")
+
+
+def _known(config: dict[str, Any], symbol: str, address: str) -> str | None:
+    """USD feed of a known token. Raises ConfigError for a symbol that is known for another token, or looks like one (T16)."""
+    chain_id = config.get("chain", {}).get("chain_id")
+    tokens = next((preset.tokens for preset in PRESETS.values() if preset.chain_id == chain_id), ())
+    for token in tokens:
+        if token.symbol == symbol and token.address != address:
+            raise ConfigError(f"--add {symbol}: that symbol is known for {token.address}", "compare the address with a source you trust")
+    refuse_look_alike(symbol, address, [TemplateAsset(one.symbol, one.address, "", one.feed, one.decimals) for one in tokens], ())
+    return next((token.feed for token in tokens if token.address == address), None)
+
+
+def _block(lines: Sequence[str], place: int) -> tuple[int, int]:
+    """First line of the asset's table, and the line behind its last key."""
+    headers = [number for number, line in enumerate(lines) if _HEADER.match(line)]
+    if place >= len(headers):
+        raise ConfigError("portfolio.assets: its tables are not written one by one", "change them in an editor: trimtab edit")
+    first = headers[place]
+    behind = next((n for n in range(first + 1, len(lines)) if _ANY_HEADER.match(lines[n])), len(lines))
+    keys = [n for n in range(first, behind) if n == first or ("=" in lines[n] and not lines[n].lstrip().startswith("#"))]
+    return first, keys[-1] + 1
+
+
+def _loaded(text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"the config is no TOML: {error}", "mend it in an editor: trimtab edit") from None
+
+
+def _list(config: dict[str, Any]) -> list[dict[str, Any]]:
+    found = config.get("portfolio", {}).get("assets")
+    if not isinstance(found, list):
+        raise ConfigError("portfolio.assets: the config has none", "write them in an editor: trimtab edit")
+    return found
+
+
+def _require_same(text: str, wanted: dict[str, Any], option: str) -> str:
+    """The text, once it reads as it should: a table in a form that is not foreseen is left to an editor."""
+    if _loaded(text) != wanted:
+        raise ConfigError(f"{option}: the tables of this config are written in another way", "change them in an editor: trimtab edit")
+    return text

@@ -1,0 +1,139 @@
+"""A running bot is changed with its transition shown: written whole or not at all, kept in versions, refused where it breaks a limit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from stat import S_IMODE
+
+import pytest
+
+from agent.api import editing, versions
+from agent.api.agent import Agent
+from agent.api.editing import Editing
+from agent.config.edits import Changes, applied
+from agent.errors import ConfigError, Refused
+from agent.execution.outcome import OutcomeKind
+from agent.localchain import LocalChain
+from tests.agents import again, fund, trusted, yes
+
+TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
+HELD = {"WETH": 5_000, "WBTC": 2_000, "USDC": 3_000}
+
+
+class Bot:
+    """A config on the chain, edited by changes."""
+
+    def __init__(self, chain: LocalChain, folder: Path, **limits: object) -> None:
+        fund(chain, HELD)
+        self.chain, self.file = chain, folder / "trimtab.toml"
+        self.loaded = trusted(chain, folder, {f"limits.{name}": value for name, value in limits.items()}, TARGETS)
+        self.text = self.file.read_text()
+
+    def edit(self, changes: Changes, answer: bool = True, **options: bool) -> Editing:
+        return editing.edit(
+            self.file,
+            lambda text: applied(text, changes),
+            confirm=lambda _edit, _agent: answer,
+            transports=[self.chain.transport],
+            clock=self.chain.clock,
+            **options,
+        )
+
+    def refused(self, changes: Changes, **options: bool) -> Refused:
+        with pytest.raises(Refused) as refused:
+            self.edit(changes, **options)
+        assert self.file.read_text() == self.text and not self.file.with_name("trimtab.toml.bak").exists()
+        return refused.value
+
+
+def weights(**shares: str) -> Changes:
+    return Changes(targets=tuple(shares.items()))
+
+
+def test_an_edit_shows_its_transition_and_is_written_with_a_backup_and_kept_in_versions(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    bot = Bot(anvil_chain, tmp_path)
+    shown = bot.edit(weights(WETH="30%", WBTC="40%"), answer=False)
+    assert (shown.state, shown.rounds, bot.file.read_text()) == ("declined", 1, bot.text)
+    assert shown.transition is not None and shown.transition.plan is not None
+    assert abs(int(shown.transition.plan.turnover) - 2_000 * 10**6) < 20 * 10**6 and shown.transition.plan.cost.total > 0
+    done = bot.edit(weights(WETH="30%", WBTC="40%"))
+    assert done.state == "written" and done.backup is not None
+    assert Path(done.backup).read_text() == bot.text
+    assert {S_IMODE(path.stat().st_mode) for path in (bot.file, Path(done.backup))} == {0o600}
+    assert set(done.changes) == {
+        '- portfolio.assets.WETH.target = "50%"', '+ portfolio.assets.WETH.target = "30%"',
+        '- portfolio.assets.WBTC.target = "20%"', '+ portfolio.assets.WBTC.target = "40%"',
+    }  # fmt: skip
+    told = versions.history(bot.file)
+    assert [one["how"] for one in told["configs"]] == ["edit", "first"] and told["confirmed"] == told["present"]
+    assert versions.compared(bot.file, told["configs"][0]["number"])["changes"] == list(done.changes)
+    assert bot.edit(weights(WETH="30%")).state == "unchanged"
+
+
+def test_a_transition_that_costs_more_than_a_day_may_lose_is_refused_and_may_go_in_rounds(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    bot = Bot(anvil_chain, tmp_path, daily_loss="0.02%", turnover="10%")
+    refusal = bot.refused(weights(WETH="10%", WBTC="60%"))
+    assert (
+        [v.guard for v in refusal.verdicts] == ["daily_loss"] and refusal.verdicts[0].limit == "2 bps" and "--in-rounds" in refusal.remedy
+    )
+    done = bot.edit(weights(WETH="10%", WBTC="60%"), in_rounds=True)
+    assert done.state == "written" and done.rounds == 4 and done.first is not None and done.first.kind is OutcomeKind.PLANNED
+
+
+def test_what_would_halt_or_be_left_behind_or_belongs_to_other_books_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    kept = bot.refused(Changes(removes=("WBTC",), targets=(("WETH", "70%"),)))
+    assert "left behind" in kept.message and "WBTC=0%" in kept.remedy
+    assert "halt" in bot.refused(Changes(sets=(("portfolio.assets.WBTC.feed", "0x" + "13" * 20), ("reference.kind", '["feed"]')))).message
+    with pytest.raises(ConfigError, match="books of its own"):
+        bot.edit(Changes(sets=(("wallet.address", "0x" + "12" * 20), ("wallet.test_account", "1"))))
+    with pytest.raises(ConfigError, match="sum to 110%"):
+        bot.edit(weights(WETH="60%"))
+    assert bot.file.read_text() == bot.text
+    done = bot.edit(Changes(removes=("WBTC",), targets=(("WETH", "70%"),)), keep_holdings=True)
+    assert done.state == "written" and any("WBTC stay in the wallet" in one for one in done.warnings)
+
+
+def test_a_token_is_added_planned_and_traded_once_it_is_trusted(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    link = chain.tokens["LINK"].address
+    done = bot.edit(
+        Changes(adds=(("LINK", link, "10%"),), targets=(("WETH", "40%"),), sets=(("reference.kind", '["feed", "twap", "spot"]'),))
+    )
+    assert done.state == "written" and "trimtab trust" in done.following[0]
+    assert done.transition is not None and done.transition.plan is not None
+    assert link in {leg.token_out for leg in done.transition.plan.legs}
+
+
+def test_a_file_that_was_changed_by_hand_is_told_and_on_a_live_chain_no_yes_of_a_machine_confirms_it(
+    anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    with again(chain, bot.loaded) as agent:
+        assert versions.trusted(agent) and versions.changed(bot.loaded, agent.desk.store) is None
+    bot.file.write_text(bot.text.replace('slippage = "0.3%"', 'slippage = "3%"'))
+    from agent.config.load import load_config
+
+    loaded = load_config(bot.file)
+    lines = ('- limits.slippage = "0.3%"', '+ limits.slippage = "3%"')
+    with again(chain, loaded) as agent:
+        assert versions.changed(loaded, agent.desk.store) == lines
+        live = Agent(
+            replace(agent.desk, loaded=replace(loaded, config=loaded.config.model_copy(update={"chain": _live(loaded.config.chain)})))
+        )
+        with pytest.raises(Refused, match="nobody has confirmed") as refused:
+            versions.trusted(live)
+        assert "slippage" in refused.value.verdicts[0].measured
+        asked: list[tuple[str, ...]] = []
+        assert not versions.confirmed(live, lambda told: bool(asked.append(told)))
+        assert asked == [lines]
+        with pytest.raises(Refused):
+            versions.trusted(live)
+        assert versions.confirmed(live, lambda told: told == lines) and versions.trusted(live)
+        assert [one.how for one in agent.desk.store.configs()] == ["confirmed", "noticed", "first"]
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+
+
+def _live(table: object) -> object:
+    return table.model_copy(update={"chain_id": 1})  # type: ignore[attr-defined]  # a pydantic table

@@ -1,0 +1,124 @@
+"""Edits of a config's text keep every comment, say what is not there, and hide what is secret from the versions that are kept."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+
+import pytest
+
+from agent.config import redaction
+from agent.config.edits import Changes, applied, parse_changes
+from agent.config.load import parse_config
+from agent.config.presets import ETHEREUM
+from agent.config.template import TemplateAsset, render
+from agent.errors import ConfigError
+
+WETH, WBTC, USDC, LINK = (next(t for t in ETHEREUM.tokens if t.symbol == symbol) for symbol in ("WETH", "WBTC", "USDC", "LINK"))
+ASSETS = [TemplateAsset(t.symbol, t.address, share, t.feed) for t, share in ((WETH, "50%"), (WBTC, "20%"), (USDC, "30%"))]
+TEXT = render(ETHEREUM, "0x" + "11" * 20, ASSETS, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
+KEY = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"
+PHRASE = "legal winner thank year wave sausage worth useful legal winner thank yellow"
+
+
+def edited(**options: list[str]) -> str:
+    given = {"sets": [], "targets": [], "adds": [], "removes": []} | options
+    return applied(TEXT, parse_changes(given["sets"], given["targets"], given["adds"], given["removes"]))
+
+
+def comments(text: str) -> list[str]:
+    return [line[line.index("#") :] for line in text.splitlines() if "#" in line]
+
+
+def test_parameters_weights_and_tokens_change_and_every_comment_stays() -> None:
+    text = edited(
+        sets=["policy.cooldown=2h", "policy.trigger.relative=15%", "limits.turnover=off", "portfolio.assets.WETH.reserve=1.5"],
+        targets=["WETH=40%", "USDC=25%"],
+        adds=[f"LINK={LINK.address}:15%"],
+    )
+    assert comments(text) == comments(TEXT)
+    config = parse_config(text)
+    assert (config.policy.cooldown, config.policy.trigger.relative, config.limits.turnover) == (7_200, 1_500, None)  # type: ignore[union-attr]
+    assert [(a.symbol, a.target, a.reserve) for a in config.portfolio.assets] == [
+        ("WETH", 4_000, "1.5"), ("WBTC", 2_000, "0"), ("USDC", 2_500, "0"), ("LINK", 1_500, "0"),
+    ]  # fmt: skip
+    assert config.portfolio.assets[3].feed == LINK.feed
+    gone = [line for line in difflib.unified_diff(TEXT.splitlines(), text.splitlines(), n=0, lineterm="") if re.match("-[^-]", line)]
+    assert len(gone) == 6, "nothing but the lines of these keys changed"
+
+
+def test_a_token_is_removed_with_its_lines_alone() -> None:
+    text = edited(removes=["WBTC"], targets=["WETH=70%"])
+    assert [a.symbol for a in parse_config(text).portfolio.assets] == ["WETH", "USDC"]
+    assert set(comments(TEXT)) == set(comments(text)), "comments behind it stay"
+    last = applied(TEXT, Changes(removes=("USDC",)))
+    assert "[reference]" in last and [a["symbol"] for a in tomllib.loads(last)["portfolio"]["assets"]] == ["WETH", "WBTC"]
+
+
+def test_what_does_not_validate_is_refused_whole() -> None:
+    for options, why in (
+        ({"targets": ["WETH=60%"]}, "targets sum to 110%"),
+        ({"sets": ["policy.cooldwon=2h"]}, "unknown key"),
+        ({"sets": ["policy.cooldown=soon"]}, "not a duration"),
+        ({"removes": ["USDC"], "targets": ["WETH=80%"]}, "numeraire"),
+        ({"sets": ["limits.daily_loss=2"]}, "daily_loss"),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            parse_config(edited(**options))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"targets": ["DOGE=10%"]}, "no asset"),
+        ({"targets": ["WETH=forty"]}, "WETH"),
+        ({"removes": ["DOGE"]}, "no asset"),
+        ({"adds": [f"LINK={LINK.address}"]}, "share is missing"),
+        ({"adds": ["LINK=0x12:10%"]}, "not an address"),
+        ({"adds": [f"WETH={LINK.address}:10%"]}, "asset already"),
+        ({"adds": [f"CHAIN={WBTC.address}:10%"]}, "asset already"),
+        ({"adds": ["LINK=0x" + "22" * 20 + ":10%"]}, "known for"),
+        ({"adds": ["L1NK=0x" + "22" * 20 + ":10%"]}, "looks like"),
+        ({"adds": ["[red]x=0x" + "22" * 20 + ":10%"]}, "symbol"),
+        ({"sets": ["policy.nowhere.key=1"]}, "there is no 'nowhere'"),
+        ({"sets": ["portfolio.assets.DOGE.reserve=1"]}, "there is no 'DOGE'"),
+        ({"sets": ["portfolio.assets=1"]}, None),
+        ({"sets": ["limits"]}, "not written like that"),
+    ],
+)
+def test_what_is_not_there_or_not_understood_is_said(options: dict[str, list[str]], why: str | None) -> None:
+    with pytest.raises(ConfigError, match=why):
+        parse_config(edited(**options))
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["chain.rpc.0.url=https://rpc.example/v1/canary7f3a", f"wallet.key_env={KEY}", "execution.submit_url=x", f"wallet.keystore={PHRASE}"],
+)
+def test_a_secret_on_the_command_line_is_refused_and_not_repeated(given: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse_changes([given], [], [], [])
+    said = refused.value.message + refused.value.remedy
+    assert "canary" not in said and KEY not in said and "sausage" not in said
+
+
+def test_no_kept_version_holds_a_secret_wherever_it_was_written() -> None:
+    secrets = ("canary7f3a", KEY, "sausage worth", "hunter2")
+    text = TEXT.replace('url_env = "RPC_A"', 'url = "https://rpc.example/v1/canary7f3a"')
+    text = text.replace('submit_url = ""', 'submit_url = "https://user:hunter2@relay.example"')
+    text = text.replace('keystore = "wallet.json"', f'keystore = "{PHRASE}"  # {PHRASE}; {KEY}; wss://x/canary7f3a')
+    text += f'\nspare = ["0x{KEY}", {{ inner = "https://a/canary7f3a" }}]\n"https://b/canary7f3a" = 1\n'
+    kept = redaction.kept(text)
+    assert all(secret in text for secret in secrets) and not [secret for secret in secrets if secret in kept]
+    assert "#" not in kept and tomllib.loads(kept)["limits"] == tomllib.loads(text)["limits"]
+    assert tomllib.loads(kept)["store"]["url"] == "sqlite:///trimtab.db"
+
+
+def test_versions_are_told_apart_by_the_keys_that_changed() -> None:
+    before, after = redaction.kept(TEXT), redaction.kept(edited(sets=["policy.cooldown=2h"], targets=["WETH=45%", "USDC=35%"]))
+    assert redaction.changes(before, before) == ()
+    assert set(redaction.changes(before, after)) == {
+        '- portfolio.assets.WETH.target = "50%"', '+ portfolio.assets.WETH.target = "45%"', '- portfolio.assets.USDC.target = "30%"',
+        '+ portfolio.assets.USDC.target = "35%"', '- policy.cooldown = "1h"', '+ policy.cooldown = "2h"',
+    }  # fmt: skip
