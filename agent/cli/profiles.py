@@ -1,20 +1,27 @@
-"""Commands about whole portfolios: templates to start from."""
+"""Commands about whole portfolios: templates, export-profile, import-profile."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli.options import AsJson
-from agent.cli.output import cell, emit, out, say
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Yes
+from agent.cli.output import ask, cell, emit, err, interactive, note, out, say, waiting
+from agent.errors import EXIT_REFUSED
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Document = dict[str, Any]
 
 
 def register(app: typer.Typer) -> None:
     """Adds this module's commands."""
-    app.command()(templates)
+    for command in (templates, export_profile, import_profile):
+        app.command()(command)
 
 
 def templates(
@@ -43,3 +50,90 @@ def templates(
         say("To start from one: trimtab init --template NAME --wallet ADDRESS --rpc VARIABLE=OPERATOR")
 
     emit(document, as_json, show)
+
+
+def export_profile(
+    file: Annotated[Path, typer.Argument(help="The file to write; never over one that is there.")],
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Writes weights, trigger, bands, cooldown and limits into one file that others can take over; nothing else is in it."""
+    from agent import api
+
+    document = api.export_profile(config, file)
+
+    def show() -> None:
+        say(f"Written: {document['profile']}")
+        say(f"SHA-256: {document['sha256']}; whoever takes it over can pin it by --sha256")
+        if document["left_out"]:
+            say(f"Not part of a profile, and left out: {', '.join(document['left_out'])}")
+
+    emit(document, as_json, show)
+
+
+def import_profile(
+    file: Annotated[Path, typer.Argument(help="A file that export-profile wrote.")],
+    sha256: Annotated[str | None, typer.Option("--sha256", help="What the file must be.")] = None,
+    token_list: Annotated[Path | None, typer.Option("--token-list", help="A token list file to find further symbols in.")] = None,
+    token_list_sha256: Annotated[str | None, typer.Option("--token-list-sha256", help="What the list's file must be.")] = None,
+    sell_others: Annotated[bool, typer.Option("--sell-others", help="Sell what the profile does not hold.")] = False,
+    config: ConfigPath = DEFAULT_CONFIG,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Takes weights, trigger and tighter limits of a profile into the config. Shows what changes, and asks; sends nothing."""
+    from agent import api
+
+    with waiting("Reading the chain") as wait:
+
+        def confirm(found: Document) -> bool:
+            if yes:
+                return True
+            with wait.aside():
+                if not interactive():
+                    return False
+                _show(found, err.print)
+                return ask("Write this into the config?")
+
+        document = api.import_profile(
+            config, file, confirm, sha256=sha256, token_list=token_list, token_list_sha256=token_list_sha256, sell_others=sell_others
+        )
+    emit(document, as_json, lambda: _show(document, out.print))
+    if not document["written"]:
+        note("Nothing was written. To take it over: trimtab import-profile FILE --yes")
+        raise typer.Exit(EXIT_REFUSED)
+    note("Written. New tokens and pools wait for: trimtab trust")
+
+
+def _show(document: Document, show: Callable[[object], None]) -> None:
+    show(_transition(document))
+    for item in document["left_alone"]:
+        show(cell(f"{item['symbol']} ({item['before_bps'] / 100:g}%) is no longer managed: what is held of it stays as it is."))
+    if document["trades"] is None:
+        show(cell(f"What that would trade now is not known: {document['trades_unknown']}"))
+    show(_changes(document))
+
+
+def _transition(document: Document) -> Table:
+    from agent.cli import tables
+
+    made = tables.table("Targets", ("token", "address", "found in"), ("before", "after", "to trade"))
+    for item in document["assets"]:
+        before = "none" if item["before_bps"] is None else f"{item['before_bps'] / 100:g}%"
+        trade = "" if document["trades"] is None else tables.money(document["trades"][item["symbol"]])
+        made.add_row(cell(item["symbol"]), cell(item["address"]), item["source"], before, f"{item['after_bps'] / 100:g}%", trade)
+        if item["differs"]:
+            made.add_row("", cell(f"the profile says {item['profile_address']}", "bold red"), "not used", "", "", "")
+    return made
+
+
+def _changes(document: Document) -> Table:
+    from agent.cli import tables
+
+    made = tables.table("Trigger and limits", ("key", "yours", "profile", "what becomes of it"))
+    for item in document["policy"]:
+        made.add_row(cell(item["key"]), cell(item["before"]), cell(item["after"]), "taken")
+    for item in document["limits"]:
+        told = f"taken: {item['why']}" if item["taken"] else f"left: {item['why']}"
+        made.add_row(cell(item["key"]), cell(item["yours"]), cell(item["profile"]), cell(told, "" if item["taken"] else "dim"))
+    return made

@@ -60,7 +60,7 @@ def parse_config(text: str, origin: str = "config") -> Config:
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(f"{origin}: " + "; ".join(_lines(error))) from None
+        raise ConfigError(f"{origin}: " + "; ".join(mistakes(error))) from None
     bands = {asset.symbol: asset.band for asset in config.portfolio.assets if asset.band is not None}
     trigger_rules.validate_policy(build_policy(config), bands)
     build_split(config)
@@ -85,7 +85,8 @@ def loaded_from(text: str, path: Path, origin: str) -> LoadedConfig:
     return LoadedConfig(parse_config(text, origin), path, hashlib.sha256(text.encode()).hexdigest(), redaction.kept(text))
 
 
-def _lines(error: ValidationError) -> list[str]:
+def mistakes(error: ValidationError) -> list[str]:
+    """One line for each, naming field, value and remedy; what may be a secret is not repeated."""
     lines = []
     for item in error.errors(include_url=False):
         tags = TAGS if "trigger" in item["loc"] else ()

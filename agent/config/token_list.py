@@ -66,7 +66,9 @@ def drawn(symbol: str) -> str:
     return kept.translate(_DRAWN_ALIKE).replace("rn", "m").replace("vv", "w")
 
 
-def refuse_look_alike(name: str, address: str | None, known: Iterable[TemplateAsset], listed: Sequence[TemplateAsset]) -> None:
+def refuse_look_alike(
+    name: str, address: str | None, known: Iterable[TemplateAsset], listed: Sequence[TemplateAsset], field: str = "--target"
+) -> None:
     """Raises ConfigError when `name` looks like another token's symbol: one that is known, or another of the list.
 
     A known token's own symbol is never in doubt, whatever a list says.
@@ -77,6 +79,6 @@ def refuse_look_alike(name: str, address: str | None, known: Iterable[TemplateAs
     for token in (*known, *listed):
         if token.symbol != name and token.address != address and drawn(token.symbol) == drawn(name):
             raise ConfigError(
-                f"--target: {name!r} looks like {token.symbol}, which is another token ({token.address})",
+                f"{field}: {name!r} looks like {token.symbol}, which is another token ({token.address})",
                 "give the address of the one you mean instead",
             )

@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 
 from agent.errors import OperatorNeeded
 from agent.model import AlertKind, AlertState, Delivery, Letter, TargetState
-from agent.store.database import Database
 from agent.store.alert_tables import AlertRow, AlertTargetRow, LetterRow
+from agent.store.database import Database
 
 MOST_LETTERS = 100
 """Letters to one target that may wait; beyond it the oldest are given up, and counted."""

@@ -26,6 +26,8 @@ ROWS: dict[tuple[str, ...], tuple[str, ...]] = {
         *("--rpc", "RPC_A=one", "--rpc", "RPC_B=two", "--token-list", LIST),
     ),
     ("templates",): (),
+    ("export-profile",): ("out.profile",),
+    ("import-profile",): ("out.profile",),
     ("doctor",): (),
     ("trust",): ("--yes",),
     ("status",): (),

@@ -1,0 +1,79 @@
+"""Limits of an imported profile: every key has its direction, only what is tighter is taken (T16)."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+import tomlkit
+
+from agent.config import fields
+from agent.config.load import load_config
+from agent.config.schema import LimitsTable
+from agent.config.tighter import DIRECTIONS, Tight, is_tighter
+from tests.profiles import config, profile, taken_over
+
+
+def sample(key: str) -> tuple[str, str]:
+    """A small and a large value of a limit, as a config writes it."""
+    field = LimitsTable.model_fields[key]
+    kinds = {
+        "share": (fields.ShareOrOff, ("0.01%", "50%")),
+        "coins": (fields.DecimalOrOff, ("0.001", "1000000")),
+        "time": (fields.DurationOrOff, ("1s", "2h")),
+        "gas": (fields.GasPriceOrOff, ("1 gwei", "9000 gwei")),
+        "switch": (fields.Switch, ("off", "on")),
+    }
+    metadata = {name: (list(kind.__metadata__), pair) for name, (kind, pair) in kinds.items()}
+    return next(pair for known, pair in metadata.values() if known == field.metadata)
+
+
+def test_every_limit_has_its_direction_and_no_direction_is_of_a_limit_that_is_gone() -> None:
+    assert set(DIRECTIONS) == set(LimitsTable.model_fields)
+
+
+@pytest.mark.parametrize("key", LimitsTable.model_fields)
+def test_of_every_limit_only_the_tighter_value_is_taken(key: str, tmp_path: Path) -> None:
+    small, large = sample(key)
+    tight = DIRECTIONS[key].tight
+    tighter, looser = {Tight.LESS: (small, large), Tight.MORE: (large, small), Tight.LESS_OR_OFF: ("off", large), Tight.ON: ("on", "off")}[
+        tight
+    ]
+    for number, (offered, mine, taken) in enumerate(((tighter, looser, True), (looser, tighter, False), (looser, looser, False))):
+        path = config(tmp_path, f"mine{number}")
+        document = tomlkit.parse(path.read_text())
+        document["limits"]["native_top_up"] = "off"  # type: ignore[index]  # a table
+        document["limits"][key] = mine  # type: ignore[index]  # a table
+        if key == "native_top_up" and mine != "off":
+            document["limits"]["native_floor"] = "0.0001"  # type: ignore[index]  # a table
+        path.write_text(tomlkit.dumps(document))
+        found = taken_over(path, profile(tmp_path, limits={key: offered}))
+        (row,) = found["limits"]
+        assert (row["key"], row["taken"]) == (key, taken)
+        assert tomllib.loads(path.read_text())["limits"][key] == (offered if taken else mine)
+
+
+@pytest.mark.parametrize("key", [key for key, one in DIRECTIONS.items() if one.tight is not Tight.LESS_OR_OFF])
+def test_off_is_never_taken_and_anything_is_tighter_than_off(key: str, tmp_path: Path) -> None:
+    small, large = sample(key)
+    path = config(tmp_path)
+    before = load_config(path).config.limits
+    taken_over(path, profile(tmp_path, limits={key: "off"}))
+    assert load_config(path).config.limits == before
+    read = {
+        text: getattr(LimitsTable.model_validate({**tomllib.loads(path.read_text())["limits"], key: text}), key) for text in (small, large)
+    }
+    for text in (small, large):
+        assert is_tighter(key, read[text], None) is (read[text] is not None)
+        assert not is_tighter(key, None, read[text])
+
+
+def test_coins_are_compared_in_the_same_numeraire_alone(tmp_path: Path) -> None:
+    path = config(tmp_path)
+    before = load_config(path).config.limits
+    coins = {key: "1000000" if one.tight is Tight.MORE else "0" for key, one in DIRECTIONS.items() if one.coins}
+    assert coins
+    document = taken_over(path, profile(tmp_path, profile={"format": 1, "chain_id": 1, "numeraire": "WETH"}, limits=coins))
+    assert {row["why"] for row in document["limits"]} == {"counted in another numeraire"}
+    assert load_config(path).config.limits == before

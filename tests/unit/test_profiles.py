@@ -1,0 +1,189 @@
+"""Profiles: what goes in, what comes out, which tokens are meant, what becomes of what is held (R1.6, T16)."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import api, wiring
+from agent.config.load import load_config
+from agent.config.presets import ETHEREUM
+from agent.config.profile import ASSET_KEYS, POLICY_KEYS
+from agent.config.schema import LimitsTable
+from agent.config.starters import STARTERS
+from agent.config.tighter import is_tighter
+from agent.errors import ConfigError
+from tests.injection import LOOK_ALIKES
+from tests.profiles import ADDRESSES, OTHER, WALLET, config, profile, taken_over
+
+
+# there and back
+@pytest.mark.parametrize("template", STARTERS)
+def test_a_profile_makes_another_portfolio_the_same(template: str, tmp_path: Path) -> None:
+    theirs, mine, file = config(tmp_path, "theirs", template=template), config(tmp_path), tmp_path / "p.toml"
+    told = api.export_profile(theirs, file)
+    document = taken_over(mine, file, sha256=told["sha256"])
+    found, wanted = load_config(mine).config, load_config(theirs).config
+    assert [(a.symbol, a.address, a.target, a.feed) for a in sorted(found.portfolio.assets, key=lambda a: a.symbol)] == [
+        (a.symbol, a.address, a.target, a.feed) for a in sorted(wanted.portfolio.assets, key=lambda a: a.symbol)
+    ]
+    assert all(getattr(found.policy, key) == getattr(wanted.policy, key) for key in POLICY_KEYS)
+    ours = wanted.portfolio.weights
+    assert found.portfolio.weights == (None if ours is None else ours.model_copy(update={"supplies": None}) if ours.supplies else ours)
+    for key in LimitsTable.model_fields:
+        before, theirs_value, now = (getattr(one.limits, key) for one in (load_config(config(tmp_path, f"x{key}")).config, wanted, found))
+        assert now == (theirs_value if is_tighter(key, theirs_value, before) else before), key
+    assert document["written"] and document["left_alone"] == []
+    assert not [row for row in document["assets"] if row["differs"]]
+    again = tmp_path / "again.toml"
+    api.export_profile(mine, again)
+    first, second = (tomllib.loads(path.read_text()) for path in (file, again))
+    assert sorted(first["assets"], key=lambda a: a["symbol"]) == sorted(second["assets"], key=lambda a: a["symbol"])
+    assert (first["policy"], first.get("weights"), first["profile"]) == (second["policy"], second.get("weights"), second["profile"])
+
+
+def test_a_profile_holds_nothing_but_what_it_may(tmp_path: Path) -> None:
+    path, file = config(tmp_path, template="moderate"), tmp_path / "p.toml"
+    api.export_profile(path, file)
+    written = tomllib.loads(file.read_text())
+    assert set(written) == {"profile", "assets", "policy", "limits"}
+    assert {key for asset in written["assets"] for key in asset} <= set(ASSET_KEYS)
+    loaded = load_config(path).config
+    v3, v2 = loaded.venues.uniswap_v3, loaded.venues.uniswap_v2
+    assert v3 is not None and v2 is not None
+    foreign = [WALLET, v3.router, v3.factory, v3.quoter, v2.factory, v2.router, "NOT_SET_A", "wallet.json", "sqlite", "one"]
+    foreign += [asset.feed for asset in loaded.portfolio.assets if asset.feed]
+    assert not [value for value in foreign if f'"{value}"' in file.read_text()]
+    with pytest.raises(ConfigError, match="exists already"):
+        api.export_profile(path, file)
+
+
+def test_everything_else_in_the_config_stays_as_its_owner_wrote_it(tmp_path: Path) -> None:
+    path = config(tmp_path)
+    path.write_text(path.read_text().replace('reserve = "0" ', 'reserve = "1.5"  # mine ', 1))
+    before = path.read_text()
+    taken_over(path, profile(tmp_path, limits={"turnover": "10%"}))
+    after = path.read_text()
+    gone, come = (sorted(set(a.splitlines()) - set(b.splitlines())) for a, b in ((before, after), (after, before)))
+    assert all(line.split(" ")[0] in ("target", "trigger", "cooldown", "turnover") for line in (*gone, *come)), (gone, come)
+    assert 'reserve = "1.5"  # mine' in after
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_nothing_is_written_without_a_yes(tmp_path: Path) -> None:
+    path = config(tmp_path)
+    before, shown = path.read_bytes(), list[dict[str, Any]]()
+    document = api.import_profile(path, profile(tmp_path), lambda found: bool(shown.append(found)))
+    assert not document["written"]
+    assert path.read_bytes() == before
+    assert [(row["symbol"], row["before_bps"], row["after_bps"]) for row in shown[0]["assets"]] == [
+        ("WETH", 5_000, 6_000),
+        ("USDC", 5_000, 4_000),
+    ]
+    assert {row["key"] for row in shown[0]["policy"]} == {"trigger", "cooldown"}
+    assert shown[0]["trades"] is None and "NOT_SET_A" in shown[0]["trades_unknown"]
+
+
+def test_a_store_that_is_there_keeps_the_new_version_as_one_that_its_owner_confirmed(tmp_path: Path) -> None:
+    path = config(tmp_path)
+    with wiring.books(load_config(path)) as (store, _):
+        store.confirm_config(load_config(path).digest, 1)
+    taken_over(path, profile(tmp_path))
+    loaded = load_config(path)
+    with wiring.books(loaded) as (store, _):
+        newest = store.configs(1)[0]
+        assert (store.confirmed_config(), newest.how, newest.text) == (loaded.digest, "import-profile", loaded.text)
+
+
+# what is held
+def test_what_the_profile_does_not_hold_is_left_alone_or_sold_by_word(tmp_path: Path) -> None:
+    mine = "WBTC=40% LINK=30% USDC=30%"
+    left = config(tmp_path, "left", targets=mine)
+    document = taken_over(left, profile(tmp_path))
+    assert [row["symbol"] for row in document["left_alone"]] == ["WBTC", "LINK"]
+    assert {asset.symbol: asset.target for asset in load_config(left).config.portfolio.assets} == {"USDC": 4_000, "WETH": 6_000}
+    sold = config(tmp_path, "sold", targets=mine)
+    assert taken_over(sold, profile(tmp_path), sell_others=True)["left_alone"] == []
+    assert {asset.symbol: asset.target for asset in load_config(sold).config.portfolio.assets} == {
+        **{"WBTC": 0, "LINK": 0},
+        **{"USDC": 4_000, "WETH": 6_000},
+    }
+
+
+def test_the_numeraire_stays_and_the_wrapped_coin_becomes_a_hub_and_back(tmp_path: Path) -> None:
+    path = config(tmp_path)
+    file = profile(tmp_path, assets=[{"symbol": "WBTC", "target": "70%"}, {"symbol": "DAI", "target": "30%"}])
+    document = taken_over(path, file)
+    loaded = load_config(path).config
+    assert {asset.symbol: asset.target for asset in loaded.portfolio.assets} == {"USDC": 0, "WBTC": 7_000, "DAI": 3_000}
+    assert [(hub.symbol, hub.address) for hub in loaded.portfolio.hubs] == [("WETH", ETHEREUM.wrapped_native)]
+    assert loaded.limits.native_top_up is None
+    assert next(row for row in document["limits"] if row["key"] == "native_top_up")["why"].startswith("nothing can be unwrapped")
+    taken_over(path, profile(tmp_path))
+    again = load_config(path).config.portfolio
+    assert ({asset.symbol for asset in again.assets}, again.hubs) == ({"WETH", "USDC"}, [])
+
+
+def test_the_native_coin_is_found_by_its_name(tmp_path: Path) -> None:
+    path = config(tmp_path)
+    file = profile(tmp_path, assets=[{"symbol": "ETH", "address": "native", "target": "60%"}, {"symbol": "USDC", "target": "40%"}])
+    taken_over(path, file)
+    assert load_config(path).config.portfolio.assets[-1].native
+
+
+# addresses
+def test_an_address_of_a_profile_is_compared_shown_and_never_used(tmp_path: Path) -> None:
+    path = config(tmp_path)
+    file = profile(
+        tmp_path,
+        assets=[
+            {"symbol": "WETH", "address": OTHER, "target": "50%"},
+            {"symbol": "LINK", "address": OTHER, "target": "10%"},
+            {"symbol": "USDC", "address": ADDRESSES["USDC"], "target": "40%"},
+        ],
+    )
+    document = taken_over(path, file)
+    assert {row["symbol"]: (row["address"], row["differs"], row["source"]) for row in document["assets"]} == {
+        "WETH": (ADDRESSES["WETH"], True, "config"),
+        "LINK": (ADDRESSES["LINK"], True, "preset"),
+        "USDC": (ADDRESSES["USDC"], False, "config"),
+    }
+    assert OTHER not in path.read_text()
+
+
+def test_a_symbol_of_our_own_config_means_our_own_token(tmp_path: Path) -> None:
+    path = config(tmp_path, targets=f"{OTHER}=50% USDC=50%")
+    path.write_text(path.read_text().replace('"T7D1AfA"', '"GOLD"'))
+    taken_over(path, profile(tmp_path, assets=[{"symbol": "GOLD", "target": "60%"}, {"symbol": "USDC", "target": "40%"}]))
+    assert load_config(path).config.portfolio.assets[0].address == OTHER
+
+
+def test_a_token_list_finds_what_the_network_does_not_and_an_ambiguous_name_is_refused(tmp_path: Path) -> None:
+    path, listed = config(tmp_path), tmp_path / "list.json"
+    file = profile(tmp_path, assets=[{"symbol": "GOLD", "target": "60%"}, {"symbol": "USDC", "target": "40%"}])
+    with pytest.raises(ConfigError, match="'GOLD' is known neither"):
+        taken_over(path, file)
+    entry = {"chainId": 1, "symbol": "GOLD", "decimals": 18}
+    listed.write_text(json.dumps({"tokens": [{**entry, "address": OTHER}, {**entry, "address": ADDRESSES["LINK"]}]}))
+    with pytest.raises(ConfigError, match="means several tokens"):
+        taken_over(path, file, token_list=listed)
+    listed.write_text(json.dumps({"tokens": [{**entry, "address": OTHER}]}))
+    with pytest.raises(ConfigError, match="pinned is"):
+        taken_over(path, file, token_list=listed, token_list_sha256="0" * 64)
+    assert taken_over(path, file, token_list=listed)["assets"][-1]["source"] == "token list"
+    assert load_config(path).config.portfolio.assets[-1].address == OTHER
+
+
+@pytest.mark.parametrize("name", LOOK_ALIKES, ids=ascii)
+def test_a_look_alike_is_refused_whether_ours_is_in_the_config_or_the_network(name: str, tmp_path: Path) -> None:
+    for number, targets in enumerate(("WETH=50% USDC=50%", "WBTC=30% DAI=30% LINK=40%")):
+        path = config(tmp_path, f"mine{number}", targets=targets, numeraire=targets.split("=")[0])
+        before = path.read_bytes()
+        file = profile(tmp_path, assets=[{"symbol": name, "address": OTHER, "target": "50%"}, {"symbol": "USDT", "target": "50%"}])
+        with pytest.raises(ConfigError, match=r"looks like (USDC|WETH|WBTC|DAI|LINK), which is another token"):
+            taken_over(path, file)
+        assert path.read_bytes() == before
