@@ -1,0 +1,158 @@
+"""What is exported, read back: rotki's documented columns, words and number formats, sums to the wei, and no formula in any cell."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from fractions import Fraction
+from pathlib import Path
+
+import polars
+import pytest
+from hypothesis import given, settings
+
+from agent.api.exports import csv_text
+from agent.books import entries as book
+from agent.books import rotki
+from agent.books.sheets import Names, neutral, sheets
+from agent.books.taxes import run
+from agent.model import EntryKind, FlowKind, Held, LotMethod, Valuation
+from agent.units import NATIVE, Token
+from tests.bookkeeping import COUNTED, USDC, WBTC, WETH, Wallet, histories
+from tests.injection import CORPUS
+
+TOKENS = {WETH: Token(WETH, "WETH", 18), WBTC: Token(WBTC, "WBTC", 8), USDC: Token(USDC, "USDC", 6)}
+NAMES = Names(TOKENS, TOKENS[USDC])
+ASSETS = rotki.Assets(1, "ETH", NAMES.decimals)
+PLAIN = re.compile(r"[0-9]+(\.[0-9]+)?")
+LOCATIONS = {"external", "uniswap", "blockchain"}
+EVENT_TYPES = {"Deposit", "Withdrawal", "Income", "Loss", "Spend", "Staking"}
+DOCUMENTED_TRADES = "Location,Spend Currency,Receive Currency,Receive Amount,Spend Amount,Fee,Fee Currency,Description,Timestamp"
+DOCUMENTED_EVENTS = "Type,Location,Currency,Amount,Fee,Fee Currency,Description,Timestamp"
+
+
+def read(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(csv_text(columns, rows))))
+
+
+def whole(token: str, raw: int) -> Fraction:
+    return Fraction(raw, 10 ** NAMES.decimals(token))
+
+
+def test_columns_are_those_that_rotki_documents_in_its_order() -> None:
+    assert csv_text(rotki.TRADE_COLUMNS, ()).strip() == DOCUMENTED_TRADES
+    assert csv_text(rotki.EVENT_COLUMNS, ()).strip() == DOCUMENTED_EVENTS
+
+
+@settings(max_examples=40)
+@given(histories())
+def test_every_cell_is_of_its_columns_kind_and_all_rows_sum_to_what_the_wallet_holds(wallet: Wallet) -> None:
+    trades = read(rotki.TRADE_COLUMNS, list(rotki.trades(wallet.entries, ASSETS)))
+    events = read(rotki.EVENT_COLUMNS, list(rotki.events(wallet.entries, ASSETS)))
+    sums: dict[str, Fraction] = {}
+
+    def add(name: str, amount: str, sign: int) -> None:
+        assert PLAIN.fullmatch(amount)
+        assert name == "ETH" or re.fullmatch(r"eip155:1/erc20:0x[0-9a-fA-F]{40}", name)
+        sums[name] = sums.get(name, Fraction(0)) + sign * Fraction(amount)
+
+    for row in (*trades, *events):
+        assert row["Location"] in LOCATIONS
+        assert re.fullmatch(r"[0-9]{13}", row["Timestamp"]), "milliseconds of UTC"
+        assert (row["Fee"] == "") == (row["Fee Currency"] == "")
+        if row["Fee"]:
+            add(row["Fee Currency"], row["Fee"], -1)
+    for row in trades:
+        add(row["Spend Currency"], row["Spend Amount"], -1)
+        add(row["Receive Currency"], row["Receive Amount"], 1)
+    for row in events:
+        assert row["Type"] in EVENT_TYPES
+        add(row["Currency"], row["Amount"], 1 if row["Type"] in ("Deposit", "Income") else -1)
+    held = {token: whole(token, raw + wallet.lp.get(token, 0)) for token, raw in wallet.held.items()}
+    assert {ASSETS.name(token): amount for token, amount in held.items()} == {
+        ASSETS.name(token): sums[ASSETS.name(token)] for token in held
+    }
+
+
+def test_several_tokens_for_several_are_cut_into_few_pairs_that_sum_to_the_wei() -> None:
+    wallet = Wallet()
+    moved = {WETH: -(10**18), USDC: -1_000_000_007, WBTC: 3_333_333, NATIVE: 500_000_000_000_000_003}
+    entry = book.exchange(wallet.change(moved, 10**15), wallet.prices(), COUNTED, {})
+    rows = read(rotki.TRADE_COLUMNS, list(rotki.trades([entry], ASSETS)))
+    assert 2 <= len(rows) <= 3
+    for token, raw in moved.items():
+        side = ("Spend Currency", "Spend Amount") if raw < 0 else ("Receive Currency", "Receive Amount")
+        assert sum(Fraction(row[side[1]]) for row in rows if row[side[0]] == ASSETS.name(token)) == abs(whole(token, raw))
+    assert [row["Fee"] for row in rows] == ["0.001", *[""] * (len(rows) - 1)]
+    assert list(rotki.events([entry], ASSETS)) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw", "word"),
+    [
+        (FlowKind.DEPOSIT, 5, "Deposit"), (FlowKind.WITHDRAWAL, -5, "Withdrawal"), (FlowKind.GIFT, 5, "Income"),
+        (FlowKind.LOSS, -5, "Loss"),
+        (FlowKind.REBASE, 5, "Income"), (FlowKind.REBASE, -5, "Loss"), (None, 5, "Deposit"), (None, -5, "Withdrawal"),
+    ],
+)  # fmt: skip
+def test_what_came_and_went_is_the_event_that_it_was(kind: FlowKind | None, raw: int, word: str) -> None:
+    wallet = Wallet()
+    wallet.flow(USDC, raw, kind)
+    (row,) = rotki.events(wallet.entries[-1:], ASSETS)
+    assert row[0] == word and row[3] == "500"
+
+
+def test_gas_that_belongs_to_no_exchange_is_spent_and_a_position_is_the_owners_still() -> None:
+    wallet = Wallet()
+    wallet.entries.append(book.exchange(wallet.change({}, 10**15), wallet.prices(), COUNTED, {}))
+    assert [(row[0], row[2], row[3]) for row in rotki.events(wallet.entries[-1:], ASSETS)] == [("Spend", "ETH", "0.001")]
+    wallet.provide(10)
+    assert [row[0] for row in rotki.events(wallet.entries[-1:], ASSETS)] == ["Spend"]
+    assert wallet.entries[-1].kind is EntryKind.PROVIDE and list(rotki.trades(wallet.entries[-1:], ASSETS)) == []
+
+
+@settings(max_examples=20)
+@given(histories(10))
+def test_plain_tables_read_back_as_the_ledger_and_its_lots(wallet: Wallet) -> None:
+    found = run(wallet.entries, LotMethod.HIFO, USDC, WETH)
+    held = tuple(Held(token, raw, 0, wallet.prices().of(token) or Fraction(0), 2_500) for token, raw in wallet.held.items())
+    tables = {sheet.name: sheet for sheet in sheets(wallet.entries, found, [Valuation(9, 1_700_000_000, Fraction(0), held)], NAMES)}
+    ledger = read(tables["ledger"].columns, list(tables["ledger"].rows))
+    for token, raw in wallet.held.items():
+        rows = [row for row in ledger if (row["account"], row["address"]) == (book.WALLET, token)]
+        assert sum(int(row["raw"]) for row in rows) == raw
+        assert sum(Fraction(row["amount"]) for row in rows) == whole(token, raw)
+    disposals = read(tables["disposals"].columns, list(tables["disposals"].rows))
+    assert len(disposals) == len(found.disposals)
+    assert sum(Fraction(row["gain"]) for row in disposals) == pytest.approx(
+        float(found.realised() / 10**6), abs=1e-5 * (1 + len(disposals))
+    )
+    assert sum(int(row["weight_bps"]) for row in read(tables["values"].columns, list(tables["values"].rows))) in (0, 10_000)
+
+
+@pytest.mark.parametrize("text", [*CORPUS.values(), "=1+1", "+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "|calc", "%x"])
+def test_no_foreign_text_becomes_a_formula_or_steers_a_reader(text: str) -> None:
+    found = neutral(text)
+    assert not found.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "|", "%"))
+    assert not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in found)
+    ((back,),) = csv.reader(io.StringIO(csv_text(("x",), [(text,)]).split("\n", 1)[1]))
+    assert back == found
+
+
+@pytest.mark.parametrize("number", ["-1.5", "0", "-12", "3.000001"])
+def test_numbers_stay_numbers(number: str) -> None:
+    assert neutral(number) == number
+
+
+def test_parquet_holds_the_same_rows_as_text(tmp_path: Path) -> None:
+    from agent.api.exports import _parquet
+
+    wallet = Wallet()
+    wallet.swap(WETH, USDC, 10, 30)
+    (sheet, *_) = sheets(wallet.entries, run(wallet.entries, LotMethod.FIFO, USDC, WETH), (), NAMES)
+    path = tmp_path / "ledger.parquet"
+    path.write_bytes(_parquet(sheet))
+    back = polars.read_parquet(path)
+    assert tuple(back.columns) == sheet.columns and set(back.dtypes) == {polars.String}
+    assert back.rows() == list(sheet.rows)
