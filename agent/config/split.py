@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 from agent.config.build import build_policy
 from agent.config.schema import Config
-from agent.config.strategies import StrategyTable
+from agent.config.strategies import StrategyTable, as_portfolio
 from agent.config.triggers import build_trigger
+from agent.config.weights import build_weights, supplies_of
 from agent.config.zone import ZoneTable
 from agent.errors import ConfigError
-from agent.model import Destination, Policy, Threshold
+from agent.model import Destination, Method, Policy, Portfolio, Threshold
 from agent.model.strategies import HealthRule, Split, Strategy
 from agent.policy import trigger_rules
 from agent.units import largest_remainder
@@ -36,6 +38,24 @@ def build_split(config: Config) -> Split | None:
             Strategy(table.name, table.share, tuple(weights.items()), own.trigger, own.destination, own.cooldown_s, table.floor, health)
         )
     return Split(tuple(found), Threshold(config.split.absolute, config.split.relative))
+
+
+def with_allocators(config: Config, split: Split | None, portfolio: Portfolio, folder: Path) -> Split | None:
+    """The same with each strategy's allocator by token address; files of supplies are relative to `folder`. Raises ConfigError."""
+    if split is None:
+        return None
+    tables = {one.name: one for one in config.strategies}
+    found = []
+    for one in split.strategies:
+        weights = build_weights(as_portfolio(config.portfolio, tables[one.name]), portfolio, folder)
+        found.append(replace(one, allocator=None if weights is None or weights.method is Method.FIXED else weights))
+    return replace(split, strategies=tuple(found))
+
+
+def all_supplies(portfolio: Portfolio, split: Split | None) -> tuple[str, ...]:
+    """Tokens of which the chain has to say how many coins exist, for the portfolio's allocator or a strategy's."""
+    allocators = [portfolio.weights, *(one.allocator for one in (() if split is None else split.strategies))]
+    return tuple(dict.fromkeys(token for weights in allocators for token in supplies_of(replace(portfolio, weights=weights))))
 
 
 def _own_policy(config: Config, policy: Policy, table: StrategyTable) -> Policy:

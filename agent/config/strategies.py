@@ -11,11 +11,12 @@ from pydantic import BeforeValidator, Field, model_validator
 from agent.config.fields import Duration, Share
 from agent.config.table import Table
 from agent.config.triggers import TriggerTable
+from agent.config.weights import WeightsTable, require_weights
 from agent.config.zone import ZoneTable
 from agent.units import BPS
 
 if TYPE_CHECKING:
-    from agent.config.schema import Config
+    from agent.config.schema import Config, PortfolioTable
 
 DAY_S = 86_400
 SHORTEST_WINDOW_S, LONGEST_WINDOW_S = 7 * DAY_S, 730 * DAY_S
@@ -67,7 +68,7 @@ class StrategyTable(Table):
     share: Share
     floor: Share
     weights: dict[str, Share] | None = None
-    allocator: Literal["equal"] | None = None
+    allocator: Literal["equal"] | WeightsTable | None = None
     trigger: TriggerTable | None = None
     destination: Literal["target", "band", "halfway"] | None = None
     cooldown: Duration | None = None
@@ -75,8 +76,10 @@ class StrategyTable(Table):
 
     @model_validator(mode="after")
     def _whole(self) -> StrategyTable:
-        if (self.weights is None) == (self.allocator is None):
-            raise ValueError(f'{self.name}: give either weights or allocator, for example weights = {{ WETH = "60%", USDC = "40%" }}')
+        if self.weights is None and self.allocator != "equal":
+            raise ValueError(f'{self.name}: weights lack, for example weights = {{ WETH = "60%", USDC = "40%" }}, or allocator = "equal"')
+        if self.weights is not None and self.allocator == "equal":
+            raise ValueError(f'{self.name}: allocator = "equal" needs no weights; take either away')
         if self.weights is not None and (total := sum(self.weights.values())) != BPS:
             raise ValueError(f"{self.name}: weights sum to {total / 100:g}%, not 100%")
         if not 0 < self.share <= BPS:
@@ -121,7 +124,19 @@ def require_strategies(config: Config) -> None:
     for one in found:
         if strange := [symbol for symbol in one.weights or {} if symbol not in symbols]:
             raise ValueError(f"strategies.{one.name}.weights: {strange[0]} is none of the assets; choose from {', '.join(symbols)}")
+        if isinstance(one.allocator, WeightsTable):
+            try:
+                require_weights(as_portfolio(config.portfolio, one))
+            except ValueError as error:
+                raise ValueError(f"strategies.{one.name}: {str(error).replace('weights.', 'allocator.', 1)}") from None
     _require_alone(config)
+
+
+def as_portfolio(table: PortfolioTable, one: StrategyTable) -> PortfolioTable:
+    """What the portfolio would be with one strategy's weights as targets and its allocator."""
+    weights = one.weights or {}
+    assets = [asset.model_copy(update={"target": weights.get(asset.symbol, 0)}) for asset in table.assets]
+    return table.model_copy(update={"assets": assets, "weights": one.allocator if isinstance(one.allocator, WeightsTable) else None})
 
 
 def _require_alone(config: Config) -> None:

@@ -10,8 +10,8 @@ from agent import codec
 from agent.errors import ConfigError, OperatorNeeded, Refused
 from agent.execution.booking import reviewed_s
 from agent.execution.outcome import Outcome, OutcomeKind
-from agent.model import Books, Intent, IntentKind, Rebalance, StepInput
-from agent.model.strategies import SleeveBooks, SleeveState, Strategy, UnitPoint
+from agent.model import Allocation, Books, Intent, IntentKind, Rebalance, StepInput
+from agent.model.strategies import SleeveBooks, SleeveState, Split, Strategy, UnitPoint
 from agent.policy import flows, sleeve_books, sleeve_desk, sleeve_health, sleeve_keeping, sleeves
 from agent.policy.sleeve_keeping import Own
 from agent.ports import Grant, Journal
@@ -34,6 +34,10 @@ class Remembers(SleeveJournal, Protocol):
         """What a step decided from, as JSON."""
         ...
 
+    def allocation(self, owner: str = "") -> Allocation | None:
+        """The weights chosen last for a strategy."""
+        ...
+
 
 def seen(step: StepInput, store: Remembers, books: Books, owner_agrees: bool = False) -> StepInput:
     """The step with the books of strategies at its block, before any quarantine; the same where there is one strategy alone.
@@ -45,7 +49,15 @@ def seen(step: StepInput, store: Remembers, books: Books, owner_agrees: bool = F
     fresh = flows.unexplained(step, books)
     bring = sleeve_keeping.changed if owner_agrees else sleeve_keeping.brought_up
     found = bring(step, store.sleeve_ledger(), _own(store), sleeves.wished, fresh)
-    return replace(step, history=replace(step.history, sleeves=found))
+    choices = chosen_last(step.split, store)
+    return replace(step, history=replace(step.history, sleeves=replace(found, choices=tuple(choices.items()))))
+
+
+def chosen_last(split: Split | None, store: Remembers) -> dict[str, Allocation]:
+    """The weights that allocators chose last, by strategy."""
+    named = [one.name for one in (() if split is None else split.strategies) if one.allocator is not None]
+    found = {name: store.allocation(name) for name in named}
+    return {name: chosen for name, chosen in found.items() if chosen is not None}
 
 
 def keep_sleeves(journal: Journal, step: StepInput) -> None:
@@ -58,6 +70,9 @@ def keep_sleeves(journal: Journal, step: StepInput) -> None:
         return
     if books.pending and not journal.note_sleeves(books.pending, books.turn):
         return
+    for name, chosen in books.choices:
+        if chosen != journal.allocation(name):
+            journal.note_allocation(chosen, name)
     if not books.fault:
         _note_units(journal, step, books)
 
@@ -81,10 +96,12 @@ def _own(store: Remembers) -> Own:
         try:
             plan, text = store.grant(intent.id).plan, store.step_input(intent.step_id)
             step = None if text is None else codec.loads(StepInput, text)
-            if step is None or plan is None or not isinstance(plan.decision, Rebalance) or sleeves.fault(step) or step.split is None:
+            decision = None if plan is None else plan.decision
+            if step is None or not isinstance(decision, Rebalance) or decision.by_hand or decision.exit or sleeves.fault(step):
                 return None
-            prices = _prices(step)
-            return step if plan.decision.goal == sleeves.view(step, prices).goal else None
+            if step.split is None:
+                return None
+            return step if decision.reason.startswith(sleeves.view(step, _prices(step)).answer.reason) else None
         except (ConfigError, OperatorNeeded, Refused, KeyError):
             return None
 

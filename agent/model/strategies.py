@@ -10,6 +10,7 @@ from agent.model.flows import Flow
 from agent.model.intent import Intent
 from agent.model.policy import Destination
 from agent.model.triggers import Threshold, Trigger
+from agent.model.weights import Allocation, Weights
 
 UNITS = "units"
 """Stands for a strategy's own units where a token's address is asked for."""
@@ -34,7 +35,8 @@ class HealthRule:
 class Strategy:
     """One strategy: its share of the capital, its weights by token address in bps (sum 10,000), when it acts and how far it goes.
 
-    `floor_bps` is the share of the capital that the health rule leaves it; None as `health` switches the rule off.
+    `floor_bps` is the share of the capital that the health rule leaves it; None as `health` switches the rule off. With an
+    `allocator` its weights are chosen from data, and those here count until then.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Strategy:
     cooldown_s: int
     floor_bps: int = 0
     health: HealthRule | None = None
+    allocator: Weights | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +131,17 @@ class Sleeve:
 
 @dataclass(frozen=True, slots=True)
 class SleeveBooks:
-    """All strategies at one block; `fault` says why they cannot be told, `pending` are bookings that are not written down yet."""
+    """All strategies at one block; `fault` says why they cannot be told, `pending` are bookings that are not written down yet.
+
+    `choices` are the weights that allocators chose last, by strategy; `unchosen` says which strategy has none to go by, and why.
+    """
 
     sleeves: tuple[Sleeve, ...]
     fault: str = ""
     pending: tuple[Booking, ...] = ()
     turn: int = 0
+    choices: tuple[tuple[str, Allocation], ...] = ()
+    unchosen: str = ""
 
     @property
     def named(self) -> dict[str, Sleeve]:

@@ -46,7 +46,7 @@ def fault(step: StepInput) -> str:
     if step.portfolio.positions or step.portfolio.lp_targets:
         return "the books of strategies do not count liquidity positions; leave either out"
     books = step.history.sleeves
-    return "the books of the strategies are not there" if books is None else books.fault
+    return "the books of the strategies are not there" if books is None else books.fault or books.unchosen
 
 
 def view(step: StepInput, prices: Mapping[str, Price]) -> SleevesView:

@@ -30,8 +30,8 @@ from agent.config.load import LoadedConfig
 from agent.config.lp_contracts import known_positions, liquidity_contracts
 from agent.config.lp_targets import build_targets
 from agent.config.schema import Config
-from agent.config.split import build_split
-from agent.config.weights import build_weights, supplies_of
+from agent.config.split import all_supplies, build_split, with_allocators
+from agent.config.weights import build_weights
 from agent.errors import ConfigError
 from agent.execution import sleeves
 from agent.execution.earlier import recall
@@ -39,7 +39,7 @@ from agent.execution.fresh import Eyes
 from agent.execution.stock import take_stock
 from agent.model import Allocation, Execution, History, Limits, Policy, Portfolio, PricePoint, Reference, Snapshot, StepInput
 from agent.model.strategies import Split
-from agent.policy import agreement, allocation, flows, lookback, outflow, quarantine, wishes
+from agent.policy import agreement, allocation, flows, lookback, outflow, quarantine, sleeve_targets, wishes
 from agent.ports import Clock, Reader
 from agent.store.killswitch import KillSwitch, pause_file
 from agent.store.opening import open_store
@@ -117,14 +117,21 @@ class Desk:
         return quarantine.quarantine(seen, quarantine.changed(snapshot, self.tokens, pins, self.store.implementations()))
 
     def _prices(self, now_s: int, chosen: Allocation | None) -> tuple[PricePoint, ...]:
-        """Recorded prices, as far back as this config looks; before what triggers see, one per interval of a choice that is due."""
+        """Recorded prices, as far back as this config looks; before what triggers see, one per interval of each choice that is due."""
         numeraire, weights = self.portfolio.numeraire.address, self.portfolio.weights
         back_s = lookback.needed_s(self.portfolio, self.policy, self.split)
-        choice_s = allocation.looks_back_s(self.portfolio, chosen, now_s)
+        needs = list(sleeve_targets.looks_back(self.split, sleeves.chosen_last(self.split, self.store), self.portfolio, now_s))
+        if weights is not None:
+            needs.append((allocation.looks_back_s(self.portfolio, chosen, now_s), weights.step_s))
+        until_s = now_s - back_s - bool(back_s)
+        older = {
+            point
+            for choice_s, step_s in needs
+            if choice_s > back_s
+            for point in self.store.prices(numeraire, now_s - choice_s, until_s, step_s)
+        }
         hourly = self.store.prices(numeraire, now_s - back_s, now_s) if back_s else ()
-        if weights is None or choice_s <= back_s:
-            return hourly
-        return self.store.prices(numeraire, now_s - choice_s, now_s - back_s - bool(back_s), weights.step_s) + hourly
+        return (*sorted(older, key=lambda point: (point.at_s, point.token)), *hourly)
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -220,6 +227,7 @@ def open_desk(
     tokens = {token.address: token for token in read_tokens(line, asked)}
     portfolio = build_portfolio(config, tokens)
     portfolio = replace(portfolio, weights=build_weights(config.portfolio, portfolio, loaded.path.parent))
+    split = with_allocators(config, build_split(config), portfolio, loaded.path.parent)
     limits = build_limits(config, portfolio.numeraire)
     through = (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
     with books(loaded) as (store, switch):
@@ -239,7 +247,7 @@ def open_desk(
             spenders=(execution.router, *(contract for _, contract in execution.liquidity)),
             pools=pools,
             proxies=(proxies := find_proxies(line, asked)),
-            supplies=supplies_of(portfolio),
+            supplies=all_supplies(portfolio, split),
             feeds=(*portfolio.feeds(), *reference.uptime),
             code=tuple(dict.fromkeys((*pinned, *(pool.address for pool in pools), *(proxy.first for proxy in proxies)))),
             twap_window_s=reference.twap_window_s,
@@ -252,4 +260,4 @@ def open_desk(
         reader = PositionReader(chain, found, factories(config), store.liquidity_moves, known)
         policy, quoter = build_policy(config), UniswapPython(line, second_venues(config))
         shared = (loaded, panel, line, portfolio, pools, policy, reference, limits, execution, store, switch, clock, reader, quoter)
-        yield Desk(*shared, split=build_split(config), tax=TaxKeeper(loaded, portfolio))
+        yield Desk(*shared, split=split, tax=TaxKeeper(loaded, portfolio))

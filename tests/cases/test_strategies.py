@@ -114,3 +114,22 @@ def test_what_died_after_its_swap_was_sent_is_shared_out_by_the_wishes_of_its_st
         assert abs(weight(chain, agent, "up") - Fraction(7, 10)) < NEAR and abs(weight(chain, agent, "down") - Fraction(3, 10)) < NEAR
         costs = {one.name: one.costs for one in books(agent).sleeves}
         assert costs["down"] == 0 < costs["up"], "whose wish was filled inside pays nothing of the trade"
+
+
+def test_what_the_allocator_of_a_strategy_chose_is_written_down_and_stands(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 20_000, "USDC": 20_000})
+    changes = strategies("50%", "50%")
+    equal = {"kind": "equal", "every": "7d", "keep": "30d", "churn": "1%", "until_chosen": "wait"}
+    parts = changes["strategies"]
+    assert isinstance(parts, list)
+    loaded = trusted(chain, tmp_path, {**changes, "strategies": [parts[0], {**parts[1], "allocator": equal}]}, TWO)
+    with again(chain, loaded) as agent:
+        assert agent.desk.store.allocation("down") is None
+        outcome = agent.rebalance()
+        assert outcome.decided.sleeves is not None, outcome.reason
+        chosen = agent.desk.store.allocation("down")
+        assert chosen is not None and dict(chosen.weights_bps) == {chain.tokens[symbol].address: 5_000 for symbol in TWO}
+        assert agent.desk.store.allocation("up") is None
+        wished = {one.name: one.acts for one in outcome.decided.sleeves.wishes}
+        assert wished == {"up": True, "down": False}, "30 % was wanted of it before it chose"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from agent.config.build import build_portfolio
 from agent.config.load import parse_config
-from agent.config.split import build_split
+from agent.config.split import build_split, with_allocators
 from agent.errors import ConfigError
 from agent.model import Destination, Every, Threshold
 from agent.model.strategies import HealthRule, Split
-from tests.unit.test_config import USDC, WETH, text
+from tests.unit.test_config import USDC, WETH, text, tokens
 
 DAY_S = 86_400
 HEALTH = '{ sharpe = 0.5, recover = "0.8", window = "30d", period = "30d", recover_period = "14d" }'
@@ -60,7 +63,7 @@ def test_without_strategies_the_wallet_is_one() -> None:
         ((TREND, CARRY | {"name": '"trend"'}), "the name trend is given twice"),
         ((TREND | {"floor": '"61%"'}, CARRY), "floor 61% is above its share of 60%"),
         ((TREND | {"share": '"100%"'},), "1 of them; between two and 12"),
-        ((TREND | {"allocator": '"equal"'}, CARRY), "give either weights or allocator"),
+        ((TREND | {"allocator": '"equal"'}, CARRY), 'allocator = "equal" needs no weights'),
         ((TREND | {"name": '"a b"'}, CARRY), "strategies.0.name"),
         ((TREND | {"trigger": '{ kind = "time", every = "5m" }'}, CARRY), "strategies.trend.trigger.every: 300 s"),
         ((TREND | {"trigger": '{ kind = "time", every = "1d" }', "destination": '"band"'}, CARRY), "strategies.trend.destination: band"),
@@ -74,6 +77,23 @@ def test_without_strategies_the_wallet_is_one() -> None:
 )
 def test_mistakes_are_named(parts: tuple[dict[str, str], ...], said: str) -> None:
     assert said in error(*parts)
+
+
+ALLOCATOR = (
+    '{ kind = "inverse_volatility", every = "7d", window = "90d", step = "1d", min_history = "30d", max_age = "2d", keep = "30d", '
+    'churn = "1%", until_chosen = "targets", fixed = ["USDC"] }'
+)
+
+
+def test_an_allocator_of_a_strategy_is_that_of_a_portfolio_with_its_weights() -> None:
+    equal = '{ kind = "equal", every = "7d", keep = "30d", churn = "1%", until_chosen = "targets" }'
+    config = parse_config(tables(TREND | {"allocator": equal}, CARRY))
+    portfolio = build_portfolio(config, tokens())
+    found = with_allocators(config, build_split(config), portfolio, Path())
+    assert found is not None and [one.allocator is None for one in found.strategies] == [False, True]
+    assert found.strategies[0].weights_bps == ((WETH.address, 7_000), (USDC.address, 3_000)), "what counts until the first choice"
+    assert "strategies.trend: allocator.fixed: leaves 1 assets to choose" in error(TREND | {"allocator": ALLOCATOR}, CARRY)
+    assert "trend: weights lack" in error({**{key: value for key, value in TREND.items() if key != "weights"}, "allocator": equal}, CARRY)
 
 
 def test_a_split_says_beyond_what_it_is_restored() -> None:

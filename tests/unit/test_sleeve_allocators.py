@@ -1,0 +1,54 @@
+"""Strategies whose weights an allocator chooses: the same as for a whole portfolio, written down by strategy, or a halt by name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agent.model import Halt, Method, StepInput
+from agent.model.strategies import Strategy
+from agent.policy.allocation import allocated
+from agent.policy.decide import decide
+from agent.policy.sleeve_targets import looks_back
+from tests.builders import NOW_S, step_input
+from tests.sleeves import books_of, brought_up, split, strategy
+from tests.weighing import DAY_S, PLAIN, allocator, bps_of, moves, recorded, weighed
+
+VOLATILITY = allocator(Method.INVERSE_VOLATILITY)
+
+
+def by(weights: object, name: str = "parity", share_bps: int = 5_000) -> Strategy:
+    return replace(strategy(name, share_bps, PLAIN), allocator=weights)  # type: ignore[arg-type]  # an allocator
+
+
+def shared(*parts: Strategy, step: StepInput) -> StepInput:
+    return brought_up(replace(step, split=split(*parts)))
+
+
+def test_a_strategy_chooses_what_a_portfolio_would() -> None:
+    prices = recorded(moves())
+    whole = bps_of(allocated(weighed(VOLATILITY, prices)))
+    assert whole != PLAIN
+    step = replace(step_input(targets_bps=PLAIN), history=replace(step_input().history, prices=prices))
+    found = shared(by(VOLATILITY), strategy("fixed", 5_000, PLAIN), step=step)
+    assert found.split is not None
+    symbols = {asset.token.address: asset.token.symbol for asset in found.portfolio.assets}
+    assert {symbols[token]: bps for token, bps in found.split.strategies[0].weights_bps} == whole
+    assert [name for name, _ in books_of(found).choices] == ["parity"]
+    assert abs(bps_of(found)["WETH"] - (whole["WETH"] + PLAIN["WETH"]) / 2) <= 1
+
+
+def test_a_strategy_without_weights_halts_by_name() -> None:
+    found = decide(shared(by(VOLATILITY), strategy("fixed", 5_000, PLAIN), step=step_input(targets_bps=PLAIN)))
+    assert isinstance(found.decision, Halt)
+    assert "strategy parity has no weights to go by: inverse_volatility" in found.decision.reason
+
+
+def test_prices_are_asked_for_as_far_back_as_a_choice_that_is_due_needs() -> None:
+    step = replace(step_input(targets_bps=PLAIN), history=replace(step_input().history, prices=recorded(moves())))
+    found = shared(by(VOLATILITY), strategy("fixed", 5_000, PLAIN), step=step)
+    assert found.split is not None
+    assert looks_back(found.split, {}, found.portfolio, NOW_S) == ((91 * DAY_S, DAY_S),)
+    last = dict(books_of(found).choices)
+    assert looks_back(found.split, last, found.portfolio, NOW_S) == ()
+    assert looks_back(found.split, last, found.portfolio, NOW_S + 8 * DAY_S) == ((91 * DAY_S, DAY_S),)
+    assert looks_back(None, {}, found.portfolio, NOW_S) == ()
