@@ -12,7 +12,7 @@ from agent.api.agent import Agent
 from agent.config.order_edit import edited, written
 from agent.errors import ConfigError, Refused, Retryable
 from agent.model import PORTFOLIO, Order, OrderKind, OrderStage, StepInput, Terms, Verdict
-from agent.policy import order_levels, order_targets, unit_value
+from agent.policy import order_levels, order_targets, unit_value, words
 from agent.policy.order_moves import SOLD, unconfirmed
 from agent.reference import reference_prices
 from agent.units import BPS, Price, price_text
@@ -156,6 +156,7 @@ def _row(step: StepInput, order: Order) -> Document:
         "highest": _figure(step, order.token, order.mark) if order.kind is OrderKind.TRAILING_STOP else None,
         "fired_at": _figure(step, order.token, order.at),
         "since_s": order.since_s,
+        "since": words.moment(order.since_s),
         "unconfirmed": None if next_ is None else next_.stage.value,
         "filled_at_once": order_levels.filled_at_once(order),
     }

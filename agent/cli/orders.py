@@ -117,7 +117,6 @@ def _said(document: Document) -> None:
 def show(document: Document) -> None:
     """All orders as a table."""
     from agent.cli import tables
-    from agent.policy.words import moment
 
     if not document["orders"]:
         say("There are no orders. Write entry, stop_loss, take_profit or trailing_stop: trimtab orders set, or docs/orders.md")
@@ -127,7 +126,7 @@ def show(document: Document) -> None:
     for item in document["orders"]:
         away = "" if item["distance_bps"] is None else f"{item['distance_bps'] / 100:+.2f}%"
         stage = f"{item['stage']} ({item['unconfirmed']}, not confirmed)" if item["unconfirmed"] else item["stage"]
-        since = moment(item["since_s"]) + (f", at {tables.amount(item['fired_at'], 4)}" if item["fired_at"] else "")
+        since = item["since"] + (f", at {tables.amount(item['fired_at'], 4)}" if item["fired_at"] else "")
         figures = [tables.amount(item[name], 4) if item[name] else "" for name in ("level", "price")]
         made.add_row(cell(item["subject"]), item["kind"], cell(stage), cell(since), item["terms"], *figures, away)
     out.print(made)

@@ -19,6 +19,7 @@ ROW = {
     "highest": maybe(decimal),
     "fired_at": maybe(decimal),
     "since_s": count,
+    "since": text,
     "unconfirmed": maybe(STAGE),
     "filled_at_once": flag,
 }
