@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from agent.api.opening import open_agent, plan, quote, snapshot, step
     from agent.api.oracle import observations, raise_observations
     from agent.api.orders import arm_orders, disarm_orders, set_orders, standing_orders
-    from agent.api.over_time import swap_at
     from agent.api.positions import Liquidity, liquidity
     from agent.api.pricing import fetch_prices, forget_prices, import_prices, prices
     from agent.api.profiles import export_profile, import_profile
     from agent.api.ready import templates
     from agent.api.retreat import TakenBack
+    from agent.api.rounds import swap_at
     from agent.api.service import Service, serve
     from agent.api.setup import initialise, trust
     from agent.api.sleeves import route_flows, strategies, take_over_strategies
@@ -68,7 +68,7 @@ _HOMES = {
     "agent.api.taking": ("forget_position", "take_position"),
     "agent.api.txs": ("cancel", "reconcile", "transactions", "waiting"),
     "agent.api.corrections": ("cancel_waiting", "order_document", "waiting_orders"),
-    "agent.api.over_time": ("swap_at",),
+    "agent.api.rounds": ("swap_at",),
     "agent.api.wallet": ("Password", "change_password", "create_wallet", "import_wallet", "wallet_address"),
     "agent.api.whatif": ("WhatIf", "what_if"),
     "agent.config.load": ("load_config",),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent import engine, wiring
-from agent.api import over_time, retreat, schedule, versions
+from agent.api import retreat, rounds, schedule, versions
 from agent.api.endpoints import records
 from agent.api.parameters import parameters
 from agent.api.realised import realised
@@ -101,9 +101,9 @@ class Agent:
     def rebalance(self, *, send: bool = False, confirm: Confirm = never, progress: Progress = silent) -> Outcome:
         """One step; under a style of rounds those that follow too, one after the other, until the correction is done."""
         with self._hands(send, confirm, progress) as opened:
-            hands = None if opened is None else over_time.asked_once(opened)
+            hands = None if opened is None else rounds.asked_once(opened)
             first = engine.step(self.desk.eyes, strategies.rebalance, self.desk.store, hands)
-            return first if hands is None else over_time.go_on(self.desk, hands, first, progress)
+            return first if hands is None else rounds.go_on(self.desk, hands, first, progress)
 
     def swap(
         self, token_in: str, token_out: str, amount: str, *, send: bool = False, confirm: Confirm = never, progress: Progress = silent
@@ -137,7 +137,7 @@ class Agent:
                     self.desk.store.prune(self.desk.config.service.keep_steps)
                     if turned[0] and hands is not None:
                         return retreat.retreat(self.desk.eyes, self.desk.store, hands, self.desk.switch.read().reason)
-                    return over_time.step(self.desk, hands)
+                    return rounds.step(self.desk, hands)
                 except (Retryable, Refused) as error:
                     return error
                 finally:

@@ -10,7 +10,7 @@ import pytest
 
 from agent import api
 from agent.api.agent import Agent
-from agent.api.over_time import swap_at
+from agent.api.rounds import swap_at
 from agent.errors import ConfigError, OperatorNeeded
 from agent.execution.outcome import Outcome, OutcomeKind
 from agent.localchain import LocalChain
