@@ -10,6 +10,7 @@ from typing import Any
 from agent import codec, wiring
 from agent.api import sleeve_words
 from agent.api.corrections import correction
+from agent.api.spent import Spent
 from agent.config.load import load_config
 from agent.errors import ConfigError
 from agent.model import AdjustLiquidity, Halt, Hold, Intent, Plan, Rebalance, RequestState, StepInput
@@ -25,8 +26,9 @@ INTERRUPTED = "interrupted"
 
 
 def history(config: Path | str, limit: int = 20) -> Document:
-    """The newest steps with their transactions, newest first."""
+    """The newest steps with their transactions and what those cost, newest first; what all was worth, and weights, over time."""
     with wiring.books(load_config(config)) as (store, _):
+        told = Spent(store)
         return {
             "steps": [
                 {
@@ -36,10 +38,12 @@ def history(config: Path | str, limit: int = 20) -> Document:
                     "outcome": line.outcome or INTERRUPTED,
                     "reason": line.reason or "",
                     "transactions": [_transaction(intent) for intent in store.intents(line.id)],
+                    "cost": told.cost(store.intents(line.id)),
                 }
                 for line in store.steps(limit)
             ],
             "corrections": [correction(one) for one in store.campaigns(limit)],
+            "values": told.values(limit),
         }
 
 

@@ -25,7 +25,7 @@ def history(
 ) -> None:
     """Past steps with their decisions, and the transactions they sent; or the versions of the config, without secrets."""
     from agent import api
-    from agent.cli import rounds, tables
+    from agent.cli import ledger_tables, rounds, tables
 
     if configs or version is not None:
         from agent.api import versions
@@ -44,6 +44,7 @@ def history(
         out.print(tables.steps(document))
         if document["corrections"]:
             out.print(rounds.corrections(document["corrections"]))
+        ledger_tables.show_values(out, document)
 
     emit(document, as_json, show)
 

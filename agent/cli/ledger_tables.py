@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from agent.cli.output import cell, say
-from agent.cli.tables import amount, money, table
+from agent.cli.tables import amount, brief, money, table
 from agent.units import decimal_text
 
 Document = dict[str, Any]
@@ -43,6 +43,23 @@ def show_pnl(console: Console, document: Document) -> None:
             say(f"{one['from'][:10]}: over {known['days']} days {told}.")
     if document["unpriced"]:
         console.print(cell(f"Without a price then, and counted at zero: {', '.join(document['unpriced'])}", "yellow"))
+
+
+def show_values(console: Console, document: Document) -> None:
+    """What past steps cost, and weights over time; nothing while the books are empty."""
+    spent = [(row["step"], row["cost"]) for row in document["steps"] if row["cost"] is not None]
+    if spent:
+        made = table("What they cost", ("step",), ("fees", "impact", "gas", "total"))
+        for step, cost in spent:
+            made.add_row(step, *(brief(cost[name]) for name in ("fees", "impact", "gas", "total")))
+        console.print(made)
+    if document["values"]:
+        symbols = list(dict.fromkeys(name for row in document["values"] for name in row["weights_bps"]))
+        made = table("Weights over time, gas money and reserves included", ("time",), ("value", *symbols))
+        for row in document["values"]:
+            shares = (row["weights_bps"].get(name) for name in symbols)
+            made.add_row(row["time"], money(row["value"]), *("" if share is None else _percent(share) for share in shares))
+        console.print(made)
 
 
 def show_journal(console: Console, document: Document) -> None:

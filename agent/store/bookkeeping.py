@@ -224,6 +224,12 @@ class Bookkeeping(Database):
             book = rows.book_now(session, self.book_kind)
             return () if book is None else rows.valuations(session, book, from_s, until_s)
 
+    def newest_valuations(self, limit: int) -> tuple[Valuation, ...]:
+        """The newest of the book, newest first."""
+        with self._read("read what all was worth") as session:
+            book = rows.book_now(session, self.book_kind)
+            return () if book is None else tuple(reversed(rows.valuations(session, book, 0, None, limit)))
+
     def valued_block(self) -> int:
         """Block of the newest valuation of the book; -1 where there is none."""
         with self._read("read what all was worth") as session:

@@ -138,15 +138,15 @@ def _outside(session: Session, book: Book, opened: Mapping[str, BookOpeningRow])
     return found
 
 
-def valuations(session: Session, book: Book, from_s: int, until_s: int | None) -> tuple[Valuation, ...]:
-    """See Bookkeeping.valuations."""
+def valuations(session: Session, book: Book, from_s: int, until_s: int | None, newest: int | None = None) -> tuple[Valuation, ...]:
+    """See Bookkeeping.valuations; only the `newest` where that is given."""
     query = select(ValuationRow).where(ValuationRow.book == book.number, ValuationRow.chain_s >= from_s)
     if until_s is not None:
         query = query.where(ValuationRow.chain_s <= until_s)
-    rows = session.scalars(query.order_by(ValuationRow.block_number, ValuationRow.seq))
+    rows = session.scalars(query.order_by(ValuationRow.block_number.desc(), ValuationRow.seq.desc()).limit(newest))
     return tuple(
         Valuation(row.block_number, row.chain_s, Fraction(row.value), records.loaded(tuple[Held, ...], records.unpacked(row.held_z)))
-        for row in rows
+        for row in reversed(rows.all())
     )
 
 

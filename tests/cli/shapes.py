@@ -209,6 +209,7 @@ HISTORY = {
             "outcome": text,
             "reason": text,
             "transactions": [{**_SENT, "block": maybe(count)}],
+            "cost": maybe(lambda spent: set(spent) == {"fees", "impact", "gas", "total"} and all(map(decimal, spent.values()))),
         }
     ]
 }

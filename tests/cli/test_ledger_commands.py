@@ -1,0 +1,142 @@
+"""pnl, books, export, and the taxable gain of a plan, as commands on a chain of their own."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli import shapes
+from tests.cli.shapes import EACH, count, decimal, maybe, number, text
+from tests.cli.tools import Desk, Said
+
+PERIOD = {
+    **dict.fromkeys(("start_value", "end_value", "deposits", "withdrawals", "profit", "hold_profit", "rebalancing_effect"), decimal),
+    **{name: maybe(number) for name in ("twr_bps", "mwr_bps", "mwr_year_bps", "hold_return_bps", "benchmark_return_bps")},
+    "from": text,
+    "to": text,
+    "rebalances": count,
+    "turnover": decimal,
+    "costs": {"fees": decimal, "impact": decimal, "gas": decimal, "total": decimal},
+    "by_hand": {"swaps": count, "effect": decimal},
+    "realised": decimal,
+    "realised_by_token": {EACH: decimal},
+    "weights_bps": {EACH: count},
+    "hint": text,
+}
+PNL = {
+    "numeraire": text,
+    "benchmark": text,
+    "value": decimal,
+    "unrealised": decimal,
+    "method": text,
+    "periods": [PERIOD],
+    "unpriced": [text],
+}
+TAX = {
+    "method": text,
+    "currency": text,
+    "gain": decimal,
+    "disposals": [{"symbol": text, "raw": shapes.raw, "proceeds": decimal, "cost": decimal, "gain": decimal, "oldest_days": maybe(count)}],
+    "realised_this_year": decimal,
+    "year_limit": maybe(decimal),
+    "left_this_year": maybe(decimal),
+}
+TABLE = '\n[tax]\nmethod = "hifo"\nyear_limit = "{}"\n'
+
+
+def test_the_books_of_a_day_from_the_command_line(desk: Desk, tmp_path: Path) -> None:
+    desk.config.write_text(desk.config.read_text() + TABLE.format("off"))
+    desk.ask("pnl", "--now")
+    plan = desk.ask("plan")
+    shapes.require(TAX, plan["tax"])
+    assert {one["symbol"] for one in plan["tax"]["disposals"]} >= {"WETH"} and plan["tax"]["method"] == "hifo"
+    assert "Taxable gain of this plan" in desk.run("plan").out
+    desk.ask("rebalance", "--send", "--yes")
+    desk.ask("swap", "--in", "USDC", "--out", "WETH", "--amount", "150", "--send", "--yes")
+    found = desk.ask("pnl", "--now", "--benchmark", "WETH")
+    shapes.require(PNL, found)
+    (row,) = found["periods"]
+    assert (row["rebalances"], row["by_hand"]["swaps"], found["benchmark"]) == (1, 1, "WETH")
+    assert float(row["costs"]["gas"]) > 0 and sum(row["weights_bps"].values()) == 10_000
+    assert "1 swaps by hand" in desk.run("pnl").out
+
+    checked = desk.ask("books", "check")
+    assert checked["sound"] and checked["chain"]["disagreement"] == "" and checked["entries"] > 2
+    assert "the chain says the same" in desk.run("books", "check").out
+    entries = desk.ask("books", "journal")["entries"]
+    assert [entry["by_hand"] for entry in entries if entry["kind"] == "trade"] == [True, False]
+    assert "assets:wallet:USDC" in desk.run("books", "journal").out
+    steps = desk.ask("history")
+    assert [row["cost"] is not None for row in steps["steps"] if any(item["kind"] == "swap" for item in row["transactions"])] == [
+        True,
+        True,
+    ]
+    assert steps["values"] and "Weights over time" in desk.run("history").out
+
+    out = tmp_path / "books"
+    told = desk.ask("export", "--format", "rotki", "--out", str(out))
+    assert [file["name"] for file in told["files"]] == ["rotki_generic_trades.csv", "rotki_generic_events.csv"]
+    assert all((out / file["name"]).stat().st_mode & 0o077 == 0 for file in told["files"])
+    assert len(list(csv.DictReader((out / "rotki_generic_trades.csv").open()))) == told["files"][0]["rows"] > 0
+    again = desk.run("export", "--format", "rotki", "--out", str(out))
+    assert again.code == 2 and "--force" in again.err
+    assert desk.run("export", "--format", "rotki", "--out", str(out), "--force").code == 0
+
+
+def test_a_limit_of_the_year_is_shown_and_holds_a_plan_back(desk: Desk) -> None:
+    """The lots were opened at present prices, so that nothing gains much: with nothing left of the year the plan sells what loses."""
+    desk.config.write_text(desk.config.read_text() + TABLE.format("0"))
+    desk.ask("pnl", "--now")
+    tax = desk.ask("plan")["tax"]
+    assert (tax["year_limit"], tax["left_this_year"]) == ("0", "0")
+    assert float(tax["gain"]) <= 0
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("pnl", "--period", "fortnight"), "--period"),
+        (("pnl", "--benchmark", "GOLD"), "--benchmark"),
+        (("export", "--out", "x", "--format", "xls"), "--format"),
+        (("export", "--out", "no/such/folder"), "--out"),
+    ],
+)
+def test_what_the_books_cannot_do_is_said(desk: Desk, words: tuple[str, ...], why: str) -> None:
+    desk.ask("pnl", "--now")
+    said = desk.run(*words)
+    assert said.code == 2 and why in said.err
+
+
+def test_empty_books_say_how_they_are_filled(desk: Desk) -> None:
+    said = desk.run("pnl")
+    assert said.code == 2 and "pnl --now" in said.err
+
+
+@pytest.mark.parametrize(
+    ("table", "why"),
+    [
+        ('[tax]\nmethod = "first"\nyear_limit = "off"', "tax.method"),
+        ('[tax]\nmethod = "fifo"', "tax.year_limit"),
+        ('[tax]\nmethod = "fifo"\nyear_limit = "-1"', "tax.year_limit"),
+        ('[tax]\nmethod = "fifo"\nyear_limit = "off"\ncurrency = "EUR"', "go together"),
+    ],
+)
+def test_a_wrong_tax_table_is_named(desk: Desk, table: str, why: str) -> None:
+    desk.config.write_text(f"{desk.config.read_text()}\n{table}\n")
+    said = desk.run("status")
+    assert said.code == 2 and why in said.err
+
+
+def test_a_rate_table_that_cannot_be_read_is_named_where_a_limit_depends_on_it(desk: Desk) -> None:
+    more = '\n[tax]\nmethod = "fifo"\nyear_limit = "100"\ncurrency = "EUR"\nrates = "none.csv"\n'
+    desk.config.write_text(desk.config.read_text() + more)
+    said = desk.run("plan")
+    assert said.code == 2 and "tax.rates" in said.err
+
+
+def test_commands_of_the_books_explain_themselves(bare: Callable[..., Said]) -> None:
+    for words in (("pnl",), ("export",), ("books", "check"), ("books", "journal"), ("books", "open")):
+        assert bare(*words, "--help").code == 0
