@@ -13,7 +13,7 @@ from agent.config import redaction
 from agent.config.load import LoadedConfig, load_config
 from agent.errors import ConfigError, Refused
 from agent.model import Verdict
-from agent.store.store import Store
+from agent.store.versions import Versions
 
 if TYPE_CHECKING:
     from agent.api.agent import Agent
@@ -25,7 +25,7 @@ Ask = Callable[[tuple[str, ...]], bool]
 """Shows what was changed by hand, nothing where nothing was, and asks."""
 
 
-def changed(loaded: LoadedConfig, store: Store) -> tuple[str, ...] | None:
+def changed(loaded: LoadedConfig, store: Versions) -> tuple[str, ...] | None:
     """Lines that differ from the version that was confirmed last; None where it is that version, or none ever was."""
     before = store.confirmed_config()
     if before is None or before == loaded.digest:
@@ -34,14 +34,14 @@ def changed(loaded: LoadedConfig, store: Store) -> tuple[str, ...] | None:
     return (redaction.changes(texts[0], loaded.text) or ("comments or secrets alone",)) if texts else UNKNOWN
 
 
-def keep(loaded: LoadedConfig, store: Store, how: str) -> None:
+def keep(loaded: LoadedConfig, store: Versions, how: str) -> None:
     """Writes this version down, unless it is the newest already and in the same way."""
     newest = store.configs(1)
     if not newest or (newest[0].digest, newest[0].how == NOTICED) != (loaded.digest, how == NOTICED):
         store.confirm_config(loaded.digest, int(time.time()), loaded.text, how)
 
 
-def require_present(loaded: LoadedConfig, store: Store, known: str | None) -> None:
+def require_present(loaded: LoadedConfig, store: Versions, known: str | None) -> None:
     """For a long run that began while `known` was the confirmed version: raises Refused once its owner has confirmed another than
     the one it acts by.
     """

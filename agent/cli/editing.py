@@ -56,20 +56,21 @@ def edit(
             return text
         return applied(text, changes) if changes.any else _edited(text)
 
+    asking = yes or interactive()
     with waiting("Reading the chain") as wait:
 
         def answer(found: Editing, agent: Agent) -> bool:
             if yes:
                 return True
             with wait.aside():
-                _show(err, _document(found), agent)
+                show_editing(err, editing_document(found), agent)
                 return ask("Confirm this?" if confirm else "Write this?")
 
-        asks = answer if yes or interactive() else None
-        found = editing.edit(config, make, in_rounds=in_rounds, keep_holdings=keep_holdings, confirm=asks)
-        document = _document(found)
+        asked = answer if asking else None
+        found = editing.edit(config, make, in_rounds=in_rounds, keep_holdings=keep_holdings, confirm=asked)
+        document = editing_document(found)
         with wait.aside():
-            emit(document, as_json, lambda: _show(out, document, None))
+            emit(document, as_json, lambda: show_editing(out, document, None))
     raise typer.Exit(EXIT_REFUSED if document["state"] == "declined" else 0)
 
 
@@ -81,7 +82,8 @@ def _edited(text: str) -> str:
         raise ConfigError(f"$EDITOR: {error.format_message()}", "nothing was changed; set EDITOR, or use --set") from None
 
 
-def _document(found: Editing) -> Document:
+def editing_document(found: Editing) -> Document:
+    """An edit as a document."""
     from agent.cli import documents
 
     return {
@@ -96,7 +98,8 @@ def _document(found: Editing) -> Document:
     }
 
 
-def _show(console: Console, document: Document, agent: Agent | None) -> None:
+def show_editing(console: Console, document: Document, agent: Agent | None) -> None:
+    """An edit for people; its plan in full with the agent that made it."""
     from agent.cli import documents, tables
 
     if document["state"] == "unchanged":

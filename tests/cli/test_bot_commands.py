@@ -1,0 +1,159 @@
+"""invest, withdraw, edit, stop, revoke and rehearse as a user gives them: dry unless told, one document, exit codes, questions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.cli import shapes
+from tests.cli.shapes import address, count, decimal, flag, maybe, number, raw, text
+from tests.cli.tools import Desk, at_terminal, attach
+
+HOME = "0x00000000000000000000000000000000000A11cE"
+_PAYMENT = {"symbol": text, "address": address, "raw": raw, "amount": decimal, "native": flag}
+_VERDICT = {"guard": text, "measured": text, "limit": text, "passed": flag}
+_SENT = {"kind": text, "hash": text, "nonce": count, "status": text, "note": text}
+_HEAD = {"state": text, "reason": text, "verdicts": [_VERDICT], "transactions": [_SENT], "payments": [_PAYMENT], "to": maybe(address)}
+WITHDRAW = {**_HEAD, "request": maybe(count), "block": count}
+STOP = {**_HEAD, "to_stable": flag, "cancel": [_SENT], "revoke": [{"symbol": text, "holder": text}], "left": [text]}
+INVEST = {"wallet": address, "chain_id": count, "came": [{"words": text, "delta_raw": raw}], "told": flag, "outcome": text, "reason": text}
+EDIT = {"state": text, "changes": [text], "rounds": count, "warnings": [text], "next": [text], "backup": maybe(text)}
+REVOKE = {"state": text, "reason": text, "allowances": [{"symbol": text, "holder": text, "spender": address, "raw": maybe(raw)}]}
+REHEARSE = {
+    "state": text,
+    "verdict": text,
+    "cost": decimal,
+    "predicted_cost": decimal,
+    "ways": [
+        {"token_in": text, "predicted_raw": raw, "realised_raw": raw, "slippage_bps": number, "gas_used": count, "gas_predicted": count}
+    ],
+}
+
+
+@pytest.fixture
+def home(desk: Desk) -> Desk:
+    """A desk whose owner has confirmed where money may go."""
+    desk.edit(("payout_addresses = []", f'payout_addresses = ["{HOME}"]'))
+    return desk
+
+
+def fits(shape: Any, document: Any) -> Any:
+    shapes.require(shape, document)
+    return document
+
+
+def test_a_withdrawal_is_dry_then_paid_only_where_trust_has_confirmed_the_address(home: Desk) -> None:
+    chain, before = attach(home), home.holdings()
+    refused = fits(WITHDRAW, home.ask("withdraw", "250.5", "--to", HOME, want=10))
+    assert [v["guard"] for v in refused["verdicts"] if not v["passed"]] == ["payout_address"]
+    trusted = home.ask("trust", "--yes")
+    assert [(row["what"], row["address"]) for row in trusted["contracts"] if row["what"] == "payout address"] == [("payout address", HOME)]
+    planned = fits(WITHDRAW, home.ask("withdraw", "250.5", "--to", HOME))
+    assert (planned["state"], planned["sale"], home.holdings()) == ("planned", None, before)
+    done = fits(WITHDRAW, home.ask("withdraw", "250.5", "--to", HOME, "--send", "--yes"))
+    assert (done["state"], [one["kind"] for one in done["transactions"]]) == ("paid", ["payout"])
+    assert chain.balance("USDC", HOME) == 250_500_000 == int(before["USDC"]) - int(home.holdings()["USDC"])
+    listed = home.ask("withdraw")["withdrawals"]
+    assert [(one["state"], one["to"], one["payments"][0]["amount"]) for one in listed] == [("done", HOME, "250.5")]
+    explained = home.ask("explain", home.ask("history")["steps"][0]["step"])
+    assert any("pay 250.5 USDC" in line for line in explained["words"])
+
+
+def test_bad_withdrawals_are_refused_by_name_and_a_no_is_a_no(home: Desk) -> None:
+    home.run("trust", "--yes")
+    more = home.ask("withdraw", "100000000", "--to", HOME, want=10)["error"]
+    assert more["verdicts"][0]["guard"] == "holdings" and "asked for" in more["message"]
+    for args, why in (
+        (("0",), "withdraws nothing"),
+        (("ten",), "AMOUNT"),
+        (("1", "--in", "DOGE"), "none of the configured"),
+        (("1", "--in", "USDC", "--pro-rata"), "exclude"),
+        (("1", "--resume", "7"), "exclude"),
+    ):
+        assert why in home.ask("withdraw", *args, want=2)["error"]["message"], args
+    assert "nobody can be asked" in home.ask("withdraw", "1", "--to", HOME, "--send", want=2)["error"]["message"]
+    code, shown = at_terminal(home, "n\n", "withdraw", "25", "--to", HOME, "--send")
+    assert code == 10 and "Withdraw this?" in shown and HOME in shown and "declined" in shown
+    assert home.ask("withdraw")["withdrawals"] == []
+
+
+def test_what_is_set_aside_is_listed_and_released(desk: Desk) -> None:
+    held = desk.ask("withdraw", "100", "--send", "--yes")
+    assert (held["state"], held["to"]) == ("reserved", None)
+    assert desk.ask("withdraw", "--release", str(held["request"]))["withdrawals"][0]["state"] == "released"
+
+
+def test_a_deposit_is_shown_then_invested(desk: Desk) -> None:
+    chain = attach(desk)
+    nothing = fits(INVEST, desk.ask("invest"))
+    assert (nothing["came"], nothing["outcome"]) == ([], "nothing came")
+    chain.set_balance("USDC", chain.balance("USDC") + 5_000_000_000)
+    planned = fits(INVEST, desk.ask("invest"))
+    assert (planned["outcome"], planned["told"], planned["came"][0]["delta_raw"]) == ("planned", False, "5000000000")
+    done = fits(INVEST, desk.ask("invest", "--send", "--yes"))
+    assert (done["outcome"], done["told"]) == ("done", True)
+    assert desk.ask("flows")["halts"] == ""
+
+
+def test_an_edit_is_shown_where_nobody_is_asked_written_on_a_yes_and_listed(desk: Desk) -> None:
+    text_before = desk.config.read_text()
+    shown = fits(EDIT, desk.ask("edit", "--set", "policy.cooldown=2h"))
+    assert (shown["state"], shown["changes"]) == ("planned", ['- policy.cooldown = "1h"', '+ policy.cooldown = "2h"'])
+    assert desk.config.read_text() == text_before
+    code, said = at_terminal(desk, "y\n", "edit", "--set", "policy.cooldown=2h")
+    assert code == 0 and "Write this?" in said and "Written" in said
+    assert 'cooldown = "2h"' in desk.config.read_text()
+    listed = desk.ask("history", "--configs")
+    assert [one["how"] for one in listed["configs"]] == ["edit", "first"] and listed["confirmed"] == listed["present"]
+    one = desk.ask("history", "--config-version", str(listed["configs"][0]["number"]))
+    assert one["changes"] == shown["changes"] and "(secret)" in one["text"]
+    assert "sum to" in desk.ask("edit", "--target", "WETH=99%", "--yes", want=2)["error"]["message"]
+    assert "nothing to change" in desk.ask("edit", want=2)["error"]["message"]
+    assert "secret" in desk.ask("edit", "--set", "chain.rpc.0.url=https://x.example/canary7f3a", want=2)["error"]["message"]
+
+
+def test_an_editor_that_makes_a_mistake_changes_nothing_and_a_change_by_hand_is_told_and_confirmed(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDITOR", "sed -i s/cooldown/cooldwon/")
+    code, said = at_terminal(desk, "y\n", "edit")
+    assert code == 2 and "unknown key" in said and "cooldwon" not in desk.config.read_text()
+    assert desk.ask("edit", "--set", "limits.min_trade=11", "--yes")["state"] == "written"
+    desk.edit(('slippage = "0.3%"', 'slippage = "0.2%"'))
+    confirmed = desk.ask("edit", "--confirm", "--yes")
+    assert (confirmed["state"], confirmed["backup"]) == ("written", None)
+    assert confirmed["changes"] == ['- limits.slippage = "0.3%"', '+ limits.slippage = "0.2%"']
+    assert [one["how"] for one in desk.ask("history", "--configs")["configs"]] == ["confirmed", "edit", "first"]
+
+
+def test_a_bot_is_stopped_sold_paid_out_and_resumed(home: Desk) -> None:
+    chain = attach(home)
+    home.run("trust", "--yes")
+    home.edit(('max_live_value = "100000"', 'max_live_value = "off"'))
+    looked = fits(STOP, home.ask("stop", "--to-stable", "--send-to", HOME, want=0))
+    assert looked["state"] == "planned" and looked["sale"]["legs"] and [one["symbol"] for one in looked["payments"]] == ["USDC"]
+    assert "leave one" in home.ask("stop", "--keep", "--to-stable", want=2)["error"]["remedy"]
+    done = fits(STOP, home.ask("stop", "--to-stable", "--send-to", HOME, "--send", "--yes"))
+    assert done["state"] == "stopped" and done["transactions"][-1]["kind"] == "payout", done["reason"]
+    assert chain.balance("USDC", HOME) > 10**9 and chain.balance("USDC") < 10**6
+    for command in (("rebalance", "--send", "--yes"), ("run", "--once", "--send", "--yes")):
+        assert home.run(*command, "--json").code == 10, command
+    assert home.run("resume").code == 0 and home.ask("status")["decision"]["reason"].find("stopped") == -1
+
+
+def test_what_may_be_taken_is_listed_and_taken_back(desk: Desk) -> None:
+    assert fits(REVOKE, desk.ask("revoke"))["state"] == "clear"
+    chain = attach(desk)
+    chain.send(chain.token_contract("WETH").functions.approve(chain.addresses.swap_router_02, 5), chain.wallet.address, gas=100_000)
+    desk.run("adopt", "--yes")
+    found = fits(REVOKE, desk.ask("revoke", "WETH"))
+    assert (found["state"], [(one["symbol"], one["raw"]) for one in found["allowances"]]) == ("planned", [("WETH", "5")])
+    assert desk.ask("revoke", "DOGE", want=2)["error"]["kind"] == "ConfigError"
+    assert desk.ask("revoke", "--send", "--yes")["state"] == "revoked"
+
+
+def test_a_rehearsal_trades_there_and_back(desk: Desk) -> None:
+    done = fits(REHEARSE, desk.ask("rehearse", "--send", "--yes"))
+    assert (done["state"], len(done["ways"])) == ("done", 2), done["verdict"]
+    assert all(way["predicted_raw"] == way["realised_raw"] for way in done["ways"])
