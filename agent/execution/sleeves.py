@@ -68,6 +68,8 @@ def keep_sleeves(journal: Journal, step: StepInput) -> None:
     books = step.history.sleeves
     if step.split is None or books is None or (not books.sleeves and not books.pending):
         return
+    if any(booking.source.startswith(sleeve_keeping.UNWRITTEN) for booking in books.pending):
+        return
     if books.pending and not journal.note_sleeves(books.pending, books.turn):
         return
     for name, chosen in books.choices:

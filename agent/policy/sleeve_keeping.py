@@ -17,6 +17,7 @@ from agent.policy.sleeve_desk import Desk
 from agent.reference import reference_prices
 from agent.units import BPS, NATIVE, decimal_text
 
+UNWRITTEN = "flow that is not written down"
 REMEDY = "see it and take it over with trimtab strategies apply"
 Wishes = Callable[[StepInput], tuple[Values, Held]]
 """What strategies wanted at a step (values by strategy and token), and their books once capital had moved between them."""
@@ -48,7 +49,7 @@ def brought_up(step: StepInput, ledger: SleeveLedger, own: Own, wishes: Wishes, 
             _trade(desk, source, changes, None if intent is None else own(intent), wishes)
     fault = _mismatch(desk, balances) or _other_names(desk, split)
     if not fault:
-        _set_aside(desk, aside)
+        _set_aside(desk, aside, ledger.turn)
     return _told(desk, split, ledger, fault)
 
 
@@ -142,7 +143,7 @@ def _events(step: StepInput, ledger: SleeveLedger, fresh: Iterable[Flow]) -> lis
         if block <= head:
             events.append((block, tx_hash, BookingKind.FLOW, of_assets(moved), None))
     for number, flow in enumerate((*ledger.flows, *fresh)):
-        source = f"flow {flow.id}" if flow.id else f"flow of block {flow.block}, {number}"
+        source = f"flow {flow.id}" if flow.id else f"{UNWRITTEN} {number}"
         events.append((flow.block, source, BookingKind.FLOW, of_assets([(flow.token, flow.delta_raw)]), None))
     return [event[1:] for event in sorted(events, key=lambda event: event[0])]
 
@@ -205,15 +206,14 @@ def _other_names(desk: Desk, split: Split) -> str:
     return f"the strategies of the config are others than those of the books ({'; '.join(what)}); {REMEDY}"
 
 
-def _set_aside(desk: Desk, wanted: Mapping[str, int]) -> None:
+def _set_aside(desk: Desk, wanted: Mapping[str, int], turn: int) -> None:
     """Reserves and the floor for gas first: what they lack comes from all strategies, what they no longer need goes to all."""
     after, moved = sleeve_books.copied(desk.held), {}
     for token in desk.tokens:
         if raw := wanted[token] - desk.aside.get(token, 0):
             after, moved[token] = sleeve_books.flowed(after, token, -raw, desk.prices), raw
     if moved:
-        head = desk.step.snapshot.head
-        desk.book(f"aside {head.number} {head.hash[:18]}", BookingKind.ASIDE, after, moved)
+        desk.book(f"aside {desk.step.snapshot.head.number} {turn}", BookingKind.ASIDE, after, moved)
 
 
 def _told(desk: Desk, split: Split, ledger: SleeveLedger, fault: str) -> SleeveBooks:

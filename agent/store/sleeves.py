@@ -26,6 +26,10 @@ AFTER = "sleeves_after"
 FLOW_AFTER = "sleeves_flow_after"
 FLOWS_TO = "sleeves_flows_to"
 HOUR_S = 3_600
+FOLD_AT = 500
+"""So many bookings of flows, deep in the chain, become one."""
+_NAMED = "folded flows"
+_FOLDING = ("flow ", "aside ", _NAMED)
 _CONSUMED = tuple(state.value for state in CONSUMED)
 _OPEN = tuple(state.value for state in OPEN)
 
@@ -59,6 +63,8 @@ class Sleeves(Database):
                     _opened(session)
                 session.add(SleeveBookingRow(source=booking.source, booking_json=codec.dumps(booking)))
             session.merge(Meta(key=TURN, value=str(at_turn + 1)))
+            session.flush()
+            _fold(session)
             return True
 
     def note_units(self, states: Sequence[SleeveState], points: Mapping[str, UnitPoint]) -> None:
@@ -91,6 +97,32 @@ def _opened(session: Session) -> None:
     session.merge(Meta(key=FLOW_AFTER, value=str(session.scalar(select(func.max(FlowRow.seq))) or 0)))
 
 
+def _fold(session: Session) -> None:
+    """Makes one booking of many flows that are deep in the chain: anybody may send dust as often as he likes."""
+    rows = list(session.scalars(select(SleeveBookingRow).order_by(SleeveBookingRow.seq)))
+    loose = [(row, loaded(Booking, row.booking_json)) for row in rows if row.source.startswith(_FOLDING)]
+    newest = max((booking.block for _, booking in loose), default=0)
+    old = [(row, booking) for row, booking in loose if booking.block <= newest - balances.DEEP]
+    if len(old) < FOLD_AT:
+        return
+    total: dict[tuple[str, str], int] = {}
+    for _, booking in old:
+        for name, token, raw in booking.changes:
+            total[name, token] = total.get((name, token), 0) + raw
+    flows = [_flow_id(booking.source) for _, booking in old]
+    session.merge(Meta(key=FLOW_AFTER, value=str(max([int(_meta(session, FLOW_AFTER) or 0), *flows]))))
+    changes = tuple((name, token, raw) for (name, token), raw in sorted(total.items()) if raw)
+    last = old[-1][1]
+    first = old[0][0]
+    first.source, first.booking_json = _NAMED, codec.dumps(Booking(_NAMED, BookingKind.FLOW, last.block, last.at_s, changes))
+    for row, _ in old[1:]:
+        session.delete(row)
+
+
+def _flow_id(source: str) -> int:
+    return int(source.removeprefix("flow ")) if source.startswith("flow ") else 0
+
+
 def _intents(session: Session, bookings: Sequence[Booking]) -> tuple[Intent, ...]:
     """Transactions that a block has and the books have not, oldest first."""
     if not bookings:
@@ -107,9 +139,8 @@ def _intents(session: Session, bookings: Sequence[Booking]) -> tuple[Intent, ...
 def _flows(session: Session, bookings: Sequence[Booking]) -> tuple[Flow, ...]:
     if not bookings:
         return ()
-    booked = [int(booking.source.removeprefix("flow ")) for booking in bookings if booking.source.startswith("flow ")]
-    after = max(booked, default=int(_meta(session, FLOW_AFTER) or 0))
-    return balances.flows_after(session, after)
+    booked = [_flow_id(booking.source) for booking in bookings]
+    return balances.flows_after(session, max([int(_meta(session, FLOW_AFTER) or 0), *booked]))
 
 
 def _earlier(session: Session, bookings: Sequence[Booking]) -> tuple[tuple[str, int, tuple[tuple[str, int], ...]], ...]:

@@ -259,3 +259,17 @@ def test_a_reorganisation_takes_the_booking_with_the_receipt_and_the_next_block_
     assert store.sleeve_ledger().bookings == opened and store.sleeve_ledger().intents == ()
     store.advance(intent.id, IntentState.MINED, 2, receipt=replace(receipt, block_number=2_001))
     assert [one.id for one in store.sleeve_ledger().intents] == [intent.id]
+
+
+def test_dust_without_end_becomes_one_booking_and_the_sum_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.store.sleeves.FOLD_AT", 5)
+    store.note_sleeves(books_of(brought_up(shared())).pending, 0)
+    for number in range(1, 9):
+        change = (("up", USDC.address, number), ("down", USDC.address, 1))
+        assert store.note_sleeves((Booking(f"flow {number}", BookingKind.FLOW, 1_000 + number, number, change),), number)
+    assert len(store.sleeve_ledger().bookings) == 9, "none of them is deep yet"
+    assert store.note_sleeves((Booking("flow 9", BookingKind.FLOW, 9_000, 9, ()),), 9)
+    _, folded, newest = store.sleeve_ledger().bookings
+    assert {name: raw for name, _, raw in folded.changes} == {"up": 36, "down": 8} and newest.source == "flow 9"
+    assert store.note_sleeves((Booking("aside 9", BookingKind.ASIDE, 9_001, 9, ()),), 10)
+    assert store.sleeve_ledger().flows == ()
