@@ -31,7 +31,7 @@ def by_trigger(step: StepInput, prices: Prices) -> frozenset[Signal]:
         pair = zone.view(step, trigger.risk, drifts, prices)[0].pair
         pays = pair is not None and pair.saves > pair.costs
         return frozenset({("too much", pair.source), ("too little", pair.target)}) if pays and pair is not None else frozenset()
-    return fired(trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps).signals
+    return frozenset(fired(trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps).signals)
 
 
 def by_limits(step: StepInput, prices: Prices) -> frozenset[Signal]:

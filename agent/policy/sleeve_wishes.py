@@ -160,7 +160,7 @@ def _answer(step: StepInput, strategy: Strategy, sleeve: Sleeve, drifts: tuple[A
 
 
 def _signals(step: StepInput, strategy: Strategy, sleeve: Sleeve, held: Held, prices: Prices) -> frozenset[Signal]:
-    return _answer(step, strategy, sleeve, standing(step, strategy, sleeve.state, held[strategy.name], prices)).signals
+    return frozenset(_answer(step, strategy, sleeve, standing(step, strategy, sleeve.state, held[strategy.name], prices)).signals)
 
 
 def _shares(step: StepInput, strategy: Strategy, drifts: tuple[AssetDrift, ...], paused: bool) -> list[Fraction]:

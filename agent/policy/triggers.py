@@ -32,7 +32,7 @@ class Fired:
     due: bool = False
     reviews: tuple[str, ...] = ()
     by_time: bool = False
-    signals: frozenset[Signal] = frozenset()
+    signals: tuple[Signal, ...] = ()
     waits_s: int | None = None
 
 
@@ -51,7 +51,7 @@ def fired(trigger: Single | AnyOf, drifts: Sequence[AssetDrift], now_s: int, his
         case Hybrid(_, schedule):
             review = due(schedule, now_s, history, jitter_bps)
             outside = _outside(drifts)
-            signals = _sides(drifts) if review.due else frozenset()
+            signals = _sides(drifts) if review.due else ()
             reason = f"{review.words}; {outside or _inside(drifts)}"
             return Fired(review.due and bool(outside), reason, review.next_s, review.due, _names(review), signals=signals)
         case Staged():
@@ -71,7 +71,7 @@ def _staged(trigger: Staged, drifts: Sequence[AssetDrift], now_s: int, history: 
     next_s = earliest(review.next_s, execution.next_s)
     if execution.due:
         acts = trigger.threshold is None or bool(outside)
-        names, signals = (execution.name, review.name), frozenset() if trigger.threshold is None else _sides(drifts)
+        names, signals = (execution.name, review.name), () if trigger.threshold is None else _sides(drifts)
         return Fired(acts, f"{execution.words}; {standing}", next_s, True, names, trigger.threshold is None, signals)
     told = f"{review.words}; {execution.words}; {standing}"
     asked = trigger.threshold is None or bool(outside)
@@ -92,7 +92,7 @@ def _event(event: Event, drifts: Sequence[AssetDrift], now_s: int, history: Hist
     told += [f"nothing is said of {one.symbol}: {one.unknown}" for one in seen if one.unknown]
     reason = f"{limit}: {'; '.join(told)}" if over else f"no asset has {limit}: {'; '.join(told)}"
     kind = "fall" if isinstance(event, Drawdown) else "jump"
-    return Fired(bool(over), reason, None, signals=frozenset((kind, one.token) for one in over))
+    return Fired(bool(over), reason, None, signals=tuple(sorted((kind, one.token) for one in over)))
 
 
 def _any(answers: Sequence[Fired]) -> Fired:
@@ -106,7 +106,7 @@ def _any(answers: Sequence[Fired]) -> Fired:
         any(answer.due for answer in answers),
         tuple(dict.fromkeys(name for answer in answers if answer.due for name in answer.reviews)),
         any(answer.by_time for answer in firing),
-        frozenset(signal for answer in firing for signal in answer.signals),
+        tuple(sorted({signal for answer in firing for signal in answer.signals})),
         None if firing else earliest(*(answer.waits_s for answer in answers)),
     )
 
@@ -115,9 +115,10 @@ def _names(review: Due) -> tuple[str, ...]:
     return (review.name,) if review.due else ()
 
 
-def _sides(drifts: Sequence[AssetDrift]) -> frozenset[Signal]:
+def _sides(drifts: Sequence[AssetDrift]) -> tuple[Signal, ...]:
     """Which side of its band each asset is on; nothing within."""
-    return frozenset(("too much" if one.share * BPS > one.band_high_bps else "too little", one.token) for one in drifts if one.outside)
+    outside = [one for one in drifts if one.outside]
+    return tuple(sorted(("too much" if one.share * BPS > one.band_high_bps else "too little", one.token) for one in outside))
 
 
 def _outside(drifts: Sequence[AssetDrift]) -> str:

@@ -53,7 +53,7 @@ def test_a_threshold_fires_beyond_the_band_and_names_every_asset_outside_with_th
         "WETH at 58 % is 3 points above its band 45-55 %; DAI at 15 % is 3 points below its band 18-22 %",
         None,
         due=False,
-        signals=frozenset({("too much", token("WETH").address), ("too little", token("DAI").address)}),
+        signals=(("too little", token("DAI").address), ("too much", token("WETH").address)),
     )
 
 
