@@ -1,0 +1,89 @@
+"""Books of strategies beside the journal: look after look over months, health judged once an hour, restarts in between."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+from agent.execution.sleeves import keep_sleeves, seen
+from agent.model import Books, Rebalance, StepInput
+from agent.model.strategies import Health
+from agent.policy.decide import decide
+from agent.policy.sleeve_targets import combined
+from agent.store import open_store
+from tests.builders import NOW_S, OWNER, step_input, token
+from tests.sleeves import DAY_S, RULE, balances, books_of, split, strategy
+
+BOOKS = Books((), (), (), None, 0)
+SPLIT = split(
+    strategy("trend", 5_000, {"WETH": 10_000}, cooldown_s=10**9, floor_bps=1_000, health=RULE),
+    strategy("calm", 5_000, {"WETH": 5_000, "USDC": 5_000}, cooldown_s=10**9),
+    relative_bps=9_000,
+)
+START_S = NOW_S - NOW_S % DAY_S
+
+
+class Months:
+    """A wallet of 2.5 WETH and 5,000 USDC that is looked at by a process which is started anew every 25 looks."""
+
+    def __init__(self, folder: Path) -> None:
+        self.url = f"sqlite:///{folder / 'trimtab.db'}"
+        self.price, self.day = Fraction(2_000), 0
+        self.chance, self.looks = random.Random(5), 0
+        self.store = open_store(self.url, 31_337, OWNER)
+
+    def look(self, at_s: int) -> StepInput:
+        self.looks += 1
+        if self.looks % 25 == 0:
+            self.store.close()
+            self.store = open_store(self.url, 31_337, OWNER)
+        plain = step_input(prices={"WETH": self.price}, now_s=at_s)
+        step = replace(balances(plain, WETH="2.5", USDC=5_000), split=SPLIT)
+        keep_sleeves(self.store, found := combined(seen(step, self.store, BOOKS)))
+        assert not books_of(found).fault
+        return combined(seen(step, self.store, BOOKS))
+
+    def days(self, drift: float, until: Callable[[StepInput], bool], most: int) -> tuple[int, StepInput]:
+        """Looks once a day until something holds: after how many days, and the step."""
+        for number in range(1, most + 1):
+            self.day += 1
+            self.price *= Fraction(round((1 + drift + self.chance.gauss(0, 0.01)) * 10**6), 10**6)
+            step = self.look(START_S + self.day * DAY_S + 80_000)
+            if until(step):
+                return number, step
+        raise AssertionError(f"it did not happen within {most} days")
+
+
+def state(step: StepInput, name: str = "trend") -> Health:
+    return books_of(step).named[name].state.health
+
+
+def test_a_strategy_that_does_badly_is_cut_to_its_floor_and_let_back_when_it_would_do_well(tmp_path: Path) -> None:
+    months = Months(tmp_path)
+    lasted, cut = months.days(-0.004, lambda step: state(step) is Health.PAUSED, 75)
+    assert lasted == 61, "thirty days of window, and thirty below"
+    assert "below 0.5" in books_of(cut).named["trend"].state.reason
+    assert state(cut, "calm") is Health.ACTIVE, "it has no rule"
+    found = decide(cut)
+    assert found.sleeves is not None and isinstance(found.decision, Rebalance)
+    (moved,) = found.sleeves.moved
+    assert moved[:2] == ("trend", "calm")
+    trend, calm = found.sleeves.wishes
+    assert abs(trend.capital / (trend.capital + calm.capital) - Fraction(1, 10)) < Fraction(1, 10_000)
+    assert dict(trend.wanted)[token("WETH").address] == 0, "what its floor holds is sold and waits"
+    _, back = months.days(0.006, lambda step: state(step) is Health.ACTIVE, 60)
+    assert "at or above 0.8" in books_of(back).named["trend"].state.reason
+    months.store.close()
+
+
+def test_units_are_noted_once_an_hour_and_by_the_look_that_was_first(tmp_path: Path) -> None:
+    months = Months(tmp_path)
+    for at_s in (START_S, START_S + 600, START_S + 3_599, START_S + 3_600, START_S + 9_000):
+        months.look(at_s)
+    store = months.store
+    assert [point.at_s - START_S for point in store.unit_points("trend", 0)] == [0, 3_600, 9_000]
+    assert [booking.source for booking in store.sleeve_ledger().bookings] == ["open"]
+    store.close()
