@@ -26,9 +26,9 @@ LARGE = {
 """Limits for corrections that move real pools."""
 ROUNDS = LARGE | {
     "execution.style": "rounds",
-    "execution.max_rounds": 4,
-    "execution.interval": "60s",
-    "execution.recovery": "15s",
+    "execution.max_rounds": 3,
+    "execution.interval": "40s",
+    "execution.recovery": "12s",
     "execution.waiting_cost": "0.1bps",
     "execution.size_jitter": "30%",
     "execution.time_jitter": "50%",
@@ -37,7 +37,7 @@ ROUNDS = LARGE | {
 TWAP = LARGE | {
     "execution.style": "twap",
     "execution.max_rounds": 4,
-    "execution.over": "5m",
+    "execution.over": "4m",
     "execution.size_jitter": "30%",
     "execution.time_jitter": "50%",
     "execution.budget": "1%",
@@ -45,7 +45,7 @@ TWAP = LARGE | {
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 OFF = {"WETH": 1_600_000, "USDC": 400_000}
 """600,000 dollars off: most of a percent of impact at once."""
-COMES_BACK_S = 30
+COMES_BACK_S = 20
 
 
 class Recovering:

@@ -12,11 +12,14 @@ import pytest
 
 from agent.api import history
 from agent.api.agent import Agent
+from agent.chain.rpc import HttpTransport
 from agent.config.load import LoadedConfig
 from agent.execution.outcome import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind
 from tests.agents import again, allowances, fund, lost, off_target, purse, trusted, yes
+from tests.cases.test_mempool import HEAVY, Predictor, builder, sends, waiting_mempool
+from tests.endpoints import passing_on, serve
 from tests.faults.rig import in_child
 from tests.pacing import LARGE, OFF, ROUNDS, TARGETS, TWAP, Recovering
 
@@ -132,14 +135,14 @@ def test_a_run_does_one_round_per_look_when_it_is_due(anvil_chain: LocalChain, t
 
 
 def falling(agent: Agent, chain: LocalChain) -> Outcome:
-    """Rounds while the price of what is sold falls by half a percent in each wait."""
+    """Rounds while the price of what is sold falls by one and a half percent in each wait."""
 
     def confirm(_: Outcome) -> bool:
         return True
 
     def progress(text: str) -> None:
         if text.startswith("round "):
-            price = chain.books.prices_usd["WETH"] * Fraction(995, 1_000)
+            price = chain.books.prices_usd["WETH"] * Fraction(985, 1_000)
             chain.move_market({"WETH": price}, twap_follows=False)
 
     return agent.rebalance(send=True, confirm=confirm, progress=progress)
@@ -177,3 +180,22 @@ def test_a_changed_config_ends_it_and_nothing_stale_is_carried_on(anvil_chain: L
     assert campaign.why == "what is wanted of the portfolio changed"
     assert outcome.kind is OutcomeKind.HOLD
     assert purse(chain).raw == held.raw
+
+
+def test_every_round_and_every_approval_goes_to_the_private_endpoint_alone(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """T15: the mempool shows nothing of a round before it is done; what it shows after is no help (test_rounds_unforeseen.py)."""
+    chain = anvil_chain
+    assert chain.url is not None
+    fund(chain, HEAVY["WETH"])
+    with serve(passing_on(chain.url)) as public, serve(builder(chain.node)) as hidden:  # type: ignore[arg-type]  # anvil's node
+        watcher = Predictor(HttpTransport(public.url, "predictor"), chain.wallet.address, patience=10_000)
+        changes = TWAP | {"execution.over": "48s", "execution.submit_url": hidden.url}
+        loaded = trusted(chain, tmp_path, changes, TARGETS)
+        with again(chain, loaded, [HttpTransport(public.url, "public")]) as agent, waiting_mempool(chain):
+            outcome = agent.rebalance(send=True, confirm=yes, progress=watcher.look)
+    assert outcome.kind is OutcomeKind.DONE, outcome.reason
+    kinds = [intent.kind for intent in outcome.transactions]
+    assert kinds.count(IntentKind.SWAP) > 2
+    assert kinds.count(IntentKind.APPROVE) >= kinds.count(IntentKind.SWAP), [intent.note for intent in outcome.transactions]
+    assert (sends(public), sends(hidden)) == (0, len(kinds))
+    assert watcher.seen == []
