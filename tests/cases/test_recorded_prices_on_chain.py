@@ -1,0 +1,90 @@
+"""What a look writes down of prices: once an hour, what the blocks before confirm, and nothing where they cannot be read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.api.agent import Agent
+from agent.errors import Retryable
+from agent.execution.fresh import Eyes
+from agent.execution.recording import record
+from agent.localchain import LocalChain
+from agent.model import Head, PastPrices
+from tests.agents import ROOMY, agent_on, fund
+
+TARGETS = {"WETH": "50%", "USDC": "50%"}
+CONFIRMED = ROOMY | {"reference.kind": ["spot"], "policy.confirm_blocks": 2}
+POOL = "v3 WETH/USDC 500"
+
+
+def recorded(agent: Agent) -> list[Fraction]:
+    """Stored prices of WETH in dollars, oldest first."""
+    portfolio = agent.portfolio
+    weth = portfolio.assets[0].token
+    found = agent.desk.store.prices(portfolio.numeraire.address, 0, 2**40)
+    return [point.price * 10**12 for point in found if point.token == weth.address]
+
+
+def test_a_pool_that_is_pushed_for_one_block_leaves_no_mark(tester_chain: LocalChain, tmp_path: Path) -> None:
+    chain = tester_chain
+    with agent_on(chain, tmp_path, CONFIRMED, TARGETS) as agent:
+        fund(chain, {"WETH": 5_000, "USDC": 5_000})
+        chain.mine(3)
+        chain.swap(POOL, "WETH", 600 * 10**18)
+        outcome = agent.rebalance()
+        spot = outcome.decided.references.prices[agent.portfolio.assets[0].token.address].price * 10**12
+        (found,) = recorded(agent)
+        fair = chain.books.prices_usd["WETH"]
+        assert spot < fair * Fraction(998, 1000), float(spot)  # the pool was pushed
+        assert abs(found / fair - 1) < Fraction(1, 10_000), float(found)
+
+
+def test_each_hour_has_one_price_however_often_the_agent_looks(tester_chain: LocalChain, tmp_path: Path) -> None:
+    chain = tester_chain
+    with agent_on(chain, tmp_path, CONFIRMED, TARGETS) as agent:
+        fund(chain, {"WETH": 5_000, "USDC": 5_000})
+        chain.mine(3)
+        for _ in range(3):
+            agent.rebalance()
+        assert len(recorded(agent)) == 1
+        agent.plan()
+        agent.status()
+        chain.warp(3_600)
+        chain.mine(3)
+        agent.plan()
+        assert len(recorded(agent)) == 1, "a plan writes nothing"
+        agent.rebalance()
+        assert len(recorded(agent)) == 2
+
+
+@pytest.mark.parametrize("why", ["unanswered", "too few"])
+def test_while_the_blocks_before_cannot_be_read_nothing_is_written_and_nothing_fails(
+    tester_chain: LocalChain, tmp_path: Path, why: str
+) -> None:
+    chain = tester_chain
+    with agent_on(chain, tmp_path, CONFIRMED, TARGETS) as agent:
+        fund(chain, {"WETH": 5_000, "USDC": 5_000})
+        chain.mine(3)
+        step, eyes = agent.step_input(), agent.desk.eyes
+
+        class Poor:
+            """A reader that says too little of the past."""
+
+            def snapshot(self) -> Any:
+                return step.snapshot
+
+            def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
+                if why == "unanswered":
+                    raise Retryable("no endpoint answers")
+                return eyes.reader.past(head, blocks)[:1]
+
+        poor: Eyes = replace(eyes, reader=Poor())
+        record(poor, step, agent.desk.store)
+        assert recorded(agent) == []
+        record(eyes, step, agent.desk.store)
+        assert len(recorded(agent)) == 1
