@@ -51,4 +51,4 @@ def profile(folder: Path, **changes: Any) -> Path:
 
 
 def taken_over(path: Path, source: Path, **more: Any) -> dict[str, Any]:
-    return api.import_profile(path, source, lambda _: True, **more)
+    return api.import_profile(path, source, lambda *_: True, **more)

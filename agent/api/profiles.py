@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
-from collections.abc import Callable, Mapping
-from fractions import Fraction
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from agent import wiring
-from agent.api.opening import open_agent
+from agent.api import editing
+from agent.api.agent import Agent
+from agent.api.editing import Editing
 from agent.api.parameters import limit_text
+from agent.chain.rpc import Transport
 from agent.config.load import LoadedConfig, load_config, loaded_from
 from agent.config.native import NATIVE
 from agent.config.order_edit import written
@@ -22,11 +24,11 @@ from agent.config.profile_tokens import Found, resolve
 from agent.config.schema import AssetTable
 from agent.config.tighter import DIRECTIONS, Limit, is_tighter, read_limits
 from agent.config.token_list import read_token_list
-from agent.errors import ConfigError, TrimtabError
-from agent.units import BPS, value_text
+from agent.errors import ConfigError, Retryable
 
 Document = dict[str, Any]
-HOW = "import-profile"
+Confirm = Callable[[Document, Editing, Agent | None], bool]
+"""Shows what the profile changes, with the transition and the agent that it was planned by, where there is one; and asks."""
 COUNTED_ELSE = "counted in another numeraire"
 
 
@@ -52,17 +54,21 @@ def export_profile(config: Path | str, target: Path) -> Document:
 def import_profile(
     config: Path | str,
     source: Path,
-    confirm: Callable[[Document], bool],
+    confirm: Confirm | None,
     *,
     sha256: str | None = None,
     token_list: Path | None = None,
     token_list_sha256: str | None = None,
     sell_others: bool = False,
+    in_rounds: bool = False,
+    transports: Sequence[Transport] | None = None,
 ) -> Document:
-    """Takes a profile over into the config: what changes is shown to `confirm`, and written where it says yes.
+    """Takes a profile over into the config: what changes, and the transition, are shown to `confirm`, and written where it says
+    yes; without a `confirm` nothing is written. A config that no look was taken with yet goes without a transition where its
+    chain cannot be asked.
 
     Raises ConfigError for whatever a profile may not carry, another chain, a token that is unknown, ambiguous or drawn like
-    another, and where the new config would be refused; nothing is written then.
+    another, and where the new config would be refused; Refused for a transition that may not be (agent/api/editing.py).
     """
     loaded = load_config(config)
     chain_id = loaded.config.chain.chain_id
@@ -74,7 +80,7 @@ def import_profile(
     require_addresses(profile)
     limits = _limits(profile, loaded, tokens)
     taken = {row["key"]: profile.raw["limits"][row["key"]] for row in limits if row["taken"]}
-    text = merged(loaded, profile, tokens, taken, sell_others)
+    text = merged(loaded.path.read_text(encoding="utf-8"), loaded.config, profile, tokens, taken, sell_others)
     new = loaded_from(text, loaded.path, f"{loaded.path} with the profile")
     document: Document = {
         "profile": profile.origin,
@@ -84,16 +90,38 @@ def import_profile(
         **_assets(profile, tokens, loaded, new),
         "policy": _policy(loaded, new),
         "limits": limits + _followed(loaded, new, taken),
-        **_trades(loaded, new),
-        "written": False,
     }
-    if confirm(document):
+
+    def shown(found: Editing, agent: Agent) -> bool:
+        return confirm is not None and confirm(document, found, agent)
+
+    try:
+        lines = wiring.open_transports(loaded.config) if transports is None else transports
+        unasked = ""
+    except ConfigError as error:
+        lines, unasked = (), error.message
+    if not unasked or wiring.store_file(loaded).exists():
+        try:
+            found = editing.edit(
+                loaded.path,
+                lambda _: text,
+                in_rounds=in_rounds,
+                keep_holdings=not sell_others,
+                confirm=None if confirm is None else shown,
+                transports=lines or None,
+            )
+            return {**document, "editing": found}
+        except Retryable as error:
+            if wiring.store_file(loaded).exists():
+                raise
+            unasked = error.message
+    warning = f"the chain cannot be asked, so that no transition is known: {unasked}"
+    found = Editing((), None, None, 0, (warning,), (), "planned")
+    if confirm is not None:
+        found = replace(found, state="written" if confirm(document, found, None) else "declined")
+    if found.state == "written":
         written(loaded.path, text)
-        if wiring.store_file(new).is_file():  # before the first look there is no version to go on from
-            with wiring.books(new) as (store, _):
-                store.confirm_config(new.digest, int(time.time()), new.text, HOW)
-        document["written"] = True
-    return document
+    return {**document, "editing": found}
 
 
 def _limits(profile: Profile, loaded: LoadedConfig, tokens: list[Found]) -> list[Document]:
@@ -161,23 +189,6 @@ def _followed(loaded: LoadedConfig, new: LoadedConfig, taken: Mapping[str, objec
     ours = _limit("native_top_up", loaded.config.limits.native_top_up)
     why = "nothing can be unwrapped without the wrapped native coin among the assets"
     return [{"key": "native_top_up", "yours": ours, "profile": OFF, "taken": True, "why": why}]
-
-
-def _trades(loaded: LoadedConfig, new: LoadedConfig) -> Document:
-    """What the new targets ask to buy (positive) and sell now, in the numeraire without costs; None where the chain cannot be asked.
-
-    Read through the present config: the new one has not been confirmed, and its tokens have no books yet.
-    """
-    try:
-        with open_agent(loaded) as agent:
-            drifts, numeraire = agent.status().decided.drifts, agent.portfolio.numeraire
-    except TrimtabError as error:
-        return {"trades": None, "trades_unknown": error.message}
-    after = {asset.address: asset for asset in new.config.portfolio.assets}
-    values = {drift.token: drift.value for drift in drifts if drift.token in after}
-    whole = sum(values.values(), Fraction(0))
-    wanted = {asset.symbol: whole * asset.target / BPS - values.get(asset.address, Fraction(0)) for asset in after.values()}
-    return {"trades": {symbol: value_text(value, numeraire.decimals, 2) for symbol, value in wanted.items()}, "trades_unknown": ""}
 
 
 def _limit(key: str, value: Limit) -> str:

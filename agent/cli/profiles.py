@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Yes
-from agent.cli.output import ask, cell, emit, err, interactive, note, out, say, waiting
+from agent.cli.output import ask, cell, emit, err, interactive, out, say, waiting
 from agent.errors import EXIT_REFUSED
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Console
+
+    from agent.api import Agent
+    from agent.api.editing import Editing
 
 Document = dict[str, Any]
 
@@ -77,63 +79,62 @@ def import_profile(
     token_list: Annotated[Path | None, typer.Option("--token-list", help="A token list file to find further symbols in.")] = None,
     token_list_sha256: Annotated[str | None, typer.Option("--token-list-sha256", help="What the list's file must be.")] = None,
     sell_others: Annotated[bool, typer.Option("--sell-others", help="Sell what the profile does not hold.")] = False,
+    in_rounds: Annotated[bool, typer.Option("--in-rounds", help="The transition may go in parts, each within the limits.")] = False,
     config: ConfigPath = DEFAULT_CONFIG,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Takes weights, trigger and tighter limits of a profile into the config. Shows what changes, and asks; sends nothing."""
+    """Takes weights, trigger and tighter limits of a profile into the config. Shows the transition, and asks; sends nothing."""
     from agent import api
+    from agent.cli import editing
 
+    answerable = yes or interactive()  # a spinner takes the terminal's place
     with waiting("Reading the chain") as wait:
 
-        def confirm(found: Document) -> bool:
+        def answer(found: Document, edited: Editing, agent: Agent | None) -> bool:
             if yes:
                 return True
             with wait.aside():
-                if not interactive():
-                    return False
-                _show(found, err.print)
-                return ask("Write this into the config?")
+                _show(err, found)
+                editing.show_editing(err, editing.editing_document(edited), agent)
+                return ask("Write this?")
 
         document = api.import_profile(
-            config, file, confirm, sha256=sha256, token_list=token_list, token_list_sha256=token_list_sha256, sell_others=sell_others
+            config,
+            file,
+            answer if answerable else None,
+            sha256=sha256,
+            token_list=token_list,
+            token_list_sha256=token_list_sha256,
+            sell_others=sell_others,
+            in_rounds=in_rounds,
         )
-    emit(document, as_json, lambda: _show(document, out.print))
-    if not document["written"]:
-        note("Nothing was written. To take it over: trimtab import-profile FILE --yes")
-        raise typer.Exit(EXIT_REFUSED)
-    note("Written. New tokens and pools wait for: trimtab trust")
+        document |= editing.editing_document(document.pop("editing"))
+
+    def show() -> None:
+        _show(out, document)
+        editing.show_editing(out, document, None)
+
+    emit(document, as_json, show)
+    raise typer.Exit(EXIT_REFUSED if document["state"] == "declined" else 0)
 
 
-def _show(document: Document, show: Callable[[object], None]) -> None:
-    show(_transition(document))
-    for item in document["left_alone"]:
-        show(cell(f"{item['symbol']} ({item['before_bps'] / 100:g}%) is no longer managed: what is held of it stays as it is."))
-    if document["trades"] is None:
-        show(cell(f"What that would trade now is not known: {document['trades_unknown']}"))
-    show(_changes(document))
-
-
-def _transition(document: Document) -> Table:
+def _show(console: Console, document: Document) -> None:
     from agent.cli import tables
 
-    made = tables.table("Targets", ("token", "address", "found in"), ("before", "after", "to trade"))
+    made = tables.table("Targets", ("token", "address", "found in"), ("before", "after"))
     for item in document["assets"]:
         before = "none" if item["before_bps"] is None else f"{item['before_bps'] / 100:g}%"
-        trade = "" if document["trades"] is None else tables.money(document["trades"][item["symbol"]])
-        made.add_row(cell(item["symbol"]), cell(item["address"]), item["source"], before, f"{item['after_bps'] / 100:g}%", trade)
+        made.add_row(cell(item["symbol"]), cell(item["address"]), item["source"], before, f"{item['after_bps'] / 100:g}%")
         if item["differs"]:
-            made.add_row("", cell(f"the profile says {item['profile_address']}", "bold red"), "not used", "", "", "")
-    return made
-
-
-def _changes(document: Document) -> Table:
-    from agent.cli import tables
-
+            made.add_row("", cell(f"the profile says {item['profile_address']}", "bold red"), "not used", "", "")
+    console.print(made)
+    for item in document["left_alone"]:
+        console.print(cell(f"{item['symbol']} ({item['before_bps'] / 100:g}%) is no longer managed: what is held of it stays as it is."))
     made = tables.table("Trigger and limits", ("key", "yours", "profile", "what becomes of it"))
     for item in document["policy"]:
         made.add_row(cell(item["key"]), cell(item["before"]), cell(item["after"]), "taken")
     for item in document["limits"]:
         told = f"taken: {item['why']}" if item["taken"] else f"left: {item['why']}"
         made.add_row(cell(item["key"]), cell(item["yours"]), cell(item["profile"]), cell(told, "" if item["taken"] else "dim"))
-    return made
+    console.print(made)

@@ -6,25 +6,27 @@ from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import tomlkit
-from tomlkit.exceptions import TOMLKitError
 
-from agent.config.load import LoadedConfig
 from agent.config.native import NATIVE
 from agent.config.profile import FILES, POLICY_KEYS, Profile
 from agent.config.profile_tokens import Found, known_tokens
+from agent.config.schema import Config
 from agent.errors import ConfigError
 
 OFF = "off"
 
 
-def merged(loaded: LoadedConfig, profile: Profile, tokens: Sequence[Found], limits: Mapping[str, object], sell_others: bool) -> str:
-    """The config's text with the profile in it. `tokens` are those of its assets, in order; `limits` those to be taken.
+def merged(
+    text: str, config: Config, profile: Profile, tokens: Sequence[Found], limits: Mapping[str, object], sell_others: bool = False
+) -> str:
+    """The config's `text`, which reads as `config`, with the profile in it. `tokens` are those of its assets, in order; `limits`
+    those to be taken.
 
     Assets that the profile does not have are taken out, and what is held of them is left alone; with `sell_others` they stay with
     a target of nothing, and so does the numeraire in any case. Raises ConfigError where the wrapped native coin would be lost.
     """
-    document = _parsed(loaded)
-    portfolio, wrapped = document["portfolio"], loaded.config.chain.wrapped_native
+    document: Any = tomlkit.parse(text)
+    portfolio, wrapped = document["portfolio"], config.chain.wrapped_native
     assets, wanted = portfolio["assets"], dict(zip((token.symbol for token in tokens), profile.raw["assets"], strict=True))
     for number in reversed(range(len(assets))):
         symbol = str(assets[number]["symbol"])
@@ -40,7 +42,7 @@ def merged(loaded: LoadedConfig, profile: Profile, tokens: Sequence[Found], limi
         _share(known[token.symbol], wanted[token.symbol])
     held = {str(asset["address"]).lower() for asset in assets}
     coined = NATIVE in held or wrapped.lower() in held
-    _hubs(portfolio, held, None if coined else _wrapped(loaded, wrapped))
+    _hubs(portfolio, held, None if coined else _wrapped(config, wrapped))
     _weights(portfolio, profile)
     _policy(document["policy"], profile)
     for key, value in limits.items():
@@ -48,13 +50,6 @@ def merged(loaded: LoadedConfig, profile: Profile, tokens: Sequence[Found], limi
     if not coined and document["limits"].get("native_top_up", OFF) != OFF:
         document["limits"]["native_top_up"] = OFF
     return tomlkit.dumps(document)
-
-
-def _parsed(loaded: LoadedConfig) -> Any:
-    try:
-        return tomlkit.parse(loaded.path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, TOMLKitError) as error:
-        raise ConfigError(f"{loaded.path}: cannot be read: {error}") from None
 
 
 def _share(asset: Any, written: Mapping[str, Any]) -> None:
@@ -90,11 +85,11 @@ def _hubs(portfolio: Any, held: Set[str], wrapped: Found | None) -> None:
         portfolio.pop("hubs")
 
 
-def _wrapped(loaded: LoadedConfig, wrapped: str) -> Found:
-    own = [one for one in loaded.config.portfolio.listed if one.address == wrapped and not getattr(one, "native", False)]
+def _wrapped(config: Config, wrapped: str) -> Found:
+    own = [one for one in config.portfolio.listed if one.address == wrapped and not getattr(one, "native", False)]
     if own:
         return Found(own[0].symbol, wrapped, own[0].decimals, own[0].feed, "config")
-    preset = next((one for one in known_tokens(loaded.config.chain.chain_id) if one.address == wrapped), None)
+    preset = next((one for one in known_tokens(config.chain.chain_id) if one.address == wrapped), None)
     if preset is None:
         raise ConfigError(
             "portfolio.hubs: without the native coin among the assets gas has no price",

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from agent import api, wiring
+from agent.api.editing import Editing
 from agent.config.load import load_config
 from agent.config.presets import ETHEREUM
 from agent.config.profile import ASSET_KEYS, POLICY_KEYS
@@ -37,7 +38,7 @@ def test_a_profile_makes_another_portfolio_the_same(template: str, tmp_path: Pat
     for key in LimitsTable.model_fields:
         before, theirs_value, now = (getattr(one.limits, key) for one in (load_config(config(tmp_path, f"x{key}")).config, wanted, found))
         assert now == (theirs_value if is_tighter(key, theirs_value, before) else before), key
-    assert document["written"] and document["left_alone"] == []
+    assert (document["editing"].state, document["left_alone"]) == ("written", [])
     assert not [row for row in document["assets"] if row["differs"]]
     again = tmp_path / "again.toml"
     api.export_profile(mine, again)
@@ -77,26 +78,30 @@ def test_everything_else_in_the_config_stays_as_its_owner_wrote_it(tmp_path: Pat
 def test_nothing_is_written_without_a_yes(tmp_path: Path) -> None:
     path = config(tmp_path)
     before, shown = path.read_bytes(), list[dict[str, Any]]()
-    document = api.import_profile(path, profile(tmp_path), lambda found: bool(shown.append(found)))
-    assert not document["written"]
+
+    def no(found: dict[str, Any], edited: Editing, agent: object) -> bool:
+        shown.append(found)
+        assert agent is None and "NOT_SET_A" in edited.warnings[0]
+        return False
+
+    assert api.import_profile(path, profile(tmp_path), no)["editing"].state == "declined"
+    assert api.import_profile(path, profile(tmp_path), None)["editing"].state == "planned"
     assert path.read_bytes() == before
     assert [(row["symbol"], row["before_bps"], row["after_bps"]) for row in shown[0]["assets"]] == [
         ("WETH", 5_000, 6_000),
         ("USDC", 5_000, 4_000),
     ]
     assert {row["key"] for row in shown[0]["policy"]} == {"trigger", "cooldown"}
-    assert shown[0]["trades"] is None and "NOT_SET_A" in shown[0]["trades_unknown"]
 
 
-def test_a_store_that_is_there_keeps_the_new_version_as_one_that_its_owner_confirmed(tmp_path: Path) -> None:
+def test_a_config_that_was_in_use_is_not_changed_without_its_chain(tmp_path: Path) -> None:
     path = config(tmp_path)
-    with wiring.books(load_config(path)) as (store, _):
-        store.confirm_config(load_config(path).digest, 1)
-    taken_over(path, profile(tmp_path))
-    loaded = load_config(path)
-    with wiring.books(loaded) as (store, _):
-        newest = store.configs(1)[0]
-        assert (store.confirmed_config(), newest.how, newest.text) == (loaded.digest, "import-profile", loaded.text)
+    with wiring.books(load_config(path)):
+        pass
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match="NOT_SET_A is not set"):
+        taken_over(path, profile(tmp_path))
+    assert path.read_bytes() == before
 
 
 # what is held

@@ -1,0 +1,58 @@
+"""export-profile and import-profile on a real chain: the transition is planned and judged, shown, asked for, and written as a version."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from tests.cli.tools import Desk, at_terminal
+
+
+def exported(desk: Desk, tmp_path: Path, *changes: tuple[str, str]) -> Path:
+    """The desk's own profile, changed."""
+    file = tmp_path / "their.profile"
+    document = desk.ask("export-profile", str(file))
+    assert document["chain_id"] == 31337 and len(document["sha256"]) == 64
+    text = file.read_text()
+    for old, new in changes:
+        assert old in text, old
+        text = text.replace(old, new)
+    file.write_text(text)
+    return file
+
+
+def shares(desk: Desk) -> dict[str, str]:
+    return {asset["symbol"]: asset["target"] for asset in tomllib.loads(desk.config.read_text())["portfolio"]["assets"]}
+
+
+def test_a_profile_is_shown_with_its_transition_and_written_with_a_yes(desk: Desk, tmp_path: Path) -> None:
+    desk.ask("plan")
+    desk.ask("run", "--once")
+    file = exported(desk, tmp_path)
+    targets = [asset["target"] for asset in tomllib.loads(file.read_text())["assets"]]
+    assert targets[0] == "30%"
+    swapped = file.read_text().replace('"30%"', '"x%"', 1).replace(f'"{targets[1]}"', '"30%"', 1).replace('"x%"', f'"{targets[1]}"', 1)
+    file.write_text(swapped)
+    before = shares(desk)
+    planned = desk.ask("import-profile", str(file))
+    assert (planned["state"], shares(desk)) == ("planned", before)
+    assert planned["transition"] is not None and planned["transition"]["legs"]
+    written = desk.ask("import-profile", str(file), "--yes", "--sha256", planned["sha256"])
+    assert written["state"] == "written"
+    assert list(shares(desk).values())[:2] == [targets[1], "30%"]
+    versions = desk.ask("history", "--configs")["configs"]
+    assert versions[0]["how"] == "edit"
+    assert desk.ask("plan")["decision"]["kind"] in ("hold", "rebalance")
+
+
+def test_at_a_terminal_it_shows_addresses_and_limits_and_a_no_writes_nothing(desk: Desk, tmp_path: Path) -> None:
+    symbol = desk.ask("status")["holdings"][0]["symbol"]
+    address = desk.about["tokens"][symbol]
+    other = "0x" + "11" * 20
+    file = exported(desk, tmp_path, (address, other), ('slippage = "', 'slippage = "0.01%" # '))
+    before = desk.config.read_bytes()
+    code, shown = at_terminal(desk, "n\n", "import-profile", str(file))
+    assert code == 10, shown
+    assert other in shown and address in shown and "not used" in shown
+    assert "taken: tighter" in shown
+    assert desk.config.read_bytes() == before
