@@ -118,22 +118,6 @@ def test_another_number_of_strategies_halts_until_the_owner_takes_the_books_over
     require_the_wallet(chain, run("strategies", "--json").json)
 
 
-def test_deposits_can_be_of_one_strategy(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
-    chain = anvil_chain
-    agents.trusted(chain, tmp_path, {**strategies("60%", "40%"), "limits.balance_jump": "off"}, TWO)
-    agents.fund(chain, {"WETH": 20_000, "USDC": 20_000})
-    assert run("rebalance", "--send", "--yes", "--json").code == 0
-    before = {one["name"]: Fraction(one["capital"]) for one in run("strategies", "--json").json["strategies"]}
-    assert run("strategies", "deposits-to", "nobody").code == 2
-    assert run("strategies", "deposits-to", "down", "--json").json == {"flows_to": "down"}
-    chain.set_balance("USDC", chain.balance("USDC") + 500 * agents.USD)
-    found = run("strategies", "--json").json
-    require_the_wallet(chain, found)
-    after = {one["name"]: Fraction(one["capital"]) for one in found["strategies"]}
-    assert (round(after["up"] - before["up"]), round(after["down"] - before["down"])) == (0, 500)
-    assert [one["return_bps"] for one in found["strategies"]][1] == 0, "a deposit is no return"
-
-
 def test_strategies_of_75_to_25_are_brought_back_to_60_to_40(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
     """W5, its strategies' part: one was given more, capital goes to the other in kind, and the market sees what is left of it."""
     chain = anvil_chain
@@ -141,11 +125,13 @@ def test_strategies_of_75_to_25_are_brought_back_to_60_to_40(anvil_chain: LocalC
     agents.trusted(chain, tmp_path, {**strategies("60%", "40%"), **wide}, TWO)
     agents.fund(chain, {"WETH": 20_000, "USDC": 20_000})
     assert run("rebalance", "--send", "--yes", "--json").code == 0
-    assert run("strategies", "deposits-to", "up").code == 0
+    assert run("strategies", "deposits-to", "nobody").code == 2
+    assert run("strategies", "deposits-to", "up", "--json").json == {"flows_to": "up"}
     capital = {one["name"]: Fraction(one["capital"]) for one in run("strategies", "--json").json["strategies"]}
     chain.set_balance("USDC", chain.balance("USDC") + round((3 * capital["down"] - capital["up"]) * agents.USD))
     drifted = run("strategies", "--json").json
     assert [one["share_bps"] for one in drifted["strategies"]] == [7_500, 2_500]
+    assert drifted["strategies"][1]["return_bps"] == 0 and Fraction(drifted["strategies"][1]["capital"]) == capital["down"]
     (moved,) = drifted["together"]["capital_moved"]
     whole = Fraction(drifted["total_value"])
     assert (moved["from"], moved["to"]) == ("up", "down") and abs(Fraction(moved["value"]) - whole * 15 / 100) < 1
