@@ -56,6 +56,11 @@ payout_addresses = []             # where trimtab withdraw may pay to, once trim
 numeraire = "{numeraire}"
 max_live_value = "1000"            # the agent manages no more than this; "off" to lift
 {_assets(assets)}{_hubs(hubs)}
+# What keeps an asset out of the market (docs/orders.md): at an asset entry, stop_loss, take_profit, trailing_stop; for the whole:
+# [portfolio.orders]
+# stop_loss = "20%"                # of what a unit of the portfolio was worth; take_profit and trailing_stop likewise
+# absent = "cash"                  # where the weight of what is out waits; or "redistribute" over the others
+# hysteresis = "1%"                # how far from its level a price must be for an order to be armed
 # Targets that are chosen from data, those in fixed excepted (docs/weights.md; what would be chosen: trimtab weights):
 # [portfolio.weights]
 # kind = "risk_parity"             # or equal, market_cap, inverse_volatility, minimum_variance, hrp
