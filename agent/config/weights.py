@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from agent.config.schema import PortfolioTable
 
 HOUR_S, DAY_S = 3_600, 86_400
-MOST_INTERVALS = 2_500
+MOST_INTERVALS = 1_000
 """Of a window: every step in which a choice is due carries so many prices of each asset."""
 LONGEST_WINDOW_S = 730 * DAY_S
 _NUMBER = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?")

@@ -21,6 +21,7 @@ from agent.model import (
     Zone,
 )
 from agent.policy import (
+    allocation,
     campaign,
     coin,
     confirm,
@@ -101,7 +102,7 @@ def _decided(step: StepInput) -> Decided:
     stopped = stopped or liquidity.unknown_to_the_store(step)
     if not stopped and (leaves := order_targets.exit_now(step, drifts, prices)) is not None:
         return Decided(coin.top_up(step, leaves) or leaves, drifts, references)
-    if stopped := stopped or _too_small(step, drifts):
+    if stopped := stopped or allocation.fault(step) or _too_small(step, drifts):
         return Decided(Halt(stopped), drifts, references)
     too_much = lp_wish.must_go(step, prices)
     if too_much.over:

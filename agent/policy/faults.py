@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from agent.model import Destination, StepInput
-from agent.policy import allocation, liquidity, minimum, order_targets, sleeves, unread, zone
+from agent.policy import liquidity, minimum, order_targets, sleeves, unread, zone
 from agent.policy.bands import has_band
 from agent.reference import References, contradiction, depeg_fault, sequencer_fault
 from agent.units import BPS
@@ -30,7 +30,7 @@ def faults_of(step: StepInput, references: References) -> list[str]:
     if step.policy.destination is Destination.BAND and not has_band(step.policy.trigger):
         faults.append("the destination is a band, but the trigger has none")
     faults += [fault for fault in (sequencer_fault(step), depeg_fault(step, references), contradiction(step)) if fault]
-    faults += [fault for fault in (allocation.fault(step), sleeves.fault(step)) if fault]
+    faults += [fault for fault in (sleeves.fault(step),) if fault]
     faults += order_targets.faults(step, references)
     faults += unread.balances(step)
     faults += liquidity.faults(step)

@@ -110,7 +110,7 @@ def test_what_decides_money_has_no_default(key: str) -> None:
         (RETURNS, [("every", '"30m"')], "every: 1800 s is shorter than an hour"),
         (RETURNS, [("step", '"30m"')], "step: 1800 s is shorter than an hour"),
         (RETURNS, [("window", '"800d"')], "window: more than 730 days"),
-        (RETURNS, [("step", '"1h"'), ("window", '"200d"')], "window: more than 730 days or 2500 steps"),
+        (RETURNS, [("step", '"1h"'), ("window", '"42d"')], "window: more than 730 days or 1000 steps"),
         (RETURNS, [("min_history", '"91d"')], "min_history: not between two steps and the window"),
         (RETURNS, [("min_history", '"1d"')], "min_history: not between two steps and the window"),
         (RETURNS, [("min_history", '"2d"')], "2 assets need at least 3 steps for a covariance that is not singular"),

@@ -9,13 +9,27 @@ from fractions import Fraction
 import pytest
 
 from agent import codec
-from agent.model import Allocation, Halt, Method, PricePoint, Rebalance, StepInput, Supply, UntilChosen
+from agent.model import (
+    Allocation,
+    Halt,
+    Method,
+    Order,
+    OrderKind,
+    Orders,
+    OrderStage,
+    PricePoint,
+    Rebalance,
+    StepInput,
+    Supply,
+    UntilChosen,
+)
 from agent.policy.allocation import looks_back_s
 from agent.policy.decide import decide
 from agent.policy.wishes import wanted
 from agent.units import BPS
 from agent.weights import extra
 from tests.builders import NOW_S, token
+from tests.standing import price_of, terms
 from tests.weighing import DAY_S, PLAIN, allocator, bps_of, limit, moves, recorded, weighed
 
 DATA_METHODS = [Method.INVERSE_VOLATILITY, Method.MINIMUM_VARIANCE, Method.RISK_PARITY, Method.HRP]
@@ -269,3 +283,15 @@ def test_a_missing_package_halts_with_the_remedy(monkeypatch: pytest.MonkeyPatch
 def test_fixed_weights_are_those_of_the_config() -> None:
     step = weighed(allocator(Method.FIXED))
     assert wanted(step) is step
+
+
+def test_a_stop_that_fired_sells_though_no_weights_can_be_chosen_and_the_rest_waits() -> None:
+    step = weighed(allocator(Method.HRP), ())
+    stop = terms("WETH", OrderKind.STOP_LOSS, 2_100)
+    fired = Order(stop.token, OrderKind.STOP_LOSS, OrderStage.FIRED, stop, 1, price_of("WETH", 2_500), None, price_of("WETH", 2_000))
+    history = replace(step.history, orders=(fired,))
+    found = wanted(replace(step, portfolio=replace(step.portfolio, orders=Orders((stop,))), history=history))
+    decision = decide(found).decision
+    assert isinstance(decision, Rebalance) and decision.exit
+    assert "no weights to go by" in reason(step)
+    assert decide(wanted(step)).drifts, "what is held is shown all the same"
