@@ -9,13 +9,16 @@ from fractions import Fraction
 
 from agent.errors import EXIT_OPERATOR, Refused, Retryable, TrimtabError
 from agent.execution.outcome import Outcome, OutcomeKind
-from agent.model import Alert, AlertKind, AssetDrift, IntentKind, Portfolio, Rebalance, StepInput, Verdict
+from agent.model import Alert, AlertKind, AssetDrift, IntentKind, OrderStage, Portfolio, StepInput, Verdict
 from agent.observe.alerts import plain
+from agent.policy import order_levels
 from agent.policy.drift import alert_prices
 from agent.policy.words import band, percent
 from agent.units import BPS, Price, decimal_text, price_text
 
-LASTING = frozenset({AlertKind.PRICE, AlertKind.REFUSAL, AlertKind.HALT, AlertKind.LOW_GAS, AlertKind.PAUSED, AlertKind.HEARTBEAT})
+LASTING = frozenset(AlertKind) - {AlertKind.REBALANCE, AlertKind.ERROR, AlertKind.TEST}
+    {AlertKind.PRICE, AlertKind.ORDER, AlertKind.REFUSAL, AlertKind.HALT, AlertKind.LOW_GAS, AlertKind.PAUSED, AlertKind.HEARTBEAT}
+)
 ALWAYS_KNOWN = frozenset({AlertKind.PAUSED, AlertKind.HEARTBEAT})
 """What also a look that failed knows."""
 KILL_SWITCH = "kill_switch"
@@ -78,6 +81,7 @@ def _alerts(found: Outcome | TrimtabError, facts: Facts) -> Iterator[Alert]:
     else:
         portfolio = found.step_input.portfolio
         yield from (_price(one, portfolio) for one in standings(found.decided.drifts) if one.side != "inside")
+        yield from _orders(found.after or found.step_input)
         yield from _ended(found, facts.paused)
         yield from _gas(found.after or found.step_input, facts.low_gas_wei)
     if facts.paused:
@@ -97,6 +101,17 @@ def _price(one: Standing, portfolio: Portfolio) -> Alert:
     if limit is not None:
         text += f", alert-{'low' if one.side == 'below' else 'high'} {price_text(limit, token.decimals, numeraire.decimals, 6)}"
     return Alert(AlertKind.PRICE, f"price:{drift.token}:{one.side}", text, True)
+
+
+def _orders(step: StepInput) -> Iterator[Alert]:
+    """Orders that fired; each lasts until its owner arms it anew."""
+    for order in step.history.orders:
+        if order.stage not in (OrderStage.FIRED, OrderStage.DONE):
+            continue
+        at = "" if order.at is None else f" at {order_levels.price_words(step.portfolio, order.token, order.at)}"
+        then = "trimtab orders shows it, and arms it anew" if order.is_exit else "it may be bought"
+        what = order_levels.name(step.portfolio, order.terms)
+        yield Alert(AlertKind.ORDER, f"order:{order.token}:{order.kind.value}", f"Fired: {what}{at}; {then}.", True)
 
 
 def _ended(found: Outcome, paused: bool) -> Iterator[Alert]:
@@ -119,13 +134,11 @@ def _done(found: Outcome, step: str) -> Iterator[Alert]:
     moved = [intent for intent in found.transactions if intent.kind in MOVING and intent.succeeded]
     if not moved:
         return
-    what = "A rebalance is done" if any(intent.kind is IntentKind.SWAP for intent in moved) else "Done"
+    what = "A rebalance is done" if any(intent.kind is IntentKind.SWAP for intent in moved) else "What was asked for is done"
     blocks = [intent.receipt.block_number for intent in moved if intent.receipt is not None]
     at = f", last at block {max(blocks)}" if blocks else ""
     sent = len(found.transactions)
     text = f"{what}: {sent} {'transaction' if sent == 1 else 'transactions'}{at}. {step}"
-    if isinstance(found.decision, Rebalance) and found.decision.exit:
-        yield Alert(AlertKind.ORDER, "order", f"An order took coins out of the market. {text}")
     yield Alert(AlertKind.REBALANCE, "rebalance", text)
 
 

@@ -10,10 +10,25 @@ import pytest
 from agent.api.alerting import ALWAYS_KNOWN, Facts, alerts, distance, ended, hung, judged, standings
 from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.execution.outcome import Outcome, OutcomeKind
-from agent.model import Alert, AlertKind, Every, Intent, IntentKind, IntentState, Quarantined, Rebalance, Receipt, StepInput, Verdict
+from agent.model import (
+    Alert,
+    AlertKind,
+    Every,
+    Intent,
+    IntentKind,
+    IntentState,
+    Order,
+    OrderKind,
+    OrderStage,
+    Quarantined,
+    Receipt,
+    StepInput,
+    Terms,
+    Verdict,
+)
 from agent.policy.decide import decide
 from agent.policy.drift import alert_prices
-from tests.builders import ETHER, step_input, token, with_snapshot
+from tests.builders import ETHER, step_input, token, unit_price, with_snapshot
 from tests.injection import CORPUS, MARKS
 from tests.scripted import tx
 
@@ -77,13 +92,20 @@ def test_what_only_tidied_up_is_no_rebalance() -> None:
     assert told(outcome(step_input(), OutcomeKind.DONE, transactions=(sent(IntentKind.APPROVE),))) == {}
 
 
-def test_an_exit_is_told_as_an_order_that_fired() -> None:
-    step = step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 7_000, "USDC": 3_000})
-    decided = decide(step)
-    assert isinstance(decided.decision, Rebalance)
-    by_order = replace(decided, decision=replace(decided.decision, exit=True))
-    found = told(outcome(step, OutcomeKind.DONE, decided=by_order, transactions=(sent(IntentKind.SWAP),)))
-    assert found[AlertKind.ORDER].text.startswith("An order took coins out of the market.")
+@pytest.mark.parametrize("stage", OrderStage)
+def test_an_order_is_told_from_when_it_fired_until_it_is_armed_anew(stage: OrderStage) -> None:
+    step = step_input()
+    weth = token("WETH")
+    terms = Terms(weth.address, OrderKind.STOP_LOSS, share_bps=1_000)
+    order = Order(weth.address, OrderKind.STOP_LOSS, stage, terms, 5, at=unit_price(weth, 1_500, token("USDC")))
+    found = told(outcome(replace(step, history=replace(step.history, orders=(order,)))))
+    if stage not in (OrderStage.FIRED, OrderStage.DONE):
+        assert AlertKind.ORDER not in found
+        return
+    assert found[AlertKind.ORDER].key == f"order:{weth.address}:stop_loss"
+    assert found[AlertKind.ORDER].lasting
+    assert "WETH" in found[AlertKind.ORDER].text and "1500" in found[AlertKind.ORDER].text.replace(",", "")
+    assert AlertKind.ORDER in judged(outcome(step))
 
 
 def test_a_refusal_names_its_guards_with_plain_figures_and_no_other_words() -> None:
