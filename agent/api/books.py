@@ -71,6 +71,8 @@ def explain(config: Path | str, step_id: str) -> Document:
     words += sleeve_words.sentences(decided.sleeves, step_input)
     by_hand = plan is not None and plan.decision.reason != decided.decision.reason
     match decided.decision:
+        case _ if record.line.decision == "payout":
+            words.append("By its owner: a payment that a withdrawal or a stop asked for.")
         case _ if by_hand and plan is not None:
             words.append(f"By hand: {plan.decision.reason}.")
         case Hold(reason):

@@ -64,6 +64,10 @@ def status(found: Standing) -> Document:
         "paused": found.paused,
         "pause_reason": found.pause_reason,
         "pause_hard": found.hard,
+        "set_aside": [
+            {"withdrawal": one.request, "symbol": portfolio.token(one.payment.token).label, "raw": str(one.payment.raw)}
+            for one in step.history.claims
+        ],
         "decision": decision(decided),
         "trigger": triggers.document(step, decided),
         "wishes": list(step.wishes),

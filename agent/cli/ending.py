@@ -55,7 +55,8 @@ def stop(
 
         def confirm(found: Ending) -> bool:
             if yes:
-                return versions.trusted(agent)
+                # an end that sells and pays nothing is never held up
+                return versions.trusted(agent) if found.to_stable or found.to is not None else True
             with wait.aside():
                 _show_ending(err, _ending(found, agent), agent)
                 return versions.confirmed(agent, lambda lines: asked(lines, "Stop the bot like this?"))

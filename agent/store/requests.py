@@ -90,6 +90,14 @@ def claims(session: Session) -> tuple[Claim, ...]:
     return tuple(claim for claim in found if (claim.request, *_sort(claim.payment)) not in done)
 
 
+def let_go(session: Session, now_s: int) -> None:
+    """Releases open withdrawals: something that this store does not know used the wallet, and may have paid them already."""
+    for row in session.scalars(
+        select(RequestRow).where(RequestRow.kind == RequestKind.WITHDRAW.value, RequestRow.state == RequestState.OPEN.value)
+    ):
+        row.state, row.ended_s = RequestState.RELEASED.value, now_s
+
+
 def stopping(session: Session) -> Request | None:
     """The stop that holds."""
     row = session.scalar(select(RequestRow).where(RequestRow.kind == RequestKind.STOP.value).order_by(RequestRow.seq.desc()).limit(1))

@@ -18,7 +18,7 @@ from agent.model import (
     UnsignedTx,
 )
 from agent.ports import Grant
-from agent.store import campaigns, earlier, journal, ledger, positions, records, retention
+from agent.store import campaigns, earlier, journal, ledger, positions, records, requests, retention
 from agent.store.copying import COPY
 from agent.store.proposals import Proposals
 from agent.store.records import Moved, Movement, Pause, Pin, StepLine, StepRecord
@@ -165,6 +165,8 @@ class Store(Proposals):
     def adopt_nonce(self, nonce: int, now_s: int) -> None:
         """Takes `nonce` for the chain's next one from now on."""
         with self._write("adopt the nonce") as session:
+            if session.get(Meta, journal.ADOPTED_NONCE) is not None:
+                requests.let_go(session, now_s)
             journal.adopt_nonce(session, nonce)
             if earlier.forget(session, nonce):
                 positions.look_again(session)

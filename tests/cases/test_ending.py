@@ -15,7 +15,7 @@ from agent.api.ending import Ending
 from agent.errors import ConfigError, Refused
 from agent.execution.outcome import OutcomeKind
 from agent.localchain import LocalChain
-from agent.model import IntentKind, RequestState
+from agent.model import IntentKind, RequestKind, RequestState
 from tests.agents import USD, again, agent_on, allow, allowances, fund, purse, trusted
 from tests.dying import Killed, dying
 
@@ -56,6 +56,28 @@ def test_a_bot_that_is_kept_takes_back_what_may_be_taken_and_trades_no_more_unti
             next(agent.run(send=True, confirm=lambda _: True, once=True))
         api.resume(tmp_path / "trimtab.toml")
         assert agent.rebalance(send=True, confirm=lambda _: True).kind is OutcomeKind.DONE
+
+
+def test_a_run_ends_by_itself_once_it_is_stopped_or_its_config_was_edited(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    with bot(anvil_chain, tmp_path) as agent:
+        looks = agent.run(send=True, confirm=lambda _: False, every="28d")
+        assert next(looks).kind is OutcomeKind.DECLINED  # type: ignore[union-attr]  # an outcome
+        agent.desk.store.confirm_config("another", 0, how="edit")
+        with pytest.raises(Refused, match="config was edited"):
+            next(looks)
+        again_looks = agent.run(send=True, confirm=lambda _: False, every="28d")
+        next(again_looks)
+        agent.desk.store.ask(RequestKind.STOP, (), None, False, 0)
+        with pytest.raises(StopIteration):
+            next(again_looks)
+
+
+def test_a_store_that_is_adopted_pays_no_withdrawal_of_before(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    with bot(anvil_chain, tmp_path) as agent:
+        held = withdrawing.withdraw(agent, "100", send=True, confirm=lambda _: True)
+        agent.adopt()
+        with pytest.raises(ConfigError, match="not open"):
+            withdrawing.resume(agent, held.request or 0, to=HOME, send=True, confirm=lambda _: True)
 
 
 def test_everything_is_sold_for_the_numeraire_and_paid_out(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -1,0 +1,145 @@
+"""What is sold for money that is wanted, and where money that came goes; what is set aside, how much a day may pay: pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.errors import Refused
+from agent.guards import payout as guards
+from agent.model import Claim, Halt, Payment, Payout, StepInput
+from agent.policy import outflow, raising
+from agent.policy.decide import decide
+from agent.policy.drift import total
+from agent.units import NATIVE, UINT256_MAX
+from tests.builders import OWNER, address, history, raw, step_input, token, with_limits
+
+WETH, WBTC, USDC = token("WETH"), token("WBTC"), token("USDC")
+TARGETS = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}
+HOME = address("home")
+Coins = int | Fraction
+
+
+def standing(**values: Coins) -> StepInput:
+    return step_input(TARGETS, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000} | values)
+
+
+def wanting(step: StepInput, coins: Coins) -> StepInput:
+    """So much USDC is set aside, written down nowhere."""
+    return outflow.claimed(step, (Claim(0, Payment(USDC.address, raw(coins, USDC))),))
+
+
+def moved(step: StepInput, goal: object) -> dict[str, Fraction]:
+    """Change of each asset's value that the goal asks for, in whole coins."""
+    drifts = decide(step).drifts
+    whole = total(drifts)
+    return {one.symbol: (wanted.low * whole - one.value) / 10**6 for one, wanted in zip(drifts, goal.weights, strict=True)}  # type: ignore[attr-defined]
+
+
+def test_the_asset_furthest_above_its_target_is_sold_first_and_little_more_than_lacks() -> None:
+    step = wanting(standing(WETH=5_600, WBTC=2_400), 2_500)
+    assert outflow.lacking(step, USDC.address) == raw(500, USDC)
+    change = moved(step, raising.goal_to_raise(step, USDC.address))
+    assert change["WBTC"] == 0 and change["WETH"] == -change["USDC"] and 500 < change["USDC"] < 505
+
+
+def test_nothing_falls_below_its_target_while_another_is_above() -> None:
+    step = wanting(standing(WETH=6_000, WBTC=3_200, USDC=800), 3_000)
+    change = moved(step, raising.goal_to_raise(step, USDC.address))
+    left = Fraction(10_000 - 3_000)
+    assert 6_000 + change["WETH"] >= left / 2 - 1 and 3_200 + change["WBTC"] >= left * 3 / 10 - 1
+
+
+@given(weth=st.integers(100, 9_000), wbtc=st.integers(100, 9_000), usdc=st.integers(0, 5_000), part=st.integers(1, 99))
+def test_what_is_sold_always_covers_what_lacks_and_nothing_is_bought_besides(weth: int, wbtc: int, usdc: int, part: int) -> None:
+    coins = usdc + Fraction((weth + wbtc) * part, 100)
+    step = wanting(standing(WETH=weth, WBTC=wbtc, USDC=usdc), coins)
+    goal = raising.goal_to_raise(step, USDC.address)
+    change = moved(step, goal)
+    assert sum(wanted.low for wanted in goal.weights) == 1 and all(wanted.low >= 0 for wanted in goal.weights)
+    assert change["USDC"] >= coins - usdc - Fraction(1, 10**5) and change["WETH"] <= 0 and change["WBTC"] <= 0
+
+
+def test_more_than_everything_is_refused_with_both_numbers() -> None:
+    step = wanting(standing(), 10_001)
+    with pytest.raises(Refused, match="asked for") as refused:
+        raising.goal_to_raise(step, USDC.address)
+    assert [(v.guard, v.measured, v.limit) for v in refused.value.verdicts] == [("holdings", "8001 USDC", "8000 USDC")]
+
+
+@given(part=st.integers(1, 10_000))
+def test_parts_are_the_same_of_every_asset_to_the_unit_below(part: int) -> None:
+    step = standing(WETH=4_321, WBTC=2_718, USDC=3_141)
+    value = Fraction(raw(4_321 + 2_718 + 3_141, USDC) * part, 10_000)
+    free, parts = raising.free_raw(step), raising.parts(step, value)
+    whole = sum(free[one] * (outflow.price_of(step, one) or 0) for one in free)
+    assert all(parts.get(one, 0) == free[one] * value // whole for one in free)
+
+
+@pytest.mark.parametrize(
+    ("came", "held", "sold", "bought"),
+    [
+        ({"USDC": 1_000}, {"USDC": 3_000}, {"USDC": 800}, {"WETH": 500, "WBTC": 300}),
+        ({"WETH": 1_000}, {"WETH": 6_000}, {"WETH": 500}, {"WBTC": 300, "USDC": 200}),
+        ({"USDC": 1_000}, {"USDC": 2_000}, {}, {}),
+        ({"USDC": 100}, {"USDC": 2_100, "WETH": 5_500, "WBTC": 2_500}, {"USDC": 80}, {"WBTC": 80}),
+    ],
+)
+def test_what_came_goes_where_it_lacks_and_nothing_else_is_sold(
+    came: dict[str, int], held: dict[str, int], sold: dict[str, int], bought: dict[str, int]
+) -> None:
+    step = standing(**held)
+    tokens = {"USDC": USDC, "WETH": WETH}
+    rose = {
+        tokens[symbol].address: raw(Fraction(coins, 2_000 if symbol == "WETH" else 1), tokens[symbol]) for symbol, coins in came.items()
+    }
+    change = {symbol: round(value) for symbol, value in moved(step, raising.goal_to_invest(step, rose)).items() if value}
+    assert change == {name: -coins for name, coins in sold.items()} | bought
+
+
+def test_what_is_set_aside_is_no_part_of_the_portfolio_and_stops_everything_while_it_lacks() -> None:
+    claims = (Claim(4, Payment(USDC.address, raw(1_500, USDC))),)
+    step = outflow.set_aside(replace(standing(), history=history(claims=claims)))
+    assert {one.symbol: one.investable_raw for one in decide(step).drifts}["USDC"] == raw(500, USDC)
+    assert outflow.unfinished(step) == "" and not isinstance(decide(step).decision, Halt)
+    short = outflow.set_aside(replace(standing(USDC=1_000), history=history(claims=claims)))
+    decided = decide(short).decision
+    assert isinstance(decided, Halt) and "withdrawal 4 lacks 500 USDC" in decided.reason and "--resume 4" in decided.reason
+
+
+def test_a_stopped_bot_halts_by_name() -> None:
+    decided = decide(replace(standing(), history=history(stopped="the bot was stopped by its owner"))).decision
+    assert isinstance(decided, Halt) and "stopped by its owner" in decided.reason
+
+
+def test_a_day_pays_what_its_limit_leaves_and_nothing_where_it_cannot_be_told() -> None:
+    limited = with_limits(standing(), payout_per_day=Fraction(1_000 * 10**6))
+    some = replace(limited, history=history(outflow_24h=Fraction(400 * 10**6)))
+    assert outflow.most_raw(some, USDC.address) == 600 * 10**6
+    assert outflow.most_raw(some, NATIVE) == 3 * 10**17 == outflow.most_raw(some, WETH.address)
+    assert outflow.most_raw(replace(limited, history=history(unknown="who knows")), USDC.address) == 0
+    assert outflow.most_raw(with_limits(standing(), payout_per_day=None), USDC.address) == UINT256_MAX
+    assert outflow.most_raw(standing(), USDC.address) == 0, "a limit that nobody wrote permits nothing"
+
+
+def test_each_guard_on_a_payment_says_no_by_its_name() -> None:
+    step = with_limits(standing(), payout_per_day=Fraction(5_000 * 10**6))
+    fine = Payout(USDC.address, HOME, 2_000 * 10**6, 0, 1)
+
+    def failing(payout: Payout, at: StepInput = step, confirmed: tuple[str, ...] = (HOME,)) -> list[str]:
+        return [v.guard for v in guards.judge(at, payout, confirmed) if not v.passed]
+
+    assert failing(fine) == []
+    assert failing(fine, confirmed=()) == ["payout_address"] and failing(replace(fine, to=OWNER)) == ["payout_address"]
+    assert failing(replace(fine, raw=2_000 * 10**6 + 1)) == ["balance"]
+    assert failing(replace(fine, raw=5_000 * 10**6 + 1)) == ["payout_per_day", "balance"]
+    assert failing(fine, replace(step, history=history(unknown="who knows"))) == ["payout_per_day"]
+    other = outflow.set_aside(replace(step, history=history(claims=(Claim(9, Payment(USDC.address, 1)),))))
+    assert failing(fine, other) == ["balance"] and failing(replace(fine, request=9), other) == [], "what another set aside is not paid"
+    assert [v.guard for v in guards.permission(step, (fine,), (HOME,), paused=True) if not v.passed] == ["kill_switch"]
+    with pytest.raises(Refused, match="payout_address"):
+        guards.require(guards.judge(step, replace(fine, to=OWNER), (HOME,)))
