@@ -1,0 +1,164 @@
+"""Campaigns and orders in the store: written once, read back the same, draws kept, how far they are by receipts alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from agent.errors import OperatorNeeded
+from agent.model import (
+    Campaign,
+    Destination,
+    Draw,
+    Goal,
+    GoalWeight,
+    IntentKind,
+    IntentState,
+    LimitOrder,
+    Receipt,
+    Transfer,
+    Underway,
+    UnsignedTx,
+)
+from agent.policy.pacing import wait_s
+from agent.ports import Grant
+from agent.store import Store, open_store
+from tests.builders import OWNER, address, token
+from tests.pacing import PACE
+
+WETH, USDC = token("WETH").address, token("USDC").address
+PRICE = Fraction(2_000 * 10**6, 10**18)
+CAMPAIGN = Campaign(
+    pace=PACE,
+    targets_bps=((WETH, 5_000), (USDC, 5_000)),
+    destination=Destination.TARGET,
+    goal=Goal((GoalWeight(WETH, Fraction(1, 2), Fraction(1, 2)), GoalWeight(USDC, Fraction(1, 2), Fraction(1, 2)))),
+    arrival=((USDC, Fraction(1)), (WETH, PRICE)),
+    sides=((WETH, -1), (USDC, 1)),
+    wish=Fraction(3_000 * 10**6),
+    rounds=3,
+    budget=Fraction(30 * 10**6),
+    began_s=1_000,
+    ends_s=5_000,
+    expires_s=5_600,
+    first=Draw(1, 2),
+)
+POOL = address("pool")
+TX = UnsignedTx(31337, 0, address("router"), 0, "0x", 100_000, 10**9, 10**9, None)
+GRANT = Grant(IntentKind.SWAP, 1_000, 2_000, 10**16)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(f"sqlite:///{tmp_path / 'trimtab.db'}", 31337, OWNER, WETH)
+
+
+def swap(store: Store, step_id: str, nonce: int, weth_raw: int, usdc_raw: int, gas_used: int = 100_000, status: int = 1) -> str:
+    """A mined swap of that step; returns the id of its intent."""
+    store.begin_step(step_id, 1_000, "{}")
+    intent = store.intend(step_id, IntentKind.SWAP, replace(TX, nonce=nonce), GRANT, "swap", 1_000, 2_000)
+    found = f"0x{nonce:064x}"
+    store.advance(intent.id, IntentState.SIGNED, 1_001, found)
+    store.advance(intent.id, IntentState.BROADCAST, 1_002)
+    moved = (Transfer(WETH, OWNER, POOL, weth_raw), Transfer(USDC, POOL, OWNER, usdc_raw)) if status else ()
+    receipt = Receipt(found, status, 7, "0x" + "b" * 64, gas_used, 10**9, moved)
+    store.advance(intent.id, IntentState.MINED, 1_003, receipt=receipt)
+    return intent.id
+
+
+def under(store: Store) -> Underway:
+    found = store.history(2_000).campaign
+    assert found is not None
+    return found
+
+
+def test_a_campaign_is_read_back_as_it_was_written_and_there_is_one_at_a_time(store: Store) -> None:
+    assert store.history(2_000).campaign is None
+    made = store.begin_campaign(CAMPAIGN)
+    assert under(store) == Underway(made, CAMPAIGN, 0, Fraction(0), Fraction(0), 1_000, Draw(1, 2))
+    with pytest.raises(OperatorNeeded, match="under way already"):
+        store.begin_campaign(CAMPAIGN)
+    assert store.end_campaign(made, "ended", "done in 0 rounds", 3_000)
+    assert not store.end_campaign(made, "ended", "again", 3_001)
+    assert (store.history(2_000).campaign, store.history(2_000).campaign_ended_s) == (None, 3_000)
+    (past,) = store.campaigns()
+    assert (past.state, past.why, past.ended_s) == ("ended", "done in 0 rounds", 3_000)
+
+
+def test_the_first_draw_is_kept_until_a_campaign_uses_it_and_never_drawn_twice(store: Store) -> None:
+    store.draw_ahead(Draw(11, 22))
+    store.draw_ahead(Draw(33, 44))
+    assert store.history(2_000).draw == Draw(11, 22)
+    store.begin_campaign(CAMPAIGN)
+    assert store.history(2_000).draw is None
+
+
+def test_a_round_counts_once_its_swap_is_in_a_block_with_what_it_lost_at_the_prices_of_the_start(store: Store) -> None:
+    made = store.begin_campaign(CAMPAIGN)
+    store.begin_round(made, 1, "s1", 1_100, Draw(500_000, 250_000))
+    assert under(store).done == 0
+    swap(store, "s1", 0, 5 * 10**17, 996 * 10**6)
+    now = under(store)
+    gas = Fraction(100_000 * 10**9) * PRICE
+    assert (now.done, now.draw) == (1, Draw(500_000, 250_000))
+    assert now.spent == 4 * 10**6 + gas
+    assert now.moved == Fraction(1_000 + 996, 2) * 10**6
+    assert now.next_s == 1_100 + wait_s(CAMPAIGN, now.draw)
+
+
+def test_a_try_that_reverted_is_no_round_its_gas_counts_and_the_next_try_keeps_the_draw(store: Store) -> None:
+    made = store.begin_campaign(CAMPAIGN)
+    store.begin_round(made, 1, "s1", 1_100, Draw(1_000, 2_000))
+    swap(store, "s1", 0, 0, 0, status=0)
+    assert (under(store).done, under(store).draw) == (0, Draw(1, 2))
+    assert under(store).spent == Fraction(100_000 * 10**9) * PRICE
+    store.begin_round(made, 1, "s2", 1_200, Draw(9_000, 9_000))
+    swap(store, "s2", 1, 10**17, 200 * 10**6)
+    assert (under(store).done, under(store).draw) == (1, Draw(1_000, 2_000))
+    assert store.round_of("s2") == (made, 1)
+    assert store.round_of("elsewhere") is None
+
+
+def test_a_reorganisation_takes_the_round_back(store: Store) -> None:
+    made = store.begin_campaign(CAMPAIGN)
+    store.begin_round(made, 1, "s1", 1_100, Draw(1_000, 2_000))
+    intent = swap(store, "s1", 0, 10**17, 200 * 10**6)
+    assert under(store).done == 1
+    store.advance(intent, IntentState.BROADCAST, 1_010)
+    assert (under(store).done, under(store).spent, under(store).next_s) == (0, 0, 1_000)
+
+
+def test_a_store_that_is_opened_again_knows_all_of_it(store: Store, tmp_path: Path) -> None:
+    made = store.begin_campaign(CAMPAIGN)
+    store.begin_round(made, 1, "s1", 1_100, Draw(1_000, 2_000))
+    swap(store, "s1", 0, 10**17, 200 * 10**6)
+    before = under(store)
+    store.close()
+    again = open_store(f"sqlite:///{tmp_path / 'trimtab.db'}", 31337, OWNER, WETH)
+    assert under(again) == before
+
+
+def test_an_order_is_open_until_its_swap_is_in_a_block_or_it_is_ended_by_name(store: Store) -> None:
+    first = store.add_order(LimitOrder("", WETH, USDC, 10**18, Fraction(1, 3), 9_000, 1_000, note="sell 1 WETH"))
+    second = store.add_order(LimitOrder("", WETH, USDC, 10**18, Fraction(1, 2), 9_000, 1_001, note="sell 1 more"))
+    assert [order.id for order in store.orders()] == [first.id, second.id]
+    assert first.price == store.orders()[0].price == Fraction(1, 3)
+    store.begin_round(first.id, 1, "s1", 1_100, Draw(0, 0))
+    swap(store, "s1", 0, 10**18, 2_000 * 10**6)
+    assert [order.state for order in store.orders()] == ["filled", "open"]
+    assert store.end_campaign(second.id, "cancelled", "by its owner", 1_200)
+    assert [order.state for order in store.orders()] == ["filled", "cancelled"]
+    with pytest.raises(KeyError):
+        store.begin_round(second.id, 1, "s2", 1_300, Draw(0, 0))
+
+
+def test_a_damaged_draw_needs_the_operator(store: Store) -> None:
+    store.draw_ahead(Draw(1, 2))
+    with store.engine.begin() as connection:
+        connection.execute(text("UPDATE meta SET value = 'x' WHERE key = 'draw'"))
+    with pytest.raises(OperatorNeeded, match="a draw is damaged"):
+        store.history(2_000)
