@@ -12,7 +12,9 @@ from agent.model import (
     Finding,
     Halt,
     LpTarget,
+    Order,
     OrderKind,
+    Orders,
     OrderStage,
     Quarantined,
     Rebalance,
@@ -20,12 +22,18 @@ from agent.model import (
     ScreenedToken,
     StepInput,
 )
-from agent.policy import confirm, order_moves
+from agent.planning import strategies
+from agent.policy import confirm, order_moves, sleeves
 from agent.policy.decide import decide
 from agent.policy.order_targets import keep_out, ordered
 from agent.policy.quarantine import quarantine
-from tests.builders import token, v3_pool
+from agent.policy.sleeve_books import settled
+from agent.policy.wishes import wanted
+from agent.reference import reference_prices
+from tests.builders import ETHER, step_input, token, v3_pool
+from tests.sleeves import brought_up, split, strategy
 from tests.standing import Bot, price_of, terms, three, two
+from tests.unit.test_native_steps import FLOOR, native_step, planned
 
 ENTRY, STOP, PROFIT, TRAIL = OrderKind.ENTRY, OrderKind.STOP_LOSS, OrderKind.TAKE_PROFIT, OrderKind.TRAILING_STOP
 WETH, USDC = token("WETH"), token("USDC")
@@ -177,3 +185,32 @@ def test_within_the_template_s_cost_and_impact_the_last_unit_is_sold_too_and_not
     bot.look({"WETH": 1_450, "WBTC": 60_000})
     assert bot.plan is not None and bot.plan.skipped == () and bot.plan.exits
     assert bot.coins["WETH"] == 0 and bot.coins["WBTC"] == wbtc
+
+
+def test_the_native_coin_is_sold_down_to_what_gas_needs() -> None:
+    step = native_step(3 * ETHER, weth=2_000, usdc=1_000)
+    stop = replace(terms("WETH", STOP, 2_100), token=step.portfolio.assets[0].token.address)
+    fired = Order(stop.token, STOP, OrderStage.FIRED, stop, 1, price_of("WETH", 2_500), None, price_of("WETH", 2_000))
+    portfolio = replace(step.portfolio, orders=Orders((stop,)))
+    step = ordered(replace(step, portfolio=portfolio, history=replace(step.history, orders=(fired,))))
+    plan = planned(step)
+    assert plan.exits and dict(plan.holdings_after)[stop.token] == 0
+    assert plan.native_after_wei is not None and FLOOR <= plan.native_after_wei < FLOOR + ETHER // 100
+
+
+def test_an_exit_sells_what_all_strategies_hold_and_their_books_come_to_the_wallet() -> None:
+    half, most = {"WETH": 5_000, "USDC": 5_000}, {"WETH": 9_000, "USDC": 1_000}
+    made = replace(step_input(depth=50_000_000), split=split(strategy("calm", 5_000, half), strategy("bold", 5_000, most)))
+    stop = terms("WETH", STOP, 2_100)
+    fired = Order(stop.token, STOP, OrderStage.FIRED, stop, 1, price_of("WETH", 2_500), None, price_of("WETH", 2_000))
+    made = replace(made, history=replace(made.history, orders=(fired,)), portfolio=replace(made.portfolio, orders=Orders((stop,))))
+    step = wanted(brought_up(made, None))
+    found = strategies.rebalance(step).plan
+    assert found is not None and found.exits
+    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    deltas = {token_: raw - held[token_] for token_, raw in found.holdings_after}
+    wished, base = sleeves.wished(step)
+    prices = {token_: one.price for token_, one in reference_prices(step).prices.items()}
+    after, _ = settled(base, wished, deltas, prices, list(held))
+    assert all(book.get(WETH.address, 0) == 0 <= book[USDC.address] for book in after.values())
+    assert sum(book[USDC.address] for book in after.values()) == dict(found.holdings_after)[USDC.address]

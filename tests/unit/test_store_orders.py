@@ -5,12 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, Never
 
+import pytest
+
+from agent.errors import Retryable
+from agent.execution.fresh import Eyes, observed
 from agent.model import Order, OrderKind, OrderStage, UnitValue
+from agent.policy.order_targets import ordered
 from agent.store.opening import open_store
 from agent.store.store import Store
 from tests.builders import OWNER
-from tests.standing import price_of, terms
+from tests.standing import price_of, terms, two
 
 STOP = Order("0xtoken", OrderKind.STOP_LOSS, OrderStage.ARMED, terms("WETH", OrderKind.STOP_LOSS, 1_500), 7, price_of("WETH", 2_000))
 TRAIL = replace(STOP, kind=OrderKind.TRAILING_STOP, mark=Fraction(2**200 + 1, 3**100))
@@ -53,3 +59,28 @@ def test_losses_since_the_unit_was_written_are_handed_in_and_never_written_with_
     assert kept == UNIT
     assert store.move_orders((), replace(UNIT, lost=Fraction(9)), 1) and store.history(0).orders_turn == 1
     store.close()
+
+
+def test_a_look_that_read_before_the_owner_s_word_is_done_again(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    bot = two(terms("WETH", OrderKind.STOP_LOSS, 1_500))
+    step = ordered(bot.seen({"WETH": 2_000}))
+    observed(eyes_of(store), step, store)
+    (armed,), turn = store.standing_orders()
+    assert (armed.stage, turn) == (OrderStage.ARMED, 1)
+    read = replace(step.history, orders_turn=turn)
+    assert store.move_orders((replace(armed, stage=OrderStage.OFF),), None, turn)
+    with pytest.raises(Retryable, match="orders were changed while the chain was read"):
+        observed(eyes_of(store), replace(step, history=replace(read, orders=(replace(armed, stage=OrderStage.FIRED),))), store)
+    assert store.standing_orders()[0][0].stage is OrderStage.OFF
+    store.close()
+
+
+def eyes_of(store: Store) -> Eyes:
+    """Eyes that need not look anywhere: one block is enough for this policy."""
+
+    def never(*_: object) -> Never:
+        raise AssertionError("nothing has to be read")
+
+    unused: Any = None
+    return Eyes(unused, never, store.history, unused, unused, never)
