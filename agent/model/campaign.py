@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from agent.model.pace import Pace
 from agent.model.plan import Goal
-from agent.model.policy import Destination
+from agent.model.policy import Destination, Only
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Draw:
 class Campaign:
     """One correction that is carried out over time, as it began. Values in numeraire base units.
 
-    It goes towards `goal`, as long as the config's `targets_bps` by token, `destination` and `pace` stay what they were.
+    It goes towards `goal`, as long as the config's `targets_bps` by token, `destination`, `only` and `pace` stay what they were.
     `arrival` are the reference prices by token at its start, against which everything is counted; `wish` is the value that was
     to be moved at them, by `sides` (token, +1 to buy or -1 to sell), in `rounds` fair shares; `budget` is the most that may be
     lost against them, gas included. No round begins after `ends_s`, and at `expires_s` it is over. `first` decides the size of
@@ -42,6 +42,7 @@ class Campaign:
     ends_s: int
     expires_s: int
     first: Draw
+    only: Only | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,6 +141,7 @@ def _campaign(step: StepInput, decided: Decided, goal: Goal, count: int) -> Camp
         ends_s=ends_s,
         expires_s=expires_s,
         first=step.history.draw or EVEN,
+        only=step.policy.only,
     )
 
 

@@ -39,6 +39,8 @@ def renounced(step: StepInput) -> str:
         return "what is wanted of the portfolio changed"
     if step.policy.destination is not begun.destination:
         return "policy.destination was changed"
+    if step.policy.only is not begun.only:
+        return "policy.only was changed"
     return "" if step.execution.pace == begun.pace else "[execution] was changed"
 
 

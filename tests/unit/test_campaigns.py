@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import codec
-from agent.model import Destination, Draw, Hold, Rebalance, StepInput, Style, Underway
+from agent.model import Destination, Draw, Hold, Only, Rebalance, StepInput, Style, Underway
 from agent.planning import planner, strategies
 from agent.planning.paced import at_worst
 from agent.planning.paced import paced as in_time
@@ -126,6 +126,7 @@ def test_what_the_owner_changed_ends_it_and_the_same_look_decides_anew() -> None
     changed = replace(step, portfolio=replace(step.portfolio, assets=tuple(other)))
     assert decide(changed).ended == "what is wanted of the portfolio changed"
     assert decide(replace(step, policy=replace(step.policy, destination=Destination.HALFWAY))).ended == "policy.destination was changed"
+    assert decide(replace(step, policy=replace(step.policy, only=Only.SELL))).ended == "policy.only was changed"
     faster = paced(step, max_rounds=3)
     assert decide(faster).ended == "[execution] was changed"
     rested = replace(faster, history=replace(faster.history, last_rebalance_s=None))

@@ -1,0 +1,47 @@
+"""`trimtab status` of triggers in words: bands of single assets, the side, and when they look next; and what every command refuses."""
+
+from __future__ import annotations
+
+from tests.cli.shapes import STATUS, require
+from tests.cli.tools import Desk
+
+
+def test_status_tells_the_trigger_its_bands_and_its_side_and_a_review_when_it_is_next(desk: Desk) -> None:
+    plain = desk.ask("status")
+    require(STATUS, plain)
+    assert plain["trigger"]["words"] == "threshold: 10% of the target"
+    assert (plain["trigger"]["only"], plain["trigger"]["bands"], plain["trigger"]["next_s"]) == (None, "", None)
+    line = next(line for line in desk.config.read_text().splitlines() if line.startswith("trigger = "))
+    written = 'kind = "review", review_every = "7d", execute_every = "28d", absolute = "5%"'
+    desk.edit((line, f'trigger = {{ {written} }}\nonly = "sell"'), ('symbol = "WETH"', 'symbol = "WETH"\nband = "20%rel"'))
+    told = desk.ask("status")
+    require(STATUS, told)
+    trigger = told["trigger"]
+    assert trigger["words"] == "review: every 7 d, executed every 28 d, beyond 5% of the portfolio"
+    assert trigger["bands"] == "WETH 20% of the target"
+    assert trigger["only_words"].startswith("sells what is above its goal")
+    weth = next(one for one in told["holdings"] if one["symbol"] == "WETH")
+    assert weth["band_bps"] == [round(weth["target_bps"] * 0.8), round(weth["target_bps"] * 1.2)]
+    assert "first execution" in told["decision"]["reason"]
+    assert trigger["next_s"] > 0
+    said = desk.run("status")
+    words = " ".join(said.out.split())
+    assert "Trigger: review: every 7 d, executed every 28 d, beyond 5% of the portfolio, to target" in words
+    assert "bands of their own: WETH 20% of the target; only = sell" in words
+    assert f"next {trigger['next']}" in words
+
+
+def test_a_trigger_that_cannot_work_is_refused_by_every_command_with_its_remedy(desk: Desk) -> None:
+    line = next(line for line in desk.config.read_text().splitlines() if line.startswith("trigger = "))
+    for written, named in (
+        ('{ kind = "time", every = "29m" }', "policy.trigger.every: 1740 s"),
+        ('{ kind = "time", cron = "0 0 30 2 *", timezone = "UTC" }', "never comes"),
+        ('{ kind = "time", cron = "0 9 * * *", timezone = "Europe/Atlantis" }', "policy.trigger.timezone: 'Europe/Atlantis' is unknown"),
+    ):
+        before = desk.config.read_text()
+        desk.edit((line, f"trigger = {written}"))
+        for command in ("status", "plan", "rebalance"):
+            error = desk.ask(command, want=2)["error"]
+            assert named in error["message"]
+            assert error["remedy"]
+        desk.config.write_text(before)
