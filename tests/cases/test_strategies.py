@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.api import withdrawing
 from agent.api.agent import Agent
 from agent.execution.outcome import OutcomeKind
 from agent.localchain import LocalChain
@@ -16,6 +17,7 @@ from tests.dying import Killed
 
 TWO = {"WETH": "50%", "USDC": "50%"}
 NEAR = Fraction(1, 500)
+HOME = "0x00000000000000000000000000000000000A11cE"
 
 
 def strategies(up: str, down: str) -> dict[str, object]:
@@ -93,7 +95,7 @@ def test_opposite_strategies_send_nothing_where_they_cancel_and_one_net_trade_wh
 def test_what_died_after_its_swap_was_sent_is_shared_out_by_the_wishes_of_its_step(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 20_000, "USDC": 20_000})
-    loaded = trusted(chain, tmp_path, strategies("70%", "30%"), TWO)
+    loaded = trusted(chain, tmp_path, {**strategies("70%", "30%"), "policy.confirm_blocks": 2}, TWO)
 
     def dies(event: str) -> None:
         if (
@@ -133,3 +135,25 @@ def test_what_the_allocator_of_a_strategy_chose_is_written_down_and_stands(anvil
         assert agent.desk.store.allocation("up") is None
         wished = {one.name: one.acts for one in outcome.decided.sleeves.wishes}
         assert wished == {"up": True, "down": False}, "30 % was wanted of it before it chose"
+
+
+def test_a_withdrawal_that_has_to_sell_first_is_borne_by_all_and_is_no_return(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 20_000, "USDC": 20_000})
+    paying = {"wallet.payout_addresses": [HOME], "limits.payout_per_day": "off", "portfolio.max_live_value": "off"}
+    with again(chain, trusted(chain, tmp_path, {**strategies("60%", "40%"), **paying}, TWO)) as agent:
+        agent.rebalance(send=True, confirm=yes)
+        before = {one.name: (one.units, dict(one.holdings)) for one in books(agent).sleeves}
+        done = withdrawing.withdraw(agent, "24000", to=HOME, send=True, confirm=lambda _: True)
+        assert done.state == "paid" and chain.balance("USDC", HOME) == 24_000 * USD
+        agent.rebalance(send=True, confirm=yes)
+        require_sum(chain, agent)
+        price = chain.books.prices_usd["WETH"] * USD / 10**18
+        for one in books(agent).sleeves:
+            units, held = before[one.name]
+            was, now = (
+                Fraction(tokens[chain.tokens["USDC"].address]) + tokens[chain.tokens["WETH"].address] * price
+                for tokens in (held, dict(one.holdings))
+            )
+            assert Fraction(38, 100) < now / was < Fraction(42, 100), "three fifths of all went"
+            assert abs((now / one.units) / (was / units) - 1) < Fraction(1, 200), "its unit lost what selling cost, and no more"
