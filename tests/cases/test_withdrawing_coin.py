@@ -1,0 +1,36 @@
+"""An asset that is the native coin is paid as native coin: what is wrapped is unwrapped for it, and gas money stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agent.api import ending, withdrawing
+from agent.localchain import LocalChain
+from agent.model import IntentKind
+from tests.agents import agent_on, fund, purse
+from tests.desk import native_of
+
+HOME = "0x00000000000000000000000000000000000A11cE"
+ETHER = 10**18
+TARGETS = {"WETH": "50%", "USDC": "50%"}
+COIN = {"portfolio.assets.0.address": "native", "portfolio.assets.0.symbol": "ETH", "wallet.payout_addresses": [HOME]}
+
+
+def test_native_coin_is_unwrapped_and_paid_to_the_wei_and_the_rest_at_the_end(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 6_000, "USDC": 9_000})
+    chain.set_native(ETHER)
+    with agent_on(chain, tmp_path, COIN, TARGETS) as agent:
+        before, there = purse(chain), native_of(chain, HOME)
+        done = withdrawing.withdraw(agent, "1.5", "ETH", to=HOME, send=True, confirm=lambda _: True)
+        after = purse(chain)
+        assert (done.state, [one.kind for one in done.transactions]) == ("paid", [IntentKind.UNWRAP, IntentKind.PAYOUT]), done.reason
+        assert native_of(chain, HOME) - there == 15 * ETHER // 10
+        gas = sum(one.receipt.gas_cost_wei for one in done.transactions if one.receipt is not None)
+        assert before.native_wei + before.raw["WETH"] - after.native_wei - after.raw["WETH"] == 15 * ETHER // 10 + gas
+        assert after.native_wei > ETHER // 20 and agent.step_input().history.flows == ()
+        assert agent.step_input().history.turnover_24h == 0 and 0 < agent.step_input().history.loss_24h < 10**6
+        end = ending.stop(agent, send_to=HOME, send=True, confirm=lambda _: True)
+        left = purse(chain)
+        assert end.state == "stopped", end.reason
+        assert (left.raw["WETH"], left.raw["USDC"]) == (0, 0) and ETHER // 20 < left.native_wei < ETHER // 4
