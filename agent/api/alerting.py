@@ -17,8 +17,6 @@ from agent.policy.words import band, percent
 from agent.units import BPS, Price, decimal_text, price_text
 
 LASTING = frozenset(AlertKind) - {AlertKind.REBALANCE, AlertKind.ERROR, AlertKind.TEST}
-    {AlertKind.PRICE, AlertKind.ORDER, AlertKind.REFUSAL, AlertKind.HALT, AlertKind.LOW_GAS, AlertKind.PAUSED, AlertKind.HEARTBEAT}
-)
 ALWAYS_KNOWN = frozenset({AlertKind.PAUSED, AlertKind.HEARTBEAT})
 """What also a look that failed knows."""
 KILL_SWITCH = "kill_switch"
