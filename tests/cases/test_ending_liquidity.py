@@ -1,0 +1,31 @@
+"""A bot that is stopped into the numeraire takes its liquidity out first, by the same guards and floors as any other action."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agent.api import ending
+from agent.localchain import LocalChain
+from agent.model import IntentKind
+from tests import agents
+from tests import liquidity as lp
+from tests.agents import USD, purse
+from tests.cases.test_liquidity import V2, V3, confirming
+
+TARGETS = {"WETH": "50%", "USDC": "50%"}
+
+
+def test_liquidity_goes_out_before_everything_is_sold(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    agents.fund(chain, {"WETH": 4_000, "USDC": 4_000})
+    own = [lp.provide_v2(chain, V2, 1_000), lp.provide_v3(chain, V3, -30, 30, 1_500)]
+    with agents.agent_on(chain, tmp_path, confirming(chain, own), TARGETS) as agent:
+        looked = ending.stop(agent, to_stable=True, confirm=lambda _: True)
+        assert looked.sale is not None and looked.sale.plan is not None and len(looked.sale.plan.actions) == 2, looked.reason
+        done = ending.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
+        assert done.state == "stopped" and done.left == (), done.reason
+        kinds = [intent.kind for intent in done.transactions if intent.kind is not IntentKind.APPROVE]
+        assert kinds[0] is kinds[1] is IntentKind.LIQUIDITY and IntentKind.SWAP in kinds
+        after = purse(chain)
+        assert after.raw["WETH"] < 10**12 and after.raw["USDC"] > 10_300 * USD
+        assert agent.step_input().history.flows == ()
