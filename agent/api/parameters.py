@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from agent.api import sleeve_words
 from agent.api.submission import submission_text
 from agent.config.build import build_policy
 from agent.config.pace import pace_text
 from agent.config.schema import Config, LimitsTable
-from agent.config.weights import weights_text
+from agent.config.split import build_split
+from agent.config.strategies import as_portfolio
+from agent.config.weights import WeightsTable, weights_text
 from agent.config.zone import RiskTable
 from agent.model import LpTarget, Portfolio
 from agent.policy import order_levels, trigger_words
@@ -53,6 +56,10 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
     }
     if (portfolio.positions or portfolio.lp_targets) and config.lp is not None:
         found["lp"] = f"volatility {config.lp.volatility / 100:g}% a year, horizon {config.lp.horizon} s"
+    chosen = {
+        one.name: weights_text(as_portfolio(config.portfolio, one)) for one in config.strategies if isinstance(one.allocator, WeightsTable)
+    }
+    found |= sleeve_words.parameters(build_split(config), portfolio, chosen)
     if config.policy.risk is not None:
         found["risk"] = risk_text(config.policy.risk)
     for name in LimitsTable.model_fields:

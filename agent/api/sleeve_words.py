@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
 from agent.model import Portfolio, StepInput
-from agent.model.strategies import Sleeve, Split
+from agent.model.strategies import Sleeve, Split, Strategy
+from agent.policy import trigger_words
 from agent.policy.sleeve_desk import ONE, unit_value
 from agent.policy.sleeve_wishes import SleeveWish, due_shares
 from agent.policy.sleeves import SleevesView
+from agent.policy.words import span
 from agent.units import BPS, Price, decimal_text, value_text
 
 Document = dict[str, Any]
@@ -108,3 +111,29 @@ def shares_due(step: StepInput) -> dict[str, Fraction]:
     if {one.name for one in split.strategies} != set(books.named):
         return {one.name: Fraction(one.share_bps, BPS) for one in split.strategies}
     return due_shares(split, books.named)
+
+
+def parameters(split: Split | None, portfolio: Portfolio, chosen: Mapping[str, str]) -> dict[str, str]:
+    """What binds each strategy, and the split, in words by name; nothing where one strategy has the whole wallet.
+
+    `chosen` says by name how an allocator chooses its weights.
+    """
+    if split is None:
+        return {}
+    found = {f"strategy {one.name}": _bound(one, portfolio, chosen.get(one.name, "")) for one in split.strategies}
+    band = split.band
+    widths = [] if band.absolute_bps is None else [f"{band.absolute_bps / 100:g} points"]
+    widths += [] if band.relative_bps is None else [f"{band.relative_bps / 100:g}% of a share"]
+    return found | {"split": f"restored beyond {' or '.join(widths)}"}
+
+
+def _bound(one: Strategy, portfolio: Portfolio, chosen: str) -> str:
+    labels = {asset.token.address: asset.token.label for asset in portfolio.assets}
+    weights = ", ".join(f"{labels.get(token, token)} {bps / 100:g}%" for token, bps in one.weights_bps)
+    rule, health = one.health, "off"
+    if rule is not None:
+        low, high = decimal_text(rule.limit_milli, 3), decimal_text(rule.recover_milli, 3)
+        health = f"Sharpe ratio of {span(rule.window_s)} below {low} for {span(rule.period_s)}, back at {high} for {span(rule.recover_s)}"
+    parts = [f"{one.share_bps / 100:g}% of the capital, floor {one.floor_bps / 100:g}%", weights, *([chosen] if chosen else [])]
+    parts += [trigger_words.trigger(one.trigger, portfolio), one.destination.value, f"cooldown {span(one.cooldown_s)}", f"health {health}"]
+    return "; ".join(parts)

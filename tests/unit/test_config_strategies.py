@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.api.parameters import parameters
 from agent.config.build import build_portfolio
 from agent.config.load import parse_config
 from agent.config.split import build_split, with_allocators
@@ -109,3 +110,13 @@ def test_what_decides_for_the_whole_wallet_does_not_go_with_strategies() -> None
     whole = tables(TREND, CARRY).replace('trigger = { kind = "threshold", relative = "10%" }', zone, 1)
     with pytest.raises(ConfigError, match=r"policy.trigger: a zone does not go with \[\[strategies\]\]"):
         parse_config(whole.replace('destination = "target"', 'destination = "zone"', 1))
+
+
+def test_what_binds_each_strategy_is_told_before_anything_is_sent() -> None:
+    config = parse_config(tables(TREND, CARRY | {"trigger": '{ kind = "time", every = "7d" }', "cooldown": '"2d"'}))
+    told = parameters(config, build_portfolio(config, tokens()), "0xrouter")
+    assert told["strategy trend"].startswith("60% of the capital, floor 10%; WETH 70%, USDC 30%; ")
+    assert told["strategy trend"].endswith("Sharpe ratio of 30 d below 0.5 for 30 d, back at 0.8 for 14 d")
+    assert "every 7 d" in told["strategy carry"] and "cooldown 2 d" in told["strategy carry"] and "health off" in told["strategy carry"]
+    assert told["split"] == "restored beyond 20% of a share"
+    assert not any(name.startswith("strategy") for name in parameters(parse_config(text()), build_portfolio(config, tokens()), "0xrouter"))
