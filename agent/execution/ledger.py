@@ -65,9 +65,11 @@ def keep(journal: Journal, step: StepInput, force: bool = False) -> None:
     portfolio = step.portfolio
     journal.name_tokens([*(asset.token for asset in portfolio.assets), *portfolio.hubs], portfolio.numeraire, portfolio.wrapped_native)
     places = _places(step, prices)
-    opened = journal.open_places(step.snapshot, places)
-    if not journal.has_places(places):  # what is not in the books yet must not look like a profit
-        return
+    opened: tuple[tuple[str, str], ...] = ()
+    if not journal.has_places(places):
+        opened = journal.open_places(step.snapshot, places)
+        if not journal.has_places(places):  # what is not in the books yet must not look like a profit
+            return
     known, books = journal.valued_block(), journal.books()
     moved = [*(change.block for change in books.own), *(flow.block for flow in books.flows)]
     journal.value(found, force or bool(opened) or any(known < block <= found.block for block in moved))

@@ -201,21 +201,16 @@ class Bookkeeping(Database):
     # values over time
     def value(self, found: Valuation, forced: bool) -> bool:
         """Writes down what all is worth; at most once an hour unless `forced`. False where nothing was written."""
+        with self._read("read what all was worth") as session:
+            if not _due(session, rows.book_now(session, self.book_kind), found, forced):
+                return False
         with self._write("write what all is worth") as session:
             book = rows.book_now(session, self.book_kind)
-            if book is None:
-                return False
-            last = session.scalar(select(ValuationRow).where(ValuationRow.book == book.number).order_by(ValuationRow.seq.desc()).limit(1))
-            if last is not None and (
-                last.block_number >= found.block or (not forced and found.chain_s // HOUR_S == last.chain_s // HOUR_S)
-            ):
+            if book is None or not _due(session, book, found, forced):
                 return False
             held_z = records.packed(codec.dumps(list(found.held)))
-            session.add(
-                ValuationRow(
-                    book=book.number, block_number=found.block, chain_s=found.chain_s, value=str(found.value), held_z=held_z
-                )
-            )  # fmt: skip
+            row = ValuationRow(book=book.number, block_number=found.block, chain_s=found.chain_s, value=str(found.value), held_z=held_z)
+            session.add(row)
             return True
 
     def valuations(self, from_s: int = 0, until_s: int | None = None) -> tuple[Valuation, ...]:
@@ -245,3 +240,11 @@ def _own_positions(session: Session, after: int | None) -> set[str]:
         return set()
     query = select(LiquidityRow.move_json).join(IntentRow, IntentRow.id == LiquidityRow.intent_id).where(IntentRow.seq > after)
     return {records.loaded(LpMove, text).name for text in session.scalars(query)}
+
+
+def _due(session: Session, book: Book | None, found: Valuation, forced: bool) -> bool:
+    """Whether a valuation is to be written: of a later block than the last, and of another hour unless it is forced."""
+    if book is None:
+        return False
+    last = session.scalar(select(ValuationRow).where(ValuationRow.book == book.number).order_by(ValuationRow.seq.desc()).limit(1))
+    return last is None or (last.block_number < found.block and (forced or found.chain_s // HOUR_S != last.chain_s // HOUR_S))

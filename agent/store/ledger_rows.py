@@ -87,7 +87,8 @@ def stands(session: Session, book: Book, wallet: str, coin: str, head_block: int
             for token, raw in intent.changes(wallet, coin).items():
                 if token in opened and row.seq > opened[token].after_intent:
                     add(token, raw)
-    for seq, token, raw_text in session.execute(select(FlowRow.seq, FlowRow.token, FlowRow.delta_raw)):
+    oldest = min((row.after_flow for row in opened.values()), default=0)
+    for seq, token, raw_text in session.execute(select(FlowRow.seq, FlowRow.token, FlowRow.delta_raw).where(FlowRow.seq > oldest)):
         if token in opened and seq > opened[token].after_flow:
             add(token, int(raw_text))
     for earlier in session.scalars(select(EarlierRow).where(EarlierRow.block_number <= head_block)):
