@@ -23,9 +23,9 @@ from tests.faults.rig import in_child
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 HELD = {"WETH": 60_000, "USDC": 30_000}
 SENDS = ["before:send 1", "after:send 1", "before:send 2", "after:send 2"]
-WRITES = [f"write {number}" for number in range(1, 22)]
-"""Commits that change the store: nonce adopted; openings; prices of the hour; step, five states of the approval, its end, its gas booked,
-openings; again for the swap."""
+WRITES = [f"write {number}" for number in range(1, 29)]
+"""Commits that change the store: nonce adopted; openings; books of the ledger and a valuation; prices of the hour; step, five states of
+the approval, its end, its gas booked, openings, entries, a valuation; again for the swap."""
 ENDS = {IntentState.FINAL, IntentState.CANCELLED}
 UNREACHED = "write 99"
 
