@@ -10,6 +10,7 @@ from fractions import Fraction
 from agent.errors import EXIT_OPERATOR, Refused, Retryable, TrimtabError
 from agent.execution.outcome import Outcome, OutcomeKind
 from agent.model import Alert, AlertKind, AssetDrift, IntentKind, OrderStage, Portfolio, StepInput, Verdict
+from agent.model.strategies import Health
 from agent.observe.alerts import plain
 from agent.policy import order_levels
 from agent.policy.drift import alert_prices
@@ -80,6 +81,7 @@ def _alerts(found: Outcome | TrimtabError, facts: Facts) -> Iterator[Alert]:
         portfolio = found.step_input.portfolio
         yield from (_price(one, portfolio) for one in standings(found.decided.drifts) if one.side != "inside")
         yield from _orders(found.after or found.step_input)
+        yield from _strategies(found.after or found.step_input)
         yield from _ended(found, facts.paused)
         yield from _gas(found.after or found.step_input, facts.low_gas_wei)
     if facts.paused:
@@ -110,6 +112,14 @@ def _orders(step: StepInput) -> Iterator[Alert]:
         then = "trimtab orders shows it, and arms it anew" if order.is_exit else "it may be bought"
         what = order_levels.name(step.portfolio, order.terms)
         yield Alert(AlertKind.ORDER, f"order:{order.token}:{order.kind.value}", f"Fired: {what}{at}; {then}.", True)
+
+
+def _strategies(step: StepInput) -> Iterator[Alert]:
+    """Strategies that the health rule has cut; each lasts until it is let back."""
+    for one in step.history.sleeves.sleeves if step.history.sleeves is not None else ():
+        if one.state.health is Health.PAUSED:
+            text = f"Strategy {one.name} is paused and waits in {step.portfolio.numeraire.label}: {one.state.reason}. trimtab strategies"
+            yield Alert(AlertKind.ORDER, f"strategy:{one.name}", text, True)
 
 
 def _ended(found: Outcome, paused: bool) -> Iterator[Alert]:

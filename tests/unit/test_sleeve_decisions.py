@@ -6,6 +6,8 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent import codec
+from agent.api.alerting import Facts, alerts
+from agent.execution.outcome import Outcome, OutcomeKind
 from agent.model import Destination, Every, Halt, Hold, Rebalance, StepInput
 from agent.model.strategies import Health, SleeveLedger, SleeveState
 from agent.planning import strategies
@@ -174,3 +176,17 @@ def test_a_step_that_was_written_down_decides_the_same_again() -> None:
     again = codec.loads(StepInput, codec.dumps(step))
     assert again == step
     assert decide(again) == decide(step)
+
+
+def test_a_paused_strategy_is_told_for_as_long_as_it_is() -> None:
+    calm = Facts(paused=False, silent="", low_gas_wei=None)
+    step = shared(strategy("bad", 5_000, UP), strategy("good", 5_000, HALF))
+    paused = with_state(step, SleeveState("bad", Health.PAUSED, NOW_S, "the Sharpe ratio was low"))
+
+    def told(now: StepInput) -> list[str]:
+        found = decide(now)
+        outcome = Outcome("0123", OutcomeKind.HOLD, found.decision.reason, now, found, None)
+        return [alert.text for alert in alerts(outcome, calm) if alert.key == "strategy:bad" and alert.lasting]
+
+    assert told(step) == []
+    assert told(paused) == ["Strategy bad is paused and waits in USDC: the Sharpe ratio was low. trimtab strategies"]
