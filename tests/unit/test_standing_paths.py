@@ -16,7 +16,7 @@ from tests.standing import Bot, price_of, terms, three, two
 ENTRY, STOP, PROFIT, TRAIL = OrderKind.ENTRY, OrderKind.STOP_LOSS, OrderKind.TAKE_PROFIT, OrderKind.TRAILING_STOP
 SOLD = (OrderStage.FIRED, OrderStage.DONE)
 PRICES = st.lists(st.integers(600, 4_000), min_size=2, max_size=9)
-FEW = settings(max_examples=60, deadline=None)
+FEW = settings(max_examples=30, deadline=None)
 
 
 @FEW
