@@ -63,6 +63,7 @@ def take_over_strategies(agent: Agent, sure: Callable[[Document], bool]) -> Docu
         return document
     if not desk.store.note_sleeves(books.pending, books.turn):
         raise OperatorNeeded("the books were changed while you read", "look again")
+    desk.store.forget_strategies([state.name for state in desk.store.sleeve_ledger().states if state.name not in books.named])
     return {**document, "applied": True}
 
 

@@ -81,12 +81,12 @@ def keep_sleeves(journal: Journal, step: StepInput) -> None:
 
 def cross_inside(journal: Journal, outcome: Outcome) -> None:
     """Where a step had nothing for the market, what strategies exchange among themselves is done in their books alone."""
-    step = outcome.step_input
-    if outcome.kind is not OutcomeKind.HOLD or not outcome.decided.crosses:
+    books = outcome.step_input.history.sleeves
+    if outcome.kind is not OutcomeKind.HOLD or not outcome.decided.crosses or books is None:
         return
-    booking = sleeve_keeping.crossing(step, outcome.step_id, sleeves.wished)
-    if booking is not None:
-        journal.note_sleeves((booking,), journal.sleeve_ledger().turn)
+    booking = sleeve_keeping.crossing(outcome.step_input, outcome.step_id, sleeves.wished)
+    if booking is not None:  # of exactly these books: where somebody wrote since, the next look does it
+        journal.note_sleeves((booking,), books.turn + bool(books.pending))
 
 
 def _own(store: Remembers) -> Own:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.orm import Session
 
@@ -82,6 +82,12 @@ class Sleeves(Database):
         with self._read("read the unit values of strategies") as session:
             rows = session.scalars(query.order_by(UnitValueRow.hour))
             return tuple(UnitPoint(row.at_s, _whole(row.unit), _whole(row.health_index)) for row in rows if row.at_s >= since_s)
+
+    def forget_strategies(self, names: Sequence[str]) -> None:
+        """Forgets states and unit values of strategies that were closed: one of the same name is another one."""
+        with self._write("forget strategies that were closed") as session:
+            for row in (SleeveRow, UnitValueRow):
+                session.execute(delete(row).where(row.name.in_(names)))
 
     def route_flows(self, name: str | None) -> None:
         """Whose deposits and withdrawals are from now on; None shares them by capital."""

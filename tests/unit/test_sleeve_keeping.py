@@ -218,6 +218,8 @@ def test_the_store_gives_back_what_it_was_given_and_lets_nobody_write_over_anoth
     assert store.sleeve_ledger().states == (state,)
     assert store.unit_points("up", 0) == (UnitPoint(7_200, 10, 11),), "the first of each hour stands"
     assert store.unit_points("up", 7_201) == () == store.unit_points("down", 0)
+    store.forget_strategies(["up"])
+    assert store.sleeve_ledger().states == () == store.unit_points("up", 0)
     store.route_flows("up")
     assert store.sleeve_ledger().flows_to == "up"
 
