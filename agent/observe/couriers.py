@@ -40,7 +40,7 @@ class Courier:
         self._send = send
         self._label = label
         self._closing = threading.Event()
-        self._waiting: queue.Queue[Letter] = queue.Queue(MOST_WAITING)
+        self._waiting: queue.Queue[Letter | None] = queue.Queue(MOST_WAITING)
         self._done: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._retrying = Retrying(
@@ -81,13 +81,11 @@ class Courier:
         while self._thread is not None and self._waiting.unfinished_tasks and time.monotonic() < end:
             time.sleep(0.02)
         self._closing.set()
+        with suppress(queue.Full):  # then the thread is busy, and sees that it is over when it is done
+            self._waiting.put_nowait(None)
 
     def _carry(self) -> None:
-        while not self._closing.is_set():
-            try:
-                letter = self._waiting.get(timeout=1)
-            except queue.Empty:
-                continue
+        while not self._closing.is_set() and (letter := self._waiting.get()) is not None:
             why = str(self._retrying(self._try, letter))
             if not (why and self._closing.is_set()):
                 self._done.put(Delivery(letter, why, int(time.time())))
