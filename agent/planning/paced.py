@@ -31,7 +31,7 @@ def paced(step: StepInput, decided: Decided, decision: Rebalance, whole: Plan) -
     pace = step.execution.pace
     if decided.round is not None:
         return _round(step, decided, whole)
-    if pace.style is Style.MARKET or decision.exit or decision.by_hand or step.spend_caps:
+    if pace.style is Style.MARKET or decision.exit or decision.by_hand or step.spend_caps or step.split is not None:
         return decided, whole
     goal = _reached(decision.goal, whole)
     if pace.style is Style.LIMIT:

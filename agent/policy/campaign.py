@@ -17,6 +17,8 @@ from agent.policy.pacing import fair_share, interval_s, part, spread
 from agent.policy.triggers import Signal
 from agent.units import Price, Value, value_text
 
+SAME_BPS = 25
+"""By how much a target may differ and count as the same: what allocators and strategies want moves a little at every look."""
 MUCH = 10
 """What part of a fair share has to go the other way before prices count as turned: rounds end where they end, give or take."""
 
@@ -35,13 +37,19 @@ def renounced(step: StepInput) -> str:
     if step.history.campaign is None:
         return ""
     begun = step.history.campaign.campaign
-    if targets(step) != begun.targets_bps:
+    if step.split is not None:
+        return "strategies share the wallet by now"
+    if _other(dict(targets(step)), dict(begun.targets_bps)):
         return "what is wanted of the portfolio changed"
     if step.policy.destination is not begun.destination:
         return "policy.destination was changed"
     if step.policy.only is not begun.only:
         return "policy.only was changed"
     return "" if step.execution.pace == begun.pace else "[execution] was changed"
+
+
+def _other(now_bps: Mapping[str, int], then_bps: Mapping[str, int]) -> bool:
+    return now_bps.keys() != then_bps.keys() or any(abs(bps - then_bps[token]) > SAME_BPS for token, bps in now_bps.items())
 
 
 def targets(step: StepInput) -> tuple[tuple[str, int], ...]:

@@ -16,7 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from agent import codec
-from agent.errors import ConfigError, OperatorNeeded
+from agent.errors import ConfigError, OperatorNeeded, Refused
 from agent.model import Campaign, Draw, History, Intent, IntentKind, LimitOrder, Underway
 from agent.policy.pacing import wait_s
 from agent.store import records
@@ -64,11 +64,11 @@ class Campaigns(Database):
     def begin_round(self, campaign_id: str, number: int, step_id: str, at_s: int, draw: Draw) -> None:
         """Writes a round, or a try at it, down before it is sent; `draw` is for the round after it, drawn once for all tries.
 
-        `at_s` is the chain time it is planned at. Raises KeyError for a campaign or order that is not open.
+        `at_s` is the chain time it is planned at. Raises Refused for a campaign or order that is not open: it was ended meanwhile.
         """
         with self._write("write a round down") as session:
             if campaign_id not in [row.id for row in _open(session)]:
-                raise KeyError(campaign_id)
+                raise Refused("what was to be carried out was ended meanwhile", remedy="look again; see trimtab limit")
             tries = select(RoundRow).where(RoundRow.campaign_id == campaign_id, RoundRow.number == number).order_by(RoundRow.seq)
             first = session.scalar(tries.limit(1))
             used = draw if first is None else Draw(first.size_ppm, first.wait_ppm)

@@ -125,6 +125,8 @@ def test_what_the_owner_changed_ends_it_and_the_same_look_decides_anew() -> None
     other = [replace(one, target_bps=bps) for one, bps in zip(step.portfolio.assets, (6_000, 4_000), strict=True)]
     changed = replace(step, portfolio=replace(step.portfolio, assets=tuple(other)))
     assert decide(changed).ended == "what is wanted of the portfolio changed"
+    near = [replace(one, target_bps=bps) for one, bps in zip(step.portfolio.assets, (5_025, 4_975), strict=True)]
+    assert decide(replace(step, portfolio=replace(step.portfolio, assets=tuple(near)))).ended == "", "as much as targets of data move"
     assert decide(replace(step, policy=replace(step.policy, destination=Destination.HALFWAY))).ended == "policy.destination was changed"
     assert decide(replace(step, policy=replace(step.policy, only=Only.SELL))).ended == "policy.only was changed"
     faster = paced(step, max_rounds=3)

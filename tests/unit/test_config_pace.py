@@ -85,3 +85,13 @@ def test_a_key_that_a_style_needs_has_no_default(style: str, key: str) -> None:
 def test_what_could_not_be_carried_out_is_named(keys: dict[str, str], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         parse_config(written(keys))
+
+
+def test_strategies_over_one_wallet_are_corrected_at_once() -> None:
+    two = "".join(
+        f'\n[[strategies]]\nname = "{name}"\nshare = "50%"\nfloor = "0%"\nallocator = "equal"\nhealth = "off"\n' for name in ("one", "two")
+    )
+    split = '[split]\nrelative = "20%"\n'
+    parse_config(text() + two + split)
+    with pytest.raises(ConfigError, match="strategies"):
+        parse_config(written(TWAP) + two + split)

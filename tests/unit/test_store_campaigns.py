@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from agent.errors import OperatorNeeded
+from agent.errors import OperatorNeeded, Refused
 from agent.model import (
     Campaign,
     Destination,
@@ -152,7 +152,7 @@ def test_an_order_is_open_until_its_swap_is_in_a_block_or_it_is_ended_by_name(st
     assert [order.state for order in store.orders()] == ["filled", "open"]
     assert store.end_campaign(second.id, "cancelled", "by its owner", 1_200)
     assert [order.state for order in store.orders()] == ["filled", "cancelled"]
-    with pytest.raises(KeyError):
+    with pytest.raises(Refused, match="ended meanwhile"):
         store.begin_round(second.id, 1, "s2", 1_300, Draw(0, 0))
 
 
