@@ -12,6 +12,7 @@ from agent.api import editing, versions
 from agent.api.agent import Agent
 from agent.api.editing import Editing
 from agent.config.edits import Changes, applied
+from agent.config.load import load_config
 from agent.errors import ConfigError, Refused
 from agent.execution.outcome import OutcomeKind
 from agent.localchain import LocalChain
@@ -82,7 +83,7 @@ def test_a_transition_that_costs_more_than_a_day_may_lose_is_refused_and_may_go_
 
 
 def test_what_would_halt_or_be_left_behind_or_belongs_to_other_books_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    bot = Bot(anvil_chain, tmp_path)
     kept = bot.refused(Changes(removes=("WBTC",), targets=(("WETH", "70%"),)))
     assert "left behind" in kept.message and "WBTC=0%" in kept.remedy
     assert "halt" in bot.refused(Changes(sets=(("portfolio.assets.WBTC.feed", "0x" + "13" * 20), ("reference.kind", '["feed"]')))).message
@@ -113,8 +114,6 @@ def test_a_file_that_was_changed_by_hand_is_told_and_on_a_live_chain_no_yes_of_a
     with again(chain, bot.loaded) as agent:
         assert versions.trusted(agent) and versions.changed(bot.loaded, agent.desk.store) is None
     bot.file.write_text(bot.text.replace('slippage = "0.3%"', 'slippage = "3%"'))
-    from agent.config.load import load_config
-
     loaded = load_config(bot.file)
     lines = ('- limits.slippage = "0.3%"', '+ limits.slippage = "3%"')
     with again(chain, loaded) as agent:

@@ -15,7 +15,7 @@ from agent.errors import ConfigError, Refused
 from agent.execution.outcome import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, RequestState
-from tests.agents import ROOMY, USD, agent_on, allowances, fund, purse
+from tests.agents import USD, agent_on, allowances, fund, purse
 
 HOME = "0x00000000000000000000000000000000000A11cE"
 TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
@@ -52,13 +52,10 @@ def test_what_lies_there_is_paid_to_the_wei_without_a_trade_and_is_no_loss(anvil
         history = agent.step_input().history
         assert history.outflow_24h == 1_234_567_891 and history.turnover_24h == 0 and history.flows == () and history.claims == ()
         assert 0 < history.loss_24h < USD, "only its gas"
-        assert agent.status().decided.decision.reason.find("explain") == -1
         assert [m.kind for m in agent.desk.store.movements() if m.delta_raw == -1_234_567_891] == ["payout"]
 
 
-def test_what_is_not_there_is_raised_from_what_is_most_overweight_and_exactly_that_is_paid(
-    anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_what_is_not_there_is_raised_from_what_is_most_overweight_and_exactly_that_is_paid(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path, limits__turnover="5%") as agent:
         before = purse(chain)
@@ -121,7 +118,7 @@ def test_more_than_there_is_is_refused_with_both_numbers(anvil_chain: LocalChain
             with pytest.raises(Refused, match="asked for") as refused:
                 withdrawing.withdraw(agent, **more, pro_rata=pro_rata, to=HOME, send=True, confirm=sure)
             assert [v.guard for v in refused.value.verdicts] == ["holdings"]
-        with pytest.raises(ConfigError, match="above zero|withdraws nothing"):
+        with pytest.raises(ConfigError, match="withdraws nothing"):
             withdrawing.withdraw(agent, "0", to=HOME, send=True, confirm=sure)
         assert agent.desk.store.requests() == ()
 
