@@ -9,7 +9,7 @@ from typing import Any
 
 from agent import codec, wiring
 from agent.api import sleeve_words
-from agent.api.corrections import correction
+from agent.api.corrections import correction, told
 from agent.api.spent import Spent
 from agent.config.load import load_config
 from agent.errors import ConfigError
@@ -68,6 +68,7 @@ def explain(config: Path | str, step_id: str) -> Document:
             f"against {drift.target_bps / 100:g} % ({edges}){', outside' if drift.outside else ''}."
         )
     words += _zone_words(decided.zone, step_input)
+    words += told(step_input, plan)
     words += sleeve_words.sentences(decided.sleeves, step_input)
     by_hand = plan is not None and plan.decision.reason != decided.decision.reason
     match decided.decision:

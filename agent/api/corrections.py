@@ -10,8 +10,9 @@ from typing import Any
 from agent import wiring
 from agent.config.load import load_config
 from agent.errors import ConfigError
-from agent.model import LimitOrder
+from agent.model import LimitOrder, Plan, StepInput
 from agent.store.campaigns import PastCampaign
+from agent.units import Value, value_text
 
 Document = dict[str, Any]
 
@@ -50,6 +51,29 @@ def correction(one: PastCampaign) -> Document:
         "spent_raw": str(round(under.spent)),
         "budget_raw": None if begun.budget is None else str(round(begun.budget)),
     }
+
+
+def told(step: StepInput, plan: Plan | None) -> list[str]:
+    """Of a past step: where a correction over time stood, and what rounds would have cost against one; nothing where there was neither."""
+    numeraire, words = step.portfolio.numeraire, []
+
+    def money(value: Value) -> str:
+        return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
+
+    if (under := step.history.campaign) is not None:
+        budget = "without a budget" if under.campaign.budget is None else f"of a budget of {money(under.campaign.budget)}"
+        words.append(
+            f"A correction was under way since {utc(under.campaign.began_s)}: {under.done} of about {under.campaign.rounds} rounds done, "
+            f"{money(under.moved)} of {money(under.campaign.wish)} moved, {money(under.spent)} lost {budget}."
+        )
+    if plan is not None and plan.pacing is not None:
+        words.append(f"Rounds against one: {plan.pacing.why}.")
+        words += [
+            f"  {one.rounds}: {money(one.total)} in all, fees {money(one.fees)}, impact {money(one.impact + one.skew)}, gas "
+            f"{money(one.gas)}, waiting {money(one.waiting)}, left undone {money(one.rest)}."
+            for one in plan.pacing.options
+        ]
+    return words
 
 
 def order_document(order: LimitOrder) -> Document:

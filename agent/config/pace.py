@@ -97,11 +97,6 @@ class PaceTable(Table):
 def require_pace(config: Config) -> None:
     """Raises ValueError naming field and remedy when the style of execution cannot be carried out."""
     table = config.execution
-    if table.style != "market" and config.strategies:
-        raise ValueError(
-            'execution.style: strategies over one wallet are corrected at once, since each books its own part; write "market", or leave '
-            "[[strategies]] out"
-        )
     missing = [key for key in NEEDED[table.style] if key not in table.model_fields_set]
     if missing:
         raise ValueError(f"execution.{missing[0]}: missing; style = {table.style!r} needs it, for example {EXAMPLES[missing[0]]}")

@@ -56,6 +56,10 @@ def test_a_plan_shows_what_each_number_of_rounds_costs_and_which_is_chosen(
     words = run("plan").out
     assert "Rounds against one, in USDC" in words
     assert "all at once" in words
+    step = run("rebalance", "--json").json["step"]
+    told = run("explain", step).out
+    assert "Rounds against one: " in told
+    assert "left undone" in told
 
 
 def test_an_order_is_shown_placed_listed_and_cancelled(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
