@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from agent.api.checkup import doctor
     from agent.api.corrections import cancel_waiting, order_document, waiting_orders
     from agent.api.demo import demo_world
+    from agent.api.editing import edit
+    from agent.api.ending import stop
     from agent.api.exports import export
     from agent.api.halting import Halted, pause_hard
     from agent.api.ledgers import against_chain, check_books, journal_of_books, open_books, pnl, refresh
+    from agent.api.investing import invest
     from agent.api.local import serve_localchain
     from agent.api.offline import input_text, plan_from_input
     from agent.api.opening import open_agent, plan, quote, snapshot, step
@@ -25,7 +28,9 @@ if TYPE_CHECKING:
     from agent.api.pricing import fetch_prices, forget_prices, import_prices, prices
     from agent.api.profiles import export_profile, import_profile
     from agent.api.ready import templates
+    from agent.api.rehearsing import rehearse
     from agent.api.retreat import TakenBack
+    from agent.api.revoking import revoke
     from agent.api.rounds import swap_at
     from agent.api.service import Service, serve
     from agent.api.setup import initialise, trust
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
     from agent.api.taking import forget_position, take_position
     from agent.api.txs import cancel, reconcile, transactions, waiting
     from agent.api.wallet import Password, change_password, create_wallet, import_wallet, wallet_address
+    from agent.api.withdrawing import withdraw
     from agent.api.weighing import weights
     from agent.api.whatif import WhatIf, what_if
     from agent.config.load import load_config
@@ -45,6 +51,12 @@ _HOMES = {
     "agent.api.opening": ("open_agent", "plan", "quote", "snapshot", "step"),
     "agent.api.books": ("explain", "history", "pause", "resume"),
     "agent.api.demo": ("demo_world",),
+    "agent.api.editing": ("edit",),
+    "agent.api.ending": ("stop",),
+    "agent.api.investing": ("invest",),
+    "agent.api.rehearsing": ("rehearse",),
+    "agent.api.revoking": ("revoke",),
+    "agent.api.withdrawing": ("withdraw",),
     "agent.api.halting": ("Halted", "pause_hard"),
     "agent.api.profiles": ("export_profile", "import_profile"),
     "agent.api.ready": ("templates",),
@@ -100,6 +112,7 @@ __all__ = [
     "demo_world",
     "disarm_orders",
     "doctor",
+    "edit",
     "explain",
     "export",
     "export_profile",
@@ -113,6 +126,7 @@ __all__ = [
     "import_wallet",
     "initialise",
     "input_text",
+    "invest",
     "journal_of_books",
     "liquidity",
     "load_config",
@@ -129,9 +143,11 @@ __all__ = [
     "quote",
     "raise_observations",
     "reconcile",
+    "rehearse",
     "refresh",
     "restore_store",
     "resume",
+    "revoke",
     "route_flows",
     "serve",
     "serve_localchain",
@@ -139,6 +155,7 @@ __all__ = [
     "snapshot",
     "standing_orders",
     "step",
+    "stop",
     "strategies",
     "swap_at",
     "take_over_strategies",
@@ -151,6 +168,7 @@ __all__ = [
     "waiting",
     "waiting_orders",
     "wallet_address",
+    "withdraw",
     "weights",
     "what_if",
 ]

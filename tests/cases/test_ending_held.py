@@ -1,0 +1,40 @@
+"""A stop is written down before anything else, and waits for a run that holds the wallet to let go of it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from agent import wiring
+from agent.api import ending
+from agent.localchain import LocalChain
+from tests.agents import again, fund, trusted, yes
+
+TARGETS = {"WETH": "50%", "USDC": "50%"}
+
+
+class Letting:
+    """The chain's clock; who sleeps by it lets the other process go."""
+
+    def __init__(self, chain: LocalChain, held: ExitStack) -> None:
+        self.chain, self.held, self.seen = chain, held, 0
+
+    def now_s(self) -> int:
+        return self.chain.now_s()
+
+    def sleep(self, seconds: float) -> None:
+        self.seen += 1
+        self.held.close()
+        self.chain.clock.sleep(seconds)
+
+
+def test_a_stop_waits_for_a_run_that_holds_the_wallet(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    fund(anvil_chain, {"WETH": 500, "USDC": 500})
+    loaded = trusted(anvil_chain, tmp_path, targets=TARGETS)
+    with ExitStack() as held, again(anvil_chain, loaded) as runs:
+        held.enter_context(wiring.open_hands(runs.desk, yes, lambda _: None))
+        clock = Letting(anvil_chain, held)
+        with again(anvil_chain, loaded, clock=clock) as agent:
+            done = ending.stop(agent, send=True, confirm=lambda _: runs.desk.store.stopping() is None)
+        assert (done.state, clock.seen >= 1) == ("stopped", True), done.reason
+        assert runs.desk.store.stopping() is not None
