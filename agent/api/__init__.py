@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from agent.api.ending import stop
     from agent.api.exports import export
     from agent.api.halting import Halted, pause_hard
-    from agent.api.ledgers import against_chain, check_books, journal_of_books, open_books, pnl, refresh
     from agent.api.investing import invest
+    from agent.api.ledgers import against_chain, check_books, journal_of_books, open_books, pnl, refresh
     from agent.api.local import serve_localchain
     from agent.api.offline import input_text, plan_from_input
     from agent.api.opening import open_agent, plan, quote, snapshot, step
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from agent.api.taking import forget_position, take_position
     from agent.api.txs import cancel, reconcile, transactions, waiting
     from agent.api.wallet import Password, change_password, create_wallet, import_wallet, wallet_address
-    from agent.api.withdrawing import withdraw
     from agent.api.weighing import weights
     from agent.api.whatif import WhatIf, what_if
+    from agent.api.withdrawing import withdraw
     from agent.config.load import load_config
 
 _HOMES = {
@@ -143,8 +143,8 @@ __all__ = [
     "quote",
     "raise_observations",
     "reconcile",
-    "rehearse",
     "refresh",
+    "rehearse",
     "restore_store",
     "resume",
     "revoke",
@@ -168,9 +168,9 @@ __all__ = [
     "waiting",
     "waiting_orders",
     "wallet_address",
-    "withdraw",
     "weights",
     "what_if",
+    "withdraw",
 ]
 
 
