@@ -89,7 +89,8 @@ def _affordable(
     dropped: dict[str, str] = {}
     while True:
         settled = settle(market, aim, budget, min_trade, dropped, still)
-        if wrong := one_side.crossed(problem, goal, settled.draft):
+        wrong = one_side.crossed(problem, goal, settled.draft)
+        if wrong.keys() - still.keys():
             still = {**still, **wrong}
             continue
         too_far = beyond(problem, aim, settled.draft)

@@ -18,7 +18,7 @@ from agent.policy.decide import decide
 from agent.policy.drift import corrections
 from agent.policy.goal import goal
 from agent.policy.only import narrowed
-from tests.builders import step_input, with_limits
+from tests.builders import ETHER, step_input, token, with_limits, with_snapshot
 from tests.planning_worlds import any_problem, check_legs
 
 COIN = 10**6
@@ -151,3 +151,23 @@ def test_sold_winners_reach_their_goal_and_the_proceeds_wait_in_the_numeraire() 
     assert {leg.token_out for leg in found.legs} == {step.portfolio.numeraire.address}
     assert abs(after["WETH"] - 4_000) <= 2 and abs(after["WBTC"] - 2_000) <= 2
     assert after["USDC"] > 2_650
+
+
+@pytest.mark.parametrize(
+    ("only", "values"),
+    [
+        (Only.SELL, {"WETH": 3_900, "WBTC": 2_600, "LINK": 1_400, "USDC": 2_100}),
+        (Only.BUY, {"WETH": 4_100, "WBTC": 1_800, "LINK": 1_200, "USDC": 2_900}),
+    ],
+)
+def test_gas_is_refilled_from_the_wrapped_coin_whichever_side_is_traded(only: Only, values: Mapping[str, int]) -> None:
+    """What is unwrapped for gas is no sale: a side that leaves the coin alone does not hold it back, and nothing loops for it."""
+    step = with_limits(sided(only, values, depth=10**8), native_top_up_wei=ETHER // 10, turnover_bps=None, plan_cost_bps=None)
+    step = with_snapshot(step, native_wei=ETHER // 50)
+    decision = decide(step).decision
+    assert isinstance(decision, Rebalance)
+    weth = token("WETH").address
+    assert weth in decision.goal.unsold
+    found = plan(step, decision)
+    assert any(leg.venue == "wrapped_native" and leg.token_in == weth for leg in found.legs)
+    assert not any(leg.venue != "wrapped_native" and leg.token_in == weth for leg in found.legs)
