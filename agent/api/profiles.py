@@ -90,6 +90,7 @@ def import_profile(
         **_assets(profile, tokens, loaded, new),
         "policy": _policy(loaded, new),
         "limits": limits + _followed(loaded, new, taken),
+        "notes": _notes(new),
     }
 
     def shown(found: Editing, agent: Agent) -> bool:
@@ -189,6 +190,14 @@ def _followed(loaded: LoadedConfig, new: LoadedConfig, taken: Mapping[str, objec
     ours = _limit("native_top_up", loaded.config.limits.native_top_up)
     why = "nothing can be unwrapped without the wrapped native coin among the assets"
     return [{"key": "native_top_up", "yours": ours, "profile": OFF, "taken": True, "why": why}]
+
+
+def _notes(new: LoadedConfig) -> list[str]:
+    """What an owner should know of weights whose data did not come along."""
+    weights = new.config.portfolio.weights
+    if weights is None or weights.kind != "market_cap" or weights.supplies is not None:
+        return []
+    return ["market_cap counts coins on this chain alone: of wrapped ones what is wrapped here; see supplies in docs/weights.md"]
 
 
 def _limit(key: str, value: Limit) -> str:

@@ -131,6 +131,8 @@ def _show(console: Console, document: Document) -> None:
     console.print(made)
     for item in document["left_alone"]:
         console.print(cell(f"{item['symbol']} ({item['before_bps'] / 100:g}%) is no longer managed: what is held of it stays as it is."))
+    for note in document["notes"]:
+        console.print(cell(f"note: {note}", "yellow"))
     made = tables.table("Trigger and limits", ("key", "yours", "profile", "what becomes of it"))
     for item in document["policy"]:
         made.add_row(cell(item["key"]), cell(item["before"]), cell(item["after"]), "taken")

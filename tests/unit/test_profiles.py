@@ -47,6 +47,41 @@ def test_a_profile_makes_another_portfolio_the_same(template: str, tmp_path: Pat
     assert (first["policy"], first.get("weights"), first["profile"]) == (second["policy"], second.get("weights"), second["profile"])
 
 
+@pytest.mark.parametrize(("mine", "theirs"), [("equal", "moderate"), ("market-cap", "equal"), ("equal", "market-cap")])
+def test_an_allocator_comes_goes_and_keeps_its_own_files(mine: str, theirs: str, tmp_path: Path) -> None:
+    other, path, file = config(tmp_path, "theirs", template=theirs), config(tmp_path, template=mine), tmp_path / "p.toml"
+    left_out = api.export_profile(other, file)["left_out"]
+    notes = taken_over(path, file)["notes"]
+    assert (len(notes), left_out) == ((1, ["portfolio.weights.supplies"]) if theirs == "market-cap" else (0, []))
+    wanted, found = load_config(other).config.portfolio.weights, load_config(path).config.portfolio.weights
+    assert found == (None if wanted is None else wanted.model_copy(update={"supplies": None}) if wanted.supplies else wanted)
+    again = config(tmp_path, "again", template="market-cap")
+    taken_over(again, file)
+    kept = load_config(again).config.portfolio.weights
+    assert (kept is not None and kept.supplies == "supplies.csv") is (theirs == "market-cap")
+
+
+def test_triggers_of_every_form_are_carried_with_the_risk_of_a_zone(tmp_path: Path) -> None:
+    several = [{"kind": "threshold", "relative": "10%"}, {"kind": "time", "cron": "0 9 * * mon", "timezone": "Europe/Berlin"}]
+    zone = {"kind": "zone", "tracking_error_cost": "0.5bps", "horizon": "30d"}
+    risk = {"volatilities": {"WETH": "80%", "USDC": "0.5%"}, "correlation": "0%"}
+    for number, policy in enumerate(
+        (
+            {"trigger": several, "destination": "target", "cooldown": "1h", "only": "sell"},
+            {"trigger": zone, "destination": "zone", "cooldown": "1h", "risk": risk},
+            {"trigger": {"kind": "drawdown", "fall": "20%", "within": "1d"}, "destination": "target", "cooldown": "1h"},
+        )
+    ):
+        path = config(tmp_path, f"mine{number}")
+        taken_over(path, profile(tmp_path, policy=policy))
+        taken_over(path, profile(tmp_path, policy=policy))
+        assert {key: value for key, value in tomllib.loads(path.read_text())["policy"].items() if key in POLICY_KEYS} == policy
+        api.export_profile(path, file := tmp_path / f"out{number}")
+        assert tomllib.loads(file.read_text())["policy"] == policy
+        taken_over(path, profile(tmp_path))
+        assert "risk" not in tomllib.loads(path.read_text())["policy"]
+
+
 def test_a_profile_holds_nothing_but_what_it_may(tmp_path: Path) -> None:
     path, file = config(tmp_path, template="moderate"), tmp_path / "p.toml"
     api.export_profile(path, file)
