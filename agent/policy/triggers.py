@@ -90,6 +90,7 @@ def _event(event: Event, drifts: Sequence[AssetDrift], now_s: int, history: Hist
     )
     told = [one.words for one in over] or [max(known, key=lambda one: one.reach).words for _ in known[:1]]
     told += [f"nothing is said of {one.symbol}: {one.unknown}" for one in seen if one.unknown]
+    told = told or ["none of those that count is in the portfolio"]
     reason = f"{limit}: {'; '.join(told)}" if over else f"no asset has {limit}: {'; '.join(told)}"
     kind = "fall" if isinstance(event, Drawdown) else "jump"
     return Fired(bool(over), reason, None, signals=tuple(sorted((kind, one.token) for one in over)))

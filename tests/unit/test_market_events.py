@@ -110,7 +110,9 @@ def test_one_fall_is_answered_once_and_the_next_counts_from_the_rebalance_on() -
 def test_a_fall_of_an_asset_that_was_not_named_is_not_looked_at_and_none_named_means_all() -> None:
     prices = points(FLAT)
     elsewhere = replace(FALL, tokens=(token("WBTC").address,))
-    assert isinstance(decide(asked(elsewhere, 1_000, history(prices=prices))).decision, Hold)
+    held = decide(asked(elsewhere, 1_000, history(prices=prices))).decision
+    assert isinstance(held, Hold)
+    assert "none of those that count is in the portfolio" in held.reason
     named_none = decide(asked(replace(FALL, tokens=()), 1_000, history(prices=prices))).decision
     assert isinstance(named_none, Rebalance)
     assert "nothing is said of USDC" in named_none.reason
