@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from functools import lru_cache
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, or_, select
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.orm import Session
 
@@ -40,8 +41,8 @@ class Sleeves(Database):
     def sleeve_ledger(self) -> SleeveLedger:
         """The books of strategies, and what happened to the wallet that is not booked yet."""
         with self._read("read the books of strategies") as session:
-            rows = session.scalars(select(SleeveBookingRow).order_by(SleeveBookingRow.seq))
-            bookings = tuple(loaded(Booking, row.booking_json) for row in rows)
+            texts = session.scalars(select(SleeveBookingRow.booking_json).order_by(SleeveBookingRow.seq))
+            bookings = tuple(map(_booking, texts))
             states = tuple(loaded(SleeveState, row.state_json) for row in session.scalars(select(SleeveRow).order_by(SleeveRow.name)))
             return SleeveLedger(
                 bookings=bookings,
@@ -95,6 +96,12 @@ class Sleeves(Database):
             session.merge(Meta(key=FLOWS_TO, value=name or ""))
 
 
+@lru_cache(maxsize=16_384)
+def _booking(text: str) -> Booking:
+    """A booking from its JSON: every look reads them all, and they do not change."""
+    return loaded(Booking, text)
+
+
 def _opened(session: Session) -> None:
     """Everything that ended before is in the balances that the books open with."""
     first_open = session.scalar(select(func.min(IntentRow.seq)).where(IntentRow.state.in_(_OPEN)))
@@ -105,8 +112,11 @@ def _opened(session: Session) -> None:
 
 def _fold(session: Session) -> None:
     """Makes one booking of many flows that are deep in the chain: anybody may send dust as often as he likes."""
-    rows = list(session.scalars(select(SleeveBookingRow).order_by(SleeveBookingRow.seq)))
-    loose = [(row, loaded(Booking, row.booking_json)) for row in rows if row.source.startswith(_FOLDING)]
+    ours = or_(*(SleeveBookingRow.source.startswith(name) for name in _FOLDING))
+    if (session.scalar(select(func.count()).select_from(SleeveBookingRow).where(ours)) or 0) < FOLD_AT:
+        return
+    rows = session.scalars(select(SleeveBookingRow).where(ours).order_by(SleeveBookingRow.seq))
+    loose = [(row, _booking(row.booking_json)) for row in rows]
     newest = max((booking.block for _, booking in loose), default=0)
     old = [(row, booking) for row, booking in loose if booking.block <= newest - balances.DEEP]
     if len(old) < FOLD_AT:
