@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent import codec, wiring
 from agent.api.agent import Agent
@@ -24,8 +24,10 @@ from agent.errors import ConfigError
 from agent.execution.booking import settle
 from agent.execution.ledger import audited, keep
 from agent.model import Entry, LotMethod, StepInput, Valuation
-from agent.store.store import Store
 from agent.units import BPS, NATIVE, Token, Value, value_text
+
+if TYPE_CHECKING:
+    from agent.store.store import Store
 
 Document = dict[str, Any]
 MOST_PERIODS = 400

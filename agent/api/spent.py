@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.books.performance import costs
 from agent.books.sheets import Names, utc, weights_bps
 from agent.model import Entry, Intent
-from agent.store.store import Store
 from agent.units import value_text
+
+if TYPE_CHECKING:
+    from agent.store.store import Store
 
 Document = dict[str, Any]
 
