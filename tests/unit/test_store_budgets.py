@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
+from agent.errors import OperatorNeeded
 from agent.model import Intent, IntentKind, IntentState, Transfer
 from agent.store import Store, open_store
 from agent.store.ledger import MOST_REVIEWS
@@ -160,6 +163,17 @@ def test_each_schedules_review_is_remembered_over_a_restart_and_only_so_many_of_
         store.mark_review(START_S + 10 + number, 0, (f"review every {1_800 + number}",))
     names = [name for name, _ in store.history(START_S + 99).reviews]
     assert names == [f"review every {1_803 + number}" for number in range(MOST_REVIEWS)]
+    store.close()
+
+
+@pytest.mark.parametrize("damaged", ["{", "7", '[["review every 86400"]]', '[["review every 86400", "soon"]]'])
+def test_damaged_memory_of_reviews_is_for_the_operator_and_never_taken_for_none(tmp_path: Path, damaged: str) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
+    store.mark_review(START_S, 0, ("review every 86400",))
+    with closing(sqlite3.connect(tmp_path / "trimtab.db")) as database, database:
+        database.execute("UPDATE meta SET value = ? WHERE key = 'reviews'", (damaged,))
+    with pytest.raises(OperatorNeeded, match="what it remembers of reviews is damaged"):
+        store.history(START_S)
     store.close()
 
 
