@@ -34,7 +34,7 @@ ADAPTERS = {
     "agent.store.store.Store",
     "agent.venues.composer.RouterComposer",
 }
-CLI_MAY_NOT = {"amm", "lp", "planning", "guards", "chain", "venues", "store", "execution", "policy", "reference"}
+CLI_MAY_NOT = {"amm", "lp", "planning", "guards", "chain", "venues", "store", "execution", "policy", "reference", "weights"}
 LONGEST = 300
 
 

@@ -40,7 +40,7 @@ class _Found:
 def prices(agent: Agent) -> Document:
     """What is recorded of each token, by source."""
     portfolio, spans = agent.portfolio, agent.desk.store.price_spans(agent.portfolio.numeraire.address)
-    tokens = {token.address: token.label for token in _tokens(agent)}
+    tokens, told = {token.address: token.label for token in _tokens(agent)}, {span.token for span in spans}
     return {
         "numeraire": portfolio.numeraire.label,
         "kept_s": KEPT_S,
@@ -55,7 +55,7 @@ def prices(agent: Agent) -> Document:
             }
             for span in spans
         ],
-        "missing": [label for address, label in tokens.items() if address not in {span.token for span in spans}],
+        "missing": [label for address, label in tokens.items() if address not in told and address != portfolio.numeraire.address],
     }
 
 

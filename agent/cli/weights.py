@@ -96,23 +96,14 @@ def forget(
 def _show_weights(document: Document) -> None:
     from agent.cli import tables
 
-    made = tables.table(
-        f"Weights by {document['kind']}", ("asset", "limits", "supply"), ("target", "chosen", "now", "volatility"),
-        order=("asset", "target", "chosen", "now", "limits", "volatility", "supply"),
-    )  # fmt: skip
+    title, shares = f"Weights by {document['kind']}", ("target", "chosen", "now")
+    made = tables.table(title, ("asset", "limits", "data"), shares, order=("asset", *shares, "limits", "data"))
     for item in document["assets"]:
         limits = "fixed" if item["fixed"] else "" if item["limits_bps"] is None else "{} to {}".format(*map(_percent, item["limits_bps"]))
-        supply = "" if item["supply_raw"] is None else f"by {item['supply_source']}"
-        volatility = "" if item["volatility"] is None else f"{float(item['volatility']):.1%}"
-        made.add_row(
-            item["symbol"],
-            _percent(item["target_bps"]),
-            _percent(item["standing_bps"]),
-            _percent(item["now_bps"]),
-            limits,
-            volatility,
-            cell(supply),
-        )
+        data = "" if item["supply_raw"] is None else f"supply by {item['supply_source']}"
+        data = data if item["volatility"] is None else f"volatility {float(item['volatility']):.1%} a year"
+        parts = (_percent(item[which]) for which in ("target_bps", "standing_bps", "now_bps"))
+        made.add_row(item["symbol"], *parts, limits, cell(data))
     out.print(made)
     if document["correlations"]:
         out.print(_correlations(document))
@@ -135,9 +126,10 @@ def _correlations(document: Document) -> Table:
 
     known = document["correlations"]
     names = list(dict.fromkeys(name for pair in known for name in pair.split("/")))
-    made = tables.table("Correlations", ("",), names)
+    columns = names[:-1]
+    made = tables.table("Correlations", ("",), columns)
     for row in names[1:]:
-        cells = [known.get(f"{column}/{row}") for column in names]
+        cells = [known.get(f"{column}/{row}") for column in columns]
         made.add_row(row, *("" if text is None else f"{float(text):.2f}" for text in cells))
     return made
 
