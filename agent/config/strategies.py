@@ -118,6 +118,8 @@ def require_strategies(config: Config) -> None:
     names = [one.name for one in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"strategies: the name {twice[0]} is given twice; each once")
+    if "all" in names:
+        raise ValueError("strategies: all is no name, since it stands for every strategy; choose another")
     if (total := sum(one.share for one in found)) != BPS:
         raise ValueError(f"strategies: shares sum to {total / 100:g}%, not 100%")
     symbols = [asset.symbol for asset in config.portfolio.assets]

@@ -64,6 +64,8 @@ def test_opposite_strategies_send_nothing_where_they_cancel_and_one_net_trade_wh
         before = purse(chain)
         dry = agent.plan()
         assert dry.kind is OutcomeKind.HOLD and "never in the market" in dry.reason
+        agent.rebalance()
+        assert abs(weight(chain, agent, "up") - Fraction(1, 2)) < NEAR, "a dry run exchanges nothing"
         held = agent.rebalance(send=True, confirm=yes)
         assert held.kind is OutcomeKind.HOLD and held.transactions == ()
         assert purse(chain) == before

@@ -62,6 +62,7 @@ def test_without_strategies_the_wallet_is_one() -> None:
         ((TREND | {"weights": '{ WETH = "70%", DOGE = "30%" }'}, CARRY), "strategies.trend.weights: DOGE is none of the assets"),
         ((TREND | {"weights": '{ WETH = "70%", USDC = "20%" }'}, CARRY), "weights sum to 90%, not 100%"),
         ((TREND, CARRY | {"name": '"trend"'}), "the name trend is given twice"),
+        ((TREND, CARRY | {"name": '"all"'}), "all is no name"),
         ((TREND | {"floor": '"61%"'}, CARRY), "floor 61% is above its share of 60%"),
         ((TREND | {"share": '"100%"'},), "1 of them; between two and 12"),
         ((TREND | {"allocator": '"equal"'}, CARRY), 'allocator = "equal" needs no weights'),
