@@ -49,7 +49,8 @@ def renounced(step: StepInput) -> str:
 
 
 def _other(now_bps: Mapping[str, int], then_bps: Mapping[str, int]) -> bool:
-    return now_bps.keys() != then_bps.keys() or any(abs(bps - then_bps[token]) > SAME_BPS for token, bps in now_bps.items())
+    """Other tokens, another order of them, which goals go by, or other targets."""
+    return [*now_bps] != [*then_bps] or any(abs(bps - then_bps[token]) > SAME_BPS for token, bps in now_bps.items())
 
 
 def targets(step: StepInput) -> tuple[tuple[str, int], ...]:

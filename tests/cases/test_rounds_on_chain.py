@@ -13,6 +13,7 @@ import pytest
 from agent.api import history
 from agent.api.agent import Agent
 from agent.chain.rpc import HttpTransport
+from agent.cli import documents
 from agent.config.load import LoadedConfig
 from agent.execution.outcome import Outcome, OutcomeKind
 from agent.localchain import LocalChain
@@ -91,7 +92,9 @@ def test_rounds_killed_in_the_middle_are_neither_lost_nor_repeated(anvil_chain: 
     assert in_child(lambda: one_process(chain, loaded, 2, moment)) == -signal.SIGKILL
     with again(chain, loaded) as agent:
         (before,) = agent.desk.store.campaigns()
+        shown = documents.status(agent.status())["campaign"]
     assert before.state == "open"
+    assert (shown["id"], shown["rounds_done"]) == (before.underway.id, before.underway.done)
     assert in_child(lambda: one_process(chain, loaded, None)) == 0
     with again(chain, loaded) as agent:
         store = agent.desk.store

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import codec
-from agent.model import Destination, Draw, Hold, Only, Rebalance, StepInput, Style, Underway
+from agent.model import Destination, Draw, Hold, Only, PastPrices, Rebalance, StepInput, Style, Underway
 from agent.planning import planner, strategies
 from agent.planning.paced import at_worst
 from agent.planning.paced import paced as in_time
@@ -133,6 +133,27 @@ def test_what_the_owner_changed_ends_it_and_the_same_look_decides_anew() -> None
     assert decide(faster).ended == "[execution] was changed"
     rested = replace(faster, history=replace(faster.history, last_rebalance_s=None))
     assert strategies.rebalance(rested).decided.begins is not None
+
+
+def test_assets_in_another_order_end_it_since_a_goal_goes_by_their_order() -> None:
+    step = later(begun(drifted()), 1_000)
+    turned = replace(step, portfolio=replace(step.portfolio, assets=step.portfolio.assets[::-1]))
+    assert decide(turned).ended == "what is wanted of the portfolio changed"
+
+
+def test_prices_of_one_block_fire_no_round() -> None:
+    """T3: each round waits until the blocks before ask for it, too."""
+    step = begun(drifted())
+    step = replace(step, policy=replace(step.policy, confirm_blocks=2))
+    head = step.snapshot.head
+    unknown = decide(step)
+    assert "the prices of the 2 blocks before are not known" in unknown.decision.reason
+    same = tuple(PastPrices(replace(head, number=head.number - back), step.snapshot.feeds, step.snapshot.pools) for back in (1, 2))
+    assert decide(with_snapshot(step, past=same)).round is not None
+    turned = replace(same[1], feeds=moved_to(step, 600).snapshot.feeds)
+    pushed = decide(with_snapshot(step, past=(same[0], turned)))
+    assert pushed.round is None
+    assert "the prices did not ask for it at block" in pushed.decision.reason
 
 
 def test_a_drift_that_is_gone_ends_it() -> None:
