@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent import engine, wiring
-from agent.api import retreat, rounds, schedule, versions
+from agent.api import retreat, rounds, schedule, trigger_view, versions
 from agent.api.endpoints import records
 from agent.api.parameters import parameters
 from agent.api.realised import realised
@@ -59,6 +59,11 @@ class Standing:
     def native(self) -> coin.NativeView:
         """How the native coin stands beside its wrapped token."""
         return coin.view(self.step_input)
+
+    @property
+    def trigger(self) -> trigger_view.TriggerView:
+        """What decides when to act, in words."""
+        return trigger_view.view(self.step_input, self.decided)
 
 
 class Agent:

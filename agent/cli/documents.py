@@ -69,7 +69,7 @@ def status(found: Standing) -> Document:
             for one in step.history.claims
         ],
         "decision": decision(decided),
-        "trigger": triggers.document(step, decided),
+        "trigger": triggers.document(found.trigger),
         "wishes": list(step.wishes),
         "flows": flows.documents(step),
         "campaign": rounds.campaign(step),

@@ -5,26 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agent.model import StepInput
-    from agent.policy.decide import Decided
+    from agent.api.trigger_view import TriggerView
 
 Document = dict[str, Any]
 
 
-def document(step: StepInput, decided: Decided) -> Document:
+def document(found: TriggerView) -> Document:
     """The trigger in words; `next_s` is when a schedule is due next (unix seconds; null: any look may act)."""
-    from agent.policy import trigger_words, words
-
-    policy = step.policy
     return {
-        "words": trigger_words.trigger(policy.trigger, step.portfolio),
-        "bands": trigger_words.bands(step.portfolio),
-        "only": None if policy.only is None else policy.only.value,
-        "only_words": "" if policy.only is None else trigger_words.ONLY[policy.only],
-        "destination": policy.destination.value,
-        "cooldown_s": policy.cooldown_s,
-        "next_s": decided.next_s,
-        "next": None if decided.next_s is None else words.moment(decided.next_s),
+        "words": found.words,
+        "bands": found.bands,
+        "only": None if found.only is None else found.only.value,
+        "only_words": found.only_words,
+        "destination": found.destination.value,
+        "cooldown_s": found.cooldown_s,
+        "next_s": found.next_s,
+        "next": found.next,
     }
 
 
