@@ -109,6 +109,7 @@ def pnl(config: Path | str, period: str = "all", benchmark: str | None = None, l
             "unrealised": _money(found, _unrealised(taxed, final)),
             "method": taxed.lots.method.value,
             "unpriced": sorted(set(taxed.unpriced)),
+            "tax": _tax(found),
         }
 
 
@@ -215,6 +216,22 @@ def _period(found: Ledgers, one: Performance, span: tuple[int, int]) -> Document
         "weights_bps": {found.names.label(token): bps for token, bps in weights_bps(one.end).items()},
         "hint": one.hint,
         "statistics": statistics(one.parts),
+    }
+
+
+def _tax(found: Ledgers) -> Document | None:
+    """What each calendar year realised by [tax], in its currency; None without it."""
+    tax = found.loaded.config.tax
+    if tax is None:
+        return None
+    years: dict[str, Value] = {}
+    for one in found.taxed().disposals:
+        years[utc(one.disposed_s)[:4]] = years.get(utc(one.disposed_s)[:4], Fraction(0)) + one.gain
+    return {
+        "method": tax.method,
+        "currency": tax.currency or found.numeraire.label,
+        "years": {year: _money(found, gain) for year, gain in sorted(years.items())},
+        "year_limit": tax.year_limit,
     }
 
 

@@ -41,6 +41,10 @@ def show_pnl(console: Console, document: Document) -> None:
                 f"{name.replace('_', ' ')} {known[name]}" for name in ("volatility", "sharpe", "max_drawdown")
             )
             say(f"{one['from'][:10]}: over {known['days']} days {told}.")
+    if (tax := document["tax"]) is not None and tax["years"]:
+        years = ", ".join(f"{year} {money(gain)}" for year, gain in tax["years"].items())
+        limit = "" if tax["year_limit"] is None else f"; at most {tax['year_limit']} a year"
+        say(f"Realised by {tax['method']} in {tax['currency']}: {years}{limit}.")
     if document["unpriced"]:
         console.print(cell(f"Without a price then, and counted at zero: {', '.join(document['unpriced'])}", "yellow"))
 

@@ -154,6 +154,7 @@ def test_profit_and_loss_and_the_exports_say_what_happened(life: Life) -> None:
     parts = [Fraction(all_of_it[name]) for name in ("start_value", "deposits", "profit")]
     assert sum(parts) + Fraction(all_of_it["by_hand"]["effect"]) == pytest.approx(Fraction(all_of_it["end_value"]), abs=1e-5)
     assert (all_of_it["rebalances"], all_of_it["by_hand"]["swaps"]) == (1, 1)
+    assert sum(map(Fraction, found["tax"]["years"].values())) == Fraction(all_of_it["realised"]) != 0
     costs = {name: Fraction(text) for name, text in all_of_it["costs"].items()}
     assert costs["fees"] > 0 and costs["gas"] > 0 and costs["total"] == pytest.approx(float(-Fraction(all_of_it["profit"])), rel=1e-6)
     assert Fraction(all_of_it["rebalancing_effect"]) == Fraction(all_of_it["profit"]) - Fraction(all_of_it["hold_profit"])
