@@ -188,7 +188,7 @@ def _supplies(path: Path, portfolio: Portfolio) -> list[Supply]:
     field = f"portfolio.weights.supplies: {path.name}"
     try:
         lines = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:  # ValueError: no text, or no path
         raise ConfigError(f"{field}: cannot be read: {error}", "write a CSV with the columns symbol,supply,as_of") from None
     found: dict[str, Supply] = {}
     for number, line in enumerate(lines, 2):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import tomllib
 from collections.abc import Iterator
 from copy import deepcopy
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from agent.config import build_execution, build_limits, build_policy, build_portfolio, build_reference, load_config, parse_config
 from agent.config.lp_targets import build_targets
 from agent.config.schema import Config
+from agent.config.weights import build_weights
 from agent.errors import ConfigError
 from tests.unit.test_config import text, tokens
 from tests.unit.test_config_liquidity import V2, V3, with_positions
@@ -25,7 +27,24 @@ from tests.unit.test_config_zone import zoned
 
 HYBRID = ('trigger = { kind = "threshold", relative = "10%" }', 'trigger = { kind = "hybrid", absolute = "5%", every = "1d" }')
 CRON = ('trigger = { kind = "threshold", relative = "10%" }', 'trigger = { kind = "time", cron = "0 8 * * 1", timezone = "UTC" }')
-BASES = [tomllib.loads(base) for base in (text(), zoned(), with_positions(V3, V2), wanting(WANTED), text(HYBRID), text(CRON))]
+CAPS = """
+[portfolio.weights]
+kind = "market_cap"
+every = "7d"
+max_age = "2d"
+keep = "14d"
+churn = "1%"
+until_chosen = "wait"
+cap = "60%"
+limits = { WETH = { min = "10%", max = "50%" } }
+supplies = "supplies.csv"
+
+[reference]"""
+CHOSEN = ("\n[reference]", CAPS)
+WRITTEN = (text(), zoned(), with_positions(V3, V2), wanting(WANTED), text(HYBRID), text(CRON), text(CHOSEN))
+BASES = [tomllib.loads(base) for base in WRITTEN]
+FOLDER = Path(tempfile.mkdtemp())
+(FOLDER / "supplies.csv").write_text("symbol,supply,as_of\nWETH,120500000,2026-11-01\n")
 LONGEST = 20_000
 """An error that a terminal can show, whatever stood in the file."""
 Path_ = tuple[str | int, ...]
@@ -76,6 +95,7 @@ def everything(config: Config) -> None:
     build_policy(config)
     build_execution(config, ())
     build_targets(config, portfolio, REFS)
+    build_weights(config.portfolio, portfolio, FOLDER)
 
 
 def attempt(document: str) -> str:
