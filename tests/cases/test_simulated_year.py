@@ -1,0 +1,62 @@
+"""A year on a real node: recorded returns, deposits, withdrawals, edits, a stop loss, a new process each month; books equal the chain."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent import api
+from agent.config.edits import Changes
+from agent.localchain import LocalChain
+from tests.year import Year, weeks, year
+
+OWNERS = {
+    "03": lambda made, agent: made.deposit(agent, "USDC", 5_000),
+    "07": lambda made, agent: made.withdrawal(agent, 6_000),
+    "09": lambda made, agent: made.deposit(agent, "WETH", 1),
+    "11": lambda made, agent: made.withdrawal(agent, 9_000),
+}
+"""What the owner does in the first week of a month."""
+EDITS = {
+    "05": Changes(sets=(("portfolio.assets.2.stop_loss", '"18"'),)),
+    "08": Changes(targets=(("WETH", "45%"), ("WBTC", "25%"))),
+}
+"""What he changes before a month begins; LINK stands at 23 then, and falls with all others soon."""
+
+
+@pytest.mark.timeout(900)
+def test_a_year_of_recorded_returns_ends_with_books_that_are_the_chain_and_the_return_that_an_observer_counts(
+    anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    with year(anvil_chain, tmp_path) as made:
+        months: dict[str, list[dict[str, Fraction]]] = {}
+        for date, prices in weeks()[2::2]:
+            months.setdefault(date[5:7], []).append(prices)
+        for month, moves in months.items():
+            if month in EDITS:
+                made.edited(EDITS[month])
+            with made.process() as agent:
+                for number, prices in enumerate(moves):
+                    made.fortnight(agent, prices)
+                    if number == 0 and month in OWNERS:
+                        OWNERS[month](made, agent)
+                        made.require_equal(agent)
+        require_all_of_it(made)
+
+
+def require_all_of_it(made: Year) -> None:
+    """It traded, the stop sold once and stayed out, and the books' return is the observer's."""
+    with made.process() as agent:
+        api.refresh(agent)
+        made.linked(made.value())
+        stages = {row["subject"]: row["stage"] for row in api.standing_orders(agent)["orders"]}
+    assert made.trades >= 6
+    assert len(made.fired) == 1 and stages == {"LINK": "done"}
+    assert made.chain.balance("LINK") * 20 < 20 * 10**18, "what the stop sold stays out"
+    assert api.check_books(made.loaded.path)["sound"]
+    (whole,) = api.pnl(made.loaded.path, "all")["periods"]
+    assert whole["twr_bps"] == pytest.approx(float((made.growth - 1) * 10_000), abs=0.01)
+    assert Fraction(whole["withdrawals"]) == 15_000
+    assert Fraction(whole["end_value"]) == pytest.approx(float(made.value()), abs=1e-4)
