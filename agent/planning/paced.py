@@ -85,7 +85,8 @@ def _begun(step: StepInput, decided: Decided, decision: Rebalance, whole: Plan, 
     begun = replace(step, history=replace(step.history, campaign=under))
     found = course(begun, decided.drifts, _prices(decided))
     if found is None or found.round is None or not isinstance(found.decision, Rebalance):
-        return decided, whole
+        why = decision.reason if found is None else f"{decision.reason}; {found.decision.reason}"
+        return replace(decided, decision=Hold(why), reviewed=False), None  # what may not begin in rounds is not sent all at once instead
     first = replace(decision, reason=f"{decision.reason}; {found.decision.reason}", goal=found.decision.goal)
     plan = planner.plan(step, first)
     return _round(begun, replace(decided, decision=first, round=found.round, begins=campaign), replace(plan, pacing=whole.pacing))

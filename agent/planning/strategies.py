@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from agent.errors import Refused
-from agent.model import AdjustLiquidity, Halt, Hold, LimitOrder, Plan, Rebalance, StepInput, TopUp
+from agent.model import PORTFOLIO, AdjustLiquidity, Halt, Hold, LimitOrder, Plan, Rebalance, StepInput, TopUp
 from agent.planning import planner, taxed
 from agent.planning.liquidity import plan_liquidity
 from agent.planning.paced import limit_swap, paced
+from agent.policy import order_levels, order_moves
 from agent.policy.decide import Decided, decide, or_liquidity
 from agent.policy.expiry import late
 from agent.policy.zone import not_worth_it, nothing_pays
@@ -81,7 +82,8 @@ def manual_swap(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:
 
     def propose(step_input: StepInput) -> Proposal:
         plan = planner.plan_swap(step_input, token_in, token_out, amount_in_raw)
-        return Proposal(replace(decide(step_input), decision=plan.decision, reviewed=False), plan)
+        found = decide(step_input)  # a round of a correction that was due stays due
+        return Proposal(replace(found, decision=plan.decision, reviewed=False, round=None, ended="", crosses=False), plan)
 
     return propose
 
@@ -89,15 +91,16 @@ def manual_swap(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:
 def waiting_orders(orders: Sequence[LimitOrder], otherwise: Proposer) -> Proposer:
     """A strategy that fills the first of `orders` whose price is there, and else does what `otherwise` proposes.
 
-    Where anything is unknown, stale or contradictory no order is filled either.
+    Where anything is unknown, stale or contradictory no order is filled either. What an exit can sell now goes first, and what is
+    out of the market is bought by none.
     """
 
     def propose(step_input: StepInput) -> Proposal:
         decided = decide(step_input)
-        if isinstance(decided.decision, Halt):
+        if isinstance(decided.decision, Halt) or _exit_goes_first(step_input, decided):
             return otherwise(step_input)
         for order in orders:
-            if late(step_input, order):
+            if late(step_input, order) or _out(step_input, order):
                 continue
             plan, _ = limit_swap(step_input, order.token_in, order.token_out, order.amount_in_raw, order.price)
             if plan is not None:
@@ -107,6 +110,26 @@ def waiting_orders(orders: Sequence[LimitOrder], otherwise: Proposer) -> Propose
     return propose
 
 
+def _exit_goes_first(step_input: StepInput, decided: Decided) -> str:
+    """What is being sold before any order by hand; empty while nothing is, or the market takes none of it within the limits."""
+    if not isinstance(decided.decision, Rebalance) or not decided.decision.exit:
+        return ""
+    try:
+        taxed.plan(step_input, decided.decision)
+    except planner.NothingPlanned:
+        return ""
+    return f"waits: {decided.decision.reason}"
+
+
+def _out(step_input: StepInput, order: LimitOrder) -> str:
+    """Why what the order buys may not be bought: a standing order keeps it out, and would sell it again. Empty where it may."""
+    known, portfolio = step_input.history.orders, step_input.portfolio
+    if order.token_out == portfolio.numeraire.address:
+        return ""
+    by = order_moves.out_of(known, PORTFOLIO) or order_moves.out_of(known, order.token_out)
+    return "" if by is None else f"waits: {portfolio.token(order.token_out).label} is out by {order_levels.name(portfolio, by)}"
+
+
 def one_order(order: LimitOrder) -> Proposer:
     """The same for a single order: until its price is there it holds and says what is lacking."""
 
@@ -114,7 +137,8 @@ def one_order(order: LimitOrder) -> Proposer:
         decided = decide(step_input)
         if isinstance(decided.decision, Halt):
             return Proposal(replace(decided, reviewed=False), None)
-        why = late(step_input, order) or limit_swap(step_input, order.token_in, order.token_out, order.amount_in_raw, order.price)[1]
+        why = _exit_goes_first(step_input, decided) or late(step_input, order) or _out(step_input, order)
+        why = why or limit_swap(step_input, order.token_in, order.token_out, order.amount_in_raw, order.price)[1]
         return Proposal(replace(decided, decision=Hold(why), reviewed=False, round=None, ended=""), None)
 
     return waiting_orders((order,), otherwise)

@@ -49,8 +49,10 @@ def renounced(step: StepInput) -> str:
 
 
 def _other(now_bps: Mapping[str, int], then_bps: Mapping[str, int]) -> bool:
-    """Other tokens, another order of them, which goals go by, or other targets."""
-    return [*now_bps] != [*then_bps] or any(abs(bps - then_bps[token]) > SAME_BPS for token, bps in now_bps.items())
+    """Other tokens, another order of them, which goals go by, or other targets: none at all is another one, however small it was."""
+    if [*now_bps] != [*then_bps]:
+        return True
+    return any(abs(bps - then_bps[token]) > SAME_BPS or (bps == 0) != (then_bps[token] == 0) for token, bps in now_bps.items())
 
 
 def targets(step: StepInput) -> tuple[tuple[str, int], ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.model import AdjustLiquidity, Asset, Decision, Halt, Hold, Portfolio, Rebalance, StepInput, TopUp
-from agent.units import ceil_int, decimal_text
+from agent.units import UINT256_MAX, ceil_int, decimal_text
 
 STEP_GAS = 2_000_000
 """Gas units that one step's transactions may need: that much at the worst price is kept beside limits.native_floor."""
@@ -71,6 +71,15 @@ def held(step: StepInput) -> dict[str, int]:
 def kept_raw(step: StepInput, asset: Asset) -> int:
     """Base units that are left alone: the reserve, and of the native asset what limits.native_floor leaves for gas."""
     return asset.reserve_raw + (floor_wei(step) if asset.native else 0)
+
+
+def sealed_raw(step: StepInput, asset: Asset) -> int:
+    """The reserve under which nothing of the asset may be spent, base units; what its owner keeps of it lacks no more than it did.
+
+    Without a known balance it is one that no balance exceeds.
+    """
+    there = held(step).get(asset.token.address)
+    return UINT256_MAX if there is None else max(asset.reserve_raw, there - (floor_wei(step) if asset.native else 0))
 
 
 def floor_wei(step: StepInput) -> int:

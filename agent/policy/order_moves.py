@@ -82,6 +82,12 @@ def out_of(orders: Sequence[Order], token: str) -> Order | None:
     return next((order for order in orders if order.token == token and order.is_exit and order.stage in SOLD), None)
 
 
+def waits(step: StepInput, token: str) -> bool:
+    """Whether its entry holds it back: it has not fired, or has closed again."""
+    entry = by_key(step.history.orders).get((token, OrderKind.ENTRY))
+    return entry is not None and entry.stage in (OrderStage.WAITING, OrderStage.ARMED)
+
+
 def crumb(step: StepInput, drifts: Sequence[AssetDrift]) -> Value:
     """Worth below which what is left of an asset counts as sold, numeraire base units."""
     return max(step.limits.min_trade or Fraction(0), total(drifts) * CRUMB)

@@ -22,7 +22,7 @@ from agent.model import (
     Rebalance,
     StepInput,
 )
-from agent.policy import lp_wish, minimum, words
+from agent.policy import coin, lp_wish, minimum, order_moves, words
 from agent.policy.drift import drift, total
 from agent.policy.lp_moves import Out
 from agent.policy.order_levels import armed, by_key, filled_at_once, fitted, level, name, price_words, subject, waits_for
@@ -30,8 +30,6 @@ from agent.policy.order_moves import crumb, in_wanted_liquidity, moved, out_of, 
 from agent.reference import References, reference_prices
 from agent.units import BPS, Price, Value, largest_remainder
 
-EVERYTHING = 2**256 - 1
-"""A reserve that no balance exceeds."""
 WIDER = Fraction(10, 9)
 """By which the share of an asset that an exit leaves alone may change, since what the exit costs makes the whole smaller."""
 
@@ -51,7 +49,11 @@ def keep_out(step: StepInput) -> StepInput:
     out = [asset.token.address for asset in assets if _kept_by(orders, asset.token.address) is not None]
     prices = {token: found.price for token, found in reference_prices(step).prices.items()}
     drifts = _drifts(step, prices)
-    waits = {asset.token.address: _held_bps(asset, drifts) for asset in assets if asset.token.address not in out and _waits(step, asset)}
+    waits = {
+        asset.token.address: _held_bps(asset, drifts)
+        for asset in assets
+        if asset.token.address not in out and order_moves.waits(step, asset.token.address)
+    }
     told = (*(_out_words(step, token) for token in out), *(_wait_words(step, token) for token in waits), *_unconfirmed_words(step))
     if not out and not waits:
         return replace(step, wishes=(*step.wishes, *told)) if told else step
@@ -63,7 +65,7 @@ def keep_out(step: StepInput) -> StepInput:
     def other(asset: Asset) -> Asset:
         token = asset.token.address
         if token in crumbs:
-            return replace(asset, target_bps=0, reserve_raw=EVERYTHING)
+            return replace(asset, target_bps=0, reserve_raw=coin.sealed_raw(step, asset))
         return replace(asset, target_bps=targets[token])
 
     wanted = tuple(replace(one, share_bps=0) if {one.token0, one.token1} & {*out} else one for one in step.portfolio.lp_targets)
@@ -139,12 +141,6 @@ def _leaves(step: StepInput, one: AssetDrift, fired: Sequence[Order]) -> bool:
 
 def _kept_by(orders: Sequence[Order], token: str) -> Order | None:
     return out_of(orders, PORTFOLIO) or out_of(orders, token)
-
-
-def _waits(step: StepInput, asset: Asset) -> bool:
-    """Whether its entry holds it back: it has not fired, or has closed again."""
-    entry = by_key(step.history.orders).get((asset.token.address, OrderKind.ENTRY))
-    return entry is not None and entry.stage in (OrderStage.WAITING, OrderStage.ARMED)
 
 
 def _held_bps(asset: Asset, drifts: Sequence[AssetDrift]) -> int:

@@ -11,11 +11,9 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.model import Finding, ScreenedToken, Snapshot, StepInput
-from agent.policy import words
+from agent.policy import coin, words
 from agent.units import largest_remainder
 
-EVERYTHING = 2**256 - 1
-"""A reserve that no balance exceeds."""
 SILENT_S = 3_600
 """Chain time for which an asset must not have told its balance until the others trade without it; before that nothing does."""
 
@@ -33,7 +31,7 @@ def quarantine(step: StepInput, found: Iterable[ScreenedToken]) -> StepInput:
     targets = [Fraction(0) if asset.token.address in shut else Fraction(asset.target_bps) for asset in assets]
     shares = largest_remainder(targets) if sum(targets) > 0 else [0] * len(assets)
     left = tuple(
-        replace(asset, target_bps=bps, reserve_raw=EVERYTHING if asset.token.address in shut else asset.reserve_raw)
+        replace(asset, target_bps=bps, reserve_raw=coin.sealed_raw(step, asset) if asset.token.address in shut else asset.reserve_raw)
         for asset, bps in zip(assets, shares, strict=True)
         if asset.token.address not in silent
     )

@@ -9,7 +9,7 @@ from fractions import Fraction
 from agent.errors import ConfigError
 from agent.model import AssetDrift, StepInput, Threshold, Zone
 from agent.model.strategies import Health, Sleeve, SleeveState, Split, Strategy
-from agent.policy import confirm, sleeve_books, words
+from agent.policy import confirm, order_moves, sleeve_books, words
 from agent.policy.bands import band
 from agent.policy.drift import total, weigh
 from agent.policy.goal import goal
@@ -137,12 +137,26 @@ def wish(step: StepInput, strategy: Strategy, sleeve: Sleeve, held: Held, share:
 def standing(step: StepInput, strategy: Strategy, state: SleeveState, held: Mapping[str, int], prices: Prices) -> tuple[AssetDrift, ...]:
     """Each asset of one strategy against its weights, by the band of its own trigger."""
     weights, shut = strategy_weights(step, strategy, state), {one.token for one in step.quarantine}
+    weights = _no_more_than_held(step, weights, held, prices)
     assets = [
         replace(a, target_bps=weights[a.token.address], reserve_raw=a.reserve_raw if a.token.address in shut else 0)
         for a in step.portfolio.assets
     ]
     balances = {asset.token.address: held.get(asset.token.address, 0) for asset in assets}
     return weigh(assets, balances, prices, AT_ONCE if state.health is Health.PAUSED else strategy.trigger)
+
+
+def _no_more_than_held(step: StepInput, weights: dict[str, int], held: Mapping[str, int], prices: Prices) -> dict[str, int]:
+    """The weights, of what waits for its entry no more than the strategy has: nothing is bought, the rest waits in the numeraire."""
+    numeraire, shut = step.portfolio.numeraire.address, {one.token for one in step.quarantine}
+    waiting = [token for token, bps in weights.items() if bps and token not in shut and order_moves.waits(step, token)]
+    if not waiting or any(token not in prices for token in weights):
+        return weights
+    values = {token: held.get(token, 0) * prices[token] for token in weights if token not in shut}
+    whole = sum(values.values(), Fraction(0))
+    most = {token: min(weights[token], int(values[token] * BPS // whole)) if whole else 0 for token in waiting}
+    freed = sum(weights[token] - bps for token, bps in most.items())
+    return {**weights, **most, numeraire: weights[numeraire] + freed}
 
 
 def _answer(step: StepInput, strategy: Strategy, sleeve: Sleeve, drifts: tuple[AssetDrift, ...]) -> Fired:

@@ -1,0 +1,145 @@
+"""Withdrawals, orders, rounds, strategies and quarantine at the same time: none of them undoes what another one promised."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.guards import payout as payouts
+from agent.model import (
+    Claim,
+    Draw,
+    Finding,
+    Halt,
+    Hold,
+    LimitOrder,
+    Order,
+    OrderKind,
+    Orders,
+    OrderStage,
+    Payment,
+    Payout,
+    Rebalance,
+    ScreenedToken,
+    StepInput,
+    Underway,
+)
+from agent.planning import owner, planner, strategies
+from agent.planning.paced import paced as in_time
+from agent.policy import outflow
+from agent.policy.decide import decide
+from agent.policy.order_targets import ordered
+from agent.policy.quarantine import quarantine
+from agent.policy.wishes import wanted
+from tests.builders import OWNER, raw, step_input, token
+from tests.pacing import later, paced, roomy
+from tests.sleeves import brought_up, split, strategy
+from tests.standing import price_of, terms
+
+WETH, WBTC, USDC = token("WETH"), token("WBTC"), token("USDC")
+TARGETS = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}
+STOP, ENTRY = OrderKind.STOP_LOSS, OrderKind.ENTRY
+
+
+def with_order(step: StepInput, symbol: str, kind: OrderKind, stage: OrderStage, price: int) -> StepInput:
+    """The step with one order of the config, at this stage."""
+    own = terms(symbol, kind, price)
+    order = Order(own.token, kind, stage, own, 1, price_of(symbol, price), None, price_of(symbol, price))
+    return replace(
+        step, portfolio=replace(step.portfolio, orders=Orders((own,))), history=replace(step.history, orders=(*step.history.orders, order))
+    )
+
+
+def claiming(step: StepInput, symbol: str, coins: Fraction | int) -> StepInput:
+    one = token(symbol)
+    return replace(step, history=replace(step.history, claims=(Claim(3, Payment(one.address, raw(coins, one))),)))
+
+
+# withdrawals
+def test_what_is_set_aside_of_an_asset_that_a_stop_has_sold_lacks_nothing_and_can_be_paid() -> None:
+    step = step_input(TARGETS, {"WETH": 1_000, "WBTC": 3_000, "USDC": 6_000})
+    step = ordered(outflow.set_aside(claiming(with_order(step, "WETH", STOP, OrderStage.DONE, 2_500), "WETH", Fraction(1, 2))))
+    assert outflow.lacking(step, WETH.address) == 0
+    assert not isinstance(decide(step).decision, Halt), decide(step).decision.reason
+    (balance,) = [v for v in payouts.judge(step, Payout(WETH.address, OWNER, raw(Fraction(1, 2), WETH), 0, 3), ()) if v.guard == "balance"]
+    assert balance.passed, balance
+
+
+def test_what_is_set_aside_of_a_token_in_quarantine_lacks_nothing_and_stops_no_other_asset() -> None:
+    step = step_input(TARGETS, {"WETH": 7_000, "WBTC": 2_000, "USDC": 1_000})
+    step = outflow.set_aside(claiming(step, "WBTC", Fraction(1, 100)))
+    step = quarantine(step, [ScreenedToken(WBTC.address, Finding.CODE_CHANGED)])
+    assert outflow.lacking(step, WBTC.address) == 0
+    assert isinstance(decide(step).decision, Rebalance), decide(step).decision.reason
+
+
+# rounds
+def due_round() -> StepInput:
+    """A correction in rounds whose second round is due now."""
+    step = roomy(step_input(None, {"WETH": 700_000, "USDC": 300_000}, depth=20_000_000), max_live_value=None)
+    step = paced(step, recovery_s=1)
+    begins = strategies.rebalance(step).decided.begins
+    assert begins is not None
+    under = Underway("c1", begins, 1, Fraction(0), Fraction(0), begins.began_s, Draw(500_000, 0))
+    step = later(replace(step, history=replace(step.history, campaign=under)), 1_000)
+    assert decide(step).round is not None
+    return step
+
+
+def test_what_the_owner_does_by_hand_is_no_round_of_a_correction_that_is_due() -> None:
+    step = outflow.claimed(due_round(), (Claim(0, Payment(USDC.address, raw(310_000, USDC))),))
+    for found in (
+        owner.raise_money(USDC.address)(step),
+        owner.sell_everything(due_round()),
+        owner.to_targets(due_round()),
+        strategies.manual_swap(WETH.address, USDC.address, raw(1, WETH))(due_round()),
+    ):
+        assert found.plan is not None
+        assert (found.decided.round, found.decided.ended, found.decided.order) == (None, "", "")
+
+
+def test_a_small_asset_that_a_stop_took_out_ends_a_correction_that_would_buy_it_back() -> None:
+    step = due_round()
+    assert step.history.campaign is not None
+    small = tuple(replace(one, target_bps=20 if one.token == WETH else 9_980) for one in step.portfolio.assets)
+    begun = replace(step.history.campaign.campaign, targets_bps=tuple((one.token.address, one.target_bps) for one in small))
+    step = replace(
+        step,
+        portfolio=replace(step.portfolio, assets=small),
+        history=replace(step.history, campaign=replace(step.history.campaign, campaign=begun)),
+    )
+    assert decide(step).ended != "what is wanted of the portfolio changed"
+    out = tuple(replace(one, target_bps=0 if one.token == WETH else 10_000) for one in small)
+    assert decide(replace(step, portfolio=replace(step.portfolio, assets=out))).ended == "what is wanted of the portfolio changed"
+
+
+def test_a_correction_whose_first_round_prices_do_not_confirm_is_not_sent_all_at_once() -> None:
+    step = roomy(step_input(None, {"WETH": 700_000, "USDC": 300_000}, depth=20_000_000), max_live_value=None)
+    step = paced(step, recovery_s=1)
+    step = replace(step, policy=replace(step.policy, confirm_blocks=3))
+    decided = decide(replace(step, policy=replace(step.policy, confirm_blocks=0)))
+    assert isinstance(decided.decision, Rebalance)
+    found, plan = in_time(step, decided, decided.decision, planner.plan(step, decided.decision))
+    assert isinstance(found.decision, Hold) and plan is None, found.decision
+    assert not found.reviewed and found.begins is None
+
+
+# orders by hand
+def test_an_exit_comes_before_an_order_by_hand_whose_price_is_there() -> None:
+    step = with_order(step_input(TARGETS, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}), "WETH", STOP, OrderStage.FIRED, 2_500)
+    step = ordered(step)
+    buys = LimitOrder("o1", USDC.address, WETH.address, raw(500, USDC), Fraction(1), 2_000_000_000, 0)
+    found = strategies.waiting_orders((buys,), strategies.rebalance)(step)
+    assert found.decided.order == "" and found.plan is not None and found.plan.exits
+    alone = strategies.one_order(buys)(step)
+    assert alone.plan is None and isinstance(alone.decided.decision, Hold) and "stop_loss of WETH" in alone.decided.decision.reason
+
+
+# strategies
+def test_an_entry_that_waits_keeps_strategies_from_buying_more_of_what_there_is() -> None:
+    half = {"WETH": 5_000, "USDC": 5_000}
+    made = replace(step_input(None, {"WETH": 2_000, "USDC": 8_000}), split=split(strategy("a", 5_000, half), strategy("b", 5_000, half)))
+    step = wanted(brought_up(with_order(made, "WETH", ENTRY, OrderStage.ARMED, 1_500)))
+    assert [asset.target_bps for asset in step.portfolio.assets] == [2_000, 8_000]
+    found = decide(step)
+    assert not isinstance(found.decision, Rebalance), found.decision.reason
