@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import codec, wiring
-from agent.api import sleeve_words
+from agent.api import sleeve_words, tax_words
 from agent.api.corrections import correction, told
 from agent.api.spent import Spent
 from agent.config.load import load_config
@@ -85,7 +85,7 @@ def explain(config: Path | str, step_id: str) -> Document:
         case AdjustLiquidity(reason):
             words.append(f"It decided to move liquidity: {reason}")
     if plan is not None:
-        words += _plan_words(plan, step_input)
+        words += _plan_words(plan, step_input) + tax_words.words(step_input, plan)
     words += [f"{intent.note}: {intent.state.value}, transaction {intent.tx_hash or 'never signed'}." for intent in intents]
     words.append(f"Outcome: {record.line.outcome or INTERRUPTED}. {record.line.reason or ''}".rstrip())
     return {

@@ -44,3 +44,15 @@ def document(step: StepInput, plan: Plan | None) -> dict[str, Any] | None:
         "year_limit": None if tax.year_limit is None else money(tax.year_limit),
         "left_this_year": None if left is None else money(left),
     }
+
+
+def words(step: StepInput, plan: Plan | None) -> list[str]:
+    """The same in a sentence; nothing without [tax] or without a plan that disposes of something."""
+    found = document(step, plan)
+    if found is None or not found["disposals"]:
+        return []
+    limit = "" if found["year_limit"] is None else f" of at most {found['year_limit']}"
+    unit = found["currency"]
+    return [
+        f"By {found['method']} it would realise {found['gain']} {unit}; {found['realised_this_year']} {unit}{limit} were realised that year."
+    ]

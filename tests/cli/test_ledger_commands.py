@@ -70,6 +70,8 @@ def test_the_books_of_a_day_from_the_command_line(desk: Desk, tmp_path: Path) ->
     assert [entry["by_hand"] for entry in entries if entry["kind"] == "trade"] == [True, False]
     assert "assets:wallet:USDC" in desk.run("books", "journal").out
     steps = desk.ask("history")
+    swapped = next(row["step"] for row in steps["steps"] if any(item["kind"] == "swap" for item in row["transactions"]))
+    assert any(line.startswith("By hifo it would realise") for line in desk.ask("explain", swapped)["words"])
     assert [row["cost"] is not None for row in steps["steps"] if any(item["kind"] == "swap" for item in row["transactions"])] == [
         True,
         True,
