@@ -133,6 +133,9 @@ def _smallest(agent: Agent, step: StepInput, sold: Token, bought: Token) -> tupl
     most_raw = raising.free_raw(step).get(sold.address, 0)
     raw = min(max(1, ceil_int(least / price)), max(1, most_raw))
     for doubled in range(DOUBLINGS):
+        if doubled < DOUBLINGS - 1 and raw < most_raw and _too_dear(step, sold, bought, raw):
+            raw = min(2 * raw, most_raw)
+            continue
         outcome = engine.judge(step, strategies.manual_swap(sold.address, bought.address, raw), agent.desk.eyes.evidence)
         verdicts = outcome.verdicts or (() if outcome.plan is None else outcome.plan.verdicts)
         failing = {verdict.guard for verdict in verdicts if not verdict.passed}
@@ -141,6 +144,16 @@ def _smallest(agent: Agent, step: StepInput, sold: Token, bought: Token) -> tupl
             break
         raw = min(2 * raw, most_raw)
     return outcome, raw
+
+
+def _too_dear(step: StepInput, sold: Token, bought: Token, raw: int) -> bool:
+    """Whether its plan alone says that limits.plan_cost refuses it: nobody has to be asked about that."""
+    limit_bps = step.limits.plan_cost_bps
+    try:
+        plan = strategies.manual_swap(sold.address, bought.address, raw)(step).plan
+    except Refused:
+        return False
+    return plan is not None and limit_bps is not None and plan.cost.total * BPS > limit_bps * plan.turnover
 
 
 def _way(agent: Agent, outcome: Outcome, sold: Token, bought: Token, raw: int) -> Leg:
