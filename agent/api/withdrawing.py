@@ -23,6 +23,10 @@ SALES = 3
 """Plans in a row for one withdrawal: the first sells a little more than needed, so that a second is rare."""
 
 
+LEAVING = (IntentState.PLANNED, IntentState.SIGNED, IntentState.BROADCAST)
+"""A payment that may still come into a block; what was only planned may have been shown to somebody who signs elsewhere."""
+
+
 @dataclass(frozen=True, slots=True)
 class Withdrawing:
     """A withdrawal as it stands: what it pays, the sale that comes first (None: enough is there), whether it may be paid, what was sent.
@@ -102,7 +106,7 @@ def release(agent: Agent, number: int) -> Request:
     """Takes a withdrawal back: what was not paid is part of the portfolio again. Raises Retryable while a payment of it is on its way."""
     request = _open_request(agent, number)
     store = agent.desk.store
-    under_way = [intent for intent, _ in store.paid(number) if intent.state in (IntentState.SIGNED, IntentState.BROADCAST)]
+    under_way = [intent for intent, _ in store.paid(number) if intent.state in LEAVING]
     if under_way:
         raise Retryable(f"«{under_way[0].note}» is on its way", "trimtab reconcile, then release what was not paid")
     store.end_request(number, RequestState.RELEASED, agent.desk.clock.now_s())
@@ -126,6 +130,7 @@ class _Asked:
     def __init__(self, agent: Agent, payments: tuple[Payment, ...], to: str | None, request: Request | None = None) -> None:
         self._agent, self._desk = agent, agent.desk
         self._payments, self._to, self._request = payments, to, request
+        self._of_before = request is not None
         self._sure = False
         self._sent: list[Intent] = []
 
@@ -210,9 +215,9 @@ class _Asked:
             self._desk.store.redirect(self._request.id, self._to)
 
     def _not_sold(self, step: StepInput, sale: Outcome) -> Withdrawing:
-        """Nothing came of a sale: a withdrawal that was confirmed for it and sold nothing is taken back."""
+        """Nothing came of a sale: a withdrawal that was begun with it and sold nothing is taken back; one of before stays set aside."""
         state = {OutcomeKind.DECLINED: "declined", OutcomeKind.FAILED: "failed"}.get(sale.kind, "refused")
-        fresh = self._sure and not any(intent.succeeded and intent.kind.value == "swap" for intent in self._sent)
+        fresh = self._sure and not self._of_before and not any(intent.succeeded and intent.kind.value == "swap" for intent in self._sent)
         if fresh and self._number is not None:
             self._desk.store.end_request(self._number, RequestState.RELEASED, self._desk.clock.now_s())
         return self.looked(step, sale, state, sale.reason)

@@ -14,7 +14,7 @@ from agent.api.withdrawing import Withdrawing
 from agent.errors import ConfigError, Refused
 from agent.execution.outcome import OutcomeKind
 from agent.localchain import LocalChain
-from agent.model import IntentKind, RequestState
+from agent.model import IntentKind, Payment, RequestKind, RequestState
 from tests.agents import USD, agent_on, allowances, fund, purse
 
 HOME = "0x00000000000000000000000000000000000A11cE"
@@ -158,3 +158,19 @@ def test_a_no_and_a_pause_send_nothing(anvil_chain: LocalChain, tmp_path: Path) 
         with pytest.raises(Refused, match="kill_switch"):
             withdrawing.withdraw(agent, "100", to=HOME, send=True, confirm=sure)
         assert purse(chain) == before and agent.desk.store.requests() == ()
+
+
+def test_what_was_set_aside_before_stays_so_when_a_sale_for_it_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with bot(chain, tmp_path) as agent:
+        before = purse(chain)
+        wanted = (Payment(chain.tokens["USDC"].address, 3_500 * USD),)
+        number = agent.desk.store.ask(RequestKind.WITHDRAW, wanted, None, False, 0).id
+
+        def yes_and_pause(_: Withdrawing) -> bool:
+            agent.desk.switch.pause("second thoughts", 0)
+            return True
+
+        found = withdrawing.resume(agent, number, to=HOME, send=True, confirm=yes_and_pause)
+        assert found.state == "refused" and "pause" in found.reason, found.reason
+        assert ended(agent, number) is RequestState.OPEN and purse(chain) == before
