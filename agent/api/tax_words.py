@@ -54,5 +54,5 @@ def words(step: StepInput, plan: Plan | None) -> list[str]:
     limit = "" if found["year_limit"] is None else f" of at most {found['year_limit']}"
     unit = found["currency"]
     return [
-        f"By {found['method']} it would realise {found['gain']} {unit}; {found['realised_this_year']} {unit}{limit} were realised that year."
+        f"By {found['method']} it would realise {found['gain']} {unit}; {found['realised_this_year']} {unit}{limit} stood realised then."
     ]
