@@ -111,6 +111,7 @@ def build_limits(config: Config, numeraire: Token) -> Limits:
         turnover_bps=table.turnover,
         daily_turnover_bps=table.daily_turnover,
         daily_loss_bps=table.daily_loss,
+        total_loss_bps=table.total_loss,
         oracle_deviation_bps=table.oracle_deviation,
         second_quote_deviation_bps=table.second_quote_deviation,
         depeg_bps=table.depeg,

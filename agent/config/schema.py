@@ -142,6 +142,7 @@ class LimitsTable(Table):
     turnover: ShareOrOff
     daily_turnover: ShareOrOff
     daily_loss: ShareOrOff
+    total_loss: ShareOrOff = None
     oracle_deviation: ShareOrOff
     second_quote_deviation: ShareOrOff
     depeg: ShareOrOff

@@ -112,6 +112,7 @@ plan_cost = "0.5%"                 # per unit of value moved, at the margin
 turnover = "30%"                   # of the portfolio, per rebalance
 daily_turnover = "60%"
 daily_loss = "1%"                  # measured from balances, gas included, over 24 h of chain time
+total_loss = "10%"                 # the same since the store began: at it a person looks, and raises it if he wants
 oracle_deviation = "1.5%"          # pools against reference prices
 second_quote_deviation = "0.5%"    # our quote against uniswap-python's
 depeg = "2%"                       # stable tokens against 1 USD

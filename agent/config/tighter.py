@@ -37,6 +37,7 @@ DIRECTIONS: Mapping[str, Direction] = {
     "turnover": _LESS,
     "daily_turnover": _LESS,
     "daily_loss": _LESS,
+    "total_loss": _LESS,
     "oracle_deviation": _LESS,
     "second_quote_deviation": _LESS,
     "depeg": _LESS,

@@ -55,6 +55,11 @@ def daily_loss(case: Case, limit_bps: int) -> Measured:
     return _share(case, case.step.history.loss_24h + max(case.cost(), Fraction(0)), limit_bps)
 
 
+def total_loss(case: Case, limit_bps: int) -> Measured:
+    """Loss since the store began and this plan's cost, over the investable total: what a day each forgives adds up."""
+    return _share(case, case.step.history.loss_total + max(case.cost(), Fraction(0)), limit_bps)
+
+
 def balance_jump(case: Case, limit_bps: int) -> Measured:
     """Changes of balances that nobody has explained, found in the last 24 h of chain time, over the investable total.
 

@@ -82,6 +82,7 @@ GUARDS: tuple[Guard[Any], ...] = (
     Guard("turnover", lambda s: s.limits.turnover_bps, _bps, cost.turnover),
     Guard("daily_turnover", lambda s: s.limits.daily_turnover_bps, _bps, cost.daily_turnover),
     Guard("daily_loss", lambda s: s.limits.daily_loss_bps, _bps, cost.daily_loss),
+    Guard("total_loss", lambda s: s.limits.total_loss_bps, _bps, cost.total_loss),
     Guard("balance_jump", lambda s: s.limits.balance_jump_bps, _bps, cost.balance_jump),
     Guard("min_trade", lambda s: s.limits.min_trade, _at_least, cost.min_trade),
     Guard("max_live_value", lambda s: s.limits.max_live_value, lambda v, s: words.money(v, s.portfolio.numeraire), cost.max_live_value),

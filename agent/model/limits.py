@@ -72,6 +72,7 @@ class Limits:
     balance_jump_bps: int | None
     max_live_value: Fraction | None
     lp_max_weight_bps: int | None = None
+    total_loss_bps: int | None = None
     native_top_up_wei: int | None = None
     token_screen: bool | None = True
     payout_per_day: Fraction | None = Fraction(0)

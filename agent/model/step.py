@@ -36,7 +36,7 @@ class History:
     `campaign` is the correction that is under way over time, `campaign_ended_s` when the last one ended, and `draw` decides the size
     of the first round of the next (None: not drawn yet). `orders` says how each order stands, `orders_turn` how often
     that was written, `unit_value` what a unit of the portfolio was worth (None: nothing asks for it). `sleeves` are the
-    books of strategies (None: there are no strategies).
+    books of strategies (None: there are no strategies). `loss_total` is the loss since the store began.
     """
 
     last_rebalance_s: int | None
@@ -54,6 +54,7 @@ class History:
     delay_ppm: int = 0
     depegged: tuple[str, ...] = ()
     unread: tuple[tuple[str, int], ...] = ()
+    loss_total: Fraction = Fraction(0)
     prices: tuple[PricePoint, ...] = ()
     allocation: Allocation | None = None
     unchosen: str = ""

@@ -153,15 +153,22 @@ def seen(step: StepInput, books: Books) -> StepInput:
     fresh = unexplained(step, books)
     if not fresh:
         return step
-    lost = sum((-flow.value for flow in fresh if flow.is_loss and flow.value is not None), Fraction(0))
+    lost = lost_ever = _lost(fresh)
     history, ended = step.history, _ends(fresh)
     back = [flow for flow in history.flows if flow.id in ended]
     day_s = step.snapshot.head.timestamp_s - DAY_S
-    lost -= sum((-flow.value for flow in back if flow.is_loss and flow.value is not None and flow.chain_s > day_s), Fraction(0))
+    lost -= _lost(flow for flow in back if flow.chain_s > day_s)
+    lost_ever -= _lost(back)
     left = tuple(flow for flow in history.flows if flow.id not in ended)
     opened = tuple(flow for flow in fresh if flow.is_open)
     unknown = history.unknown or "; ".join(f"{label(step, f.token)} fell and has no price" for f in fresh if f.is_loss and f.value is None)
-    return replace(step, history=replace(history, flows=left + opened, loss_24h=max(Fraction(0), history.loss_24h + lost), unknown=unknown))
+    total = max(Fraction(0), history.loss_total + lost_ever)
+    day = max(Fraction(0), history.loss_24h + lost)
+    return replace(step, history=replace(history, flows=left + opened, loss_24h=day, loss_total=total, unknown=unknown))
+
+
+def _lost(flows: Iterable[Flow]) -> Value:
+    return sum((-flow.value for flow in flows if flow.is_loss and flow.value is not None), Fraction(0))
 
 
 def halting(step: StepInput) -> str:

@@ -144,10 +144,14 @@ def tell(session: Session, flow_id: int | None, kind: FlowKind | None, now_s: in
     return tuple(told)
 
 
-def lost(session: Session, chain_now_s: int) -> tuple[Fraction, str]:
-    """Value of all falls of the last 24 h of chain time that no owner has called a withdrawal, and why it cannot be told, if so."""
+def lost(session: Session, chain_now_s: int | None) -> tuple[Fraction, str]:
+    """Value of all falls of the last 24 h of chain time that no owner has called a withdrawal, and why it cannot be told, if so.
+
+    Without a time those of all time.
+    """
     total, unknown = Fraction(0), ""
-    for row in session.scalars(select(FlowRow).where(FlowRow.chain_s > chain_now_s - DAY_S)):
+    falls = select(FlowRow).where(FlowRow.delta_raw.startswith("-"))
+    for row in session.scalars(falls if chain_now_s is None else falls.where(FlowRow.chain_s > chain_now_s - DAY_S)):
         flow = _flow(row)
         if flow.is_loss and flow.value is None:
             unknown = f"flow {flow.id}, a fall of {flow.token}, has no price: say what it was (trimtab flows)"

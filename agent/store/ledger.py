@@ -132,6 +132,7 @@ def history(session: Session, chain_now_s: int) -> History:
         orders_turn=orders.turn(session),
         unit_value=orders.unit_value(session),
         depegged=tuple(_meta(session, DEPEGGED).split()),
+        loss_total=_loss_total(session),
         outflow_24h=sum((_fraction(row.outflow) for row in own if row.outflow is not None), Fraction(0)),
         claims=requests.claims(session),
         stopped=requests.stopped_words(session),
@@ -154,6 +155,12 @@ def _reviews(session: Session) -> tuple[tuple[str, int], ...]:
         return tuple((str(name), int(at_s)) for name, at_s in json.loads(_meta(session, REVIEWS) or "[]"))
     except (ValueError, TypeError) as error:
         raise OperatorNeeded(f"store: what it remembers of reviews is damaged: {error}", "restore a backup") from None
+
+
+def _loss_total(session: Session) -> Fraction:
+    """What everything lost since the store began, as history counts a day's; what gained makes no room."""
+    booked = (*session.scalars(select(BudgetRow.loss)), *session.scalars(select(EarlierRow.loss)))
+    return sum((max(Fraction(0), _fraction(text)) for text in booked if text != "0"), balances.lost(session, None)[0])
 
 
 def last_rebalance(session: Session) -> int | None:

@@ -32,7 +32,7 @@ def test_a_fall_that_comes_back_ends_both_flows_and_was_no_loss(store: Store) ->
     dry = remembered(store, at(1_002))
     back = looked(store, at(1_002))
     for step in (dry, back):
-        assert (step.history.flows, step.history.loss_24h) == ((), 0)
+        assert (step.history.flows, step.history.loss_24h, step.history.loss_total) == ((), 0, 0)
         assert not isinstance(decide(step).decision, Halt)
     assert kinds(store) == [FlowKind.UNDONE, FlowKind.UNDONE]
 

@@ -134,6 +134,16 @@ def test_loss_of_the_day_and_predicted_cost_add_up() -> None:
     assert not verdict("daily_loss", past(step, loss_24h=room + Fraction(1, 10**9)), plan).passed
 
 
+def test_losses_of_all_days_add_up_to_a_limit_of_their_own() -> None:
+    step = with_limits(heavy(), total_loss_bps=100)
+    plan = sell_weth(step)
+    gave, got = given_and_got(plan)
+    room = 100 * 10**6 - (gave - got)
+    assert verdict("total_loss", past(step, loss_total=room), plan).passed
+    assert not verdict("total_loss", past(step, loss_total=room + Fraction(1, 10**9)), plan).passed
+    assert verdict("total_loss", with_limits(past(step, loss_total=10 * room), total_loss_bps=None), plan).passed
+
+
 def test_a_predicted_gain_makes_no_room_for_losses() -> None:
     step = with_limits(step_input(pools=[v2_pool(WETH, USDC, 2_100)]), daily_loss_bps=100)
     plan = sell_weth(step)

@@ -133,6 +133,14 @@ def test_a_reverted_swap_is_no_rebalance_and_its_gas_is_a_loss(store: Store) -> 
     assert store.last_rebalance() is None
 
 
+def test_the_loss_since_the_start_forgets_nothing(store: Store) -> None:
+    store.book(ended(store, 0), Fraction(0), Fraction(4), 1, START_S)
+    store.book(ended(store, 1), Fraction(0), Fraction(-9), 1, START_S + 1)
+    store.book(ended(store, 2, status=0), Fraction(0), Fraction(1, 3), 1, START_S + 40 * 86_400)
+    found = store.history(START_S + 100 * 86_400)
+    assert (found.loss_24h, found.loss_total) == (0, Fraction(13, 3))
+
+
 def test_what_is_mined_and_not_booked_is_listed_until_it_is(store: Store) -> None:
     first, second = ended(store, 0), ended(store, 1, status=0)
     assert store.unbooked() == (first, second)
