@@ -9,13 +9,13 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from agent import engine, wiring
-from agent.api.corrections import utc
 from agent.api.schedule import rest
 from agent.config.fields import parse_duration_s
 from agent.errors import ConfigError
 from agent.execution.outcome import Hands, Outcome, OutcomeKind
-from agent.model import LimitOrder, Style, Underway
+from agent.model import LimitOrder, StepInput, Style, Underway
 from agent.planning import strategies
+from agent.policy.expiry import late
 from agent.units import Token, decimal_text, parse_raw, price_text
 
 if TYPE_CHECKING:
@@ -36,17 +36,18 @@ def step(desk: wiring.Desk, hands: Hands | None) -> Outcome:
     propose = strategies.waiting_orders(orders, strategies.rebalance) if orders else strategies.rebalance
     outcome = engine.step(desk.eyes, propose, desk.store, hands)
     if orders and hands is not None:
-        settle_orders(desk, (outcome.after or outcome.step_input).snapshot.head.timestamp_s)
+        settle_orders(desk, outcome.after or outcome.step_input)
     return outcome
 
 
-def settle_orders(desk: wiring.Desk, chain_s: int) -> None:
-    """Writes down which orders are filled, and which are expired by chain time: those are never filled after it (T14)."""
-    for row in desk.store.orders():
-        if row.state == "filled":
-            desk.store.end_campaign(row.id, row.state, row.why, chain_s)
-        elif row.state == "open" and chain_s >= row.until_s:
-            desk.store.end_campaign(row.id, "expired", f"at {utc(row.until_s)}", chain_s)
+def settle_orders(desk: wiring.Desk, step_input: StepInput) -> None:
+    """Writes down which orders are filled, and which are too late by chain time: those are never filled any more (T14)."""
+    chain_s = step_input.snapshot.head.timestamp_s
+    for order in desk.store.orders():
+        if order.state == "filled":
+            desk.store.end_campaign(order.id, order.state, order.why, chain_s)
+        elif order.state == "open" and (why := late(step_input, order)):
+            desk.store.end_campaign(order.id, "expired", why, chain_s)
 
 
 def go_on(desk: wiring.Desk, hands: Hands, first: Outcome, progress: Progress) -> Outcome:
@@ -119,7 +120,7 @@ def swap_at(
         order = desk.store.add_order(made)
         while True:
             outcome = engine.step(desk.eyes, strategies.one_order(order), desk.store, hands)
-            settle_orders(desk, (outcome.after or outcome.step_input).snapshot.head.timestamp_s)
+            settle_orders(desk, outcome.after or outcome.step_input)
             order = next(one for one in desk.store.orders() if one.id == order.id)
             if order.state != "open" or not wait:
                 return order, outcome

@@ -92,7 +92,7 @@ def test_it_is_filled_at_once_at_its_price_and_who_waits_sees_it_filled_or_expir
         order, outcome = place(agent, "3100", wait=True, progress=rises)
         assert (order.state, outcome.kind) == ("filled", OutcomeKind.DONE)
         before = purse(chain)
-        late, held = place(agent, "4000", until="3m", wait=True)
+        late, held = place(agent, "4000", until="2m", wait=True)
         assert (late.state, held.kind) == ("expired", OutcomeKind.HOLD)
         assert purse(chain).raw == before.raw
 
