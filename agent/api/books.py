@@ -70,7 +70,7 @@ def explain(config: Path | str, step_id: str) -> Document:
     words += _zone_words(decided.zone, step_input)
     words += told(step_input, plan)
     words += sleeve_words.sentences(decided.sleeves, step_input)
-    by_hand = plan is not None and plan.decision.reason != decided.decision.reason
+    by_hand = plan is not None and not plan.decision.reason.startswith(decided.decision.reason)
     match decided.decision:
         case _ if record.line.decision == "payout":
             words.append("By its owner: a payment that a withdrawal or a stop asked for.")

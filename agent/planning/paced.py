@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from agent.errors import Refused
 from agent.model import Campaign, Draw, Funding, Goal, GoalWeight, Hold, Leg, Plan, Rebalance, StepInput, Style, Underway
-from agent.planning import planner, rounds
+from agent.planning import planner, rounds, taxed
 from agent.planning.payments import NATIVE_VENUE
 from agent.planning.saving import lacking
 from agent.policy import coin, words
@@ -88,7 +88,7 @@ def _begun(step: StepInput, decided: Decided, decision: Rebalance, whole: Plan, 
         why = decision.reason if found is None else f"{decision.reason}; {found.decision.reason}"
         return replace(decided, decision=Hold(why), reviewed=False), None  # what may not begin in rounds is not sent all at once instead
     first = replace(decision, reason=f"{decision.reason}; {found.decision.reason}", goal=found.decision.goal)
-    plan = planner.plan(step, first)
+    plan = taxed.plan(step, first)
     return _round(begun, replace(decided, decision=first, round=found.round, begins=campaign), replace(plan, pacing=whole.pacing))
 
 

@@ -14,11 +14,12 @@ from agent.books.lots import Lots
 from agent.books.plans import planned_gains, sellable, wallet_changes
 from agent.books.rates import parse_rates
 from agent.errors import ConfigError
-from agent.model import Halt, LotMethod, OpenLot, Plan, Rebalance, StepInput, TaxStanding
+from agent.model import Halt, LotMethod, OpenLot, Plan, Rebalance, StepInput, Style, TaxStanding
 from agent.planning import planner, strategies, taxed
 from agent.policy.decide import decide
 from agent.reference import reference_prices
 from tests import builders
+from tests.pacing import PACE
 
 WETH, USDC = builders.token("WETH").address, builders.token("USDC").address
 DOLLAR, ETH = 10**6, 10**18
@@ -61,6 +62,15 @@ def test_the_years_limit_trims_what_gains_and_says_so() -> None:
     assert -wallet_changes(plan)[WETH] < -wallet_changes(free)[WETH]
     assert any(item.what == "WETH" and "tax.year_limit of 300 USDC" in item.why for item in plan.skipped)
     assert plan.decision == free.decision
+
+
+def test_the_first_of_several_rounds_stays_within_the_year_too() -> None:
+    step = overweight(300)
+    pace = replace(PACE, style=Style.TWAP, max_rounds=2, over_s=14_400)
+    spread = replace(step, execution=replace(step.execution, pace=pace))
+    found = strategies.rebalance(spread)
+    assert found.decided.begins is not None and found.decided.begins.rounds == 2 and found.plan is not None
+    assert 0 < gain(spread, found.plan) <= 300
 
 
 def test_a_year_that_is_used_up_sells_nothing_that_gains() -> None:
