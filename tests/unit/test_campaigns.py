@@ -7,7 +7,6 @@ import random
 from dataclasses import replace
 from fractions import Fraction
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +18,7 @@ from agent.planning.paced import paced as in_time
 from agent.policy.campaign import partial
 from agent.policy.decide import decide
 from agent.policy.drift import corrections
-from agent.policy.pacing import fair_share, interval_s, spread, times, wait_s
+from agent.policy.pacing import fair_share, interval_s
 from tests.builders import feed_address, feed_round, step_input, token, with_snapshot
 from tests.pacing import PACE, Run, later, market, paced, roomy, run
 
@@ -268,29 +267,6 @@ def test_a_correction_over_a_stated_time_ends_within_it() -> None:
         assert done.campaign.ends_s == done.campaign.began_s + 14_400
         assert done.times_s[-1] <= done.campaign.expires_s
         assert len(done.sizes) >= 4
-
-
-# numbers
-def test_chance_spreads_evenly_around_one_and_never_beyond() -> None:
-    assert spread(0, 3_000) == Fraction(7, 10)
-    assert spread(999_999, 3_000) == Fraction(13, 10)
-    assert spread(123, 0) == 1
-
-
-@pytest.mark.parametrize(
-    ("pace", "rounds", "length_s", "grace_s"),
-    [(PACE, 4, 2 * 4 * 600, 600), (TWAP, 8, 14_400, 1_800), (replace(PACE, style=Style.LIMIT, patience_s=7_200), 1, 7_200, 0)],
-)
-def test_how_long_a_campaign_may_take(pace: object, rounds: int, length_s: int, grace_s: int) -> None:
-    assert times(pace, rounds, 1_000) == (1_000 + length_s, 1_000 + length_s + grace_s)  # type: ignore[arg-type]  # a Pace
-
-
-def test_a_wait_is_the_mean_give_or_take_its_jitter() -> None:
-    step = begun(drifted())
-    assert step.history.campaign is not None
-    campaign = step.history.campaign.campaign
-    assert wait_s(campaign, Draw(0, 0)) == 300
-    assert wait_s(campaign, Draw(0, 999_999)) == 900
 
 
 def test_an_exit_is_never_spread() -> None:
