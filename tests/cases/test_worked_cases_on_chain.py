@@ -15,6 +15,8 @@ from tests.agents import ROOMY, Purse, agent_on, fund, off_target, purse, requir
 
 QUARTERS = dict.fromkeys(("WETH", "WBTC", "LINK", "USDC"), "25%")
 W2_TARGETS = {"WBTC": "50%", "WETH": "30%", "USDC": "20%"}
+W3_TARGETS = {"WBTC": "30%", "WETH": "30%", "LINK": "40%"}
+FIFTEEN_POINTS = {"kind": "threshold", "absolute": "15%"}
 W4_TARGETS = {"WBTC": "50%", "WETH": "30%", "LINK": "20%"}
 HALVES = {"WETH": "50%", "USDC": "50%"}
 ANY_COST = {"limits.plan_cost": "off", "limits.min_trade": "5"}
@@ -76,6 +78,31 @@ def test_w2_800_of_the_overweight_buys_300_and_500_in_one_transaction(anvil_chai
         require_traded(chain, before, {"WBTC": -800, "WETH": 300, "USDC": 500}, within=1.5)
         assert max(off_target(chain, W2_TARGETS).values()) <= 10
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+
+
+def test_w3_the_spot_part_alts_that_doubled_pay_for_both_others(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WBTC": 3_000, "WETH": 3_000, "LINK": 4_000})
+    chain.move_market({"LINK": chain.books.prices_usd["LINK"] * 2})
+    with agent_on(chain, tmp_path, NO_DOLLARS | {"policy.trigger": FIFTEEN_POINTS}, W3_TARGETS) as agent:
+        before = purse(chain)
+        outcome = agent.rebalance(send=True, confirm=yes)
+        swap_of(outcome)
+        require_exact(chain, outcome, before)
+        assert [drift.symbol for drift in outcome.decided.drifts if drift.outside] == ["LINK"]
+        require_traded(chain, before, {"LINK": -2_400, "WBTC": 1_200, "WETH": 1_200}, within=12)
+        assert max(off_target(chain, W3_TARGETS).values()) <= 10
+
+
+def test_w6_crypto_that_grew_from_20_to_35_percent_fills_the_stable_reserve_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 3_500, "USDC": 6_500})
+    with agent_on(chain, tmp_path, targets={"WETH": "20%", "USDC": "80%"}) as agent:
+        before = purse(chain)
+        outcome = agent.rebalance(send=True, confirm=yes)
+        swap_of(outcome)
+        require_exact(chain, outcome, before)
+        require_traded(chain, before, {"WETH": -1_500, "USDC": 1_500}, within=3)
 
 
 def test_w4_one_asset_that_doubled_alone_is_sold_for_both_others(anvil_chain: LocalChain, tmp_path: Path) -> None:
