@@ -105,6 +105,7 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
     began: History | None = None
     swapped: Outcome | None = None
     shown: Plan | None = None
+    order = ""
     shut: tuple[ScreenedToken, ...] = ()
     while approving < MAX_ROUNDS:
         step_id = uuid.uuid4().hex[:12]
@@ -123,12 +124,14 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
                     return _close(journal, replace(outcome, kind=OutcomeKind.DECLINED, reason="not confirmed; nothing was sent"))
                 hands.composer.require_fresh(outcome.step_input, plan)
             if shown is None:
-                shown, shut = plan, outcome.step_input.quarantine
+                shown, shut, order = plan, outcome.step_input.quarantine, outcome.decided.order
             if fresh := {one.token for one in outcome.step_input.quarantine} - {one.token for one in shut}:
                 named = quarantine.named(outcome.step_input, fresh)
                 raise Refused(f"{named}, which the plan that was confirmed did not know", remedy="look again, and confirm that")
             if plan.actions and not shown.actions:
                 raise Refused("liquidity has to move before the swaps that were confirmed", remedy="look again, and confirm that")
+            if outcome.decided.order != order:
+                raise Refused("an order at a price came or went, which is not what was confirmed", remedy="look again, and confirm that")
             if not plan.actions:
                 campaigns.begun(eyes, journal, outcome)
             needed = hands.composer.approvals(outcome.step_input, plan)

@@ -15,7 +15,7 @@ from agent.errors import ConfigError, OperatorNeeded
 from agent.execution.outcome import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, LimitOrder
-from tests.agents import ROOMY, again, agent_on, fund, purse, trusted, yes
+from tests.agents import ROOMY, again, agent_on, allowances, at_send, fund, purse, trusted, yes
 from tests.pacing import LARGE, OFF, TARGETS
 
 HELD = {"WETH": 5_000, "USDC": 5_000}
@@ -167,3 +167,31 @@ def test_a_rebalance_that_wants_a_better_price_waits_and_is_done_once_it_is_ther
     assert ended.kind is OutcomeKind.HOLD
     sold = before.raw["WETH"] - after.raw["WETH"]
     assert (after.raw["USDC"] - before.raw["USDC"]) * 10**18 >= sold * 3_000 * 10**6 * Fraction(101, 100)
+
+
+def test_a_price_that_goes_while_an_order_is_approved_lets_nothing_else_be_done_on_its_yes(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 6_500, "USDC": 3_500})
+    asked: list[str] = []
+
+    def only_the_order(outcome: Outcome) -> bool:
+        asked.append(outcome.decided.order)
+        return outcome.decided.order != ""
+
+    with again(chain, trusted(chain, tmp_path, ROOMY, TARGETS)) as agent:
+        order = agent.desk.store.add_order(
+            LimitOrder(
+                "",
+                chain.tokens["WETH"].address,
+                chain.tokens["USDC"].address,
+                5 * 10**16,
+                Fraction(2_950 * 10**6, 10**18),
+                agent.step_input().snapshot.head.timestamp_s + 14_400,
+                0,
+            )
+        )
+        fallen = at_send(1, lambda: chain.move_market({"WETH": Fraction(2_930)}))
+        (outcome,) = agent.run(send=True, confirm=only_the_order, once=True, progress=fallen)
+        swapped = [one for one in agent.desk.store.intents() if one.kind is IntentKind.SWAP]
+        assert asked[0] == order.id and swapped == [], outcome
+        assert set(allowances(chain).values()) == {0}
