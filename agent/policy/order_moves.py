@@ -112,7 +112,9 @@ def _seen(step: StepInput, prices: Mapping[str, Price], kept: UnitValue | None) 
     past, head = step.snapshot.past[:wanted], step.snapshot.head.number
     settled = [block.head.number for block in past] == list(range(head - 1, head - 1 - wanted, -1))
     found = [{token: one.price for token, one in prices_at(step, block).prices.items()} for block in past]
-    now, *before = [{**each, PORTFOLIO: unit_value.worth_at(kept, each)} for each in (dict(prices), *found)]
+    now, *before = [
+        {**each, PORTFOLIO: unit_value.worth_at(kept, each)} if unit_value.known_at(kept, each) else each for each in (dict(prices), *found)
+    ]
     return Seen(now, tuple(before), settled)
 
 

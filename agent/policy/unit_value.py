@@ -31,6 +31,11 @@ def worth_at(kept: UnitValue | None, prices: Mapping[str, Price]) -> Fraction:
     return kept.worth if before <= 0 else max(Fraction(0), kept.worth * after / before)
 
 
+def known_at(kept: UnitValue | None, prices: Mapping[str, Price]) -> bool:
+    """Whether these prices tell what a unit is worth: without that of one holding it would be another portfolio's."""
+    return kept is None or all(token in prices for token, raw in kept.holdings if raw)
+
+
 def carried(step: StepInput, prices: Mapping[str, Price], drifts: Sequence[AssetDrift]) -> UnitValue:
     """What is to be written down: the same while holdings are alike, else a new span that begins at this block."""
     kept = step.history.unit_value

@@ -31,10 +31,10 @@ from agent.policy.decide import decide
 from agent.policy.order_targets import ordered
 from agent.policy.quarantine import quarantine
 from agent.policy.wishes import wanted
-from tests.builders import OWNER, raw, step_input, token
+from tests.builders import OWNER, feed_address, raw, step_input, token, with_snapshot
 from tests.pacing import later, paced, roomy
 from tests.sleeves import brought_up, split, strategy
-from tests.standing import price_of, terms
+from tests.standing import price_of, terms, three
 
 WETH, WBTC, USDC = token("WETH"), token("WBTC"), token("USDC")
 TARGETS = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}
@@ -133,6 +133,20 @@ def test_an_exit_comes_before_an_order_by_hand_whose_price_is_there() -> None:
     assert found.decided.order == "" and found.plan is not None and found.plan.exits
     alone = strategies.one_order(buys)(step)
     assert alone.plan is None and isinstance(alone.decided.decision, Hold) and "stop_loss of WETH" in alone.decided.decision.reason
+
+
+# the portfolio's own orders
+def test_while_one_asset_has_no_price_the_unit_s_worth_is_not_known_and_no_order_of_the_portfolio_fires() -> None:
+    bot = three(terms("", STOP, None, 2_000), terms("", OrderKind.TRAILING_STOP, None, 2_000))
+    bot.look({"WETH": 2_000, "WBTC": 60_000})
+    moved = {"WETH": 2_800, "WBTC": 20_000}  # as a whole worth what it was, without WETH two fifths less
+    unknown = bot.seen(moved)
+    unknown = with_snapshot(unknown, feeds=tuple(feed for feed in unknown.snapshot.feeds if feed.feed != feed_address("WETH")))
+    found = ordered(unknown)
+    assert isinstance(decide(found).decision, Halt)
+    assert {order.stage for order in found.history.orders} == {OrderStage.ARMED}
+    bot.look(moved)
+    assert set(bot.stages().values()) == {"armed"}
 
 
 # strategies
