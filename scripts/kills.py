@@ -28,13 +28,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from agent.localchain import LocalChain, open_anvil
 from agent.localchain.nodes import AnvilNode, Node
 from tests.faults.invariants import violations
-from tests.faults.probe import finished, never, process, started
+from tests.faults.probe import finished, process, started
 from tests.faults.scene import Scene, scene
 
 FORK = multiprocessing.get_context("fork")
 PER_CHAIN = 60
 MOST_KILLS = 4
 """Of one rebalance: its first process, and restarts."""
+ACTING = 0.5
+"""Share of the kills whose time counts from the first intent on: most of a step is reading and planning, where a kill proves little."""
 BLOCK_S = 0.05
 """Blocks that do not come with each transaction come so often."""
 
@@ -82,7 +84,8 @@ def rebalance(chain: LocalChain, folder: Path, seed: int) -> Rebalance:
             miner.start()
         try:
             for _ in range(draw.choice((1, 1, 1, 1, 1, 1, 2, 2, 3, MOST_KILLS))):
-                strike(made, draw.uniform(0, statistics.median(_TOOK[-5:]) * 1.5), done)
+                most_s, acts = statistics.median(_TOOK[-5:]), draw.random() < ACTING
+                strike(made, draw.uniform(0, most_s * (0.5 if acts else 1.5)), done, acts)
             last = process(made, clock=LiveClock)
             done.violations += [] if last.end else [f"the last process ended with {last.code}"]
         finally:
@@ -107,10 +110,17 @@ def calibrate(chain: LocalChain, folder: Path, seed: int) -> None:
         _TOOK.append(time.monotonic() - began)
 
 
-def strike(made: Scene, after_s: float, done: Rebalance) -> None:
-    """Starts a process and kills it after that time, unless it is through by then."""
-    began = time.monotonic()
-    child, report = started(made, never, clock=LiveClock)
+def strike(made: Scene, after_s: float, done: Rebalance, acts: bool) -> None:
+    """Starts a process and kills it after that time, unless it is through by then; where it `acts` first, from its first intent on."""
+    began, acting = time.monotonic(), FORK.Event()
+
+    def hear(moment: str) -> None:
+        if moment.startswith("before:write the transaction down"):
+            acting.set()
+
+    child, report = started(made, hear, clock=LiveClock)
+    while acts and child.is_alive() and not acting.wait(0.005):
+        pass
     child.join(after_s)
     if child.exitcode is None:
         child.kill()
