@@ -13,6 +13,7 @@ from agent.planning.liquidity import plan_liquidity
 from agent.planning.strategies import Proposal, Proposer
 from agent.policy import coin, raising
 from agent.policy.decide import decide
+from agent.policy.drift import total
 from agent.policy.goal import goal
 from agent.units import decimal_text
 
@@ -60,6 +61,8 @@ def sell_everything(step: StepInput) -> Proposal:
             plan = plan_liquidity(none_wanted, out)
             if plan is not None and plan.actions:
                 return _by_owner(step, plan.decision, plan)
+    if (drifts := decide(step).drifts) and total(drifts) == 0:
+        return _by_owner(step, Hold("there is nothing to sell: all balances are zero or set aside"), None)
     home = step.portfolio.numeraire.address
     shares = ((asset.token.address, Fraction(int(asset.token.address == home))) for asset in step.portfolio.assets)
     wanted = Goal(tuple(GoalWeight(token, share, share) for token, share in shares))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
@@ -46,7 +47,8 @@ def goal_to_raise(step: StepInput, token: str) -> Goal:
 def goal_to_invest(step: StepInput, came: Mapping[str, int]) -> Goal:
     """Shares at which what came (base units by asset) is spread over what is below its target; nothing else is sold.
 
-    Of an asset that came only what is above its own target is sold. Where the shortfalls are smaller, the rest stays.
+    Of an asset that came only what is above its own target is sold, and what the swaps cost is taken from nothing else. Where the
+    shortfalls are smaller, the rest stays.
     """
     drifts = _drifts(step)
     whole = total(drifts)
@@ -61,7 +63,9 @@ def goal_to_invest(step: StepInput, came: Mapping[str, int]) -> Goal:
     if moved <= 0:
         return _moved(drifts, {})
     out, into = moved / sum(spare.values(), Fraction(0)), moved / sum(short.values(), Fraction(0))
-    return _moved(drifts, {name: -value * out for name, value in spare.items()} | {name: value * into for name, value in short.items()})
+    goal = _moved(drifts, {name: -value * out for name, value in spare.items()} | {name: value * into for name, value in short.items()})
+    most = tuple((one.token, min(came[one.token], one.investable_raw)) for one in drifts if one.token in spare)
+    return replace(goal, unsold=tuple(one.token for one in drifts if one.token not in spare), sell_at_most=most)
 
 
 def above_holdings(step: StepInput, asked: Value, there: Value) -> Refused:

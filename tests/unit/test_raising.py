@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from agent.errors import Refused
 from agent.guards import payout as guards
-from agent.model import Claim, Halt, Payment, Payout, StepInput
+from agent.model import Claim, Halt, Hold, Payment, Payout, StepInput
+from agent.planning import owner
 from agent.policy import outflow, raising
 from agent.policy.decide import decide
 from agent.policy.drift import total
@@ -99,6 +100,25 @@ def test_what_came_goes_where_it_lacks_and_nothing_else_is_sold(
     }
     change = {symbol: round(value) for symbol, value in moved(step, raising.goal_to_invest(step, rose)).items() if value}
     assert change == {name: -coins for name, coins in sold.items()} | bought
+
+
+def test_where_all_is_set_aside_there_is_nothing_to_sell_and_a_stop_goes_on() -> None:
+    step = outflow.claimed(standing(WETH=0, WBTC=0), (Claim(0, Payment(USDC.address, raw(2_000, USDC))),))
+    found = owner.sell_everything(step)
+    assert found.plan is None and isinstance(found.decided.decision, Hold)
+    assert "nothing to sell" in found.decided.decision.reason
+
+
+def test_what_swaps_cost_is_taken_from_what_came_and_from_nothing_else() -> None:
+    step = with_limits(standing(WETH=4_000, WBTC=3_000, USDC=3_000), turnover_bps=None)
+    came = raw(900, USDC)
+    found = owner.invest({USDC.address: came})(step)
+    assert found.plan is not None
+    change = {
+        token_: after - held.raw for held in step.snapshot.holdings for token_, after in found.plan.holdings_after if token_ == held.token
+    }
+    assert 0 < -change[USDC.address] <= came
+    assert change[WBTC.address] == 0 < change[WETH.address]
 
 
 def test_what_is_set_aside_is_no_part_of_the_portfolio_and_stops_everything_while_it_lacks() -> None:
