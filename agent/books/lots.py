@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from heapq import heappop, heappush
 
 from agent.books.grain import part
 from agent.model import LotMethod, OpenLot
@@ -30,10 +32,10 @@ class Lots:
 
     def __init__(self, method: LotMethod, lots: Iterable[OpenLot] = ()) -> None:
         self.method = method
-        self._lots: dict[str, list[OpenLot]] = {}
+        self._piles: dict[str, _Pile] = {}
         self._owed: dict[str, int] = {}
         for lot in lots:
-            self._lots.setdefault(lot.token, []).append(lot)
+            self._pile(lot.token).add(lot)
 
     def acquire(self, token: str, raw: int, cost: Value, at_s: int) -> None:
         """Base units that came for `cost`. What was disposed of before it came is taken from them first."""
@@ -41,20 +43,14 @@ class Lots:
         if filled:
             self._owed[token] -= filled
         if raw > filled:
-            kept = cost - part(cost, filled, raw)
-            self._lots.setdefault(token, []).append(OpenLot(token, raw - filled, kept, at_s))
+            self._pile(token).add(OpenLot(token, raw - filled, cost - part(cost, filled, raw), at_s))
 
     def dispose(self, token: str, raw: int, at_cost: Value) -> tuple[Taken, ...]:
         """Lots that `raw` base units take. Where lots are missing the rest counts as acquired at its share of `at_cost`: no gain."""
-        lots, left, found = self._lots.get(token, []), raw, []
-        while left > 0 and lots:
-            number = self._next(lots)
-            lot = lots[number]
-            taken = min(left, lot.raw)
-            cost = self._cost(lots, lot, taken)
-            found.append(Taken(taken, cost, lot.acquired_s))
-            self._take(lots, number, taken, cost)
-            left -= taken
+        pile, left, found = self._pile(token), raw, []
+        while left > 0 and pile.raw:
+            found.append(pile.take(left))
+            left -= found[-1].raw
         if left > 0:
             found.append(Taken(left, at_cost if left == raw else part(at_cost, left, raw), None))
             self._owed[token] = self._owed.get(token, 0) + left
@@ -62,49 +58,73 @@ class Lots:
 
     def open(self) -> tuple[OpenLot, ...]:
         """Every lot that is left, by token, oldest first; with average cost each at the token's average."""
-        found: list[OpenLot] = []
-        for token in sorted(self._lots):
-            lots = self._lots[token]
-            total, raw = sum((lot.cost for lot in lots), Fraction(0)), sum(lot.raw for lot in lots)
-            if self.method is not LotMethod.AVERAGE:
-                found += lots
-                continue
-            for lot in lots:
-                cost = part(total, lot.raw, raw)
-                total, raw = total - cost, raw - lot.raw
-                found.append(replace(lot, cost=cost))
-        return tuple(found)
+        return tuple(lot for token in sorted(self._piles) for lot in self._piles[token].open())
 
     def owed(self) -> dict[str, int]:
         """Base units that went before any acquisition was known, by token; nothing in sound books."""
         return {token: raw for token, raw in self._owed.items() if raw}
 
-    def _next(self, lots: list[OpenLot]) -> int:
+    def _pile(self, token: str) -> _Pile:
+        return self._piles.setdefault(token, _Pile(self.method))
+
+
+class _Pile:
+    """One token's lots. A lot comes or goes without a look at all the others: books grow for years."""
+
+    def __init__(self, method: LotMethod) -> None:
+        self.method = method
+        self.raw, self._cost, self._count = 0, Fraction(0), 0
+        self._line: deque[OpenLot] = deque()
+        self._dearest: list[tuple[Fraction, int, OpenLot]] = []
+
+    def add(self, lot: OpenLot) -> None:
+        """Behind all others."""
+        self._put(lot, self._count)
+        self._count += 1
+        self.raw, self._cost = self.raw + lot.raw, self._cost + lot.cost
+
+    def take(self, most: int) -> Taken:
+        """All of the lot that is next, or `most` base units of it."""
+        lot, number = self._next()
+        raw = min(most, lot.raw)
+        if self.method is LotMethod.AVERAGE:  # costs are pooled: the pool pays, whichever lot the units come from
+            cost = self._cost if raw == self.raw else part(self._cost, raw, self.raw)
+        else:
+            cost = lot.cost if raw == lot.raw else part(lot.cost, raw, lot.raw)
+        if raw < lot.raw:
+            self._put(replace(lot, raw=lot.raw - raw, cost=lot.cost - cost), number, back=True)
+        self.raw, self._cost = self.raw - raw, self._cost - cost
+        return Taken(raw, cost, lot.acquired_s)
+
+    def open(self) -> list[OpenLot]:
+        """What is left, oldest first."""
+        if self.method is LotMethod.HIFO:
+            return [lot for _, _, lot in sorted(self._dearest, key=lambda one: one[1])]
+        if self.method is not LotMethod.AVERAGE:
+            return list(self._line)
+        found, raw, total = [], self.raw, self._cost
+        for lot in self._line:
+            cost = part(total, lot.raw, raw)
+            total, raw = total - cost, raw - lot.raw
+            found.append(replace(lot, cost=cost))
+        return found
+
+    def _next(self) -> tuple[OpenLot, int]:
         match self.method:
             case LotMethod.FIFO | LotMethod.AVERAGE:
-                return 0
+                return self._line.popleft(), 0
             case LotMethod.LIFO:
-                return len(lots) - 1
+                return self._line.pop(), 0
             case LotMethod.HIFO:
-                return max(range(len(lots)), key=lambda number: (lots[number].cost / lots[number].raw, -number))
+                _, number, lot = heappop(self._dearest)
+                return lot, number
 
-    def _cost(self, lots: list[OpenLot], lot: OpenLot, taken: int) -> Value:
-        if self.method is not LotMethod.AVERAGE:
-            return lot.cost if taken == lot.raw else part(lot.cost, taken, lot.raw)
-        total, raw = sum((one.cost for one in lots), Fraction(0)), sum(one.raw for one in lots)
-        return total if taken == raw else part(total, taken, raw)
-
-    def _take(self, lots: list[OpenLot], number: int, taken: int, cost: Value) -> None:
-        lot = lots[number]
-        if self.method is LotMethod.AVERAGE:  # costs are pooled: the pool pays, whichever lot the units come from
-            pooled = sum((one.cost for one in lots), Fraction(0)) - cost
-            if taken == lot.raw:
-                del lots[number]
-            else:
-                lots[number] = replace(lot, raw=lot.raw - taken)
-            for position, one in enumerate(lots):
-                lots[position] = replace(one, cost=pooled if position == 0 else Fraction(0))
-        elif taken == lot.raw:
-            del lots[number]
-        else:
-            lots[number] = replace(lot, raw=lot.raw - taken, cost=lot.cost - cost)
+    def _put(self, lot: OpenLot, number: int, *, back: bool = False) -> None:
+        """`back`: the rest of a lot goes where it was taken from."""
+        match self.method:
+            case LotMethod.HIFO:
+                heappush(self._dearest, (-lot.cost / lot.raw, number, lot))
+            case LotMethod.FIFO | LotMethod.AVERAGE if back:
+                self._line.appendleft(lot)
+            case _:
+                self._line.append(lot)

@@ -1,0 +1,122 @@
+"""Tax lots by four methods: a small example by hand, random books against a slow restatement, and work that grows with the books."""
+
+from __future__ import annotations
+
+import random
+import sys
+from fractions import Fraction
+
+import pytest
+
+from agent.books.grain import part
+from agent.books.lots import Lots, Taken
+from agent.model import LotMethod, OpenLot
+
+COIN = "0x" + "c0" * 20
+
+
+@pytest.mark.parametrize(
+    ("method", "first", "second"),
+    [
+        (LotMethod.FIFO, 100 + 60, 60 + 180),
+        (LotMethod.LIFO, 180 + 60, 60 + 100),
+        (LotMethod.HIFO, 180 + 100, 60 + 60),
+        (LotMethod.AVERAGE, 200, 200),
+    ],
+)
+def test_four_methods_by_hand(method: LotMethod, first: int, second: int) -> None:
+    """Bought 1 at 100, 2 at 60 each, 1 at 180: 400 in all, 100 each on average. Sold 2, then the other 2."""
+    lots = Lots(method)
+    for raw, cost, at_s in ((1, 100, 1), (2, 120, 2), (1, 180, 3)):
+        lots.acquire(COIN, raw, Fraction(cost), at_s)
+    assert sum(taken.cost for taken in lots.dispose(COIN, 2, Fraction(0))) == first
+    assert sum(lot.cost for lot in lots.open()) == 400 - first
+    assert sum(taken.cost for taken in lots.dispose(COIN, 2, Fraction(0))) == second
+    assert lots.open() == ()
+
+
+@pytest.mark.parametrize("method", list(LotMethod))
+def test_random_books_take_what_a_search_through_all_lots_takes(method: LotMethod) -> None:
+    """Every lot that is taken, its cost to the grid, and what is left."""
+    for seed in range(15):
+        rng = random.Random(seed)
+        lots, slow = Lots(method), _Slow(method)
+        for at_s in range(60):
+            raw = rng.randint(1, 50)
+            if rng.random() < 0.5:
+                cost = Fraction(rng.randint(0, 9))  # few costs, so that some are alike
+                lots.acquire(COIN, raw, cost, at_s)
+                slow.come(OpenLot(COIN, raw, cost, at_s))
+            else:
+                raw = min(raw, sum(lot.raw for lot in slow.lots))
+                assert lots.dispose(COIN, raw, Fraction(0)) == tuple(slow.take(raw))
+            assert sum((lot.cost for lot in lots.open()), Fraction(0)) == slow.cost()
+            assert [(lot.raw, lot.acquired_s) for lot in lots.open()] == [(lot.raw, lot.acquired_s) for lot in slow.lots]
+
+
+@pytest.mark.parametrize("method", list(LotMethod))
+def test_a_disposal_does_not_go_through_all_lots(method: LotMethod) -> None:
+    """Four times the books is hardly more than four times the calls, not sixteen times."""
+    assert _calls(method, 800) < 6 * _calls(method, 200)
+
+
+def _calls(method: LotMethod, count: int) -> int:
+    lots = Lots(method)
+    for at_s in range(count):
+        lots.acquire(COIN, 10, Fraction(at_s * 7 % 31), at_s)
+    found = 0
+
+    def called(*_: object) -> None:
+        nonlocal found
+        found += 1
+
+    sys.setprofile(called)
+    try:
+        for _ in range(count):
+            lots.dispose(COIN, 7, Fraction(0))
+    finally:
+        sys.setprofile(None)
+    return found
+
+
+class _Slow:
+    """The rules of docs/ledger.md, said once more: look at every lot each time."""
+
+    def __init__(self, method: LotMethod) -> None:
+        self.method = method
+        self.lots: list[OpenLot] = []
+        self.paid = self.taken = Fraction(0)
+
+    def come(self, lot: OpenLot) -> None:
+        self.lots.append(lot)
+        self.paid += lot.cost
+
+    def take(self, raw: int) -> list[Taken]:
+        found = []
+        while raw:
+            lot = self._next()
+            units = min(raw, lot.raw)
+            whole, of_raw = (self.cost(), sum(one.raw for one in self.lots)) if self.method is LotMethod.AVERAGE else (lot.cost, lot.raw)
+            cost = part(whole, units, of_raw)
+            self.taken += cost
+            found.append(Taken(units, cost, lot.acquired_s))
+            place = self.lots.index(lot)
+            rest = OpenLot(lot.token, lot.raw - units, lot.cost - (0 if self.method is LotMethod.AVERAGE else cost), lot.acquired_s)
+            self.lots[place : place + 1] = [rest] if rest.raw else []
+            raw -= units
+        return found
+
+    def cost(self) -> Fraction:
+        """What all lots that are left had cost: with average cost all that was paid less all that was taken."""
+        if self.method is LotMethod.AVERAGE:
+            return self.paid - self.taken
+        return sum((lot.cost for lot in self.lots), Fraction(0))
+
+    def _next(self) -> OpenLot:
+        match self.method:
+            case LotMethod.LIFO:
+                return self.lots[-1]
+            case LotMethod.HIFO:
+                return max(self.lots, key=lambda lot: (lot.cost / lot.raw, -lot.acquired_s))
+            case _:
+                return self.lots[0]
