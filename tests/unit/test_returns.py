@@ -83,6 +83,20 @@ def test_a_money_weighted_return_of_hours_is_as_exact_as_one_of_years() -> None:
     assert money_weighted(0, 7_200, Fraction(100), Fraction(231), [(3_600, Fraction(100))]) == pytest.approx(0.21, abs=1e-9)
 
 
+def test_a_wallet_that_was_empty_at_first_has_the_return_of_what_came() -> None:
+    """100 come after three quarters of the period and grow by a tenth: 1.1 to the fourth over all of it, whatever the unit."""
+    for unit in (1, 10**6, 10**40):
+        found = money_weighted(0, 100, Fraction(0), Fraction(110 * unit), [(75, Fraction(100 * unit))])
+        assert found == pytest.approx(1.1**4 - 1, abs=1e-9)
+
+
+def test_a_return_of_moments_is_not_stretched_over_years() -> None:
+    """2 % in the last quarter of an hour of a year is no rate of a year."""
+    for end in (98, 102, 110):
+        assert money_weighted(0, YEAR_S, Fraction(0), Fraction(end), [(YEAR_S - 800, Fraction(100))]) is None
+    assert a_year(1e40, 30 * 86_400) is None
+
+
 def test_no_rate_is_told_where_there_is_none() -> None:
     assert money_weighted(0, 10, Fraction(0), Fraction(0), []) is None
     assert money_weighted(5, 5, Fraction(1), Fraction(2), []) is None
