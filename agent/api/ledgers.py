@@ -45,14 +45,13 @@ class Ledgers:
     valuations: tuple[Valuation, ...]
     names: Names
 
-    def taxed(self, entries: Sequence[Entry] | None = None, numeraire_only: bool = False) -> TaxRun:
+    def taxed(self, numeraire_only: bool = False) -> TaxRun:
         """Lots and disposals by [tax], or first in, first out in the numeraire without it."""
         tax = self.loaded.config.tax
         table = None if numeraire_only else read_rates(self.loaded)
         method = LotMethod.FIFO if tax is None else LotMethod(tax.method)
         rate = same_rate if table is None else table.at
-        chosen = self.entries if entries is None else entries
-        return run(chosen, method, self.numeraire.address, self.coin, rate)
+        return run(self.entries, method, self.numeraire.address, self.coin, rate)
 
 
 @contextmanager
@@ -96,8 +95,9 @@ def pnl(config: Path | str, period: str = "all", benchmark: str | None = None, l
         first, final = found.valuations[0], found.valuations[-1]
         spans = periods(period, first.chain_s, final.chain_s)[-min(last, MOST_PERIODS) :]
         told = [performance(found.entries, found.valuations, start, end, token) for start, end in spans]
-        rows = [_period(found, one, span) for one, span in zip(told, spans, strict=True) if one is not None]
-        taxed = found.taxed(numeraire_only=True)
+        taxed = found.taxed(numeraire_only=True)  # once for all periods: what a disposal realised does not depend on those after it
+        blocks = {entry.id: entry.block for entry in found.entries}
+        rows = [_period(found, one, span, taxed, blocks) for one, span in zip(told, spans, strict=True) if one is not None]
         return {
             "numeraire": found.numeraire.label,
             "benchmark": found.names.label(token),
@@ -186,11 +186,10 @@ def journal_of_books(config: Path | str, limit: int) -> Document:
         }
 
 
-def _period(found: Ledgers, one: Performance, span: tuple[int, int]) -> Document:
+def _period(found: Ledgers, one: Performance, span: tuple[int, int], taxed: TaxRun, blocks: dict[str, int]) -> Document:
     seconds = one.end.chain_s - one.start.chain_s
     mwr_year = None if one.mwr is None else a_year(one.mwr, seconds)
-    upto = [entry for entry in found.entries if entry.block <= one.end.block]
-    disposals = [d for d in found.taxed(upto, numeraire_only=True).disposals if span[0] <= d.disposed_s < span[1]]
+    disposals = [d for d in taxed.disposals if span[0] <= d.disposed_s < span[1] and blocks[d.entry] <= one.end.block]
     costs = {"fees": one.costs.fees, "impact": one.costs.impact, "gas": one.costs.gas, "total": one.costs.total}
     return {
         "from": utc(one.start.chain_s),

@@ -79,14 +79,14 @@ class Performance:
 
 def performance(entries: Sequence[Entry], valuations: Sequence[Valuation], from_s: int, until_s: int, benchmark: str) -> Performance | None:
     """From the last valuation at or before `from_s` (else the first after it) to the last before `until_s`; None where there are
-    not two.
+    not two. Entries and valuations stand in the order of the chain.
     """
-    times = [one.chain_s for one in valuations]
-    chosen = valuations[max(0, bisect_right(times, from_s) - 1) : bisect_right(times, until_s - 1)]
+    first = max(0, bisect_right(valuations, from_s, key=_valued_s) - 1)
+    chosen = valuations[first : bisect_right(valuations, until_s - 1, key=_valued_s)]
     if len(chosen) < 2:
         return None
     start, end = chosen[0], chosen[-1]
-    within = [entry for entry in entries if start.block < entry.block <= end.block]
+    within = entries[bisect_right(entries, start.block, key=_block) : bisect_right(entries, end.block, key=_block)]
     crossed = crossings(within)
     parts = spans(chosen, crossed)
     total = sum((one.value for one in crossed), Fraction(0))
@@ -112,6 +112,14 @@ def performance(entries: Sequence[Entry], valuations: Sequence[Valuation], from_
         costs=costs(own),
         parts=parts,
     )
+
+
+def _valued_s(one: Valuation) -> int:
+    return one.chain_s
+
+
+def _block(entry: Entry) -> int:
+    return entry.block
 
 
 def costs(entries: Sequence[Entry]) -> Costs:
