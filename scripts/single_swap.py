@@ -9,9 +9,8 @@ Without --send nothing leaves this machine. The same guards hold as for the agen
 import argparse
 import sys
 
-from agent.api import open_agent
+from agent.api import Outcome, open_agent
 from agent.errors import TrimtabError
-from agent.execution.outcome import Outcome
 from agent.units import decimal_text
 
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from agent.api.whatif import WhatIf, what_if
     from agent.api.withdrawing import withdraw
     from agent.config.load import load_config
+    from agent.execution.outcome import Outcome, OutcomeKind
 
 _HOMES = {
     "agent.api.agent": ("Agent", "Standing"),
@@ -84,6 +85,7 @@ _HOMES = {
     "agent.api.wallet": ("Password", "change_password", "create_wallet", "import_wallet", "wallet_address"),
     "agent.api.whatif": ("WhatIf", "what_if"),
     "agent.config.load": ("load_config",),
+    "agent.execution.outcome": ("Outcome", "OutcomeKind"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -91,6 +93,8 @@ __all__ = [
     "Agent",
     "Halted",
     "Liquidity",
+    "Outcome",
+    "OutcomeKind",
     "Password",
     "Service",
     "Standing",

@@ -88,26 +88,31 @@ def show(console: Console, document: Document) -> None:
     from agent.cli import tables
 
     unit = document["numeraire"]
-    made = tables.table(
+    standing = tables.table(
         f"Strategies at block {document['block']}: {tables.money(document['total_value'])} {unit}",
         ("strategy", "state", "since"),
-        ("capital", "share", "wanted", "unit value", "return", "Sharpe", "costs"),
-        order=("strategy", "capital", "share", "wanted", "unit value", "return", "Sharpe", "costs", "state", "since"),
+        ("capital", "share", "wanted"),
+        order=("strategy", "capital", "share", "wanted", "state", "since"),
     )
+    doing = tables.table("How they do", ("strategy",), ("unit value", "return", "Sharpe", "costs"))
     for one in document["strategies"]:
-        made.add_row(
+        standing.add_row(
             cell(one["name"]),
             tables.money(one["capital"]),
             _share(one["share_bps"]),
             _share(one["target_share_bps"]),
+            cell(one["state"], "yellow" if one["state"] == "paused" else "green"),
+            datetime.fromtimestamp(one["since_s"], UTC).strftime("%Y-%m-%d %H:%M"),
+        )
+        doing.add_row(
+            cell(one["name"]),
             "" if one["unit_value"] is None else tables.amount(one["unit_value"], 6),
             _share(one["return_bps"]),
             one["sharpe"] or "not known",
             tables.money(one["costs"]),
-            cell(one["state"], "yellow" if one["state"] == "paused" else "green"),
-            datetime.fromtimestamp(one["since_s"], UTC).strftime("%Y-%m-%d %H:%M"),
         )
-    console.print(made)
+    console.print(standing)
+    console.print(doing)
     for one in document["strategies"]:
         console.print(holdings(one, unit))
         if one["why"]:
