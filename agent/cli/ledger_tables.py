@@ -67,16 +67,15 @@ def show_values(console: Console, document: Document) -> None:
 
 
 def show_journal(console: Console, document: Document) -> None:
-    """One row per posting."""
-    made = table("Journal", ("time", "what", "account"), ("amount", f"value in {document['numeraire']}"))
+    """One row per posting; the first two of an entry say when it was and what."""
+    made = table("Journal", ("entry", "account"), ("amount", f"value in {document['numeraire']}"))
     for entry in document["entries"]:
+        heads = [entry["time"][:16], f"{entry['kind']}{', by hand' if entry['by_hand'] else ''}"]
         for number, one in enumerate(entry["postings"]):
-            hand = ", by hand" if entry["by_hand"] else ""
             made.add_row(
-                entry["time"] if number == 0 else "",
-                cell(f"{entry['kind']}{hand}" if number == 0 else ""),
+                cell(heads[number] if number < len(heads) else ""),
                 cell(f"{one['account']}:{one['token']}"),
-                amount(decimal_text(int(one["raw"]), one["decimals"])),
+                amount(decimal_text(int(one["raw"]), one["decimals"]), 8),
                 "" if one["value"] is None else money(one["value"]),
             )
     console.print(made)
