@@ -168,7 +168,7 @@ class RouterComposer:
             raise Refused(
                 f"simulation of «{note}» fails: {simulated.reason}", (verdict,), "nothing was sent; plan again from a new snapshot"
             )
-        tx = replace(tx, gas=int(simulated.gas * GAS_MARGIN))
+        tx = replace(tx, gas=int(max(simulated.gas, _expected_gas(draft)) * GAS_MARGIN))
         most_wei = tx.gas * price.most_wei
         floor_wei = step.limits.native_floor_wei
         turned_wei = (0 if draft.payout is None else -draft.value_wei) if plan is None else changes(plan.legs).get(NATIVE, 0)
@@ -213,6 +213,17 @@ class RouterComposer:
                 "check the endpoints of [[chain.rpc]] and this machine's clock",
             )
         return head
+
+
+def _expected_gas(draft: _Draft) -> int:
+    """Gas units that the plan counts with, and its guards have judged; 0 where nothing was planned.
+
+    A node's estimate is that of this very second: a pair that was traded in it pays for its price sums only from the next one on,
+    twenty thousand units for each of them the first time.
+    """
+    if draft.plan is not None:
+        return draft.plan.gas_units
+    return draft.action.gas_units if draft.kind is IntentKind.LIQUIDITY and draft.action is not None else 0
 
 
 def _refill(step: StepInput, raw: int, plan: Plan) -> _Draft:
