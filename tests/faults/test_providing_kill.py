@@ -16,10 +16,10 @@ from tests.differential.test_lp_actions import V3, wanting
 from tests.faults.test_step_kill import ENDS, UNREACHED, World
 from tests.provided import EVEN
 
-LAST_WRITE = 30
-"""Nonce adopted; openings, positions; step, two approvals in five states each, its end, both booked, openings; step, the mint
-likewise, booked; a last look."""
-MOMENTS = ["before:send 3", "after:send 3", *(f"write {number}" for number in (19, 21, 22, 23, 24, 25, 26, 27, LAST_WRITE))]
+LAST_WRITE = 39
+"""Nonce adopted; openings, positions, books, their first valuation and prices; step, two approvals in five states each, its end,
+both booked, openings, entries, a valuation; step, the mint likewise; a last look."""
+MOMENTS = ["before:send 3", "after:send 3", *(f"write {number}" for number in (26, 27, 28, 29, 30, 31, 32, 34, LAST_WRITE))]
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ from tests.signing import (
         ("contract", tx(STRANGER, encode_approve(ROUTER, 500_000_000))),
         ("contract", tx(ROUTER, encode_approve(ROUTER, 500_000_000))),
         ("call", tx(USDT, encode_approve(ROUTER, 500_000_000) + "00")),
-        ("call", tx(USDT, "0x" + (selector("transfer(address,uint256)") + abi_encode(["address", "uint256"], [STRANGER, 1])).hex())),
+        ("kind", tx(USDT, "0x" + (selector("transfer(address,uint256)") + abi_encode(["address", "uint256"], [STRANGER, 1])).hex())),
         ("call", tx(USDT, "0x" + (selector("increaseAllowance(address,uint256)") + abi_encode(["address", "uint256"], [ROUTER, 1])).hex())),
         ("kind", SWAP),
         ("kind", CANCEL),
