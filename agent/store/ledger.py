@@ -20,6 +20,8 @@ from agent.store.transitions import CONSUMED
 from agent.units import NATIVE
 
 DAY_S = 86_400
+FEW = 20
+"""Transactions that are read at once from the newest on, where only the newest are wanted."""
 LAST_REVIEW = "last_review_s"
 DELAY = "delay_ppm"
 REVIEWS = "reviews"
@@ -199,16 +201,17 @@ def _approvals_in_row(session: Session) -> int:
 def _since_success(session: Session) -> list[IntentRow]:
     """What was mined after the last swap or action on liquidity that succeeded, and after the owner resumed last; no cancels."""
     resumed = session.get(Meta, RESUMED_AFTER)
-    mined = select(IntentRow).where(
-        IntentRow.state.in_(_CONSUMED),
-        IntentRow.kind != IntentKind.CANCEL.value,
-        IntentRow.seq > (0 if resumed is None else int(resumed.value)),
-    )
+    later = select(IntentRow).where(IntentRow.seq > (0 if resumed is None else int(resumed.value))).order_by(IntentRow.seq.desc())
     found = []
-    for row in session.scalars(mined.order_by(IntentRow.seq.desc())):
+    # A few at a time, in the order in which they lie: the row ends soon, and before it are the transactions of years.
+    newest_first = session.scalars(later.execution_options(yield_per=FEW))
+    for row in newest_first:
+        if row.state not in _CONSUMED or row.kind == IntentKind.CANCEL.value:
+            continue
         if row.kind in _TRADES and not _reverted(row):
             break
         found.append(row)
+    newest_first.close()
     return found
 
 

@@ -9,12 +9,14 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from agent.errors import OperatorNeeded
 from agent.model import Intent, IntentKind, IntentState, Transfer
 from agent.store import Store, open_store
 from agent.store.ledger import MOST_REVIEWS
 from agent.store.records import Movement
+from agent.store.tables import IntentRow
 from agent.units import NATIVE
 from tests.scripted import CHAIN_ID, OTHER, START_S, WALLET, grant, receipt, tx
 
@@ -113,6 +115,24 @@ def test_reverts_in_a_row_end_with_a_success(store: Store) -> None:
     assert store.history(START_S).reverts_in_row == 2
     ended(store, 5, status=1)
     assert store.history(START_S).reverts_in_row == 0
+
+
+def test_failures_in_a_row_are_counted_without_reading_the_transactions_of_years(store: Store) -> None:
+    """Two hundred trades that succeeded, then one that did not: only a few of the newest are read, whatever lies before them."""
+    for nonce in range(200):
+        ended(store, nonce)
+    ended(store, 200, status=0)
+    read: list[int] = []
+
+    def loaded(row: IntentRow, _: object) -> None:
+        read.append(row.seq)
+
+    event.listen(IntentRow, "load", loaded)
+    try:
+        assert store.history(START_S).reverts_in_row == 1
+    finally:
+        event.remove(IntentRow, "load", loaded)
+    assert 0 < len(read) < 100
 
 
 def test_approvals_between_reverts_do_not_end_the_row(store: Store) -> None:
