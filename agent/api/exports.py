@@ -24,6 +24,8 @@ def export(config: Path | str, kind: str, folder: Path, force: bool = False, nat
     """
     if kind not in FORMATS:
         raise ConfigError(f"--format: {kind!r} is unknown", f"choose from {', '.join(FORMATS)}")
+    if not native.strip():
+        raise ConfigError("--native-asset: it is empty, and rotki would know no asset of that name", "write for example ETH")
     with ledgers(config) as found:
         tables = _rotki(found, native) if kind == "rotki" else sheets(found.entries, found.taxed(), found.valuations, found.names)
     encoded = [(f"{sheet.name}.{'parquet' if kind == 'parquet' else 'csv'}", sheet) for sheet in tables]

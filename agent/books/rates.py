@@ -13,6 +13,8 @@ from agent.errors import ConfigError
 
 LONGEST = 1_000_000
 """Lines of a table, at most."""
+FIRST_S = 1_000_000_000
+"""Fewer Unix seconds are from before any chain: 20260131 is the day, not a second of 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ def parse_rates(name: str, lines: Iterable[str]) -> RateTable:
 
 
 def _time(name: str, number: int, text: str) -> int:
-    if text.isdecimal() and len(text) <= 11:
+    if text.isdecimal() and len(text) <= 11 and int(text) >= FIRST_S:
         return int(text)
     try:
         found = datetime.fromisoformat(text)

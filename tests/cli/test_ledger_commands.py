@@ -104,6 +104,7 @@ def test_a_limit_of_the_year_is_shown_and_holds_a_plan_back(desk: Desk) -> None:
         (("pnl", "--benchmark", "GOLD"), "--benchmark"),
         (("export", "--out", "x", "--format", "xls"), "--format"),
         (("export", "--out", "no/such/folder"), "--out"),
+        (("export", "--out", "x", "--format", "rotki", "--native-asset", ""), "--native-asset"),
     ],
 )
 def test_what_the_books_cannot_do_is_said(desk: Desk, words: tuple[str, ...], why: str) -> None:

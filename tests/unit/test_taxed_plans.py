@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from fractions import Fraction
 
 import pytest
@@ -140,6 +141,13 @@ def test_what_may_be_sold_gains_no_more_than_its_room_and_one_unit_more_would(
 
 
 RATES = ["time,rate", "2026-01-01,0.92", "2026-02-01T12:00:00+00:00,0.90", "1780000000,0.85"]
+
+
+def test_a_day_written_without_hyphens_is_that_day_and_no_second_of_1970() -> None:
+    table = parse_rates("tax.rates eur.csv", ["time,rate", "20260131,0.92", "1782000000,0.9"])
+    assert table.times == (int(datetime(2026, 1, 31, tzinfo=UTC).timestamp()), 1_782_000_000)
+    with pytest.raises(ConfigError, match="line 2"):
+        parse_rates("tax.rates eur.csv", ["time,rate", "1769817,0.92"])
 
 
 def test_a_rate_counts_from_its_time_on() -> None:
