@@ -150,7 +150,7 @@ def trust(
 def _payouts(desk: wiring.Desk) -> list[dict[str, str]]:
     """Addresses that money may be paid to. Raises ConfigError for one that is none: what is sent there is lost, or comes back."""
     wallet, known = desk.config.wallet, desk.store.payout_addresses()
-    ours = {wallet.address: "the wallet itself"} | {address: "a contract of the config" for address in desk.execution.pinned}
+    ours = {wallet.address: "the wallet itself"} | dict.fromkeys(desk.execution.pinned, "a contract of the config")
     for address in wallet.payout_addresses:
         if address in ours or int(address, 16) == 0:
             why = ours.get(address, "the zero address")
