@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from agent.errors import Refused
 from agent.model import Allocation, Method, Portfolio, Snapshot, StepInput, UntilChosen, Weights
+from agent.policy.targets import retargeted
 from agent.reference import reference_prices
 from agent.weights import choose
 from agent.weights.allocators import Facts
@@ -65,10 +66,8 @@ def fault(step: StepInput) -> str:
 
 
 def _with(step: StepInput, chosen: Allocation, why: str) -> StepInput:
-    targets = dict(chosen.weights_bps)
-    assets = tuple(replace(asset, target_bps=targets[asset.token.address]) for asset in step.portfolio.assets)
     history = replace(step.history, allocation=chosen, unchosen="")
-    return replace(step, portfolio=replace(step.portfolio, assets=assets), history=history, wishes=(*step.wishes, why))
+    return retargeted(replace(step, history=history), dict(chosen.weights_bps), why)
 
 
 def _without(step: StepInput, weights: Weights, last: Allocation | None, why: str) -> StepInput:

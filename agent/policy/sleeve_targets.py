@@ -10,6 +10,7 @@ from agent.model import Allocation, Portfolio, StepInput
 from agent.model.strategies import Split
 from agent.policy import allocation, words
 from agent.policy.sleeve_wishes import due_shares
+from agent.policy.targets import retargeted
 from agent.units import BPS, largest_remainder
 
 
@@ -61,6 +62,6 @@ def combined(step: StepInput) -> StepInput:
         sum((shares[one.name] * dict(one.weights_bps).get(asset.token.address, 0) for one in split.strategies), Fraction(0))
         for asset in assets
     ]
-    targets = tuple(replace(asset, target_bps=bps) for asset, bps in zip(assets, largest_remainder(parts), strict=True))
+    targets = {asset.token.address: bps for asset, bps in zip(assets, largest_remainder(parts), strict=True)}
     told = f"targets are those of the strategies together: {', '.join(f'{name} {words.percent(share)}' for name, share in shares.items())}"
-    return replace(step, portfolio=replace(step.portfolio, assets=targets), wishes=(*step.wishes, told))
+    return retargeted(step, targets, told)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
-from agent.model import Asset, StepInput
+from agent.model import StepInput
 from agent.policy.allocation import allocated
 from agent.policy.order_targets import ordered
 from agent.policy.sleeve_targets import combined
@@ -21,13 +20,3 @@ def wanted(step: StepInput) -> StepInput:
     for change in CHANGES:
         step = change(step)
     return step
-
-
-def retargeted(step: StepInput, targets_bps: dict[str, int], why: str) -> StepInput:
-    """The step with these targets by token address, which sum to 10,000 over all assets; `why` is told with every decision."""
-
-    def other(asset: Asset) -> Asset:
-        return replace(asset, target_bps=targets_bps[asset.token.address])
-
-    portfolio = replace(step.portfolio, assets=tuple(map(other, step.portfolio.assets)))
-    return replace(step, portfolio=portfolio, wishes=(*step.wishes, why))

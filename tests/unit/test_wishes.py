@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agent.policy import wishes
+from agent.policy.targets import retargeted
 from tests.builders import step_input
 
 
@@ -14,7 +15,7 @@ def test_without_anything_that_changes_targets_they_are_the_owners() -> None:
 def test_other_targets_are_told_with_their_reason() -> None:
     step = step_input()
     first, *rest = (asset.token.address for asset in step.portfolio.assets)
-    other = wishes.retargeted(step, {first: 10_000} | dict.fromkeys(rest, 0), "all of it in one, for a reason")
+    other = retargeted(step, {first: 10_000} | dict.fromkeys(rest, 0), "all of it in one, for a reason")
     assert [asset.target_bps for asset in other.portfolio.assets] == [10_000, *([0] * len(rest))]
     assert other.wishes == ("all of it in one, for a reason",)
     assert other.snapshot is step.snapshot
