@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agent.api.agent import Agent, Standing
     from agent.api.announcing import alerts, try_targets
+    from agent.api.backtesting import Market, backtest
     from agent.api.balances import confirm_flows, flows
     from agent.api.books import explain, history, pause, resume
     from agent.api.checkup import doctor
@@ -84,6 +85,7 @@ _HOMES = {
     "agent.api.rounds": ("swap_at",),
     "agent.api.wallet": ("Password", "change_password", "create_wallet", "import_wallet", "wallet_address"),
     "agent.api.whatif": ("WhatIf", "what_if"),
+    "agent.api.backtesting": ("Market", "backtest"),
     "agent.config.load": ("load_config",),
     "agent.execution.outcome": ("Outcome", "OutcomeKind"),
 }
@@ -93,6 +95,7 @@ __all__ = [
     "Agent",
     "Halted",
     "Liquidity",
+    "Market",
     "Outcome",
     "OutcomeKind",
     "Password",
@@ -105,6 +108,7 @@ __all__ = [
     "against_chain",
     "alerts",
     "arm_orders",
+    "backtest",
     "backup_store",
     "cancel",
     "cancel_waiting",

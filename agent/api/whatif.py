@@ -79,12 +79,12 @@ def what_if(
     `target`, `value` and `price` are SYMBOL=NUMBER with commas between; a bare number in `target` is percent. `band` is "10%rel" or
     "5%abs" for all, and SYMBOL=… for one. `numeraire` is the symbol that values are counted in, which `only` needs.
     """
-    targets = {symbol: _target_bps(symbol, text) for symbol, text in _pairs(target, "--target").items()}
-    values = {symbol: parse_raw(text, PLACES, f"--value {symbol}") for symbol, text in _pairs(value, "--value").items()}
+    targets = {symbol: target_bps(symbol, text) for symbol, text in pairs(target, "--target").items()}
+    values = {symbol: parse_raw(text, PLACES, f"--value {symbol}") for symbol, text in pairs(value, "--value").items()}
     _require_same(targets, values)
     if sum(values.values()) == 0:
         raise ConfigError("--value: all of it together is worth nothing", "write what is held, such as BTC=5800,USD=1500")
-    whole, own = _bands(band, targets)
+    whole, own = bands(band, targets)
     if numeraire and numeraire not in targets:
         raise ConfigError(f"--numeraire: {numeraire!r} is none of the assets", f"choose from {', '.join(targets)}")
     assets = [Asset(Token(symbol, symbol, PLACES), bps, 0, band=own.get(symbol)) for symbol, bps in targets.items()]
@@ -120,8 +120,8 @@ def _alerts(drifts: tuple[AssetDrift, ...], prices: Mapping[str, Fraction], band
     return found
 
 
-def _pairs(text: str, option: str) -> dict[str, str]:
-    """SYMBOL=TEXT with commas between."""
+def pairs(text: str, option: str) -> dict[str, str]:
+    """SYMBOL=TEXT with commas between, by symbol. Raises ConfigError naming the option."""
     found: dict[str, str] = {}
     for part in text.split(","):
         symbol, equals, rest = (piece.strip() for piece in part.partition("="))
@@ -133,7 +133,8 @@ def _pairs(text: str, option: str) -> dict[str, str]:
     return found
 
 
-def _target_bps(symbol: str, text: str) -> int:
+def target_bps(symbol: str, text: str) -> int:
+    """Basis points of a target; a bare number is percent."""
     bare = text.replace(".", "", 1).isdigit()
     return parse_bps(f"{text}%" if bare else text, f"--target {symbol}")
 
@@ -152,7 +153,7 @@ def _require_same(targets: Mapping[str, int], values: Mapping[str, int]) -> None
         )
 
 
-def _bands(text: str, targets: Mapping[str, int]) -> tuple[Threshold | None, dict[str, Threshold]]:
+def bands(text: str, targets: Mapping[str, int]) -> tuple[Threshold | None, dict[str, Threshold]]:
     """The band of all, both widths together where two are given, and those of single assets."""
     whole: Threshold | None = None
     own: dict[str, Threshold] = {}
@@ -181,7 +182,7 @@ def _both(before: Threshold | None, found: Threshold) -> Threshold:
 
 def _prices(text: str, targets: Mapping[str, int]) -> dict[str, Fraction]:
     found = {}
-    for symbol, written in _pairs(text, "--price").items() if text else ():
+    for symbol, written in pairs(text, "--price").items() if text else ():
         if symbol not in targets:
             raise ConfigError(f"--price: {symbol!r} is none of the assets", f"choose from {', '.join(targets)}")
         found[symbol] = Fraction(parse_raw(written, PLACES, f"--price {symbol}"), 10**PLACES)

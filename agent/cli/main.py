@@ -12,6 +12,7 @@ import typer
 
 from agent.cli import (
     alerts,
+    backtest,
     books,
     db,
     editing,
@@ -73,6 +74,7 @@ for group in (
     ending,
     alerts,
     whatif,
+    backtest,
     local,
 ):
     group.register(app)

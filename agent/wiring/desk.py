@@ -33,13 +33,13 @@ from agent.config.schema import Config
 from agent.config.split import all_supplies, build_split, with_allocators
 from agent.config.weights import build_weights
 from agent.errors import ConfigError
-from agent.execution import sleeves
 from agent.execution.earlier import recall
 from agent.execution.fresh import Eyes
+from agent.execution.remembered import remembered
 from agent.execution.stock import take_stock
-from agent.model import Allocation, Execution, History, Limits, Policy, Portfolio, PricePoint, Reference, Snapshot, StepInput
+from agent.model import Execution, History, Limits, Policy, Portfolio, Reference, Snapshot, StepInput
 from agent.model.strategies import Split
-from agent.policy import agreement, allocation, flows, lookback, outflow, quarantine, sleeve_targets, wishes
+from agent.policy import quarantine
 from agent.ports import Clock, Reader
 from agent.store.killswitch import KillSwitch, pause_file
 from agent.store.opening import open_store
@@ -103,35 +103,10 @@ class Desk:
         venue = self.config.venues.uniswap_v3
         step = recall(step, self.store, self.panel, self.config.wallet.safe)
         step = take_stock(step, self.store, self.line, None if venue is None else venue.position_manager)
-        chosen = self.store.allocation()
-        prices = self._prices(snapshot.head.timestamp_s, chosen)
-        step = replace(step, history=replace(step.history, prices=prices, allocation=chosen))
-        books = self.store.books()
-        step = agreement.agreed(step, books, self.store.stands(snapshot.head.number))
-        if self.tax is not None:
-            standing = self.tax.standing(self.store, snapshot.head.timestamp_s)
-            step = replace(step, history=replace(step.history, tax=standing))
-        seen = wishes.wanted(sleeves.seen(outflow.set_aside(flows.seen(step, books)), self.store, books))
+        standing = None if self.tax is None else partial(self.tax.standing, self.store)
+        seen = remembered(step, self.store, standing)
         pins = {pin.address: pin.code_hash for pin in self.store.pins()}
-        seen = quarantine.quarantine(seen, quarantine.silent(seen))
         return quarantine.quarantine(seen, quarantine.changed(snapshot, self.tokens, pins, self.store.implementations()))
-
-    def _prices(self, now_s: int, chosen: Allocation | None) -> tuple[PricePoint, ...]:
-        """Recorded prices, as far back as this config looks; before what triggers see, one per interval of each choice that is due."""
-        numeraire, weights = self.portfolio.numeraire.address, self.portfolio.weights
-        back_s = lookback.needed_s(self.portfolio, self.policy, self.split)
-        needs = list(sleeve_targets.looks_back(self.split, sleeves.chosen_last(self.split, self.store), self.portfolio, now_s))
-        if weights is not None:
-            needs.append((allocation.looks_back_s(self.portfolio, chosen, now_s), weights.step_s))
-        until_s = now_s - back_s - bool(back_s)
-        older = {
-            point
-            for choice_s, step_s in needs
-            if choice_s > back_s
-            for point in self.store.prices(numeraire, now_s - choice_s, until_s, step_s)
-        }
-        hourly = self.store.prices(numeraire, now_s - back_s, now_s) if back_s else ()
-        return (*sorted(older, key=lambda point: (point.at_s, point.token)), *hourly)
 
     @property
     def tokens(self) -> tuple[str, ...]:

@@ -1,0 +1,139 @@
+"""A backtest from what a command line says: a file of prices, a config or targets, and how the market is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+from agent.api.whatif import bands, pairs, target_bps
+from agent.backtest.files import read_table
+from agent.backtest.simulate import Progress, SimulationResult, simulate
+from agent.backtest.table import PriceTable
+from agent.backtest.wanted import DECIMALS, ROUTER, ROUTER_KIND, Settings, Wanted, simple, simulated
+from agent.config import build_limits, build_policy, build_portfolio, build_reference
+from agent.config.fields import parse_duration_s, parse_gas_price_wei
+from agent.config.load import LoadedConfig, load_config
+from agent.config.pace import build_pace
+from agent.config.split import build_split, with_allocators
+from agent.config.weights import build_weights
+from agent.errors import ConfigError
+from agent.model import Destination, Every, Execution, Hybrid, Trigger
+from agent.units import BPS, PIPS, Token, parse_bps, parse_raw
+
+EXPIRE_BLOCKS = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Market:
+    """How the market is made, as it is written: `cost` is the fee of every pool, `depth` what it holds on either side, `value` what
+    the wallet begins with, both in whole coins of the numeraire; `gas` a price such as "20 gwei".
+    """
+
+    cost: str = "10bps"
+    depth: str = "1000000000"
+    value: str = "10000"
+    pool: str = "v2"
+    gas: str = "0 wei"
+    latency: int = 0
+    seed: int = 0
+
+    def settings(self, every_bar: bool) -> Settings:
+        """The same as numbers. Raises ConfigError naming the option."""
+        return Settings(
+            depth=Fraction(parse_raw(self.depth, DECIMALS, "--depth"), 10**DECIMALS),
+            fee_pips=parse_bps(self.cost, "--cost") * (PIPS // BPS),
+            start_value=Fraction(parse_raw(self.value, DECIMALS, "--value"), 10**DECIMALS),
+            pool=self.pool,
+            gas_wei=parse_gas_price_wei(self.gas, "--gas"),
+            latency_bars=self.latency,
+            seed=self.seed,
+            looks_at_all=every_bar,
+        )
+
+
+def backtest(
+    prices: Path,
+    market: Market,
+    *,
+    config: Path | None = None,
+    target: str = "",
+    band: str = "",
+    every: str = "",
+    destination: str = "target",
+    numeraire: str = "",
+    native: str = "",
+    names: str = "",
+    every_bar: bool = False,
+    progress: Progress | None = None,
+) -> SimulationResult:
+    """Simulates the file's prices, by the config where one is named, else by targets with a band, a schedule, or both.
+
+    `names` are SYMBOL=SYMBOL, of the file and of the portfolio. `native` is the asset whose price pays the gas. With `every_bar` no
+    bar is passed over, which changes no trade. Raises ConfigError naming the option.
+    """
+    table = _named(read_table(prices), pairs(names, "--as") if names else {})
+    settings = market.settings(every_bar)
+    if config is not None:
+        if target or band or every:
+            raise ConfigError("--config: says targets and triggers itself", "leave --target, --band and --every away")
+        wanted = from_config(load_config(config))
+    else:
+        wanted = _from_options(table, target, band, every, destination, numeraire, native)
+    if settings.gas_wei and not _priced_gas(wanted, table):
+        raise ConfigError("--gas: no price of the native coin is known", "name the asset that it is: --native ETH")
+    return simulate(wanted, table, settings, progress)
+
+
+def from_config(loaded: LoadedConfig) -> Wanted:
+    """What the config wants, on the simulated chain: its own router and feeds; tokens have the decimals that it names, else 18."""
+    config = loaded.config
+    listed = config.portfolio.listed
+    tokens = {one.address: Token(one.address, one.symbol, DECIMALS if one.decimals is None else one.decimals) for one in listed}
+    portfolio = build_portfolio(config, tokens)
+    portfolio = replace(portfolio, weights=build_weights(config.portfolio, portfolio, loaded.path.parent))
+    split = with_allocators(config, build_split(config), portfolio, loaded.path.parent)
+    execution = Execution(ROUTER_KIND, ROUTER, config.execution.deadline, EXPIRE_BLOCKS, (ROUTER,), pace=build_pace(config))
+    limits = build_limits(config, portfolio.numeraire)
+    return simulated(Wanted(portfolio, build_policy(config), build_reference(config), limits, execution, (), split))
+
+
+def _from_options(table: PriceTable, target: str, band: str, every: str, destination: str, numeraire: str, native: str) -> Wanted:
+    if not target:
+        raise ConfigError("--target or --config is needed", "write for example --target BTC=50,USD=50 --band 10%rel")
+    targets = {symbol: target_bps(symbol, text) for symbol, text in pairs(target, "--target").items()}
+    if destination not in ("target", "band", "halfway"):
+        raise ConfigError(f"--destination: {destination!r}", "choose from target, band, halfway")
+    money = numeraire or next((symbol for symbol in targets if symbol not in table.symbols), "USD")
+    strange = [symbol for symbol in targets if symbol not in table.symbols and symbol != money]
+    if strange:
+        raise ConfigError(f"--target: {strange[0]} is not in the file", f"its symbols are {', '.join(table.symbols)}")
+    whole, own = bands(band, targets) if band else (None, {})
+    trigger: Trigger
+    if every:
+        schedule = Every(parse_duration_s(every, "--every"))
+        trigger = schedule if whole is None else Hybrid(whole, schedule)
+    elif whole is not None:
+        trigger = whole
+    else:
+        raise ConfigError("--band or --every is needed", "write when to act: --band 10%rel, --every 7d, or both")
+    wanted = simple(targets, trigger, money, destination=Destination(destination), interval_s=table.interval_s, native=native)
+    assets = tuple(replace(asset, band=own.get(asset.token.symbol)) for asset in wanted.portfolio.assets)
+    return replace(wanted, portfolio=replace(wanted.portfolio, assets=assets))
+
+
+def _named(table: PriceTable, names: Mapping[str, str]) -> PriceTable:
+    strange = [name for name in names if name not in table.symbols]
+    if strange:
+        raise ConfigError(f"--as: {strange[0]!r} is not in the file", f"its symbols are {', '.join(table.symbols)}")
+    symbols = tuple(names.get(symbol, symbol) for symbol in table.symbols)
+    if len(set(symbols)) < len(symbols):
+        raise ConfigError("--as: two symbols of the file get the same name")
+    return replace(table, symbols=symbols)
+
+
+def _priced_gas(wanted: Wanted, table: PriceTable) -> bool:
+    """Whether the wrapped native coin is an asset or hub with prices."""
+    coin = wanted.portfolio.wrapped_native
+    return any(address == coin and symbol in table.symbols for address, symbol in wanted.symbols)

@@ -1,0 +1,81 @@
+"""Puts a simulated step together: the engine, its journal and its booking are those of a live one."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from agent.backtest.chain import SimulatedChain, SimulatedSigner
+from agent.backtest.replay import ReplayReader, SimulatedEvidence
+from agent.backtest.wanted import ROUTER, WALLET
+from agent.backtest.world import CHAIN_ID, World
+from agent.chain.rules import SigningRules
+from agent.engine import step
+from agent.execution.executor import Executor
+from agent.execution.fresh import Eyes
+from agent.execution.outcome import Hands, Outcome
+from agent.execution.remembered import remembered
+from agent.execution.settings import Settings as Patience
+from agent.model import History, Snapshot, StepInput
+from agent.planning.strategies import rebalance
+from agent.store import Store, open_store
+from agent.venues.composer import RouterComposer
+
+MEMORY = Path("/dev/shm")  # noqa: S108  a folder in memory, where the system has one; the store's file in it is the owner's alone
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What looking and acting needs, over a world instead of a chain."""
+
+    world: World
+    store: Store
+    eyes: Eyes
+    hands: Hands
+
+    def step(self) -> Outcome:
+        """One step at the world's bar. Raises EndOfTable when it waits beyond the last."""
+        return step(self.eyes, rebalance, self.store, self.hands)
+
+
+@contextmanager
+def open_desk(world: World) -> Iterator[Desk]:
+    """A desk with a store of its own, which is gone afterwards. The world stands at a bar."""
+    with TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
+        store = open_store(f"sqlite:///{folder}/backtest.db", CHAIN_ID, WALLET, world.wanted.portfolio.wrapped_native)
+        try:
+            store.tell_day((), 0)  # a wallet that was never used
+            yield _desk(world, store)
+        finally:
+            store.close()
+
+
+def _desk(world: World, store: Store) -> Desk:
+    wanted = world.wanted
+    reach_s = (world.settings.latency_bars + 1) * world.table.interval_s if world.settings.latency_bars else 0
+    execution = replace(wanted.execution, deadline_s=wanted.execution.deadline_s + reach_s)
+
+    def assemble(snapshot: Snapshot, history: History) -> StepInput:
+        bare = StepInput(snapshot, wanted.portfolio, wanted.policy, wanted.reference, wanted.limits, execution, history, split=wanted.split)
+        return remembered(bare, store)
+
+    chain = SimulatedChain(world)
+    chance = random.Random(world.settings.seed).random
+    tokens = tuple(token.address for token in world.tokens)
+    rules = SigningRules(CHAIN_ID, WALLET, (ROUTER,), tokens, execution.deadline_s, wrapped_native=wanted.portfolio.wrapped_native)
+    patience = Patience(
+        confirmations=1,
+        poll_s=1.0,
+        mined_timeout_s=math.inf,
+        final_timeout_s=math.inf,
+        max_fee_wei=wanted.limits.gas_price_wei,
+        gas_per_day_wei=wanted.limits.gas_per_day_wei,
+    )
+    executor = Executor(store, SimulatedSigner(rules), chain, world, patience, lambda: False)
+    eyes = Eyes(ReplayReader(world), assemble, store.history, SimulatedEvidence(world), world, chance)
+    return Desk(world, store, eyes, Hands(executor, RouterComposer(chain, WALLET, world), lambda _: True))

@@ -1,0 +1,158 @@
+"""Reads a price table from CSV or Parquet: columns time, symbol, close, or one column of closes for each symbol."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agent.backtest.table import PriceTable, checked
+from agent.errors import ConfigError
+
+TIMES = ("time", "date", "timestamp")
+BARS = {"open", "high", "low", "close", "volume"}
+_ZONE = r"(Z|[+-]\d{2}:?\d{2})$"
+_EPOCH_S = 1_230_768_000
+"""2009-01-01: no price of any coin is older, so that times in milliseconds, or of spreadsheets, are noticed."""
+_LATEST_S = 4_102_444_800
+
+
+def read_table(path: Path) -> PriceTable:
+    """The file's prices. Times without a zone are taken for UTC.
+
+    Raises ConfigError for a missing package or column, mixed time zones, times that go back or come twice, closes that are zero,
+    negative or no number, and a negative volume.
+    """
+    polars = _polars()
+    frame = _frame(polars, path)
+    column = next((name for name in TIMES if name in frame.columns), None)
+    if column is None:
+        raise ConfigError(f"{path.name}: no column {' or '.join(TIMES)}; it has {', '.join(frame.columns)[:200]}")
+    frame = frame.with_columns(_seconds(polars, frame[column], path).alias(column))
+    times = frame[column]
+    low, high = times.min(), times.max()
+    if low is not None and not _EPOCH_S <= int(low) <= int(high) <= _LATEST_S:
+        raise ConfigError(f"{path.name}: times from {low} to {high} are no Unix seconds", "write times such as 2021-04-04T21:00:00Z")
+    long = "symbol" in frame.columns
+    if long and "close" not in frame.columns:
+        raise ConfigError(f"{path.name}: has symbol and no close", "name the column of prices close")
+    if not long and (found := BARS & set(frame.columns)):
+        raise ConfigError(f"{path.name}: has {sorted(found)[0]} and no symbol", "add a column symbol")
+    return checked(_of_rows(polars, frame, column, path) if long else _of_columns(polars, frame, column, path))
+
+
+def _polars() -> Any:
+    try:
+        return import_module("polars")
+    except ImportError:
+        raise ConfigError("price files need the package polars", "pip install 'trimtab[analysis]'") from None
+
+
+def _frame(polars: Any, path: Path) -> Any:
+    if not path.is_file():
+        raise ConfigError(f"--prices: {str(path)!r} is no file")
+    reader = {".csv": polars.read_csv, ".parquet": polars.read_parquet}.get(path.suffix.lower())
+    if reader is None:
+        raise ConfigError(f"--prices: {path.name} is neither .csv nor .parquet")
+    try:
+        frame = reader(path)
+    except Exception as error:  # whatever a broken file makes the library say
+        raise ConfigError(f"--prices: {path.name} cannot be read: {type(error).__name__}") from None
+    if frame.height == 0:
+        raise ConfigError(f"--prices: {path.name} is empty")
+    return frame
+
+
+def _seconds(polars: Any, times: Any, path: Path) -> Any:
+    """Unix seconds of a column of times."""
+    if times.null_count():
+        raise ConfigError(f"{path.name}: {times.null_count()} rows have no time")
+    kind = times.dtype
+    if kind.is_integer():
+        return times.cast(polars.Int64)
+    if kind == polars.String:
+        times = _parsed(times, path)
+    elif kind == polars.Date:
+        times = times.cast(polars.Datetime("us"))
+    elif not isinstance(kind, polars.Datetime):
+        raise ConfigError(f"{path.name}: times are of type {kind}", "write times such as 2021-04-04T21:00:00Z")
+    return times.dt.epoch("s")
+
+
+def _parsed(times: Any, path: Path) -> Any:
+    zones = times.str.extract(_ZONE).fill_null("").unique().to_list()
+    if len(zones) > 1:
+        raise ConfigError(
+            f"{path.name}: times of several zones: {', '.join(sorted(z or 'none' for z in zones))}", "write all of them in UTC"
+        )
+    plain = times.str.replace(_ZONE, "").str.replace("T", " ", literal=True).str.strip_chars()
+    letters = plain.str.len_chars()
+    whole = plain.zip_with(letters != len("2021-04-04"), plain + " 00:00:00")
+    whole = whole.zip_with(letters != len("2021-04-04 21:00"), whole + ":00")
+    found = whole.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", strict=False)
+    if found.null_count():
+        row = int(found.is_null().arg_true()[0])
+        raise ConfigError(f"{path.name}, row {row + 1}: its time is none", "write times such as 2021-04-04T21:00:00Z")
+    return found - _offset(zones[0])
+
+
+def _offset(zone: str) -> timedelta:
+    """How far clocks of that zone are ahead of UTC."""
+    if zone in ("", "Z"):
+        return timedelta(0)
+    digits = zone[1:].replace(":", "")
+    ahead = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
+    return -ahead if zone[0] == "-" else ahead
+
+
+def _of_rows(polars: Any, frame: Any, time: str, path: Path) -> PriceTable:
+    """One row for each time and symbol; the rows of each symbol go forward in time."""
+    for name in ("symbol", "close"):
+        if frame[name].null_count():
+            raise ConfigError(f"{path.name}: {frame[name].null_count()} rows have no {name}", "remove rows that say nothing")
+    frame = _numbers(polars, frame, ["close", *({"volume"} & set(frame.columns))], path)
+    _require_prices(polars, frame, "close", path)
+    if "volume" in frame.columns and (bad := frame.with_row_index("row").filter(polars.col("volume") < 0)).height:
+        raise ConfigError(f"{path.name}, row {bad['row'][0] + 1}: a volume below zero", "the rows of this file cannot be believed")
+    later = polars.col(time).diff().over("symbol")
+    wrong = frame.with_row_index("row").with_columns(later.alias("step")).filter(polars.col("step") <= 0)
+    if wrong.height:
+        word = "twice" if wrong["step"][0] == 0 else "after a later one"
+        raise ConfigError(
+            f"{path.name}, row {wrong['row'][0] + 1}: {str(wrong['symbol'][0])[:16]!r} has that time {word}",
+            "sort the file by time, each time once",
+        )
+    symbols = frame["symbol"].cast(polars.String).unique(maintain_order=True).to_list()
+    wide = frame.select(time, polars.col("symbol").cast(polars.String), "close").pivot(on="symbol", index=time, values="close").sort(time)
+    return PriceTable(tuple(symbols), wide[time].to_numpy(), wide.select(symbols).to_numpy().astype(np.float64))
+
+
+def _of_columns(polars: Any, frame: Any, time: str, path: Path) -> PriceTable:
+    """One row for each time; an empty cell is a price that is missing."""
+    symbols = [name for name in frame.columns if name != time]
+    frame = _numbers(polars, frame, symbols, path)
+    for symbol in symbols:
+        _require_prices(polars, frame.filter(polars.col(symbol).is_not_null()), symbol, path)
+    closes = frame.select(polars.col(symbols).fill_null(float("nan"))).to_numpy().astype(np.float64)
+    return PriceTable(tuple(symbols), frame[time].to_numpy(), closes.reshape(frame.height, len(symbols)))
+
+
+def _numbers(polars: Any, frame: Any, names: list[str], path: Path) -> Any:
+    for name in names:
+        if not frame[name].dtype.is_numeric() and frame[name].dtype != polars.Null:
+            raise ConfigError(f"{path.name}: column {name[:16]!r} holds no numbers", "write plain decimals such as 1850.25")
+    return frame.with_columns([polars.col(name).cast(polars.Float64) for name in names])
+
+
+def _require_prices(polars: Any, frame: Any, name: str, path: Path) -> None:
+    close = polars.col(name)
+    bad = frame.with_row_index("row").filter(close.is_nan() | close.is_infinite() | (close <= 0))
+    if bad.height:
+        what = bad["symbol"][0] if "symbol" in bad.columns else name
+        raise ConfigError(
+            f"{path.name}, row {bad['row'][0] + 1}: {str(what)[:16]!r} has a close of {bad[name][0]}",
+            "a price is above zero; leave the row out if there was none",
+        )

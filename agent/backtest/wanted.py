@@ -1,0 +1,177 @@
+"""What a backtest tries out: the owner's wishes as a step carries them, and how the market is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
+
+from agent.errors import ConfigError
+from agent.model import (
+    Asset,
+    Destination,
+    Execution,
+    Limits,
+    Policy,
+    Portfolio,
+    Reference,
+    ReferenceKind,
+    Trigger,
+)
+from agent.model.strategies import Split
+from agent.units import BPS, PIPS, Token
+
+DECIMALS = 18
+ROUTER_KIND = "swap_router_02"
+MAX_AGE_BARS = 2
+"""A feed that misses more bars than these is stale, where no config says when."""
+OPEN_LIMITS = Limits(
+    price_impact_bps=5_000,
+    slippage_bps=None,
+    plan_cost_bps=None,
+    turnover_bps=None,
+    daily_turnover_bps=None,
+    daily_loss_bps=None,
+    oracle_deviation_bps=None,
+    second_quote_deviation_bps=None,
+    depeg_bps=None,
+    gas_price_wei=None,
+    gas_per_day_wei=None,
+    native_floor_wei=None,
+    head_age_s=None,
+    min_trade=None,
+    pool_min_value=None,
+    impermanent_loss_bps=None,
+    balance_jump_bps=None,
+    max_live_value=None,
+    token_screen=None,
+)
+"""Every limit off but that of price impact, at half of the price: without it and slippage no minimum would bind a swap."""
+
+
+def simulated_address(name: str) -> str:
+    """The same address for the same name; nobody has a key for it."""
+    return to_checksum_address(keccak(text=f"trimtab backtest {name}")[-20:])
+
+
+ROUTER = simulated_address("router")
+WALLET = simulated_address("wallet")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Portfolio, policy, limits and strategies; `symbols` are tokens of the portfolio with their columns in the table.
+
+    The numeraire need not be in the table: then closes are taken to be in it.
+    """
+
+    portfolio: Portfolio
+    policy: Policy
+    reference: Reference
+    limits: Limits
+    execution: Execution
+    symbols: tuple[tuple[str, str], ...]
+    split: Split | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the market is made, and what the wallet begins with. Money in whole coins of the numeraire.
+
+    Each asset has one pool with the numeraire: `pool` "v2", or "v3" with liquidity over the full range, `depth` on either side, fee
+    `fee_pips`. `gas_wei` is what a unit of gas costs, one number or one for each bar. A swap is mined `latency_bars` later than it was
+    sent. With `looks_at_all` every bar is looked at by a whole step; without, only those where something can be due.
+    """
+
+    depth: Fraction
+    fee_pips: int
+    start_value: Fraction
+    pool: str = "v2"
+    gas_wei: int | Sequence[int] = field(default=0)
+    latency_bars: int = 0
+    seed: int = 0
+    looks_at_all: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError naming what cannot be."""
+        if self.pool not in ("v2", "v3"):
+            raise ConfigError(f"--pool: {self.pool!r}", "choose v2 or v3")
+        if not 0 <= self.fee_pips < PIPS // 2:
+            raise ConfigError("--cost: a fee is at least 0 and below 50%")
+        if self.depth <= 0 or self.start_value <= 0:
+            raise ConfigError("--depth and --value are above zero")
+        if self.latency_bars < 0:
+            raise ConfigError("--latency: a number of bars, 0 or more")
+
+
+def simple(
+    targets: Mapping[str, int],
+    trigger: Trigger,
+    numeraire: str,
+    *,
+    destination: Destination = Destination.TARGET,
+    interval_s: int = 3_600,
+    native: str = "",
+    limits: Limits = OPEN_LIMITS,
+    cooldown_s: int = 0,
+) -> Wanted:
+    """A portfolio without any config: `targets` in bps by symbol, with open limits unless others are named, prices from simulated feeds.
+
+    `native` is the symbol whose price pays the gas (the numeraire where it is empty). A numeraire without a target is a hub.
+    """
+    if sum(targets.values()) != BPS:
+        raise ConfigError(f"--target: sums to {sum(targets.values()) / 100:g}%, not 100%")
+    tokens = {symbol: Token(simulated_address(f"token {symbol}"), symbol, DECIMALS) for symbol in dict.fromkeys((*targets, numeraire))}
+    if native and native not in tokens:
+        raise ConfigError(f"--native: {native!r} is none of {', '.join(tokens)}")
+    money = tokens[numeraire]
+    portfolio = Portfolio(
+        numeraire=money,
+        assets=tuple(Asset(tokens[symbol], bps, 0) for symbol, bps in targets.items()),
+        hubs=() if numeraire in targets else (money,),
+        wrapped_native=tokens[native or numeraire].address,
+    )
+    policy = Policy(trigger, destination, cooldown_s)
+    reference = Reference((ReferenceKind.FEED,), twap_window_s=1_800, feed_max_age_s=(MAX_AGE_BARS + 1) * interval_s - 1)
+    execution = Execution(ROUTER_KIND, ROUTER, deadline_s=90, expire_blocks=25, pinned=(ROUTER,))
+    return simulated(Wanted(portfolio, policy, reference, limits, execution, ()))
+
+
+def simulated(wanted: Wanted) -> Wanted:
+    """The same with what a simulation puts in the place of the chain: feeds of its own, its router, wrapped for native coin.
+
+    Raises ConfigError for what is not simulated: liquidity.
+    """
+    portfolio = wanted.portfolio
+    if portfolio.positions or portfolio.lp_targets:
+        raise ConfigError(
+            "liquidity positions are not simulated", "leave portfolio.positions and lp.targets out of the config of a backtest"
+        )
+    assets = tuple(_with_feed(asset) for asset in portfolio.assets)
+    tokens = (*(asset.token for asset in assets), *portfolio.hubs)
+    return Wanted(
+        portfolio=_replaced(portfolio, assets),
+        policy=wanted.policy,
+        reference=Reference((ReferenceKind.FEED,), wanted.reference.twap_window_s, wanted.reference.feed_max_age_s),
+        limits=wanted.limits,
+        execution=Execution(
+            ROUTER_KIND, ROUTER, wanted.execution.deadline_s, wanted.execution.expire_blocks, (ROUTER,), pace=wanted.execution.pace
+        ),
+        symbols=tuple((token.address, token.symbol) for token in tokens),
+        split=wanted.split,
+    )
+
+
+def _with_feed(asset: Asset) -> Asset:
+    feed = simulated_address(f"feed {asset.token.address}")
+    return Asset(asset.token, asset.target_bps, asset.reserve_raw, feed, rebasing_bps=asset.rebasing_bps, band=asset.band)
+
+
+def _replaced(portfolio: Portfolio, assets: tuple[Asset, ...]) -> Portfolio:
+    feeds = tuple((hub.address, simulated_address(f"feed {hub.address}")) for hub in portfolio.hubs)
+    return Portfolio(
+        portfolio.numeraire, assets, portfolio.hubs, portfolio.wrapped_native, feeds, weights=portfolio.weights, orders=portfolio.orders
+    )

@@ -1,0 +1,176 @@
+"""The simulated world at one bar: time, recorded prices, pools around them, and what the wallet has. It knows no later bar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.backtest.market import pool_at
+from agent.backtest.table import PriceTable, carried
+from agent.backtest.wanted import Settings, Wanted
+from agent.model import FeedRound, Head, PoolState, Receipt, UnsignedTx
+from agent.units import BPS, Price, Token, floor_int
+
+CHAIN_ID = 31337
+FEED_DECIMALS = 18
+NATIVE_WEI = 10**24
+"""Native coin for gas lies beside the portfolio, and is enough."""
+FIRST_BLOCK = 1_000
+
+
+class EndOfTable(Exception):
+    """There is no later bar."""
+
+
+@dataclass(slots=True)
+class Wallet:
+    """What the wallet has and allows, base units by token."""
+
+    balances: dict[str, int]
+    allowances: dict[str, int]
+    native_wei: int = NATIVE_WEI
+    nonce: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """What one transaction cost, values in numeraire base units at the prices of its block; `turnover` is half of all that moved."""
+
+    bar: int
+    swap: bool
+    succeeded: bool
+    turnover: Fraction
+    fees: Fraction
+    impact: Fraction
+    gas: Fraction
+
+
+@dataclass(slots=True)
+class World:
+    """ports.Clock over a table: sleeping goes on to the next bar. Raises EndOfTable after the last."""
+
+    wanted: Wanted
+    table: PriceTable
+    settings: Settings
+    wallet: Wallet
+    bar: int = -1
+    block: int = FIRST_BLOCK
+    mined_here: int = 0
+    prices: dict[str, Price] = field(default_factory=dict)
+    feeds: tuple[FeedRound, ...] = ()
+    pools: dict[str, PoolState] = field(default_factory=dict)
+    receipts: dict[str, Receipt] = field(default_factory=dict)
+    pending: list[tuple[int, str, UnsignedTx]] = field(default_factory=list)
+    fills: list[Fill] = field(default_factory=list)
+    closes: NDArray[np.float64] = field(init=False)
+    newest: NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """What stands in for missing prices: of each symbol the newest before."""
+        self.closes = carried(self.table.closes)
+        rows = np.where(np.isnan(self.table.closes), 0, np.arange(self.table.bars)[:, None])
+        self.newest = np.maximum.accumulate(rows, axis=0)
+
+    @property
+    def tokens(self) -> tuple[Token, ...]:
+        """Assets and hubs."""
+        portfolio = self.wanted.portfolio
+        return (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
+
+    @property
+    def money(self) -> Token:
+        """The numeraire."""
+        return self.wanted.portfolio.numeraire
+
+    @property
+    def bar_s(self) -> int:
+        """Time of this bar, Unix seconds."""
+        return int(self.table.times_s[self.bar])
+
+    @property
+    def gas_wei(self) -> int:
+        """What a unit of gas costs at this bar."""
+        gas: int | Sequence[int] = self.settings.gas_wei
+        return gas if isinstance(gas, int) else gas[self.bar]
+
+    def now_s(self) -> int:
+        """See ports.Clock: the bar's time, and a second for each block with a transaction since."""
+        return self.bar_s + self.mined_here
+
+    def sleep(self, seconds: float) -> None:
+        """See ports.Clock: whoever waits, waits for the next bar."""
+        self.go_to(self.bar + 1)
+
+    def head(self) -> Head:
+        """The newest block."""
+        return Head(CHAIN_ID, self.block, block_hash(self.block), self.now_s(), self.gas_wei)
+
+    def go_to(self, bar: int) -> None:
+        """Time passes to that bar: prices of then, pools traded to them, and nothing left of what this wallet did to them."""
+        if bar >= self.table.bars:
+            raise EndOfTable
+        self.block += bar - self.bar
+        self.bar, self.mined_here = bar, 0
+        self._price()
+        self._trade_pools()
+
+    def begin_block(self) -> None:
+        """A block of its own for a transaction."""
+        self.block += 1
+        self.mined_here += 1
+
+    def quoted(self, token: str) -> Fraction:
+        """The recorded close of a token in the unit of the table; 1 for what is not in it, which is the numeraire alone."""
+        column = self._columns().get(token)
+        return Fraction(1) if column is None else Fraction(str(float(self.closes[self.bar, column])))
+
+    def value(self, balances: dict[str, int]) -> Fraction:
+        """Worth of balances in numeraire base units, at this bar's prices."""
+        return sum((raw * self.prices[token] for token, raw in balances.items()), Fraction(0))
+
+    def _columns(self) -> dict[str, int]:
+        found = {address: symbol for address, symbol in self.wanted.symbols if symbol in self.table.symbols}
+        return {address: self.table.symbols.index(symbol) for address, symbol in found.items()}
+
+    def _price(self) -> None:
+        columns, portfolio = self._columns(), self.wanted.portfolio
+        unit = self.quoted(self.money.address)
+        feeds = []
+        for token in self.tokens:
+            quoted, column = self.quoted(token.address), columns.get(token.address)
+            at = self.bar if column is None else int(self.newest[self.bar, column])
+            at_s, name = int(self.table.times_s[at]), portfolio.feed(token.address)
+            self.prices[token.address] = quoted / unit * Fraction(10) ** (self.money.decimals - token.decimals)
+            if name is not None:
+                feeds.append(FeedRound(name, FEED_DECIMALS, at + 1, floor_int(quoted * 10**FEED_DECIMALS), at_s, at_s, at + 1))
+        self.feeds = tuple(feeds)
+
+    def _trade_pools(self) -> None:
+        settings, money = self.settings, self.money
+        depth_raw = floor_int(settings.depth * 10**money.decimals)
+        made = [
+            pool_at(settings.pool, token, money, self.prices[token.address], depth_raw, settings.fee_pips)
+            for token in self.tokens
+            if token.address != money.address
+        ]
+        self.pools = {pool.address: pool for pool in made}
+
+
+def block_hash(number: int) -> str:
+    """A name for each block."""
+    return f"0x{number:064x}"
+
+
+def at_targets(world: World) -> dict[str, int]:
+    """What the wallet begins with: the settings' value at this bar's prices, spread over the targets and rounded down, and reserves."""
+    portfolio, settings = world.wanted.portfolio, world.settings
+    whole = settings.start_value * 10**portfolio.numeraire.decimals
+    found = {token.address: 0 for token in world.tokens}
+    for asset in portfolio.assets:
+        share = whole * asset.target_bps / BPS
+        found[asset.token.address] = floor_int(share / world.prices[asset.token.address]) + asset.reserve_raw
+    return found

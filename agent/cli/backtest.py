@@ -1,0 +1,140 @@
+"""`trimtab backtest`: the live step on recorded prices."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agent.cli.options import AsJson
+from agent.cli.output import emit, err, out, say
+from agent.units import value_text
+
+if TYPE_CHECKING:
+    from agent.backtest.simulate import SimulationResult
+
+Document = dict[str, Any]
+STEPS = 50
+"""How often progress is shown at most."""
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's command."""
+    app.command()(backtest)
+
+
+def backtest(
+    prices: Annotated[Path, typer.Option("--prices", help="CSV or Parquet: time, symbol, close; or time and a column for each symbol.")],
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="The config to try out, in place of --target.")] = None,
+    target: Annotated[str, typer.Option("--target", help="Targets in percent: BTC=50,ETH=30,USD=20.")] = "",
+    band: Annotated[str, typer.Option("--band", help="10%rel of the target or 5%abs in points; BTC=5%abs for one asset.")] = "",
+    every: Annotated[str, typer.Option("--every", help="A schedule, such as 7d; with --band reviews that act beyond it alone.")] = "",
+    destination: Annotated[str, typer.Option("--destination", help="target, band or halfway.")] = "target",
+    cost: Annotated[str, typer.Option("--cost", help="Fee of every pool, of what is swapped.")] = "10bps",
+    depth: Annotated[str, typer.Option("--depth", help="What each pool holds on either side, in the numeraire.")] = "1000000000",
+    pool: Annotated[str, typer.Option("--pool", help="v2, or v3 with liquidity over the full range.")] = "v2",
+    value: Annotated[str, typer.Option("--value", help="What the wallet begins with, in the numeraire.")] = "10000",
+    gas: Annotated[str, typer.Option("--gas", help="Price of gas, such as 20 gwei.")] = "0 wei",
+    native: Annotated[str, typer.Option("--native", help="The asset whose price pays the gas.")] = "",
+    latency: Annotated[int, typer.Option("--latency", min=0, help="Bars from sending a swap until it is carried out.")] = 0,
+    numeraire: Annotated[str, typer.Option("--numeraire", help="What all is counted in; the asset that the file lacks.")] = "",
+    names: Annotated[str, typer.Option("--as", help="Symbols of the file and ours: BTC=WBTC.")] = "",
+    seed: Annotated[int, typer.Option("--seed", help="For what is left to chance, such as jitter.")] = 0,
+    every_bar: Annotated[bool, typer.Option("--every-bar", help="Look at quiet bars too: slow, and trades the same.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What the agent would have done with these prices, on simulated pools: nothing of it is on any chain."""
+    from agent import api
+
+    market = api.Market(cost, depth, value, pool, gas, latency, seed)
+    shown = nullcontext() if as_json or not err.is_terminal else err.status("reading prices")
+    with shown as status:
+
+        def tell(done: int, bars: int) -> None:
+            if status is not None:
+                status.update(f"bar {done} of {bars}")
+
+        found = api.backtest(
+            prices,
+            market,
+            config=config,
+            target=target,
+            band=band,
+            every=every,
+            destination=destination,
+            numeraire=numeraire,
+            native=native,
+            names=names,
+            every_bar=every_bar,
+            progress=tell,
+        )
+    made = document(found)
+    emit(made, as_json, lambda: _show(made))
+
+
+def document(found: SimulationResult) -> Document:
+    """Values as decimal strings in the numeraire, ratios as decimal strings."""
+
+    def money(amount: Fraction) -> str:
+        return value_text(amount, found.decimals, 18)
+
+    return {
+        "final_value": money(found.final_value),
+        "hold_value": money(found.hold_value),
+        "start_value": money(found.start_value),
+        "numeraire": found.numeraire,
+        "rebalances": sum(one.succeeded for one in found.rebalances),
+        "turnover": value_text(found.turnover, 0, 6),
+        "costs": {
+            "fees": money(found.fees),
+            "impact": money(found.impact),
+            "gas": money(found.gas),
+            "total": money(found.fees + found.impact + found.gas),
+        },
+        "from": int(found.times_s[0]),
+        "until": int(found.times_s[-1]),
+        "bars": found.bars,
+        "looked": found.looked,
+        "halted": found.halted,
+        "refused": dict(found.refused),
+        "weights_bps": {symbol: round(float(w) * 10_000) for symbol, w in zip(found.symbols, found.weights[-1], strict=True)},
+        "trades": [
+            {
+                "time": one.time_s,
+                "turnover": money(one.turnover),
+                "fees": money(one.fees),
+                "impact": money(one.impact),
+                "gas": money(one.gas),
+                "succeeded": one.succeeded,
+            }
+            for one in found.rebalances
+        ],
+        "notes": list(found.notes),
+        "config_hash": found.config_hash,
+        "data_hash": found.data_hash,
+        "seed": found.seed,
+        "versions": dict(found.versions),
+    }
+
+
+def _show(made: Document) -> None:
+    from agent.cli.tables import money, table
+
+    unit = made["numeraire"]
+    shown = table(f"{made['bars']} bars, values in {unit}", ("what",), (unit,))
+    for name, key in (("at the start", "start_value"), ("rebalanced", "final_value"), ("held", "hold_value")):
+        shown.add_row(name, money(made[key]))
+    for kind in ("fees", "impact", "gas"):
+        shown.add_row(f"cost: {kind}", money(made["costs"][kind]))
+    out.print(shown)
+    say(f"{made['rebalances']} rebalances, turnover {made['turnover']} times the portfolio")
+    if made["halted"]:
+        say(f"{made['halted']} bars without a decision: something was stale or contradictory")
+    for why, times in made["refused"].items():
+        say(f"refused {times} times: {why}")
+    for told in made["notes"]:
+        say(told)
+    say(f"config {made['config_hash'][:16]}, data {made['data_hash'][:16]}, seed {made['seed']}")

@@ -1,0 +1,234 @@
+"""Whole simulations: by hand arithmetic, without looking ahead, with the decisions and the books of a live agent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent import codec
+from agent.amm.v2_math import get_amount_out
+from agent.backtest.simulate import SimulationResult, run
+from agent.backtest.wanted import Settings, simple
+from agent.errors import ConfigError
+from agent.model import Every, IntentKind, Rebalance, StepInput, Threshold
+from agent.policy.decide import decide
+from tests.simulating import BAND, COIN, DEEP, HALVES, HOUR_S, START_S, halves, hourly, random_table, simulated
+
+CROSSING = [100.0, 100, 130, 130, 104]
+"""56.5 % of BTC in bar 2: beyond 55. Back at 50/50 there, 104 is 44.4 %: beyond 45."""
+
+
+def test_the_worked_example_is_what_a_hand_works_out() -> None:
+    found = simulated(hourly(BTC=CROSSING))
+    # 50 BTC and 5,000 USD. At 130 they are 6,500 and 5,000. Sold is v with 6,500 - v = 5,000 + v · 0.999, but for the impact.
+    first, second = found.rebalances
+    assert (first.bar, second.bar) == (2, 4)
+    assert float(first.turnover) / COIN == pytest.approx(750, rel=1e-9)  # half of v and of 0.999 v
+    assert float(first.fees) / COIN == pytest.approx(1.5 / 1.999, rel=1e-5)
+    # The pool has 10^9 USD on either side; x sold for USD out of reserves X, Y bring x'·Y / (X + x'), x' = 0.999 x.
+    depth = 10**9 * COIN
+    value_sold = first.turnover + (first.fees + first.impact) / 2  # half of what left and of what came
+    sold = round(value_sold / 130)
+    got = get_amount_out(sold, int(Fraction(depth, 130)), depth, 1_000)
+    btc, usd = 50 * COIN - sold, 5_000 * COIN + got
+    assert found.equity[2] * COIN == pytest.approx(float(btc * 130 + usd), rel=1e-12)
+    assert found.weights[2].tolist() == pytest.approx([0.5, 0.5], abs=1e-7)
+    assert float(first.fees + first.impact) / COIN == pytest.approx(11_500 - found.equity[2], rel=1e-9)
+    # At 104 BTC is worth 4/5 of what it was; then v is bought with 0.1 % of fee.
+    half = found.equity[3] / 2
+    assert found.equity[4] == pytest.approx(half * 1.8 - float(second.fees + second.impact) / COIN, rel=1e-9)
+    assert float(found.final_value) / COIN == pytest.approx(found.equity[-1], rel=1e-12)
+    assert found.hold_value == 50 * COIN * 104 + 5_000 * COIN
+    assert found.turnover == pytest.approx(float(first.turnover) / COIN / found.equity[2] + float(second.turnover) / COIN / found.equity[4])
+
+
+def test_both_kinds_of_pools_pay_the_same_at_the_same_depth() -> None:
+    pair, ranged = (
+        simulated(hourly(BTC=CROSSING), depth=Fraction(50_000)),
+        simulated(hourly(BTC=CROSSING), depth=Fraction(50_000), pool="v3"),
+    )
+    assert pair.impact > 10 * simulated(hourly(BTC=CROSSING)).impact
+    assert float(pair.final_value) == pytest.approx(float(ranged.final_value), rel=1e-9)
+    assert float(pair.impact) == pytest.approx(float(ranged.impact), rel=1e-6)
+
+
+def same(one: SimulationResult, other: SimulationResult) -> bool:
+    """Whether two results say the same of what was done and what came of it."""
+    paths = all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("equity", "hold", "weights"))
+    fields = ("rebalances", "final_value", "balances", "halted", "refused", "fees", "impact", "gas", "config_hash", "data_hash")
+    return paths and all(getattr(one, name) == getattr(other, name) for name in fields)
+
+
+def test_bars_that_are_passed_over_are_those_at_which_the_step_holds() -> None:
+    table = random_table(2, 40)
+    holes = table.closes.copy()
+    holes[20:26, 0] = np.nan  # a gap longer than prices stay fresh
+    holes[36:, 1] = np.nan  # and an end
+    table = replace(table, closes=holes)
+    wanted = simple({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, Threshold(None, 1_000), "USD")
+    quick, whole = simulated(table, wanted), simulated(table, wanted, looks_at_all=True)
+    assert same(quick, whole)
+    assert len(quick.rebalances) >= 2
+    assert quick.halted == 4 + 2  # prices are fresh until they are three bars old
+    assert quick.looked < whole.looked == 40
+
+
+def test_the_future_changes_nothing_in_the_past() -> None:
+    table = random_table(5, 60)
+    closes = table.closes.copy()
+    closes[30:] *= np.linspace(0.3, 3, 30)[:, None]
+    closes[40:, 1] = np.nan
+    wanted = simple({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD")
+    one, other = simulated(table, wanted), simulated(replace(table, closes=closes), wanted)
+    past = [found for found in one.rebalances if found.bar < 30]
+    assert past
+    assert past == [found for found in other.rebalances if found.bar < 30]
+    assert np.array_equal(one.equity[:30], other.equity[:30])
+    assert np.array_equal(one.weights[:30], other.weights[:30])
+    assert not np.array_equal(one.equity[30:], other.equity[30:])
+
+
+def test_stored_steps_decide_anew_what_they_decided() -> None:
+    with run(halves(), hourly(BTC=CROSSING), replace(DEEP, looks_at_all=True)) as going:
+        while going.next():
+            pass
+        store = going.desk.store
+        decided = 0
+        for line in store.steps(100):
+            text = store.step_input(line.id)
+            assert text is not None
+            decision = decide(codec.loads(StepInput, text)).decision
+            assert (type(decision).__name__.lower(), decision.reason) == (line.decision, line.reason)
+            decided += isinstance(decision, Rebalance)
+        assert decided >= 2
+        assert {line.decision for line in store.steps(100)} == {"hold", "rebalance"}
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    gas_gwei=st.sampled_from([0, 20]),
+    depth=st.sampled_from([20_000, 10**7]),
+    pool=st.sampled_from(["v2", "v3"]),
+)
+@settings(max_examples=3, deadline=None, derandomize=True)
+def test_no_value_is_lost_but_to_fees_impact_and_gas_and_the_books_know_it_all(seed: int, gas_gwei: int, depth: int, pool: str) -> None:
+    wanted = simple({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD", native="ETH")
+    made = Settings(Fraction(depth), 3_000, Fraction(10_000), pool, gas_gwei * 10**9, looks_at_all=True)
+    with run(wanted, random_table(seed, 8, volatility=0.1), made) as going:
+        world, store = going.world, going.desk.store
+        before = dict(world.wallet.balances)
+        while going.next():
+            here = [fill for fill in world.fills if fill.bar == world.bar]
+            lost = sum((fill.fees + fill.impact for fill in here), Fraction(0))
+            assert world.value(before) - world.value(world.wallet.balances) == lost
+            assert all(fill.fees >= 0 and fill.impact >= -Fraction(1, 10**6) * COIN for fill in here)
+            assert min(world.wallet.balances.values()) >= 0
+            assert set(world.wallet.allowances.values()) <= {0}
+            before = dict(world.wallet.balances)
+        assert store.unbooked() == ()
+        assert store.open_intents() == ()
+        stands = {stand.token: stand.raw for stand in store.stands(world.block)}
+        assert {token: stands[token] for token in world.wallet.balances} == world.wallet.balances
+        found = going.result()
+        costs = found.fees + found.impact + found.gas
+        assert float(store.history(world.now_s()).loss_total) == pytest.approx(float(costs), rel=1e-9, abs=1e6)
+        assert found.final_value == world.value(world.wallet.balances) - found.gas
+        assert (found.gas > 0) == bool(gas_gwei and found.rebalances)
+
+
+def test_a_swap_that_lands_later_gets_the_price_of_then() -> None:
+    table = hourly(BTC=[100.0, 100, 130, 130, 120, 120, 120])
+    at_once, later = simulated(table), simulated(table, latency_bars=2)
+    assert [one.bar for one in at_once.rebalances] == [2]
+    assert later.rebalances[0].bar == 4
+    with run(halves(), table, replace(DEEP, latency_bars=2)) as going:
+        while going.next():
+            if going.outcome is not None and going.outcome.transactions:
+                break
+        swap = next(intent for intent in going.desk.store.intents(limit=100) if intent.kind is IntentKind.SWAP)
+        plan = going.desk.store.grant(swap.id).plan
+        assert plan is not None
+        predicted = plan.legs[0].amount_out_raw
+        assert swap.receipt is not None
+        got = swap.receipt.transfers[0].raw
+        assert got == pytest.approx(predicted * 120 / 130, rel=1e-6)
+
+
+def test_a_swap_that_the_data_end_before_is_told_and_not_counted() -> None:
+    found = simulated(hourly(BTC=[100.0, 100, 130]), latency_bars=3)
+    assert found.rebalances == ()
+    assert found.notes[-1] == "1 transaction was on its way when the data ended"
+    assert found.final_value == found.hold_value
+
+
+def test_gas_is_paid_beside_the_portfolio_and_taken_off_its_worth() -> None:
+    wanted = simple({"ETH": 5_000, "USD": 5_000}, BAND, "USD", native="ETH")
+    free = simulated(hourly(ETH=CROSSING), wanted)
+    paid = simulated(hourly(ETH=CROSSING), wanted, gas_wei=20 * 10**9)
+    assert paid.gas > 0 == free.gas
+    assert paid.final_value + paid.gas == pytest.approx(float(free.final_value), rel=1e-4)
+    per_bar = simulated(hourly(ETH=CROSSING), wanted, gas_wei=(0, 0, 20 * 10**9, 0, 0))
+    assert per_bar.gas == paid.rebalances[0].gas
+    assert per_bar.rebalances[1].gas == 0
+
+
+def test_a_schedule_acts_when_it_is_due() -> None:
+    found = simulated(random_table(3, 13, ["BTC"]), halves(Every(4 * HOUR_S)))
+    times = [one.time_s - START_S for one in found.rebalances]
+    assert all(later - before >= 4 * HOUR_S for before, later in pairwise(times))
+    assert len(times) == 3
+    assert found.looked == found.bars
+
+
+def test_a_portfolio_without_money_of_its_own_trades_through_a_hub() -> None:
+    found = simulated(hourly(BTC=CROSSING, ETH=[10.0] * 5), simple({"BTC": 5_000, "ETH": 5_000}, BAND, "USD"))
+    assert [one.bar for one in found.rebalances] == [2, 4]
+    assert dict(found.balances)[halves().portfolio.numeraire.address] == 0
+    assert found.weights[-1].tolist() == pytest.approx([0.5, 0.5], abs=1e-6)
+
+
+def test_a_numeraire_with_prices_of_its_own_divides_all_others() -> None:
+    dear = [2.0, 2.0, 2.0, 2.0, 2.0]
+    plain, divided = simulated(hourly(BTC=CROSSING)), simulated(hourly(BTC=[2 * close for close in CROSSING], USD=dear))
+    assert divided.final_value == plain.final_value
+    assert divided.rebalances == plain.rebalances
+
+
+def test_the_same_again_gives_the_same_to_the_last_digit() -> None:
+    table = random_table(9, 25)
+    one, other = simulated(table, seed=4), simulated(table, seed=4)
+    assert same(one, other)
+    assert one.seed == 4
+    assert {"trimtab", "numpy"} <= {name for name, _ in one.versions}
+    assert simulated(table, fee_pips=500).config_hash != one.config_hash
+
+
+def test_a_plan_that_a_limit_stops_is_counted_and_nothing_is_done() -> None:
+    wanted = halves()
+    wanted = replace(wanted, limits=replace(wanted.limits, max_live_value=Fraction(5_000 * COIN)))
+    found = simulated(hourly(BTC=CROSSING), wanted)
+    assert found.rebalances == ()
+    assert found.refused == (("max_live_value", 2),)
+    assert found.final_value == found.hold_value
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"pool": "v4"}, "--pool"), ({"fee_pips": -1}, "--cost"), ({"depth": Fraction(0)}, "--depth"), ({"latency_bars": -1}, "--latency")],
+)
+def test_a_market_that_cannot_be_is_named(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        replace(DEEP, **changes)  # type: ignore[arg-type]  # field names, checked by replace
+
+
+def test_targets_that_are_not_all_of_it_are_refused() -> None:
+    with pytest.raises(ConfigError, match="sums to 90%"):
+        simple(HALVES | {"USD": 4_000}, BAND, "USD")
+    with pytest.raises(ConfigError, match="--native"):
+        simple(HALVES, BAND, "USD", native="ETH")

@@ -1,0 +1,126 @@
+"""Price tables: what is read from files, and every mistake in one is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("polars")
+
+from agent.backtest.files import read_table
+from agent.backtest.table import table_of
+from agent.errors import ConfigError
+
+DAY_S = 86_400
+FIRST_S = 1_609_459_200
+
+
+def written(folder: Path, text: str, name: str = "prices.csv") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def rows(*lines: str) -> str:
+    return "\n".join(("time,symbol,close", *lines)) + "\n"
+
+
+def test_rows_and_columns_say_the_same(tmp_path: Path) -> None:
+    long = rows("2021-01-01,A,10", "2021-01-01,B,1", "2021-01-02,A,11", "2021-01-02,B,2")
+    wide = "time,A,B\n2021-01-01,10,1\n2021-01-02,11,2\n"
+    first, second = read_table(written(tmp_path, long)), read_table(written(tmp_path, wide, "wide.csv"))
+    assert first.symbols == second.symbols == ("A", "B")
+    assert first.times_s.tolist() == [FIRST_S, FIRST_S + DAY_S]
+    assert first.closes.tolist() == [[10, 1], [11, 2]]
+    assert first.digest == second.digest
+
+
+def test_a_parquet_file_says_the_same_as_its_csv(tmp_path: Path) -> None:
+    import polars
+
+    path = written(tmp_path, rows("2021-01-01T05:00:00Z,A,10", "2021-01-01T06:00:00Z,A,11"))
+    polars.read_csv(path, try_parse_dates=True).write_parquet(tmp_path / "prices.parquet")
+    assert read_table(tmp_path / "prices.parquet").digest == read_table(path).digest
+
+
+@pytest.mark.parametrize(
+    ("first", "seconds"),
+    [
+        ("2021-01-01", 0),
+        ("2021-01-01 00:00", 0),
+        ("2021-01-01T00:00:30", 30),
+        ("2021-01-01T02:00:00+02:00", 0),
+        ("2020-12-31T19:00:00-0500", 0),
+        (str(FIRST_S), 0),
+    ],
+)
+def test_times_are_utc_whatever_their_form(tmp_path: Path, first: str, seconds: int) -> None:
+    later = first.replace("2021-01-01", "2021-01-03").replace("2020-12-31", "2021-01-03").replace(str(FIRST_S), str(FIRST_S + 1))
+    table = read_table(written(tmp_path, rows(f"{first},A,10", f"{later},A,11")))
+    assert table.times_s[0] == FIRST_S + seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (rows("2021-01-01,A,10", "2021-01-01,A,11"), "row 2: 'A' has that time twice"),
+        (rows("2021-01-02,A,10", "2021-01-01,A,11"), "row 2: 'A' has that time after a later one"),
+        (rows("2021-01-01,A,10", "2021-01-02,A,0"), "row 2: 'A' has a close of 0.0"),
+        (rows("2021-01-01,A,10", "2021-01-02,A,-1"), "row 2: 'A' has a close of -1.0"),
+        (rows("2021-01-01,A,10", "2021-01-02,A,NaN"), "row 2: 'A' has a close of nan"),
+        (rows("2021-01-01,A,10", "2021-01-02,A,"), "1 rows have no close"),
+        (rows("2021-01-01T00:00:00Z,A,10", "2021-01-02T00:00:00+02:00,A,11"), "times of several zones"),
+        (rows("2021-01-01T00:00:00Z,A,10", "2021-01-02T00:00:00,A,11"), "times of several zones: Z, none"),
+        (rows("2021-01-01,A,10", "yesterday,A,11"), "row 2: its time is none"),
+        (rows("2021-01-01,A,10", "2021-01-02,A,ten"), "holds no numbers"),
+        (rows("2021-01-01,A,10"), "1 bars"),
+        (rows("1609459200000,A,10", "1609459200001,A,11"), "no Unix seconds"),
+        ("time,symbol,close,volume\n2021-01-01,A,10,1\n2021-01-02,A,10,-1\n", "row 2: a volume below zero"),
+        ("when,symbol,close\n1,A,10\n", "no column time"),
+        ("time,symbol,price\n2021-01-01,A,10\n", "has symbol and no close"),
+        ("time,close\n2021-01-01,10\n", "has close and no symbol"),
+        ("time,A\n2021-01-01,10\n2021-01-01,11\n", "comes twice"),
+        ("time,A\n2021-01-02,10\n2021-01-01,11\n", "comes after a later one"),
+        ("time,A\n2021-01-01,10\n2021-01-02,0\n", "row 2: 'A' has a close of 0.0"),
+        ("time,A B\n2021-01-01,10\n2021-01-02,11\n", "no plain name"),
+        ("time,symbol,close\n", "is empty"),
+    ],
+)
+def test_a_mistake_in_a_file_is_named(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said.replace("(", r"\(")):
+        read_table(written(tmp_path, text))
+
+
+def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
+    for name, said in (("prices.csv", "is no file"), ("prices.txt", "neither .csv nor .parquet"), ("bad.parquet", "cannot be read")):
+        if name != "prices.csv":
+            written(tmp_path, "nothing", name)
+        with pytest.raises(ConfigError, match=said):
+            read_table(tmp_path / name)
+
+
+def test_what_is_missing_is_told_and_the_newest_price_before_stands_in() -> None:
+    none = float("nan")
+    times = [0, 10, 20, 30, 50, 60]
+    table = table_of(times, {"A": [none, 1, none, 3, 4, 5], "B": [1, none, 2, 3, none, none]}).only(["A", "B"])
+    assert table.times_s.tolist() == [10, 20, 30, 50, 60]
+    assert table.closes[0].tolist() == [1, 1]
+    assert np.isnan(table.closes[1, 0])
+    assert table.notes == (
+        "A starts 1 bars after the data do",
+        "A lacks 1 prices in between, at most 1 in a row",
+        "B ends 2 bars before the data do, at 30",
+        "B lacks 1 prices in between, at most 1 in a row",
+        "the simulation begins at bar 1, the first at which every asset has a price",
+        "1 times follow later than usual, at most 20 s",
+    )
+
+
+def test_symbols_without_a_common_time_are_refused() -> None:
+    none = float("nan")
+    with pytest.raises(ConfigError, match="never have prices at the same time"):
+        table_of([0, 10, 20], {"A": [1, 1, none], "B": [none, none, 1]}).only(["A", "B"])
+    with pytest.raises(ConfigError, match="has no C"):
+        table_of([0, 10], {"A": [1, 1]}).only(["C"])
