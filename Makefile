@@ -69,7 +69,7 @@ $(READY): requirements.lock pyproject.toml contracts/package-lock.json
 
 # Pins and hashes without index addresses.
 lock:
-	$(BIN)/uv pip compile -q pyproject.toml --extra local --extra analysis --extra dev --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --universal -o requirements.lock
+	$(BIN)/uv pip compile -q pyproject.toml --extra local --extra analysis --extra cluster --extra dev --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --universal -o requirements.lock
 	grep -o 'atheris==[0-9.]*' pyproject.toml | $(BIN)/uv pip compile -q - --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 -o requirements-fuzz.lock
 
 clean:
