@@ -1,0 +1,131 @@
+(() => {
+"use strict";
+const figures = JSON.parse(document.getElementById("figures").textContent);
+const places = [...document.querySelectorAll("[data-figure]")];
+const spoken = document.getElementById("spoken");
+const coarse = matchMedia("(pointer: coarse)");
+
+function role(name, strength) {
+  const colour = getComputedStyle(document.documentElement).getPropertyValue(name).trim() || "#888888";
+  if (strength === undefined) return colour;
+  const part = at => parseInt(colour.slice(at, at + 2), 16);
+  return `rgba(${part(1)},${part(3)},${part(5)},${strength})`;
+}
+
+/* "var(--c1)" and "var(--c1)/0.2" become the colours of the page as it is shown now. */
+function coloured(value) {
+  if (typeof value === "string") {
+    const found = /^var\((--[a-z0-9]+)\)(?:\/([0-9.]+))?$/.exec(value);
+    return found ? role(found[1], found[2]) : value;
+  }
+  if (Array.isArray(value)) return value.length && typeof value[0] === "number" ? value : value.map(coloured);
+  if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, coloured(one)]));
+  return value;
+}
+
+function over(base, own) {
+  const found = { ...base };
+  for (const [key, one] of Object.entries(own || {})) {
+    const inner = one && typeof one === "object" && !Array.isArray(one) && base && typeof base[key] === "object" && !Array.isArray(base[key]);
+    found[key] = inner ? over(base[key], one) : one;
+  }
+  return found;
+}
+
+function themed(layout, small) {
+  const font = { family: getComputedStyle(document.body).fontFamily, size: 12, color: role("--soft") };
+  const axis = { automargin: true, zeroline: false, linecolor: role("--rule"), tickcolor: role("--rule"), gridcolor: role("--grid"),
+    zerolinecolor: role("--rule"), tickfont: font, title: { font, standoff: 8 }, fixedrange: coarse.matches };
+  const base = {
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font, hovermode: "x unified", separators: ".,",
+    colorway: [1, 2, 3, 4, 5, 6, 7, 8].map(number => role(`--c${number}`)), dragmode: coarse.matches ? false : "zoom",
+    margin: { l: 8, r: 12, t: 8, b: 8, pad: 0 }, showlegend: !small,
+    legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", font: { ...font, color: role("--ink") }, bgcolor: "rgba(0,0,0,0)" },
+    hoverlabel: { bgcolor: role("--paper"), bordercolor: role("--rule"), font: { ...font, color: role("--ink") }, align: "left", namelength: 40 },
+  };
+  const own = coloured(layout);
+  for (const name of new Set(["xaxis", "yaxis", ...Object.keys(own).filter(key => /^[xy]axis\d*$/.test(key))])) {
+    base[name] = name[0] === "x" ? { ...axis, showgrid: false, showline: true, ticks: "outside", ticklen: 4, nticks: small ? 5 : 10 }
+      : { ...axis, fixedrange: true, nticks: small ? 5 : 8 };
+    if (typeof own[name]?.title === "string") own[name].title = { text: own[name].title };
+  }
+  if (typeof own.legend === "object" && own.showlegend === undefined) own.showlegend = true;
+  return over(base, own);
+}
+
+const settings = { displayModeBar: false, responsive: true, showTips: false, doubleClick: "reset", displaylogo: false };
+
+function parts(place) {
+  const figure = figures[Number(place.dataset.figure)];
+  return [coloured(figure.data), themed(figure.layout, place.classList.contains("small"))];
+}
+
+async function draw() {
+  for (const place of places) {
+    await Plotly.newPlot(place, ...parts(place), settings);
+    place.addEventListener("keydown", event => walk(place, event));
+    place.addEventListener("blur", () => Plotly.Fx.unhover(place));
+    await new Promise(resolve => setTimeout(resolve));
+  }
+  document.documentElement.dataset.drawn = String(places.length);
+  document.dispatchEvent(new Event("trimtab:drawn"));
+}
+
+function redraw() {
+  for (const place of places) if (place.data) Plotly.react(place, ...parts(place), settings);
+}
+
+/* The keyboard: a cursor over the longest trace, its values read out. */
+function walk(place, event) {
+  const steps = { ArrowRight: 1, ArrowLeft: -1, PageDown: 10, PageUp: -10, Home: -Infinity, End: Infinity };
+  if (event.key === "Escape") { place.cursor = undefined; Plotly.Fx.unhover(place); return; }
+  if (!(event.key in steps) || event.ctrlKey || event.altKey || event.metaKey) return;
+  const shown = place._fullData.filter(trace => trace.visible === true && length(trace));
+  if (!shown.length) return;
+  event.preventDefault();
+  const main = shown.reduce((best, trace) => (length(trace) > length(best) ? trace : best));
+  const last = length(main) - 1;
+  const wide = Math.max(1, Math.round((last + 1) / 200));
+  const next = place.cursor === undefined ? (event.key === "End" ? last : 0) : place.cursor + steps[event.key] * wide;
+  place.cursor = Math.min(last, Math.max(0, next));
+  if (main.type !== "pie") Plotly.Fx.hover(place, [{ curveNumber: main.index, pointNumber: place.cursor }]);
+  spoken.textContent = read(place, main, shown);
+}
+
+function length(trace) {
+  return (trace.x || trace.labels || trace.y || []).length;
+}
+
+function read(place, main, shown) {
+  const at = place.cursor;
+  if (main.type === "pie") return `${main.labels[at]}: ${number(main.values[at])}`;
+  const across = main.orientation === "h";
+  const key = across ? main.y[at] : main.x[at];
+  const axis = place._fullLayout[across ? "yaxis" : "xaxis"];
+  const where = axis && axis.type === "date" ? new Date(key).toISOString().slice(0, 16).replace("T", " ") : letters(String(key));
+  const values = shown.filter(trace => trace.hoverinfo !== "skip").map(trace => {
+    const found = trace === main ? at : nearest(across ? trace.y : trace.x, key);
+    const value = found < 0 ? undefined : (across ? trace.x : trace.y)[found];
+    return value === undefined || value === null ? "" : `${letters(trace.name)} ${typeof value === "number" ? number(value) : letters(String(value))}`;
+  });
+  return `${where}: ${values.filter(Boolean).join(", ")}`;
+}
+
+function nearest(keys, key) {
+  if (!keys || !keys.length) return -1;
+  if (typeof key !== "number") return Array.prototype.indexOf.call(keys, key);
+  let low = 0, high = keys.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (keys[middle] <= key) low = middle + 1; else high = middle;
+  }
+  return low - 1;
+}
+
+const number = value => value.toLocaleString("en", { maximumSignificantDigits: 6 });
+/* Texts in figures are written for Plotly; this gives back the letters. */
+const letters = text => text.replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&");
+
+for (const query of ["(prefers-color-scheme: dark)", "print", "(pointer: coarse)"]) matchMedia(query).addEventListener("change", redraw);
+draw();
+})();
