@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from agent import codec
 from agent.backtest.desk import Desk, open_desk
+from agent.backtest.harvest import Harvest, harvest
 from agent.backtest.quiet import Quiet
 from agent.backtest.table import PriceTable
 from agent.backtest.wanted import Settings, Wanted
@@ -46,6 +47,7 @@ class SimulationResult:
     `equity` has all gas taken off; `hold` is what the holdings of the first bar are worth. `weights` are shares of `symbols`.
     `turnover` is the sum, over rebalances, of half of all that moved by what all was worth. `looked` counts bars that a whole step
     looked at, `halted` those at which something was stale or contradictory, `refused` by reason those at which a plan was.
+    `harvest` is what rebalancing itself earned; None where gas ate all that there was.
     """
 
     symbols: tuple[str, ...]
@@ -73,6 +75,7 @@ class SimulationResult:
     data_hash: str
     seed: int
     versions: tuple[tuple[str, str], ...]
+    harvest: Harvest | None = None
 
 
 def simulate(wanted: Wanted, table: PriceTable, settings: Settings, progress: Progress | None = None) -> SimulationResult:
@@ -188,6 +191,7 @@ class Run:
             data_hash=world.table.digest,
             seed=world.settings.seed,
             versions=_versions(),
+            harvest=_harvest(world, equity, weights, rebalances),
         )
 
 
@@ -231,6 +235,20 @@ def _path(world: World, held: list[tuple[int, dict[str, int], Fraction]]) -> tup
     weights = values[:, : len(portfolio.assets)]
     found: NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True)
     return equity, found
+
+
+def _harvest(world: World, equity: NDArray[np.float64], weights: NDArray[np.float64], done: tuple[Rebalanced, ...]) -> Harvest | None:
+    """See agent/backtest/harvest.py: prices of the assets in the numeraire, and each bar's costs of what was held before."""
+    if (equity <= 0).any():
+        return None
+    table, money = world.table, world.money
+    columns = {address: table.symbols.index(symbol) for address, symbol in world.wanted.symbols if symbol in table.symbols}
+    ones, taken = np.ones(table.bars), np.zeros(table.bars)
+    closes = [world.closes[:, columns[a]] if (a := asset.token.address) in columns else ones for asset in world.wanted.portfolio.assets]
+    unit = world.closes[:, columns[money.address]] if money.address in columns else ones
+    for one in done:
+        taken[one.bar] += float((one.fees + one.impact + one.gas) / 10**money.decimals)
+    return harvest(np.column_stack(closes) / unit[:, None], weights, taken / (equity + taken), table.times_s)
 
 
 def _rebalances(world: World, fills: list[Fill]) -> tuple[Rebalanced, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -94,6 +95,7 @@ def document(found: SimulationResult) -> Document:
             "gas": money(found.gas),
             "total": money(found.fees + found.impact + found.gas),
         },
+        "harvest": None if found.harvest is None else {name: f"{number:.6f}" for name, number in asdict(found.harvest).items()},
         "from": int(found.times_s[0]),
         "until": int(found.times_s[-1]),
         "bars": found.bars,
@@ -131,6 +133,12 @@ def _show(made: Document) -> None:
         shown.add_row(f"cost: {kind}", money(made["costs"][kind]))
     out.print(shown)
     say(f"{made['rebalances']} rebalances, turnover {made['turnover']} times the portfolio")
+    if (earned := made["harvest"]) is not None:
+        part = {name: f"{100 * float(number):+.3f}%" for name, number in earned.items()}
+        say(
+            f"log return against holding {part['advantage']}: {part['excess_growth']} from rebalancing itself, {part['off_target']} from"
+            f" weights off target, less {part['dispersion']} that holding has from winners growing, less {part['costs']} of costs"
+        )
     if made["halted"]:
         say(f"{made['halted']} bars without a decision: something was stale or contradictory")
     for why, times in made["refused"].items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from math import log
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,10 @@ def test_its_document_adds_up(bare: Bare) -> None:
     held = 5_000 + 5_000 * found_ratio()
     assert float(found["hold_value"]) == pytest.approx(held)
     assert len(found["config_hash"]) == len(found["data_hash"]) == 64
+    earned = {name: float(text) for name, text in found["harvest"].items()}
+    assert earned["advantage"] == pytest.approx(log(float(found["final_value"]) / float(found["hold_value"])), abs=2e-6)
+    parts = earned["excess_growth"] + earned["off_target"] - earned["dispersion"] - earned["costs"]
+    assert earned["advantage"] == pytest.approx(parts, abs=5e-6)
 
 
 def found_ratio() -> float:
@@ -45,7 +50,7 @@ def test_its_words_name_what_came_of_it(bare: Bare) -> None:
     said = bare("backtest", "--prices", str(WEEKLY), *HALVES, "--every", "4w", "--as", "WBTC=BTC", "--target", "BTC=50,USD=50")
     assert said.code == 0, said.why
     assert "53 bars, values in USD" in said.out
-    for word in ("rebalanced", "held", "cost: fees", "turnover"):
+    for word in ("rebalanced", "held", "cost: fees", "turnover", "from rebalancing itself"):
         assert word in said.out
 
 

@@ -1,0 +1,152 @@
+"""What rebalancing earned: by closed forms, by random walks of known covariance, and as a part of whole simulations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import log, sqrt
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.backtest.harvest import YEAR_S, Harvest, excess_growth_rate, harvest
+from agent.backtest.wanted import simple
+from agent.errors import ConfigError
+from agent.model import Every
+from tests.simulating import BAND, HOUR_S, halves, hourly, random_table, simulated
+
+DAY_S = 86_400
+
+
+def days(bars: int) -> np.ndarray:
+    return np.arange(bars, dtype=np.int64) * DAY_S
+
+
+def kept(prices: np.ndarray, weights: list[float], cost: float = 0.0) -> Harvest:
+    """Of a portfolio that is back at its weights at every bar, which costs the same share each time."""
+    bars = len(prices)
+    costs = np.full(bars, cost)
+    costs[0] = 0.0
+    return harvest(prices, np.tile(weights, (bars, 1)), costs, days(bars))
+
+
+def held(prices: np.ndarray, weights: list[float]) -> Harvest:
+    """Of one that is never touched."""
+    values = prices / prices[0] * weights
+    return harvest(prices, values / values.sum(axis=1, keepdims=True), np.zeros(len(prices)), days(len(prices)))
+
+
+def test_shannons_demon_earns_an_eighth_of_a_coin_that_doubles_and_halves() -> None:
+    coin = np.array([1.0, 2, 1, 2, 1, 2, 1])
+    found = kept(np.column_stack([coin, np.ones(7)]), [0.5, 0.5])
+    # Half of it doubles: 1.5. Half of that halves: 0.75. Six bars are three times 1.125, and who holds has what he had.
+    assert found.advantage == pytest.approx(3 * log(1.125), rel=1e-12)
+    assert found.excess_growth == pytest.approx(3 * log(1.125), rel=1e-12)
+    assert (found.off_target, found.dispersion, found.costs) == pytest.approx((0, 0, 0), abs=1e-15)
+    assert found.excess_growth_yearly == pytest.approx(found.excess_growth * YEAR_S / (6 * DAY_S), rel=1e-12)
+
+
+def test_a_coin_that_only_rises_is_better_held() -> None:
+    found = kept(np.column_stack([2.0 ** np.arange(5), np.ones(5)]), [0.5, 0.5])
+    assert found.advantage == pytest.approx(4 * log(1.5) - log(8.5), rel=1e-12)
+    assert found.dispersion == pytest.approx(log(8.5) - 2 * log(2), rel=1e-12)
+    assert found.excess_growth == pytest.approx(4 * (log(1.5) - log(2) / 2), rel=1e-12)
+    assert found.advantage < 0 < found.excess_growth
+
+
+def test_who_never_trades_earns_nothing_and_what_he_grew_by_is_dispersion() -> None:
+    prices = np.exp(np.cumsum(np.random.default_rng(4).normal(0, 0.05, (300, 3)), axis=0))
+    found = held(prices, [0.2, 0.3, 0.5])
+    assert found.advantage == pytest.approx(0, abs=1e-12)
+    assert found.dispersion > 0.01
+    assert found.excess_growth + found.off_target == pytest.approx(found.dispersion, rel=1e-9)
+
+
+def test_costs_are_what_they_took_and_nothing_else_changes() -> None:
+    prices = np.exp(np.cumsum(np.random.default_rng(5).normal(0, 0.05, (101, 2)), axis=0))
+    free, dear = kept(prices, [0.5, 0.5]), kept(prices, [0.5, 0.5], 0.001)
+    assert dear.costs == pytest.approx(-100 * log(0.999), rel=1e-12)
+    assert dear.advantage == pytest.approx(free.advantage - dear.costs, rel=1e-12)
+    assert replace(dear, advantage=free.advantage, costs=0.0) == free
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 60), st.integers(1, 5))
+def test_the_parts_are_the_whole_whatever_the_weights(seed: int, bars: int, assets: int) -> None:
+    chance = np.random.default_rng(seed)
+    prices = 10 ** chance.uniform(-6, 6, assets) * np.exp(np.cumsum(chance.normal(0, 0.1, (bars, assets)), axis=0))
+    weights = chance.dirichlet(np.ones(assets), bars)
+    found = harvest(prices, weights, chance.uniform(0, 0.01, bars), days(bars))
+    parts = found.excess_growth + found.off_target - found.dispersion - found.costs
+    assert found.advantage == pytest.approx(parts, rel=1e-9, abs=1e-10)
+    assert found.excess_growth >= -1e-12
+    assert found.dispersion >= -1e-12
+
+
+def test_the_rate_of_two_assets_is_the_closed_form() -> None:
+    one, other, together = 0.64, 0.25, 0.5
+    between = together * sqrt(one * other)
+    covariance = np.array([[one, between], [between, other]])
+    # Of two: half of w (1 - w) times the variance of the difference.
+    expected = 0.3 * 0.7 * (one + other - 2 * between) / 2
+    assert excess_growth_rate(np.array([0.3, 0.7]), covariance) == pytest.approx(expected, rel=1e-12)
+    assert excess_growth_rate(np.array([1.0, 0.0]), covariance) == pytest.approx(0, abs=1e-15)
+
+
+def test_random_walks_are_harvested_at_the_rate_of_their_covariance() -> None:
+    chance = np.random.default_rng(7)
+    weights, bars = np.array([0.5, 0.3, 0.2]), 20_001
+    yearly = np.array([[0.64, 0.20, 0.0], [0.20, 0.36, 0.05], [0.0, 0.05, 0.25]])
+    steps = chance.multivariate_normal(np.zeros(3), yearly * DAY_S / YEAR_S, bars - 1)
+    prices = np.exp(np.vstack([np.zeros(3), np.cumsum(steps, axis=0)]))
+    found = kept(prices, weights.tolist())
+    rate = excess_growth_rate(weights, yearly)
+    # A variance of n normal numbers is known to sqrt(2 / n): 1 %, three times of it here; bars of a day add their fourth moments.
+    assert found.expected_yearly == pytest.approx(rate, rel=0.03)
+    assert found.excess_growth_yearly == pytest.approx(found.expected_yearly, rel=0.003)
+    assert found.off_target == pytest.approx(0, abs=1e-12)
+
+
+def test_a_simulation_says_what_rebalancing_earned_after_its_costs() -> None:
+    table = random_table(5, 60)
+    for wanted in (simple({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD"), halves(Every(6 * HOUR_S))):
+        found = simulated(table, wanted)
+        assert len(found.rebalances) >= 2
+        assert found.harvest is not None
+        assert found.harvest.advantage == pytest.approx(log(found.final_value / found.hold_value), rel=1e-9)
+        paid = float(found.fees + found.impact) / float(found.start_value)
+        assert found.harvest.costs == pytest.approx(paid, rel=0.5)
+        assert found.harvest.excess_growth > 0
+
+
+def test_gas_counts_among_costs_and_a_numeraire_with_prices_divides() -> None:
+    coin = [100.0, 100, 130, 130, 104]
+    wanted = simple({"ETH": 5_000, "USD": 5_000}, BAND, "USD", native="ETH")
+    free, paid = simulated(hourly(ETH=coin), wanted), simulated(hourly(ETH=coin), wanted, gas_wei=20 * 10**9)
+    assert free.harvest is not None
+    assert paid.harvest is not None
+    assert paid.harvest.costs - free.harvest.costs == pytest.approx(float(paid.gas / paid.start_value), rel=0.2)
+    assert paid.harvest.advantage == pytest.approx(log(paid.final_value / paid.hold_value), rel=0.05)
+    divided = simulated(
+        hourly(ETH=[close * price for close, price in zip(coin, [1, 2, 3, 2, 1], strict=True)], USD=[1, 2, 3, 2, 1]), wanted
+    )
+    assert divided.harvest is not None
+    assert divided.harvest.excess_growth == pytest.approx(free.harvest.excess_growth, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"prices": np.array([[1.0, 1.0], [0.0, 1.0]])}, "a price is not above zero"),
+        ({"prices": np.array([[1.0, 1.0], [np.nan, 1.0]])}, "a price is not above zero"),
+        ({"weights": np.array([[0.5, 0.5], [0.5, 0.4]])}, "do not sum to one"),
+        ({"cost_shares": np.array([0.0, 1.0])}, "costs are all there was"),
+        ({"cost_shares": np.zeros(3)}, "3"),
+        ({"times_s": np.arange(3)}, "for 3 bars"),
+    ],
+)
+def test_tables_that_make_no_sense_are_named(changes: dict[str, np.ndarray], said: str) -> None:
+    good = {"prices": np.ones((2, 2)), "weights": np.full((2, 2), 0.5), "cost_shares": np.zeros(2), "times_s": days(2)}
+    with pytest.raises(ConfigError, match=said):
+        harvest(**(good | changes))
