@@ -73,7 +73,7 @@ def backtest(
     `names` are SYMBOL=SYMBOL, of the file and of the portfolio. `native` is the asset whose price pays the gas. With `every_bar` no
     bar is passed over, which changes no trade. Raises ConfigError naming the option.
     """
-    table = _named(read_table(prices), pairs(names, "--as") if names else {})
+    table = named(read_table(prices), pairs(names, "--as") if names else {})
     settings = market.settings(every_bar)
     if config is not None:
         if target or band or every:
@@ -81,7 +81,7 @@ def backtest(
         wanted = from_config(load_config(config))
     else:
         wanted = _from_options(table, target, band, every, destination, numeraire, native)
-    if settings.gas_wei and not _priced_gas(wanted, table):
+    if settings.gas_wei and not priced_gas(wanted, table):
         raise ConfigError("--gas: no price of the native coin is known", "name the asset that it is: --native ETH")
     return simulate(wanted, table, settings, progress)
 
@@ -100,15 +100,9 @@ def from_config(loaded: LoadedConfig) -> Wanted:
 
 
 def _from_options(table: PriceTable, target: str, band: str, every: str, destination: str, numeraire: str, native: str) -> Wanted:
-    if not target:
-        raise ConfigError("--target or --config is needed", "write for example --target BTC=50,USD=50 --band 10%rel")
-    targets = {symbol: target_bps(symbol, text) for symbol, text in pairs(target, "--target").items()}
+    targets, money = targets_of(table, target, numeraire)
     if destination not in ("target", "band", "halfway"):
         raise ConfigError(f"--destination: {destination!r}", "choose from target, band, halfway")
-    money = numeraire or next((symbol for symbol in targets if symbol not in table.symbols), "USD")
-    strange = [symbol for symbol in targets if symbol not in table.symbols and symbol != money]
-    if strange:
-        raise ConfigError(f"--target: {strange[0]} is not in the file", f"its symbols are {', '.join(table.symbols)}")
     whole, own = bands(band, targets) if band else (None, {})
     trigger: Trigger
     if every:
@@ -123,7 +117,20 @@ def _from_options(table: PriceTable, target: str, band: str, every: str, destina
     return replace(wanted, portfolio=replace(wanted.portfolio, assets=assets))
 
 
-def _named(table: PriceTable, names: Mapping[str, str]) -> PriceTable:
+def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str, int], str]:
+    """Targets in bps by symbol, and what all is counted in: `numeraire`, else the target that the file lacks. Raises ConfigError."""
+    if not target:
+        raise ConfigError("--target or --config is needed", "write for example --target BTC=50,USD=50 --band 10%rel")
+    targets = {symbol: target_bps(symbol, text) for symbol, text in pairs(target, "--target").items()}
+    money = numeraire or next((symbol for symbol in targets if symbol not in table.symbols), "USD")
+    strange = [symbol for symbol in targets if symbol not in table.symbols and symbol != money]
+    if strange:
+        raise ConfigError(f"--target: {strange[0]} is not in the file", f"its symbols are {', '.join(table.symbols)}")
+    return targets, money
+
+
+def named(table: PriceTable, names: Mapping[str, str]) -> PriceTable:
+    """The table under other symbols: `names` are ours by those of the file. Raises ConfigError naming --as."""
     strange = [name for name in names if name not in table.symbols]
     if strange:
         raise ConfigError(f"--as: {strange[0]!r} is not in the file", f"its symbols are {', '.join(table.symbols)}")
@@ -133,7 +140,7 @@ def _named(table: PriceTable, names: Mapping[str, str]) -> PriceTable:
     return replace(table, symbols=symbols)
 
 
-def _priced_gas(wanted: Wanted, table: PriceTable) -> bool:
+def priced_gas(wanted: Wanted, table: PriceTable) -> bool:
     """Whether the wrapped native coin is an asset or hub with prices."""
     coin = wanted.portfolio.wrapped_native
     return any(address == coin and symbol in table.symbols for address, symbol in wanted.symbols)
