@@ -15,6 +15,8 @@ EXIT_RETRYABLE = 11
 EXIT_OPERATOR = 12
 EXIT_HUNG = 13
 """A run that stood still and ended itself, to be started anew."""
+EXIT_DIFFERS = 14
+"""A replay that decides otherwise than was decided."""
 
 
 LONGEST_WORD, LONGEST_TEXT = 300, 8_000

@@ -25,6 +25,7 @@ from agent.config.fields import (
 from agent.config.liquidity import LpTable, PositionTable, require_usable
 from agent.config.orders import OrderKeys, OrdersTable, require_alone, require_orders
 from agent.config.pace import PaceTable, require_pace
+from agent.config.record import RecordTable
 from agent.config.service import ServiceTable
 from agent.config.strategies import SplitTable, StrategyTable, require_strategies
 from agent.config.table import Table
@@ -206,6 +207,7 @@ class Config(Table):
     service: ServiceTable = Field(default_factory=ServiceTable)
     alerts: AlertsTable = Field(default_factory=AlertsTable)
     tax: TaxTable | None = None
+    record: RecordTable | None = None
 
     _native = model_validator(mode="before")(native.resolve)
 

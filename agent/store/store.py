@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-from sqlalchemy import select
+from sqlalchemy import Engine, select
 
 from agent.errors import OperatorNeeded
 from agent.model import (
@@ -30,6 +30,11 @@ class Store(Proposals):
 
     `coin` is the wrapped native coin: native coin comes from no other token's Withdrawal.
     """
+
+    def __init__(self, engine: Engine, wallet: str, coin: str = "") -> None:
+        """`heard` is told each step that ended; what it raises is raised."""
+        super().__init__(engine, wallet, coin)
+        self.heard: Callable[[StepRecord], None] | None = None
 
     def claim(self, chain_id: int) -> None:
         """Writes wallet and chain into a new store, compares them in an old one."""
@@ -64,6 +69,8 @@ class Store(Proposals):
                 raise KeyError(step_id)
             row.decision, row.reason, row.outcome = decision, reason, outcome
             row.plan_z = None if plan_json is None else records.packed(plan_json)
+        if self.heard is not None and (found := self.step(step_id)) is not None:
+            self.heard(found)
 
     def steps(self, limit: int) -> tuple[StepLine, ...]:
         """The newest steps, newest first."""

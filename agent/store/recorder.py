@@ -1,0 +1,144 @@
+"""Steps as files: one canonical JSON document each, written whole or not at all, the oldest removed where there are too many."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from agent import codec
+from agent.errors import ConfigError, TrimtabError
+from agent.model import Plan, StepInput
+from agent.store.records import StepRecord
+
+FORMAT = "trimtab step"
+_NAME = re.compile(r"step-([0-9]{8,15})-[0-9a-f]{12}\.json")
+_DRAFT = re.compile(r"\.step-[0-9]{8,15}-[0-9a-f]{12}\.json\.[0-9a-f]{12}\.draft")
+_STALE_S = 3_600
+"""A draft so old is what a process left behind that died while it wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedStep:
+    """A step as it was: what it decided from, and what came of it.
+
+    `version` is trimtab's, `config` the SHA-256 of the config file, `books` whose books it was decided by (live or paper), `step` its
+    id in the store, `now_s` when it began. `decision`, `reason` and `outcome` are as the store has them.
+    """
+
+    format: str
+    version: str
+    config: str
+    books: str
+    step: str
+    now_s: int
+    decision: str | None
+    reason: str | None
+    outcome: str | None
+    input: StepInput
+    plan: Plan | None = None
+
+
+def loads(text: str) -> RecordedStep:
+    """What a file holds. Raises ConfigError saying why it is no recorded step."""
+    found = codec.loads(RecordedStep, text)
+    if found.format != FORMAT:
+        raise ConfigError("it is no recorded step", "name a folder that trimtab recorded steps in")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How many files, and how many bytes of them, stay."""
+
+    files: int
+    octets: int
+
+
+class Recorder:
+    """Hears each step of a store and writes it down. What it cannot write it tells, and the agent goes on: nothing depends on it."""
+
+    def __init__(self, folder: Path, config: str, books: str, bounds: Bounds) -> None:
+        """Makes the folder where it is not there. Raises ConfigError where nothing can be written."""
+        self.folder = folder
+        self._config = config
+        self._books = books
+        self._bounds = bounds
+        self.tell: Callable[[str], None] = lambda _: None
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            trial = folder / f".{secrets.token_hex(6)}.trial"
+            os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            trial.unlink()
+        except OSError as error:
+            raise ConfigError(f"record.dir {folder}: {error.strerror}", "name a folder that can be written, in one that exists") from None
+
+    def hear(self, record: StepRecord) -> None:
+        """Writes a step down. Told again, as after an interruption, it is one file more."""
+        try:
+            self._put(record)
+        except (OSError, TrimtabError) as error:
+            self.tell(f"a step could not be recorded in {self.folder}: {error}")
+
+    def _put(self, record: StepRecord) -> None:
+        known = self._known()
+        number = known[-1][0] + 1 if known else 1
+        name = f"step-{number:08d}-{record.line.id}.json"
+        data = (codec.dumps(self._step(record)) + "\n").encode()
+        draft = self.folder / f".{name}.{secrets.token_hex(6)}.draft"
+        try:
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(self.folder / name)
+        finally:
+            with suppress(OSError):
+                draft.unlink()
+        self._prune([*known, (number, name, len(data))])
+
+    def _step(self, record: StepRecord) -> RecordedStep:
+        line = record.line
+        return RecordedStep(
+            format=FORMAT,
+            version=version("trimtab"),
+            config=self._config,
+            books=self._books,
+            step=line.id,
+            now_s=line.now_s,
+            decision=line.decision,
+            reason=line.reason,
+            outcome=line.outcome,
+            input=codec.loads(StepInput, record.input_json),
+            plan=None if record.plan_json is None else codec.loads(Plan, record.plan_json),
+        )
+
+    def _known(self) -> list[tuple[int, str, int]]:
+        """(number, name, bytes) of the files that a recorder wrote here, oldest first. Nothing else in the folder is touched."""
+        found = []
+        with os.scandir(self.folder) as entries:
+            for entry in entries:
+                if not entry.is_file(follow_symlinks=False):
+                    continue
+                if (match := _NAME.fullmatch(entry.name)) is not None:
+                    found.append((int(match[1]), entry.name, entry.stat(follow_symlinks=False).st_size))
+                elif _DRAFT.fullmatch(entry.name) and time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE_S:
+                    with suppress(OSError):
+                        Path(entry.path).unlink()
+        return sorted(found)
+
+    def _prune(self, known: Sequence[tuple[int, str, int]]) -> None:
+        """Lowest number first, until what is left fits both bounds; the newest always stays."""
+        octets = sum(size for _, _, size in known)
+        for place, (_, name, size) in enumerate(known[:-1]):
+            if len(known) - place <= self._bounds.files and octets <= self._bounds.octets:
+                return
+            (self.folder / name).unlink(missing_ok=True)
+            octets -= size
