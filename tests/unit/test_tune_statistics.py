@@ -1,0 +1,137 @@
+"""Deflated Sharpe ratios, the chance of over-fitting and intervals, against the papers' numbers and independent computations."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from math import log, sqrt
+
+import numpy as np
+import pytest
+from scipy.stats import rankdata
+
+from agent.backtest.tune_bootstrap import block_length, interval, resampled_means
+from agent.backtest.tune_stats import Objective, deflated, expected_maximum, overfitting, probabilistic_sharpe, scores
+
+PER_YEAR = 250
+
+
+def test_the_deflated_sharpe_ratio_is_that_of_the_papers_example() -> None:
+    # Bailey & López de Prado 2014, "A numerical example": annualised SR 2.5 over 1,250 days, the trials' annualised variance 1/2.
+    sharpe, variance = 2.5 / sqrt(PER_YEAR), 0.5 / PER_YEAR
+    threshold = expected_maximum(variance, 100)
+    assert threshold == pytest.approx(0.1132, abs=5e-5)
+    assert probabilistic_sharpe(sharpe, threshold, 1_250, -3, 10) == pytest.approx(0.9004, abs=5e-5)
+    # With 46 trials it passes 95 %; had returns been normal, with 88.
+    assert probabilistic_sharpe(sharpe, expected_maximum(variance, 46), 1_250, -3, 10) == pytest.approx(0.9505, abs=1e-4)
+    assert probabilistic_sharpe(sharpe, expected_maximum(variance, 88), 1_250, 0, 3) == pytest.approx(0.9505, abs=1e-4)
+
+
+def test_the_expected_maximum_is_what_draws_show() -> None:
+    drawn = np.random.default_rng(1).normal(0, 0.3, (4_000, 200)).max(axis=1).mean()
+    assert expected_maximum(0.09, 200) == pytest.approx(drawn, rel=0.02)
+    assert expected_maximum(0.09, 1) == 0.0
+
+
+def test_luck_is_deflated_away_and_skill_is_not() -> None:
+    noise = np.random.default_rng(2).normal(0, 0.01, (1_000, 100))
+    lucky = int(scores(noise, Objective.SHARPE).argmax())
+    found = deflated(noise, lucky)
+    assert found is not None
+    assert found.trials == 100
+    assert found.sharpe == pytest.approx(noise[:, lucky].mean() / noise[:, lucky].std())
+    assert probabilistic_sharpe(found.sharpe, 0.0, 1_000, 0, 3) > 0.95  # taken alone it looks like skill
+    assert found.probability < 0.9
+    noise[:, 3] += 0.003
+    skilled = deflated(noise, 3)
+    assert skilled is not None and skilled.probability > 0.99
+    assert deflated(np.zeros((50, 3)), 0) is None
+
+
+def plain_overfitting(returns: np.ndarray, blocks: int, sharpe: bool) -> float:
+    """Straight from the paper's five steps, with SciPy's ranks."""
+    pieces = np.split(returns, blocks)
+    below = []
+    for half in combinations(range(blocks), blocks // 2):
+        inside = np.vstack([pieces[i] for i in half])
+        outside = np.vstack([pieces[i] for i in range(blocks) if i not in half])
+        score = (lambda x: x.mean(axis=0) / x.std(axis=0)) if sharpe else (lambda x: x.mean(axis=0))
+        rank = rankdata(score(outside))[int(score(inside).argmax())]
+        share = rank / (returns.shape[1] + 1)
+        logit = log(share / (1 - share))
+        below.append(0.5 if abs(logit) < 1e-12 else float(logit < 0))
+    return float(np.mean(below))
+
+
+@pytest.mark.parametrize("objective", list(Objective))
+@pytest.mark.parametrize("settings", [2, 7, 10])
+def test_overfitting_is_what_the_papers_steps_give(objective: Objective, settings: int) -> None:
+    returns = np.random.default_rng(settings).normal(0.001, 0.01, (48, settings)) + np.linspace(0, 0.001, settings)
+    found = overfitting(returns, objective, 8)
+    assert found is not None
+    assert (found.ways, found.blocks) == (70, 8)
+    assert found.probability == pytest.approx(plain_overfitting(returns, 8, objective is Objective.SHARPE))
+
+
+def test_overfitting_is_a_half_on_noise_and_none_where_one_setting_dominates() -> None:
+    noise = np.random.default_rng(3).normal(0, 0.01, (60, 160, 20))
+    found = [overfitting(one, Objective.SHARPE, 8) for one in noise]
+    assert np.mean([one.probability for one in found if one]) == pytest.approx(0.5, abs=0.05)
+    best = noise[0].copy()
+    best[:, 7] += 0.02
+    dominated = overfitting(best, Objective.SHARPE)
+    assert dominated is not None
+    assert (dominated.probability, dominated.ways, dominated.blocks) == (0.0, 12_870, 16)
+
+
+def test_settings_that_are_alike_are_neither_above_nor_below_the_median() -> None:
+    column = np.random.default_rng(4).normal(0, 0.01, (64, 1))
+    found = overfitting(np.repeat(column, 5, axis=1), Objective.GROWTH)
+    assert found is not None and found.probability == 0.5
+
+
+def test_too_little_says_nothing() -> None:
+    assert overfitting(np.ones((64, 1)), Objective.GROWTH) is None
+    assert overfitting(np.ones((15, 4)), Objective.GROWTH) is None
+    assert interval(np.ones(29), 0) is None
+
+
+def chained(chance: np.random.Generator, n: int, rho: float) -> np.ndarray:
+    """A series in which each value remembers the one before."""
+    steps = chance.normal(0, 1, n + 50)
+    found = np.zeros(n + 50)
+    for t in range(1, n + 50):
+        found[t] = rho * found[t - 1] + steps[t]
+    return found[50:]
+
+
+@pytest.mark.parametrize("rho", [0.3, 0.6])
+def test_the_block_length_is_near_the_one_that_theory_gives(rho: float) -> None:
+    chance, n = np.random.default_rng(5), 4_000
+    theory = (2 * rho / (1 - rho**2)) ** (2 / 3) * n ** (1 / 3)  # Σ|k|ρ^|k| = 2ρ/(1-ρ)², Σρ^|k| = (1+ρ)/(1-ρ)
+    assert np.median([block_length(chained(chance, n, rho)) for _ in range(15)]) == pytest.approx(theory, rel=0.25)
+    assert np.median([block_length(chance.normal(0, 1, n)) for _ in range(15)]) < theory / 2
+    assert block_length(np.ones(100)) == 1.0
+
+
+def test_resampled_means_spread_as_the_closed_form_says() -> None:
+    # Politis & Romano 1994, lemma 1: var = (R(0) + 2 Σ b(i) R(i)) / n, b(i) = (1 - i/n)(1-p)^i + (i/n)(1-p)^(n-i).
+    values, block = chained(np.random.default_rng(6), 120, 0.5), 6.0
+    n, p = len(values), 1 / block
+    centred = values - values.mean()
+    lag = [float(centred[: n - i] @ centred[i:]) / n for i in range(n)]
+    kept = [(1 - i / n) * (1 - p) ** i + i / n * (1 - p) ** (n - i) for i in range(n)]
+    exact = (lag[0] + 2 * sum(b * r for b, r in zip(kept[1:], lag[1:], strict=True))) / n
+    means = resampled_means(values, block, 40_000, 7)
+    assert means.var() == pytest.approx(exact, rel=0.03)
+    assert means.mean() == pytest.approx(values.mean(), abs=4 * sqrt(exact / 40_000))
+
+
+def test_an_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+    chance = np.random.default_rng(8)
+    found = [interval(chained(chance, 250, 0.3), seed, draws=300) for seed in range(120)]
+    held = np.mean([one.low <= 0.0 <= one.high for one in found if one])
+    assert 0.86 <= held <= 1.0  # 95 %, less what short and dependent series are known to lose
+    assert interval(np.arange(40.0), 1) == interval(np.arange(40.0), 1)
+    yearly = found[0].times(365) if found[0] else None
+    assert yearly is not None and found[0] is not None
+    assert (yearly.low, yearly.periods) == (found[0].low * 365, 250)
