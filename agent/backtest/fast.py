@@ -46,7 +46,9 @@ class Sweep:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The same of one setting; `values` at every bar and `rebalanced`, the bars that traded, are empty where no path was asked for."""
+    """The same of one setting. Where no path was asked for these are empty: `values` at every bar; `rebalanced`, the bars that traded;
+    `held[bar, asset]`, units after the first buys and after each trade, zero at all other bars.
+    """
 
     final_value: float
     hold_value: float
@@ -56,6 +58,7 @@ class Run:
     rebalances: int
     values: Floats
     rebalanced: NDArray[np.int64]
+    held: Floats
 
 
 def run(bars: Bars, setting: Setting, value: float, *, path: bool = False) -> Run:
@@ -64,14 +67,14 @@ def run(bars: Bars, setting: Setting, value: float, *, path: bool = False) -> Ru
     _check_value(value)
     marks = np.arange(len(bars.times_s)) if path else np.zeros(0, dtype=np.int64)
     found, values = np.zeros(6), np.zeros(len(marks))
-    traded_at = np.zeros(len(marks), dtype=np.bool_)
+    traded_at, held = np.zeros(len(marks), dtype=np.bool_), np.zeros((len(marks), len(bars.symbols)))
     (absolute, relative, min_trade), (every_s, cooldown_s) = rows.numbers[0], rows.seconds[0]
     kernel.run(
         bars.times_s, bars.traded, bars.shown, bars.state, bars.breaks, float(value), rows.targets[0], absolute, relative, every_s,
-        cooldown_s, min_trade, rows.destination[0], rows.fee[0], rows.shallow[0], marks, found, values, traded_at,
+        cooldown_s, min_trade, rows.destination[0], rows.fee[0], rows.shallow[0], marks, found, values, traded_at, held,
     )  # fmt: skip
     final, hold, turnover, costs, stranded = (float(number) for number in found[:5])
-    return Run(final, hold, turnover, costs, stranded, int(found[5]), values, np.nonzero(traded_at)[0])
+    return Run(final, hold, turnover, costs, stranded, int(found[5]), values, np.nonzero(traded_at)[0], held)
 
 
 def sweep(bars: Bars, settings: Sequence[Setting], value: float, *, marks: Sequence[int] = (), cores: int | None = None) -> Sweep:

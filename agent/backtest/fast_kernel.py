@@ -139,8 +139,7 @@ def _worth(units: Floats, prices: Floats, t: int) -> float:
 @_compiled
 def _beyond(units: Floats, prices: Floats, t: int, bands: Floats) -> bool:
     """Whether any share is strictly beyond its band at bar `t`."""
-    total = _worth(units, prices, t)
-    found = False
+    total, found = _worth(units, prices, t), False
     for i in range(len(units)):
         value = units[i] * prices[i, t]
         found |= (value > (bands[1, i] + EDGE) * total) | (value < (bands[0, i] - EDGE) * total)
@@ -198,12 +197,13 @@ def run(
     found: Floats,
     values_at: Floats,
     traded_at: NDArray[np.bool_],
+    held_at: Floats,
 ) -> None:
     """One setting over all bars; results into `found`, the value at each bar of `marks` (rising) into `values_at`.
 
     `traded` are prices by asset and bar, zero where an asset does not trade; `shown` the newest known ones, which everything counts
-    at. `breaks` are the bars that are not SAME, and the end. `traded_at`, where it is as long as the table, gets the bars at which
-    something was traded. A width of NaN is none, and so is an `every_s` of zero.
+    at. `breaks` are the bars that are not SAME, and the end. Where they are as long as the table, `traded_at` gets the bars that traded
+    and `held_at` what was held after the first buys and after each of them. A width of NaN is none, and so is an `every_s` of zero.
     """
     count, bars = traded.shape
     units, first, values, shares = np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(count)
@@ -211,8 +211,7 @@ def run(
     banded, timed = not (np.isnan(absolute) and np.isnan(relative)), every_s > 0
     due_s, rested_s = times_s[0], times_s[0]
     turnover, costs = 0.0, 0.0
-    rebalances, mark, next_break, opened, begun = 0, 0, 0, False, False
-    t = 0
+    t, rebalances, mark, next_break, opened, begun = 0, 0, 0, 0, False, False
     while t < bars:
         while breaks[next_break] < t:
             next_break += 1
@@ -237,8 +236,9 @@ def run(
                 begun = True
                 for i in range(count):
                     if wanted[i] > 0.0:
-                        units[i] = value * wanted[i] / traded[i, t]
-                        first[i] = units[i]
+                        units[i] = first[i] = value * wanted[i] / traded[i, t]
+                if len(traded_at) == bars:
+                    held_at[t] = units
         if state[t] != CLOSED and opened and times_s[t] >= due_s:
             total = _worth(units, traded, t)
             fires = total > 0.0 and (not banded or _beyond(units, traded, t, bands))
@@ -258,9 +258,9 @@ def run(
                     rebalances += 1
                     if len(traded_at) == bars:
                         traded_at[t] = True
+                        held_at[t] = units
                 fires = False  # done: the review as well
-            if not fires:
-                due_s = times_s[t] + every_s
+            due_s = due_s if fires else times_s[t] + every_s
         if mark < len(marks) and marks[mark] == t:
             values_at[mark] = _worth(units, shown, t) if begun else value
             mark += 1
@@ -292,9 +292,9 @@ def many(
     values_at: Floats,
 ) -> None:
     """`run` for each row: `numbers` are widths absolute and relative and the least trade, `seconds` interval and cooldown."""
-    silent = np.zeros(0, dtype=np.bool_)
+    silent, nothing = np.zeros(0, dtype=np.bool_), np.zeros((0, targets.shape[1]))
     for k in range(len(targets)):
         run(
             times_s, traded, shown, state, breaks, value, targets[k], numbers[k, 0], numbers[k, 1], seconds[k, 0], seconds[k, 1],
-            numbers[k, 2], destination[k], fee[k], shallow[k], marks, found[k], values_at[k], silent,
+            numbers[k, 2], destination[k], fee[k], shallow[k], marks, found[k], values_at[k], silent, nothing,
         )  # fmt: skip

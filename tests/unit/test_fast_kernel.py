@@ -70,6 +70,19 @@ def test_each_trigger_and_destination_trades_and_equals_a_plain_loop(
     assert assert_equal_to_the_plain_loop(3, setting, False, None) > 2
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.data(), st.integers(0, 10**6))
+def test_what_is_held_is_told_and_is_what_the_values_count(data: st.DataObject, seed: int) -> None:
+    times, prices = market(seed, 200, 4)
+    setting = data.draw(settings_of(4))
+    found = run(bars_of(SYMBOLS[:4], times, prices), setting, VALUE, path=True)
+    told = np.nonzero(found.held.any(axis=1))[0]
+    assert told.tolist() == sorted({0, *found.rebalanced.tolist()})
+    held = found.held[np.maximum.accumulate(np.where(found.held.any(axis=1), np.arange(200), 0))]
+    assert (held * prices).sum(axis=1) == pytest.approx(found.values, rel=1e-12)
+    assert run(bars_of(SYMBOLS[:4], times, prices), setting, VALUE).held.shape == (0, 4)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data(), st.integers(0, 10**6), st.integers(3, 5), st.booleans())
 def test_costs_are_never_negative_and_without_any_not_a_cent_is_lost(data: st.DataObject, seed: int, assets: int, missing: bool) -> None:
