@@ -108,6 +108,7 @@ class SimulatedChain:
         world = self._world
         prices = world.prices
         gas = units * world.gas_wei * prices[world.wanted.portfolio.wrapped_native]
+        world.gas_paid += gas
         fees = lost = Fraction(0)
         for token_in, token_out, swapped in [] if done is None else done.swaps:
             fees += swapped.fee_raw * prices[token_in]

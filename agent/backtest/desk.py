@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 from agent.backtest.chain import SimulatedChain, SimulatedSigner
 from agent.backtest.replay import ReplayReader, SimulatedEvidence
+from agent.backtest.taxes import TaxBooks
 from agent.backtest.wanted import ROUTER, WALLET
 from agent.backtest.world import CHAIN_ID, World
 from agent.chain.rules import SigningRules
@@ -60,9 +61,14 @@ def _desk(world: World, store: Store) -> Desk:
     reach_s = (world.settings.latency_bars + 1) * world.table.interval_s if world.settings.latency_bars else 0
     execution = replace(wanted.execution, deadline_s=wanted.execution.deadline_s + reach_s)
 
+    taxes = TaxBooks(store, wanted.portfolio, wanted.tax)
+
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
+        if world.flowed and any(flow.is_open for flow in history.flows):  # the owner says at once what he did
+            store.tell_flow(None, None, snapshot.now_s)
+            history = store.history(snapshot.head.timestamp_s)
         bare = StepInput(snapshot, wanted.portfolio, wanted.policy, wanted.reference, wanted.limits, execution, history, split=wanted.split)
-        return remembered(bare, store)
+        return remembered(bare, store, taxes.standing)
 
     chain = SimulatedChain(world)
     chance = random.Random(world.settings.seed).random

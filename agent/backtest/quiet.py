@@ -31,18 +31,17 @@ class Quiet:
         wanted, table = world.wanted, world.table
         portfolio = wanted.portfolio
         columns = {address: table.symbols.index(symbol) for address, symbol in wanted.symbols if symbol in table.symbols}
-        ones = np.ones(table.bars)
-        unit = world.closes[:, columns[portfolio.numeraire.address]] if portfolio.numeraire.address in columns else ones
+        ones, closes = np.ones(table.bars), np.take_along_axis(world.closes, world.newest, axis=0)
+        unit = closes[:, columns[portfolio.numeraire.address]] if portfolio.numeraire.address in columns else ones
         tokens = [asset.token for asset in portfolio.assets]
         self._prices = (
-            np.column_stack([world.closes[:, columns[t.address]] if t.address in columns else ones for t in tokens]) / unit[:, None]
+            np.column_stack([closes[:, columns[t.address]] if t.address in columns else ones for t in tokens]) / unit[:, None]
         )
         trigger = wanted.policy.trigger
         edges = [band(trigger, asset.target_bps, asset.band) for asset in portfolio.assets]
         self._bands = np.array([(float(low) / BPS, float(high) / BPS) for low, high in edges])
         used = [columns[one] for one in dict.fromkeys((*(t.address for t in tokens), portfolio.numeraire.address)) if one in columns]
-        ages = table.times_s[:, None] - table.times_s[world.newest[:, used]]
-        self._stale: NDArray[np.bool_] = np.logical_or.reduce(ages > wanted.reference.feed_max_age_s, axis=1)
+        self._stale: NDArray[np.bool_] = np.logical_or.reduce(world.stale[:, used], axis=1)
 
     def next_bar(self, after: int) -> int:
         """The first bar later than `after` that has to be looked at; the number of bars when there is none."""

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 from agent.amm.errors import BeyondKnownTicks, Reverts
 from agent.amm.pools import swap_exact_in
 from agent.backtest.wanted import ROUTER, WALLET
 from agent.backtest.world import World
-from agent.model import Allowance, CodeHash, Evidence, Head, Holding, PastPrices, Plan, ScreenedToken, SecondQuote, Snapshot, StepInput
+from agent.model import (
+    Allowance,
+    CodeHash,
+    Evidence,
+    FeedRound,
+    Head,
+    Holding,
+    PastPrices,
+    Plan,
+    ScreenedToken,
+    SecondQuote,
+    Snapshot,
+    StepInput,
+)
 from agent.model.screening import Finding
 
 OPERATORS = ("simulated",)
@@ -44,13 +58,17 @@ class ReplayReader:
         )
 
     def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
-        """See ports.Reader: the blocks just before lie within the same bar, so that prices of theirs are those of the bar."""
+        """See ports.Reader: the blocks just before lie within the same bar, so that prices of theirs are those of the bar.
+
+        A feed's round is as old as in the bar, and at most as young as the block: one dated after its block would count for nothing.
+        """
         world = self._world
         heads = (
             Head(head.chain_id, number, f"0x{number:064x}", head.timestamp_s - (head.number - number), head.base_fee_wei)
             for number in range(head.number - 1, head.number - 1 - blocks, -1)
         )
-        return tuple(PastPrices(one, world.feeds, tuple(world.pools.values())) for one in heads)
+        pools = tuple(world.pools.values())
+        return tuple(PastPrices(one, tuple(_by(feed, one.timestamp_s) for feed in world.feeds), pools) for one in heads)
 
 
 class SimulatedEvidence:
@@ -86,6 +104,11 @@ class SimulatedEvidence:
             pools[leg.pool] = swapped.after
             found.append(SecondQuote(number, swapped.amount_out_raw))
         return tuple(found)
+
+
+def _by(feed: FeedRound, at_s: int) -> FeedRound:
+    """The round, dated no later than that."""
+    return feed if feed.updated_at_s <= at_s else replace(feed, started_at_s=at_s, updated_at_s=at_s)
 
 
 def code_hash(address: str) -> str:

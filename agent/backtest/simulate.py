@@ -2,80 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from fractions import Fraction
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 
-import numpy as np
-from numpy.typing import NDArray
-
 from agent import codec
 from agent.backtest.desk import Desk, open_desk
-from agent.backtest.harvest import Harvest, harvest
+from agent.backtest.flows import IN_NUMERAIRE
+from agent.backtest.paths import Aims, aims_of, harvested, paths_of, returns
 from agent.backtest.quiet import Quiet
+from agent.backtest.result import Rebalanced, SimulationResult
 from agent.backtest.table import PriceTable
+from agent.backtest.taxes import TaxBooks
 from agent.backtest.wanted import Settings, Wanted
 from agent.backtest.world import EndOfTable, Fill, Wallet, World, at_targets
-from agent.errors import Refused, Retryable
+from agent.errors import ConfigError, Refused, Retryable
 from agent.execution.outcome import Outcome, OutcomeKind
-from agent.units import Value
+from agent.model import Hold
+from agent.policy.bands import has_band
 
 Progress = Callable[[int, int], None]
 """Is told how many bars of how many are done."""
+LONGEST = 200
 LIBRARIES = ("trimtab", "numpy", "scipy", "polars")
-
-
-@dataclass(frozen=True, slots=True)
-class Rebalanced:
-    """One rebalance, at the bar whose prices it was carried out at. Values in numeraire base units, gas that of its approvals too."""
-
-    bar: int
-    time_s: int
-    turnover: Value
-    fees: Value
-    impact: Value
-    gas: Value
-    succeeded: bool
-
-
-@dataclass(frozen=True, slots=True)
-class SimulationResult:
-    """What a simulation found. Values in numeraire base units; paths are floats in whole coins, one for each bar.
-
-    `equity` has all gas taken off; `hold` is what the holdings of the first bar are worth. `weights` are shares of `symbols`.
-    `turnover` is the sum, over rebalances, of half of all that moved by what all was worth. `looked` counts bars that a whole step
-    looked at, `halted` those at which something was stale or contradictory, `refused` by reason those at which a plan was.
-    `harvest` is what rebalancing itself earned; None where gas ate all that there was.
-    """
-
-    symbols: tuple[str, ...]
-    numeraire: str
-    decimals: int
-    times_s: NDArray[np.int64]
-    equity: NDArray[np.float64]
-    hold: NDArray[np.float64]
-    weights: NDArray[np.float64]
-    rebalances: tuple[Rebalanced, ...]
-    final_value: Value
-    hold_value: Value
-    start_value: Value
-    turnover: Fraction
-    fees: Value
-    impact: Value
-    gas: Value
-    balances: tuple[tuple[str, int], ...]
-    bars: int
-    looked: int
-    halted: int
-    refused: tuple[tuple[str, int], ...]
-    notes: tuple[str, ...]
-    config_hash: str
-    data_hash: str
-    seed: int
-    versions: tuple[tuple[str, str], ...]
-    harvest: Harvest | None = None
+__all__ = ["Progress", "Rebalanced", "Run", "SimulationResult", "digest", "parameters", "run", "simulate"]
 
 
 def simulate(wanted: Wanted, table: PriceTable, settings: Settings, progress: Progress | None = None) -> SimulationResult:
@@ -97,15 +49,15 @@ class Run:
         self.world = _world(wanted, table, settings)
         self.outcome: Outcome | None = None
         self._context = open_desk(self.world)
-        self._held: list[tuple[int, dict[str, int], Fraction]] = []
+        self._aims: list[Aims] = []
         self._looked = self._halted = 0
         self._refused: dict[str, int] = {}
+        self._kept: dict[str, int] = {}
         self._ended: tuple[str, ...] = ()
         self._quiet = Quiet(self.world)
 
     def __enter__(self) -> Run:
         self.desk: Desk = self._context.__enter__()
-        self._hold()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -115,7 +67,7 @@ class Run:
         """Looks at the next bar; False once there is none."""
         world, every = self.world, self.world.settings.looks_at_all
         begun = self._looked > 0
-        bar = world.bar if not begun else world.bar + 1 if every else self._quiet.next_bar(world.bar)
+        bar = world.bar if not begun else world.bar + 1 if every else min(self._quiet.next_bar(world.bar), world.next_flow())
         if begun and not every:
             self._halted += self._quiet.halted(world.bar + 1, bar)
         if bar >= world.table.bars:
@@ -133,54 +85,53 @@ class Run:
         self._looked += 1
         self.outcome = None
         try:
-            self.outcome = self.desk.step()
+            self.outcome = outcome = self.desk.step()
         except (Retryable, Refused) as error:
-            self._count(error.message)
-        else:
-            self._halted += self.outcome.kind is OutcomeKind.HALT
-            if self.outcome.kind in (OutcomeKind.REFUSED, OutcomeKind.FAILED):
-                failing = [verdict.guard for verdict in self.outcome.verdicts if not verdict.passed]
-                self._count(", ".join(failing) or self.outcome.reason)
-        self._hold()
-
-    def _count(self, why: str) -> None:
-        self._refused[why] = self._refused.get(why, 0) + 1
-
-    def _hold(self) -> None:
-        world = self.world
-        gas = sum((fill.gas for fill in world.fills), Fraction(0))
-        if not self._held or (world.wallet.balances, gas) != self._held[-1][1:]:
-            self._held.append((world.bar, dict(world.wallet.balances), gas))
+            _count(self._refused, error.message)
+            return
+        drifts, trigger = outcome.decided.drifts, self.world.wanted.policy.trigger
+        if drifts:
+            aims = aims_of(self.world.bar, drifts, trigger)
+            if not self._aims or (aims.targets, aims.bands) != (self._aims[-1].targets, self._aims[-1].bands):
+                self._aims.append(aims if self._aims else replace(aims, bar=0))
+        self._halted += outcome.kind is OutcomeKind.HALT
+        if outcome.kind in (OutcomeKind.REFUSED, OutcomeKind.FAILED):
+            failing = [verdict.guard for verdict in outcome.verdicts if not verdict.passed]
+            _count(self._refused, ", ".join(failing) or outcome.reason)
+        elif isinstance(outcome.decision, Hold):
+            outside = has_band(trigger) and any(drift.outside for drift in drifts)
+            if kept_by := outcome.decision.kept_by or ("policy.trigger" if outside else ""):
+                _count(self._kept, kept_by)
 
     def result(self) -> SimulationResult:
         """What was found so far, up to the last bar of the table."""
-        world = self.world
+        world, wanted, money = self.world, self.world.wanted, self.world.money
         if world.bar < world.table.bars - 1:
             world.go_to(world.table.bars - 1)
-        wanted, money = world.wanted, world.money
-        equity, weights = _path(world, self._held)
-        hold, _ = _path(world, self._held[:1])
-        fills = world.fills
-        gas = sum((fill.gas for fill in fills), Fraction(0))
+        world.tell()
+        paths, flows, fills = paths_of(world, self._aims), tuple(world.flowed), world.fills
         rebalances = _rebalances(world, fills)
         scale = 10**money.decimals
-        shares = [one.turnover / (Fraction(float(equity[one.bar])) * scale) for one in rebalances]
+        shares = [one.turnover / (Fraction(float(paths.equity[one.bar])) * scale) for one in rebalances]
+        start = world.settings.start_value * scale
+        twr, hold_twr = returns(world, start, flows)
+        books = TaxBooks(self.desk.store, wanted.portfolio, wanted.tax)
         return SimulationResult(
             symbols=tuple(asset.token.symbol for asset in wanted.portfolio.assets),
             numeraire=money.symbol,
             decimals=money.decimals,
             times_s=world.table.times_s,
-            equity=equity,
-            hold=hold,
-            weights=weights,
+            equity=paths.equity,
+            hold=paths.hold,
+            weights=paths.weights,
             rebalances=rebalances,
-            final_value=world.value(world.wallet.balances) - gas,
-            hold_value=world.value(self._held[0][1]),
-            start_value=world.settings.start_value * scale,
+            final_value=world.value(world.wallet.balances) - world.gas_paid,
+            hold_value=world.value(world.hold),
+            start_value=start,
             turnover=sum(shares, Fraction(0)),
             fees=sum((fill.fees for fill in fills), Fraction(0)),
             impact=sum((fill.impact for fill in fills), Fraction(0)),
-            gas=gas,
+            gas=world.gas_paid,
             balances=tuple(world.wallet.balances.items()),
             bars=world.table.bars,
             looked=self._looked,
@@ -191,7 +142,17 @@ class Run:
             data_hash=world.table.digest,
             seed=world.settings.seed,
             versions=_versions(),
-            harvest=_harvest(world, equity, weights, rebalances),
+            kept=tuple(sorted(self._kept.items())),
+            flows=flows,
+            twr=twr,
+            hold_twr=hold_twr,
+            prices=paths.prices,
+            targets=paths.targets,
+            bands=paths.bands,
+            lots=wanted.tax.method.value,
+            taxes=books.years(int(world.table.times_s[0]), int(world.table.times_s[-1])),
+            parameters=parameters(world.settings),
+            harvest=harvested(world, paths, rebalances),
         )
 
 
@@ -200,55 +161,43 @@ def run(wanted: Wanted, table: PriceTable, settings: Settings) -> Run:
     return Run(wanted, table, settings)
 
 
+def parameters(settings: Settings) -> tuple[tuple[str, str], ...]:
+    """How the market was made, in words that fit a page; long series by their hash."""
+    found = []
+    for one in fields(settings):
+        value = getattr(settings, one.name)
+        text = repr(tuple(value)) if isinstance(value, Sequence) and not isinstance(value, str) else str(value)
+        found.append((one.name, text if len(text) <= LONGEST else f"sha256 {sha256(text.encode()).hexdigest()}"))
+    return tuple(found)
+
+
 def digest(wanted: Wanted, settings: Settings) -> str:
-    """SHA-256 of what is tried out and how the market is made."""
+    """SHA-256 of what is tried out and how the market is made, but for `looks_at_all`, which changes nothing."""
     parts = (wanted.portfolio, wanted.policy, wanted.reference, wanted.limits, wanted.execution, wanted.split)
     texts = [codec.dumps(part) for part in parts if part is not None]
-    gas = settings.gas_wei if isinstance(settings.gas_wei, int) else tuple(settings.gas_wei)
-    texts.append(repr((settings.depth, settings.fee_pips, settings.start_value, settings.pool, gas, settings.latency_bars, settings.seed)))
+    texts += [repr(wanted.tax), *(f"{name}={text}" for name, text in parameters(settings) if name != "looks_at_all")]
     return sha256("\n".join(texts).encode()).hexdigest()
 
 
 def _world(wanted: Wanted, table: PriceTable, settings: Settings) -> World:
     money = wanted.portfolio.numeraire
     symbols = [symbol for address, symbol in wanted.symbols if symbol in table.symbols or address != money.address]
-    world = World(wanted, table.only(symbols), settings, Wallet({}, {}))
+    used = table.only(symbols)
+    if not isinstance(settings.gas_wei, int):
+        if len(settings.gas_wei) != table.bars:
+            raise ConfigError(f"gas prices for {len(settings.gas_wei)} bars, and the table has {table.bars}")
+        settings = replace(settings, gas_wei=tuple(settings.gas_wei)[table.bars - used.bars :])
+    if settings.flows and settings.flows_in == IN_NUMERAIRE and all(asset.token != money for asset in wanted.portfolio.assets):
+        raise ConfigError(f"--flow: {money.symbol} is no asset of the portfolio", "let it come and go pro rata: --flows-in pro-rata")
+    world = World(wanted, used, settings, Wallet({}, {}))
     world.go_to(0)
     world.wallet.balances = at_targets(world)
+    world.hold = dict(world.wallet.balances)
     return world
 
 
-def _path(world: World, held: list[tuple[int, dict[str, int], Fraction]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Worth and weights at the end of each bar, in whole coins, with the gas paid until then taken off the worth."""
-    portfolio, money, table = world.wanted.portfolio, world.money, world.table
-    columns = {address: table.symbols.index(symbol) for address, symbol in world.wanted.symbols if symbol in table.symbols}
-    ones = np.ones(table.bars)
-    closes = {token.address: world.closes[:, columns[token.address]] if token.address in columns else ones for token in world.tokens}
-    unit = closes.get(money.address, ones)
-    values = np.empty((table.bars, len(world.tokens)))
-    equity = np.empty(table.bars)
-    for number, (bar, balances, gas) in enumerate(held):
-        end = held[number + 1][0] if number + 1 < len(held) else table.bars
-        for column, token in enumerate(world.tokens):
-            values[bar:end, column] = balances[token.address] / 10.0**token.decimals * closes[token.address][bar:end] / unit[bar:end]
-        equity[bar:end] = values[bar:end].sum(axis=1) - float(gas / 10**money.decimals)
-    weights = values[:, : len(portfolio.assets)]
-    found: NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True)
-    return equity, found
-
-
-def _harvest(world: World, equity: NDArray[np.float64], weights: NDArray[np.float64], done: tuple[Rebalanced, ...]) -> Harvest | None:
-    """See agent/backtest/harvest.py: prices of the assets in the numeraire, and each bar's costs of what was held before."""
-    if (equity <= 0).any():
-        return None
-    table, money = world.table, world.money
-    columns = {address: table.symbols.index(symbol) for address, symbol in world.wanted.symbols if symbol in table.symbols}
-    ones, taken = np.ones(table.bars), np.zeros(table.bars)
-    closes = [world.closes[:, columns[a]] if (a := asset.token.address) in columns else ones for asset in world.wanted.portfolio.assets]
-    unit = world.closes[:, columns[money.address]] if money.address in columns else ones
-    for one in done:
-        taken[one.bar] += float((one.fees + one.impact + one.gas) / 10**money.decimals)
-    return harvest(np.column_stack(closes) / unit[:, None], weights, taken / (equity + taken), table.times_s)
+def _count(found: dict[str, int], why: str) -> None:
+    found[why] = found.get(why, 0) + 1
 
 
 def _rebalances(world: World, fills: list[Fill]) -> tuple[Rebalanced, ...]:

@@ -9,12 +9,14 @@ from fractions import Fraction
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
+from agent.backtest.flows import IN_NUMERAIRE, WAYS, OwnerFlow
 from agent.errors import ConfigError
 from agent.model import (
     Asset,
     Destination,
     Execution,
     Limits,
+    LotMethod,
     Policy,
     Portfolio,
     Reference,
@@ -22,7 +24,7 @@ from agent.model import (
     Trigger,
 )
 from agent.model.strategies import Split
-from agent.units import BPS, PIPS, Token
+from agent.units import BPS, PIPS, Token, Value
 
 DECIMALS = 18
 ROUTER_KIND = "swap_router_02"
@@ -62,6 +64,14 @@ WALLET = simulated_address("wallet")
 
 
 @dataclass(frozen=True, slots=True)
+class TaxRule:
+    """Which lots a sale takes, and the most that a year may gain in numeraire base units (None: no limit)."""
+
+    method: LotMethod = LotMethod.FIFO
+    year_limit: Value | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """Portfolio, policy, limits and strategies; `symbols` are tokens of the portfolio with their columns in the table.
 
@@ -75,6 +85,7 @@ class Wanted:
     execution: Execution
     symbols: tuple[tuple[str, str], ...]
     split: Split | None = None
+    tax: TaxRule = TaxRule()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +95,8 @@ class Settings:
     Each asset has one pool with the numeraire: `pool` "v2", or "v3" with liquidity over the full range, `depth` on either side, fee
     `fee_pips`. `gas_wei` is what a unit of gas costs, one number or one for each bar. A swap is mined `latency_bars` later than it was
     sent. With `looks_at_all` every bar is looked at by a whole step; without, only those where something can be due.
+    From a bar to before another, `silent` are those at which feeds say nothing new, `thin` those at which pools hold that part of `depth`.
+    `flows` are what the owner puts in and takes out, `flows_in` "numeraire" or "pro-rata".
     """
 
     depth: Fraction
@@ -94,6 +107,10 @@ class Settings:
     latency_bars: int = 0
     seed: int = 0
     looks_at_all: bool = False
+    silent: tuple[int, int] | None = None
+    thin: tuple[int, int, Fraction] | None = None
+    flows: tuple[OwnerFlow, ...] = ()
+    flows_in: str = IN_NUMERAIRE
 
     def __post_init__(self) -> None:
         """Raises ConfigError naming what cannot be."""
@@ -105,6 +122,8 @@ class Settings:
             raise ConfigError("--depth and --value are above zero")
         if self.latency_bars < 0:
             raise ConfigError("--latency: a number of bars, 0 or more")
+        if self.flows_in not in WAYS:
+            raise ConfigError(f"--flows-in: {self.flows_in!r}", f"choose from {', '.join(WAYS)}")
 
 
 def simple(
@@ -151,17 +170,20 @@ def simulated(wanted: Wanted) -> Wanted:
             "liquidity positions are not simulated", "leave portfolio.positions and lp.targets out of the config of a backtest"
         )
     assets = tuple(_with_feed(asset) for asset in portfolio.assets)
+    renamed = {old.feed: new.feed for old, new in zip(portfolio.assets, assets, strict=True)}
+    ages = tuple((new, age_s) for old, age_s in wanted.reference.feed_ages if (new := renamed.get(old)) is not None)
     tokens = (*(asset.token for asset in assets), *portfolio.hubs)
     return Wanted(
         portfolio=_replaced(portfolio, assets),
         policy=wanted.policy,
-        reference=Reference((ReferenceKind.FEED,), wanted.reference.twap_window_s, wanted.reference.feed_max_age_s),
+        reference=Reference((ReferenceKind.FEED,), wanted.reference.twap_window_s, wanted.reference.feed_max_age_s, ages),
         limits=wanted.limits,
         execution=Execution(
             ROUTER_KIND, ROUTER, wanted.execution.deadline_s, wanted.execution.expire_blocks, (ROUTER,), pace=wanted.execution.pace
         ),
         symbols=tuple((token.address, token.symbol) for token in tokens),
         split=wanted.split,
+        tax=wanted.tax,
     )
 
 

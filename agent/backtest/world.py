@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.backtest.flows import bars_of, moved
 from agent.backtest.market import pool_at
+from agent.backtest.result import Flowed
 from agent.backtest.table import PriceTable, carried
 from agent.backtest.wanted import Settings, Wanted
 from agent.model import FeedRound, Head, PoolState, Receipt, UnsignedTx
@@ -49,6 +51,16 @@ class Fill:
     gas: Fraction
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What there is from the end of a bar on: balances, those of holding, and what gas has cost so far (numeraire base units)."""
+
+    bar: int
+    balances: dict[str, int]
+    hold: dict[str, int]
+    gas: Fraction
+
+
 @dataclass(slots=True)
 class World:
     """ports.Clock over a table: sleeping goes on to the next bar. Raises EndOfTable after the last."""
@@ -66,14 +78,26 @@ class World:
     receipts: dict[str, Receipt] = field(default_factory=dict)
     pending: list[tuple[int, str, UnsignedTx]] = field(default_factory=list)
     fills: list[Fill] = field(default_factory=list)
+    hold: dict[str, int] = field(default_factory=dict)
+    flows: tuple[tuple[int, Fraction], ...] = ()
+    flowed: list[Flowed] = field(default_factory=list)
+    gas_paid: Fraction = Fraction(0)
+    told: list[Held] = field(default_factory=list)
     closes: NDArray[np.float64] = field(init=False)
     newest: NDArray[np.int64] = field(init=False)
+    stale: NDArray[np.bool_] = field(init=False)
 
     def __post_init__(self) -> None:
-        """What stands in for missing prices: of each symbol the newest before."""
+        """What stands in for missing prices: of each symbol the newest before; `stale` where that is too old to count."""
         self.closes = carried(self.table.closes)
         rows = np.where(np.isnan(self.table.closes), 0, np.arange(self.table.bars)[:, None])
         self.newest = np.maximum.accumulate(rows, axis=0)
+        if self.settings.silent is not None:
+            first, end = self.settings.silent
+            self.newest[first:end] = self.newest[max(first - 1, 0)]
+        ages_s = self.table.times_s[:, None] - self.table.times_s[self.newest]
+        self.stale = ages_s > np.array([self._max_age_s(symbol) for symbol in self.table.symbols])
+        self.flows = bars_of(self.settings.flows, self.table.times_s.tolist()) if self.settings.flows else ()
 
     @property
     def tokens(self) -> tuple[Token, ...]:
@@ -113,10 +137,23 @@ class World:
         """Time passes to that bar: prices of then, pools traded to them, and nothing left of what this wallet did to them."""
         if bar >= self.table.bars:
             raise EndOfTable
+        self.tell()
         self.block += bar - self.bar
         self.bar, self.mined_here = bar, 0
         self._price()
         self._trade_pools()
+        self._pay_in_and_out()
+
+    def tell(self) -> None:
+        """Keeps what there is at the end of this bar, where it differs from what there was."""
+        now = Held(self.bar, self.wallet.balances, self.hold, self.gas_paid)
+        last = self.told[-1] if self.told else None
+        if self.wallet.balances and (last is None or (last.balances, last.hold, last.gas) != (now.balances, now.hold, now.gas)):
+            self.told.append(replace(now, balances=dict(now.balances), hold=dict(now.hold)))
+
+    def next_flow(self) -> int:
+        """The bar at which the owner next puts something in or takes something out; the number of bars when he does not."""
+        return self.flows[0][0] if self.flows else self.table.bars
 
     def begin_block(self) -> None:
         """A block of its own for a transaction."""
@@ -132,6 +169,22 @@ class World:
         """Worth of balances in numeraire base units, at this bar's prices."""
         return sum((raw * self.prices[token] for token, raw in balances.items()), Fraction(0))
 
+    def _pay_in_and_out(self) -> None:
+        """What is due at this bar, to the wallet and to what is merely held."""
+        while self.flows and self.flows[0][0] <= self.bar:
+            amount, self.flows = self.flows[0][1], self.flows[1:]
+            value, before = amount * 10**self.money.decimals, self.value(self.wallet.balances)
+            self.flowed.append(Flowed(self.bar, self.bar_s, value, before - self.gas_paid, self.value(self.hold)))
+            assets = [asset.token.address for asset in self.wanted.portfolio.assets]
+            way, money = self.settings.flows_in, self.money.address
+            self.wallet.balances = moved(self.wallet.balances, self.prices, value, way, money, assets)
+            self.hold = moved(self.hold, self.prices, value, way, money, assets)
+
+    def _max_age_s(self, symbol: str) -> int:
+        wanted = self.wanted
+        names = {ours: wanted.portfolio.feed(address) for address, ours in wanted.symbols}
+        return wanted.reference.max_age_s(names.get(symbol) or "")
+
     def _columns(self) -> dict[str, int]:
         found = {address: symbol for address, symbol in self.wanted.symbols if symbol in self.table.symbols}
         return {address: self.table.symbols.index(symbol) for address, symbol in found.items()}
@@ -145,13 +198,15 @@ class World:
             at = self.bar if column is None else int(self.newest[self.bar, column])
             at_s, name = int(self.table.times_s[at]), portfolio.feed(token.address)
             self.prices[token.address] = quoted / unit * Fraction(10) ** (self.money.decimals - token.decimals)
+            said = quoted if column is None else Fraction(str(float(self.closes[at, column])))
             if name is not None:
-                feeds.append(FeedRound(name, FEED_DECIMALS, at + 1, floor_int(quoted * 10**FEED_DECIMALS), at_s, at_s, at + 1))
+                feeds.append(FeedRound(name, FEED_DECIMALS, at + 1, floor_int(said * 10**FEED_DECIMALS), at_s, at_s, at + 1))
         self.feeds = tuple(feeds)
 
     def _trade_pools(self) -> None:
         settings, money = self.settings, self.money
-        depth_raw = floor_int(settings.depth * 10**money.decimals)
+        first, end, part = settings.thin or (0, 0, Fraction(1))
+        depth_raw = floor_int(settings.depth * (part if first <= self.bar < end else 1) * 10**money.decimals)
         made = [
             pool_at(settings.pool, token, money, self.prices[token.address], depth_raw, settings.fee_pips)
             for token in self.tokens

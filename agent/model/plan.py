@@ -65,10 +65,14 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """No trade now, with the reason and when to look next (None: at the next tick)."""
+    """No trade now, with the reason and when to look next (None: at the next tick).
+
+    `kept_by` names the setting that kept back what a trigger asked for; empty where none asked.
+    """
 
     reason: str
     next_s: int | None = None
+    kept_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

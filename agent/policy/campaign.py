@@ -72,10 +72,10 @@ def course(step: StepInput, drifts: Sequence[AssetDrift], prices: Mapping[str, P
     told = f"round {under.done + 1} of about {begun.rounds}" if begun.pace.style is not Style.LIMIT else "the correction at a price"
     told = f"{told} from {words.moment(begun.began_s)}, {_money(step, left)} to move"
     if now_s < under.next_s:
-        return Course(Hold(f"{told}: due {words.moment(under.next_s)}", under.next_s))
+        return Course(Hold(f"{told}: due {words.moment(under.next_s)}", under.next_s, "execution.style"))
     found = Round(under.done + 1, _part(under, left, now_s), left)
     if not_yet := confirm.lacking(step, prices, by_campaign):
-        return Course(Hold(f"{told}; but {not_yet}; looks again at the next tick"))
+        return Course(Hold(f"{told}; but {not_yet}; looks again at the next tick", kept_by="policy.confirm_blocks"))
     return Course(Rebalance(told, partial(drifts, begun.goal, found.part)), found)
 
 

@@ -105,7 +105,7 @@ def test_canonical_text_has_sorted_keys_exact_fractions_and_strings_for_integers
     )
     assert codec.dumps(GoalWeight("t", Fraction(3), Fraction(-1, 7))) == '{"high":"-1/7","low":"3/1","token":"t"}'
     assert codec.dumps(Destination.BAND) == '"band"'
-    assert codec.dumps(Hold("a")) == '{"next_s":null,"reason":"a","type":"Hold"}'
+    assert codec.dumps(Hold("a")) == '{"kept_by":"","next_s":null,"reason":"a","type":"Hold"}'
 
 
 def test_a_rebalance_written_before_exits_were_known_is_none() -> None:

@@ -1,0 +1,112 @@
+"""What a simulation was worth at the end of each bar, its weights, and returns without what came and went."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.backtest.harvest import Harvest, harvest
+from agent.backtest.result import Flowed, Rebalanced
+from agent.backtest.world import World
+from agent.model import AssetDrift, Trigger
+from agent.policy.bands import has_band
+from agent.units import BPS
+
+Path = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Aims:
+    """Targets and bands as shares by token, from a bar on."""
+
+    bar: int
+    targets: dict[str, float]
+    bands: dict[str, tuple[float, float]]
+
+
+def aims_of(bar: int, drifts: Sequence[AssetDrift], trigger: Trigger) -> Aims:
+    """What a step aimed at; without a band in its trigger, or one of an asset's own, there are no edges."""
+    bands = {
+        one.token: (float(one.band_low_bps) / BPS, float(one.band_high_bps) / BPS)
+        for one in drifts
+        if one.band_low_bps < one.band_high_bps and (has_band(trigger) or one.band_high_bps - one.band_low_bps < BPS)
+    }
+    return Aims(bar, {one.token: one.target_bps / BPS for one in drifts}, bands)
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """One value or row for each bar, money in whole coins of the numeraire; columns are the portfolio's assets."""
+
+    equity: Path
+    hold: Path
+    weights: Path
+    prices: Path
+    targets: Path
+    bands: Path
+
+
+def paths_of(world: World, aims: Sequence[Aims]) -> Paths:
+    """All of them, from what was kept of each bar that changed something."""
+    table, told = world.table, world.told
+    tokens, assets = world.tokens, [asset.token.address for asset in world.wanted.portfolio.assets]
+    prices = _prices(world)
+    coins = np.array([10.0**token.decimals for token in tokens])
+    equity, hold, values = np.empty(table.bars), np.empty(table.bars), np.empty((table.bars, len(tokens)))
+    for number, one in enumerate(told):
+        end = told[number + 1].bar if number + 1 < len(told) else table.bars
+        here = slice(one.bar, end)
+        values[here] = np.array([float(one.balances[token.address]) for token in tokens]) / coins * prices[here]
+        equity[here] = values[here].sum(axis=1) - float(one.gas / 10**world.money.decimals)
+        hold[here] = (np.array([float(one.hold[token.address]) for token in tokens]) / coins * prices[here]).sum(axis=1)
+    weights = values[:, : len(assets)]
+    targets, bands = np.full((table.bars, len(assets)), np.nan), np.full((table.bars, len(assets), 2), np.nan)
+    for number, aim in enumerate(aims):
+        here = slice(aim.bar, aims[number + 1].bar if number + 1 < len(aims) else table.bars)
+        targets[here] = [aim.targets.get(token, 0.0) for token in assets]
+        bands[here] = [aim.bands.get(token, (np.nan, np.nan)) for token in assets]
+    return Paths(equity, hold, weights / weights.sum(axis=1, keepdims=True), prices[:, : len(assets)], targets, bands)
+
+
+def time_weighted(start: Fraction, end: Fraction, flows: Sequence[tuple[Fraction, Fraction]]) -> float:
+    """Product of growth between flows, less one (Global Investment Performance Standards); `flows` are (worth before, what came)."""
+    found, base = 1.0, start
+    for before, came in flows:
+        found *= float(before / base)
+        base = before + came
+    return found * float(end / base) - 1
+
+
+def returns(world: World, start: Fraction, flows: Sequence[Flowed]) -> tuple[float, float]:
+    """Time-weighted: of what was rebalanced, gas taken off, and of what was held."""
+    last = world.told[-1]
+    end, held = world.value(last.balances) - last.gas, world.value(last.hold)
+    return (
+        time_weighted(start, end, [(one.before, one.value) for one in flows]),
+        time_weighted(start, held, [(one.hold_before, one.value) for one in flows]),
+    )
+
+
+def harvested(world: World, paths: Paths, done: Sequence[Rebalanced]) -> Harvest | None:
+    """See agent/backtest/harvest.py: each bar's costs are shares of what was held before them; None where gas ate all."""
+    taken = np.zeros(world.table.bars)
+    for one in done:
+        taken[one.bar] += float((one.fees + one.impact + one.gas) / 10**world.money.decimals)
+    if not (paths.equity > 0).all():
+        return None
+    return harvest(paths.prices, paths.weights, taken / (paths.equity + taken), world.table.times_s)
+
+
+def _prices(world: World) -> Path:
+    """Of assets and hubs, in whole coins of the numeraire; the newest before where one is missing."""
+    table = world.table
+    columns = {address: table.symbols.index(symbol) for address, symbol in world.wanted.symbols if symbol in table.symbols}
+    ones = np.ones(table.bars)
+    closes = [world.closes[:, columns[token.address]] if token.address in columns else ones for token in world.tokens]
+    unit = world.closes[:, columns[world.money.address]] if world.money.address in columns else ones
+    found: Path = np.column_stack(closes) / unit[:, None]
+    return found
