@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
 from agent.config.liquidity import build_positions
 from agent.config.orders import build_orders
 from agent.config.pace import build_pace
-from agent.config.schema import AssetTable, Config, HubTable
+from agent.config.presets import ETHEREUM
+from agent.config.schema import AssetTable, Config, HubTable, LimitsTable
+from agent.config.template import render
 from agent.config.triggers import build_trigger
 from agent.config.zone import ZoneTable, build_zone
 from agent.errors import ConfigError
@@ -96,7 +99,17 @@ def build_reference(config: Config, pins: Iterable[tuple[str, str]] | None = Non
 
 def build_limits(config: Config, numeraire: Token) -> Limits:
     """Limits in exact units: values in the numeraire's base units, gas in wei."""
-    table = config.limits
+    return limits_of(config.limits, config.portfolio.max_live_value, numeraire)
+
+
+def starting_limits(numeraire: Token) -> Limits:
+    """The limits of the config that `trimtab init` writes, for those who have none yet; how much it may manage is left open."""
+    text = render(ETHEREUM, "", (), (), numeraire.symbol, (("RPC_URL", "any"),))
+    return limits_of(LimitsTable.model_validate(tomllib.loads(text)["limits"]), None, numeraire)
+
+
+def limits_of(table: LimitsTable, max_live_value: str | None, numeraire: Token) -> Limits:
+    """The same of the table alone."""
 
     def value(text: str | None, field: str) -> Fraction | None:
         return None if text is None else Fraction(parse_raw(text, numeraire.decimals, field))
@@ -124,7 +137,7 @@ def build_limits(config: Config, numeraire: Token) -> Limits:
         pool_min_value=value(table.pool_min_value, "limits.pool_min_value"),
         impermanent_loss_bps=table.impermanent_loss,
         balance_jump_bps=table.balance_jump,
-        max_live_value=value(config.portfolio.max_live_value, "portfolio.max_live_value"),
+        max_live_value=value(max_live_value, "portfolio.max_live_value"),
         lp_max_weight_bps=table.lp_max_weight,
         token_screen=table.token_screen,
         payout_per_day=value(table.payout_per_day, "limits.payout_per_day"),
