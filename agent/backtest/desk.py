@@ -22,8 +22,9 @@ from agent.execution.fresh import Eyes
 from agent.execution.outcome import Hands, Outcome
 from agent.execution.remembered import remembered
 from agent.execution.settings import Settings as Patience
-from agent.model import History, Snapshot, StepInput
+from agent.model import Finding, History, ScreenedToken, Snapshot, StepInput
 from agent.planning.strategies import rebalance
+from agent.policy.quarantine import quarantine
 from agent.store import Store, open_store
 from agent.venues.composer import RouterComposer
 
@@ -68,7 +69,8 @@ def _desk(world: World, store: Store) -> Desk:
             store.tell_flow(None, None, snapshot.now_s)
             history = store.history(snapshot.head.timestamp_s)
         bare = StepInput(snapshot, wanted.portfolio, wanted.policy, wanted.reference, wanted.limits, execution, history, split=wanted.split)
-        return remembered(bare, store, taxes.standing)
+        left = [ScreenedToken(token, Finding.PAUSED, "it has no price any more") for token in sorted(world.gone)]
+        return quarantine(remembered(bare, store, taxes.standing), left)
 
     chain = SimulatedChain(world)
     chance = random.Random(world.settings.seed).random

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from fractions import Fraction
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from agent.backtest.flows import OwnerFlow
 from agent.backtest.table import PriceTable, checked
 from agent.errors import ConfigError
 
@@ -44,6 +47,41 @@ def read_table(path: Path) -> PriceTable:
     return checked(_of_rows(polars, frame, column, path) if long else _of_columns(polars, frame, column, path))
 
 
+def read_gas(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
+    """What a unit of gas costs at each of these times, wei: the newest row of the file's `time` and `gas_price_wei` until then.
+
+    Raises ConfigError as read_table does, and where the first row comes after the first time.
+    """
+    polars, option = _polars(), "--gas-prices"
+    frame = _frame(polars, path, option)
+    if not {"time", "gas_price_wei"} <= set(frame.columns):
+        raise ConfigError(f"{option}: {path.name} needs columns time and gas_price_wei; it has {', '.join(frame.columns)[:200]}")
+    kind = frame["gas_price_wei"].dtype
+    if not kind.is_integer() or frame["gas_price_wei"].null_count() or frame["gas_price_wei"].min() < 0:
+        raise ConfigError(f"{option}: a gas price of {path.name} is no whole number of wei, 0 or more")
+    rows, prices = _seconds(polars, frame["time"], path).to_numpy(), frame["gas_price_wei"].to_list()
+    if (np.diff(rows) <= 0).any():
+        row = int(np.argmax(np.diff(rows) <= 0)) + 2
+        raise ConfigError(f"{option}: {path.name}, row {row}: its time is not later than that before", "sort the file, each time once")
+    newest = np.searchsorted(rows, times_s, side="right") - 1
+    if newest[0] < 0:
+        raise ConfigError(f"{option}: {path.name} begins at {int(rows[0])}, after the prices do", "leave out earlier prices")
+    return tuple(int(prices[row]) for row in newest)
+
+
+def read_flows(path: Path) -> tuple[OwnerFlow, ...]:
+    """Deposits and withdrawals of a file: columns time and amount, in whole coins of the numeraire. Raises ConfigError."""
+    polars, option = _polars(), "--flows"
+    frame = _frame(polars, path, option)
+    if not {"time", "amount"} <= set(frame.columns):
+        raise ConfigError(f"{option}: {path.name} needs columns time and amount; it has {', '.join(frame.columns)[:200]}")
+    amounts = frame["amount"]
+    if not amounts.dtype.is_numeric() or amounts.null_count() or not np.isfinite(amounts.to_numpy()).all() or (amounts == 0).any():
+        raise ConfigError(f"{option}: an amount of {path.name} is no number, or zero", "write plain decimals such as -250.5")
+    times = _seconds(polars, frame["time"], path).to_list()
+    return tuple(OwnerFlow(int(at_s), Fraction(str(amount))) for at_s, amount in zip(times, amounts.to_list(), strict=True))
+
+
 def _polars() -> Any:
     try:
         return import_module("polars")
@@ -51,18 +89,18 @@ def _polars() -> Any:
         raise ConfigError("price files need the package polars", "pip install 'trimtab[analysis]'") from None
 
 
-def _frame(polars: Any, path: Path) -> Any:
+def _frame(polars: Any, path: Path, option: str = "--prices") -> Any:
     if not path.is_file():
-        raise ConfigError(f"--prices: {str(path)!r} is no file")
+        raise ConfigError(f"{option}: {str(path)!r} is no file")
     reader = {".csv": polars.read_csv, ".parquet": polars.read_parquet}.get(path.suffix.lower())
     if reader is None:
-        raise ConfigError(f"--prices: {path.name} is neither .csv nor .parquet")
+        raise ConfigError(f"{option}: {path.name} is neither .csv nor .parquet")
     try:
         frame = reader(path)
     except Exception as error:  # whatever a broken file makes the library say
-        raise ConfigError(f"--prices: {path.name} cannot be read: {type(error).__name__}") from None
+        raise ConfigError(f"{option}: {path.name} cannot be read: {type(error).__name__}") from None
     if frame.height == 0:
-        raise ConfigError(f"--prices: {path.name} is empty")
+        raise ConfigError(f"{option}: {path.name} is empty")
     return frame
 
 

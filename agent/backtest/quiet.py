@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.backtest.wanted import LEAVE
 from agent.backtest.world import World
 from agent.model import Style, Threshold
 from agent.policy.bands import band
@@ -19,13 +20,14 @@ class Quiet:
     """Finds the next bar at which something may be due, for policies of bands alone; of any other it says: every bar.
 
     A bar is quiet only where every weight is inside its band by more than SURE: there `decide` holds, and nothing that it remembers
-    changes. While a price is stale it halts; the first bar of those is looked at. Prices of a bar are compared with the holdings of
+    changes. While a price is stale it halts; the first bar of those is looked at, all of them where it goes on without it. Prices of a bar
+    are compared with the holdings of
     now, so that no later bar counts.
     """
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._fits = _bands_alone(world)
+        self._fits, self._leaves = _bands_alone(world), world.settings.gone == LEAVE
         if not self._fits:
             return
         wanted, table = world.wanted, world.table
@@ -34,9 +36,7 @@ class Quiet:
         ones, closes = np.ones(table.bars), np.take_along_axis(world.closes, world.newest, axis=0)
         unit = closes[:, columns[portfolio.numeraire.address]] if portfolio.numeraire.address in columns else ones
         tokens = [asset.token for asset in portfolio.assets]
-        self._prices = (
-            np.column_stack([closes[:, columns[t.address]] if t.address in columns else ones for t in tokens]) / unit[:, None]
-        )
+        self._prices = np.column_stack([closes[:, columns[t.address]] if t.address in columns else ones for t in tokens]) / unit[:, None]
         trigger = wanted.policy.trigger
         edges = [band(trigger, asset.target_bps, asset.band) for asset in portfolio.assets]
         self._bands = np.array([(float(low) / BPS, float(high) / BPS) for low, high in edges])
@@ -59,7 +59,7 @@ class Quiet:
 
     def halted(self, start: int, end: int) -> int:
         """How many of the bars from `start` to before `end`, none of them looked at, have a price that is stale."""
-        return int(self._stale[start:end].sum()) if self._fits else 0
+        return int(self._stale[start:end].sum()) if self._fits and not self._leaves else 0
 
     def _loud(self, start: int, end: int) -> NDArray[np.bool_]:
         portfolio, balances = self._world.wanted.portfolio, self._world.wallet.balances
@@ -68,7 +68,7 @@ class Quiet:
         weights = values / values.sum(axis=1, keepdims=True)
         outside = (weights <= self._bands[:, 0] + SURE) | (weights >= self._bands[:, 1] - SURE)
         stale = self._stale[start:end]
-        begins = stale & ~self._stale[start - 1 : end - 1]
+        begins = stale if self._leaves else stale & ~self._stale[start - 1 : end - 1]
         found: NDArray[np.bool_] = (outside.any(axis=1) & ~stale) | begins
         return found
 

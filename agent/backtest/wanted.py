@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from graphlib import CycleError, TopologicalSorter
 
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
@@ -22,12 +23,14 @@ from agent.model import (
     Reference,
     ReferenceKind,
     Trigger,
+    V3Pool,
 )
 from agent.model.strategies import Split
 from agent.units import BPS, PIPS, Token, Value
 
 DECIMALS = 18
 ROUTER_KIND = "swap_router_02"
+HALT, LEAVE = "halt", "leave"
 MAX_AGE_BARS = 2
 """A feed that misses more bars than these is stale, where no config says when."""
 OPEN_LIMITS = Limits(
@@ -96,7 +99,9 @@ class Settings:
     `fee_pips`. `gas_wei` is what a unit of gas costs, one number or one for each bar. A swap is mined `latency_bars` later than it was
     sent. With `looks_at_all` every bar is looked at by a whole step; without, only those where something can be due.
     From a bar to before another, `silent` are those at which feeds say nothing new, `thin` those at which pools hold that part of `depth`.
-    `flows` are what the owner puts in and takes out, `flows_in` "numeraire" or "pro-rata".
+    `flows` are what the owner puts in and takes out, `flows_in` "numeraire" or "pro-rata". While an asset has had no price for so
+    long that a feed would be stale, the step halts as it does live; with `gone` "leave" it goes on without that asset, which stays
+    as it is. `recorded` are pools as they stood on a chain, beside the others or in the place of the one of their pair.
     """
 
     depth: Fraction
@@ -111,6 +116,8 @@ class Settings:
     thin: tuple[int, int, Fraction] | None = None
     flows: tuple[OwnerFlow, ...] = ()
     flows_in: str = IN_NUMERAIRE
+    gone: str = HALT
+    recorded: tuple[V3Pool, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises ConfigError naming what cannot be."""
@@ -124,6 +131,8 @@ class Settings:
             raise ConfigError("--latency: a number of bars, 0 or more")
         if self.flows_in not in WAYS:
             raise ConfigError(f"--flows-in: {self.flows_in!r}", f"choose from {', '.join(WAYS)}")
+        if self.gone not in (HALT, LEAVE):
+            raise ConfigError(f"--gone: {self.gone!r}", f"choose {HALT} or {LEAVE}")
 
 
 def simple(
@@ -136,14 +145,22 @@ def simple(
     native: str = "",
     limits: Limits = OPEN_LIMITS,
     cooldown_s: int = 0,
+    decimals: Mapping[str, int] | None = None,
+    pairs: Sequence[tuple[str, str]] = (),
 ) -> Wanted:
     """A portfolio without any config: `targets` in bps by symbol, with open limits unless others are named, prices from simulated feeds.
 
-    `native` is the symbol whose price pays the gas (the numeraire where it is empty). A numeraire without a target is a hub.
+    `native` is the symbol whose price pays the gas (the numeraire where it is empty). A numeraire without a target is a hub. Tokens have
+    18 decimals unless `decimals` says otherwise; of each of `pairs` the first has the lower address, as in a pool.
     """
     if sum(targets.values()) != BPS:
         raise ConfigError(f"--target: sums to {sum(targets.values()) / 100:g}%, not 100%")
-    tokens = {symbol: Token(simulated_address(f"token {symbol}"), symbol, DECIMALS) for symbol in dict.fromkeys((*targets, numeraire))}
+    symbols = list(dict.fromkeys((*targets, numeraire)))
+    for name in (*(decimals or {}), *(symbol for pair in pairs for symbol in pair)):
+        if name not in symbols:
+            raise ConfigError(f"{name!r} is none of {', '.join(symbols)}")
+    known, addresses = decimals or {}, _addresses(symbols, pairs)
+    tokens = {symbol: Token(addresses[symbol], symbol, known.get(symbol, DECIMALS)) for symbol in symbols}
     if native and native not in tokens:
         raise ConfigError(f"--native: {native!r} is none of {', '.join(tokens)}")
     money = tokens[numeraire]
@@ -157,6 +174,16 @@ def simple(
     reference = Reference((ReferenceKind.FEED,), twap_window_s=1_800, feed_max_age_s=(MAX_AGE_BARS + 1) * interval_s - 1)
     execution = Execution(ROUTER_KIND, ROUTER, deadline_s=90, expire_blocks=25, pinned=(ROUTER,))
     return simulated(Wanted(portfolio, policy, reference, limits, execution, ()))
+
+
+def _addresses(symbols: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Made up from the names, and dealt out anew in rising order where pools need one."""
+    found = {symbol: simulated_address(f"token {symbol}") for symbol in symbols}
+    try:
+        order = tuple(TopologicalSorter({symbol: [low for low, high in pairs if high == symbol] for symbol in symbols}).static_order())
+    except CycleError:
+        raise ConfigError("--pool-state: no order of tokens fits all these pools", "name each pool's token0 first") from None
+    return dict(zip(order, sorted(found.values(), key=lambda one: int(one, 16)), strict=True)) if pairs else found
 
 
 def simulated(wanted: Wanted) -> Wanted:

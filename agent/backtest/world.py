@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from agent.backtest.flows import bars_of, moved
 from agent.backtest.market import pool_at
+from agent.backtest.recorded_pools import arbitraged
 from agent.backtest.result import Flowed
 from agent.backtest.table import PriceTable, carried
-from agent.backtest.wanted import Settings, Wanted
-from agent.model import FeedRound, Head, PoolState, Receipt, UnsignedTx
+from agent.backtest.wanted import LEAVE, Settings, Wanted
+from agent.model import FeedRound, Head, PoolState, Receipt, UnsignedTx, V3Pool
 from agent.units import BPS, Price, Token, floor_int
 
 CHAIN_ID = 31337
@@ -116,6 +117,14 @@ class World:
         return int(self.table.times_s[self.bar])
 
     @property
+    def gone(self) -> frozenset[str]:
+        """Tokens that the step goes on without at this bar, since they have had no price for too long; never the numeraire."""
+        if self.settings.gone != LEAVE:
+            return frozenset()
+        stale = self.stale[self.bar]
+        return frozenset(token for token, column in self._columns().items() if stale[column] and token != self.money.address)
+
+    @property
     def gas_wei(self) -> int:
         """What a unit of gas costs at this bar."""
         gas: int | Sequence[int] = self.settings.gas_wei
@@ -190,12 +199,13 @@ class World:
         return {address: self.table.symbols.index(symbol) for address, symbol in found.items()}
 
     def _price(self) -> None:
-        columns, portfolio = self._columns(), self.wanted.portfolio
+        columns, portfolio, gone = self._columns(), self.wanted.portfolio, self.gone
         unit = self.quoted(self.money.address)
         feeds = []
         for token in self.tokens:
             quoted, column = self.quoted(token.address), columns.get(token.address)
-            at = self.bar if column is None else int(self.newest[self.bar, column])
+            left = token.address in gone  # nobody asks what it is worth: its last price stands
+            at = self.bar if column is None or left else int(self.newest[self.bar, column])
             at_s, name = int(self.table.times_s[at]), portfolio.feed(token.address)
             self.prices[token.address] = quoted / unit * Fraction(10) ** (self.money.decimals - token.decimals)
             said = quoted if column is None else Fraction(str(float(self.closes[at, column])))
@@ -207,11 +217,16 @@ class World:
         settings, money = self.settings, self.money
         first, end, part = settings.thin or (0, 0, Fraction(1))
         depth_raw = floor_int(settings.depth * (part if first <= self.bar < end else 1) * 10**money.decimals)
+        gone, recorded = self.gone, [(pool, {pool.token0, pool.token1}) for pool in settings.recorded]
         made = [
             pool_at(settings.pool, token, money, self.prices[token.address], depth_raw, settings.fee_pips)
             for token in self.tokens
-            if token.address != money.address
+            if token.address not in (money.address, *gone) and all(pair != {token.address, money.address} for _, pair in recorded)
         ]
+        for pool, pair in recorded:
+            stood = self.pools.get(pool.address, pool)
+            if isinstance(stood, V3Pool) and not pair & gone:
+                made.append(arbitraged(stood, self.prices[pool.token0] / self.prices[pool.token1]))
         self.pools = {pool.address: pool for pool in made}
 
 
