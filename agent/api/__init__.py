@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from agent.api.profiles import export_profile, import_profile
     from agent.api.ready import templates
     from agent.api.rehearsing import rehearse
+    from agent.api.replaying import replay
+    from agent.api.reporting import check_report_path, write_report
     from agent.api.retreat import TakenBack
     from agent.api.revoking import revoke
     from agent.api.rounds import swap_at
@@ -57,11 +59,13 @@ _HOMES = {
     "agent.api.ending": ("stop",),
     "agent.api.investing": ("invest",),
     "agent.api.rehearsing": ("rehearse",),
+    "agent.api.replaying": ("replay",),
     "agent.api.revoking": ("revoke",),
     "agent.api.withdrawing": ("withdraw",),
     "agent.api.halting": ("Halted", "pause_hard"),
     "agent.api.profiles": ("export_profile", "import_profile"),
     "agent.api.ready": ("templates",),
+    "agent.api.reporting": ("check_report_path", "write_report"),
     "agent.api.retreat": ("TakenBack",),
     "agent.api.checkup": ("doctor",),
     "agent.api.balances": ("confirm_flows", "flows"),
@@ -114,6 +118,7 @@ __all__ = [
     "cancel_waiting",
     "change_password",
     "check_books",
+    "check_report_path",
     "check_store",
     "confirm_flows",
     "create_wallet",
@@ -153,6 +158,7 @@ __all__ = [
     "reconcile",
     "refresh",
     "rehearse",
+    "replay",
     "restore_store",
     "resume",
     "revoke",
@@ -179,6 +185,7 @@ __all__ = [
     "weights",
     "what_if",
     "withdraw",
+    "write_report",
 ]
 
 

@@ -19,7 +19,11 @@ def input_text(step_input: StepInput) -> str:
 
 def plan_from_input(text: str) -> Outcome:
     """The plan that the same input gave; guards that need evidence of the moment do not judge it. Raises ConfigError."""
-    step_input = codec.loads(StepInput, text)
+    return plan_from(codec.loads(StepInput, text))
+
+
+def plan_from(step_input: StepInput) -> Outcome:
+    """The same from an input that was read already, of whatever file."""
     _require_decimals(step_input)
     try:
         return engine.judge(step_input, strategies.rebalance, None)

@@ -29,6 +29,7 @@ from agent.cli import (
     orders,
     portfolio,
     profiles,
+    replay,
     run,
     setup,
     sleeves,
@@ -75,6 +76,7 @@ for group in (
     alerts,
     whatif,
     backtest,
+    replay,
     local,
 ):
     group.register(app)
@@ -107,7 +109,7 @@ def _unrepeated(error: click.ClickException) -> str:
 
 def main() -> None:
     """Runs the command line; exit codes: 0 done or nothing to do, 2 input, 10 refused, 11 try again, 12 operator needed,
-    13 a run hung.
+    13 a run hung, 14 a replay decides otherwise.
     """
     as_json = "--json" in sys.argv
     try:
