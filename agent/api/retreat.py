@@ -18,6 +18,9 @@ from agent.ports import Approval, Journal
 from agent.store.journal import family
 from agent.venues import spending
 
+TAKEN_BACK = "retreat"
+"""The decision of such a look in the store: no trigger's, so that nobody decides it again."""
+
 
 @dataclass(frozen=True, slots=True)
 class TakenBack:
@@ -64,7 +67,7 @@ def retreat(eyes: Eyes, store: Journal, hands: Hands, why: str) -> Outcome:
     cancels = _cancels(store, before)
     reason = _told(why, before, cancels, sent, troubles)
     kind = OutcomeKind.FAILED if troubles else OutcomeKind.DONE if before or sent else OutcomeKind.HALT
-    store.end_step(step_id, "halt", reason, None, kind.value)
+    store.end_step(step_id, TAKEN_BACK, reason, None, kind.value)
     decided = replace(decide(step_input), decision=Halt(reason))
     return Outcome(step_id, kind, reason, step_input, decided, None, transactions=(*cancels, *sent), after=after)
 
