@@ -1,84 +1,157 @@
-"""What SwapRouter02 does with a multicall, on exact pools: payments, swaps, minimums, Transfer events; all or nothing."""
+"""What SwapRouter02 does with a multicall, on exact pools: payments, swaps, minimums, events; all or nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from agent.amm.errors import Reverts
+from agent.amm.errors import BeyondKnownTicks, Reverts
 from agent.amm.pools import Swapped, swap_exact_in
 from agent.backtest.wanted import ROUTER, WALLET
-from agent.chain.calls import Approve, ExactInputSingle, Multicall, SwapExactTokens, decode
-from agent.model import Funding, Leg, PoolState, Transfer, V2Pool
+from agent.chain.calls import (
+    Approve,
+    ExactInputSingle,
+    Multicall,
+    Pull,
+    SwapExactTokens,
+    SweepToken,
+    UnwrapWeth9,
+    Withdraw,
+    WrapEth,
+    decode,
+)
+from agent.chain.words import NotUnderstood
+from agent.model import Funding, Leg, PoolState, Transfer, V2Pool, V3Pool
 from agent.planning.gas import GasFacts, leg_units, plan_units
+from agent.planning.payments import NATIVE_VENUE
+from agent.units import NATIVE
 from agent.venues.swap_router_02 import ROUTER_ITSELF
 
 APPROVE_UNITS = 46_000
 """An approval of a plain ERC-20 token, as measured on the embedded chain."""
+UNWRAP_UNITS = 30_000
+"""WETH9 withdraw by the wallet itself, likewise."""
+CANCEL_UNITS = 21_000
+"""A transfer of nothing."""
 
 
 class Reverted(Exception):
     """The transaction fails; the message says why."""
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Who is who: the wallet, the router, and the token that wraps the native coin (empty: nothing is wrapped)."""
+
+    wallet: str
+    router: str
+    coin: str = ""
+
+
+SIMULATED = Place(WALLET, ROUTER)
+"""The backtest's own."""
+
+
 @dataclass(slots=True)
 class Effects:
-    """What a transaction changes: balances and allowances of the wallet, pools; and what it tells. Nothing of it is applied yet."""
+    """What a transaction changes: balances and allowances of the wallet, pools; and what it tells. Nothing of it is applied yet.
+
+    `native_wei` is the wallet's native coin, its gas left aside; `wrapped` are deposits and withdrawals of the wrapped coin.
+    """
 
     balances: dict[str, int]
     allowances: dict[str, int]
     pools: dict[str, PoolState]
+    place: Place = SIMULATED
+    native_wei: int = 0
     router: dict[str, int] = field(default_factory=dict)
+    router_wei: int = 0
     transfers: list[Transfer] = field(default_factory=list)
+    wrapped: list[Transfer] = field(default_factory=list)
     swaps: list[tuple[str, str, Swapped]] = field(default_factory=list)
     legs: list[Leg] = field(default_factory=list)
     gas: int = 0
 
 
 def run(
-    to: str, data: str, balances: Mapping[str, int], allowances: Mapping[str, int], pools: Mapping[str, PoolState], now_s: int
+    to: str,
+    data: str,
+    balances: Mapping[str, int],
+    allowances: Mapping[str, int],
+    pools: Mapping[str, PoolState],
+    now_s: int,
+    place: Place = SIMULATED,
+    value_wei: int = 0,
+    native_wei: int = 0,
 ) -> Effects:
-    """Runs a transaction of the wallet at `now_s`. Raises Reverted where the contracts would."""
-    done = Effects(dict(balances), dict(allowances), dict(pools))
-    match decode(data):
-        case Approve(spender=spender, raw=raw) if spender == ROUTER:
+    """Runs a transaction of the wallet at `now_s`; `allowances` are the router's, by token. Raises Reverted where the contracts would,
+    and where the ticks that were read do not tell what they would do.
+    """
+    done = Effects(dict(balances), dict(allowances), dict(pools), place, native_wei)
+    if (to, data, value_wei) == (place.wallet, "0x", 0):
+        done.gas = CANCEL_UNITS
+        return done
+    try:
+        call = decode(data)
+    except NotUnderstood as error:
+        raise Reverted(str(error)) from None
+    match call:
+        case Approve(spender=spender, raw=raw) if spender == place.router and not value_wei:
             done.allowances[to] = raw
             done.gas = APPROVE_UNITS
-        case Multicall(deadline_s=deadline_s, calls=calls) if to == ROUTER:
-            if now_s > deadline_s:
-                raise Reverted("Transaction too old")
-            for call in calls:
-                match call:
-                    case ExactInputSingle() | SwapExactTokens():
-                        _swap(done, call)
-                    case _:
-                        raise Reverted(f"{type(call).__name__} is not simulated")
+        case Withdraw(raw=raw) if to == place.coin and not value_wei:
+            _unwrap(done, place.wallet, done.balances, raw)
+            done.native_wei += raw
+            done.gas = UNWRAP_UNITS
+        case Multicall() if to == place.router:
+            _multicall(done, call, value_wei, now_s)
             done.gas = _gas(done, balances, allowances, pools)
         case other:
             raise Reverted(f"{type(other).__name__} at {to} is not simulated")
     return done
 
 
+def _multicall(done: Effects, call: Multicall, value_wei: int, now_s: int) -> None:
+    if now_s > call.deadline_s:
+        raise Reverted("Transaction too old")
+    if value_wei > done.native_wei:
+        raise Reverted("insufficient funds for gas * price + value")
+    done.native_wei -= value_wei
+    done.router_wei += value_wei
+    for inner in call.calls:
+        match inner:
+            case ExactInputSingle() | SwapExactTokens():
+                _swap(done, inner)
+            case WrapEth(value_wei=raw):
+                _wrap(done, raw)
+            case SweepToken(token=token, min_raw=least, recipient=recipient):
+                _sweep(done, token, least, recipient)
+            case Pull(token=token, raw=raw):
+                _from_wallet(done, token, raw, done.place.router)
+                done.router[token] = done.router.get(token, 0) + raw
+            case UnwrapWeth9(min_raw=least, recipient=recipient):
+                _unwrap_all(done, least, recipient)
+
+
 def _swap(done: Effects, call: ExactInputSingle | SwapExactTokens) -> None:
-    pair = (call.token_in, call.token_out) if isinstance(call, ExactInputSingle) else (call.path[0], call.path[-1])
+    place = done.place
+    token_in, token_out = pair = (call.token_in, call.token_out) if isinstance(call, ExactInputSingle) else (call.path[0], call.path[-1])
     pool = _pool(done.pools, call, pair)
-    token_in, token_out = pair
     amount_raw = call.amount_in_raw or done.router.get(token_in, 0)
-    try:
-        swapped = swap_exact_in(pool, token_in, amount_raw)
-    except Reverts as error:
-        raise Reverted(str(error)) from None
-    if swapped.amount_out_raw < call.min_out_raw:
-        raise Reverted("Too little received")
     source = Funding.WALLET if call.amount_in_raw else Funding.ROUTER
     sink = Funding.ROUTER if call.recipient == ROUTER_ITSELF else Funding.WALLET
-    _pay(done, token_in, swapped.amount_in_raw, source)
-    into = done.router if sink is Funding.ROUTER else done.balances
-    into[token_out] = into.get(token_out, 0) + swapped.amount_out_raw
+    if sink is Funding.WALLET and call.recipient != place.wallet:
+        raise Reverted(f"a swap that pays {call.recipient} is not simulated")
+    swapped = _swapped(pool, token_in, amount_raw)
+    if swapped.amount_out_raw < call.min_out_raw:
+        raise Reverted("Too little received")
+    if isinstance(pool, V2Pool):  # a pair is paid before it pays, a pool of V3 in its callback
+        source = _pay(done, token_in, swapped.amount_in_raw, source, pool.address)
+        _receive(done, token_out, swapped.amount_out_raw, sink, pool.address)
+    else:
+        _receive(done, token_out, swapped.amount_out_raw, sink, pool.address)
+        source = _pay(done, token_in, swapped.amount_in_raw, source, pool.address)
     done.pools[pool.address] = swapped.after
-    payer, receiver = (WALLET if source is Funding.WALLET else ROUTER), (ROUTER if sink is Funding.ROUTER else WALLET)
-    done.transfers.append(Transfer(token_out, pool.address, receiver, swapped.amount_out_raw))
-    done.transfers.append(Transfer(token_in, payer, pool.address, swapped.amount_in_raw))
     done.swaps.append((token_in, token_out, swapped))
     done.legs.append(
         Leg(
@@ -98,26 +171,118 @@ def _swap(done: Effects, call: ExactInputSingle | SwapExactTokens) -> None:
     )
 
 
+def _swapped(pool: PoolState, token_in: str, amount_raw: int) -> Swapped:
+    try:
+        return swap_exact_in(pool, token_in, amount_raw)
+    except (Reverts, BeyondKnownTicks) as error:
+        raise Reverted(str(error)) from None
+
+
 def _pool(pools: Mapping[str, PoolState], call: ExactInputSingle | SwapExactTokens, pair: tuple[str, str]) -> PoolState:
     """The one pool that the factory knows for this call."""
-    v2 = isinstance(call, SwapExactTokens)
     for pool in pools.values():
-        if {pool.token0, pool.token1} == set(pair) and isinstance(pool, V2Pool) == v2:
+        fits = (
+            isinstance(pool, V2Pool) if isinstance(call, SwapExactTokens) else isinstance(pool, V3Pool) and pool.fee_pips == call.fee_pips
+        )
+        if fits and {pool.token0, pool.token1} == set(pair):
             return pool
     raise Reverted("no such pool")
 
 
-def _pay(done: Effects, token: str, raw: int, source: Funding) -> None:
-    if source is Funding.ROUTER:
-        done.router[token] = done.router.get(token, 0) - raw
-        return
+def _receive(done: Effects, token: str, raw: int, sink: Funding, pool: str) -> None:
+    into, holder = (done.router, done.place.router) if sink is Funding.ROUTER else (done.balances, done.place.wallet)
+    into[token] = into.get(token, 0) + raw
+    done.transfers.append(Transfer(token, pool, holder, raw))
+
+
+def _pay(done: Effects, token: str, raw: int, source: Funding, pool: str) -> Funding:
+    """PeripheryPaymentsExtended.pay: native coin that the router has goes first, whoever should pay. Returns who paid."""
+    router = done.place.router
+    if token == done.place.coin and 0 < raw <= done.router_wei:
+        _wrap(done, raw, Funding.ROUTER)
+        source = Funding.ROUTER
+    if source is Funding.WALLET:
+        _from_wallet(done, token, raw, pool)
+        return source
+    if done.router.get(token, 0) < raw:
+        raise Reverted("ST")
+    done.router[token] -= raw
+    done.transfers.append(Transfer(token, router, pool, raw))
+    return source
+
+
+def _from_wallet(done: Effects, token: str, raw: int, to: str) -> None:
     if done.allowances.get(token, 0) < raw or done.balances.get(token, 0) < raw:
         raise Reverted("STF")
     done.allowances[token] -= raw
     done.balances[token] -= raw
+    done.transfers.append(Transfer(token, done.place.wallet, to, raw))
+
+
+def _wrap(done: Effects, raw: int, sink: Funding = Funding.WALLET) -> None:
+    """`sink` says where the leg ends that this is the beginning of: wrapped for a swap, or to be swept to the wallet."""
+    if raw > done.router_wei:
+        raise Reverted("Insufficient ETH")
+    coin, router = done.place.coin, done.place.router
+    done.router_wei -= raw
+    done.router[coin] = done.router.get(coin, 0) + raw
+    done.wrapped.append(Transfer(coin, NATIVE, router, raw))
+    done.legs.append(_native_leg(coin, NATIVE, coin, raw, Funding.WALLET, sink))
+
+
+def _sweep(done: Effects, token: str, least_raw: int, recipient: str) -> None:
+    raw = done.router.get(token, 0)
+    if raw < least_raw:
+        raise Reverted("Insufficient token")
+    if recipient != done.place.wallet:
+        raise Reverted(f"a sweep to {recipient} is not simulated")
+    done.router[token] = 0
+    done.balances[token] = done.balances.get(token, 0) + raw
+    if raw:
+        done.transfers.append(Transfer(token, done.place.router, recipient, raw))
+
+
+def _unwrap_all(done: Effects, least_raw: int, recipient: str) -> None:
+    coin, raw = done.place.coin, done.router.get(done.place.coin, 0)
+    if raw < least_raw:
+        raise Reverted("Insufficient WETH9")
+    if recipient != done.place.wallet:
+        raise Reverted(f"native coin for {recipient} is not simulated")
+    pulled = bool(done.transfers) and (done.transfers[-1].sender, done.transfers[-1].recipient) == (done.place.wallet, done.place.router)
+    _unwrap(done, done.place.router, done.router, raw)
+    done.native_wei += raw
+    source = Funding.WALLET if pulled else Funding.ROUTER
+    done.legs.append(_native_leg(coin, coin, NATIVE, raw, source, Funding.WALLET))
+
+
+def _unwrap(done: Effects, holder: str, held: dict[str, int], raw: int) -> None:
+    """WETH9.withdraw of `holder`, whose balances are `held`; who gets the native coin is the caller's to say."""
+    coin = done.place.coin
+    if held.get(coin, 0) < raw:
+        raise Reverted("WETH9: balance")
+    held[coin] -= raw
+    done.wrapped.append(Transfer(coin, holder, NATIVE, raw))
+
+
+def _native_leg(coin: str, token_in: str, token_out: str, raw: int, source: Funding, sink: Funding) -> Leg:
+    return Leg(
+        pool=coin,
+        venue=NATIVE_VENUE,
+        token_in=token_in,
+        token_out=token_out,
+        fee_pips=0,
+        amount_in_raw=raw,
+        amount_out_raw=raw,
+        min_out_raw=raw,
+        fee_raw=0,
+        impact_bps=0,
+        source=source,
+        sink=sink,
+    )
 
 
 def _gas(done: Effects, balances: Mapping[str, int], allowances: Mapping[str, int], pools: Mapping[str, PoolState]) -> int:
     """By the model that plans are made with."""
-    swaps = sum(leg_units(pools[leg.pool], one[2].ticks_crossed, one[2].steps) for leg, one in zip(done.legs, done.swaps, strict=True))
+    swapped = [leg for leg in done.legs if leg.venue != NATIVE_VENUE]
+    swaps = sum(leg_units(pools[leg.pool], one[2].ticks_crossed, one[2].steps) for leg, one in zip(swapped, done.swaps, strict=True))
     return plan_units(GasFacts(balances=balances, allowances=allowances, pools=pools), done.legs, swaps)
