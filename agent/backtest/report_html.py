@@ -19,6 +19,8 @@ BUNDLE = "plotly.js-basic-dist-min/plotly-basic.min.js"
 HEIGHT_PX = 320
 HOW_TO_READ = "Drag along a chart to look closer, double-click to go back. By keyboard: tab to a chart, arrow keys read its values."
 NUMBER = re.compile(r"[+−-]?\d[\d,  ]*(\.\d+)?( ?(%|bps|×|points|days|bars|[A-Z]{2,6}))?")
+LONG = 64
+"""Entries of a list from which on it is worth being written once."""
 NOTHING = ("", "—", "–", "none")
 _HERE = Path(__file__).parent / "page"
 
@@ -91,10 +93,25 @@ def _text(value: str) -> str:
 
 
 def _data(figures: list[Figure]) -> str:
-    """JSON that ends no script element."""
-    drawn = [inert(as_data({"data": one.get("data", []), "layout": _layout(one)})) for one in figures]
-    text = json.dumps(drawn, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    """JSON that ends no script element; a long list that several series share is written once."""
+    lists: dict[str, int] = {}
+
+    def once(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: once(one) for key, one in value.items()}
+        if isinstance(value, list):
+            if len(value) < LONG:
+                return [once(one) for one in value]
+            return {"list": lists.setdefault(_json(value), len(lists))}
+        return value
+
+    drawn = [once(inert(as_data({"data": one.get("data", []), "layout": _layout(one)}))) for one in figures]
+    text = f'{{"lists":[{",".join(lists)}],"figures":{_json(drawn)}}}'
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def _layout(figure: Figure) -> dict[str, Any]:

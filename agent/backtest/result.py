@@ -60,7 +60,7 @@ class SimulationResult:
     looked at, `halted` those at which something was stale or contradictory, `refused` by reason those at which a plan was, `kept` by
     setting those at which something was to be done, or a weight was outside its band, and the step held all the same.
     `twr` and `hold_twr` are time-weighted returns of the whole period, not a year's. `taxes` are by lot rule `lots`.
-    `harvest` is what rebalancing itself earned; None where gas ate all that there was.
+    `harvest` is what rebalancing itself earned; None where gas ate all that there was. `policy` is canonical JSON of what was tried.
     """
 
     symbols: tuple[str, ...]
@@ -98,4 +98,5 @@ class SimulationResult:
     lots: str = "fifo"
     taxes: tuple[YearGain, ...] = ()
     parameters: tuple[tuple[str, str], ...] = ()
+    policy: str = ""
     harvest: Harvest | None = None

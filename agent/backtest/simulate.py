@@ -152,6 +152,7 @@ class Run:
             lots=wanted.tax.method.value,
             taxes=books.years(int(world.table.times_s[0]), int(world.table.times_s[-1])),
             parameters=parameters(world.settings),
+            policy=codec.dumps(wanted.policy),
             harvest=harvested(world, paths, rebalances),
         )
 

@@ -45,11 +45,14 @@ def backtest(
     names: Annotated[str, typer.Option("--as", help="Symbols of the file and ours: BTC=WBTC.")] = "",
     seed: Annotated[int, typer.Option("--seed", help="For what is left to chance, such as jitter.")] = 0,
     every_bar: Annotated[bool, typer.Option("--every-bar", help="Look at quiet bars too: slow, and trades the same.")] = False,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a report there, and beside it the same as JSON.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """What the agent would have done with these prices, on simulated pools: nothing of it is on any chain."""
     from agent import api
 
+    if html is not None:
+        api.check_report_path(html)
     market = api.Market(cost, depth, value, pool, gas, latency, seed)
     shown = nullcontext() if as_json or not err.is_terminal else err.status("reading prices")
     with shown as status:
@@ -73,6 +76,8 @@ def backtest(
             progress=tell,
         )
     made = document(found)
+    if html is not None:
+        made["report"] = [str(path) for path in api.write_report(found, html)]
     emit(made, as_json, lambda: _show(made))
 
 
@@ -145,4 +150,6 @@ def _show(made: Document) -> None:
         say(f"refused {times} times: {why}")
     for told in made["notes"]:
         say(told)
+    if "report" in made:
+        say(f"report: {made['report'][0]}, as data: {made['report'][1]}")
     say(f"config {made['config_hash'][:16]}, data {made['data_hash'][:16]}, seed {made['seed']}")

@@ -1,6 +1,6 @@
 (() => {
 "use strict";
-const figures = JSON.parse(document.getElementById("figures").textContent);
+const { lists, figures } = JSON.parse(document.getElementById("figures").textContent);
 const places = [...document.querySelectorAll("[data-figure]")];
 const spoken = document.getElementById("spoken");
 const coarse = matchMedia("(pointer: coarse)");
@@ -19,6 +19,7 @@ function coloured(value) {
     return found ? role(found[1], found[2]) : value;
   }
   if (Array.isArray(value)) return value.length && typeof value[0] === "number" ? value : value.map(coloured);
+  if (value && typeof value === "object" && "list" in value) return coloured(lists[value.list]);
   if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, coloured(one)]));
   return value;
 }
@@ -46,7 +47,7 @@ function themed(layout, small) {
   const own = coloured(layout);
   for (const name of new Set(["xaxis", "yaxis", ...Object.keys(own).filter(key => /^[xy]axis\d*$/.test(key))])) {
     base[name] = name[0] === "x" ? { ...axis, showgrid: false, showline: true, ticks: "outside", ticklen: 4, nticks: small ? 5 : 10 }
-      : { ...axis, fixedrange: true, nticks: small ? 5 : 8 };
+      : { ...axis, fixedrange: true, separatethousands: true, exponentformat: "none", nticks: small ? 5 : 8 };
     if (typeof own[name]?.title === "string") own[name].title = { text: own[name].title };
   }
   if (typeof own.legend === "object" && own.showlegend === undefined) own.showlegend = true;

@@ -1,0 +1,147 @@
+"""The report of one backtest: what came out in words, its figures, its sections, and by what it can be repeated."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from agent.backtest import report_costs, report_sections
+from agent.backtest.report import Fact, Page, write_document, write_page
+from agent.backtest.report_sections import Found
+from agent.backtest.report_series import course, fallen, risk
+from agent.backtest.report_words import NONE, counted, day, length, money, percent, ratio
+from agent.backtest.result import SimulationResult
+
+NO_DIFFERENCE = 0.0005
+"""Below a twentieth of a percent nobody should speak of a difference."""
+MOST_NAMES = 6
+UNSAID = ("", "None", "()", "False")
+NORMAL_95 = 1.96
+FEWEST_FOR_INTERVAL = 60
+
+
+def write_report(result: SimulationResult, path: Path) -> tuple[Path, Path]:
+    """Writes the page, and beside it the same as JSON; returns both paths. Raises ConfigError, Refused for what is not installed,
+    OSError where nothing can be written.
+    """
+    page, beside = page_of(result), path.with_suffix(".json")
+    write_page(page, path)
+    write_document(page, beside)
+    return path, beside
+
+
+def page_of(result: SimulationResult) -> Page:
+    """The page. Raises Refused where empyrical is not installed."""
+    grown = course(result)
+    found = Found(result, grown, risk(grown))
+    sections = (
+        report_sections.worth(found),
+        report_costs.earned(found),
+        report_sections.weights(found),
+        report_sections.falls(found),
+        report_sections.trades(found),
+        report_costs.turnover(found),
+        report_costs.costs(found),
+        report_sections.risks(found),
+        report_costs.taxes(found),
+        report_costs.course_of_steps(found),
+    )
+    return Page(
+        title=_names(result),
+        kind=f"Backtest, {day(int(result.times_s[0]))} to {day(int(result.times_s[-1]))}",
+        facts=_facts(found),
+        sections=tuple(one for one in sections if one is not None),
+        summary=_summary(found),
+        origin=_origin(result),
+    )
+
+
+def _names(result: SimulationResult) -> str:
+    first, left = result.symbols[:MOST_NAMES], len(result.symbols) - MOST_NAMES
+    if left > 0:
+        return f"{', '.join(first)} and {left} more"
+    return " and ".join(", ".join(first).rsplit(", ", 1))
+
+
+def ahead_by(found: Found) -> float:
+    """Growth of the rebalanced portfolio over that of the held one, less one; flows leave it alone."""
+    return float(found.course.index[-1] / found.course.hold_index[-1]) - 1
+
+
+def _summary(found: Found) -> tuple[str, ...]:
+    result, unit, ahead = found.result, found.result.numeraire, ahead_by(found)
+    done = sum(one.succeeded for one in result.rebalances)
+    end, hold = (f"{money(value, result.decimals)} {unit}" for value in (result.final_value, result.hold_value))
+    if not done:
+        first = f"It never rebalanced: nothing left its limits in {_span(result)}. It ended at {end}; holding is worth {hold}."
+    elif not math.isfinite(ahead):
+        first = f"It ended at {end}; what holding would have brought is not known."
+    elif abs(ahead) < NO_DIFFERENCE:
+        first = f"Rebalancing made no difference here: it ended at {end}, holding the same start at {hold}."
+    elif ahead > 0:
+        first = f"Rebalancing ended {percent(ahead, _places(ahead))} ahead of holding: at {end}, against {hold}, with every cost paid."
+    else:
+        first = f"Rebalancing did not pay here: it ended at {end}, {percent(-ahead, _places(ahead))} behind holding, which came to {hold}."
+    spent = report_costs.total_costs(result)
+    second = (
+        f"In {_span(result)} it traded {counted(done, 'time')}, moved {ratio(float(result.turnover))} times the portfolio and paid "
+        f"{money(spent, result.decimals)} {unit} for it. At its lowest it stood {percent(-_deepest(found))} below its highest before; "
+        f"holding stood {percent(-_deepest(found, held=True))} below."
+    )
+    return tuple(one for one in (first, second if done else "", _chance(found) if done else "") if one)
+
+
+def _places(ahead: float) -> int:
+    return 1 if abs(ahead) >= 0.01 else 2
+
+
+def _span(result: SimulationResult) -> str:
+    return length(float(result.times_s[-1] - result.times_s[0]))
+
+
+def _chance(found: Found) -> str:
+    """A 95 % interval of the mean yearly difference to holding, by the normal distribution of a mean of independent samples."""
+    edge, error = found.risk.edge, found.risk.edge_error
+    if len(found.course.returns) < FEWEST_FOR_INTERVAL or not (math.isfinite(edge) and error > 0):
+        return "One history, and a short one: it says what was, not what will be."
+    low, high = (percent(edge + sign * NORMAL_95 * error, 1, signed=True) for sign in (-1, 1))
+    judged = "chance alone could do that" if abs(edge) <= NORMAL_95 * error else "more than chance alone would do, in this one history"
+    return (
+        f"A year it grew {percent(abs(edge), 2)} {'faster' if edge > 0 else 'slower'} than holding, by the mean of its logarithms; the 95% "
+        f"interval of that mean reaches from {low} to {high}: {judged}. It says what was, not what will be."
+    )
+
+
+def _deepest(found: Found, held: bool = False) -> float:
+    return float(fallen(found.course.hold_index if held else found.course.index).min())
+
+
+def _facts(found: Found) -> tuple[Fact, ...]:
+    result, ahead = found.result, ahead_by(found)
+    done, spent = sum(one.succeeded for one in result.rebalances), report_costs.total_costs(result)
+    grown = float(found.course.index[-1]) - 1
+    share = float(spent / result.start_value) if result.start_value else math.nan
+    started = f"{percent(grown, signed=True)} from {money(result.start_value, result.decimals)}"
+    return (
+        Fact(f"Final value, {result.numeraire}", money(result.final_value, result.decimals), started),
+        Fact("Ahead of holding", percent(ahead, 2, signed=True), f"held: {money(result.hold_value, result.decimals)}"),
+        Fact("Deepest fall", percent(_deepest(found)), f"held: {percent(_deepest(found, held=True))}"),
+        Fact("Sharpe ratio", ratio(found.risk.sharpe), f"held: {ratio(found.risk.hold_sharpe)}"),
+        Fact("Rebalances", f"{done:,}", f"{ratio(float(result.turnover))} times the portfolio"),
+        Fact("Costs", percent(share, 2), f"of the start: {money(spent, result.decimals)} {result.numeraire}" if spent else NONE),
+    )
+
+
+def _origin(result: SimulationResult) -> tuple[Fact, ...]:
+    given = {name: value for name, value in result.parameters if value not in UNSAID}
+    first = result.targets[0] if len(result.targets) else result.weights[0]
+    targets = ", ".join(f"{symbol} {percent(float(share), 2)}" for symbol, share in zip(result.symbols, first, strict=True))
+    return (
+        Fact("targets at the start", targets),
+        *([Fact("policy", result.policy)] if result.policy else []),
+        *(Fact(name.replace("_", " "), value) for name, value in given.items()),
+        *([] if "seed" in given else [Fact("seed", str(result.seed))]),
+        Fact("config hash", result.config_hash, "SHA-256"),
+        Fact("data hash", result.data_hash, "SHA-256"),
+        *(Fact(name, version) for name, version in result.versions),
+    )

@@ -1,0 +1,211 @@
+"""What it cost and how it went, as sections: turnover, costs by kind, what rebalancing earned, tax per year, what was refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from fractions import Fraction
+
+import numpy as np
+
+from agent.backtest.report import Section, Table
+from agent.backtest.report_figures import Trace, bars, over_time
+from agent.backtest.report_sections import Found
+from agent.backtest.report_series import DAY_S, YEAR_S
+from agent.backtest.report_words import NONE, counted, money, percent
+from agent.backtest.result import SimulationResult
+from agent.units import Value
+
+KINDS = (("fees", "--c1"), ("impact", "--c2"), ("gas", "--c5"))
+MOST_STEPS = 2_000
+SHOWN = 0.00005
+"""Less would be written as zero."""
+PERIODS = ((2 * DAY_S, "hour"), (100 * DAY_S, "day"), (4 * YEAR_S, "month"))
+
+
+def costs(found: Found) -> Section:
+    """Costs by kind, adding up over time, and their sums."""
+    result = found.result
+    scale, done = 10.0**result.decimals, result.rebalances
+    if not done:
+        return Section("Costs", ("Nothing was traded, so nothing was paid.",))
+    rows = np.unique(np.linspace(0, len(done) - 1, min(len(done), MOST_STEPS)).astype(np.int64))
+    x = [int(result.times_s[0]) * 1_000, *(done[row].time_s * 1_000 for row in rows.tolist()), int(result.times_s[-1]) * 1_000]
+    traces: list[Trace] = []
+    for kind, colour in KINDS:
+        paid = np.cumsum([float(getattr(one, kind)) / scale for one in done])
+        y = [0.0, *(float(f"{paid[row]:.6g}") for row in rows), float(f"{paid[-1]:.6g}")]
+        traces.append(_stacked(x, y, kind, colour))
+    chart = over_time(traces, result.numeraire) | {
+        "title": f"Paid so far, in {result.numeraire}",
+        "says": "Fees, impact and gas stacked, each adding up over time",
+        "height": 280,
+    }
+    return Section(
+        "Costs",
+        (
+            "Fees are what pools keep, impact is the rest that swaps brought less than the reference price, gas includes approvals.",
+            "Costs count at the prices of their block.",
+        ),
+        (chart,),
+        (_cost_table(found),),
+    )
+
+
+def _stacked(x: list[int], y: list[float], name: str, colour: str) -> Trace:
+    return {
+        "type": "scatter", "mode": "lines", "x": x, "y": y, "name": name, "stackgroup": "costs", "yhoverformat": ",.2f",
+        "line": {"color": f"var({colour})", "width": 1, "shape": "hv"}, "fillcolor": f"var({colour})/0.35",
+    }  # fmt: skip
+
+
+def _cost_table(found: Found) -> Table:
+    result, years = found.result, max(found.course.years, 1e-9)
+    moved = sum((one.turnover for one in result.rebalances), Fraction(0))
+    sums: tuple[tuple[str, Value], ...] = (("fees", result.fees), ("impact", result.impact), ("gas", result.gas))
+    sums = (*sums, ("all", sum((value for _, value in sums), Fraction(0))))
+    rows = []
+    for name, value in sums:
+        share = float(value / result.start_value) if result.start_value else float("nan")
+        bps = f"{float(value / moved) * 10_000:,.1f} bps" if moved else NONE
+        rows.append((name, money(value, result.decimals), percent(share, 2), percent(share / years, 2), bps))
+    return Table(("kind", result.numeraire, "of the start", "a year", "of what was moved"), tuple(rows))
+
+
+def turnover(found: Found) -> Section:
+    """How much was moved, by period."""
+    result = found.result
+    keys, width = _periods(result)
+    moved, counts = np.zeros(len(keys)), np.zeros(len(keys), dtype=np.int64)
+    scale = 10.0**result.decimals
+    starts = np.array(keys)
+    for one in result.rebalances:
+        row = int(np.searchsorted(starts, one.time_s, side="right")) - 1
+        moved[row] += float(one.turnover) / scale / float(result.equity[one.bar])
+        counts[row] += one.succeeded
+    trace = bars([key * 1_000 for key in keys], [float(f"{one:.5g}") for one in moved], "turnover", "--c1", ".1%")
+    trace |= {"text": [counted(int(one), "rebalance") for one in counts], "hovertemplate": "%{y:.1%}, %{text}<extra></extra>"}
+    trace |= {"textposition": "none"}
+    chart = over_time([trace], "", ".0%", showlegend=False, bargap=0.25) | {
+        "title": f"Moved in each {width}, as a share of the portfolio",
+        "says": f"Bars, one for each {width}; the largest is {percent(float(moved.max()))}",
+        "height": 220,
+    }
+    whole = float(result.turnover)
+    words = (
+        "Half of all that was bought and sold, by what the portfolio was worth.",
+        f"In all {percent(whole)} of it, {percent(whole / max(found.course.years, 1e-9))} a year.",
+    )
+    return Section("Turnover", words, (chart,))
+
+
+def _periods(result: SimulationResult) -> tuple[list[int], str]:
+    """Starts of hours, days, months or years of UTC that cover the run, and their name."""
+    first, last = int(result.times_s[0]), int(result.times_s[-1])
+    name = next((name for longest, name in PERIODS if last - first <= longest), "year")
+    if name in ("hour", "day"):
+        step = 3_600 if name == "hour" else DAY_S
+        return list(range(first // step * step, last + 1, step)), name
+    at = datetime.fromtimestamp(first, UTC)
+    at = datetime(at.year, at.month if name == "month" else 1, 1, tzinfo=UTC)
+    found = []
+    while at.timestamp() <= last:
+        found.append(int(at.timestamp()))
+        months = at.month if name == "month" else 12
+        at = datetime(at.year + months // 12, months % 12 + 1, 1, tzinfo=UTC)
+    return found, name
+
+
+def earned(found: Found) -> Section | None:
+    """What rebalancing itself earned: the parts that add up to how far it is ahead of holding."""
+    harvest = found.result.harvest
+    if harvest is None:
+        return None
+    ahead = math.log(float(found.course.index[-1] / found.course.hold_index[-1]))
+    beside = ahead - harvest.advantage
+    aside = [("gas money", beside, "gas is paid beside the portfolio: it did not share in its gains and losses")]
+    parts: tuple[tuple[str, float, str], ...] = (
+        ("excess growth", harvest.excess_growth, "what moving winners into losers brought, bar by bar"),
+        ("off target", harvest.off_target, "what it brought that weights were not those of the start"),
+        ("dispersion", -harvest.dispersion, "what holding gained by letting winners grow"),
+        ("costs", -harvest.costs, "fees, impact and gas"),
+        *(aside if abs(beside) >= SHOWN else []),
+        ("ahead of holding", ahead, "the sum of all above"),
+    )
+    names, values = [name for name, _, _ in parts][::-1], [float(f"{value:.6g}") for _, value, _ in parts][::-1]
+    colours = ["var(--ink)", *("var(--c1)" if value >= 0 else "var(--c2)" for value in values[1:])]
+    trace = {
+        "type": "bar", "orientation": "h", "x": values, "y": names, "name": "growth", "xhoverformat": "+.2%",
+        "marker": {"color": colours},
+        "text": [percent(value, 2, signed=True) for value in values], "textposition": "auto", "hoverinfo": "skip", "cliponaxis": False,
+    }  # fmt: skip
+    chart = {
+        "data": [trace],
+        "layout": {
+            "xaxis": {"tickformat": "+.0%", "showgrid": True, "showline": False, "zeroline": True, "title": {"text": "log growth"}},
+            "yaxis": {"showgrid": False},
+            "showlegend": False,
+            "hovermode": False,
+            "bargap": 0.35,
+        },
+        "title": "Where the difference to holding comes from",
+        "says": "Bars that add up to the last one, in logarithms of growth",
+        "height": 260,
+    }
+    words = (
+        "Excess growth is what trading assets into each other adds to the mean growth of the assets (Fernholz 2002, Stochastic Portfolio "
+        "Theory, 1.1.20). Holding has a gain of its own kind, dispersion. All are logarithms of growth, so that they add up.",
+        f"Excess growth came to {percent(harvest.excess_growth_yearly, 2)} a year; the formula expects "
+        f"{percent(harvest.expected_yearly, 2)} of the first weights and the covariance of these prices.",
+    )
+    rows = tuple((name, percent(value, 2, signed=True), says) for name, value, says in parts)
+    return Section("What rebalancing earned", words, (chart,), (Table(("part", "log growth", "what it is"), rows),))
+
+
+def taxes(found: Found) -> Section | None:
+    """Realised gains of each calendar year."""
+    result = found.result
+    if not result.taxes:
+        return None
+    rows = tuple((str(one.year), money(one.realised, result.decimals)) for one in result.taxes)
+    total = sum((one.realised for one in result.taxes), Fraction(0))
+    words = (
+        f"Gains less losses that sales realised in each calendar year (UTC), by {result.lots}, in {result.numeraire}; no rate is applied "
+        "to them. This is arithmetic, not advice.",
+    )
+    table = Table(("year", f"realised ({result.numeraire})"), (*rows, ("all", money(total, result.decimals))))
+    return Section("Taxable gains", words, (), (table,))
+
+
+def course_of_steps(found: Found) -> Section:
+    """How many bars were looked at, and what kept the agent from acting."""
+    result = found.result
+    words = [f"{counted(result.bars, 'bar')}; a whole step looked at {result.looked:,} of them, the others were surely quiet."]
+    words.append(
+        f"{counted(result.halted, 'bar')} without a decision, since something was stale or contradictory."
+        if result.halted
+        else "None was without a decision."
+    )
+    failed = sum(not one.succeeded for one in result.rebalances)
+    if failed:
+        words.append(f"{counted(failed, 'swap')} reverted and paid gas alone.")
+    tables = [
+        _counts("Plans refused, by reason", result.refused),
+        _counts("Held though something was to be done, by setting", result.kept),
+    ]
+    notes = tuple((one,) for one in result.notes)
+    if notes:
+        tables.append(Table(("about the data",), notes, "Notes"))
+    return Section("How it went", tuple(words), (), tuple(one for one in tables if one is not None))
+
+
+def _counts(title: str, counts: Sequence[tuple[str, int]]) -> Table | None:
+    if not counts:
+        return None
+    return Table(("why", "bars"), tuple((why, f"{times:,}") for why, times in sorted(counts, key=lambda one: (-one[1], one[0]))), title)
+
+
+def total_costs(result: SimulationResult) -> Value:
+    """Fees, impact and gas, numeraire base units."""
+    return result.fees + result.impact + result.gas

@@ -1,0 +1,182 @@
+"""Series of a simulation for a report: growth without flows, samples by day, rolling figures, and thinning that keeps extremes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.backtest.result import SimulationResult
+from agent.errors import Refused
+from agent.units import Value
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+DAY_S = 86_400
+YEAR_S = 365 * DAY_S
+MOST_POINTS = 2_400
+"""Of a chart some 800 pixels wide; each of its columns keeps where the line enters and leaves it, and both extremes."""
+WINDOW_S = 90 * DAY_S
+FEWEST_SAMPLES = 20
+"""Of a rolling window."""
+
+
+def thinned(columns: Sequence[Floats], most: int = MOST_POINTS) -> Indices:
+    """Rising indices, about `most` at most, at which all columns are to be drawn: of equal buckets each column's first, last, least and
+    greatest value. Jugel, Jerzak, Hackenbroich, Markl (2014), "M4: A Visualization-Oriented Time Series Data Aggregation", VLDB 7(10).
+    """
+    bars = len(columns[0])
+    if bars <= most:
+        return np.arange(bars)
+    buckets = max(1, most // (2 + 2 * len(columns)))
+    edges = np.linspace(0, bars, buckets + 1).astype(np.int64)
+    kept = [edges[:-1], edges[1:] - 1]
+    for column in columns:
+        spans = [column[start:end] for start, end in pairwise(edges.tolist())]
+        known = [not np.isnan(span).all() for span in spans]
+        for pick in (np.nanargmin, np.nanargmax):
+            kept.append(np.array([start + pick(s) for s, start, ok in zip(spans, edges, known, strict=False) if ok], dtype=np.int64))
+    return np.unique(np.concatenate(kept))
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How a unit of the portfolio grew, and one that was held, from 1 on; what the owner put in or took out changes neither.
+
+    `samples` are the last bars of each UTC day, or every bar where bars are longer; `per_year` is how many of them a year of 365 days
+    has; `returns` and `hold_returns` are from each to the next.
+    """
+
+    index: Floats
+    hold_index: Floats
+    samples: Indices
+    per_year: float
+    returns: Floats
+    hold_returns: Floats
+
+    @property
+    def years(self) -> float:
+        """Length of the samples' time."""
+        return (len(self.samples) - 1) / self.per_year
+
+    @property
+    def window(self) -> int:
+        """Samples of a rolling window: ninety days, or a quarter of a shorter run; 0 where too few are left."""
+        found = min(round(WINDOW_S / YEAR_S * self.per_year), len(self.returns) // 4)
+        return found if found >= FEWEST_SAMPLES else 0
+
+
+def course(result: SimulationResult) -> Course:
+    """Both growths and their samples."""
+    days = result.times_s // DAY_S
+    samples = np.append(np.nonzero(np.diff(days))[0], len(days) - 1)
+    scale = 10.0**result.decimals
+    before: list[tuple[int, Value, Value]] = [(one.bar, one.before, one.value) for one in result.flows]
+    held: list[tuple[int, Value, Value]] = [(one.bar, one.hold_before, one.value) for one in result.flows]
+    index, hold_index = _grown(result.equity, before, scale), _grown(result.hold, held, scale)
+    spacing = float(np.median(np.diff(result.times_s[samples]))) if len(samples) > 1 else float(DAY_S)
+    returns, hold_returns = (path[samples][1:] / path[samples][:-1] - 1 for path in (index, hold_index))
+    return Course(index, hold_index, samples, YEAR_S / spacing, returns, hold_returns)
+
+
+def _grown(path: Floats, flows: Sequence[tuple[int, Value, Value]], scale: float) -> Floats:
+    """Time-weighted: a bar with a flow grew from the last to just before it, and from just after it to its end."""
+    factors = path[1:] / path[:-1]
+    for bar, before, value in flows:
+        if bar > 0:
+            after = float(before + value) / scale
+            factors[bar - 1] = float(before) / scale / path[bar - 1] * path[bar] / after
+    return np.concatenate([[1.0], np.cumprod(factors)])
+
+
+def with_flows(index: Floats, result: SimulationResult) -> Floats:
+    """What a portfolio that grows like `index` would be worth with the simulation's flows, whole coins."""
+    units, scale = np.full(len(index), float(result.start_value) / 10.0**result.decimals / index[0]), 10.0**result.decimals
+    for one in result.flows:
+        units[one.bar :] += float(one.value) / scale / index[one.bar]
+    found: Floats = index * units
+    return found
+
+
+def calendar(prices: Floats, shares: Floats, times_s: NDArray[np.int64], every_s: int) -> Floats:
+    """Growth of a portfolio that is brought to `shares` at the first bar of every period, at no cost."""
+    index = np.empty(len(prices))
+    level, start = 1.0, 0
+    ends = [*(np.nonzero(np.diff((times_s - times_s[0]) // every_s))[0] + 1), len(prices)]
+    for end in ends:
+        last = min(int(end) + 1, len(prices))  # the next period begins where this one ends
+        index[start:last] = level * (prices[start:last] / prices[start] @ shares)
+        start, level = int(end), float(index[last - 1])
+    return index
+
+
+def fallen(index: Floats) -> Floats:
+    """Drawdown: by what share it is below its highest so far, zero or less."""
+    found: Floats = index / np.maximum.accumulate(index) - 1
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """Figures of the whole run by its samples, per year, NaN where they are not known; `edge` is the mean of its logarithms of growth
+    less those of holding, `edge_error` the standard error of that mean, by samples that are taken to be independent. Rolling ones end
+    at each sample from the window on.
+    """
+
+    sharpe: float
+    hold_sharpe: float
+    volatility: float
+    hold_volatility: float
+    tracking_error: float
+    edge: float
+    edge_error: float
+    rolling_sharpe: Floats
+    rolling_hold_sharpe: Floats
+    rolling_tracking_error: Floats
+
+
+def risk(found: Course) -> Risk:
+    """By empyrical-reloaded: Sharpe ratios with a risk-free rate of zero. Raises Refused where it is not installed."""
+    try:
+        import empyrical
+    except ModuleNotFoundError as missing:
+        raise Refused(f"{missing.name} is not installed", remedy="pip install 'trimtab[analysis]'") from None
+    a_year, beyond, window = found.per_year, found.returns - found.hold_returns, found.window
+    known = len(beyond) > 1
+
+    def volatility(returns: Floats) -> float:
+        return float(empyrical.annual_volatility(returns, annualization=a_year)) if known else float("nan")
+
+    def sharpe(returns: Floats) -> float:
+        return float(empyrical.sharpe_ratio(returns, annualization=a_year)) if known else float("nan")
+
+    def rolling(roll: object, returns: Floats) -> Floats:
+        return np.asarray(roll(returns, window=window, annualization=a_year)) if window and callable(roll) else np.empty(0)
+
+    logs = np.log1p(found.returns) - np.log1p(found.hold_returns)
+    return Risk(
+        sharpe=sharpe(found.returns),
+        hold_sharpe=sharpe(found.hold_returns),
+        volatility=volatility(found.returns),
+        hold_volatility=volatility(found.hold_returns),
+        tracking_error=volatility(beyond),
+        edge=float(logs.mean() * a_year) if known else float("nan"),
+        edge_error=float(logs.std(ddof=1) / np.sqrt(len(logs)) * a_year) if known else float("nan"),
+        rolling_sharpe=rolling(empyrical.roll_sharpe_ratio, found.returns),
+        rolling_hold_sharpe=rolling(empyrical.roll_sharpe_ratio, found.hold_returns),
+        rolling_tracking_error=rolling(empyrical.roll_annual_volatility, beyond),
+    )
+
+
+def moved_units(result: SimulationResult) -> Floats:
+    """By which share of what was held each asset's amount changed at each bar, above zero where it was bought."""
+    gas = np.zeros(len(result.equity))
+    for one in result.rebalances:
+        gas[one.bar :] += float(one.gas) / 10.0**result.decimals
+    units = result.weights * (result.equity + gas)[:, None] / result.prices
+    base = np.maximum(np.abs(units[:-1]), np.abs(units[1:]))
+    change = np.divide(np.diff(units, axis=0), base, out=np.zeros_like(base), where=base > 0)
+    return np.vstack([np.zeros(units.shape[1]), change])
