@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
 from agent.api.whatif import bands, pairs, target_bps
-from agent.backtest.files import read_table
+from agent.backtest.files import read_flows, read_gas, read_table
+from agent.backtest.flows import IN_NUMERAIRE, parse_flow
+from agent.backtest.recorded_pools import read_pool
 from agent.backtest.simulate import Progress, SimulationResult, simulate
 from agent.backtest.table import PriceTable
-from agent.backtest.wanted import DECIMALS, ROUTER, ROUTER_KIND, Settings, Wanted, simple, simulated
+from agent.backtest.wanted import DECIMALS, HALT, ROUTER, ROUTER_KIND, Settings, TaxRule, Wanted, simple, simulated
 from agent.config import build_limits, build_policy, build_portfolio, build_reference
 from agent.config.fields import parse_duration_s, parse_gas_price_wei
 from agent.config.load import LoadedConfig, load_config
 from agent.config.pace import build_pace
 from agent.config.split import build_split, with_allocators
+from agent.config.tax import year_limit
 from agent.config.weights import build_weights
 from agent.errors import ConfigError
-from agent.model import Destination, Every, Execution, Hybrid, Trigger
+from agent.model import Destination, Every, Execution, Hybrid, LotMethod, Trigger
 from agent.units import BPS, PIPS, Token, parse_bps, parse_raw
 
 EXPIRE_BLOCKS = 25
+MOST_DECIMALS = 36
+SAMPLE = Path(__file__).parent.parent / "backtest" / "sample"
 
 
 @dataclass(frozen=True, slots=True)
 class Market:
     """How the market is made, as it is written: `cost` is the fee of every pool, `depth` what it holds on either side, `value` what
-    the wallet begins with, both in whole coins of the numeraire; `gas` a price such as "20 gwei".
+    the wallet begins with, both in whole coins of the numeraire; `gas` a price such as "20 gwei", or `gas_prices` a file of them. `flows` are
+    such as 2021-03-01=+1000, `flow_file` has more of them; `pool_states` are such as WBTC/WETH=FILE.
     """
 
     cost: str = "10bps"
@@ -38,9 +44,16 @@ class Market:
     gas: str = "0 wei"
     latency: int = 0
     seed: int = 0
+    gas_prices: Path | None = None
+    flows: tuple[str, ...] = ()
+    flow_file: Path | None = None
+    flows_in: str = IN_NUMERAIRE
+    gone: str = HALT
+    pool_states: tuple[str, ...] = ()
 
     def settings(self, every_bar: bool) -> Settings:
-        """The same as numbers. Raises ConfigError naming the option."""
+        """The same as numbers, but for what depends on the table. Raises ConfigError naming the option."""
+        flows = tuple(parse_flow(text) for text in self.flows)
         return Settings(
             depth=Fraction(parse_raw(self.depth, DECIMALS, "--depth"), 10**DECIMALS),
             fee_pips=parse_bps(self.cost, "--cost") * (PIPS // BPS),
@@ -50,7 +63,41 @@ class Market:
             latency_bars=self.latency,
             seed=self.seed,
             looks_at_all=every_bar,
+            flows=flows if self.flow_file is None else (*flows, *read_flows(self.flow_file)),
+            flows_in=self.flows_in,
+            gone=self.gone,
         )
+
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Symbols of token0 and token1 of each recorded pool."""
+        return tuple(pair for pair, _ in map(_pool_state, self.pool_states))
+
+    def for_table(self, settings: Settings, wanted: Wanted, table: PriceTable) -> Settings:
+        """With gas prices for each bar, and pools of the portfolio's tokens. Raises ConfigError."""
+        if self.gas_prices is not None:
+            if settings.gas_wei:
+                raise ConfigError("--gas-prices: --gas says another price", "give one of the two")
+            settings = replace(settings, gas_wei=read_gas(self.gas_prices, table.times_s))
+        tokens = {token.symbol: token for token in (*(asset.token for asset in wanted.portfolio.assets), *wanted.portfolio.hubs)}
+        pools = []
+        for (first, second), path in map(_pool_state, self.pool_states):
+            if strange := [symbol for symbol in (first, second) if symbol not in tokens]:
+                raise ConfigError(f"--pool-state: {strange[0]} is none of {', '.join(tokens)}")
+            pools.append(read_pool(path, tokens[first], tokens[second]))
+        return replace(settings, recorded=tuple(pools))
+
+
+def _pool_state(text: str) -> tuple[tuple[str, str], Path]:
+    pair, equals, path = text.partition("=")
+    first, slash, second = pair.partition("/")
+    if not (equals and slash and first and second and path):
+        raise ConfigError(f"--pool-state: {text[:60]!r}", "write its tokens and its file: WBTC/WETH=pool.json")
+    return (first.strip(), second.strip()), Path(path)
+
+
+def sample() -> tuple[Path, Path]:
+    """The prices and the gas prices of 2021 that come with trimtab; agent/backtest/sample/README.md says where they are from."""
+    return SAMPLE / "prices_2021.csv", SAMPLE / "gas_2021.csv"
 
 
 def backtest(
@@ -65,13 +112,14 @@ def backtest(
     numeraire: str = "",
     native: str = "",
     names: str = "",
+    decimals: str = "",
     every_bar: bool = False,
     progress: Progress | None = None,
 ) -> SimulationResult:
     """Simulates the file's prices, by the config where one is named, else by targets with a band, a schedule, or both.
 
-    `names` are SYMBOL=SYMBOL, of the file and of the portfolio. `native` is the asset whose price pays the gas. With `every_bar` no
-    bar is passed over, which changes no trade. Raises ConfigError naming the option.
+    `names` are SYMBOL=SYMBOL, of the file and of the portfolio. `native` is the asset whose price pays the gas, `decimals` those of
+    tokens, as SYMBOL=NUMBER. With `every_bar` no bar is passed over, which changes no trade. Raises ConfigError naming the option.
     """
     table = named(read_table(prices), pairs(names, "--as") if names else {})
     settings = market.settings(every_bar)
@@ -80,7 +128,7 @@ def backtest(
             raise ConfigError("--config: says targets and triggers itself", "leave --target, --band and --every away")
         wanted = from_config(load_config(config))
     else:
-        wanted = _from_options(table, target, band, every, destination, numeraire, native)
+        wanted = from_options(table, target, band, every, destination, numeraire, native)
     if settings.gas_wei and not priced_gas(wanted, table):
         raise ConfigError("--gas: no price of the native coin is known", "name the asset that it is: --native ETH")
     return simulate(wanted, table, settings, progress)
@@ -99,7 +147,8 @@ def from_config(loaded: LoadedConfig) -> Wanted:
     return simulated(Wanted(portfolio, build_policy(config), build_reference(config), limits, execution, (), split))
 
 
-def _from_options(table: PriceTable, target: str, band: str, every: str, destination: str, numeraire: str, native: str) -> Wanted:
+def from_options(table: PriceTable, target: str, band: str, every: str, destination: str, numeraire: str, native: str) -> Wanted:
+    """What the options of a command line want, with every limit off. Raises ConfigError naming the option."""
     targets, money = targets_of(table, target, numeraire)
     if destination not in ("target", "band", "halfway"):
         raise ConfigError(f"--destination: {destination!r}", "choose from target, band, halfway")
@@ -112,7 +161,16 @@ def _from_options(table: PriceTable, target: str, band: str, every: str, destina
         trigger = whole
     else:
         raise ConfigError("--band or --every is needed", "write when to act: --band 10%rel, --every 7d, or both")
-    wanted = simple(targets, trigger, money, destination=Destination(destination), interval_s=table.interval_s, native=native)
+    wanted = simple(
+        targets,
+        trigger,
+        money,
+        destination=Destination(destination),
+        interval_s=table.interval_s,
+        native=native,
+        decimals=decimals,
+        pairs=pools,
+    )
     assets = tuple(replace(asset, band=own.get(asset.token.symbol)) for asset in wanted.portfolio.assets)
     return replace(wanted, portfolio=replace(wanted.portfolio, assets=assets))
 
