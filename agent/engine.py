@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from agent import codec, guards
 from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
-from agent.execution import campaigns
+from agent.execution import campaigns, exits
 from agent.execution.booking import poorer, reviewed_s, settle
 from agent.execution.fresh import CaughtUp, Eyes, observed
 from agent.execution.ledger import keep
@@ -19,13 +19,14 @@ from agent.execution.sent import gas_wei, may_take
 from agent.execution.sleeves import cross_inside, keep_sleeves
 from agent.model import Decision, Halt, History, Intent, Plan, ScreenedToken, Snapshot, StepInput
 from agent.planning.strategies import Proposer
-from agent.policy import quarantine
+from agent.policy import quarantine, stuck
 from agent.policy.decide import Decided, decide
 from agent.ports import Approval, EvidenceSource, Journal, Prepared
 
 MAX_ROUNDS = 4
 """Plans made anew for one transaction: each round of approvals asks for a fresh one."""
 MILLION = 1_000_000
+AGAIN = "look again, and confirm that"
 MAX_ACTIONS = 8
 """Actions with liquidity in one step, each on a plan of its own; what is left waits for the next."""
 
@@ -68,7 +69,18 @@ def look(
 
 
 def judge(step_input: StepInput, propose: Proposer, evidence: EvidenceSource | None, step_id: str = "") -> Outcome:
-    """The same from a given StepInput; without an evidence source the verdicts stay empty."""
+    """The same from a given StepInput; without an evidence source the verdicts stay empty.
+
+    Where the guards refuse an exit for its market, it is judged what else there is to do.
+    """
+
+    def judged(step: StepInput) -> Outcome:
+        return _judged(step, propose, evidence, step_id)
+
+    return exits.around(judged(step_input), judged)
+
+
+def _judged(step_input: StepInput, propose: Proposer, evidence: EvidenceSource | None, step_id: str) -> Outcome:
     step_input, proposal, seen = propose_screened(step_input, propose, evidence)
     if isinstance(proposal, Refused):
         return _refused(step_id, step_input, decide(step_input), None, proposal)
@@ -107,6 +119,7 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
     shown: Plan | None = None
     order = ""
     shut: tuple[ScreenedToken, ...] = ()
+    knew: set[str] = set()
     while approving < MAX_ROUNDS:
         step_id = uuid.uuid4().hex[:12]
         outcome = replace(look(eyes, propose, step_id, journal, caps, gas_wei(sent[since:]), began), transactions=tuple(sent))
@@ -125,13 +138,17 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
                 hands.composer.require_fresh(outcome.step_input, plan)
             if shown is None:
                 shown, shut, order = plan, outcome.step_input.quarantine, outcome.decided.order
+                knew = {one.token for one in outcome.decided.stuck}
             if fresh := {one.token for one in outcome.step_input.quarantine} - {one.token for one in shut}:
                 named = quarantine.named(outcome.step_input, fresh)
-                raise Refused(f"{named}, which the plan that was confirmed did not know", remedy="look again, and confirm that")
+                raise Refused(f"{named}, which the plan that was confirmed did not know", remedy=AGAIN)
+            if stays := {one.token for one in outcome.decided.stuck} - knew:
+                named = stuck.named(outcome.step_input, stays)
+                raise Refused(f"{named}, which the plan that was confirmed did not know", remedy=AGAIN)
             if plan.actions and not shown.actions:
-                raise Refused("liquidity has to move before the swaps that were confirmed", remedy="look again, and confirm that")
+                raise Refused("liquidity has to move before the swaps that were confirmed", remedy=AGAIN)
             if outcome.decided.order != order:
-                raise Refused("an order at a price came or went, which is not what was confirmed", remedy="look again, and confirm that")
+                raise Refused("an order at a price came or went, which is not what was confirmed", remedy=AGAIN)
             if not plan.actions:
                 campaigns.begun(eyes, journal, outcome)
             needed = hands.composer.approvals(outcome.step_input, plan)

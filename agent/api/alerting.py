@@ -9,11 +9,12 @@ from fractions import Fraction
 
 from agent.errors import EXIT_OPERATOR, Refused, Retryable, TrimtabError
 from agent.execution.outcome import Outcome, OutcomeKind
-from agent.model import Alert, AlertKind, AssetDrift, IntentKind, OrderStage, Portfolio, StepInput, Verdict
+from agent.model import Alert, AlertKind, AssetDrift, IntentKind, OrderStage, Portfolio, StepInput, StuckExit, Verdict
 from agent.model.strategies import Health
 from agent.observe.alerts import plain
 from agent.policy import order_levels
 from agent.policy.drift import alert_prices
+from agent.policy.stuck import disarmed
 from agent.policy.words import band, percent
 from agent.units import BPS, Price, decimal_text, price_text
 
@@ -81,6 +82,7 @@ def _alerts(found: Outcome | TrimtabError, facts: Facts) -> Iterator[Alert]:
         portfolio = found.step_input.portfolio
         yield from (_price(one, portfolio) for one in standings(found.decided.drifts) if one.side != "inside")
         yield from _orders(found.after or found.step_input)
+        yield from (_stuck(found.step_input, one) for one in found.decided.stuck)
         yield from _strategies(found.after or found.step_input)
         yield from _ended(found, facts.paused)
         yield from _gas(found.after or found.step_input, facts.low_gas_wei)
@@ -112,6 +114,15 @@ def _orders(step: StepInput) -> Iterator[Alert]:
         then = "trimtab orders shows it, and arms it anew" if order.is_exit else "it may be bought"
         what = order_levels.name(step.portfolio, order.terms)
         yield Alert(AlertKind.ORDER, f"order:{order.token}:{order.kind.value}", f"Fired: {what}{at}; {then}.", True)
+
+
+def _stuck(step: StepInput, one: StuckExit) -> Alert:
+    """An exit that cannot be done; it lasts until it is done, or called off."""
+    label = order_levels.subject(step.portfolio, one.token)
+    text = (
+        f"{label} is to be sold by an order and cannot be sold now; everything else goes on. trimtab orders says why; {disarmed(step, one)}"
+    )
+    return Alert(AlertKind.ORDER, f"stuck:{one.token}", text, True)
 
 
 def _strategies(step: StepInput) -> Iterator[Alert]:

@@ -12,7 +12,8 @@ from agent.api.agent import Agent
 from agent.config.order_edit import edited, written
 from agent.errors import ConfigError, Refused, Retryable
 from agent.model import PORTFOLIO, Order, OrderKind, OrderStage, StepInput, Terms, Verdict
-from agent.policy import order_levels, order_targets, unit_value, words
+from agent.planning.strategies import decision_at
+from agent.policy import order_levels, order_targets, stuck, unit_value, words
 from agent.policy.order_moves import SOLD, unconfirmed
 from agent.reference import reference_prices
 from agent.units import BPS, Price, price_text
@@ -28,7 +29,7 @@ def standing_orders(agent: Agent) -> Document:
 
 def shown(step: StepInput) -> Document:
     """The same of a given step."""
-    references = reference_prices(step)
+    references, cannot = reference_prices(step), decision_at(step).stuck
     return {
         "block": step.snapshot.head.number,
         "numeraire": step.portfolio.numeraire.label,
@@ -39,6 +40,7 @@ def shown(step: StepInput) -> Document:
         "contradictions": order_targets.faults(step, references),
         "orders": [_row(step, order) for order in step.history.orders],
         "told": list(step.wishes),
+        "stuck": [stuck.in_words(step, one) for one in cannot],
     }
 
 

@@ -71,6 +71,7 @@ def status(found: Standing) -> Document:
         "decision": decision(decided),
         "trigger": triggers.document(found.trigger),
         "wishes": list(step.wishes),
+        "stuck_exits": stuck_exits(decided, portfolio),
         "flows": flows.documents(step),
         "campaign": rounds.campaign(step),
         "zone": zone.document(decided.zone, portfolio),
@@ -90,6 +91,13 @@ def screened(step: StepInput) -> list[Document]:
             "remedy": one.finding.remedy,
         }
         for one in step.quarantine
+    ]
+
+
+def stuck_exits(decided: Decided, portfolio: Portfolio) -> list[Document]:
+    """What orders that fired cannot sell now."""
+    return [
+        {"symbol": portfolio.token(one.token).label, "address": one.token, "why": one.why, "remedy": one.remedy} for one in decided.stuck
     ]
 
 
@@ -173,6 +181,7 @@ def plan(outcome: Outcome) -> Document:
         "strategies": sleeves.netting(outcome.decided, portfolio),
         "campaign": rounds.campaign(step),
         "wishes": list(step.wishes),
+        "stuck_exits": stuck_exits(outcome.decided, portfolio),
         "flows": flows.documents(step),
         "tax": tax_words.document(step, found),
     }

@@ -132,5 +132,7 @@ def show(document: Document) -> None:
     out.print(made)
     for line in document["told"]:
         say(line)
+    for line in document["stuck"]:
+        out.print(cell(line, "bold red"))
     for line in document["contradictions"]:
         out.print(cell(f"Nothing is traded: {line}", "bold red"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agent.errors import Refused
 from agent.model import Evidence, StepInput
-from agent.planning.strategies import Proposal, Proposer
+from agent.planning.strategies import Proposal, Proposer, RefusedBesides
 from agent.policy.quarantine import quarantine
 from agent.ports import EvidenceSource
 
@@ -21,7 +21,8 @@ def propose_screened(
         try:
             proposal = propose(step)
         except Refused as refusal:
-            return step, refusal, None
+            return (refusal.step if isinstance(refusal, RefusedBesides) else step), refusal, None
+        step = proposal.step or step
         if proposal.plan is None or evidence is None:
             return step, proposal, None
         seen = evidence.gather(step, proposal.plan)

@@ -66,7 +66,10 @@ def depeg(case: Case, limit_bps: int) -> Measured:
 
 
 def _assets(case: Case) -> Iterator[tuple[Fraction, str]]:
+    alone = {one.token for one in case.step.stuck}  # no plan touches it, and often it is stuck for lack of any pool
     for asset in case.step.portfolio.assets:
+        if asset.token.address in alone:
+            continue
         spot = case.spots.get(asset.token.address)
         if spot is None:
             raise Missing(f"no pool tells the spot price of {asset.token.label}")

@@ -111,3 +111,12 @@ class UnitValue:
     holdings: tuple[tuple[str, int], ...]
     prices: tuple[tuple[str, Price], ...]
     lost: Fraction = Fraction(0)
+
+
+@dataclass(frozen=True, slots=True)
+class StuckExit:
+    """An asset that an order sells and that cannot be sold now, `why`, and what its owner can do about it. It keeps what it has."""
+
+    token: str
+    why: str
+    remedy: str

@@ -10,7 +10,7 @@ from agent.model.chain import Snapshot
 from agent.model.flows import Flow
 from agent.model.ledger import TaxStanding
 from agent.model.limits import Execution, Limits, Reference
-from agent.model.orders import Order, UnitValue
+from agent.model.orders import Order, StuckExit, UnitValue
 from agent.model.policy import Policy, Portfolio
 from agent.model.prices import PricePoint
 from agent.model.requests import Claim
@@ -82,6 +82,7 @@ class StepInput:
     `acted` says that this step has moved liquidity already: what it began is not held back by the bands of shares.
     `quarantine` are tokens that are left as they are; the portfolio then says what is wanted of the others. `wishes` say in words
     why its targets are other than those of the config. `split` are the strategies that share the wallet (None: it is one).
+    `stuck` are exits that fired and cannot be done now: those assets are left as they are, and everything else goes on.
     """
 
     snapshot: Snapshot
@@ -97,3 +98,4 @@ class StepInput:
     quarantine: tuple[ScreenedToken, ...] = ()
     wishes: tuple[str, ...] = ()
     split: Split | None = None
+    stuck: tuple[StuckExit, ...] = ()

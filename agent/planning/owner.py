@@ -99,7 +99,7 @@ def unwrap(raw: int) -> Proposer:
 def _by_owner(step: StepInput, decision: Decision, plan: Plan | None) -> Proposal:
     """What is by hand neither does nor ends a round that was due, and nothing that prices asked for is done with it."""
     found = decide(step)
-    return Proposal(replace(found, decision=decision, reviewed=False, zone=None, round=None, ended="", crosses=False), plan)
+    return Proposal(replace(found, decision=decision, reviewed=False, zone=None, round=None, ended="", crosses=False, leaves=()), plan)
 
 
 def _require_raised(step: StepInput, plan: Plan, token: str) -> None:

@@ -111,6 +111,7 @@ def open_problem(step: StepInput, nodes: tuple[Node, ...], gas_unit_value: Value
         Skipped(f"token {step.portfolio.token(one.token).label}", f"in quarantine: {one.why}; {one.finding.remedy}")
         for one in step.quarantine
     ]
+    notes += [Skipped(f"token {step.portfolio.token(one.token).label}", f"its exit cannot be done now: {one.why}") for one in step.stuck]
     return Problem(
         nodes=nodes,
         position=position,

@@ -25,6 +25,8 @@ ROUNDS = 20
 """Most rounds; two are usual, each limit that first has to be met takes one more."""
 SETTLED = 5e-8
 """Worth of a change in what pools give beyond the core's count, per unit of scale, at which rounds end."""
+LEAST_PRICE = 1e-6
+"""Where limits.plan_cost is zero nothing may cost anything, and rounds end all the same."""
 SLACK = Fraction(10**7 - 1, 10**7)
 """Taken off a turnover that has to shrink, so that it does not end above its limit again."""
 WORTH_A_ROUTE = 1e-6
@@ -175,7 +177,7 @@ class _Rounds:
         state.draft.full |= {flow.arc.pool for flow in choice.flows if flow.taken >= FULL * flow.arc.offer.real.capacity}
         given = _given(market, state.draft, choice.solution.moved(market.real.rows(choice.rows)))
         coarse = max((float(node.price) / market.scale for node in market.problem.nodes if node.investable_raw), default=0.0)
-        settled = float(np.abs(given - self.extra).max(initial=0.0)) <= max(SETTLED / self.aim.price, 2 * coarse)
+        settled = float(np.abs(given - self.extra).max(initial=0.0)) <= max(SETTLED / max(self.aim.price, LEAST_PRICE), 2 * coarse)
         self.extra = given
         if _broken(market, state, self.budget, self.min_trade, settled):
             return False

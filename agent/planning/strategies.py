@@ -6,45 +6,97 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from agent.errors import Refused
-from agent.model import PORTFOLIO, AdjustLiquidity, Halt, Hold, LimitOrder, Plan, Rebalance, StepInput, TopUp
+from agent.model import PORTFOLIO, AdjustLiquidity, Funding, Halt, Hold, LimitOrder, Plan, Rebalance, StepInput, StuckExit, TopUp
 from agent.planning import planner, taxed
 from agent.planning.liquidity import plan_liquidity
 from agent.planning.paced import limit_swap, paced
-from agent.policy import order_levels, order_moves
+from agent.policy import order_levels, order_moves, stuck
 from agent.policy.decide import Decided, decide, or_liquidity
 from agent.policy.expiry import late
 from agent.policy.zone import not_worth_it, nothing_pays
+from agent.units import NATIVE
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What a strategy wants of one snapshot: the decision with its drifts, and a plan when it wants to trade."""
+    """What a strategy wants of one snapshot: the decision with its drifts, and a plan when it wants to trade.
+
+    `step` is what it was decided from where that is another than was given: with exits that are stuck.
+    """
 
     decided: Decided
     plan: Plan | None
+    step: StepInput | None = None
+
+
+class RefusedBesides(Refused):
+    """What goes on besides exits that are stuck is refused, too; `step` is what it was decided from."""
+
+    def __init__(self, step: StepInput, why: Refused) -> None:
+        super().__init__(f"{why.message}; {stuck.named(step)}", why.verdicts, why.remedy)
+        self.step = step
 
 
 Proposer = Callable[[StepInput], Proposal]
 
 
 def rebalance(step_input: StepInput) -> Proposal:
-    """The agent's own strategy: trade when a trigger fires, in a zone when the plan also saves more risk than it costs."""
-    decided = decide(step_input)
+    """The agent's own strategy: trade when a trigger fires, in a zone when the plan also saves more risk than it costs.
+
+    An exit goes before; one that the market does not take within the limits is left as it is, and the rest goes on.
+    """
+    found = _exits_first(step_input)
+    if found.plan is not None:
+        return found
+    if found.step is None:
+        return _carried_out(step_input, found.decided)
+    try:
+        return replace(_carried_out(found.step, found.decided), step=found.step)
+    except Refused as why:
+        raise RefusedBesides(found.step, why) from None
+
+
+def _carried_out(step: StepInput, decided: Decided) -> Proposal:
     match decided.decision:
         case Rebalance() as decision:
-            return _planned(step_input, decided, decision)
+            return _planned(step, decided, decision)
         case AdjustLiquidity() as decision:
-            return Proposal(decided, plan_liquidity(step_input, decision))
+            return Proposal(decided, plan_liquidity(step, decision))
         case TopUp() as decision:
-            return Proposal(decided, planner.plan_top_up(step_input, decision))
+            return Proposal(decided, planner.plan_top_up(step, decision))
         case Hold() | Halt():
             return Proposal(decided, None)
 
 
+def _exits_first(step_input: StepInput) -> Proposal:
+    """The exit that can be done now, with its plan; else what is decided without those that cannot."""
+    step, decided = step_input, decide(step_input)
+    plan: Plan | None = None
+    while decided.leaves and plan is None and isinstance(decision := decided.decision, Rebalance):
+        try:
+            plan = taxed.plan(step, decision)
+            whys = _unsold(step, decided, plan)
+        except planner.NothingPlanned as nothing:
+            whys = dict.fromkeys(decided.leaves, nothing.message)
+        if whys:
+            step = stuck.left_alone(step, [StuckExit(token, why, stuck.REMEDY) for token, why in whys.items()])
+            decided, plan = decide(step), None
+    return Proposal(decided, plan, None if step is step_input else step)
+
+
+def _unsold(step: StepInput, decided: Decided, plan: Plan) -> dict[str, str]:
+    """What of an exit its plan leaves wholly where it is, with the reason."""
+    coin = step.portfolio.wrapped_native
+    sold = {coin if leg.token_in == NATIVE else leg.token_in for leg in plan.legs if leg.source is Funding.WALLET}
+    whys = {item.what: item.why for item in plan.skipped}
+    left = [token for token in decided.leaves if token not in sold]
+    return {token: whys.get(step.portfolio.token(token).label, "the market takes none of it within the limits") for token in left}
+
+
 def decision_at(step_input: StepInput) -> Decided:
-    """What is decided, a zone's plan weighed; a plan that is refused leaves the decision as it was."""
+    """What is decided, a zone's plan weighed and exits tried; a plan that is refused leaves the decision as it was."""
     decided = decide(step_input)
-    if decided.zone is None:
+    if decided.zone is None and not decided.leaves:
         return decided
     try:
         return rebalance(step_input).decided
@@ -96,8 +148,9 @@ def waiting_orders(orders: Sequence[LimitOrder], otherwise: Proposer) -> Propose
     """
 
     def propose(step_input: StepInput) -> Proposal:
-        decided = decide(step_input)
-        if isinstance(decided.decision, Halt) or _exit_goes_first(step_input, decided):
+        first = _exits_first(step_input)
+        decided = first.decided
+        if isinstance(decided.decision, Halt) or first.plan is not None:
             return otherwise(step_input)
         for order in orders:
             if late(step_input, order) or _out(step_input, order):
@@ -108,17 +161,6 @@ def waiting_orders(orders: Sequence[LimitOrder], otherwise: Proposer) -> Propose
         return otherwise(step_input)
 
     return propose
-
-
-def _exit_goes_first(step_input: StepInput, decided: Decided) -> str:
-    """What is being sold before any order by hand; empty while nothing is, or the market takes none of it within the limits."""
-    if not isinstance(decided.decision, Rebalance) or not decided.decision.exit:
-        return ""
-    try:
-        taxed.plan(step_input, decided.decision)
-    except planner.NothingPlanned:
-        return ""
-    return f"waits: {decided.decision.reason}"
 
 
 def _out(step_input: StepInput, order: LimitOrder) -> str:
@@ -134,10 +176,12 @@ def one_order(order: LimitOrder) -> Proposer:
     """The same for a single order: until its price is there it holds and says what is lacking."""
 
     def otherwise(step_input: StepInput) -> Proposal:
-        decided = decide(step_input)
+        first = _exits_first(step_input)
+        decided = first.decided
         if isinstance(decided.decision, Halt):
             return Proposal(replace(decided, reviewed=False), None)
-        why = _exit_goes_first(step_input, decided) or late(step_input, order) or _out(step_input, order)
+        why = "" if first.plan is None else f"waits: {decided.decision.reason}"
+        why = why or late(step_input, order) or _out(step_input, order)
         why = why or limit_swap(step_input, order.token_in, order.token_out, order.amount_in_raw, order.price)[1]
         return Proposal(replace(decided, decision=Hold(why), reviewed=False, round=None, ended=""), None)
 

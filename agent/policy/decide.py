@@ -18,6 +18,7 @@ from agent.model import (
     Rebalance,
     Round,
     StepInput,
+    StuckExit,
     Zone,
 )
 from agent.policy import (
@@ -33,19 +34,21 @@ from agent.policy import (
     outflow,
     quarantine,
     sleeves,
+    stuck,
     words,
     zone,
 )
-from agent.policy.drift import corrections, drift, total
+from agent.policy.drift import corrections, drift
 from agent.policy.faults import faults_of
 from agent.policy.goal import goal
 from agent.policy.lp_moves import Out
+from agent.policy.minimum import money
 from agent.policy.only import narrowed
 from agent.policy.sleeves import SleevesView
 from agent.policy.triggers import Fired, fired
 from agent.policy.zone import ZoneView
 from agent.reference import References, reference_prices
-from agent.units import Price, Value, value_text
+from agent.units import Price, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class Decided:
     Rebalance stands only if the plan saves more than it costs. `round` is what a campaign is due to do, `ended` why the one that was
     under way is not any more, and `begins` is one that begins with this decision. `order` is the limit order that it fills.
     `sleeves` is what strategies want where several share the wallet; it `crosses` when only they exchange something, no market.
+    `leaves` is what an order that fired sells with this decision, `stuck` what such orders cannot sell now.
     """
 
     decision: Decision
@@ -72,6 +76,8 @@ class Decided:
     order: str = ""
     sleeves: SleevesView | None = None
     crosses: bool = False
+    leaves: tuple[str, ...] = ()
+    stuck: tuple[StuckExit, ...] = ()
 
     @property
     def asks(self) -> Decision:
@@ -82,13 +88,13 @@ class Decided:
 def decide(step: StepInput) -> Decided:
     """Decides from the snapshot alone; the same input gives the same decision. Raises ConfigError for a schedule that is none.
 
-    Whatever it is, the reason names the tokens in quarantine.
+    Whatever it is, the reason names the tokens in quarantine and the exits that are stuck.
     """
-    found = _decided(step)
+    found = replace(_decided(step), stuck=step.stuck)
     if renounced := campaign.renounced(step):
         found = replace(found, ended=renounced)
-    shut = quarantine.named(step)
-    return replace(found, decision=replace(found.decision, reason=f"{found.decision.reason}; {shut}")) if shut else found
+    told = "; ".join(said for said in (found.decision.reason, quarantine.named(step), stuck.named(step)) if said)
+    return replace(found, decision=replace(found.decision, reason=told))
 
 
 def _decided(step: StepInput) -> Decided:
@@ -100,10 +106,14 @@ def _decided(step: StepInput) -> Decided:
     drifts = drift(step, prices)
     stopped = step.history.stopped or step.history.books or outflow.unfinished(step) or flows.halting(step)
     stopped = stopped or liquidity.unknown_to_the_store(step)
-    if not stopped and (leaves := order_targets.exit_now(step, drifts, prices)) is not None:
-        return Decided(coin.top_up(step, leaves) or leaves, drifts, references)
-    if stopped := stopped or allocation.fault(step) or _too_small(step, drifts):
+    if not stopped and (leaving := order_targets.exit_now(step, drifts, prices)) is not None:
+        first = coin.top_up(step, leaving)
+        sold = order_targets.leaves(step, drifts) if first is None and isinstance(leaving, Rebalance) else ()
+        return Decided(first or leaving, drifts, references, leaves=sold)
+    if stopped := stopped or allocation.fault(step):
         return Decided(Halt(stopped), drifts, references)
+    if little := minimum.too_small(step, drifts):
+        return Decided(Hold(f"nothing else is traded: {little}") if step.stuck else Halt(little), drifts, references)
     too_much = lp_wish.must_go(step, prices)
     if too_much.over:
         not_yet = confirm.lacking(step, prices, confirm.by_limits)
@@ -153,7 +163,7 @@ def _confirmed(step: StepInput, prices: Mapping[str, Price], decision: Rebalance
 
 
 def _again(reason: str, not_yet: str) -> Hold:
-    return Hold(f"{reason}; but {not_yet}; looks again at the next tick")
+    return Hold(f"{reason}; but {not_yet}; looks again at the next tick", kept_by="policy.confirm_blocks")
 
 
 def _hold(answer: Fired) -> Hold:
@@ -166,7 +176,7 @@ def _forecast(step: StepInput, drifts: tuple[AssetDrift, ...], answer: Fired) ->
     if answer.waits_s is None:
         return answer
     found = [
-        f"{'sell' if value < 0 else 'buy'} {drift.symbol} worth {_money(step, abs(value))}"
+        f"{'sell' if value < 0 else 'buy'} {drift.symbol} worth {money(step, abs(value))}"
         for drift, value in zip(drifts, corrections(drifts, _wanted(step, drifts)).values(), strict=True)
         if drift.token != step.portfolio.numeraire.address and abs(value) >= max(Fraction(1), step.limits.min_trade or Fraction(1))
     ]
@@ -221,18 +231,19 @@ def _act(
     """A trigger fired: rebalance, unless it is too soon, gas is too dear, or nothing is worth a trade. And: is the review done?"""
     resting = _cooldown(step) if together is None else None  # strategies rest each by itself
     if resting:
-        return Hold(f"{answer.reason}; {resting[0]}", resting[1]), False
-    dear = _gas_too_dear(step, drifts, references)
+        return Hold(f"{answer.reason}; {resting[0]}", resting[1], "policy.cooldown"), False
+    dear = minimum.gas_too_dear(step, drifts, references)
     if dear:
-        return Hold(f"{answer.reason}; {dear}"), False
+        return Hold(f"{answer.reason}; {dear}", kept_by="gas"), False
     wanted = _wanted(step, drifts) if together is None else together
     largest = _largest(drifts, wanted)
     if not _worth_it(step, largest):
         least = (
-            "" if largest == 0 else f": the largest correction is {_money(step, largest)}, min_trade {_money(step, step.limits.min_trade)}"
+            "" if largest == 0 else f": the largest correction is {money(step, largest)}, min_trade {money(step, step.limits.min_trade)}"
         )
         side = "" if step.policy.only is None else f" under policy.only = {step.policy.only.value}"
-        return _hold(Fired(False, f"{answer.reason}; nothing to do{side}{least}", answer.next_s)), answer.due
+        hold = _hold(Fired(False, f"{answer.reason}; nothing to do{side}{least}", answer.next_s))
+        return replace(hold, kept_by="limits.min_trade" if largest else "policy.only" if side else ""), answer.due
     return Rebalance(answer.reason, wanted), answer.due
 
 
@@ -243,39 +254,6 @@ def _largest(drifts: tuple[AssetDrift, ...], wanted: Goal) -> Value:
 def _worth_it(step: StepInput, largest: Value) -> bool:
     """Whether the largest correction is worth a trade."""
     return largest > 0 and largest >= (step.limits.min_trade or 0)
-
-
-def _too_small(step: StepInput, drifts: tuple[AssetDrift, ...]) -> str:
-    """Why there is too little to invest; empty when there is enough (R1.5)."""
-    value = total(drifts)
-    if value == 0:
-        held = any(drift.raw > 0 for drift in drifts)
-        return "all balances are reserved, nothing is left to invest" if held else "the wallet holds none of the portfolio's assets"
-    if step.limits.min_trade is None:
-        return ""
-    least = minimum.smallest_total(step.portfolio, step.limits.min_trade)
-    if value >= least:
-        return ""
-    return (
-        f"the investable total of {_money(step, value)} makes the smallest target worth less than min_trade "
-        f"{_money(step, step.limits.min_trade)}; at least {_money(step, least)} would work"
-    )
-
-
-def _gas_too_dear(step: StepInput, drifts: tuple[AssetDrift, ...], references: References) -> str:
-    """Why gas forbids trading now (R1.5); empty when it does not, or when min_trade is off.
-
-    Where native coin has no reference price, no plan passes its cost guard, so that nothing needs to be judged here.
-    """
-    native = references.prices.get(step.portfolio.wrapped_native)
-    if native is None or step.limits.min_trade is None:
-        return ""
-    leg = minimum.leg_gas_value(step.snapshot, native.price) * minimum.GAS_MULTIPLE
-    least = minimum.smallest_total(step.portfolio, leg)
-    if total(drifts) >= least:
-        return ""
-    needs = f"which needs a total of {_money(step, least)}"
-    return f"gas is too dear now: {minimum.GAS_MULTIPLE} times that of a swap is {_money(step, leg)}, {needs}"
 
 
 def _cooldown(step: StepInput, liquidity_too: bool = False) -> tuple[str, int] | None:
@@ -291,8 +269,3 @@ def _cooldown(step: StepInput, liquidity_too: bool = False) -> tuple[str, int] |
         return None
     until_s = last_s + step.policy.cooldown_s
     return f"but the last {what} was at {words.moment(last_s)} and the cooldown lasts until {words.moment(until_s)}", until_s
-
-
-def _money(step: StepInput, value: Value | None) -> str:
-    numeraire = step.portfolio.numeraire
-    return f"{value_text(value or Fraction(0), numeraire.decimals, 2)} {numeraire.label}"

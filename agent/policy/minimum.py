@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 
-from agent.model import Portfolio, Snapshot
-from agent.units import BPS, Price, Value
+from agent.model import AssetDrift, Portfolio, Snapshot, StepInput
+from agent.policy.drift import total
+from agent.reference import References
+from agent.units import BPS, Price, Value, value_text
 
 FEWEST = 2
 MOST = 12
@@ -37,3 +40,42 @@ def warnings(portfolio: Portfolio) -> tuple[str, ...]:
     if count <= MOST:
         return ()
     return (f"{count} assets are more than {MOST}: 4 to 6 are easier to manage and cheaper to rebalance",)
+
+
+def too_small(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
+    """Why there is too little to invest; empty when there is enough (R1.5)."""
+    value = total(drifts)
+    if value == 0:
+        held = any(drift.raw > 0 for drift in drifts)
+        return "all balances are reserved, nothing is left to invest" if held else "the wallet holds none of the portfolio's assets"
+    if step.limits.min_trade is None:
+        return ""
+    least = smallest_total(step.portfolio, step.limits.min_trade)
+    if value >= least:
+        return ""
+    return (
+        f"the investable total of {money(step, value)} makes the smallest target worth less than min_trade "
+        f"{money(step, step.limits.min_trade)}; at least {money(step, least)} would work"
+    )
+
+
+def gas_too_dear(step: StepInput, drifts: Sequence[AssetDrift], references: References) -> str:
+    """Why gas forbids trading now (R1.5); empty when it does not, or when min_trade is off.
+
+    Where native coin has no reference price, no plan passes its cost guard, so that nothing needs to be judged here.
+    """
+    native = references.prices.get(step.portfolio.wrapped_native)
+    if native is None or step.limits.min_trade is None:
+        return ""
+    leg = leg_gas_value(step.snapshot, native.price) * GAS_MULTIPLE
+    least = smallest_total(step.portfolio, leg)
+    if total(drifts) >= least:
+        return ""
+    needs = f"which needs a total of {money(step, least)}"
+    return f"gas is too dear now: {GAS_MULTIPLE} times that of a swap is {money(step, leg)}, {needs}"
+
+
+def money(step: StepInput, value: Value | None) -> str:
+    """A value in whole coins of the numeraire."""
+    numeraire = step.portfolio.numeraire
+    return f"{value_text(value or Fraction(0), numeraire.decimals, 2)} {numeraire.label}"

@@ -98,14 +98,24 @@ def exit_now(step: StepInput, drifts: Sequence[AssetDrift], prices: Mapping[str,
     What the wallet holds of it is sold for the numeraire, and nothing else is traded; then liquidity that has a target is taken out,
     for the same way.
     """
-    fired = [order for order in step.history.orders if order.is_exit and order.stage is OrderStage.FIRED]
+    fired = _fired(step)
     goes = [one for one in drifts if _leaves(step, one, fired)]
-    leaving = {one.token for one in goes if 0 < one.investable_raw * one.price >= crumb(step, drifts)}
+    leaving = {*leaves(step, drifts)}
     in_pools = {one.token for one in goes if in_wanted_liquidity(step, one.token)}
     reason = "; ".join(_fired_words(step, order) for order in fired if order.token in {PORTFOLIO, *leaving, *in_pools})
     if leaving:
         return Rebalance(reason, _exit_goal(step.portfolio, drifts, leaving), exit=True)
     return AdjustLiquidity(reason) if in_pools and _taken_out(step, prices) else None
+
+
+def leaves(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[str, ...]:
+    """What of the wallet an order that fired sells now, in the portfolio's order; not what it is stuck with."""
+    fired, least = _fired(step), crumb(step, drifts)
+    return tuple(one.token for one in drifts if _leaves(step, one, fired) and 0 < one.investable_raw * one.price >= least)
+
+
+def _fired(step: StepInput) -> list[Order]:
+    return [order for order in step.history.orders if order.is_exit and order.stage is OrderStage.FIRED]
 
 
 def _exit_goal(portfolio: Portfolio, drifts: Sequence[AssetDrift], leaving: set[str]) -> Goal:

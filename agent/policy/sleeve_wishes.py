@@ -9,7 +9,7 @@ from fractions import Fraction
 from agent.errors import ConfigError
 from agent.model import AssetDrift, StepInput, Threshold, Zone
 from agent.model.strategies import Health, Sleeve, SleeveState, Split, Strategy
-from agent.policy import confirm, order_moves, sleeve_books, words
+from agent.policy import confirm, order_moves, sleeve_books, stuck, words
 from agent.policy.bands import band
 from agent.policy.drift import total, weigh
 from agent.policy.goal import goal
@@ -84,10 +84,10 @@ def capital_signals(step: StepInput, held: Held, prices: Prices) -> frozenset[Si
 def strategy_weights(step: StepInput, strategy: Strategy, state: SleeveState) -> dict[str, int]:
     """Weights of a strategy that count now, bps by token: all in the numeraire while it is paused.
 
-    What orders keep out of the market waits in the numeraire, and what is in quarantine is left to the others in proportion.
+    What orders keep out of the market waits in the numeraire; what is in quarantine, or cannot be sold, is left to the others in
+    proportion.
     """
-    numeraire = step.portfolio.numeraire.address
-    shut = {one.token for one in step.quarantine}
+    numeraire, shut = step.portfolio.numeraire.address, stuck.kept(step)
     weights = {numeraire: BPS} if state.health is Health.PAUSED else dict(strategy.weights_bps)
     out = kept_out(step)
     weights = {
@@ -104,7 +104,7 @@ def kept_out(step: StepInput) -> set[str]:
     """Assets that strategies want and orders keep out: their target was taken to nothing after the strategies'."""
     if step.split is None:
         return set()
-    numeraire, shut = step.portfolio.numeraire.address, {one.token for one in step.quarantine}
+    numeraire, shut = step.portfolio.numeraire.address, stuck.kept(step)
     wanted = {token for one in step.split.strategies for token, bps in one.weights_bps if bps * one.share_bps >= BPS}
     return {
         asset.token.address
@@ -136,7 +136,7 @@ def wish(step: StepInput, strategy: Strategy, sleeve: Sleeve, held: Held, share:
 
 def standing(step: StepInput, strategy: Strategy, state: SleeveState, held: Mapping[str, int], prices: Prices) -> tuple[AssetDrift, ...]:
     """Each asset of one strategy against its weights, by the band of its own trigger."""
-    weights, shut = strategy_weights(step, strategy, state), {one.token for one in step.quarantine}
+    weights, shut = strategy_weights(step, strategy, state), stuck.kept(step)
     weights = _no_more_than_held(step, weights, held, prices)
     assets = [
         replace(a, target_bps=weights[a.token.address], reserve_raw=a.reserve_raw if a.token.address in shut else 0)
@@ -148,7 +148,7 @@ def standing(step: StepInput, strategy: Strategy, state: SleeveState, held: Mapp
 
 def _no_more_than_held(step: StepInput, weights: dict[str, int], held: Mapping[str, int], prices: Prices) -> dict[str, int]:
     """The weights, of what waits for its entry no more than the strategy has: nothing is bought, the rest waits in the numeraire."""
-    numeraire, shut = step.portfolio.numeraire.address, {one.token for one in step.quarantine}
+    numeraire, shut = step.portfolio.numeraire.address, stuck.kept(step)
     waiting = [token for token, bps in weights.items() if bps and token not in shut and order_moves.waits(step, token)]
     if not waiting or any(token not in prices for token in weights):
         return weights

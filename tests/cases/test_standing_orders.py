@@ -9,7 +9,7 @@ from agent import api
 from agent.api.agent import Agent
 from agent.execution.outcome import OutcomeKind
 from agent.localchain import LocalChain
-from agent.model import Hold, Rebalance
+from agent.model import Hold, OrderStage
 from tests.agents import ROOMY, USD, again, agent_on, explained, fund, purse, swap_of, trusted, weights, yes
 from tests.cases.test_confirmation import POOL, by_spot, push
 
@@ -90,8 +90,10 @@ def test_a_push_that_stays_for_two_blocks_fires_no_stop(anvil_chain: LocalChain,
         assert purse(chain) == before
         chain.swap(POOL, "WETH", 20_000 * 10**18)
         chain.mine(BLOCKS + 1)
-        real = agent.status().decided.decision
-        assert isinstance(real, Rebalance) and real.exit, "what stays is a crash"
+        real = agent.status()
+        assert [order.stage for order in real.step_input.history.orders] == [OrderStage.FIRED], "what stays is a crash"
+        assert [one.token for one in real.decided.stuck] == [chain.tokens["WETH"].address], "no price within the limits is to be had"
+        assert "WETH is out and cannot be sold now" in real.decided.decision.reason
 
 
 def test_liquidity_of_two_blocks_raises_no_highest_price(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -122,6 +122,7 @@ _SANDWICH = {
     "words": text,
 }
 
+_STUCK = {"symbol": text, "address": address, "why": text, "remedy": text}
 _SCREENED = {"symbol": text, "address": address, "finding": text, "why": text, "remedy": text}
 
 _FLOW = {
@@ -176,6 +177,7 @@ STATUS = {
     "trigger": {"words": text, "bands": text, "only": maybe(text), "destination": text, "cooldown_s": count, "next_s": maybe(count)},
     "flows": [_FLOW],
     "wishes": [text],
+    "stuck_exits": [_STUCK],
     "endpoints": [_ENDPOINT],
 }
 QUOTE = {"block": count, "amount_in_raw": raw, "amount_out_raw": raw, "price_impact_bps": count, "fee": decimal, "legs": [_LEG]}
@@ -186,6 +188,7 @@ PLAN = {
     "screen": [_SCREENED],
     "flows": [_FLOW],
     "wishes": [text],
+    "stuck_exits": [_STUCK],
     "legs": [_LEG],
     "actions": [_ACTION],
     "weights_after_bps": {EACH: count},

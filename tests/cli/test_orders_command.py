@@ -33,6 +33,7 @@ LISTED = {
     "contradictions": [text],
     "orders": [ROW],
     "told": [text],
+    "stuck": [text],
 }
 
 

@@ -248,3 +248,9 @@ def test_a_hundred_dust_ticks_are_not_worth_their_gas() -> None:
     assert "its gas exceeds what it brings" in reasons(found)[f"pool {dusty.address}"]
     free = made(without_gas(step))
     assert dusty.address in {leg.pool for leg in free.legs} and free.gas_units > 400_000, "without a price of gas ticks are crossed"
+
+
+def test_a_cost_of_zero_is_a_refusal_with_its_reason_and_no_crash() -> None:
+    step = with_limits(step_input(values={"WETH": 8_000, "USDC": 2_000}), plan_cost_bps=0)
+    with pytest.raises(Refused, match=r"limits.plan_cost of 0 bps"):
+        made(step)

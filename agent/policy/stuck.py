@@ -1,0 +1,82 @@
+"""Exits that fired and cannot be done now: what is left as it is for them, so that everything else goes on, and how that is said.
+
+An asset that is stuck keeps exactly what it has, as one in quarantine does: it counts neither in the total nor in weights, is neither
+sold nor bought, and its exit is tried again at each look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.model import PORTFOLIO, Absent, StepInput, StuckExit
+from agent.policy import coin
+from agent.policy.drift import drift, total
+from agent.policy.order_levels import subject
+from agent.policy.order_moves import out_of
+from agent.reference import reference_prices
+from agent.units import BPS, largest_remainder
+
+REMEDY = "wait for deeper pools, take in others by trimtab trust, or widen limits.price_impact or limits.plan_cost"
+
+
+def left_alone(step: StepInput, found: Iterable[StuckExit]) -> StepInput:
+    """The step in which these assets keep what they have; one that is stuck already changes nothing."""
+    already = {one.token for one in step.stuck}
+    new = {one.token: one for one in found if one.token not in already}
+    if not new:
+        return step
+    targets = _targets(step, {*new})
+    assets = tuple(
+        replace(
+            asset,
+            target_bps=targets[asset.token.address],
+            reserve_raw=coin.sealed_raw(step, asset) if asset.token.address in new else asset.reserve_raw,
+        )
+        for asset in step.portfolio.assets
+    )
+    return replace(step, portfolio=replace(step.portfolio, assets=assets), stuck=(*step.stuck, *new.values()))
+
+
+def _targets(step: StepInput, shut: set[str]) -> dict[str, int]:
+    """Targets in bps by token of what is left: where the weight of what is out waits in the numeraire, what is not sold yet has not
+    got there. So the others keep the value that they should have, and the numeraire's part is smaller by what is stuck.
+    """
+    before = {asset.token.address: asset.target_bps for asset in step.portfolio.assets}
+    if step.portfolio.orders.absent is not Absent.CASH or step.split is not None:
+        return before  # shared by the others already, or each strategy's own matter
+    prices = {token: found.price for token, found in reference_prices(step).prices.items()}
+    drifts = drift(step, prices)
+    whole = total(drifts)
+    left = whole - sum((one.investable_raw * one.price for one in drifts if one.token in shut), Fraction(0))
+    if left <= 0:
+        return before
+    numeraire = step.portfolio.numeraire.address
+    others = {token: bps * whole / left for token, bps in before.items() if token != numeraire}
+    rest = max(Fraction(0), BPS - sum(others.values(), Fraction(0)))
+    shares = largest_remainder([others.get(token, rest) for token in before])
+    return dict(zip(before, shares, strict=True))
+
+
+def kept(step: StepInput) -> set[str]:
+    """Tokens that are left as they are, in quarantine or stuck."""
+    return {one.token for one in step.quarantine} | {one.token for one in step.stuck}
+
+
+def named(step: StepInput, only: Iterable[str] | None = None) -> str:
+    """Every exit that is stuck, or of the tokens `only` some, with the reason and the remedies; empty when there is none."""
+    told = step.stuck if only is None else [one for one in step.stuck if one.token in {*only}]
+    return "; ".join(in_words(step, one) for one in told)
+
+
+def in_words(step: StepInput, one: StuckExit) -> str:
+    """One of them: what fired, why it is stuck, and what can be done."""
+    label, back = subject(step.portfolio, one.token), disarmed(step, one)
+    return f"{label} is out and cannot be sold now: {one.why}; it stays as it is and is tried at each look; {one.remedy}, or {back}"
+
+
+def disarmed(step: StepInput, one: StuckExit) -> str:
+    """The command that calls its exit off."""
+    whole = out_of(step.history.orders, PORTFOLIO) is not None
+    return f"call it off: trimtab orders disarm {PORTFOLIO if whole else subject(step.portfolio, one.token)}"

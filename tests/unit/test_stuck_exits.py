@@ -1,0 +1,243 @@
+"""An exit that cannot be done: it is said with its remedy, and everything else goes on, other exits, liquidity and rebalancing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+
+from agent import codec, engine
+from agent.api.alerting import Facts, alerts
+from agent.api.orders import shown
+from agent.execution.outcome import Outcome, OutcomeKind
+from agent.model import (
+    AdjustLiquidity,
+    AlertKind,
+    Evidence,
+    Hold,
+    LimitOrder,
+    Order,
+    OrderKind,
+    Orders,
+    OrderStage,
+    Plan,
+    PoolState,
+    Rebalance,
+    StepInput,
+)
+from agent.model.strategies import Health
+from agent.planning import strategies
+from agent.planning.planner import NothingPlanned, plan
+from agent.policy.decide import decide
+from agent.policy.order_targets import ordered
+from agent.policy.wishes import wanted
+from tests.builders import Number, step_input, token, v2_pool, with_limits
+from tests.lp_worlds import quiet, ranged, world
+from tests.lp_worlds import wanted as wanted_liquidity
+from tests.plans import evidence
+from tests.sleeves import brought_up, split, strategy
+from tests.standing import price_of, terms
+
+STOP, DONE, FIRED = OrderKind.STOP_LOSS, OrderStage.DONE, OrderStage.FIRED
+WETH, WBTC, LINK, USDC = (token(symbol) for symbol in ("WETH", "WBTC", "LINK", "USDC"))
+TARGETS = {"WETH": 3_000, "WBTC": 3_000, "LINK": 2_000, "USDC": 2_000}
+PRICES = {"LINK": 10}
+HEAVY = {"WETH": 5_000, "WBTC": 3_000, "LINK": 2_000, "USDC": 0}
+MARKET = (v2_pool(WETH, USDC, 2_000, 50_000_000), v2_pool(WBTC, USDC, 60_000, 50_000_000))
+SOUND = v2_pool(LINK, USDC, 10, 50_000_000)
+OFF = v2_pool(LINK, USDC, 11, 50_000_000)
+"""Pays a tenth above the reference: good for us, and beyond limits.oracle_deviation all the same."""
+
+
+class Sees:
+    """Has nothing against any plan but what the guards work out themselves."""
+
+    def gather(self, step: StepInput, plan: Plan) -> Evidence:
+        """Evidence of a chain that tells the truth."""
+        return evidence(step, plan)
+
+
+def fired(*symbols: str, values: Mapping[str, Number] | None = None, pools: tuple[PoolState, ...] = MARKET) -> StepInput:
+    """Stops of these have fired; values in USDC, on target unless said."""
+    step = with_limits(step_input(TARGETS, values, PRICES, pools=pools), turnover_bps=None, daily_turnover_bps=None)
+    wished = tuple(terms(symbol, STOP, 1) for symbol in symbols)
+    orders = tuple(Order(one.token, STOP, FIRED, one, 1, price_of("LINK", 20), None, price_of("LINK", 10)) for one in wished)
+    portfolio = replace(step.portfolio, orders=Orders(wished))
+    return ordered(replace(step, portfolio=portfolio, history=replace(step.history, orders=orders)))
+
+
+def judged(step: StepInput) -> Outcome:
+    return engine.judge(step, strategies.rebalance, Sees(), "abc")
+
+
+def moved(plan: Plan | None) -> set[str]:
+    assert plan is not None
+    return {token_ for leg in plan.legs for token_ in (leg.token_in, leg.token_out)}
+
+
+def test_a_stop_without_any_market_holds_nothing_else_up_and_is_said_with_its_remedy() -> None:
+    step = fired("LINK", values=HEAVY)
+    found = judged(step)
+    assert found.kind is OutcomeKind.PLANNED and moved(found.plan) <= {WETH.address, WBTC.address, USDC.address}
+    assert "WETH at 62.5 % is" in found.reason
+    assert "LINK is out and cannot be sold now: nothing to trade of a drift" in found.reason
+    assert "no usable pool trades it" in found.reason and "trimtab orders disarm LINK" in found.reason
+    assert found.step_input.history.orders[0].stage is FIRED, "it is tried again at each look"
+
+
+def test_what_is_stuck_keeps_what_it_has_and_counts_neither_in_the_total_nor_in_weights() -> None:
+    found = judged(fired("LINK", values=HEAVY))
+    assert found.plan is not None
+    held = {holding.token: holding.raw for holding in found.step_input.snapshot.holdings}
+    assert dict(found.plan.holdings_after)[LINK.address] == held[LINK.address]
+    after = dict(found.plan.weights_after_bps)
+    wanted_bps = {WETH.address: 3_750, WBTC.address: 3_750, USDC.address: 2_500}
+    assert all(abs(after[one] - bps) < 10 for one, bps in wanted_bps.items()), "of the 80 that are left: no cash is raised for it"
+    assert after[LINK.address] == 0
+    assert [item.why for item in found.plan.skipped if item.what == "token LINK"] != []
+
+
+def test_the_other_exits_are_done_in_the_same_look() -> None:
+    found = judged(fired("LINK", "WBTC"))
+    assert found.kind is OutcomeKind.PLANNED and found.plan is not None and found.plan.exits
+    assert dict(found.plan.holdings_after)[WBTC.address] == 0 and moved(found.plan) == {WBTC.address, USDC.address}
+    assert "LINK is out and cannot be sold now" in found.reason and "stop_loss of WBTC" in found.reason
+
+
+def test_where_nothing_else_is_to_be_done_it_holds_so_that_reviews_and_exchanges_inside_go_on() -> None:
+    step = fired("LINK")
+    found = judged(step)
+    assert found.kind is OutcomeKind.HOLD and isinstance(found.decision, Hold)
+    assert "all within their bands" in found.reason and "LINK is out and cannot be sold now" in found.reason
+
+
+def test_the_whole_portfolio_out_with_nothing_sellable_holds_and_says_so() -> None:
+    step = fired(values={"WETH": 0, "WBTC": 0, "LINK": 2_000, "USDC": 0})
+    stop = terms("", STOP, None, 2_000)
+    gone = Order("portfolio", STOP, FIRED, stop, 1, Fraction(1), None, Fraction(1, 2))
+    step = ordered(replace(step, portfolio=replace(step.portfolio, orders=Orders((stop,))), history=replace(step.history, orders=(gone,))))
+    found = judged(step)
+    assert found.kind is OutcomeKind.HOLD
+    assert "nothing else is traded" in found.reason and "trimtab orders disarm portfolio" in found.reason
+
+
+def test_liquidity_of_other_assets_is_taken_out_while_the_wallet_s_part_is_stuck() -> None:
+    step = world([ranged(2_000, 1_600, 2_500)], [wanted_liquidity(2_000)], trigger=quiet())
+    stop = terms("WETH", STOP, 2_100)
+    gone = Order(stop.token, STOP, FIRED, stop, 1, price_of("WETH", 2_500), None, price_of("WETH", 2_000))
+    step = replace(step, portfolio=replace(step.portfolio, orders=Orders((stop,))), history=replace(step.history, orders=(gone,)))
+    step = ordered(with_limits(step, pool_min_value=Fraction(10**18)))
+    first = decide(step).decision
+    assert isinstance(first, Rebalance) and first.exit, "the wallet's part would go first"
+    found = strategies.rebalance(step)
+    assert isinstance(found.decided.decision, AdjustLiquidity) and found.plan is not None and found.plan.actions
+    assert [one.token for one in found.decided.stuck] == [WETH.address]
+
+
+def test_an_exit_that_the_guards_refuse_for_its_pool_holds_back_its_own_asset_alone() -> None:
+    step = fired("LINK", "WBTC", pools=(*MARKET, OFF))
+    found = judged(step)
+    assert found.kind is OutcomeKind.PLANNED and moved(found.plan) == {WBTC.address, USDC.address}
+    assert "LINK is out and cannot be sold now: refused by oracle_deviation measured" in found.reason
+    assert all(one.passed for one in found.plan.verdicts) if found.plan else False
+
+
+def test_an_exit_whose_pool_is_refused_lets_the_ordinary_rebalance_go_on() -> None:
+    step = fired("LINK", values=HEAVY, pools=(*MARKET, OFF))
+    found = judged(step)
+    assert found.kind is OutcomeKind.PLANNED and LINK.address not in moved(found.plan)
+
+
+def test_what_is_refused_for_all_of_the_wallet_stays_a_refusal() -> None:
+    class Paused(Sees):
+        """The owner has paused."""
+
+        def gather(self, step: StepInput, plan: Plan) -> Evidence:
+            """Evidence with the kill switch on."""
+            return evidence(step, plan, paused=True, pause_reason="by hand")
+
+    found = engine.judge(fired("WBTC"), strategies.rebalance, Paused(), "abc")
+    assert found.kind is OutcomeKind.REFUSED and found.decided.stuck == ()
+
+
+def test_two_exits_that_are_refused_only_together_go_one_after_the_other() -> None:
+    class OneAtATime(Sees):
+        """Nothing is pinned that a plan of several pools touches."""
+
+        def gather(self, step: StepInput, plan: Plan) -> Evidence:
+            """Evidence without pins for a plan of more than one leg."""
+            return evidence(step, plan) if len(plan.legs) == 1 else evidence(step, plan, trusted=())
+
+    found = engine.judge(fired("WETH", "WBTC", pools=(*MARKET, SOUND)), strategies.rebalance, OneAtATime(), "abc")
+    assert found.kind is OutcomeKind.PLANNED and found.plan is not None and len(found.plan.legs) == 1
+    assert [one.why for one in found.decided.stuck] == ["it was refused together with another exit, which goes first"]
+
+
+def test_a_refusal_of_what_goes_on_besides_names_the_exit_too() -> None:
+    step = fired("LINK", values=HEAVY, pools=(v2_pool(WETH, WBTC, "1/30", 1),))
+    found = judged(step)
+    assert found.kind is OutcomeKind.REFUSED and "LINK is out and cannot be sold now" in found.reason
+    assert [one.token for one in found.decided.stuck] == [LINK.address]
+
+
+def test_a_limit_order_by_hand_is_filled_and_may_sell_what_is_stuck() -> None:
+    step = fired("LINK")
+    order = LimitOrder("o", WETH.address, USDC.address, 10**17, Fraction(1_000, 10**12), 2_000_000_000, 1)
+    found = strategies.waiting_orders((order,), strategies.rebalance)(step)
+    assert found.decided.order == "o" and found.plan is not None
+    assert [one.token for one in found.decided.stuck] == [LINK.address], "it is told all the same"
+    dear = with_limits(fired("LINK", pools=(*MARKET, SOUND)), plan_cost_bps=1)
+    sells = replace(order, token_in=LINK.address, amount_in_raw=10**18, price=Fraction(1, 10**12))
+    by_hand = strategies.one_order(sells)(dear)
+    assert by_hand.plan is not None and moved(by_hand.plan) == {LINK.address, USDC.address}
+    first = strategies.one_order(sells)(with_limits(dear, plan_cost_bps=200))
+    assert first.plan is None and "waits: stop_loss of LINK" in first.decided.decision.reason, "an exit that can be done goes first"
+
+
+def test_status_orders_alerts_and_the_journal_tell_it() -> None:
+    step = fired("LINK")
+    decided = strategies.decision_at(step)
+    assert "LINK is out and cannot be sold now" in decided.decision.reason and not decided.leaves
+    assert ["LINK is out" in line for line in shown(step)["stuck"]] == [True]
+    found = judged(step)
+    (told,) = [one for one in alerts(found, Facts(False, "", None)) if one.key.startswith("stuck:")]
+    assert told.kind is AlertKind.ORDER and told.lasting
+    assert "LINK is to be sold by an order and cannot be sold now" in told.text and "trimtab orders disarm LINK" in told.text
+    again = codec.loads(StepInput, codec.dumps(found.step_input))
+    assert again == found.step_input and strategies.decision_at(again).decision == found.decision, "explain says the same"
+
+
+def test_once_there_is_a_market_it_is_sold() -> None:
+    stuck = judged(fired("LINK"))
+    assert stuck.decided.stuck
+    found = judged(fired("LINK", pools=(*MARKET, SOUND)))
+    assert found.plan is not None and found.plan.exits and not found.decided.stuck
+    assert dict(found.plan.holdings_after)[LINK.address] == 0
+
+
+@pytest.mark.parametrize("health", [Health.ACTIVE, Health.PAUSED])
+def test_strategies_go_on_and_exchange_inside_while_an_exit_of_one_is_stuck(health: Health) -> None:
+    made = fired("LINK", values={"WETH": 4_000, "WBTC": 2_000, "LINK": 2_000, "USDC": 2_000})
+    one = strategy("calm", 5_000, {"WETH": 5_000, "LINK": 2_000, "USDC": 3_000})
+    other = strategy("bold", 5_000, {"WETH": 3_000, "WBTC": 5_000, "LINK": 2_000})
+    step = wanted(brought_up(replace(made, split=split(one, other)), None))
+    books = step.history.sleeves
+    assert books is not None
+    states = tuple(replace(sleeve, state=replace(sleeve.state, health=health)) for sleeve in books.sleeves[:1]) + books.sleeves[1:]
+    step = replace(step, history=replace(step.history, sleeves=replace(books, sleeves=states)))
+    found = judged(step)
+    assert [stuck.token for stuck in found.decided.stuck] == [LINK.address]
+    assert found.kind is OutcomeKind.PLANNED and LINK.address not in moved(found.plan)
+    assert found.decided.sleeves is not None
+    assert all(dict(wish.wishes)[LINK.address] == 0 for wish in found.decided.sleeves.wishes)
+
+
+def test_the_exit_by_itself_cannot_be_planned() -> None:
+    """What every look would end with."""
+    step = fired("LINK")
+    decision = decide(step).decision
+    assert isinstance(decision, Rebalance) and decision.exit
+    with pytest.raises(NothingPlanned):
+        plan(step, decision)
