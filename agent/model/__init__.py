@@ -23,6 +23,7 @@ from agent.model.limits import Execution, Limits, Reference, ReferenceKind
 from agent.model.liquidity import Collect, LpAction, LpTarget, Provide, Withdraw
 from agent.model.orders import PORTFOLIO, Absent, Order, OrderKind, Orders, OrderStage, StuckExit, Terms, UnitValue
 from agent.model.pace import Pace, Pacing, RoundsCost, Style
+from agent.model.paper import Paper, PaperTx
 from agent.model.plan import (
     AdjustLiquidity,
     AssetDrift,
@@ -142,6 +143,8 @@ __all__ = [
     "OwnChange",
     "Pace",
     "Pacing",
+    "Paper",
+    "PaperTx",
     "PastPrices",
     "Payment",
     "Payout",

@@ -15,17 +15,23 @@ from agent.store.failures import reported
 
 COPY = "copy_of"
 """Key that every copy carries until it is adopted, and the store that it was made from does not."""
+BOOKS = "books"
+"""Key that a store of paper books carries from its first transaction on, and no other."""
 _SIDES = ("-wal", "-shm", "-journal")
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a file holds: version of the store, owner, and `copy`, when it was made where it is a copy that nobody has adopted."""
+    """What a file holds: version of the store, owner, and `copy`, when it was made where it is a copy that nobody has adopted.
+
+    `books` are "live" or "paper".
+    """
 
     version: str
     wallet: str
     chain_id: str
     copy: str | None
+    books: str = "live"
 
 
 def backup(source: Path, target: Path, force: bool = False) -> int:
@@ -65,6 +71,8 @@ def restore(source: Path, target: Path, wallet: str, chain_id: int, known: tuple
             f"backup {source}: belongs to wallet {found.wallet} on chain {found.chain_id}, the config says {wallet} on chain {chain_id}",
             "name a backup of this wallet and chain",
         )
+    if found.books != "live":
+        raise OperatorNeeded(f"backup {source}: holds {found.books} books, nothing live goes on from them", "name one of the live store")
     if found.version not in known:
         raise OperatorNeeded(
             f"backup {source}: written by a newer trimtab (store version {found.version}, this program knows up to {known[-1]})",
@@ -87,7 +95,7 @@ def inspected(path: Path) -> Found:
 
     Nothing is written. Raises OperatorNeeded saying what is damaged.
     """
-    with reported(f"read {path}"), closing(_reading(path)) as store:
+    with reported(f"read {path}"), closing(reading(path)) as store:
         try:
             pages = store.execute("PRAGMA integrity_check(1)").fetchone()[0]
             tables = {name for (name,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -105,7 +113,7 @@ def inspected(path: Path) -> Found:
             raise _damaged(path, f"transaction {torn[0]} is {torn[1]}, its last move led to {torn[2]}")
         meta = dict(store.execute("SELECT key, value FROM meta"))
         (version,) = store.execute("SELECT version_num FROM alembic_version").fetchone()
-    return Found(version, meta.get("wallet", "nobody"), meta.get("chain_id", "none"), meta.get(COPY))
+    return Found(version, meta.get("wallet", "nobody"), meta.get("chain_id", "none"), meta.get(COPY), meta.get(BOOKS, "live"))
 
 
 _TORN = """
@@ -121,13 +129,14 @@ def _damaged(path: Path, why: str) -> OperatorNeeded:
     )
 
 
-def _reading(path: Path) -> sqlite3.Connection:
+def reading(path: Path) -> sqlite3.Connection:
+    """A connection that only reads, whoever writes meanwhile."""
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=5)
 
 
 def _copied(source: Path, part: Path) -> None:
     """SQLite's own backup: all that was committed, whoever writes meanwhile; then one file without a log beside it."""
-    with closing(_reading(source)) as old, closing(sqlite3.connect(part, isolation_level=None)) as new:
+    with closing(reading(source)) as old, closing(sqlite3.connect(part, isolation_level=None)) as new:
         old.backup(new)
         new.execute("PRAGMA journal_mode = DELETE")
         new.execute("PRAGMA synchronous = FULL")

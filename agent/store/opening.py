@@ -11,6 +11,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from agent.errors import ConfigError, OperatorNeeded
 from agent.store import copying
+from agent.store.bookkeeping import LIVE
 from agent.store.database import WRITE
 from agent.store.failures import reported
 from agent.store.store import Store
@@ -23,11 +24,11 @@ _CHECKED_BYTES = 64 * 1024 * 1024
 """A file up to this size is checked whole at open, within a second; pages of larger ones as they are read."""
 
 
-def open_store(url: str, chain_id: int, wallet: str, coin: str = "") -> Store:
+def open_store(url: str, chain_id: int, wallet: str, coin: str = "", books: str = LIVE) -> Store:
     """The store at `url` (SQLAlchemy form), migrated to the present version, made when it does not exist; `coin` is the chain's
-    wrapped native coin.
+    wrapped native coin, `books` whose it holds: "live" or "paper".
 
-    Raises ConfigError for an address that is none, OperatorNeeded when it belongs to another wallet or chain, was
+    Raises ConfigError for an address that is none, OperatorNeeded when it belongs to another wallet or chain, holds other books, was
     written by a newer trimtab, is corrupt, or cannot be written.
     """
     place = _parse(url)
@@ -44,6 +45,7 @@ def open_store(url: str, chain_id: int, wallet: str, coin: str = "") -> Store:
             if not current:
                 _migrate(engine)
             store = Store(engine, wallet, coin)
+            store.book_kind = books
             store.claim(chain_id)
         except BaseException:
             engine.dispose()

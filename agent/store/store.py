@@ -19,13 +19,15 @@ from agent.model import (
 )
 from agent.ports import Grant
 from agent.store import campaigns, earlier, journal, ledger, positions, records, requests, retention
-from agent.store.copying import COPY
+from agent.store.bookkeeping import LIVE
+from agent.store.copying import BOOKS, COPY
+from agent.store.paper import PaperBook
 from agent.store.proposals import Proposals
 from agent.store.records import Moved, Movement, Pause, Pin, StepLine, StepRecord
 from agent.store.tables import ImplementationRow, Meta, MovementRow, PauseRow, PinRow, Step
 
 
-class Store(Proposals):
+class Store(Proposals, PaperBook):
     """Implements ports.Journal. Every database or disk failure is OperatorNeeded, and then nothing of the call was written.
 
     `coin` is the wrapped native coin: native coin comes from no other token's Withdrawal.
@@ -37,18 +39,25 @@ class Store(Proposals):
         self.heard: Callable[[StepRecord], None] | None = None
 
     def claim(self, chain_id: int) -> None:
-        """Writes wallet and chain into a new store, compares them in an old one."""
+        """Writes wallet, chain and whose books it holds into a new store, compares them in an old one."""
         owner = {"chain_id": str(chain_id), "wallet": self.wallet}
         with self._read("read its owner") as session:
-            found = {key: row.value for key in owner if (row := session.get(Meta, key)) is not None}
+            found = {key: row.value for key in (*owner, BOOKS) if (row := session.get(Meta, key)) is not None}
+        books = found.pop(BOOKS, LIVE)
         if not found:
+            marks = owner if self.book_kind == LIVE else {**owner, BOOKS: self.book_kind}
             with self._write("write its owner") as session:
-                session.add_all(Meta(key=key, value=value) for key, value in owner.items())
+                session.add_all(Meta(key=key, value=value) for key, value in marks.items())
         elif any(found.get(key, "").lower() != value.lower() for key, value in owner.items()):
             raise OperatorNeeded(
                 f"store: belongs to wallet {found.get('wallet')} on chain {found.get('chain_id')}, "
                 f"the config says {self.wallet} on chain {chain_id}",
                 "give each wallet and chain a store of its own (store.url)",
+            )
+        elif books != self.book_kind:
+            raise OperatorNeeded(
+                f"store: holds {books} books, and this is about {self.book_kind} ones; nothing goes from the one to the other",
+                "name the live store in store.url, and leave the paper store to trimtab paper and --paper",
             )
 
     # steps
@@ -203,7 +212,7 @@ class Store(Proposals):
             return tuple(Movement(r.token, int(r.delta_raw), r.kind, r.block_number, r.chain_s, r.tx_hash) for r in rows)
 
     def last_rebalance(self) -> int | None:
-        """Chain time of the newest swap that succeeded."""
+        """Chain time of the newest swap that the policy's trigger asked for and that succeeded."""
         with self._read("read the last rebalance") as session:
             return ledger.last_rebalance(session)
 

@@ -1,0 +1,70 @@
+"""What a store of paper books remembers beside them: the paper wallet, and what the live store trusts and has seen of prices."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from agent import codec
+from agent.errors import ConfigError, OperatorNeeded
+from agent.model import Paper
+from agent.store.copying import reading
+from agent.store.database import Database
+from agent.store.failures import reported
+from agent.store.records import loaded
+from agent.store.tables import ImplementationRow, Meta, PinRow, PriceRow
+
+STATE = "paper"
+
+
+class PaperBook(Database):
+    """The paper wallet; each method is a transaction of its own."""
+
+    def paper(self) -> Paper | None:
+        """The paper wallet; None before it began."""
+        with self._read("read the paper wallet") as session:
+            row = session.get(Meta, STATE)
+            return None if row is None else loaded(Paper, row.value)
+
+    def begin_paper(self, begun: Paper) -> None:
+        """Writes the wallet that it all begins with. Raises ConfigError where there is one already."""
+        with self._write("begin the paper wallet") as session:
+            if session.get(Meta, STATE) is not None:
+                raise ConfigError("paper trading has begun already", "leave --value and --start away; to begin anew remove the paper store")
+            session.add(Meta(key=STATE, value=codec.dumps(begun)))
+
+    def keep_paper(self, state: Paper) -> None:
+        """Writes how the wallet stands now, all of it at once. Raises OperatorNeeded where it never began."""
+        with self._write("write the paper wallet") as session:
+            row = session.get(Meta, STATE)
+            if row is None:
+                raise OperatorNeeded("the paper wallet never began", "trimtab paper begins one")
+            row.value = codec.dumps(state)
+
+    def trust_as(self, live: Path) -> None:
+        """Takes over what the live store at `live` pins now, and nothing else than that; without one nothing is pinned."""
+        pins, implementations = _told(live, "pins"), _told(live, "implementations")
+        with self._write("take over what is trusted") as session:
+            for row in (*session.query(PinRow), *session.query(ImplementationRow)):
+                session.delete(row)
+            session.flush()
+            session.add_all(PinRow(**found) for found in pins)
+            session.add_all(ImplementationRow(**found) for found in implementations)
+
+    def recall_prices(self, live: Path) -> None:
+        """Takes over the prices that the live store has recorded, for weights and triggers that ask for their past."""
+        found = _told(live, "prices")
+        with self._write("take over prices") as session:
+            session.add_all(PriceRow(**one) for one in found)
+
+
+def _told(live: Path, table: str) -> list[dict[str, object]]:
+    """Rows of a table of another store, only read; none where there is none, or it is too old to have the table."""
+    if not live.is_file():
+        return []
+    with reported(f"read {live}"), closing(reading(live)) as store:
+        store.row_factory = sqlite3.Row
+        if store.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)).fetchone() is None:
+            return []
+        return [dict(row) for row in store.execute(f"SELECT * FROM {table}")]  # noqa: S608  one of three names, all ours
