@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agent.api.agent import Agent, Standing
     from agent.api.announcing import alerts, try_targets
-    from agent.api.backtesting import Market, backtest
+    from agent.api.backtesting import Market, backtest, sample
     from agent.api.balances import confirm_flows, flows
     from agent.api.books import explain, history, pause, resume
     from agent.api.checkup import doctor
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from agent.api.sleeves import route_flows, strategies, take_over_strategies
     from agent.api.stopping import StoppableClock, Stopped
     from agent.api.stores import backup_store, check_store, restore_store, upgrade_store
+    from agent.api.stressing import Prepared, Shocks, prepare_stress, run_stress, stress_figures, write_stress_report
     from agent.api.taking import forget_position, take_position
     from agent.api.txs import cancel, reconcile, transactions, waiting
     from agent.api.wallet import Password, change_password, create_wallet, import_wallet, wallet_address
@@ -81,6 +82,7 @@ _HOMES = {
     "agent.api.service": ("Service", "serve"),
     "agent.api.setup": ("initialise", "trust"),
     "agent.api.sleeves": ("route_flows", "strategies", "take_over_strategies"),
+    "agent.api.stressing": ("Prepared", "Shocks", "prepare_stress", "run_stress", "stress_figures", "write_stress_report"),
     "agent.api.stores": ("backup_store", "check_store", "restore_store", "upgrade_store"),
     "agent.api.stopping": ("StoppableClock", "Stopped"),
     "agent.api.taking": ("forget_position", "take_position"),
@@ -89,7 +91,7 @@ _HOMES = {
     "agent.api.rounds": ("swap_at",),
     "agent.api.wallet": ("Password", "change_password", "create_wallet", "import_wallet", "wallet_address"),
     "agent.api.whatif": ("WhatIf", "what_if"),
-    "agent.api.backtesting": ("Market", "backtest"),
+    "agent.api.backtesting": ("Market", "backtest", "sample"),
     "agent.config.load": ("load_config",),
     "agent.execution.outcome": ("Outcome", "OutcomeKind"),
 }
@@ -103,7 +105,9 @@ __all__ = [
     "Outcome",
     "OutcomeKind",
     "Password",
+    "Prepared",
     "Service",
+    "Shocks",
     "Standing",
     "StoppableClock",
     "Stopped",
@@ -152,6 +156,7 @@ __all__ = [
     "plan",
     "plan_from_input",
     "pnl",
+    "prepare_stress",
     "prices",
     "quote",
     "raise_observations",
@@ -163,6 +168,8 @@ __all__ = [
     "resume",
     "revoke",
     "route_flows",
+    "run_stress",
+    "sample",
     "serve",
     "serve_localchain",
     "set_orders",
@@ -171,6 +178,7 @@ __all__ = [
     "step",
     "stop",
     "strategies",
+    "stress_figures",
     "swap_at",
     "take_over_strategies",
     "take_position",
@@ -186,6 +194,7 @@ __all__ = [
     "what_if",
     "withdraw",
     "write_report",
+    "write_stress_report",
 ]
 
 

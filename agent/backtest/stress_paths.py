@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from math import ceil, floor, log10, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.backtest.table import PriceTable, carried
+from agent.backtest.tune_bootstrap import block_length
 from agent.errors import ConfigError
 
 Floats = NDArray[np.float64]
@@ -120,37 +120,13 @@ def jumps_of(past: Past) -> Jumps:
     return Jumps(drift, covariance, float(wild.mean()), sizes.mean(axis=0), _not_negative(spread))
 
 
-def block_length(past: Past) -> float:
-    """The average length of blocks by Politis & White (2004), "Automatic block-length selection for the dependent bootstrap", as
-    corrected by Patton, Politis & White (2009), for the stationary bootstrap; the longest that any asset asks for.
+def block_of(past: Past) -> float:
+    """The average length of blocks by the rule of Politis & White (agent/backtest/tune_bootstrap.py), the longest that any asset asks for.
 
-    Of absolute returns: it is the size of moves that clusters, their direction hardly depends on the past. At least 1.
+    Of absolute returns: it is the size of moves that clusters, their direction hardly depends on the past. No longer than the data.
     """
-    return max((_length(np.abs(past.returns[:, column])) for column in range(past.returns.shape[1])), default=1.0)
-
-
-def _length(series: Floats) -> float:
-    """(2 G² / D)^(1/3) n^(1/3), D = 2 g(0)², G = Σ λ(k/M) |k| R(k), g(0) = Σ λ(k/M) R(k), over k from -M to M, with the flat-top window
-    λ. M is twice the lag after which K autocorrelations in a row are below 2 √(log₁₀ n / n).
-    """
-    n = len(series)
-    around = series - series.mean()
-    if not around.any():
-        return 1.0
-    longest, quiet = ceil(sqrt(n)), max(5, ceil(sqrt(log10(n))))
-    lags = np.arange(min(n - 1, longest + quiet) + 1)
-    covariances = np.array([around[lag:] @ around[: n - lag] for lag in lags]) / n
-    small = np.abs(covariances[1:] / covariances[0]) < 2 * sqrt(log10(n) / n)
-    runs = [lag for lag in range(len(small) - quiet + 1) if small[lag : lag + quiet].all()]
-    window = min(2 * max(1, runs[0] if runs else longest), len(lags) - 1)
-    shares = lags[1 : window + 1] / window
-    weights = np.where(shares <= 0.5, 1.0, 2 * (1 - shares))
-    long_run = covariances[0] + 2 * float(weights @ covariances[1 : window + 1])
-    slope = 2 * float((weights * lags[1 : window + 1]) @ covariances[1 : window + 1])
-    if long_run <= 0:
-        return 1.0
-    found = (2 * slope**2 / (2 * long_run**2)) ** (1 / 3) * n ** (1 / 3)
-    return float(min(max(found, 1.0), floor(min(3 * sqrt(n), n / 3))))
+    asked = [block_length(np.abs(past.returns[:, column])) for column in range(past.returns.shape[1])]
+    return min(max(asked), float(len(past.returns)))
 
 
 def check_block(block: float, past: Past) -> None:

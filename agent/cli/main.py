@@ -33,6 +33,7 @@ from agent.cli import (
     run,
     setup,
     sleeves,
+    stress,
     wallet,
     weights,
     whatif,
@@ -77,6 +78,7 @@ for group in (
     whatif,
     backtest,
     replay,
+    stress,
     local,
 ):
     group.register(app)

@@ -1,0 +1,261 @@
+"""How bad it can get: a policy over thousands of prices that could have been, and the live step over markets that break."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from importlib.metadata import version
+from math import isnan
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.backtest.fast_settings import Setting
+from agent.backtest.simulate import SimulationResult, digest, simulate
+from agent.backtest.stress_kernel import Measured, by_kernel, drawdown, edges_of, known, outside
+from agent.backtest.stress_paths import Method, Past, block_of, check_block, jumped, jumps_of, past_of, resampled
+from agent.backtest.stress_scenarios import Laid, Scenario, Severity, lay, unfit
+from agent.backtest.table import PriceTable, carried
+from agent.backtest.wanted import Settings, Wanted
+from agent.errors import ConfigError
+from agent.model import Threshold
+
+Progress = Callable[[str, int, int], None]
+"""Is told which case is at work, and how many of how many paths of it are done."""
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+WORST = 0.05
+"""The share of worst paths that the expected shortfall is the mean of."""
+MOST_PATHS, MOST_BARS = 1_000_000, 1_000_000
+MOST_CELLS = 20_000_000_000
+"""Bars of all paths together beyond which nothing is begun: days of work."""
+KERNEL_S, KERNEL_CELL_S, STEP_S, QUIET_S = 1e-3, 1.5e-7, 0.03, 0.003
+"""What a path takes of the kernel, and each price of it; a bar of the live step that is looked at; one of a policy of bands alone."""
+BLOCKS, JUMPS = "resampled blocks", "jump diffusion"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What to try: `paths` of each method by the kernel, `step_paths` by the live step for each scenario, `bars` long.
+
+    `block` is the average length of blocks, None by the rule of Politis & White. Without `drift` prices go nowhere on average. With
+    `named` every scenario was asked for by name; else those that this portfolio cannot meet are left out and told.
+    """
+
+    paths: int
+    step_paths: int
+    bars: int
+    scenarios: tuple[Scenario, ...]
+    severity: Severity
+    block: float | None = None
+    drift: bool = True
+    named: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError naming the option of what is none or far too much."""
+        for name, number, most in (("--paths", self.paths, MOST_PATHS), ("--step-paths", self.step_paths, MOST_PATHS)):
+            if not 1 <= number <= most:
+                raise ConfigError(f"{name}: {number}", f"1 to {most:,} paths can be tried")
+        if not 3 <= self.bars <= MOST_BARS:
+            raise ConfigError(f"--bars: {self.bars}", f"a path has 3 to {MOST_BARS:,} bars")
+        if (cells := self.bars * (2 * self.paths + self.step_paths * (len(self.scenarios) + 1))) > MOST_CELLS:
+            raise ConfigError(f"--paths: {cells:,} bars in all would take days", "try fewer paths, or shorter ones by --bars")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One kind of paths and what came of each, `by` "kernel" or "step". `refused` says by which limits, and how often in all."""
+
+    name: str
+    by: str
+    measured: tuple[Measured, ...]
+    refused: tuple[tuple[str, int], ...] = ()
+
+    def values(self, name: str) -> NDArray[np.float64]:
+        """One figure of every path."""
+        return np.array([getattr(one, name) for one in self.measured], dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class StressResult:
+    """All cases, what was left out and why, and what is needed to repeat it. `kernel_off` is by how much the kernel's final worth of the
+    calm paths differs from that of the live step at most, as a share; None where the kernel does not know the policy.
+    """
+
+    cases: tuple[Case, ...]
+    skipped: tuple[tuple[str, str], ...]
+    bars: int
+    interval_s: int
+    moves: int
+    block: float
+    jump_rate: float
+    kernel_off: float | None
+    notes: tuple[str, ...]
+    parameters: tuple[tuple[str, str], ...]
+    seed: int
+    config_hash: str
+    data_hash: str
+    versions: tuple[tuple[str, str], ...]
+
+
+def estimate_s(wish: Wish, wanted: Wanted, settings: Settings) -> float:
+    """Seconds that all of it may take on one core, at most about."""
+    quick = isinstance(wanted.policy.trigger, Threshold) and wanted.split is None and wanted.portfolio.weights is None
+    step_s = wish.step_paths * (len(wish.scenarios) + 1) * wish.bars * (QUIET_S if quick and not settings.looks_at_all else STEP_S)
+    if isinstance(known(wanted, settings), str):
+        return 2 * step_s
+    return step_s + 2 * wish.paths * (KERNEL_S + wish.bars * len(wanted.portfolio.assets) * KERNEL_CELL_S)
+
+
+def stress(wanted: Wanted, table: PriceTable, settings: Settings, wish: Wish, progress: Progress | None = None) -> StressResult:
+    """Paths begin at the newest prices of the table. The same seed gives the same paths, however many are asked for.
+
+    Raises ConfigError for too few prices, a block that does not fit, and a named scenario that this portfolio cannot meet.
+    """
+    if settings.seed < 0:
+        raise ConfigError(f"--seed: {settings.seed}", "a seed is 0 or more")
+    wanted = replace(wanted, limits=replace(wanted.limits, native_top_up_wei=None))  # native coin lies beside the portfolio
+    money = wanted.portfolio.numeraire
+    table = table.only([symbol for address, symbol in wanted.symbols if symbol in table.symbols or address != money.address])
+    past = past_of(table, wish.drift)
+    block = block_of(past) if wish.block is None else wish.block
+    check_block(block, past)
+    work = _Work(wanted, settings, wish, past, block, progress or (lambda *_: None))
+    cases, off = list(work.by_kernel()), None
+    if not cases:
+        cases = [work.by_step(name, work.paths(method, wish.step_paths)) for method, name in NAMES.items()]
+    calm = [_recorded(table, wish.bars), *work.paths(Method.BLOCKS, wish.step_paths - 1)]
+    skipped = [] if wish.named else unfit(wish.scenarios, wanted, calm[0], settings, wish.severity)
+    for scenario in (Scenario.CALM, *(one for one in wish.scenarios if one.value not in dict(skipped))):
+        cases.append(work.by_step(scenario.value, calm, scenario))
+    if isinstance(work.setting, str):
+        skipped.append(("kernel", f"it does not know {work.setting}: those paths went through the live step"))
+    else:
+        off = work.kernel_off(work.setting, calm)
+    first = work.results[0]
+    return StressResult(
+        cases=tuple(cases),
+        skipped=tuple(skipped),
+        bars=wish.bars,
+        interval_s=past.interval_s,
+        moves=len(past.returns),
+        block=block,
+        jump_rate=work.jumps.rate,
+        kernel_off=off,
+        notes=(*table.notes, *((f"{past.left_out} moves at which a price is missing are left out",) if past.left_out else ())),
+        parameters=(*_told(wish), ("start_value", str(settings.start_value)), ("fee_pips", str(settings.fee_pips))),
+        seed=settings.seed,
+        config_hash=sha256(f"{digest(wanted, settings)}\n{wish!r}".encode()).hexdigest(),
+        data_hash=table.digest,
+        versions=(*first.versions, ("numba", version("numba"))),
+    )
+
+
+NAMES = {Method.BLOCKS: BLOCKS, Method.JUMPS: JUMPS}
+
+
+class _Work:
+    """What every case needs."""
+
+    def __init__(self, wanted: Wanted, settings: Settings, wish: Wish, past: Past, block: float, progress: Progress) -> None:
+        self.wanted, self.settings, self.wish, self.past, self.block, self.progress = wanted, settings, wish, past, block, progress
+        self.setting, self.jumps, self.results = known(wanted, settings), jumps_of(past), list[SimulationResult]()
+
+    def paths(self, method: Method, count: int) -> Iterator[PriceTable]:
+        """So many paths, each of a generator of its own."""
+        for number in range(count):
+            chance = np.random.default_rng([self.settings.seed, list(Method).index(method), number])
+            if method is Method.BLOCKS:
+                yield resampled(self.past, self.wish.bars, self.block, chance)
+            else:
+                yield jumped(self.past, self.jumps, self.wish.bars, chance)
+
+    def by_kernel(self) -> Iterator[Case]:
+        """Both methods, where it knows the policy."""
+        if isinstance(self.setting, str):
+            return
+        value = float(self.settings.start_value)
+        for method, name in NAMES.items():
+            found = []
+            for number, path in enumerate(self.paths(method, self.wish.paths)):
+                found.append(by_kernel(self.wanted, self.setting, path, value))
+                if number % 100 == 99:
+                    self.progress(name, number + 1, self.wish.paths)
+            yield Case(name, "kernel", tuple(found))
+
+    def by_step(self, name: str, paths: Iterator[PriceTable] | list[PriceTable], scenario: Scenario = Scenario.CALM) -> Case:
+        """The live step over each path, with the scenario laid over it."""
+        measured, refused = [], dict[str, int]()
+        for number, path in enumerate(paths):
+            laid = lay(scenario, self.wanted, path, self.settings, self.wish.severity)
+            found = simulate(self.wanted, laid.table, laid.settings)
+            self.results.append(found)
+            measured.append(_measured(self.wanted, laid, found))
+            for why, times in found.refused:
+                refused[why] = refused.get(why, 0) + times
+            self.progress(name, number + 1, self.wish.step_paths)
+        return Case(name, "step", tuple(measured), tuple(sorted(refused.items())))
+
+    def kernel_off(self, setting: Setting, calm: list[PriceTable]) -> float | None:
+        """See StressResult; paths with gaps are left out, since each waits in its own way."""
+        value, worst = float(self.settings.start_value), None
+        for path, found in zip(calm, self.results, strict=False):  # the calm ones are the first
+            if not np.isnan(path.closes).any():
+                mine = by_kernel(self.wanted, setting, path, value)
+                off = abs((1 - mine.loss) / float(found.equity[-1] / found.equity[0]) - 1)
+                worst = off if worst is None else max(worst, off)
+        return worst
+
+
+def _measured(wanted: Wanted, laid: Laid, found: SimulationResult) -> Measured:
+    worth = found.equity * laid.unit
+    return Measured(
+        loss=1 - float(worth[-1] / worth[0]),
+        drawdown=drawdown(worth),
+        behind=1 - float(found.equity[-1] / found.hold[-1]),
+        turnover=float(found.turnover),
+        outside=outside(found.weights, edges_of(wanted)),
+        rebalances=sum(one.succeeded for one in found.rebalances),
+        halted=found.halted,
+        refused=sum(times for _, times in found.refused),
+    )
+
+
+def expected_shortfall(losses: NDArray[np.float64], worst: float = WORST) -> float:
+    """The mean of the worst share of losses, a path counting in part where that is no whole number of them; of so few that the share is
+    less than one, the worst. Acerbi & Tasche (2002), "On the coherence of expected shortfall", (4.1).
+    """
+    ordered = np.sort(losses)[::-1]
+    weights = np.clip(max(worst * len(ordered), 1.0) - np.arange(len(ordered)), 0, 1)
+    return float(ordered @ weights / weights.sum())
+
+
+def quantiles(values: NDArray[np.float64]) -> tuple[float, ...] | None:
+    """At QUANTILES, between neighbours in proportion; None where there is nothing to measure."""
+    if any(isnan(value) for value in values):
+        return None
+    return tuple(float(one) for one in np.quantile(values, QUANTILES))
+
+
+def _recorded(table: PriceTable, bars: int) -> PriceTable:
+    """The last bars as they were. Raises ConfigError where there are fewer."""
+    if table.bars < bars:
+        raise ConfigError(f"--bars: {bars} of {table.bars} that the file has", "ask for shorter paths")
+    closes = table.closes[-bars:].copy()
+    closes[0] = carried(table.closes)[-bars]
+    return replace(table, times_s=table.times_s[-bars:], closes=closes, notes=())
+
+
+def _told(wish: Wish) -> tuple[tuple[str, str], ...]:
+    severity = wish.severity
+    return (
+        ("paths", str(wish.paths)),
+        ("step_paths", str(wish.step_paths)),
+        ("bars", str(wish.bars)),
+        ("block", "by rule" if wish.block is None else f"{wish.block:g}"),
+        ("drift", "as recorded" if wish.drift else "none"),
+        ("crash", f"{severity.crash_bps} bps over {severity.crash_bars} bars"),
+        ("depeg", f"{severity.depeg_bps} bps"),
+        ("gas", f"{severity.gas_wei} wei"),
+        ("depth", str(severity.depth_part)),
+    )
