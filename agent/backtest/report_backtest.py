@@ -107,8 +107,8 @@ def _chance(found: Found) -> str:
     low, high = (percent(edge + sign * NORMAL_95 * error, 1, signed=True) for sign in (-1, 1))
     judged = "chance alone could do that" if abs(edge) <= NORMAL_95 * error else "more than chance alone would do, in this one history"
     return (
-        f"A year it grew {percent(abs(edge), 2)} {'faster' if edge > 0 else 'slower'} than holding, by the mean of its logarithms; the 95% "
-        f"interval of that mean reaches from {low} to {high}: {judged}. It says what was, not what will be."
+        f"Per year it grew {percent(abs(edge), 2)} {'faster' if edge > 0 else 'slower'} than holding. The 95% interval of that mean "
+        f"reaches from {low} to {high}: {judged}. It says what was, not what will be."
     )
 
 

@@ -8,7 +8,6 @@ import numpy as np
 
 from agent.backtest.report import Section, Table
 from agent.backtest.report_figures import (
-    MIDDLE,
     PERCENT,
     STRONG,
     THIN,
@@ -31,7 +30,7 @@ MOST_ALONE = 4
 MOST_MARKS = 400
 """Of one asset: those that moved the most are shown."""
 PANEL_PX = 210
-ALONE = ("--c2", "--c4", "--c5", "--c6")
+ALONE = ("--c2", "--c4", "--c6", "--c5")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +61,11 @@ def worth(found: Found) -> Section:
             line(x, at(path, kept), f"{result.symbols[column]} alone", colour, width=THIN, form=form)
             for path, column, colour in zip(singles, alone, ALONE, strict=False)
         ),
-        line(x, at(months, kept), "every 30 days, free of cost", "--c3", dash="dot", form=form),
-        line(x, at(result.hold, kept), "held", "--c8", dash="dash", width=MIDDLE, form=form),
-        line(x, at(result.equity, kept), "rebalanced", "--c1", width=STRONG, form=form),
+        line(x, at(months, kept), "every 30 days, free of cost", "--c3", dash="dot", form=form) | {"legendrank": 30},
+        line(x, at(result.equity, kept), "rebalanced", "--c1", width=STRONG, form=form) | {"legendrank": 10},
+        line(x, at(result.hold, kept), "held", "--c8", dash="dash", form=form) | {"legendrank": 20},
     ]
-    equity = over_time(lines, result.numeraire, legend={"traceorder": "reversed"}) | {
+    equity = over_time(lines, result.numeraire) | {
         "title": f"Worth, in {result.numeraire}",
         "says": "Lines of what the rebalanced portfolio, the held one and the benchmarks were worth over time",
         "height": 400,
@@ -227,8 +226,8 @@ def risks(found: Found) -> Section:
         figures.append(
             over_time(
                 [
-                    line(x, at(risk.rolling_hold_sharpe, every, 4), "held", "--c8", dash="dash", form=".2f"),
                     line(x, at(risk.rolling_sharpe, every, 4), "rebalanced", "--c1", width=STRONG, form=".2f"),
+                    line(x, at(risk.rolling_hold_sharpe, every, 4), "held", "--c8", dash="dash", form=".2f"),
                 ],
                 "",
                 ".1f",

@@ -33,7 +33,7 @@ function over(base, own) {
   return found;
 }
 
-function themed(layout, small) {
+function themed(layout, small, narrow) {
   const font = { family: getComputedStyle(document.body).fontFamily, size: 12, color: role("--soft") };
   const axis = { automargin: true, zeroline: false, linecolor: role("--rule"), tickcolor: role("--rule"), gridcolor: role("--grid"),
     zerolinecolor: role("--rule"), tickfont: font, title: { font, standoff: 8 }, fixedrange: coarse.matches };
@@ -46,7 +46,7 @@ function themed(layout, small) {
   };
   const own = coloured(layout);
   for (const name of new Set(["xaxis", "yaxis", ...Object.keys(own).filter(key => /^[xy]axis\d*$/.test(key))])) {
-    base[name] = name[0] === "x" ? { ...axis, showgrid: false, showline: true, ticks: "outside", ticklen: 4, nticks: small ? 5 : 10 }
+    base[name] = name[0] === "x" ? { ...axis, showgrid: false, showline: true, tickangle: 0, ticks: "outside", ticklen: 4, nticks: narrow ? 4 : small ? 5 : 10 }
       : { ...axis, fixedrange: true, separatethousands: true, exponentformat: "none", nticks: small ? 5 : 8 };
     if (typeof own[name]?.title === "string") own[name].title = { text: own[name].title };
   }
@@ -58,7 +58,7 @@ const settings = { displayModeBar: false, responsive: true, showTips: false, dou
 
 function parts(place) {
   const figure = figures[Number(place.dataset.figure)];
-  return [coloured(figure.data), themed(figure.layout, place.classList.contains("small"))];
+  return [coloured(figure.data), themed(figure.layout, place.classList.contains("small"), place.clientWidth < 480)];
 }
 
 async function draw() {
@@ -89,8 +89,14 @@ function walk(place, event) {
   const wide = Math.max(1, Math.round((last + 1) / 200));
   const next = place.cursor === undefined ? (event.key === "End" ? last : 0) : place.cursor + steps[event.key] * wide;
   place.cursor = Math.min(last, Math.max(0, next));
-  if (main.type !== "pie") Plotly.Fx.hover(place, [{ curveNumber: main.index, pointNumber: place.cursor }]);
+  point(place, main);
   spoken.textContent = read(place, main, shown);
+}
+
+function point(place, main) {
+  const { hovermode, xaxis } = place._fullLayout;
+  if (hovermode === "x unified") Plotly.Fx.hover(place, { xval: xaxis.d2c(main.x[place.cursor]) }, "xy");
+  else if (hovermode && main.type !== "pie") Plotly.Fx.hover(place, [{ curveNumber: main.index, pointNumber: place.cursor }]);
 }
 
 function length(trace) {
@@ -104,7 +110,8 @@ function read(place, main, shown) {
   const key = across ? main.y[at] : main.x[at];
   const axis = place._fullLayout[across ? "yaxis" : "xaxis"];
   const where = axis && axis.type === "date" ? new Date(key).toISOString().slice(0, 16).replace("T", " ") : letters(String(key));
-  const values = shown.filter(trace => trace.hoverinfo !== "skip").map(trace => {
+  const told = shown.filter(trace => trace === main || trace.hoverinfo !== "skip").sort((one, two) => rank(one) - rank(two));
+  const values = told.map(trace => {
     const found = trace === main ? at : nearest(across ? trace.y : trace.x, key);
     const value = found < 0 ? undefined : (across ? trace.x : trace.y)[found];
     return value === undefined || value === null ? "" : `${letters(trace.name)} ${typeof value === "number" ? number(value) : letters(String(value))}`;
@@ -123,6 +130,7 @@ function nearest(keys, key) {
   return low - 1;
 }
 
+const rank = trace => trace.legendrank ?? 1000;
 const number = value => value.toLocaleString("en", { maximumSignificantDigits: 6 });
 /* Texts in figures are written for Plotly; this gives back the letters. */
 const letters = text => text.replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&");
