@@ -1,36 +1,19 @@
-"""The simulated chain that transactions go to: a sender, a signer by the real table of rules, and what each one did."""
+"""The simulated chain that transactions go to: a sender, and what each one did."""
 
 from __future__ import annotations
 
-import hashlib
 from fractions import Fraction
 
-from agent import codec
 from agent.backtest import router
+from agent.backtest.keyless import unsigned
 from agent.backtest.router import Effects, Reverted
 from agent.backtest.wanted import ROUTER, WALLET
 from agent.backtest.world import Fill, World, block_hash
-from agent.chain.rules import SigningRules, check
 from agent.model import Head, Receipt, SignedTx, UnsignedTx
-from agent.ports import Grant, Simulation, TxSeen
+from agent.ports import Simulation, TxSeen
 
 FAILED_UNITS = 60_000
 """Gas of a swap that reverts, about what SwapRouter02 uses until a minimum is missed."""
-
-
-class SimulatedSigner:
-    """ports.Signer without a key: what the real table of rules lets pass gets the hash of its fields."""
-
-    address = WALLET
-
-    def __init__(self, rules: SigningRules) -> None:
-        self._rules = rules
-
-    def sign(self, tx: UnsignedTx, grant: Grant) -> SignedTx:
-        """See ports.Signer."""
-        check(tx, grant, self._rules)
-        raw = codec.dumps(tx).encode()
-        return SignedTx(raw, "0x" + hashlib.sha256(raw).hexdigest())
 
 
 class SimulatedChain:
@@ -64,7 +47,7 @@ class SimulatedChain:
 
     def send(self, signed: SignedTx) -> None:
         """See ports.Sender."""
-        tx = codec.loads(UnsignedTx, signed.raw.decode())
+        tx = unsigned(signed)
         swap = tx.to == ROUTER
         self._world.pending.append((self._world.bar + (self._world.settings.latency_bars if swap else 0), signed.hash, tx))
         self._mine()

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from agent.backtest.chain import SimulatedChain, SimulatedSigner
+from agent.backtest.chain import SimulatedChain
+from agent.backtest.keyless import KeylessSigner
 from agent.backtest.replay import ReplayReader, SimulatedEvidence
 from agent.backtest.taxes import TaxBooks
 from agent.backtest.wanted import ROUTER, WALLET
@@ -84,6 +85,6 @@ def _desk(world: World, store: Store) -> Desk:
         max_fee_wei=wanted.limits.gas_price_wei,
         gas_per_day_wei=wanted.limits.gas_per_day_wei,
     )
-    executor = Executor(store, SimulatedSigner(rules), chain, world, patience, lambda: False)
+    executor = Executor(store, KeylessSigner(rules), chain, world, patience, lambda: False)
     eyes = Eyes(ReplayReader(world), assemble, store.history, SimulatedEvidence(world), world, chance)
     return Desk(world, store, eyes, Hands(executor, RouterComposer(chain, WALLET, world), lambda _: True))
