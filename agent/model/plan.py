@@ -88,13 +88,19 @@ class Rebalance:
 
     With `exit` something has to go into the numeraire, whatever the cooldown and the limits of turnover say: they do not count
     what an exit sells for the numeraire, while all other limits judge it like any plan. `by_hand` says that no trigger asked for it:
-    it is accounted apart from the strategy.
+    it is accounted apart from the strategy. `by_owner` is what its owner asks of the strategy, an investment or a transition.
     """
 
     reason: str
     goal: Goal
     exit: bool = False
     by_hand: bool = False
+    by_owner: bool = False
+
+    @property
+    def by_trigger(self) -> bool:
+        """Whether the policy's trigger asked for it: cooldown, schedules and events count from such a one alone."""
+        return not (self.exit or self.by_hand or self.by_owner)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,8 @@ from agent.model.weights import Allocation
 class History:
     """What the store remembers that a decision needs. Values in numeraire base units over the last 24 h of chain time.
 
-    `last_rebalance_s` and `last_liquidity_s` are chain times of the newest swap, and action with liquidity, that succeeded.
+    `last_rebalance_s` is the chain time of the newest swap that the policy's trigger asked for and that succeeded, `last_liquidity_s`
+    that of the newest action with liquidity.
     `reverts_in_row` and `approvals_in_row` (steps that only approved) count since the last swap that succeeded, or since the
     owner resumed. `flows` are changes of balances that nobody has explained yet, whose falls are part of the loss. `unknown` says
     why the last 24 h cannot be told; then limits of a day refuse. `undecided` are liquidity positions of the wallet that the

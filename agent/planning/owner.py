@@ -35,7 +35,7 @@ def invest(came: Mapping[str, int]) -> Proposer:
     """Spreads what came over what is below its target; holds where that is less than a trade."""
 
     def propose(step: StepInput) -> Proposal:
-        wanted = Rebalance("what came is invested", raising.goal_to_invest(step, came))
+        wanted = Rebalance("what came is invested", raising.goal_to_invest(step, came), by_owner=True)
         try:
             plan = planner.plan(step, wanted)
         except planner.NothingPlanned as nothing:
@@ -79,7 +79,8 @@ def to_targets(step: StepInput) -> Proposal:
     if isinstance(decided.decision, Halt):
         return Proposal(decided, None)
     try:
-        plan = planner.plan(step, Rebalance("the transition to these targets", goal(decided.drifts, Destination.TARGET)))
+        wanted = Rebalance("the transition to these targets", goal(decided.drifts, Destination.TARGET), by_owner=True)
+        plan = planner.plan(step, wanted)
     except planner.NothingPlanned as nothing:
         return _by_owner(step, Hold(nothing.message), None)
     return _by_owner(step, plan.decision, plan)

@@ -10,10 +10,11 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from agent.errors import OperatorNeeded
-from agent.model import History, Intent, IntentKind, IntentState, Receipt
+from agent.model import History, Intent, IntentKind, IntentState, Plan, Rebalance, Receipt
+from agent.ports import Grant
 from agent.store import balances, orders, positions, requests
 from agent.store.ledger_tables import EntryRow
-from agent.store.records import Movement, loaded
+from agent.store.records import Movement, loaded, unpacked
 from agent.store.sleeve_rows import SleeveBookingRow
 from agent.store.tables import BudgetRow, EarlierRow, IntentRow, Meta, MovementRow, Step
 from agent.store.transitions import CONSUMED
@@ -33,6 +34,8 @@ UNREAD = "unread"
 """Key of the assets whose balance could not be read, each as address:chain time since when."""
 RESUMED_AFTER = "resumed_after"
 """Key of the newest intent's number when the owner resumed last: failures up to it have been looked at."""
+SWAP_BESIDES = "swap_besides"
+"""Kind of a budget of a swap that is no rebalance of the policy: an exit, a withdrawal, an investment, one by hand."""
 _CONSUMED = tuple(state.value for state in CONSUMED)
 _TRADES = (IntentKind.SWAP.value, IntentKind.LIQUIDITY.value)
 """What everything else, approvals above all, is for."""
@@ -60,7 +63,7 @@ def book(
     session.add(
         BudgetRow(
             intent_id=intent.id,
-            kind=intent.kind.value,
+            kind=_kind(session, intent),
             succeeded=succeeded,
             chain_s=chain_s,
             turnover=str(turnover),
@@ -80,6 +83,23 @@ def book(
                 tx_hash=movement.tx_hash,
             )
         )
+
+
+def _kind(session: Session, intent: Intent) -> str:
+    """What a budget calls an intent: a swap that no trigger of the policy asked for is told from a rebalance.
+
+    By the plan of its grant, else of its step; one that is not known by either counts as a rebalance.
+    """
+    if intent.kind is not IntentKind.SWAP:
+        return str(intent.kind.value)
+    query = select(IntentRow.grant_z, Step.plan_z).join(Step, IntentRow.step_id == Step.id).where(IntentRow.id == intent.id)
+    found = session.execute(query).one_or_none()
+    plan = None if found is None else loaded(Grant, unpacked(found.grant_z)).plan
+    if plan is None and found is not None and found.plan_z is not None:
+        plan = loaded(Plan, unpacked(found.plan_z))
+    if plan is None or not isinstance(plan.decision, Rebalance) or plan.decision.by_trigger:
+        return IntentKind.SWAP.value
+    return SWAP_BESIDES
 
 
 def unbook(session: Session, intent: Intent) -> None:
@@ -166,7 +186,7 @@ def _loss_total(session: Session) -> Fraction:
 
 
 def last_rebalance(session: Session) -> int | None:
-    """Chain time of the newest swap that succeeded."""
+    """Chain time of the newest swap that the policy's trigger asked for and that succeeded."""
     return _newest(session, IntentKind.SWAP)
 
 

@@ -85,7 +85,10 @@ class TransitionRow(Base):
 
 
 class BudgetRow(Base):
-    """What one intent used up of the daily limits, at the chain time of its block. Fractions as "a/b"; `outflow` is what it paid out."""
+    """What one intent used up of the daily limits, at the chain time of its block. Fractions as "a/b"; `outflow` is what it paid out.
+
+    `kind` is the intent's, but `swap_besides` for a swap that is no rebalance of the policy.
+    """
 
     __tablename__ = "budgets"
     intent_id: Mapped[str] = mapped_column(ForeignKey("intents.id"), primary_key=True)
