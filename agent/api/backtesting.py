@@ -33,8 +33,8 @@ SAMPLE = Path(__file__).parent.parent / "backtest" / "sample"
 @dataclass(frozen=True, slots=True)
 class Market:
     """How the market is made, as it is written: `cost` is the fee of every pool, `depth` what it holds on either side, `value` what
-    the wallet begins with, both in whole coins of the numeraire; `gas` a price such as "20 gwei", or `gas_prices` a file of them. `flows` are
-    such as 2021-03-01=+1000, `flow_file` has more of them; `pool_states` are such as WBTC/WETH=FILE.
+    the wallet begins with, both in whole coins of the numeraire; `gas` a price such as "20 gwei", or `gas_prices` a file of them. `flows`
+    are such as 2021-03-01=+1000, `flow_file` has more of them; `pool_states` are such as WBTC/WETH=FILE.
     """
 
     cost: str = "10bps"
@@ -128,7 +128,9 @@ def backtest(
             raise ConfigError("--config: says targets and triggers itself", "leave --target, --band and --every away")
         wanted = from_config(load_config(config))
     else:
-        wanted = from_options(table, target, band, every, destination, numeraire, native)
+        known = _decimals(decimals)
+        wanted = from_options(table, target, band, every, destination, numeraire, native, decimals=known, pools=market.pairs())
+    settings = market.for_table(settings, wanted, table)
     if settings.gas_wei and not priced_gas(wanted, table):
         raise ConfigError("--gas: no price of the native coin is known", "name the asset that it is: --native ETH")
     return simulate(wanted, table, settings, progress)
@@ -143,11 +145,33 @@ def from_config(loaded: LoadedConfig) -> Wanted:
     portfolio = replace(portfolio, weights=build_weights(config.portfolio, portfolio, loaded.path.parent))
     split = with_allocators(config, build_split(config), portfolio, loaded.path.parent)
     execution = Execution(ROUTER_KIND, ROUTER, config.execution.deadline, EXPIRE_BLOCKS, (ROUTER,), pace=build_pace(config))
-    limits = build_limits(config, portfolio.numeraire)
-    return simulated(Wanted(portfolio, build_policy(config), build_reference(config), limits, execution, (), split))
+    limits, tax = build_limits(config, portfolio.numeraire), config.tax
+    if tax is not None and tax.year_limit is not None and tax.currency is not None:
+        raise ConfigError("tax.year_limit in another currency is not simulated", "leave tax.currency out of the config of a backtest")
+    rule = TaxRule() if tax is None else TaxRule(LotMethod(tax.method), year_limit(tax.year_limit, portfolio.numeraire.decimals))
+    return simulated(Wanted(portfolio, build_policy(config), build_reference(config), limits, execution, (), split, rule))
 
 
-def from_options(table: PriceTable, target: str, band: str, every: str, destination: str, numeraire: str, native: str) -> Wanted:
+def _decimals(text: str) -> dict[str, int]:
+    found = pairs(text, "--decimals") if text else {}
+    for symbol, number in found.items():
+        if not number.isdecimal() or int(number) > MOST_DECIMALS:
+            raise ConfigError(f"--decimals {symbol}: {number!r}", f"write a whole number from 0 to {MOST_DECIMALS}: WBTC=8")
+    return {symbol: int(number) for symbol, number in found.items()}
+
+
+def from_options(
+    table: PriceTable,
+    target: str,
+    band: str,
+    every: str,
+    destination: str,
+    numeraire: str,
+    native: str,
+    *,
+    decimals: Mapping[str, int] | None = None,
+    pools: Sequence[tuple[str, str]] = (),
+) -> Wanted:
     """What the options of a command line want, with every limit off. Raises ConfigError naming the option."""
     targets, money = targets_of(table, target, numeraire)
     if destination not in ("target", "band", "halfway"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import asdict
+from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,14 +13,14 @@ import typer
 
 from agent.cli.options import AsJson
 from agent.cli.output import emit, err, out, say
+from agent.errors import ConfigError
 from agent.units import value_text
 
 if TYPE_CHECKING:
     from agent.backtest.simulate import SimulationResult
 
 Document = dict[str, Any]
-STEPS = 50
-"""How often progress is shown at most."""
+FREE = "0 wei"
 
 
 def register(app: typer.Typer) -> None:
@@ -28,7 +29,12 @@ def register(app: typer.Typer) -> None:
 
 
 def backtest(
-    prices: Annotated[Path, typer.Option("--prices", help="CSV or Parquet: time, symbol, close; or time and a column for each symbol.")],
+    prices: Annotated[
+        Path | None, typer.Option("--prices", help="CSV or Parquet: time, symbol, close; or time and a column for each symbol.")
+    ] = None,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="The prices of 2021 that come with trimtab; with --native its gas, too.")
+    ] = False,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="The config to try out, in place of --target.")] = None,
     target: Annotated[str, typer.Option("--target", help="Targets in percent: BTC=50,ETH=30,USD=20.")] = "",
     band: Annotated[str, typer.Option("--band", help="10%rel of the target or 5%abs in points; BTC=5%abs for one asset.")] = "",
@@ -38,8 +44,17 @@ def backtest(
     depth: Annotated[str, typer.Option("--depth", help="What each pool holds on either side, in the numeraire.")] = "1000000000",
     pool: Annotated[str, typer.Option("--pool", help="v2, or v3 with liquidity over the full range.")] = "v2",
     value: Annotated[str, typer.Option("--value", help="What the wallet begins with, in the numeraire.")] = "10000",
-    gas: Annotated[str, typer.Option("--gas", help="Price of gas, such as 20 gwei.")] = "0 wei",
+    gas: Annotated[str, typer.Option("--gas", help="Price of gas, such as 20 gwei.")] = FREE,
+    gas_prices: Annotated[Path | None, typer.Option("--gas-prices", help="CSV or Parquet: time, gas_price_wei.")] = None,
     native: Annotated[str, typer.Option("--native", help="The asset whose price pays the gas.")] = "",
+    flow: Annotated[list[str] | None, typer.Option("--flow", help="A deposit or withdrawal: 2021-03-01=+1000; may come again.")] = None,
+    flows: Annotated[Path | None, typer.Option("--flows", help="CSV or Parquet of them: time, amount.")] = None,
+    flows_in: Annotated[str, typer.Option("--flows-in", help="numeraire, or pro-rata: of everything in proportion.")] = "numeraire",
+    gone: Annotated[str, typer.Option("--gone", help="An asset without prices any more: halt, or leave it as it is and go on.")] = "halt",
+    pool_state: Annotated[
+        list[str] | None, typer.Option("--pool-state", help="A real V3 pool, by token0/token1: WBTC/WETH=pool.json; may come again.")
+    ] = None,
+    decimals: Annotated[str, typer.Option("--decimals", help="Of tokens, where it matters: WBTC=8. Else 18.")] = "",
     latency: Annotated[int, typer.Option("--latency", min=0, help="Bars from sending a swap until it is carried out.")] = 0,
     numeraire: Annotated[str, typer.Option("--numeraire", help="What all is counted in; the asset that the file lacks.")] = "",
     names: Annotated[str, typer.Option("--as", help="Symbols of the file and ours: BTC=WBTC.")] = "",
@@ -53,7 +68,26 @@ def backtest(
 
     if html is not None:
         api.check_report_path(html)
-    market = api.Market(cost, depth, value, pool, gas, latency, seed)
+    if sample == (prices is not None):
+        raise ConfigError("--prices or --sample is needed, and only one of them", "name a file, or try it out with --sample")
+    own_prices, own_gas = api.sample()
+    if sample and native and gas_prices is None and gas == FREE:
+        gas_prices = own_gas
+    market = api.Market(
+        cost,
+        depth,
+        value,
+        pool,
+        gas,
+        latency,
+        seed,
+        gas_prices=gas_prices,
+        flows=tuple(flow or ()),
+        flow_file=flows,
+        flows_in=flows_in,
+        gone=gone,
+        pool_states=tuple(pool_state or ()),
+    )
     shown = nullcontext() if as_json or not err.is_terminal else err.status("reading prices")
     with shown as status:
 
@@ -62,7 +96,7 @@ def backtest(
                 status.update(f"bar {done} of {bars}")
 
         found = api.backtest(
-            prices,
+            prices or own_prices,
             market,
             config=config,
             target=target,
@@ -72,6 +106,7 @@ def backtest(
             numeraire=numeraire,
             native=native,
             names=names,
+            decimals=decimals,
             every_bar=every_bar,
             progress=tell,
         )
@@ -91,6 +126,8 @@ def document(found: SimulationResult) -> Document:
         "final_value": money(found.final_value),
         "hold_value": money(found.hold_value),
         "start_value": money(found.start_value),
+        "twr": f"{found.twr:.6f}",
+        "hold_twr": f"{found.hold_twr:.6f}",
         "numeraire": found.numeraire,
         "rebalances": sum(one.succeeded for one in found.rebalances),
         "turnover": value_text(found.turnover, 0, 6),
@@ -107,6 +144,7 @@ def document(found: SimulationResult) -> Document:
         "looked": found.looked,
         "halted": found.halted,
         "refused": dict(found.refused),
+        "kept": dict(found.kept),
         "weights_bps": {symbol: round(float(w) * 10_000) for symbol, w in zip(found.symbols, found.weights[-1], strict=True)},
         "trades": [
             {
@@ -119,6 +157,8 @@ def document(found: SimulationResult) -> Document:
             }
             for one in found.rebalances
         ],
+        "flows": [{"time": one.time_s, "value": money(one.value), "before": money(one.before)} for one in found.flows],
+        "taxes": {"lots": found.lots, "years": {str(one.year): money(one.realised) for one in found.taxes}},
         "notes": list(found.notes),
         "config_hash": found.config_hash,
         "data_hash": found.data_hash,
@@ -136,7 +176,12 @@ def _show(made: Document) -> None:
         shown.add_row(name, money(made[key]))
     for kind in ("fees", "impact", "gas"):
         shown.add_row(f"cost: {kind}", money(made["costs"][kind]))
+    for one in made["flows"]:
+        day = datetime.fromtimestamp(one["time"], UTC).date()
+        shown.add_row(f"{day}: {'taken out' if one['value'].startswith('-') else 'put in'}", money(one["value"].lstrip("-")))
     out.print(shown)
+    if made["flows"]:
+        say(f"time-weighted return {100 * float(made['twr']):+.2f}%, held {100 * float(made['hold_twr']):+.2f}%")
     say(f"{made['rebalances']} rebalances, turnover {made['turnover']} times the portfolio")
     if (earned := made["harvest"]) is not None:
         part = {name: f"{100 * float(number):+.3f}%" for name, number in earned.items()}
@@ -146,6 +191,8 @@ def _show(made: Document) -> None:
         )
     if made["halted"]:
         say(f"{made['halted']} bars without a decision: something was stale or contradictory")
+    for what, times in made["kept"].items():
+        say(f"held {times} times by {what}, though something was to be done")
     for why, times in made["refused"].items():
         say(f"refused {times} times: {why}")
     for told in made["notes"]:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.config.presets import ETHEREUM
+from agent.config.template import TemplateAsset, render
 from tests.cli.tools import Said
 
 pytest.importorskip("polars")
@@ -54,6 +56,48 @@ def test_its_words_name_what_came_of_it(bare: Bare) -> None:
         assert word in said.out
 
 
+def test_the_config_of_a_live_agent_is_tried_out_with_its_limits(bare: Bare, tmp_path: Path) -> None:
+    weth, usdc = ETHEREUM.tokens[0], ETHEREUM.tokens[2]
+    assets = [TemplateAsset("WETH", weth.address, "50%", weth.feed), TemplateAsset("USDC", usdc.address, "50%", usdc.feed)]
+    text = render(ETHEREUM, weth.address, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
+    config = tmp_path / "trimtab.toml"
+    config.write_text(text)
+    prices = tmp_path / "prices.csv"
+    prices.write_text("time,WETH\n2021-01-01,100\n2021-01-02,101\n2021-01-03,125\n2021-01-04,125\n")
+    made = ("backtest", "--prices", str(prices), "--config", str(config), "--json")
+    said = bare(*made, "--value", "500")
+    assert said.code == 0, said.why
+    # 2.5 WETH at 125 beside 250 USDC is 55.6 %, beyond 55: v with 312.5 - v = 250 + 0.999 v changes hands, all of it fee but 0.999.
+    assert (said.json["rebalances"], said.json["refused"], said.json["kept"]) == (1, {}, {})
+    assert said.json["trades"][0]["time"] == 1_609_632_000
+    assert float(said.json["trades"][0]["fees"]) == pytest.approx(62.5 / 1.999 / 1000, rel=1e-4)
+    rich = bare(*made, "--value", "5000")  # portfolio.max_live_value of the template is 1,000
+    assert (rich.json["rebalances"], rich.json["refused"]) == (0, {"max_live_value": 2})
+    config.write_text(text.replace('min_trade = "10" ', 'min_trade = "40" '))
+    small = bare(*made, "--value", "500")  # 31.25 has to move: (312.5 - 250) / 2
+    assert (small.json["rebalances"], small.json["kept"]) == (0, {"limits.min_trade": 2})
+
+
+def test_the_sample_needs_no_file_and_tells_what_came_and_went(bare: Bare) -> None:
+    made = ("backtest", "--sample", "--target", "BTC=40,ETH=30,USD=30", "--band", "10%rel", "--flow", "2021-03-01=+1000")
+    said = bare(*made, "--flow", "2021-09-01=-500", "--native", "ETH", "--json")
+    assert said.code == 0, said.why
+    found = said.json
+    assert (found["bars"], [Fraction(one["value"]) for one in found["flows"]]) == (365, [1_000, -500])
+    assert float(found["costs"]["gas"]) > 1_000  # 2021 was dear: at ten thousand dollars gas took the most of it
+    assert found["taxes"]["years"].keys() == {"2021"}
+    shown = bare(*made)
+    assert "2021-03-01: put in" in shown.out
+    assert "time-weighted return +" in shown.out
+
+
+def test_a_narrow_terminal_cuts_no_word_off(bare: Bare, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    said = bare("backtest", "--prices", str(WEEKLY), *HALVES, "--value", "123456789")
+    assert all(word in said.out for word in ("at the start ", "rebalanced ", "cost: impact ", " 123,456,789.00"))
+    assert "…" not in said.out
+
+
 @pytest.mark.parametrize(
     ("more", "named"),
     [
@@ -69,6 +113,19 @@ def test_its_words_name_what_came_of_it(bare: Bare) -> None:
         ((*HALVES, "--as", "DOGE=BTC"), "--as: 'DOGE' is not in the file"),
         ((*HALVES, "--as", "WBTC=LINK"), "get the same name"),
         ((*HALVES, "--config", "trimtab.toml"), "--config: says targets and triggers itself"),
+        ((*HALVES, "--sample"), "--prices or --sample is needed, and only one"),
+        ((*HALVES, "--flow", "soon=+5"), "--flow: 'soon=+5'"),
+        ((*HALVES, "--flow", "2021-03-01=0"), "moves nothing"),
+        ((*HALVES, "--flow", "2020-03-01=5"), "2020-03-01 00:00:00+00:00 is not within the simulation"),
+        ((*HALVES, "--flow", "2021-03-01=-50000"), "takes all that there is"),
+        ((*HALVES, "--flows", "none.csv"), "--flows: 'none.csv' is no file"),
+        ((*HALVES, "--flows-in", "gold"), "--flows-in: 'gold'"),
+        ((*HALVES, "--gone", "sell"), "--gone: 'sell'"),
+        ((*HALVES, "--gas", "1 gwei", "--gas-prices", "gas.csv"), "--gas-prices: --gas says another price"),
+        ((*HALVES, "--pool-state", "WBTC=pool.json"), "--pool-state: 'WBTC=pool.json'"),
+        ((*HALVES, "--pool-state", "WBTC/DOGE=pool.json"), "'DOGE' is none of WBTC, USD"),
+        ((*HALVES, "--decimals", "WBTC=many"), "--decimals WBTC: 'many'"),
+        (("--target", "WBTC=50,LINK=50", "--band", "5%abs", "--flow", "2021-03-01=5"), "USD is no asset of the portfolio"),
     ],
 )
 def test_a_mistake_is_named_by_its_option(bare: Bare, more: tuple[str, ...], named: str) -> None:
