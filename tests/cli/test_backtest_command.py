@@ -94,7 +94,7 @@ def test_the_sample_needs_no_file_and_tells_what_came_and_went(bare: Bare) -> No
 def test_a_narrow_terminal_cuts_no_word_off(bare: Bare, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "30")
     said = bare("backtest", "--prices", str(WEEKLY), *HALVES, "--value", "123456789")
-    assert all(word in said.out for word in ("at the start ", "rebalanced ", "cost: impact ", " 123,456,789.00"))
+    assert {"start", "rebalanced", "impact", "123,456,789.00"} <= set(said.out.split())
     assert "…" not in said.out
 
 

@@ -251,6 +251,7 @@ def test_corrections_below_the_smallest_trade_are_left_and_the_review_counts_as_
     decided = decide(step)
     assert isinstance(decided.decision, Hold)
     assert "nothing to do: the largest correction is 9.98 USDC, min_trade 10 USDC" in decided.decision.reason
+    assert decided.decision.kept_by == "limits.min_trade"
     assert decided.reviewed
     for acts in (with_limits(step, min_trade=None), step_input(values={"WETH": 5_010, "USDC": 4_990}, trigger=Every(DAY_S))):
         assert isinstance(decide(acts).decision, Rebalance)
