@@ -1,0 +1,117 @@
+"""Deposits and withdrawals in a simulation: what they do to the holdings, to returns, to holding, to the books and to limits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("polars")
+
+from agent.backtest.files import read_flows
+from agent.backtest.flows import OwnerFlow, moved, parse_flow
+from agent.backtest.simulate import run
+from agent.errors import ConfigError
+from agent.model import FlowKind
+from tests.simulating import COIN, DEEP, HOUR_S, START_S, halves, hourly, random_table, simulated
+
+QUIET = [100.0, 100, 110, 110, 121]
+"""52.4 % of BTC at 110: inside 45 to 55."""
+
+
+def at(bar: int, amount: int) -> OwnerFlow:
+    return OwnerFlow(START_S + HOUR_S * bar, Fraction(amount))
+
+
+def test_returns_are_told_without_what_came_and_went() -> None:
+    found = simulated(hourly(BTC=QUIET), flows=(at(2, 1_050),), flows_in="pro-rata")
+    # 50 BTC and 5,000 USD are 10,500 at 110; a tenth more of each is 55 and 5,500: at 121 that is 12,155.
+    assert found.rebalances == ()
+    assert float(found.final_value) / COIN == pytest.approx(12_155, rel=1e-12)
+    assert found.final_value == found.hold_value
+    assert found.twr == pytest.approx(10_500 / 10_000 * 12_155 / 11_550 - 1, rel=1e-12)
+    assert found.twr == pytest.approx(found.hold_twr, rel=1e-12)
+    flow = found.flows[0]
+    assert (flow.bar, flow.time_s, flow.value, round(flow.before / COIN)) == (2, START_S + 2 * HOUR_S, 1_050 * COIN, 10_500)
+    assert found.equity.tolist() == pytest.approx([10_000, 10_000, 11_550, 11_550, 12_155])
+    assert found.hold.tolist() == pytest.approx(found.equity.tolist())
+
+
+def test_what_comes_in_the_numeraire_is_spread_by_the_policy_and_merely_kept_by_holding() -> None:
+    found = simulated(hourly(BTC=[100.0, 100, 100, 120]), flows=(at(2, 5_000),))
+    # 5,000 of 15,000 in BTC is below 45 %: 2,500 is bought. Holding keeps it: 6,000 and 10,000 in the end.
+    assert [one.bar for one in found.rebalances] == [2]
+    assert float(found.rebalances[0].turnover) / COIN == pytest.approx(2_500, rel=1e-3)
+    assert found.hold_value == 16_000 * COIN
+    assert float(found.final_value) / COIN == pytest.approx(7_500 * 1.2 + 7_500, rel=1e-3)
+    assert found.hold_twr == pytest.approx(16_000 / 15_000 - 1, rel=1e-12)
+
+
+def test_a_withdrawal_takes_the_numeraire_first_and_then_of_all_else_in_proportion() -> None:
+    prices = {"BTC": Fraction(100), "ETH": Fraction(10), "USD": Fraction(1)}
+    held = {"BTC": 30, "ETH": 100, "USD": 2_000}
+    left = moved(held, prices, Fraction(-4_000), "numeraire", "USD", held)
+    assert left == {"BTC": 15, "ETH": 50, "USD": 0}
+    assert moved(held, prices, Fraction(-3_000), "pro-rata", "USD", held) == {"BTC": 15, "ETH": 50, "USD": 1_000}
+    assert moved(held, prices, Fraction(600), "pro-rata", "USD", held) == {"BTC": 33, "ETH": 110, "USD": 2_200}
+    assert moved(held, prices, Fraction(7, 2), "numeraire", "USD", held) == held | {"USD": 2_003}  # rounded against the wallet
+    assert moved(held, prices, Fraction(-7, 2), "numeraire", "USD", held) == held | {"USD": 1_996}
+    with pytest.raises(ConfigError, match="takes all that there is"):
+        moved(held, prices, Fraction(-6_000), "numeraire", "USD", held)
+
+
+def test_the_books_have_each_flow_as_the_owner_s_word_and_neither_limits_nor_losses_count_it() -> None:
+    wanted = halves()
+    wanted = replace(wanted, limits=replace(wanted.limits, balance_jump_bps=200, daily_loss_bps=100))
+    made = replace(DEEP, flows=(at(1, 4_000), at(3, -6_000)), looks_at_all=True)
+    with run(wanted, hourly(BTC=[100.0, 100, 100, 100, 100]), made) as going:
+        while going.next():
+            pass
+        found = going.result()
+        store = going.desk.store
+        assert [(flow.kind, flow.delta_raw) for flow in store.flows()] == [
+            (FlowKind.DEPOSIT, 4_000 * COIN),
+            (FlowKind.WITHDRAWAL, -6_000 * COIN),
+        ]
+        assert float(store.history(going.world.now_s()).loss_total) == pytest.approx(float(found.fees + found.impact), rel=1e-9, abs=1e6)
+    assert (found.halted, found.refused) == (0, ())
+    assert [one.bar for one in found.rebalances] == [1, 3]
+    assert float(found.final_value) / COIN == pytest.approx(8_000, rel=1e-3)
+
+
+def test_bars_with_flows_are_looked_at_and_the_others_change_nothing() -> None:
+    table, flows = random_table(4, 40), (at(7, 3_000), at(19, -2_000), at(20, -100))
+    quick, whole = simulated(table, flows=flows), simulated(table, flows=flows, looks_at_all=True)
+    assert quick.looked < whole.looked == 40
+    assert quick.rebalances == whole.rebalances
+    assert quick.config_hash == whole.config_hash
+    assert np.array_equal(quick.equity, whole.equity)
+    assert np.array_equal(quick.hold, whole.hold)
+    assert (quick.twr, quick.hold_twr) == (whole.twr, whole.hold_twr)
+
+
+def test_while_a_swap_is_on_its_way_the_owner_takes_out_what_it_needs_and_it_reverts() -> None:
+    found = simulated(hourly(BTC=[100.0, 130, 130, 130, 130]), latency_bars=2, flows=(at(2, -11_000),))
+    # 750 of BTC is to be sold at bar 1; at bar 2 the owner leaves 500 of all: the swap of bar 3 has nothing to sell.
+    first = found.rebalances[0]
+    assert (first.bar, first.succeeded) == (3, False)
+
+
+def test_flows_are_read_from_files_and_from_words(tmp_path: Path) -> None:
+    path = tmp_path / "flows.csv"
+    path.write_text("time,amount\n2021-01-02,1000\n2021-01-03T12:00,-250.5\n")
+    assert read_flows(path) == (parse_flow("2021-01-02=+1000"), parse_flow("2021-01-03T12:00=-250.5"))
+    assert parse_flow("2021-01-03T12:00+02:00=1").time_s == parse_flow("2021-01-03T10:00=1").time_s
+    for text, said in (
+        ("when,amount\n2021-01-02,1\n", "needs columns time and amount"),
+        ("time,amount\n2021-01-02,0\n", "is no number, or zero"),
+        ("time,amount\n2021-01-02,much\n", "is no number, or zero"),
+        ("time,amount\n2021-01-02,\n", "is no number, or zero"),
+        ("time,amount\nsoon,5\n", "its time is none"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=said):
+            read_flows(path)
