@@ -23,6 +23,7 @@ from agent.planning.planner import Quote
 from agent.planning.strategies import Proposer
 from agent.policy import coin, liquidity, minimum
 from agent.policy.decide import Decided, decide
+from agent.store.lock import Held
 from agent.units import Token, parse_raw
 
 Confirm = Callable[[Outcome], bool]
@@ -105,10 +106,12 @@ class Agent:
 
     def rebalance(self, *, send: bool = False, confirm: Confirm = never, progress: Progress = silent) -> Outcome:
         """One step; under a style of rounds those that follow too, one after the other, until the correction is done."""
-        with self._hands(send, confirm, progress) as opened:
-            hands = None if opened is None else rounds.asked_once(opened)
+        if not send:
+            return engine.step(self.desk.eyes, strategies.rebalance, self.desk.store, None)
+        wallet = wiring.open_wallet(self.desk, rounds.asked_once(confirm), progress)
+        with wallet.held() as hands:
             first = engine.step(self.desk.eyes, strategies.rebalance, self.desk.store, hands)
-            return first if hands is None else rounds.go_on(self.desk, hands, first, progress)
+        return rounds.go_on(wallet, first)
 
     def swap(
         self, token_in: str, token_out: str, amount: str, *, send: bool = False, confirm: Confirm = never, progress: Progress = silent
@@ -122,40 +125,72 @@ class Agent:
         self, *, send: bool = False, confirm: Confirm = never, every: str = "10m", once: bool = False, progress: Progress = silent
     ) -> Generator[Outcome | TrimtabError, None, None]:
         """Steps on and on, yielding each outcome. What may be different at the next look is yielded too (network errors,
-        refusals before sending); what needs a person is raised. With `send` key and lock are held from first to last.
+        refusals before sending, a wallet that another process has); what needs a person is raised. With `send` the key is held
+        from first to last, the wallet during each look alone: between two looks other commands act for it, and each look begins
+        with what they left in the store. With `once` it serves nobody else.
 
-        Where the kill switch turns to hard a rest ends, and what waits is taken back instead of a step. `progress` hears
-        LOOKING before each look.
+        Where the kill switch turns to hard a rest ends, and what waits is taken back instead of a step; where the bot was stopped,
+        or another config confirmed, it ends without another act. `progress` hears LOOKING before each look.
         """
         interval_s = parse_duration_s(every, "--every")
         if interval_s < SHORTEST_LOOK_S:
             raise ConfigError(f"--every: {every!r} is shorter than a second", "write for example 10m")
         if send:
             self.require_not_stopped()
-        with self._hands(send, confirm, progress) as hands:
+        with self._serving(send, confirm, progress, once) as wallet:
             turned, known = [self.desk.switch.is_hard()], self.desk.store.confirmed_config()
 
-            def look() -> Outcome | TrimtabError:
+            def look() -> Outcome | TrimtabError | None:
                 progress(LOOKING)
-                turned[0] = self.desk.switch.is_hard()
+                if over():
+                    return None
                 try:
-                    self.desk.store.prune(self.desk.config.service.keep_steps)
-                    if turned[0] and hands is not None:
-                        return retreat.retreat(self.desk.eyes, self.desk.store, hands, self.desk.switch.read().reason)
-                    return rounds.step(self.desk, hands)
+                    with nullcontext() if wallet is None else wallet.held() as hands:
+                        return None if over() else self._look(hands, turned)
+                except versions.Edited:
+                    raise
+                except Held as held:
+                    if once:
+                        raise
+                    return Retryable(held.message, held.remedy)
                 except (Retryable, Refused) as error:
                     return error
                 finally:
                     progress(f"next look in {every}")
 
+            def over() -> bool:
+                """Whether its owner has stopped the bot. Raises Edited where he has confirmed another config than this one."""
+                versions.require_present(self.desk.loaded, self.desk.store, known)
+                return wallet is not None and self.desk.store.stopping() is not None
+
             def called() -> bool:
-                return hands is not None and (self.desk.store.stopping() is not None or (self.desk.switch.is_hard() and not turned[0]))
+                """Whether a rest ends early: there is something to do, or nothing any more."""
+                try:
+                    return over() or (wallet is not None and self.desk.switch.is_hard() and not turned[0])
+                except versions.Edited:
+                    return True
 
             for found in schedule.repeat(look, interval_s, self.desk.clock, self.desk.eyes.chance, called):
-                yield found
-                if once or (hands is not None and self.desk.store.stopping() is not None):
+                if found is None:
                     return
-                versions.require_present(self.desk.loaded, self.desk.store, known)
+                yield found
+                if once:
+                    return
+
+    def _look(self, hands: Hands | None, turned: list[bool]) -> Outcome:
+        """One look of a run, while it holds the wallet. `turned` remembers whether the kill switch stood at hard."""
+        turned[0] = self.desk.switch.is_hard()
+        self.desk.store.prune(self.desk.config.service.keep_steps)
+        if turned[0] and hands is not None:
+            return retreat.retreat(self.desk.eyes, self.desk.store, hands, self.desk.switch.read().reason)
+        return rounds.step(self.desk, hands)
+
+    def _serving(
+        self, send: bool, confirm: Confirm, progress: Progress, once: bool
+    ) -> AbstractContextManager[wiring.Wallet] | AbstractContextManager[None]:
+        if not send:
+            return nullcontext()
+        return nullcontext(wiring.open_wallet(self.desk, confirm, progress)) if once else wiring.open_service(self.desk, confirm, progress)
 
     def require_not_stopped(self) -> None:
         """Raises Refused while the bot is stopped, or being stopped: then only its owner's own commands act."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from agent import codec, engine, wiring
@@ -20,14 +19,11 @@ from agent.model import Intent, IntentState, Payment, Payout, Request, RequestKi
 from agent.planning import owner
 from agent.policy import coin, minimum, outflow
 from agent.ports import Approval
-from agent.store.lock import Held
 from agent.units import NATIVE
 from agent.venues import spending
 
 SALES = 12
 """Plans in a row by which everything is sold; what the limits leave after them stays, and is told."""
-PATIENCE_S = 60
-"""How long it is waited for a run to let go of the wallet: it ends within seconds once the stop is written down."""
 PAYOUT_GAS = 60_000
 """Gas units of one payout; less than its gas is worth nothing is sent."""
 
@@ -81,8 +77,7 @@ def stop(
         return replace(shown, state="declined", reason="not confirmed; nothing was sent")
     if request is None:
         request = desk.store.ask(RequestKind.STOP, (), address, to_stable, shown.step_input.snapshot.head.timestamp_s)
-    progress("Stopped. Waiting for the wallet")
-    with _hands(agent, progress) as hands:
+    with wiring.open_hands(desk, lambda _: True, progress) as hands:
         return _End(agent, hands, request, shown).carried_out()
 
 
@@ -115,23 +110,8 @@ def _looked(agent: Agent, to_stable: bool, address: str | None) -> Ending:
     return Ending(step, to_stable, address, taken.waiting, taken.allowed, sale, payments, verdicts, state, reason)
 
 
-@contextmanager
-def _hands(agent: Agent, progress: Progress) -> Iterator[Hands]:
-    """The wallet, once a run that saw the stop has let go of it."""
-    for waited_s in range(PATIENCE_S):
-        try:
-            context = wiring.open_hands(agent.desk, lambda _: True, progress)
-            hands = context.__enter__()
-        except Held:
-            if waited_s == PATIENCE_S - 1:
-                raise
-            agent.desk.clock.sleep(1)
-            continue
-        break
-    try:
-        yield hands
-    finally:
-        context.__exit__(None, None, None)
+class _Resumed(Refused):
+    """The stop is not wanted any more."""
 
 
 class _End:
@@ -154,6 +134,9 @@ class _End:
                 return self._unfinished(told)
             if request.to is not None:
                 self._pay(request.to)
+            self._require_wanted()
+        except _Resumed as resumed:
+            return self._told(present(desk.eyes, desk.store), "unfinished", str(resumed))
         except Refused as refusal:
             return self._unfinished(str(refusal))
         step = present(desk.eyes, desk.store)
@@ -161,6 +144,12 @@ class _End:
             return self._unfinished("confirmations are awaited")
         desk.store.end_request(request.id, RequestState.DONE, desk.clock.now_s())
         return self._told(step, "stopped", "nothing waits and nobody may take anything; trimtab resume lets the bot go on")
+
+    def _require_wanted(self) -> None:
+        """Raises _Resumed once its owner has let the bot go on, by another command: then nothing more is sold or paid for its end."""
+        found = self._desk.store.stopping()
+        if found is None or found.id != self._request.id:
+            raise _Resumed("the bot was resumed meanwhile; what was not sold and paid by then stays as it is")
 
     def _unfinished(self, why: str) -> Ending:
         step = present(self._desk.eyes, self._desk.store)
@@ -183,6 +172,7 @@ class _End:
     def _sell(self) -> str:
         """Until nothing more is sold; why it ended early, empty where it did not."""
         for _ in range(SALES):
+            self._require_wanted()
             done = engine.step(self._desk.eyes, owner.sell_everything, self._desk.store, self._hands)
             self._sent += done.transactions
             if done.kind is OutcomeKind.HOLD:
@@ -210,6 +200,7 @@ class _End:
             payments = _free(present(self._desk.eyes, self._desk.store))
             if not payments:
                 return
+            self._require_wanted()
             (payout,) = _payouts(payments[:1], to, self._request.id)
             intent = pay(self._desk.eyes, self._desk.store, self._hands, payout, self._desk.payouts)
             self._sent.append(intent)

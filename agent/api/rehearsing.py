@@ -10,6 +10,7 @@ from agent import engine, wiring
 from agent.api.agent import Agent, Progress, silent
 from agent.errors import ConfigError, Refused
 from agent.execution.outcome import Outcome, OutcomeKind
+from agent.execution.paying import present
 from agent.model import IntentKind, StepInput
 from agent.planning import strategies
 from agent.policy import outflow, raising
@@ -69,24 +70,21 @@ def rehearse(
     progress: Progress = silent,
 ) -> Rehearsal:
     """Buys the least of one asset for the numeraire and sells it again; the other way round where the wallet has too little of it."""
-    step = agent.step_input()
-    home, other = agent.portfolio.numeraire, _other(agent, step, token)
-    first, raw = _smallest(agent, step, home, other)
-    if first.kind is not OutcomeKind.PLANNED and _free_value(step, other.address) > _free_value(step, home.address):
-        home, other = other, home
-        first, raw = _smallest(agent, step, home, other)
+    home, other, first, raw = _first(agent, agent.step_input(), token)
     if not send or first.kind is not OutcomeKind.PLANNED or first.plan is None:
-        state = "planned" if first.kind is OutcomeKind.PLANNED else "refused"
-        predicted = Fraction(0) if first.plan is None else 2 * first.plan.cost.total
-        return Rehearsal((first,), (), state, first.reason, Fraction(0), predicted)
+        return _shown(first)
     asked: list[bool] = []
 
     def once(outcome: Outcome) -> bool:
-        predicted = Fraction(0) if outcome.plan is None else 2 * outcome.plan.cost.total
-        asked.append(asked[0] if asked else confirm(Rehearsal((outcome,), (), "planned", outcome.reason, Fraction(0), predicted)))
+        asked.append(asked[0] if asked else confirm(_shown(outcome)))
         return asked[0]
 
     with wiring.open_hands(agent.desk, once, progress) as hands:
+        hands.executor.reconcile()
+        step = present(agent.desk.eyes, agent.desk.store)
+        home, other, first, raw = _first(agent, step, token)  # the wallet may have been waited for
+        if first.kind is not OutcomeKind.PLANNED:
+            return _shown(first)
         there = engine.step(agent.desk.eyes, strategies.manual_swap(home.address, other.address, raw), agent.desk.store, hands)
         if there.kind is not OutcomeKind.DONE:
             return _ended((there,), (), "declined" if there.kind is OutcomeKind.DECLINED else "failed", there.reason)
@@ -101,6 +99,23 @@ def rehearse(
         "worse than limits.slippage allows" if worse else "as predicted" if all(w.slippage_bps <= 0 for w in ways) else "within the limits"
     )
     return _ended((there, again), ways, "failed" if worse else "done", verdict)
+
+
+def _first(agent: Agent, step: StepInput, token: str | None) -> tuple[Token, Token, Outcome, int]:
+    """What is sold first, for what, the plan of it, and how much."""
+    home, other = agent.portfolio.numeraire, _other(agent, step, token)
+    first, raw = _smallest(agent, step, home, other)
+    if first.kind is not OutcomeKind.PLANNED and _free_value(step, other.address) > _free_value(step, home.address):
+        home, other = other, home
+        first, raw = _smallest(agent, step, home, other)
+    return home, other, first, raw
+
+
+def _shown(first: Outcome) -> Rehearsal:
+    """What it would do: the way back costs about what the way there does."""
+    state = "planned" if first.kind is OutcomeKind.PLANNED else "refused"
+    predicted = Fraction(0) if first.plan is None else 2 * first.plan.cost.total
+    return Rehearsal((first,), (), state, first.reason, Fraction(0), predicted)
 
 
 def _ended(outcomes: tuple[Outcome, ...], ways: tuple[Leg, ...], state: str, verdict: str) -> Rehearsal:

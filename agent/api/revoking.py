@@ -62,7 +62,9 @@ def revoke(
         hands.executor.reconcile()
         step, step_id = present(desk.eyes, desk.store), uuid.uuid4().hex[:12]
         desk.store.begin_step(step_id, desk.clock.now_s(), codec.dumps(step))
-        zero = [Approval(one.token, one.spender, 0, one.label, one.holder) for one in found if one.raw]
+        asked = {(one.token, one.spender) for one in found if one.raw}
+        present_now = [one for one in _given(agent, wanted) if one.raw and (one.token, one.spender) in asked]  # a run may have been quicker
+        zero = [Approval(one.token, one.spender, 0, one.label, one.holder) for one in present_now]
         sent, troubles = retreat.revoke(hands, step_id, step, zero)
         present(desk.eyes, desk.store)
         left = [one for one in _given(agent, wanted) if one.raw]

@@ -50,19 +50,21 @@ def settle_orders(desk: wiring.Desk, step_input: StepInput) -> None:
             desk.store.end_campaign(order.id, "expired", why, chain_s)
 
 
-def go_on(desk: wiring.Desk, hands: Hands, first: Outcome, progress: Progress) -> Outcome:
+def go_on(wallet: wiring.Wallet, first: Outcome) -> Outcome:
     """Carries a correction on that is under way in rounds, round after round, until it ends or a look says no.
 
-    Each round is a step of its own, decided anew; it was confirmed once, with the first of them. The outcome is that of the last
-    round, with the transactions of all.
+    Between two rounds the wallet is free for others, who find in the store what is under way. Each round is a step of its own,
+    decided anew; it was confirmed once, with the first of them. The outcome is that of the last round, with the transactions of all.
     """
+    desk = wallet.desk
     outcome, last, sent, rounds = first, first, list(first.transactions), 0
     while (under := _spread(desk, outcome)) is not None and outcome.kind in GOES_ON:
         rounds += outcome.kind is OutcomeKind.DONE
         now_s = (outcome.after or outcome.step_input).snapshot.head.timestamp_s
-        progress(f"round {under.done + 1} of about {under.campaign.rounds} is due in {max(0, under.next_s - now_s)} s")
+        wallet.progress(f"round {under.done + 1} of about {under.campaign.rounds} is due in {max(0, under.next_s - now_s)} s")
         rest(max(1, under.next_s - now_s), desk.clock, lambda: False)
-        outcome = engine.step(desk.eyes, strategies.rebalance, desk.store, hands)
+        with wallet.held() as hands:
+            outcome = engine.step(desk.eyes, strategies.rebalance, desk.store, hands)
         sent += outcome.transactions
         last = outcome if outcome.kind is not OutcomeKind.HOLD else last
     if outcome is first:
@@ -72,16 +74,16 @@ def go_on(desk: wiring.Desk, hands: Hands, first: Outcome, progress: Progress) -
     return replace(outcome, transactions=tuple(sent))
 
 
-def asked_once(hands: Hands) -> Hands:
-    """The same hands; once somebody has said yes, that holds for every later round."""
+def asked_once(confirm: Confirm) -> Confirm:
+    """Once somebody has said yes, that holds for every later round."""
     said: list[bool] = []
 
-    def confirm(outcome: Outcome) -> bool:
+    def answer(outcome: Outcome) -> bool:
         if not said or not said[-1]:
-            said.append(hands.confirm(outcome))
+            said.append(confirm(outcome))
         return said[-1]
 
-    return replace(hands, confirm=confirm)
+    return answer
 
 
 def _spread(desk: wiring.Desk, outcome: Outcome) -> Underway | None:
@@ -116,16 +118,23 @@ def swap_at(
         return made, shown
     if not confirm(shown):
         return made, replace(shown, kind=OutcomeKind.DECLINED, reason="not confirmed; nothing was written down, nothing sent")
-    with wiring.open_hands(desk, lambda _: True, progress) as hands:
+    wallet = wiring.open_wallet(desk, lambda _: True, progress)
+    with wallet.held() as hands:
         order = desk.store.add_order(made)
-        while True:
-            outcome = engine.step(desk.eyes, strategies.one_order(order), desk.store, hands)
-            settle_orders(desk, outcome.after or outcome.step_input)
-            order = next(one for one in desk.store.orders() if one.id == order.id)
-            if order.state != "open" or not wait:
-                return order, outcome
-            progress(f"{order.note}: {outcome.reason}")
-            desk.clock.sleep(POLL_S)
+        outcome = _tried(desk, order, hands)
+    while (order := next(one for one in desk.store.orders() if one.id == order.id)).state == "open" and wait:
+        progress(f"{order.note}: {outcome.reason}")
+        desk.clock.sleep(POLL_S)
+        with wallet.held() as hands:
+            outcome = _tried(desk, order, hands)
+    return order, outcome
+
+
+def _tried(desk: wiring.Desk, order: LimitOrder, hands: Hands) -> Outcome:
+    """One look whether the order fills."""
+    outcome = engine.step(desk.eyes, strategies.one_order(order), desk.store, hands)
+    settle_orders(desk, outcome.after or outcome.step_input)
+    return outcome
 
 
 def _order(agent: Agent, tokens: tuple[Token, Token], amount: str, price: str, until: str) -> LimitOrder:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from agent import wiring
 from agent.config.load import LoadedConfig, load_config
 from agent.errors import ConfigError
 from agent.store import copying
-from agent.store.lock import lock_path, wallet_lock
+from agent.store.lock import service_lock, wallet_lock
 from agent.store.opening import REVISIONS, upgrade
 
 Document = dict[str, Any]
@@ -27,7 +29,7 @@ def restore_store(config: Path | str, source: Path, force: bool = False) -> Docu
     loaded = load_config(config)
     chain, wallet = loaded.config.chain, loaded.config.wallet.address
     target = wiring.store_file(loaded)
-    with wallet_lock(_lock(loaded), chain.chain_id, wallet):
+    with _alone(loaded):
         kept = copying.restore(source, target, wallet, chain.chain_id, REVISIONS, force)
     return {"store": str(target), "kept": None if kept is None else str(kept), "next": "trimtab db adopt"}
 
@@ -51,16 +53,17 @@ def check_store(config: Path | str) -> Document:
 def upgrade_store(config: Path | str) -> Document:
     """Brings the store to the present version; a copy of before lies beside it. Every command does so when it opens an older one."""
     loaded = load_config(config)
-    chain, wallet = loaded.config.chain, loaded.config.wallet.address
     _require(wiring.store_file(loaded))
-    with wallet_lock(_lock(loaded), chain.chain_id, wallet):
+    with _alone(loaded):
         before, now, kept = upgrade(loaded.store_url)
     return {"before": before, "version": now, "backup": None if kept is None else str(kept)}
 
 
-def _lock(loaded: LoadedConfig) -> Path:
-    chain, wallet = loaded.config.chain, loaded.config.wallet.address
-    return lock_path(chain.chain_id, wallet, wiring.store_file(loaded), local_chain=chain.local)
+@contextmanager
+def _alone(loaded: LoadedConfig) -> Iterator[None]:
+    """While inside nobody acts for the wallet and no run serves it, not even between two looks: the file is changed under it."""
+    with service_lock(*wiring.locks(loaded)), wallet_lock(*wiring.locks(loaded)):
+        yield
 
 
 def _require(path: Path) -> None:

@@ -25,6 +25,10 @@ Ask = Callable[[tuple[str, ...]], bool]
 """Shows what was changed by hand, nothing where nothing was, and asks."""
 
 
+class Edited(Refused):
+    """A run acts by a config that is no longer its owner's."""
+
+
 def changed(loaded: LoadedConfig, store: Versions) -> tuple[str, ...] | None:
     """Lines that differ from the version that was confirmed last; None where it is that version, or none ever was."""
     before = store.confirmed_config()
@@ -42,13 +46,13 @@ def keep(loaded: LoadedConfig, store: Versions, how: str) -> None:
 
 
 def require_present(loaded: LoadedConfig, store: Versions, known: str | None) -> None:
-    """For a long run that began while `known` was the confirmed version: raises Refused once its owner has confirmed another than
+    """For a long run that began while `known` was the confirmed version: raises Edited once its owner has confirmed another than
     the one it acts by.
     """
     now = store.confirmed_config()
     if now not in (known, loaded.digest):
         verdict = Verdict("config", loaded.digest[:16], str(now)[:16], False)
-        raise Refused("the config was edited; this run acts by the version before", (verdict,), "start the run again")
+        raise Edited("the config was edited; this run acts by the version before", (verdict,), "start the run again")
 
 
 def trusted(agent: Agent) -> bool:

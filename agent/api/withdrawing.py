@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent import engine, wiring
-from agent.api.agent import Agent, Progress, silent
+from agent.api.agent import Agent, Progress, never, silent
 from agent.config.fields import parse_address
 from agent.errors import ConfigError, Refused, Retryable
 from agent.execution.fresh import Eyes
@@ -74,13 +74,18 @@ def withdraw(
     if pro_rata and token is not None:
         raise ConfigError("--in and --pro-rata exclude one another", "leave one of them out")
     address = None if to is None else parse_address(to, "--to")
+
+    def asking(step: StepInput) -> _Asked:
+        payments = _parts(agent, step, amount) if pro_rata else (_one(agent, step, amount, token),)
+        return _Asked(agent, payments, address)
+
     step = agent.step_input()
-    payments = _parts(agent, step, amount) if pro_rata else (_one(agent, step, amount, token),)
-    asked = _Asked(agent, payments, address)
     if not send:
-        return asked.looked(step)
+        return asking(step).looked(step)
+    asking(step)  # what cannot be is refused before the wallet is waited for
     with wiring.open_hands(agent.desk, lambda outcome: asked.confirmed(outcome, confirm), progress) as hands:
         hands.executor.reconcile()
+        asked = asking(present(agent.desk.eyes, agent.desk.store))
         return asked.carried_out(hands, confirm)
 
 
@@ -88,28 +93,37 @@ def resume(
     agent: Agent, number: int, *, to: str | None = None, send: bool = False, confirm: Confirm, progress: Progress = silent
 ) -> Withdrawing:
     """Goes on with an open withdrawal: what lacks is raised, what was not paid is paid; with `to` one that was only set aside."""
-    request = _open_request(agent, number)
-    if to is not None:
-        if request.to is not None and request.to != parse_address(to, "--to"):
-            raise ConfigError(f"--to: withdrawal {number} goes to {request.to}", "release it, and withdraw anew")
-        request = replace(request, to=parse_address(to, "--to"))
+
+    def asking(step: StepInput) -> _Asked:
+        request = _open_request(agent, number)
+        if to is not None:
+            if request.to is not None and request.to != parse_address(to, "--to"):
+                raise ConfigError(f"--to: withdrawal {number} goes to {request.to}", "release it, and withdraw anew")
+            request = replace(request, to=parse_address(to, "--to"))
+        return _Asked(agent, _unpaid(step, number), request.to, request)
+
+    step = agent.step_input()
+    asked = asking(step)
     if not send:
-        step = agent.step_input()
-        return _Asked(agent, _unpaid(step, number), request.to, request).looked(step)
+        return asked.looked(step)
     with wiring.open_hands(agent.desk, lambda outcome: asked.confirmed(outcome, confirm), progress) as hands:
         hands.executor.reconcile()
-        asked = _Asked(agent, _unpaid(present(agent.desk.eyes, agent.desk.store), number), request.to, request)
+        asked = asking(present(agent.desk.eyes, agent.desk.store))  # another process may have paid or released it meanwhile
         return asked.carried_out(hands, confirm)
 
 
-def release(agent: Agent, number: int) -> Request:
-    """Takes a withdrawal back: what was not paid is part of the portfolio again. Raises Retryable while a payment of it is on its way."""
-    request = _open_request(agent, number)
+def release(agent: Agent, number: int, progress: Progress = silent) -> Request:
+    """Takes a withdrawal back: what was not paid is part of the portfolio again. Raises Retryable while a payment of it is on its way,
+    Held while another process acts for the wallet: it may be paying.
+    """
+    _open_request(agent, number)
     store = agent.desk.store
-    under_way = [intent for intent, _ in store.paid(number) if intent.state in LEAVING]
-    if under_way:
-        raise Retryable(f"«{under_way[0].note}» is on its way", "trimtab reconcile, then release what was not paid")
-    store.end_request(number, RequestState.RELEASED, agent.desk.clock.now_s())
+    with wiring.open_hands(agent.desk, never, progress, signs=False):
+        request = _open_request(agent, number)
+        under_way = [intent for intent, _ in store.paid(number) if intent.state in LEAVING]
+        if under_way:
+            raise Retryable(f"«{under_way[0].note}» is on its way", "trimtab reconcile, then release what was not paid")
+        store.end_request(number, RequestState.RELEASED, agent.desk.clock.now_s())
     return replace(request, state=RequestState.RELEASED)
 
 
@@ -197,6 +211,9 @@ class _Asked:
                 return self.looked(present(self._desk.eyes, self._desk.store), sale, "failed", why)
         ends = [intent.state for intent, _ in self._desk.store.paid(number) if intent.succeeded]
         step = present(self._desk.eyes, self._desk.store)
+        if not any(one.id == number for one in self._desk.store.requests(1_000, open_only=True)):
+            told = f"withdrawal {number} was taken back meanwhile; {len(ends)} of its {len(self._whole)} payments were made"
+            return self.looked(step, sale, "failed", told)
         if any(state is not IntentState.FINAL for state in ends):
             return self.looked(step, sale, "waiting", f"paid; confirmations are awaited: trimtab withdraw --resume {number}")
         self._desk.store.end_request(number, RequestState.DONE, self._desk.clock.now_s())
@@ -205,6 +222,11 @@ class _Asked:
     @property
     def _number(self) -> int | None:
         return None if self._request is None else self._request.id
+
+    @property
+    def _whole(self) -> tuple[Payment, ...]:
+        """Everything that it was ever to pay; `_payments` is what was not paid when this command began."""
+        return self._payments if self._request is None else self._request.payments
 
     def _write(self, step: StepInput) -> None:
         """On disk before anything leaves."""

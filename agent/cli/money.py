@@ -85,7 +85,7 @@ def withdraw(
     with api.open_agent(config) as agent, waiting(READING) as wait:
         if amount is None and resume is None:
             if release is not None:
-                withdrawing.release(agent, release)
+                withdrawing.release(agent, release, wait.update)
             listed: Document = {"withdrawals": [_request(one, agent.portfolio) for one in agent.desk.store.requests() if one.payments]}
             emit(listed, as_json, lambda: _show_requests(listed))
             raise typer.Exit

@@ -20,7 +20,8 @@ class ServiceTable(Table):
     """`listen` serves metrics and health on loopback; an address beyond it has to be named once more in `listen_beyond_loopback`.
 
     `heartbeat_url` is a secret and is asked after each good look. A look without a sign of life for `hang_after` ends the
-    process. `keep_steps` looks without a transaction are kept, the newest.
+    process. `keep_steps` looks without a transaction are kept, the newest. Whoever wants to act waits up to `wallet_wait` for another
+    process that has the wallet.
     """
 
     listen: str | None = None
@@ -30,6 +31,7 @@ class ServiceTable(Table):
     heartbeat_method: Literal["GET", "POST"] = "GET"
     log_format: Literal["text", "json"] | None = None
     hang_after: Duration = 600
+    wallet_wait: Duration = 120
     keep_steps: int = Field(default=2_000, ge=10, le=1_000_000)
 
     @model_validator(mode="after")

@@ -188,6 +188,7 @@ url = "sqlite:///trimtab.db"
 # heartbeat_url_env = "HEARTBEAT"  # asked after each good look: a dead man's switch
 # log_format = "json"              # or "text": log lines on stderr
 hang_after = "10m"                 # a look without a sign of life for so long ends the process, for systemd to start it anew
+wallet_wait = "2m"                 # how long whoever acts waits for another process that has the wallet, a run for a command too
 keep_steps = 2000                  # looks without a transaction that are kept, the newest
 
 [alerts]                           # what the owner is told when he does not look (docs/alerts.md)

@@ -1,10 +1,10 @@
-"""One process per wallet and chain: a lock that the operating system releases when the process dies."""
+"""One process acts for a wallet at a time, and one serves it: locks that the operating system releases when a process dies."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -12,9 +12,13 @@ from platformdirs import user_state_path
 
 from agent.errors import OperatorNeeded
 
+POLL_S = 0.25
+"""Between two tries to get a lock that another process holds: much shorter than the rest of a run between two looks."""
+UNKNOWN = "unknown"
+
 
 class Held(OperatorNeeded):
-    """Another process holds the wallet."""
+    """Another process holds the wallet, or serves it already."""
 
 
 def lock_path(chain_id: int, wallet: str, store_file: Path | None, *, local_chain: bool) -> Path:
@@ -27,28 +31,94 @@ def lock_path(chain_id: int, wallet: str, store_file: Path | None, *, local_chai
     return user_state_path("trimtab") / f"{chain_id}-{wallet.lower()}.lock"
 
 
+def service_path(path: Path) -> Path:
+    """The lock of the run that serves the wallet, beside the wallet's own at `path`."""
+    return path.with_suffix(".service.lock")
+
+
 @contextmanager
 def wallet_lock(path: Path, chain_id: int, wallet: str) -> Iterator[None]:
-    """Holds the lock while inside. Raises OperatorNeeded at once when another process holds it, naming its pid file."""
+    """Holds the wallet while inside: only its holder signs, sends, or moves the journal. Raises Held at once when another process
+    has it, naming that process and its pid file; OperatorNeeded where the lock cannot be taken.
+    """
     pid_file = path.with_suffix(".pid")
+    with _lock(path, lambda: _in_use(path, chain_id, wallet)):
+        _write(pid_file)
+        yield
+
+
+@contextmanager
+def awaited_lock(
+    path: Path, chain_id: int, wallet: str, *, patience_s: float, sleep: Callable[[float], None], tell: Callable[[str], None]
+) -> Iterator[None]:
+    """The same, but waits for another process to let go of the wallet; `tell` hears for whom. Raises Held after `patience_s`."""
+    waited_s = 0.0
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(wallet_lock(path, chain_id, wallet))
+                break
+            except Held as other:
+                if waited_s >= patience_s:
+                    raise Held(f"{other.message}; waited {patience_s:.0f} s for it", other.remedy) from None
+            tell(f"Waiting for the wallet: {_who(path)} acts for it")
+            sleep(POLL_S)
+            waited_s += POLL_S
+        yield
+
+
+@contextmanager
+def service_lock(path: Path, chain_id: int, wallet: str) -> Iterator[None]:
+    """Held by a run from first to last, beside the wallet's lock at `path`, which it takes for each look alone. Raises Held at once."""
+    place = service_path(path)
+    pid_file = place.with_suffix(".pid")
+
+    def taken() -> Held:
+        return Held(
+            f"another run (process {_holder(pid_file)}) already serves {wallet} on chain {chain_id}; see {pid_file}",
+            "stop that run first: its service manager, or its process; commands beside it need not wait for that",
+        )
+
+    with _lock(place, taken):
+        _write(pid_file)
+        yield
+
+
+@contextmanager
+def _lock(path: Path, taken: Callable[[], Held]) -> Iterator[None]:
     lock = FileLock(path, timeout=0, mode=0o600)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise Held(
-            f"another trimtab (process {_holder(pid_file)}) already acts for {wallet} on chain {chain_id}; see {pid_file}",
-            "stop that process first; two at once could trade twice",
-        ) from None
+        raise taken() from None
     except OSError as error:
         raise OperatorNeeded(f"cannot lock {path}: {error}", "make its folder writable for this user") from error
     try:
-        _write(pid_file)
         yield
     finally:
         with suppress(OSError):
-            pid_file.unlink(missing_ok=True)
+            path.with_suffix(".pid").unlink(missing_ok=True)
         lock.release()
+
+
+def _in_use(path: Path, chain_id: int, wallet: str) -> Held:
+    pid_file = path.with_suffix(".pid")
+    remedy = "wait until it is done, answer its question, or end it; two at once could trade twice"
+    if _serves(path):
+        remedy = "it is the run, in the middle of a look: try again when that is over; its log says what it waits for"
+    return Held(f"another trimtab (process {_holder(pid_file)}) already acts for {wallet} on chain {chain_id}; see {pid_file}", remedy)
+
+
+def _who(path: Path) -> str:
+    kind = "the run" if _serves(path) else "another command"
+    return f"{kind} (process {_holder(path.with_suffix('.pid'))})"
+
+
+def _serves(path: Path) -> bool:
+    """Whether the wallet's holder is the run that serves it."""
+    holder = _holder(path.with_suffix(".pid"))
+    return holder != UNKNOWN and holder == _holder(service_path(path).with_suffix(".pid"))
 
 
 def _write(pid_file: Path) -> None:
@@ -65,5 +135,5 @@ def _holder(pid_file: Path) -> str:
     try:
         text = pid_file.read_text().strip()
     except (OSError, UnicodeDecodeError):
-        return "unknown"
-    return text if text.isdecimal() else "unknown"
+        return UNKNOWN
+    return text if text.isdecimal() else UNKNOWN

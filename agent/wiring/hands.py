@@ -1,4 +1,4 @@
-"""What acting needs: signer, executor, composer, under the lock of the wallet."""
+"""What acting needs: signer, executor, composer, made once; and the lock of the wallet, which is taken for each act."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import getpass
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from agent.chain import keys
@@ -18,6 +19,7 @@ from agent.chain.rules import SigningRules
 from agent.chain.signer import LocalSigner
 from agent.chain.watch import PoolKind, PoolRef
 from agent.config.key_source import key_source
+from agent.config.load import LoadedConfig
 from agent.config.schema import Config
 from agent.execution.executor import Executor
 from agent.execution.onlooker import Onlooker
@@ -25,8 +27,8 @@ from agent.execution.outcome import Hands, Outcome
 from agent.execution.proposals import ProposingExecutor, require_none_open
 from agent.execution.settings import Settings
 from agent.model import Execution, Limits
-from agent.ports import Sender
-from agent.store.lock import lock_path, wallet_lock
+from agent.ports import Sender, SigningKey
+from agent.store.lock import awaited_lock, lock_path, service_lock
 from agent.store.proposals import FileOutbox
 from agent.venues.composer import RouterComposer
 from agent.wiring.desk import Desk, store_file
@@ -50,39 +52,85 @@ def signing_rules(
     )
 
 
-@contextmanager
-def open_hands(desk: Desk, confirm: Callable[[Outcome], bool], progress: Callable[[str], None], *, signs: bool = True) -> Iterator[Hands]:
-    """What acting needs: the wallet's lock, its key, the executor. Held until the block ends. Without `signs` it needs no key."""
-    config = desk.config
-    chain_id, wallet = config.chain.chain_id, config.wallet.address
-    path = lock_path(chain_id, wallet, store_file(desk.loaded), local_chain=config.chain.local)
-    with wallet_lock(path, chain_id, wallet):
+@dataclass(frozen=True, slots=True)
+class Wallet:
+    """What a process acts with for as long as it lives: its key, asked for once. It holds no lock of its own."""
+
+    desk: Desk
+    confirm: Callable[[Outcome], bool]
+    progress: Callable[[str], None]
+    key: SigningKey | None
+    submit: Endpoint | None
+
+    @contextmanager
+    def held(self) -> Iterator[Hands]:
+        """The hands of one act: waits for the wallet's lock, and lets go of it in the end. Raises Held where that takes too long.
+
+        They are made anew for each act, by what the store says now: another process may have sent, paid or confirmed meanwhile.
+        """
+        desk = self.desk
+        wait_s = desk.config.service.wallet_wait
+        with awaited_lock(*locks(desk.loaded), patience_s=wait_s, sleep=desk.clock.sleep, tell=self.progress):
+            yield self._hands()
+
+    def _hands(self) -> Hands:
+        desk, config = self.desk, self.desk.config
         rules = signing_rules(config, desk.execution, desk.tokens, desk.pools, desk.payouts)
-        desk.panel.tell = progress
-        submit_url = config.execution.submit_url.get_secret_value()
-        submit = Endpoint(HttpTransport(submit_url, "submit")) if submit_url else None
-        sender: Sender = PanelSender(desk.panel, chain_id, submit, config.execution.submit_public_fallback)
+        desk.panel.tell = self.progress
+        sender: Sender = PanelSender(desk.panel, config.chain.chain_id, self.submit, config.execution.submit_public_fallback)
         acting: dict[str, Any] = {
             "journal": desk.store,
             "clock": desk.clock,
             "settings": settings(config, desk.limits),
             "is_paused": desk.switch.is_paused,
             "is_hard": desk.switch.is_hard,
-            "on_event": lambda event: progress(event.text or event.name),
+            "on_event": lambda event: self.progress(event.text or event.name),
         }
-        if config.wallet.mode != "propose":
-            require_none_open(desk.store, desk.store)
         if config.wallet.mode == "propose":
             owner, sender = foreign_signer(rules, desk.panel, sender, desk.line, safe=config.wallet.safe)
             outbox = FileOutbox(desk.loaded.proposals_path)
             executor: Executor = ProposingExecutor(book=desk.store, owner=owner, sender=sender, outbox=outbox, **acting)
-        elif not signs:
-            executor = Executor(signer=Onlooker(wallet), sender=sender, **acting)
         else:
-            ask = getpass.getpass if sys.stdin.isatty() else None
-            key = keys.load_key(desk.key or key_source(desk.loaded), chain_id, ask=ask, fork=config.chain.fork)
-            executor = Executor(signer=LocalSigner(key, rules), sender=sender, **acting)
-        yield Hands(executor, RouterComposer(sender, wallet, desk.clock), confirm)
+            require_none_open(desk.store, desk.store)
+            signer = Onlooker(config.wallet.address) if self.key is None else LocalSigner(self.key, rules)
+            executor = Executor(signer=signer, sender=sender, **acting)
+        return Hands(executor, RouterComposer(sender, config.wallet.address, desk.clock), self.confirm)
+
+
+@contextmanager
+def open_hands(desk: Desk, confirm: Callable[[Outcome], bool], progress: Callable[[str], None], *, signs: bool = True) -> Iterator[Hands]:
+    """What one act needs: the wallet's lock, its key, the executor; until the block ends. Without `signs` it needs no key."""
+    with open_wallet(desk, confirm, progress, signs=signs).held() as hands:
+        yield hands
+
+
+@contextmanager
+def open_service(desk: Desk, confirm: Callable[[Outcome], bool], progress: Callable[[str], None]) -> Iterator[Wallet]:
+    """What a run acts with: it serves the wallet until the block ends, and holds it for each act alone. Raises Held at once where
+    another run serves it.
+    """
+    with service_lock(*locks(desk.loaded)):
+        yield open_wallet(desk, confirm, progress)
+
+
+def open_wallet(desk: Desk, confirm: Callable[[Outcome], bool], progress: Callable[[str], None], *, signs: bool = True) -> Wallet:
+    """For acts that take the wallet one by one: the key is loaded here, nothing is held. Without `signs`, or where somebody else
+    signs, it needs none.
+    """
+    config = desk.config
+    submit_url = config.execution.submit_url.get_secret_value()
+    submit = Endpoint(HttpTransport(submit_url, "submit")) if submit_url else None
+    key = None
+    if signs and config.wallet.mode != "propose":
+        ask = getpass.getpass if sys.stdin.isatty() else None
+        key = keys.load_key(desk.key or key_source(desk.loaded), config.chain.chain_id, ask=ask, fork=config.chain.fork)
+    return Wallet(desk, confirm, progress, key, submit)
+
+
+def locks(loaded: LoadedConfig) -> tuple[Path, int, str]:
+    """Where the lock of the config's wallet lies, with what it locks: chain id and wallet."""
+    chain, wallet = loaded.config.chain, loaded.config.wallet.address
+    return lock_path(chain.chain_id, wallet, store_file(loaded), local_chain=chain.local), chain.chain_id, wallet
 
 
 def settings(config: Config, limits: Limits) -> Settings:

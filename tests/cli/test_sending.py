@@ -164,6 +164,7 @@ def held_lock(desk: Desk) -> Iterator[int]:
 
 
 def test_a_second_process_may_look_and_may_not_send(desk: Desk) -> None:
+    desk.edit(("[store]", '[service]\nwallet_wait = "1s"\n\n[store]'))
     with held_lock(desk) as pid:
         assert desk.run("rebalance", "--json").code == 0
         error = desk.ask("rebalance", "--send", "--yes", want=12)["error"]

@@ -35,6 +35,7 @@ def test_the_keys_are_those_of_the_config() -> None:
     defaults = {cells[0].strip("`"): cells[1] for cells in rows(table)}
     found = ServiceTable()
     assert (defaults["hang_after"], found.hang_after) == ("10m", 600)
+    assert (defaults["wallet_wait"], found.wallet_wait) == ("2m", 120)
     assert defaults["keep_steps"] == str(found.keep_steps)
     assert defaults["heartbeat_method"] == found.heartbeat_method
 

@@ -1,0 +1,239 @@
+"""Commands beside a run that goes on, each a process of its own: one has the wallet at a time, and each finds what the others left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.store import lock
+from tests.cli.test_interruption import until_something_waits
+from tests.cli.test_sending import held_lock, nonce
+from tests.cli.tools import Desk, Forked, at_terminal, attach, forked
+
+HOME = "0x00000000000000000000000000000000000A11cE"
+PAY = ("withdraw", "10", "--to", HOME, "--send", "--yes")
+
+
+@pytest.fixture
+def home(desk: Desk) -> Desk:
+    """A desk whose owner has confirmed where money may go, on target already."""
+    desk.edit(("payout_addresses = []", f'payout_addresses = ["{HOME}"]'))
+    desk.edit(('cooldown = "1h"', 'cooldown = "0s"'))
+    assert desk.run("trust", "--yes").code == 0
+    assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"
+    return desk
+
+
+@pytest.fixture
+def trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[tuple[str, int]]]:
+    """Every taking and letting go of a wallet's lock by this process and its children, in order: what is written under the lock."""
+    file = tmp_path / "trace"
+    file.touch()
+
+    class Traced(lock.FileLock):
+        """A lock that says when it is held."""
+
+        def acquire(self, *args: Any, **more: Any) -> Any:
+            got = super().acquire(*args, **more)
+            self._say("takes")
+            return got
+
+        def release(self, force: bool = False) -> None:
+            if self.is_locked:  # it is let go of once more when it is thrown away
+                self._say("leaves")
+            super().release(force)
+
+        def _say(self, what: str) -> None:
+            if not self.lock_file.endswith(".service.lock"):
+                with file.open("ab", buffering=0) as stream:
+                    stream.write(f"{what} {os.getpid()}\n".encode())
+
+    monkeypatch.setattr(lock, "FileLock", Traced)
+    return lambda: [(line.split()[0], int(line.split()[1])) for line in file.read_text().splitlines()]
+
+
+def require_one_at_a_time(found: list[tuple[str, int]], killed: set[int]) -> set[int]:
+    """Nobody took the wallet while a process that lives had it; who ever had it."""
+    holder: int | None = None
+    for what, pid in found:
+        if what == "takes":
+            assert holder is None or holder in killed, f"{pid} took what {holder} had"
+            holder = pid
+        elif holder == pid:
+            holder = None
+    return {pid for what, pid in found if what == "takes"}
+
+
+@contextmanager
+def running(desk: Desk, every: str = "1s") -> Iterator[Forked]:
+    """A run that sends and looks again and again; ended in the end, well."""
+    child = forked(desk, "run", "--every", every, "--send", "--yes", "--json")
+    try:
+        looked(child, 1)
+        yield child
+    except BaseException:
+        child.told(signal.SIGKILL)
+        os.waitpid(child.pid, 0)
+        raise
+    child.told(signal.SIGTERM)
+    assert child.ended(120).code == 0, child.err.read_text()
+
+
+def looked(child: Forked, times: int) -> None:
+    """Waits until it has looked so often, from now on."""
+    had = child.out.read_text().count("\n") if child.out.exists() else 0
+    end = time.monotonic() + 120
+    while not child.out.exists() or child.out.read_text().count("\n") < had + times:
+        assert time.monotonic() < end and os.waitpid(child.pid, os.WNOHANG)[0] == 0, child.err.read_text()
+        time.sleep(0.02)
+
+
+def require_each_nonce_once(desk: Desk, since: int) -> list[dict[str, Any]]:
+    """The chain's transactions since then are those of the journal, one for each nonce, and all is at an end; those of the journal."""
+    known = desk.ask("txs", "--limit", "200")["transactions"]
+    assert not any(one["open"] for one in known), known
+    final = [one for one in known if one["status"] == "final" and one["nonce"] >= since]
+    assert sorted(one["nonce"] for one in final) == list(range(since, nonce(desk)))
+    assert max(Counter(one["hash"] for one in known if one["hash"]).values()) == 1
+    for one in final:
+        assert desk.node.rpc("eth_getTransactionReceipt", one["hash"])["status"] == "0x1"
+    return final
+
+
+def test_money_is_put_in_taken_out_traded_and_rehearsed_while_a_run_goes_on(home: Desk, trace: Callable[[], list[tuple[str, int]]]) -> None:
+    chain, before = attach(home), nonce(home)
+    with running(home) as child:
+        paid = home.ask(*PAY)
+        assert (paid["state"], chain.balance("USDC", HOME)) == ("paid", 10_000_000)
+        looked(child, 2)  # what was paid is nothing unexplained to the run
+        assert '"outcome": "hold"' in child.out.read_text().splitlines()[-1]
+        both = [forked(home, *PAY, "--json") for _ in range(2)]
+        swapped = home.ask("swap", "--in", "WETH", "--out", "USDC", "--amount", "0.2", "--send", "--yes")
+        assert swapped["outcome"] == "done"
+        assert [one.ended(120).json["state"] for one in both] == ["paid", "paid"]
+        assert chain.balance("USDC", HOME) == 30_000_000
+        assert home.ask("rehearse", "--send", "--yes")["state"] == "done"
+        looked(child, 1)
+        second = home.ask("run", "--send", "--yes", want=12)["error"]
+        assert f"(process {child.pid}) already serves" in second["message"]
+        for file_changes in (("db", "upgrade"), ("db", "restore", str(home.config))):
+            assert "already serves" in home.ask(*file_changes, want=12)["error"]["message"]
+    final = require_each_nonce_once(home, before)
+    assert Counter(one["kind"] for one in final)["payout"] == 3
+    takers = require_one_at_a_time(trace(), set())
+    assert {child.pid, os.getpid(), *(one.pid for one in both)} <= takers
+
+
+MOMENTS = (
+    "SELECT 1",
+    "SELECT count(*) FROM requests",
+    "SELECT count(*) FROM intents WHERE kind = 'payout'",
+    "SELECT count(*) FROM intents WHERE kind = 'payout' AND state NOT IN ('planned', 'signed')",
+    "SELECT count(*) FROM requests WHERE state = 'done'",
+)
+"""How far a withdrawal has come: from nothing that is written down to its end."""
+
+
+def until_it_came_so_far(desk: Desk, trace: Callable[[], list[tuple[str, int]]], command: Forked, question: str, than: int) -> None:
+    """Waits until the command has the wallet, and the store answers with more than it did before."""
+    end = time.monotonic() + 120
+    while ("takes", command.pid) not in trace() or (question != MOMENTS[0] and asked(desk, question) <= than):
+        assert time.monotonic() < end, command.err.read_text()
+        time.sleep(0.001)
+
+
+def asked(desk: Desk, question: str) -> int:
+    with closing(sqlite3.connect(f"file:{desk.config.parent}/trimtab.db?mode=ro", uri=True)) as store:
+        return int(store.execute(question).fetchone()[0])
+
+
+def test_a_withdrawal_that_is_killed_anywhere_beside_a_run_is_paid_once_when_it_is_gone_on_with(
+    home: Desk, trace: Callable[[], list[tuple[str, int]]]
+) -> None:
+    chain, before, killed = attach(home), nonce(home), set()
+    with running(home) as child:
+        for question in MOMENTS:
+            than = asked(home, question)
+            command = forked(home, *PAY, "--json")
+            until_it_came_so_far(home, trace, command, question, than)
+            command.told(signal.SIGKILL)
+            os.waitpid(command.pid, 0)
+            killed.add(command.pid)
+            looked(child, 1)
+        for one in home.ask("withdraw")["withdrawals"]:
+            if one["state"] == "open":
+                assert home.ask("withdraw", "--resume", str(one["number"]), "--send", "--yes")["state"] == "paid"
+        looked(child, 1)
+    final = require_each_nonce_once(home, before)
+    states = Counter(one["state"] for one in home.ask("withdraw")["withdrawals"])
+    payouts = Counter(one["kind"] for one in final)["payout"]
+    assert set(states) == {"done"} and payouts == states["done"] >= 3
+    assert chain.balance("USDC", HOME) == 10_000_000 * payouts
+    assert killed <= require_one_at_a_time(trace(), killed)
+
+
+def test_a_run_follows_the_payment_of_a_killed_command_before_it_does_anything_else(
+    home: Desk, trace: Callable[[], list[tuple[str, int]]]
+) -> None:
+    chain, before = attach(home), nonce(home)
+    with running(home, every="5s") as child:
+        child.told(signal.SIGSTOP)  # in the rest after a look
+        chain.set_balance("WETH", 2 * chain.balance("WETH"))
+        assert home.ask("flows")["flows"]
+        assert home.run("flows", "confirm", "all").code == 0  # now there is something to do for the next look
+        home.node.rpc("evm_setAutomine", False)
+        command = forked(home, *PAY)
+        until_something_waits(home, command)
+        command.told(signal.SIGKILL)
+        os.waitpid(command.pid, 0)
+        had = trace().count(("takes", child.pid))
+        child.told(signal.SIGCONT)
+        end = time.monotonic() + 120
+        while trace().count(("takes", child.pid)) == had:
+            assert time.monotonic() < end, child.err.read_text()
+            time.sleep(0.01)
+        home.node.mine(1)
+        home.node.rpc("evm_setAutomine", True)
+        looked(child, 1)
+    kinds = [one["kind"] for one in sorted(require_each_nonce_once(home, before), key=lambda one: one["nonce"])]
+    assert kinds[0] == "payout" and "swap" in kinds[1:], "what the run did came after it"
+    number = str(home.ask("withdraw")["withdrawals"][0]["number"])
+    again = home.ask("withdraw", "--resume", number, "--send", "--yes")
+    assert (again["state"], again["transactions"], chain.balance("USDC", HOME)) == ("paid", [], 10_000_000)
+
+
+def test_a_run_waits_for_a_command_that_asks_and_goes_on_after_it(home: Desk) -> None:
+    home.edit(("[store]", '[service]\nwallet_wait = "1s"\n\n[store]'))
+    home.run("edit", "--confirm", "--yes")
+    with running(home) as child, held_lock(home) as pid:
+        looked(child, 1)
+        busy = child.out.read_text().splitlines()[-1]
+        assert f"process {pid}" in busy and "waited 1 s" in busy
+        refused = home.ask(*PAY, want=12)["error"]
+        assert f"process {pid}" in refused["message"] and "end it" in refused["remedy"]
+    assert home.ask(*PAY)["state"] == "paid"
+
+
+def test_a_run_ends_before_it_acts_again_once_it_was_stopped_and_nothing_is_sent_after(home: Desk) -> None:
+    child = forked(home, "run", "--every", "1h", "--send", "--yes", "--json")
+    looked(child, 1)
+    stopped = home.ask("stop", "--send", "--yes")
+    assert stopped["state"] == "stopped"
+    said = child.ended()
+    assert (said.code, len(said.out.splitlines())) == (0, 1)
+
+
+def test_a_question_at_a_terminal_holds_the_wallet_until_it_is_answered(home: Desk) -> None:
+    with running(home):
+        code, shown = at_terminal(home, "n\n", *PAY[:-1])
+        assert code == 10 and "declined" in shown
+        assert home.ask(*PAY)["state"] == "paid"
