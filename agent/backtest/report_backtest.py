@@ -9,7 +9,7 @@ from agent.backtest import report_costs, report_sections
 from agent.backtest.report import Fact, Page, write_document, write_page
 from agent.backtest.report_sections import Found
 from agent.backtest.report_series import course, fallen, risk
-from agent.backtest.report_words import NONE, counted, day, length, money, percent, ratio
+from agent.backtest.report_words import NONE, counted, days, length, money, named, percent, ratio
 from agent.backtest.result import SimulationResult
 
 NO_DIFFERENCE = 0.0005
@@ -48,7 +48,7 @@ def page_of(result: SimulationResult) -> Page:
     )
     return Page(
         title=_names(result),
-        kind=f"Backtest, {day(int(result.times_s[0]))} to {day(int(result.times_s[-1]))}",
+        kind=f"Backtest, {days(int(result.times_s[0]), int(result.times_s[-1]))}",
         facts=_facts(found),
         sections=tuple(one for one in sections if one is not None),
         summary=_summary(found),
@@ -57,7 +57,7 @@ def page_of(result: SimulationResult) -> Page:
 
 
 def _names(result: SimulationResult) -> str:
-    first, left = result.symbols[:MOST_NAMES], len(result.symbols) - MOST_NAMES
+    first, left = [named(symbol) for symbol in result.symbols[:MOST_NAMES]], len(result.symbols) - MOST_NAMES
     if left > 0:
         return f"{', '.join(first)} and {left} more"
     return " and ".join(", ".join(first).rsplit(", ", 1))
@@ -73,7 +73,8 @@ def _summary(found: Found) -> tuple[str, ...]:
     done = sum(one.succeeded for one in result.rebalances)
     end, hold = (f"{money(value, result.decimals)} {unit}" for value in (result.final_value, result.hold_value))
     if not done:
-        first = f"It never rebalanced: nothing left its limits in {_span(result)}. It ended at {end}; holding is worth {hold}."
+        kept = "what kept it from that is told below" if result.refused or result.halted or result.kept else "nothing called for it"
+        first = f"In {_span(result)} it never rebalanced: {kept}. It ended at {end}, holding at {hold}."
     elif not math.isfinite(ahead):
         first = f"It ended at {end}; what holding would have brought is not known."
     elif abs(ahead) < NO_DIFFERENCE:

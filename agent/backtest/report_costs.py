@@ -76,6 +76,8 @@ def _cost_table(found: Found) -> Table:
 def turnover(found: Found) -> Section:
     """How much was moved, by period."""
     result = found.result
+    if not result.rebalances:
+        return Section("Turnover", ("Nothing was moved.",))
     keys, width = _periods(result)
     moved, counts = np.zeros(len(keys)), np.zeros(len(keys), dtype=np.int64)
     scale = 10.0**result.decimals
@@ -120,7 +122,7 @@ def _periods(result: SimulationResult) -> tuple[list[int], str]:
 def earned(found: Found) -> Section | None:
     """What rebalancing itself earned: the parts that add up to how far it is ahead of holding."""
     harvest = found.result.harvest
-    if harvest is None:
+    if harvest is None or not any(one.succeeded for one in found.result.rebalances):
         return None
     ahead = math.log(float(found.course.index[-1] / found.course.hold_index[-1]))
     beside = ahead - harvest.advantage
@@ -143,7 +145,7 @@ def earned(found: Found) -> Section | None:
     chart = {
         "data": [trace],
         "layout": {
-            "xaxis": {"tickformat": "+.0%", "showgrid": True, "showline": False, "zeroline": True, "title": {"text": "log growth"}},
+            "xaxis": {"tickformat": "+~%", "showgrid": True, "showline": False, "zeroline": True, "title": {"text": "log growth"}},
             "yaxis": {"showgrid": False},
             "showlegend": False,
             "hovermode": False,

@@ -21,11 +21,13 @@ from agent.backtest.report_figures import (
     over_time,
 )
 from agent.backtest.report_series import DAY_S, Course, Floats, Indices, Risk, calendar, fallen, moved_units, thinned, with_flows
-from agent.backtest.report_words import NONE, day, length, minute, percent, ratio
+from agent.backtest.report_words import NONE, day, length, minute, money, named, percent, ratio
 from agent.backtest.result import SimulationResult
 
 CALENDAR_S = 30 * DAY_S
 MOST_PANELS = 12
+NARROW = 0.001
+"""A difference below it is drawn as none."""
 MOST_ALONE = 4
 MOST_MARKS = 400
 """Of one asset: those that moved the most are shown."""
@@ -58,7 +60,7 @@ def worth(found: Found) -> Section:
     x, form = milliseconds(result.times_s, kept), ",.2f" if float(np.nanmax(result.equity)) < 100 else ",.0f"
     lines = [
         *(
-            line(x, at(path, kept), f"{result.symbols[column]} alone", colour, width=THIN, form=form)
+            line(x, at(path, kept), f"{named(result.symbols[column])} alone", colour, width=THIN, form=form)
             for path, column, colour in zip(singles, alone, ALONE, strict=False)
         ),
         line(x, at(months, kept), "every 30 days, free of cost", "--c3", dash="dot", form=form) | {"legendrank": 30},
@@ -78,6 +80,8 @@ def worth(found: Found) -> Section:
         "height": 220,
     }
     lead["layout"]["yaxis"] |= {"zeroline": True}
+    if not float(np.nanmax(np.abs(ahead), initial=0.0)) >= NARROW:
+        lead["layout"]["yaxis"]["range"] = [-NARROW, NARROW]
     lead["layout"]["showlegend"] = False
     words: tuple[str, ...] = (
         "Held is the first bar's holdings, left alone. Rebalanced has every cost taken off, gas included.",
@@ -100,14 +104,12 @@ def weights(found: Found) -> Section:
             lines.append(
                 _quiet(line(milliseconds(result.times_s, goal), at(result.targets[:, column], goal), "target", "--c8", dash="dot"))
             )
-        lines.append(
-            line(milliseconds(result.times_s, kept), at(result.weights[:, column], kept, 4), result.symbols[column], "--c1", form=PERCENT)
-        )
+        lines.append(line(milliseconds(result.times_s, kept), at(result.weights[:, column], kept, 4), "weight", "--c1", form=PERCENT))
         low, high = float(np.nanmin(result.weights[:, column])), float(np.nanmax(result.weights[:, column]))
         figures.append(
             over_time(lines, "", ".0%" if high - low > 0.04 else PERCENT)
             | {
-                "title": f"{result.symbols[column]}",
+                "title": named(result.symbols[column]),
                 "says": f"Weight between {percent(low)} and {percent(high)}",
                 "small": True,
                 "height": PANEL_PX,
@@ -167,7 +169,7 @@ def trades(found: Found) -> Section:
     hidden, figures = 0, []
     for column in shown:
         price, change = result.prices[:, column], moved[:, column]
-        lines = [line(milliseconds(result.times_s, kept), at(price, kept), result.symbols[column], "--c8", width=THIN, form=",.6~g")]
+        lines = [line(milliseconds(result.times_s, kept), at(price, kept), "price", "--c8", width=THIN, form=",.6~g")]
         for name, colour, symbol, sign in (("bought", "--c1", "triangle-up", 1), ("sold", "--c2", "triangle-down", -1)):
             bars = done[change[done] * sign > _TINY]
             most = np.sort(bars[np.argsort(-np.abs(change[bars]), kind="stable")[:MOST_MARKS]])
@@ -177,7 +179,7 @@ def trades(found: Found) -> Section:
         figures.append(
             over_time(lines, result.numeraire, "", hovermode="closest")
             | {
-                "title": result.symbols[column],
+                "title": named(result.symbols[column]),
                 "says": f"Price in {result.numeraire}, with {len(done)} rebalances marked",
                 "small": True,
                 "height": PANEL_PX + 20,
@@ -194,8 +196,6 @@ _TINY = 1e-9
 
 
 def _largest_trades(result: SimulationResult, most: int = 12) -> tuple[Table, ...]:
-    from agent.backtest.report_words import money
-
     ranked = sorted(result.rebalances, key=lambda one: (-one.turnover, one.bar))[:most]
     rows = tuple(
         (

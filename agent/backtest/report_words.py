@@ -8,6 +8,12 @@ from fractions import Fraction
 
 NONE = "—"
 MINUS = "−"
+LONGEST_NAME = 24
+
+
+def named(symbol: str) -> str:
+    """A symbol as charts and headings show it; tables have all of it."""
+    return symbol if len(symbol) <= LONGEST_NAME else f"{symbol[: LONGEST_NAME - 1]}…"
 
 
 def money(value: Fraction, decimals: int) -> str:
@@ -43,6 +49,12 @@ def day(time_s: int) -> str:
     """4 Apr 2021, UTC."""
     at = datetime.fromtimestamp(time_s, UTC)
     return f"{at.day} {at:%b %Y}"
+
+
+def days(first_s: int, last_s: int) -> str:
+    """4 Apr 2021 to 31 Dec 2022, or one day."""
+    first, last = day(first_s), day(last_s)
+    return first if first == last else f"{first} to {last}"
 
 
 def minute(time_s: int) -> str:

@@ -1,0 +1,94 @@
+"""One real Chromium for all tests of pages, and pages that count whatever would leave the machine."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.world import missing
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+OPTIONS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+WIDE, PHONE = (1280, 900), (390, 844)
+PATIENCE_MS = 120_000
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A browser for the whole session."""
+    pytest.importorskip("playwright", reason="pip install 'trimtab[dev]' brings playwright")
+    from playwright.sync_api import sync_playwright
+
+    program = next((found for name in PROGRAMS if (found := shutil.which(name))), None)
+    if program is None:
+        missing("no Chromium: apt-get install -y --no-install-recommends chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=list(OPTIONS), timeout=PATIENCE_MS)
+        yield browser
+        browser.close()
+
+
+@dataclass(slots=True)
+class Opened:
+    """A page as the browser shows it, with every complaint and every request but the one for the file itself."""
+
+    page: Any
+    complaints: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def ask(self, script: str) -> Any:
+        """What a JavaScript expression gives."""
+        return self.page.evaluate(script)
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing went wrong, nothing left."""
+        return not self.complaints and not self.requests
+
+    @property
+    def drawn(self) -> list[int]:
+        """Of each chart how many shapes with an extent its plot has."""
+        found: list[int] = self.ask(
+            """[...document.querySelectorAll("[data-figure]")].map(one => [...one.querySelectorAll(".plot .trace path, .barlayer path, "
+            + ".scatterlayer path, .pielayer path")].filter(path => (path.getAttribute("d") || "").length > 8).length)"""
+        )
+        return found
+
+
+@pytest.fixture(scope="session")
+def open_page(chromium: Any) -> Iterator[Callable[..., Opened]]:
+    """Opens a file and waits until every chart is drawn."""
+    contexts = []
+
+    def opened(path: Path, size: tuple[int, int] = WIDE, **how: Any) -> Opened:
+        context = chromium.new_context(viewport={"width": size[0], "height": size[1]}, **how)
+        contexts.append(context)
+        context.set_default_timeout(PATIENCE_MS)
+        page = context.new_page()
+        found = Opened(page)
+        page.on("console", lambda said: found.complaints.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: found.complaints.append(str(error)))
+
+        def route(asked: Any) -> None:
+            if asked.request.url == path.as_uri():
+                asked.continue_()
+            else:
+                found.requests.append(asked.request.url)
+                asked.abort()
+
+        context.route("**/*", route)
+        page.goto(path.as_uri())
+        page.wait_for_selector("html[data-drawn]")
+        return found
+
+    yield opened
+    for context in contexts:
+        context.close()

@@ -1,0 +1,189 @@
+"""The report in a real Chromium: drawn, right, quiet, and inert whatever the tokens are called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("empyrical")
+
+from agent.backtest.report import Fact, Page, Section, Table, write_page
+from agent.backtest.report_backtest import write_report
+from tests.browser.conftest import PATIENCE_MS, PHONE, Opened
+from tests.reports import HOSTILE, LINK, result_of
+
+Open = Callable[..., Opened]
+THREE_YEARS = 3 * 8_760
+MOST_BYTES = 3_000_000
+
+
+@pytest.fixture(scope="session")
+def long_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three years of hours, eight assets, 130 rebalances."""
+    path = tmp_path_factory.mktemp("report") / "long.html"
+    symbols = ("BTC", "ETH", "LINK", "SOL", "UNI", "AAVE", "CRV", "USD")
+    write_report(result_of(symbols, THREE_YEARS, every=200, volatility=0.005), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def long_page(open_page: Open, long_report: Path) -> Opened:
+    return open_page(long_report)
+
+
+def test_three_years_of_hours_stay_below_three_megabytes(long_report: Path) -> None:
+    assert long_report.stat().st_size < MOST_BYTES
+    assert long_report.with_suffix(".json").stat().st_size < MOST_BYTES
+
+
+def test_it_opens_from_a_file_without_a_complaint_or_a_request(long_page: Opened) -> None:
+    assert long_page.complaints == []
+    assert long_page.requests == []
+
+
+def test_every_chart_is_drawn_and_the_page_says_when(long_page: Opened) -> None:
+    shapes = long_page.drawn
+    assert len(shapes) == int(long_page.ask("document.documentElement.dataset.drawn")) == 23
+    assert min(shapes) >= 1
+
+
+def test_the_summary_and_the_figures_on_top_are_those_of_the_run(open_page: Open, tmp_path: Path) -> None:
+    path, found = tmp_path / "report.html", result_of(bars=400)
+    write_report(replace(found, final_value=Fraction(9_000_123_456), hold_value=Fraction(9_500_000_000)), path)
+    opened = open_page(path)
+    assert "9,000.12 USD" in opened.page.inner_text(".summary")
+    assert "9,500.00 USD" in opened.page.inner_text(".summary")
+    assert opened.page.inner_text("h1") == "BTC, ETH and USD"
+    assert opened.page.inner_text(".facts dd >> nth=0").startswith("9,000.12")
+    assert opened.page.inner_text(".facts dd >> nth=4").startswith("3")
+    assert "c0" * 32 in opened.page.inner_text("#origin")
+    assert opened.page.locator("td.n").first.evaluate("one => getComputedStyle(one).textAlign") == "right"
+    assert opened.quiet
+
+
+def test_a_symbol_that_is_markup_does_nothing(open_page: Open, tmp_path: Path) -> None:
+    figure = {
+        "title": HOSTILE,
+        "says": LINK,
+        "data": [
+            {"type": "scatter", "mode": "lines+text", "x": [1, 2], "y": [1, 2], "name": HOSTILE, "text": [LINK, HOSTILE]},
+            {"type": "bar", "x": [1, 2], "y": [2, 1], "name": LINK, "hovertemplate": f"<b>%{{y}}</b>{LINK}{HOSTILE}"},
+        ],
+        "layout": {
+            "xaxis": {"title": HOSTILE, "tickvals": [1, 2], "ticktext": [LINK, HOSTILE]},
+            "annotations": [{"text": LINK, "x": 1, "y": 1}],
+            "images": [{"source": "https://evil.example/x.png"}],
+        },
+    }
+    section = Section(HOSTILE, (LINK,), (figure,), (Table((HOSTILE, LINK), ((HOSTILE, LINK),), HOSTILE),))
+    path = tmp_path / "hostile.html"
+    write_page(Page(HOSTILE, (Fact(HOSTILE, LINK, HOSTILE),), (section,) * 3, (HOSTILE, LINK), (Fact(LINK, HOSTILE),), LINK), path)
+    opened = open_page(path)
+    opened.page.focus("[data-figure]")
+    opened.page.keyboard.press("ArrowRight")
+    assert opened.ask("window.bad") is None
+    assert opened.ask("document.scripts.length") == 3
+    assert opened.ask("document.querySelectorAll('img, image, iframe, object, embed').length") == 0
+    assert opened.ask(
+        "[...document.querySelectorAll('a')].every(one => (one.getAttribute('href') || one.getAttribute('xlink:href') || '')[0] === '#')"
+    )
+    for shown in ("h1", "h2", "figcaption", "caption", "tbody td", ".legendtext", ".annotation-text", ".xtick text"):
+        assert opened.page.locator(shown).first.text_content() in (HOSTILE, LINK), shown
+    assert HOSTILE in opened.page.text_content("#spoken")
+    assert opened.quiet
+
+
+def test_the_page_may_not_connect_anywhere_even_if_a_script_tried(long_page: Opened) -> None:
+    tried = long_page.ask(
+        """Promise.all([
+          fetch("https://evil.example/").then(() => "sent", () => "refused"),
+          new Promise(done => { const one = new Image(); one.onload = () => done("sent"); one.onerror = () => done("refused");
+            one.src = "https://evil.example/x.png"; }),
+          new Promise(done => { const one = document.createElement("script"); one.textContent = "window.bad = 1"; document.body.append(one);
+            done(window.bad ? "ran" : "refused"); one.remove(); }),
+        ])"""
+    )
+    assert tried == ["refused"] * 3
+    assert long_page.requests == []
+    long_page.complaints.clear()  # of the policy, about these three
+
+
+def test_the_keyboard_reads_values(long_page: Opened) -> None:
+    page = long_page.page
+    page.focus("[data-figure='0']")
+    page.keyboard.press("End")
+    assert page.text_content("#spoken").startswith("2023-12-31 23:00: rebalanced ")
+    assert page.locator("[data-figure='0'] .hoverlayer .legend").count() == 1
+    page.keyboard.press("ArrowLeft")
+    assert not page.text_content("#spoken").startswith("2023-12-31 23:00")
+    page.keyboard.press("Escape")
+    assert page.locator("[data-figure='0'] .hoverlayer .legend").count() == 0
+    named = long_page.ask("[...document.querySelectorAll('[data-figure]')].every(one => one.tabIndex === 0 && one.ariaLabel.length > 20)")
+    assert named
+
+
+def test_nothing_is_wider_than_a_phone(open_page: Open, long_report: Path) -> None:
+    opened = open_page(long_report, PHONE, has_touch=True, is_mobile=True)
+    assert opened.ask("document.documentElement.scrollWidth") <= PHONE[0]
+    assert opened.ask("[...document.querySelectorAll('figure')].every(one => one.getBoundingClientRect().right <= innerWidth)")
+    assert min(opened.drawn) >= 1
+    assert opened.quiet
+
+
+def test_dark_light_and_paper_have_colours_of_their_own(open_page: Open, tmp_path: Path) -> None:
+    from playwright.sync_api import expect
+
+    path = tmp_path / "report.html"
+    write_report(result_of(bars=200), path)
+    opened = open_page(path, color_scheme="dark")
+    line = opened.page.locator("[data-figure='1'] .scatterlayer path.js-line").first
+    for media, scheme, ground, stroke in (
+        ("screen", "dark", "rgb(20, 23, 26)", "rgb(91, 150, 251)"),
+        ("print", "dark", "rgb(255, 255, 255)", "rgb(11, 79, 184)"),
+        ("screen", "dark", "rgb(20, 23, 26)", "rgb(91, 150, 251)"),
+        ("screen", "light", "rgb(255, 255, 255)", "rgb(11, 79, 184)"),
+    ):
+        opened.page.emulate_media(media=media, color_scheme=scheme)
+        assert opened.ask("getComputedStyle(document.body).backgroundColor") == ground
+        expect(line).to_have_css("stroke", stroke, timeout=PATIENCE_MS)
+    assert opened.quiet
+
+
+@pytest.mark.parametrize(
+    ("symbols", "changes"),
+    [
+        pytest.param(("USD",), {}, id="one asset, which is the numeraire"),
+        pytest.param(("BTC", "USD"), {"every": 0}, id="no rebalance"),
+        pytest.param(("BTC", "USD"), {"bars": 2, "every": 0}, id="two bars"),
+        pytest.param(("BTC", "USD"), {"bars": 3, "every": 1, "bar_s": 7 * 86_400}, id="three weeks"),
+        pytest.param(("BTC", "USD"), {"volatility": 0.0}, id="prices that never move, so that no ratio is known"),
+        pytest.param((*(f"T{number}{HOSTILE}" for number in range(29)), LINK), {"bars": 3_000}, id="thirty symbols of markup"),
+    ],
+)
+def test_runs_that_are_hardly_any_are_reported_too(
+    open_page: Open, tmp_path: Path, symbols: tuple[str, ...], changes: dict[str, float]
+) -> None:
+    path = tmp_path / "report.html"
+    write_report(result_of(symbols, **{"bars": 300, **changes}), path)  # type: ignore[arg-type]  # numbers of bars are whole here
+    opened = open_page(path, PHONE)
+    assert opened.ask("document.documentElement.scrollWidth") <= PHONE[0]
+    assert len(opened.drawn) >= 3
+    assert opened.ask("window.bad") is None
+    assert "nan" not in opened.page.inner_text("body").lower()
+    assert opened.quiet
+
+
+def test_paths_that_end_in_nothing_are_reported(open_page: Open, tmp_path: Path) -> None:
+    found = result_of(bars=60, every=20)
+    path = tmp_path / "report.html"
+    equity = found.equity.copy()
+    equity[-5:] = np.nan
+    write_report(replace(found, equity=equity, harvest=None, taxes=()), path)
+    opened = open_page(path)
+    assert "is not known" in opened.page.inner_text(".summary")
+    assert opened.quiet
