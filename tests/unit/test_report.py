@@ -1,0 +1,288 @@
+"""Reports without a browser: what is kept of a series, what the words say, bytes, and files."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("empyrical")
+
+from agent import artifacts
+from agent.backtest import report_html
+from agent.backtest.report import Fact, Page, Section, Table, as_data, document, inert, write_page
+from agent.backtest.report_backtest import page_of, write_report
+from agent.backtest.report_html import html
+from agent.backtest.report_series import calendar, course, fallen, moved_units, risk, thinned, with_flows
+from agent.backtest.report_words import money, percent, ratio
+from agent.errors import ConfigError
+from tests.reports import DECIMALS, HOSTILE, START, exact, result_of
+
+PAGE = Page("One", (Fact("value", "1.00"),), (Section("Part", ("words",), ({"data": [], "layout": {}},)),), ("It ended.",))
+
+
+# Series
+@pytest.mark.parametrize("seed", range(5))
+def test_thinning_keeps_both_ends_and_every_extreme_of_each_series(seed: int) -> None:
+    columns = list(np.random.default_rng(seed).normal(0, 1, (3, 20_000)).cumsum(axis=1))
+    columns[1][777] = 1e6
+    columns[2][12_345] = -1e6
+    kept = thinned(columns, 1_000)
+    assert len(kept) <= 1_000
+    assert (np.diff(kept) > 0).all()
+    assert kept[0] == 0
+    assert kept[-1] == 19_999
+    for column in columns:
+        assert column[kept].min() == column.min()
+        assert column[kept].max() == column.max()
+
+
+def test_what_is_short_is_not_thinned_and_what_is_unknown_breaks_nothing() -> None:
+    assert thinned([np.arange(10.0)], 10).tolist() == list(range(10))
+    column = np.full(5_000, np.nan)
+    column[4_321] = 1.0
+    assert 4_321 in thinned([column], 100)
+
+
+def test_flows_change_no_growth() -> None:
+    bare, moved = result_of(every=50), result_of(every=50, flows=((120, 5_000.0), (300, -2_000.0)))
+    assert not np.allclose(bare.equity, moved.equity)
+    assert np.allclose(course(bare).index, course(moved).index, rtol=1e-9)
+    assert np.allclose(course(bare).hold_index, course(moved).hold_index, rtol=1e-9)
+    apart = result_of(every=50, flows=((120, 5_000.0), (310, -2_000.0)))
+    assert np.allclose(with_flows(course(apart).index, apart), apart.equity, rtol=1e-9)
+
+
+def test_the_calendar_rule_is_a_hand_made_one() -> None:
+    prices = np.array([[1.0, 1.0], [2.0, 1.0], [2.0, 1.0], [1.0, 1.0]])
+    times_s = np.arange(4) * 10
+    found = calendar(prices, np.array([0.5, 0.5]), times_s, 20)
+    assert found.tolist() == [1.0, 1.5, 1.5, 1.5 * 0.75]
+
+
+def test_falls_are_measured_from_the_highest_before() -> None:
+    assert fallen(np.array([1.0, 2.0, 1.0, 4.0, 3.0])).tolist() == [0, 0, -0.5, 0, -0.25]
+
+
+def test_days_are_sampled_at_their_last_bar_and_windows_know_nothing_later() -> None:
+    long = result_of(bars=24 * 200, every=200)
+    short = result_of(bars=24 * 150, every=200)
+    assert course(long).samples.tolist()[:2] == [23, 47]
+    assert course(long).per_year == 365
+    window = course(long).window
+    one, two = risk(course(long)), risk(course(short))
+    assert window == 50 - 1
+    assert course(short).window == 37
+    same = replace_window(short, 49)
+    assert np.allclose(one.rolling_sharpe[: len(same)], same)
+    assert math.isfinite(two.sharpe)
+
+
+def replace_window(short: object, window: int) -> np.ndarray:
+    import empyrical
+
+    return np.asarray(empyrical.roll_sharpe_ratio(course(short).returns, window=window, annualization=365))  # type: ignore[arg-type]
+
+
+def test_risk_is_the_mean_over_the_spread_of_days() -> None:
+    found = course(result_of(bars=24 * 100, every=200))
+    told, returns = risk(found), found.returns
+    assert told.sharpe == pytest.approx(returns.mean() / returns.std(ddof=1) * math.sqrt(365))
+    beyond = np.log1p(found.returns) - np.log1p(found.hold_returns)
+    assert told.edge * found.years == pytest.approx(
+        math.log(found.index[-1] / found.index[23] / found.hold_index[-1] * found.hold_index[23])
+    )
+    assert told.edge_error == pytest.approx(beyond.std(ddof=1) * 365 / math.sqrt(len(beyond)))
+
+
+def test_what_was_bought_and_sold_is_found_at_its_bar_alone() -> None:
+    found = result_of(bars=350, every=100)
+    moved = moved_units(found)
+    quiet = np.delete(moved, [100, 200, 300], axis=0)
+    assert np.abs(quiet).max() < 1e-12
+    assert (np.abs(moved[[100, 200, 300]]) > 1e-6).all()
+
+
+# Words
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"every": 0}, "it never rebalanced: nothing called for it"),
+        ({"every": 100, "volatility": 0.0}, "made no difference"),
+        ({"every": 2, "cost": 0.05}, "did not pay here"),
+    ],
+)
+def test_the_summary_says_so_when_there_is_no_gain(changes: dict[str, float], said: str) -> None:
+    assert said in page_of(result_of(**changes)).summary[0]  # type: ignore[arg-type]  # whole numbers where they have to be
+
+
+def test_the_summary_names_the_gain_and_its_interval() -> None:
+    found = result_of(bars=24 * 90, every=24, cost=0.0, volatility=0.02, seed=3)
+    ahead = course(found).index[-1] / course(found).hold_index[-1] - 1
+    told = page_of(found).summary
+    assert (f"{ahead * 100:.1f}% ahead of holding" if ahead > 0 else f"{-ahead * 100:.1f}% behind holding") in told[0]
+    assert re.search(r"95% interval of that mean reaches from [−+][\d.]+% to [−+][\d.]+%: (chance|more)", told[2])
+
+
+def test_what_rebalancing_earned_adds_up_to_what_it_was_ahead_by() -> None:
+    found = result_of(bars=24 * 30, every=24, cost=0.002)
+    section = next(one for one in page_of(found).sections if one.title == "What rebalancing earned")
+    rows = {name: float(value.replace("−", "-").rstrip("%")) for name, value, _ in section.tables[0].rows}
+    assert "gas money" not in rows
+    ahead = math.log(course(found).index[-1] / course(found).hold_index[-1]) * 100
+    assert rows["ahead of holding"] == pytest.approx(ahead, abs=0.006)
+    assert sum(value for name, value in rows.items() if name != "ahead of holding") == pytest.approx(ahead, abs=0.03)
+    paid = replace(found, gas=exact(50.0), equity=found.equity - np.linspace(0, 50, found.bars))
+    section = next(one for one in page_of(paid).sections if one.title == "What rebalancing earned")
+    assert "gas money" in [row[0] for row in section.tables[0].rows]
+
+
+def test_costs_and_years_are_those_of_the_run() -> None:
+    found = result_of(bars=600, every=100, cost=0.01)
+    tables = {one.title: one.tables for one in page_of(found).sections}
+    assert tables["Costs"][0].rows[0][:2] == ("fees", money(found.fees, DECIMALS))
+    assert tables["Costs"][0].rows[0][4] == "100.0 bps"
+    assert tables["Taxable gains"][0].rows == (("2021", "12.50"), ("2022", "−3.25"), ("all", "9.25"))
+    assert ("price_impact", "2") in tables["How it went"][0].rows
+
+
+def test_a_run_can_be_repeated_by_what_stands_at_its_end() -> None:
+    origin = {one.name: one.value for one in page_of(replace(result_of(), policy='{"band":500}')).origin}
+    assert origin["config hash"] == "c0" * 32
+    assert origin["data hash"] == "da" * 32
+    assert origin["seed"] == "1"
+    assert origin["trimtab"] == "0.1.0"
+    assert origin["policy"] == '{"band":500}'
+    assert origin["targets at the start"] == "BTC 33.33%, ETH 33.33%, USD 33.33%"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("12345.678", "12,345.68"),
+        ("62", "62.00"),
+        ("-3.25", "−3.25"),
+        ("0", "0.00"),
+        ("0.000012349", "0.00001235"),
+        ("-0.0000000001", "0.00"),
+    ],
+)
+def test_money_has_its_thousands_its_places_and_its_sign(value: str, text: str) -> None:
+    if value == "-0.0000000001":
+        assert money(Fraction(-1, 10**16), 6) == "0." + "0" * 18
+    else:
+        assert money(Fraction(value) * 10**6, 6) == text
+
+
+def test_what_is_no_number_is_a_dash() -> None:
+    assert percent(math.nan) == ratio(math.inf) == "—"
+    assert percent(-0.00001, 2, signed=True) == "0.00%"
+    assert percent(0.1234, signed=True) == "+12.3%"
+    assert ratio(-1.5) == "−1.50"
+
+
+# Files
+def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_report(result_of(bars=300), tmp_path / f"{name}.html")
+    assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.html", "one.json", "two.html", "two.json"]
+
+
+def test_the_document_beside_it_holds_the_same_texts_figures_and_tables(tmp_path: Path) -> None:
+    path, beside = write_report(replace(result_of(bars=50, every=20), notes=(HOSTILE,)), tmp_path / "report.html")
+    told = json.loads(beside.read_text())
+    assert told["title"] == "BTC, ETH and USD"
+    assert [one["title"] for one in told["sections"]][:2] == ["Worth", "What rebalancing earned"]
+    assert told["sections"][0]["figures"][0]["data"][-1]["y"][0] == START
+    assert HOSTILE in json.dumps(told, ensure_ascii=False).replace('\\"', '"')
+    assert HOSTILE not in path.read_text()
+
+
+def test_a_failed_writing_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("old")
+
+    def broken(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", broken)
+    with pytest.raises(OSError, match="No space"):
+        write_page(PAGE, path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_without_plotly_the_remedy_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report_html._plotly.cache_clear()
+    monkeypatch.setattr(artifacts, "npm_root", lambda: tmp_path)
+    with pytest.raises(ConfigError, match="npm install in contracts"):
+        html(PAGE)
+
+
+# Data and text
+def test_what_is_no_finite_number_is_null() -> None:
+    assert as_data({"y": np.array([1.5, math.nan, math.inf]), 1: (2, "a", None)}) == {"y": [1.5, None, None], "1": [2, "a", None]}
+    assert as_data([1_617_494_400_123.0, 0.1234567891234]) == [1_617_494_400_123.0, 0.123456789]
+    assert document(PAGE)["sections"][0]["figures"] == [{"data": [], "layout": {}}]
+
+
+def test_only_templates_keep_their_few_tags() -> None:
+    given = {"name": "a<br>b", "hovertemplate": "%{y}<br><b>x</b><i>y</i><extra></extra>", "text": ["\u202egpj.exe", "&lt;"]}
+    assert inert(given) == {
+        "name": "a&lt;br&gt;b",
+        "hovertemplate": "%{y}<br><b>x</b>&lt;i&gt;y&lt;/i&gt;<extra></extra>",
+        "text": ["\\u202egpj.exe", "&amp;lt;"],
+    }
+
+
+def test_columns_of_numbers_stand_at_the_right_and_text_does_not() -> None:
+    table = Table(("what", "how much", "why"), (("a", "−1,234.50", "12 of 3"), ("b", "—", "none")))
+    page = html(replace(PAGE, sections=(Section("T", tables=(table,)),)))
+    assert '<th scope="col">what</th><th scope="col" class="n">how much</th><th scope="col">why</th>' in page
+    assert '<td class="n">—</td>' in page
+
+
+def test_a_long_list_that_series_share_is_written_once() -> None:
+    x = list(range(1_000, 1_200))
+    figure = {"data": [{"type": "scatter", "x": x, "y": [1] * 3}, {"type": "scatter", "x": x, "y": [2] * 3}]}
+    page = html(replace(PAGE, sections=(Section("T", figures=(figure,)),)))
+    assert page.count("1000,1001,1002") == 1
+    assert page.count('"x":{"list":0}') == 2
+
+
+def test_the_policy_lets_two_scripts_run_and_nothing_else_in() -> None:
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html(PAGE))
+    assert policy is not None
+    rules = dict(one.strip().split(" ", 1) for one in policy.group(1).split(";"))
+    assert rules["default-src"] == rules["connect-src"] == rules["form-action"] == rules["base-uri"] == "'none'"
+    assert re.fullmatch(r"'sha256-[\w+/]{43}=' 'sha256-[\w+/]{43}='", rules["script-src"])
+
+
+# Colours
+def luminance(colour: str) -> float:
+    """WCAG 2.2, relative luminance."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_and_lines_stand_out_from_the_page(scheme: str) -> None:
+    style = (Path(report_html.__file__).parent / "page" / "page.css").read_text()
+    light, dark = style.split("@media screen and (prefers-color-scheme: dark)")
+    found = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", light if scheme == "light" else dark))
+
+    def contrast(name: str) -> float:
+        low, high = sorted((luminance(found[name]), luminance(found["paper"])))
+        return (high + 0.05) / (low + 0.05)
+
+    assert {name for name in ("ink", "soft", "link", "good", "bad") if contrast(name) < 4.5} == set()
+    assert {name for name in found if re.fullmatch(r"c\d", name) and contrast(name) < 3} == set()
