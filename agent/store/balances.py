@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, literal_column, select
 from sqlalchemy.orm import Session
 
 from agent.errors import ConfigError, OperatorNeeded
 from agent.model import Books, Flow, FlowKind, Intent, Opening, OwnChange, Snapshot
-from agent.store import earlier, records
+from agent.store import earlier, records, running
 from agent.store.tables import FlowRow, IntentRow, Meta, OpeningRow
 from agent.store.transitions import CONSUMED, OPEN
 
@@ -32,6 +32,8 @@ _OPEN = frozenset(state.value for state in OPEN)
 RISES = (FlowKind.DEPOSIT, FlowKind.GIFT)
 FALLS = (FlowKind.WITHDRAWAL, FlowKind.LOSS)
 """What an owner may call a change that went up, and one that went down; the first is meant when nothing is said."""
+FELL = FlowRow.delta_raw.like(literal_column("'-%'"))
+"""Word for word what the index of falls says, or SQLite does not use it."""
 
 
 def books(session: Session, wallet: str, coin: str) -> Books:
@@ -79,6 +81,7 @@ def note(
     session.merge(Meta(key=FOLDED, value=str(folded)))
     session.merge(Meta(key=TURN, value=str(turn + 1)))
     for flow in found:
+        running.flowed(session, flow.token, flow.delta_raw)
         session.add(
             FlowRow(
                 token=flow.token,
@@ -112,7 +115,7 @@ def opened(session: Session) -> tuple[Flow, ...]:
     as he likes, and hides no loss by it.
     """
     waiting = select(FlowRow).where(FlowRow.kind.is_(None)).order_by(FlowRow.seq.desc())
-    queries = (waiting.where(FlowRow.halts), waiting.where(FlowRow.delta_raw.startswith("-")), waiting)
+    queries = (waiting.where(FlowRow.halts), waiting.where(FELL), waiting)
     found = {flow.id: flow for query in queries for flow in _found(session, query.limit(SHOWN))}
     return tuple(found[number] for number in sorted(found))
 
@@ -150,7 +153,7 @@ def lost(session: Session, chain_now_s: int | None) -> tuple[Fraction, str]:
     Without a time those of all time.
     """
     total, unknown = Fraction(0), ""
-    falls = select(FlowRow).where(FlowRow.delta_raw.startswith("-"))
+    falls = select(FlowRow).where(FELL)
     for row in session.scalars(falls if chain_now_s is None else falls.where(FlowRow.chain_s > chain_now_s - DAY_S)):
         flow = _flow(row)
         if flow.is_loss and flow.value is None:

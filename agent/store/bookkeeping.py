@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from agent import codec
 from agent.books import entries as rules
 from agent.model import BookTokens, Entry, Intent, LpMove, Plan, Rebalance, Snapshot, Stand, Valuation
 from agent.store import ledger_rows as rows
-from agent.store import records
+from agent.store import records, running
 from agent.store.database import Database
 from agent.store.ledger_rows import Book
 from agent.store.ledger_tables import BookOpeningRow, BookRow, EntryRow, ValuationRow
@@ -51,7 +51,8 @@ class Bookkeeping(Database):
             query = None if book is None else rows.enterable(session, book)
             if query is None:
                 return ()
-            missing = query.where(IntentRow.id.not_in(select(EntryRow.intent_id))).order_by(IntentRow.seq)
+            lacking = ~exists().where(EntryRow.intent_id == IntentRow.id)
+            missing = query.where(IntentRow.seq > running.settled_to(session), lacking).order_by(IntentRow.seq)
             return tuple(records.intent(row) for row in session.scalars(missing))
 
     def enterable(self) -> tuple[Intent, ...]:
@@ -95,7 +96,8 @@ class Bookkeeping(Database):
                 return False
             if records.intent(row).receipt != intent.receipt:
                 return False
-            session.add(rows.entry_row(book, row.seq, entry))
+            rows.add_entry(session, book, row.seq, entry)
+            running.settle(session)
             return True
 
     def open_places(self, snapshot: Snapshot, found: Mapping[Place, tuple[int, Fraction | None]]) -> tuple[Place, ...]:
@@ -130,6 +132,8 @@ class Bookkeeping(Database):
                         after_flow=after_flow,
                     )
                 )
+                if not name:
+                    running.begin(session, book.number, token, raw)
             return taken
 
     def has_places(self, places: Iterable[Place]) -> bool:
@@ -147,6 +151,18 @@ class Bookkeeping(Database):
         with self._read("read the ledger") as session:
             book = rows.book_now(session, self.book_kind)
             return () if book is None else rows.stands(session, book, self.wallet, self.coin, head_block)
+
+    def misstated(self) -> tuple[str, ...]:
+        """Where what looks go by (see store/running.py) is not what the entries come to, in words; nothing in sound books."""
+        with self._read("prove the ledger") as session:
+            book = rows.book_now(session, self.book_kind)
+            return () if book is None else running.proven(session, book.number)
+
+    def recount(self) -> None:
+        """Sums up anew what looks go by."""
+        with self._write("sum the ledger up anew") as session:
+            if (book := rows.book_now(session, self.book_kind)) is not None:
+                running.recount(session, book.number)
 
     def ledger(self) -> tuple[Entry, ...]:
         """Every entry of the book, in the order of the chain: openings, flows, what was sent without the store, final intents."""
@@ -178,7 +194,9 @@ class Bookkeeping(Database):
             for intent, entry in entries:
                 row = session.get(EntryRow, intent.id)
                 if row is not None:
+                    running.add(session, row.book, rows.moved(row.wallet_json), -1)
                     row.wallet_json, row.entry_json = rows.wallet_json(entry), codec.dumps(entry)
+                    running.add(session, row.book, running.wallet_moves(entry))
 
     def name_tokens(self, tokens: Sequence[Token], numeraire: Token, coin: str) -> None:
         """Remembers what tokens are called, also once they have left the portfolio; writes only what is new."""

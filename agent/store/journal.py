@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from agent import codec
@@ -13,7 +13,7 @@ from agent.errors import OperatorNeeded
 from agent.lp import own
 from agent.model import Intent, IntentEvent, IntentKind, IntentState, LpMove, Receipt, UnsignedTx
 from agent.ports import Grant
-from agent.store import ledger, records
+from agent.store import ledger, records, running
 from agent.store.tables import BudgetRow, IntentRow, LiquidityRow, Meta, TransitionRow
 from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK, OPEN, ROWS, Facts, line
 
@@ -111,6 +111,7 @@ def advance(
         ledger.unbook(session, records.intent(found))
     if found.kind == IntentKind.LIQUIDITY.value:
         _remember_position(session, found, wallet, None if kept is None else records.loaded(Receipt, kept))
+    running.unsettle(session, found.seq)
     found.state, found.tx_hash, found.receipt_json = to.value, known_hash, kept
     session.add(TransitionRow(intent_id=intent_id, before=before.value, after=to.value, at_s=now_s, tx_hash=known_hash, note=note))
     session.flush()
@@ -191,7 +192,8 @@ def find(
     if open_only:
         query = query.where(IntentRow.state.in_(_OPEN))
     if unbooked:
-        query = query.where(IntentRow.state.in_(_CONSUMED), IntentRow.id.not_in(select(BudgetRow.intent_id)))
+        lacking = ~exists().where(BudgetRow.intent_id == IntentRow.id)
+        query = query.where(IntentRow.seq > running.settled_to(session), IntentRow.state.in_(_CONSUMED), lacking)
     if nonce is not None:
         query = query.where(IntentRow.nonce == nonce)
     if step_id is not None:

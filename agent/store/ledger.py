@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from agent.errors import OperatorNeeded
 from agent.model import History, Intent, IntentKind, IntentState, Plan, Rebalance, Receipt
 from agent.ports import Grant
-from agent.store import balances, orders, positions, requests
+from agent.store import balances, ledger_rows, orders, positions, requests, running
 from agent.store.ledger_tables import EntryRow
 from agent.store.records import Movement, loaded, unpacked
 from agent.store.sleeve_rows import SleeveBookingRow
@@ -72,6 +72,8 @@ def book(
             outflow=str(outflow) if outflow else None,
         )
     )
+    running.lost(session, loss)
+    running.settle(session)
     for movement in movements(intent, wallet, coin, chain_s):
         session.add(
             MovementRow(
@@ -104,8 +106,12 @@ def _kind(session: Session, intent: Intent) -> str:
 
 def unbook(session: Session, intent: Intent) -> None:
     """Takes an intent out of budgets, movements and ledger: a reorganisation took the block of its receipt."""
-    session.execute(delete(BudgetRow).where(BudgetRow.intent_id == intent.id))
-    session.execute(delete(EntryRow).where(EntryRow.intent_id == intent.id))
+    if (spent := session.get(BudgetRow, intent.id)) is not None:
+        running.lost(session, _fraction(spent.loss), -1)
+        session.delete(spent)
+    if (entered := session.get(EntryRow, intent.id)) is not None:
+        running.add(session, entered.book, ledger_rows.moved(entered.wallet_json), -1)
+        session.delete(entered)
     session.execute(delete(SleeveBookingRow).where(SleeveBookingRow.source == intent.id))
     if intent.receipt is not None:
         session.execute(delete(MovementRow).where(MovementRow.tx_hash == intent.receipt.tx_hash))
@@ -181,8 +187,8 @@ def _reviews(session: Session) -> tuple[tuple[str, int], ...]:
 
 def _loss_total(session: Session) -> Fraction:
     """What everything lost since the store began, as history counts a day's; what gained makes no room."""
-    booked = (*session.scalars(select(BudgetRow.loss)), *session.scalars(select(EarlierRow.loss)))
-    return sum((max(Fraction(0), _fraction(text)) for text in booked if text != "0"), balances.lost(session, None)[0])
+    earlier = sum((max(Fraction(0), _fraction(text)) for text in session.scalars(select(EarlierRow.loss))), Fraction(0))
+    return running.loss_total(session) + earlier + balances.lost(session, None)[0]
 
 
 def last_rebalance(session: Session) -> int | None:

@@ -8,15 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, exists, func, select
 from sqlalchemy.orm import Session
 
 from agent import codec
 from agent.books import entries as rules
-from agent.model import BookOpening, Entry, Held, Stand, Valuation
-from agent.store import balances, records
+from agent.errors import OperatorNeeded
+from agent.model import BookOpening, Entry, Stand, Valuation
+from agent.store import balances, records, running, stored
 from agent.store.ledger_tables import BookOpeningRow, BookRow, EntryRow, ValuationRow
-from agent.store.tables import EarlierRow, FlowRow, IntentRow
+from agent.store.tables import EarlierRow, IntentRow
 from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK
 from agent.units import NATIVE
 
@@ -69,28 +70,24 @@ def enterable(session: Session, book: Book) -> Select[IntentRow] | None:
 def stands(session: Session, book: Book, wallet: str, coin: str, head_block: int) -> tuple[Stand, ...]:
     """See Bookkeeping.stands."""
     opened = {row.token: row for row in openings(session, book) if row.place == ""}
-    found = {token: int(row.raw) for token, row in opened.items()}
+    found = running.balances(session, book.number)
 
     def add(token: str, raw: int) -> None:
         if token in found:
             found[token] += raw
 
-    query = select(EntryRow.wallet_json).where(EntryRow.book == book.number, EntryRow.block_number <= head_block)
-    for text in session.scalars(query):
-        for token, raw in json.loads(text).items():
-            add(token, int(raw))
-    first = min((row.after_intent for row in opened.values()), default=0)
-    waiting = select(IntentRow).where(IntentRow.state.in_(_CONSUMED), IntentRow.seq > first)
-    for row in session.scalars(waiting.where(IntentRow.id.not_in(select(EntryRow.intent_id)))):
+    ahead = select(EntryRow.wallet_json).where(EntryRow.book == book.number, EntryRow.block_number > head_block)
+    for text in session.scalars(ahead):
+        for token, raw in moved(text).items():
+            add(token, -raw)
+    first = max(running.settled_to(session), min((row.after_intent for row in opened.values()), default=0))
+    lacking = ~exists().where(EntryRow.intent_id == IntentRow.id)
+    for row in session.scalars(select(IntentRow).where(IntentRow.seq > first, IntentRow.state.in_(_CONSUMED), lacking)):
         intent = records.intent(row)
         if intent.receipt is not None and intent.receipt.block_number <= head_block:
             for token, raw in intent.changes(wallet, coin).items():
                 if token in opened and row.seq > opened[token].after_intent:
                     add(token, raw)
-    oldest = min((row.after_flow for row in opened.values()), default=0)
-    for seq, token, raw_text in session.execute(select(FlowRow.seq, FlowRow.token, FlowRow.delta_raw).where(FlowRow.seq > oldest)):
-        if token in opened and seq > opened[token].after_flow:
-            add(token, int(raw_text))
     for earlier in session.scalars(select(EarlierRow).where(EarlierRow.block_number <= head_block)):
         for token, raw in json.loads(earlier.changes_json).items():
             if token in opened and earlier.block_number > opened[token].block_number:
@@ -117,8 +114,9 @@ def ledger(session: Session, book: Book) -> tuple[Entry, ...]:
 
 def entries(session: Session, book: Book) -> list[tuple[int, Entry]]:
     """Entries of final intents with the intents' numbers, in the order of the chain."""
-    query = select(EntryRow).where(EntryRow.book == book.number).order_by(EntryRow.block_number, EntryRow.intent_seq)
-    return [(row.intent_seq, records.loaded(Entry, row.entry_json)) for row in session.scalars(query)]
+    query = select(EntryRow.intent_seq, EntryRow.entry_json).where(EntryRow.book == book.number)
+    rows = session.execute(query.order_by(EntryRow.block_number, EntryRow.intent_seq))
+    return [(seq, stored.entry(text)) for seq, text in rows]
 
 
 def _outside(session: Session, book: Book, opened: Mapping[str, BookOpeningRow]) -> list[tuple[tuple[int, int, int], Entry]]:
@@ -146,19 +144,30 @@ def valuations(session: Session, book: Book, from_s: int, until_s: int | None, n
         query = query.where(ValuationRow.chain_s <= until_s)
     rows = session.scalars(query.order_by(ValuationRow.block_number.desc(), ValuationRow.seq.desc()).limit(newest))
     return tuple(
-        Valuation(row.block_number, row.chain_s, Fraction(row.value), records.loaded(tuple[Held, ...], records.unpacked(row.held_z)))
+        Valuation(row.block_number, row.chain_s, Fraction(row.value), stored.held(records.unpacked(row.held_z)))
         for row in reversed(rows.all())
     )
 
 
-def entry_row(book: Book, seq: int, entry: Entry) -> EntryRow:
-    """The row of a final intent's entry."""
-    return EntryRow(
-        intent_id=entry.id, book=book.number, block_number=entry.block, intent_seq=seq,
-        wallet_json=wallet_json(entry), entry_json=codec.dumps(entry),
+def add_entry(session: Session, book: Book, seq: int, entry: Entry) -> None:
+    """Writes a final intent's entry, and what it adds to the running balances."""
+    session.add(
+        EntryRow(
+            intent_id=entry.id, book=book.number, block_number=entry.block, intent_seq=seq,
+            wallet_json=wallet_json(entry), entry_json=codec.dumps(entry),
+        )
     )  # fmt: skip
+    running.add(session, book.number, running.wallet_moves(entry))
+
+
+def moved(text: str) -> dict[str, int]:
+    """What an entry moved in the wallet, base units by token, as `wallet_json` wrote it."""
+    try:
+        return {token: int(raw) for token, raw in json.loads(text).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise OperatorNeeded(f"store: an entry is damaged: {error}", "restore a backup, compare it with the chain") from None
 
 
 def wallet_json(entry: Entry) -> str:
-    """What an entry moved in the wallet, base units by token."""
-    return json.dumps({one.token: str(one.raw) for one in entry.postings if one.account == rules.WALLET})
+    """What an entry moved in the wallet, as JSON of base units by token."""
+    return json.dumps({token: str(raw) for token, raw in running.wallet_moves(entry).items()})

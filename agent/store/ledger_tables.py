@@ -49,6 +49,15 @@ class EntryRow(Base):
     __table_args__ = (Index("entries_by_book", "book", "block_number"),)
 
 
+class RunningRow(Base):
+    """What the wallet holds of a token by its book, entries, flows and opening summed, base units; see store/running.py."""
+
+    __tablename__ = "running"
+    book: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    token: Mapped[str] = mapped_column(String(42), primary_key=True)
+    raw: Mapped[str] = mapped_column(Text)
+
+
 class ValuationRow(Base):
     """What all was worth at one look, with holdings and prices as zlib-compressed JSON."""
 

@@ -68,6 +68,8 @@ class IntentRow(Base):
         ),
         Index("one_open_cancel_per_intent", "replaces", unique=True, sqlite_where=text(_IS_OPEN), postgresql_where=text(_IS_OPEN)),
         Index("intents_by_state", "state"),
+        Index("intents_by_nonce", "nonce"),
+        Index("intents_by_step", "step_id"),
     )
 
 
@@ -99,6 +101,8 @@ class BudgetRow(Base):
     loss: Mapped[str] = mapped_column(Text)
     gas_wei: Mapped[str] = mapped_column(Text)
     outflow: Mapped[str | None] = mapped_column(Text)
+
+    __table_args__ = (Index("budgets_by_kind", "kind", "succeeded", "chain_s"),)
 
 
 class MovementRow(Base):
@@ -147,6 +151,11 @@ class FlowRow(Base):
     halts: Mapped[bool] = mapped_column(Boolean)
     kind: Mapped[str | None] = mapped_column(String(20))
     told_s: Mapped[int | None] = mapped_column(BigInteger)
+
+    __table_args__ = (
+        Index("flows_unexplained", "seq", sqlite_where=text("kind IS NULL"), postgresql_where=text("kind IS NULL")),
+        Index("flows_that_fell", "seq", sqlite_where=text("delta_raw LIKE '-%'"), postgresql_where=text("delta_raw LIKE '-%'")),
+    )
 
 
 class EarlierRow(Base):

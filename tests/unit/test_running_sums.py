@@ -1,0 +1,183 @@
+"""Sums that looks go by: always what the entries come to, whatever happens to blocks, proved and mended by `books check`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agent.books import entries as book
+from agent.execution import flows as noting
+from agent.execution.ledger import keep
+from agent.model import Intent, IntentState, StepInput, Transfer
+from agent.store import Store, open_store
+from agent.store.copying import inspected
+from agent.units import NATIVE
+from tests.ledgers import COIN, DOLLAR, GAS_WEI, USDC, WETH, at, moved
+from tests.older import taken_back
+from tests.scripted import CHAIN_ID, OTHER, WALLET, receipt
+
+LATER = 100
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = opened(tmp_path / "trimtab.db")
+    yield made
+    made.close()
+
+
+def opened(path: Path) -> Store:
+    return open_store(f"sqlite:///{path}", CHAIN_ID, WALLET)
+
+
+class Life:
+    """A wallet that sells one WETH for 2,000 USDC now and then, gets and loses coins, and whose blocks may be taken."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.block, self.nonce = store, 1_000, 0
+        self.weth, self.usdc, self.native = 50 * COIN, 0, 10 * COIN
+        self.look()
+
+    def step(self) -> StepInput:
+        made = at(self.block, later_s=self.block - 1_000)
+        raws = {WETH.address: self.weth, USDC.address: self.usdc}
+        holdings = tuple(replace(one, raw=raws[one.token]) for one in made.snapshot.holdings)
+        return replace(made, snapshot=replace(made.snapshot, holdings=holdings, native_wei=self.native))
+
+    def look(self) -> None:
+        """A block later: mined is booked, final is entered."""
+        self.block += 1
+        step = self.step()
+        for intent in self.store.unbooked():
+            self.store.book(intent, Fraction(DOLLAR), Fraction(self.nonce * DOLLAR, 7), GAS_WEI, step.snapshot.head.timestamp_s)
+        noting.note(self.store, step.snapshot, lambda: step)
+        keep(self.store, step)
+
+    def sell(self) -> None:
+        self.finalise()  # the next nonce waits for the one before it
+        self.block += 1
+        sold = (Transfer(WETH.address, WALLET, OTHER, COIN), Transfer(USDC.address, OTHER, WALLET, 2_000 * DOLLAR))
+        moved(self.store, self.nonce, self.block, *sold)
+        self.nonce += 1
+        self._changed(1)
+
+    def finalise(self) -> None:
+        for intent in self.store.open_intents():
+            self.store.advance(intent.id, IntentState.FINAL, 1)
+
+    def reorganise(self) -> None:
+        """The newest sale loses its block, final or not, and is mined again in a later one."""
+        found = self._newest()
+        if found is None:
+            return
+        self.store.advance(found.id, IntentState.BROADCAST, 1)
+        self._changed(-1)
+        self.look()
+        self.block += 1
+        again = replace(receipt(str(found.tx_hash), self.block, f"0x{self.block:064x}"), transfers=found.receipt.transfers)
+        self.store.advance(found.id, IntentState.MINED, 1, receipt=again)
+        self._changed(1)
+
+    def comes(self) -> None:
+        self.usdc += 5 * DOLLAR
+
+    def goes(self) -> None:
+        self.weth -= COIN // 100
+
+    def new_book(self) -> None:
+        self.store.open_book(1, "anew")
+
+    def _newest(self) -> Intent | None:
+        return next((one for one in self.store.intents() if one.state in (IntentState.MINED, IntentState.FINAL)), None)
+
+    def _changed(self, sign: int) -> None:
+        self.weth -= sign * COIN
+        self.usdc += sign * 2_000 * DOLLAR
+        self.native -= sign * GAS_WEI
+
+
+ACTS: tuple[Callable[[Life], None], ...] = (
+    Life.sell, Life.sell, Life.look, Life.look, Life.finalise, Life.reorganise, Life.comes, Life.goes, Life.new_book,
+)  # fmt: skip
+
+
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.sampled_from(ACTS), min_size=4, max_size=14))
+def test_whatever_happens_the_sums_are_what_the_entries_come_to(
+    tmp_path_factory: pytest.TempPathFactory, acts: list[Callable[[Life], None]]
+) -> None:
+    store = opened(tmp_path_factory.mktemp("life") / "trimtab.db")
+    try:
+        life = Life(store)
+        for act in acts:
+            act(life)
+            assert store.misstated() == ()
+        life.finalise()
+        life.look()
+        life.look()
+        assert store.misstated() == () and store.unentered() == () and store.unbooked() == ()
+        stands = {one.token: one.raw for one in store.stands(life.block)}
+        assert stands == {WETH.address: life.weth, USDC.address: life.usdc, NATIVE: life.native}
+        sums = book.balances(store.ledger())
+        assert {token: sums[book.WALLET, token] for token in stands} == stands
+    finally:
+        store.close()
+
+
+def test_a_look_reads_nothing_of_entries_that_are_long_final(store: Store) -> None:
+    life = Life(store)
+    life.sell()
+    life.finalise()
+    life.look()
+    before = store.stands(life.block)
+    with store._write("wear out") as session:
+        session.connection().exec_driver_sql("UPDATE entries SET wallet_json = 'worn out', entry_json = 'worn out'")
+    assert store.stands(life.block) == before
+
+
+def test_an_entry_in_a_block_that_a_slower_endpoint_has_not_seen_counts_only_from_there_on(store: Store) -> None:
+    life = Life(store)
+    life.sell()
+    life.finalise()
+    life.look()
+    at_block = {block: {one.token: one.raw for one in store.stands(block)}[WETH.address] for block in (life.block - 2, life.block)}
+    assert at_block == {life.block - 2: 50 * COIN, life.block: 49 * COIN}
+
+
+def test_sums_that_were_tampered_with_are_named_and_put_in_order(store: Store) -> None:
+    life = Life(store)
+    life.sell()
+    life.finalise()
+    life.look()
+    whole = store.stands(life.block), store.history(2 * 10**9).loss_total
+    with store._write("tamper") as session:
+        session.connection().exec_driver_sql("UPDATE running SET raw = '1' WHERE token = ?", (WETH.address,))
+        session.connection().exec_driver_sql("UPDATE meta SET value = '7' WHERE key = 'loss_total'")
+        session.connection().exec_driver_sql("UPDATE meta SET value = '900' WHERE key = 'settled_to'")
+    told = "; ".join(store.misstated())
+    assert f"balance of {WETH.address}: 1 is kept" in told and "losses: 7 grains" in told and "settled: up to transaction 900" in told
+    store.recount()
+    assert store.misstated() == ()
+    assert (store.stands(life.block), store.history(2 * 10**9).loss_total) == whole
+
+
+def test_a_store_of_the_version_before_is_summed_up_when_it_is_opened(tmp_path: Path) -> None:
+    path = tmp_path / "trimtab.db"
+    store = opened(path)
+    life = Life(store)
+    for act in (life.sell, life.look, life.comes, life.look, life.sell, life.finalise, life.look, life.goes, life.look):
+        act()
+    expected = store.stands(life.block), store.history(2 * 10**9)
+    store.close()
+    taken_back(path, "0013")
+    assert inspected(path).version == "0013"
+    again = opened(path)
+    assert again.misstated() == ()
+    assert (again.stands(life.block), again.history(2 * 10**9)) == expected
+    again.close()
