@@ -13,7 +13,7 @@ from sqlalchemy import event
 from agent.errors import OperatorNeeded
 from agent.store import open_store
 from agent.store.killswitch import KillSwitch, pause_file
-from agent.store.lock import lock_path, wallet_lock
+from agent.store.lock import Held, awaited_lock, lock_path, service_lock, service_path, wallet_lock
 from tests.scripted import CHAIN_ID, START_S, WALLET
 
 HOLD = """
@@ -61,6 +61,57 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     child.communicate()
     with wallet_lock(path, 1, WALLET):
         assert (tmp_path / "x.pid").read_text() == f"{os.getpid()}\n"
+
+
+CONTEND = """
+import sys, time
+from pathlib import Path
+from agent.store.lock import awaited_lock
+path, count = Path(sys.argv[1]), Path(sys.argv[1]).with_suffix(".count")
+for _ in range(25):
+    with awaited_lock(path, 1, sys.argv[2], patience_s=600, sleep=lambda _: time.sleep(0.001), tell=lambda _: None):
+        before = int(count.read_text())
+        time.sleep(0.001)
+        count.write_text(str(before + 1))
+"""
+
+
+def test_processes_that_wait_for_one_another_have_it_one_at_a_time(tmp_path: Path) -> None:
+    path, count = tmp_path / "x.lock", tmp_path / "x.count"
+    count.write_text("0")
+    children = [subprocess.Popen([sys.executable, "-c", CONTEND, str(path), WALLET]) for _ in range(3)]
+    assert [child.wait(120) for child in children] == [0, 0, 0]
+    assert count.read_text() == "75", "two read and wrote at once"
+
+
+def test_who_waits_in_vain_is_told_for_whom_and_what_to_do(tmp_path: Path) -> None:
+    path, told = tmp_path / "x.lock", []
+    child, slept = held_elsewhere(path), []
+    waits = {"patience_s": 1, "sleep": slept.append, "tell": told.append}
+    try:
+        with pytest.raises(Held, match="waited 1 s for it") as found, awaited_lock(path, 1, WALLET, **waits):
+            raise AssertionError("two held the lock")
+        assert "answer its question, or end it" in found.value.remedy
+        assert set(told) == {f"Waiting for the wallet: another command (process {child.pid}) acts for it"}
+        assert sum(slept) == 1
+        service_path(path).with_suffix(".pid").write_text(f"{child.pid}\n")  # the holder is a run
+        with pytest.raises(Held) as found, awaited_lock(path, 1, WALLET, **waits):
+            raise AssertionError("two held the lock")
+        assert "in the middle of a look" in found.value.remedy and f"the run (process {child.pid})" in told[-1]
+    finally:
+        child.communicate()
+
+
+def test_a_wallet_has_one_run_beside_whom_others_act(tmp_path: Path) -> None:
+    path = tmp_path / "x.lock"
+    with service_lock(path, 1, WALLET):
+        with wallet_lock(path, 1, WALLET):
+            assert (tmp_path / "x.service.pid").read_text() == (tmp_path / "x.pid").read_text() == f"{os.getpid()}\n"
+        with pytest.raises(Held, match=rf"run \(process {os.getpid()}\) already serves"), service_lock(path, 1, WALLET):
+            raise AssertionError("two served")
+    assert not (tmp_path / "x.service.pid").exists()
+    with service_lock(path, 1, WALLET):
+        pass
 
 
 def test_a_pid_file_with_foreign_text_is_not_repeated(tmp_path: Path) -> None:
