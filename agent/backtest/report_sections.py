@@ -147,7 +147,7 @@ def falls(found: Found) -> Section:
         "Falls",
         ("How far below its highest value it stood, and how long it took to get back.",),
         (chart,),
-        (Table(("", "deepest", "on", "longest below"), rows),),
+        (Table(("portfolio", "deepest", "on", "longest below"), rows),),
     )
 
 
@@ -206,7 +206,7 @@ def _largest_trades(result: SimulationResult, most: int = 12) -> tuple[Table, ..
         )
         for one in ranked
     )
-    head = ("time (UTC)", f"moved ({result.numeraire})", f"cost ({result.numeraire})", "")
+    head = ("time (UTC)", f"moved ({result.numeraire})", f"cost ({result.numeraire})", "result")
     return (
         (Table(head, rows, "The largest rebalances" if len(result.rebalances) > most else "Every rebalance, the largest first"),)
         if rows

@@ -6,6 +6,8 @@ import math
 from datetime import UTC, datetime
 from fractions import Fraction
 
+from agent.units import floor_int
+
 NONE = "—"
 MINUS = "−"
 LONGEST_NAME = 24
@@ -17,12 +19,12 @@ def named(symbol: str) -> str:
 
 
 def money(value: Fraction, decimals: int) -> str:
-    """Exact base units as whole coins with thousands set apart: two places from 1 on, else four digits of what there is."""
+    """Exact base units as whole coins with thousands set apart: two places from 1 on, else four digits of what there is, cut."""
     coins = abs(value) / Fraction(10) ** decimals
     places = 2
     if 0 < coins < 1:
         places = min(18, 4 - math.ceil(math.log10(coins)))
-    units = round(coins * 10**places)
+    units = floor_int(coins * 10**places)
     text = f"{units // 10**places:,}.{units % 10**places:0{places}d}"
     return f"{MINUS}{text}" if value < 0 and units else text
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from fractions import Fraction
+from math import floor
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,7 @@ def test_a_real_run_is_written_as_a_page_and_as_data(bare: Bare, tmp_path: Path)
     assert said.code == 0, said.why
     assert said.json["report"] == [str(path), str(path.with_suffix(".json"))]
     page, told = path.read_text(), json.loads(path.with_suffix(".json").read_text())
-    shown = f"{float(said.json['final_value']):,.2f}"
+    shown = f"{floor(Fraction(said.json['final_value']) * 100) / 100:,.2f}"
     for text in (f"{shown} USD", said.json["config_hash"], said.json["data_hash"], "WBTC and USD"):
         assert text in page
     facts = {one["name"]: one["value"] for one in told["facts"]}
