@@ -49,11 +49,12 @@ class Overfitting:
 def scores(returns: Floats, objective: Objective) -> Floats:
     """The objective of each column of `returns[period, setting]`, per period. A column that never moves has a Sharpe ratio of zero."""
     count = len(returns)
-    return _scores(returns.sum(axis=0)[None], (returns**2).sum(axis=0)[None], count, objective)[0]
+    found: Floats = _scores(returns.sum(axis=0)[None], (returns**2).sum(axis=0)[None], count, objective)[0]
+    return found
 
 
 def _scores(total: Floats, squares: Floats, count: int, objective: Objective) -> Floats:
-    mean = total / count
+    mean: Floats = total / count
     if objective is Objective.GROWTH:
         return mean
     spread = np.sqrt(np.maximum(squares / count - mean**2, 0.0))

@@ -1,0 +1,79 @@
+"""Does the chunks of a search on a Dask cluster, by the address of its scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any
+
+from agent.backtest.tune_job import Chunk, Found, Job
+from agent.backtest.tune_workers import Done
+from agent.errors import ConfigError, Retryable
+
+PATIENCE_S = 10
+"""For the first answer of a scheduler, and for it to come back."""
+KEPT = "what was done before is kept where --out names a folder"
+
+
+def on_cluster(job: Job, chunks: Sequence[Chunk], address: str) -> Iterator[Done]:
+    """The chunks with what came of them, in the order in which they are done, each sent to a worker once.
+
+    What workers answer is unpickled here, as Dask does: name a scheduler that you would let run programs on this machine. Raises
+    ConfigError without the package, for workers of another version or none, Retryable for a scheduler that does not answer or dies.
+    """
+    distributed = _package()
+    client = _connected(distributed, address)
+    try:
+        _require_workers(client)
+        yield from _answers(distributed, client, job, chunks)
+    except (OSError, TimeoutError, distributed.CancelledError, distributed.comm.CommClosedError) as error:
+        raise Retryable(
+            f"--scheduler: {address} was lost ({type(error).__name__}); {KEPT}", "start it anew, then run the same command again"
+        ) from None
+    finally:
+        client.close(timeout=1)
+
+
+def work(job: Job, chunk: Chunk) -> list[Found]:
+    """On a worker."""
+    return job.do(chunk)
+
+
+def here() -> str:
+    """Version of this package where it runs."""
+    return version("trimtab")
+
+
+def _package() -> Any:
+    try:
+        return import_module("distributed")
+    except ImportError:
+        raise ConfigError("--scheduler needs the package distributed", "pip install 'trimtab[cluster]'") from None
+
+
+def _connected(distributed: Any, address: str) -> Any:
+    try:
+        return distributed.Client(address, timeout=PATIENCE_S, set_as_default=False)
+    except (OSError, TimeoutError, ValueError, TypeError) as error:
+        raise Retryable(
+            f"--scheduler: {address} does not answer ({type(error).__name__})", "start one with: dask scheduler, dask worker ADDRESS"
+        ) from None
+
+
+def _require_workers(client: Any) -> None:
+    found = client.run(here)
+    if not found:
+        raise ConfigError("--scheduler: it has no workers", "start some with: dask worker ADDRESS")
+    others = sorted({text for text in found.values() if text != here()})
+    if others:
+        raise ConfigError(f"--scheduler: workers have trimtab {', '.join(others)}, here is {here()}", "install the same version there")
+
+
+def _answers(distributed: Any, client: Any, job: Job, chunks: Sequence[Chunk]) -> Iterator[Done]:
+    shared = client.scatter(job, broadcast=True, hash=False)
+    waiting = {client.submit(work, shared, chunk, pure=False): chunk for chunk in chunks}
+    for future in distributed.as_completed(list(waiting), loop=client.loop):
+        found: list[Found] = future.result(timeout=PATIENCE_S)
+        yield waiting.pop(future), found
+        future.release()

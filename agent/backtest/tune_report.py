@@ -1,0 +1,196 @@
+"""A search as a page of a report: the verdict, the heat map, walk-forward, and how sure all of it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from agent.backtest.report import Fact, Figure, Page, Section, Table
+from agent.backtest.tune import Tuned
+from agent.backtest.tune_bootstrap import DRAWS
+from agent.backtest.tune_stability import HeatMap
+from agent.backtest.tune_stats import Objective
+from agent.backtest.tune_verdict import Claim, percent
+
+LISTED = 20
+CELL_PX, LARGEST_PX, SMALLEST_PX = 560, 34, 8
+SCALE = ((0.0, "#7a3b69"), (0.5, "#d9d4cf"), (1.0, "#1f6f6b"))
+
+
+def page(tuned: Tuned) -> Page:
+    """The whole report."""
+    stamp, search = tuned.stamp, tuned.search
+    verdict = "recommended" if tuned.verdict.recommended else "no edge"
+    facts = [
+        Fact("Verdict", verdict, tuned.choices[tuned.best].label),
+        *(_claim_fact(claim) for claim in tuned.claims),
+        Fact("Settings tried", f"{len(tuned.choices):,}", ", ".join(f"{count} {name}" for name, count in tuned.engines)),
+    ]
+    if tuned.overfitting is not None:
+        ways = f"{tuned.overfitting.ways:,} ways to halve the data"
+        facts.append(Fact("Chance of over-fitting", f"{tuned.overfitting.probability:.0%}", ways))
+    if tuned.deflated is not None:
+        facts.append(Fact("Deflated Sharpe ratio", f"{tuned.deflated.probability:.1%}", f"best of {tuned.deflated.trials} trials"))
+    origin = (
+        Fact("version", stamp["version"]),
+        Fact("grid", stamp["grid"]),
+        Fact("config", stamp["settings"]),
+        Fact("data", stamp["data"]),
+        Fact("seed", str(search.settings.seed)),
+        Fact("objective", search.objective.value),
+        Fact("calendar rule", search.calendar.label),
+        Fact("walk-forward", f"{search.walk.value}, {search.folds} folds"),
+    )
+    return Page("Search for a setting", tuple(facts), sections(tuned), tuned.verdict.words, origin, kind="Tune")
+
+
+def sections(tuned: Tuned) -> tuple[Section, ...]:
+    """What was tried, whether the best stands on a plateau, and what walking forward gave."""
+    return _ranked(tuned), _stability(tuned), _walk(tuned), _sure(tuned)
+
+
+def _claim_fact(claim: Claim) -> Fact:
+    one = claim.interval
+    rival = claim.rival.partition(" (")[0]
+    if one is None:
+        return Fact(f"Over {rival}, last quarter", "–", "too few periods")
+    return Fact(f"Over {rival}, last quarter", f"{percent(one.mean)} a year", f"{percent(one.low)} to {percent(one.high)}")
+
+
+def _shown(tuned: Tuned, value: float) -> str:
+    return percent(value) if tuned.search.objective is Objective.GROWTH else f"{value:.3f}"
+
+
+def _ranked(tuned: Tuned) -> Section:
+    order = np.argsort(-tuned.score, kind="stable")[:LISTED]
+    rows = tuple(
+        (
+            tuned.choices[i].label,
+            _shown(tuned, float(tuned.score[i])),
+            percent(float(tuned.excess[i])),
+            f"{tuned.found[i].turnover:.2f}",
+            f"{tuned.found[i].costs:.2f}",
+            str(tuned.found[i].rebalances),
+        )
+        for i in order
+    )
+    header = ("setting", f"{tuned.search.objective.value} a year", "over hold a year", "turnover", "costs", "rebalances")
+    words = ("The first three quarters of the data, in which the setting was chosen. The best of many looks better here than it is.",)
+    return Section("Settings tried", words, (), (Table(header, rows, f"The best {len(rows)} of {len(tuned.choices):,}"),))
+
+
+def _stability(tuned: Tuned) -> Section:
+    found, near = tuned.stability, tuned.neighbours
+    words = []
+    if near is not None:
+        words.append(
+            f"One step beside the best, on {near.count} settings, the objective falls by {_fall(tuned, near.mean_fall)} on the mean and by "
+            f"{_fall(tuned, near.largest_fall)} at most; from the best to the median of all it falls by {_fall(tuned, near.spread)}."
+        )
+    words.append("All that is not on the axes is as in the best setting, which is ringed.")
+    return Section("Stability of the optimum", tuple(words), (heat_figure(found, tuned.search.objective),))
+
+
+def _fall(tuned: Tuned, value: float) -> str:
+    return f"{value * 100:.2f} points a year" if tuned.search.objective is Objective.GROWTH else f"{value:.3f}"
+
+
+def heat_figure(found: HeatMap, objective: Objective) -> Figure:
+    """Squares coloured by the objective: Plotly's basic bundle has no heat maps."""
+    down, across = np.nonzero(~np.isnan(found.values))
+    values = found.values[down, across]
+    growth = objective is Objective.GROWTH
+    size = max(SMALLEST_PX, min(LARGEST_PX, CELL_PX // max(len(found.across.labels), 1)))
+    named = [f"{found.down.labels[i]}, {found.across.labels[j]}" for i, j in zip(down, across, strict=True)]
+    marker: dict[str, Any] = {
+        "symbol": "square",
+        "size": size,
+        "color": values,
+        "colorscale": [list(stop) for stop in SCALE],
+        "showscale": True,
+        "colorbar": {"tickformat": "+.1%" if growth else ".2f", "title": {"text": f"{objective.value} a year"}},
+    }
+    squares = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [found.across.labels[j] for j in across],
+        "y": [found.down.labels[i] for i in down],
+        "text": named,
+        "marker": marker,
+        "showlegend": False,
+        "hovertemplate": "%{text}<br>%{marker.color:+.2%}<extra></extra>" if growth else "%{text}<br>%{marker.color:.3f}<extra></extra>",
+    }
+    ring = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [found.across.labels[found.best[1]]],
+        "y": [found.down.labels[found.best[0]]],
+        "marker": {"symbol": "square-open", "size": size + 4, "color": "var(--ink)", "line": {"width": 2}},
+        "showlegend": False,
+        "hoverinfo": "skip",
+    }
+    axes = (("xaxis", found.across), ("yaxis", found.down))
+    return {
+        "title": f"{objective.value.capitalize()} by {found.down.name} and {found.across.name}",
+        "says": f"The objective for each {found.down.name} and {found.across.name}; the best setting is ringed.",
+        "height": max(320, 60 + (size + 6) * len(found.down.labels)),
+        "data": [squares, ring],
+        "layout": {
+            name: {"type": "category", "categoryorder": "array", "categoryarray": list(axis.labels), "title": {"text": axis.name}}
+            for name, axis in axes
+        },
+    }
+
+
+def _walk(tuned: Tuned) -> Section:
+    if not tuned.walk:
+        return Section("Walk-forward", ("The data are too short for the folds.",))
+    table, rows, cumulated, x = tuned.search.table, [], [], []
+    step = round(tuned.period_s) * 1000
+    begins = int(table.times_s[0]) * 1000
+    total = 0.0
+    for one, over_hold, over_calendar in tuned.walk:
+        start = begins + one.fold.judged_from * step
+        rows.append((tuned.choices[one.choice].label, _shown_date(start), percent(over_hold), percent(over_calendar)))
+        for i, value in enumerate(one.returns.tolist()):
+            total += value
+            x.append(start + (i + 1) * step)
+            cumulated.append(total)
+    figure = {
+        "title": "Growth of what was chosen, out of sample",
+        "says": "The sum of log returns of the setting that each fold chose, in the stretch after the one in which it was chosen.",
+        "data": [{"type": "scatter", "mode": "lines", "x": x, "y": cumulated, "name": "chosen before"}],
+        "layout": {"xaxis": {"type": "date"}, "yaxis": {"tickformat": ".0%", "title": {"text": "log growth"}}},
+    }
+    words = (
+        "In each fold the best setting of the past is judged in what comes next.",
+        *(f"All folds together {claim.words}." for claim in tuned.walk_claims),
+    )
+    header = ("chosen", "judged from", "over hold a year", "over the calendar rule a year")
+    return Section("Walk-forward", words, (figure,), (Table(header, tuple(rows)),))
+
+
+def _shown_date(milliseconds: int) -> str:
+    return str(np.datetime64(milliseconds // 1000, "s").astype("datetime64[D]"))
+
+
+def _sure(tuned: Tuned) -> Section:
+    words = [
+        f"Intervals are those of the mean of excess log returns per period of {tuned.period_s / 3600:.0f} h, by {DRAWS:,} resamples of the "
+        "stationary bootstrap (Politis & Romano 1994), blocks by Politis & White 2004. They know no market but this one."
+    ]
+    if tuned.deflated is not None:
+        one = tuned.deflated
+        words.append(
+            f"The Sharpe ratio of the excess over hold is {one.sharpe:.4f} per period in the data it was chosen in; the best of "
+            f"{one.trials} trials without skill would be expected at {one.threshold:.4f}. With that allowed for it is above zero with "
+            f"probability {one.probability:.1%} (deflated Sharpe ratio, Bailey & López de Prado 2014)."
+        )
+    if tuned.overfitting is not None:
+        risk = tuned.overfitting
+        words.append(
+            f"In {risk.probability:.0%} of {risk.ways:,} ways to halve the data, the best of one half was below the median in the other "
+            "(probability of back-test over-fitting, Bailey, Borwein, López de Prado & Zhu 2017)."
+        )
+    return Section("How sure this is", tuple(words))

@@ -1,0 +1,161 @@
+"""`trimtab tune`: which band, interval and destination would have been best, and whether that says anything of the future."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agent.cli.options import AsJson, Yes
+from agent.cli.output import ask, cell, emit, err, interactive, out, say
+from agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from agent.backtest.tune_cost import Estimate
+
+Document = dict[str, Any]
+SHADES = "·░▒▓█"
+"""From the lowest objective to the highest."""
+ROWS = 10
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's command."""
+    app.command()(tune)
+
+
+def tune(
+    prices: Annotated[Path | None, typer.Option("--prices", help="CSV or Parquet, as of backtest.")] = None,
+    sample: Annotated[bool, typer.Option("--sample", help="The prices of 2021 that come with trimtab.")] = False,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="The config whose setting is searched, in place of --target.")
+    ] = None,
+    target: Annotated[str, typer.Option("--target", help="Targets in percent: BTC=50,ETH=30,USD=20.")] = "",
+    band: Annotated[str, typer.Option("--band", help="Bands to try: 1%rel..30%rel:12 are twelve; 5%abs,10%abs are two.")] = "",
+    every: Annotated[str, typer.Option("--every", help="Intervals to try: 1d,7d,28d. With --band also both together.")] = "",
+    destination: Annotated[str, typer.Option("--destination", help="target, halfway, band; several with commas.")] = "target",
+    allocator: Annotated[
+        str, typer.Option("--allocator", help="fixed, equal, inverse_volatility, minimum_variance, risk_parity, hrp.")
+    ] = "fixed",
+    trigger: Annotated[str, typer.Option("--trigger", help="Only these kinds: band, every, hybrid.")] = "",
+    calendar: Annotated[str, typer.Option("--calendar", help="The rule that has to be beaten: to the targets every so often.")] = "28d",
+    objective: Annotated[str, typer.Option("--objective", help="growth, or sharpe.")] = "growth",
+    walk: Annotated[str, typer.Option("--walk", help="anchored: windows that begin with the data; or rolling.")] = "anchored",
+    folds: Annotated[int, typer.Option("--folds", help="In how many stretches a choice is judged.")] = 4,
+    window: Annotated[str, typer.Option("--window", help="How far back allocators look.")] = "60d",
+    rechoose: Annotated[str, typer.Option("--rechoose", help="How often allocators choose anew.")] = "7d",
+    full: Annotated[bool, typer.Option("--full", help="The full step for every setting, and not the fast kernel.")] = False,
+    cost: Annotated[str, typer.Option("--cost", help="Fee of every pool, of what is swapped.")] = "10bps",
+    depth: Annotated[str, typer.Option("--depth", help="What each pool holds on either side, in the numeraire.")] = "1000000000",
+    pool: Annotated[str, typer.Option("--pool", help="v2, or v3 with liquidity over the full range.")] = "v2",
+    value: Annotated[str, typer.Option("--value", help="What the wallet begins with, in the numeraire.")] = "10000",
+    gas: Annotated[str, typer.Option("--gas", help="Price of gas, such as 20 gwei; needs the full step.")] = "0 wei",
+    gas_prices: Annotated[Path | None, typer.Option("--gas-prices", help="CSV or Parquet: time, gas_price_wei.")] = None,
+    native: Annotated[str, typer.Option("--native", help="The asset whose price pays the gas.")] = "",
+    latency: Annotated[int, typer.Option("--latency", min=0, help="Bars from sending a swap until it is carried out.")] = 0,
+    numeraire: Annotated[str, typer.Option("--numeraire", help="What all is counted in; the asset that the file lacks.")] = "",
+    names: Annotated[str, typer.Option("--as", help="Symbols of the file and ours: BTC=WBTC.")] = "",
+    seed: Annotated[int, typer.Option("--seed", help="For resampling, and what else is left to chance.")] = 0,
+    cores: Annotated[int, typer.Option("--cores", min=0, help="How many to use; 0 is all.")] = 0,
+    scheduler: Annotated[str, typer.Option("--scheduler", help="A Dask scheduler for runs of the full step: tcp://HOST:8786.")] = "",
+    folder: Annotated[Path | None, typer.Option("--out", help="A folder for all results; a search that was stopped goes on there.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a report there, and beside it the same as JSON.")] = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tries settings out on three quarters of the data, judges the best on the last, and says so where there is no edge."""
+    from agent import api
+
+    if html is not None:
+        api.check_report_path(html)
+    if sample == (prices is not None):
+        raise ConfigError("--prices or --sample is needed, and only one of them", "name a file, or try it out with --sample")
+    market = api.Market(cost, depth, value, pool, gas, latency, seed, gas_prices=gas_prices)
+    grids = api.Grids(band, every, destination, allocator, trigger, calendar, objective, walk, folds, window, rechoose, full)
+    search = api.prepare_tune(
+        prices or api.sample()[0], market, grids, config=config, target=target, numeraire=numeraire, native=native, names=names
+    )
+    shown = nullcontext() if as_json or not err.is_terminal else err.status("measuring")
+    with shown as status:
+
+        def tell(done: int, runs: int) -> None:
+            if status is not None:
+                status.update(f"{done:,} of {runs:,} runs")
+
+        def confirm(estimate: Estimate) -> bool:
+            if as_json or not interactive():
+                return False
+            if status is not None:
+                status.stop()
+            answer = ask(f"This is {estimate.words}. Begin?")
+            if status is not None:
+                status.start()
+            return answer
+
+        found = api.run_tune(search, cores=cores, scheduler=scheduler, folder=folder, confirm=None if yes else confirm, progress=tell)
+    made = api.tune_document(found)
+    if html is not None:
+        made["report"] = [str(html), str(api.write_tune_report(found, html))]
+    emit(made, as_json, lambda: _show(made))
+
+
+def _show(made: Document) -> None:
+    from agent.cli.tables import amount, table
+
+    growth = made["objective"] == "growth"
+    head = f"{made['settings']:,} settings, ranked by {made['objective']} a year in the first three quarters"
+    ranked = table(head, ("setting",), (made["objective"], "over hold", "costs", "trades"))
+    for one in made["ranked"][:ROWS]:
+        own = _percent(one["objective"]) if growth else one["objective"][:-3]
+        ranked.add_row(cell(one["label"]), own, _percent(one["over_hold"]), amount(one["costs"], 2), str(one["rebalances"]))
+    out.print(ranked)
+    _show_map(made["stability"], growth)
+    folds = table(f"Walk-forward, {made['walk_forward']['walk']}", ("chosen in the past",), ("over hold", "over calendar"))
+    for one in made["walk_forward"]["folds"]:
+        folds.add_row(cell(one["chosen"]), _percent(one["over_hold"]), _percent(one["over_calendar"]))
+    if made["walk_forward"]["folds"]:
+        out.print(folds)
+    if (risk := made["overfitting"]) is not None:
+        say(f"Chance of over-fitting: {float(risk['probability']):.0%} ({risk['ways']:,} ways to halve the data)")
+    if (sure := made["deflated_sharpe"]) is not None:
+        say(f"Deflated Sharpe ratio of the excess over hold, {sure['trials']} trials: {float(sure['probability']):.1%}")
+    if made["resumed"]:
+        say(f"{made['resumed']:,} runs were done before")
+    for told in (*made["notes"], *made["verdict"]):
+        say(told)
+    say(f"grid {made['grid_hash'][:16]}, config {made['config_hash'][:16]}, data {made['data_hash'][:16]}, seed {made['seed']}")
+
+
+def _show_map(stable: Document, growth: bool) -> None:
+    """The objective over two axes, as shades; the best cell is in brackets."""
+    from agent.cli.tables import table
+
+    if len(stable["rows"]) * len(stable["columns"]) < 2:
+        return
+    known = [float(value) for row in stable["values"] for value in row if value is not None]
+    low, high = min(known), max(known)
+    shown = table(
+        f"{'Growth' if growth else 'Sharpe ratio'} by {stable['down']} and {stable['across']}", (stable["down"], *stable["columns"])
+    )
+    for i, (label, row) in enumerate(zip(stable["rows"], stable["values"], strict=True)):
+        cells = []
+        for j, value in enumerate(row):
+            if value is None:
+                cells.append(cell(""))
+                continue
+            share = (float(value) - low) / (high - low) if high > low else 1.0
+            mark = SHADES[min(len(SHADES) - 1, int(share * len(SHADES)))] * 2
+            text = f"{mark} {_percent(value) if growth else value[:-4]}"
+            cells.append(cell(f"[{text}]" if [i, j] == stable["best"] else text))
+        shown.add_row(cell(label), *cells)
+    out.print(shown)
+    near = stable["neighbours"]
+    if near is not None:
+        fall, most = (f"{100 * float(near[key]):.2f} points" if growth else near[key] for key in ("mean_fall", "largest_fall"))
+        say(f"One step beside the best it falls by {fall} on the mean, {most} at most, among {near['count']} neighbours")
+
+
+def _percent(text: str) -> str:
+    return f"{100 * float(text):+.2f} %"
