@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from agent.api.opening import open_agent, plan, quote, snapshot, step
     from agent.api.oracle import observations, raise_observations
     from agent.api.orders import arm_orders, disarm_orders, set_orders, standing_orders
+    from agent.api.papers import Start, agreed, on_paper, open_paper
     from agent.api.positions import Liquidity, liquidity
     from agent.api.pricing import fetch_prices, forget_prices, import_prices, prices
     from agent.api.profiles import export_profile, import_profile
@@ -78,6 +79,7 @@ _HOMES = {
     "agent.api.orders": ("arm_orders", "disarm_orders", "set_orders", "standing_orders"),
     "agent.api.pricing": ("fetch_prices", "forget_prices", "import_prices", "prices"),
     "agent.api.weighing": ("weights",),
+    "agent.api.papers": ("Start", "agreed", "on_paper", "open_paper"),
     "agent.api.positions": ("Liquidity", "liquidity"),
     "agent.api.service": ("Service", "serve"),
     "agent.api.setup": ("initialise", "trust"),
@@ -109,11 +111,13 @@ __all__ = [
     "Service",
     "Shocks",
     "Standing",
+    "Start",
     "StoppableClock",
     "Stopped",
     "TakenBack",
     "WhatIf",
     "against_chain",
+    "agreed",
     "alerts",
     "arm_orders",
     "backtest",
@@ -148,8 +152,10 @@ __all__ = [
     "liquidity",
     "load_config",
     "observations",
+    "on_paper",
     "open_agent",
     "open_books",
+    "open_paper",
     "order_document",
     "pause",
     "pause_hard",

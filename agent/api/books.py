@@ -11,7 +11,7 @@ from agent import codec, wiring
 from agent.api import sleeve_words, tax_words
 from agent.api.corrections import correction, told
 from agent.api.spent import Spent
-from agent.config.load import load_config
+from agent.config.load import Where, load_config
 from agent.errors import ConfigError
 from agent.model import AdjustLiquidity, Halt, Hold, Intent, Plan, Rebalance, RequestState, StepInput
 from agent.planning import strategies
@@ -25,7 +25,7 @@ Document = dict[str, Any]
 INTERRUPTED = "interrupted"
 
 
-def history(config: Path | str, limit: int = 20) -> Document:
+def history(config: Where, limit: int = 20) -> Document:
     """The newest steps with their transactions and what those cost, newest first; what all was worth, and weights, over time."""
     with wiring.books(load_config(config)) as (store, _):
         told = Spent(store)
@@ -47,7 +47,7 @@ def history(config: Path | str, limit: int = 20) -> Document:
         }
 
 
-def explain(config: Path | str, step_id: str) -> Document:
+def explain(config: Where, step_id: str) -> Document:
     """A past step in words, re-decided from its stored input. Raises ConfigError for an unknown id."""
     with wiring.books(load_config(config)) as (store, _):
         record = store.step(step_id)

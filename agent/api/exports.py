@@ -12,13 +12,14 @@ from typing import Any
 from agent.api.ledgers import Ledgers, ledgers
 from agent.books import rotki
 from agent.books.sheets import Sheet, neutral, sheets
+from agent.config.load import Where
 from agent.errors import ConfigError
 
 Document = dict[str, Any]
 FORMATS = ("rotki", "csv", "parquet")
 
 
-def export(config: Path | str, kind: str, folder: Path, force: bool = False, native: str = "ETH") -> Document:
+def export(config: Where, kind: str, folder: Path, force: bool = False, native: str = "ETH") -> Document:
     """Writes all of the book into `folder`, which is made if it is not there; files are their owner's alone, none is overwritten
     unasked. `native` is what rotki calls the chain's native coin. Raises ConfigError.
     """

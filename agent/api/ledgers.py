@@ -18,7 +18,7 @@ from agent.books.performance import Performance, performance
 from agent.books.periods import periods
 from agent.books.sheets import Names, utc, weights_bps
 from agent.books.taxes import Disposal, TaxRun, run, same_rate
-from agent.config.load import LoadedConfig, load_config
+from agent.config.load import LoadedConfig, Where, load_config
 from agent.config.tax import read_rates
 from agent.errors import ConfigError
 from agent.execution.booking import settle
@@ -55,7 +55,7 @@ class Ledgers:
 
 
 @contextmanager
-def ledgers(config: Path | str) -> Iterator[Ledgers]:
+def ledgers(config: Where) -> Iterator[Ledgers]:
     """Opens the books. Raises ConfigError while no look has opened them."""
     loaded = load_config(config)
     with wiring.books(loaded) as (store, _):
@@ -86,7 +86,7 @@ def refresh(agent: Agent) -> None:
     keep(store, present(), force=True)
 
 
-def pnl(config: Path | str, period: str = "all", benchmark: str | None = None, last: int = 12) -> Document:
+def pnl(config: Where, period: str = "all", benchmark: str | None = None, last: int = 12) -> Document:
     """Profit and loss of each period, newest last. Raises ConfigError for an unknown period or benchmark, or empty books."""
     with ledgers(config) as found:
         if not found.valuations:

@@ -99,6 +99,7 @@ def who(agent: Agent) -> Fields:
     """Which agent runs here."""
     config = agent.desk.config
     return {
+        **({"books": "paper"} if agent.desk.loaded.paper else {}),
         "version": version("trimtab"),
         "chain": config.chain.chain_id,
         "wallet": config.wallet.address,

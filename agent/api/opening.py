@@ -25,10 +25,14 @@ def open_agent(
     transports: Sequence[Transport] | None = None,
     clock: Clock | None = None,
     key: SigningKey | None = None,
+    record: Path | None = None,
 ) -> Iterator[Agent]:
-    """Connects to chain and store; closes them at the end of the block. `key` signs in place of the one that the config names."""
+    """Connects to chain and store; closes them at the end of the block. `key` signs in place of the one that the config names.
+
+    With `record` each step is written into that folder, in place of the config's [record].
+    """
     loaded = config if isinstance(config, LoadedConfig) else load_config(config)
-    with wiring.open_desk(loaded, transports, clock) as desk:
+    with wiring.open_desk(loaded, transports, clock, record=record) as desk:
         yield Agent(desk if key is None else replace(desk, key=HandedIn(key)))
 
 

@@ -48,6 +48,7 @@ class Service:
     port: int | None = None
     unheard: int = 0
     unheard_in_row: int = 0
+    unwritten: str = ""
 
     def heard(self, stage: str) -> None:
         """What the run is about to do, as it tells its progress."""
@@ -107,6 +108,11 @@ class Service:
             return
         self.announcer.cry(alerting.ended(error), self.agent.desk.clock.now_s())
 
+    def unrecorded(self, why: str) -> None:
+        """A step could not be written into its file; the run goes on without it."""
+        self.log.warning("record failed", why=why)
+        self.unwritten = why
+
     def hung(self, why: str) -> NoReturn:
         """Called from the watch's thread: says what hangs, and ends the process for its service manager to start it anew.
 
@@ -124,8 +130,11 @@ class Service:
 
 @contextmanager
 def serve(agent: Agent, clock: StoppableClock, every: str, *, once: bool = False, log_format: Format | None = None) -> Iterator[Service]:
-    """Everything that tells of a run, up while inside. `log_format` goes before the config's; with `once` nothing listens."""
-    table = agent.desk.config.service
+    """Everything that tells of a run, up while inside. `log_format` goes before the config's; with `once` nothing listens.
+
+    On paper there are log lines alone: no alerts, no heartbeat, nothing that listens, since those tell of the live agent.
+    """
+    table, paper = agent.desk.config.service, agent.desk.loaded.paper
     secrets = secrets_of(agent.desk.loaded)
     style = log_format or table.log_format
     log = configure(style, secrets)
@@ -141,14 +150,16 @@ def serve(agent: Agent, clock: StoppableClock, every: str, *, once: bool = False
     def given_up(found: Delivery) -> None:
         log.warning("alert failed", target=found.letter.target, why=found.why, about=found.letter.kind.value)
 
-    url = table.heartbeat()
+    url = None if paper else table.heartbeat()  # it would say that the live agent is well
     heartbeat = None if url is None else Heartbeat(url, table.heartbeat_method, unheard)
     watch = Watch(table.hang_after, period_s=notifier.watchdog_s)
-    announcer = announcing.announcer(agent.desk.config.alerts, agent.desk.store, given_up)
+    announcer = None if paper else announcing.announcer(agent.desk.config.alerts, agent.desk.store, given_up)
     service = Service(agent, log, metrics, health, watch, notifier, heartbeat, style is not None, announcer)
     clock.watched(watch)
+    if agent.desk.recorder is not None:
+        agent.desk.recorder.tell = service.unrecorded
     with ExitStack() as stack:
-        if table.address is not None and not once:
+        if table.address is not None and not once and not paper:
             service.port = stack.enter_context(serving(*table.address, metrics, health))
             log.info("listening", host=table.address[0], port=service.port)
         stack.enter_context(watch.watching(service.hung, notifier.alive))
@@ -177,7 +188,7 @@ def secrets_of(loaded: LoadedConfig) -> list[str]:
     found: list[str] = []
     for tell in (*(one.resolve for one in config.chain.rpc), config.service.heartbeat, config.execution.submit_url.get_secret_value):
         found += _told(tell)
-    names = (config.wallet.key_env, PASSWORD_ENV)
+    names = () if loaded.paper else (config.wallet.key_env, PASSWORD_ENV)  # paper trading reads no key, not even to hide it
     found += config.alerts.secrets()
     return found + [value for name in names if name and (value := os.environ.get(name))]
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent import wiring
 from agent.config import redaction
-from agent.config.load import LoadedConfig, load_config
+from agent.config.load import LoadedConfig, Where, load_config
 from agent.errors import ConfigError, Refused
 from agent.model import Verdict
 from agent.store.versions import Versions
@@ -82,7 +81,7 @@ def confirmed(agent: Agent, ask: Ask) -> bool:
     return True
 
 
-def history(config: Path | str, limit: int = 20) -> Document:
+def history(config: Where, limit: int = 20) -> Document:
     """Every version that was confirmed or noticed, newest first."""
     loaded = load_config(config)
     with wiring.books(loaded) as (store, _):
@@ -102,7 +101,7 @@ def history(config: Path | str, limit: int = 20) -> Document:
         }
 
 
-def compared(config: Path | str, number: int) -> Document:
+def compared(config: Where, number: int) -> Document:
     """One version, and what changed since the one before it; secrets and comments are in none. Raises ConfigError for no such number."""
     with wiring.books(load_config(config)) as (store, _):
         found = list(store.configs(10_000))

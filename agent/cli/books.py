@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, OnPaper, books_of
 from agent.cli.output import emit, out, say
 
 
@@ -21,6 +21,7 @@ def history(
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many steps, newest first.")] = 20,
     configs: Annotated[bool, typer.Option("--configs", help="The versions of the config instead.")] = False,
     version: Annotated[int | None, typer.Option("--config-version", help="One version of the config, and what it changed.")] = None,
+    paper: OnPaper = False,
     as_json: AsJson = False,
 ) -> None:
     """Past steps with their decisions, and the transactions they sent; or the versions of the config, without secrets."""
@@ -32,13 +33,13 @@ def history(
         from agent.cli import config_versions
 
         if version is not None:
-            one = versions.compared(config, version)
+            one = versions.compared(books_of(config, paper), version)
             emit(one, as_json, lambda: config_versions.show_one(one))
         else:
-            found = versions.history(config, limit)
+            found = versions.history(books_of(config, paper), limit)
             emit(found, as_json, lambda: config_versions.show_all(found))
         return
-    document = api.history(config, limit)
+    document = api.history(books_of(config, paper), limit)
 
     def show() -> None:
         out.print(tables.steps(document))
@@ -52,12 +53,13 @@ def history(
 def explain(
     step: Annotated[str, typer.Argument(help="Id of a step, as history shows it.")],
     config: ConfigPath = DEFAULT_CONFIG,
+    paper: OnPaper = False,
     as_json: AsJson = False,
 ) -> None:
     """A past step in words: what was seen, what was decided and why, what was sent and what came of it."""
     from agent import api
 
-    document = api.explain(config, step)
+    document = api.explain(books_of(config, paper), step)
 
     def show() -> None:
         for line in document["words"]:

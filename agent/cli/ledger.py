@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, OnPaper, books_of
 from agent.cli.output import emit, out, say, waiting
 
 Document = dict[str, Any]
@@ -29,16 +29,18 @@ def pnl(
     last: Annotated[int, typer.Option("--last", min=1, max=400, help="How many periods, the newest.")] = 12,
     now: Annotated[bool, typer.Option("--now", help="Look at the chain first, and write down what all is worth now.")] = False,
     config: ConfigPath = DEFAULT_CONFIG,
+    paper: OnPaper = False,
     as_json: AsJson = False,
 ) -> None:
     """Profit and loss per period against holding and a benchmark, with costs, and what is realised and not."""
     from agent import api
     from agent.cli import ledger_tables
 
+    books = books_of(config, paper)
     if now:
-        with waiting("Reading the chain"), api.open_agent(config) as agent:
+        with waiting("Reading the chain"), api.open_agent(books) as agent:
             api.refresh(agent)
-    document = api.pnl(config, period, benchmark, last)
+    document = api.pnl(books, period, benchmark, last)
     emit(document, as_json, lambda: ledger_tables.show_pnl(out, document))
 
 
@@ -48,12 +50,13 @@ def export(
     native: Annotated[str, typer.Option("--native-asset", help="What rotki calls the native coin of the chain.")] = "ETH",
     force: Annotated[bool, typer.Option("--force", help="Though there are files already.")] = False,
     config: ConfigPath = DEFAULT_CONFIG,
+    paper: OnPaper = False,
     as_json: AsJson = False,
 ) -> None:
     """Writes the books to files: rotki's generic trades and events, plain CSV, or Parquet."""
     from agent import api
 
-    document = api.export(config, kind, folder, force, native)
+    document = api.export(books_of(config, paper), kind, folder, force, native)
 
     def show() -> None:
         for file in document["files"]:

@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from agent.config.load import LoadedConfig
 
 ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="The config file.", show_default=True)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; messages go to stderr.")]
 Send = Annotated[bool, typer.Option("--send", help="Sign and send. Without it nothing leaves this machine.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation (for machines).")]
+OnPaper = Annotated[bool, typer.Option("--paper", help="The books of trimtab paper, in place of the live ones.")]
+Record = Annotated[
+    Path | None, typer.Option("--record", help="Write each step into this folder, for trimtab replay; in place of record.dir.")
+]
 DEFAULT_CONFIG = Path("trimtab.toml")
+
+
+def books_of(config: Path, paper: bool) -> LoadedConfig | Path:
+    """The config whose books are meant; says so on stderr where they are paper ones. Raises ConfigError while there are none."""
+    if not paper:
+        return config
+    from agent import api
+    from agent.cli.output import note
+
+    found = api.on_paper(config)
+    note("PAPER: these are the books of trimtab paper, not of the wallet.")
+    return found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Send, Yes
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, OnPaper, Send, Yes, books_of
 from agent.cli.output import Waiting, asked, emit, err, note, out, require_answerable, say, waiting
 from agent.errors import EXIT_REFUSED, ConfigError
 
@@ -28,12 +28,12 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def status(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+def status(config: ConfigPath = DEFAULT_CONFIG, paper: OnPaper = False, as_json: AsJson = False) -> None:
     """Holdings, weights, bands, and what the agent would do now."""
     from agent import api
     from agent.cli import documents, rounds, tables
 
-    with waiting(READING), api.open_agent(config) as agent:
+    with waiting(READING), api.open_agent(books_of(config, paper)) as agent:
         found = agent.status()
     document = documents.status(found)
 

@@ -1,20 +1,21 @@
-"""The command that goes on and on: run."""
+"""The command that goes on and on: run, and the same on paper."""
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Send, Yes
-from agent.cli.output import fail, note, require_answerable, waiting
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Record, Send, Yes
+from agent.cli.output import Waiting, fail, note, require_answerable, waiting
 from agent.cli.portfolio import READING, STOPPED_BY, confirmer, show_outcome
 from agent.errors import EXIT_REFUSED, TrimtabError
 
 if TYPE_CHECKING:
-    from agent.api import Agent
+    from agent.api import Agent, StoppableClock
     from agent.execution.outcome import Outcome
     from agent.observe.logs import Format
 
@@ -24,6 +25,9 @@ class LogFormat(StrEnum):
 
     TEXT = "text"
     JSON = "json"
+
+
+LogLines = Annotated[LogFormat | None, typer.Option("--log-format", help="Log lines on stderr; goes before service.log_format.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -38,9 +42,8 @@ def run(
     send: Send = False,
     yes: Yes = False,
     as_json: AsJson = False,
-    log_format: Annotated[
-        LogFormat | None, typer.Option("--log-format", help="Log lines on stderr; goes before service.log_format.")
-    ] = None,
+    log_format: LogLines = None,
+    record: Record = None,
 ) -> None:
     """Steps on and on until stopped. Errors that may pass are waited out; what needs a person ends the run.
 
@@ -53,12 +56,34 @@ def run(
     if send:
         require_answerable(yes)
     clock = api.StoppableClock()
+
+    def confirming(agent: Agent, wait: Waiting) -> Callable[[Outcome], bool]:
+        return confirmer(agent, yes, wait, clock)
+
+    opened = api.open_agent(config, clock=clock, record=record)
+    raise typer.Exit(looking(opened, clock, confirming, send=send, every=every, once=once, as_json=as_json, log_format=log_format))
+
+
+def looking(
+    opened: AbstractContextManager[Agent],
+    clock: StoppableClock,
+    confirming: Callable[[Agent, Waiting], Callable[[Outcome], bool]],
+    *,
+    send: bool,
+    every: str,
+    once: bool,
+    as_json: bool,
+    log_format: LogFormat | None,
+) -> int:
+    """Looks with an agent until it is stopped, and tells of each look; returns the exit code of the last."""
+    from agent import api
+
     code = 0
     style: Format | None = None if log_format is None else log_format.value
     try:
         with (
             clock.listening(),
-            api.open_agent(config, clock=clock) as agent,
+            opened as agent,
             api.serve(agent, clock, every, once=once, log_format=style) as service,
             waiting(READING) as wait,
         ):
@@ -67,17 +92,20 @@ def run(
                 service.heard(stage)
                 wait.update(stage)
 
-            confirm = confirmer(agent, yes, wait, clock)
+            confirm = confirming(agent, wait)
             with closing(agent.run(send=send, confirm=confirm, every=every, once=once, progress=progress)) as looks:
                 for found in looks:
                     service.looked(found)
                     with wait.aside():
                         code = _tell(found, agent, as_json, send, lines=not once, logged=service.logs)
+                        if service.unwritten:
+                            note(service.unwritten)
+                            service.unwritten = ""
                     clock.check()
     except api.Stopped:
         note("Stopped. What was sent stands in the journal; the next run goes on from there.")
         code = 0
-    raise typer.Exit(code)
+    return code
 
 
 def _tell(found: Outcome | TrimtabError, agent: Agent, as_json: bool, send: bool, *, lines: bool, logged: bool) -> int:

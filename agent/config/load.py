@@ -19,20 +19,39 @@ from agent.policy import trigger_rules
 
 SECRETS = ("url", "key")
 """Parts of the names of keys whose values are never repeated in an error: secrets, or places where secrets are pasted by mistake."""
+PAPER_FILE = "paper.db"
+"""The store of paper books, beside the live one."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedConfig:
-    """A config with where it came from; `digest` is the SHA-256 of the file's bytes, `text` its values without secrets."""
+    """A config with where it came from; `digest` is the SHA-256 of the file's bytes, `text` its values without secrets.
+
+    With `paper` it is about paper trading: another store, and nothing that signs.
+    """
 
     config: Config
     path: Path
     digest: str
     text: str = ""
+    paper: bool = False
 
     @property
     def store_url(self) -> str:
-        """The store's URL with a relative SQLite path resolved beside the config file."""
+        """The store's URL with a relative SQLite path resolved beside the config file. Raises ConfigError for a live store that
+        lies where paper books do.
+        """
+        url, prefix = self.live_url, "sqlite:///"
+        if not url.startswith(prefix):
+            return url
+        live = Path(url.removeprefix(prefix))
+        if live.name == PAPER_FILE:
+            raise ConfigError(f"store.url: {PAPER_FILE} is the name of paper books", "name it otherwise, such as trimtab.db")
+        return prefix + str(live.with_name(PAPER_FILE)) if self.paper else url
+
+    @property
+    def live_url(self) -> str:
+        """The URL of the live store, whatever this is about."""
         url = self.config.store.url
         prefix = "sqlite:///"
         if url.startswith(prefix) and not Path(url.removeprefix(prefix)).is_absolute():
@@ -67,8 +86,14 @@ def parse_config(text: str, origin: str = "config") -> Config:
     return config
 
 
-def load_config(path: Path | str = "trimtab.toml") -> LoadedConfig:
-    """Reads and checks a config file."""
+Where = LoadedConfig | Path | str
+"""A config file, or what was read of it."""
+
+
+def load_config(path: Where = "trimtab.toml") -> LoadedConfig:
+    """Reads and checks a config file; one that was read already is handed back."""
+    if isinstance(path, LoadedConfig):
+        return path
     file = Path(path)
     try:
         raw = file.read_bytes()

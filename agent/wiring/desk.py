@@ -39,13 +39,18 @@ from agent.execution.remembered import remembered
 from agent.execution.stock import take_stock
 from agent.model import Execution, History, Limits, Policy, Portfolio, Reference, Snapshot, StepInput
 from agent.model.strategies import Split
+from agent.paper.chain import PaperChain
+from agent.paper.eyes import PaperEvidence, PaperReader
 from agent.policy import quarantine
 from agent.ports import Clock, Reader
 from agent.store.killswitch import KillSwitch, pause_file
 from agent.store.opening import open_store
+from agent.store.recorder import Recorder
 from agent.store.store import Store
 from agent.venues.discovery import discover
 from agent.venues.rebalancer_code import require_ours
+from agent.wiring.paper import paper_chain, prepare
+from agent.wiring.recording import open_recorder
 from agent.wiring.tax import TaxKeeper
 
 UNBOUNDED_IMPACT_BPS = 1_000
@@ -86,6 +91,9 @@ class Desk:
     key: keys.KeySource | None = None  # in place of the config's, where the calling program has one
     split: Split | None = None
     tax: TaxKeeper | None = None
+    paper: PaperChain | None = None
+    """What stands for the chain where this is about paper trading."""
+    recorder: Recorder | None = None
 
     @property
     def config(self) -> Config:
@@ -135,6 +143,9 @@ class Desk:
             min_operators=self.config.chain.min_operators,
             screen=self.screen,
         )
+        if self.paper is not None:
+            reading, source = PaperReader(self.reader, self.paper), PaperEvidence(evidence, self.paper)
+            return Eyes(reading, self.assemble, self.store.history, source, self.clock, SystemRandom().random)
         safe = SafeContract(self.line, self.config.wallet.address)
         reader: Reader = SafeReader(self.reader, safe) if self.config.wallet.safe else self.reader
         return Eyes(reader, self.assemble, self.store.history, evidence, self.clock, SystemRandom().random)
@@ -166,7 +177,8 @@ def store_file(loaded: LoadedConfig) -> Path:
 def books(loaded: LoadedConfig) -> Iterator[tuple[Store, KillSwitch]]:
     """The store and the kill switch, without any chain."""
     chain = loaded.config.chain
-    store = open_store(loaded.store_url, chain.chain_id, loaded.config.wallet.address, chain.wrapped_native)
+    kind = "paper" if loaded.paper else "live"
+    store = open_store(loaded.store_url, chain.chain_id, loaded.config.wallet.address, chain.wrapped_native, kind)
     try:
         yield store, KillSwitch(pause_file(store_file(loaded)), store)
     finally:
@@ -187,12 +199,16 @@ def open_panel(config: Config, transports: Sequence[Transport] | None = None) ->
 
 @contextmanager
 def open_desk(
-    loaded: LoadedConfig, transports: Sequence[Transport] | None = None, clock: Clock | None = None, untrusted_pools: bool = False
+    loaded: LoadedConfig,
+    transports: Sequence[Transport] | None = None,
+    clock: Clock | None = None,
+    untrusted_pools: bool = False,
+    record: Path | None = None,
 ) -> Iterator[Desk]:
     """Connects to the chain and the store; reads tokens, discovers pools.
 
     Once pools are pinned, those that are not are left out: what a factory made since `trimtab trust` waits for the owner.
-    `untrusted_pools` takes them in, to show them.
+    `untrusted_pools` takes them in, to show them. With `record`, or [record] in the config, each step is written down there.
     """
     config = loaded.config
     panel = open_panel(config, transports)
@@ -206,6 +222,10 @@ def open_desk(
     limits = build_limits(config, portfolio.numeraire)
     through = (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
     with books(loaded) as (store, switch):
+        if loaded.paper:
+            prepare(loaded, store)
+        if (recorder := open_recorder(loaded, record)) is not None:
+            store.heard = recorder.hear
         pools = discover(line, config.venues, through, portfolio.hubs)
         portfolio = replace(portfolio, lp_targets=build_targets(config, portfolio, pools))
         pins = {pin.address: pin.code_hash for pin in store.pins()}
@@ -235,4 +255,5 @@ def open_desk(
         reader = PositionReader(chain, found, factories(config), store.liquidity_moves, known)
         policy, quoter = build_policy(config), UniswapPython(line, second_venues(config))
         shared = (loaded, panel, line, portfolio, pools, policy, reference, limits, execution, store, switch, clock, reader, quoter)
-        yield Desk(*shared, split=split, tax=TaxKeeper(loaded, portfolio))
+        paper = paper_chain(config, execution, panel, store, reader) if loaded.paper else None
+        yield Desk(*shared, split=split, tax=TaxKeeper(loaded, portfolio), paper=paper, recorder=recorder)

@@ -32,6 +32,7 @@ from agent.store.lock import awaited_lock, lock_path, service_lock
 from agent.store.proposals import FileOutbox
 from agent.venues.composer import RouterComposer
 from agent.wiring.desk import Desk, store_file
+from agent.wiring.paper import paper_hands
 
 
 def signing_rules(
@@ -77,6 +78,8 @@ class Wallet:
         desk, config = self.desk, self.desk.config
         rules = signing_rules(config, desk.execution, desk.tokens, desk.pools, desk.payouts)
         desk.panel.tell = self.progress
+        if desk.paper is not None:
+            return paper_hands(desk, rules, settings(config, desk.limits), self.confirm, self.progress)
         sender: Sender = PanelSender(desk.panel, config.chain.chain_id, self.submit, config.execution.submit_public_fallback)
         acting: dict[str, Any] = {
             "journal": desk.store,
@@ -115,9 +118,11 @@ def open_service(desk: Desk, confirm: Callable[[Outcome], bool], progress: Calla
 
 def open_wallet(desk: Desk, confirm: Callable[[Outcome], bool], progress: Callable[[str], None], *, signs: bool = True) -> Wallet:
     """For acts that take the wallet one by one: the key is loaded here, nothing is held. Without `signs`, or where somebody else
-    signs, it needs none.
+    signs, it needs none, and for paper trading none is ever loaded.
     """
     config = desk.config
+    if desk.paper is not None:
+        return Wallet(desk, confirm, progress, None, None)
     submit_url = config.execution.submit_url.get_secret_value()
     submit = Endpoint(HttpTransport(submit_url, "submit")) if submit_url else None
     key = None
@@ -130,7 +135,8 @@ def open_wallet(desk: Desk, confirm: Callable[[Outcome], bool], progress: Callab
 def locks(loaded: LoadedConfig) -> tuple[Path, int, str]:
     """Where the lock of the config's wallet lies, with what it locks: chain id and wallet."""
     chain, wallet = loaded.config.chain, loaded.config.wallet.address
-    return lock_path(chain.chain_id, wallet, store_file(loaded), local_chain=chain.local), chain.chain_id, wallet
+    beside = chain.local or loaded.paper  # paper books never hold up the wallet itself
+    return lock_path(chain.chain_id, wallet, store_file(loaded), local_chain=beside), chain.chain_id, wallet
 
 
 def settings(config: Config, limits: Limits) -> Settings:
