@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from agent.api.stores import backup_store, check_store, restore_store, upgrade_store
     from agent.api.stressing import Prepared, Shocks, prepare_stress, run_stress, stress_figures, write_stress_report
     from agent.api.taking import forget_position, take_position
+    from agent.api.tuning import Grids, prepare_tune, run_tune, tune_document, write_tune_report
     from agent.api.txs import cancel, reconcile, transactions, waiting
     from agent.api.wallet import Password, change_password, create_wallet, import_wallet, wallet_address
     from agent.api.weighing import weights
@@ -88,6 +89,7 @@ _HOMES = {
     "agent.api.stores": ("backup_store", "check_store", "restore_store", "upgrade_store"),
     "agent.api.stopping": ("StoppableClock", "Stopped"),
     "agent.api.taking": ("forget_position", "take_position"),
+    "agent.api.tuning": ("Grids", "prepare_tune", "run_tune", "tune_document", "write_tune_report"),
     "agent.api.txs": ("cancel", "reconcile", "transactions", "waiting"),
     "agent.api.corrections": ("cancel_waiting", "order_document", "waiting_orders"),
     "agent.api.rounds": ("swap_at",),
@@ -101,6 +103,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Agent",
+    "Grids",
     "Halted",
     "Liquidity",
     "Market",
@@ -163,6 +166,7 @@ __all__ = [
     "plan_from_input",
     "pnl",
     "prepare_stress",
+    "prepare_tune",
     "prices",
     "quote",
     "raise_observations",
@@ -175,6 +179,7 @@ __all__ = [
     "revoke",
     "route_flows",
     "run_stress",
+    "run_tune",
     "sample",
     "serve",
     "serve_localchain",
@@ -192,6 +197,7 @@ __all__ = [
     "transactions",
     "trust",
     "try_targets",
+    "tune_document",
     "upgrade_store",
     "waiting",
     "waiting_orders",
@@ -201,6 +207,7 @@ __all__ = [
     "withdraw",
     "write_report",
     "write_stress_report",
+    "write_tune_report",
 ]
 
 

@@ -35,6 +35,7 @@ from agent.cli import (
     setup,
     sleeves,
     stress,
+    tune,
     wallet,
     weights,
     whatif,
@@ -81,6 +82,7 @@ for group in (
     paper,
     replay,
     stress,
+    tune,
     local,
 ):
     group.register(app)

@@ -1,0 +1,248 @@
+"""A whole search: what is chosen, what of the data it never sees, and when a setting is recommended."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from agent.backtest.simulate import simulate
+from agent.backtest.tune import Tuned
+from agent.backtest.tune_bootstrap import Interval
+from agent.backtest.tune_document import document
+from agent.backtest.tune_grid import Choice, grid_of
+from agent.backtest.tune_job import Engine, Job, Terms, held, part_of, piece, wanted_of
+from agent.backtest.tune_report import page
+from agent.backtest.tune_stability import heat_map, neighbours
+from agent.backtest.tune_stats import Objective, Overfitting
+from agent.backtest.tune_verdict import Claim, percent, verdict
+from agent.backtest.tune_walk import Walk, first_of_last, folds, walked
+from agent.backtest.wanted import simple
+from agent.errors import ConfigError
+from agent.model import Destination, Every, Hybrid, Method, Threshold
+from tests.simulating import HOUR_S, hourly
+from tests.tuning import CALENDAR, DAY_S, FAIR, TERMS, search, swinging, tuned, walks
+
+pytest.importorskip("numba")
+
+
+def test_a_grid_is_every_combination_that_makes_sense() -> None:
+    grid = grid_of("1%rel..30%rel:12,5%abs", "1d,7d,28d", "target,halfway,band", "fixed,hrp")
+    choices = grid.choices()
+    assert len(choices) == len(set(choices)) == grid.count == 2 * (13 * 3 + 13 * 3 * 3 + 3 * 2)
+    assert choices[0] == Choice(Threshold(None, 100))
+    assert Choice(Hybrid(Threshold(500, None), Every(7 * DAY_S)), Destination.BAND, Method.HRP) in choices
+    assert not any(isinstance(one.trigger, Every) and one.destination is Destination.BAND for one in choices)
+    widths = [one.relative_bps for one in grid.bands if one.relative_bps]
+    assert (widths[0], widths[1], widths[-1], len(widths)) == (100, 364, 3_000, 12)
+    assert grid_of("5%rel", "1d", "target", "", "hybrid").count == 1
+    assert choices[-1].label == "every 28 d, to halfway, weights hrp"
+    assert grid_of("5%rel", "1d", "band", "", "hybrid").choices()[0].options == "--band 5%rel --every 86400s --destination band"
+
+
+@pytest.mark.parametrize(
+    ("band", "every", "destination", "named"),
+    [
+        ("", "", "target", "the grid is empty"),
+        ("", "7d", "band", "the grid is empty"),
+        ("5%rel", "", "", "the grid is empty"),
+        ("1%rel..30%rel:9999,1%abs..30%abs:9999", "1h..28d:9999", "target", "more than 1,000,000"),
+        ("1%rel..30%rel", "", "target", "does not say in how many values"),
+        ("30%rel..1%rel:3", "", "target", "does not go up"),
+        ("1%rel..30%abs:3", "", "target", "from one kind of band to another"),
+        ("5", "", "target", "is not a band"),
+        ("0%rel", "", "target", "is not within 0 and 100 %"),
+        ("", "29d", "target", "is not within the intervals"),
+        ("", "0s", "target", "is not within the intervals"),
+        ("5%rel", "", "zone", "--destination: 'zone'"),
+    ],
+)
+def test_a_grid_that_is_none_is_named(band: str, every: str, destination: str, named: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        grid_of(band, every, destination, "")
+    assert named in caught.value.message
+
+
+def test_the_last_quarter_changes_nothing_that_the_search_sees() -> None:
+    table = walks(1, 240)
+    closes = table.closes.copy()
+    closes[first_of_last(240) :] *= np.linspace(1, 5, 60)[:, None] ** np.array([1, -1])
+    one, other = (tuned(search(made, every="7d")) for made in (table, replace(table, closes=closes)))
+    for name in ("score", "excess", "best", "deflated", "overfitting", "neighbours", "walk_claims"):
+        assert np.array_equal(getattr(one, name), getattr(other, name)), name
+    assert [found.values.tolist() for found in one.found] == [found.values.tolist() for found in other.found]
+    assert one.claims != other.claims
+    assert one.last_from_s == table.times_s[180]
+
+
+def test_an_edge_that_is_there_is_found_and_claimed_no_higher_than_its_interval() -> None:
+    found = tuned(search(swinging(480), every="14d"))
+    assert found.verdict.recommended, found.verdict.words
+    assert isinstance(found.choices[found.best].trigger, Threshold)
+    for claim in found.claims:
+        assert claim.interval is not None and 0 < claim.interval.low < claim.interval.mean < claim.interval.high
+    assert found.overfitting is not None and found.overfitting.probability < 0.5
+    assert found.deflated is not None and found.deflated.probability > 0.95
+    made = document(found)
+    assert made["recommendation"]["label"] == found.choices[found.best].label
+    told = " ".join(made["verdict"])
+    assert percent(found.claims[0].interval.low if found.claims[0].interval else 0.0) in told
+    assert "No more is claimed than the lower ends" in told
+    assert json.loads(json.dumps(made)) == made
+
+
+def test_noise_gets_no_recommendation_and_a_safe_default() -> None:
+    verdicts = [tuned(search(walks(seed, 240), every="7d")).verdict for seed in range(6)]
+    assert sum(one.recommended for one in verdicts) <= 1
+    plain = next(one for one in verdicts if not one.recommended)
+    assert "No edge" in plain.words[-1] and "nothing is recommended" in plain.words[-1]
+    assert "every 28 d" in plain.safe_default
+
+
+def claim(low: float, rival: str = "hold") -> Claim:
+    return Claim(rival, Interval(low + 0.01, low, low + 0.02, 100, 3.0))
+
+
+@pytest.mark.parametrize(
+    ("claims", "chance", "said"),
+    [
+        ((claim(0.01), claim(0.02, "the calendar")), 0.1, None),
+        ((claim(0.01), claim(0.02, "the calendar")), None, None),
+        ((claim(-0.001), claim(0.02, "the calendar")), 0.1, "No edge over hold is shown"),
+        ((claim(0.01), claim(-0.02, "the calendar")), 0.1, "No edge over the calendar is shown"),
+        ((claim(1e-12), claim(0.02, "the calendar")), 0.1, "No edge over hold is shown"),
+        ((Claim("hold", None), claim(0.02, "the calendar")), 0.1, "fewer than 30 periods"),
+        ((claim(0.01), claim(0.02, "the calendar")), 0.5, "below the median in the other in 50%"),
+    ],
+)
+def test_a_recommendation_needs_both_intervals_above_zero_and_little_overfitting(
+    claims: tuple[Claim, ...], chance: float | None, said: str | None
+) -> None:
+    risk = None if chance is None else Overfitting(chance, 70, 8)
+    found = verdict(Choice(Threshold(None, 500)), CALENDAR, claims, risk)
+    assert found.recommended == (said is None)
+    assert said is None or said in " ".join(found.words)
+
+
+def test_the_calendar_rule_itself_never_beats_itself() -> None:
+    found = tuned(search(swinging(480), band="", every="28d"))
+    assert not found.verdict.recommended
+    assert found.claims[1].interval is not None and found.claims[1].interval.high == 0.0
+    assert (found.overfitting, found.neighbours) == (None, None)
+
+
+def test_folds_judge_only_what_comes_after_they_chose() -> None:
+    for walk in Walk:
+        made = folds(120, 4, walk)
+        assert [(one.judged_from, one.judged_to) for one in made] == [(40, 60), (60, 80), (80, 100), (100, 120)]
+        assert [one.chosen_from for one in made] == ([0] * 4 if walk is Walk.ANCHORED else [0, 20, 40, 60])
+    assert folds(11, 4, Walk.ANCHORED) == ()
+    returns = np.zeros((120, 3))
+    returns[:60, 1], returns[60:, 2] = 0.01, 0.02
+    chosen = [one.choice for one in walked(returns, Objective.GROWTH, folds(120, 4, Walk.ROLLING))]
+    assert chosen == [1, 1, 2, 2]  # the third saw twenty periods of each
+    assert walked(returns, Objective.GROWTH, folds(120, 4, Walk.ROLLING))[1].outside == 0.0
+
+
+def test_the_heat_map_has_each_setting_in_its_cell_and_the_fall_is_that_to_its_neighbours() -> None:
+    choices = grid_of("1%rel..5%rel:5,5%abs", "1d,7d", "target,halfway", "").choices()
+    value = {choice: float(i % 7) for i, choice in enumerate(choices)}
+    best = next(i for i, one in enumerate(choices) if one == Choice(Hybrid(Threshold(None, 300), Every(7 * DAY_S))))
+    value[choices[best]] = 10.0
+    objective = np.array([value[choice] for choice in choices])
+    made = heat_map(choices, objective, best)
+    assert (made.down.name, made.across.name) == ("band", "interval")
+    assert made.down.labels == ("1% rel", "2% rel", "3% rel", "4% rel", "5% rel", "5% abs", "no band")
+    assert made.across.labels == ("no interval", "1 d", "7 d")
+    assert made.best == (2, 2) and made.values[2, 2] == 10.0
+    assert made.values[0, 1] == value[Choice(Hybrid(Threshold(None, 100), Every(DAY_S)))]
+    assert np.isnan(made.values[6, 0])
+    beside = [
+        Choice(Hybrid(Threshold(None, 200), Every(7 * DAY_S))),
+        Choice(Hybrid(Threshold(None, 400), Every(7 * DAY_S))),
+        Choice(Hybrid(Threshold(None, 300), Every(DAY_S))),
+        Choice(Hybrid(Threshold(None, 300), Every(7 * DAY_S)), Destination.HALFWAY),
+    ]
+    near = neighbours(choices, objective, best)
+    falls = [10.0 - value[one] for one in beside]
+    assert near is not None
+    assert (near.count, near.mean_fall, near.largest_fall) == (4, pytest.approx(np.mean(falls)), max(falls))
+    assert near.spread == 10.0 - np.median(objective)
+
+
+def test_kernel_and_full_step_find_the_same() -> None:
+    asked = search(walks(3, 32), band="8%rel", destination="target,halfway")
+    quick, whole = tuned(asked), tuned(replace(asked, full=True))
+    assert dict(quick.engines) == {"kernel": 3}
+    assert dict(whole.engines) == {"full": 3}
+    assert sum(one.rebalances for one in quick.found) >= 3
+    for one, other in zip((*quick.found, *quick.last), (*whole.found, *whole.last), strict=True):
+        assert one.values == pytest.approx(other.values, rel=1e-5)
+        assert one.rebalances == other.rebalances
+        assert (one.turnover, one.costs) == pytest.approx((other.turnover, other.costs), rel=1e-3)
+    assert whole.best == quick.best
+
+
+def test_what_the_kernel_does_not_know_goes_through_the_full_step() -> None:
+    asked = search(walks(4, 16), band="25%rel", allocator="fixed,inverse_volatility", terms=Terms(4 * DAY_S, 6 * DAY_S))
+    found = tuned(asked)
+    assert dict(found.engines) == {"kernel": 2, "full": 1}
+    fixed, chosen = found.found
+    assert chosen.values[2] == pytest.approx(fixed.values[2], rel=1e-5)  # nothing is known yet: the targets count
+    assert chosen.values[-1] != pytest.approx(fixed.values[-1], rel=1e-4)
+    direct = simulate(wanted_of(asked.wanted, found.choices[1], asked.terms, DAY_S), piece(asked.table, 0, 12), FAIR)
+    assert chosen.values == pytest.approx(direct.equity)
+    assert chosen.turnover == pytest.approx(float(sum(one.turnover for one in direct.rebalances)) / 1e18)
+
+
+def test_gas_and_delay_rule_the_kernel_out() -> None:
+    for market in (replace(FAIR, gas_wei=10**9), replace(FAIR, latency_bars=1)):
+        assert tuned_engines(market) == {Engine.FULL}
+    assert tuned_engines(FAIR) == {Engine.KERNEL}
+
+
+def tuned_engines(market: object) -> set[Engine]:
+    asked = search(walks(5, 40), settings=market)
+    job = Job(asked.table, asked.wanted, asked.settings, asked.grid.choices(), (0, 1), TERMS)
+    return {job.engine(choice) for choice in job.runs}
+
+
+def test_hold_begins_at_the_targets_and_pieces_carry_the_newest_price() -> None:
+    table = walks(6, 20)
+    closes = table.closes.copy()
+    closes[9:12, 1] = np.nan
+    table = replace(table, closes=closes)
+    part = piece(table, 10, 20)
+    assert part.closes[0].tolist() == [closes[10, 0], closes[8, 1]]
+    assert np.isnan(part.closes[1, 1])
+    wanted = simple({"A": 4_000, "B": 3_000, "USD": 3_000}, Every(DAY_S), "USD")
+    worth = held(wanted, FAIR, part, (0, 5))
+    assert worth.tolist() == pytest.approx([10_000, 4_000 * closes[15, 0] / closes[10, 0] + 3_000 * closes[15, 1] / closes[8, 1] + 3_000])
+    assert part_of(replace(FAIR, gas_wei=tuple(range(20))), 5, 8).gas_wei == (5, 6, 7)
+
+
+def test_returns_are_daily_whatever_the_bars() -> None:
+    closes = np.round(100 * np.exp(np.cumsum(np.random.default_rng(7).normal(0, 0.005, (24 * 60, 2)), axis=0)), 6)
+    found: Tuned = tuned(search(hourly(A=closes[:, 0], B=closes[:, 1])))
+    assert found.period_s == pytest.approx(24 * HOUR_S)
+    assert len(found.found[0].values) == 45
+    assert document(found)["last_quarter"]["claims"][0]["mean"] is None  # 14 days are no evidence
+
+
+def test_too_little_data_is_refused() -> None:
+    with pytest.raises(ConfigError, match="periods to choose in"):
+        tuned(search(walks(8, 10)))
+
+
+def test_the_report_says_what_the_verdict_says_and_draws_each_setting() -> None:
+    found = tuned(search(walks(9, 240), every="7d"))
+    made = page(found)
+    assert made.summary == found.verdict.words
+    assert {fact.value for fact in made.origin} >= {found.stamp["data"], found.stamp["grid"], found.stamp["settings"]}
+    stability = next(one for one in made.sections if one.title == "Stability of the optimum")
+    squares = stability.figures[0]["data"][0]
+    assert squares["type"] == "scatter" and len(squares["x"]) == int((~np.isnan(found.stability.values)).sum())
+    assert sorted(squares["marker"]["color"]) == pytest.approx(sorted(found.score))
+    assert len(next(one for one in made.sections if one.title == "Walk-forward").tables[0].rows) == 4
