@@ -113,14 +113,16 @@ def pnl(config: Where, period: str = "all", benchmark: str | None = None, last: 
         }
 
 
-def check_books(config: Path | str, rebuild: bool = False) -> Document:
+def check_books(config: Where, rebuild: bool = False) -> Document:
     """Whether every entry balances and is what its transaction says; `rebuild` writes those anew that are not."""
     with ledgers(config) as found:
         step = newest(found.store)
         unbalanced = [entry.id for entry in found.entries if book.unbalanced(entry)]
         differing = [] if step is None else [pair for pair in audited(found.store, step) if pair.differs]
+        misstated = found.store.misstated()
         if rebuild:
             found.store.rewrite([(pair.intent, pair.derived) for pair in differing])
+            found.store.recount()
         owed = found.taxed(numeraire_only=True).lots.owed()
         kept = found.store.book_now()
         return {
@@ -128,9 +130,10 @@ def check_books(config: Path | str, rebuild: bool = False) -> Document:
             "entries": len(found.entries),
             "unbalanced": unbalanced,
             "differing": [pair.intent.id for pair in differing],
-            "rebuilt": rebuild and bool(differing),
+            "misstated": list(misstated),
+            "rebuilt": rebuild and bool(differing or misstated),
             "missing_lots": {found.names.label(token): str(raw) for token, raw in owed.items()},
-            "sound": not unbalanced and (rebuild or not differing),
+            "sound": not unbalanced and (rebuild or not (differing or misstated)),
         }
 
 
@@ -156,7 +159,7 @@ def open_books(config: Path | str, note: str) -> Document:
         return {"number": made.number, "kind": made.kind, "opened": utc(made.opened_s), "note": made.note}
 
 
-def journal_of_books(config: Path | str, limit: int) -> Document:
+def journal_of_books(config: Where, limit: int) -> Document:
     """The newest entries with their postings, newest first."""
     with ledgers(config) as found:
         return {

@@ -88,6 +88,8 @@ def show_check(document: Document) -> None:
     if document["differing"]:
         done = "written anew" if document["rebuilt"] else "trimtab books check --rebuild writes them anew"
         say(f"Entries that differ from their receipts: {', '.join(document['differing'])}; {done}.")
+    for what in document["misstated"]:
+        say(f"Sums that looks go by: {what}; {'summed up anew' if document['rebuilt'] else 'trimtab books check --rebuild sums up anew'}.")
     for symbol, raw in document["missing_lots"].items():
         say(f"{raw} base units of {symbol} went before they were known to have come; they count without a gain.")
     if document["chain"] is not None and document["chain"]["disagreement"]:
