@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from heapq import heappop, heappush
@@ -20,6 +20,19 @@ class Taken:
     raw: int
     cost: Value
     acquired_s: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A lot as a disposal comes to it: its base units, and of what they are a part, base units and their cost."""
+
+    raw: int
+    pool_raw: int
+    pool_cost: Value
+
+    def cost_of(self, raw: int) -> Value:
+        """What the first `raw` of them had cost."""
+        return self.pool_cost if raw == self.pool_raw else part(self.pool_cost, raw, self.pool_raw)
 
 
 class Lots:
@@ -55,6 +68,14 @@ class Lots:
             found.append(Taken(left, at_cost if left == raw else part(at_cost, left, raw), None))
             self._owed[token] = self._owed.get(token, 0) + left
         return tuple(found)
+
+    def stretches(self, token: str) -> Iterator[Stretch]:
+        """Each lot of a token in the order in which disposals take them; takes them as it goes."""
+        pile = self._pile(token)
+        while pile.raw:
+            found = pile.stretch()
+            pile.take(found.raw)
+            yield found
 
     def open(self) -> tuple[OpenLot, ...]:
         """Every lot that is left, by token, oldest first; with average cost each at the token's average."""
@@ -95,6 +116,13 @@ class _Pile:
             self._put(replace(lot, raw=lot.raw - raw, cost=lot.cost - cost), number, back=True)
         self.raw, self._cost = self.raw - raw, self._cost - cost
         return Taken(raw, cost, lot.acquired_s)
+
+    def stretch(self) -> Stretch:
+        """What the next disposal takes first; costs of the average are pooled."""
+        lot, number = self._next()
+        self._put(lot, number, back=True)
+        pool = (self.raw, self._cost) if self.method is LotMethod.AVERAGE else (lot.raw, lot.cost)
+        return Stretch(lot.raw, *pool)
 
     def open(self) -> list[OpenLot]:
         """What is left, oldest first."""

@@ -8,8 +8,7 @@ from fractions import Fraction
 
 from agent.books import entries as book
 from agent.books.entries import Change, Prices
-from agent.books.grain import grained
-from agent.books.lots import Lots
+from agent.books.lots import Lots, Stretch
 from agent.books.taxes import Disposal, run
 from agent.model import Funding, LotMethod, OpenLot, Plan, TaxStanding
 from agent.units import NATIVE, Price, Value
@@ -58,28 +57,34 @@ def planned_gains(
 
 
 def sellable(lots: Iterable[OpenLot], method: LotMethod, token: str, price: Value, gain: Value, most_raw: int) -> int:
-    """The most base units that may go at `price` (reporting units per base unit) while they realise no more than `gain`; at most
-    `most_raw`. Losses of lots that go before make room for gains of those behind.
+    """The most base units that may go at `price` (reporting units per base unit) while they realise no more than `gain` at any
+    lot's end on the way; at most `most_raw`. Losses of lots that go before make room for gains of those behind, and what no lot
+    is known of gains nothing.
     """
-    low, high = 0, most_raw
-    kept = [lot for lot in lots if lot.token == token]
-    while low < high:  # the gain of the first units is monotone only lot by lot: the longest stretch from the start counts
+    if gain < 0:
+        return 0
+    total, sold = Fraction(0), 0
+    for stretch in Lots(method, (lot for lot in lots if lot.token == token)).stretches(token):
+        raw, before = min(stretch.raw, most_raw - sold), total
+        total = before + raw * price - stretch.cost_of(raw)
+        if total > gain:
+            return sold + _longest(stretch, price, gain - before, raw)
+        sold += raw
+        if sold == most_raw:
+            return sold
+    return most_raw
+
+
+def _longest(stretch: Stretch, price: Value, gain: Value, too_many: int) -> int:
+    """The most units of one lot that gain no more than that; within a lot each unit gains alike."""
+    low, high = 0, too_many - 1
+    while low < high:
         middle = (low + high + 1) // 2
-        if _worst(kept, method, token, price, middle) <= gain:
+        if middle * price - stretch.cost_of(middle) <= gain:
             low = middle
         else:
             high = middle - 1
     return low
-
-
-def _worst(lots: list[OpenLot], method: LotMethod, token: str, price: Value, raw: int) -> Value:
-    """The highest gain that the first `raw` units have realised at any lot's end."""
-    total = worst = Fraction(0)
-    for taken in Lots(method, lots).dispose(token, raw, Fraction(0)):
-        cost = grained(taken.raw * price) if taken.acquired_s is None else taken.cost
-        total += taken.raw * price - cost
-        worst = max(worst, total)
-    return worst
 
 
 def _gain(token: str, parts: list[Disposal]) -> PlannedGain:

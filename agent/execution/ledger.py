@@ -58,7 +58,7 @@ def keep(journal: Journal, step: StepInput, force: bool = False) -> None:
     """
     for intent in journal.unentered():
         journal.enter(intent, entry_of(journal, intent, step, journal.counted(intent.id), journal.principal))
-    prices = _prices(step)
+    prices = prices_of(step)
     found = valuation(step, prices)
     if found is None:
         return
@@ -99,7 +99,7 @@ def entry_of(journal: Journal, intent: Intent, present: StepInput, counted: froz
     if receipt is None:
         raise ValueError(f"intent {intent.id} has no receipt to enter")
     basis, grant, owner = own_step(journal, intent) or present, journal.grant(intent.id), present.snapshot.owner
-    prices, coin = _prices(basis), basis.portfolio.wrapped_native
+    prices, coin = prices_of(basis), basis.portfolio.wrapped_native
     moved = dict(receipt.net(owner)) if receipt.status == 1 else {}
     if wei := intent.coins(owner, coin):
         moved[NATIVE] = moved.get(NATIVE, 0) + wei
@@ -181,5 +181,6 @@ def _by_hand(plan: Plan) -> bool:
     return isinstance(plan.decision, Rebalance) and plan.decision.by_hand
 
 
-def _prices(step: StepInput) -> Prices:
+def prices_of(step: StepInput) -> Prices:
+    """Reference prices of a step, as entries are valued by."""
     return Prices({token: found.price for token, found in reference_prices(step).prices.items()}, step.portfolio.wrapped_native)

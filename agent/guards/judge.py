@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any, Generic, TypeVar
 
 from agent.errors import Refused
-from agent.guards import chain, cost, gas, liquidity, market, oracle, trust, words
+from agent.guards import chain, cost, gas, liquidity, market, oracle, tax, trust, words
 from agent.guards.case import Case, Measured, Missing, open_case
 from agent.guards.remedies import REMEDIES
 from agent.model import Evidence, Plan, StepInput, Verdict
@@ -59,6 +59,16 @@ def _feed_max_age(step: StepInput) -> int | None:
     return None if step.limits.oracle_deviation_bps is None else step.reference.feed_max_age_s
 
 
+def _year_limit(step: StepInput) -> Fraction | None:
+    """Off without [tax], and where it says so."""
+    return None if step.history.tax is None else step.history.tax.year_limit
+
+
+def _a_year(limit: Fraction, step: StepInput) -> str:
+    numeraire, known = step.portfolio.numeraire, step.history.tax
+    return tax.limit_words(limit, "" if known is None else known.currency, numeraire.label, numeraire.decimals)
+
+
 def _sequencer_grace(step: StepInput) -> int | None:
     """Off where the chain has no sequencer, or the owner said off."""
     return None if step.reference.sequencer_feed is None else step.reference.sequencer_grace_s
@@ -84,6 +94,7 @@ GUARDS: tuple[Guard[Any], ...] = (
     Guard("daily_loss", lambda s: s.limits.daily_loss_bps, _bps, cost.daily_loss),
     Guard("total_loss", lambda s: s.limits.total_loss_bps, _bps, cost.total_loss),
     Guard("balance_jump", lambda s: s.limits.balance_jump_bps, _bps, cost.balance_jump),
+    Guard("year_limit", _year_limit, _a_year, tax.year_limit),
     Guard("min_trade", lambda s: s.limits.min_trade, _at_least, cost.min_trade),
     Guard("max_live_value", lambda s: s.limits.max_live_value, lambda v, s: words.money(v, s.portfolio.numeraire), cost.max_live_value),
     Guard("impermanent_loss", lambda s: s.limits.impermanent_loss_bps, _bps, liquidity.impermanent_loss),

@@ -11,6 +11,7 @@ REMEDIES = {
     "daily_turnover": "wait until older trades are 24 h old, or raise limits.daily_turnover",
     "total_loss": "find out what lost money since the start (trimtab pnl, trimtab history), then raise limits.total_loss or stop",
     "daily_loss": "find out what lost money (trimtab history), wait until it is 24 h old, or raise limits.daily_loss",
+    "year_limit": "sell less of what gains, wait for the new year, or raise tax.year_limit",
     "balance_jump": "say what came or went: trimtab flows, then trimtab flows confirm",
     "impermanent_loss": "take liquidity out until the expected loss fits (trimtab lp), or raise limits.impermanent_loss",
     "lp_max_weight": "take liquidity out until its share fits (trimtab lp), or raise limits.lp_max_weight",

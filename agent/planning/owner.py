@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from agent.errors import Refused
 from agent.model import AdjustLiquidity, Decision, Destination, Goal, GoalWeight, Halt, Hold, Plan, Rebalance, StepInput, TopUp, Verdict
-from agent.planning import planner
+from agent.planning import planner, taxed
 from agent.planning.liquidity import plan_liquidity
 from agent.planning.strategies import Proposal, Proposer
 from agent.policy import coin, raising
@@ -37,7 +37,7 @@ def invest(came: Mapping[str, int]) -> Proposer:
     def propose(step: StepInput) -> Proposal:
         wanted = Rebalance("what came is invested", raising.goal_to_invest(step, came), by_owner=True)
         try:
-            plan = planner.plan(step, wanted)
+            plan = taxed.plan(step, wanted)
         except planner.NothingPlanned as nothing:
             return _by_owner(step, Hold(f"what came stays as it is for now: {nothing.message}"), None)
         return _by_owner(step, plan.decision, plan)
@@ -80,7 +80,7 @@ def to_targets(step: StepInput) -> Proposal:
         return Proposal(decided, None)
     try:
         wanted = Rebalance("the transition to these targets", goal(decided.drifts, Destination.TARGET), by_owner=True)
-        plan = planner.plan(step, wanted)
+        plan = taxed.plan(step, wanted)
     except planner.NothingPlanned as nothing:
         return _by_owner(step, Hold(nothing.message), None)
     return _by_owner(step, plan.decision, plan)

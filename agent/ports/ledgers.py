@@ -17,6 +17,10 @@ class Ledger(Protocol):
         """Final and reverted intents that the book lacks, oldest first."""
         ...
 
+    def unsettled(self) -> tuple[Intent, ...]:
+        """Intents that have not ended, or ended in a block and are not in the book yet, oldest first."""
+        ...
+
     def enterable(self) -> tuple[Intent, ...]:
         """All final and reverted intents since the book opened, in the order of the chain, whether they are in it or not."""
         ...

@@ -24,6 +24,7 @@ LIVE = "live"
 NAMES = "book_tokens"
 HOUR_S = 3_600
 _OPEN, _ENDED = (tuple(state.value for state in states) for states in (OPEN, ENDED_IN_BLOCK))
+_UNSETTLED = (*_OPEN, *_ENDED)
 Place = tuple[str, str]
 """(place, token): "" is the wallet, else the name of a liquidity position."""
 
@@ -54,6 +55,19 @@ class Bookkeeping(Database):
             lacking = ~exists().where(EntryRow.intent_id == IntentRow.id)
             missing = query.where(IntentRow.seq > running.settled_to(session), lacking).order_by(IntentRow.seq)
             return tuple(records.intent(row) for row in session.scalars(missing))
+
+    def unsettled(self) -> tuple[Intent, ...]:
+        """Intents since the first opening that have not ended, or ended in a block and are not in the book yet, oldest first."""
+        with self._read("read the ledger") as session:
+            book = rows.book_now(session, self.book_kind)
+            first = None if book is None else rows.after(session, book)
+            if first is None:
+                return ()
+            lacking = ~exists().where(EntryRow.intent_id == IntentRow.id)
+            query = select(IntentRow).where(
+                IntentRow.seq > max(first, running.settled_to(session)), IntentRow.state.in_(_UNSETTLED), lacking
+            )
+            return tuple(records.intent(row) for row in session.scalars(query.order_by(IntentRow.seq)))
 
     def enterable(self) -> tuple[Intent, ...]:
         """All final and reverted intents since the book opened, in the order of the chain."""

@@ -111,7 +111,7 @@ class Desk:
         venue = self.config.venues.uniswap_v3
         step = recall(step, self.store, self.panel, self.config.wallet.safe)
         step = take_stock(step, self.store, self.line, None if venue is None else venue.position_manager)
-        standing = None if self.tax is None else partial(self.tax.standing, self.store)
+        standing = None if self.tax is None else partial(self.tax.standing, self.store, step)
         seen = remembered(step, self.store, standing)
         pins = {pin.address: pin.code_hash for pin in self.store.pins()}
         return quarantine.quarantine(seen, quarantine.changed(snapshot, self.tokens, pins, self.store.implementations()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -50,6 +50,7 @@ def annotation(key: str) -> Any:
     *tables, name = place(key)
     for part in tables:
         table = table.model_fields[part].annotation
+        table = next((one for one in get_args(table) if one is not type(None)), table)  # a table that may be left out
     field = table.model_fields[name]
     return field.annotation, field.metadata
 

@@ -7,20 +7,22 @@ from datetime import UTC, datetime
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent import codec
-from agent.books.lots import Lots
+from agent import codec, guards
+from agent.books.lots import Lots, _Pile
 from agent.books.plans import planned_gains, sellable, wallet_changes
 from agent.books.rates import parse_rates
 from agent.errors import ConfigError
-from agent.model import Halt, LotMethod, OpenLot, Plan, Rebalance, StepInput, Style, TaxStanding
-from agent.planning import planner, strategies, taxed
+from agent.model import Halt, LotMethod, OpenLot, Plan, Rebalance, StepInput, Style, TaxStanding, Verdict
+from agent.planning import owner, planner, strategies, taxed
+from agent.planning.strategies import Proposer
 from agent.policy.decide import decide
 from agent.reference import reference_prices
 from tests import builders
 from tests.pacing import PACE
+from tests.plans import evidence
 
 WETH, USDC = builders.token("WETH").address, builders.token("USDC").address
 DOLLAR, ETH = 10**6, 10**18
@@ -77,6 +79,42 @@ def test_the_first_of_several_rounds_stays_within_the_year_too() -> None:
 def test_a_year_that_is_used_up_sells_nothing_that_gains() -> None:
     with pytest.raises(planner.NothingPlanned, match=r"tax\.year_limit of 300 USDC"):
         planned(overweight(300, realised=300))
+
+
+def judged(step: StepInput, plan: Plan) -> Verdict:
+    return next(one for one in guards.judge(step, plan, evidence(step, plan)) if one.guard == "year_limit")
+
+
+def test_a_guard_refuses_a_plan_that_gains_more_than_the_year_has_left_by_then() -> None:
+    step = overweight(300)
+    plan = planned(step)
+    assert judged(step, plan).passed and "realised this year" in judged(step, plan).measured
+    later = overweight(300, realised=200)  # what was sent meanwhile has used up most of it
+    found = judged(later, plan)
+    assert not found.passed and found.limit == "300 USDC a year" and "200 USDC realised this year" in found.measured
+    assert judged(overweight(300, realised=300, cost=2_500), plan).passed, "what loses goes"
+    assert judged(overweight(None), plan).limit == "off"
+
+
+@pytest.mark.parametrize("free", [{"exit": True}, {"by_hand": True}])
+def test_the_guard_holds_no_exit_back_and_no_swap_by_hand(free: dict[str, bool]) -> None:
+    step = overweight(0, realised=500)
+    plan = planned(overweight(None))
+    assert isinstance(plan.decision, Rebalance)
+    assert not judged(step, plan).passed
+    found = judged(step, replace(plan, decision=replace(plan.decision, **free)))
+    assert found.passed and "not held back" in found.measured
+
+
+@pytest.mark.parametrize("asked", [owner.to_targets, owner.invest({})], ids=["edit", "invest"])
+def test_what_an_owner_asks_of_the_strategy_keeps_to_the_year_too(asked: Proposer) -> None:
+    """An edit onto the targets sells what gains within what is left, and nothing where nothing is."""
+    free, used = asked(overweight(None)).plan, asked(overweight(300, realised=300)).plan
+    trimmed = asked(overweight(300)).plan
+    assert used is None or gain(overweight(None), used) <= 0
+    assert trimmed is None or gain(overweight(None), trimmed) <= 300
+    if asked is owner.to_targets:
+        assert free is not None and gain(overweight(None), free) > 300 and trimmed is not None
 
 
 def test_losses_go_whatever_the_year_realised() -> None:
@@ -138,6 +176,42 @@ def test_what_may_be_sold_gains_no_more_than_its_room_and_one_unit_more_would(
     most = sellable(lots, method, WETH, price, Fraction(room), held)
     assert max(gains(most)) <= room
     assert most == held or max(gains(most + 1)) > room
+
+
+def slow(lots: list[OpenLot], method: LotMethod, price: Fraction, gain: Fraction, most_raw: int) -> int:
+    """The definition: the longest stretch from the start that at no lot's end, nor at its own, has realised more."""
+
+    def worst(raw: int) -> Fraction:
+        total = highest = Fraction(0)
+        for taken in Lots(method, lots).dispose(WETH, raw, Fraction(0)):
+            total += taken.raw * price - taken.cost
+            highest = max(highest, total)
+        return highest
+
+    return max((raw for raw in range(most_raw + 1) if worst(raw) <= gain), default=0)
+
+
+@settings(max_examples=150)
+@given(
+    st.lists(st.tuples(st.integers(1, 25), st.integers(0, 3_000)), min_size=1, max_size=6),
+    st.integers(-5, 2_000),
+    st.integers(0, 100),
+    st.sampled_from(LotMethod),
+)
+def test_what_may_be_sold_is_found_in_one_pass_as_the_slow_definition_finds_it(
+    parts: list[tuple[int, int]], room: int, less: int, method: LotMethod
+) -> None:
+    lots = [OpenLot(WETH, raw, Fraction(cost), number) for number, (raw, cost) in enumerate(parts)]
+    most = max(0, sum(lot.raw for lot in lots) - less)
+    assert sellable(lots, method, WETH, Fraction(100), Fraction(room), most) == slow(lots, method, Fraction(100), Fraction(room), most)
+
+
+def test_lots_are_gone_through_once_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    lots, taken = [OpenLot(WETH, ETH, Fraction(number), number) for number in range(300)], []
+    take = _Pile.take
+    monkeypatch.setattr(_Pile, "take", lambda pile, most: taken.append(most) or take(pile, most))  # type: ignore[func-returns-value]  # None, then the lot
+    sellable(lots, LotMethod.HIFO, WETH, Fraction(1), Fraction(ETH) * 250, 300 * ETH)
+    assert len(taken) <= 300
 
 
 RATES = ["time,rate", "2026-01-01,0.92", "2026-02-01T12:00:00+00:00,0.90", "1780000000,0.85"]

@@ -1,0 +1,113 @@
+"""What is mined or on its way and not final yet has used up its part of the year, and a loss of it makes no room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent import codec
+from agent.api.setup import initialise
+from agent.config.load import load_config
+from agent.execution import flows as noting
+from agent.execution.ledger import keep
+from agent.model import IntentKind, IntentState, StepInput, TaxStanding, Transfer
+from agent.store import Store, open_store
+from agent.wiring.tax import TaxKeeper
+from tests.ledgers import COIN, DOLLAR, GAS_WEI, USDC, WETH, at, moved
+from tests.plans import sell_weth
+from tests.scripted import CHAIN_ID, OTHER, WALLET, grant, tx
+
+RPC = [("RPC_A", "one"), ("RPC_B", "two")]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = open_store(f"sqlite:///{tmp_path / 'trimtab.db'}", CHAIN_ID, WALLET)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def keeper(tmp_path: Path) -> TaxKeeper:
+    path = tmp_path / "trimtab.toml"
+    initialise(path, "ethereum", WALLET, [], "USDC", RPC, template="moderate")
+    path.write_text(path.read_text().replace('year_limit = "off"', 'year_limit = "1000"'))
+    return TaxKeeper(load_config(path), at().portfolio)
+
+
+def looked(store: Store, step: StepInput) -> None:
+    noting.note(store, step.snapshot, lambda: step)
+    keep(store, step)
+
+
+def standing(keeper: TaxKeeper, store: Store, step: StepInput) -> TaxStanding:
+    found = keeper.standing(store, step, step.snapshot.head.timestamp_s)
+    assert found is not None
+    return found
+
+
+def sold(store: Store, block: int, nonce: int, usd: int) -> None:
+    """One WETH, which had cost 2,000, went for that."""
+    moved(store, nonce, block, Transfer(WETH.address, WALLET, OTHER, COIN), Transfer(USDC.address, OTHER, WALLET, usd * DOLLAR))
+
+
+def held(found: TaxStanding) -> int:
+    return sum(lot.raw for lot in found.lots if lot.token == WETH.address)
+
+
+def final(store: Store) -> None:
+    for intent in store.open_intents():
+        store.advance(intent.id, IntentState.FINAL, 1)
+
+
+def test_a_sale_that_is_mined_has_realised_its_gain_before_it_is_final(store: Store, keeper: TaxKeeper) -> None:
+    looked(store, at())
+    before = standing(keeper, store, at())
+    assert before.realised == 0 and held(before) == 11 * COIN, "the coin of the gas is one lot with its wrapped token"
+    sold(store, 1_001, 0, 2_800)
+    after = at(1_001, weth="9", usdc=22_800, native=COIN - GAS_WEI)
+    mined = standing(keeper, store, after)
+    assert mined.realised > Fraction(799 * DOLLAR) and held(mined) == 10 * COIN - GAS_WEI
+    final(store)
+    looked(store, replace(after, snapshot=replace(after.snapshot, head=replace(after.snapshot.head, number=1_002))))
+    entered = standing(keeper, store, after)
+    assert (entered.realised, held(entered)) == (mined.realised, held(mined)), "and the same once it is in the ledger"
+
+
+def test_a_loss_that_is_mined_makes_no_room_until_it_is_final(store: Store, keeper: TaxKeeper) -> None:
+    looked(store, at())
+    sold(store, 1_001, 0, 1_500)
+    after = at(1_001, weth="9", usdc=21_500, native=COIN - GAS_WEI)
+    assert standing(keeper, store, after).realised == 0
+    final(store)
+    looked(store, replace(after, snapshot=replace(after.snapshot, head=replace(after.snapshot.head, number=1_002))))
+    assert standing(keeper, store, after).realised < Fraction(-499 * DOLLAR)
+
+
+def test_what_was_sent_and_is_in_no_block_counts_as_planned_once_however_often_it_was_sent(store: Store, keeper: TaxKeeper) -> None:
+    start = at()
+    looked(store, start)
+    dear = replace(start, snapshot=replace(start.snapshot, owner=WALLET))
+    store.begin_step("s", 1, codec.dumps(dear))
+    plan = sell_weth(dear)
+    given = replace(grant(), plan=plan)
+    first = store.intend("s", IntentKind.SWAP, tx(0), given, "swap", 1, None)
+    store.advance(first.id, IntentState.SIGNED, 1, tx_hash="0xaa")
+    store.advance(first.id, IntentState.BROADCAST, 1)
+    once = standing(keeper, store, start)
+    sold_raw = sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == WETH.address)
+    assert sold_raw > 0 and held(once) == 11 * COIN - sold_raw
+    store.intend("s", IntentKind.SWAP, tx(0, max_fee_wei=10**11), given, "swap again", 1, None, replaces=first.id)
+    assert held(standing(keeper, store, start)) == held(once)
+
+
+def test_a_reorganisation_gives_the_gain_back(store: Store, keeper: TaxKeeper) -> None:
+    looked(store, at())
+    sold(store, 1_001, 0, 2_800)
+    (mined,) = store.open_intents()
+    store.advance(mined.id, IntentState.BROADCAST, 1)
+    assert standing(keeper, store, at(1_002)).realised == 0
