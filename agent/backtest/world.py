@@ -72,7 +72,6 @@ class World:
     wallet: Wallet
     bar: int = -1
     block: int = FIRST_BLOCK
-    mined_here: int = 0
     prices: dict[str, Price] = field(default_factory=dict)
     feeds: tuple[FeedRound, ...] = ()
     pools: dict[str, PoolState] = field(default_factory=dict)
@@ -131,8 +130,8 @@ class World:
         return gas if isinstance(gas, int) else gas[self.bar]
 
     def now_s(self) -> int:
-        """See ports.Clock: the bar's time, and a second for each block with a transaction since."""
-        return self.bar_s + self.mined_here
+        """See ports.Clock: the bar's time, of all its blocks: were they later, each schedule would come due a bar later every time."""
+        return self.bar_s
 
     def sleep(self, seconds: float) -> None:
         """See ports.Clock: whoever waits, waits for the next bar."""
@@ -148,7 +147,7 @@ class World:
             raise EndOfTable
         self.tell()
         self.block += bar - self.bar
-        self.bar, self.mined_here = bar, 0
+        self.bar = bar
         self._price()
         self._trade_pools()
         self._pay_in_and_out()
@@ -167,7 +166,6 @@ class World:
     def begin_block(self) -> None:
         """A block of its own for a transaction."""
         self.block += 1
-        self.mined_here += 1
 
     def quoted(self, token: str) -> Fraction:
         """The recorded close of a token in the unit of the table; 1 for what is not in it, which is the numeraire alone."""

@@ -1,0 +1,196 @@
+"""Whole stress tests: the same again, the kernel against the live step, tails by hand, and what is refused before it begins."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from math import isnan
+
+import numpy as np
+import pytest
+
+from agent.backtest.report import document
+from agent.backtest.simulate import simulate
+from agent.backtest.stress import (
+    BLOCKS,
+    JUMPS,
+    Case,
+    StressResult,
+    estimate_s,
+    expected_shortfall,
+    quantiles,
+    stress,
+)
+from agent.backtest.stress_kernel import by_kernel, drawdown, edges_of, known, outside
+from agent.backtest.stress_report import figures, page
+from agent.backtest.stress_scenarios import Scenario
+from agent.backtest.wanted import OPEN_LIMITS, simple
+from agent.errors import ConfigError
+from agent.model import Cron, Destination, Every, Hybrid, OrderKind, Orders, Terms, Threshold
+from tests.simulating import BAND, DEEP, HOUR_S, halves, hourly, random_table, simulated
+from tests.stressing import wish
+
+WANTED = simple({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD", native="ETH")
+TABLE = random_table(3, 200)
+
+
+@pytest.fixture(scope="module")
+def found() -> StressResult:
+    return stress(WANTED, TABLE, DEEP, wish(scenarios=(Scenario.CRASH,)))
+
+
+def test_all_that_was_asked_for_is_there_and_fits_together(found: StressResult) -> None:
+    assert [(case.name, case.by, len(case.measured)) for case in found.cases] == [
+        (BLOCKS, "kernel", 20),
+        (JUMPS, "kernel", 20),
+        ("calm", "step", 1),
+        ("crash", "step", 1),
+    ]
+    calm, crash = found.cases[2:]
+    assert crash.measured[0].loss > calm.measured[0].loss + 0.2
+    assert (found.bars, found.moves, found.skipped) == (40, 199, ())
+    assert found.kernel_off is not None
+    assert found.kernel_off < 1e-5
+    assert {name for name, _ in found.versions} >= {"trimtab", "numpy", "numba"}
+
+
+def test_the_same_seed_finds_the_same_and_more_paths_begin_with_the_same(found: StressResult) -> None:
+    asked = wish(paths=10)
+    one, other = stress(WANTED, TABLE, DEEP, asked), stress(WANTED, TABLE, replace(DEEP, seed=1), asked)
+    assert one.cases[0].measured == found.cases[0].measured[:10]
+    assert one.cases[1].measured == found.cases[1].measured[:10]
+    assert one.cases[2] == found.cases[2]
+    assert one.cases[0].measured != other.cases[0].measured
+    assert one.data_hash == other.data_hash == found.data_hash
+    assert len({one.config_hash, other.config_hash, found.config_hash}) == 3
+
+
+def test_the_kernel_measures_what_the_live_step_measures() -> None:
+    for wanted in (WANTED, replace(WANTED, policy=replace(WANTED.policy, trigger=Hybrid(Threshold(200, None), Every(2 * HOUR_S))))):
+        table = random_table(7, 30, volatility=0.05)
+        setting = known(wanted, DEEP)
+        assert not isinstance(setting, str)
+        mine, step = by_kernel(wanted, setting, table, 10_000.0), simulate(wanted, table, DEEP)
+        assert mine.rebalances == len(step.rebalances) >= 2
+        assert mine.loss == pytest.approx(1 - step.equity[-1] / step.equity[0], abs=1e-6)
+        assert mine.drawdown == pytest.approx(drawdown(step.equity), abs=1e-6)
+        assert mine.behind == pytest.approx(1 - step.equity[-1] / step.hold[-1], abs=1e-6)
+        assert mine.turnover == pytest.approx(float(step.turnover), rel=1e-3)
+        assert mine.outside == outside(step.weights, edges_of(wanted))
+
+
+def test_a_review_by_schedule_leaves_weights_outside_until_it_is_due() -> None:
+    table = hourly(BTC=[100.0] * 5 + [130.0] * 15)
+    found = simulated(table, halves(Hybrid(BAND, Every(12 * HOUR_S))))
+    assert [one.bar for one in found.rebalances] == [12]
+    setting = known(halves(Hybrid(BAND, Every(12 * HOUR_S))), DEEP)
+    assert not isinstance(setting, str)
+    assert by_kernel(halves(Hybrid(BAND, Every(12 * HOUR_S))), setting, table, 1e4).outside == 7 / 20
+    assert isnan(by_kernel(halves(Every(HOUR_S)), replace(setting, trigger=Every(HOUR_S)), table, 1e4).outside)
+
+
+def test_a_policy_that_the_kernel_does_not_know_goes_through_the_live_step() -> None:
+    wanted = halves(Hybrid(BAND, Cron("0 9 * * *", "UTC")))
+    found = stress(wanted, TABLE, DEEP, wish(bars=5))
+    assert [(case.name, case.by) for case in found.cases] == [(BLOCKS, "step"), (JUMPS, "step"), ("calm", "step")]
+    assert dict(found.skipped)["kernel"].startswith("it does not know schedules by the calendar")
+    assert found.kernel_off is None
+    coin = wanted.portfolio.assets[0].token.address
+    orders = replace(halves().portfolio, orders=Orders((Terms(coin, OrderKind.STOP_LOSS, share_bps=2_000),)))
+    banded = replace(halves().portfolio, assets=tuple(replace(one, band=BAND) for one in halves().portfolio.assets))
+    for unknown, why in (
+        (replace(halves(), portfolio=orders), "orders"),
+        (replace(halves(), portfolio=banded), "bands of single assets"),
+        (replace(halves(), policy=replace(halves().policy, destination=Destination.ZONE)), "this destination"),
+    ):
+        assert known(unknown, DEEP) == why
+    assert known(halves(), replace(DEEP, latency_bars=1)) == "latency"
+
+
+def test_scenarios_that_do_not_fit_are_left_out_and_told_or_refused_where_they_were_named() -> None:
+    cash = simple({"BTC": 5_000, "ETH": 5_000}, BAND, "EUR")
+    found = stress(cash, TABLE, DEEP, wish(paths=1, bars=5, scenarios=(Scenario.DEPEG,)))
+    assert "no asset of this portfolio is a dollar" in dict(found.skipped)["depeg"]
+    assert [case.name for case in found.cases][2:] == ["calm"]
+    with pytest.raises(ConfigError, match="depeg: no asset"):
+        stress(cash, TABLE, DEEP, wish(paths=1, bars=5, scenarios=(Scenario.DEPEG,), named=True))
+
+
+def test_tails_are_what_a_hand_works_out() -> None:
+    losses = np.arange(1, 101) / 100
+    assert expected_shortfall(losses) == pytest.approx(0.98)  # 0.96 to 1.00
+    assert expected_shortfall(losses[:50]) == pytest.approx((0.50 + 0.49 + 0.48 / 2) / 2.5)
+    assert expected_shortfall(losses[:3]) == pytest.approx(0.03)
+    assert quantiles(np.array([0.0, 1.0])) == pytest.approx((0.05, 0.25, 0.5, 0.75, 0.95, 0.99))
+    assert quantiles(np.array([0.0, float("nan")])) is None
+    assert drawdown(np.array([1.0, 2.0, 1.5, 3.0, 1.2, 2.0])) == pytest.approx(0.6)
+    edges = np.array([[0.4, 0.6], [0.4, 0.6]])
+    assert outside(np.array([[0.5, 0.5], [0.6, 0.4], [0.61, 0.39], [0.3, 0.7]]), edges) == 0.5
+
+
+def test_figures_of_a_case_are_those_of_its_paths(found: StressResult) -> None:
+    case: Case = found.cases[0]
+    made = figures(case)
+    losses = case.values("loss")
+    assert float(made["loss"]["worst"]) == pytest.approx(losses.max(), abs=1e-6)
+    assert float(made["loss"]["quantiles"]["50%"]) == pytest.approx(np.median(losses), abs=1e-6)
+    assert float(made["loss"]["expected_shortfall"]) == pytest.approx(losses.max(), abs=1e-6)  # of twenty
+    assert made["outside_bands"]["worst"] == "0.000000"
+    timed = Case("x", "kernel", tuple(replace(one, outside=float("nan")) for one in case.measured))
+    assert figures(timed)["outside_bands"] is None
+
+
+def test_the_report_shows_every_case_and_by_what_it_can_be_repeated(found: StressResult) -> None:
+    made = document(page(found))
+    text = str(made)
+    for case in found.cases:
+        assert case.name in text
+    assert found.config_hash in text
+    assert found.data_hash in text
+    titles = [section["title"] for section in made["sections"]]
+    assert titles == ["Prices that could have been", "Markets that break"]
+    shares = made["sections"][0]["figures"][0]["data"]
+    assert [sum(one["y"]) for one in shares] == pytest.approx([1, 1])
+
+
+def test_how_long_it_takes_is_known_before_it_begins() -> None:
+    few, many = estimate_s(wish(), WANTED, DEEP), estimate_s(wish(paths=20_000, step_paths=100, bars=1_000), WANTED, DEEP)
+    assert few < 2 < 100 < many
+    timed = simple({"BTC": 5_000, "USD": 5_000}, Every(HOUR_S), "USD")
+    assert estimate_s(wish(), timed, DEEP) > estimate_s(wish(), WANTED, DEEP)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"paths": 0}, "--paths: 0"),
+        ({"paths": -1}, "--paths"),
+        ({"paths": 10**7}, "--paths"),
+        ({"step_paths": 0}, "--step-paths"),
+        ({"bars": 2}, "--bars"),
+        ({"bars": 10**7}, "--bars"),
+        ({"paths": 10**6, "bars": 10**5}, "would take days"),
+    ],
+)
+def test_numbers_of_none_or_far_too_much_are_refused_before_anything_is_done(changes: dict[str, int], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        wish(**changes)
+
+
+def test_paths_longer_than_the_file_a_block_longer_than_it_and_a_seed_below_zero_are_named() -> None:
+    with pytest.raises(ConfigError, match="--bars: 201 of 200"):
+        stress(WANTED, TABLE, DEEP, wish(paths=1, bars=201))
+    with pytest.raises(ConfigError, match="--block: 300 of 199 moves"):
+        stress(WANTED, TABLE, DEEP, wish(block=300.0))
+    with pytest.raises(ConfigError, match="--seed"):
+        stress(WANTED, TABLE, replace(DEEP, seed=-1), wish())
+    with pytest.raises(ConfigError, match="19 moves"):
+        stress(WANTED, random_table(1, 20), DEEP, wish(bars=5))
+
+
+def test_least_trades_fees_and_depths_are_those_of_the_live_step() -> None:
+    limited = replace(WANTED, limits=replace(OPEN_LIMITS, min_trade=Fraction(25 * 10**18)))
+    setting = known(limited, replace(DEEP, fee_pips=3_000, depth=Fraction(10**6)))
+    assert not isinstance(setting, str)
+    assert (setting.min_trade, setting.costs.fee_bps, setting.costs.depth[:2]) == (25.0, (30.0, 30.0, 0.0), (1e6, 1e6))
+    assert isinstance(setting.trigger, Threshold)

@@ -1,0 +1,154 @@
+"""Each way in which a market breaks: what is laid over the prices, and what the live step then does and does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from agent.backtest.simulate import simulate
+from agent.backtest.stress_scenarios import Scenario, Severity, lay, unfit
+from agent.backtest.wanted import simple
+from agent.errors import ConfigError
+from agent.model import Every, OrderKind, Orders, Terms
+from tests.simulating import BAND, COIN, DEEP, HOUR_S, halves, hourly, simulated
+from tests.stressing import BARS, BEGINS, ENDS, guarded, risen, under
+
+
+def test_without_any_of_it_the_price_that_rose_is_sold_at_once() -> None:
+    found = under(Scenario.CALM, guarded(), risen())
+    assert [one.bar for one in found.rebalances] == [BEGINS]
+    assert found.halted == 0
+
+
+def test_while_feeds_are_silent_it_halts_and_trades_nothing_and_goes_on_afterwards() -> None:
+    found = under(Scenario.ORACLE, guarded(), risen())
+    # The last word is of bar 9. With three bars of age allowed, it still counts in bars 10 and 11, when it says that nothing moved.
+    assert found.halted == ENDS - BEGINS - 2
+    assert [one.bar for one in found.rebalances] == [ENDS]
+    every = under(Scenario.ORACLE, guarded(), risen(), replace(DEEP, looks_at_all=True))
+    assert (every.halted, every.rebalances) == (found.halted, found.rebalances)
+
+
+def test_a_schedule_waits_for_feeds_too() -> None:
+    table = hourly(BTC=np.linspace(100, 130, BARS).tolist())
+    found = under(Scenario.ORACLE, halves(Every(2 * HOUR_S)), table)
+    # Until it is too old, the price of before is traded by; then nothing is until there is a new one.
+    assert not [one for one in found.rebalances if BEGINS + 2 <= one.bar < ENDS]
+    assert found.rebalances[-1].bar >= ENDS
+    assert found.halted == ENDS - BEGINS - 2
+
+
+def test_a_dollar_off_its_peg_halts_by_the_depeg_limit_until_it_is_back() -> None:
+    found = under(Scenario.DEPEG, guarded(depeg_bps=200), risen())
+    assert found.halted == ENDS - BEGINS
+    assert [one.bar for one in found.rebalances] == [ENDS]
+
+
+def test_a_dollar_of_the_table_falls_as_the_numeraire_does() -> None:
+    table = hourly(ETH=[100.0] * BARS, USDC=[1.0] * BARS)
+    wanted = simple({"ETH": 5_000, "USDC": 5_000}, BAND, "EUR")
+    laid = lay(Scenario.DEPEG, wanted, table, DEEP, Severity(depeg_bps=2_500))
+    assert laid.table.closes[:, 1].tolist() == [1.0] * BEGINS + [0.75] * (ENDS - BEGINS) + [1.0] * (BARS - ENDS)
+    assert (laid.unit == 1).all()
+    own = lay(Scenario.DEPEG, guarded(), risen(), DEEP, Severity(depeg_bps=2_500))
+    assert own.table.symbols == ("BTC", "USD")
+    assert own.unit.tolist() == own.table.closes[:, 1].tolist() == laid.table.closes[:, 1].tolist()
+
+
+def test_without_the_limit_a_fallen_dollar_is_bought() -> None:
+    found = under(Scenario.DEPEG, guarded(), risen(), severity=Severity(depeg_bps=2_500))
+    bought = [one for one in found.rebalances if BEGINS <= one.bar < ENDS]
+    assert bought
+    assert found.halted == 0
+
+
+def test_dear_gas_is_refused_by_its_limit_until_it_is_cheap_again() -> None:
+    settings = replace(DEEP, gas_wei=10**9)
+    found = under(Scenario.GAS, guarded(gas_price_wei=60 * 10**9), risen(), settings)
+    assert [one.bar for one in found.rebalances] == [ENDS]
+    assert found.refused == (("gas_price", ENDS - BEGINS),)
+    paid = under(Scenario.GAS, guarded(), risen(), settings)
+    assert [one.bar for one in paid.rebalances] == [BEGINS]
+    assert float(paid.gas) == pytest.approx(500 * float(found.gas), rel=0.1)
+
+
+def test_in_thin_pools_no_more_is_traded_than_the_impact_limit_allows() -> None:
+    severity = Severity(depth_part=Fraction(1, 50_000))  # 20,000 dollars on either side
+    found = under(Scenario.POOL, guarded(price_impact_bps=100), risen(), severity=severity)
+    calm = under(Scenario.CALM, guarded(price_impact_bps=100), risen())
+    inside = [one for one in found.rebalances if BEGINS <= one.bar < ENDS]
+    # Moving a pair's price by 1 % takes half a percent of a side: 100 dollars, and they have to be 750.
+    assert len(inside) >= 2
+    assert all(float(one.turnover) / COIN < 110 for one in inside)
+    assert float(calm.rebalances[0].turnover) / COIN == pytest.approx(750, rel=1e-2)
+
+
+def test_in_thin_pools_a_least_trade_that_the_impact_limit_does_not_allow_is_refused() -> None:
+    severity = Severity(depth_part=Fraction(1, 50_000))
+    wanted = guarded(price_impact_bps=100, min_trade=Fraction(200 * COIN))
+    found = under(Scenario.POOL, wanted, risen(), severity=severity)
+    assert [one.bar for one in found.rebalances] == [ENDS]
+    assert sum(times for _, times in found.refused) == ENDS - BEGINS
+
+
+def test_a_stop_loss_sells_all_of_it_once_in_a_crash_and_nothing_is_bought_back() -> None:
+    table, wanted = hourly(BTC=[100.0] * BARS), halves()
+    coin = wanted.portfolio.assets[0].token.address
+    stopped = replace(wanted.portfolio, orders=Orders((Terms(coin, OrderKind.STOP_LOSS, share_bps=2_000),)))
+    found = under(Scenario.CRASH, replace(wanted, portfolio=stopped), table)
+    assert len(found.rebalances) == 1
+    # 50 % over three bars: 79.4, 63.0, 50. The first is below 80.
+    assert found.rebalances[0].bar == BEGINS
+    assert dict(found.balances)[coin] == 0
+    assert found.equity[-1] == pytest.approx(5_000 + 5_000 * 0.5 ** (1 / 3), rel=2e-3)
+    without = under(Scenario.CRASH, wanted, table)
+    assert without.equity[-1] < found.equity[-1]
+
+
+def test_a_crash_takes_its_share_of_all_but_dollars_and_stays() -> None:
+    table = hourly(BTC=[100.0] * BARS, USDC=[1.0] * BARS)
+    wanted = simple({"BTC": 5_000, "USDC": 5_000}, BAND, "EUR")
+    laid = lay(Scenario.CRASH, wanted, table, DEEP, Severity(crash_bps=7_500, crash_bars=2))
+    assert laid.table.closes[:, 0].tolist() == pytest.approx([100.0] * BEGINS + [50.0] + [25.0] * (BARS - BEGINS - 1))
+    assert (laid.table.closes[:, 1] == 1).all()
+    assert (table.closes[:, 0] == 100).all()
+
+
+def test_what_a_portfolio_cannot_meet_is_named() -> None:
+    table = hourly(BTC=[100.0] * BARS, ETH=[10.0] * BARS)
+    wanted = simple({"BTC": 5_000, "ETH": 5_000}, BAND, "EUR")
+    found = dict(unfit(tuple(Scenario), wanted, table, DEEP, Severity()))
+    assert set(found) == {"depeg", "gas-spike"}
+    assert "no asset of this portfolio is a dollar" in found["depeg"]
+    with pytest.raises(ConfigError, match="gas-spike: no price of the native coin"):
+        lay(Scenario.GAS, wanted, table, DEEP, Severity())
+    cash = simple({"USDC": 5_000, "USD": 5_000}, BAND, "USD")
+    assert "crash" in dict(unfit(tuple(Scenario), cash, hourly(USDC=[1.0] * BARS), DEEP, Severity()))
+
+
+def test_settings_without_anything_broken_are_as_they_were() -> None:
+    table = risen()
+    plain = simulated(table)
+    full = simulate(halves(), table, replace(DEEP, silent=(5, 5), thin=(5, 5, Fraction(1, 2))))
+    assert (plain.final_value, plain.rebalances) == (full.final_value, full.rebalances)
+    assert plain.config_hash != full.config_hash
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"crash_bps": 10_000}, "--crash"),
+        ({"crash_bps": 0}, "--crash"),
+        ({"crash_bars": 0}, "--crash-bars"),
+        ({"depeg_bps": 10_000}, "--depeg"),
+        ({"depth_part": Fraction(0)}, "--thin"),
+        ({"depth_part": Fraction(2)}, "--thin"),
+        ({"gas_wei": 0}, "--gas-spike"),
+    ],
+)
+def test_a_severity_that_cannot_be_is_named(changes: dict[str, object], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        Severity(**changes)  # type: ignore[arg-type]  # field names, checked at run time
