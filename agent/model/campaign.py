@@ -19,6 +19,20 @@ class Draw:
 
 
 @dataclass(frozen=True, slots=True)
+class Spent:
+    """What corrections before one have taken of its budget, since they began in the time that the first of them had.
+
+    `wish` is the largest value that one of them was to move and `spent` what they lost together, in numeraire base units; at chain
+    time `until_s` this is over. `arrival` are the prices that the next counts from too (none: it has its own).
+    """
+
+    until_s: int
+    wish: Fraction
+    spent: Fraction
+    arrival: tuple[tuple[str, Fraction], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Campaign:
     """One correction that is carried out over time, as it began. Values in numeraire base units.
 
@@ -26,7 +40,7 @@ class Campaign:
     `arrival` are the reference prices by token at its start, against which everything is counted; `wish` is the value that was
     to be moved at them, by `sides` (token, +1 to buy or -1 to sell), in `rounds` fair shares; `budget` is the most that may be
     lost against them, gas included. No round begins after `ends_s`, and at `expires_s` it is over. `first` decides the size of
-    the first round.
+    the first round. `before` is what others have taken of its budget already.
     """
 
     pace: Pace
@@ -43,6 +57,7 @@ class Campaign:
     expires_s: int
     first: Draw
     only: Only | None = None
+    before: Spent | None = None
 
 
 @dataclass(frozen=True, slots=True)

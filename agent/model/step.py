@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from agent.model.campaign import Draw, Underway
+from agent.model.campaign import Draw, Spent, Underway
 from agent.model.chain import Snapshot
 from agent.model.flows import Flow
 from agent.model.ledger import TaxStanding
@@ -35,9 +35,10 @@ class History:
     `reviews` are (schedule, chain time of its last review), named as policy/schedules.py does.
     `books` says where ledger and chain disagree, `tax` what a plan's taxable gain is told by (None: nothing is known of it).
     `campaign` is the correction that is under way over time, `campaign_ended_s` when the last one ended, and `draw` decides the size
-    of the first round of the next (None: not drawn yet). `orders` says how each order stands, `orders_turn` how often
-    that was written, `unit_value` what a unit of the portfolio was worth (None: nothing asks for it). `sleeves` are the
-    books of strategies (None: there are no strategies). `loss_total` is the loss since the store began.
+    of the first round of the next (None: not drawn yet). `spent` is what the last one has taken of the budget that the next shares
+    with it (None: nothing). `orders` says how each order stands, `orders_turn` how often that was written,
+    `unit_value` what a unit of the portfolio was worth (None: nothing asks for it). `sleeves` are the books of strategies (None: there
+    are no strategies). `loss_total` is the loss since the store began.
     """
 
     last_rebalance_s: int | None
@@ -68,6 +69,7 @@ class History:
     campaign: Underway | None = None
     campaign_ended_s: int | None = None
     draw: Draw | None = None
+    spent: Spent | None = None
     orders: tuple[Order, ...] = ()
     orders_turn: int = 0
     unit_value: UnitValue | None = None

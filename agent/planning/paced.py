@@ -12,7 +12,7 @@ from agent.planning import planner, rounds, taxed
 from agent.planning.payments import NATIVE_VENUE
 from agent.planning.saving import lacking
 from agent.policy import coin, words
-from agent.policy.campaign import course, targets
+from agent.policy.campaign import budget_left, budget_words, course, spent_before, targets
 from agent.policy.decide import Decided
 from agent.policy.drift import corrections
 from agent.policy.minimum import APPROVAL_GAS
@@ -40,7 +40,7 @@ def paced(step: StepInput, decided: Decided, decision: Rebalance, whole: Plan) -
     pacing = rounds.compare(step, decision, goal, whole, decided.references) if pace.style is Style.ROUNDS else None
     wish = rounds.to_move(step, goal, _prices(decided))
     count = rounds.most_rounds(step, wish) if pacing is None else pacing.chosen
-    if count == 1:
+    if count == 1 and (pace.budget_bps is None or spent_before(step) is None):
         return decided, replace(whole, pacing=pacing)
     return _begun(step, decided, decision, replace(whole, pacing=pacing), _campaign(step, decided, goal, count))
 
@@ -105,7 +105,7 @@ def _round(step: StepInput, decided: Decided, plan: Plan) -> Found:
         return decided, plan
     why = (
         f"round {under.done + 1} may cost {_money(step, worst)} at worst; {_money(step, under.spent)} of its budget of "
-        f"{_money(step, begun.budget)} are spent"
+        f"{budget_words(step, begun)} are spent"
     )
     return replace(decided, decision=Hold(f"the correction is over: {why}"), round=None, ended=why, begins=None), None
 
@@ -125,24 +125,26 @@ def _at_price(step: StepInput, decided: Decided, plan: Plan, campaign: Campaign)
 
 def _campaign(step: StepInput, decided: Decided, goal: Goal, count: int) -> Campaign:
     pace, prices, now_s = step.execution.pace, _prices(decided), step.snapshot.head.timestamp_s
-    wish = rounds.to_move(step, goal, prices)
+    wish, before = rounds.to_move(step, goal, prices), spent_before(step)
     ends_s, expires_s = times(pace, count, now_s)
+    arrival = prices | ({} if before is None else {token: price for token, price in before.arrival if token in prices})
     lacks = corrections(decided.drifts, goal)
     return Campaign(
         pace=pace,
         targets_bps=targets(step),
         destination=step.policy.destination,
         goal=goal,
-        arrival=tuple(sorted(prices.items())),
+        arrival=tuple(sorted(arrival.items())),
         sides=tuple((token, 1 if lack > 0 else -1) for token, lack in lacks.items() if lack),
         wish=wish,
         rounds=count,
-        budget=None if pace.budget_bps is None else wish * Fraction(pace.budget_bps, BPS),
+        budget=budget_left(pace, wish, before),
         began_s=now_s,
         ends_s=ends_s,
         expires_s=expires_s,
         first=step.history.draw or EVEN,
         only=step.policy.only,
+        before=before,
     )
 
 

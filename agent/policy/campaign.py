@@ -10,15 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from agent.model import AssetDrift, Campaign, Decision, Goal, Hold, Rebalance, Round, StepInput, Style, Underway
+from agent.model import AssetDrift, Campaign, Decision, Goal, Hold, Pace, Rebalance, Round, Spent, StepInput, Style, Underway
 from agent.policy import confirm, words
 from agent.policy.drift import corrections, drift
 from agent.policy.pacing import fair_share, interval_s, part, spread
 from agent.policy.triggers import Signal
-from agent.units import Price, Value, value_text
+from agent.units import BPS, Price, Value, value_text
 
 SAME_BPS = 25
 """By how much a target may differ and count as the same: what allocators and strategies want moves a little at every look."""
+WANTED = "what is wanted of the portfolio changed"
+"""Why a campaign ends whose targets moved: the next goes on with its prices and its budget."""
 MUCH = 10
 """What part of a fair share has to go the other way before prices count as turned: rounds end where they end, give or take."""
 
@@ -40,7 +42,7 @@ def renounced(step: StepInput) -> str:
     if step.split is not None:
         return "strategies share the wallet by now"
     if _other(dict(targets(step)), dict(begun.targets_bps)):
-        return "what is wanted of the portfolio changed"
+        return WANTED
     if step.policy.destination is not begun.destination:
         return "policy.destination was changed"
     if step.policy.only is not begun.only:
@@ -103,6 +105,42 @@ def partial(drifts: Sequence[AssetDrift], goal: Goal, part: Fraction) -> Goal:
     return replace(goal, weights=weights)
 
 
+def spent_before(step: StepInput) -> Spent | None:
+    """What of the budget of a correction that begins now is taken already; None where it has one of its own.
+
+    By the one that this look ends, or that the store remembers, as long as the first of them had time.
+    """
+    under = step.history.campaign
+    found = step.history.spent if under is None else taken(under, renounced(step))
+    return found if found is not None and step.snapshot.head.timestamp_s < found.until_s else None
+
+
+def taken(under: Underway, why: str) -> Spent:
+    """What a correction that ended by `why` leaves to the next: gains make no room."""
+    begun = under.campaign
+    before = begun.before or Spent(begun.expires_s, Fraction(0), Fraction(0))
+    lost = before.spent + max(Fraction(0), under.spent)
+    return Spent(before.until_s, max(before.wish, begun.wish), lost, begun.arrival if why == WANTED else ())
+
+
+def budget_left(pace: Pace, wish: Value, before: Spent | None) -> Value | None:
+    """What a correction of this value may lose: its part, and of all that share one budget no more than the largest of them might.
+
+    None where there is no budget.
+    """
+    if pace.budget_bps is None:
+        return None
+    part = Fraction(pace.budget_bps, BPS)
+    own = wish * part
+    return own if before is None else max(Fraction(0), min(own, max(wish, before.wish) * part - before.spent))
+
+
+def budget_words(step: StepInput, begun: Campaign) -> str:
+    """How large its budget is, and that it is a rest where it is one."""
+    shown = _money(step, begun.budget or Fraction(0))
+    return shown if begun.before is None else f"{shown}, the rest of one that corrections share until {words.moment(begun.before.until_s)}"
+
+
 def _part(under: Underway, left: Value, now_s: int) -> Fraction:
     """How much of what is left the round does: all of it where no further one would begin in time."""
     begun = under.campaign
@@ -125,10 +163,8 @@ def _over(step: StepInput, drifts: Sequence[AssetDrift], under: Underway, left: 
     if step.snapshot.head.timestamp_s >= begun.expires_s:
         return f"its time ended {words.moment(begun.expires_s)} after {rounds}; {_money(step, left)} are left"
     if begun.budget is not None and under.spent >= begun.budget:
-        return (
-            f"after {rounds} it has lost {_money(step, under.spent)} against the prices at its start, its budget is "
-            f"{_money(step, begun.budget)}"
-        )
+        lost = f"it has lost {_money(step, under.spent)} against the prices at its start"
+        return f"after {rounds} {lost}, its budget is {budget_words(step, begun)}"
     return ""
 
 

@@ -17,7 +17,8 @@ from sqlalchemy.orm import Session
 
 from agent import codec
 from agent.errors import ConfigError, OperatorNeeded, Refused
-from agent.model import Campaign, Draw, History, Intent, IntentKind, LimitOrder, Underway
+from agent.model import Campaign, Draw, History, Intent, IntentKind, LimitOrder, Spent, Underway
+from agent.policy.campaign import taken
 from agent.policy.pacing import wait_s
 from agent.store import records
 from agent.store.database import Database
@@ -112,8 +113,8 @@ class Campaigns(Database):
             return tuple(reversed([_order(session, row) for row in session.scalars(query)]))
 
 
-def remembered(session: Session, wallet: str, coin: str, history: History) -> History:
-    """The history with the campaign that is under way, when the last one ended, and the draw that waits."""
+def remembered(session: Session, wallet: str, coin: str, history: History, chain_now_s: int) -> History:
+    """The history with the campaign that is under way, when the last one ended, what it leaves to the next, and the draw that waits."""
     rows = _open(session, CAMPAIGN)
     drawn = session.get(Meta, DRAWN)
     query = select(CampaignRow.ended_s).where(CampaignRow.kind == CAMPAIGN, CampaignRow.ended_s.is_not(None))
@@ -122,7 +123,19 @@ def remembered(session: Session, wallet: str, coin: str, history: History) -> Hi
         campaign=_underway(session, rows[0], wallet, coin) if rows else None,
         campaign_ended_s=session.scalar(query.order_by(CampaignRow.seq.desc()).limit(1)),
         draw=None if drawn is None else _draw(drawn.value),
+        spent=None if rows else _left_to_the_next(session, wallet, coin, chain_now_s),
     )
+
+
+def _left_to_the_next(session: Session, wallet: str, coin: str, chain_now_s: int) -> Spent | None:
+    """What the newest campaign that ended has taken of the budget that the next shares with it; None once that time is over."""
+    ended = select(CampaignRow).where(CampaignRow.kind == CAMPAIGN, CampaignRow.state != OPEN).order_by(CampaignRow.seq.desc())
+    row = session.scalar(ended.limit(1))
+    if row is None:
+        return None
+    campaign = _loaded(Campaign, row)
+    until_s = campaign.expires_s if campaign.before is None else campaign.before.until_s
+    return taken(_underway(session, row, wallet, coin), row.why) if chain_now_s < until_s else None
 
 
 def _underway(session: Session, row: CampaignRow, wallet: str, coin: str) -> Underway:

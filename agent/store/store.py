@@ -198,7 +198,7 @@ class Store(Proposals, PaperBook):
     def history(self, chain_now_s: int) -> History:
         """Sums over the last 24 h of chain time."""
         with self._read("read the budgets") as session:
-            return campaigns.remembered(session, self.wallet, self.coin, ledger.history(session, chain_now_s))
+            return campaigns.remembered(session, self.wallet, self.coin, ledger.history(session, chain_now_s), chain_now_s)
 
     def book(self, intent: Intent, turnover: Fraction, loss: Fraction, gas_wei: int, chain_s: int, outflow: Fraction = Fraction(0)) -> None:
         """Adds a finished intent to budgets and movements; a second call for the same intent changes nothing."""

@@ -20,10 +20,12 @@ from agent.model import (
     IntentState,
     LimitOrder,
     Receipt,
+    Spent,
     Transfer,
     Underway,
     UnsignedTx,
 )
+from agent.policy.campaign import WANTED
 from agent.policy.pacing import wait_s
 from agent.ports import Grant
 from agent.store import Store, open_store
@@ -162,3 +164,20 @@ def test_a_damaged_draw_needs_the_operator(store: Store) -> None:
         connection.execute(text("UPDATE meta SET value = 'x' WHERE key = 'draw'"))
     with pytest.raises(OperatorNeeded, match="a draw is damaged"):
         store.history(2_000)
+
+
+def test_what_the_last_one_lost_is_told_to_the_next_by_receipts_for_as_long_as_the_first_had_time(store: Store) -> None:
+    """A restart between two corrections gives out no second budget."""
+    made = store.begin_campaign(CAMPAIGN)
+    store.begin_round(made, 1, "s1", 1_000, Draw(3, 4))
+    swap(store, "s1", 0, 10**18, 1_990 * 10**6)
+    lost = under(store).spent
+    assert lost > 10 * 10**6 and store.history(2_000).spent is None, "while it is under way it counts itself"
+    store.end_campaign(made, "ended", WANTED, 3_000)
+    assert store.history(3_000).spent == Spent(5_600, CAMPAIGN.wish, lost, CAMPAIGN.arrival)
+    assert store.history(5_600).spent is None
+    second = replace(CAMPAIGN, began_s=3_100, expires_s=9_000, wish=CAMPAIGN.wish * 2, before=store.history(3_000).spent)
+    other = store.begin_campaign(second)
+    store.end_campaign(other, "cancelled", "by its owner", 3_200)
+    assert store.history(3_300).spent == Spent(5_600, CAMPAIGN.wish * 2, lost, ()), "the sum goes on, the prices do not"
+    assert store.history(5_600).spent is None

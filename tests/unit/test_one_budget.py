@@ -1,0 +1,178 @@
+"""One budget against the prices of the start: who moves the targets, or ends a correction, gets no second one in its time (T15)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent import codec
+from agent.model import Campaign, Draw, Pace, Spent, StepInput, Style, Underway
+from agent.planning import strategies
+from agent.policy.campaign import WANTED, budget_left, spent_before, taken
+from agent.policy.pacing import wait_s
+from tests.builders import step_input
+from tests.pacing import PACE, carried, later, market, paced, roomy
+
+USD = 10**6
+TWAP = replace(PACE, style=Style.TWAP, max_rounds=8, over_s=14_400, budget_bps=60)
+Moves = Callable[[StepInput, int], StepInput]
+
+
+def drifted(pace: Pace = TWAP) -> StepInput:
+    """200,000 of 1,000,000 have to move through a pair of 20 million on each side."""
+    step = roomy(step_input(None, {"WETH": 700_000, "USDC": 300_000}, depth=20_000_000, cooldown_s=0), max_live_value=None)
+    return paced(step, pace)
+
+
+def aimed(step: StepInput, weth_bps: int) -> StepInput:
+    """Other targets, as an allocator or a trailing order leaves them."""
+    assets = tuple(replace(one, target_bps=bps) for one, bps in zip(step.portfolio.assets, (weth_bps, 10_000 - weth_bps), strict=True))
+    return replace(step, portfolio=replace(step.portfolio, assets=assets))
+
+
+@dataclass
+class Wander:
+    """What was begun in the time that the first had, and what every round lost at the prices that it counts from."""
+
+    begun: list[Campaign] = field(default_factory=list)
+    lost: Fraction = Fraction(0)
+    rounds: int = 0
+    said: list[str] = field(default_factory=list)
+
+
+def wander(step: StepInput, dice: random.Random, moves: Moves, looks: int = 60) -> Wander:
+    """Looks every ten minutes at targets and a market that `moves` changes before each; remembers as the store does."""
+    done, under, spent = Wander(), None, None
+    until_s = None
+    for look in range(looks):
+        step = moves(step, look)
+        now_s = step.snapshot.head.timestamp_s
+        if until_s is not None and now_s >= until_s:
+            break
+        draw = Draw(int(dice.random() * 1_000_000), int(dice.random() * 1_000_000))
+        step = replace(step, history=replace(step.history, campaign=under, spent=spent if under is None else None, draw=draw))
+        found = strategies.rebalance(step)
+        done.said.append(found.decided.decision.reason)
+        if found.decided.ended and under is not None:
+            under, spent = None, taken(under, found.decided.ended)
+        if found.plan is not None:
+            assert found.decided.round is not None, "nothing goes around the budget"
+            if (begins := found.decided.begins) is not None:
+                done.begun.append(begins)
+                until_s = until_s or begins.expires_s
+                under = Underway(f"c{look}", begins, 0, Fraction(0), Fraction(0), begins.began_s, begins.first)
+            assert under is not None
+            own = _lost(step, found.plan.holdings_after, dict(under.campaign.arrival)) + found.plan.cost.gas
+            done.lost += own
+            done.rounds += 1
+            under = replace(under, done=under.done + 1, moved=under.moved + found.plan.turnover, spent=under.spent + own)
+            under = replace(under, next_s=now_s + wait_s(under.campaign, draw), draw=draw)
+            step = carried(step, found.plan, 600)
+        else:
+            step = later(step, 600)
+    return done
+
+
+def _lost(step: StepInput, after: tuple[tuple[str, int], ...], prices: dict[str, Fraction]) -> Fraction:
+    held = {one.token: one.raw for one in step.snapshot.holdings}
+    return -sum(((raw - held[token]) * prices[token] for token, raw in after), Fraction(0))
+
+
+def largest(done: Wander) -> Fraction:
+    """The budget of the largest of them."""
+    return max(one.wish for one in done.begun) * Fraction(TWAP.budget_bps or 0, 10_000)
+
+
+@given(seed=st.integers(0, 10**6), far=st.integers(30, 900), fall=st.integers(0, 30))
+@settings(max_examples=5, deadline=None)
+def test_targets_that_wander_at_every_look_do_not_spend_more_than_one_budget(seed: int, far: int, fall: int) -> None:
+    """The market falls a little with every look, and every look has other targets: without one budget each would start anew."""
+    dice = random.Random(seed)
+
+    def moves(step: StepInput, look: int) -> StepInput:
+        falling = market(step, Fraction(2_000) * (1 - Fraction(fall * look, 10_000)))
+        return aimed(falling, 5_000 + dice.randint(-far, far))
+
+    done = wander(drifted(), dice, moves)
+    assert done.begun and done.lost <= largest(done)
+
+
+def test_a_falling_market_stops_a_correction_that_is_re_aimed_at_every_look_too() -> None:
+    def moves(step: StepInput, look: int) -> StepInput:
+        return aimed(market(step, Fraction(2_000) * (1 - Fraction(look, 400))), 5_000 - 40 * (look % 2))
+
+    done = wander(drifted(), random.Random(3), moves)
+    assert len(done.begun) > 1, "it is begun anew with every other target"
+    assert [one.before is None for one in done.begun] == [True] + [False] * (len(done.begun) - 1)
+    re_aimed = [one for one in done.begun if one.before is not None and one.before.arrival]
+    assert re_aimed and all(one.arrival == one.before.arrival for one in re_aimed if one.before is not None)
+    assert re_aimed[0].arrival == done.begun[0].arrival, "it goes on counting from the first prices"
+    assert 0 < done.lost <= largest(done)
+    assert any("the rest of one that corrections share until" in said for said in done.said), "it is said"
+
+
+def test_targets_that_go_to_and_fro_spend_one_budget_and_stop() -> None:
+    """An allocator that cannot decide would turn the portfolio around for ever."""
+    done = wander(drifted(), random.Random(5), lambda step, look: aimed(step, 5_000 if look % 4 < 2 else 9_000))
+    assert done.lost <= largest(done)
+
+
+def test_what_is_left_of_a_budget_scales_with_what_is_left_to_move() -> None:
+    pace = replace(TWAP, budget_bps=100)
+    before = Spent(9_999, Fraction(1_000), Fraction(4))
+    assert budget_left(pace, Fraction(1_000), None) == 10
+    assert budget_left(pace, Fraction(100), before) == 1, "no more than its own part"
+    assert budget_left(pace, Fraction(900), before) == 6, "no more than is left"
+    assert budget_left(pace, Fraction(2_000), before) == 16, "of the largest that was to be moved"
+    assert budget_left(pace, Fraction(900), replace(before, spent=Fraction(11))) == 0
+    assert budget_left(replace(pace, budget_bps=None), Fraction(900), before) is None
+
+
+def test_gains_make_no_room_and_the_time_is_that_of_the_first() -> None:
+    found = strategies.rebalance(drifted())
+    first = found.decided.begins
+    assert first is not None
+    gained = Underway("c", first, 2, Fraction(10), Fraction(-500), 0, first.first)
+    left = taken(gained, WANTED)
+    assert (left.spent, left.until_s, left.arrival) == (0, first.expires_s, first.arrival)
+    second = replace(first, before=replace(left, spent=Fraction(7)), expires_s=first.expires_s + 10**6, wish=first.wish * 2)
+    after = taken(replace(gained, campaign=second, spent=Fraction(5)), "done in 2 rounds")
+    assert (after.spent, after.until_s, after.wish, after.arrival) == (12, first.expires_s, first.wish * 2, ())
+
+
+def test_once_the_time_of_the_first_is_over_the_next_has_a_budget_of_its_own() -> None:
+    step = drifted()
+    now_s = step.snapshot.head.timestamp_s
+    for until_s, fresh in ((now_s + 1, False), (now_s, True)):
+        spent = Spent(until_s, Fraction(200_000 * USD), Fraction(1_199 * USD))
+        found = strategies.rebalance(replace(step, history=replace(step.history, spent=spent)))
+        assert (found.decided.begins is not None) == fresh
+        assert spent_before(replace(step, history=replace(step.history, spent=spent))) == (None if fresh else spent)
+
+
+@pytest.mark.parametrize("style", [Style.ROUNDS, Style.TWAP])
+def test_what_would_be_done_at_once_is_a_round_of_the_same_budget(style: Style) -> None:
+    step = drifted(replace(PACE, style=style, over_s=3_600, budget_bps=60, recovery_s=10**6, max_rounds=2))
+    least = replace(step, limits=replace(step.limits, min_trade=Fraction(150_000 * USD)))
+    assert strategies.rebalance(least).decided.round is None, "one round, without a budget"
+    spent = Spent(2 * 10**9, Fraction(200_000 * USD), Fraction(1_199 * USD))
+    shared = replace(least, history=replace(least.history, spent=spent))
+    found = strategies.rebalance(shared)
+    assert found.plan is None and "the rest of one that corrections share" in found.decided.decision.reason
+
+
+def test_a_step_and_a_campaign_of_before_load_without_it() -> None:
+    step = drifted()
+    old = codec.to_jsonable(step)
+    del old["history"]["spent"]
+    assert codec.from_jsonable(StepInput, old) == step
+    begun = strategies.rebalance(step).decided.begins
+    written = codec.to_jsonable(begun)
+    del written["before"]
+    assert codec.from_jsonable(Campaign, written) == begun
