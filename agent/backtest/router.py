@@ -56,7 +56,8 @@ SIMULATED = Place(WALLET, ROUTER)
 class Effects:
     """What a transaction changes: balances and allowances of the wallet, pools; and what it tells. Nothing of it is applied yet.
 
-    `native_wei` is the wallet's native coin, its gas left aside; `wrapped` are deposits and withdrawals of the wrapped coin.
+    `native_wei` is the wallet's native coin, its gas left aside; `wrapped` are deposits and withdrawals of the wrapped coin; `met` says
+    how each swap found its pool.
     """
 
     balances: dict[str, int]
@@ -69,6 +70,7 @@ class Effects:
     transfers: list[Transfer] = field(default_factory=list)
     wrapped: list[Transfer] = field(default_factory=list)
     swaps: list[tuple[str, str, Swapped]] = field(default_factory=list)
+    met: list[tuple[PoolState, Swapped]] = field(default_factory=list)
     legs: list[Leg] = field(default_factory=list)
     gas: int = 0
 
@@ -153,6 +155,7 @@ def _swap(done: Effects, call: ExactInputSingle | SwapExactTokens) -> None:
         source = _pay(done, token_in, swapped.amount_in_raw, source, pool.address)
     done.pools[pool.address] = swapped.after
     done.swaps.append((token_in, token_out, swapped))
+    done.met.append((pool, swapped))
     done.legs.append(
         Leg(
             pool=pool.address,
@@ -282,7 +285,10 @@ def _native_leg(coin: str, token_in: str, token_out: str, raw: int, source: Fund
 
 
 def _gas(done: Effects, balances: Mapping[str, int], allowances: Mapping[str, int], pools: Mapping[str, PoolState]) -> int:
-    """By the model that plans are made with."""
-    swapped = [leg for leg in done.legs if leg.venue != NATIVE_VENUE]
-    swaps = sum(leg_units(pools[leg.pool], one[2].ticks_crossed, one[2].steps) for leg, one in zip(swapped, done.swaps, strict=True))
-    return plan_units(GasFacts(balances=balances, allowances=allowances, pools=pools), done.legs, swaps)
+    """By the model that plans are made with; a pool writes down once in a transaction that its tick moved."""
+    units, written = 0, set[str]()
+    for before, one in done.met:
+        moves = isinstance(before, V3Pool) and isinstance(one.after, V3Pool) and before.tick != one.after.tick
+        units += leg_units(before, one.ticks_crossed, one.steps, moved=moves and before.address not in written)
+        written |= {before.address} if moves else set()
+    return plan_units(GasFacts(balances=balances, allowances=allowances, pools=pools), done.legs, units)
