@@ -32,6 +32,8 @@ MOST_ALONE = 4
 MOST_MARKS = 400
 """Of one asset: those that moved the most are shown."""
 PANEL_PX = 210
+PANEL_POINTS = 1_000
+"""A panel is half as wide as a chart, or less."""
 ALONE = ("--c2", "--c4", "--c6", "--c5")
 
 
@@ -95,9 +97,9 @@ def worth(found: Found) -> Section:
 def weights(found: Found) -> Section:
     """A panel for each asset: its weight, its target, its band."""
     result, shown = found.result, found.largest[:MOST_PANELS]
-    kept = thinned([result.weights[:, column] for column in shown])
     figures = []
     for column in shown:
+        kept = thinned([result.weights[:, column]], PANEL_POINTS)
         lines = [*_band(result, column)]
         if len(result.targets):
             goal = corners(result.targets[:, column])
@@ -165,10 +167,10 @@ def trades(found: Found) -> Section:
     if not shown:
         return Section("Trades on prices", (f"Nothing but {result.numeraire} was held: no price moved.",))
     moved, done = moved_units(result), np.array(sorted({one.bar for one in result.rebalances if one.succeeded and one.bar}), dtype=np.int64)
-    kept = thinned([np.log(result.prices[:, column]) for column in shown])
     hidden, figures = 0, []
     for column in shown:
         price, change = result.prices[:, column], moved[:, column]
+        kept = thinned([price], PANEL_POINTS)
         lines = [line(milliseconds(result.times_s, kept), at(price, kept), "price", "--c8", width=THIN, form=",.6~g")]
         for name, colour, symbol, sign in (("bought", "--c1", "triangle-up", 1), ("sold", "--c2", "triangle-down", -1)):
             bars = done[change[done] * sign > _TINY]

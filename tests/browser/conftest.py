@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,28 +9,22 @@ from typing import Any
 
 import pytest
 
+from tests.browser.chromium import OPTIONS, PATIENCE_MS, REMEDY, WIDE, program
 from tests.world import missing
-
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
-OPTIONS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
-WIDE, PHONE = (1280, 900), (390, 844)
-PATIENCE_MS = 120_000
 
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     """A browser for the whole session."""
-    pytest.importorskip("playwright", reason="pip install 'trimtab[dev]' brings playwright")
-    from playwright.sync_api import sync_playwright
-
-    program = next((found for name in PROGRAMS if (found := shutil.which(name))), None)
-    if program is None:
-        missing("no Chromium: apt-get install -y --no-install-recommends chromium")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ModuleNotFoundError:
+        missing("no playwright: pip install 'trimtab[dev]'")
+    found = program()
+    if found is None:
+        missing(REMEDY)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=list(OPTIONS), timeout=PATIENCE_MS)
+        browser = playwright.chromium.launch(executable_path=found, args=list(OPTIONS), timeout=PATIENCE_MS)
         yield browser
         browser.close()
 

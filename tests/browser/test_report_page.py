@@ -14,7 +14,8 @@ pytest.importorskip("empyrical")
 
 from agent.backtest.report import Fact, Page, Section, Table, write_page
 from agent.backtest.report_backtest import write_report
-from tests.browser.conftest import PATIENCE_MS, PHONE, Opened
+from tests.browser.chromium import PATIENCE_MS, PHONE
+from tests.browser.conftest import Opened
 from tests.reports import HOSTILE, LINK, result_of
 
 Open = Callable[..., Opened]

@@ -68,6 +68,7 @@ async function draw() {
     place.addEventListener("blur", () => Plotly.Fx.unhover(place));
     await new Promise(resolve => setTimeout(resolve));
   }
+  document.documentElement.dataset.drawnMs = String(Math.round(performance.now())); // since the page was asked for
   document.documentElement.dataset.drawn = String(places.length);
   document.dispatchEvent(new Event("trimtab:drawn"));
 }

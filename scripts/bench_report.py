@@ -1,0 +1,75 @@
+"""How large the report of a three-year hourly backtest is, and how long it takes to write and to open in Chromium.
+
+The simulation is made up from random walks of `--assets` over `--bars` hours with a rebalance every `--every`; the report of it is the
+real one. Each opening is a browser page of its own, from a file; timed is from the asking for the page until every chart is drawn,
+by the browser's clock, and what its main thread worked, which other programs on the machine change little. Prints JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from time import perf_counter, process_time
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from playwright.sync_api import sync_playwright
+
+from agent.backtest.report_backtest import write_report
+from tests.browser.chromium import OPTIONS, PATIENCE_MS, PHONE, WIDE, program
+from tests.reports import result_of
+
+
+def main() -> None:
+    """Prints figures as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--assets", type=int, default=8)
+    parser.add_argument("--bars", type=int, default=3 * 8_760)
+    parser.add_argument("--every", type=int, default=200)
+    parser.add_argument("--openings", type=int, default=7)
+    wanted = parser.parse_args()
+    found = result_of([f"T{number}" for number in range(wanted.assets - 1)] + ["USD"], wanted.bars, every=wanted.every, volatility=0.005)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "report.html"
+        write_report(found, path)  # loads what is loaded once
+        started, worked = perf_counter(), process_time()
+        write_report(found, path)
+        written = {"wall_s": round(perf_counter() - started, 2), "processor_s": round(process_time() - worked, 2)}
+        told = {"html_bytes": path.stat().st_size, "json_bytes": path.with_suffix(".json").stat().st_size, "written": written}
+        print(json.dumps(told | {"rebalances": len(found.rebalances), "opened_ms": opened(path, wanted.openings)}, indent=1))
+
+
+def opened(path: Path, times: int) -> dict[str, dict[str, dict[str, int]]]:
+    """Milliseconds until all is drawn, and of the main thread's work, for a desk and for a phone."""
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program(), args=list(OPTIONS), timeout=PATIENCE_MS)
+        for name, (width, height) in (("desk", WIDE), ("phone", PHONE)):
+            drawn, worked = [], []
+            for _ in range(times):
+                context = browser.new_context(viewport={"width": width, "height": height})
+                page = context.new_page()
+                session = context.new_cdp_session(page)
+                session.send("Performance.enable", {"timeDomain": "threadTicks"})
+                page.goto(path.as_uri())
+                page.wait_for_selector("html[data-drawn]", timeout=PATIENCE_MS)
+                drawn.append(int(page.evaluate("Number(document.documentElement.dataset.drawnMs)")))
+                metrics = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
+                worked.append(round(metrics["TaskDuration"] * 1_000))
+                context.close()
+            found[name] = {"drawn": spread(drawn), "worked": spread(worked)}
+        browser.close()
+    return found
+
+
+def spread(took: list[int]) -> dict[str, int]:
+    """Median, least and most."""
+    return {"median": round(statistics.median(took)), "least": min(took), "most": max(took)}
+
+
+if __name__ == "__main__":
+    main()
