@@ -12,9 +12,10 @@ from tempfile import TemporaryDirectory
 
 from agent.backtest.chain import SimulatedChain
 from agent.backtest.keyless import KeylessSigner
+from agent.backtest.memory import quick_store
 from agent.backtest.replay import ReplayReader, SimulatedEvidence
 from agent.backtest.taxes import TaxBooks
-from agent.backtest.wanted import ROUTER, WALLET
+from agent.backtest.wanted import ROUTER, WALLET, Wanted
 from agent.backtest.world import CHAIN_ID, World
 from agent.chain.rules import SigningRules
 from agent.engine import step
@@ -25,8 +26,9 @@ from agent.execution.remembered import remembered
 from agent.execution.settings import Settings as Patience
 from agent.model import Finding, History, ScreenedToken, Snapshot, StepInput
 from agent.planning.strategies import rebalance
+from agent.policy.lookback import needed_s
 from agent.policy.quarantine import quarantine
-from agent.store import Store, open_store
+from agent.store import Store
 from agent.venues.composer import RouterComposer
 
 MEMORY = Path("/dev/shm")  # noqa: S108  a folder in memory, where the system has one; the store's file in it is the owner's alone
@@ -50,12 +52,18 @@ class Desk:
 def open_desk(world: World) -> Iterator[Desk]:
     """A desk with a store of its own, which is gone afterwards. The world stands at a bar."""
     with TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
-        store = open_store(f"sqlite:///{folder}/backtest.db", CHAIN_ID, WALLET, world.wanted.portfolio.wrapped_native)
+        store = quick_store(Path(folder), CHAIN_ID, WALLET, world.wanted.portfolio.wrapped_native, _looks_back(world.wanted))
         try:
             store.tell_day((), 0)  # a wallet that was never used
             yield _desk(world, store)
         finally:
             store.close()
+
+
+def _looks_back(wanted: Wanted) -> bool:
+    """Whether anything in this policy asks for recorded prices."""
+    chosen = wanted.portfolio.weights is not None or any(one.allocator for one in (wanted.split.strategies if wanted.split else ()))
+    return chosen or needed_s(wanted.portfolio, wanted.policy, wanted.split) > 0
 
 
 def _desk(world: World, store: Store) -> Desk:

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from agent.backtest.harvest import Harvest, harvest
 from agent.backtest.result import Flowed, Rebalanced
 from agent.backtest.world import World
-from agent.model import AssetDrift, Trigger
-from agent.policy.bands import has_band
+from agent.model import AssetDrift
 from agent.units import BPS
 
 Path = NDArray[np.float64]
@@ -28,13 +27,10 @@ class Aims:
     bands: dict[str, tuple[float, float]]
 
 
-def aims_of(bar: int, drifts: Sequence[AssetDrift], trigger: Trigger) -> Aims:
-    """What a step aimed at; without a band in its trigger, or one of an asset's own, there are no edges."""
-    bands = {
-        one.token: (float(one.band_low_bps) / BPS, float(one.band_high_bps) / BPS)
-        for one in drifts
-        if one.band_low_bps < one.band_high_bps and (has_band(trigger) or one.band_high_bps - one.band_low_bps < BPS)
-    }
+def aims_of(bar: int, drifts: Sequence[AssetDrift], banded: bool) -> Aims:
+    """What a step aimed at; edges only where its trigger has such, and where they leave out anything."""
+    edges = {one.token: (float(one.band_low_bps) / BPS, float(one.band_high_bps) / BPS) for one in drifts}
+    bands = {token: found for token, found in edges.items() if banded and found != (0.0, 1.0)}
     return Aims(bar, {one.token: one.target_bps / BPS for one in drifts}, bands)
 
 

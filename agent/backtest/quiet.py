@@ -1,4 +1,4 @@
-"""Which bars need no look: those at which a whole step would surely hold, told from prices alone."""
+"""Which bars need no look: those at which a whole step would surely hold, told from prices and times alone."""
 
 from __future__ import annotations
 
@@ -7,41 +7,54 @@ from numpy.typing import NDArray
 
 from agent.backtest.wanted import LEAVE
 from agent.backtest.world import World
-from agent.model import Style, Threshold
+from agent.execution.outcome import Outcome, OutcomeKind
+from agent.model import Cron, Every, Hold, Hybrid, Style, Threshold
 from agent.policy.bands import band
 from agent.reference.peg import is_dollar
 from agent.units import BPS
 
 SURE = 1e-6
 """Distance to a band's edge, as a share of the portfolio, below which the exact step decides: far above what floats lose."""
+AT_ONCE = 0
 
 
 class Quiet:
-    """Finds the next bar at which something may be due, for policies of bands alone; of any other it says: every bar.
+    """Finds the next bar at which something may be due, for policies of bands or of one schedule alone; of any other: every bar.
 
-    A bar is quiet only where every weight is inside its band by more than SURE: there `decide` holds, and nothing that it remembers
-    changes. While a price is stale it halts; the first bar of those is looked at, all of them where it goes on without it. Prices of a bar
-    are compared with the holdings of
-    now, so that no later bar counts.
+    Under bands a bar is quiet where every weight is inside its band by more than SURE, under a schedule while no review is due: there
+    `decide` holds, and nothing that it remembers changes. While a price is stale it halts; the first bar of those is looked at, all of
+    them where it goes on without it. Prices of a bar are compared with the holdings of now, so that no later bar counts.
     """
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._fits, self._leaves = _bands_alone(world), world.settings.gone == LEAVE
+        self._fits, self._leaves = _plain(world), world.settings.gone == LEAVE
+        self._by_time = not isinstance(world.wanted.policy.trigger, Threshold)
+        self._due_s = AT_ONCE
         if not self._fits:
             return
         wanted, table = world.wanted, world.table
         portfolio = wanted.portfolio
         columns = {address: table.symbols.index(symbol) for address, symbol in wanted.symbols if symbol in table.symbols}
-        ones, closes = np.ones(table.bars), np.take_along_axis(world.closes, world.newest, axis=0)
-        unit = closes[:, columns[portfolio.numeraire.address]] if portfolio.numeraire.address in columns else ones
+        ones = np.ones(table.bars)
+        unit = world.closes[:, columns[portfolio.numeraire.address]] if portfolio.numeraire.address in columns else ones
         tokens = [asset.token for asset in portfolio.assets]
-        self._prices = np.column_stack([closes[:, columns[t.address]] if t.address in columns else ones for t in tokens]) / unit[:, None]
+        self._prices = (
+            np.column_stack([world.closes[:, columns[t.address]] if t.address in columns else ones for t in tokens]) / unit[:, None]
+        )
         trigger = wanted.policy.trigger
         edges = [band(trigger, asset.target_bps, asset.band) for asset in portfolio.assets]
         self._bands = np.array([(float(low) / BPS, float(high) / BPS) for low, high in edges])
         used = [columns[one] for one in dict.fromkeys((*(t.address for t in tokens), portfolio.numeraire.address)) if one in columns]
         self._stale: NDArray[np.bool_] = np.logical_or.reduce(world.stale[:, used], axis=1)
+
+    def looked(self, outcome: Outcome | None) -> None:
+        """Remembers when the schedule is due next, by the last look; at once where its review is not done."""
+        if outcome is None or outcome.kind is OutcomeKind.HALT:
+            return
+        waits = isinstance(outcome.decision, Hold) and outcome.decision.kept_by == ""
+        done = outcome.kind in (OutcomeKind.HOLD, OutcomeKind.DONE) and (outcome.decided.reviewed or waits)
+        self._due_s = outcome.decided.next_s or AT_ONCE if done else AT_ONCE
 
     def next_bar(self, after: int) -> int:
         """The first bar later than `after` that has to be looked at; the number of bars when there is none."""
@@ -61,23 +74,37 @@ class Quiet:
         """How many of the bars from `start` to before `end`, none of them looked at, have a price that is stale."""
         return int(self._stale[start:end].sum()) if self._fits and not self._leaves else 0
 
+    def waited(self, start: int, end: int) -> int:
+        """At how many of those a weight is outside its band while the schedule is not due; none where there is no band."""
+        if not self._fits or not isinstance(self._world.wanted.policy.trigger, Hybrid) or end <= start:
+            return 0
+        return int((self._outside(start, end, 0) & ~self._stale[start:end]).sum())
+
     def _loud(self, start: int, end: int) -> NDArray[np.bool_]:
+        stale = self._stale[start:end]
+        begins = stale if self._leaves else stale & ~self._stale[start - 1 : end - 1]
+        due = self._world.table.times_s[start:end] >= self._due_s if self._by_time else self._outside(start, end, SURE)
+        found: NDArray[np.bool_] = (due & ~stale) | begins
+        return found
+
+    def _outside(self, start: int, end: int, margin: float) -> NDArray[np.bool_]:
+        """Whether any weight is beyond its band, or closer to an edge than `margin`."""
         portfolio, balances = self._world.wanted.portfolio, self._world.wallet.balances
         held = np.array([balances[a.token.address] / 10.0**a.token.decimals for a in portfolio.assets])
         values = held * self._prices[start:end]
         weights = values / values.sum(axis=1, keepdims=True)
-        outside = (weights <= self._bands[:, 0] + SURE) | (weights >= self._bands[:, 1] - SURE)
-        stale = self._stale[start:end]
-        begins = stale if self._leaves else stale & ~self._stale[start - 1 : end - 1]
-        found: NDArray[np.bool_] = (outside.any(axis=1) & ~stale) | begins
+        found: NDArray[np.bool_] = ((weights < self._bands[:, 0] + margin) | (weights > self._bands[:, 1] - margin)).any(axis=1)
         return found
 
 
-def _bands_alone(world: World) -> bool:
-    """Whether bands around fixed targets are all that can make this policy act, and nothing is remembered between looks."""
+def _plain(world: World) -> bool:
+    """Whether bands around fixed targets, or one schedule without jitter, are all that can make this policy act, and nothing else is
+    remembered between looks.
+    """
     wanted = world.wanted
-    portfolio, limits = wanted.portfolio, wanted.limits
-    plain = isinstance(wanted.policy.trigger, Threshold) and wanted.split is None and wanted.policy.only is None
+    portfolio, limits, trigger = wanted.portfolio, wanted.limits, wanted.policy.trigger
+    known = isinstance(trigger, Threshold) or (isinstance(trigger, Every | Cron | Hybrid) and wanted.policy.jitter_bps == 0)
+    plain = known and wanted.split is None and wanted.policy.only is None
     fixed = portfolio.weights is None and not portfolio.orders.terms and wanted.execution.pace.style is Style.MARKET
     whole = all(asset.reserve_raw == 0 for asset in portfolio.assets)
     moving = {address for address, symbol in wanted.symbols if symbol in world.table.symbols}

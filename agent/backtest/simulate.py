@@ -20,7 +20,7 @@ from agent.backtest.wanted import Settings, Wanted
 from agent.backtest.world import EndOfTable, Fill, Wallet, World, at_targets
 from agent.errors import ConfigError, Refused, Retryable
 from agent.execution.outcome import Outcome, OutcomeKind
-from agent.model import Hold
+from agent.model import Hold, Zone
 from agent.policy.bands import has_band
 
 Progress = Callable[[int, int], None]
@@ -70,6 +70,7 @@ class Run:
         bar = world.bar if not begun else world.bar + 1 if every else min(self._quiet.next_bar(world.bar), world.next_flow())
         if begun and not every:
             self._halted += self._quiet.halted(world.bar + 1, bar)
+            _count(self._kept, "policy.trigger", self._quiet.waited(world.bar + 1, bar))
         if bar >= world.table.bars:
             return False
         try:
@@ -89,9 +90,11 @@ class Run:
         except (Retryable, Refused) as error:
             _count(self._refused, error.message)
             return
-        drifts, trigger = outcome.decided.drifts, self.world.wanted.policy.trigger
+        self._quiet.looked(outcome)
+        drifts, wanted = outcome.decided.drifts, self.world.wanted
+        banded = has_band(wanted.policy.trigger) and wanted.split is None
         if drifts:
-            aims = aims_of(self.world.bar, drifts, trigger)
+            aims = aims_of(self.world.bar, drifts, banded or isinstance(wanted.policy.trigger, Zone))
             if not self._aims or (aims.targets, aims.bands) != (self._aims[-1].targets, self._aims[-1].bands):
                 self._aims.append(aims if self._aims else replace(aims, bar=0))
         self._halted += outcome.kind is OutcomeKind.HALT
@@ -99,7 +102,7 @@ class Run:
             failing = [verdict.guard for verdict in outcome.verdicts if not verdict.passed]
             _count(self._refused, ", ".join(failing) or outcome.reason)
         elif isinstance(outcome.decision, Hold):
-            outside = has_band(trigger) and any(drift.outside for drift in drifts)
+            outside = banded and any(drift.outside for drift in drifts)
             if kept_by := outcome.decision.kept_by or ("policy.trigger" if outside else ""):
                 _count(self._kept, kept_by)
 
@@ -197,8 +200,9 @@ def _world(wanted: Wanted, table: PriceTable, settings: Settings) -> World:
     return world
 
 
-def _count(found: dict[str, int], why: str) -> None:
-    found[why] = found.get(why, 0) + 1
+def _count(found: dict[str, int], why: str, times: int = 1) -> None:
+    if times:
+        found[why] = found.get(why, 0) + times
 
 
 def _rebalances(world: World, fills: list[Fill]) -> tuple[Rebalanced, ...]:

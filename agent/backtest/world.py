@@ -15,7 +15,8 @@ from agent.backtest.recorded_pools import arbitraged
 from agent.backtest.result import Flowed
 from agent.backtest.table import PriceTable, carried
 from agent.backtest.wanted import LEAVE, Settings, Wanted
-from agent.model import FeedRound, Head, PoolState, Receipt, UnsignedTx, V3Pool
+from agent.model import FeedRound, Head, OrderKind, PoolState, Receipt, UnsignedTx, V3Pool
+from agent.model.strategies import Strategy
 from agent.units import BPS, Price, Token, floor_int
 
 CHAIN_ID = 31337
@@ -234,11 +235,26 @@ def block_hash(number: int) -> str:
 
 
 def at_targets(world: World) -> dict[str, int]:
-    """What the wallet begins with: the settings' value at this bar's prices, spread over the targets and rounded down, and reserves."""
-    portfolio, settings = world.wanted.portfolio, world.settings
+    """What the wallet begins with: the settings' value at this bar's prices, spread over the targets and rounded down, and reserves.
+
+    What waits for an entry order begins as numeraire, where that is an asset. Where strategies say their weights, those count.
+    """
+    portfolio, settings, money = world.wanted.portfolio, world.settings, world.money.address
     whole = settings.start_value * 10**portfolio.numeraire.decimals
     found = {token.address: 0 for token in world.tokens}
+    waiting = {terms.token for terms in portfolio.orders.terms if terms.kind is OrderKind.ENTRY}
+    waits_as = money if any(asset.token.address == money for asset in portfolio.assets) else ""
+    targets = {asset.token.address: Fraction(asset.target_bps) for asset in portfolio.assets}
+    split = world.wanted.split
+    if split is not None and all(one.weights_bps for one in split.strategies):
+        targets = {token: sum((_wants(one, token) for one in split.strategies), Fraction(0)) for token in targets}
     for asset in portfolio.assets:
-        share = whole * asset.target_bps / BPS
-        found[asset.token.address] = floor_int(share / world.prices[asset.token.address]) + asset.reserve_raw
+        token = waits_as if waits_as and asset.token.address in waiting else asset.token.address
+        found[token] += floor_int(whole * targets[asset.token.address] / BPS / world.prices[token])
+        found[asset.token.address] += asset.reserve_raw
     return found
+
+
+def _wants(one: Strategy, token: str) -> Fraction:
+    """What a strategy wants of a token, bps of the whole."""
+    return Fraction(one.share_bps * dict(one.weights_bps).get(token, 0), BPS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,11 +14,14 @@ from hypothesis import strategies as st
 
 from agent import codec
 from agent.amm.v2_math import get_amount_out
+from agent.backtest import desk
+from agent.backtest.flows import OwnerFlow
 from agent.backtest.simulate import SimulationResult, run
 from agent.backtest.wanted import WALLET, Settings, simple
 from agent.errors import ConfigError
-from agent.model import Every, IntentKind, Rebalance, StepInput, Threshold
+from agent.model import AnyOf, Cron, Drawdown, Every, Hybrid, IntentKind, Rebalance, StepInput, Threshold, Trigger
 from agent.policy.decide import decide
+from agent.store import Store, open_store
 from tests.simulating import BAND, COIN, DEEP, HALVES, HOUR_S, START_S, halves, hourly, random_table, simulated
 
 CROSSING = [100.0, 100, 130, 130, 104]
@@ -77,6 +81,48 @@ def test_bars_that_are_passed_over_are_those_at_which_the_step_holds() -> None:
     assert len(quick.rebalances) >= 2
     assert quick.halted == 4 + 2  # prices are fresh until they are three bars old
     assert quick.looked < whole.looked == 40
+
+
+@pytest.mark.parametrize(
+    "trigger",
+    [Every(5 * HOUR_S), Cron("30 */6 * * *", "UTC"), Hybrid(Threshold(200, None), Every(3 * HOUR_S))],
+    ids=["every", "cron", "hybrid"],
+)
+def test_bars_between_reviews_are_passed_over_and_nothing_else_changes(trigger: Trigger) -> None:
+    table = random_table(6, 30)
+    holes = table.closes.copy()
+    holes[11:17, 0] = np.nan  # reviews fall due while a price is stale
+    wanted = simple({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, trigger, "USD", cooldown_s=4 * HOUR_S)
+    made = {"flows": (OwnerFlow(START_S + 20 * HOUR_S, Fraction(5_000)),)}
+    quick = simulated(replace(table, closes=holes), wanted, **made)
+    whole = simulated(replace(table, closes=holes), wanted, looks_at_all=True, **made)
+    assert same(quick, whole)
+    assert quick.kept == whole.kept
+    assert len(quick.rebalances) >= 2
+    assert quick.looked <= 20 < whole.looked == 30
+
+
+def test_a_store_that_is_asked_again_only_after_a_write_answers_what_one_that_is_always_asked_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = simple({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, AnyOf((BAND, Drawdown(800, 10 * HOUR_S))), "USD", native="ETH")
+    made = replace(DEEP, gas_wei=10**10, latency_bars=1, flows=(OwnerFlow(START_S + 9 * HOUR_S, Fraction(-2_000)),))
+
+    def steps() -> list[str]:
+        with run(wanted, random_table(8, 32), made) as going:
+            while going.next():
+                pass
+            assert len(going.result().rebalances) >= 2
+            store = going.desk.store
+            return [store.step_input(line.id) or "" for line in store.steps(200)]
+
+    quick = steps()
+
+    def plain(folder: Path, chain_id: int, wallet: str, coin: str, keeps_prices: bool) -> Store:
+        assert keeps_prices
+        return open_store(f"sqlite:///{folder}/plain.db", chain_id, wallet, coin)
+
+    monkeypatch.setattr(desk, "quick_store", plain)
+    assert quick == steps()
+    assert len(quick) >= 32
 
 
 def test_the_future_changes_nothing_in_the_past() -> None:
@@ -183,7 +229,6 @@ def test_a_schedule_acts_when_it_is_due() -> None:
     times = [one.time_s - START_S for one in found.rebalances]
     assert all(later - before >= 4 * HOUR_S for before, later in pairwise(times))
     assert len(times) == 3
-    assert found.looked == found.bars
 
 
 def test_a_portfolio_without_money_of_its_own_trades_through_a_hub() -> None:
