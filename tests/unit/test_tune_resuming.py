@@ -1,0 +1,146 @@
+"""A search that was stopped goes on where it was: nothing is lost, nothing is done twice, and no other search is mixed in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars
+import pytest
+
+from agent.backtest import tune as tune_module
+from agent.backtest import tune_job
+from agent.backtest.tune import Search
+from agent.backtest.tune_job import Chunk, Found, Job, Terms
+from agent.backtest.tune_store import STAMP
+from agent.backtest.tune_workers import local
+from agent.errors import ConfigError, OperatorNeeded
+from tests.tuning import DAY_S, search, tuned, walks
+
+pytest.importorskip("numba")
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Search:
+    """Thirty settings, three to a chunk."""
+    monkeypatch.setattr(tune_job, "KERNEL_CHUNK", 3)
+    return search(walks(1, 80), band="1%rel..30%rel:10", every="7d", destination="target,halfway")
+
+
+class Power(Exception):
+    """It is off."""
+
+
+class Counting:
+    """Work that notes what it did, and loses power after so many chunks."""
+
+    def __init__(self, until: int = 10**9) -> None:
+        self.done: list[int] = []
+        self.until = until
+
+    def __call__(self, job: Job, rest: Sequence[Chunk]) -> Iterator[tuple[Chunk, list[Found]]]:
+        for chunk, found in local(job, rest, 1):
+            if len(self.done) == self.until:
+                raise Power
+            self.done.append(chunk.number)
+            yield chunk, found
+
+
+def files(folder: Path) -> dict[str, tuple[int, int]]:
+    """What tells each file from one that was written anew."""
+    return {one.name: (one.stat().st_ino, one.stat().st_mtime_ns) for one in folder.glob("runs-*.parquet")}
+
+
+def test_a_search_goes_on_where_it_stopped(asked: Search, tmp_path: Path) -> None:
+    whole = tuned(asked)
+    first = Counting(until=4)
+    with pytest.raises(Power):
+        tuned(asked, tmp_path, first)
+    before = files(tmp_path)
+    assert len(before) == 4
+    (tmp_path / ".runs-0000012-0000015.parquet.x.part").write_bytes(b"half a file")
+    second = Counting()
+    found = tuned(asked, tmp_path, second)
+    assert sorted(first.done + second.done) == list(range(len(files(tmp_path))))  # each once
+    assert {name: files(tmp_path)[name] for name in before} == before
+    assert found.resumed == 12
+    assert not list(tmp_path.glob(".*.part"))
+    assert all(np.array_equal(one.values, other.values) for one, other in zip(whole.found, found.found, strict=True))
+    assert (whole.verdict, whole.claims) == (found.verdict, found.claims)
+    third = Counting()
+    assert tuned(asked, tmp_path, third).verdict == whole.verdict
+    assert third.done == []
+
+
+def test_the_files_are_a_table_that_others_can_read(asked: Search, tmp_path: Path) -> None:
+    found = tuned(asked, tmp_path)
+    frame = polars.read_parquet(tmp_path / "runs-*.parquet")
+    assert frame["run"].sort().to_list() == list(range(len(found.choices) + 1))  # and the calendar rule
+    row = frame.filter(polars.col("run") == found.best).to_dicts()[0]
+    choice = found.choices[found.best]
+    assert (row["every_s"], row["destination"], row["allocator"]) == (choice.every_s, choice.destination.value, "fixed")
+    assert row["values"] == found.found[found.best].values.tolist()
+
+
+def test_another_search_is_not_mixed_in(asked: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tuned(asked, tmp_path)
+    closes = asked.table.closes.copy()
+    closes[-1, 0] += 0.01
+    others = {
+        "the grid": replace(asked, grid=replace(asked.grid, everys=(DAY_S,))),
+        "the prices": replace(asked, table=replace(asked.table, closes=closes)),
+        "the portfolio or the market": replace(asked, settings=replace(asked.settings, fee_pips=999)),
+        "how the search is made": replace(asked, terms=Terms(DAY_S, 9 * DAY_S)),
+    }
+    for named, other in others.items():
+        with pytest.raises(ConfigError) as caught:
+            tuned(other, tmp_path)
+        assert f"holds another search: {named} differ" in caught.value.message
+        assert "another folder" in caught.value.remedy
+    monkeypatch.setattr(tune_module, "version", lambda _name: "9.9.9")
+    with pytest.raises(ConfigError, match="the version of trimtab differ"):
+        tuned(asked, tmp_path)
+
+
+def test_what_is_judged_otherwise_needs_no_run_again(asked: Search, tmp_path: Path) -> None:
+    tuned(asked, tmp_path)
+    again = Counting()
+    tuned(replace(asked, folds=2), tmp_path, again)
+    assert again.done == []
+
+
+@pytest.mark.parametrize(
+    ("harm", "named"),
+    [
+        (lambda folder: next(folder.glob("runs-*.parquet")).write_bytes(b"PAR1"), "cannot be read"),
+        (lambda folder: (folder / STAMP).write_text("{"), "says nothing that can be read"),
+        (lambda folder: (folder / STAMP).unlink(), "no search of this kind"),
+        (lambda folder: next(folder.glob("runs-*.parquet")).rename(folder / "runs-0000003-0000006.parquet"), "do not fit"),
+    ],
+)
+def test_a_folder_that_was_harmed_is_refused(asked: Search, tmp_path: Path, harm: object, named: str) -> None:
+    with pytest.raises(Power):
+        tuned(asked, tmp_path, Counting(until=1))
+    assert callable(harm)
+    harm(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        tuned(asked, tmp_path)
+    assert named in caught.value.message
+    assert caught.value.remedy
+
+
+def test_two_searches_never_write_into_one_folder(asked: Search, tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def meanwhile(_done: int, _runs: int) -> None:
+        if not seen:
+            with pytest.raises(OperatorNeeded) as caught:
+                tuned(asked, tmp_path)
+            seen.append(caught.value.message)
+
+    tuned(asked, tmp_path, progress=meanwhile)
+    assert "another search writes into" in seen[0]
+    assert json.loads((tmp_path / STAMP).read_text())["format"] == "1"
