@@ -1,0 +1,74 @@
+"""`trimtab stress`, as it is typed: its document, its words, its report, and what it refuses before it begins."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.tools import Said
+
+pytest.importorskip("polars")
+pytest.importorskip("numba")
+
+Bare = Callable[..., Said]
+WEEKLY = Path(__file__).parent.parent / "data" / "weekly_2021.csv"
+POLICY = ("--target", "WBTC=50,USD=50", "--band", "10%abs")
+FEW = ("--paths", "30", "--step-paths", "1", "--bars", "20", "--crash-bars", "2")
+
+
+def test_its_document_says_all_and_its_report_is_written(bare: Bare, tmp_path: Path) -> None:
+    page = tmp_path / "stress.html"
+    said = bare("stress", "--prices", str(WEEKLY), *POLICY, *FEW, "--scenarios", "crash,depeg", "--html", str(page), "--json")
+    assert said.code == 0, said.why
+    found = said.json
+    cases = {case["name"]: case for case in found["cases"]}
+    assert list(cases) == ["resampled blocks", "jump diffusion", "calm", "crash", "depeg"]
+    assert (cases["jump diffusion"]["paths"], cases["crash"]["paths"]) == (30, 1)
+    assert float(cases["crash"]["loss"]["worst"]) > float(cases["calm"]["loss"]["worst"])
+    assert cases["depeg"]["halted"] == 13 - 6  # the middle third of twenty, by the limit that init writes
+    for case in cases.values():
+        marks = [float(text) for text in case["loss"]["quantiles"].values()]
+        assert marks == sorted(marks)
+        assert float(case["loss"]["mean"]) <= float(case["loss"]["expected_shortfall"]) <= float(case["loss"]["worst"])
+    assert (found["seed"], found["bars"], found["interval_s"]) == (0, 20, 7 * 86_400)
+    assert len(found["config_hash"]) == len(found["data_hash"]) == 64
+    assert found["report"] == [str(page), str(page.with_suffix(".json"))]
+    assert "<html" in page.read_text().lower()
+    assert json.loads(page.with_suffix(".json").read_text())["kind"] == "Stress"
+
+
+def test_its_words_name_each_case_and_what_was_left_out(bare: Bare) -> None:
+    said = bare("stress", "--prices", str(WEEKLY), *POLICY, *FEW, "--step-paths", "1", "--limits", "off")
+    assert said.code == 0, said.why
+    for word in ("resampled blocks", "crash", "shortfall", "left out: gas-spike: no price of the native coin", "seed 0"):
+        assert word in said.out
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (("--paths", "0"), "--paths: 0"),
+        (("--paths", "900000"), "this may take"),
+        (("--block", "500"), "--block: 500 of 52 moves"),
+        (("--block", "1e9"), "--block"),
+        (("--scenarios", "flood"), "--scenarios: 'flood'"),
+        (("--drift", "up"), "--drift"),
+        (("--limits", "mine"), "--limits"),
+        (("--html", "report.txt"), "--html"),
+    ],
+)
+def test_a_mistake_is_named_by_its_option(bare: Bare, more: tuple[str, ...], named: str) -> None:
+    said = bare("stress", "--prices", str(WEEKLY), *POLICY, *more, "--json")
+    assert said.code == 2
+    assert named in said.json["error"]["message"]
+
+
+def test_too_few_prices_are_named(bare: Bare, tmp_path: Path) -> None:
+    short = tmp_path / "short.csv"
+    short.write_text("".join(WEEKLY.read_text().splitlines(keepends=True)[:20]))
+    said = bare("stress", "--prices", str(short), *POLICY, "--json")
+    assert said.code == 2
+    assert "18 moves between bars" in said.json["error"]["message"]
