@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 from agent import engine, wiring
+from agent.api import wanted
 from agent.api.agent import Agent, Progress, never, silent
 from agent.config.fields import parse_address
-from agent.errors import ConfigError, Refused, Retryable
+from agent.errors import ConfigError, Retryable
 from agent.execution.fresh import Eyes
 from agent.execution.outcome import Hands, Outcome, OutcomeKind
 from agent.execution.paying import pay, present
 from agent.guards import payout as guards
 from agent.model import Claim, Intent, IntentState, Payment, Payout, Request, RequestKind, RequestState, StepInput, Verdict
 from agent.planning import owner
-from agent.policy import coin, outflow, raising
-from agent.units import NATIVE, parse_raw
+from agent.policy import coin, outflow
+from agent.units import NATIVE
 
 SALES = 3
 """Plans in a row for one withdrawal: the first sells a little more than needed, so that a second is rare."""
@@ -76,7 +76,7 @@ def withdraw(
     address = None if to is None else parse_address(to, "--to")
 
     def asking(step: StepInput) -> _Asked:
-        payments = _parts(agent, step, amount) if pro_rata else (_one(agent, step, amount, token),)
+        payments = wanted.parts(agent, step, amount) if pro_rata else (wanted.one(agent, step, amount, token),)
         return _Asked(agent, payments, address)
 
     step = agent.step_input()
@@ -277,33 +277,3 @@ class _Asked:
         step = present(self._desk.eyes, self._desk.store)
         there = step.snapshot.native_wei - coin.floor_wei(step) - coin.margin_wei(step)
         return min(max(0, claim.payment.raw - max(0, there)), coin.wrapped_raw(step))
-
-
-def _one(agent: Agent, step: StepInput, amount: str, name: str | None) -> Payment:
-    """One payment of one asset. Raises ConfigError for what is no asset, Refused where the whole portfolio is worth less."""
-    token = agent.portfolio.numeraire if name is None else agent.token(name, "--in")
-    asset = next((one for one in step.portfolio.assets if one.token.address == token.address), None)
-    if asset is None:
-        raise ConfigError(f"--in: {token.label} is no asset of the portfolio", "choose an asset: trimtab status lists them")
-    raw = _above_zero(parse_raw(amount, token.decimals, "AMOUNT"))
-    free, price = raising.free_raw(step), outflow.price_of(step, token.address)
-    if price is None:
-        raise Refused(f"{token.label} has no reference price", remedy="give the asset a feed")
-    prices = {one: outflow.price_of(step, one) or Fraction(0) for one in free}
-    there = sum((count * prices[one] for one, count in free.items() if one != token.address), Fraction(0))
-    if (lacking := (raw - free[token.address]) * price) > there:
-        raise raising.above_holdings(step, lacking, there)
-    return Payment(token.address, raw, asset.native)
-
-
-def _parts(agent: Agent, step: StepInput, amount: str) -> tuple[Payment, ...]:
-    """The same part of every asset, `amount` whole numeraire coins in all."""
-    value = Fraction(_above_zero(parse_raw(amount, agent.portfolio.numeraire.decimals, "AMOUNT")))
-    native = {asset.token.address for asset in step.portfolio.assets if asset.native}
-    return tuple(Payment(token, raw, token in native) for token, raw in raising.parts(step, value).items())
-
-
-def _above_zero(raw: int) -> int:
-    if raw == 0:
-        raise ConfigError("AMOUNT: 0 withdraws nothing", "write an amount above zero")
-    return raw

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from fractions import Fraction
 
 from agent.units import Value
 
@@ -95,7 +96,8 @@ class Books:
 class Earlier:
     """A transaction of the wallet that the store did not send: what it used up of the limits of a day, and did to balances.
 
-    Values in numeraire base units, `changes` as (token, base units with sign), gas included.
+    Values in numeraire base units, `changes` as (token, base units with sign), gas included. `outflow` is what it gave away for
+    nothing in return.
     """
 
     tx_hash: str
@@ -105,3 +107,4 @@ class Earlier:
     loss: Value
     gas_wei: int
     changes: tuple[tuple[str, int], ...]
+    outflow: Value = Fraction(0)

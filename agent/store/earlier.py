@@ -51,6 +51,7 @@ def remember(session: Session, found: Iterable[Earlier], nonce: int) -> None:
                     gas_wei=str(one.gas_wei),
                     block_number=one.block,
                     changes_json=json.dumps({token: str(raw) for token, raw in one.changes if fresh}),
+                    outflow=str(one.outflow),
                 )
             )
     session.merge(Meta(key=KNOWN, value=str(nonce)))

@@ -137,7 +137,7 @@ def history(session: Session, chain_now_s: int) -> History:
     """Sums of all entries younger than 24 h of chain time; entries from the future count too, so no clock resets a budget (T6).
 
     A trade that gained makes no room for later losses. Falls of balances that nobody has called a withdrawal are losses, and so
-    is what transactions from before this store lost.
+    is what transactions from before this store lost; what those gave away counts as paid out.
     """
     own = session.scalars(select(BudgetRow).where(BudgetRow.chain_s > chain_now_s - DAY_S)).all()
     rows = [*own, *session.scalars(select(EarlierRow).where(EarlierRow.chain_s > chain_now_s - DAY_S))]
@@ -161,7 +161,7 @@ def history(session: Session, chain_now_s: int) -> History:
         unit_value=orders.unit_value(session),
         depegged=tuple(_meta(session, DEPEGGED).split()),
         loss_total=_loss_total(session),
-        outflow_24h=sum((_fraction(row.outflow) for row in own if row.outflow is not None), Fraction(0)),
+        outflow_24h=sum((_fraction(row.outflow) for row in rows if row.outflow is not None), Fraction(0)),
         claims=requests.claims(session),
         stopped=requests.stopped_words(session),
         reviews=_reviews(session),

@@ -171,6 +171,7 @@ class EarlierRow(Base):
     gas_wei: Mapped[str] = mapped_column(Text)
     block_number: Mapped[int] = mapped_column(BigInteger)
     changes_json: Mapped[str] = mapped_column(Text)
+    outflow: Mapped[str | None] = mapped_column(Text)
 
 
 class FoundRow(Base):

@@ -174,3 +174,24 @@ def test_what_was_set_aside_before_stays_so_when_a_sale_for_it_is_refused(anvil_
         found = withdrawing.resume(agent, number, to=HOME, send=True, confirm=yes_and_pause)
         assert found.state == "refused" and "pause" in found.reason, found.reason
         assert ended(agent, number) is RequestState.OPEN and purse(chain) == before
+
+
+def test_a_store_that_is_deleted_gives_no_new_day_of_payouts(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """What the wallet gave away for nothing in the last 24 h, by whatever program, the chain tells a new store."""
+    chain = anvil_chain
+    limit = {**OPEN, "limits.payout_per_day": "500"}
+    fund(chain, HELD)
+    with agent_on(chain, tmp_path / "first", limit, TARGETS, vouched=False) as agent:
+        before = agent.step_input().history.outflow_24h  # what was done to set the world up
+        assert withdrawing.withdraw(agent, "400", to=HOME, send=True, confirm=sure).state == "paid"
+        known = agent.step_input().history.outflow_24h - before
+        assert known == 400 * USD
+    with agent_on(chain, tmp_path / "second", limit, TARGETS, vouched=False) as agent:
+        assert agent.step_input().history.outflow_24h - before == known
+        refused = withdrawing.withdraw(agent, "200", to=HOME, confirm=sure)
+        assert refused.state == "refused" and "payout_per_day" in refused.reason
+        with pytest.raises(Refused, match="payout_per_day"):
+            withdrawing.withdraw(agent, "200", to=HOME, send=True, confirm=sure)
+        chain.warp(86_401)
+        assert withdrawing.withdraw(agent, "200", to=HOME, send=True, confirm=sure).state == "paid"
+    assert chain.balance("USDC", HOME) == 600 * USD
