@@ -142,14 +142,41 @@ def as_portfolio(table: PortfolioTable, one: StrategyTable) -> PortfolioTable:
 
 
 def _require_alone(config: Config) -> None:
-    """What decides for the whole wallet does not go with strategies, which decide each for its part."""
-    others = {
-        "policy.trigger: a zone": isinstance(config.policy.trigger, ZoneTable),
-        "portfolio.weights: an allocator of the whole": config.portfolio.weights is not None,
-        "portfolio.positions": bool(config.portfolio.positions),
-        "lp.targets": config.lp is not None and bool(config.lp.targets),
-        f"execution.style: {config.execution.style}": config.execution.style != "market",
-    }
-    for what, there in others.items():
+    """What decides for the whole wallet does not go with strategies, which decide each for its part.
+
+    Raises ValueError naming field, value and remedy.
+    """
+    policy, portfolio, lp = config.policy, config.portfolio, config.lp
+    for one in config.strategies:
+        if isinstance(one.trigger, ZoneTable):
+            raise ValueError(
+                f"strategies.{one.name}.trigger: a zone weighs the risk of the whole wallet; write another trigger, such as a threshold"
+            )
+    refused = (
+        ("policy.trigger: a zone", isinstance(policy.trigger, ZoneTable), "write another trigger, such as a threshold"),
+        ("policy.destination: zone", policy.destination == "zone", 'write destination = "target"'),
+        ("policy.risk: the risk of a zone", policy.risk is not None, "take [policy.risk] away"),
+        (
+            f"portfolio.weights: {portfolio.weights.kind if portfolio.weights else None}, an allocator of the whole",
+            portfolio.weights is not None,
+            "give it to a strategy as its allocator",
+        ),
+        (
+            f"portfolio.positions: {len(portfolio.positions)} of them, which no strategy's books count",
+            bool(portfolio.positions),
+            "take [[portfolio.positions]] away",
+        ),
+        (
+            f"lp.targets: {len(lp.targets) if lp else 0} of them, which no strategy's books count",
+            lp is not None and bool(lp.targets),
+            "take [[lp.targets]] away",
+        ),
+        (
+            f"execution.style: {config.execution.style}, whose rounds no strategy's wishes are kept for",
+            config.execution.style != "market",
+            'write style = "market" and take its other keys away',
+        ),
+    )
+    for what, there, remedy in refused:
         if there:
-            raise ValueError(f"{what} does not go with [[strategies]]; leave either out")
+            raise ValueError(f"{what}, does not go with [[strategies]]; {remedy}, or leave [[strategies]] out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ from agent.errors import ConfigError
 from agent.model import Destination, Every, Threshold
 from agent.model.strategies import HealthRule, Split
 from tests.unit.test_config import USDC, WETH, text, tokens
+from tests.unit.test_config_liquidity import V2 as POSITION
+from tests.unit.test_config_lp_targets import V2 as LIQUIDITY
+from tests.unit.test_config_pace import LIMIT, ROUNDS, TWAP
 
 DAY_S = 86_400
 HEALTH = '{ sharpe = 0.5, recover = "0.8", window = "30d", period = "30d", recover_period = "14d" }'
@@ -105,12 +109,57 @@ def test_a_split_says_beyond_what_it_is_restored() -> None:
     assert "there are no [[strategies]]" in error()
 
 
-def test_what_decides_for_the_whole_wallet_does_not_go_with_strategies() -> None:
-    zone = 'trigger = { kind = "zone", tracking_error_cost = "0.5bps", horizon = "30d" }\n'
-    zone += 'risk = { volatilities = { WETH = "80%", USDC = "1%" }, correlation = "0%" }'
-    whole = tables(TREND, CARRY).replace('trigger = { kind = "threshold", relative = "10%" }', zone, 1)
-    with pytest.raises(ConfigError, match=r"policy.trigger: a zone does not go with \[\[strategies\]\]"):
-        parse_config(whole.replace('destination = "target"', 'destination = "zone"', 1))
+ZONE = '{ kind = "zone", tracking_error_cost = "0.5bps", horizon = "30d" }'
+RISK = 'risk = { volatilities = { WETH = "80%", USDC = "1%" }, correlation = "0%" }'
+TRIGGER, DESTINATION = 'trigger = { kind = "threshold", relative = "10%" }', 'destination = "target"'
+WHOLE = {
+    "zone": (lambda made: made.replace(TRIGGER, f"trigger = {ZONE}\n{RISK}", 1), "policy.trigger: a zone,", "write another trigger"),
+    "destination": (
+        lambda made: made.replace(DESTINATION, 'destination = "zone"', 1),
+        "policy.destination: zone,",
+        'write destination = "target"',
+    ),
+    "risk": (lambda made: made.replace(TRIGGER, f"{TRIGGER}\n{RISK}", 1), "policy.risk: the risk of a zone,", "take [policy.risk] away"),
+    "allocator": (
+        lambda made: f'{made}[portfolio.weights]\nkind = "equal"\nevery = "7d"\nkeep = "30d"\nchurn = "1%"\nuntil_chosen = "targets"\n',
+        "portfolio.weights: equal, an allocator of the whole,",
+        "give it to a strategy as its allocator",
+    ),
+    "positions": (
+        lambda made: made.replace("\n[reference]", f"\n[[portfolio.positions]]\n{POSITION}[reference]", 1),
+        "portfolio.positions: 1 of them",
+        "take [[portfolio.positions]] away",
+    ),
+    "liquidity": (
+        lambda made: made.replace("\n[store]", f"\n[[lp.targets]]\n{LIQUIDITY}[store]", 1),
+        "lp.targets: 1 of them",
+        "take [[lp.targets]] away",
+    ),
+    **{
+        style["style"]: (
+            lambda made, style=style: _paced(made, style),
+            f"execution.style: {style['style'].strip(chr(34))}, whose rounds",
+            'write style = "market" and take its other keys away, or leave [[strategies]] out',
+        )
+        for style in (ROUNDS, TWAP, LIMIT)
+    },
+}
+
+
+def _paced(made: str, keys: dict[str, str]) -> str:
+    head, tail = made.split("[execution]\n", 1)
+    return head + "[execution]\n" + "".join(f"{key} = {value}\n" for key, value in keys.items()) + tail.replace('style = "market"', "", 1)
+
+
+@pytest.mark.parametrize(("changed", "said", "remedy"), WHOLE.values(), ids=WHOLE)
+def test_what_decides_for_the_whole_wallet_does_not_go_with_strategies(changed: Callable[[str], str], said: str, remedy: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(changed(tables(TREND, CARRY)))
+    assert said in str(caught.value) and remedy in str(caught.value)
+
+
+def test_a_zone_is_no_trigger_of_a_strategy() -> None:
+    assert "strategies.trend.trigger: a zone weighs the risk of the whole wallet" in error(TREND | {"trigger": ZONE}, CARRY)
 
 
 def test_what_binds_each_strategy_is_told_before_anything_is_sent() -> None:
