@@ -1,0 +1,216 @@
+"""Steps as files: what stands in them, how many stay, and that whatever is found in their folder is read and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent.api.replaying import replay
+from agent.errors import ConfigError
+from agent.store.recorder import Bounds, Recorder
+from tests import builders
+from tests.recorded import DIGEST, DRIFTED, ROOMY, STEPS, changed, files, recorded
+
+
+def test_each_step_is_one_canonical_file_of_its_owners_alone(tmp_path: Path) -> None:
+    found = files(recorded(tmp_path))
+    assert [path.name for path in found] == [f"step-{number:08d}-{number - 1:012x}.json" for number in (1, 2, 3)]
+    for path in found:
+        document = json.loads(path.read_text())
+        assert path.read_text() == json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n"
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert (document["format"], document["config"], document["books"]) == ("trimtab step", DIGEST, "live")
+    assert [json.loads(path.read_text())["decision"] for path in found] == ["hold", "rebalance", "halt"]
+    assert [json.loads(path.read_text())["plan"] is None for path in found] == [True, False, True]
+    assert not [path for path in found[0].parent.iterdir() if path not in found], "a draft stayed"
+
+
+def test_recorded_steps_are_decided_again_as_they_were(tmp_path: Path) -> None:
+    found = replay(recorded(tmp_path))
+    assert [step["result"] for step in found["steps"]] == ["same"] * 3
+    assert (found["same"], found["different"], found["unreadable"], found["exit"]) == (3, 0, 0, 0)
+
+
+def test_the_newest_files_stay_as_many_as_both_bounds_allow_and_nothing_else_is_touched(tmp_path: Path) -> None:
+    place = recorded(tmp_path, STEPS, Bounds(2, 10**9))
+    assert [path.name[:13] for path in files(place)] == ["step-00000002", "step-00000003"]
+    for name in ("notes.json", "step-1-ab.json", ".step-00000001-000000000000.json.aaaaaaaaaaaa.draft"):
+        (place / name).write_text("mine")
+    octets = sum(path.stat().st_size for path in files(place)) + 1_000
+    recorded(tmp_path, STEPS[:1], Bounds(10, octets))
+    assert [path.name[:13] for path in files(place) if len(path.name) > 20] == ["step-00000003", "step-00000004"]
+    assert {path.name for path in place.iterdir() if path.read_text() == "mine"} == {
+        "notes.json",
+        "step-1-ab.json",
+        ".step-00000001-000000000000.json.aaaaaaaaaaaa.draft",
+    }
+    recorded(tmp_path, STEPS[:1], Bounds(10, 1))
+    assert [path.name[:13] for path in files(place) if len(path.name) > 20] == ["step-00000005"], "the newest stays, whatever its size"
+
+
+def test_what_a_dead_process_left_half_written_goes_after_an_hour(tmp_path: Path) -> None:
+    place = recorded(tmp_path, STEPS[:1])
+    left = place / ".step-00000009-00000000000a.json.aaaaaaaaaaaa.draft"
+    left.write_text("{")
+    os.utime(left, (0, 0))
+    recorded(tmp_path, STEPS[:1])
+    assert not left.exists() and len(files(place)) == 2
+
+
+def test_a_step_that_cannot_be_written_is_told_and_the_store_goes_on(tmp_path: Path) -> None:
+    place, heard = tmp_path / "steps", []
+    recorder = Recorder(place, DIGEST, "live", ROOMY)
+    recorder.tell = heard.append
+    place.rmdir()
+    store_folder = tmp_path / "other"
+    store_folder.mkdir()
+    recorded(store_folder)
+    from agent.store import open_store
+
+    store = open_store(f"sqlite:///{store_folder}/trimtab.db", 31_337, builders.OWNER)
+    store.heard = recorder.hear
+    store.end_step("0" * 12, "hold", "again", None, "hold")
+    assert store.steps(10)[-1].reason == "again"
+    assert len(heard) == 1 and "could not be recorded" in heard[0]
+    store.close()
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "missing" / "steps"):
+        with pytest.raises(ConfigError, match=r"record\.dir"):
+            Recorder(place, DIGEST, "live", ROOMY)
+
+
+def test_a_file_of_an_older_version_loads_without_the_fields_that_came_later(tmp_path: Path) -> None:
+    """Everything with a default may lack: of the whole file, of history, of the snapshot, of the limits."""
+    place = recorded(tmp_path)
+    for path in files(place):
+        changed(
+            path,
+            version="0.0.1",
+            input__history__campaign=None,
+            input__history__sleeves=None,
+            input__history__orders=None,
+            input__snapshot__past=None,
+            input__snapshot__supplies=None,
+            input__split=None,
+            input__wishes=None,
+            input__acted=None,
+        )
+    changed(files(place)[0], plan=None)
+    assert {step["result"] for step in replay(place)["steps"]} == {"same"}
+
+
+def test_a_different_decision_reason_or_plan_is_told_with_both_and_its_own_exit_code(tmp_path: Path) -> None:
+    place = recorded(tmp_path)
+    hold, rebalance, halt = files(place)
+    changed(hold, decision="rebalance")
+    leg = json.loads(rebalance.read_text())["plan"]["legs"][0]
+    legs = [{**leg, "amount_in_raw": 12_345, "min_out_raw": 1}]
+    changed(rebalance, plan__legs=legs)
+    changed(halt, reason="for no reason")
+    found = replay(place)
+    assert (found["exit"], found["different"]) == (14, 3)
+    differs = [[(one["what"], one["recorded"]) for one in step["differs"]] for step in found["steps"]]
+    assert differs[0] == [("decision", "rebalance")]
+    assert differs[1] == [("plan.legs[0].amount_in_raw", 12_345), ("plan.legs[0].min_out_raw", 1)]
+    assert differs[2] == [("reason", "for no reason")]
+
+
+def test_other_limits_in_the_file_show_as_another_plan(tmp_path: Path) -> None:
+    place = recorded(tmp_path, [builders.step_input(values=DRIFTED)])
+    changed(files(place)[0], input__limits__slippage_bps=500)
+    (step,) = replay(place)["steps"]
+    assert step["result"] == "different" and all("min_out_raw" in one["what"] for one in step["differs"])
+
+
+def test_what_a_person_asked_for_is_not_decided_again(tmp_path: Path) -> None:
+    place = recorded(tmp_path)
+    hold, rebalance, halt = files(place)
+    changed(hold, decision="payout")
+    changed(rebalance, plan__decision__by_hand=True)
+    changed(halt, outcome="done", decision="retreat")
+    found = replay(place)
+    assert (found["by_hand"], found["exit"]) == (3, 0)
+
+
+def spoil(folder: Path) -> dict[str, str]:
+    """Names of files that are no steps, with a word that says why; as many kinds as there are."""
+    whole = files(folder)[0].read_text()
+    texts = {
+        "cut.json": (whole[: len(whole) // 2], "JSON"),
+        "empty.json": ("", "JSON"),
+        "deep.json": ("[" * 100_000, "nested"),
+        "foreign.json": ('{"hello": "world"}', "field"),
+        "newer.json": (whole.replace('"format"', '"from_the_future":1,"format"', 1), "from_the_future"),
+        "other.json": (whole.replace("trimtab step", "something else", 1), "no recorded step"),
+        "twice.json": (whole.replace('"format"', '"books":"live","format"', 1), "twice"),
+        "huge.json": (whole.replace('"now_s":', '"now_s":' + "9" * 4_000 + ",", 1), ""),
+        "far.json": (json.dumps({**json.loads(whole), "now_s": "9" * 30}), "time"),
+        "decimals.json": (whole.replace('"decimals":18', '"decimals":999999999'), "decimals"),
+        "steered.json": ("\x1b[2J\x1b]0;owned\x07", "JSON"),
+    }
+    for name, (text, _) in texts.items():
+        (folder / name).write_text(text)
+    (folder / "binary.json").write_bytes(b"\xff\xfe\x00")
+    (folder / "linked.json").symlink_to(files(folder)[0])
+    (folder / "endless.json").symlink_to("/dev/zero")
+    (folder / "folder.json").mkdir()
+    os.mkfifo(folder / "waits.json")
+    more = {"binary.json": "text", "linked.json": "read", "endless.json": "read", "folder.json": "read", "waits.json": "no file"}
+    return {name: why for name, (_, why) in texts.items()} | more
+
+
+def test_whatever_else_lies_there_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
+    place = recorded(tmp_path)
+    wrong = spoil(place)
+    found = replay(place)
+    told = {step["file"]: step["why"] for step in found["steps"] if step["result"] == "unreadable"}
+    assert told.keys() == wrong.keys()
+    assert not {name: told[name] for name, why in wrong.items() if why not in told[name]}
+    assert (found["same"], found["exit"]) == (3, 2)
+    assert json.dumps(found).isprintable()
+
+
+def test_without_any_step_there_is_nothing_to_replay(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(ConfigError):
+            replay(folder)
+
+
+HOOK = """
+import sys
+from agent.cli.main import main
+import agent.api.replaying
+sys.argv = ["trimtab", "replay", sys.argv[1], "--json"]
+
+def watch(event, arguments):
+    if event == "open":
+        path, mode, flags = arguments
+        assert not (flags or 0) & 3, f"written to: {path}"
+    bad = ("socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.remove", "os.rename", "os.mkdir", "os.rmdir",
+           "os.link", "os.symlink", "os.chmod", "os.truncate", "shutil.", "sqlite3.", "pickle.", "marshal.loads", "ctypes.dlopen")
+    assert not event.startswith(bad), f"{event} {arguments}"
+
+sys.dont_write_bytecode = True
+import scipy.optimize
+sys.addaudithook(watch)
+main()
+"""
+
+
+def test_a_replay_does_nothing_but_read(tmp_path: Path) -> None:
+    """No write, no network, no program, no store, whatever the files say: told by the interpreter itself."""
+    place = recorded(tmp_path)
+    spoil(place)
+    before = {path.name: path.lstat().st_mtime_ns for path in place.iterdir()}
+    done = subprocess.run([sys.executable, "-c", HOOK, str(place)], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2, done.stderr
+    assert json.loads(done.stdout)["same"] == 3
+    assert {path.name: path.lstat().st_mtime_ns for path in place.iterdir()} == before
