@@ -1,0 +1,123 @@
+"""Orders, allocators and strategies in a simulation: what they do at which bar, and that no bar knows a later one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from agent.backtest.wanted import Wanted, simple
+from agent.model import Destination, Method, OrderKind, Orders, Terms, Threshold, UntilChosen, Weights
+from agent.model.strategies import Split, Strategy
+from tests.simulating import BAND, COIN, HOUR_S, halves, hourly, random_table, simulated
+
+THREE = {"BTC": 4_000, "ETH": 4_000, "USD": 2_000}
+
+
+def with_orders(*terms: tuple[OrderKind, int], wanted: Wanted | None = None) -> Wanted:
+    """Half in BTC (or what else is wanted), BTC under orders at so many bps from the price at which they are armed."""
+    wanted = wanted or halves()
+    token = wanted.portfolio.assets[0].token.address
+    orders = Orders(tuple(Terms(token, kind, share_bps=share_bps) for kind, share_bps in terms))
+    return replace(wanted, portfolio=replace(wanted.portfolio, orders=orders))
+
+
+def with_allocator(method: Method) -> Wanted:
+    """BTC and ETH by returns of the last 12 hours, chosen anew every six; a fifth stays USD."""
+    wanted = simple(THREE, BAND, "USD")
+    weights = Weights(
+        method=method,
+        every_s=6 * HOUR_S,
+        window_s=12 * HOUR_S,
+        step_s=HOUR_S,
+        min_returns=5,
+        max_age_s=3 * HOUR_S,
+        keep_s=48 * HOUR_S,
+        churn_bps=50,
+        until_chosen=UntilChosen.TARGETS,
+        fixed=(wanted.portfolio.numeraire.address,),
+        limits=(),
+    )
+    return replace(wanted, portfolio=replace(wanted.portfolio, weights=weights))
+
+
+def strategies() -> Wanted:
+    """Three fifths half in BTC, two fifths three quarters in ETH, the rest USD."""
+    wanted = simple(THREE, BAND, "USD")
+    of = {asset.token.symbol: asset.token.address for asset in wanted.portfolio.assets}
+
+    def one(name: str, share_bps: int, **weights_bps: int) -> Strategy:
+        weights = tuple((of[symbol], bps) for symbol, bps in weights_bps.items())
+        return Strategy(name, share_bps, weights, BAND, Destination.TARGET, 0)
+
+    both = (one("trend", 6_000, BTC=5_000, USD=5_000), one("calm", 4_000, ETH=7_500, USD=2_500))
+    return replace(wanted, split=Split(both, Threshold(None, 2_000)))
+
+
+def test_a_stop_loss_sells_all_of_it_at_the_first_bar_below_and_stays_out() -> None:
+    found = simulated(hourly(BTC=[100.0, 100, 95, 79, 70, 90]), with_orders((OrderKind.STOP_LOSS, 2_000)))
+    # 50 BTC are sold at 79, and a thousandth of that is fee: 5,000 + 50 · 79 · 0.999.
+    assert [one.bar for one in found.rebalances] == [3]
+    assert float(found.final_value) / COIN == pytest.approx(5_000 + 50 * 79 * 0.999, rel=1e-5)
+    assert found.weights[-1].tolist() == [0, 1]
+    assert found.targets[:, 0].tolist() == [0.5, 0.5, 0.5, 0, 0, 0]
+
+
+def test_an_entry_buys_below_its_level_and_its_take_profit_sells_above() -> None:
+    wanted = with_orders((OrderKind.ENTRY, 1_000), (OrderKind.TAKE_PROFIT, 2_000))
+    found = simulated(hourly(BTC=[100.0, 100, 95, 89, 95, 109, 120]), wanted)
+    # It begins as 10,000 USD. Below 90 half is spent: 5,000 · 0.999 / 89 BTC, sold above 90 · 1.2, the level of its entry.
+    assert [one.bar for one in found.rebalances] == [3, 5]
+    assert found.hold_value == 10_000 * COIN
+    assert float(found.final_value) / COIN == pytest.approx(5_000 + 5_000 / 89 * 109 * 0.999**2, rel=1e-4)
+
+
+def test_a_trailing_stop_follows_the_highest_price_that_was() -> None:
+    found = simulated(hourly(BTC=[100.0, 105, 115, 105, 97, 90]), with_orders((OrderKind.TRAILING_STOP, 1_500)))
+    assert [one.bar for one in found.rebalances] == [4]  # 115 less 15 % is 97.75
+    assert float(found.final_value) / COIN == pytest.approx(5_000 + 50 * 97 * 0.999, rel=1e-5)
+
+
+def test_an_allocator_chooses_from_what_was_recorded_until_then() -> None:
+    table = random_table(3, 20)
+    found = simulated(table, with_allocator(Method.INVERSE_VOLATILITY))
+    returns = table.closes[1:6] / table.closes[:5] - 1  # what was recorded before bar 6: six prices
+    inverse = 1 / returns.std(axis=0, ddof=1)
+    assert found.targets[5].tolist() == [0.4, 0.4, 0.2]
+    assert found.targets[6].tolist() == pytest.approx([*(0.8 * inverse / inverse.sum()), 0.2], abs=1e-4)
+    assert found.rebalances[0].bar == 6
+    assert set(np.flatnonzero(np.diff(found.targets[:, 0])) + 1) == {6, 12, 18}
+    assert found.bands[6, 2].tolist() == pytest.approx([0.15, 0.25])
+
+
+def test_strategies_begin_at_their_weights_and_each_acts_by_its_own() -> None:
+    found = simulated(hourly(BTC=[100.0, 100, 130, 130], ETH=[10.0] * 4), strategies())
+    # "trend" has 3,900 of 6,900 in BTC at 130, 56.5 %: it sells 450. "calm" is where it was.
+    assert [one.bar for one in found.rebalances] == [2]
+    assert float(found.rebalances[0].turnover) / COIN == pytest.approx(450, rel=1e-3)
+    assert found.weights[0].tolist() == pytest.approx([0.3, 0.3, 0.4])
+    assert found.weights[-1].tolist() == pytest.approx([3_450 / 10_900, 3_000 / 10_900, 4_450 / 10_900], rel=1e-3)
+
+
+PAST = 14
+LOOKING = {
+    "inverse volatility, trailing stop": with_orders((OrderKind.TRAILING_STOP, 900), wanted=with_allocator(Method.INVERSE_VOLATILITY)),
+    "strategies": strategies(),
+}
+
+
+@pytest.mark.parametrize("policy", LOOKING)
+def test_whatever_the_policy_the_future_changes_nothing_in_the_past(policy: str) -> None:
+    table, gas = random_table(13, 20), tuple(10**10 + bar * 10**8 for bar in range(20))
+    closes, later = table.closes.copy(), list(gas)
+    closes[PAST:] *= np.linspace(2.5, 0.2, 6)[:, None]
+    later[PAST:] = [10**12] * 6
+    one = simulated(table, LOOKING[policy], gas_wei=gas)
+    other = simulated(replace(table, closes=closes), LOOKING[policy], gas_wei=tuple(later))
+    past = [found for found in one.rebalances if found.bar < PAST]
+    assert past
+    assert past == [found for found in other.rebalances if found.bar < PAST]
+    for name in ("equity", "weights", "targets"):
+        assert np.array_equal(getattr(one, name)[:PAST], getattr(other, name)[:PAST])
+    assert not np.array_equal(one.equity[PAST:], other.equity[PAST:])
