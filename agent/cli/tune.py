@@ -19,6 +19,8 @@ Document = dict[str, Any]
 SHADES = "·░▒▓█"
 """From the lowest objective to the highest."""
 ROWS = 10
+NUMBERED = 8
+"""A map of more columns has shades alone."""
 
 
 def register(app: typer.Typer) -> None:
@@ -147,7 +149,8 @@ def _show_map(stable: Document, growth: bool) -> None:
                 continue
             share = (float(value) - low) / (high - low) if high > low else 1.0
             mark = SHADES[min(len(SHADES) - 1, int(share * len(SHADES)))] * 2
-            text = f"{mark} {_percent(value) if growth else value[:-4]}"
+            number = f" {_percent(value) if growth else value[:-4]}" if len(row) <= NUMBERED else ""
+            text = f"{mark}{number}"
             cells.append(cell(f"[{text}]" if [i, j] == stable["best"] else text))
         shown.add_row(cell(label), *cells)
     out.print(shown)

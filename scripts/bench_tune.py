@@ -1,0 +1,89 @@
+"""How a search by the full step gains from a second worker: the same runs on a Dask cluster of one worker and of two, as JSON.
+
+Each worker is a process with one thread, on this machine, and does a run before the clock starts. Both sizes take turns; the best of
+each counts, since whatever else runs here only ever slows them down. `load` says how much else did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from fractions import Fraction
+from functools import partial
+
+import numpy as np
+from distributed import LocalCluster
+
+from agent.backtest.table import table_of
+from agent.backtest.tune_cluster import on_cluster
+from agent.backtest.tune_grid import grid_of
+from agent.backtest.tune_job import Chunk, Job, Terms
+from agent.backtest.tune_workers import cores_here, local
+from agent.backtest.wanted import Settings, simple
+from agent.model import Every
+
+DAY_S = 86_400
+
+
+def job_of(settings: int, bars: int) -> Job:
+    """Bands over two random walks, day by day; all take about as long."""
+    paths = np.round(100 * np.exp(np.cumsum(np.random.default_rng(1).normal(0, 0.03, (bars, 2)), axis=0)), 6)
+    table = table_of([1_600_000_000 + DAY_S * bar for bar in range(bars)], {"A": paths[:, 0].tolist(), "B": paths[:, 1].tolist()})
+    wanted = simple({"A": 4_000, "B": 3_000, "USD": 3_000}, Every(28 * DAY_S), "USD", interval_s=DAY_S)
+    grid = grid_of(f"8%rel..12%rel:{settings}", "", "target", "")
+    market = Settings(Fraction(10**8), 1_000, Fraction(10_000))
+    return Job(table, wanted, market, grid.choices(), (0, bars - 1), Terms(7 * DAY_S, 60 * DAY_S), full=True)
+
+
+def timed(work: Callable[[Job, Sequence[Chunk]], Iterable[object]], job: Job) -> float:
+    began = time.perf_counter()
+    done = len(list(work(job, job.chunks())))
+    taken = time.perf_counter() - began
+    if done != len(job.runs):
+        raise SystemExit(f"{done} of {len(job.runs)} runs were done")
+    return taken
+
+
+def on(workers: int, job: Job) -> float:
+    """Seconds on a fresh cluster of so many workers."""
+    with LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        warm = tuple(Chunk(-1 - i, 0, 1, job.chunks()[0].engine) for i in range(2 * workers))
+        list(on_cluster(job, warm, cluster.scheduler_address))
+        return timed(lambda one, chunks: on_cluster(one, chunks, cluster.scheduler_address), job)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--settings", type=int, default=16)
+    parser.add_argument("--bars", type=int, default=250)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--processes", action="store_true", help="the same by this machine's own processes, their start included")
+    asked = parser.parse_args()
+    job = job_of(asked.settings, asked.bars)
+    load = [os.getloadavg()[0]]
+    times: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(asked.rounds):
+        for workers, found in times.items():
+            found.append(on(workers, job))
+        load.append(os.getloadavg()[0])
+    result = {
+        "runs": len(job.runs),
+        "bars": asked.bars,
+        "cores": cores_here(),
+        "one_worker_s": [round(one, 2) for one in times[1]],
+        "two_workers_s": [round(one, 2) for one in times[2]],
+        "speedup_of_best": round(min(times[1]) / min(times[2]), 2),
+        "speedup_of_median": round(statistics.median(times[1]) / statistics.median(times[2]), 2),
+        "load": [round(one, 1) for one in load],
+    }
+    if asked.processes:
+        result["processes_s"] = {str(cores): round(timed(partial(local, cores=cores), job), 2) for cores in (1, 2)}
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,226 @@
+"""`trimtab tune`, as it is typed: its document and words, what it asks and refuses, killed processes, and a cluster that dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import api
+from agent.backtest.tune_cost import Estimate
+from agent.localchain.anvil import free_port
+from tests.cli.tools import TRIMTAB, Said
+from tests.tuning import walks
+
+pytest.importorskip("numba")
+
+Bare = Callable[..., Said]
+HOURLY = Path(__file__).parents[3] / "shared" / "data" / "prices" / "hourly_2021-04_2022-12.parquet"
+WISHES = ("--target", "A=40,B=30,USD=30")
+BANDS = ("--band", "15%rel..40%rel:6")
+
+
+@pytest.fixture
+def prices(tmp_path: Path) -> Path:
+    """Fourteen days of two assets."""
+    table = walks(1, 14)
+    path = tmp_path / "prices.csv"
+    rows = [f"{time_s},{a},{b}" for time_s, (a, b) in zip(table.times_s, table.closes, strict=True)]
+    path.write_text("\n".join(["time,A,B", *rows]) + "\n")
+    return path
+
+
+def test_the_sample_gives_a_document_that_says_what_it_claims(bare: Bare, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    said = bare(
+        "tune", "--sample", "--target", "BTC=50,USD=50", "--band", "2%rel..40%rel:6", "--every", "7d,28d", "--html", str(page), "--json"
+    )  # fmt: skip
+    assert said.code == 0, said.why
+    found = said.json
+    assert found["settings"] == 6 + 6 * 2 + 2
+    assert found["engines"] == {"kernel": 21}
+    claims = found["last_quarter"]["claims"]
+    supported = all(float(one["low"]) > 0 for one in claims) and float(found["overfitting"]["probability"]) < 0.5
+    assert (found["recommendation"] is not None) == supported
+    assert ("No edge" in found["verdict"][-1]) != supported
+    assert [float(one["low"]) <= float(one["mean"]) <= float(one["high"]) for one in claims] == [True, True]
+    assert len(found["walk_forward"]["folds"]) == 4
+    assert float(found["ranked"][0]["objective"]) == max(float(one["objective"]) for one in found["ranked"])
+    assert found["best"] == found["ranked"][0]
+    row, column = found["stability"]["best"]
+    assert found["stability"]["values"][row][column] == found["best"]["objective"]
+    assert "Stability of the optimum" in page.read_text() and page.with_suffix(".json").is_file()
+
+
+def test_its_words_name_the_map_the_risk_and_the_default(bare: Bare) -> None:
+    said = bare("tune", "--sample", "--target", "BTC=50,USD=50", "--band", "5%rel,10%rel", "--every", "7d", "--objective", "sharpe")
+    assert said.code == 0, said.why
+    for word in (
+        "Sharpe ratio by band and interval",
+        "Walk-forward, anchored",
+        "Chance of over-fitting",
+        "In the last quarter of the data",
+    ):
+        assert word in said.out
+    assert "[" in said.out and "One step beside the best" in said.out
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ((), "the grid is empty"),
+        (("--band", "5%rel", "--objective", "luck"), "--objective: 'luck'"),
+        (("--band", "5%rel", "--walk", "back"), "--walk: 'back'"),
+        (("--band", "5%rel", "--folds", "0"), "--folds: 0"),
+        (("--band", "5%rel", "--allocator", "market_cap"), "--allocator: 'market_cap'"),
+        (("--band", "5%rel", "--allocator", "hrp", "--window", "2d"), "--window: shorter than 3 steps"),
+        (("--band", "5%rel", "--calendar", "40d"), "is not within the intervals"),
+        (("--band", "5%rel", "--gas", "20 gwei"), "--gas: no price of the native coin"),
+        (("--band", "5%rel", "--sample"), "--prices or --sample"),
+        (("--band", "5%rel", "--config", "trimtab.toml"), "--config"),
+    ],
+)
+def test_a_mistake_in_a_search_is_named(bare: Bare, prices: Path, more: tuple[str, ...], named: str) -> None:
+    said = bare("tune", "--prices", str(prices), *WISHES, *more, "--json")
+    assert said.code == 2
+    assert named in said.json["error"]["message"]
+
+
+def test_an_enormous_search_is_not_begun_unasked(bare: Bare, prices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.api.tuning.estimated", lambda job, rest, cores: Estimate(len(job.runs), job.table.bars, 40_000.0, 2, 3))
+    line = ("tune", "--prices", str(prices), *WISHES, *BANDS, "--json", "--out", str(tmp_path / "kept"))
+    said = bare(*line)
+    assert said.code == 10
+    assert "7 runs over 11 bars: about 11 h 6 min of one core, on 2 cores about 5 h 33 min" in said.error["message"]
+    assert "--yes" in said.error["remedy"]
+    assert not list((tmp_path / "kept").glob("*.parquet"))
+    assert bare(*line, "--yes").code == 0
+
+
+def test_the_estimate_is_measured_on_the_runs_that_are_left(prices: Path) -> None:
+    from agent.backtest.tune_cost import estimated
+    from agent.backtest.tune_job import Job
+
+    asked = api.prepare_tune(prices, api.Market(), api.Grids(band="30%rel,40%rel", full=True), target="A=40,B=30,USD=30")
+    job = Job(asked.table, asked.wanted, asked.settings, asked.grid.choices(), (0, 1), asked.terms, True)
+    found = estimated(job, job.chunks(), 2)
+    assert (found.runs, found.measured, found.cores, found.bars) == (2, 2, 2, 14)
+    assert found.core_s > 0 and found.wall_s == found.core_s / 2
+
+
+def gone(process: int) -> bool:
+    """Whether no such process runs any more; a dead one that nobody fetched does not run."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def until(what: Callable[[], Any], why: str, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, why
+        time.sleep(0.02)
+
+
+def test_a_killed_search_goes_on_with_nothing_lost_and_nothing_done_twice(bare: Bare, prices: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    line = ("tune", "--prices", str(prices), *WISHES, *BANDS, "--full", "--yes", "--json", "--out", str(kept))
+    process = subprocess.Popen([*TRIMTAB, *line, "--cores", "2"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until(lambda: len(list(kept.glob("runs-*.parquet"))) >= 2 or process.poll() is not None, "it did nothing")
+    workers = [int(text) for text in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    process.kill()
+    process.wait(60)
+    before = {one.name: (one.stat().st_ino, one.stat().st_mtime_ns) for one in kept.glob("runs-*.parquet")}
+    assert len(workers) >= 2 and 2 <= len(before) < 7
+    until(lambda: all(gone(one) for one in workers), "a process outlived the search that began it")
+    said = bare(*line, "--cores", "1")
+    assert said.code == 0, said.why
+    assert said.json["resumed"] == len(before)
+    after = {one.name: (one.stat().st_ino, one.stat().st_mtime_ns) for one in kept.glob("runs-*.parquet")}
+    assert len(after) == 7 and {name: after[name] for name in before} == before
+    quick = bare("tune", "--prices", str(prices), *WISHES, *BANDS, "--json")
+    assert [one["label"] for one in quick.json["ranked"]] == [one["label"] for one in said.json["ranked"]]
+    assert said.json["engines"] == {"full": 7}
+
+
+@contextmanager
+def cluster(port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A scheduler with one worker, in a process of its own."""
+    code = f"""
+from distributed import LocalCluster
+made = LocalCluster(n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", host="127.0.0.1", scheduler_port={port},
+                    dashboard_address=None)
+print("up", flush=True)
+input()
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == b"up\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait(60)
+
+
+def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next(prices: Path, tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    from agent.errors import Retryable
+
+    kept, port = tmp_path / "kept", free_port()
+    asked = api.prepare_tune(prices, api.Market(), api.Grids(band="20%rel..40%rel:5", full=True), target="A=40,B=30,USD=30")
+    address = f"tcp://127.0.0.1:{port}"
+    with cluster(port) as first:
+
+        def pull(done: int, _runs: int) -> None:
+            if done == 2:
+                os.kill(first.pid, signal.SIGKILL)
+
+        with pytest.raises(Retryable) as caught:
+            api.run_tune(asked, scheduler=address, folder=kept, progress=pull)
+    assert f"--scheduler: {address} was lost" in caught.value.message
+    assert "is kept" in caught.value.message and "same command" in caught.value.remedy
+    before = {one.name: one.stat().st_mtime_ns for one in kept.glob("runs-*.parquet")}
+    assert 2 <= len(before) < 6
+    with cluster(port):
+        found = api.run_tune(asked, scheduler=address, folder=kept)
+    assert found.resumed == len(before)
+    assert {one.name: one.stat().st_mtime_ns for one in kept.glob("runs-*.parquet") if one.name in before} == before
+    here = api.run_tune(replace(asked, full=False))
+    assert len(found.found) == 5
+    assert all(one.values == pytest.approx(other.values, rel=1e-5) for one, other in zip(found.found, here.found, strict=True))
+
+
+def test_a_scheduler_that_is_not_there_is_named(prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    from agent.errors import ConfigError, Retryable
+
+    asked = api.prepare_tune(prices, api.Market(), api.Grids(band="20%rel", full=True), target="A=40,B=30,USD=30")
+    monkeypatch.setattr("agent.backtest.tune_cluster.PATIENCE_S", 1)
+    with pytest.raises(Retryable, match="does not answer"):
+        api.run_tune(asked, scheduler=f"tcp://127.0.0.1:{free_port()}")
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ConfigError) as caught:
+        api.run_tune(asked, scheduler="tcp://127.0.0.1:1")
+    assert caught.value.remedy == "pip install 'trimtab[cluster]'"
+
+
+def test_real_prices_are_searched(bare: Bare) -> None:
+    if not HOURLY.is_file():
+        pytest.skip(f"{HOURLY} is not there: real prices are kept beside the project")
+    said = bare(
+        "tune", "--prices", str(HOURLY), "--target", "BTC=40,ETH=30,USDT=30", "--band", "5%rel,20%rel", "--every", "7d", "--json"
+    )  # fmt: skip
+    assert said.code == 0, said.why
+    assert said.json["bars"] == 15_257
+    assert said.json["engines"] == {"kernel": 6}
+    assert [one["periods"] for one in said.json["last_quarter"]["claims"]] == [158, 158]
