@@ -1,0 +1,98 @@
+"""Recorded steps of a live agent, and paper beside the real thing: the same decisions, and fills to the wei of what contracts pay."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent import api
+from agent.api.agent import Agent
+from agent.api.papers import open_paper
+from agent.execution.outcome import Outcome, OutcomeKind
+from agent.localchain import LocalChain
+from agent.model import IntentKind, Plan, Receipt
+from tests.agents import FIVE, Changes, again, explained, fund, purse, trusted, yes
+
+HELD = {symbol: Fraction(share.rstrip("%")) * 900 for symbol, share in FIVE.items()}
+"""On target, 90,000 dollars in all."""
+ONE = {"chain.confirmations": 1}
+NATIVE = {"portfolio.assets.0.address": "native"}
+
+
+def moved(chain: LocalChain, symbol: str, factor: Fraction) -> None:
+    """The price of one token changes, in pools and feeds."""
+    chain.move_market({symbol: chain.books.prices_usd[symbol] * factor})
+
+
+def swapped(outcome: Outcome) -> tuple[Plan, Receipt]:
+    """Plan and receipt of the one swap."""
+    assert outcome.kind is OutcomeKind.DONE, outcome.reason
+    (swap,) = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
+    assert outcome.plan is not None and swap.receipt is not None
+    return outcome.plan, swap.receipt
+
+
+def told(outcome: Outcome) -> tuple[str, str]:
+    """What was decided, and why."""
+    return type(outcome.decision).__name__, outcome.decided.decision.reason
+
+
+def test_replay_gives_the_decisions_that_the_live_agent_took(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """Holds, three trades with their approvals, a halt, and what follows it."""
+    chain = anvil_chain
+    fund(chain, HELD)
+    loaded = trusted(chain, tmp_path, {**ONE, "record": {"dir": "steps"}, "limits.daily_turnover": "off", "policy.cooldown": "0s"})
+    kinds = []
+
+    def look(agent: Agent) -> None:
+        kinds.append(agent.rebalance(send=True, confirm=yes).kind)
+
+    with again(chain, loaded) as agent:
+        for symbol, factor in (("WBTC", Fraction(11, 8)), ("LINK", Fraction(3, 4)), ("WBTC", Fraction(3, 4))):
+            look(agent)
+            moved(chain, symbol, factor)
+            look(agent)
+        chain.set_balance("LINK", 2 * chain.balance("LINK"))
+        look(agent)
+        explained(agent)
+        look(agent)
+        taken = [(line.id, line.decision, line.reason) for line in reversed(agent.desk.store.steps(100))]
+    assert len(taken) >= 10 and {OutcomeKind.DONE, OutcomeKind.HOLD, OutcomeKind.HALT} <= set(kinds)
+    found = api.replay(tmp_path / "steps")
+    assert [(step["step"], step["decision"], step["reason"]) for step in found["steps"]] == taken
+    assert {step["result"] for step in found["steps"]} == {"same"}, found["steps"]
+    assert (found["exit"], found["same"]) == (0, len(taken))
+
+
+@pytest.mark.parametrize("changes", [{}, NATIVE], ids=["tokens", "native coin"])
+def test_paper_decides_as_the_live_agent_and_its_fills_are_what_the_contracts_pay_to_the_wei(
+    anvil_chain: LocalChain, tmp_path: Path, changes: Changes
+) -> None:
+    """Both see the same blocks; then the live one trades, the blocks are taken back, and paper trades on the same pools."""
+    chain = anvil_chain
+    fund(chain, HELD)
+    chain.node.set_native(chain.wallet.address, (10 if changes else 1) * 10**18)
+    chain.set_balance("WETH", 0 if changes else 9 * 10**18)
+    loaded = trusted(chain, tmp_path, {**ONE, **changes, "limits.native_floor": "0.5", "portfolio.max_live_value": "off"})
+    with again(chain, loaded) as live, open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as paper:
+        for symbol, factor in (("WBTC", Fraction(51, 50)), ("LINK", Fraction(49, 50)), ("WETH", Fraction(11, 8))):
+            assert told(paper.plan()) == told(live.plan())
+            moved(chain, symbol, factor)
+        before, mark = purse(chain), chain.snapshot()
+        plan, receipt = swapped(live.rebalance(send=True, confirm=yes))
+        had = purse(chain)
+        chain.revert(mark)
+        same, filled = swapped(paper.rebalance(send=True, confirm=api.agreed))
+        assert purse(chain) == before, "paper touched the real wallet"
+        assert same.legs == plan.legs
+        assert (filled.transfers, filled.wrapped) == (receipt.transfers, receipt.wrapped)
+        assert bool(filled.wrapped) == bool(changes), "native coin is wrapped on the way"
+        assert filled.gas_used == plan.gas_units >= receipt.gas_used
+        snapshot = paper.step_input().snapshot
+        held = {holding.token: holding.raw for holding in snapshot.holdings}
+        assert {symbol: held[token.address] for symbol, token in chain.tokens.items() if token.address in held} == {
+            symbol: raw for symbol, raw in had.raw.items() if chain.tokens[symbol].address in held
+        }
+        assert snapshot.nonce_latest == had.nonce
