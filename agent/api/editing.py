@@ -20,6 +20,7 @@ from agent.chain.rpc import Transport
 from agent.chain.tokens import read_tokens
 from agent.config import redaction
 from agent.config.load import LoadedConfig, loaded_from
+from agent.config.orders import prices_in_words
 from agent.errors import ConfigError, Refused
 from agent.execution.fresh import Eyes
 from agent.execution.outcome import Outcome, OutcomeKind
@@ -152,6 +153,8 @@ def _judged(agent: Agent, before: LoadedConfig | None, in_rounds: bool, keep_hol
     unpinned = [pool for pool in (*desk.execution.pinned, *(pool.address for pool in desk.pools)) if pool not in pins]
     unpaid = set(loaded.config.wallet.payout_addresses) - set(desk.store.payout_addresses())
     following = ("trimtab trust: contracts or payout addresses wait to be confirmed",) if unpinned or unpaid else ()
+    known = {} if before is None else prices_in_words(before.config.portfolio)
+    warnings += tuple(f"{key}: {words}" for key, words in prices_in_words(loaded.config.portfolio).items() if known.get(key) != words)
     warnings += _notes(transition, unpinned)
     return Editing(changes, transition, first, rounds, warnings, following, "planned")
 

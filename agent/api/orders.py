@@ -8,7 +8,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from agent import wiring
+from agent.api import versions
 from agent.api.agent import Agent
+from agent.config.load import load_config
 from agent.config.order_edit import edited, written
 from agent.errors import ConfigError, Refused, Retryable
 from agent.model import PORTFOLIO, Order, OrderKind, OrderStage, StepInput, Terms, Verdict
@@ -80,12 +83,18 @@ def disarm_orders(agent: Agent, subject: str, kinds: Sequence[OrderKind] = ()) -
 
 
 def set_orders(path: Path, subject: str, levels: Mapping[str, str]) -> Document:
-    """Writes levels into the config, "off" takes one away; refused where the new file would be. A running agent reads it when it
-    starts again.
+    """Writes levels into the config, "off" takes one away; refused where the new file would be. The new version counts as confirmed
+    where the one before did, so that a run ends and starts with it.
     """
     text, changes = edited(path, subject, levels)
     if changes:
+        before = load_config(path)
         written(path, text)
+        if wiring.store_file(before).exists():
+            with wiring.books(before) as (store, _):
+                if versions.changed(before, store) is None:
+                    versions.keep(before, store, versions.FIRST if store.confirmed_config() is None else versions.CONFIRMED)
+                    versions.keep(load_config(path), store, versions.EDITED)
     return {"config": str(path), "subject": subject, "changes": changes}
 
 

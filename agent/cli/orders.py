@@ -62,7 +62,7 @@ def set_(
         if not document["changes"]:
             say("The config says so already.")
         else:
-            note("An agent that runs follows it once it is started again.")
+            note("A run that goes on ends by itself, and follows it once its service manager has started it again.")
 
     emit(document, as_json, told)
 

@@ -44,11 +44,10 @@ def apply(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
     """Makes the books agree with wallet and config where they do not: closes, opens and shares out, in kind, after a yes."""
     from agent import api
 
-    if not yes:
-        require_answerable(yes)
     with api.open_agent(config) as agent, waiting("Reading the chain") as wait:
 
         def sure(document: Document) -> bool:
+            require_answerable(yes)  # only where there is something to ask
             if yes:
                 return True
             with wait.aside():

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict
@@ -32,7 +33,16 @@ class Level:
 
 
 def parse_level(value: object) -> Level:
-    """Price or share: "1500" is a price, "10%" and "1000bps" are shares; a bare number says neither. Raises ValueError."""
+    """Price or share: "1500" and 1500 are prices, "10%" and "1000bps" are shares. A bare number below 1 may be meant as either.
+
+    Raises ValueError.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
+        if value < 1:
+            raise ValueError(
+                f'{value!r} may be a price or a share; write a price in quotes such as "{value!r}", or a distance such as "10%"'
+            )
+        return Level(Fraction(Decimal(repr(value))), None)
     match = _LEVEL.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f'{value!r} is no level; write a price in the numeraire such as "1500", or a distance such as "10%"')
@@ -94,6 +104,20 @@ def require_orders(portfolio: PortfolioTable) -> None:
                 raise ValueError(f"{where}: {asset.symbol} is the numeraire, whose price is always 1; remove it")
             _require(where, kind, level, table.hysteresis)
         _require_order(asset)
+
+
+def prices_in_words(portfolio: PortfolioTable) -> dict[str, str]:
+    """What each level that is a number of coins means, by symbol and kind: whoever meant a share should see it."""
+    found = [(asset.symbol, kind, level.price) for asset in portfolio.assets for kind, level in _levels(asset) if level.price is not None]
+    return {
+        f"{symbol} {kind.value}": f"{(number := _plain(price))} is a {'distance' if kind is OrderKind.TRAILING_STOP else 'price'} in "
+        f'{portfolio.numeraire}; a share is written "{number}%"'
+        for symbol, kind, price in found
+    }
+
+
+def _plain(price: Fraction) -> str:
+    return f"{Decimal(price.numerator) / Decimal(price.denominator):f}"
 
 
 def require_alone(config: Config) -> None:

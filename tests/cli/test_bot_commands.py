@@ -113,6 +113,14 @@ def test_an_edit_is_shown_where_nobody_is_asked_written_on_a_yes_and_listed(desk
     assert "secret" in desk.ask("edit", "--set", "chain.rpc.0.url=https://x.example/canary7f3a", want=2)["error"]["message"]
 
 
+def test_a_level_is_set_by_a_number_and_its_meaning_is_told(desk: Desk) -> None:
+    shown = desk.ask("edit", "--set", "portfolio.assets.WETH.stop_loss=25")
+    assert shown["state"] == "planned" and 'WETH stop_loss: 25 is a price in USDC; a share is written "25%"' in shown["warnings"]
+    assert desk.ask("edit", "--set", "portfolio.assets.WETH.stop_loss=25%", "--yes")["state"] == "written"
+    later = desk.ask("edit", "--set", "portfolio.assets.WETH.take_profit=50%")
+    assert not any("stop_loss" in line for line in later["warnings"])
+
+
 def test_an_editor_that_makes_a_mistake_changes_nothing_and_a_change_by_hand_is_told_and_confirmed(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,3 +88,14 @@ def test_mistakes_are_named_with_what_to_do(desk: Desk) -> None:
         error = desk.ask("orders", *args, want=2)["error"]
         assert said in error["message"], error
     assert desk.config.read_text() == before
+
+
+def test_a_level_that_is_set_by_command_is_a_version_unless_the_file_was_changed_by_hand_before(desk: Desk) -> None:
+    assert desk.ask("edit", "--set", "policy.cooldown=2h", "--yes")["state"] == "written"
+    desk.ask("orders", "set", "WETH", "--stop-loss", "2000")
+    listed = desk.ask("history", "--configs")
+    assert [one["how"] for one in listed["configs"]][:2] == ["edit", "edit"] and listed["confirmed"] == listed["present"]
+    desk.edit(('slippage = "0.3%"', 'slippage = "0.2%"'))
+    desk.ask("orders", "set", "WETH", "--stop-loss", "1900")
+    listed = desk.ask("history", "--configs")
+    assert listed["confirmed"] != listed["present"], "nobody has confirmed what was changed by hand"

@@ -15,7 +15,7 @@ from tests import agents
 from tests.cases.test_strategies import TWO, strategies
 from tests.cli import shapes
 from tests.cli.shapes import count, decimal, flag, maybe, one_of, raw, require, text
-from tests.cli.tools import Said, in_process
+from tests.cli.tools import Desk, Said, in_process
 
 TOGETHER = {
     "acting": [text],
@@ -148,3 +148,9 @@ def test_without_strategies_the_command_says_so(anvil_chain: LocalChain, tmp_pat
     said = run("strategies")
     assert said.code == 2 and "no [[strategies]]" in said.err
     assert run("status", "--json").json["strategies"] is None
+
+
+def test_without_strategies_nothing_is_asked_and_it_is_said_that_there_are_none(desk: Desk) -> None:
+    for command in (("strategies",), ("strategies", "apply"), ("strategies", "apply", "--yes")):
+        error = desk.ask(*command, want=2)["error"]
+        assert "there are no [[strategies]] in the config" in error["message"], command

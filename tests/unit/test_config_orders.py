@@ -12,6 +12,7 @@ import tomlkit
 from agent.config.build import build_portfolio
 from agent.config.load import parse_config
 from agent.config.order_edit import edited, written
+from agent.config.orders import prices_in_words
 from agent.config.presets import ETHEREUM
 from agent.config.template import TemplateAsset, render
 from agent.errors import ConfigError
@@ -57,6 +58,16 @@ def test_prices_and_shares_are_read_in_exact_units() -> None:
     )
 
 
+def test_a_level_without_quotes_is_what_it_is_with_them_and_its_meaning_is_told() -> None:
+    bare = {"entry": 1500.5, "stop_loss": 1200, "trailing_stop": 300, "take_profit": "50%"}
+    assert read(bare) == read({key: str(value) for key, value in bare.items()})
+    assert prices_in_words(parse_config(text(bare)).portfolio) == {
+        "WETH entry": '1500.5 is a price in USDC; a share is written "1500.5%"',
+        "WETH stop_loss": '1200 is a price in USDC; a share is written "1200%"',
+        "WETH trailing_stop": '300 is a distance in USDC; a share is written "300%"',
+    }
+
+
 def test_without_orders_there_are_none_and_what_is_out_would_wait_as_cash() -> None:
     assert read() == Orders((), Absent.CASH, 100, False)
 
@@ -64,7 +75,10 @@ def test_without_orders_there_are_none_and_what_is_out_would_wait_as_cash() -> N
 @pytest.mark.parametrize(
     ("asset", "whole", "said"),
     [
-        ({"stop_loss": 1500}, None, "1500 is no level; write a price in the numeraire such as"),
+        ({"stop_loss": 0.2}, None, "0.2 may be a price or a share"),
+        ({"stop_loss": 0}, None, "0 may be a price or a share"),
+        ({"stop_loss": True}, None, "True is no level; write a price in the numeraire such as"),
+        ({"stop_loss": float("inf")}, None, "inf is no level"),
         ({"stop_loss": "-5%"}, None, "is no level"),
         ({"entry": "0"}, None, "'0': at zero it can never act"),
         ({"entry": "0%"}, None, "at zero it can never act"),
