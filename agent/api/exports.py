@@ -19,16 +19,19 @@ Document = dict[str, Any]
 FORMATS = ("rotki", "csv", "parquet")
 
 
-def export(config: Where, kind: str, folder: Path, force: bool = False, native: str = "ETH") -> Document:
+def export(config: Where, kind: str, folder: Path | str, force: bool = False, native: str | None = None) -> Document:
     """Writes all of the book into `folder`, which is made if it is not there; files are their owner's alone, none is overwritten
-    unasked. `native` is what rotki calls the chain's native coin. Raises ConfigError.
+    unasked. `native` is what rotki calls the chain's native coin, known of itself where that is ether. Raises ConfigError.
     """
+    if not str(folder).strip():
+        raise ConfigError("--out: it is empty", "name the folder to write to, for example books-2026")
+    folder = Path(folder)
     if kind not in FORMATS:
         raise ConfigError(f"--format: {kind!r} is unknown", f"choose from {', '.join(FORMATS)}")
-    if not native.strip():
+    if native is not None and not native.strip():
         raise ConfigError("--native-asset: it is empty, and rotki would know no asset of that name", "write for example ETH")
     with ledgers(config) as found:
-        tables = _rotki(found, native) if kind == "rotki" else sheets(found.entries, found.taxed(), found.valuations, found.names)
+        tables = _rotki(found, native) if kind == "rotki" else _plain(found)
     encoded = [(f"{sheet.name}.{'parquet' if kind == 'parquet' else 'csv'}", sheet) for sheet in tables]
     _folder(folder)
     taken = [name for name, _ in encoded if (folder / name).exists()]
@@ -48,8 +51,20 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return out.getvalue()
 
 
-def _rotki(found: Ledgers, native: str) -> tuple[Sheet, ...]:
-    assets = rotki.Assets(found.loaded.config.chain.chain_id, native, found.names.decimals)
+def _plain(found: Ledgers) -> tuple[Sheet, ...]:
+    tax = found.loaded.config.tax
+    currency = found.numeraire.label if tax is None or tax.currency is None else tax.currency
+    return sheets(found.entries, found.taxed(), found.valuations, found.names, currency)
+
+
+def _rotki(found: Ledgers, native: str | None) -> tuple[Sheet, ...]:
+    chain = found.loaded.config.chain
+    if native is None and not chain.local and chain.chain_id not in rotki.ETHER_CHAINS:
+        raise ConfigError(
+            f"--native-asset: what rotki calls the native coin of chain {chain.chain_id} is not known here",
+            "name it as rotki does, for example XDAI",
+        )
+    assets = rotki.Assets(chain.chain_id, native or "ETH", found.names.decimals)
     return (
         Sheet("rotki_generic_trades", rotki.TRADE_COLUMNS, tuple(rotki.trades(found.entries, assets))),
         Sheet("rotki_generic_events", rotki.EVENT_COLUMNS, tuple(rotki.events(found.entries, assets))),

@@ -102,6 +102,7 @@ def pnl(config: Where, period: str = "all", benchmark: str | None = None, last: 
             "numeraire": found.numeraire.label,
             "benchmark": found.names.label(token),
             "period": period,
+            "why_empty": "" if rows else _why_empty(found.valuations),
             "since": utc(first.chain_s),
             "until": utc(final.chain_s),
             "value": _money(found, final.value),
@@ -219,6 +220,13 @@ def _period(found: Ledgers, one: Performance, span: tuple[int, int], taxed: TaxR
         "hint": one.hint,
         "statistics": statistics(one.parts),
     }
+
+
+def _why_empty(valuations: Sequence[Valuation]) -> str:
+    """Why there is no period to tell of: each lies between two values."""
+    if len(valuations) == 1:
+        return f"the books hold one value so far, of {utc(valuations[0].chain_s)}; profit and loss lie between two"
+    return "no period holds two values"
 
 
 def _tax(found: Ledgers) -> Document | None:

@@ -1,7 +1,9 @@
-"""The ledger as rotki's generic trades and generic events, in the columns, words and number formats that rotki documents.
+"""The ledger as rotki's generic trades and generic events, in the columns, words and number formats that rotki reads.
 
-Sources: rotki's documentation, "rotki Generic Import" (docs.rotki.com, usage guide, import data), and the importers
-rotkehlchen/data_import/importers/rotki_trades.py and rotki_events.py, which read these columns by name.
+Sources: rotki's documentation, "rotki Generic Import" (docs.rotki.com, usage guide, import data), and its importers
+rotkehlchen/data_import/importers/rotki_trades.py and rotki_events.py with data_import/utils.py, of 21 August 2026: columns are read by
+name, a location that it does not know becomes "external" unasked, a fee and its currency may both be empty, and a trade whose
+location, time, assets and amounts are those of another is passed over as a duplicate.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ TRADE_COLUMNS = (
 EVENT_COLUMNS = ("Type", "Location", "Currency", "Amount", "Fee", "Fee Currency", "Description", "Timestamp")
 TRADED_AT, MOVED_AT = "uniswap", "blockchain"
 """Of rotki's supported locations: where swaps took place, and everything else."""
+ETHER_CHAINS = frozenset({1, 10, 8_453, 42_161, 59_144, 534_352})
+"""Chains whose native coin is ether, which rotki calls ETH."""
 _EVENTS = {
     book.OPENED: ("Deposit", "Deposit"),
     book.DEPOSITS: ("Deposit", "Withdrawal"),
@@ -51,38 +55,52 @@ class Assets:
 
 
 def trades(entries: Iterable[Entry], assets: Assets) -> Iterator[Row]:
-    """One row per pair of tokens that an entry exchanged; its gas is the fee of the first. Amounts of all rows sum to the wei."""
+    """One row per pair of tokens that an entry exchanged; its gas is the fee of the first. Amounts of all rows, with what `events`
+    has of exchanges, sum to the wei. Rows alike are a millisecond apart, or rotki would take the second for a duplicate.
+    """
+    seen: set[Row] = set()
     for entry in entries:
         fee_raw = _gas(entry)
-        for (spent, spent_raw), (received, received_raw) in _pairs(entry):
+        for (spent, spent_raw), (received, received_raw) in _pairs(entry)[0]:
             fee = (assets.amount(NATIVE, fee_raw), assets.name(NATIVE)) if fee_raw else ("", "")
-            yield (
-                TRADED_AT, assets.name(spent), assets.name(received), assets.amount(received, received_raw),
-                assets.amount(spent, spent_raw), *fee, _told(entry), _milliseconds(entry),
+            amounts = (
+                assets.name(spent), assets.name(received), assets.amount(received, received_raw), assets.amount(spent, spent_raw),
             )  # fmt: skip
+            at_ms = entry.chain_s * 1_000
+            while (*amounts, str(at_ms)) in seen:
+                at_ms += 1
+            seen.add((*amounts, str(at_ms)))
+            yield (TRADED_AT, *amounts, *fee, _told(entry), str(at_ms))
             fee_raw = 0
 
 
 def events(entries: Iterable[Entry], assets: Assets) -> Iterator[Row]:
     """What came and went without an exchange, and gas that belongs to none. What lies in a liquidity position is still the owner's."""
     for entry in entries:
-        fee_raw = 0 if any(True for _ in _pairs(entry)) else _gas(entry)
-        for posting in entry.postings:
-            if posting.account not in _EVENTS or not posting.raw:
-                continue
-            came = posting.raw < 0
+        pairs, dust = _pairs(entry)
+        fee_raw = 0 if pairs else _gas(entry)
+        moved = [
+            (_EVENTS[one.account][0 if one.raw < 0 else 1], one.token, one.raw)
+            for one in entry.postings
+            if one.account in _EVENTS and one.raw
+        ]
+        for word, token, raw in (*moved, *((("Income" if raw > 0 else "Loss"), token, raw) for token, raw in dust)):
             fee = (assets.amount(NATIVE, fee_raw), assets.name(NATIVE)) if fee_raw else ("", "")
-            yield (
-                _EVENTS[posting.account][0 if came else 1], MOVED_AT, assets.name(posting.token),
-                assets.amount(posting.token, posting.raw), *fee, _told(entry), _milliseconds(entry),
-            )  # fmt: skip
+            yield (word, MOVED_AT, assets.name(token), assets.amount(token, raw), *fee, _told(entry), _milliseconds(entry))
             fee_raw = 0
         if fee_raw:
             yield ("Spend", MOVED_AT, assets.name(NATIVE), assets.amount(NATIVE, fee_raw), "", "", _told(entry), _milliseconds(entry))
 
 
-def _pairs(entry: Entry) -> Iterator[tuple[tuple[str, int], tuple[str, int]]]:
-    """Given and got, cut along their shares of either side's value, so that n and m tokens make at most n + m - 1 pairs."""
+Side = tuple[str, int]
+"""A token and base units of it."""
+
+
+def _pairs(entry: Entry) -> tuple[list[tuple[Side, Side]], list[Side]]:
+    """Given and got, cut along their shares of either side's value, so that n and m tokens make at most n + m - 1 pairs; and with its
+    sign what finds no base unit of the other side. A piece whose other side is less than a base unit goes with a neighbour of its
+    token: no row has an amount of zero.
+    """
     net: dict[str, int] = {}
     worth: dict[str, Fraction] = {}
     for posting in entry.postings:
@@ -91,16 +109,32 @@ def _pairs(entry: Entry) -> Iterator[tuple[tuple[str, int], tuple[str, int]]]:
             worth[posting.token] = worth.get(posting.token, Fraction(0)) - (posting.value or Fraction(0))
     gave, got = ([(token, raw) for token, raw in net.items() if raw * sign > 0] for sign in (-1, 1))
     if not gave or not got:
-        return
+        return [], []
+    pieces = list(_pieces(gave, got, worth))
+    whole = {(given, taken): [raw_in, raw_out] for given, taken, raw_in, raw_out in pieces if raw_in and raw_out}
+    dust = []
+    for given, taken, raw_in, raw_out in pieces:
+        if bool(raw_in) == bool(raw_out):
+            continue
+        side, token, raw = (0, given, raw_in) if raw_in else (1, taken, raw_out)
+        home = next((amounts for pair, amounts in whole.items() if pair[side] == token), None)
+        if home is None:
+            dust.append((token, raw if side else -raw))
+        else:
+            home[side] += raw
+    return [((given, raw_in), (taken, raw_out)) for (given, taken), (raw_in, raw_out) in whole.items()], dust
+
+
+def _pieces(gave: list[Side], got: list[Side], worth: dict[str, Fraction]) -> Iterator[tuple[str, str, int, int]]:
+    """(given, got, base units given, base units got) of each piece; the units of either side sum to all of it."""
     ends_in, ends_out = (_ends(side, worth) for side in (gave, got))
     at_in = at_out = done_in = done_out = 0
     while at_in < len(gave) and at_out < len(got):
         end = min(ends_in[at_in], ends_out[at_out])
         raw_in = _cut(gave, ends_in, at_in, end) - done_in
         raw_out = _cut(got, ends_out, at_out, end) - done_out
-        if raw_in or raw_out:
-            yield (gave[at_in][0], raw_in), (got[at_out][0], raw_out)
-            done_in, done_out = done_in + raw_in, done_out + raw_out
+        yield gave[at_in][0], got[at_out][0], raw_in, raw_out
+        done_in, done_out = done_in + raw_in, done_out + raw_out
         if end == ends_in[at_in]:
             at_in, done_in = at_in + 1, 0
         if end == ends_out[at_out]:

@@ -40,9 +40,9 @@ class Names:
         return 18 if token == NATIVE else self.tokens[token].decimals if token in self.tokens else 0
 
 
-def sheets(entries: Sequence[Entry], found: TaxRun, valuations: Sequence[Valuation], names: Names) -> tuple[Sheet, ...]:
-    """All of them."""
-    return _ledger(entries, names), _disposals(found, names), _lots(found, names), _values(valuations, names)
+def sheets(entries: Sequence[Entry], found: TaxRun, valuations: Sequence[Valuation], names: Names, currency: str) -> tuple[Sheet, ...]:
+    """All of them. Disposals and lots are in the reporting `currency`, ledger and values over time in the numeraire."""
+    return _ledger(entries, names), _disposals(found, names, currency), _lots(found, names, currency), _values(valuations, names)
 
 
 def neutral(text: str) -> str:
@@ -57,12 +57,28 @@ def utc(at_s: int) -> str:
 
 
 def _ledger(entries: Iterable[Entry], names: Names) -> Sheet:
-    columns = ("time", "block", "entry", "kind", "by_hand", "transaction", "account", "token", "address", "amount", "raw", "value", "note")
+    columns = (
+        "time",
+        "block",
+        "entry",
+        "kind",
+        "by_hand",
+        "transaction",
+        "account",
+        "token",
+        "address",
+        "amount",
+        "raw",
+        "value",
+        "currency",
+        "note",
+    )
     rows = [
         (
             utc(entry.chain_s), str(entry.block), entry.id, entry.kind.value, str(entry.by_hand).lower(), entry.tx_hash, one.account,
             names.label(one.token), one.token, decimal_text(one.raw, names.decimals(one.token)), str(one.raw),
-            "" if one.value is None else value_text(one.value, names.numeraire.decimals), entry.note,
+            "" if one.value is None else value_text(one.value, names.numeraire.decimals), names.numeraire.label,
+            entry.note,
         )
         for entry in entries
         for one in entry.postings
@@ -70,26 +86,26 @@ def _ledger(entries: Iterable[Entry], names: Names) -> Sheet:
     return Sheet("ledger", columns, tuple(rows))
 
 
-def _disposals(found: TaxRun, names: Names) -> Sheet:
-    columns = ("time", "entry", "by_hand", "token", "address", "amount", "proceeds", "cost", "gain", "acquired", "held_days")
+def _disposals(found: TaxRun, names: Names, currency: str) -> Sheet:
+    columns = ("time", "entry", "by_hand", "token", "address", "amount", "proceeds", "cost", "gain", "currency", "acquired", "held_days")
     places = names.numeraire.decimals
     rows = [
         (
             utc(one.disposed_s), one.entry, str(one.by_hand).lower(), names.label(one.token), one.token,
             decimal_text(one.raw, names.decimals(one.token)), value_text(one.proceeds, places), value_text(one.cost, places),
-            value_text(one.gain, places), "" if one.acquired_s is None else utc(one.acquired_s), str(one.held_s // 86_400),
+            value_text(one.gain, places), currency, "" if one.acquired_s is None else utc(one.acquired_s), str(one.held_s // 86_400),
         )
         for one in found.disposals
     ]  # fmt: skip
     return Sheet("disposals", columns, tuple(rows))
 
 
-def _lots(found: TaxRun, names: Names) -> Sheet:
-    columns = ("acquired", "token", "address", "amount", "cost")
+def _lots(found: TaxRun, names: Names, currency: str) -> Sheet:
+    columns = ("acquired", "token", "address", "amount", "cost", "currency")
     rows = [
         (
             utc(lot.acquired_s), names.label(lot.token), lot.token, decimal_text(lot.raw, names.decimals(lot.token)),
-            value_text(lot.cost, names.numeraire.decimals),
+            value_text(lot.cost, names.numeraire.decimals), currency,
         )
         for lot in found.open()
     ]  # fmt: skip
@@ -97,7 +113,7 @@ def _lots(found: TaxRun, names: Names) -> Sheet:
 
 
 def _values(valuations: Iterable[Valuation], names: Names) -> Sheet:
-    columns = ("time", "block", "total", "token", "address", "in_wallet", "in_positions", "value", "weight_bps")
+    columns = ("time", "block", "total", "token", "address", "in_wallet", "in_positions", "value", "currency", "weight_bps")
     places, rows = names.numeraire.decimals, []
     for found in valuations:
         weights = weights_bps(found)
@@ -107,7 +123,8 @@ def _values(valuations: Iterable[Valuation], names: Names) -> Sheet:
                 (
                     utc(found.chain_s), str(found.block), value_text(found.value, places), names.label(one.token), one.token,
                     decimal_text(one.wallet_raw, decimals), decimal_text(one.lp_raw, decimals),
-                    value_text((one.wallet_raw + one.lp_raw) * one.price, places), str(weights.get(one.token, 0)),
+                    value_text((one.wallet_raw + one.lp_raw) * one.price, places), names.numeraire.label,
+                    str(weights.get(one.token, 0)),
                 )
             )  # fmt: skip
     return Sheet("values", columns, tuple(rows))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -45,9 +44,11 @@ def pnl(
 
 
 def export(
-    folder: Annotated[Path, typer.Option("--out", help="The folder to write to.")],
+    folder: Annotated[str, typer.Option("--out", help="The folder to write to.")],
     kind: Annotated[str, typer.Option("--format", help="rotki, csv or parquet.")] = "csv",
-    native: Annotated[str, typer.Option("--native-asset", help="What rotki calls the native coin of the chain.")] = "ETH",
+    native: Annotated[
+        str | None, typer.Option("--native-asset", help="What rotki calls the native coin; needed where it is not ETH.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Though there are files already.")] = False,
     config: ConfigPath = DEFAULT_CONFIG,
     paper: OnPaper = False,

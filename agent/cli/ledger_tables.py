@@ -28,7 +28,10 @@ def show_pnl(console: Console, document: Document) -> None:
             money(one["rebalancing_effect"]), str(one["rebalances"]), money(costs["fees"]), money(costs["impact"]), money(costs["gas"]),
             money(one["realised"]),
         )  # fmt: skip
-    console.print(made)
+    if document["periods"]:
+        console.print(made)
+    else:
+        say(f"No profit or loss yet: {document['why_empty']}. Look again later: trimtab pnl --now, or trimtab run.")
     say(f"Unrealised by {document['method']}: {money(document['unrealised'])} {unit}.")
     for one in document["periods"]:
         if one["by_hand"]["swaps"]:

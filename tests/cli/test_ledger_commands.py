@@ -33,6 +33,7 @@ PNL = {
     "unrealised": decimal,
     "method": text,
     "periods": [PERIOD],
+    "why_empty": text,
     "unpriced": [text],
 }
 TAX = {
@@ -105,12 +106,21 @@ def test_a_limit_of_the_year_is_shown_and_holds_a_plan_back(desk: Desk) -> None:
         (("export", "--out", "x", "--format", "xls"), "--format"),
         (("export", "--out", "no/such/folder"), "--out"),
         (("export", "--out", "x", "--format", "rotki", "--native-asset", ""), "--native-asset"),
+        (("export", "--out", ""), "--out"),
+        (("export", "--out", "  "), "--out"),
     ],
 )
 def test_what_the_books_cannot_do_is_said(desk: Desk, words: tuple[str, ...], why: str) -> None:
     desk.ask("pnl", "--now")
     said = desk.run(*words)
     assert said.code == 2 and why in said.err
+
+
+def test_books_with_a_single_value_say_why_there_is_no_profit_yet(desk: Desk) -> None:
+    found = desk.ask("pnl", "--now")
+    assert found["periods"] == [] and "one value so far" in found["why_empty"]
+    said = " ".join(desk.run("pnl").out.split())
+    assert "No profit or loss yet: the books hold one value so far" in said and "trimtab pnl --now" in said
 
 
 def test_empty_books_say_how_they_are_filled(desk: Desk) -> None:

@@ -11,10 +11,12 @@ from pathlib import Path
 import polars
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agent.api.exports import csv_text
 from agent.books import entries as book
 from agent.books import rotki
+from agent.books.entries import Change
 from agent.books.sheets import Names, neutral, sheets
 from agent.books.taxes import run
 from agent.model import EntryKind, FlowKind, Held, LotMethod, Valuation
@@ -26,8 +28,14 @@ TOKENS = {WETH: Token(WETH, "WETH", 18), WBTC: Token(WBTC, "WBTC", 8), USDC: Tok
 NAMES = Names(TOKENS, TOKENS[USDC])
 ASSETS = rotki.Assets(1, "ETH", NAMES.decimals)
 PLAIN = re.compile(r"[0-9]+(\.[0-9]+)?")
+# Facts of rotki's importers of 21 August 2026 (commit ef14aadd): the event types that generic events may have, and of its many
+# locations those that are no exchange with names of assets of its own. An unknown location would become "external" without a word.
 LOCATIONS = {"external", "uniswap", "blockchain"}
 EVENT_TYPES = {"Deposit", "Withdrawal", "Income", "Loss", "Spend", "Staking"}
+READ_OF_TRADES = {
+    "Location", "Timestamp", "Spend Currency", "Spend Amount", "Receive Currency", "Receive Amount", "Fee", "Fee Currency", "Description",
+}  # fmt: skip
+READ_OF_EVENTS = {"Type", "Location", "Timestamp", "Currency", "Amount", "Fee", "Fee Currency", "Description"}
 DOCUMENTED_TRADES = "Location,Spend Currency,Receive Currency,Receive Amount,Spend Amount,Fee,Fee Currency,Description,Timestamp"
 DOCUMENTED_EVENTS = "Type,Location,Currency,Amount,Fee,Fee Currency,Description,Timestamp"
 
@@ -45,6 +53,13 @@ def test_columns_are_those_that_rotki_documents_in_its_order() -> None:
     assert csv_text(rotki.EVENT_COLUMNS, ()).strip() == DOCUMENTED_EVENTS
 
 
+def test_every_column_that_rotkis_importers_ask_for_is_there() -> None:
+    """A column that lacks stops the whole import."""
+    assert set(rotki.TRADE_COLUMNS) == READ_OF_TRADES and set(rotki.EVENT_COLUMNS) == READ_OF_EVENTS
+    assert {rotki.TRADED_AT, rotki.MOVED_AT} <= LOCATIONS
+    assert {word for words in rotki._EVENTS.values() for word in words} <= EVENT_TYPES
+
+
 @settings(max_examples=40)
 @given(histories())
 def test_every_cell_is_of_its_columns_kind_and_all_rows_sum_to_what_the_wallet_holds(wallet: Wallet) -> None:
@@ -53,7 +68,7 @@ def test_every_cell_is_of_its_columns_kind_and_all_rows_sum_to_what_the_wallet_h
     sums: dict[str, Fraction] = {}
 
     def add(name: str, amount: str, sign: int) -> None:
-        assert PLAIN.fullmatch(amount)
+        assert PLAIN.fullmatch(amount) and Fraction(amount) > 0
         assert name == "ETH" or re.fullmatch(r"eip155:1/erc20:0x[0-9a-fA-F]{40}", name)
         sums[name] = sums.get(name, Fraction(0)) + sign * Fraction(amount)
 
@@ -88,6 +103,40 @@ def test_several_tokens_for_several_are_cut_into_few_pairs_that_sum_to_the_wei()
     assert list(rotki.events([entry], ASSETS)) == []
 
 
+def test_a_piece_worth_less_than_a_base_unit_goes_with_its_tokens_neighbour() -> None:
+    """A millionth of a dollar beside half a WETH takes no base unit of what was got: it makes no row of nothing."""
+    wallet = Wallet()
+    moved = {USDC: -1, WETH: -(10**18) // 2, WBTC: 1_666_666}
+    entry = book.exchange(wallet.change(moved, 0), wallet.prices(), COUNTED, {})
+    rows, dust = read(rotki.TRADE_COLUMNS, list(rotki.trades([entry], ASSETS))), list(rotki.events([entry], ASSETS))
+    assert [(row["Spend Amount"], row["Receive Amount"]) for row in rows] == [("0.5", "0.01666666")]
+    assert [(row[0], row[2], row[3]) for row in dust] == [("Loss", ASSETS.name(USDC), "0.000001")]
+
+
+@given(st.lists(st.tuples(st.sampled_from((WETH, WBTC, USDC, NATIVE)), st.integers(-3, 3) | st.integers(-(10**6), 10**6)), max_size=4))
+def test_whatever_dust_is_exchanged_no_row_has_an_amount_of_zero_and_all_sum_to_the_wei(parts: list[tuple[str, int]]) -> None:
+    wallet = Wallet()
+    moved = {token: raw for token, raw in parts if raw}
+    entry = book.exchange(Change("i", 1, wallet.now_s, "0x1", "", moved, 0), wallet.prices(), COUNTED, {})
+    sums: dict[str, Fraction] = {}
+    for spent, received, got, gave in (row[1:5] for row in rotki.trades([entry], ASSETS)):
+        assert Fraction(got) > 0 and Fraction(gave) > 0
+        sums[spent], sums[received] = sums.get(spent, Fraction(0)) - Fraction(gave), sums.get(received, Fraction(0)) + Fraction(got)
+    for word, _, name, amount, *_ in rotki.events([entry], ASSETS):
+        assert Fraction(amount) > 0
+        sums[name] = sums.get(name, Fraction(0)) + (1 if word == "Income" else -1) * Fraction(amount)
+    both = any(raw > 0 for raw in moved.values()) and any(raw < 0 for raw in moved.values())
+    assert sums == ({ASSETS.name(token): whole(token, raw) for token, raw in moved.items()} if both else {})
+
+
+def test_trades_alike_in_the_same_second_are_a_millisecond_apart() -> None:
+    """rotki passes over a trade of the same time, place, assets and amounts as a duplicate."""
+    wallet = Wallet()
+    entry = book.exchange(wallet.change({WETH: -(10**18), USDC: 2_000_000_000}, 0), wallet.prices(), COUNTED, {})
+    times = [int(row[-1]) for row in rotki.trades([entry, entry, entry], ASSETS)]
+    assert times == [times[0], times[0] + 1, times[0] + 2]
+
+
 @pytest.mark.parametrize(
     ("kind", "raw", "word"),
     [
@@ -117,12 +166,14 @@ def test_gas_that_belongs_to_no_exchange_is_spent_and_a_position_is_the_owners_s
 def test_plain_tables_read_back_as_the_ledger_and_its_lots(wallet: Wallet) -> None:
     found = run(wallet.entries, LotMethod.HIFO, USDC, WETH)
     held = tuple(Held(token, raw, 0, wallet.prices().of(token) or Fraction(0), 2_500) for token, raw in wallet.held.items())
-    tables = {sheet.name: sheet for sheet in sheets(wallet.entries, found, [Valuation(9, 1_700_000_000, Fraction(0), held)], NAMES)}
+    tables = {sheet.name: sheet for sheet in sheets(wallet.entries, found, [Valuation(9, 1_700_000_000, Fraction(0), held)], NAMES, "EUR")}
     ledger = read(tables["ledger"].columns, list(tables["ledger"].rows))
     for token, raw in wallet.held.items():
         rows = [row for row in ledger if (row["account"], row["address"]) == (book.WALLET, token)]
         assert sum(int(row["raw"]) for row in rows) == raw
         assert sum(Fraction(row["amount"]) for row in rows) == whole(token, raw)
+    assert {row["currency"] for row in ledger} == {"USDC"}
+    assert {row["currency"] for name in ("disposals", "lots") for row in read(tables[name].columns, list(tables[name].rows))} <= {"EUR"}
     disposals = read(tables["disposals"].columns, list(tables["disposals"].rows))
     assert len(disposals) == len(found.disposals)
     assert sum(Fraction(row["gain"]) for row in disposals) == pytest.approx(
@@ -150,7 +201,7 @@ def test_parquet_holds_the_same_rows_as_text(tmp_path: Path) -> None:
 
     wallet = Wallet()
     wallet.swap(WETH, USDC, 10, 30)
-    (sheet, *_) = sheets(wallet.entries, run(wallet.entries, LotMethod.FIFO, USDC, WETH), (), NAMES)
+    (sheet, *_) = sheets(wallet.entries, run(wallet.entries, LotMethod.FIFO, USDC, WETH), (), NAMES, "USDC")
     path = tmp_path / "ledger.parquet"
     path.write_bytes(_parquet(sheet))
     back = polars.read_parquet(path)
