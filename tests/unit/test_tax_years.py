@@ -1,0 +1,176 @@
+"""Two years of trades with fees and gas, by each lot method, against a calculation that shares nothing with the books."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from agent.api import ledgers
+from agent.books import entries as book
+from agent.books.entries import Change, Prices
+from agent.books.rates import RateTable
+from agent.books.sheets import Names, sheets
+from agent.books.taxes import run
+from agent.model import BookOpening, Entry, Held, LotMethod, Valuation
+from agent.units import NATIVE, Token
+from tests.bookkeeping import COUNTED, USDC, WBTC, WETH
+
+TOKENS = {WETH: Token(WETH, "WETH", 18), WBTC: Token(WBTC, "WBTC", 8), USDC: Token(USDC, "USDC", 6)}
+NAMES = Names(TOKENS, TOKENS[USDC])
+DOLLAR = 10**6
+START_S = int(datetime(2025, 1, 3, tzinfo=UTC).timestamp())
+NEW_YEAR_S = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp())
+RATES = RateTable("eur.csv", (START_S - 1, NEW_YEAR_S - 40 * 86_400), (Fraction(9, 10), Fraction(8, 10)))
+
+
+@dataclass(frozen=True)
+class Trade:
+    """Base units given and got, gas in wei, and dollars per whole coin then."""
+
+    at_s: int
+    sold: str
+    gave: int
+    bought: str
+    got: int
+    gas_wei: int
+    usd: dict[str, float]
+
+
+def year_of_trades() -> list[Trade]:
+    """A walk of prices, with sells, buys, and one coin for the other, over the turn of a year."""
+    draw, found = random.Random(11), []
+    usd, held = {WETH: 2_000.0, WBTC: 60_000.0}, {WETH: 20 * 10**18, WBTC: 10**8, USDC: 30_000 * DOLLAR}
+    for number in range(150):
+        usd = {token: round(price * draw.uniform(0.93, 1.075), 2) for token, price in usd.items()}
+        sold, bought = draw.choice(((WETH, USDC), (USDC, WETH), (WBTC, USDC), (USDC, WBTC), (WETH, WBTC), (WBTC, WETH)))
+        gave = held[sold] * draw.randint(3, 25) // 100
+        dollars = gave / 10 ** TOKENS[sold].decimals * usd.get(sold, 1.0) * 0.996
+        got = int(dollars / usd.get(bought, 1.0) * 10 ** TOKENS[bought].decimals)
+        held[sold], held[bought] = held[sold] - gave, held[bought] + got
+        found.append(Trade(START_S + number * 4 * 86_400, sold, gave, bought, got, draw.randint(1, 9) * 10**14, usd))
+    return found
+
+
+def entries(trades: list[Trade]) -> tuple[Entry, ...]:
+    """The same as the ledger has it."""
+    start = _prices({WETH: 2_000.0, WBTC: 60_000.0})
+    opened = [(WETH, 20 * 10**18), (WBTC, 10**8), (USDC, 30_000 * DOLLAR), (NATIVE, 10**18)]
+    found = [book.opened(BookOpening("", token, raw, raw * (start.of(token) or 0), 1, START_S - 1)) for token, raw in opened]
+    for number, one in enumerate(trades):
+        moved, fee = {one.sold: -one.gave, one.bought: one.got}, {one.sold: one.gave * 3 // 1_000}
+        change = Change(f"t{number}", number + 2, one.at_s, f"0x{number:x}", "", moved, one.gas_wei)
+        found.append(book.exchange(change, _prices(one.usd), COUNTED, fee))
+    return tuple(found)
+
+
+def _prices(usd: dict[str, float]) -> Prices:
+    exact = {token: Fraction(str(price)) * DOLLAR / 10 ** TOKENS[token].decimals for token, price in usd.items()}
+    return Prices({**exact, USDC: Fraction(1)}, WETH)
+
+
+def independent(trades: list[Trade], method: str, rate: Any = lambda _: 1.0, numeraire_gains: bool = False) -> dict[int, float]:
+    """Gain of each year in whole coins, in floating point, by lists of [amount, cost of one, number] that are sorted anew each time.
+
+    Written from docs/ledger.md: a sale brings what was got less gas; a purchase for dollars costs them and gas; between coins what was
+    got counts at its price; gas is a sale of the coin at its price. `rate` is euros per dollar, and dollars then gain too.
+    """
+    lots: dict[str, list[list[float]]] = {token: [] for token in (WETH, WBTC, USDC)}
+    years: dict[int, float] = {}
+    count = 0
+
+    def buy(token: str, amount: float, cost: float) -> None:
+        nonlocal count
+        count += 1
+        lots[token].append([amount, cost / amount, count])
+
+    def sell(token: str, amount: float, brings: float, at_s: int) -> None:
+        if token == USDC and not numeraire_gains:
+            return
+        pile = lots[token]
+        if method == "average":
+            whole = sum(one[0] for one in pile)
+            mean = sum(one[0] * one[1] for one in pile) / whole
+            pile[:] = [[whole - amount, mean, 0]]
+            cost = amount * mean
+        else:
+            pile.sort(key={"fifo": lambda one: one[2], "lifo": lambda one: -one[2], "hifo": lambda one: (-one[1], one[2])}[method])
+            left, cost = amount, 0.0
+            while left > 1e-15 and pile:
+                taken = min(left, pile[0][0])
+                cost += taken * pile[0][1]
+                pile[0][0], left = pile[0][0] - taken, left - taken
+                if pile[0][0] <= 1e-12:
+                    pile.pop(0)
+        year = datetime.fromtimestamp(at_s, UTC).year
+        years[year] = years.get(year, 0.0) + brings - cost
+
+    first = rate(START_S)
+    for token, amount, price in ((WETH, 20.0, 2_000.0), (WBTC, 1.0, 60_000.0), (USDC, 30_000.0, 1.0), (WETH, 1.0, 2_000.0)):
+        buy(token, amount, amount * price * first)
+    for one in trades:
+        euros = rate(one.at_s)
+        gave, got = one.gave / 10 ** TOKENS[one.sold].decimals, one.got / 10 ** TOKENS[one.bought].decimals
+        gas = one.gas_wei / 10**18 * one.usd[WETH] * euros
+        if one.sold == USDC:
+            sell(USDC, gave, gave * euros, one.at_s)
+            buy(one.bought, got, gave * euros + gas)
+        else:
+            worth = got * one.usd.get(one.bought, 1.0) * euros
+            sell(one.sold, gave, worth - gas, one.at_s)
+            buy(one.bought, got, worth)
+        sell(WETH, one.gas_wei / 10**18, gas, one.at_s)
+    return years
+
+
+TRADES = year_of_trades()
+WRITTEN = entries(TRADES)
+
+
+@pytest.mark.parametrize("method", LotMethod)
+def test_each_year_realises_what_an_independent_calculation_says(method: LotMethod) -> None:
+    expected = independent(TRADES, method.value)
+    found = run(WRITTEN, method, USDC, WETH)
+    assert set(expected) == {2025, 2026} and all(abs(gain) > 500 for gain in expected.values())
+    assert float(found.realised(0, NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2025], abs=1e-4)
+    assert float(found.realised(NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2026], abs=1e-4)
+    assert found.lots.owed() == {}
+
+
+@pytest.mark.parametrize("method", [LotMethod.FIFO, LotMethod.HIFO])
+def test_in_another_currency_dollars_gain_too_as_the_rate_moves(method: LotMethod) -> None:
+    expected = independent(TRADES, method.value, lambda at_s: float(RATES.at(at_s)), numeraire_gains=True)
+    found = run(WRITTEN, method, USDC, WETH, RATES.at)
+    assert float(found.realised(0, NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2025], abs=1e-3)
+    assert float(found.realised(NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2026], abs=1e-3)
+
+
+@pytest.mark.parametrize("method", LotMethod)
+def test_pnl_and_the_exported_disposals_say_the_same_of_each_year(monkeypatch: pytest.MonkeyPatch, method: LotMethod) -> None:
+    expected = independent(TRADES, method.value)
+    tax = SimpleNamespace(method=method.value, currency=None, rates=None, year_limit=None)
+    loaded: Any = SimpleNamespace(config=SimpleNamespace(tax=tax))
+    store: Any = None
+    held = (Held(WETH, 10**18, 0, Fraction(2_000 * DOLLAR, 10**18), 10_000),)
+    values = tuple(Valuation(block, START_S + block * 86_400, Fraction(2_000 * DOLLAR), held) for block in (1, 200))
+    found = ledgers.Ledgers(loaded, store, TOKENS[USDC], WETH, WRITTEN, values, NAMES)
+
+    @contextmanager
+    def opened(_: Path | str) -> Iterator[ledgers.Ledgers]:
+        yield found
+
+    monkeypatch.setattr(ledgers, "ledgers", opened)
+    told = ledgers.pnl("trimtab.toml")["tax"]
+    assert {int(year): float(gain) for year, gain in told["years"].items()} == pytest.approx(expected, abs=1e-4)
+    table = next(one for one in sheets(WRITTEN, found.taxed(), values, NAMES, "USDC") if one.name == "disposals")
+    at, gain = table.columns.index("time"), table.columns.index("gain")
+    sums = {year: sum(float(row[gain]) for row in table.rows if row[at].startswith(str(year))) for year in expected}
+    assert sums == pytest.approx(expected, abs=1e-6 * len(table.rows))
