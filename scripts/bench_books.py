@@ -1,0 +1,216 @@
+"""How long books of many entries take: what each look reads of them, `pnl`, `history`, and what `status` reads of the store.
+
+Builds a store of `--entries` settled trades (WETH for USDC and back, ten to a step) with a valuation per hour, in a folder that is
+thrown away or in `--keep`, where a second run finds it. Times each reading on a store that was just opened, and prints JSON: wall
+and processor seconds, since other programs on the machine slow the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from sqlalchemy import insert
+
+from agent import api, codec, wiring
+from agent.api.setup import initialise
+from agent.books import entries as book
+from agent.books.entries import Change, Prices
+from agent.config.load import LoadedConfig, load_config
+from agent.execution import flows
+from agent.execution.ledger import keep
+from agent.execution.remembered import remembered
+from agent.model import Entry, Held, Holding, IntentKind, IntentState, Receipt, StepInput, Transfer
+from agent.store import Store, ledger_rows, records, running
+from agent.store.ledger_tables import ValuationRow
+from agent.store.tables import BudgetRow, IntentRow, Step, TransitionRow
+from agent.units import NATIVE
+from agent.wiring.tax import TaxKeeper
+from tests import ledgers
+from tests.scripted import OTHER, WALLET, grant, tx
+
+WETH, USDC = ledgers.WETH, ledgers.USDC
+COIN, DOLLAR, HOUR_S = 10**18, 10**6, 3_600
+GAS, GAS_PRICE_WEI, FEE_PIPS = 100_000, 10**9, 3_000
+FIRST_BLOCK, A_STEP, AT_ONCE = 1_001, 10, 5_000
+RPC = [("RPC_A", "one"), ("RPC_B", "two")]
+
+
+def main() -> None:
+    """Prints figures as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--entries", type=int, default=50_000)
+    parser.add_argument("--days", type=int, default=365)
+    parser.add_argument("--keep", type=Path, default=None, help="a folder to build the store in; what is there already is used")
+    wanted = parser.parse_args()
+    with tempfile.TemporaryDirectory() as thrown_away:
+        loaded = config(wanted.keep or Path(thrown_away))
+        with wiring.books(loaded) as (store, _):
+            if store.book_now() is None:
+                build(store, wanted.entries, wanted.days)
+        machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
+        print(json.dumps({"entries": wanted.entries, "machine": machine, **measured(loaded)}, indent=1))
+
+
+def measured(loaded: LoadedConfig) -> dict[str, Any]:
+    """Seconds of each reading."""
+    with wiring.books(loaded) as (store, _):
+        step = _later(store)
+    at_s, at_block = step.snapshot.head.timestamp_s, step.snapshot.head.number
+
+    def opened(act: Callable[[Store], object]) -> dict[str, float]:
+        with wiring.books(loaded) as (store, _):
+            return timed(lambda: act(store))
+
+    def status(store: Store, *, taxed: bool) -> StepInput:
+        keeper = TaxKeeper(loaded, step.portfolio)
+        tax = (lambda now_s: keeper.standing(store, step, now_s)) if taxed else None
+        return remembered(replace(step, history=store.history(at_s)), store, tax)
+
+    look: dict[str, Callable[[Store], object]] = {
+        "stands": lambda store: store.stands(at_block),
+        "history": lambda store: store.history(at_s),
+        "books": lambda store: store.books(),
+        "unbooked": lambda store: store.unbooked(),
+        "unentered": lambda store: store.unentered(),
+        "expected_nonce": lambda store: store.expected_nonce(),
+        "open_intents": lambda store: store.open_intents(),
+        "prune": lambda store: store.prune(1_000),
+        "ledger_mark": lambda store: store.ledger_mark(),
+        "valued_block": lambda store: store.valued_block(),
+    }
+    return {
+        "look": {name: opened(act) for name, act in look.items()},
+        "status": opened(lambda store: status(store, taxed=False)),
+        "status_with_year_limit": opened(lambda store: status(store, taxed=True)),
+        "ledger": opened(lambda store: store.ledger()),
+        "pnl_all": timed(lambda: api.pnl(loaded.path)),
+        "pnl_month": timed(lambda: api.pnl(loaded.path, "month")),
+        "history": timed(lambda: api.history(loaded.path)),
+    }
+
+
+def timed(act: Callable[[], object]) -> dict[str, float]:
+    """Wall and processor seconds."""
+    wall, processor = perf_counter(), process_time()
+    act()
+    return {"wall_s": round(perf_counter() - wall, 4), "cpu_s": round(process_time() - processor, 4)}
+
+
+def config(folder: Path) -> LoadedConfig:
+    """A config with a limit of the year's gain, and its empty store."""
+    path = folder / "trimtab.toml"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        initialise(path, "ethereum", WALLET, [], "USDC", RPC, template="moderate")
+        path.write_text(path.read_text().replace('year_limit = "off"', 'year_limit = "100000000"'))
+    return load_config(path)
+
+
+def build(store: Store, count: int, days: int) -> None:
+    """One WETH sold and bought back, over and over: final, booked and entered, in the rows that the store itself writes."""
+    start = ledgers.at()
+    begun_s, every_s = start.snapshot.head.timestamp_s, days * 86_400 // count
+    store.adopt_nonce(0, 1)
+    store.begin_step("first", 1, codec.dumps(start))
+    flows.note(store, start.snapshot, lambda: start)
+    keep(store, start)
+    known = store.book_now()
+    if known is None:
+        raise RuntimeError("no book is open")
+    step_z, grant_z = records.packed(codec.dumps(start)), records.packed(codec.dumps(grant()))
+    for first in range(0, count, AT_ONCE):
+        numbers = range(first, min(count, first + AT_ONCE))
+        with store._write("build") as session:
+            steps = sorted({number // A_STEP for number in numbers})
+            session.execute(
+                insert(Step), [{"id": f"s{one}", "now_s": begun_s + one, "input_z": step_z, "outcome": "done"} for one in steps]
+            )
+            session.execute(insert(IntentRow), [{**_intent(number), "grant_z": grant_z} for number in numbers])
+            session.execute(insert(TransitionRow), [_moved(number) for number in numbers])
+            session.execute(insert(BudgetRow), [_budget(number, begun_s + number * every_s) for number in numbers])
+            for number in numbers:
+                ledger_rows.add_entry(session, known, number + 1, _entry(number, begun_s + number * every_s))
+    blocks_an_hour = count // (days * 24) or 1
+    with store._write("build") as session:
+        worth = [_worth(known.number, hour, FIRST_BLOCK + hour * blocks_an_hour, begun_s + hour * HOUR_S) for hour in range(1, days * 24)]
+        session.execute(insert(ValuationRow), worth)
+        running.settle(session)
+    now = _later(store)
+    flows.note(store, now.snapshot, lambda: now)
+
+
+def _later(store: Store) -> StepInput:
+    """A look long after the last trade, at the balances that the ledger says."""
+    step = ledgers.at(FIRST_BLOCK + 10_000_000, later_s=400 * 86_400)
+    held = {one.token: one.raw for one in store.stands(step.snapshot.head.number)}
+    holdings = tuple(Holding(token, held[token]) for token in (WETH.address, USDC.address))
+    return replace(step, snapshot=replace(step.snapshot, holdings=holdings, native_wei=held[NATIVE]))
+
+
+def _price(number: int) -> Fraction:
+    """Numeraire base units per wei: 1,500 to 2,500, up and down."""
+    return Fraction((1_500 + abs(number * 7 % 2_000 - 1_000)) * DOLLAR, COIN)
+
+
+def _moves(number: int) -> dict[str, int]:
+    paid = int(COIN // 100 * _price(number))
+    return {WETH.address: -COIN // 100, USDC.address: paid} if number % 2 == 0 else {WETH.address: COIN // 100, USDC.address: -paid}
+
+
+def _hash(number: int) -> str:
+    return f"0x{number:064x}"
+
+
+def _intent(number: int) -> dict[str, object]:
+    transfers = [Transfer(token, *((WALLET, OTHER) if raw < 0 else (OTHER, WALLET)), abs(raw)) for token, raw in _moves(number).items()]
+    receipt = Receipt(_hash(number), 1, FIRST_BLOCK + number, _hash(number), GAS, GAS_PRICE_WEI, tuple(transfers))
+    return {
+        "id": f"i{number}", "step_id": f"s{number // A_STEP}", "kind": IntentKind.SWAP.value, "state": IntentState.FINAL.value,
+        "nonce": number, "tx_json": codec.dumps(tx(number)), "note": "swap", "created_s": number, "deadline_s": None,
+        "tx_hash": _hash(number), "receipt_json": codec.dumps(receipt), "replaces": None,
+    }  # fmt: skip
+
+
+def _moved(number: int) -> dict[str, object]:
+    return {"intent_id": f"i{number}", "before": "mined", "after": "final", "at_s": number, "tx_hash": _hash(number), "note": ""}
+
+
+def _budget(number: int, at_s: int) -> dict[str, object]:
+    return {
+        "intent_id": f"i{number}", "kind": "swap", "succeeded": True, "chain_s": at_s, "turnover": str(10 * DOLLAR),
+        "loss": str(Fraction(number % 7 * DOLLAR, 3)), "gas_wei": str(GAS * GAS_PRICE_WEI), "outflow": None,
+    }  # fmt: skip
+
+
+def _entry(number: int, at_s: int) -> Entry:
+    prices = Prices({WETH.address: _price(number), USDC.address: Fraction(1)}, WETH.address)
+    moved = _moves(number)
+    fee = {token: -raw * FEE_PIPS // 10**6 for token, raw in moved.items() if raw < 0}
+    change = Change(f"i{number}", FIRST_BLOCK + number, at_s, _hash(number), "swap", moved, GAS * GAS_PRICE_WEI)
+    return book.exchange(change, prices, {*moved, NATIVE}, fee)
+
+
+def _worth(number: int, hour: int, block: int, at_s: int) -> dict[str, object]:
+    price = _price(hour)
+    held = [Held(WETH.address, 10 * COIN, 0, price, 5_000), Held(USDC.address, 20_000 * DOLLAR, 0, Fraction(1), 5_000)]
+    value = 10 * COIN * price + 20_000 * DOLLAR
+    return {
+        "book": number, "block_number": block, "chain_s": at_s, "value": str(value), "held_z": records.packed(codec.dumps(held)),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
