@@ -1,0 +1,230 @@
+"""How fast back-tests are: the kernel once, a sweep of a thousand settings on all cores, the whole live step; and what others take.
+
+Eight assets that wander by seed over 43,800 hourly bars, equal weights, a band of 5 points, 10 bps on all that is traded. A NumPy loop
+written from the rules alone must come to the same value within 1e-9, and the live step within 1e-5 of the kernel with its pools.
+`--peers` runs bt, vectorbt and cvxportfolio on the same prices in an environment that is made and thrown away, or in that of
+`--peers-python`; bt must come to what a loop says that charges each asset its own fee, within 1e-9. Prints JSON with `--json`.
+Times are those of the clock, compiling not counted; processor times stand beside them, which others on the machine change less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from agent.backtest.fast import Run, run, sweep
+from agent.backtest.fast_prices import Bars, bars_of
+from agent.backtest.fast_settings import Costs, Setting
+from agent.backtest.simulate import simulate
+from agent.backtest.table import PriceTable
+from agent.backtest.wanted import Settings, simple
+from agent.model import Destination, Threshold
+from scripts.quote_peers import Missing, install
+
+ASSETS, BAND_BPS, COST_BPS, RUNS = 8, 500, 10.0, 50
+VALUE = 1e6
+START_S, HOUR_S = 1_600_000_000, 3_600
+DEPTH = 10**9
+PEERS = ("bt==1.4.1", "vectorbt==1.2.0", "cvxportfolio==1.5.1")
+NAMES = ("bt", "bt-told", "vectorbt", "cvxportfolio")
+LONGEST_S = 3_600
+SYMBOLS = tuple(f"A{i}" for i in range(ASSETS))
+Floats = np.ndarray
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Medians: milliseconds of the clock and of the processor."""
+
+    clock_ms: float
+    busy_ms: float
+
+
+def prices(bars: int) -> tuple[Floats, Floats]:
+    """Times and prices of random walks with 50 to 100 % a year."""
+    chance = np.random.default_rng(1)
+    moves = np.array([0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 0.7, 0.6]) / np.sqrt(8_760)
+    walks = np.cumsum(chance.standard_normal((bars, ASSETS)) * moves - moves**2 / 2, axis=0)
+    return START_S + HOUR_S * np.arange(bars), 100 * np.exp(walks)
+
+
+def band(bps: int, depth: float = float("inf")) -> Setting:
+    """Equal weights in a band of so many points."""
+    return Setting((10_000 // ASSETS,) * ASSETS, Threshold(bps, None), Destination.TARGET, Costs.pools(COST_BPS, depth, ASSETS))
+
+
+def by_loop(table: Floats, each_its_own: bool, told: Sequence[int] | None = None) -> tuple[float, list[int]]:
+    """The rule bar by bar: what it ends with, and when it traded; or the trades at the bars `told`.
+
+    All that is sold pays for all that is bought and both fees, so that all end at equal weights; or `each_its_own`: to or from its
+    share of what there was before, each asset moves less its own fee, as bt does.
+    """
+    fee, width, units, traded = COST_BPS / 1e4, BAND_BPS / 1e4, VALUE / ASSETS / table[0], []
+    at = None if told is None else set(told)
+    for bar in range(1, len(table)):
+        values = units * table[bar]
+        total = values.sum()
+        if not (bar in at if at is not None else bool((np.abs(values / total - 1 / ASSETS) > width).any())):
+            continue
+        traded.append(bar)
+        if each_its_own:
+            gap = total / ASSETS - values
+            values = values + np.where(gap > 0, gap / (1 + fee), gap / (1 - fee))
+        else:
+            low, high = 0.9 * total, total
+            for _ in range(80):
+                middle = (low + high) / 2
+                gap = middle / ASSETS - values
+                enough = np.where(gap < 0, -gap * (1 - fee), -gap / (1 - fee)).sum() > 0
+                low, high = (middle, high) if enough else (low, middle)
+            values = np.full(ASSETS, (low + high) / 2 / ASSETS)
+        units = values / table[bar]
+    return float(units @ table[-1]), traded
+
+
+def measure_kernel(ready: Bars, table: Floats, count: int) -> tuple[dict[str, Any], Run]:
+    """The kernel once and over many settings. Raises AssertionError where the loop comes to something else."""
+    one = band(BAND_BPS)
+    found = run(ready, one, VALUE, path=True)
+    value, traded = by_loop(table, each_its_own=False)
+    off = abs(found.final_value / value - 1)
+    if off > 1e-9 or found.rebalanced.tolist() != traded:
+        raise AssertionError(f"the loop comes to {value}, the kernel to {found.final_value}")
+    once = timed(lambda: run(ready, one, VALUE), RUNS)
+    settings = [band(300 + i) for i in range(count)]
+    many = timed(lambda: sweep(ready, settings, VALUE), 5)
+    return {
+        "bars": len(table),
+        "rebalances": found.rebalances,
+        "final_value": found.final_value,
+        "off_the_loop": off,
+        "run_ms": once.clock_ms,
+        "run_processor_ms": once.busy_ms,
+        "settings": count,
+        "sweep_s": round(many.clock_ms / 1e3, 4),
+        "sweep_processor_s": round(many.busy_ms / 1e3, 4),
+    }, found
+
+
+def measure_step(times: Floats, table: Floats, ready: Bars) -> dict[str, Any]:
+    """One run of the live step over all bars. Raises AssertionError where the kernel with its pools comes to something else."""
+    wanted = simple(dict.fromkeys(SYMBOLS, 10_000 // ASSETS), Threshold(BAND_BPS, None), "USD")
+    made = Settings(Fraction(DEPTH), int(COST_BPS * 100), Fraction(int(VALUE)))
+    began, spent = perf_counter(), process_time()
+    found = simulate(wanted, PriceTable(SYMBOLS, times.astype(np.int64), table), made)
+    clock, busy = perf_counter() - began, process_time() - spent
+    kernel = run(ready, band(BAND_BPS, DEPTH), VALUE)
+    off = abs(kernel.final_value / float(found.final_value / 10**18) - 1)
+    if off > 1e-5 or kernel.rebalances != len(found.rebalances):
+        raise AssertionError(f"the live step comes to {float(found.final_value / 10**18)}, the kernel to {kernel.final_value}")
+    return {"step_s": round(clock, 3), "step_processor_s": round(busy, 3), "step_looked": found.looked, "kernel_off_the_step": off}
+
+
+def timed(work: Any, times: int) -> Timed:
+    """A first call is not counted."""
+    work()
+    clock, busy = [], []
+    for _ in range(times):
+        began, spent = perf_counter(), process_time()
+        work()
+        clock.append((perf_counter() - began) * 1e3)
+        busy.append((process_time() - spent) * 1e3)
+    return Timed(round(float(np.median(clock)), 4), round(float(np.median(busy)), 4))
+
+
+def measure_peers(names: Sequence[str], python: Path | None, times: Floats, table: Floats, found: Run) -> dict[str, Any]:
+    """What each takes and comes to; `missing` with the reason for one that cannot be had."""
+    made: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as scratch:
+        folder = Path(scratch)
+        try:
+            python = python or environment(folder)
+        except Missing as why:
+            return {name: {"missing": str(why)} for name in names}
+        given = folder / "prices.npz"
+        np.savez(given, times_s=times, prices=table, fee=COST_BPS / 1e4, band=BAND_BPS / 1e4, rebalanced=found.rebalanced)
+        for name in names:
+            try:
+                answer = ask(python, name, given)
+            except Missing as why:
+                made[name] = {"missing": str(why)}
+                continue
+            made[name] = {**answer, "off_ours": answer["final_value"] / found.final_value - 1}
+    for name, told in (("bt", None), ("bt-told", found.rebalanced.tolist())):
+        if "final_value" in made.get(name, {}):
+            made[name]["off_its_own_loop"] = made[name]["final_value"] / by_loop(table, True, told)[0] - 1
+    return made
+
+
+def environment(folder: Path) -> Path:
+    """A fresh environment with the peers in it. Raises Missing."""
+    home = folder / "environment"
+    install([sys.executable, "-m", "venv", str(home)], folder)
+    python = home / "bin" / "python"
+    install([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:", *PEERS], folder)
+    return python
+
+
+def ask(python: Path, name: str, given: Path) -> dict[str, float]:
+    """What one library says. Raises Missing with its last words."""
+    script = Path(__file__).resolve().parent / "backtest_peers.py"
+    try:
+        done = subprocess.run([python, script, name, given], capture_output=True, text=True, timeout=LONGEST_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise Missing(f"it took longer than {LONGEST_S} s") from None
+    if done.returncode != 0:
+        raise Missing((done.stderr.strip().splitlines() or ["no output"])[-1][:200])
+    answer: dict[str, float] = json.loads(done.stdout)
+    return answer
+
+
+def ratios(ours: dict[str, Any], peers: dict[str, Any]) -> dict[str, float]:
+    """How many times as long each takes as one run of the kernel, by processor time."""
+    return {name: round(one["processor_s"] * 1e3 / ours["run_processor_ms"], 1) for name, one in peers.items() if "processor_s" in one}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one JSON document")
+    parser.add_argument("--bars", type=int, default=43_800)
+    parser.add_argument("--settings", type=int, default=1_000)
+    parser.add_argument("--no-step", action="store_true", help="leave the live step out")
+    parser.add_argument("--peers", nargs="*", choices=NAMES, help="measure these too, all where none is named")
+    parser.add_argument("--peers-python", type=Path, help="an interpreter that has them, in place of an environment made for it")
+    options = parser.parse_args()
+    times, table = prices(max(2, options.bars))
+    ready = bars_of(SYMBOLS, times, table)
+    ours, found = measure_kernel(ready, table, max(1, options.settings))
+    if not options.no_step:
+        ours |= measure_step(times, table, ready)
+    peers: dict[str, Any] = {}
+    if options.peers is not None:
+        peers = measure_peers(options.peers or NAMES, options.peers_python, times, table, found)
+    machine = {"python": platform.python_version(), "system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()}
+    document = {"machine": machine, "ours": ours, "peers": peers, "ratios": ratios(ours, peers)}
+    if options.json:
+        print(json.dumps(document))
+        return
+    for name, figure in ours.items():
+        print(f"{name:<22}{figure}")
+    for name, answer in peers.items():
+        print(f"{name:<22}{answer}")
+
+
+if __name__ == "__main__":
+    main()
