@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +17,7 @@ from agent.chain.rpc import Transport
 from agent.chain.tokens import read_tokens
 from agent.config import redaction
 from agent.config.load import LoadedConfig, loaded_from
+from agent.config.order_edit import written
 from agent.config.orders import prices_in_words
 from agent.errors import ConfigError, Refused
 from agent.execution.fresh import Eyes
@@ -224,19 +222,7 @@ def _write(file: Path, before: str, after: str) -> str:
     if _read(file) != before:
         raise Refused(f"{file} was changed meanwhile; nothing was written", remedy="look at it, then edit again")
     for place, text in ((backup, before), (file, after)):
-        draft = place.with_name(f".{place.name}.{secrets.token_hex(6)}.draft")
-        try:
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(text.encode())
-                stream.flush()
-                os.fsync(stream.fileno())
-            draft.replace(place)
-        except OSError as error:
-            raise ConfigError(f"{place}: cannot be written: {error.strerror}", "make room, and its folder writable") from None
-        finally:
-            with suppress(OSError):
-                draft.unlink()
+        written(place, text, 0o600)
     return str(backup)
 
 

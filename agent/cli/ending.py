@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent.cli import acting
 from agent.cli.money import EXITS, payment, show_sale, show_sent, show_verdicts
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Send, Yes
-from agent.cli.output import asked, cell, emit, err, out, require_answerable, say, waiting
-from agent.cli.portfolio import READING
+from agent.cli.output import ask, cell, err, out, say
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,27 +44,23 @@ def stop(
 
     Afterwards run and rebalance refuse until trimtab resume.
     """
-    from agent import api
-    from agent.api import ending, versions
+    from agent.api import ending
 
     if keep and (to_stable or send_to is not None):
         raise ConfigError("--keep excludes --to-stable and --send-to", "leave one of them out")
-    if send:
-        require_answerable(yes)
-    with api.open_agent(config) as agent, waiting(READING) as wait:
+    with acting.opened(config, send=send, yes=yes) as (agent, wait):
+
+        def show(console: Console, document: Document) -> None:
+            _show_ending(console, document, agent)
 
         def confirm(found: Ending) -> bool:
-            if yes:
-                # an end that sells and pays nothing is never held up
-                return versions.trusted(agent) if found.to_stable or found.to is not None else True
-            with wait.aside():
-                _show_ending(err, _ending(found, agent), agent)
-                return versions.confirmed(agent, lambda lines: asked(lines, "Stop the bot like this?"))
+            if yes and not found.to_stable and found.to is None:
+                return True  # an end that sells and pays nothing is never held up
+            return acting.sure(agent, wait, _ending(found, agent), show, "Stop the bot like this?", yes=yes)
 
         found = ending.stop(agent, to_stable=to_stable, send_to=send_to, send=send, confirm=confirm, progress=wait.update)
         document = _ending(found, agent)
-        with wait.aside():
-            emit(document, as_json, lambda: _show_ending(out, document, agent))
+        acting.told(wait, document, show, as_json=as_json)
     raise typer.Exit(EXITS.get(document["state"], 0))
 
 
@@ -76,23 +72,19 @@ def revoke(
     as_json: AsJson = False,
 ) -> None:
     """Shows what routers, managers and Permit2 may take of the wallet's tokens, and with --send sets it to zero."""
-    from agent import api
     from agent.api import revoking
 
-    if send:
-        require_answerable(yes)
-    with api.open_agent(config) as agent, waiting(READING) as wait:
+    with acting.opened(config, send=send, yes=yes) as (agent, wait):
 
         def confirm(found: Revoking) -> bool:
             if yes:
                 return True
             with wait.aside():
                 _show_revoking(err, _revoking(found))
-                return asked((), "Set all of this to zero?")
+                return ask("Set all of this to zero?")
 
         document = _revoking(revoking.revoke(agent, tokens or (), send=send, confirm=confirm, progress=wait.update))
-        with wait.aside():
-            emit(document, as_json, lambda: _show_revoking(out, document))
+        acting.told(wait, document, _show_revoking, as_json=as_json)
     raise typer.Exit(EXITS.get(document["state"], 0))
 
 
@@ -104,25 +96,20 @@ def rehearse(
     as_json: AsJson = False,
 ) -> None:
     """Trades the least that the limits let through, there and back, and compares both ways with what was predicted."""
-    from agent import api
-    from agent.api import rehearsing, versions
+    from agent.api import rehearsing
 
-    if send:
-        require_answerable(yes)
-    with api.open_agent(config) as agent, waiting(READING) as wait:
+    with acting.opened(config, send=send, yes=yes) as (agent, wait):
+
+        def show(console: Console, document: Document) -> None:
+            _show_rehearsal(console, document, agent)
 
         def confirm(found: Rehearsal) -> bool:
-            if yes:
-                return versions.trusted(agent)
-            with wait.aside():
-                _show_rehearsal(err, _rehearsal(found, agent), agent)
-                return versions.confirmed(agent, lambda lines: asked(lines, "Trade this there and back?"))
+            return acting.sure(agent, wait, _rehearsal(found, agent), show, "Trade this there and back?", yes=yes)
 
         if send:
             agent.require_not_stopped()
         document = _rehearsal(rehearsing.rehearse(agent, token, send=send, confirm=confirm, progress=wait.update), agent)
-        with wait.aside():
-            emit(document, as_json, lambda: _show_rehearsal(out, document, agent))
+        acting.told(wait, document, show, as_json=as_json)
     raise typer.Exit(EXITS.get(document["state"], 0))
 
 

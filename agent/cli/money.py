@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent.cli import acting
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Send, Yes
-from agent.cli.output import asked, cell, emit, err, out, require_answerable, say, waiting
-from agent.cli.portfolio import READING
+from agent.cli.output import cell, emit, out, say
 from agent.errors import EXIT_REFUSED, EXIT_RETRYABLE, ConfigError
 
 if TYPE_CHECKING:
@@ -35,29 +35,21 @@ def invest(config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = F
 
     The wallet is the agent's own: send tokens of the portfolio to its address from wherever they are, then run this.
     """
-    from agent import api
-    from agent.api import investing, versions
+    from agent.api import investing
 
-    if send:
-        require_answerable(yes)
-    with api.open_agent(config) as agent, waiting(READING) as wait:
+    with acting.opened(config, send=send, yes=yes) as (agent, wait):
+
+        def show(console: Console, document: Document) -> None:
+            _show_investing(console, document, agent, hint=not send)
 
         def confirm(found: Investing) -> bool:
-            if yes:
-                return versions.trusted(agent)
-            with wait.aside():
-                _show_investing(err, document(found), agent)
-                return versions.confirmed(agent, lambda lines: asked(lines, "Take this for a deposit, and invest it?"))
-
-        def document(found: Investing) -> Document:
-            return _investing(found, agent, sent=send)
+            question = "Take this for a deposit, and invest it?"
+            return acting.sure(agent, wait, _investing(found, agent, sent=send), show, question, yes=yes)
 
         if send:
             agent.require_not_stopped()
-        found = investing.invest(agent, send=send, confirm=confirm, progress=wait.update)
-        told = document(found)
-        with wait.aside():
-            emit(told, as_json, lambda: _show_investing(out, told, agent, hint=not send))
+        told = _investing(investing.invest(agent, send=send, confirm=confirm, progress=wait.update), agent, sent=send)
+        acting.told(wait, told, show, as_json=as_json)
     stopped = told["outcome"] in ("refused", "halt", "failed", "declined")
     raise typer.Exit(EXIT_REFUSED if stopped else 0)
 
@@ -75,14 +67,11 @@ def withdraw(
     as_json: AsJson = False,
 ) -> None:
     """Takes money out: sells what lacks of it, the most overweight first, and pays it to a confirmed address exactly once."""
-    from agent import api
-    from agent.api import versions, withdrawing
+    from agent.api import withdrawing
 
     if sum(given is not None for given in (amount, resume, release)) > 1:
         raise ConfigError("AMOUNT, --resume and --release exclude one another", "give one of them")
-    if send:
-        require_answerable(yes)
-    with api.open_agent(config) as agent, waiting(READING) as wait:
+    with acting.opened(config, send=send, yes=yes) as (agent, wait):
         if amount is None and resume is None:
             if release is not None:
                 withdrawing.release(agent, release, wait.update)
@@ -90,12 +79,11 @@ def withdraw(
             emit(listed, as_json, lambda: _show_requests(listed))
             raise typer.Exit
 
+        def show(console: Console, document: Document) -> None:
+            _show_withdrawing(console, document, agent)
+
         def confirm(found: Withdrawing) -> bool:
-            if yes:
-                return versions.trusted(agent)
-            with wait.aside():
-                _show_withdrawing(err, withdrawing_document(found, agent), agent)
-                return versions.confirmed(agent, lambda lines: asked(lines, "Withdraw this?"))
+            return acting.sure(agent, wait, withdrawing_document(found, agent), show, "Withdraw this?", yes=yes)
 
         if resume is not None:
             found = withdrawing.resume(agent, resume, to=to, send=send, confirm=confirm, progress=wait.update)
@@ -104,8 +92,7 @@ def withdraw(
                 agent, amount or "", token, pro_rata=pro_rata, to=to, send=send, confirm=confirm, progress=wait.update
             )
         told = withdrawing_document(found, agent)
-        with wait.aside():
-            emit(told, as_json, lambda: _show_withdrawing(out, told, agent))
+        acting.told(wait, told, show, as_json=as_json)
     raise typer.Exit(EXITS.get(told["state"], 0))
 
 
@@ -241,5 +228,5 @@ def _show_investing(console: Console, document: Document, agent: Agent, *, hint:
     show_sent(console, document)
     if document["outcome"] not in ("planned", "refused"):
         console.print(cell(f"{document['outcome']}: {document['reason']}"))
-    if hint:
+    if hint and console is out:
         say("Dry run: nothing was written down or sent. Add --send to take it for a deposit and invest it.")

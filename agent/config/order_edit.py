@@ -46,19 +46,19 @@ def edited(path: Path, subject: str, levels: Mapping[str, str]) -> tuple[str, di
     return text, changes
 
 
-def written(path: Path, text: str) -> None:
-    """Puts the new text in the file's place, whole or not at all, for the owner's eyes alone as before."""
+def written(path: Path, text: str, mode: int | None = None) -> None:
+    """Puts the new text in the file's place, whole or not at all, with this mode or the one that the file has."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}.draft")
     try:
-        mode = path.stat().st_mode & 0o777
+        mode = path.stat().st_mode & 0o777 if mode is None else mode
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(text.encode())  # line ends stay as they are
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror}", "make room there, then run it again") from None
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}", "make room, and its folder writable, then run it again") from None
     finally:
         with suppress(OSError):
             draft.unlink()

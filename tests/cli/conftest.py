@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from agent import wiring
 from agent.artifacts import anvil_binary
 from agent.errors import ConfigError
+from agent.localchain import LocalChain
 from agent.localchain.anvil import free_port
 from agent.localchain.nodes import AnvilNode
 from tests.cli.tools import SECRET, STORE_ENDINGS, Desk, Said, first_document, in_process, start, takes_config
@@ -63,6 +65,16 @@ def desk(
     node.rpc("anvil_dropAllTransactions")  # what waits outlives a snapshot
     node.rpc("evm_setAutomine", True)
     node.revert(mark)
+
+
+@pytest.fixture
+def run(anvil_chain: LocalChain, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Said]:
+    """Runs a command with the config that the test has made for the embedded chain."""
+    # Tests that share this chain may have moved its time away from the machine's.
+    monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: anvil_chain.clock.now_s())
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    return lambda *args: in_process(capfd, monkeypatch, *args, "--config", str(tmp_path / "trimtab.toml"))
 
 
 @pytest.fixture

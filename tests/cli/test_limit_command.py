@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
-from agent import wiring
 from agent.localchain import LocalChain
 from tests import agents
 from tests.cli import shapes
 from tests.cli.shapes import count, decimal, maybe, one_of, raw, require, text
-from tests.cli.tools import Said, in_process
+from tests.cli.tools import Said
 from tests.pacing import OFF, ROUNDS, TARGETS
 
 OPTION = {"rounds": count, **dict.fromkeys(("moved", "fees", "impact", "skew", "gas", "waiting", "rest", "total"), decimal)}
@@ -32,14 +29,6 @@ CORRECTION = {
     "budget_raw": maybe(raw),
 }
 SWAP = ("swap", "--in", "WETH", "--out", "USDC", "--amount", "1")
-
-
-@pytest.fixture
-def run(anvil_chain: LocalChain, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Said]:
-    monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: anvil_chain.clock.now_s())
-    monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.delenv("FORCE_COLOR", raising=False)
-    return lambda *args: in_process(capfd, monkeypatch, *args, "--config", str(tmp_path / "trimtab.toml"))
 
 
 def test_a_plan_shows_what_each_number_of_rounds_costs_and_which_is_chosen(

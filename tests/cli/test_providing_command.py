@@ -11,17 +11,10 @@ from agent import wiring
 from agent.localchain import LocalChain
 from tests import agents
 from tests.cli import shapes
-from tests.cli.tools import Said, in_process
+from tests.cli.tools import Said
 from tests.differential.test_lp_actions import V3, wanting
 
 Run = Callable[..., Said]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.delenv("FORCE_COLOR", raising=False)
-    return lambda *args: in_process(capfd, monkeypatch, *args, "--config", str(tmp_path / "trimtab.toml"))
 
 
 def test_a_wanted_range_is_shown_sent_and_told_like_a_swap(

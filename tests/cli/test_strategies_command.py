@@ -7,15 +7,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from agent import wiring
 from agent.localchain import LocalChain
 from tests import agents
 from tests.cases.test_strategies import TWO, strategies
 from tests.cli import shapes
 from tests.cli.shapes import count, decimal, flag, maybe, one_of, raw, require, text
-from tests.cli.tools import Desk, Said, in_process
+from tests.cli.tools import Desk, Said
 
 TOGETHER = {
     "acting": [text],
@@ -48,15 +45,6 @@ ONE = {
     "holdings": [HELD],
 }
 STRATEGIES = {"block": count, "numeraire": text, "total_value": decimal, "fault": text, "strategies": [ONE], "sharpe_basis": text}
-
-
-@pytest.fixture
-def run(anvil_chain: LocalChain, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Said]:
-    # Tests that share this chain may have moved its time away from the machine's.
-    monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: anvil_chain.clock.now_s())
-    monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.delenv("FORCE_COLOR", raising=False)
-    return lambda *args: in_process(capfd, monkeypatch, *args, "--config", str(tmp_path / "trimtab.toml"))
 
 
 def require_the_wallet(chain: LocalChain, document: dict[str, Any]) -> None:

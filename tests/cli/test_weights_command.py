@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from agent import wiring
 from agent.localchain import LocalChain
 from tests import agents
 from tests.cases.test_weights_on_chain import TARGETS, VOLATILE, WEIGHED, closes
 from tests.cli.shapes import EACH, count, decimal, flag, maybe, one_of, raw, require, text
-from tests.cli.tools import Said, in_process
+from tests.cli.tools import Said
 
 CHOICE = {
     "at_s": count,
@@ -50,15 +49,6 @@ SHAPE = {
     "correlations": {EACH: lambda found: -1 <= float(found) <= 1},
     "wishes": [text],
 }
-
-
-@pytest.fixture
-def run(anvil_chain: LocalChain, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Said]:
-    # Tests that share this chain may have moved its time away from the machine's.
-    monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: anvil_chain.clock.now_s())
-    monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.delenv("FORCE_COLOR", raising=False)
-    return lambda *args: in_process(capfd, monkeypatch, *args, "--config", str(tmp_path / "trimtab.toml"))
 
 
 def test_prices_are_imported_shown_and_lead_to_weights_with_all_that_explains_them(

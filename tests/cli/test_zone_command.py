@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from agent import wiring
 from agent.localchain import LocalChain
 from tests import agents
 from tests.cases.test_zone_on_chain import TARGETS, ZONE
 from tests.cli import shapes
 from tests.cli.shapes import count, decimal, flag, one_of, require, text
-from tests.cli.tools import Said, in_process
+from tests.cli.tools import Said
 
 PARTS = {"fees": decimal, "impact": decimal, "skew": decimal, "gas": decimal, "approvals": decimal}
 SHAPE = {
@@ -26,18 +25,10 @@ SHAPE = {
 WEIGHED = {**SHAPE, "plan": {"saved_risk": decimal, "cost": decimal, "worth_it": flag, **PARTS}}
 
 
-@pytest.fixture
-def run(anvil_chain: LocalChain, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Said]:
-    # Tests that share this chain may have moved its time away from the machine's.
-    monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: anvil_chain.clock.now_s())
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.delenv("FORCE_COLOR", raising=False)
-    return lambda *args: in_process(capfd, monkeypatch, *args, "--config", str(tmp_path / "trimtab.toml"))
-
-
 def test_status_plan_and_explain_show_saved_risk_cost_and_the_bands(
-    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]
+    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     agents.trusted(anvil_chain, tmp_path, ZONE, TARGETS)
     agents.fund(anvil_chain, {"WETH": 54_000, "USDC": 46_000})
     status = run("status", "--json").json
