@@ -28,6 +28,7 @@ from agent.model import Method
 Floats = NDArray[np.float64]
 Work = Callable[[Job, Sequence[Chunk]], Iterator[tuple[Chunk, list[Found]]]]
 Progress = Callable[[int, int], None]
+_Last = tuple[tuple[Claim, ...], tuple[Found, Found], Floats, NDArray[np.int64]]
 YEAR_S = 31_557_600
 MOST_CELLS = 100_000_000
 """Values that are kept at once, settings times periods: 0.8 GB."""
@@ -54,8 +55,9 @@ class Search:
 @dataclass(frozen=True, slots=True)
 class Tuned:
     """What was found. `score` is the objective of each choice per year, `excess` its log growth over hold per year, both over the
-    first three quarters; `period_s` the distance of two returns; `walk` each fold with its choice, its excess per year over hold and
-    over the calendar rule; `walk_claims` those of all folds; `claims` those of the last quarter. `engines` is how many runs each engine
+    first three quarters; `period_s` the distance of two returns; `walk` each fold with its choice and its excess log returns over hold
+    and over the calendar rule; `walk_claims` those of all folds; `claims` those of the last quarter, in which
+    `last` are the best and the calendar rule, `last_hold` the worth of holding at the same times. `engines` is how many runs each engine
     did, `resumed` how many were there before, `stamp` what the search is known by.
     """
 
@@ -70,13 +72,14 @@ class Tuned:
     overfitting: Overfitting | None
     stability: HeatMap
     neighbours: Neighbours | None
-    walk: tuple[tuple[Judged, float, float], ...]
+    walk: tuple[tuple[Judged, Floats, Floats], ...]
     walk_claims: tuple[Claim, ...]
     claims: tuple[Claim, ...]
     verdict: Verdict
     last_from_s: int
     last: tuple[Found, Found]
-    last_hold: float
+    last_hold: Floats
+    last_times_s: NDArray[np.int64]
     engines: tuple[tuple[str, int], ...]
     resumed: int
     stamp: dict[str, str]
@@ -136,7 +139,7 @@ def _told(search: Search, job: Job, kept: Kept, found: tuple[Found, ...], resume
     best = int(score.argmax())
     judged = walked(own, objective, folds(len(own), search.folds, search.walk))
     after = [_excesses(search, job, one, calendar) for one in judged]
-    claims, last, last_hold = _last_quarter(search, kept, best, choices[best])
+    claims, last, last_hold, last_times_s = _last_quarter(search, kept, best, choices[best])
     risk = overfitting(own, objective)
     counted = [job.engine(choice).value for choice in job.runs]
     return Tuned(
@@ -151,9 +154,7 @@ def _told(search: Search, job: Job, kept: Kept, found: tuple[Found, ...], resume
         overfitting=risk,
         stability=heat_map(choices, score, best),
         neighbours=neighbours(choices, score, best),
-        walk=tuple(
-            (one, float(hold_.mean() * per_year), float(rule.mean() * per_year)) for one, (hold_, rule) in zip(judged, after, strict=True)
-        ),
+        walk=tuple((one, *excess) for one, excess in zip(judged, after, strict=True)),
         walk_claims=() if not after else tuple(
             Claim(rival, _yearly(np.concatenate(parts), per_year, search.settings.seed))
             for rival, parts in zip(_rivals(search), zip(*after, strict=True), strict=True)
@@ -163,6 +164,7 @@ def _told(search: Search, job: Job, kept: Kept, found: tuple[Found, ...], resume
         last_from_s=int(table.times_s[first_of_last(table.bars)]),
         last=last,
         last_hold=last_hold,
+        last_times_s=last_times_s,
         engines=tuple((engine.value, counted.count(engine.value)) for engine in Engine if engine.value in counted),
         resumed=resumed,
         stamp=_stamp(search, job.runs),
@@ -195,7 +197,7 @@ def _yearly(values: Floats, per_year: float, seed: int) -> Interval | None:
     return None if found is None else found.times(per_year)
 
 
-def _last_quarter(search: Search, kept: Kept, best: int, choice: Choice) -> tuple[tuple[Claim, ...], tuple[Found, Found], float]:
+def _last_quarter(search: Search, kept: Kept, best: int, choice: Choice) -> _Last:
     """The chosen setting and the calendar rule begin at the targets with the last quarter, an allocator with its window before that."""
     table = search.table
     split = first_of_last(table.bars)
@@ -219,7 +221,7 @@ def _last_quarter(search: Search, kept: Kept, best: int, choice: Choice) -> tupl
     own, rule = (log_returns(one.values) for one in last)
     rivals = zip(_rivals(search), (own - log_returns(hold), own - rule), strict=True)
     claims = tuple(Claim(rival, _yearly(excess, per_year, search.settings.seed)) for rival, excess in rivals)
-    return claims, (last[0], last[1]), float(hold[-1])
+    return claims, (last[0], last[1]), hold, tail.times_s[list(marks)]
 
 
 def _stamp(search: Search, runs: Sequence[Choice]) -> dict[str, str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from agent.backtest.tune import Tuned
+from agent.backtest.tune import YEAR_S, Tuned
 from agent.backtest.tune_bootstrap import LEVEL, Interval
 from agent.backtest.tune_grid import Choice
 from agent.backtest.tune_verdict import Claim
@@ -41,7 +42,7 @@ def document(tuned: Tuned) -> Document:
             "claims": [_claim(one) for one in tuned.claims],
             "final_value": _number(tuned.last[0].final_value),
             "calendar_value": _number(tuned.last[1].final_value),
-            "hold_value": _number(tuned.last_hold),
+            "hold_value": _number(float(tuned.last_hold[-1])),
             "costs": _number(tuned.last[0].costs),
             "rebalances": tuned.last[0].rebalances,
         },
@@ -52,8 +53,8 @@ def document(tuned: Tuned) -> Document:
                     "chosen": tuned.choices[one.choice].label,
                     "inside": _number(one.inside),
                     "outside": _number(one.outside),
-                    "over_hold": _number(over_hold),
-                    "over_calendar": _number(over_calendar),
+                    "over_hold": _number(yearly(tuned, over_hold)),
+                    "over_calendar": _number(yearly(tuned, over_calendar)),
                     "periods": one.fold.judged_to - one.fold.judged_from,
                 }
                 for one, over_hold, over_calendar in tuned.walk
@@ -95,6 +96,11 @@ def document(tuned: Tuned) -> Document:
         "seed": search.settings.seed,
         "version": tuned.stamp["version"],
     }  # fmt: skip
+
+
+def yearly(tuned: Tuned, returns: NDArray[np.float64]) -> float:
+    """The mean of log returns per period, per year."""
+    return float(returns.mean()) * YEAR_S / tuned.period_s
 
 
 def _number(value: float) -> str:

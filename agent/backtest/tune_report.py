@@ -9,6 +9,7 @@ import numpy as np
 from agent.backtest.report import Fact, Figure, Page, Section, Table
 from agent.backtest.tune import Tuned
 from agent.backtest.tune_bootstrap import DRAWS
+from agent.backtest.tune_document import yearly
 from agent.backtest.tune_stability import HeatMap
 from agent.backtest.tune_stats import Objective
 from agent.backtest.tune_verdict import Claim, percent
@@ -46,8 +47,8 @@ def page(tuned: Tuned) -> Page:
 
 
 def sections(tuned: Tuned) -> tuple[Section, ...]:
-    """What was tried, whether the best stands on a plateau, and what walking forward gave."""
-    return _ranked(tuned), _stability(tuned), _walk(tuned), _sure(tuned)
+    """The last quarter, what was tried, whether the best stands on a plateau, and what walking forward gave."""
+    return _last(tuned), _ranked(tuned), _stability(tuned), _walk(tuned), _sure(tuned)
 
 
 def _claim_fact(claim: Claim) -> Fact:
@@ -60,6 +61,22 @@ def _claim_fact(claim: Claim) -> Fact:
 
 def _shown(tuned: Tuned, value: float) -> str:
     return percent(value) if tuned.search.objective is Objective.GROWTH else f"{value:.3f}"
+
+
+def _last(tuned: Tuned) -> Section:
+    times = [time_s * 1000 for time_s in tuned.last_times_s.tolist()]
+    paths = (
+        (tuned.choices[tuned.best].label, tuned.last[0].values),
+        (f"calendar, {tuned.search.calendar.label}", tuned.last[1].values),
+        ("hold", tuned.last_hold),
+    )
+    figure = {
+        "title": "Growth in the last quarter",
+        "says": "What each came to in the last quarter of the data, from the same first bar.",
+        "data": [{"type": "scatter", "mode": "lines", "x": times, "y": values / values[0] - 1, "name": name} for name, values in paths],
+        "layout": {"xaxis": {"type": "date"}, "yaxis": {"tickformat": ".0%"}},
+    }
+    return Section("The last quarter", ("The search never saw it. Whatever is claimed, is claimed from here.",), (figure,))
 
 
 def _ranked(tuned: Tuned) -> Section:
@@ -146,22 +163,21 @@ def heat_figure(found: HeatMap, objective: Objective) -> Figure:
 def _walk(tuned: Tuned) -> Section:
     if not tuned.walk:
         return Section("Walk-forward", ("The data are too short for the folds.",))
-    table, rows, cumulated, x = tuned.search.table, [], [], []
-    step = round(tuned.period_s) * 1000
-    begins = int(table.times_s[0]) * 1000
-    total = 0.0
+    begins, step, rows = int(tuned.search.table.times_s[0]) * 1000, round(tuned.period_s) * 1000, []
+    times: list[int] = []
     for one, over_hold, over_calendar in tuned.walk:
-        start = begins + one.fold.judged_from * step
-        rows.append((tuned.choices[one.choice].label, _shown_date(start), percent(over_hold), percent(over_calendar)))
-        for i, value in enumerate(one.returns.tolist()):
-            total += value
-            x.append(start + (i + 1) * step)
-            cumulated.append(total)
+        first, last = one.fold.judged_from, one.fold.judged_to
+        excesses = (percent(yearly(tuned, excess)) for excess in (over_hold, over_calendar))
+        rows.append((tuned.choices[one.choice].label, _shown_date(begins + first * step), *excesses))
+        times += [begins + (period + 1) * step for period in range(first, last)]
     figure = {
-        "title": "Growth of what was chosen, out of sample",
-        "says": "The sum of log returns of the setting that each fold chose, in the stretch after the one in which it was chosen.",
-        "data": [{"type": "scatter", "mode": "lines", "x": x, "y": cumulated, "name": "chosen before"}],
-        "layout": {"xaxis": {"type": "date"}, "yaxis": {"tickformat": ".0%", "title": {"text": "log growth"}}},
+        "title": "Log growth over its rivals, out of sample",
+        "says": "The sum of excess log returns of what each fold chose, in the stretch after the one in which it was chosen.",
+        "data": [
+            {"type": "scatter", "mode": "lines", "x": times, "y": np.cumsum(np.concatenate(parts)), "name": name}
+            for name, parts in (("over hold", [one[1] for one in tuned.walk]), ("over the calendar rule", [one[2] for one in tuned.walk]))
+        ],
+        "layout": {"xaxis": {"type": "date"}, "yaxis": {"tickformat": ".1%"}},
     }
     words = (
         "In each fold the best setting of the past is judged in what comes next.",

@@ -16,10 +16,15 @@ from typing import Any
 import pytest
 
 from agent import api
-from agent.backtest.tune_cost import Estimate
+from agent.backtest.tune_cost import Estimate, estimated
+from agent.backtest.tune_job import Engine, Job, wanted_of
+from agent.config.presets import ETHEREUM
+from agent.config.template import TemplateAsset, render
+from agent.errors import ConfigError, Retryable
 from agent.localchain.anvil import free_port
+from agent.model import Every, Hybrid, Threshold
 from tests.cli.tools import TRIMTAB, Said
-from tests.tuning import walks
+from tests.tuning import DAY_S, walks
 
 pytest.importorskip("numba")
 
@@ -106,10 +111,33 @@ def test_an_enormous_search_is_not_begun_unasked(bare: Bare, prices: Path, tmp_p
     assert bare(*line, "--yes").code == 0
 
 
-def test_the_estimate_is_measured_on_the_runs_that_are_left(prices: Path) -> None:
-    from agent.backtest.tune_cost import estimated
-    from agent.backtest.tune_job import Job
+def test_somebody_at_a_terminal_is_asked_with_the_estimate(bare: Bare, prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.api.tuning.estimated", lambda job, rest, cores: Estimate(len(job.runs), job.table.bars, 40_000.0, 1, 3))
+    monkeypatch.setattr("agent.cli.tune.interactive", lambda: True)
+    asked: list[str] = []
+    for answer in (False, True):
+        monkeypatch.setattr("agent.cli.tune.ask", lambda question, answer=answer: asked.append(question) or answer)
+        assert bare("tune", "--prices", str(prices), *WISHES, *BANDS).code == (0 if answer else 10)
+    assert asked == ["This is 7 runs over 11 bars: about 11 h 6 min of one core. Begin?"] * 2
 
+
+def test_a_config_is_searched_by_the_full_step_with_its_limits(tmp_path: Path) -> None:
+    weth, usdc = ETHEREUM.tokens[0], ETHEREUM.tokens[2]
+    assets = [TemplateAsset("WETH", weth.address, "50%", weth.feed), TemplateAsset("USDC", usdc.address, "50%", usdc.feed)]
+    config, prices = tmp_path / "trimtab.toml", tmp_path / "prices.csv"
+    config.write_text(render(ETHEREUM, weth.address, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")]))
+    closes = [100, 101, 125, 125, 90, 90, 120, 120, 100, 100, 125, 125, 90, 90]
+    prices.write_text("\n".join(["time,WETH", *(f"2021-01-{day:02},{close}" for day, close in enumerate(closes, 1))]) + "\n")
+    asked = api.prepare_tune(prices, api.Market(), api.Grids(band="10%rel", every="7d"), config=config)
+    job = Job(asked.table, asked.wanted, asked.settings, asked.grid.choices(), (0, 1), asked.terms)
+    assert {job.engine(choice) for choice in job.runs} == {Engine.FULL}
+    tried = wanted_of(asked.wanted, job.runs[1], asked.terms, DAY_S)
+    assert tried.policy.trigger == Hybrid(Threshold(None, 1_000), Every(7 * DAY_S))
+    assert tried.limits == asked.wanted.limits
+    assert tried.limits.max_live_value == 1_000 * 10**asked.wanted.portfolio.numeraire.decimals
+
+
+def test_the_estimate_is_measured_on_the_runs_that_are_left(prices: Path) -> None:
     asked = api.prepare_tune(prices, api.Market(), api.Grids(band="30%rel,40%rel", full=True), target="A=40,B=30,USD=30")
     job = Job(asked.table, asked.wanted, asked.settings, asked.grid.choices(), (0, 1), asked.terms, True)
     found = estimated(job, job.chunks(), 2)
@@ -174,8 +202,6 @@ input()
 
 def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next(prices: Path, tmp_path: Path) -> None:
     pytest.importorskip("distributed")
-    from agent.errors import Retryable
-
     kept, port = tmp_path / "kept", free_port()
     asked = api.prepare_tune(prices, api.Market(), api.Grids(band="20%rel..40%rel:5", full=True), target="A=40,B=30,USD=30")
     address = f"tcp://127.0.0.1:{port}"
@@ -202,8 +228,6 @@ def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next
 
 def test_a_scheduler_that_is_not_there_is_named(prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
-    from agent.errors import ConfigError, Retryable
-
     asked = api.prepare_tune(prices, api.Market(), api.Grids(band="20%rel", full=True), target="A=40,B=30,USD=30")
     monkeypatch.setattr("agent.backtest.tune_cluster.PATIENCE_S", 1)
     with pytest.raises(Retryable, match="does not answer"):
