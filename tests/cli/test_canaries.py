@@ -40,7 +40,9 @@ ARGUMENTS = {
     "init": ("--wallet", "0x" + "11" * 20, "--target", "WETH=50%", "--target", "USDC=50%", "--rpc", "RPC_A=one", "--rpc", "RPC_B=two"),
     "quote": ("--in", "WETH", "--out", "USDC", "--amount", "1"),
     "swap": ("--in", "WETH", "--out", "USDC", "--amount", "0.1"),
-    "run": ("--once",),
+    "run": ("--once", "--record", "steps"),
+    "paper": ("--once", "--value", "1000", "--record", "steps"),
+    "replay": ("steps",),
     "trust": ("--yes",),
     "adopt": ("--yes",),
     "rebalance": ("--send", "--yes"),
@@ -113,6 +115,7 @@ def test_no_command_writes_logs_or_shows_a_secret(planted: Desk, tmp_path: Path)
     assert not found_in(shown, SECRETS)
     assert not found_in(logs.getvalue().encode(), SECRETS)
     assert (tmp_path / "backup.db").stat().st_size > 10_000
+    assert len(list((tmp_path / "steps").glob("step-*.json"))) > 1, "no steps of run and paper were searched"
     shutil.copytree(tmp_path, tmp_path / "backup", ignore=shutil.ignore_patterns("backup"))
     written = {planted.config, tmp_path / "backup" / planted.config.name}  # the owner wrote the URL into it
     assert not files_with(tmp_path, SECRETS, written)

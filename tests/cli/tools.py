@@ -104,7 +104,7 @@ def first_document(process: subprocess.Popen[str]) -> Any:
 
 def takes_config(args: tuple[str, ...]) -> bool:
     """Whether the command reads a config."""
-    return args[0] not in ("localchain", "demo", "--version", "--help")
+    return args[0] not in ("localchain", "demo", "replay", "--version", "--help")
 
 
 def in_process(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *args: str) -> Said:

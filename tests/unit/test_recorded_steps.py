@@ -12,6 +12,7 @@ import pytest
 
 from agent.api.replaying import replay
 from agent.errors import ConfigError
+from agent.store import open_store
 from agent.store.recorder import Bounds, Recorder
 from tests import builders
 from tests.recorded import DIGEST, DRIFTED, ROOMY, STEPS, changed, files, recorded
@@ -70,8 +71,6 @@ def test_a_step_that_cannot_be_written_is_told_and_the_store_goes_on(tmp_path: P
     store_folder = tmp_path / "other"
     store_folder.mkdir()
     recorded(store_folder)
-    from agent.store import open_store
-
     store = open_store(f"sqlite:///{store_folder}/trimtab.db", 31_337, builders.OWNER)
     store.heard = recorder.hear
     store.end_step("0" * 12, "hold", "again", None, "hold")

@@ -1,0 +1,249 @@
+"""The paper chain by itself: when a transaction is carried out, at which pools, what it pays, and what a restart finds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from agent import codec
+from agent.amm.pools import swap_exact_in
+from agent.backtest.keyless import KeylessSigner, unsigned
+from agent.backtest.router import Place
+from agent.chain.approvals import encode_approve
+from agent.chain.rules import SigningRules
+from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable
+from agent.model import Funding, Head, Holding, IntentKind, Leg, Paper, PastPrices, SignedTx, Snapshot, UnsignedTx, V2Pool
+from agent.paper.chain import PaperChain
+from agent.paper.eyes import PaperReader
+from agent.ports import Grant
+from agent.store import copying, open_store
+from agent.store.opening import REVISIONS
+from agent.store.store import Store
+from agent.venues.swap_router_02 import encode
+from tests import builders
+from tests.plans import sell_weth
+
+WETH, USDC = builders.token("WETH"), builders.token("USDC")
+SOLD = 10**18
+GWEI = builders.GWEI
+PLACE = Place(builders.OWNER, builders.ROUTER, WETH.address)
+BEGUN = Paper((Holding(USDC.address, 0), Holding(WETH.address, 5 * SOLD)), (), 10**18, 7, 1_000)
+
+
+@dataclass
+class Blocks:
+    """A real chain that only time changes: its newest snapshot, and how often it was read."""
+
+    now: Snapshot
+    reads: int = 0
+    heads: int = 0
+
+    def snapshot(self) -> Snapshot:
+        self.reads += 1
+        return self.now
+
+    def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
+        raise NotImplementedError
+
+    def head(self) -> Head:
+        self.heads += 1
+        return self.now.head
+
+    def next(self, pool: V2Pool | None = None, base_fee_wei: int = GWEI) -> V2Pool:
+        """A block later, with this pool in the place of the one before."""
+        head = self.now.head
+        number = head.number + 1
+        later = Head(head.chain_id, number, f"0x{number:064x}", head.timestamp_s + 12, base_fee_wei)
+        self.now = replace(self.now, head=later, pools=(pool,) if pool else self.now.pools)
+        found = self.now.pools[0]
+        assert isinstance(found, V2Pool)
+        return found
+
+
+@dataclass
+class World:
+    """A paper chain over a store on disk."""
+
+    blocks: Blocks
+    store: Store
+    chain: PaperChain
+
+    def send(self, to: str, data: str, nonce: int = 7, max_fee_wei: int = 3 * GWEI, gas: int = 300_000) -> str:
+        tx = UnsignedTx(31_337, nonce, to, 0, data, gas, max_fee_wei, GWEI // 10, None)
+        signed = named(tx)
+        self.chain.send(signed)
+        return signed.hash
+
+    def held(self, symbol: str) -> int:
+        return next(one.raw for one in self.chain.state().balances if one.token == builders.token(symbol).address)
+
+
+def named(tx: UnsignedTx) -> SignedTx:
+    """What the keyless signer makes of it, its rules left aside."""
+    raw = codec.dumps(tx).encode()
+    return SignedTx(raw, "0x" + hashlib.sha256(raw).hexdigest())
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    step = builders.step_input()
+    blocks = Blocks(step.snapshot)
+    store = open_store(f"sqlite:///{tmp_path}/paper.db", 31_337, builders.OWNER, WETH.address, "paper")
+    store.begin_paper(BEGUN)
+    yield World(blocks, store, PaperChain(store, blocks, blocks.head, PLACE))
+    store.close()
+
+
+def sale(pool: V2Pool, least_raw: int = 1, raw: int = SOLD) -> str:
+    """Calldata that sells WETH in the pair."""
+    ends = Funding.WALLET, Funding.WALLET
+    leg = Leg(pool.address, "uniswap_v2", WETH.address, USDC.address, 3_000, raw, least_raw, least_raw, 0, 0, *ends)
+    plan = replace(sell_weth(builders.step_input()), legs=(leg,))
+    return encode(plan, builders.OWNER, builders.NOW_S + 90)
+
+
+def approve(world: World, nonce: int = 7) -> None:
+    world.send(WETH.address, encode_approve(builders.ROUTER, 5 * SOLD), nonce)
+    world.blocks.next()
+    assert world.chain.nonces(builders.OWNER) == (nonce + 1, nonce + 1)
+
+
+def test_a_swap_is_filled_at_the_pools_of_the_block_after_and_not_at_those_it_was_sent_at(world: World) -> None:
+    approve(world)
+    seen = world.blocks.next()
+    sent = world.send(builders.ROUTER, sale(seen), 8)
+    for _ in range(3):
+        assert world.chain.look(sent).state == "pending"
+        assert world.held("USDC") == 0
+    moved = replace(seen, reserve1=seen.reserve1 * 9 // 10)
+    world.blocks.next(moved)
+    receipt = world.chain.look(sent).receipt
+    paid = swap_exact_in(moved, WETH.address, SOLD).amount_out_raw
+    assert paid != swap_exact_in(seen, WETH.address, SOLD).amount_out_raw
+    assert receipt is not None and receipt.status == 1
+    assert (receipt.block_number, receipt.block_hash) == (world.blocks.now.head.number, world.blocks.now.head.hash)
+    assert (world.held("USDC"), world.held("WETH")) == (paid, 4 * SOLD)
+    assert world.chain.block_hash(receipt.block_number) == receipt.block_hash
+    assert world.blocks.now.pools == (moved,), "what it did to the pool is gone with its block"
+
+
+def test_gas_is_paid_at_the_headers_fees_and_what_reverts_pays_too(world: World) -> None:
+    approve(world)
+    native_wei = world.chain.state().native_wei
+    assert 10**18 - native_wei == 46_000 * (GWEI + GWEI // 10)
+    pool = world.blocks.next()
+    sent = world.send(builders.ROUTER, sale(pool, least_raw=10**12), 8)
+    world.blocks.next()
+    receipt = world.chain.look(sent).receipt
+    assert receipt is not None and (receipt.status, receipt.transfers) == (0, ())
+    assert world.chain.state().native_wei == native_wei - receipt.gas_cost_wei
+    assert (world.held("WETH"), world.chain.state().nonce) == (5 * SOLD, 9)
+
+
+def test_what_pays_too_little_for_the_block_waits_and_makes_way_for_another_at_its_nonce(world: World) -> None:
+    first = world.send(WETH.address, encode_approve(builders.ROUTER, 1), max_fee_wei=2 * GWEI)
+    world.blocks.next(base_fee_wei=5 * GWEI)
+    assert world.chain.look(first).state == "pending"
+    assert world.chain.nonces(builders.OWNER) == (7, 8)
+    second = world.send(builders.OWNER, "0x", max_fee_wei=6 * GWEI)
+    assert world.chain.look(first).state == "unknown"
+    world.blocks.next(base_fee_wei=5 * GWEI)
+    receipt = world.chain.look(second).receipt
+    assert receipt is not None and receipt.gas_used == 21_000
+    assert world.chain.state().allowances == ()
+
+
+def test_a_swap_needs_the_allowance_and_the_deadline_that_the_contracts_ask_for(world: World) -> None:
+    pool = world.blocks.next()
+    tx = UnsignedTx(31_337, 7, builders.ROUTER, 0, sale(pool), 300_000, 3 * GWEI, GWEI, None)
+    assert world.chain.simulate(tx, builders.OWNER).reason == "STF"
+    approve(world)
+    assert world.chain.simulate(tx, builders.OWNER).ok
+    for _ in range(9):
+        world.blocks.next()
+    assert world.chain.simulate(tx, builders.OWNER).reason == "Transaction too old"
+
+
+def test_after_a_restart_what_waits_still_waits_and_what_was_filled_stays_filled_once(world: World, tmp_path: Path) -> None:
+    approve(world)
+    pool = world.blocks.next()
+    sent = world.send(builders.ROUTER, sale(pool), 8)
+    store = open_store(f"sqlite:///{tmp_path}/paper.db", 31_337, builders.OWNER, WETH.address, "paper")
+    again = PaperChain(store, world.blocks, world.blocks.head, PLACE)
+    assert again.look(sent).state == "pending"
+    world.blocks.next()
+    assert again.look(sent).state == "mined"
+    held = world.held("USDC")
+    assert held > 0
+    world.send(builders.ROUTER, sale(pool), 8)
+    world.blocks.next()
+    assert world.chain.look(sent).state == "mined"
+    assert world.held("USDC") == held, "the same bytes a second time do nothing"
+    store.close()
+
+
+def test_a_used_nonce_is_refused(world: World) -> None:
+    approve(world)
+    with pytest.raises(OperatorNeeded, match="nonce 7"):
+        world.send(WETH.address, encode_approve(builders.ROUTER, 1), 7)
+
+
+def test_reading_shows_the_paper_wallet_and_carries_nothing_out(world: World) -> None:
+    world.send(WETH.address, encode_approve(builders.ROUTER, 5 * SOLD))
+    world.blocks.next()
+    shown = PaperReader(world.blocks, world.chain).snapshot()
+    assert (shown.nonce_latest, shown.nonce_pending, shown.native_wei) == (7, 8, 10**18)
+    assert {one.token: one.raw for one in shown.holdings} == {WETH.address: 5 * SOLD, USDC.address: 0}
+    assert {one.raw for one in shown.allowances} == {0}
+    assert world.chain.state().waiting, "only the one that acts carries out"
+
+
+def test_endpoints_behind_the_last_fill_are_waited_for(world: World) -> None:
+    behind = world.blocks.now
+    approve(world)
+    world.blocks.now = behind
+    with pytest.raises(Retryable, match="behind our transaction"):
+        PaperReader(world.blocks, world.chain).snapshot()
+
+
+def test_the_signers_rules_hold_on_paper(world: World) -> None:
+    """What was not granted gets no name, and so is never carried out."""
+    rules = SigningRules(31_337, builders.OWNER, (builders.ROUTER,), (WETH.address, USDC.address), 90, wrapped_native=WETH.address)
+    signer = KeylessSigner(rules)
+    stranger = builders.address("stranger")
+    grant = Grant(IntentKind.APPROVE, builders.NOW_S, builders.NOW_S + 90, 10**18, approve=(WETH.address, stranger, 1))
+    tx = UnsignedTx(31_337, 7, WETH.address, 0, encode_approve(stranger, 1), 60_000, 3 * GWEI, GWEI, None)
+    with pytest.raises(Refused):
+        signer.sign(tx, grant)
+    good = replace(grant, approve=(WETH.address, builders.ROUTER, 1))
+    named_tx = replace(tx, data=encode_approve(builders.ROUTER, 1))
+    assert signer.sign(named_tx, good) == signer.sign(named_tx, good)
+    assert unsigned(signer.sign(named_tx, good)) == named_tx
+
+
+def test_a_store_is_live_or_paper_for_good(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/a.db"
+    open_store(url, 31_337, builders.OWNER).close()
+    with pytest.raises(OperatorNeeded, match="holds live books"):
+        open_store(url, 31_337, builders.OWNER, books="paper")
+    other = f"sqlite:///{tmp_path}/b.db"
+    open_store(other, 31_337, builders.OWNER, books="paper").close()
+    with pytest.raises(OperatorNeeded, match="holds paper books"):
+        open_store(other, 31_337, builders.OWNER)
+    again = open_store(other, 31_337, builders.OWNER, books="paper")
+    again.begin_paper(BEGUN)
+    with pytest.raises(ConfigError, match="begun already"):
+        again.begin_paper(BEGUN)
+    again.close()
+
+
+def test_a_backup_of_paper_books_is_not_put_in_the_place_of_live_ones(tmp_path: Path) -> None:
+    open_store(f"sqlite:///{tmp_path}/paper.db", 31_337, builders.OWNER, books="paper").close()
+    copying.backup(tmp_path / "paper.db", tmp_path / "backup.db")
+    with pytest.raises(OperatorNeeded, match="paper books"):
+        copying.restore(tmp_path / "backup.db", tmp_path / "trimtab.db", builders.OWNER, "31337", REVISIONS)
+    assert not (tmp_path / "trimtab.db").exists()
