@@ -8,9 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from agent.backtest import tune_cost
 from agent.backtest.simulate import simulate
 from agent.backtest.tune import Tuned
 from agent.backtest.tune_bootstrap import Interval
+from agent.backtest.tune_cost import estimated
 from agent.backtest.tune_document import document
 from agent.backtest.tune_grid import Choice, grid_of
 from agent.backtest.tune_job import Engine, Job, Terms, held, part_of, piece, wanted_of
@@ -187,18 +189,18 @@ def test_kernel_and_full_step_find_the_same() -> None:
 
 
 def test_what_the_kernel_does_not_know_goes_through_the_full_step() -> None:
-    asked = search(walks(4, 20), band="25%rel", allocator="inverse_volatility", terms=Terms(4 * DAY_S, 6 * DAY_S))
+    asked = search(walks(4, 14), band="25%rel", allocator="inverse_volatility", terms=Terms(4 * DAY_S, 6 * DAY_S))
     found = tuned(asked)
     assert dict(found.engines) == {"kernel": 1, "full": 1}
     fixed, chosen = tuned(search(asked.table, band="25%rel")).found[0], found.found[0]
     assert chosen.values[2] == pytest.approx(fixed.values[2], rel=1e-5)  # nothing is known yet: the targets count
     assert chosen.values[-1] != pytest.approx(fixed.values[-1], rel=1e-4)
-    last = found.last[0].values  # of five bars, after six more in which the allocator looked at prices
-    assert len(last) == len(found.last_hold) == len(found.last[1].values) == 5
+    last = found.last[0].values  # of three bars, after six more in which the allocator looked at prices
+    assert len(last) == len(found.last_hold) == len(found.last[1].values) == 3
     assert last[0] != pytest.approx(10_000)
-    direct = simulate(wanted_of(asked.wanted, found.choices[0], asked.terms, DAY_S), piece(asked.table, 0, 15), FAIR)
-    assert chosen.values == pytest.approx(direct.equity)
-    assert chosen.turnover == pytest.approx(float(sum(one.turnover for one in direct.rebalances)) / 1e18)
+    wanted = wanted_of(asked.wanted, found.choices[0], asked.terms, DAY_S)
+    direct = simulate(wanted, piece(asked.table, 0, 9), FAIR)  # and no later bar
+    assert chosen.values[:9] == pytest.approx(direct.equity)
 
 
 def test_gas_and_delay_rule_the_kernel_out() -> None:
@@ -250,3 +252,13 @@ def test_the_report_says_what_the_verdict_says_and_draws_each_setting() -> None:
     assert squares["type"] == "scatter" and len(squares["x"]) == int((~np.isnan(found.stability.values)).sum())
     assert sorted(squares["marker"]["color"]) == pytest.approx(sorted(found.score))
     assert len(next(one for one in made.sections if one.title == "Walk-forward").tables[0].rows) == 4
+
+
+def test_many_runs_of_the_kernel_are_measured_on_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = search(walks(2, 40), band="1%rel..30%rel:50")
+    job = Job(asked.table, asked.wanted, asked.settings, asked.grid.choices(), (0, 1), TERMS)
+    assert estimated(job, job.chunks(), 4).core_s == 0.0  # fifty are nothing
+    monkeypatch.setattr(tune_cost, "QUICK_RUNS", 10)
+    found = estimated(job, job.chunks(), 4)
+    assert (found.runs, found.measured, found.bars) == (50, 8, 40)
+    assert found.core_s > 0 and found.wall_s == found.core_s / 4
