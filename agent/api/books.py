@@ -123,6 +123,7 @@ def _zone_words(found: ZoneView | None, step_input: StepInput) -> list[str]:
         return f"{value_text(value, numeraire.decimals, 4)} {numeraire.label}"
 
     words = [f"Standing off the targets cost {money(found.risk)} of risk within {span(found.horizon_s)}."]
+    words += [f"Measured: {found.measured}."] if found.measured else []
     for item in found.intervals:
         label = portfolio.token(item.token).label
         alone, beyond = f"{percent(item.low)} to {percent(item.high)}", f"{percent(item.trigger_low)} or {percent(item.trigger_high)}"

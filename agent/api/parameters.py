@@ -13,6 +13,7 @@ from agent.config.weights import WeightsTable, weights_text
 from agent.config.zone import RiskTable
 from agent.model import LpTarget, Portfolio
 from agent.policy import order_levels, trigger_words
+from agent.policy.words import span
 from agent.units import decimal_text
 
 NATIVE_LIMITS = ("gas_per_day", "native_floor", "native_top_up")
@@ -76,6 +77,11 @@ def risk_text(table: RiskTable) -> str:
     """Volatilities and correlations."""
     parts = [f"volatility of {symbol} {bps / 100:g}%" for symbol, bps in table.volatilities.items()]
     parts += [f"correlation of {pair} {bps / 100:g}%" for pair, bps in table.correlations.items()]
+    if (one := table.estimate) is not None:
+        parts.append(
+            f"all others from recorded prices: returns over {span(one.step)} of {span(one.window)}, at least {span(one.min_history)}, "
+            f"none older than {span(one.max_age)}"
+        )
     parts += [f"of other pairs {table.correlation / 100:g}%"] if table.correlation is not None else []
     return ", ".join(parts)
 

@@ -122,11 +122,11 @@ def zone(found: Document, numeraire: str) -> Table:
     for item in found["assets"]:
         edges = (item["no_trade_bps"], item["trigger_bps"])
         made.add_row(cell(item["symbol"]), *(f"{low / 100:g}-{high / 100:g} %" for low, high in edges))
-    plan = found["plan"]
+    plan, told = found["plan"], [found["measured"]] if found["measured"] else []
     if plan is not None:
         parts = ", ".join(f"{name} {amount(plan[name], 4)}" for name in ("fees", "impact", "skew", "gas", "approvals"))
-        made.caption = f"A plan saves {amount(plan['saved_risk'], 4)} {numeraire} of risk and costs {amount(plan['cost'], 4)}: {parts}"
-        made.caption_justify = "left"
+        told.append(f"A plan saves {amount(plan['saved_risk'], 4)} {numeraire} of risk and costs {amount(plan['cost'], 4)}: {parts}")
+    made.caption, made.caption_justify = "\n".join(told), "left"
     return made
 
 

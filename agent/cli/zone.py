@@ -32,6 +32,7 @@ def document(found: ZoneView | None, portfolio: Portfolio) -> Document | None:
         "risk": money(found.risk),
         "horizon_s": found.horizon_s,
         "swap_gas": money(found.gas),
+        "measured": found.measured or None,
         "pair": None
         if pair is None
         else {

@@ -98,6 +98,7 @@ fee_tiers = [100, 500, 3000, 10000]
 # zone: only when the risk saved exceeds the cost, and only as far as it does (docs/zone.md); destination = "zone" goes with it:
 # trigger = {{ kind = "zone", tracking_error_cost = "0.5bps", horizon = "30d" }}   # what 1 % of tracking error is worth a year
 # risk = {{ volatilities = {{ WETH = "80%", USDC = "0.5%" }}, correlation = "0%" }}   # correlations = {{ "WETH/WBTC" = "80%" }}
+# risk = {{ estimate = {{ window = "90d", step = "1d", min_history = "30d", max_age = "2d" }} }}   # or from recorded prices
 trigger = {{ kind = "threshold", relative = "10%" }}
 destination = "target"             # or "band" (the nearer edge), or "halfway"
 cooldown = "1h"

@@ -70,12 +70,12 @@ class WeightsTable(Table):
         needed = [name for name in (*_ALWAYS, *_OF_RETURNS) if name in belong and getattr(self, name) is None]
         if needed:
             raise ValueError(f"{needed[0]}: missing; kind = {self.kind!r} needs it, see docs/weights.md")
-        _require_times(self)
+        require_times(self.every, self.step, self.window, self.min_history, self.max_age)
         return self
 
 
-def _require_times(table: WeightsTable) -> None:
-    every, step, window, least, age = table.every, table.step, table.window, table.min_history, table.max_age
+def require_times(every: int | None, step: int | None, window: int | None, least: int | None, age: int | None) -> None:
+    """Raises ValueError where recorded prices, one an hour, cannot be had or held like that; all in seconds."""
     if every is not None and every < HOUR_S:
         raise ValueError(f"every: {every} s is shorter than an hour, and prices are recorded once an hour; write for example 7d")
     if step is None or window is None or least is None or age is None:

@@ -7,12 +7,13 @@ from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from agent.config.fields import Duration, Share
 from agent.config.table import Table
+from agent.config.weights import require_times
 from agent.errors import ConfigError
-from agent.model import TrackingRisk, Zone
+from agent.model import Measuring, TrackingRisk, Zone
 from agent.policy import risk
 from agent.units import BPS
 
@@ -59,10 +60,28 @@ class ZoneTable(Table):
     horizon: Duration
 
 
-class RiskTable(Table):
-    """Annual volatilities by symbol; `correlation` is that of every pair that `correlations` does not name as "A/B"."""
+class EstimateTable(Table):
+    """Which recorded prices volatilities and correlations are estimated from, as those of an allocator are."""
 
-    volatilities: dict[str, Share]
+    window: Duration
+    step: Duration
+    min_history: Duration
+    max_age: Duration
+
+    @model_validator(mode="after")
+    def _possible(self) -> EstimateTable:
+        require_times(None, self.step, self.window, self.min_history, self.max_age)
+        return self
+
+
+class RiskTable(Table):
+    """Annual volatilities by symbol; `correlation` is that of every pair that `correlations` does not name as "A/B".
+
+    With `estimate` recorded prices tell what is not told here.
+    """
+
+    volatilities: dict[str, Share] = Field(default_factory=dict)
+    estimate: EstimateTable | None = None
     correlation: Correlation | None = None
     correlations: dict[str, Correlation] = Field(default_factory=dict)
 
@@ -74,8 +93,10 @@ def require_zone(config: Config) -> None:
         return
     if config.limits.plan_cost is None:
         raise ValueError('limits.plan_cost: off, but a zone needs it as the most that an exchange may cost; write for example "0.5%"')
-    if table is None:
-        raise ValueError("policy.risk: missing; a zone is measured by [policy.risk] with volatilities and correlations, see docs/zone.md")
+    if table is None or (not table.volatilities and table.estimate is None):
+        raise ValueError(
+            "policy.risk: missing; a zone is measured by [policy.risk] with volatilities and correlations, or by estimate; docs/zone.md"
+        )
     symbols = [asset.symbol for asset in config.portfolio.assets]
     strange = [symbol for symbol in table.volatilities if symbol not in symbols]
     if strange:
@@ -85,9 +106,28 @@ def require_zone(config: Config) -> None:
     if twice:
         raise ValueError(f"policy.risk.correlations: {' and '.join(twice)} are the same pair; keep one")
     zone = build_zone(config)
-    found = next(risk.faults(zone.risk, {asset.address: asset.symbol for asset in config.portfolio.assets}), None)
+    labels = {asset.address: asset.symbol for asset in config.portfolio.assets}
+    if table.estimate is not None:
+        labels = _require_estimate(table, table.estimate, labels)
+    found = next(risk.faults(zone.risk, labels), None)
     if found is not None:
         raise ValueError("; ".join(found))
+
+
+def _require_estimate(table: RiskTable, estimate: EstimateTable, labels: dict[str, str]) -> dict[str, str]:
+    """The assets whose volatility is told, by address. Raises ValueError where prices cannot tell the rest."""
+    if table.correlation is not None:
+        raise ValueError("policy.risk.correlation: prices tell correlations where there is estimate; name those of pairs that they do not")
+    far = [name for name, bps in table.correlations.items() if abs(bps) > risk.MOST_CORRELATION_BPS]
+    if far:
+        raise ValueError(f'policy.risk.correlations: {far[0]} is beyond 99%; write "99%" for tokens that move as one')
+    asked = [symbol for symbol in labels.values() if symbol not in table.volatilities]
+    if estimate.min_history < (len(asked) + 1) * estimate.step:
+        raise ValueError(
+            f"policy.risk.estimate.min_history: {len(asked)} assets need at least {len(asked) + 1} steps for a covariance that is not "
+            "singular; write a longer one"
+        )
+    return {address: symbol for address, symbol in labels.items() if symbol in table.volatilities}
 
 
 def _pair(name: str, symbols: list[str]) -> frozenset[str]:
@@ -109,8 +149,13 @@ def build_zone(config: Config) -> Zone:
             trigger.horizon,
             tuple((addresses[symbol], bps) for symbol, bps in table.volatilities.items()),
             tuple(_correlations(table, addresses)),
+            None if table.estimate is None else _measuring(table.estimate),
         )
     )
+
+
+def _measuring(estimate: EstimateTable) -> Measuring:
+    return Measuring(estimate.window, estimate.step, -(-estimate.min_history // estimate.step), estimate.max_age)
 
 
 def _correlations(table: RiskTable, addresses: Mapping[str, str]) -> list[tuple[str, str, int]]:
@@ -119,7 +164,9 @@ def _correlations(table: RiskTable, addresses: Mapping[str, str]) -> list[tuple[
     symbols, found = list(addresses), []
     for number, one in enumerate(symbols):
         for other in symbols[:number]:
-            bps = named.get(frozenset((one, other)), table.correlation)
+            both = one in table.volatilities and other in table.volatilities
+            rest = table.correlation if table.estimate is None or not both else 0
+            bps = named.get(frozenset((one, other)), rest)
             if bps is not None:
                 found.append((addresses[other], addresses[one], bps))
     return found

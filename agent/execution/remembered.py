@@ -8,7 +8,7 @@ from typing import Protocol
 
 from agent.execution import sleeves
 from agent.model import Allocation, Books, PricePoint, Stand, StepInput, TaxStanding
-from agent.policy import agreement, allocation, flows, lookback, outflow, quarantine, sleeve_targets, wishes
+from agent.policy import agreement, allocation, flows, lookback, measured, outflow, quarantine, sleeve_targets, wishes
 
 
 class Memory(sleeves.Remembers, Protocol):
@@ -51,6 +51,7 @@ def _prices(step: StepInput, store: Memory, chosen: Allocation | None) -> tuple[
     needs = list(sleeve_targets.looks_back(split, sleeves.chosen_last(split, store), portfolio, now_s))
     if weights is not None:
         needs.append((allocation.looks_back_s(portfolio, chosen, now_s), weights.step_s))
+    needs.append(measured.needs(step.policy))
     until_s = now_s - back_s - bool(back_s)
     older = {
         point for choice_s, step_s in needs if choice_s > back_s for point in store.prices(numeraire, now_s - choice_s, until_s, step_s)

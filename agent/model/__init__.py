@@ -47,7 +47,7 @@ from agent.model.policy import Asset, Destination, Only, Policy, Portfolio
 from agent.model.positions import ConfirmedPosition, LpGone, LpMove, LpPosition, LpV2Position, LpV3Position
 from agent.model.prices import PricePoint
 from agent.model.requests import Claim, Payment, Payout, Request, RequestKind, RequestState
-from agent.model.risk import Saving, TrackingRisk, Zone
+from agent.model.risk import Measuring, Saving, TrackingRisk, Zone
 from agent.model.screening import Finding, Implementation, ScreenedToken
 from agent.model.step import History, StepInput
 from agent.model.triggers import (
@@ -132,6 +132,7 @@ __all__ = [
     "LpTarget",
     "LpV2Position",
     "LpV3Position",
+    "Measuring",
     "Method",
     "Only",
     "OpenLot",

@@ -125,7 +125,9 @@ def _decided(step: StepInput) -> Decided:
     if step.split is not None:
         return _of_strategies(step, drifts, references, prices)
     trigger, found = step.policy.trigger, None
-    if isinstance(trigger, Zone):
+    if isinstance(trigger, Zone) and trigger.risk.unmeasured:
+        answer = zone.unmeasured(trigger.risk)
+    elif isinstance(trigger, Zone):
         found, drifts = zone.view(step, trigger.risk, drifts, prices)
         answer = zone.fired(found, drifts)
     else:

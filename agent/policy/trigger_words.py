@@ -49,7 +49,8 @@ def trigger(one: Trigger, portfolio: Portfolio) -> str:
         case AnyOf(triggers):
             return "any of: " + "; ".join(trigger(other, portfolio) for other in triggers)
         case Zone(risk):
-            return f"zone: {float(risk.cost_bps):g} bps a year for 1% of tracking error, horizon {risk.horizon_s} s"
+            by = "" if risk.measuring is None else f", risk of {words.span(risk.measuring.window_s)} of recorded prices"
+            return f"zone: {float(risk.cost_bps):g} bps a year for 1% of tracking error, horizon {risk.horizon_s} s{by}"
 
 
 def bands(portfolio: Portfolio) -> str:

@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 from agent.model import StepInput
 from agent.policy.allocation import allocated
+from agent.policy.measured import measured
 from agent.policy.order_targets import ordered
 from agent.policy.sleeve_targets import combined
 
 Change = Callable[[StepInput], StepInput]
-CHANGES: tuple[Change, ...] = (allocated, combined, ordered)
+CHANGES: tuple[Change, ...] = (allocated, combined, ordered, measured)
 """Each reads what the store remembers in `step.history` and returns the step with other targets and the reason among `wishes`;
-in order: what an allocator chose, what strategies hold of it, what orders keep out of the market."""
+in order: what an allocator chose, what strategies hold of it, what orders keep out of the market; and how much risk lies in it."""
 
 
 def wanted(step: StepInput) -> StepInput:

@@ -60,7 +60,8 @@ class Pair:
 class ZoneView:
     """How a portfolio stands in its zone. `risk` is what standing off costs over the horizon, `gas` what one swap does, both in value.
 
-    `pair` is None where nothing could be moved; `saving` weighs the plan that was made, where one was.
+    `pair` is None where nothing could be moved; `saving` weighs the plan that was made, where one was. `measured` says of what prices
+    the risk is, where they told it.
     """
 
     risk: Value
@@ -69,6 +70,7 @@ class ZoneView:
     intervals: tuple[Interval, ...]
     pair: Pair | None
     saving: Saving | None = None
+    measured: str = ""
 
 
 def view(
@@ -92,7 +94,15 @@ def view(
         intervals.append(Interval(token, *edges))
     off = [scale * entry for entry in times(sigma, [drift.share - target for drift, target in zip(drifts, targets, strict=True)])]
     sellable = {number: cost for number, cost in costs.items() if drifts[number[0]].investable_raw > 0}
-    found = ZoneView(penalty(risk, tokens, targets, values, total), gas, risk.horizon_s, tuple(intervals), _best(tokens, off, sellable))
+    found = ZoneView(
+        penalty(risk, tokens, targets, values, total),
+        gas,
+        risk.horizon_s,
+        tuple(intervals),
+        _best(tokens, off, sellable),
+        None,
+        risk.measured,
+    )
     return found, tuple(_banded(drift, interval) for drift, interval in zip(drifts, intervals, strict=True))
 
 
@@ -101,7 +111,11 @@ def faults(step: StepInput, references: References) -> list[str]:
     trigger, zone = step.policy.trigger, step.policy.destination is Destination.ZONE
     if not isinstance(trigger, Zone):
         return ["the destination is a zone, but the trigger is none"] if zone else []
-    found = [what for what, _ in risks.faults(trigger.risk, {asset.token.address: asset.token.label for asset in step.portfolio.assets})]
+    found = (
+        []
+        if trigger.risk.unmeasured
+        else [what for what, _ in risks.faults(trigger.risk, {asset.token.address: asset.token.label for asset in step.portfolio.assets})]
+    )
     if not zone:
         found.append(f"the trigger is a zone, but the destination is {step.policy.destination.value}")
     if step.limits.plan_cost_bps is None:
@@ -129,6 +143,12 @@ def fired(found: ZoneView, drifts: Sequence[AssetDrift]) -> Fired:
         f"{furthest.symbol} at {words.percent(furthest.share)} is moved beyond {words.band(furthest)}"
     )
     return Fired(False, reason, None)
+
+
+def unmeasured(risk: TrackingRisk) -> Fired:
+    """The answer of a zone whose risk is not known: it holds."""
+    remedy = "wait for the agent's own looks, or trimtab prices import, trimtab prices fetch, or tell volatilities in [policy.risk]"
+    return Fired(False, f"the zone cannot weigh anything yet: {risk.unmeasured}; {remedy}", None)
 
 
 def not_worth_it(reason: str, saving: Saving, step: StepInput, horizon_s: int) -> str:

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.errors import Refused
-from agent.model import PricePoint, Weights
+from agent.model import PricePoint
 from agent.weights.extra import extra
 
 Floats = NDArray[np.float64]
@@ -20,6 +21,30 @@ LEAST_MOVES = 2
 """Without a second return there is no variance at all."""
 ALIKE = 1e-9
 """Least eigenvalue of a matrix of correlations, of 1 on average: below it one asset is made of the others."""
+
+
+class Window(Protocol):
+    """Which recorded prices count: those of an allocator's Weights, or of a zone's Measuring."""
+
+    @property
+    def window_s(self) -> int:
+        """How far back."""
+        ...
+
+    @property
+    def step_s(self) -> int:
+        """Time of a return."""
+        ...
+
+    @property
+    def min_returns(self) -> int:
+        """Fewest that all tokens need together."""
+        ...
+
+    @property
+    def max_age_s(self) -> int:
+        """Greatest age of the newest price."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +73,7 @@ class Returns:
         return np.atleast_2d(np.corrcoef(self.moves, rowvar=False))
 
 
-def returns(weights: Weights, tokens: Sequence[str], names: Mapping[str, str], prices: Sequence[PricePoint], now_s: int) -> Returns:
+def returns(weights: Window, tokens: Sequence[str], names: Mapping[str, str], prices: Sequence[PricePoint], now_s: int) -> Returns:
     """Returns of `tokens` within the window. Raises Refused naming what is missing, too old or does not move."""
     series = {token: _by_interval(prices, token, weights, now_s) for token in tokens}
     none = [names[token] for token in tokens if not series[token]]
@@ -108,7 +133,7 @@ def _shrunk_correlation(moves: Floats) -> Floats:
     return shrunk
 
 
-def _by_interval(prices: Sequence[PricePoint], token: str, weights: Weights, now_s: int) -> dict[int, PricePoint]:
+def _by_interval(prices: Sequence[PricePoint], token: str, weights: Window, now_s: int) -> dict[int, PricePoint]:
     """The last price of each interval within the window, the one that is not over yet included."""
     start_s = now_s - weights.window_s - weights.step_s
     return {point.at_s // weights.step_s: point for point in prices if point.token == token and start_s < point.at_s <= now_s}

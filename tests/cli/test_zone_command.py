@@ -11,7 +11,7 @@ from agent.localchain import LocalChain
 from tests import agents
 from tests.cases.test_zone_on_chain import TARGETS, ZONE
 from tests.cli import shapes
-from tests.cli.shapes import count, decimal, flag, one_of, require, text
+from tests.cli.shapes import count, decimal, flag, maybe, one_of, require, text
 from tests.cli.tools import Said
 
 PARTS = {"fees": decimal, "impact": decimal, "skew": decimal, "gas": decimal, "approvals": decimal}
@@ -19,6 +19,7 @@ SHAPE = {
     "risk": decimal,
     "horizon_s": count,
     "swap_gas": decimal,
+    "measured": maybe(text),
     "pair": {"sell": text, "buy": text, "saves_bps": decimal, "costs_bps": decimal},
     "assets": [{"symbol": one_of(*TARGETS), "no_trade_bps": [count], "trigger_bps": [count]}],
 }

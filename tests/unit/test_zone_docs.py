@@ -18,12 +18,16 @@ ROW = re.compile(r"(\d+) gwei")
 
 
 def test_its_config_can_be_read() -> None:
-    (toml,) = [block for language, block in FENCE.findall(PAGE) if language == "toml"]
+    told, measured = [block for language, block in FENCE.findall(PAGE) if language == "toml"]
     begin, end = text().index("[policy]"), text().index("[limits]")
-    config = parse_config(f"{text()[:begin]}{toml}\n{text()[end:]}")
+    config = parse_config(f"{text()[:begin]}{told}\n{text()[end:]}")
     assert isinstance(config.policy.trigger, ZoneTable)
     assert config.policy.risk is not None
     assert config.policy.risk.correlations == {"WETH/USDC": 1_000}
+    other = told[: told.index("[policy.risk]")] + measured.replace("\n# ", "\n")
+    config = parse_config(f"{text()[:begin]}{other}\n{text()[end:]}")
+    assert config.policy.risk is not None and config.policy.risk.estimate is not None
+    assert (config.policy.risk.estimate.window, config.policy.risk.volatilities) == (90 * 86_400, {"USDC": 50})
 
 
 @pytest.mark.parametrize("row", [cells for cells in rows(PAGE) if ROW.match(cells[0])], ids=lambda cells: " ".join(cells[:3]))
