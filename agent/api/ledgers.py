@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from agent.books.money_weighted import a_year
 from agent.books.performance import Performance, performance
 from agent.books.periods import periods
 from agent.books.sheets import Names, utc, weights_bps
-from agent.books.taxes import Disposal, TaxRun, run, same_rate
+from agent.books.taxes import Disposal, TaxRun, gains, run, same_rate
 from agent.config.load import LoadedConfig, Where, load_config
 from agent.config.tax import read_rates
 from agent.errors import ConfigError
@@ -44,14 +44,19 @@ class Ledgers:
     entries: tuple[Entry, ...]
     valuations: tuple[Valuation, ...]
     names: Names
+    runs: dict[bool, TaxRun] = field(default_factory=dict)
+    """What `taxed` found, by whether it is in another currency: a run over years of entries takes its time."""
 
     def taxed(self, numeraire_only: bool = False) -> TaxRun:
         """Lots and disposals by [tax], or first in, first out in the numeraire without it."""
         tax = self.loaded.config.tax
         table = None if numeraire_only else read_rates(self.loaded)
         method = LotMethod.FIFO if tax is None else LotMethod(tax.method)
-        rate = same_rate if table is None else table.at
-        return run(self.entries, method, self.numeraire.address, self.coin, rate)
+        rated = table is not None
+        if rated not in self.runs:
+            rate = same_rate if table is None else table.at
+            self.runs[rated] = run(self.entries, method, self.numeraire.address, self.coin, rate)
+        return self.runs[rated]
 
 
 @contextmanager
@@ -214,7 +219,7 @@ def _period(found: Ledgers, one: Performance, span: tuple[int, int], taxed: TaxR
         "turnover": _money(found, one.turnover),
         "costs": {name: _money(found, value) for name, value in costs.items()},
         "by_hand": {"swaps": one.by_hand_swaps, "effect": _money(found, one.by_hand)},
-        "realised": _money(found, sum((d.gain for d in disposals), Fraction(0))),
+        "realised": _money(found, gains(disposals)),
         "realised_by_token": _by_token(found, disposals),
         "weights_bps": {found.names.label(token): bps for token, bps in weights_bps(one.end).items()},
         "hint": one.hint,
@@ -234,9 +239,10 @@ def _tax(found: Ledgers) -> Document | None:
     tax = found.loaded.config.tax
     if tax is None:
         return None
-    years: dict[str, Value] = {}
-    for one in found.taxed().disposals:
-        years[utc(one.disposed_s)[:4]] = years.get(utc(one.disposed_s)[:4], Fraction(0)) + one.gain
+    disposals = found.taxed().disposals
+    spans = periods("year", min(d.disposed_s for d in disposals), max(d.disposed_s for d in disposals)) if disposals else ()
+    within = {utc(start)[:4]: [d for d in disposals if start <= d.disposed_s < end] for start, end in spans}
+    years = {year: gains(chosen) for year, chosen in within.items() if chosen}
     return {
         "method": tax.method,
         "currency": tax.currency or found.numeraire.label,
@@ -246,10 +252,8 @@ def _tax(found: Ledgers) -> Document | None:
 
 
 def _by_token(found: Ledgers, disposals: Sequence[Disposal]) -> dict[str, str]:
-    sums: dict[str, Value] = {}
-    for one in disposals:
-        sums[one.token] = sums.get(one.token, Fraction(0)) + one.gain
-    return {found.names.label(token): _money(found, value) for token, value in sorted(sums.items())}
+    tokens = sorted({one.token for one in disposals})
+    return {found.names.label(token): _money(found, gains(d for d in disposals if d.token == token)) for token in tokens}
 
 
 def _unrealised(taxed: TaxRun, at: Valuation) -> Value:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.books import entries as book
+from agent.books.grain import summed
 from agent.books.money_weighted import money_weighted
 from agent.books.returns import Crossing, Span, crossings, held, spans, time_weighted
 from agent.model import Entry, EntryKind, Valuation
@@ -108,7 +109,7 @@ def performance(entries: Sequence[Entry], valuations: Sequence[Valuation], from_
         effect=profit - hold_profit,
         rebalances=sum(map(_is_trade, own)),
         by_hand_swaps=sum(_is_trade(entry) for entry in within if entry.by_hand),
-        turnover=sum(map(turnover, own), Fraction(0)),
+        turnover=summed(map(turnover, own)),
         costs=costs(own),
         parts=parts,
     )
@@ -124,30 +125,26 @@ def _block(entry: Entry) -> int:
 
 def costs(entries: Sequence[Entry]) -> Costs:
     """Of trades their fees and what else they lost against the reference, of everything its gas."""
-    fees = impact = gas = Fraction(0)
-    for entry in entries:
-        gas += _value(entry, book.GAS)
-        if entry.kind is EntryKind.TRADE:
-            fees += _value(entry, book.FEES)
-            impact += _value(entry, book.TRADING)
-    return Costs(fees, impact, gas)
+    trades = [entry for entry in entries if entry.kind is EntryKind.TRADE]
+    return Costs(_posted(trades, book.FEES), _posted(trades, book.TRADING), _posted(entries, book.GAS))
 
 
 def turnover(entry: Entry) -> Value:
     """Half of what a trade exchanged, both ways, at reference prices."""
     if entry.kind is not EntryKind.TRADE:
         return Fraction(0)
-    gas = {one.token: one.value or Fraction(0) for one in entry.postings if one.account == book.GAS}
-    moved = ((one.value or Fraction(0)) + gas.get(one.token, Fraction(0)) for one in entry.postings if one.account == book.WALLET)
-    return sum(map(abs, moved), Fraction(0)) / 2
+    gas = {one.token: one.value for one in entry.postings if one.account == book.GAS and one.value}
+    moved = [(one.token, one.value) for one in entry.postings if one.account == book.WALLET and one.value]
+    return summed(abs(value + gas[token] if token in gas else value) for token, value in moved) / 2
 
 
 def _is_trade(entry: Entry) -> bool:
     return entry.kind is EntryKind.TRADE
 
 
-def _value(entry: Entry, account: str) -> Value:
-    return sum((one.value for one in entry.postings if one.account == account and one.value is not None), Fraction(0))
+def _posted(entries: Sequence[Entry], account: str) -> Value:
+    """All that was posted to one account."""
+    return summed(one.value for entry in entries for one in entry.postings if one.account == account and one.value is not None)
 
 
 def _sum(crossed: Sequence[Crossing], *, above: bool) -> Value:

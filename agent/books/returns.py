@@ -8,7 +8,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 from agent.books.entries import GAS
-from agent.books.grain import grained
+from agent.books.grain import grained, summed
 from agent.model import Entry, EntryKind, Valuation
 from agent.units import Value
 
@@ -48,15 +48,17 @@ def crossings(entries: Iterable[Entry]) -> tuple[Crossing, ...]:
     """
     found = []
     for entry in entries:
+        if not (entry.kind in _EXTERNAL or entry.by_hand or entry.kind is EntryKind.UNEXPLAINED):
+            continue
         value = _sum(entry, "assets:") + (Fraction(0) if entry.by_hand else _sum(entry, GAS))  # gas that a payment burns is a cost
-        if entry.kind in _EXTERNAL or entry.by_hand or (entry.kind is EntryKind.UNEXPLAINED and value > 0):
+        if entry.kind is not EntryKind.UNEXPLAINED or entry.by_hand or value > 0:
             by_hand = entry.by_hand and entry.kind is not EntryKind.PAYOUT
             found.append(Crossing(entry.block, entry.chain_s, value, by_hand))
     return tuple(found)
 
 
 def _sum(entry: Entry, account: str) -> Value:
-    return sum((one.value for one in entry.postings if one.account.startswith(account) and one.value is not None), Fraction(0))
+    return summed(one.value for one in entry.postings if one.account.startswith(account) and one.value is not None)
 
 
 def spans(valuations: Sequence[Valuation], crossed: Iterable[Crossing]) -> tuple[Span, ...]:

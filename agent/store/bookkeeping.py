@@ -187,14 +187,15 @@ class Bookkeeping(Database):
     def ledger_mark(self) -> tuple[int, ...]:
         """Figures that change whenever the ledger does."""
         counts = (
-            select(func.count(), func.max(BookRow.seq)).select_from(BookRow),
+            select(func.max(BookRow.seq)),
             select(func.count(), func.max(BookOpeningRow.block_number)).select_from(BookOpeningRow),
-            select(func.count(), func.sum(EntryRow.intent_seq)).select_from(EntryRow),
-            select(func.count(FlowRow.kind), func.max(FlowRow.seq)).select_from(FlowRow),
+            select(func.max(FlowRow.seq)),
+            select(func.count()).select_from(FlowRow).where(FlowRow.kind.is_(None)),
             select(func.count(), func.max(EarlierRow.block_number)).select_from(EarlierRow),
         )
         with self._read("read the ledger") as session:
-            return tuple(int(number or 0) for query in counts for number in session.execute(query).one())
+            found = [int(number or 0) for query in counts for number in session.execute(query).one()]
+            return (running.turn(session), *found)
 
     def entered(self) -> tuple[Entry, ...]:
         """Entries of intents alone, as they were written."""

@@ -243,7 +243,8 @@ def expected_nonce(session: Session) -> int | None:
     adopted, after = session.get(Meta, ADOPTED_NONCE), session.get(Meta, ADOPTED_AFTER)
     if adopted is None or after is None:
         return None
-    used = session.scalar(select(func.max(IntentRow.nonce)).where(IntentRow.state.in_(_CONSUMED), IntentRow.seq > int(after.value)))
+    consumed = select(IntentRow.nonce).where(IntentRow.state.in_(_CONSUMED), IntentRow.seq > int(after.value), IntentRow.nonce >= 0)
+    used = session.scalar(consumed.order_by(IntentRow.nonce.desc()).limit(1))  # from the highest nonce down: the first one found
     return max(int(adopted.value), -1 if used is None else used + 1)
 
 

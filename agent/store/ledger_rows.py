@@ -116,7 +116,8 @@ def entries(session: Session, book: Book) -> list[tuple[int, Entry]]:
     """Entries of final intents with the intents' numbers, in the order of the chain."""
     query = select(EntryRow.intent_seq, EntryRow.entry_json).where(EntryRow.book == book.number)
     rows = session.execute(query.order_by(EntryRow.block_number, EntryRow.intent_seq))
-    return [(seq, stored.entry(text)) for seq, text in rows]
+    with stored.undisturbed():
+        return [(seq, stored.entry(text)) for seq, text in rows]
 
 
 def _outside(session: Session, book: Book, opened: Mapping[str, BookOpeningRow]) -> list[tuple[tuple[int, int, int], Entry]]:

@@ -25,6 +25,8 @@ SETTLED_TO = "settled_to"
 """Key of the newest intent up to which every one has ended, is booked, and is entered in the ledger or older than its book."""
 LOSS_TOTAL = "loss_total"
 """Key of what all booked intents lost, in the grain of books/grain.py; what gained makes no room."""
+ENTRIES_TURN = "entries_turn"
+"""Key of how often entries or flows were written."""
 _OPEN, _CONSUMED, _ENDED = (tuple(state.value for state in states) for states in (OPEN, CONSUMED, ENDED_IN_BLOCK))
 
 
@@ -41,6 +43,7 @@ def begin(session: Session, book: int, token: str, raw: int) -> None:
 
 def add(session: Session, book: int, moved: Mapping[str, int], sign: int = 1) -> None:
     """What an entry moved in the wallet; with sign -1 an entry that goes."""
+    _set(session, ENTRIES_TURN, turn(session) + 1)
     for token, raw in moved.items():
         row = session.get(RunningRow, (book, token))
         if row is not None:
@@ -75,6 +78,7 @@ def recount(session: Session, book: int) -> None:
     session.flush()
     for token, raw in summed_up(session, book).items():
         begin(session, book, token, raw)
+    _set(session, ENTRIES_TURN, turn(session) + 1)
     _set(session, LOSS_TOTAL, _losses(session))
     _set(session, SETTLED_TO, 0)
     settle(session)
@@ -98,6 +102,11 @@ def summed_up(session: Session, book: int) -> dict[str, int]:
 def wallet_moves(entry: Entry) -> dict[str, int]:
     """What an entry moved in the wallet, base units by token."""
     return {one.token: one.raw for one in entry.postings if one.account == WALLET}
+
+
+def turn(session: Session) -> int:
+    """A number that changes whenever an entry comes, goes or is written anew."""
+    return _number(session, ENTRIES_TURN)
 
 
 def loss_total(session: Session) -> Fraction:
@@ -130,20 +139,18 @@ def settle(session: Session) -> None:
 
 
 def _settled(session: Session, known: int, book: int) -> int:
-    """How far all is settled, as far as `known` it is."""
+    """How far all is settled, as far as `known` it is. What came before the book's first opening never enters it."""
+    newest = session.scalar(select(func.max(IntentRow.seq))) or 0
     first = session.scalar(select(func.min(BookOpeningRow.after_intent)).where(BookOpeningRow.book == book))
-    if first is None:
-        return known
     unbooked = IntentRow.state.in_(_CONSUMED) & ~exists().where(BudgetRow.intent_id == IntentRow.id)
     unentered = (
         IntentRow.state.in_(_ENDED)
         & IntentRow.receipt_json.is_not(None)
-        & (IntentRow.seq > first)
+        & (IntentRow.seq > (newest if first is None else first))
         & ~exists().where(EntryRow.intent_id == IntentRow.id)
     )
     waits = or_(IntentRow.state.in_(_OPEN), unbooked, unentered)
     next_one = session.scalar(select(IntentRow.seq).where(IntentRow.seq > known, waits).order_by(IntentRow.seq).limit(1))
-    newest = session.scalar(select(func.max(IntentRow.seq))) or 0
     return int(newest if next_one is None else next_one - 1)
 
 

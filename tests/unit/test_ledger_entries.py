@@ -153,8 +153,10 @@ def test_a_rate_table_reports_in_another_currency() -> None:
 
 
 def test_shares_of_a_value_sum_to_it() -> None:
-    assert sum(shared(Fraction(10), [Fraction(1), Fraction(1), Fraction(1)])) == 10
-    assert shared(Fraction(4), [Fraction(0), Fraction(0)]) == [2, 2]
+    assert shared(10, [1, 1, 1]) == [3, 3, 4]
+    assert shared(-10, [1, 0, 1, 0]) == [-5, 0, -5, 0]
+    assert shared(4, [0, 0]) == [2, 2]
+    assert shared(7, [5]) == [7]
 
 
 def test_tokens_that_do_not_count_never_enter() -> None:
