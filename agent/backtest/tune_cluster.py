@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.backtest.tune_job import Chunk, Found, Job
 from agent.backtest.tune_workers import Done
-from agent.errors import ConfigError, Retryable
+from agent.errors import ConfigError, Refused, Retryable, TrimtabError
 
 PATIENCE_S = 10
 """For the first answer of a scheduler, and for it to come back."""
@@ -20,7 +20,8 @@ def on_cluster(job: Job, chunks: Sequence[Chunk], address: str) -> Iterator[Done
     """The chunks with what came of them, in the order in which they are done, each sent to a worker once.
 
     What workers answer is unpickled here, as Dask does: name a scheduler that you would let run programs on this machine. Raises
-    ConfigError without the package, for workers of another version or none, Retryable for a scheduler that does not answer or dies.
+    ConfigError without the package, for workers of another version or none, Retryable for a scheduler that does not answer or dies,
+    and what a run raises. While no worker is left it waits for one.
     """
     distributed = _package()
     client = _connected(distributed, address)
@@ -74,6 +75,15 @@ def _answers(distributed: Any, client: Any, job: Job, chunks: Sequence[Chunk]) -
     shared = client.scatter(job, broadcast=True, hash=False)
     waiting = {client.submit(work, shared, chunk, pure=False): chunk for chunk in chunks}
     for future in distributed.as_completed(list(waiting), loop=client.loop):
+        if future.status == "error":
+            raise _failed(future.exception(timeout=PATIENCE_S))
         found: list[Found] = future.result(timeout=PATIENCE_S)
         yield waiting.pop(future), found
         future.release()
+
+
+def _failed(error: BaseException) -> TrimtabError:
+    """What a run raised on its worker; what is not ours, such as a worker lost again and again, by its name."""
+    if isinstance(error, TrimtabError):
+        return error
+    return Refused(f"--scheduler: a worker failed: {type(error).__name__}; {KEPT}", remedy="its log says more")

@@ -16,13 +16,15 @@ from typing import Any
 import pytest
 
 from agent import api
+from agent.backtest.tune_cluster import on_cluster
 from agent.backtest.tune_cost import Estimate, estimated
-from agent.backtest.tune_job import Engine, Job, wanted_of
+from agent.backtest.tune_grid import Choice
+from agent.backtest.tune_job import Engine, Job, Terms, wanted_of
 from agent.config.presets import ETHEREUM
 from agent.config.template import TemplateAsset, render
 from agent.errors import ConfigError, Retryable
 from agent.localchain.anvil import free_port
-from agent.model import Every, Hybrid, Threshold
+from agent.model import Every, Hybrid, Method, Threshold
 from tests.cli.tools import TRIMTAB, Said
 from tests.tuning import DAY_S, walks
 
@@ -206,6 +208,10 @@ def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next
     asked = api.prepare_tune(prices, api.Market(), api.Grids(band="20%rel..40%rel:5", full=True), target="A=40,B=30,USD=30")
     address = f"tcp://127.0.0.1:{port}"
     with cluster(port) as first:
+        short = replace(asked, terms=Terms(DAY_S, DAY_S))
+        bad = Job(short.table, short.wanted, short.settings, (Choice(Every(DAY_S), allocator=Method.HRP),), (0, 1), short.terms)
+        with pytest.raises(ConfigError, match="--window: shorter than 3 steps"):
+            list(on_cluster(bad, bad.chunks(), address))  # what a run raises comes back as it was
 
         def pull(done: int, _runs: int) -> None:
             if done == 2:

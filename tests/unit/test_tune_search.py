@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from agent.backtest import tune_cost
+from agent.backtest.report import document as report
 from agent.backtest.simulate import simulate
 from agent.backtest.tune import Tuned
 from agent.backtest.tune_bootstrap import Interval
@@ -252,6 +253,18 @@ def test_the_report_says_what_the_verdict_says_and_draws_each_setting() -> None:
     assert squares["type"] == "scatter" and len(squares["x"]) == int((~np.isnan(found.stability.values)).sum())
     assert sorted(squares["marker"]["color"]) == pytest.approx(sorted(found.score))
     assert len(next(one for one in made.sections if one.title == "Walk-forward").tables[0].rows) == 4
+
+
+def test_the_same_search_gives_the_same_report_and_another_seed_other_intervals() -> None:
+    asked = search(walks(10, 200))
+    one, same, other = tuned(asked), tuned(asked), tuned(replace(asked, settings=replace(FAIR, seed=1)))
+    assert report(page(one)) == report(page(same))
+    assert document(one) == document(same)
+    means, lows = zip(
+        *((claim.interval.mean, claim.interval.low) for claim in (one.claims[0], other.claims[0]) if claim.interval), strict=True
+    )
+    assert means[0] == means[1] and lows[0] != lows[1]
+    assert {document(one)[name] for name in ("grid_hash", "config_hash", "data_hash")} <= {fact.value for fact in page(one).origin}
 
 
 def test_many_runs_of_the_kernel_are_measured_on_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
