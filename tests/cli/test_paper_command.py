@@ -1,0 +1,176 @@
+"""`trimtab paper` as it is typed: no key, nothing sent, books of its own, beside a live agent, and what going live begins with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from agent import api, wiring
+from agent.chain import keys
+from agent.chain.rpc import HttpTransport
+from agent.config.load import load_config
+from agent.localchain.nodes import AnvilNode
+from agent.store.lock import wallet_lock
+from tests.cli.test_sending import nonce
+from tests.cli.tools import SECRET, Desk
+
+PAPER = "PAPER"
+
+
+@contextmanager
+def blocks(desk: Desk) -> Iterator[None]:
+    """The chain goes on by itself meanwhile: a block every half second, by the chain's own clock."""
+    done, node = threading.Event(), AnvilNode(desk.about["url"])
+
+    def mine() -> None:
+        while not done.wait(0.5):
+            node.mine_at(node.now_s() + 1)
+
+    thread = threading.Thread(target=mine, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def store_bytes(desk: Desk) -> dict[str, bytes]:
+    """The live store's files."""
+    return {path.name: path.read_bytes() for path in desk.config.parent.glob("trimtab.db*") if not path.name.endswith("-shm")}
+
+
+@pytest.fixture
+def keyless(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    """A config whose key cannot be had: its keystore is missing, and whoever asks for a key fails."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a key was asked for")
+
+    desk.edit(("test_account = 0", 'keystore = "missing.json"'))
+    monkeypatch.setattr(keys, "load_key", refuse)
+    return desk
+
+
+def test_it_trades_without_a_key_and_nothing_of_it_reaches_the_chain_or_the_live_store(
+    keyless: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: set[str] = set()
+    batch = HttpTransport.batch
+
+    def listened(self: HttpTransport, calls: list[tuple[str, list[object]]]) -> object:
+        asked.update(method for method, _ in calls)
+        return batch(self, calls)  # type: ignore[arg-type]  # handed on as it came
+
+    monkeypatch.setattr(HttpTransport, "batch", listened)
+    keyless.ask("history")
+    before, held, live = nonce(keyless), keyless.holdings(), store_bytes(keyless)
+    with blocks(keyless):
+        said = keyless.run("paper", "--once", "--json", "--record", str(keyless.config.parent / "steps"))
+    assert said.code == 0, said.why
+    assert PAPER in said.err
+    done = said.json
+    assert done["outcome"] == "done"
+    assert [sent["status"] for sent in done["transactions"]] == ["final"] * len(done["transactions"])
+    assert all(item["planned_raw"] == item["realised_raw"] for item in done["realised"])
+    assert (nonce(keyless), keyless.holdings()) == (before, held)
+    assert store_bytes(keyless) == live, "the live store was written"
+    assert not [method for method in asked if "send" in method.lower() or "sign" in method.lower() or "account" in method.lower()], asked
+    assert {step["result"] for step in api.replay(keyless.config.parent / "steps")["steps"]} == {"same"}
+    assert SECRET not in "".join(path.read_text() for path in (keyless.config.parent / "steps").iterdir())
+
+    status = keyless.ask("status", "--paper")
+    assert {item["symbol"]: item["weight_bps"] for item in status["holdings"]} == done["weights_after_bps"]
+    history = keyless.ask("history", "--paper")["steps"]
+    assert any(step["outcome"] == "done" for step in history)
+    assert "swap" in " ".join(keyless.ask("explain", history[0]["step"], "--paper")["words"])
+    (period,) = keyless.ask("pnl", "--paper", "--now")["periods"]
+    assert period["rebalances"] == 1 and float(period["costs"]["gas"]) > 0
+    exported = keyless.ask("export", "--paper", "--out", str(keyless.config.parent / "out"))
+    assert {file["name"] for file in exported["files"]} >= {"ledger.csv"}
+    assert keyless.ask("history")["steps"] == [], "live history knows nothing of it"
+    with blocks(keyless):
+        assert keyless.ask("paper", "--once")["outcome"] == "hold"
+
+
+def test_it_begins_with_a_value_or_with_amounts_and_only_once(keyless: Desk) -> None:
+    assert "no paper books" in keyless.ask("status", "--paper", want=2)["error"]["message"]
+    assert not (keyless.config.parent / "paper.db").exists(), "asking made none"
+    assert "--value, --start" in keyless.ask("paper", "--once", "--value", "10", "--start", "WETH=1", want=2)["error"]["message"]
+    assert keyless.ask("paper", "--once", "--value", "5000")["outcome"] == "hold"
+    status = keyless.ask("status", "--paper")
+    assert abs(float(status["total_value"]) - 5_000) < 1
+    assert all(abs(item["drift_bps"]) <= 1 for item in status["holdings"])
+    assert "too late" in keyless.ask("paper", "--once", "--value", "6000", want=2)["error"]["message"]
+    for path in keyless.config.parent.glob("paper.db*"):
+        path.unlink()
+    assert "NOSUCH" in keyless.ask("paper", "--once", "--start", "NOSUCH=1", want=2)["error"]["message"]
+    keyless.ask("paper", "--once", "--start", "WETH=0.5,USDC=1500.25", "--native", "0", want=10)  # nothing for gas
+    held = {item["symbol"]: item["amount"] for item in keyless.ask("status", "--paper")["holdings"]}
+    assert (held["WETH"], held["USDC"]) == ("0.5", "1500.25")
+
+
+def test_a_live_agent_and_paper_hold_each_other_up_in_nothing(desk: Desk) -> None:
+    desk.config.write_text(desk.config.read_text() + '\n[service]\nwallet_wait = "0s"\n')
+    live = wiring.hands.locks(load_config(desk.config))
+    with wallet_lock(*live), blocks(desk):
+        assert desk.ask("paper", "--once")["outcome"] == "done"
+    with wallet_lock(*wiring.hands.locks(api.on_paper(desk.config))):
+        assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"
+        assert "already acts" in desk.ask("paper", "--once", want=12)["error"]["message"]
+
+
+def test_going_live_opens_new_books_at_the_chains_balances_and_never_the_paper_ones(desk: Desk) -> None:
+    desk.ask("paper", "--once", "--value", "777")
+    assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"
+    assert float(desk.ask("pnl")["value"]) > 40_000, "what the wallet holds, and its ten coins for gas"
+    assert 3_770 < float(desk.ask("pnl", "--paper")["value"]) < 3_780, "what it was told to begin with, and a coin for gas"
+    assert desk.ask("books", "check")["sound"]
+    folder = desk.config.parent
+    for path in folder.glob("trimtab.db*"):
+        path.unlink()
+    shutil.copy(folder / "paper.db", folder / "trimtab.db")
+    for words in (("status",), ("rebalance", "--send", "--yes"), ("pnl",), ("run", "--once", "--send", "--yes")):
+        assert "holds paper books" in desk.ask(*words, want=12)["error"]["message"]
+
+
+def test_a_live_store_is_refused_as_paper_books_and_its_name_as_a_live_one(desk: Desk) -> None:
+    folder = desk.config.parent
+    desk.ask("history")
+    shutil.copy(folder / "trimtab.db", folder / "paper.db")
+    assert "holds live books" in desk.ask("paper", "--once", want=12)["error"]["message"]
+    desk.edit(("sqlite:///trimtab.db", "sqlite:///paper.db"))
+    assert "name of paper books" in desk.ask("status", want=2)["error"]["message"]
+
+
+def test_what_is_not_simulated_is_refused_at_the_start(desk: Desk) -> None:
+    desk.edit(('router = "swap_router_02"', 'router = "rebalancer"'))
+    assert "SwapRouter02" in desk.ask("paper", "--once", want=2)["error"]["message"]
+
+
+def test_it_tells_nobody_but_its_own_terminal(desk: Desk) -> None:
+    """No alert, no heartbeat and no listening port: those are the live agent's."""
+    text = desk.config.read_text().partition("\n[service]")[0]
+    desk.config.write_text(text + '\n[service]\nheartbeat_url = "http://127.0.0.1:9/beat"\nlisten = "127.0.0.1:9"\n')
+    said = desk.run("paper", "--once", "--value", "5000", "--log-format", "json")
+    assert said.code == 0, said.why
+    logged = [json.loads(line) for line in said.err.splitlines() if line.startswith("{")]
+    assert logged[0]["books"] == "paper"
+    assert not {"heartbeat failed", "listening", "alert"} & {line["event"] for line in logged}
+
+
+def test_steps_of_paper_lie_in_a_folder_of_their_own(desk: Desk, tmp_path: Path) -> None:
+    desk.config.write_text(desk.config.read_text() + '\n[record]\ndir = "steps"\n')
+    desk.ask("paper", "--once", "--value", "5000")
+    desk.ask("run", "--once")
+    found = [json.loads(path.read_text())["books"] for path in sorted((tmp_path / "steps").rglob("step-*.json"))]
+    assert sorted(found) == ["live", "paper"]
+    assert {path.parent.name for path in (tmp_path / "steps").rglob("step-*.json")} == {"steps", "paper"}
+    said = desk.run("replay", str(tmp_path / "steps"))
+    assert said.code == 0 and "1 same, 0 different" in said.out
