@@ -17,6 +17,8 @@ from agent.errors import ConfigError, plain
 
 BUNDLE = "plotly.js-basic-dist-min/plotly-basic.min.js"
 HEIGHT_PX = 320
+LONG_FACT = 11
+"""Letters of a fact beyond which it is set smaller."""
 HOW_TO_READ = "Drag along a chart to look closer, double-click to go back. By keyboard: tab to a chart, arrow keys read its values."
 NUMBER = re.compile(r"[+−-]?\d[\d,  ]*(\.\d+)?( ?(%|bps|×|points|days|bars|[A-Z]{2,6}))?")
 LONG = 64
@@ -125,10 +127,11 @@ def _paragraphs(words: tuple[str, ...]) -> str:
 def _facts(facts: tuple[Fact, ...]) -> str:
     if not facts:
         return ""
-    cells = (
-        f"<div><dt>{_text(one.name)}</dt><dd>{_text(one.value)}{f'<small>{_text(one.note)}</small>' if one.note else ''}</dd></div>"
-        for one in facts
-    )
+    cells = []
+    for one in facts:
+        size = ' class="long"' if len(one.value) > LONG_FACT else ""
+        note = f"<small>{_text(one.note)}</small>" if one.note else ""
+        cells.append(f"<div><dt>{_text(one.name)}</dt><dd{size}>{_text(one.value)}{note}</dd></div>")
     return f'<dl class="facts">{"".join(cells)}</dl>'
 
 

@@ -14,7 +14,7 @@ pytest.importorskip("empyrical")
 
 from agent.backtest.report import Fact, Page, Section, Table, write_page
 from agent.backtest.report_backtest import write_report
-from tests.browser.chromium import PATIENCE_MS, PHONE
+from tests.browser.chromium import PATIENCE_MS, PHONE, WIDE
 from tests.browser.conftest import Opened
 from tests.reports import HOSTILE, LINK, result_of
 
@@ -152,6 +152,53 @@ def test_dark_light_and_paper_have_colours_of_their_own(open_page: Open, tmp_pat
         opened.page.emulate_media(media=media, color_scheme=scheme)
         assert opened.ask("getComputedStyle(document.body).backgroundColor") == ground
         expect(line).to_have_css("stroke", stroke, timeout=PATIENCE_MS)
+    assert opened.quiet
+
+
+def test_charts_fit_on_paper_and_come_back(open_page: Open, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    write_report(result_of(bars=200), path)
+    opened = open_page(path)
+    widths = "[...document.querySelectorAll('[data-figure]')].map(one => one._fullLayout.width)"
+    before = opened.ask(widths)
+    opened.ask("void dispatchEvent(new Event('beforeprint'))")
+    assert set(opened.ask(widths)) == {680}
+    opened.ask("void dispatchEvent(new Event('afterprint'))")
+    assert opened.ask(widths) == before
+    assert opened.quiet
+
+
+def test_everything_has_a_name_for_whoever_listens(long_page: Opened) -> None:
+    assert long_page.ask("[...document.querySelectorAll('h1, h2, h3')].map(one => one.tagName).join('')").startswith("H1H2")
+    assert long_page.ask(
+        "new Set([...document.querySelectorAll('[id]')].map(one => one.id)).size === document.querySelectorAll('[id]').length"
+    )
+    for every in (
+        "[...document.querySelectorAll('section')].every(one => document.getElementById(one.getAttribute('aria-labelledby')).innerText)",
+        "[...document.querySelectorAll('[role=region], nav')].every(one => one.ariaLabel)",
+        "[...document.querySelectorAll('table')].every(one => one.tHead && [...one.tHead.rows[0].cells].every(cell => cell.innerText))",
+        "[...document.querySelectorAll('nav a')].every(one => document.querySelector(one.getAttribute('href')))",
+        "document.documentElement.lang === 'en' && document.title.includes('BTC')",
+    ):
+        assert long_page.ask(every), every
+
+
+@pytest.mark.parametrize("size", [WIDE, PHONE])
+def test_a_heat_map_is_squares_with_a_scale_beside_or_above_them(open_page: Open, tmp_path: Path, size: tuple[int, int]) -> None:
+    marker = {
+        "symbol": "square",
+        "size": 20,
+        "color": [1.0, 2.0, None],
+        "colorscale": [[0.0, "#7a3b69"], [1.0, "#1f6f6b"]],
+        "showscale": True,
+    }
+    squares = {"type": "scatter", "mode": "markers", "x": ["a", "b", "a"], "y": ["c", "c", "d"], "marker": marker, "name": "growth"}
+    path = tmp_path / "map.html"
+    write_page(Page("Map", (), (Section("Map", ("words",), ({"data": [squares], "layout": {"hovermode": "closest"}},)),)), path)
+    opened = open_page(path, size)
+    assert opened.drawn == [3]
+    plot, scale = (opened.page.locator(f"[data-figure] {name}").bounding_box() for name in (".nsewdrag", ".cbfills"))
+    assert (scale["y"] < plot["y"]) is (size == PHONE)
     assert opened.quiet
 
 

@@ -4,6 +4,8 @@ const { lists, figures } = JSON.parse(document.getElementById("figures").textCon
 const places = [...document.querySelectorAll("[data-figure]")];
 const spoken = document.getElementById("spoken");
 const coarse = matchMedia("(pointer: coarse)");
+const PAPER_PX = 680; // of A4 within its margins; a page is laid out for paper only after its charts are drawn
+let printing = false;
 
 function role(name, strength) {
   const colour = getComputedStyle(document.documentElement).getPropertyValue(name).trim() || "#888888";
@@ -45,6 +47,7 @@ function themed(layout, small, narrow) {
     hoverlabel: { bgcolor: role("--paper"), bordercolor: role("--rule"), font: { ...font, color: role("--ink") }, align: "left", namelength: 40 },
   };
   const own = coloured(layout);
+  if (printing) base.width = PAPER_PX;
   for (const name of new Set(["xaxis", "yaxis", ...Object.keys(own).filter(key => /^[xy]axis\d*$/.test(key))])) {
     base[name] = name[0] === "x" ? { ...axis, showgrid: false, showline: true, tickangle: 0, ticks: "outside", ticklen: 4, nticks: narrow ? 4 : small ? 5 : 10 }
       : { ...axis, fixedrange: true, separatethousands: true, exponentformat: "none", nticks: small ? 5 : 8 };
@@ -58,7 +61,19 @@ const settings = { displayModeBar: false, responsive: true, showTips: false, dou
 
 function parts(place) {
   const figure = figures[Number(place.dataset.figure)];
-  return [coloured(figure.data), themed(figure.layout, place.classList.contains("small"), place.clientWidth < 480)];
+  const narrow = place.clientWidth < 480;
+  return [coloured(figure.data).map(trace => scaled(trace, narrow)), themed(figure.layout, place.classList.contains("small"), narrow)];
+}
+
+/* The scale of colours lies above the plot where there is no room beside it. */
+function scaled(trace, narrow) {
+  if (!trace.marker?.colorscale || trace.marker.showscale === false) return trace;
+  const font = { size: 12, color: role("--soft") };
+  const beside = { outlinewidth: 0, thickness: 14, tickfont: font, title: { font } };
+  const above = { orientation: "h", x: 0.5, xanchor: "center", y: 1.02, yanchor: "bottom", nticks: 4, title: { side: "top" } };
+  const bar = over(beside, trace.marker.colorbar);
+  if (typeof bar.title === "string") bar.title = { text: bar.title, font };
+  return { ...trace, marker: { ...trace.marker, colorbar: narrow ? over(bar, above) : bar } };
 }
 
 /* From the top down, with room for the window between two: what is seen is there first. Times are since the page was asked for. */
@@ -77,7 +92,10 @@ async function draw() {
 }
 
 function redraw() {
-  for (const place of places) if (place.data) Plotly.react(place, ...parts(place), settings);
+  for (const place of places.filter(one => one.data)) {
+    Plotly.react(place, ...parts(place), settings);
+    if (!printing && place._fullLayout.width !== place.clientWidth) Plotly.relayout(place, { autosize: true });
+  }
 }
 
 /* The keyboard: a cursor over the longest trace, its values read out. */
@@ -140,5 +158,8 @@ const number = value => value.toLocaleString("en", { maximumSignificantDigits: 6
 const letters = text => text.replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&");
 
 for (const query of ["(prefers-color-scheme: dark)", "print", "(pointer: coarse)"]) matchMedia(query).addEventListener("change", redraw);
+for (const [event, now] of [["beforeprint", true], ["afterprint", false]]) {
+  addEventListener(event, () => { printing = now; redraw(); });
+}
 draw();
 })();
