@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import lru_cache
+from typing import Any, TypeVar, cast
 
 from agent import codec
 from agent.errors import ConfigError, OperatorNeeded
@@ -96,9 +98,15 @@ def unpacked(data: bytes) -> str:
 def loaded(cls: type[T], text: str) -> T:
     """A model value from its stored JSON. Raises OperatorNeeded when it does not fit."""
     try:
-        return codec.loads(cls, text)
+        return cast(T, _read(cast(Hashable, cls), text))
     except ConfigError as error:
         raise _damaged(error.message) from None
+
+
+@lru_cache(maxsize=256)
+def _read(cls: Hashable, text: str) -> object:
+    """The same row is read many times within a step. What comes out is frozen all through, so that whoever has it may share it."""
+    return codec.loads(cls, text)
 
 
 def _damaged(why: str) -> OperatorNeeded:
