@@ -50,6 +50,8 @@ class Editing:
     following: tuple[str, ...]
     state: str
     backup: str | None = None
+    by_hand: tuple[str, ...] = ()
+    """Lines that somebody changed in the file before, and nobody has confirmed: a yes to this edit confirms them with it."""
 
 
 Confirm = Callable[[Editing, Agent], bool]
@@ -82,7 +84,8 @@ def edit(
         agent = Agent(desk)
         if same and versions.changed(after, desk.store) is None:
             return Editing((), None, None, 0, (), (), "unchanged")
-        found = _judged(agent, before, in_rounds, keep_holdings, same)
+        by_hand = () if before is None or same else versions.changed(before, desk.store) or ()
+        found = replace(_judged(agent, before, in_rounds, keep_holdings, same), by_hand=by_hand)
         if confirm is None or not confirm(found, agent):
             return found if confirm is None else replace(found, state="declined")
         backup = None if same else _write(file, text, after_text)
@@ -90,6 +93,15 @@ def edit(
             versions.keep(before, desk.store, versions.FIRST if desk.store.confirmed_config() is None else versions.NOTICED)
         versions.keep(after, desk.store, versions.CONFIRMED if same else versions.EDITED)
     return replace(found, state="written", backup=backup)
+
+
+def trusted(found: Editing, agent: Agent) -> bool:
+    """For machines, that ask nobody (`--yes`): raises Refused on a chain that is not local where the file was changed by hand before,
+    since who gave the edit may never have seen that.
+    """
+    if found.by_hand and not agent.desk.config.chain.local:
+        raise versions.unconfirmed(found.by_hand)
+    return True
 
 
 def _read(file: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import wiring
+from agent.api import versions
 from agent.chain.rpc import Transport
 from agent.config import starters
 from agent.config.contracts import fixed_contracts
@@ -100,16 +101,23 @@ def _ready(template: str | None, stable: str | None, targets: Sequence[tuple[str
 
 
 def trust(
-    config: LoadedConfig | Path | str, confirm: Callable[[Document], bool], transports: Sequence[Transport] | None = None
+    config: LoadedConfig | Path | str,
+    confirm: Callable[[Document], bool],
+    transports: Sequence[Transport] | None = None,
+    *,
+    unseen: bool = False,
 ) -> Document:
     """Every contract of the config and the discovered pools with their code hashes; pins just these when `confirm` says yes.
 
-    `confirm` is not asked when all are pinned as they are.
+    `confirm` is not asked when all are pinned as they are. `unseen` says that it asks nobody: then a config that was changed by
+    hand pins nothing on a chain that is not local.
 
     Raises Refused when an address holds no code.
     """
     loaded = config if isinstance(config, LoadedConfig) else load_config(config)
     with wiring.open_desk(loaded, transports, untrusted_pools=True) as desk:
+        if unseen:
+            versions.require_unchanged(loaded, desk.store)
         snapshot = desk.reader.snapshot()
         hashes = {code.address: code.hash for code in snapshot.code_hashes}
         names = _names(desk)

@@ -60,13 +60,24 @@ def trusted(agent: Agent) -> bool:
     On a live chain a config that was changed by hand is written down as noticed, and Refused with what was changed.
     """
     loaded, store = agent.desk.loaded, agent.desk.store
+    lines = require_unchanged(loaded, store)
+    keep(loaded, store, FIRST if store.confirmed_config() is None else BY_YES if lines is not None else CONFIRMED)
+    return True
+
+
+def require_unchanged(loaded: LoadedConfig, store: Versions) -> tuple[str, ...] | None:
+    """What was changed by hand, as `changed` tells it. On a chain that is not local it is written down as noticed, and Refused."""
     lines = changed(loaded, store)
     if lines is not None and not loaded.config.chain.local:
         keep(loaded, store, NOTICED)
-        verdict = Verdict("config", "; ".join(lines[:5]), "the version that its owner has confirmed", False)
-        raise Refused("the config was changed by hand and nobody has confirmed it", (verdict,), "trimtab edit --confirm shows it, and asks")
-    keep(loaded, store, FIRST if store.confirmed_config() is None else BY_YES if lines is not None else CONFIRMED)
-    return True
+        raise unconfirmed(lines)
+    return lines
+
+
+def unconfirmed(lines: tuple[str, ...]) -> Refused:
+    """These lines are nobody's wish yet."""
+    verdict = Verdict("config", "; ".join(lines[:5]), "the version that its owner has confirmed", False)
+    return Refused("the config was changed by hand and nobody has confirmed it", (verdict,), "trimtab edit --confirm shows it, and asks")
 
 
 def confirmed(agent: Agent, ask: Ask) -> bool:

@@ -61,7 +61,7 @@ def edit(
 
         def answer(found: Editing, agent: Agent) -> bool:
             if yes:
-                return True
+                return editing.trusted(found, agent)
             with wait.aside():
                 show_editing(err, editing_document(found), agent)
                 return ask("Confirm this?" if confirm else "Write this?")
@@ -89,6 +89,7 @@ def editing_document(found: Editing) -> Document:
     return {
         "state": found.state,
         "changes": list(found.changes),
+        "by_hand": list(found.by_hand),
         "transition": None if found.transition is None else documents.plan(found.transition),
         "first_round": None if found.first is None else documents.plan(found.first),
         "rounds": found.rounds,
@@ -105,8 +106,11 @@ def show_editing(console: Console, document: Document, agent: Agent | None) -> N
     if document["state"] == "unchanged":
         console.print(cell("Nothing changes."))
         return
-    for line in document["changes"]:
-        console.print(cell(line, "green" if line.startswith("+") else "red"))
+    for title, lines in (("Changed by hand before, and confirmed with this:", document["by_hand"]), ("Changes:", document["changes"])):
+        if lines:
+            console.print(title)
+        for line in lines:
+            console.print(cell(line, "green" if line.startswith("+") else "red"))
     plan = document["transition"]
     if agent is not None and plan is not None and plan["legs"]:
         tables.show_plan(console, plan, documents.decimals(agent.portfolio))

@@ -86,6 +86,7 @@ def import_profile(
 ) -> None:
     """Takes weights, trigger and tighter limits of a profile into the config. Shows the transition, and asks; sends nothing."""
     from agent import api
+    from agent.api import editing as editing_api
     from agent.cli import editing
 
     answerable = yes or interactive()  # a spinner takes the terminal's place
@@ -93,7 +94,7 @@ def import_profile(
 
         def answer(found: Document, edited: Editing, agent: Agent | None) -> bool:
             if yes:
-                return True
+                return agent is None or editing_api.trusted(edited, agent)
             with wait.aside():
                 _show(err, found)
                 editing.show_editing(err, editing.editing_document(edited), agent)

@@ -83,7 +83,7 @@ def trust(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
                 err.print(tables.contracts(found))
                 return ask("Pin these?")
 
-        document = api.trust(config, confirm)
+        document = api.trust(config, confirm, unseen=yes)
     emit(document, as_json, lambda: out.print(tables.contracts(document)))
     if not document["pinned"]:
         note("Nothing was pinned. To pin these: trimtab trust --yes")

@@ -8,10 +8,13 @@ from stat import S_IMODE
 
 import pytest
 
-from agent.api import editing, versions
+from agent import wiring
+from agent.api import editing, setup, versions
 from agent.api.agent import Agent
-from agent.api.editing import Editing
+from agent.api.editing import Confirm, Editing
+from agent.config.chain import ChainTable
 from agent.config.edits import Changes, applied
+from agent.config.fields import parse_address
 from agent.config.load import load_config
 from agent.errors import ConfigError, Refused
 from agent.execution.outcome import OutcomeKind
@@ -132,6 +135,53 @@ def test_a_file_that_was_changed_by_hand_is_told_and_on_a_live_chain_no_yes_of_a
         assert versions.confirmed(live, lambda told: told == lines) and versions.trusted(live)
         assert [one.how for one in agent.desk.store.configs()] == ["confirmed", "noticed", "first"]
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+
+
+def test_an_edit_confirms_nothing_by_the_way_that_somebody_else_wrote_into_the_file(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """Who can write the config, and has no key, waits for the owner's next yes to something else."""
+    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    assert bot.edit(Changes(sets=(("policy.cooldown", "2h"),))).by_hand == ()
+    stolen = bot.file.read_text().replace('payout_per_day = "100000"', 'payout_per_day = "off"')
+    assert stolen != bot.file.read_text()
+    bot.file.write_text(stolen)
+    lines = ('- limits.payout_per_day = "100000"', '+ limits.payout_per_day = "off"')
+    shown: list[Editing] = []
+
+    def machine(found: Editing, agent: Agent) -> bool:
+        shown.append(found)
+        config = agent.desk.loaded.config
+        live = replace(agent.desk.loaded, config=config.model_copy(update={"chain": _live(config.chain)}))
+        return editing.trusted(found, Agent(replace(agent.desk, loaded=live)))
+
+    def edit(confirm: Confirm) -> Editing:
+        return editing.edit(
+            bot.file, lambda text: text.replace("2h", "3h"), confirm=confirm, transports=[chain.transport], clock=chain.clock
+        )
+
+    with pytest.raises(Refused, match="nobody has confirmed"):
+        edit(machine)
+    assert shown[0].by_hand == lines and bot.file.read_text() == stolen
+    asked = edit(lambda found, _agent: found.by_hand == lines)
+    assert asked.state == "written" and asked.changes == ('- policy.cooldown = "2h"', '+ policy.cooldown = "3h"')
+    assert edit(machine).state == "unchanged"
+
+
+def test_an_address_that_somebody_else_wrote_into_the_file_is_confirmed_by_no_machine(
+    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot, thief = Bot(anvil_chain, tmp_path), "0x00000000000000000000000000000000000B0b00"
+    bot.edit(Changes(sets=(("policy.cooldown", "2h"),)))
+    bot.file.write_text(bot.file.read_text().replace("payout_addresses = []", f'payout_addresses = ["{thief}"]'))
+    loaded, line = load_config(bot.file), anvil_chain.transport
+    chain = loaded.config.chain.model_copy(update={"single_operator": line.operator})
+    loaded = replace(loaded, config=loaded.config.model_copy(update={"chain": chain}))
+    monkeypatch.setattr(ChainTable, "local", property(lambda _: False))
+    with pytest.raises(Refused, match="nobody has confirmed"):
+        setup.trust(loaded, lambda _: True, [line], unseen=True)
+    with wiring.books(loaded) as (store, _):
+        assert store.payout_addresses() == ()
+    seen = setup.trust(loaded, lambda _: True, [line])  # its owner was shown it, and asked
+    assert [row["address"] for row in seen["contracts"] if row["what"] == "payout address"] == [parse_address(thief, "")]
 
 
 def _live(table: object) -> object:
