@@ -1,0 +1,59 @@
+"""The benchmark of back-tests runs, holds the kernel against its loop and the live step, and prints what its users parse."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agent.backtest.fast_prices import bars_of
+from scripts import bench_backtest
+from scripts.bench_backtest import SYMBOLS, VALUE, by_loop, measure_kernel, prices
+
+SCRIPT = Path(bench_backtest.__file__)
+
+
+def run(*options: str) -> str:
+    command = [sys.executable, SCRIPT, "--settings", "3", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=True).stdout
+
+
+def test_it_prints_one_json_document_and_says_which_library_is_missing():
+    printed = json.loads(run("--bars", "1800", "--json", "--peers", "bt", "vectorbt", "--peers-python", sys.executable))
+    assert set(printed) == {"machine", "ours", "peers", "ratios"}
+    ours = printed["ours"]
+    assert ours["off_the_loop"] <= 1e-9
+    assert ours["kernel_off_the_step"] <= 1e-5
+    assert ours["rebalances"] >= 1
+    assert ours["run_ms"] > 0
+    assert ours["step_s"] > 0
+    assert {name: "No module named" in peer["missing"] for name, peer in printed["peers"].items()} == {"bt": True, "vectorbt": True}
+    assert printed["ratios"] == {}
+
+
+def test_the_kernel_is_equal_to_the_loop_and_a_wrong_loop_is_noticed(monkeypatch: pytest.MonkeyPatch):
+    times, table = prices(3_000)
+    ready = bars_of(SYMBOLS, times, table)
+    ours, found = measure_kernel(ready, table, 2)
+    assert ours["rebalances"] == len(found.rebalanced) >= 2
+    monkeypatch.setattr(bench_backtest, "by_loop", lambda *_, **__: (ours["final_value"] * (1 + 1e-8), found.rebalanced.tolist()))
+    with pytest.raises(AssertionError, match="the loop comes to"):
+        measure_kernel(ready, table, 2)
+
+
+def test_the_loop_that_charges_each_asset_its_own_fee_is_what_a_hand_works_out():
+    table = np.full((3, 8), 100.0)
+    table[1:, 0] = 200.0  # 2/9 of all: beyond 17.5 %
+    units = VALUE / 8 / 100
+    total = units * 900
+    sold = (200 * units - total / 8) / 0.999
+    bought = 7 * (total / 8 - 100 * units) / 1.001
+    value, traded = by_loop(table, each_its_own=True)
+    assert traded == [1]
+    assert value == pytest.approx(total - sold + bought, rel=1e-12)
+    shared, _ = by_loop(table, each_its_own=False)
+    left = (200 * units - shared / 8) * 0.999  # what the sale brings
+    assert left == pytest.approx(7 * (shared / 8 - 100 * units) / 0.999, rel=1e-9)
+    assert by_loop(table, True, [])[0] == pytest.approx(total)
