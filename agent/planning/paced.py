@@ -26,20 +26,23 @@ Found = tuple[Decided, Plan | None]
 
 def paced(step: StepInput, decided: Decided, decision: Rebalance, whole: Plan) -> Found:
     """The decision and its plan by execution.style. What goes out of the market at once, an exit, or what the step has approved
-    already, is never spread.
+    already, is never spread; the latter keeps to its price, and to a budget that others have begun to spend.
     """
     pace = step.execution.pace
     if decided.round is not None:
         return _round(step, decided, whole)
-    if pace.style is Style.MARKET or decision.exit or decision.by_hand or step.spend_caps or step.split is not None:
+    if pace.style is Style.MARKET or decision.exit or decision.by_hand or step.split is not None:
         return decided, whole
     goal = _reached(decision.goal, whole)
     if pace.style is Style.LIMIT:
         campaign = _campaign(step, decided, goal, 1)
         return _at_price(step, replace(decided, begins=campaign), whole, campaign)
-    pacing = rounds.compare(step, decision, goal, whole, decided.references) if pace.style is Style.ROUNDS else None
-    wish = rounds.to_move(step, goal, _prices(decided))
-    count = rounds.most_rounds(step, wish) if pacing is None else pacing.chosen
+    pacing, count = None, 1
+    if pace.style is Style.ROUNDS and not step.spend_caps:
+        pacing = rounds.compare(step, decision, goal, whole, decided.references)
+        count = pacing.chosen
+    elif not step.spend_caps:
+        count = rounds.most_rounds(step, rounds.to_move(step, goal, _prices(decided)))
     if count == 1 and (pace.budget_bps is None or spent_before(step) is None):
         return decided, replace(whole, pacing=pacing)
     return _begun(step, decided, decision, replace(whole, pacing=pacing), _campaign(step, decided, goal, count))

@@ -167,6 +167,28 @@ def test_what_would_be_done_at_once_is_a_round_of_the_same_budget(style: Style) 
     assert found.plan is None and "the rest of one that corrections share" in found.decided.decision.reason
 
 
+@pytest.mark.parametrize("style", [Style.ROUNDS, Style.TWAP])
+def test_targets_that_move_between_an_approval_and_its_round_do_not_lead_around_the_budget(style: Style) -> None:
+    step = drifted(replace(PACE, style=style, over_s=3_600, budget_bps=60))
+    first = strategies.rebalance(step).decided.begins
+    assert first is not None and first.budget is not None
+    nearly = Underway("c", first, 1, Fraction(0), first.budget * Fraction(11, 10), first.began_s, first.first)
+    approved = replace(aimed(step, 4_900), spend_caps=((step.portfolio.assets[0].token.address, 10**18),))
+    found = strategies.rebalance(replace(approved, history=replace(step.history, campaign=nearly)))
+    assert found.decided.ended == WANTED
+    assert found.plan is None and "the rest of one that corrections share" in found.decided.decision.reason
+
+
+def test_what_is_approved_keeps_to_its_price_though_targets_moved_since() -> None:
+    step = drifted(Pace(Style.LIMIT, limit_bps=-100, patience_s=14_400))
+    waits = strategies.rebalance(step)
+    assert waits.plan is None and waits.decided.begins is not None
+    under = Underway("c", waits.decided.begins, 0, Fraction(0), Fraction(0), waits.decided.begins.began_s, waits.decided.begins.first)
+    moved = replace(aimed(step, 4_900), spend_caps=((step.portfolio.assets[0].token.address, 10**20),))
+    found = strategies.rebalance(replace(moved, history=replace(step.history, campaign=under)))
+    assert found.plan is None and "waits for its price" in found.decided.decision.reason
+
+
 def test_a_step_and_a_campaign_of_before_load_without_it() -> None:
     step = drifted()
     old = codec.to_jsonable(step)
