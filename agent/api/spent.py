@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.books.performance import costs
 from agent.books.sheets import Names, utc, weights_bps
-from agent.model import Entry, Intent
+from agent.model import Intent
 from agent.units import value_text
 
 if TYPE_CHECKING:
@@ -17,17 +17,16 @@ Document = dict[str, Any]
 
 
 class Spent:
-    """Entries by the intents that they belong to, and what tokens are called."""
+    """What transactions cost by their entries, and what tokens are called."""
 
     def __init__(self, store: Store) -> None:
         known = store.named_tokens()
         self._store = store
         self._names = None if known is None else Names({token.address: token for token in known.tokens}, known.numeraire)
-        self._entries: dict[str, Entry] = {entry.id: entry for entry in store.entered()}
 
     def cost(self, intents: Iterable[Intent]) -> dict[str, str] | None:
         """Fees, impact, gas and their sum of these transactions in the numeraire; None while none of them is final."""
-        found = [self._entries[intent.id] for intent in intents if intent.id in self._entries]
+        found = self._store.entries_of(intent.id for intent in intents)
         if not found or self._names is None:
             return None
         spent, places = costs(found), self._names.numeraire.decimals

@@ -12,7 +12,7 @@ from agent import codec
 from agent.books import entries as rules
 from agent.model import BookTokens, Entry, Intent, LpMove, Plan, Rebalance, Snapshot, Stand, Valuation
 from agent.store import ledger_rows as rows
-from agent.store import records, running
+from agent.store import records, running, stored
 from agent.store.database import Database
 from agent.store.ledger_rows import Book
 from agent.store.ledger_tables import BookOpeningRow, BookRow, EntryRow, ValuationRow
@@ -202,6 +202,15 @@ class Bookkeeping(Database):
         with self._read("read the ledger") as session:
             book = rows.book_now(session, self.book_kind)
             return () if book is None else tuple(entry for _, entry in rows.entries(session, book))
+
+    def entries_of(self, intent_ids: Iterable[str]) -> tuple[Entry, ...]:
+        """Entries of these intents, as far as they are in the book."""
+        with self._read("read the ledger") as session:
+            book = rows.book_now(session, self.book_kind)
+            if book is None:
+                return ()
+            query = select(EntryRow.entry_json).where(EntryRow.intent_id.in_(list(intent_ids)), EntryRow.book == book.number)
+            return tuple(stored.entry(text) for text in session.scalars(query.order_by(EntryRow.block_number, EntryRow.intent_seq)))
 
     def rewrite(self, entries: Sequence[tuple[Intent, Entry]]) -> None:
         """Puts other entries in the place of those that were written; all of them or none."""

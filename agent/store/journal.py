@@ -243,8 +243,9 @@ def expected_nonce(session: Session) -> int | None:
     adopted, after = session.get(Meta, ADOPTED_NONCE), session.get(Meta, ADOPTED_AFTER)
     if adopted is None or after is None:
         return None
-    consumed = select(IntentRow.nonce).where(IntentRow.state.in_(_CONSUMED), IntentRow.seq > int(after.value), IntentRow.nonce >= 0)
-    used = session.scalar(consumed.order_by(IntentRow.nonce.desc()).limit(1))  # from the highest nonce down: the first one found
+    # From the highest nonce down to the first that fits; said so that SQLite does not gather all by state or number, and sort.
+    fits = func.coalesce(IntentRow.state, "").in_(_CONSUMED), IntentRow.seq + 0 > int(after.value)
+    used = session.scalar(select(IntentRow.nonce).where(*fits).order_by(IntentRow.nonce.desc()).limit(1))
     return max(int(adopted.value), -1 if used is None else used + 1)
 
 
