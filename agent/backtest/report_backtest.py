@@ -9,11 +9,12 @@ from agent.backtest import report_costs, report_sections
 from agent.backtest.report import Fact, Page, write_document, write_page
 from agent.backtest.report_sections import Found
 from agent.backtest.report_series import course, fallen, risk
-from agent.backtest.report_words import NONE, counted, days, length, money, named, percent, ratio
+from agent.backtest.report_words import NONE, counted, day, days, length, money, named, percent, ratio
 from agent.backtest.result import SimulationResult
 
 NO_DIFFERENCE = 0.0005
 """Below a twentieth of a percent nobody should speak of a difference."""
+MOST_FLOWS = 24
 MOST_NAMES = 6
 UNSAID = ("", "None", "()", "False")
 NORMAL_95 = 1.96
@@ -89,7 +90,8 @@ def _summary(found: Found) -> tuple[str, ...]:
         f"{money(spent, result.decimals)} {unit} for it. At its lowest it stood {percent(-_deepest(found))} below its highest before; "
         f"holding stood {percent(-_deepest(found, held=True))} below."
     )
-    return tuple(one for one in (first, second if done else "", _chance(found) if done else "") if one)
+    moved = "Deposits and withdrawals enter both; what it was ahead or behind by is time-weighted." if result.flows else ""
+    return tuple(one for one in (first, second if done else "", moved, _chance(found) if done else "") if one)
 
 
 def _places(ahead: float) -> int:
@@ -135,12 +137,15 @@ def _facts(found: Found) -> tuple[Fact, ...]:
 
 def _origin(result: SimulationResult) -> tuple[Fact, ...]:
     given = {name: value for name, value in result.parameters if value not in UNSAID}
+    if len(result.flows) <= MOST_FLOWS:  # told one by one below; of more the parameter has the hash
+        given.pop("flows", None)
     first = result.targets[0] if len(result.targets) else result.weights[0]
     targets = ", ".join(f"{symbol} {percent(float(share), 2)}" for symbol, share in zip(result.symbols, first, strict=True))
     return (
         Fact("targets at the start", targets),
         *([Fact("policy", result.policy)] if result.policy else []),
         *(Fact(name.replace("_", " "), value) for name, value in given.items()),
+        *(Fact(f"flow, {day(one.time_s)}", f"{money(one.value, result.decimals)} {result.numeraire}") for one in result.flows[:MOST_FLOWS]),
         *([] if "seed" in given else [Fact("seed", str(result.seed))]),
         Fact("config hash", result.config_hash, "SHA-256"),
         Fact("data hash", result.data_hash, "SHA-256"),

@@ -17,7 +17,7 @@ from agent.errors import ConfigError, plain
 
 BUNDLE = "plotly.js-basic-dist-min/plotly-basic.min.js"
 HEIGHT_PX = 320
-LONG_FACT = 11
+LONG_FACT = 13
 """Letters of a fact beyond which it is set smaller."""
 HOW_TO_READ = "Drag along a chart to look closer, double-click to go back. By keyboard: tab to a chart, arrow keys read its values."
 NUMBER = re.compile(r"[+−-]?\d[\d,  ]*(\.\d+)?( ?(%|bps|×|points|days|bars|[A-Z]{2,6}))?")

@@ -130,6 +130,23 @@ def test_the_summary_names_the_gain_and_its_interval() -> None:
     assert re.search(r"95% interval of that mean reaches from [−+][\d.]+% to [−+][\d.]+%: (chance|more)", told[2])
 
 
+def test_a_gain_beside_flows_is_time_weighted_and_says_so() -> None:
+    bare, moved = (result_of(bars=24 * 90, every=24, seed=3, flows=flows) for flows in ((), ((500, 20_000.0),)))
+    said = re.search(r"[\d.]+% (ahead of|behind) holding", page_of(bare).summary[0])
+    assert said is not None
+    assert said.group() in page_of(moved).summary[0]
+    assert any("time-weighted" in one for one in page_of(moved).summary)
+    assert not any("time-weighted" in one for one in page_of(bare).summary)
+
+
+def test_flows_stand_one_by_one_where_the_run_came_from() -> None:
+    found = replace(result_of(flows=((30, 5_000.0), (60, -1_250.5))), parameters=(("flows", "(…)"), ("depth", "5")))
+    origin = [(one.name, one.value) for one in page_of(found).origin]
+    assert ("flow, 2 Jan 2021", "5,000.00 USD") in origin
+    assert ("flow, 3 Jan 2021", "−1,250.50 USD") in origin
+    assert "flows" not in dict(origin)
+
+
 def test_what_rebalancing_earned_adds_up_to_what_it_was_ahead_by() -> None:
     found = result_of(bars=24 * 30, every=24, cost=0.002)
     section = next(one for one in page_of(found).sections if one.title == "What rebalancing earned")
