@@ -105,9 +105,13 @@ class Rebalance:
 
 @dataclass(frozen=True, slots=True)
 class AdjustLiquidity:
-    """Liquidity is to be taken out, collected or provided, within budget and maximal weight; swaps follow in a later plan."""
+    """Liquidity is to be taken out, collected or provided, within budget and maximal weight; swaps follow in a later plan.
+
+    With `pools` targets in these alone are followed: an exit takes out what it sells, and leaves all other liquidity as it is.
+    """
 
     reason: str
+    pools: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

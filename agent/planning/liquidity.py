@@ -25,7 +25,7 @@ from agent.policy.lp_adding import after_in, quote
 from agent.policy.lp_book import Book, band_bps, open_book
 from agent.policy.lp_exits import take
 from agent.policy.lp_moves import Fees, In, Move, Out
-from agent.policy.lp_wish import gas_unit_value, wish
+from agent.policy.lp_wish import gas_unit_value, wish, within
 from agent.reference import reference_prices
 from agent.units import Value, largest_remainder
 
@@ -38,7 +38,7 @@ def plan_liquidity(step: StepInput, decision: AdjustLiquidity) -> Plan:
     What stays is named in `skipped`. Raises Refused when nothing can be done now, with the reasons.
     """
     prices = {token: found.price for token, found in reference_prices(step).prices.items()}
-    wanted = wish(step, prices)
+    wanted = wish(within(step, decision.pools), prices)
     book = open_book(step, prices)
     actions: list[LpAction] = []
     skew = Fraction(0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
@@ -36,6 +37,14 @@ def wish(step: StepInput, prices: Mapping[str, Price]) -> Wish:
     """The one or the other."""
     first = must_go(step, prices)
     return first if first.over else asked_for(step, prices)
+
+
+def within(step: StepInput, pools: Collection[str]) -> StepInput:
+    """The step with the targets in these pools alone; all of them where none is named."""
+    if not pools:
+        return step
+    kept = tuple(target for target in step.portfolio.lp_targets if target.pool in pools)
+    return replace(step, portfolio=replace(step.portfolio, lp_targets=kept))
 
 
 def gas_unit_value(step: StepInput, prices: Mapping[str, Price], needed: bool) -> Value:

@@ -189,12 +189,16 @@ def _watched(order: Order, span: tuple[Price, Price], price: Price, now_s: int, 
             return replace(order, mark=lowest) if higher else order
 
 
+def _in_liquidity(step: StepInput, one: AssetDrift, least: Value) -> bool:
+    return in_wanted_liquidity(step, one.token) and one.lp_raw * one.price >= least
+
+
 def _sold(step: StepInput, order: Order, drifts: Sequence[AssetDrift]) -> Order:
     """An exit that fired is done once no more than a crumb is left of what it sells."""
     numeraire = step.portfolio.numeraire.address
     sells = [one for one in drifts if one.token == order.token or (order.token == PORTFOLIO and one.token != numeraire)]
     least = crumb(step, drifts)
-    left = any(0 < one.investable_raw * one.price >= least or in_wanted_liquidity(step, one.token) for one in sells)
+    left = any(0 < one.investable_raw * one.price >= least or _in_liquidity(step, one, least) for one in sells)
     if left or not drifts:
         return order
     return replace(order, stage=OrderStage.DONE, since_s=step.snapshot.head.timestamp_s)

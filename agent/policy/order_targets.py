@@ -105,7 +105,8 @@ def exit_now(step: StepInput, drifts: Sequence[AssetDrift], prices: Mapping[str,
     reason = "; ".join(_fired_words(step, order) for order in fired if order.token in {PORTFOLIO, *leaving, *in_pools})
     if leaving:
         return Rebalance(reason, _exit_goal(step.portfolio, drifts, leaving), exit=True)
-    return AdjustLiquidity(reason) if in_pools and _taken_out(step, prices) else None
+    pools = tuple(one.pool for one in step.portfolio.lp_targets if {one.token0, one.token1} & in_pools)
+    return AdjustLiquidity(reason, pools) if pools and _taken_out(lp_wish.within(step, pools), prices) else None
 
 
 def leaves(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[str, ...]:

@@ -6,11 +6,17 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.model import AdjustLiquidity, Order, OrderKind, Orders, OrderStage, Provide, Rebalance, StepInput, Withdraw
+from agent.planning.liquidity import plan_liquidity
 from agent.planning.planner import plan
 from agent.policy.decide import decide
+from agent.policy.lp_moves import Out
+from agent.policy.lp_wish import asked_for
 from agent.policy.order_targets import ordered
-from tests.builders import history
-from tests.lp_worlds import WETH, planned, quiet, ranged, wanted, world
+from agent.reference import reference_prices
+from agent.units import Price
+from tests import lp_positions as lp
+from tests.builders import history, token, v2_pool, with_limits, with_snapshot
+from tests.lp_worlds import USDC, WETH, planned, quiet, ranged, v3_at, wanted, world
 from tests.standing import price_of, terms
 
 STOP = terms("WETH", OrderKind.STOP_LOSS, 2_100)
@@ -22,6 +28,10 @@ def stopped(step: StepInput) -> StepInput:
     """The step after a stop of WETH has fired, within the cooldown of everything."""
     portfolio = replace(step.portfolio, orders=Orders((STOP,)))
     return ordered(replace(step, portfolio=portfolio, history=replace(JUST_MOVED, orders=(FIRED,))))
+
+
+def prices(step: StepInput) -> dict[str, Price]:
+    return {address: found.price for address, found in reference_prices(step).prices.items()}
 
 
 def test_the_wallet_s_part_goes_first_and_what_lies_in_liquidity_is_locked() -> None:
@@ -61,3 +71,36 @@ def test_nothing_is_provided_with_what_is_out() -> None:
     decision = decide(step).decision
     assert not isinstance(decision, AdjustLiquidity) or not any(isinstance(one, Provide) for one in planned(step).actions)
     assert step.portfolio.lp_targets[0].share_bps == 0
+
+
+def test_an_exit_takes_out_its_own_liquidity_and_leaves_that_of_other_pools_to_their_cooldown() -> None:
+    """What is left of WETH is not worth its gas; that other liquidity is above its share is no reason to move it at every look."""
+    wbtc = token("WBTC")
+    pair = v2_pool(wbtc, USDC, 60_000, 1_000_000, "other")
+    held = lp.v2(2 * 10**16, 10**18, (pair.reserve0, pair.reserve1), pair=pair.address, token0=pair.token0, token1=pair.token1, k_last=0)
+    other = wanted(500, pair)
+    targets = {"WETH": 2_000, "WBTC": 4_000, "USDC": 4_000}
+    for worth, own in ((2_000, True), (15, False)):
+        made = world(
+            [ranged(worth, 1_600, 2_500), held],
+            [wanted(2_000), other],
+            {"WETH": 0, "WBTC": 4_000, "USDC": 40_000},
+            trigger=quiet(),
+            targets_bps=targets,
+        )
+        made = with_snapshot(made, pools=(*made.snapshot.pools, pair))
+        step = stopped(with_limits(made, lp_max_weight_bps=9_000, impermanent_loss_bps=9_000))
+        assert any(isinstance(move, Out) for move in asked_for(step, prices(step)).moves), "the other pool is above its share"
+        decision = decide(step).decision
+        if own:
+            assert isinstance(decision, AdjustLiquidity) and decision.pools == (v3_at().address,)
+            assert [action.pool for action in plan_liquidity(step, decision).actions] == [v3_at().address]
+        else:
+            assert not isinstance(decision, AdjustLiquidity), "within the cooldown of liquidity"
+
+
+def test_what_lies_in_liquidity_and_is_less_than_a_trade_counts_as_sold() -> None:
+    few = stopped(world([ranged(15, 1_600, 2_500)], [wanted(2_000)], {"WETH": 0, "USDC": 8_000}, trigger=quiet()))
+    assert few.history.orders[0].stage is OrderStage.DONE
+    more = stopped(world([ranged(50, 1_600, 2_500)], [wanted(2_000)], {"WETH": 0, "USDC": 8_000}, trigger=quiet()))
+    assert more.history.orders[0].stage is OrderStage.FIRED
