@@ -142,7 +142,7 @@ def stress(wanted: Wanted, table: PriceTable, settings: Settings, wish: Wish, pr
         block=block,
         jump_rate=work.jumps.rate,
         kernel_off=off,
-        notes=(*table.notes, *((f"{past.left_out} moves at which a price is missing are left out",) if past.left_out else ())),
+        notes=(*table.notes, *_left_out(table, past)),
         parameters=(*_told(wish), ("start_value", str(settings.start_value)), ("fee_pips", str(settings.fee_pips))),
         seed=settings.seed,
         config_hash=sha256(f"{digest(wanted, settings)}\n{wish!r}".encode()).hexdigest(),
@@ -238,12 +238,26 @@ def quantiles(values: NDArray[np.float64]) -> tuple[float, ...] | None:
 
 
 def _recorded(table: PriceTable, bars: int) -> PriceTable:
-    """The last bars as they were. Raises ConfigError where there are fewer."""
-    if table.bars < bars:
-        raise ConfigError(f"--bars: {bars} of {table.bars} that the file has", "ask for shorter paths")
-    closes = table.closes[-bars:].copy()
-    closes[0] = carried(table.closes)[-bars]
-    return replace(table, times_s=table.times_s[-bars:], closes=closes, notes=())
+    """The last bars as they were, up to the newest at which every asset has a price. Raises ConfigError where there are fewer."""
+    end = _complete(table)
+    if end < bars:
+        raise ConfigError(f"--bars: {bars} of {end} that the file has", "ask for shorter paths")
+    here = slice(end - bars, end)
+    closes = table.closes[here].copy()
+    closes[0] = carried(table.closes)[end - bars]
+    return replace(table, times_s=table.times_s[here], closes=closes, notes=())
+
+
+def _complete(table: PriceTable) -> int:
+    """How many bars there are up to the newest one at which every asset has a price."""
+    known = np.logical_and.reduce(~np.isnan(table.closes), axis=1)
+    return int(np.nonzero(known)[0][-1]) + 1
+
+
+def _left_out(table: PriceTable, past: Past) -> list[str]:
+    late = table.bars - _complete(table)
+    told = [f"{past.left_out} moves at which a price is missing are left out"] if past.left_out else []
+    return [*told, f"the recorded path ends {late} bars before the data do, where an asset has no price any more"] if late else told
 
 
 def _told(wish: Wish) -> tuple[tuple[str, str], ...]:

@@ -188,6 +188,18 @@ def test_paths_longer_than_the_file_a_block_longer_than_it_and_a_seed_below_zero
         stress(WANTED, random_table(1, 20), DEEP, wish(bars=5))
 
 
+def test_the_recorded_path_ends_where_an_asset_has_its_last_price() -> None:
+    closes = TABLE.closes.copy()
+    closes[150:, 1] = np.nan
+    found = stress(WANTED, replace(TABLE, closes=closes), DEEP, wish(paths=1, bars=30))
+    assert found.cases[2].measured[0].halted == 0
+    assert found.kernel_off is not None
+    assert any("the recorded path ends 50 bars before the data do" in note for note in found.notes)
+    assert "50 moves at which a price is missing are left out" in found.notes
+    with pytest.raises(ConfigError, match="--bars: 151 of 150"):
+        stress(WANTED, replace(TABLE, closes=closes), DEEP, wish(paths=1, bars=151))
+
+
 def test_least_trades_fees_and_depths_are_those_of_the_live_step() -> None:
     limited = replace(WANTED, limits=replace(OPEN_LIMITS, min_trade=Fraction(25 * 10**18)))
     setting = known(limited, replace(DEEP, fee_pips=3_000, depth=Fraction(10**6)))
