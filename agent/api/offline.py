@@ -24,7 +24,7 @@ def plan_from_input(text: str) -> Outcome:
 
 def plan_from(step_input: StepInput) -> Outcome:
     """The same from an input that was read already, of whatever file."""
-    _require_decimals(step_input)
+    require_decimals(step_input)
     try:
         return engine.judge(step_input, strategies.rebalance, None)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -32,8 +32,11 @@ def plan_from(step_input: StepInput) -> Outcome:
         raise ConfigError(f"the input does not hang together: {error!r}", "hand in a file as plan --save-input wrote it") from None
 
 
-def _require_decimals(step: StepInput) -> None:
-    """Powers of ten of them are taken exactly: a file that says thousands would never be done."""
+def require_decimals(step: StepInput) -> None:
+    """Raises ConfigError for decimals that no contract answers.
+
+    Powers of ten of them are taken exactly: a file that says thousands would never be done.
+    """
     portfolio = step.portfolio
     tokens = (portfolio.numeraire, *(asset.token for asset in portfolio.assets), *portfolio.hubs)
     for what, decimals in (*((one.address, one.decimals) for one in tokens), *((one.feed, one.decimals) for one in step.snapshot.feeds)):

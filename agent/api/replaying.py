@@ -12,11 +12,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from agent import codec
-from agent.api.offline import plan_from
+from agent import codec, engine
+from agent.api.offline import require_decimals
 from agent.errors import EXIT_DIFFERS, EXIT_OK, EXIT_USAGE, ConfigError, TrimtabError, plain
 from agent.execution.outcome import Outcome
 from agent.model import AdjustLiquidity, Halt, Hold, Plan, Rebalance, TopUp
+from agent.planning import strategies
 from agent.store import recorder
 from agent.store.recorder import RecordedStep
 
@@ -63,10 +64,11 @@ def _told(path: Path) -> Document:
     """One file, whatever is in it."""
     try:
         found = recorder.loads(_read(path))
-        return {"file": path.name, **_facts(found), **_compared(found)}
-    except (TrimtabError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError, MemoryError) as error:
-        why = error.message if isinstance(error, TrimtabError) else f"it does not hang together: {type(error).__name__}"
-        return {"file": plain(path.name), "result": UNREADABLE, "why": why}
+        require_decimals(found.input)
+        facts = _facts(found)
+    except TrimtabError as error:
+        return {"file": plain(path.name), "result": UNREADABLE, "why": error.message}
+    return {"file": plain(path.name), **facts, **_compared(found)}
 
 
 def _read(path: Path) -> str:
@@ -106,8 +108,10 @@ def _compared(step: RecordedStep) -> Document:
         return {"result": UNREADABLE, "why": "the step was interrupted before it decided"}
     if _by_hand(step):
         return {"result": BY_HAND, "differs": [], "more": 0}
-    found = plan_from(step.input)
-    differs = list(_differences(step, found))
+    try:
+        differs = list(_differences(step, engine.judge(step.input, strategies.rebalance, None)))
+    except Exception as error:  # what was decided once, and cannot be any more, is told like any other difference
+        differs = [_difference("error", None, f"{type(error).__name__}: {plain(str(error))}")]
     return {"result": DIFFERENT if differs else SAME, "differs": differs[:MOST_SHOWN], "more": max(0, len(differs) - MOST_SHOWN)}
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import closing
 from pathlib import Path
+
+from sqlalchemy.dialects.sqlite import insert
 
 from agent import codec
 from agent.errors import ConfigError, OperatorNeeded
@@ -13,7 +14,7 @@ from agent.store.copying import reading
 from agent.store.database import Database
 from agent.store.failures import reported
 from agent.store.records import loaded
-from agent.store.tables import ImplementationRow, Meta, PinRow, PriceRow
+from agent.store.tables import Base, ImplementationRow, Meta, PinRow, PriceRow
 
 STATE = "paper"
 
@@ -44,7 +45,7 @@ class PaperBook(Database):
 
     def trust_as(self, live: Path) -> None:
         """Takes over what the live store at `live` pins now, and nothing else than that; without one nothing is pinned."""
-        pins, implementations = _told(live, "pins"), _told(live, "implementations")
+        pins, implementations = _told(live, PinRow), _told(live, ImplementationRow)
         with self._write("take over what is trusted") as session:
             for row in (*session.query(PinRow), *session.query(ImplementationRow)):
                 session.delete(row)
@@ -54,17 +55,19 @@ class PaperBook(Database):
 
     def recall_prices(self, live: Path) -> None:
         """Takes over the prices that the live store has recorded, for weights and triggers that ask for their past."""
-        found = _told(live, "prices")
+        found = _told(live, PriceRow)
         with self._write("take over prices") as session:
-            session.add_all(PriceRow(**one) for one in found)
+            for one in found:
+                session.execute(insert(PriceRow).values(**one).on_conflict_do_nothing())
 
 
-def _told(live: Path, table: str) -> list[dict[str, object]]:
+def _told(live: Path, kind: type[Base]) -> list[dict[str, object]]:
     """Rows of a table of another store, only read; none where there is none, or it is too old to have the table."""
     if not live.is_file():
         return []
+    table, names = kind.__tablename__, [column.name for column in kind.__table__.columns]
     with reported(f"read {live}"), closing(reading(live)) as store:
-        store.row_factory = sqlite3.Row
         if store.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)).fetchone() is None:
             return []
-        return [dict(row) for row in store.execute(f"SELECT * FROM {table}")]  # noqa: S608  one of three names, all ours
+        found = store.execute(f"SELECT {', '.join(names)} FROM {table}")  # noqa: S608  names of our own models
+        return [dict(zip(names, row, strict=True)) for row in found]

@@ -12,7 +12,7 @@ from agent.api.agent import Agent
 from agent.api.papers import open_paper
 from agent.execution.outcome import Outcome, OutcomeKind
 from agent.localchain import LocalChain
-from agent.model import IntentKind, Plan, Receipt
+from agent.model import IntentKind, IntentState, Plan, Receipt
 from tests.agents import FIVE, Changes, again, explained, fund, purse, trusted, yes
 
 HELD = {symbol: Fraction(share.rstrip("%")) * 900 for symbol, share in FIVE.items()}
@@ -96,3 +96,31 @@ def test_paper_decides_as_the_live_agent_and_its_fills_are_what_the_contracts_pa
             symbol: raw for symbol, raw in had.raw.items() if chain.tokens[symbol].address in held
         }
         assert snapshot.nonce_latest == had.nonce
+
+
+class Died(Exception):
+    """The process is gone."""
+
+
+@pytest.mark.parametrize("moment", ["before:send", "after:send", "after:mined"])
+def test_a_killed_paper_process_fills_what_it_sent_once(anvil_chain: LocalChain, tmp_path: Path, moment: str) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 8_000, "USDC": 2_000})
+    halves = {"WETH": "50%", "USDC": "50%"}
+    loaded = trusted(chain, tmp_path, ONE, halves)
+    seen = 0
+
+    def dies(event: str) -> None:
+        nonlocal seen
+        seen += event == moment
+        if event == moment and seen == 2:  # the swap, after its approval
+            raise Died
+
+    with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as paper, pytest.raises(Died):
+        paper.rebalance(send=True, confirm=api.agreed, progress=dies)
+    with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as paper:
+        assert paper.rebalance(send=True, confirm=api.agreed).kind is OutcomeKind.HOLD
+        swaps = [intent for intent in paper.desk.store.intents() if intent.kind is IntentKind.SWAP]
+        assert [intent.state for intent in swaps] == [IntentState.FINAL]
+        assert {drift: abs(bps) <= 10 for drift, bps in paper.drifts(paper.step_input()).items()} == dict.fromkeys(halves, True)
+        assert paper.step_input().history.books == "", "ledger and paper wallet agree"

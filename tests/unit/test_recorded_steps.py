@@ -12,6 +12,7 @@ import pytest
 
 from agent.api.replaying import replay
 from agent.errors import ConfigError
+from agent.planning import strategies
 from agent.store import open_store
 from agent.store.recorder import Bounds, Recorder
 from tests import builders
@@ -120,6 +121,19 @@ def test_a_different_decision_reason_or_plan_is_told_with_both_and_its_own_exit_
     assert differs[0] == [("decision", "rebalance")]
     assert differs[1] == [("plan.legs[0].amount_in_raw", 12_345), ("plan.legs[0].min_out_raw", 1)]
     assert differs[2] == [("reason", "for no reason")]
+
+
+def test_what_was_decided_once_and_cannot_be_any_more_is_a_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A defect of a later version must not pass for a bad file."""
+
+    def broken(_: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    place = recorded(tmp_path)
+    monkeypatch.setattr(strategies, "decide", broken)
+    found = replay(place)
+    assert (found["different"], found["exit"]) == (3, 14)
+    assert found["steps"][0]["differs"] == [{"what": "error", "recorded": None, "now": "ZeroDivisionError: a defect"}]
 
 
 def test_other_limits_in_the_file_show_as_another_plan(tmp_path: Path) -> None:
