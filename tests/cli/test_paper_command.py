@@ -99,6 +99,13 @@ def test_it_trades_without_a_key_and_nothing_of_it_reaches_the_chain_or_the_live
         assert keyless.ask("paper", "--once")["outcome"] == "hold"
 
 
+def test_a_wallet_that_somebody_else_signs_for_trades_on_paper_and_nothing_is_proposed_to_him(desk: Desk) -> None:
+    desk.edit(("test_account = 0", 'mode = "propose"'))
+    with blocks(desk):
+        assert desk.ask("paper", "--once")["outcome"] == "done"
+    assert not (desk.config.parent / "proposals").exists()
+
+
 def test_it_begins_with_a_value_or_with_amounts_and_only_once(keyless: Desk) -> None:
     assert "no paper books" in keyless.ask("status", "--paper", want=2)["error"]["message"]
     assert not (keyless.config.parent / "paper.db").exists(), "asking made none"

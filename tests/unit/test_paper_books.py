@@ -1,0 +1,100 @@
+"""What paper books have to do with the live ones: another file, another lock, the same pins, and no key."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.api.service import secrets_of
+from agent.config.load import LoadedConfig, load_config
+from agent.errors import ConfigError
+from agent.store import open_store
+from agent.store.store import Store
+from agent.wiring import store_file
+from agent.wiring.hands import locks
+from tests import builders
+from tests.unit.test_config import text
+
+TOKEN, HASH = builders.address("token"), "0x" + "ab" * 32
+
+
+def loaded(folder: Path, *changes: tuple[str, str]) -> LoadedConfig:
+    (folder / "trimtab.toml").write_text(text(*changes))
+    return load_config(folder / "trimtab.toml")
+
+
+def store(folder: Path, name: str, books: str) -> Store:
+    return open_store(f"sqlite:///{folder}/{name}", 1, builders.OWNER, books=books)
+
+
+def test_on_a_live_chain_paper_has_a_store_and_a_lock_of_its_own_beside_the_live_ones(tmp_path: Path) -> None:
+    live = loaded(tmp_path)
+    paper = replace(live, paper=True)
+    assert live.config.chain.chain_id == 1
+    assert (store_file(live), store_file(paper)) == (tmp_path / "trimtab.db", tmp_path / "paper.db")
+    assert locks(paper)[0] == tmp_path / "paper.db.lock"
+    assert locks(live)[0].parent != tmp_path, "one place per machine, whatever the store"
+    assert paper.live_url == live.store_url
+
+
+def test_a_live_store_may_not_have_the_name_of_paper_books(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="name of paper books"):
+        _ = loaded(tmp_path, ("sqlite:///trimtab.db", "sqlite:///paper.db")).store_url
+
+
+def test_paper_trusts_what_the_live_store_trusts_at_its_start_and_nothing_else(tmp_path: Path) -> None:
+    live, paper = store(tmp_path, "trimtab.db", "live"), store(tmp_path, "paper.db", "paper")
+    live.pin(TOKEN, HASH, 5)
+    live.pin_implementation(TOKEN, builders.address("behind"), HASH, 5)
+    paper.pin(builders.address("stranger"), HASH, 1)
+    paper.trust_as(tmp_path / "trimtab.db")
+    assert (paper.pins(), paper.implementations()) == (live.pins(), live.implementations())
+    live.unpin(TOKEN)
+    paper.trust_as(tmp_path / "trimtab.db")
+    assert paper.pins() == ()
+    paper.trust_as(tmp_path / "missing.db")
+    assert paper.implementations() == {} and not (tmp_path / "missing.db").exists()
+    live.close()
+    paper.close()
+
+
+def test_a_live_store_of_another_version_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    """A newer one has more columns, an older one lacks tables; neither is changed."""
+    live, paper = store(tmp_path, "trimtab.db", "live"), store(tmp_path, "paper.db", "paper")
+    live.pin(TOKEN, HASH, 5)
+    live.close()
+    with closing(sqlite3.connect(tmp_path / "trimtab.db")) as raw:
+        raw.execute("ALTER TABLE pins ADD COLUMN later TEXT")
+        raw.execute("DROP TABLE implementations")
+        raw.execute("UPDATE alembic_version SET version_num = '9999'")
+        raw.commit()
+    paper.trust_as(tmp_path / "trimtab.db")
+    assert [(pin.address, pin.code_hash) for pin in paper.pins()] == [(TOKEN, HASH)]
+    with closing(sqlite3.connect(tmp_path / "trimtab.db")) as raw:
+        assert raw.execute("SELECT version_num FROM alembic_version").fetchone() == ("9999",)
+    paper.close()
+
+
+def test_recorded_prices_are_taken_over_and_a_second_time_changes_nothing(tmp_path: Path) -> None:
+    live, paper = store(tmp_path, "trimtab.db", "live"), store(tmp_path, "paper.db", "paper")
+    with closing(sqlite3.connect(tmp_path / "trimtab.db")) as raw:
+        raw.execute("INSERT INTO prices VALUES (?, ?, 1, 3600, '2/1', 'look')", (builders.OWNER, TOKEN))
+        raw.commit()
+    for _ in range(2):
+        paper.recall_prices(tmp_path / "trimtab.db")
+        assert paper.has_prices(builders.OWNER, 3_600)
+    live.close()
+    paper.close()
+
+
+def test_paper_does_not_even_read_a_key_to_hide_it_from_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "canary")
+    for name in ("RPC_A", "RPC_B"):
+        monkeypatch.setenv(name, f"https://{name}.example")
+    live = loaded(tmp_path, ('keystore = "wallet.json"', 'key_env = "MY_KEY"'))
+    assert "canary" in secrets_of(live)
+    assert secrets_of(replace(live, paper=True)) == ["https://RPC_A.example", "https://RPC_B.example"]
