@@ -137,7 +137,8 @@ def _facts(found: Found) -> tuple[Fact, ...]:
 
 def _origin(result: SimulationResult) -> tuple[Fact, ...]:
     given = {name: value for name, value in result.parameters if value not in UNSAID}
-    if len(result.flows) <= MOST_FLOWS:  # told one by one below; of more the parameter has the hash
+    flows = result.flows if len(result.flows) <= MOST_FLOWS else ()  # of more the parameter has a hash
+    if flows:
         given.pop("flows", None)
     first = result.targets[0] if len(result.targets) else result.weights[0]
     targets = ", ".join(f"{symbol} {percent(float(share), 2)}" for symbol, share in zip(result.symbols, first, strict=True))
@@ -145,7 +146,7 @@ def _origin(result: SimulationResult) -> tuple[Fact, ...]:
         Fact("targets at the start", targets),
         *([Fact("policy", result.policy)] if result.policy else []),
         *(Fact(name.replace("_", " "), value) for name, value in given.items()),
-        *(Fact(f"flow, {day(one.time_s)}", f"{money(one.value, result.decimals)} {result.numeraire}") for one in result.flows[:MOST_FLOWS]),
+        *(Fact(f"flow, {day(one.time_s)}", f"{money(one.value, result.decimals)} {result.numeraire}") for one in flows),
         *([] if "seed" in given else [Fact("seed", str(result.seed))]),
         Fact("config hash", result.config_hash, "SHA-256"),
         Fact("data hash", result.data_hash, "SHA-256"),
