@@ -1,7 +1,7 @@
 """How a search by the full step gains from a second worker: the same runs on a Dask cluster of one worker and of two, as JSON.
 
-Each worker is a process with one thread, on this machine, and does a run before the clock starts. Both sizes take turns; the best of
-each counts, since whatever else runs here only ever slows them down. `load` says how much else did.
+Each worker is a process with one thread, on this machine, and does a run before the clock starts. Both clusters take turns; the
+best of each counts, since whatever else runs here only ever slows them down. `load` says how much else did.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from fractions import Fraction
 from functools import partial
 
@@ -48,28 +49,30 @@ def timed(work: Callable[[Job, Sequence[Chunk]], Iterable[object]], job: Job) ->
     return taken
 
 
-def on(workers: int, job: Job) -> float:
-    """Seconds on a fresh cluster of so many workers."""
-    with LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
-        warm = tuple(Chunk(-1 - i, 0, 1, job.chunks()[0].engine) for i in range(2 * workers))
-        list(on_cluster(job, warm, cluster.scheduler_address))
-        return timed(lambda one, chunks: on_cluster(one, chunks, cluster.scheduler_address), job)
+def ready(workers: int, job: Job, stack: ExitStack) -> Callable[[Job, Sequence[Chunk]], Iterable[object]]:
+    """Work for a cluster of so many workers that have done something like it before."""
+    cluster = stack.enter_context(LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None))
+    work = partial(on_cluster, address=cluster.scheduler_address)
+    list(work(job, [Chunk(-1 - i, 0, 1, job.chunks()[0].engine) for i in range(2 * workers)]))
+    return work
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--settings", type=int, default=16)
-    parser.add_argument("--bars", type=int, default=250)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--bars", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--processes", action="store_true", help="the same by this machine's own processes, their start included")
     asked = parser.parse_args()
     job = job_of(asked.settings, asked.bars)
-    load = [os.getloadavg()[0]]
+    load: list[float] = []
     times: dict[int, list[float]] = {1: [], 2: []}
-    for _ in range(asked.rounds):
-        for workers, found in times.items():
-            found.append(on(workers, job))
-        load.append(os.getloadavg()[0])
+    with ExitStack() as stack:
+        works = {workers: ready(workers, job, stack) for workers in times}
+        for _ in range(asked.rounds):
+            for workers, found in times.items():
+                found.append(timed(works[workers], job))
+            load.append(os.getloadavg()[0])
     result = {
         "runs": len(job.runs),
         "bars": asked.bars,
