@@ -71,6 +71,10 @@ def withdraw(
 
     if sum(given is not None for given in (amount, resume, release)) > 1:
         raise ConfigError("AMOUNT, --resume and --release exclude one another", "give one of them")
+    if amount is None and (token is not None or pro_rata):
+        raise ConfigError("--in and --pro-rata say of what an AMOUNT is taken, and there is none", "give the amount in whole coins")
+    if amount is None and resume is None and (to is not None or (send and release is None)):
+        raise ConfigError("there is no AMOUNT to withdraw", "give the amount in whole coins, or --resume with the number of a withdrawal")
     with acting.opened(config, send=send, yes=yes) as (agent, wait):
         if amount is None and resume is None:
             if release is not None:

@@ -14,6 +14,8 @@ from agent.errors import ConfigError
 
 SHORTEST_HANG_S = 30
 """A request to an endpoint may take a minute with its retries; a bound below this would end sound runs."""
+LONGEST_WAIT_S = 3_600
+"""A look that waits longer for the wallet has told nobody for an hour that it cannot act."""
 
 
 class ServiceTable(Table):
@@ -42,6 +44,8 @@ class ServiceTable(Table):
             _require_http(self.heartbeat_url.get_secret_value(), "heartbeat_url")
         if self.hang_after < SHORTEST_HANG_S:
             raise ValueError(f"hang_after: {self.hang_after}s would end sound looks; write 30s or more, such as 10m")
+        if not 1 <= self.wallet_wait <= LONGEST_WAIT_S:
+            raise ValueError(f"wallet_wait: {self.wallet_wait}s is not between a second and an hour; write for example 2m")
         if self.listen is not None:
             host, _ = _parse(self.listen)
             if not ipaddress.ip_address(host).is_loopback and self.listen_beyond_loopback != host:

@@ -17,7 +17,7 @@ import pytest
 from agent.store import lock
 from tests.cli.test_interruption import until_something_waits
 from tests.cli.test_sending import held_lock, nonce
-from tests.cli.tools import Desk, Forked, at_terminal, attach, forked
+from tests.cli.tools import Desk, Forked, attach, forked
 
 HOME = "0x00000000000000000000000000000000000A11cE"
 PAY = ("withdraw", "10", "--to", HOME, "--send", "--yes")
@@ -230,10 +230,3 @@ def test_a_run_ends_before_it_acts_again_once_it_was_stopped_and_nothing_is_sent
     assert stopped["state"] == "stopped"
     said = child.ended()
     assert (said.code, len(said.out.splitlines())) == (0, 1)
-
-
-def test_a_question_at_a_terminal_holds_the_wallet_until_it_is_answered(home: Desk) -> None:
-    with running(home):
-        code, shown = at_terminal(home, "n\n", *PAY[:-1])
-        assert code == 10 and "declined" in shown
-        assert home.ask(*PAY)["state"] == "paid"

@@ -70,6 +70,11 @@ def test_bad_withdrawals_are_refused_by_name_and_a_no_is_a_no(home: Desk) -> Non
         (("1", "--in", "DOGE"), "none of the configured"),
         (("1", "--in", "USDC", "--pro-rata"), "exclude"),
         (("1", "--resume", "7"), "exclude"),
+        (("--send", "--yes"), "no AMOUNT"),
+        (("--to", HOME, "--send", "--yes"), "no AMOUNT"),
+        (("--release", "7", "--to", HOME), "no AMOUNT"),
+        (("--in", "WETH", "--send", "--yes"), "there is none"),
+        (("--resume", "7", "--pro-rata"), "there is none"),
     ):
         assert why in home.ask("withdraw", *args, want=2)["error"]["message"], args
     assert "nobody can be asked" in home.ask("withdraw", "1", "--to", HOME, "--send", want=2)["error"]["message"]

@@ -200,6 +200,8 @@ def test_any_other_address_has_to_be_named_twice(listen: str, host: str) -> None
         {"heartbeat_url": "https://x", "heartbeat_url_env": "X"},
         {"heartbeat_method": "PUT"},
         {"hang_after": "5s"},
+        {"wallet_wait": "2h"},
+        {"wallet_wait": "0s"},
         {"log_format": "xml"},
         {"keep_steps": 1},
         {"unknown": 1},
