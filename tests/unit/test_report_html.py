@@ -1,0 +1,77 @@
+"""A page as HTML: what is written of text and data, what its policy allows, and whether its colours can be read."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agent.backtest import report_html
+from agent.backtest.report import Fact, Page, Section, Table, as_data, document, inert
+from agent.backtest.report_html import html
+
+PAGE = Page("One", (Fact("value", "1.00"),), (Section("Part", ("words",), ({"data": [], "layout": {}},)),), ("It ended.",))
+
+
+def test_what_is_no_finite_number_is_null() -> None:
+    assert as_data({"y": np.array([1.5, math.nan, math.inf]), 1: (2, "a", None)}) == {"y": [1.5, None, None], "1": [2, "a", None]}
+    assert as_data([1_617_494_400_123.0, 0.1234567891234]) == [1_617_494_400_123.0, 0.123456789]
+    assert document(PAGE)["sections"][0]["figures"] == [{"data": [], "layout": {}}]
+
+
+def test_only_templates_keep_their_few_tags() -> None:
+    given = {"name": "a<br>b", "hovertemplate": "%{y}<br><b>x</b><i>y</i><extra></extra>", "text": ["\u202egpj.exe", "&lt;"]}
+    assert inert(given) == {
+        "name": "a&lt;br&gt;b",
+        "hovertemplate": "%{y}<br><b>x</b>&lt;i&gt;y&lt;/i&gt;<extra></extra>",
+        "text": ["\\u202egpj.exe", "&amp;lt;"],
+    }
+
+
+def test_columns_of_numbers_stand_at_the_right_and_text_does_not() -> None:
+    table = Table(("what", "how much", "why"), (("a", "−1,234.50", "12 of 3"), ("b", "—", "none")))
+    page = html(replace(PAGE, sections=(Section("T", tables=(table,)),)))
+    assert '<th scope="col">what</th><th scope="col" class="n">how much</th><th scope="col">why</th>' in page
+    assert '<td class="n">—</td>' in page
+
+
+def test_a_long_list_that_series_share_is_written_once() -> None:
+    x = list(range(1_000, 1_200))
+    figure = {"data": [{"type": "scatter", "x": x, "y": [1] * 3}, {"type": "scatter", "x": x, "y": [2] * 3}]}
+    page = html(replace(PAGE, sections=(Section("T", figures=(figure,)),)))
+    assert page.count("1000,1001,1002") == 1
+    assert page.count('"x":{"list":0}') == 2
+
+
+def test_the_policy_lets_two_scripts_run_and_nothing_else_in() -> None:
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html(PAGE))
+    assert policy is not None
+    rules = dict(one.strip().split(" ", 1) for one in policy.group(1).split(";"))
+    assert rules["default-src"] == rules["connect-src"] == rules["form-action"] == rules["base-uri"] == "'none'"
+    assert re.fullmatch(r"'sha256-[\w+/]{43}=' 'sha256-[\w+/]{43}='", rules["script-src"])
+
+
+# Colours
+def luminance(colour: str) -> float:
+    """WCAG 2.2, relative luminance."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_and_lines_stand_out_from_the_page(scheme: str) -> None:
+    style = (Path(report_html.__file__).parent / "page" / "page.css").read_text()
+    light, dark = style.split("@media screen and (prefers-color-scheme: dark)")
+    found = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", light if scheme == "light" else dark))
+
+    def contrast(name: str) -> float:
+        low, high = sorted((luminance(found[name]), luminance(found["paper"])))
+        return (high + 0.05) / (low + 0.05)
+
+    assert {name for name in ("ink", "soft", "link", "good", "bad") if contrast(name) < 4.5} == set()
+    assert {name for name in found if re.fullmatch(r"c\d", name) and contrast(name) < 3} == set()
