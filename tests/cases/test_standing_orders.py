@@ -164,3 +164,37 @@ def test_while_paused_a_stop_is_written_down_and_sold_once_the_owner_resumes(anv
         api.resume(loaded.path)
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
         assert chain.balance("WETH") * 3_000 < 10 * 10**18
+
+
+def test_an_exit_that_costs_too_much_waits_while_the_rest_is_rebalanced_and_goes_once_it_may(
+    anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    chain = anvil_chain
+    targets = {"WETH": "40%", "LINK": "20%", "USDC": "40%"}
+    fund(chain, {"WETH": 20_000, "LINK": 10_000, "USDC": 20_000})
+    chain.mine(BLOCKS + 1)
+    weth, link = chain.books.prices_usd["WETH"], chain.books.prices_usd["LINK"]
+    stop = {"portfolio.assets.1.stop_loss": "10%", "policy.confirm_blocks": BLOCKS, **ROOMY}
+    loaded = trusted(chain, tmp_path, {**stop, "limits.plan_cost": "0.2%"}, targets)
+    with again(chain, loaded) as agent:
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+        settled(chain, {"WETH": int(weth * Fraction(5, 4)), "LINK": int(link * Fraction(4, 5))})
+        before = purse(chain)
+        done = agent.rebalance(send=True, confirm=yes)
+        plan, _, _ = swap_of(done)
+        assert not plan.exits and "LINK is out and cannot be sold now" in done.reason
+        assert chain.balance("LINK") == before.raw["LINK"] and chain.balance("WETH") < before.raw["WETH"]
+        assert stages(agent) == {"LINK stop_loss": "fired"}
+        assert ["trimtab orders disarm LINK" in line for line in api.standing_orders(agent)["stuck"]] == [True]
+        assert "LINK is out and cannot be sold now" in " ".join(api.explain(loaded.path, done.step_id)["words"])
+        again_held = agent.rebalance(send=True, confirm=yes)
+        assert again_held.kind is OutcomeKind.HOLD and [one.token for one in again_held.decided.stuck] == [chain.tokens["LINK"].address]
+        assert agent.desk.store.history(chain.clock.now_s()).last_rebalance_s is not None
+    loaded = trusted(chain, tmp_path, {**stop, "limits.plan_cost": "2%"}, targets)
+    with again(chain, loaded) as agent:
+        last = agent.desk.store.last_rebalance()
+        sold = agent.rebalance(send=True, confirm=yes)
+        plan, _, _ = swap_of(sold)
+        assert plan.exits and "cannot be sold" not in sold.reason
+        assert chain.balance("LINK") < before.raw["LINK"] // 100
+        assert agent.desk.store.last_rebalance() == last, "an exit is no rebalance of the policy"
