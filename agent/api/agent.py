@@ -78,6 +78,11 @@ class Agent:
         """Tokens and targets."""
         return self.desk.portfolio
 
+    @property
+    def on_paper(self) -> bool:
+        """Whether nothing that it does reaches a chain."""
+        return self.desk.loaded.paper
+
     def step_input(self) -> StepInput:
         """A fresh snapshot with the owner's wishes and the store's memory."""
         eyes = self.desk.eyes

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, OnPaper, books_of
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, OnPaper, books_of, marked
 from agent.cli.output import emit, out, say
 
 
@@ -39,7 +39,7 @@ def history(
             found = versions.history(books_of(config, paper), limit)
             emit(found, as_json, lambda: config_versions.show_all(found))
         return
-    document = api.history(books_of(config, paper), limit)
+    document = marked(api.history(books_of(config, paper), limit), paper)
 
     def show() -> None:
         out.print(tables.steps(document))
@@ -59,7 +59,7 @@ def explain(
     """A past step in words: what was seen, what was decided and why, what was sent and what came of it."""
     from agent import api
 
-    document = api.explain(books_of(config, paper), step)
+    document = marked(api.explain(books_of(config, paper), step), paper)
 
     def show() -> None:
         for line in document["words"]:

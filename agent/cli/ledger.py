@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, OnPaper, books_of
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, OnPaper, books_of, marked
 from agent.cli.output import emit, out, say, waiting
 
 Document = dict[str, Any]
@@ -39,7 +39,7 @@ def pnl(
     if now:
         with waiting("Reading the chain"), api.open_agent(books) as agent:
             api.refresh(agent)
-    document = api.pnl(books, period, benchmark, last)
+    document = marked(api.pnl(books, period, benchmark, last), paper)
     emit(document, as_json, lambda: ledger_tables.show_pnl(out, document))
 
 
@@ -57,7 +57,7 @@ def export(
     """Writes the books to files: rotki's generic trades and events, plain CSV, or Parquet."""
     from agent import api
 
-    document = api.export(books_of(config, paper), kind, folder, force, native)
+    document = marked(api.export(books_of(config, paper), kind, folder, force, native), paper)
 
     def show() -> None:
         for file in document["files"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,3 +31,8 @@ def books_of(config: Path, paper: bool) -> LoadedConfig | Path:
     found = api.on_paper(config)
     note("PAPER: these are the books of trimtab paper, not of the wallet.")
     return found
+
+
+def marked(document: dict[str, Any], paper: bool) -> dict[str, Any]:
+    """The document; one about paper books says so."""
+    return {**document, "books": "paper"} if paper else document

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, OnPaper, Send, Yes, books_of
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, OnPaper, Send, Yes, books_of, marked
 from agent.cli.output import Waiting, asked, emit, err, note, out, require_answerable, say, waiting
 from agent.errors import EXIT_REFUSED, ConfigError
 
@@ -35,7 +35,7 @@ def status(config: ConfigPath = DEFAULT_CONFIG, paper: OnPaper = False, as_json:
 
     with waiting(READING), api.open_agent(books_of(config, paper)) as agent:
         found = agent.status()
-    document = documents.status(found)
+    document = marked(documents.status(found), paper)
 
     def show() -> None:
         tables.show_status(out, document)
@@ -162,6 +162,7 @@ def show_outcome(
 
     document = documents.rebalance(outcome, agent.realised(outcome)) if agent is not None and sent else documents.plan(outcome)
     document |= extra or {}
+    document = marked(document, agent is not None and agent.on_paper)
     if agent is not None:
         if sent and outcome.after is not None:
             document["weights_after_bps"] = agent.weights(outcome.after)

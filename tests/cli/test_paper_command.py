@@ -76,7 +76,7 @@ def test_it_trades_without_a_key_and_nothing_of_it_reaches_the_chain_or_the_live
     assert said.code == 0, said.why
     assert PAPER in said.err
     done = said.json
-    assert done["outcome"] == "done"
+    assert (done["outcome"], done["books"]) == ("done", "paper")
     assert [sent["status"] for sent in done["transactions"]] == ["final"] * len(done["transactions"])
     assert all(item["planned_raw"] == item["realised_raw"] for item in done["realised"])
     assert (nonce(keyless), keyless.holdings()) == (before, held)
@@ -86,6 +86,7 @@ def test_it_trades_without_a_key_and_nothing_of_it_reaches_the_chain_or_the_live
     assert SECRET not in "".join(path.read_text() for path in (keyless.config.parent / "steps").iterdir())
 
     status = keyless.ask("status", "--paper")
+    assert status["books"] == "paper" and "books" not in keyless.ask("status")
     assert {item["symbol"]: item["weight_bps"] for item in status["holdings"]} == done["weights_after_bps"]
     history = keyless.ask("history", "--paper")["steps"]
     assert any(step["outcome"] == "done" for step in history)
