@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 MOST_PERIODS = 400
+DAY_S, OLD_RATE_DAYS = 86_400, 31
+"""A rate may be so old without a word: tables of monthly rates are usual."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +250,18 @@ def _tax(found: Ledgers) -> Document | None:
         "currency": tax.currency or found.numeraire.label,
         "years": {year: _money(found, gain) for year, gain in sorted(years.items())},
         "year_limit": tax.year_limit,
+        "old_rate": _old_rate(found),
     }
+
+
+def _old_rate(found: Ledgers) -> str:
+    """The entry whose rate is the oldest, where it is older than a month: a table with gaps, or one that ends too early."""
+    table = read_rates(found.loaded)
+    if table is None or not found.entries:
+        return ""
+    at_s = max((entry.chain_s for entry in found.entries), key=table.age_s)
+    days = table.age_s(at_s) // DAY_S
+    return "" if days <= OLD_RATE_DAYS else f"{table.name}: the rate that counts on {utc(at_s)[:10]} is {days} days old; add newer lines"
 
 
 def _by_token(found: Ledgers, disposals: Sequence[Disposal]) -> dict[str, str]:

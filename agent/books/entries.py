@@ -12,6 +12,8 @@ from agent.units import NATIVE, Price, floor_int
 
 WALLET, LP, TRADING = "assets:wallet", "assets:lp", "trading"
 OPENED, DEPOSITS, WITHDRAWALS, UNEXPLAINED = "equity:opening", "equity:deposits", "equity:withdrawals", "equity:unexplained"
+UNDONE = "equity:undone"
+"""What was gone and is back to the base unit: neither a loss nor a deposit, and its lots are what they were."""
 GIFTS, REBASES, LP_INCOME = "income:gifts", "income:rebases", "income:lp"
 GAS, FEES, LOSSES, LP_LOSSES = "expenses:gas", "expenses:fees", "expenses:losses", "expenses:lp"
 Raws = Mapping[str, int]
@@ -24,7 +26,7 @@ _FLOWS: dict[FlowKind | None, tuple[EntryKind, str]] = {
     FlowKind.GIFT: (EntryKind.GIFT, GIFTS),
     FlowKind.LOSS: (EntryKind.LOSS, LOSSES),
     FlowKind.REBASE: (EntryKind.REBASE, REBASES),
-    FlowKind.UNDONE: (EntryKind.UNEXPLAINED, UNEXPLAINED),
+    FlowKind.UNDONE: (EntryKind.UNDONE, UNDONE),
 }
 
 

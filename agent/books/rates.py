@@ -33,6 +33,11 @@ class RateTable:
             raise ConfigError(f"{self.name}: no rate at or before {day}", "add earlier lines: time,rate")
         return self.rates[number - 1]
 
+    def age_s(self, at_s: int) -> int:
+        """Seconds since the time of the rate that counts at a chain time. Raises ConfigError as `at`."""
+        self.at(at_s)
+        return at_s - self.times[bisect_right(self.times, at_s) - 1]
+
 
 def parse_rates(name: str, lines: Iterable[str]) -> RateTable:
     """Lines of `time,rate` after just that header; the time is a UTC date, an ISO time or Unix seconds.

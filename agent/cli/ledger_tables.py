@@ -48,6 +48,8 @@ def show_pnl(console: Console, document: Document) -> None:
         years = ", ".join(f"{year} {money(gain)}" for year, gain in tax["years"].items())
         limit = "" if tax["year_limit"] is None else f"; at most {tax['year_limit']} a year"
         say(f"Realised by {tax['method']} in {tax['currency']}: {years}{limit}.")
+    if tax is not None and tax["old_rate"]:
+        console.print(cell(tax["old_rate"], "yellow"))
     if document["unpriced"]:
         console.print(cell(f"Without a price then, and counted at zero: {', '.join(document['unpriced'])}", "yellow"))
 

@@ -27,6 +27,7 @@ class EntryKind(Enum):
     REBASE = "rebase"
     GAS_MONEY = "gas money"
     UNEXPLAINED = "unexplained"
+    UNDONE = "undone"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, exists, func, select
 from sqlalchemy.orm import Session
 
 from agent.store.tables import IntentRow, Step
@@ -19,7 +19,7 @@ def prune(session: Session, keep: int) -> int:
     newest, first = session.execute(select(func.max(Step.seq), func.min(Step.seq))).one()
     if newest is None or newest - keep <= first:
         return 0
-    idle = Step.id.not_in(select(IntentRow.step_id))
+    idle = ~exists().where(IntentRow.step_id == Step.id)
     old = select(Step.seq).where(Step.seq > first, Step.seq <= newest - keep, idle).order_by(Step.seq).limit(MOST_AT_ONCE)
     found = session.scalars(old).all()
     if found:

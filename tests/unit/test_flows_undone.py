@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from agent.model import FlowKind, Halt
+from agent.books import rotki
+from agent.books.performance import performance
+from agent.books.taxes import run
+from agent.execution.ledger import keep
+from agent.model import EntryKind, FlowKind, Halt, LotMethod
 from agent.policy.decide import decide
 from agent.store import Store, open_store
-from tests.ledgers import COIN, GAS_WEI, PRICE, at, looked, moved, remembered
+from tests.ledgers import COIN, GAS_WEI, PRICE, USDC, WETH, at, looked, moved, remembered
 from tests.scripted import CHAIN_ID, WALLET
 
 
@@ -35,6 +39,23 @@ def test_a_fall_that_comes_back_ends_both_flows_and_was_no_loss(store: Store) ->
         assert (step.history.flows, step.history.loss_24h, step.history.loss_total) == ((), 0, 0)
         assert not isinstance(decide(step).decision, Halt)
     assert kinds(store) == [FlowKind.UNDONE, FlowKind.UNDONE]
+
+
+def test_what_was_gone_for_a_while_is_neither_a_loss_nor_a_deposit_and_keeps_its_lots(store: Store) -> None:
+    for step in (at(), at(1_001, "0"), at(1_002)):
+        looked(store, step)
+        keep(store, step, force=True)
+    entries, values = store.ledger(), store.valuations()
+    assert [one.kind for one in entries][3:] == [EntryKind.UNDONE] * 2
+    found = performance(entries, values, 0, 2 * 10**9, USDC.address)
+    assert found is not None and (found.profit, found.came, found.went) == (0, 0, 0)
+    for method in LotMethod:
+        taxed = run(entries, method, USDC.address, WETH.address)
+        assert taxed.disposals == [] and taxed.carried == 0
+        assert sum(lot.raw for lot in taxed.open() if lot.token == WETH.address) == 11 * COIN
+        assert {lot.acquired_s for lot in taxed.open()} == {at().snapshot.head.timestamp_s}
+    assets = rotki.Assets(1, "ETH", lambda _: 18)
+    assert len(list(rotki.events(entries, assets))) == 3, "openings alone"
 
 
 def test_native_coin_that_was_gone_and_is_back_is_not_taken_for_gas_money(store: Store) -> None:

@@ -153,6 +153,22 @@ def test_in_another_currency_dollars_gain_too_as_the_rate_moves(method: LotMetho
     assert float(found.realised(NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2026], abs=1e-3)
 
 
+def test_a_rate_table_that_ended_long_before_the_last_trade_is_named(tmp_path: Path) -> None:
+    """It goes on counting, since tables of yearly means are used too, but not without a word."""
+    path = tmp_path / "eur.csv"
+    tax = SimpleNamespace(method="fifo", currency="EUR", rates="eur.csv", year_limit=None)
+    loaded: Any = SimpleNamespace(config=SimpleNamespace(tax=tax), path=tmp_path / "trimtab.toml")
+    store: Any = None
+    found = ledgers.Ledgers(loaded, store, TOKENS[USDC], WETH, WRITTEN, (), NAMES)
+    path.write_text(f"time,rate\n{START_S - 1},0.9\n{NEW_YEAR_S},0.8\n")
+    told = ledgers._tax(found)
+    assert told is not None
+    assert told["old_rate"] == "tax.rates eur.csv: the rate that counts on 2025-12-29 is 360 days old; add newer lines"
+    path.write_text("time,rate\n" + "".join(f"{START_S - 1 + day * 86_400},0.9\n" for day in range(0, 900, 20)))
+    told = ledgers._tax(found)
+    assert told is not None and told["old_rate"] == ""
+
+
 @pytest.mark.parametrize("method", LotMethod)
 def test_pnl_and_the_exported_disposals_say_the_same_of_each_year(monkeypatch: pytest.MonkeyPatch, method: LotMethod) -> None:
     expected = independent(TRADES, method.value)
