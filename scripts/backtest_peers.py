@@ -107,7 +107,7 @@ def cvxportfolio(given: Given) -> Found:
     import pandas as pd
 
     prices = frame(given)
-    returns = prices.pct_change().shift(-1).iloc[:-1]
+    returns = prices.pct_change().shift(-1).fillna(0.0)  # the last row is where it ends
     returns["cash"] = 0.0
     count, band = prices.shape[1], float(given["band"])
     target = pd.Series(1.0 / count, prices.columns)

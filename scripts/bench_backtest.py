@@ -3,7 +3,7 @@
 Eight assets that wander by seed over 43,800 hourly bars, equal weights, a band of 5 points, 10 bps on all that is traded. A NumPy loop
 written from the rules alone must come to the same value within 1e-9, and the live step within 1e-5 of the kernel with its pools.
 `--peers` runs bt, vectorbt and cvxportfolio on the same prices in an environment that is made and thrown away, or in that of
-`--peers-python`; bt must come to what a loop says that charges each asset its own fee, within 1e-9. Prints JSON with `--json`.
+`--peers-python`; `off_its_own_loop` is how far each is off a loop that pays fees as it does. Prints JSON with `--json`.
 Times are those of the clock, compiling not counted; processor times stand beside them, which others on the machine change less.
 """
 
@@ -16,7 +16,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -44,7 +44,10 @@ PEERS = ("bt==1.4.1", "vectorbt==1.2.0", "cvxportfolio==1.5.1")
 NAMES = ("bt", "bt-told", "vectorbt", "cvxportfolio")
 LONGEST_S = 3_600
 SYMBOLS = tuple(f"A{i}" for i in range(ASSETS))
+FEE = COST_BPS / 1e4
 Floats = np.ndarray
+Pays = Callable[[Floats, float, float], tuple[Floats, float]]
+"""What assets are worth, what each should be, and cash before; assets and cash after."""
 
 
 @dataclass(frozen=True)
@@ -68,40 +71,58 @@ def band(bps: int, depth: float = float("inf")) -> Setting:
     return Setting((10_000 // ASSETS,) * ASSETS, Threshold(bps, None), Destination.TARGET, Costs.pools(COST_BPS, depth, ASSETS))
 
 
-def by_loop(table: Floats, each_its_own: bool, told: Sequence[int] | None = None) -> tuple[float, list[int]]:
-    """The rule bar by bar: what it ends with, and when it traded; or the trades at the bars `told`.
-
-    All that is sold pays for all that is bought and both fees, so that all end at equal weights; or `each_its_own`: to or from its
-    share of what there was before, each asset moves less its own fee, as bt does.
-    """
-    fee, width, units, traded = COST_BPS / 1e4, BAND_BPS / 1e4, VALUE / ASSETS / table[0], []
+def by_loop(table: Floats, pays: Pays, told: Sequence[int] | None = None) -> tuple[float, list[int]]:
+    """The rule bar by bar: what it ends with, and when it traded; or the trades at the bars `told`. `pays` makes the trades."""
+    values, cash, traded = np.full(ASSETS, VALUE / ASSETS), 0.0, []
     at = None if told is None else set(told)
     for bar in range(1, len(table)):
-        values = units * table[bar]
-        total = values.sum()
-        if not (bar in at if at is not None else bool((np.abs(values / total - 1 / ASSETS) > width).any())):
-            continue
-        traded.append(bar)
-        if each_its_own:
-            gap = total / ASSETS - values
-            values = values + np.where(gap > 0, gap / (1 + fee), gap / (1 - fee))
-        else:
-            low, high = 0.9 * total, total
-            for _ in range(80):
-                middle = (low + high) / 2
-                gap = middle / ASSETS - values
-                enough = np.where(gap < 0, -gap * (1 - fee), -gap / (1 - fee)).sum() > 0
-                low, high = (middle, high) if enough else (low, middle)
-            values = np.full(ASSETS, (low + high) / 2 / ASSETS)
-        units = values / table[bar]
-    return float(units @ table[-1]), traded
+        values = values * table[bar] / table[bar - 1]
+        total = values.sum() + cash
+        if bar in at if at is not None else bool((np.abs(values / total - 1 / ASSETS) > BAND_BPS / 1e4).any()):
+            traded.append(bar)
+            values, cash = pays(values, total / ASSETS, cash)
+    return float(values.sum() + cash), traded
+
+
+def together(values: Floats, _share: float, _cash: float) -> tuple[Floats, float]:
+    """As ours: all that is sold pays for all that is bought and both fees, so that all end at equal weights. By bisection."""
+    high = values.sum()
+    low = 0.9 * high
+    for _ in range(80):
+        middle = (low + high) / 2
+        gap = middle / ASSETS - values
+        enough = np.where(gap < 0, -gap * (1 - FEE), -gap / (1 - FEE)).sum() > 0
+        low, high = (middle, high) if enough else (low, middle)
+    return np.full(ASSETS, (low + high) / 2 / ASSETS), 0.0
+
+
+def each_its_own(values: Floats, share: float, _cash: float) -> tuple[Floats, float]:
+    """As bt: each asset moves to its share of what there was before, less its own fee."""
+    gap = share - values
+    return values + np.where(gap > 0, gap / (1 + FEE), gap / (1 - FEE)), 0.0
+
+
+def last_gets_less(values: Floats, share: float, cash: float) -> tuple[Floats, float]:
+    """As vectorbt: sales first, then purchases from the smallest to the largest, until the cash is spent."""
+    gap, after = share - values, values.copy()
+    for asset in np.argsort(gap, kind="stable"):
+        bought = gap[asset] if gap[asset] < 0 else min(gap[asset], cash / (1 + FEE))
+        cash -= bought * (1 - FEE) if bought < 0 else bought * (1 + FEE)
+        after[asset] += bought
+    return after, cash
+
+
+def on_credit(values: Floats, share: float, cash: float) -> tuple[Floats, float]:
+    """As cvxportfolio: each asset gets its share of what there was before, and the fees are owed until the next time."""
+    gap = share - values
+    return np.full(ASSETS, share), cash - gap.sum() - FEE * np.abs(gap).sum()
 
 
 def measure_kernel(ready: Bars, table: Floats, count: int) -> tuple[dict[str, Any], Run]:
     """The kernel once and over many settings. Raises AssertionError where the loop comes to something else."""
     one = band(BAND_BPS)
     found = run(ready, one, VALUE, path=True)
-    value, traded = by_loop(table, each_its_own=False)
+    value, traded = by_loop(table, together)
     off = abs(found.final_value / value - 1)
     if off > 1e-9 or found.rebalanced.tolist() != traded:
         raise AssertionError(f"the loop comes to {value}, the kernel to {found.final_value}")
@@ -157,7 +178,7 @@ def measure_peers(names: Sequence[str], python: Path | None, times: Floats, tabl
         except Missing as why:
             return {name: {"missing": str(why)} for name in names}
         given = folder / "prices.npz"
-        np.savez(given, times_s=times, prices=table, fee=COST_BPS / 1e4, band=BAND_BPS / 1e4, rebalanced=found.rebalanced)
+        np.savez(given, times_s=times, prices=table, fee=FEE, band=BAND_BPS / 1e4, rebalanced=found.rebalanced)
         for name in names:
             try:
                 answer = ask(python, name, given)
@@ -165,9 +186,13 @@ def measure_peers(names: Sequence[str], python: Path | None, times: Floats, tabl
                 made[name] = {"missing": str(why)}
                 continue
             made[name] = {**answer, "off_ours": answer["final_value"] / found.final_value - 1}
-    for name, told in (("bt", None), ("bt-told", found.rebalanced.tolist())):
-        if "final_value" in made.get(name, {}):
-            made[name]["off_its_own_loop"] = made[name]["final_value"] / by_loop(table, True, told)[0] - 1
+    told = found.rebalanced.tolist()
+    ways: dict[str, tuple[Pays, list[int] | None]] = {
+        "bt": (each_its_own, None), "bt-told": (each_its_own, told), "vectorbt": (last_gets_less, told), "cvxportfolio": (on_credit, None),
+    }  # fmt: skip
+    for name, answer in made.items():
+        if "final_value" in answer:
+            answer["off_its_own_loop"] = answer["final_value"] / by_loop(table, *ways[name])[0] - 1
     return made
 
 

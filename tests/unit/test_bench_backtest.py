@@ -10,7 +10,7 @@ import pytest
 
 from agent.backtest.fast_prices import bars_of
 from scripts import bench_backtest
-from scripts.bench_backtest import SYMBOLS, VALUE, by_loop, measure_kernel, prices
+from scripts.bench_backtest import SYMBOLS, VALUE, by_loop, each_its_own, last_gets_less, measure_kernel, on_credit, prices, together
 
 SCRIPT = Path(bench_backtest.__file__)
 
@@ -43,17 +43,20 @@ def test_the_kernel_is_equal_to_the_loop_and_a_wrong_loop_is_noticed(monkeypatch
         measure_kernel(ready, table, 2)
 
 
-def test_the_loop_that_charges_each_asset_its_own_fee_is_what_a_hand_works_out():
+def test_each_way_to_pay_is_what_a_hand_works_out():
     table = np.full((3, 8), 100.0)
     table[1:, 0] = 200.0  # 2/9 of all: beyond 17.5 %
     units = VALUE / 8 / 100
     total = units * 900
     sold = (200 * units - total / 8) / 0.999
     bought = 7 * (total / 8 - 100 * units) / 1.001
-    value, traded = by_loop(table, each_its_own=True)
+    value, traded = by_loop(table, each_its_own)
     assert traded == [1]
     assert value == pytest.approx(total - sold + bought, rel=1e-12)
-    shared, _ = by_loop(table, each_its_own=False)
+    shared, _ = by_loop(table, together)
     left = (200 * units - shared / 8) * 0.999  # what the sale brings
     assert left == pytest.approx(7 * (shared / 8 - 100 * units) / 0.999, rel=1e-9)
-    assert by_loop(table, True, [])[0] == pytest.approx(total)
+    assert by_loop(table, each_its_own, [])[0] == pytest.approx(total)
+    moved = 200 * units - total / 8
+    assert by_loop(table, on_credit)[0] == pytest.approx(total - 0.001 * 2 * moved, rel=1e-12)
+    assert by_loop(table, last_gets_less)[0] == pytest.approx(total - 0.001 * moved * (1 + 0.999 / 1.001), rel=1e-12)
