@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 LEVEL = 0.95
 DRAWS = 4_000
+FEWEST_BLOCKS = 6
 FEWEST_PERIODS = 30
 """Below it no interval is given: the resampled means of a few numbers spread too little."""
 
@@ -76,10 +77,21 @@ def resampled_means(values: Floats, block: float, draws: int, seed: int) -> Floa
 
 
 def interval(values: Floats, seed: int, draws: int = DRAWS, level: float = LEVEL) -> Interval | None:
-    """The mean with the two-sided interval that `level` of the resampled means lie in; None for fewer than FEWEST_PERIODS."""
-    if len(values) < FEWEST_PERIODS:
+    """The mean with the two-sided interval that `level` of the resampled means lie in, widened; None for fewer than FEWEST_PERIODS.
+
+    Taken as they are, resampled means of short and dependent series spread too little: at 250 periods the truth lies in 91 of 100 such
+    intervals, not in 95. Hence blocks of twice the length that is best for the variance, of which the bias is half as large, at least
+    six of them; and the distance of either end from the mean is widened by sqrt(n / (n - block)), what centring takes away, and by
+    what Student's distribution of n / block - 1 degrees of freedom is wider than the normal one.
+    """
+    from scipy.stats import norm
+    from scipy.stats import t as student
+
+    n = len(values)
+    if n < FEWEST_PERIODS:
         return None
-    block = block_length(values)
-    means = resampled_means(values, block, draws, seed)
-    low, high = np.quantile(means, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
-    return Interval(float(values.mean()), float(low), float(high), len(values), block)
+    block = min(2.0 * block_length(values), n / FEWEST_BLOCKS)
+    mean, tail = float(values.mean()), (1.0 - level) / 2.0
+    low, high = np.quantile(resampled_means(values, block, draws, seed) - mean, [tail, 1.0 - tail])
+    wider = sqrt(n / (n - block)) * float(student.ppf(tail, n / block - 1.0) / norm.ppf(tail))
+    return Interval(mean, mean + wider * float(low), mean + wider * float(high), n, block)

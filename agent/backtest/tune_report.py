@@ -194,7 +194,7 @@ def _shown_date(milliseconds: int) -> str:
 def _sure(tuned: Tuned) -> Section:
     words = [
         f"Intervals are those of the mean of excess log returns per period of {tuned.period_s / 3600:.0f} h, by {DRAWS:,} resamples of the "
-        "stationary bootstrap (Politis & Romano 1994), blocks by Politis & White 2004. They know no market but this one."
+        "stationary bootstrap (Politis & Romano 1994), widened for short series as docs/tune.md says. They know no market but this one."
     ]
     if tuned.deflated is not None:
         one = tuned.deflated
