@@ -125,7 +125,7 @@ def test_it_begins_with_a_value_or_with_amounts_and_only_once(keyless: Desk) -> 
 
 
 def test_a_live_agent_and_paper_hold_each_other_up_in_nothing(desk: Desk) -> None:
-    desk.config.write_text(desk.config.read_text() + '\n[service]\nwallet_wait = "0s"\n')
+    desk.config.write_text(desk.config.read_text() + '\n[service]\nwallet_wait = "1s"\n')
     live = wiring.hands.locks(load_config(desk.config))
     with wallet_lock(*live), blocks(desk):
         assert desk.ask("paper", "--once")["outcome"] == "done"
