@@ -97,6 +97,7 @@ def note(
         )
         for fell in session.scalars(select(FlowRow).where(FlowRow.seq.in_(flow.undoes), FlowRow.kind.is_(None))):
             fell.kind = FlowKind.UNDONE.value
+    running.settle(session)
     return True
 
 

@@ -15,7 +15,7 @@ from agent.books import entries as book
 from agent.execution import flows as noting
 from agent.execution.ledger import keep
 from agent.model import Intent, IntentState, StepInput, Transfer
-from agent.store import Store, open_store
+from agent.store import Store, open_store, running
 from agent.store.copying import inspected
 from agent.units import NATIVE
 from tests.ledgers import COIN, DOLLAR, GAS_WEI, USDC, WETH, at, moved
@@ -180,4 +180,8 @@ def test_a_store_of_the_version_before_is_summed_up_when_it_is_opened(tmp_path: 
     again = opened(path)
     assert again.misstated() == ()
     assert (again.stands(life.block), again.history(2 * 10**9)) == expected
+    life.store = again
+    life.look()
+    with again._read("look") as session:
+        assert running.settled_to(session) == 2, "from the first look on nothing that is settled is gone through again"
     again.close()
