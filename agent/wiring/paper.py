@@ -52,7 +52,7 @@ def paper_chain(config: Config, execution: Execution, panel: Panel, store: Store
 def paper_hands(
     desk: Desk, rules: SigningRules, patience: Settings, confirm: Callable[[Outcome], bool], progress: Callable[[str], None]
 ) -> Hands:
-    """The real executor and composer over the paper chain. Nothing waits for more than a block: it pays what it has to, or waits."""
+    """The real executor and composer over the paper chain. Nobody outbids anybody there: what pays the block's fee is in it, the rest waits."""
     if desk.paper is None or not desk.loaded.paper:
         raise OperatorNeeded("this desk is not about paper trading", "open it by trimtab paper")
     executor = Executor(
@@ -60,7 +60,7 @@ def paper_hands(
         signer=KeylessSigner(rules),
         sender=desk.paper,
         clock=desk.clock,
-        settings=replace(patience, confirmations=1, bump_after_s=None),
+        settings=replace(patience, bump_after_s=None),
         is_paused=desk.switch.is_paused,
         is_hard=desk.switch.is_hard,
         on_event=lambda event: progress(event.text or event.name),

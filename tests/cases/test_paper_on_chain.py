@@ -102,7 +102,7 @@ class Died(Exception):
     """The process is gone."""
 
 
-@pytest.mark.parametrize("moment", ["before:send", "after:send", "after:mined"])
+@pytest.mark.parametrize("moment", ["before:send", "after:send"])
 def test_a_killed_paper_process_fills_what_it_sent_once(anvil_chain: LocalChain, tmp_path: Path, moment: str) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 8_000, "USDC": 2_000})
