@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent import api
 from agent.api.agent import Agent
-from agent.execution.outcome import OutcomeKind
+from agent.execution.outcome import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Hold, OrderStage
 from tests.agents import ROOMY, USD, again, agent_on, explained, fund, purse, swap_of, trusted, weights, yes
@@ -198,3 +198,28 @@ def test_an_exit_that_costs_too_much_waits_while_the_rest_is_rebalanced_and_goes
         assert plan.exits and "cannot be sold" not in sold.reason
         assert chain.balance("LINK") < before.raw["LINK"] // 100
         assert agent.desk.store.last_rebalance() == last, "an exit is no rebalance of the policy"
+
+
+def test_what_is_stuck_only_after_the_confirmation_sends_nothing_else_in_its_place(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """The owner confirmed the sale of LINK. Its pools are pushed while it is approved: the rebalance of WETH is not what he confirmed."""
+    chain = anvil_chain
+    targets = {"WETH": "40%", "LINK": "20%", "USDC": "40%"}
+    fund(chain, {"WETH": 20_000, "LINK": 10_000, "USDC": 20_000})
+    chain.mine(BLOCKS + 1)
+    weth, link = chain.books.prices_usd["WETH"], chain.books.prices_usd["LINK"]
+    stop = {"portfolio.assets.1.stop_loss": "10%", "policy.confirm_blocks": BLOCKS, **ROOMY, "limits.plan_cost": "2%"}
+    with agent_on(chain, tmp_path, stop, targets) as agent:
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+        settled(chain, {"WETH": int(weth * Fraction(5, 4)), "LINK": int(link * Fraction(4, 5))})
+        before = purse(chain)
+
+        def pushed(outcome: Outcome) -> bool:
+            assert outcome.plan is not None and outcome.plan.exits
+            for pool in [name for name in chain.pools if "LINK" in name]:
+                chain.swap(pool, "LINK", 400_000 * 10**18)
+            return True
+
+        refused = agent.rebalance(send=True, confirm=pushed)
+        assert refused.kind is OutcomeKind.REFUSED, refused.reason
+        assert "LINK is out and cannot be sold now" in refused.reason and "which the plan that was confirmed did not know" in refused.reason
+        assert purse(chain).raw == before.raw, "only approvals were sent"
