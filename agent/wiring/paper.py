@@ -52,7 +52,7 @@ def paper_chain(config: Config, execution: Execution, panel: Panel, store: Store
 def paper_hands(
     desk: Desk, rules: SigningRules, patience: Settings, confirm: Callable[[Outcome], bool], progress: Callable[[str], None]
 ) -> Hands:
-    """The real executor and composer over the paper chain. Nobody outbids anybody there: what pays the block's fee is in it, the rest waits."""
+    """Executor and composer over the paper chain. What pays the block's fee is in it, the rest waits: there is nobody to outbid."""
     if desk.paper is None or not desk.loaded.paper:
         raise OperatorNeeded("this desk is not about paper trading", "open it by trimtab paper")
     executor = Executor(
