@@ -52,6 +52,8 @@ def known(wanted: Wanted, settings: Settings) -> Setting | str:
         (policy.only is not None, "one side alone"),
         (policy.destination not in DESTINATIONS, "this destination"),
         (settings.latency_bars > 0, "latency"),
+        (bool(settings.flows), "deposits and withdrawals"),
+        (bool(settings.recorded), "recorded pools"),
         (isinstance(trigger, Hybrid) and not isinstance(trigger.schedule, Every), "schedules by the calendar"),
     )
     for unknown, words in reasons:

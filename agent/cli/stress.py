@@ -68,7 +68,7 @@ def stress(
         api.check_report_path(html)
     prepared = api.prepare_stress(
         prices,
-        api.Market(cost, depth, value, pool, gas, 0, seed),
+        api.Market(cost=cost, depth=depth, value=value, pool=pool, gas=gas, seed=seed),
         api.Shocks(paths, step_paths, bars, scenarios, block, drift, crash, crash_bars, depeg, gas_spike, thin),
         config=config,
         target=target,

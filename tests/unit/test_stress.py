@@ -9,6 +9,7 @@ from math import isnan
 import numpy as np
 import pytest
 
+from agent.backtest.flows import OwnerFlow
 from agent.backtest.report import document
 from agent.backtest.simulate import simulate
 from agent.backtest.stress import (
@@ -27,7 +28,7 @@ from agent.backtest.stress_scenarios import Scenario
 from agent.backtest.wanted import OPEN_LIMITS, simple
 from agent.errors import ConfigError
 from agent.model import Cron, Destination, Every, Hybrid, OrderKind, Orders, Terms, Threshold
-from tests.simulating import BAND, DEEP, HOUR_S, halves, hourly, random_table, simulated
+from tests.simulating import BAND, DEEP, HOUR_S, START_S, halves, hourly, random_table, simulated
 from tests.stressing import wish
 
 WANTED = simple({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD", native="ETH")
@@ -105,6 +106,7 @@ def test_a_policy_that_the_kernel_does_not_know_goes_through_the_live_step() -> 
     ):
         assert known(unknown, DEEP) == why
     assert known(halves(), replace(DEEP, latency_bars=1)) == "latency"
+    assert known(halves(), replace(DEEP, flows=(OwnerFlow(START_S + HOUR_S, Fraction(1)),))) == "deposits and withdrawals"
 
 
 def test_scenarios_that_do_not_fit_are_left_out_and_told_or_refused_where_they_were_named() -> None:
