@@ -14,7 +14,8 @@ AGENT = ROOT / "agent"
 
 LAYERS = [
     "errors", "units", "model", "ports", "codec", "amm", "lp", "reference", "weights", "books", "policy", "planning", "guards",
-    "artifacts", "chain", "venues", "store", "observe", "execution", "engine", "config", "localchain", "backtest", "paper", "wiring", "api", "cli",
+    "artifacts", "chain", "venues", "store", "observe", "execution", "engine", "config", "localchain", "backtest", "paper",
+    "wiring", "api", "cli",
 ]  # fmt: skip
 PURE = {"units", "errors", "model", "ports", "codec", "amm", "lp", "reference", "weights", "books", "policy", "planning", "guards"}
 IMPURE_MODULES = {
