@@ -1,7 +1,8 @@
 """How a search by the full step gains from a second worker: the same runs on a Dask cluster of one worker and of two, as JSON.
 
-Each worker is a process with one thread, on this machine, and does a run before the clock starts. Both clusters take turns; the
-best of each counts, since whatever else runs here only ever slows them down. `load` says how much else did.
+Each worker is a process with one thread, on this machine, and does some runs before the clock starts; each is a session of its own,
+since a busy machine may share its cores out by sessions. Both clusters take turns, and what else runs here only ever slows them down:
+`load` says how much that was, and on a machine that is not quiet the figures say little.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -17,7 +20,7 @@ from fractions import Fraction
 from functools import partial
 
 import numpy as np
-from distributed import LocalCluster
+from distributed import Client
 
 from agent.backtest.table import table_of
 from agent.backtest.tune_cluster import on_cluster
@@ -25,9 +28,11 @@ from agent.backtest.tune_grid import grid_of
 from agent.backtest.tune_job import Chunk, Job, Terms
 from agent.backtest.tune_workers import cores_here, local
 from agent.backtest.wanted import Settings, simple
+from agent.localchain.anvil import free_port
 from agent.model import Every
 
 DAY_S = 86_400
+WARM = 4
 
 
 def job_of(settings: int, bars: int) -> Job:
@@ -49,11 +54,26 @@ def timed(work: Callable[[Job, Sequence[Chunk]], Iterable[object]], job: Job) ->
     return taken
 
 
+def started(module: str, *args: str, stack: ExitStack) -> None:
+    """A scheduler or worker until the stack is left."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"distributed.cli.{module}", *args, "--no-dashboard"], stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    stack.callback(process.wait)
+    stack.callback(process.kill)
+
+
 def ready(workers: int, job: Job, stack: ExitStack) -> Callable[[Job, Sequence[Chunk]], Iterable[object]]:
     """Work for a cluster of so many workers that have done something like it before."""
-    cluster = stack.enter_context(LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None))
-    work = partial(on_cluster, address=cluster.scheduler_address)
-    list(work(job, [Chunk(-1 - i, 0, 1, job.chunks()[0].engine) for i in range(2 * workers)]))
+    port = free_port()
+    address = f"tcp://127.0.0.1:{port}"
+    started("dask_scheduler", "--host", "127.0.0.1", "--port", str(port), stack=stack)
+    for _ in range(workers):
+        started("dask_worker", address, "--nthreads", "1", "--no-nanny", stack=stack)
+    with Client(address, timeout=120, set_as_default=False) as client:
+        client.wait_for_workers(workers, timeout=120)
+    work = partial(on_cluster, address=address)
+    list(work(job, [Chunk(-1 - i, 0, 1, job.chunks()[0].engine) for i in range(WARM * workers)]))
     return work
 
 
