@@ -23,6 +23,7 @@ from agent.config.tax import year_limit
 from agent.config.weights import build_weights
 from agent.errors import ConfigError
 from agent.model import Destination, Every, Execution, Hybrid, LotMethod, Trigger
+from agent.policy.trigger_rules import validate_policy
 from agent.units import BPS, PIPS, Token, parse_bps, parse_raw
 
 EXPIRE_BLOCKS = 25
@@ -195,6 +196,7 @@ def from_options(
         decimals=decimals,
         pairs=pools,
     )
+    validate_policy(wanted.policy)
     assets = tuple(replace(asset, band=own.get(asset.token.symbol)) for asset in wanted.portfolio.assets)
     return replace(wanted, portfolio=replace(wanted.portfolio, assets=assets))
 
@@ -223,6 +225,6 @@ def named(table: PriceTable, names: Mapping[str, str]) -> PriceTable:
 
 
 def priced_gas(wanted: Wanted, table: PriceTable) -> bool:
-    """Whether the wrapped native coin is an asset or hub with prices."""
+    """Whether it was said what the native coin is, and that is an asset or hub with prices."""
     coin = wanted.portfolio.wrapped_native
-    return any(address == coin and symbol in table.symbols for address, symbol in wanted.symbols)
+    return wanted.gas_priced and any(address == coin and symbol in table.symbols for address, symbol in wanted.symbols)

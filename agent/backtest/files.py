@@ -96,7 +96,8 @@ def _frame(polars: Any, path: Path, option: str = "--prices") -> Any:
     if reader is None:
         raise ConfigError(f"{option}: {path.name} is neither .csv nor .parquet")
     try:
-        frame = reader(path)
+        # all rows say what a column holds: whole numbers in the first hundred do not make it one of whole numbers
+        frame = polars.read_csv(path, infer_schema_length=None) if reader is polars.read_csv else reader(path)
     except Exception as error:  # whatever a broken file makes the library say
         raise ConfigError(f"{option}: {path.name} cannot be read: {type(error).__name__}") from None
     if frame.height == 0:

@@ -13,6 +13,8 @@ from agent.units import Price, Value, ceil_int, floor_int
 
 IN_NUMERAIRE, PRO_RATA = "numeraire", "pro-rata"
 WAYS = (IN_NUMERAIRE, PRO_RATA)
+MOST = 10**30
+EARLIEST_S, LATEST_S = 0, 4_102_444_800
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,9 @@ def parse_flow(text: str) -> OwnerFlow:
     except (ValueError, InvalidOperation, OverflowError):
         raise ConfigError(f"--flow: {text[:40]!r}", "write a time and an amount of the numeraire: 2021-03-01=+1000") from None
     if found.amount == 0:
-        raise ConfigError(f"--flow: {text[:40]!r} moves nothing")
+        raise ConfigError(f"--flow: {text[:40]!r} moves nothing", "write an amount above zero, or below it to take out")
+    if abs(found.amount) > MOST or not EARLIEST_S <= found.time_s <= LATEST_S:
+        raise ConfigError(f"--flow: {text[:40]!r} is beyond any time or amount", "write one such as 2021-03-01=+1000")
     return found
 
 

@@ -126,7 +126,7 @@ def earned(found: Found) -> Section | None:
         return None
     ahead = math.log(float(found.course.index[-1] / found.course.hold_index[-1]))
     beside = ahead - harvest.advantage
-    aside = [("gas money", beside, "gas is paid beside the portfolio: it did not share in its gains and losses")]
+    aside = [_aside(found.result, beside)]
     parts: tuple[tuple[str, float, str], ...] = (
         ("excess growth", harvest.excess_growth, "what moving winners into losers brought, bar by bar"),
         ("off target", harvest.off_target, "what it brought that weights were not those of the start"),
@@ -163,6 +163,15 @@ def earned(found: Found) -> Section | None:
     )
     rows = tuple((name, percent(value, 2, signed=True), says) for name, value, says in parts)
     return Section("What rebalancing earned", words, (chart,), (Table(("part", "log growth", "what it is"), rows),))
+
+
+def _aside(result: SimulationResult, beside: float) -> tuple[str, float, str]:
+    """What the parts do not have: gas, and flows, which reach the held portfolio at weights of its own."""
+    gas = "gas is paid beside the portfolio: it did not share in its gains and losses"
+    flows = "deposits and withdrawals changed the weights of what was held"
+    if not result.flows:
+        return ("gas money", beside, gas)
+    return ("flows and gas money", beside, f"{flows}; {gas}") if result.gas else ("flows", beside, flows)
 
 
 def taxes(found: Found) -> Section | None:

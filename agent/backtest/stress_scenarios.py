@@ -138,7 +138,7 @@ def _depegged(wanted: Wanted, plain: Laid, severity: Severity) -> Laid:
 
 def _require_priced_gas(wanted: Wanted, table: PriceTable) -> None:
     coin = wanted.portfolio.wrapped_native
-    if not any(address == coin and symbol in table.symbols for address, symbol in wanted.symbols):
+    if not (wanted.gas_priced and any(address == coin and symbol in table.symbols for address, symbol in wanted.symbols)):
         raise ConfigError("gas-spike: no price of the native coin is known", "name the asset that it is: --native ETH")
 
 

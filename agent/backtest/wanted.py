@@ -78,7 +78,8 @@ class TaxRule:
 class Wanted:
     """Portfolio, policy, limits and strategies; `symbols` are tokens of the portfolio with their columns in the table.
 
-    The numeraire need not be in the table: then closes are taken to be in it.
+    The numeraire need not be in the table: then closes are taken to be in it. Without `gas_priced` nobody said which token the native
+    coin is, and no gas can be paid by its price.
     """
 
     portfolio: Portfolio
@@ -89,6 +90,7 @@ class Wanted:
     symbols: tuple[tuple[str, str], ...]
     split: Split | None = None
     tax: TaxRule = TaxRule()
+    gas_priced: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +175,7 @@ def simple(
     policy = Policy(trigger, destination, cooldown_s)
     reference = Reference((ReferenceKind.FEED,), twap_window_s=1_800, feed_max_age_s=(MAX_AGE_BARS + 1) * interval_s - 1)
     execution = Execution(ROUTER_KIND, ROUTER, deadline_s=90, expire_blocks=25, pinned=(ROUTER,))
-    return simulated(Wanted(portfolio, policy, reference, limits, execution, ()))
+    return simulated(Wanted(portfolio, policy, reference, limits, execution, (), gas_priced=bool(native)))
 
 
 def _addresses(symbols: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
@@ -211,6 +213,7 @@ def simulated(wanted: Wanted) -> Wanted:
         symbols=tuple((token.address, token.symbol) for token in tokens),
         split=wanted.split,
         tax=wanted.tax,
+        gas_priced=wanted.gas_priced,
     )
 
 

@@ -15,6 +15,7 @@ from agent.backtest.recorded_pools import arbitraged
 from agent.backtest.result import Flowed
 from agent.backtest.table import PriceTable, carried
 from agent.backtest.wanted import LEAVE, Settings, Wanted
+from agent.errors import ConfigError
 from agent.model import FeedRound, Head, OrderKind, PoolState, Receipt, UnsignedTx, V3Pool
 from agent.model.strategies import Strategy
 from agent.units import BPS, Price, Token, floor_int
@@ -250,7 +251,13 @@ def at_targets(world: World) -> dict[str, int]:
         targets = {token: sum((_wants(one, token) for one in split.strategies), Fraction(0)) for token in targets}
     for asset in portfolio.assets:
         token = waits_as if waits_as and asset.token.address in waiting else asset.token.address
-        found[token] += floor_int(whole * targets[asset.token.address] / BPS / world.prices[token])
+        bought = floor_int(whole * targets[asset.token.address] / BPS / world.prices[token])
+        if targets[asset.token.address] and not bought:
+            raise ConfigError(
+                f"--value: {float(settings.start_value):g} buys no {asset.token.label} of {asset.token.decimals} decimals",
+                "begin with more, or see --decimals",
+            )
+        found[token] += bought
         found[asset.token.address] += asset.reserve_raw
     return found
 

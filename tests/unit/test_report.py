@@ -160,6 +160,16 @@ def test_what_rebalancing_earned_adds_up_to_what_it_was_ahead_by() -> None:
     assert "gas money" in [row[0] for row in section.tables[0].rows]
 
 
+def test_what_flows_did_to_the_difference_is_not_called_gas_money() -> None:
+    found = result_of(bars=24 * 60, every=24, seed=3, flows=((500, 20_000.0),))
+    held = found.hold.copy()
+    held[600:] *= 0.98  # what was held met the market at weights of its own
+    moved = replace(found, hold=held, gas=exact(0.0))
+    for gas, name in ((exact(0.0), "flows"), (exact(5.0), "flows and gas money")):
+        section = next(one for one in page_of(replace(moved, gas=gas)).sections if one.title == "What rebalancing earned")
+        assert section.tables[0].rows[4][0] == name
+
+
 def test_costs_and_years_are_those_of_the_run() -> None:
     found = result_of(bars=600, every=100, cost=0.01)
     tables = {one.title: one.tables for one in page_of(found).sections}
