@@ -243,7 +243,7 @@ def risks(found: Found) -> Section:
             | {"title": f"Tracking error against holding, of the last {span}", "says": "Spread of the difference, per year", "height": 200}
         )
     words: tuple[str, ...] = ("Of returns from day to day, per year of 365 days, with a risk-free rate of zero.",)
-    if found.course.per_year < 300:
+    if found.course.per_year < 200:
         words = ("Of returns from bar to bar, per year of 365 days, with a risk-free rate of zero.",)
     words = (
         *words,

@@ -77,7 +77,8 @@ def course(result: SimulationResult) -> Course:
     before: list[tuple[int, Value, Value]] = [(one.bar, one.before, one.value) for one in result.flows]
     held: list[tuple[int, Value, Value]] = [(one.bar, one.hold_before, one.value) for one in result.flows]
     index, hold_index = _grown(result.equity, before, scale), _grown(result.hold, held, scale)
-    spacing = float(np.median(np.diff(result.times_s[samples]))) if len(samples) > 1 else float(DAY_S)
+    # By all of the time, not by the usual distance: days without prices, such as weekends, are no samples
+    spacing = float(np.diff(result.times_s[samples]).mean()) if len(samples) > 1 else float(DAY_S)
     returns, hold_returns = (path[samples][1:] / path[samples][:-1] - 1 for path in (index, hold_index))
     return Course(index, hold_index, samples, YEAR_S / spacing, returns, hold_returns)
 

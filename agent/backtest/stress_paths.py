@@ -57,7 +57,7 @@ class Jumps:
 
 
 def past_of(table: PriceTable, drift: bool = True) -> Past:
-    """The log returns between neighbouring bars at which every asset has a price; without `drift` their mean is taken off.
+    """The log returns between neighbouring bars at which every asset has a price; without `drift` the mean growth of prices is taken off.
 
     Raises ConfigError for too few.
     """
@@ -70,7 +70,7 @@ def past_of(table: PriceTable, drift: bool = True) -> Past:
             f"--prices: {len(returns)} moves between bars at which all assets have a price", f"{FEWEST_RETURNS} or more are needed"
         )
     if not drift:
-        returns = returns - returns.mean(axis=0)
+        returns = returns - np.log(np.exp(returns).mean(axis=0))  # so that prices, not their logarithms, go nowhere
     last = carried(table.closes)[-1]
     return Past(table.symbols, returns, last, int(table.times_s[-1]), table.interval_s, table.bars - 1 - len(returns))
 

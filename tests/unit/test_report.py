@@ -84,6 +84,22 @@ def test_days_are_sampled_at_their_last_bar_and_windows_know_nothing_later() -> 
     assert math.isfinite(two.sharpe)
 
 
+def test_a_year_of_working_days_has_no_more_samples_than_it_has() -> None:
+    found = result_of(bars=24 * 140, every=200)
+    days = np.arange(found.bars) // 24
+    kept = days % 7 < 5
+    worked = replace(
+        found,
+        **{name: getattr(found, name)[kept] for name in ("times_s", "equity", "hold", "weights", "prices", "targets", "bands")},
+        rebalances=(),
+        bars=int(kept.sum()),
+    )
+    own = course(worked)
+    assert own.per_year == pytest.approx(365 * 5 / 7, rel=0.02)
+    span_s = int(worked.times_s[own.samples[-1]] - worked.times_s[own.samples[0]])
+    assert own.years == pytest.approx(span_s / (365 * 86_400))
+
+
 def replace_window(short: object, window: int) -> np.ndarray:
     import empyrical
 
