@@ -6,6 +6,7 @@ import json
 import re
 import select
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,8 @@ from agent.errors import ConfigError, Refused, TrimtabError
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False)
 
+PATIENCE_S = 300.0
+"""How long a question waits for its answer: who asks may have the wallet, and a run beside it cannot act meanwhile."""
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 """Control codes, and marks that reorder or hide text: whoever could bring them here would write on the owner's terminal (T17)."""
 
@@ -87,11 +90,14 @@ def require_answerable(yes: bool) -> None:
 
 
 def ask(question: str) -> bool:
-    """Only "y" or "yes" is a yes; the end of the input is a no."""
+    """Only "y" or "yes" is a yes; the end of the input is a no, and so is no answer within PATIENCE_S."""
+    until = time.monotonic() + PATIENCE_S
     err.print(cell(f"{question} [y/N]: "), end="")
     # A signal between the last look at signals and a read that blocks would be heard only after the answer.
     while not select.select([sys.stdin], [], [], 0.2)[0]:
-        pass
+        if time.monotonic() >= until:
+            note(f"\nNo answer within {PATIENCE_S:.0f} s: that is a no.")
+            return False
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 

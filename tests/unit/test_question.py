@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from agent.cli import output
 from agent.cli.output import ask
 
 
@@ -45,3 +46,15 @@ def test_an_interrupt_that_comes_just_before_the_read_blocks_is_heard(typed: int
     finally:
         signal.signal(signal.SIGINT, before)
         answers.cancel()
+
+
+def test_a_question_that_nobody_answers_is_a_no_in_the_end(typed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks may have the wallet: a run beside it could sell nothing at a stop for as long as the question stands."""
+    late = threading.Timer(60, lambda: os.write(typed, b"y\n"))
+    late.daemon = True
+    monkeypatch.setattr(output, "PATIENCE_S", 0.5)
+    late.start()
+    try:
+        assert ask("Sign and send this?") is False
+    finally:
+        late.cancel()
