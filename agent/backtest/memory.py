@@ -1,4 +1,7 @@
-"""The store of a simulation: in a file in memory, and asked again only after something was written that changes its answer."""
+"""The store of a simulation: in a file in memory, and asked again only after something was written that changes its answer.
+
+Nobody else writes to it, so one session serves all of it, and rows that every look needs stay in that session.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,23 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, event, func, select
 from sqlalchemy.orm import Session
 
 from agent.model import Allocation, Books, Flow, History, Intent, Snapshot, Stand, Valuation
 from agent.store import open_store
 from agent.store.bookkeeping import Place
+from agent.store.failures import reported
 from agent.store.store import Store
-from agent.store.tables import BudgetRow
+from agent.store.tables import BudgetRow, Meta, OpeningRow
 from agent.units import Token
 
 Answer = TypeVar("Answer")
 DAY_S = 86_400
 FREE = ("write the step", "write the outcome of the step", "write prices down")
 """Writes that change none of the answers that are kept."""
+STAY = (Meta, OpeningRow)
+"""Rows that stay: there is one for each token, or for each name of a number."""
 
 
 class QuickStore(Store):
@@ -36,11 +42,30 @@ class QuickStore(Store):
         self._keeps_prices = keeps_prices
         self._known: dict[Hashable, Any] = {}
         self._noted: Mapping[str, int] | None = None
+        self._stay: set[object] = set()
+        self._session = Session(self._writing, expire_on_commit=False)
+        event.listen(self._session, "loaded_as_persistent", self._keep)
+        event.listen(self._session, "pending_to_persistent", self._keep)
+
+    def close(self) -> None:
+        """See Store."""
+        self._session.close()
+        super().close()
+
+    def _keep(self, _session: Session, row: object) -> None:
+        """A session forgets rows that nobody holds."""
+        if isinstance(row, STAY):
+            self._stay.add(row)
+
+    @contextmanager
+    def _read(self, what: str) -> Iterator[Session]:
+        with reported(what), self._session.begin():
+            yield self._session
 
     @contextmanager
     def _write(self, what: str) -> Iterator[Session]:
-        with super()._write(what) as session:
-            yield session
+        with reported(what), self._session.begin():
+            yield self._session
         if what not in FREE:
             self._known.clear()
             self._noted = None

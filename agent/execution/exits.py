@@ -44,7 +44,8 @@ def around(outcome: Outcome, judge: Callable[[StepInput], Outcome]) -> Outcome:
         refused = {one: found for one, found in alone.items() if found.plan is None or found.kind is not OutcomeKind.PLANNED}
     found = [StuckExit(one, *_why(why)) for one, why in refused.items()]
     found = found or [StuckExit(one, TOGETHER, "nothing has to be done") for one in tokens[1:]]
-    return around(judge(stuck.left_alone(step, found)), judge)
+    left = stuck.left_alone(step, found)
+    return outcome if left is step else around(judge(left), judge)  # what is left alone already and refused all the same stays refused
 
 
 def _refused(outcome: Outcome) -> tuple[str, ...]:

@@ -134,13 +134,15 @@ def settle(session: Session) -> None:
     """Moves that number on as far as it goes."""
     session.flush()
     book = session.scalar(select(func.max(BookRow.seq)))
-    if book is not None:
-        _set(session, SETTLED_TO, _settled(session, settled_to(session), book))
+    if book is not None and (now := _settled(session, known := settled_to(session), book)) != known:
+        _set(session, SETTLED_TO, now)
 
 
 def _settled(session: Session, known: int, book: int) -> int:
     """How far all is settled, as far as `known` it is. What came before the book's first opening never enters it."""
-    newest = session.scalar(select(func.max(IntentRow.seq))) or 0
+    newest: int = session.scalar(select(func.max(IntentRow.seq))) or 0
+    if newest == known:  # all of them are
+        return known
     first = session.scalar(select(func.min(BookOpeningRow.after_intent)).where(BookOpeningRow.book == book))
     unbooked = IntentRow.state.in_(_CONSUMED) & ~exists().where(BudgetRow.intent_id == IntentRow.id)
     unentered = (

@@ -11,6 +11,7 @@ import pytest
 from agent import codec, engine
 from agent.api.alerting import Facts, alerts
 from agent.api.orders import shown
+from agent.execution import exits
 from agent.execution.outcome import Outcome, OutcomeKind
 from agent.model import (
     AdjustLiquidity,
@@ -142,6 +143,13 @@ def test_an_exit_that_the_guards_refuse_for_its_pool_holds_back_its_own_asset_al
     assert found.kind is OutcomeKind.PLANNED and moved(found.plan) == {WBTC.address, USDC.address}
     assert "LINK is out and cannot be sold now: refused by oracle_deviation measured" in found.reason
     assert all(one.passed for one in found.plan.verdicts) if found.plan else False
+
+
+def test_a_refusal_that_leaving_the_exit_alone_does_not_end_stays_one() -> None:
+    step = fired("LINK", pools=(*MARKET, OFF))
+    refused = engine._judged(step, strategies.rebalance, Sees(), "abc")
+    assert refused.kind is OutcomeKind.REFUSED
+    assert exits.around(refused, lambda left: replace(refused, step_input=left)).kind is OutcomeKind.REFUSED
 
 
 def test_an_exit_whose_pool_is_refused_lets_the_ordinary_rebalance_go_on() -> None:
