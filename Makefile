@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/.pycache
 READY := .venv/.ready
 
-.PHONY: demo test check setup cover plans faults kills fuzz lock clean
+.PHONY: demo test check setup cover slow plans faults kills fuzz lock clean
 
 demo: $(READY)
 	$(BIN)/trimtab demo
@@ -25,13 +25,18 @@ check: $(READY)
 	$(BIN)/pytest tests/test_architecture.py
 
 # Reports are looked at in Chromium (Debian: apt-get install chromium); without it those tests are skipped, and fail where CI is set.
-# The whole suite, with branch coverage: 85 % of everything, 95 % of the pure part.
+# The whole suite: 85 % of everything, 95 % of the pure part are covered, branches too, without whole steps and faults, which run apart.
 PURE := agent/units.py,agent/errors.py,agent/codec.py,agent/reference/*,agent/model/*,agent/amm/*,agent/lp/*,agent/policy/*,agent/planning/*,agent/guards/*
 cover: $(READY)
 	rm -f .coverage .coverage.*
-	$(BIN)/pytest -n $(JOBS) --dist worksteal --cov --cov-report=
+	$(BIN)/pytest -n $(JOBS) --dist worksteal --cov --cov-report= --ignore=tests/cases --ignore=tests/faults
 	$(BIN)/coverage report --skip-covered --fail-under=85
 	$(BIN)/coverage report --include='$(PURE)' --fail-under=95
+	$(BIN)/pytest -n $(JOBS) --dist worksteal tests/cases tests/faults
+
+# Tests that take half a minute and more: many looks in a row, random portfolios on a chain, an upgrade killed at every statement.
+slow: $(READY)
+	$(BIN)/pytest -n $(JOBS) -m slow
 
 # A hundred random plans carried out on anvil: each ends at its destination or names the bound that stopped it.
 plans: $(READY)

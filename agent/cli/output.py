@@ -37,8 +37,8 @@ def cell(text: object, style: str = "") -> Text:
 
 
 def say(text: str) -> None:
-    """A line of free text on stdout."""
-    out.print(cell(text))
+    """A line of free text on stdout; the terminal breaks it, so that paths stay whole where it is copied or piped."""
+    out.print(cell(text), soft_wrap=not out.is_terminal)
 
 
 def note(text: str) -> None:

@@ -40,6 +40,7 @@ bounds = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(percents=percents, held=holdings, moves=moves, bounds=bounds)
 def test_one_step_ends_on_target_or_names_the_bound(

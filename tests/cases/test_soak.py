@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from agent.localchain import LocalChain
 from tests.soaking import KEEP_STEPS, running, soak
 
@@ -12,6 +14,7 @@ WARM = 80
 """Looks until caches are full and as many steps are kept as should be."""
 
 
+@pytest.mark.slow
 def test_many_looks_leave_memory_and_store_as_they_were(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """A snapshot, a plan or a quoter that stayed behind at each look would be hundreds of objects and more."""
     found = soak(anvil_chain, tmp_path, LOOKS, every=8, trade_every=32, traced=False)

@@ -57,6 +57,7 @@ def upgraded_by_one_that_dies(path: Path, statement: int) -> bool:
     return os.WIFSIGNALED(status)
 
 
+@pytest.mark.slow
 def test_killed_before_any_statement_the_store_is_of_before_or_of_after_and_whole(tmp_path: Path) -> None:
     older(tmp_path / "older.db")
     found, killed, statement = set(), True, 0
