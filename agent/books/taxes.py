@@ -107,6 +107,14 @@ class TaxRun:
         within = (one for one in self.disposals if from_s <= one.disposed_s and (until_s is None or one.disposed_s < until_s))
         return gains(within)
 
+    def gained(self, from_s: int) -> Value:
+        """Of entries with from_s <= time what each gained, gains less losses in itself; one that lost takes nothing from the others."""
+        each: Counter[str] = Counter()
+        for one in self.disposals:
+            if from_s <= one.disposed_s:
+                each[one.entry] += one.brought - one.had_cost
+        return valued(sum(gain for gain in each.values() if gain > 0))
+
     def open(self) -> tuple[OpenLot, ...]:
         """Lots that are left."""
         return self.lots.open()

@@ -39,7 +39,7 @@ class TaxKeeper:
             found = self._run(store, method, rate)
             numeraire, coin, since_s = self._portfolio.numeraire, self._portfolio.wrapped_native, year_start_s(now_s)
             later = run(pending(store, present), method, numeraire.address, coin, rate, Lots(method, found.open()))
-            realised = found.realised(since_s) + max(Fraction(0), later.realised(since_s))
+            realised = found.realised(since_s) + later.gained(since_s)
             limit = year_limit(tax.year_limit, numeraire.decimals)
             return TaxStanding(method, tax.currency or "", Fraction(rate(now_s)), later.open(), realised, limit)
         except ConfigError:

@@ -88,6 +88,15 @@ def test_a_loss_that_is_mined_makes_no_room_until_it_is_final(store: Store, keep
     assert standing(keeper, store, after).realised < Fraction(-499 * DOLLAR)
 
 
+def test_a_loss_on_its_way_makes_no_room_for_a_gain_on_its_way(store: Store, keeper: TaxKeeper) -> None:
+    looked(store, at())
+    sold(store, 1_001, 0, 2_800)
+    alone = standing(keeper, store, at(1_001, weth="9", usdc=22_800, native=COIN - GAS_WEI)).realised
+    sold(store, 1_002, 1, 1_500)
+    after = at(1_002, weth="8", usdc=24_300, native=COIN - 2 * GAS_WEI)
+    assert standing(keeper, store, after).realised == alone > 0
+
+
 def test_what_was_sent_and_is_in_no_block_counts_as_planned_once_however_often_it_was_sent(store: Store, keeper: TaxKeeper) -> None:
     start = at()
     looked(store, start)
