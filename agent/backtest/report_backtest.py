@@ -111,7 +111,7 @@ def _chance(found: Found) -> str:
     judged = "chance alone could do that" if abs(edge) <= NORMAL_95 * error else "more than chance alone would do, in this one history"
     return (
         f"Per year it grew {percent(abs(edge), 2)} {'faster' if edge > 0 else 'slower'} than holding. The 95% interval of that mean "
-        f"reaches from {low} to {high}: {judged}. It says what was, not what will be."
+        f"reaches from {low} to {high}: {judged}. It takes days for independent, and says what was, not what will be."
     )
 
 
