@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -80,9 +80,11 @@ class Performance:
 
 def performance(entries: Sequence[Entry], valuations: Sequence[Valuation], from_s: int, until_s: int, benchmark: str) -> Performance | None:
     """From the last valuation at or before `from_s` (else the first after it) to the last before `until_s`; None where there are
-    not two. Entries and valuations stand in the order of the chain.
+    not two. Of blocks of one second the first begins, so that what happened between them counts. Entries and valuations stand in
+    the order of the chain.
     """
-    first = max(0, bisect_right(valuations, from_s, key=_valued_s) - 1)
+    last = max(0, bisect_right(valuations, from_s, key=_valued_s) - 1)
+    first = bisect_left(valuations, valuations[last].chain_s, key=_valued_s) if valuations else 0
     chosen = valuations[first : bisect_right(valuations, until_s - 1, key=_valued_s)]
     if len(chosen) < 2:
         return None

@@ -46,6 +46,13 @@ def test_a_withdrawal_is_no_loss() -> None:
     assert time_weighted(parts) == Fraction(12, 10) * Fraction(11, 10) - 1
 
 
+def test_blocks_of_one_second_lose_nothing_that_happened_between_them() -> None:
+    first, second, third = (replace(worth(block, 100), chain_s=DAY_S) for block in (1, 2, 3))
+    trade = replace(flow(2, 50), kind=EntryKind.TRADE)
+    found = performance([trade], [first, second, replace(third, chain_s=2 * DAY_S)], DAY_S, 3 * DAY_S, USDC)
+    assert found is not None and found.start == first and found.rebalances == 1
+
+
 def test_a_wallet_that_was_empty_meanwhile_goes_on_from_where_it_was() -> None:
     parts = spans([worth(1, 100), worth(2, 110), worth(3, 0), worth(4, 50), worth(5, 55)], crossings([flow(3, -110), flow(4, 50)]))
     assert time_weighted(parts) == Fraction(11, 10) ** 2 - 1
