@@ -5,12 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from agent.errors import Refused
 from agent.model import UnsignedTx
+from agent.ports import Grant, Signer
 from tests.signing import STRANGER
 
 WORD = 32
 FOREIGN = bytes(12) + bytes.fromhex(STRANGER[2:])
 """A stranger's address as a word."""
+
+
+def signs(signer: Signer, transaction: UnsignedTx, grant: Grant) -> bool:
+    """Whether the signer signs; anything but a refusal by name is a failure of the test."""
+    try:
+        signer.sign(transaction, grant)
+    except Refused as refusal:
+        assert refusal.verdicts and refusal.verdicts[0].guard.startswith("signer.")
+        return False
+    return True
 
 
 def calldata(transaction: UnsignedTx) -> bytes:

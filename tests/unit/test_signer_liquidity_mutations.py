@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from eth_utils.address import to_checksum_address
@@ -14,29 +15,19 @@ from agent.chain.liquidity_calls import CollectOwed, LiquidityCall, TakeOut, dec
 from agent.chain.words import NotUnderstood
 from agent.errors import Refused
 from agent.model import Provide, UnsignedTx
-from agent.ports import Grant
 from agent.units import NATIVE, UINT256_MAX
 from tests import signing
-from tests.mutations import cut_or_lengthened, edited_words, flipped_bits, overwritten, with_bytes
+from tests.mutations import cut_or_lengthened, edited_words, flipped_bits, overwritten, signs, with_bytes
 from tests.providing import ACTIONS, ALLOWED, APPROVALS, CHANGES, LP_RULES, MANAGER, PAIR, TOKENS, V2_ROUTER, action_tx
 from tests.signing import NOW_S, ROUTER, STRANGER, WALLET, signer, tx
 
 SIGNER = signer(LP_RULES)
+is_signed = partial(signs, SIGNER)
 ADDRESSES = st.sampled_from([*TOKENS, ROUTER, MANAGER, V2_ROUTER, PAIR, WALLET, STRANGER, NATIVE]) | st.binary(
     min_size=20, max_size=20
 ).map(to_checksum_address)
 AMOUNTS = st.integers(0, UINT256_MAX) | st.sampled_from([0, 1, 10**18, 2**128 - 1, UINT256_MAX])
 PAIRS = st.tuples(AMOUNTS, AMOUNTS)
-
-
-def is_signed(transaction: UnsignedTx, grant: Grant) -> bool:
-    """Whether the signer signs; anything but a refusal by name is a failure of the test."""
-    try:
-        SIGNER.sign(transaction, grant)
-    except Refused as refusal:
-        assert refusal.verdicts and refusal.verdicts[0].guard.startswith("signer.")
-        return False
-    return True
 
 
 def timeless(call: LiquidityCall) -> tuple[LiquidityCall, int]:

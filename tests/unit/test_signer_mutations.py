@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from eth_utils.address import to_checksum_address
@@ -13,10 +14,9 @@ from agent.chain.approvals import encode_approve
 from agent.chain.calls import Multicall, decode
 from agent.errors import Refused
 from agent.model import Funding, UnsignedTx
-from agent.ports import Grant
 from agent.units import NATIVE, UINT256_MAX
 from agent.venues.swap_router_02 import encode
-from tests.mutations import cut_or_lengthened, edited_words, flipped_bits, overwritten, with_bytes
+from tests.mutations import cut_or_lengthened, edited_words, flipped_bits, overwritten, signs, with_bytes
 from tests.signing import (
     ALLOWED,
     DEADLINE_S,
@@ -36,21 +36,12 @@ from tests.signing import (
 )
 
 SIGNER = signer()
+is_signed = partial(signs, SIGNER)
 CALLS = {name: pair for name, pair in ALLOWED.items() if name != "cancel"}
 ADDRESSES = st.sampled_from([WETH, USDC, USDT, ROUTER, WALLET, STRANGER, NATIVE]) | st.binary(min_size=20, max_size=20).map(
     to_checksum_address
 )
 AMOUNTS = st.integers(0, UINT256_MAX) | st.sampled_from([0, 1, 10**18, UINT256_MAX])
-
-
-def is_signed(transaction: UnsignedTx, grant: Grant) -> bool:
-    """Whether the signer signs; anything but a refusal by name is a failure of the test."""
-    try:
-        SIGNER.sign(transaction, grant)
-    except Refused as refusal:
-        assert refusal.verdicts and refusal.verdicts[0].guard.startswith("signer.")
-        return False
-    return True
 
 
 def harmless(original: UnsignedTx, mutated: UnsignedTx) -> bool:

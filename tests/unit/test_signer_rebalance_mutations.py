@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -15,29 +16,19 @@ from agent.chain.calls import NotUnderstood, decode
 from agent.chain.program import Rebalance
 from agent.errors import Refused
 from agent.model import Funding, UnsignedTx
-from agent.ports import Grant
 from agent.units import NATIVE, UINT256_MAX
 from agent.venues.rebalancer import Terms, encode
-from tests.mutations import calldata, flipped_bits, overwritten, with_bytes
+from tests.mutations import calldata, flipped_bits, overwritten, signs, with_bytes
 from tests.rebalancing import PLANS, PRICES, REBALANCER, REBALANCER_RULES, REBALANCES, conditions
 from tests.signing import DEADLINE_S, NOW_S, ROUTER, STRANGER, SWAP, SWAP_GRANT, USDC, USDT, WALLET, WETH, plan_of, signer, tx
 
 SIGNER = signer(REBALANCER_RULES)
+is_signed = partial(signs, SIGNER)
 ADDRESSES = st.sampled_from([WETH, USDC, USDT, ROUTER, REBALANCER, WALLET, STRANGER, NATIVE]) | st.binary(min_size=20, max_size=20).map(
     to_checksum_address
 )
 AMOUNTS = st.integers(0, 2**128 - 1) | st.sampled_from([0, 1, 10**18])
 NAMES = st.sampled_from(sorted(PLANS))
-
-
-def is_signed(transaction: UnsignedTx, grant: Grant) -> bool:
-    """Whether the signer signs; anything but a refusal by name is a failure of the test."""
-    try:
-        SIGNER.sign(transaction, grant)
-    except Refused as refusal:
-        assert refusal.verdicts and refusal.verdicts[0].guard.startswith("signer.")
-        return False
-    return True
 
 
 def harmless(original: UnsignedTx, mutated: UnsignedTx) -> bool:
