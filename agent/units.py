@@ -92,12 +92,14 @@ def safe_label(symbol: str, address: str) -> str:
 def parse_raw(text: str, decimals: int, field: str) -> int:
     """Base units of a plain decimal such as "1.5"; more places than `decimals`, signs and exponents are refused."""
     if not _PLAIN_NUMBER.fullmatch(text.strip()):
-        raise ConfigError(f"{field}: {text!r} is not an amount; write a plain decimal such as 1.5")
+        raise ConfigError(f"{field}: {text!r} is not an amount", "write a plain decimal such as 1.5")
     scaled = Fraction(Decimal(text.strip())) * Fraction(10) ** decimals
     if scaled.denominator != 1:
-        raise ConfigError(f"{field}: {text!r} has more than {decimals} decimal places, the smallest unit of this token")
+        raise ConfigError(
+            f"{field}: {text!r} has more than {decimals} decimal places, the smallest unit of this token", "round it to as many places"
+        )
     if scaled.numerator > UINT256_MAX:
-        raise ConfigError(f"{field}: {text!r} is larger than any token amount can be (2^256 - 1 base units)")
+        raise ConfigError(f"{field}: {text!r} is larger than any token amount can be (2^256 - 1 base units)", "write a smaller one")
     return scaled.numerator
 
 
@@ -127,7 +129,7 @@ def price_text(price: Price, token_decimals: int, numeraire_decimals: int, signi
 def parse_bps(text: object, field: str) -> int:
     """Basis points of "50%", "5000bps" or a number in (0, 1]; a bare number above 1 is refused (requirement R1.1)."""
     if isinstance(text, bool) or not isinstance(text, str | int | float):
-        raise ConfigError(f"{field}: {text!r} is not a share; write 40%, 4000bps or 0.4")
+        raise ConfigError(f"{field}: {text!r} is not a share", "write 40%, 4000bps or 0.4")
     plain = str(text).strip().replace(" ", "")
     try:
         if plain.endswith("%"):
@@ -137,13 +139,13 @@ def parse_bps(text: object, field: str) -> int:
         else:
             scaled = Fraction(Decimal(plain)) * BPS
             if scaled > BPS:
-                raise ConfigError(f"{field}: {text!r} is above 1 and has no unit; write {plain}% or {plain}bps")
+                raise ConfigError(f"{field}: {text!r} is above 1 and has no unit", f"write {plain}% or {plain}bps")
     except (InvalidOperation, ValueError, OverflowError):
-        raise ConfigError(f"{field}: {text!r} is not a share; write 40%, 4000bps or 0.4") from None
+        raise ConfigError(f"{field}: {text!r} is not a share", "write 40%, 4000bps or 0.4") from None
     if scaled < 0:
-        raise ConfigError(f"{field}: {text!r} is negative")
+        raise ConfigError(f"{field}: {text!r} is negative", "write 0 or more")
     if scaled.denominator != 1:
-        raise ConfigError(f"{field}: {text!r} is finer than one basis point (0.01%)")
+        raise ConfigError(f"{field}: {text!r} is finer than one basis point (0.01%)", "round it to 0.01%")
     return scaled.numerator
 
 

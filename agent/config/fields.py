@@ -28,11 +28,11 @@ _GAS_PRICE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(gwei|wei)")
 def parse_address(value: object, field: str = "address") -> str:
     """Checksummed address; a mixed-case address with a wrong checksum is refused, since it is likely mistyped."""
     if value == "native":
-        raise ConfigError(f"{field}: only an asset may be the native coin itself; name its wrapped token here")
+        raise ConfigError(f"{field}: only an asset may be the native coin itself", "name its wrapped token here")
     if not isinstance(value, str) or not re.fullmatch(r"0x[0-9a-fA-F]{40}", value):
-        raise ConfigError(f"{field}: {value!r} is not an address; write 0x and 40 hex digits")
+        raise ConfigError(f"{field}: {value!r} is not an address", "write 0x and 40 hex digits")
     if is_checksum_formatted_address(value) and not is_checksum_address(value):
-        raise ConfigError(f"{field}: {value} has a wrong checksum; copy it again from its source")
+        raise ConfigError(f"{field}: {value} has a wrong checksum", "copy it again from its source")
     return str(to_checksum_address(value))
 
 
@@ -40,10 +40,10 @@ def parse_duration_s(value: object, field: str = "duration") -> int:
     """Whole seconds of "90s", "30m", "1h", "7d", "4w"."""
     match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
-        raise ConfigError(f"{field}: {value!r} is not a duration; write 90s, 30m, 1h or 7d")
+        raise ConfigError(f"{field}: {value!r} is not a duration", "write 90s, 30m, 1h or 7d")
     seconds = Fraction(Decimal(match[1])) * _SECONDS[match[2]]
     if seconds.denominator != 1:
-        raise ConfigError(f"{field}: {value!r} is not a whole number of seconds")
+        raise ConfigError(f"{field}: {value!r} is not a whole number of seconds", "write it in a smaller unit, such as 90s")
     return seconds.numerator
 
 
@@ -51,24 +51,24 @@ def parse_gas_price_wei(value: object, field: str = "gas price") -> int:
     """Wei of "60 gwei"."""
     match = _GAS_PRICE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
-        raise ConfigError(f"{field}: {value!r} is not a gas price; write for example 60 gwei")
+        raise ConfigError(f"{field}: {value!r} is not a gas price", "write for example 60 gwei")
     wei = Fraction(Decimal(match[1])) * _WEI[match[2]]
     if wei.denominator != 1:
-        raise ConfigError(f"{field}: {value!r} is finer than one wei")
+        raise ConfigError(f"{field}: {value!r} is finer than one wei", "round it to whole wei")
     return wei.numerator
 
 
 def parse_variable(value: object, field: str = "variable") -> str:
     """Name of an environment variable. A URL or a key pasted in its place is refused, and never repeated."""
     if not isinstance(value, str) or not _VARIABLE.fullmatch(value) or _KEY.fullmatch(value):
-        raise ConfigError(f"{field}: not the name of an environment variable; letters, digits and _ only, such as RPC_URL_1")
+        raise ConfigError(f"{field}: not the name of an environment variable", "letters, digits and _ only, such as RPC_URL_1")
     return value
 
 
 def parse_keyring(value: object, field: str = "keyring") -> str:
     """Service and name of an entry in the keyring, "trimtab/main". A key pasted in its place is refused, and never repeated."""
     if not isinstance(value, str) or not _KEYRING.fullmatch(value) or any(_KEY.fullmatch(part) for part in value.split("/")):
-        raise ConfigError(f"{field}: not the name of an entry; write service/name in letters, digits, . _ -, such as trimtab/main")
+        raise ConfigError(f"{field}: not the name of an entry", "write service/name in letters, digits, . _ -, such as trimtab/main")
     return value
 
 
@@ -90,14 +90,19 @@ def _switch(value: object) -> bool | None:
     raise ValueError(f"{value!r} is neither 'on' nor 'off'")
 
 
+def relayed(error: ConfigError) -> ValueError:
+    """The same as pydantic takes it, remedy and all: pydantic supplies the field's name, so ours is left out."""
+    return ValueError("; ".join(filter(None, (error.message.removeprefix("value: "), error.remedy))))
+
+
 def _relay(parse: _Parser) -> _Parser:
-    """A pydantic validator from one of our parsers: pydantic supplies the field's name, so ours is left out."""
+    """A pydantic validator from one of our parsers."""
 
     def validate(value: object) -> object:
         try:
             return parse(value)
         except ConfigError as error:
-            raise ValueError(error.message.removeprefix("value: ")) from None
+            raise relayed(error) from None
 
     return validate
 

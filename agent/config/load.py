@@ -75,11 +75,11 @@ def parse_config(text: str, origin: str = "config") -> Config:
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{origin}: not valid TOML: {error}") from None
+        raise ConfigError(f"{origin}: not valid TOML: {error}", "correct it there; trimtab init writes one that is valid") from None
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(f"{origin}: " + "; ".join(mistakes(error))) from None
+        raise ConfigError(f"{origin}: " + "; ".join(mistakes(error)), "correct these keys, then trimtab doctor") from None
     bands = {asset.symbol: asset.band for asset in config.portfolio.assets if asset.band is not None}
     trigger_rules.validate_policy(build_policy(config), bands)
     build_split(config)
@@ -101,7 +101,7 @@ def load_config(path: Where = "trimtab.toml") -> LoadedConfig:
     except FileNotFoundError:
         raise ConfigError(f"{file}: no such file", "write one with: trimtab init") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read: {error}") from None
+        raise ConfigError(f"{file}: cannot be read: {error}", "name a file of text that you may read") from None
     return loaded_from(text, file.resolve(), str(file))
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from agent.config.fields import Duration, Share
+from agent.config.fields import Duration, Share, relayed
 from agent.config.table import Table
 from agent.config.zone import ZoneTable
 from agent.errors import ConfigError
@@ -103,7 +103,7 @@ def parse_band(text: object, field: str) -> Threshold:
     plain = text.strip().replace(" ", "") if isinstance(text, str) else ""
     kind = next((kind for kind in ("abs", "rel") if plain.endswith(kind)), None)
     if kind is None:
-        raise ConfigError(f"{field}: {text!r} is not a band; write 10%rel (of the target) or 5%abs (points of the portfolio)")
+        raise ConfigError(f"{field}: {text!r} is not a band", "write 10%rel (of the target) or 5%abs (points of the portfolio)")
     width_bps = parse_bps(plain.removesuffix(kind), field)
     return Threshold(width_bps, None) if kind == "abs" else Threshold(None, width_bps)
 
@@ -112,7 +112,7 @@ def _band(value: object) -> Threshold:
     try:
         return parse_band(value, "value")
     except ConfigError as error:
-        raise ValueError(error.message.removeprefix("value: ")) from None
+        raise relayed(error) from None
 
 
 Band = Annotated[Any, BeforeValidator(_band)]
