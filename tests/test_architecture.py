@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,7 @@ def room(path: Path) -> str:
     return path.relative_to(AGENT).parts[0].removesuffix(".py")
 
 
+@functools.cache
 def imported(path: Path, top_level_only: bool = False) -> set[str]:
     tree = ast.parse(path.read_text())
     guarded = {
