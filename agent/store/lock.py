@@ -27,8 +27,13 @@ def lock_path(chain_id: int, wallet: str, store_file: Path | None, *, local_chai
     Local chains share their chain id and test wallets, so that there the lock lies beside the store's file.
     """
     if local_chain and store_file is not None:
-        return store_file.with_name(store_file.name + ".lock")
+        return beside_store(store_file)
     return user_state_path("trimtab") / f"{chain_id}-{wallet.lower()}.lock"
+
+
+def beside_store(store_file: Path) -> Path:
+    """The lock beside a store: whoever uses the store meets it, whatever his state folder is."""
+    return store_file.with_name(store_file.name + ".lock")
 
 
 def service_path(path: Path) -> Path:
@@ -37,61 +42,76 @@ def service_path(path: Path) -> Path:
 
 
 @contextmanager
-def wallet_lock(path: Path, chain_id: int, wallet: str) -> Iterator[None]:
+def wallet_lock(path: Path, chain_id: int, wallet: str, beside: Path | None = None) -> Iterator[None]:
     """Holds the wallet while inside: only its holder signs, sends, or moves the journal. Raises Held at once when another process
     has it, naming that process and its pid file; OperatorNeeded where the lock cannot be taken.
+
+    With `beside` that lock is taken too, where a store is shared by processes whose state folders are not the same.
     """
-    pid_file = path.with_suffix(".pid")
-    with _lock(path, lambda: _in_use(path, chain_id, wallet)):
-        _write(pid_file)
+    with _all(path, beside, lambda one: _in_use(one, chain_id, wallet)):
         yield
 
 
 @contextmanager
 def awaited_lock(
-    path: Path, chain_id: int, wallet: str, *, patience_s: float, sleep: Callable[[float], None], tell: Callable[[str], None]
+    path: Path,
+    chain_id: int,
+    wallet: str,
+    beside: Path | None = None,
+    *,
+    patience_s: float,
+    sleep: Callable[[float], None],
+    tell: Callable[[str], None],
 ) -> Iterator[None]:
     """The same, but waits for another process to let go of the wallet; `tell` hears for whom. Raises Held after `patience_s`."""
     waited_s = 0.0
     with ExitStack() as held:
         while True:
             try:
-                held.enter_context(wallet_lock(path, chain_id, wallet))
+                held.enter_context(wallet_lock(path, chain_id, wallet, beside))
                 break
             except Held as other:
                 if waited_s >= patience_s:
                     raise Held(f"{other.message}; waited {patience_s:.0f} s for it", other.remedy) from None
-            tell(f"Waiting for the wallet: {_who(path)} acts for it")
+                tell(f"Waiting for the wallet: {_who(path, beside)} acts for it")
             sleep(POLL_S)
             waited_s += POLL_S
         yield
 
 
 @contextmanager
-def service_lock(path: Path, chain_id: int, wallet: str) -> Iterator[None]:
-    """Held by a run from first to last, beside the wallet's lock at `path`, which it takes for each look alone. Raises Held at once."""
-    place = service_path(path)
-    pid_file = place.with_suffix(".pid")
+def service_lock(path: Path, chain_id: int, wallet: str, beside: Path | None = None) -> Iterator[None]:
+    """Held by a run from first to last, beside the wallet's locks, which it takes for each look alone. Raises Held at once."""
 
-    def taken() -> Held:
+    def taken(place: Path) -> Held:
+        pid_file = place.with_suffix(".pid")
         return Held(
             f"another run (process {_holder(pid_file)}) already serves {wallet} on chain {chain_id}; see {pid_file}",
             "stop that run first: its service manager, or its process; commands beside it need not wait for that",
         )
 
-    with _lock(place, taken):
-        _write(pid_file)
+    with _all(service_path(path), None if beside is None else service_path(beside), taken):
         yield
 
 
 @contextmanager
-def _lock(path: Path, taken: Callable[[], Held]) -> Iterator[None]:
+def _all(path: Path, beside: Path | None, taken: Callable[[Path], Held]) -> Iterator[None]:
+    """Both locks or none, each with its pid file."""
+    with ExitStack() as held:
+        for place in (path,) if beside in (None, path) else (path, beside):
+            held.enter_context(_lock(place, taken))
+            _write(place.with_suffix(".pid"))
+        yield
+
+
+@contextmanager
+def _lock(path: Path, taken: Callable[[Path], Held]) -> Iterator[None]:
     lock = FileLock(path, timeout=0, mode=0o600)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise taken() from None
+        raise taken(path) from None
     except OSError as error:
         raise OperatorNeeded(f"cannot lock {path}: {error}", "make its folder writable for this user") from error
     try:
@@ -110,9 +130,10 @@ def _in_use(path: Path, chain_id: int, wallet: str) -> Held:
     return Held(f"another trimtab (process {_holder(pid_file)}) already acts for {wallet} on chain {chain_id}; see {pid_file}", remedy)
 
 
-def _who(path: Path) -> str:
-    kind = "the run" if _serves(path) else "another command"
-    return f"{kind} (process {_holder(path.with_suffix('.pid'))})"
+def _who(path: Path, beside: Path | None) -> str:
+    place = path if beside is None or _holder(path.with_suffix(".pid")) != UNKNOWN else beside
+    kind = "the run" if _serves(place) else "another command"
+    return f"{kind} (process {_holder(place.with_suffix('.pid'))})"
 
 
 def _serves(path: Path) -> bool:

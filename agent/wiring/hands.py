@@ -28,7 +28,7 @@ from agent.execution.proposals import ProposingExecutor, require_none_open
 from agent.execution.settings import Settings
 from agent.model import Execution, Limits
 from agent.ports import Sender, SigningKey
-from agent.store.lock import awaited_lock, lock_path, service_lock
+from agent.store.lock import awaited_lock, beside_store, lock_path, service_lock
 from agent.store.proposals import FileOutbox
 from agent.venues.composer import RouterComposer
 from agent.wiring.desk import Desk, store_file
@@ -132,11 +132,11 @@ def open_wallet(desk: Desk, confirm: Callable[[Outcome], bool], progress: Callab
     return Wallet(desk, confirm, progress, key, submit)
 
 
-def locks(loaded: LoadedConfig) -> tuple[Path, int, str]:
-    """Where the lock of the config's wallet lies, with what it locks: chain id and wallet."""
-    chain, wallet = loaded.config.chain, loaded.config.wallet.address
-    beside = chain.local or loaded.paper  # paper books never hold up the wallet itself
-    return lock_path(chain.chain_id, wallet, store_file(loaded), local_chain=beside), chain.chain_id, wallet
+def locks(loaded: LoadedConfig) -> tuple[Path, int, str, Path]:
+    """Where the lock of the config's wallet lies, with what it locks, chain id and wallet; and the one beside its store."""
+    chain, wallet, file = loaded.config.chain, loaded.config.wallet.address, store_file(loaded).resolve()
+    alone = chain.local or loaded.paper  # paper books never hold up the wallet itself
+    return lock_path(chain.chain_id, wallet, file, local_chain=alone), chain.chain_id, wallet, beside_store(file)
 
 
 def settings(config: Config, limits: Limits) -> Settings:

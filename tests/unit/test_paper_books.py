@@ -38,6 +38,7 @@ def test_on_a_live_chain_paper_has_a_store_and_a_lock_of_its_own_beside_the_live
     assert (store_file(live), store_file(paper)) == (tmp_path / "trimtab.db", tmp_path / "paper.db")
     assert locks(paper)[0] == tmp_path / "paper.db.lock"
     assert locks(live)[0].parent != tmp_path, "one place per machine, whatever the store"
+    assert (locks(live)[3], locks(paper)[3]) == (tmp_path / "trimtab.db.lock", locks(paper)[0]), "and one for all who use the store"
     assert paper.live_url == live.store_url
 
 

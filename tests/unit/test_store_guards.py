@@ -114,6 +114,23 @@ def test_a_wallet_has_one_run_beside_whom_others_act(tmp_path: Path) -> None:
         pass
 
 
+def test_processes_with_other_state_folders_meet_at_the_lock_beside_the_store(tmp_path: Path) -> None:
+    service, shell, beside, told = tmp_path / "service" / "x.lock", tmp_path / "shell" / "x.lock", tmp_path / "t.db.lock", []
+    waits = {"patience_s": 0.5, "sleep": lambda _: None, "tell": told.append}
+    with wallet_lock(service, 1, WALLET, beside):
+        with pytest.raises(Held, match=r"see .*/t\.db\.pid"), awaited_lock(shell, 1, WALLET, beside, **waits):
+            raise AssertionError("two held the wallet")
+        assert told and all(f"process {os.getpid()}" in line for line in told)
+        with wallet_lock(shell, 1, WALLET, tmp_path / "other.db.lock"):
+            pass  # what was taken before the lock that was missing is let go of
+    with service_lock(service, 1, WALLET, beside):
+        with pytest.raises(Held, match="already serves"), service_lock(shell, 1, WALLET, beside):
+            raise AssertionError("two served")
+        with wallet_lock(shell, 1, WALLET, beside):
+            pass
+    assert not [*tmp_path.rglob("*.pid")]
+
+
 def test_a_pid_file_with_foreign_text_is_not_repeated(tmp_path: Path) -> None:
     path = tmp_path / "x.lock"
     with wallet_lock(path, 1, WALLET):
