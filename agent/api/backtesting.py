@@ -22,7 +22,7 @@ from agent.config.split import build_split, with_allocators
 from agent.config.tax import year_limit
 from agent.config.weights import build_weights
 from agent.errors import ConfigError
-from agent.model import Destination, Every, Execution, Hybrid, LotMethod, Trigger
+from agent.model import Destination, Every, Execution, Hybrid, LotMethod, Policy, Trigger
 from agent.policy.trigger_rules import validate_policy
 from agent.units import BPS, PIPS, Token, parse_bps, parse_raw
 
@@ -83,7 +83,7 @@ class Market:
         pools = []
         for (first, second), path in map(_pool_state, self.pool_states):
             if strange := [symbol for symbol in (first, second) if symbol not in tokens]:
-                raise ConfigError(f"--pool-state: {strange[0]} is none of {', '.join(tokens)}")
+                raise ConfigError(f"--pool-state: {strange[0]!r} is none of the portfolio", f"choose from {', '.join(tokens)}")
             pools.append(read_pool(path, tokens[first], tokens[second]))
         return replace(settings, recorded=tuple(pools))
 
@@ -196,9 +196,18 @@ def from_options(
         decimals=decimals,
         pairs=pools,
     )
-    validate_policy(wanted.policy)
+    _require_sound(wanted.policy)
     assets = tuple(replace(asset, band=own.get(asset.token.symbol)) for asset in wanted.portfolio.assets)
     return replace(wanted, portfolio=replace(wanted.portfolio, assets=assets))
+
+
+def _require_sound(policy: Policy) -> None:
+    """Raises ConfigError naming the option, in the place of the key of a config that says the same."""
+    try:
+        validate_policy(policy)
+    except ConfigError as error:
+        words = error.message.replace("policy.trigger.every", "--every").replace("policy.destination", "--destination")
+        raise ConfigError(words, error.remedy.replace("use a threshold or hybrid trigger", "give --band too")) from None
 
 
 def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str, int], str]:
@@ -220,8 +229,12 @@ def named(table: PriceTable, names: Mapping[str, str]) -> PriceTable:
         raise ConfigError(f"--as: {strange[0]!r} is not in the file", f"its symbols are {', '.join(table.symbols)}")
     symbols = tuple(names.get(symbol, symbol) for symbol in table.symbols)
     if len(set(symbols)) < len(symbols):
-        raise ConfigError("--as: two symbols of the file get the same name")
+        raise ConfigError(f"--as: two symbols of the file get the name {_twice(symbols)!r}", "give each a name of its own")
     return replace(table, symbols=symbols)
+
+
+def _twice(names: Sequence[str]) -> str:
+    return next(name for name in names if names.count(name) > 1)
 
 
 def priced_gas(wanted: Wanted, table: PriceTable) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
-from agent.backtest.report_backtest import write_report as _write
+from agent.backtest.report import Page, write_document, write_page
+from agent.backtest.report_backtest import page_of
 from agent.backtest.result import SimulationResult
 from agent.errors import ConfigError
 
@@ -15,14 +17,33 @@ def check_report_path(path: Path) -> None:
     """Raises ConfigError before any work is done for a report that could not be written."""
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"--html: {path.name} is no name of a page", "let it end with .html; the same as JSON is written beside it")
-    if not path.parent.is_dir() or path.is_dir():
-        raise ConfigError(f"--html: {path} cannot be written", "name a file in a folder that is there")
+    for one in (path, path.with_suffix(".json")):
+        if not path.parent.is_dir() or one.is_dir():
+            raise ConfigError(f"--html: {one} cannot be written", "name a file in a folder that is there")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def write_pages(page: Page, path: Path) -> tuple[Path, Path]:
+    """Writes the page, and beside it the same as JSON; returns both paths. Raises ConfigError where that cannot be."""
+    check_report_path(path)
+    beside = path.with_suffix(".json")
+    try:
+        write_page(page, path)
+        write_document(page, beside)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    return path, beside
 
 
 def write_report(result: SimulationResult, path: Path) -> tuple[Path, Path]:
-    """Writes the page and the same as JSON, and returns where. Raises ConfigError where that cannot be, Refused without empyrical."""
+    """The same of a simulation. Raises Refused without empyrical, too."""
     check_report_path(path)
-    try:
-        return _write(result, path)
-    except OSError as error:
-        raise ConfigError(f"--html: {path} cannot be written: {error.strerror}", "name a file that you may write") from None
+    return write_pages(page_of(result), path)
+
+
+def _unwritable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"--html: {path} cannot be written: {error.strerror}", "name a file in a folder that you may write to")

@@ -7,10 +7,9 @@ from fractions import Fraction
 from pathlib import Path
 
 from agent.api.backtesting import Market, from_config, from_options, named, priced_gas
-from agent.api.reporting import check_report_path
+from agent.api.reporting import write_pages
 from agent.api.whatif import pairs
 from agent.backtest.files import read_table
-from agent.backtest.report import write_document, write_page
 from agent.backtest.stress import MOST_BARS, Progress, StressResult, Wish, estimate_s, stress
 from agent.backtest.stress_report import figures as stress_figures
 from agent.backtest.stress_report import page
@@ -125,14 +124,7 @@ def run_stress(prepared: Prepared, progress: Progress | None = None) -> StressRe
 
 def write_stress_report(found: StressResult, path: Path) -> tuple[Path, Path]:
     """Writes the page, and beside it the same as JSON; returns both paths. Raises ConfigError where nothing can be written."""
-    check_report_path(path)
-    beside, made = path.with_suffix(".json"), page(found)
-    try:
-        write_page(made, path)
-        write_document(made, beside)
-    except OSError as error:
-        raise ConfigError(f"--html: {path} cannot be written: {error.strerror}", "name a file that you may write") from None
-    return path, beside
+    return write_pages(page(found), path)
 
 
 def _scenarios(text: str) -> tuple[Scenario, ...]:

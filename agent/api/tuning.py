@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from agent.api.backtesting import Market, from_config, from_options, named, priced_gas
-from agent.api.reporting import check_report_path
+from agent.api.reporting import write_pages
 from agent.api.whatif import pairs
 from agent.backtest.files import read_table
-from agent.backtest.report import write_document, write_page
 from agent.backtest.tune import Progress, Search, Tuned, tune
-from agent.backtest.tune_cluster import on_cluster
+from agent.backtest.tune_cluster import check_address, on_cluster
 from agent.backtest.tune_cost import ASK_ABOVE_S, Estimate, estimated
 from agent.backtest.tune_document import document as tune_document
-from agent.backtest.tune_grid import Choice, grid_of
+from agent.backtest.tune_grid import Choice, calendar_of, grid_of
 from agent.backtest.tune_job import Chunk, Engine, Found, Job, Terms, wanted_of
 from agent.backtest.tune_report import page
 from agent.backtest.tune_stats import Objective
@@ -68,7 +67,7 @@ def prepare_tune(
     Raises ConfigError naming the option.
     """
     grid = grid_of(grids.band, grids.every, grids.destination, grids.allocator, grids.trigger)
-    calendar = grid_of("", grids.calendar, "target", "").choices()[0]
+    calendar = calendar_of(grids.calendar)
     if market.flows or market.flow_file is not None:
         raise ConfigError("--flow: deposits would count as growth", "leave them away")
     if not FEWEST_FOLDS <= grids.folds <= MOST_FOLDS:
@@ -111,6 +110,8 @@ def run_tune(
     Raises Refused where the answer is no, Retryable for a scheduler or process that is lost, ConfigError for a folder of another search.
     """
     many = cores or cores_here()
+    if scheduler:
+        check_address(scheduler)
 
     def allow(job: Job, rest: Sequence[Chunk]) -> None:
         if confirm is None:
@@ -131,14 +132,9 @@ def run_tune(
     return tune(search, work, folder, allow, progress or (lambda _done, _runs: None))
 
 
-def write_tune_report(tuned: Tuned, path: Path) -> Path:
-    """The report as HTML there, and beside it the same as JSON, whose path comes back. Raises ConfigError for a path that cannot be."""
-    check_report_path(path)
-    made = page(tuned)
-    beside = path.with_suffix(".json")
-    write_page(made, path)
-    write_document(made, beside)
-    return beside
+def write_tune_report(tuned: Tuned, path: Path) -> tuple[Path, Path]:
+    """Writes the page, and beside it the same as JSON; returns both paths. Raises ConfigError where nothing can be written."""
+    return write_pages(page(tuned), path)
 
 
 def _named(text: str, option: str, known: dict[str, Name]) -> Name:

@@ -17,6 +17,7 @@ from agent.errors import ConfigError
 
 TIMES = ("time", "date", "timestamp")
 BARS = {"open", "high", "low", "close", "volume"}
+READABLE = "give a header with the names of the columns, and a row for each time"
 _ZONE = r"(Z|[+-]\d{2}:?\d{2})$"
 _EPOCH_S = 1_230_768_000
 """2009-01-01: no price of any coin is older, so that times in milliseconds, or of spreadsheets, are noticed."""
@@ -33,7 +34,7 @@ def read_table(path: Path) -> PriceTable:
     frame = _frame(polars, path)
     column = next((name for name in TIMES if name in frame.columns), None)
     if column is None:
-        raise ConfigError(f"{path.name}: no column {' or '.join(TIMES)}; it has {', '.join(frame.columns)[:200]}")
+        raise ConfigError(f"{path.name}: no column {' or '.join(TIMES)}; it has {', '.join(frame.columns)[:200]}", READABLE)
     frame = frame.with_columns(_seconds(polars, frame[column], path).alias(column))
     times = frame[column]
     low, high = times.min(), times.max()
@@ -55,10 +56,10 @@ def read_gas(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
     polars, option = _polars(), "--gas-prices"
     frame = _frame(polars, path, option)
     if not {"time", "gas_price_wei"} <= set(frame.columns):
-        raise ConfigError(f"{option}: {path.name} needs columns time and gas_price_wei; it has {', '.join(frame.columns)[:200]}")
+        raise ConfigError(f"{option}: {path.name} needs columns time and gas_price_wei; it has {', '.join(frame.columns)[:200]}", READABLE)
     kind = frame["gas_price_wei"].dtype
     if not kind.is_integer() or frame["gas_price_wei"].null_count() or frame["gas_price_wei"].min() < 0:
-        raise ConfigError(f"{option}: a gas price of {path.name} is no whole number of wei, 0 or more")
+        raise ConfigError(f"{option}: a gas price of {path.name} is no whole number of wei, 0 or more", "write for example 20000000000")
     rows, prices = _seconds(polars, frame["time"], path).to_numpy(), frame["gas_price_wei"].to_list()
     if (np.diff(rows) <= 0).any():
         row = int(np.argmax(np.diff(rows) <= 0)) + 2
@@ -74,7 +75,7 @@ def read_flows(path: Path) -> tuple[OwnerFlow, ...]:
     polars, option = _polars(), "--flows"
     frame = _frame(polars, path, option)
     if not {"time", "amount"} <= set(frame.columns):
-        raise ConfigError(f"{option}: {path.name} needs columns time and amount; it has {', '.join(frame.columns)[:200]}")
+        raise ConfigError(f"{option}: {path.name} needs columns time and amount; it has {', '.join(frame.columns)[:200]}", READABLE)
     amounts = frame["amount"]
     if not amounts.dtype.is_numeric() or amounts.null_count() or not np.isfinite(amounts.to_numpy()).all() or (amounts == 0).any():
         raise ConfigError(f"{option}: an amount of {path.name} is no number, or zero", "write plain decimals such as -250.5")
@@ -91,24 +92,24 @@ def _polars() -> Any:
 
 def _frame(polars: Any, path: Path, option: str = "--prices") -> Any:
     if not path.is_file():
-        raise ConfigError(f"{option}: {str(path)!r} is no file")
+        raise ConfigError(f"{option}: {str(path)!r} is no file", "name a .csv or .parquet file that is there")
     reader = {".csv": polars.read_csv, ".parquet": polars.read_parquet}.get(path.suffix.lower())
     if reader is None:
-        raise ConfigError(f"{option}: {path.name} is neither .csv nor .parquet")
+        raise ConfigError(f"{option}: {path.name} is neither .csv nor .parquet", "write it as one of them, and name it so")
     try:
         # all rows say what a column holds: whole numbers in the first hundred do not make it one of whole numbers
         frame = polars.read_csv(path, infer_schema_length=None) if reader is polars.read_csv else reader(path)
     except Exception as error:  # whatever a broken file makes the library say
-        raise ConfigError(f"{option}: {path.name} cannot be read: {type(error).__name__}") from None
+        raise ConfigError(f"{option}: {path.name} cannot be read: {type(error).__name__}", READABLE) from None
     if frame.height == 0:
-        raise ConfigError(f"{option}: {path.name} is empty")
+        raise ConfigError(f"{option}: {path.name} is empty", READABLE)
     return frame
 
 
 def _seconds(polars: Any, times: Any, path: Path) -> Any:
     """Unix seconds of a column of times."""
     if times.null_count():
-        raise ConfigError(f"{path.name}: {times.null_count()} rows have no time")
+        raise ConfigError(f"{path.name}: {times.null_count()} rows have no time", "remove rows that say nothing")
     kind = times.dtype
     if kind.is_integer():
         return times.cast(polars.Int64)

@@ -24,7 +24,10 @@ def pool_at(kind: str, token: Token, money: Token, price: Price, depth_raw: int,
     """
     other_raw = floor_int(depth_raw / price)
     if not 0 < other_raw <= UINT112_MAX or not 0 < depth_raw <= UINT112_MAX:
-        raise ConfigError(f"--depth: a pool of {token.label} so deep does not fit a contract", "choose another depth")
+        raise ConfigError(
+            f"--depth: {depth_raw} base units of {money.label} beside {other_raw} of {token.label} do not fit a contract",
+            "choose another depth: both sides are 1 base unit or more, and below 2^112",
+        )
     first = int(token.address, 16) < int(money.address, 16)
     token0, token1 = (token.address, money.address) if first else (money.address, token.address)
     reserve0, reserve1 = (other_raw, depth_raw) if first else (depth_raw, other_raw)

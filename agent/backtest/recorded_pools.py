@@ -28,9 +28,10 @@ def read_pool(path: Path, token0: Token, token1: Token) -> V3Pool:
     try:
         made = _pool(json.loads(path.read_text(encoding="utf-8")), path, token0, token1)
     except OSError as error:
-        raise ConfigError(f"--pool-state: {path} cannot be read: {type(error).__name__}") from None
+        raise ConfigError(f"--pool-state: {path} cannot be read: {error.strerror}", "name a JSON file that you may read") from None
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise ConfigError(f"--pool-state: {path.name} is no pool: {type(error).__name__} {error}"[:160]) from None
+        why = f"--pool-state: {path.name} is no pool: {type(error).__name__} {error}"[:160]
+        raise ConfigError(why, "give scalars and tick_data as docs/backtest.md says") from None
     inside = sum(one.liquidity_net for one in made.ticks if one.index <= made.tick)
     if inside != made.liquidity or sum(one.liquidity_net for one in made.ticks) != 0:
         raise ConfigError(f"--pool-state: the ticks of {path.name} do not add up to its liquidity", "give every initialised tick")

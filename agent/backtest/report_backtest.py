@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 from agent.backtest import report_costs, report_sections
-from agent.backtest.report import Fact, Page, write_document, write_page
+from agent.backtest.report import Fact, Page
 from agent.backtest.report_sections import Found
 from agent.backtest.report_series import course, fallen, risk
 from agent.backtest.report_words import NONE, counted, day, days, length, money, named, percent, ratio
@@ -19,16 +18,6 @@ MOST_NAMES = 6
 UNSAID = ("", "None", "()", "False")
 NORMAL_95 = 1.96
 FEWEST_FOR_INTERVAL = 60
-
-
-def write_report(result: SimulationResult, path: Path) -> tuple[Path, Path]:
-    """Writes the page, and beside it the same as JSON; returns both paths. Raises ConfigError, Refused for what is not installed,
-    OSError where nothing can be written.
-    """
-    page, beside = page_of(result), path.with_suffix(".json")
-    write_page(page, path)
-    write_document(page, beside)
-    return path, beside
 
 
 def page_of(result: SimulationResult) -> Page:

@@ -112,19 +112,20 @@ def stress(wanted: Wanted, table: PriceTable, settings: Settings, wish: Wish, pr
 
     Raises ConfigError for too few prices, a block that does not fit, and a named scenario that this portfolio cannot meet.
     """
-    if settings.seed < 0:
-        raise ConfigError(f"--seed: {settings.seed}", "a seed is 0 or more")
     wanted = replace(wanted, limits=replace(wanted.limits, native_top_up_wei=None))  # native coin lies beside the portfolio
     money = wanted.portfolio.numeraire
     table = table.only([symbol for address, symbol in wanted.symbols if symbol in table.symbols or address != money.address])
     past = past_of(table, wish.drift)
     block = block_of(past) if wish.block is None else wish.block
     check_block(block, past)
+    recorded = _recorded(table, wish.bars)
+    for scenario in wish.scenarios if wish.named else ():
+        lay(scenario, wanted, recorded, settings, wish.severity)  # what cannot be met is refused before any path is gone through
     work = _Work(wanted, settings, wish, past, block, progress or (lambda *_: None))
     cases, off = list(work.by_kernel()), None
     if not cases:
         cases = [work.by_step(name, work.paths(method, wish.step_paths)) for method, name in NAMES.items()]
-    calm = [_recorded(table, wish.bars), *work.paths(Method.BLOCKS, wish.step_paths - 1)]
+    calm = [recorded, *work.paths(Method.BLOCKS, wish.step_paths - 1)]
     skipped = [] if wish.named else unfit(wish.scenarios, wanted, calm[0], settings, wish.severity)
     for scenario in (Scenario.CALM, *(one for one in wish.scenarios if one.value not in dict(skipped))):
         cases.append(work.by_step(scenario.value, calm, scenario))
@@ -241,7 +242,7 @@ def _recorded(table: PriceTable, bars: int) -> PriceTable:
     """The last bars as they were, up to the newest at which every asset has a price. Raises ConfigError where there are fewer."""
     end = _complete(table)
     if end < bars:
-        raise ConfigError(f"--bars: {bars} of {end} that the file has", "ask for shorter paths")
+        raise ConfigError(f"--bars: {bars} of {end} that the file has", f"ask for {end} or fewer")
     here = slice(end - bars, end)
     closes = table.closes[here].copy()
     closes[0] = carried(table.closes)[end - bars]

@@ -50,7 +50,7 @@ class Severity:
         if not 0 < self.depth_part <= 1:
             raise ConfigError(f"--thin: {float(self.depth_part):g}", "write what is left of the depth, above 0 and at most 1")
         if self.gas_wei <= 0:
-            raise ConfigError("--gas-spike: a price of gas is above 0")
+            raise ConfigError(f"--gas-spike: {self.gas_wei} wei", "a price of gas is above 0, such as 500 gwei")
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,8 @@ def table_of(times_s: Sequence[int], closes: Mapping[str, Sequence[float]]) -> P
 def checked(table: PriceTable) -> PriceTable:
     """The table itself. Raises ConfigError for too few bars, times that do not rise, names and closes that are none."""
     if table.bars < FEWEST_BARS or not table.symbols:
-        raise ConfigError(f"--prices: {table.bars} bars of {len(table.symbols)} symbols", "two bars or more are needed")
+        what = f"--prices: {table.bars} bars of {len(table.symbols)} symbols"
+        raise ConfigError(what, f"give {FEWEST_BARS} bars or more, and the prices of a symbol at least")
     for symbol in table.symbols:
         if safe_label(symbol, "") != symbol:
             raise ConfigError("--prices: a symbol is no plain name", "use letters, digits and ._- alone, at most 16")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.metadata import version
@@ -9,11 +10,18 @@ from typing import Any
 
 from agent.backtest.tune_job import Chunk, Found, Job
 from agent.backtest.tune_workers import Done
-from agent.errors import ConfigError, Refused, Retryable, TrimtabError
+from agent.errors import ConfigError, Refused, Retryable, TrimtabError, plain
 
 PATIENCE_S = 10
 """For the first answer of a scheduler, and for it to come back."""
+_ADDRESS = re.compile(r"(tcp|tls|ws|wss)://[^\s/@]+:[0-9]{1,5}")
 KEPT = "what was done before is kept where --out names a folder"
+
+
+def check_address(address: str) -> None:
+    """Raises ConfigError for what is no address of a scheduler."""
+    if _ADDRESS.fullmatch(address) is None:
+        raise ConfigError(f"--scheduler: {plain(address)[:80]!r} is no address", "write it as dask prints it: tcp://HOST:8786")
 
 
 def on_cluster(job: Job, chunks: Sequence[Chunk], address: str) -> Iterator[Done]:

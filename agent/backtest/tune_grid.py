@@ -144,6 +144,17 @@ def grid_of(band: str, every: str, destination: str, allocator: str, kinds: str 
     return found
 
 
+def calendar_of(text: str) -> Choice:
+    """The calendar rule that has to be beaten, as its one interval is typed. Raises ConfigError naming the option."""
+    return Choice(Every(_interval_s(parse_duration_s(text, "--calendar"), text, "--calendar")))
+
+
+def _interval_s(seconds: int, text: str, option: str) -> int:
+    if not SHORTEST_S <= seconds <= LONGEST_S:
+        raise ConfigError(f"{option}: {text!r} is not within the intervals that a policy may have", "write times from 30m to 28d")
+    return seconds
+
+
 def _parts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
@@ -174,9 +185,7 @@ def _width(band: Threshold) -> int:
 def _everys(part: str) -> list[int]:
     low, high, points = _range(part, "--every")
     found = _between(parse_duration_s(low, "--every"), parse_duration_s(high, "--every"), points, part, "--every")
-    if not SHORTEST_S <= min(found) <= max(found) <= LONGEST_S:
-        raise ConfigError(f"--every: {part!r} is not within the intervals that a policy may have", "write times from 30m to 28d")
-    return found
+    return [_interval_s(every_s, part, "--every") for every_s in found]
 
 
 def _range(part: str, option: str) -> tuple[str, str, int]:

@@ -17,6 +17,7 @@ from agent.backtest.simulate import simulate
 from agent.backtest.table import PriceTable, carried
 from agent.backtest.tune_grid import Choice
 from agent.backtest.wanted import OPEN_LIMITS, Settings, Wanted
+from agent.config.weights import HOUR_S, LONGEST_WINDOW_S
 from agent.errors import ConfigError
 from agent.model import Method, Style, UntilChosen, Weights
 from agent.units import BPS, PIPS
@@ -169,10 +170,15 @@ def _weights(wanted: Wanted, method: Method, terms: Terms, interval_s: int) -> W
     if len(free) < FEWEST_FREE:
         raise ConfigError("--allocator: has fewer than two assets to choose weights for", "name more in --target, or leave it out")
     step_s = max(DAY_S, interval_s)
+    if not HOUR_S <= terms.every_s <= LONGEST_WINDOW_S:
+        raise ConfigError(f"--rechoose: {terms.every_s} s", "write a time from 1h to 730d: live, prices are recorded once an hour")
+    if terms.window_s > LONGEST_WINDOW_S:
+        raise ConfigError(f"--window: {terms.window_s // DAY_S} d, more than a live allocator may look back", "write 730d or less")
     least = max(2, len(free) + 1)
     if terms.window_s < least * step_s:
         raise ConfigError(
-            f"--window: shorter than {least} steps of {step_s // DAY_S} d, which {len(free)} assets need", "write a longer one"
+            f"--window: shorter than {least} steps of {step_s // DAY_S} d, which {len(free)} assets need",
+            f"write {least * step_s // DAY_S}d or more",
         )
     fixed = tuple(asset.token.address for asset in wanted.portfolio.assets if asset.token.address == money)
     returns = max(least, terms.window_s // step_s // 2)

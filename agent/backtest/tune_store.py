@@ -46,12 +46,14 @@ class Kept:
         if self._folder is None:
             yield self
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self._folder / ".lock")
         try:
+            self._folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
             raise OperatorNeeded(f"--out: another search writes into {self._folder}", "wait for it, or name another folder") from None
+        except OSError as error:
+            raise _unwritable(self._folder, error) from None
         try:
             self._read(self._folder)
             yield self
@@ -127,7 +129,21 @@ def _require_same(path: Path, stamp: Mapping[str, str]) -> None:
         )
 
 
+def _unwritable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"--out: {path} cannot be written: {error.strerror or error}", "name a folder that you may write, or make room; what is done stays"
+    )
+
+
 def _write(path: Path, content: Any) -> None:
+    """See `_put`. Raises ConfigError where nothing can be written."""
+    try:
+        _put(path, content)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _put(path: Path, content: Any) -> None:
     """Bytes or a table, beside it, to the disk, and renamed: a kill leaves the file whole, or not there."""
     descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:

@@ -126,11 +126,13 @@ class Settings:
         if self.pool not in ("v2", "v3"):
             raise ConfigError(f"--pool: {self.pool!r}", "choose v2 or v3")
         if not 0 <= self.fee_pips < PIPS // 2:
-            raise ConfigError("--cost: a fee is at least 0 and below 50%")
-        if self.depth <= 0 or self.start_value <= 0:
-            raise ConfigError("--depth and --value are above zero")
-        if self.latency_bars < 0:
-            raise ConfigError("--latency: a number of bars, 0 or more")
+            raise ConfigError(f"--cost: {100 * self.fee_pips / PIPS:g}%", "a fee is at least 0 and below 50%, such as 30bps")
+        for option, amount in (("--depth", self.depth), ("--value", self.start_value)):
+            if amount <= 0:
+                raise ConfigError(f"{option}: {float(amount):g} is nothing", "write an amount of the numeraire above zero, such as 10000")
+        for option, number in (("--latency", self.latency_bars), ("--seed", self.seed)):
+            if number < 0:
+                raise ConfigError(f"{option}: {number}", "write a whole number, 0 or more")
         if self.flows_in not in WAYS:
             raise ConfigError(f"--flows-in: {self.flows_in!r}", f"choose from {', '.join(WAYS)}")
         if self.gone not in (HALT, LEAVE):
@@ -156,15 +158,19 @@ def simple(
     18 decimals unless `decimals` says otherwise; of each of `pairs` the first has the lower address, as in a pool.
     """
     if sum(targets.values()) != BPS:
-        raise ConfigError(f"--target: sums to {sum(targets.values()) / 100:g}%, not 100%")
+        whole = sum(targets.values())
+        rest = f"{abs(BPS - whole) / 100:g}% {'are missing' if whole < BPS else 'are too much'}"
+        raise ConfigError(
+            f"--target: sums to {whole / 100:g}%, not 100%", f"{rest}; a bare number is percent, such as BTC=50,ETH=30,USD=20"
+        )
     symbols = list(dict.fromkeys((*targets, numeraire)))
-    for name in (*(decimals or {}), *(symbol for pair in pairs for symbol in pair)):
-        if name not in symbols:
-            raise ConfigError(f"{name!r} is none of {', '.join(symbols)}")
+    for option, names in (("--decimals", (*(decimals or {}),)), ("--pool-state", tuple(symbol for pair in pairs for symbol in pair))):
+        if strange := [name for name in names if name not in symbols]:
+            raise ConfigError(f"{option}: {strange[0]!r} is none of the portfolio", f"choose from {', '.join(symbols)}")
     known, addresses = decimals or {}, _addresses(symbols, pairs)
     tokens = {symbol: Token(addresses[symbol], symbol, known.get(symbol, DECIMALS)) for symbol in symbols}
     if native and native not in tokens:
-        raise ConfigError(f"--native: {native!r} is none of {', '.join(tokens)}")
+        raise ConfigError(f"--native: {native!r} is none of the portfolio", f"choose from {', '.join(tokens)}, or give it a target")
     money = tokens[numeraire]
     portfolio = Portfolio(
         numeraire=money,

@@ -99,7 +99,7 @@ def tune(
         found = api.run_tune(search, cores=cores, scheduler=scheduler, folder=folder, confirm=None if yes else confirm, progress=tell)
     made = api.tune_document(found)
     if html is not None:
-        made["report"] = [str(html), str(api.write_tune_report(found, html))]
+        made["report"] = [str(path) for path in api.write_tune_report(found, html)]
     emit(made, as_json, lambda: _show(made))
 
 

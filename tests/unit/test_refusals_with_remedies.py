@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agent import api
+from agent.backtest import stress
+from agent.backtest.files import read_table
+from agent.backtest.tune_cluster import check_address
+from agent.backtest.tune_store import Kept
 from agent.config.fields import parse_address, parse_duration_s, parse_gas_price_wei
 from agent.config.load import load_config, parse_config
 from agent.config.triggers import parse_band
@@ -43,4 +50,118 @@ def test_a_config_that_cannot_be_read_says_what_to_do(tmp_path: Path) -> None:
     for broken in (lambda: parse_config("x = ["), lambda: parse_config(""), lambda: load_config(tmp_path)):
         with pytest.raises(ConfigError) as caught:
             broken()
+        assert caught.value.remedy
+
+
+PRICES, GAS = api.sample()
+WISHES: dict[str, Any] = {"target": "BTC=50,USD=50", "band": "5%rel"}
+
+
+@pytest.mark.parametrize(
+    ("named", "market", "wishes"),
+    [
+        ("--cost: 60%", {"cost": "60%"}, {}),
+        ("--cost: 'abc'", {"cost": "abc"}, {}),
+        ("--value: 0", {"value": "0"}, {}),
+        ("--depth: 0", {"depth": "0"}, {}),
+        ("--depth: 1 base units of USD", {"depth": "0.000000000000000001"}, {}),
+        ("--seed: -1", {"seed": -1}, {}),
+        ("--latency: -1", {"latency": -1}, {}),
+        ("--gas: '5'", {"gas": "5"}, {}),
+        ("--gas-prices: 'none.csv'", {"gas_prices": Path("none.csv")}, {"native": "BTC"}),
+        ("--gas-prices: prices_2021.csv", {"gas_prices": PRICES}, {"native": "BTC"}),
+        ("--flows: 'none.csv'", {"flow_file": Path("none.csv")}, {}),
+        ("--flows: prices_2021.csv", {"flow_file": PRICES}, {}),
+        ("--pool-state: none.json", {"pool_states": ("BTC/USD=none.json",)}, {}),
+        ("--pool-state: prices_2021.csv", {"pool_states": (f"BTC/USD={PRICES}",)}, {}),
+        ("--pool-state: 'XXX'", {"pool_states": (f"BTC/XXX={PRICES}",)}, {}),
+        ("--target: sums to 90%", {}, {"target": "BTC=50,USD=40"}),
+        ("--target: sums to 150%", {}, {"target": "BTC=50,ETH=50,USD=50"}),
+        ("--target USD: '-5'", {}, {"target": "BTC=50,USD=-5"}),
+        ("--native: 'FOO'", {}, {"native": "FOO"}),
+        ("--decimals: 'FOO'", {}, {"decimals": "FOO=8"}),
+        ("--as: two symbols of the file get the name 'ETH'", {}, {"names": "BTC=ETH"}),
+        ("--band: '5'", {}, {"band": "5"}),
+        ("--every: 1 s", {}, {"every": "1s"}),
+        ("--destination: band", {}, {"band": "", "every": "7d", "destination": "band"}),
+    ],
+)
+def test_a_mistake_of_a_backtest_is_told_with_its_option_its_value_and_what_to_write(
+    named: str, market: dict[str, Any], wishes: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        api.backtest(PRICES, replace(api.Market(), **market), **WISHES | wishes)
+    assert caught.value.message.startswith(named)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("none.csv", None),
+        ("prices.txt", "x"),
+        ("empty.csv", ""),
+        ("bare.csv", "time,BTC\n"),
+        ("noise.parquet", "noise"),
+        ("timeless.csv", "x,BTC\n1,2\n2,3\n"),
+        ("gaps.csv", "time,BTC\n,2\n1609459200,3\n"),
+        ("one.csv", "time,BTC\n1609459200,2\n"),
+        ("times.csv", "time\n1609459200\n1609459201\n"),
+    ],
+)
+def test_prices_that_are_none_are_told_with_what_to_give(tmp_path: Path, name: str, text: str | None) -> None:
+    path = tmp_path / name
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_table(path)
+    assert name in caught.value.message or caught.value.message.startswith("--prices: ")
+    assert caught.value.remedy
+    with pytest.raises(ConfigError):
+        read_table(tmp_path)  # a folder is no file
+
+
+@pytest.mark.parametrize(
+    ("named", "grids"),
+    [
+        ("--calendar: '7'", {"calendar": "7"}),
+        ("--calendar: '1d,2d'", {"calendar": "1d,2d"}),
+        ("--calendar: ''", {"calendar": ""}),
+        ("--calendar: '1s'", {"calendar": "1s"}),
+        ("--rechoose: 0 s", {"allocator": "hrp", "rechoose": "0d"}),
+        ("--window: 9999 d", {"allocator": "hrp", "window": "9999d"}),
+        ("--window: shorter", {"allocator": "hrp", "window": "1d"}),
+        ("--every: '7x'", {"every": "7x"}),
+    ],
+)
+def test_a_mistake_of_a_search_is_told_with_its_option_and_what_to_write(named: str, grids: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        api.prepare_tune(PRICES, api.Market(), replace(api.Grids(every="7d"), **grids), target="BTC=40,ETH=40,USD=20")
+    assert caught.value.message.startswith(named)
+    assert caught.value.remedy
+
+
+def test_folders_and_addresses_that_cannot_be_are_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/none")):
+        with pytest.raises(ConfigError, match=r"--out: .* cannot be written") as caught, Kept(folder, {}, ()).opened():
+            pass
+        assert caught.value.remedy
+    for page in (Path("/proc/none.html"), tmp_path / "none" / "page.html", tmp_path / "page.txt"):
+        with pytest.raises(ConfigError, match=r"^--html: ") as caught:
+            api.check_report_path(page)
+        assert caught.value.remedy
+    for address in ("moon", "ftp://host:1", "tcp://host", "tcp://user:word@host:1"):
+        with pytest.raises(ConfigError, match=r"--scheduler: .* is no address") as caught:
+            check_address(address)
+        assert caught.value.remedy
+    check_address("tcp://127.0.0.1:8786")
+
+
+def test_a_scenario_that_cannot_be_met_is_refused_before_any_path_is_gone_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stress, "_Work", None)
+    for more, named in (({"scenarios": "gas-spike"}, "gas-spike: no price"), ({"bars": 5_000}, "--bars: 5000 of 365")):
+        prepared = api.prepare_stress(PRICES, api.Market(), replace(api.Shocks(paths=5, step_paths=1, bars=50), **more), **WISHES)
+        with pytest.raises(ConfigError, match=named) as caught:
+            api.run_stress(prepared)
         assert caught.value.remedy
