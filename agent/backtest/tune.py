@@ -33,7 +33,7 @@ YEAR_S = 31_557_600
 MOST_CELLS = 100_000_000
 """Values that are kept at once, settings times periods: 0.8 GB."""
 FEWEST_PERIODS = 8
-FORMAT = "1"
+FORMAT = "2"
 
 
 @dataclass(frozen=True, slots=True)

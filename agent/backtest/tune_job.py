@@ -45,7 +45,11 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What one run came to, in whole coins of the numeraire; `values` are its worth at the job's marks, after trading."""
+    """What one run came to, in whole coins of the numeraire; `values` are its worth at the job's marks, after trading.
+
+    All of it from the first mark on, as if the run had begun there with the market's start: what was traded at that bar or before it,
+    while an allocator gathered its prices, is in no figure.
+    """
 
     run: int
     final_value: float
@@ -113,14 +117,17 @@ class Job:
 
     def _by_step(self, run: int) -> Found:
         done = simulate(wanted_of(self.wanted, self.runs[run], self.terms, self.table.interval_s), self.table, self.settings)
-        scale = 10**done.decimals
+        first, values = self.marks[0], done.equity[list(self.marks)]
+        whole = Fraction(float(values[0])) / self.settings.start_value if first else Fraction(1)  # a start before the marks warms up
+        scale = 10**done.decimals * whole
+        counted = [one for one in done.rebalances if one.bar > first]
         return Found(
             run,
             float(done.final_value / scale),
-            float(sum((one.turnover for one in done.rebalances), Fraction(0)) / scale),
-            float((done.fees + done.impact + done.gas) / scale),
-            sum(one.succeeded for one in done.rebalances),
-            np.ascontiguousarray(done.equity[list(self.marks)]),
+            float(sum((one.turnover for one in counted), Fraction(0)) / scale),
+            float(sum((one.fees + one.impact + one.gas for one in counted), Fraction(0)) / scale),
+            sum(one.succeeded for one in counted),
+            np.ascontiguousarray(values / float(whole)),
         )
 
 

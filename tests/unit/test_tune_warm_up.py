@@ -1,0 +1,33 @@
+"""What an allocator traded while it gathered prices is in no figure of a search: worth, costs and turnover are of the marks alone."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+
+from agent.backtest.simulate import simulate
+from agent.backtest.tune_grid import Choice
+from agent.backtest.tune_job import Job, wanted_of
+from agent.backtest.wanted import simple
+from agent.model import Every
+from tests.tuning import DAY_S, FAIR, TERMS, WALKING, walks
+
+pytest.importorskip("numba")
+
+
+def test_all_figures_of_a_run_begin_with_its_first_mark() -> None:
+    table, choice = walks(3, 24), Choice(Every(7 * DAY_S))
+    wanted = simple(WALKING, Every(7 * DAY_S), "USD", interval_s=table.interval_s)
+    whole = simulate(wanted_of(wanted, choice, TERMS, DAY_S), table, FAIR)
+    assert [one.bar for one in whole.rebalances] == [1, 8, 15, 22]
+    job = Job(table, wanted, FAIR, (choice,), tuple(range(8, 24)), TERMS, full=True)
+    warm = job.do(job.chunks()[0])[0]
+    grown, scale = float(whole.equity[-1] / whole.equity[8]), 10**whole.decimals
+    assert (warm.final_value, warm.values[0]) == pytest.approx((10_000 * grown, 10_000))
+    assert warm.values[-1] == pytest.approx(warm.final_value)
+    assert warm.rebalances == 2  # at 15 and 22: the first value is that after the trades of bar 8
+    ratio = Fraction(10_000) / Fraction(float(whole.equity[8]))
+    later = whole.rebalances[2:]
+    assert warm.costs == pytest.approx(float(sum(one.fees + one.impact + one.gas for one in later) * ratio / scale))
+    assert warm.turnover == pytest.approx(float(sum(one.turnover for one in later) * ratio / scale))
