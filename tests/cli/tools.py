@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pty
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+import typer.main
 
 from agent.cli.main import main
 from agent.localchain import WORLD, LocalChain
@@ -105,6 +107,10 @@ def first_document(process: subprocess.Popen[str]) -> Any:
 def takes_config(args: tuple[str, ...]) -> bool:
     """Whether the command reads a config."""
     return args[0] not in ("localchain", "demo", "replay", "--version", "--help")
+
+
+typer.main.get_command = functools.cache(typer.main.get_command)
+"""Typer builds the click commands of all of trimtab anew at each call, which takes longer than most of them: here once per process."""
 
 
 def in_process(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *args: str) -> Said:
