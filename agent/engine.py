@@ -8,20 +8,20 @@ from dataclasses import replace
 
 from agent import codec, guards
 from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
-from agent.execution import campaigns, exits
-from agent.execution.booking import poorer, reviewed_s, settle
+from agent.execution import approving, campaigns, exits, late
+from agent.execution.booking import reviewed_s, settle
 from agent.execution.fresh import CaughtUp, Eyes, observed
 from agent.execution.ledger import keep
 from agent.execution.outcome import REVIEWED, Hands, Outcome, OutcomeKind
 from agent.execution.proposing import propose_screened
 from agent.execution.recording import keep_choice, record
-from agent.execution.sent import gas_wei, may_take
+from agent.execution.sent import gas_wei
 from agent.execution.sleeves import cross_inside, keep_sleeves
-from agent.model import Decision, Halt, History, Intent, Plan, ScreenedToken, Snapshot, StepInput
+from agent.model import Decision, Halt, History, Intent, Plan, ScreenedToken, StepInput, StuckExit
 from agent.planning.strategies import Proposer
-from agent.policy import quarantine, stuck
+from agent.policy import stuck
 from agent.policy.decide import Decided, decide
-from agent.ports import Approval, EvidenceSource, Journal, Prepared
+from agent.ports import EvidenceSource, Journal, Prepared
 
 MAX_ROUNDS = 4
 """Plans made anew for one transaction: each round of approvals asks for a fresh one."""
@@ -39,23 +39,24 @@ def look(
     caps: Mapping[str, int] | None = None,
     spent_gas_wei: int = 0,
     began: History | None = None,
+    left: Sequence[StuckExit] = (),
 ) -> Outcome:
     """Reads, decides, plans and judges; sends nothing. Refusals come back as an outcome with their verdicts.
 
     `caps` are base units by token that legs may take at most, since this step has approved just so much; `spent_gas_wei` is
     what its approvals cost. `began` is what was remembered when a step began that has moved liquidity since: its cooldown is
-    judged by that, since its own actions are no reason not to end them.
+    judged by that, since its own actions are no reason not to end them. `left` are exits that this step leaves alone.
     """
     snapshot = eyes.reader.snapshot()
     if journal is not None:
-        settle(journal, snapshot, lambda: _assembled(eyes, snapshot))
-    step_input = replace(_assembled(eyes, snapshot), spend_caps=tuple((caps or {}).items()), spent_gas_wei=spent_gas_wei)
+        settle(journal, snapshot, lambda: eyes.assembled(snapshot))
+    step_input = replace(eyes.assembled(snapshot), spend_caps=tuple((caps or {}).items()), spent_gas_wei=spent_gas_wei)
     if began is not None:
         history = replace(step_input.history, last_rebalance_s=began.last_rebalance_s, last_liquidity_s=began.last_liquidity_s)
         step_input = replace(step_input, history=history, acted=True)
     if journal is not None:
         step_input = campaigns.drawn_ahead(eyes, step_input, journal)
-    step_input = observed(eyes, step_input, journal)
+    step_input = stuck.left_alone(observed(eyes, step_input, journal), left)
     if journal is not None:
         keep_choice(step_input, journal)
         keep(journal, step_input)
@@ -97,7 +98,11 @@ def _judged(step_input: StepInput, propose: Proposer, evidence: EvidenceSource |
 
 
 def step(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None) -> Outcome:
-    """The whole agent: one step from snapshot to settled receipt. Every way out is written in the journal."""
+    """The whole agent: one step from snapshot to settled receipt. Every way out is written in the journal.
+
+    An exit that is refused only when it is about to be sent is left alone, and what else there is to do is looked at, planned,
+    judged and confirmed anew.
+    """
     if hands is None:
         return _rounds(eyes, propose, journal, None)
     hands.executor.reconcile()
@@ -107,22 +112,32 @@ def step(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None) -
         journal.mark_review(reviewed_s(outcome.step_input.snapshot), int(eyes.chance() * MILLION), outcome.decided.reviews)
     if hands.executor.ready():
         cross_inside(journal, outcome)
-    return _tidy(eyes, hands, journal, outcome)
+    outcome = approving.tidy(eyes, hands, journal, outcome)
+    if outcome.around:
+        journal.mark_late(eyes.history(eyes.clock.now_s()).late)  # what was approved for them, and taken back, counts in no row
+    return outcome
 
 
 def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None) -> Outcome:
+    def judged(step: StepInput) -> Outcome:
+        return judge(step, propose, eyes.evidence)
+
     sent: list[Intent] = []
     caps: dict[str, int] = {}
-    approving = acted = since = 0
+    rounds = acted = since = 0
     began: History | None = None
     swapped: Outcome | None = None
     shown: Plan | None = None
     order = ""
     shut: tuple[ScreenedToken, ...] = ()
     knew: set[str] = set()
-    while approving < MAX_ROUNDS:
+    goes: tuple[str, ...] = ()
+    left: tuple[StuckExit, ...] = ()
+    around: list[str] = []
+    while rounds < MAX_ROUNDS:
         step_id = uuid.uuid4().hex[:12]
-        outcome = replace(look(eyes, propose, step_id, journal, caps, gas_wei(sent[since:]), began), transactions=tuple(sent))
+        outcome = look(eyes, propose, step_id, journal, caps, gas_wei(sent[since:]), began, left)
+        outcome = replace(outcome, transactions=tuple(sent), around=tuple(around))
         try:
             plan = outcome.plan
             if hands is not None:
@@ -132,16 +147,16 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
                 return replace(swapped, transactions=tuple(sent), after=outcome.step_input)
             if hands is None or plan is None or outcome.kind is not OutcomeKind.PLANNED:
                 return _close(journal, _after_actions(outcome, acted))
-            if approving + acted == 0:
+            if shown is None:
                 if not hands.confirm(outcome):
-                    return _close(journal, replace(outcome, kind=OutcomeKind.DECLINED, reason="not confirmed; nothing was sent"))
+                    return _close(journal, replace(outcome, kind=OutcomeKind.DECLINED, reason=f"not confirmed; {_nothing(sent)} sent"))
                 hands.composer.require_fresh(outcome.step_input, plan)
             if shown is None:
                 shown, shut, order = plan, outcome.step_input.quarantine, outcome.decided.order
-                knew = {one.token for one in outcome.decided.stuck}
-            if fresh := {one.token for one in outcome.step_input.quarantine} - {one.token for one in shut}:
-                named = quarantine.named(outcome.step_input, fresh)
-                raise Refused(f"{named}, which the plan that was confirmed did not know", remedy=AGAIN)
+                knew, goes = {one.token for one in outcome.decided.stuck}, outcome.decided.leaves
+            late.require_known(
+                outcome.step_input, {one.token for one in outcome.step_input.quarantine} - {one.token for one in shut}, AGAIN
+            )
             if stays := {one.token for one in outcome.decided.stuck} - knew:
                 named = stuck.named(outcome.step_input, stays)
                 raise Refused(f"{named}, which the plan that was confirmed did not know", remedy=AGAIN)
@@ -151,13 +166,14 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
                 raise Refused("an order at a price came or went, which is not what was confirmed", remedy=AGAIN)
             if not plan.actions:
                 campaigns.begun(eyes, journal, outcome)
-            needed = hands.composer.approvals(outcome.step_input, plan)
+            needed = late.needed(hands.composer, outcome, plan, sent)
             if needed:
-                _approve(hands, outcome, needed, sent)
+                approving.approve(hands, outcome, needed, sent)
                 caps |= {approval.token: approval.raw for approval in needed}
-                approving += 1
+                rounds += 1
                 outcome = replace(outcome, transactions=tuple(sent))
                 if not sent[-1].succeeded:
+                    late.require_done(sent[-1], goes)
                     return _close(journal, replace(outcome, kind=OutcomeKind.FAILED, reason=f"«{sent[-1].note}» did not succeed"))
                 _close(journal, outcome)
                 continue
@@ -169,11 +185,18 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
                 outcome = swapped = _close(journal, _swap(eyes, hands, journal, outcome, plan, sent))
             if outcome.kind is OutcomeKind.FAILED or acted in (0, MAX_ACTIONS):
                 return outcome
-            approving, caps, since = 0, {}, len(sent)
+            rounds, caps, since = 0, {}, len(sent)
         except Refused as refusal:
             # What the signer, the simulation or the kill switch stopped; approvals before it were sent and are told.
             stopped = replace(outcome, kind=OutcomeKind.REFUSED, reason=str(refusal), transactions=tuple(sent), verdicts=refusal.verdicts)
-            return _close(journal, stopped)
+            _close(journal, stopped)
+            alone = () if hands is None or len(around) >= late.MOST else late.found(refusal, outcome, goes, hands.composer, judged)
+            if not alone:
+                return stopped
+            late.remember(journal, outcome.step_input, alone)
+            left = (*(one for one in left if one.why != late.TOGETHER), *alone)
+            around += [one.token for one in alone]
+            rounds, shown = 0, None
         except TrimtabError as error:
             journal.end_step(step_id, _word(outcome.decision), str(error), _plan_json(outcome.plan), "error")
             raise
@@ -190,17 +213,6 @@ def _after_actions(outcome: Outcome, acted: int) -> Outcome:
     return replace(outcome, kind=OutcomeKind.DONE, reason=f"{did} with liquidity done; {outcome.reason}", after=outcome.step_input)
 
 
-def _approve(hands: Hands, outcome: Outcome, needed: Sequence[Approval], sent: list[Intent]) -> None:
-    """Sends approvals until one fails; the gas money of each counts for the next. Afterwards the plan has to be made anew."""
-    step_input = outcome.step_input
-    for approval in needed:
-        intent = _run(hands, outcome.step_id, hands.composer.approve(step_input, approval))
-        sent.append(intent)
-        if not intent.succeeded:
-            return
-        step_input = poorer(step_input, intent)
-
-
 def _swap(eyes: Eyes, hands: Hands, journal: Journal, outcome: Outcome, plan: Plan, sent: list[Intent]) -> Outcome:
     prepared = hands.composer.swap(outcome.step_input, plan)
     return _carry_out(eyes, hands, journal, outcome, prepared, sent, "the swap", "nothing was exchanged")
@@ -215,63 +227,31 @@ def _carry_out(
     eyes: Eyes, hands: Hands, journal: Journal, outcome: Outcome, prepared: Prepared, sent: list[Intent], what: str, otherwise: str
 ) -> Outcome:
     """Sends what was planned, then reads again and books it."""
-    intent = _run(hands, outcome.step_id, prepared)
+    intent = approving.carry(hands, outcome.step_id, prepared)
     sent.append(intent)
     outcome = replace(outcome, transactions=tuple(sent))
     if not intent.succeeded:
         state = "reverted" if intent.receipt is not None else intent.state.value
         return replace(outcome, kind=OutcomeKind.FAILED, reason=f"{what} ended {state}; {otherwise}")
     outcome = replace(outcome, kind=OutcomeKind.DONE)
+    late.forget(journal, outcome)
     try:
         snapshot = eyes.reader.snapshot()
     except (Retryable, Refused):  # it is done all the same, and the next look books it
         return outcome
-    settle(journal, snapshot, lambda: _assembled(eyes, snapshot), before=outcome.step_input.snapshot)
-    after = _assembled(eyes, snapshot)
+    settle(journal, snapshot, lambda: eyes.assembled(snapshot), before=outcome.step_input.snapshot)
+    after = eyes.assembled(snapshot)
     keep(journal, after)
     keep_sleeves(journal, after)
     return replace(outcome, after=after)
 
 
-def _tidy(eyes: Eyes, hands: Hands, journal: Journal, outcome: Outcome) -> Outcome:
-    """Sets what may still be taken to zero, each allowance by a transaction of its own, after whatever end.
-
-    Not while paused, with anything unfinished, or unconfirmed; under the same limits of gas. What cannot be taken back now
-    is told, and tried again after the next step.
-    """
-    if outcome.kind is OutcomeKind.DECLINED or not hands.executor.ready():
-        return outcome
-    sent = list(outcome.transactions)
-    try:
-        found = outcome.after or (_assembled(eyes, eyes.reader.snapshot()) if sent else outcome.step_input)
-        open_still = hands.composer.left_over(found)
-        if not open_still:
-            return outcome
-        told = may_take(open_still)
-        if not sent and not hands.confirm(replace(outcome, reason=f"{outcome.reason}; {told}: set to zero")):
-            return outcome
-        _approve(hands, replace(outcome, step_input=found), open_still, sent)
-        snapshot = eyes.reader.snapshot()
-        settle(journal, snapshot, lambda: _assembled(eyes, snapshot))
-        if all(intent.succeeded for intent in sent[-len(open_still) :]):
-            after = None if outcome.after is None else _assembled(eyes, snapshot)
-            return replace(outcome, transactions=tuple(sent), after=after)
-        told = f"{told}: «{sent[-1].note}» did not succeed"
-    except TrimtabError as error:
-        told = f"left-over allowances stay: {error.message}"
-    return replace(outcome, transactions=tuple(sent), reason=f"{outcome.reason}; {told}")
-
-
-def _assembled(eyes: Eyes, snapshot: Snapshot) -> StepInput:
-    return eyes.assemble(snapshot, eyes.history(snapshot.head.timestamp_s))
-
-
-def _run(hands: Hands, step_id: str, prepared: Prepared) -> Intent:
-    return hands.executor.run(step_id, prepared.grant.kind, prepared.tx, prepared.grant, prepared.note)
-
-
 def _refused(step_id: str, step_input: StepInput, decided: Decided, plan: Plan | None, refusal: Refused) -> Outcome:
     return Outcome(step_id, OutcomeKind.REFUSED, str(refusal), step_input, decided, plan, verdicts=refusal.verdicts)
+
+
+def _nothing(sent: Sequence[Intent]) -> str:
+    return "only approvals were" if sent else "nothing was"
 
 
 def _close(journal: Journal, outcome: Outcome) -> Outcome:

@@ -61,6 +61,12 @@ class Refused(TrimtabError):
         self.verdicts = tuple(verdicts)
 
 
+class Unfit(Refused):
+    """What refuses is in the transaction itself, its legs or its token: it would revert, or it cannot be written. Nothing about its
+    time, its nonce, its fee, the endpoints, or whether anything may be sent at all.
+    """
+
+
 class Retryable(TrimtabError):
     """The network failed while reading; asking again later may succeed."""
 

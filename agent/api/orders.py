@@ -43,7 +43,7 @@ def shown(step: StepInput) -> Document:
         "contradictions": order_targets.faults(step, references),
         "orders": [_row(step, order) for order in step.history.orders],
         "told": list(step.wishes),
-        "stuck": [stuck.in_words(step, one) for one in cannot],
+        "stuck": [*(stuck.in_words(step, one) for one in cannot), *stuck.tried_again(step, {one.token for one in cannot})],
     }
 
 

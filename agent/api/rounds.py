@@ -75,11 +75,11 @@ def go_on(wallet: wiring.Wallet, first: Outcome) -> Outcome:
 
 
 def asked_once(confirm: Confirm) -> Confirm:
-    """Once somebody has said yes, that holds for every later round."""
+    """Once somebody has said yes, that holds for every later round; not for what takes the place of what was refused."""
     said: list[bool] = []
 
     def answer(outcome: Outcome) -> bool:
-        if not said or not said[-1]:
+        if not said or not said[-1] or outcome.around:
             said.append(confirm(outcome))
         return said[-1]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 from agent.chain.ballot import NoQuorum, agreed, backed, needed, sufficing, vouched
@@ -53,7 +54,8 @@ class PanelSender:
             return Simulation(True, "", sufficing(gas, enough), said[0][1].head)
         failed = [(endpoint, found) for endpoint, found in said if not found.ok]
         if len(bad) >= enough:
-            return failed[0][1]
+            by_contracts = backed((endpoint.operator, found.reverted) for endpoint, found in failed).get(True, set())
+            return replace(failed[0][1], reverted=len(by_contracts) >= enough)
         told = "; ".join(f"{endpoint.operator}: {found.reason}" for endpoint, found in failed)
         succeeded = ", ".join(sorted(good)) or "nobody"
         return Simulation(False, f"endpoints disagree ({told}; it succeeds for {succeeded})", 0, said[0][1].head)

@@ -97,9 +97,9 @@ class NodeSender:
             return Simulation(False, f"its fee of {_most_wei(tx)} wei per gas is below the base fee of {head.base_fee_wei} wei", 0, head)
         for outcome in (answer, gas):
             if isinstance(outcome, RpcFault):
-                return Simulation(False, _failure(outcome), 0, head)
+                return Simulation(False, _failure(outcome), 0, head, reverted=_by_contracts(outcome))
         if tx.data.startswith(hex_data(APPROVE)) and _is_false(octets(answer, "the simulated call")):
-            return Simulation(False, "the token answers false: it refuses the approval", 0, head)
+            return Simulation(False, "the token answers false: it refuses the approval", 0, head, reverted=True)
         return Simulation(True, "", quantity(gas, "the gas estimate"), head)
 
     def send(self, signed: SignedTx) -> None:
@@ -211,13 +211,22 @@ def _meaning(fault: RpcFault) -> _Said | None:
 
 def _failure(fault: RpcFault) -> str:
     """Words for a simulation that failed on its own account; Retryable when it is the node that failed."""
-    if fault.code == _REVERTED_CODE or fault.data not in ("", "0x") or "revert" in fault.message.lower():
+    if _reverts(fault):
         return revert_reason(fault)
     said = _meaning(fault)
     if said is None or said is _Said.KNOWN:
         raise Retryable(f"the endpoint cannot simulate: {fault.message}", "try again, or use another endpoint")
     remedy = _REMEDIES.get(said)
     return f"{fault.message}; {remedy}" if remedy else fault.message
+
+
+def _reverts(fault: RpcFault) -> bool:
+    return fault.code == _REVERTED_CODE or fault.data not in ("", "0x") or "revert" in fault.message.lower()
+
+
+def _by_contracts(fault: RpcFault) -> bool:
+    """Whether contracts refused, or burned all the gas there was. "gas required exceeds" may also be the wallet that cannot pay."""
+    return _reverts(fault) or "out of gas" in fault.message.lower()
 
 
 def _is_false(returned: bytes) -> bool:

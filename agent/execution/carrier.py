@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
+from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError, Unfit
 from agent.execution.settings import Event, OnEvent, Settings
 from agent.model import Intent, IntentEvent, IntentKind, IntentState, Receipt, SignedTx, UnsignedTx, Verdict
 from agent.ports import Clock, Grant, Journal, Sender, Signer, Simulation
@@ -16,9 +16,9 @@ _SURE = 5
 """Looks in a row that find the chain's next nonce below ours: an endpoint that lags has caught up by then."""
 
 
-def refusal(guard: str, measured: str, limit: str, message: str, remedy: str = "") -> Refused:
+def refusal(guard: str, measured: str, limit: str, message: str, remedy: str = "", kind: type[Refused] = Refused) -> Refused:
     """A refusal with its one verdict."""
-    return Refused(message, (Verdict(guard, measured, limit, False),), remedy)
+    return kind(message, (Verdict(guard, measured, limit, False),), remedy)
 
 
 class Carrier:
@@ -62,11 +62,11 @@ class Carrier:
             )
         require_time(head.timestamp_s, deadline_s)
         if not simulation.ok:
-            raise refusal("simulation", simulation.reason, "succeeds at the head", f"simulated at block {head.number}: {simulation.reason}")
+            kind, said = (Unfit if simulation.reverted else Refused), f"simulated at block {head.number}: {simulation.reason}"
+            raise refusal("simulation", simulation.reason, "succeeds at the head", said, kind=kind)
         if simulation.gas > tx.gas > 0:
-            raise refusal(
-                "gas", f"{simulation.gas} gas", f"{tx.gas} gas", "the transaction now needs more gas than it carries", "plan again"
-            )
+            needs = "the transaction now needs more gas than it carries"
+            raise refusal("gas", f"{simulation.gas} gas", f"{tx.gas} gas", needs, "plan again", Unfit)
         return simulation
 
     # durable writes

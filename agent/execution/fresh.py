@@ -58,6 +58,10 @@ class Eyes:
     clock: Clock
     chance: Callable[[], float]
 
+    def assembled(self, snapshot: Snapshot) -> StepInput:
+        """What a step decides from at that snapshot, by what is remembered now."""
+        return self.assemble(snapshot, self.history(snapshot.head.timestamp_s))
+
 
 def observed(eyes: Eyes, step: StepInput, journal: Journal | None = None) -> StepInput:
     """The same with the blocks before it, where prices make it act and policy.confirm_blocks wants them to agree.

@@ -31,7 +31,8 @@ REVIEWED = (OutcomeKind.HOLD, OutcomeKind.DECLINED, OutcomeKind.DONE)
 class Outcome:
     """Everything a step saw, decided and did. `after` is the snapshot read once the swap was mined.
 
-    `verdicts` are those of a refusal that came before or after the guards of a plan: its own are in the plan.
+    `verdicts` are those of a refusal that came before or after the guards of a plan: its own are in the plan. `around` are tokens
+    whose exits were refused in this step when they were about to be sent: what was confirmed before is not what this does.
     """
 
     step_id: str
@@ -43,6 +44,7 @@ class Outcome:
     transactions: tuple[Intent, ...] = ()
     after: StepInput | None = None
     verdicts: tuple[Verdict, ...] = ()
+    around: tuple[str, ...] = ()
 
     @property
     def decision(self) -> Decision:
@@ -52,7 +54,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Hands:
-    """What a step acts with; without hands it only looks. `confirm` is asked once per step, before anything is sent."""
+    """What a step acts with; without hands it only looks. `confirm` is asked before anything is sent, and once more
+    for each plan that takes the place of one that was refused after it was confirmed.
+    """
 
     executor: Executor
     composer: Composer

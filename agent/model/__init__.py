@@ -21,7 +21,7 @@ from agent.model.intent import Intent, IntentEvent, IntentKind, IntentState, Liq
 from agent.model.ledger import BookOpening, BookTokens, Entry, EntryKind, Held, LotMethod, OpenLot, Posting, Stand, TaxStanding, Valuation
 from agent.model.limits import Execution, Limits, Reference, ReferenceKind
 from agent.model.liquidity import Collect, LpAction, LpTarget, Provide, Withdraw
-from agent.model.orders import PORTFOLIO, Absent, Order, OrderKind, Orders, OrderStage, StuckExit, Terms, UnitValue
+from agent.model.orders import PORTFOLIO, Absent, LateRefusal, Order, OrderKind, Orders, OrderStage, StuckExit, Terms, UnitValue
 from agent.model.pace import Pace, Pacing, RoundsCost, Style
 from agent.model.paper import Paper, PaperTx
 from agent.model.plan import (
@@ -119,6 +119,7 @@ __all__ = [
     "IntentEvent",
     "IntentKind",
     "IntentState",
+    "LateRefusal",
     "Leg",
     "Letter",
     "LimitOrder",

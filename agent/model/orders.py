@@ -120,3 +120,15 @@ class StuckExit:
     token: str
     why: str
     remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class LateRefusal:
+    """An exit that passed every guard and was refused when it was about to be sent, `why`: `times` in a row, the last at `at_s` of
+    chain time.
+    """
+
+    token: str
+    at_s: int
+    times: int
+    why: str

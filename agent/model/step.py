@@ -10,7 +10,7 @@ from agent.model.chain import Snapshot
 from agent.model.flows import Flow
 from agent.model.ledger import TaxStanding
 from agent.model.limits import Execution, Limits, Reference
-from agent.model.orders import Order, StuckExit, UnitValue
+from agent.model.orders import LateRefusal, Order, StuckExit, UnitValue
 from agent.model.policy import Policy, Portfolio
 from agent.model.prices import PricePoint
 from agent.model.requests import Claim
@@ -38,7 +38,7 @@ class History:
     of the first round of the next (None: not drawn yet). `spent` is what the last one has taken of the budget that the next shares
     with it (None: nothing). `orders` says how each order stands, `orders_turn` how often that was written,
     `unit_value` what a unit of the portfolio was worth (None: nothing asks for it). `sleeves` are the books of strategies (None: there
-    are no strategies). `loss_total` is the loss since the store began.
+    are no strategies). `loss_total` is the loss since the store began. `late` are exits that were refused when about to be sent.
     """
 
     last_rebalance_s: int | None
@@ -74,6 +74,7 @@ class History:
     orders_turn: int = 0
     unit_value: UnitValue | None = None
     sleeves: SleeveBooks | None = None
+    late: tuple[LateRefusal, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

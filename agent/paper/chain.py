@@ -90,7 +90,7 @@ class PaperChain:
         try:
             done = self._run(tx, self.state(), _pools(seen), seen.head)
         except Reverted as error:
-            return Simulation(False, str(error), 0, seen.head)
+            return Simulation(False, str(error), 0, seen.head, reverted=True)
         return Simulation(True, "", done.gas, seen.head)
 
     def send(self, signed: SignedTx) -> None:

@@ -69,9 +69,12 @@ def _carried_out(step: StepInput, decided: Decided) -> Proposal:
 
 
 def _exits_first(step_input: StepInput) -> Proposal:
-    """The exit that can be done now, with its plan; else what is decided without those that cannot."""
+    """The exit that can be done now, with its plan; else what is decided without those that cannot, or rest."""
     step, decided = step_input, decide(step_input)
     plan: Plan | None = None
+    if resting := stuck.resting(step, decided.leaves):
+        step = stuck.left_alone(step, resting)
+        decided = decide(step)
     while decided.leaves and plan is None and isinstance(decision := decided.decision, Rebalance):
         try:
             plan = taxed.plan(step, decision)

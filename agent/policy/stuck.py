@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.model import PORTFOLIO, Absent, StepInput, StuckExit
-from agent.policy import coin
+from agent.model import PORTFOLIO, Absent, LateRefusal, OrderStage, StepInput, StuckExit
+from agent.policy import coin, words
 from agent.policy.drift import drift, total
 from agent.policy.order_levels import subject
 from agent.policy.order_moves import out_of
@@ -19,6 +19,64 @@ from agent.reference import reference_prices
 from agent.units import BPS, largest_remainder
 
 REMEDY = "wait for deeper pools, take in others by trimtab trust, or widen limits.price_impact or limits.plan_cost"
+
+
+SOONER = "find out why its token refuses; trimtab resume has it tried at the next look"
+FREE_TIMES = 3
+"""How often in a row an exit may be refused when about to be sent and is tried again at the very next look: markets move."""
+REST_S, LONGEST_REST_S = 600, 6 * 3_600
+"""Chain time for which it rests after one time more, doubled with each, and at most: every try approves and takes back, for gas."""
+DAY_S = 86_400
+
+
+def rests_until_s(one: LateRefusal) -> int:
+    """Chain time before which an exit that was refused late is not tried."""
+    more = one.times - FREE_TIMES
+    return one.at_s + (0 if more <= 0 else min(REST_S << min(more - 1, 16), LONGEST_REST_S))
+
+
+def resting(step: StepInput, tokens: Iterable[str]) -> list[StuckExit]:
+    """Which of these exits rest now."""
+    now_s, wanted = step.snapshot.head.timestamp_s, {*tokens}
+    resting = [one for one in step.history.late if one.token in wanted and now_s < rests_until_s(one)]
+    return [
+        StuckExit(one.token, f"{one.why}; {_often(one)}, so it rests until {words.moment(rests_until_s(one))}", SOONER) for one in resting
+    ]
+
+
+def refused_late(step: StepInput, refused: Iterable[StuckExit]) -> tuple[LateRefusal, ...]:
+    """What to remember once these were refused when about to be sent; in a row is what is less than a day apart."""
+    now_s, known = step.snapshot.head.timestamp_s, {one.token: one for one in step.history.late}
+    for one in refused:
+        before = known.get(one.token)
+        times = 1 if before is None or now_s - before.at_s > LONGEST_REST_S + DAY_S else before.times + 1
+        known[one.token] = LateRefusal(one.token, now_s, times, one.why)
+    return tuple(known.values())
+
+
+def still_late(step: StepInput, sold: Iterable[str]) -> tuple[LateRefusal, ...]:
+    """What of it is still to be remembered once these were sold: exits that fired and are not done."""
+    gone, fired = {*sold}, _being_sold(step)
+    return tuple(one for one in step.history.late if one.token not in gone and {one.token, PORTFOLIO} & fired)
+
+
+def tried_again(step: StepInput, told: Iterable[str]) -> list[str]:
+    """What was refused late and is tried again at the next look, in words; not the tokens that are `told` already."""
+    sold, known = _being_sold(step), {*told}
+    again = [one for one in step.history.late if one.token not in known and {one.token, PORTFOLIO} & sold]
+    return [
+        f"{subject(step.portfolio, one.token)}: {one.why}; {_often(one)}, last at {words.moment(one.at_s)}; "
+        f"it is tried at the next look; {SOONER}, or {disarmed(step, StuckExit(one.token, '', ''))}"
+        for one in again
+    ]
+
+
+def _being_sold(step: StepInput) -> set[str]:
+    return {order.token for order in step.history.orders if order.is_exit and order.stage is OrderStage.FIRED}
+
+
+def _often(one: LateRefusal) -> str:
+    return "once" if one.times == 1 else f"{one.times} times in a row"
 
 
 def left_alone(step: StepInput, found: Iterable[StuckExit]) -> StepInput:

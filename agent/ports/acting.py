@@ -204,12 +204,16 @@ class Outbox(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """What `eth_call` and `eth_estimateGas` of the exact transaction at the head say."""
+    """What `eth_call` and `eth_estimateGas` of the exact transaction at the head say.
+
+    `reverted` says that contracts refused it, by the word of enough operators; not its fee, the wallet's coins, or the endpoints.
+    """
 
     ok: bool
     reason: str
     gas: int
     head: Head
+    reverted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

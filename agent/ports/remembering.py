@@ -15,6 +15,7 @@ from agent.model import (
     IntentEvent,
     IntentKind,
     IntentState,
+    LateRefusal,
     Order,
     PricePoint,
     Receipt,
@@ -56,6 +57,10 @@ class Journal(Ledger, CampaignBook, SleeveJournal, Protocol):
 
     def mark_unread(self, since_s: Sequence[tuple[str, int]]) -> None:
         """Remembers (token, chain time) of assets whose balance could not be read, and since when."""
+        ...
+
+    def mark_late(self, found: Sequence[LateRefusal]) -> None:
+        """Remembers exits that were refused when they were about to be sent, in the place of all that it knew of before."""
         ...
 
     def move_orders(self, orders: Sequence[Order], unit_value: UnitValue | None, at_turn: int) -> bool:

@@ -10,7 +10,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from agent.errors import OperatorNeeded
-from agent.model import History, Intent, IntentKind, IntentState, Plan, Rebalance, Receipt
+from agent.model import History, Intent, IntentKind, IntentState, LateRefusal, Plan, Rebalance, Receipt, UnsignedTx
 from agent.ports import Grant
 from agent.store import balances, ledger_rows, orders, positions, requests, running
 from agent.store.ledger_tables import EntryRow
@@ -32,6 +32,8 @@ MOST_REVIEWS = 32
 DEPEGGED = "depegged"
 UNREAD = "unread"
 """Key of the assets whose balance could not be read, each as address:chain time since when."""
+LATE = "late"
+"""Key of the exits that were refused when about to be sent, as JSON."""
 RESUMED_AFTER = "resumed_after"
 """Key of the newest intent's number when the owner resumed last: failures up to it have been looked at."""
 SWAP_BESIDES = "swap_besides"
@@ -166,6 +168,7 @@ def history(session: Session, chain_now_s: int) -> History:
         stopped=requests.stopped_words(session),
         reviews=_reviews(session),
         unread=tuple((token, int(since)) for token, since in (one.split(":") for one in _meta(session, UNREAD).split())),
+        late=tuple(one for one, _ in _late(session)),
     )
 
 
@@ -183,6 +186,21 @@ def _reviews(session: Session) -> tuple[tuple[str, int], ...]:
         return tuple((str(name), int(at_s)) for name, at_s in json.loads(_meta(session, REVIEWS) or "[]"))
     except (ValueError, TypeError) as error:
         raise OperatorNeeded(f"store: what it remembers of reviews is damaged: {error}", "restore a backup") from None
+
+
+def mark_late(session: Session, found: Sequence[LateRefusal]) -> None:
+    """Remembers exits that were refused when about to be sent, and no others; what was approved for them by now counts in no row."""
+    newest = _newest_intent(session)
+    session.merge(Meta(key=LATE, value=json.dumps([(one.token, one.at_s, one.times, one.why, newest) for one in found])))
+
+
+def _late(session: Session) -> list[tuple[LateRefusal, int]]:
+    """Each with the number of the newest intent by then."""
+    try:
+        known = json.loads(_meta(session, LATE) or "[]")
+        return [(LateRefusal(str(token), int(at_s), int(times), str(why)), int(seq)) for token, at_s, times, why, seq in known]
+    except (ValueError, TypeError) as error:
+        raise OperatorNeeded(f"store: what it remembers of exits is damaged: {error}", "restore a backup") from None
 
 
 def _loss_total(session: Session) -> Fraction:
@@ -225,7 +243,12 @@ def _approvals_in_row(session: Session) -> int:
 
 
 def _since_success(session: Session) -> list[IntentRow]:
-    """What was mined after the last swap or action on liquidity that succeeded, and after the owner resumed last; no cancels."""
+    """What was mined after the last swap or action on liquidity that succeeded, and after the owner resumed last; no cancels.
+
+    Nor what was approved for exits that were refused late: how often those are tried is bounded by itself (agent/policy/stuck.py),
+    and one that never goes must not stop the others.
+    """
+    late = {one.token: seq for one, seq in _late(session)}
     resumed = session.get(Meta, RESUMED_AFTER)
     later = select(IntentRow).where(IntentRow.seq > (0 if resumed is None else int(resumed.value))).order_by(IntentRow.seq.desc())
     found = []
@@ -236,7 +259,8 @@ def _since_success(session: Session) -> list[IntentRow]:
             continue
         if row.kind in _TRADES and not _reverted(row):
             break
-        found.append(row)
+        if not late or row.kind != IntentKind.APPROVE.value or row.seq > late.get(loaded(UnsignedTx, row.tx_json).to, 0):
+            found.append(row)
     newest_first.close()
     return found
 
@@ -246,9 +270,13 @@ def _reverted(row: IntentRow) -> bool:
 
 
 def resumed(session: Session) -> None:
-    """The owner has looked at what failed: rows of failures start anew."""
-    newest = session.scalar(select(func.max(IntentRow.seq))) or 0
-    session.merge(Meta(key=RESUMED_AFTER, value=str(newest)))
+    """The owner has looked at what failed: rows of failures start anew, and what was refused late is tried again."""
+    mark_late(session, ())
+    session.merge(Meta(key=RESUMED_AFTER, value=str(_newest_intent(session))))
+
+
+def _newest_intent(session: Session) -> int:
+    return session.scalar(select(func.max(IntentRow.seq))) or 0
 
 
 def _fraction(text: str) -> Fraction:

@@ -14,6 +14,7 @@ from agent.model import (
     IntentEvent,
     IntentKind,
     IntentState,
+    LateRefusal,
     Receipt,
     UnsignedTx,
 )
@@ -230,6 +231,11 @@ class Store(Proposals, PaperBook):
         """Remembers which assets do not tell their balance, and since when."""
         with self._write("write which balances are unknown") as session:
             session.merge(Meta(key=ledger.UNREAD, value=" ".join(f"{token}:{at_s}" for token, at_s in since_s)))
+
+    def mark_late(self, found: Sequence[LateRefusal]) -> None:
+        """Remembers exits that were refused when about to be sent; until the owner resumes, or they are told anew."""
+        with self._write("write what was refused late") as session:
+            ledger.mark_late(session, found)
 
     # trust, pause
     def pin(self, address: str, code_hash: str, now_s: int) -> None:

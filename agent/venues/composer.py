@@ -11,7 +11,7 @@ from agent.chain.calls import WITHDRAW
 from agent.chain.fees import fees
 from agent.chain.oracle_rule import encode as encode_slots
 from agent.chain.payout_rule import encode as encode_transfer
-from agent.errors import OperatorNeeded, Refused
+from agent.errors import OperatorNeeded, Refused, Unfit
 from agent.model import Head, IntentKind, Leg, LpAction, Payout, Plan, StepInput, TopUp, UnsignedTx, Verdict
 from agent.planning.floors import fair_floor
 from agent.planning.lp_floors import least_amounts
@@ -27,6 +27,8 @@ PRIORITY_CAP_WEI = 5 * 10**9
 """The most tip per gas that an endpoint's suggestion is believed for; fees above it are the owner's to raise."""
 GAS_MARGIN = Fraction(5, 4)
 """Gas limit over the estimate: ticks crossed can change between simulation and inclusion."""
+APPROVAL_MOST_GAS = 500_000
+"""Gas that an approval may need; most take 50,000. A token that burns more would eat the day's gas of all others."""
 AHEAD_S = 30
 """How far the sender's head may be ahead of the time that the agreed header and the agent's clock tell, in seconds."""
 
@@ -80,7 +82,11 @@ class RouterComposer:
         draft = _Draft(
             token, approvals.encode_approve(spender, raw), IntentKind.APPROVE, spending.note(step, approval), approve=(token, spender, raw)
         )
-        return self._prepare(step, replace(draft, action=approval.action))
+        prepared = self._prepare(step, replace(draft, action=approval.action))
+        if prepared.tx.gas > APPROVAL_MOST_GAS:
+            verdict = Verdict("gas", f"{prepared.tx.gas} gas", f"{APPROVAL_MOST_GAS} gas", False)
+            raise Unfit(f"«{prepared.note}» would burn {prepared.tx.gas} gas", (verdict,), "find out what the token does in approve")
+        return prepared
 
     def oracle(self, step: StepInput, pool: str, slots: int) -> Prepared:
         """A V3 pool is to keep so many price observations. Raises Refused when the simulation fails."""
@@ -114,19 +120,23 @@ class RouterComposer:
             return self._prepare(step, _refill(step, plan.decision.raw, plan))
         swaps = sum(leg.venue != NATIVE_VENUE for leg in plan.legs)
         note = f"rebalance in {swaps} swaps" if swaps > 1 else "swap"
-        deadline_s = head.timestamp_s + step.execution.deadline_s
-        to, kind = step.execution.router, IntentKind.SWAP
-        match step.execution.router_kind:
-            case "swap_router_02":
-                data, value_wei = swap_router_02.encode(plan, self._wallet, deadline_s), swap_router_02.native_wei(plan)
-                draft = _Draft(to, data, kind, note, plan, deadline_s=deadline_s, value_wei=value_wei)
-            case "rebalancer":
-                kept = terms(step, plan)
-                data, value_wei = rebalancer.encode(plan, deadline_s, kept), rebalancer.native_wei(plan)
-                draft = _Draft(to, data, kind, note, plan, deadline_s=deadline_s, terms=kept, value_wei=value_wei)
-            case other:
-                raise Refused(f"execution.router: {other!r} is not known", remedy="use swap_router_02 or rebalancer")
+        if step.execution.router_kind not in ("swap_router_02", "rebalancer"):
+            raise Refused(f"execution.router: {step.execution.router_kind!r} is not known", remedy="use swap_router_02 or rebalancer")
+        try:
+            draft = self._written(step, plan, note, head.timestamp_s + step.execution.deadline_s)
+        except Refused as why:
+            raise Unfit(why.message, why.verdicts, why.remedy) from None
         return self._prepare(step, draft)
+
+    def _written(self, step: StepInput, plan: Plan, note: str, deadline_s: int) -> _Draft:
+        """The call of the router. Raises Refused for legs that it cannot say."""
+        to, kind = step.execution.router, IntentKind.SWAP
+        if step.execution.router_kind == "swap_router_02":
+            data, value_wei = swap_router_02.encode(plan, self._wallet, deadline_s), swap_router_02.native_wei(plan)
+            return _Draft(to, data, kind, note, plan, deadline_s=deadline_s, value_wei=value_wei)
+        kept = terms(step, plan)
+        data, value_wei = rebalancer.encode(plan, deadline_s, kept), rebalancer.native_wei(plan)
+        return _Draft(to, data, kind, note, plan, deadline_s=deadline_s, terms=kept, value_wei=value_wei)
 
     def require_fresh(self, step: StepInput, plan: Plan) -> None:
         """Raises Refused once the plan has expired: an answer that came late confirms nothing (T14)."""
@@ -165,9 +175,8 @@ class RouterComposer:
         simulated = self._sender.simulate(tx, self._wallet)
         if not simulated.ok:
             verdict = Verdict("simulation", simulated.reason, "success", False)
-            raise Refused(
-                f"simulation of «{note}» fails: {simulated.reason}", (verdict,), "nothing was sent; plan again from a new snapshot"
-            )
+            kind = Unfit if simulated.reverted else Refused
+            raise kind(f"simulation of «{note}» fails: {simulated.reason}", (verdict,), "nothing was sent; plan again from a new snapshot")
         tx = replace(tx, gas=int(max(simulated.gas, _expected_gas(draft)) * GAS_MARGIN))
         most_wei = tx.gas * price.most_wei
         floor_wei = step.limits.native_floor_wei

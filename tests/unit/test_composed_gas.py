@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
+from agent.errors import Unfit
+from agent.model import UnsignedTx
 from agent.planning import strategies
-from agent.venues.composer import GAS_MARGIN, RouterComposer
+from agent.ports import Approval, Simulation
+from agent.venues.composer import APPROVAL_MOST_GAS, GAS_MARGIN, RouterComposer
 from tests.builders import NOW_S, OWNER, step_input
 from tests.scripted import ManualClock, ScriptedChain
 
@@ -17,3 +24,20 @@ def test_an_estimate_of_a_second_in_which_a_pair_was_traded_does_not_starve_the_
     composed = RouterComposer(chain, OWNER, clock).swap(step, plan)
     assert chain.simulate(composed.tx, OWNER).gas < plan.gas_units
     assert composed.tx.gas == int(plan.gas_units * GAS_MARGIN)
+
+
+def test_an_approval_that_burns_gas_is_refused_before_it_eats_the_days_gas() -> None:
+    class Burns(ScriptedChain):
+        gas = 60_000
+
+        def simulate(self, unsigned: UnsignedTx, sender: str) -> Simulation:
+            return replace(super().simulate(unsigned, sender), gas=self.gas)
+
+    step = step_input(values={"WETH": 7_000, "USDC": 3_000})
+    chain, clock = Burns(timestamp_s=NOW_S, base_nonce=step.snapshot.nonce_latest), ManualClock()
+    clock.now = NOW_S
+    approval = Approval(step.portfolio.numeraire.address, step.execution.router, 5, "USDC", "router")
+    assert RouterComposer(chain, OWNER, clock).approve(step, approval).tx.gas == 75_000
+    chain.gas = APPROVAL_MOST_GAS
+    with pytest.raises(Unfit, match="would burn 625000 gas"):
+        RouterComposer(chain, OWNER, clock).approve(step, approval)

@@ -1,0 +1,66 @@
+"""Approvals of a step: sent one by one, and taken back where what they were for did not come about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from agent.errors import TrimtabError, Unfit
+from agent.execution.booking import poorer, settle
+from agent.execution.fresh import Eyes
+from agent.execution.late import OfTokens
+from agent.execution.outcome import Hands, Outcome, OutcomeKind
+from agent.execution.sent import may_take
+from agent.model import Intent
+from agent.ports import Approval, Journal, Prepared
+
+
+def approve(hands: Hands, outcome: Outcome, needed: Sequence[Approval], sent: list[Intent]) -> None:
+    """Sends approvals until one fails; the gas money of each counts for the next. Afterwards the plan has to be made anew.
+
+    Raises OfTokens where the token itself refuses to be approved.
+    """
+    step_input = outcome.step_input
+    for approval in needed:
+        try:
+            intent = carry(hands, outcome.step_id, hands.composer.approve(step_input, approval))
+        except Unfit as why:
+            raise OfTokens((approval.token,), why.message, why.verdicts, why.remedy) from None
+        sent.append(intent)
+        if not intent.succeeded:
+            return
+        step_input = poorer(step_input, intent)
+
+
+def carry(hands: Hands, step_id: str, prepared: Prepared) -> Intent:
+    """One prepared transaction, through to its end."""
+    return hands.executor.run(step_id, prepared.grant.kind, prepared.tx, prepared.grant, prepared.note)
+
+
+def tidy(eyes: Eyes, hands: Hands, journal: Journal, outcome: Outcome) -> Outcome:
+    """Sets what may still be taken to zero, each allowance by a transaction of its own, after whatever end.
+
+    Not while paused, with anything unfinished, or with nothing confirmed; under the same limits of gas. What cannot be taken back now
+    is told, and tried again after the next step.
+    """
+    if (outcome.kind is OutcomeKind.DECLINED and not outcome.transactions) or not hands.executor.ready():
+        return outcome
+    sent = list(outcome.transactions)
+    try:
+        found = outcome.after or (eyes.assembled(eyes.reader.snapshot()) if sent else outcome.step_input)
+        open_still = hands.composer.left_over(found)
+        if not open_still:
+            return outcome
+        told = may_take(open_still)
+        if not sent and not hands.confirm(replace(outcome, reason=f"{outcome.reason}; {told}: set to zero")):
+            return outcome
+        approve(hands, replace(outcome, step_input=found), open_still, sent)
+        snapshot = eyes.reader.snapshot()
+        settle(journal, snapshot, lambda: eyes.assembled(snapshot))
+        if all(intent.succeeded for intent in sent[-len(open_still) :]):
+            after = None if outcome.after is None else eyes.assembled(snapshot)
+            return replace(outcome, transactions=tuple(sent), after=after)
+        told = f"{told}: «{sent[-1].note}» did not succeed"
+    except TrimtabError as error:
+        told = f"left-over allowances stay: {error.message}"
+    return replace(outcome, transactions=tuple(sent), reason=f"{outcome.reason}; {told}")

@@ -1,0 +1,72 @@
+"""A stop whose token refuses the router only when it is really asked: it stays, is named, and the other stop is done in the same step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tomlkit
+
+from agent import api
+from agent.api.setup import trust_now
+from agent.config.load import LoadedConfig, load_config
+from agent.execution.outcome import Outcome, OutcomeKind
+from agent.localchain import LocalChain
+from tests.agents import again, allowances, fund, purse, swap_of
+from tests.attacks import attack
+from tests.cases.test_bad_tokens import turned_bad, with_guest
+
+FALL = {"WETH": 2_100, "LINK": 10, "GUEST": 10}
+
+
+def with_stops(chain: LocalChain, folder: Path, guest: str) -> LoadedConfig:
+    """Stops of a tenth for WETH and for a guest that nobody tries out."""
+    path = with_guest(chain, folder, guest, screen="off").path
+    document = tomlkit.parse(path.read_text())
+    for asset in document["portfolio"]["assets"]:
+        if asset["symbol"] in ("WETH", "GUEST"):
+            asset["stop_loss"] = "10%"
+    document["policy"]["confirm_blocks"] = 0
+    path.write_text(tomlkit.dumps(document))
+    loaded = load_config(path)
+    trust_now(loaded, [chain.transport])
+    return loaded
+
+
+def test_a_token_that_refuses_only_the_router_is_left_and_the_other_stop_is_sold_at_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    address = turned_bad(chain, "GUEST", attack("BlocklistToken"), "GUEST", "GUEST", 18)
+    fund(chain, {"WETH": 30_000, "WBTC": 25_000, "USDC": 20_000, "USDT": 15_000, "GUEST": 10_000})
+    asked: list[tuple[str, ...]] = []
+
+    def yes(outcome: Outcome) -> bool:
+        asked.append(outcome.around)
+        return True
+
+    with again(chain, with_stops(chain, tmp_path, address)) as agent:
+        assert agent.rebalance(send=True, confirm=yes).kind is not OutcomeKind.REFUSED
+        chain.move_market(FALL)
+        token, router = chain.contract(address, attack("BlocklistToken")), agent.desk.execution.router
+        chain.send(token.functions.setBlacklisted(router, True))
+        before = purse(chain)
+        asked.clear()
+        done = agent.rebalance(send=True, confirm=yes)
+        plan, _, _ = swap_of(done)
+        assert done.kind is OutcomeKind.DONE and plan.exits
+        assert asked == [(), (address,)], "what took the place of the plan that was confirmed was confirmed itself"
+        assert "GUEST is out and cannot be sold now: refused when it was about to be sent: simulation of" in done.reason
+        after = purse(chain)
+        assert after.raw["GUEST"] == before.raw["GUEST"] and after.raw["WETH"] * 2_100 < 10 * 10**18
+        assert after.raw["WBTC"] == before.raw["WBTC"] and after.raw["USDT"] == before.raw["USDT"]
+        assert set(allowances(chain).values()) == {0}, "nobody may take anything of what was refused either"
+        store = agent.desk.store
+        (known,) = store.history(chain.clock.now_s()).late
+        assert (known.token, known.times) == (address, 1)
+        held = agent.rebalance(send=True, confirm=yes)
+        assert [one.token for one in held.decided.stuck] == [address] and held.kind is not OutcomeKind.REFUSED, held.reason
+        found = store.history(chain.clock.now_s())
+        assert [one.times for one in found.late] == [2] and found.approvals_in_row == 0, "its approvals stop nothing else"
+        assert ["2 times in a row" in line for line in api.standing_orders(agent)["stuck"]] == [True]
+        chain.send(token.functions.setBlacklisted(router, False))
+        sold = agent.rebalance(send=True, confirm=yes)
+        assert sold.plan is not None and sold.plan.exits and chain.balance("GUEST") < before.raw["GUEST"]
+        assert store.history(chain.clock.now_s()).late == ()

@@ -1,0 +1,207 @@
+"""An exit that passes every guard and is refused when it is about to be sent: it alone is left, and nothing else is worked around."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from agent.api.orders import shown
+from agent.chain.rpc import RpcFault, Transport
+from agent.chain.sender import NodeSender
+from agent.errors import Refused, Unfit
+from agent.execution import late
+from agent.execution.late import OfTokens
+from agent.execution.outcome import OutcomeKind
+from agent.model import IntentKind, IntentState, LateRefusal, Plan, StepInput, StuckExit, Verdict
+from agent.planning import strategies
+from agent.policy import stuck
+from agent.ports import Approval, Composer, Prepared
+from agent.store import Store, open_store
+from agent.units import NATIVE
+from tests.scripted import CHAIN_ID, WALLET, grant, receipt, tx
+from tests.unit.test_stuck_exits import HEAVY, LINK, MARKET, SOUND, USDC, WBTC, WETH, fired, judged, moved
+
+REVERTS = Unfit("simulation of «swap» fails: the token said no", (Verdict("simulation", "no", "success", False),))
+OTHERWISE = Refused("the plan expired", (Verdict("expiry", "block 9", "block 8", False),))
+ALL = (*MARKET, SOUND)
+
+
+class Composes:
+    """Refuses plans as it is told; everything is approved, but what `lacks`."""
+
+    def __init__(self, why: Callable[[set[str]], Refused | None], lacks: Sequence[str] = ()) -> None:
+        self._why, self._lacks, self.tried = why, lacks, list[set[str]]()
+
+    def approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
+        return [Approval(token, "router", 1, token, "router") for token in moved(plan) if token in self._lacks]
+
+    def swap(self, step: StepInput, plan: Plan) -> Prepared:
+        sold = moved(plan) - {USDC.address}
+        self.tried.append(sold)
+        if (why := self._why(sold)) is not None:
+            raise why
+        return cast(Prepared, None)
+
+
+def refuses(*tokens: str, why: Refused = REVERTS) -> Callable[[set[str]], Refused | None]:
+    """Every plan that touches one of these."""
+    return lambda sold: why if sold & {*tokens} else None
+
+
+def left(step: StepInput, why: Refused, composes: Composes) -> set[str]:
+    outcome = judged(step)
+    assert outcome.kind is OutcomeKind.PLANNED and outcome.plan is not None and outcome.plan.exits
+    return {one.token for one in late.found(why, outcome, outcome.decided.leaves, cast(Composer, composes), judged)}
+
+
+def test_what_is_refused_alone_is_left_alone_and_the_others_are_not() -> None:
+    step = fired("LINK", "WBTC", "WETH", pools=ALL)
+    composes = Composes(refuses(LINK.address))
+    assert left(step, REVERTS, composes) == {LINK.address}
+    assert composes.tried == [{WETH.address}, {WBTC.address}, {LINK.address}], "each by itself, in the portfolio's order"
+
+
+def test_nothing_but_what_is_of_its_legs_is_worked_around() -> None:
+    step = fired("LINK", "WBTC", pools=ALL)
+    assert left(step, OTHERWISE, Composes(refuses(LINK.address))) == set()
+    assert left(step, REVERTS, Composes(refuses(LINK.address, why=OTHERWISE))) == set(), "tried alone it was refused for another reason"
+    nonce = Refused("no", (Verdict("signer.nonce", "1", "2", False),))
+    assert left(step, nonce, Composes(refuses(LINK.address))) == set()
+    both = Refused("no", (Verdict("signer.floor", "1", "2", False), Verdict("signer.gas_cost", "1", "2", False)))
+    assert left(step, both, Composes(refuses(LINK.address))) == set()
+    assert left(step, Refused("kill switch"), Composes(refuses(LINK.address))) == set()
+    floor = Refused("no", (Verdict("signer.floor", "1", "2", False),))
+    assert left(step, floor, Composes(refuses(LINK.address))) == {LINK.address}
+
+
+def test_where_everything_is_refused_that_can_be_tried_the_step_is_refused_as_ever() -> None:
+    """The router, or an endpoint, refuses: that says nothing against an exit."""
+    step = fired("LINK", values=HEAVY, pools=ALL)
+    assert left(step, REVERTS, Composes(refuses(LINK.address, WETH.address, WBTC.address))) == set()
+    assert left(step, REVERTS, Composes(refuses(LINK.address))) == {LINK.address}
+    lacking = Composes(refuses(LINK.address, WETH.address, WBTC.address), lacks=(WETH.address,))
+    assert left(step, REVERTS, lacking) == {LINK.address}, "what has no approval yet cannot be tried"
+
+
+def test_exits_that_are_refused_only_together_go_one_after_the_other_and_who_failed_before_goes_last() -> None:
+    step = fired("WBTC", "WETH", pools=ALL)
+    together = Composes(lambda sold: REVERTS if len(sold) > 1 else None)
+    assert left(step, REVERTS, together) == {WBTC.address}
+    failed = replace(step, history=replace(step.history, late=(LateRefusal(WETH.address, 1, 1, "no"),)))
+    assert left(failed, REVERTS, together) == {WETH.address}
+
+
+def test_a_token_that_falls_in_with_another_does_not_hold_up_a_third() -> None:
+    """LINK always refuses; WETH refuses wherever WBTC is sold too."""
+    step = fired("LINK", "WBTC", "WETH", pools=ALL)
+    assert left(step, REVERTS, Composes(lambda sold: REVERTS if LINK.address in sold or len(sold) > 1 else None)) == {LINK.address}
+    rest = stuck.left_alone(step, [StuckExit(LINK.address, "no", "")])
+    assert left(rest, REVERTS, Composes(lambda sold: REVERTS if len(sold) > 1 else None)) == {WBTC.address}
+
+
+def test_a_refused_approval_is_the_fault_of_its_token_and_of_an_exit_alone() -> None:
+    outcome = judged(fired("LINK", "WBTC", pools=ALL))
+    composes = cast(Composer, Composes(refuses()))
+    found = late.found(OfTokens((LINK.address,), "no"), outcome, outcome.decided.leaves, composes, judged)
+    assert [one.token for one in found] == [LINK.address]
+    assert late.found(OfTokens((USDC.address,), "no"), outcome, outcome.decided.leaves, composes, judged) == ()
+    ordinary = judged(fired(values=HEAVY, pools=ALL))
+    assert ordinary.plan is not None and not ordinary.plan.exits
+    assert late.found(REVERTS, ordinary, ordinary.decided.leaves, composes, judged) == ()
+
+
+def test_a_token_that_does_not_tell_or_keep_its_allowance_is_named() -> None:
+    outcome = judged(fired("LINK", pools=ALL))
+    assert outcome.plan is not None
+
+    class Silent(Composes):
+        def approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
+            raise Refused("the allowance is not in the snapshot")
+
+    snapshot = replace(outcome.step_input.snapshot, allowances=())
+    mute = replace(outcome, step_input=replace(outcome.step_input, snapshot=snapshot))
+    with pytest.raises(OfTokens) as refused:
+        late.needed(cast(Composer, Silent(refuses())), mute, outcome.plan, ())
+    assert refused.value.tokens == (LINK.address,)
+
+
+@pytest.mark.parametrize(("times", "rests_s"), [(1, 0), (3, 0), (4, 600), (5, 1_200), (9, 19_200), (10, 21_600), (90, 21_600)])
+def test_what_is_refused_again_and_again_rests_longer_and_longer(times: int, rests_s: int) -> None:
+    step = fired("LINK", "WBTC", pools=ALL)
+    now_s = step.snapshot.head.timestamp_s
+    refused = LateRefusal(LINK.address, now_s, times, "the token said no")
+    assert stuck.rests_until_s(refused) == now_s + rests_s
+    step = replace(step, history=replace(step.history, late=(refused,)))
+    found = strategies.rebalance(step)
+    assert found.plan is not None and found.plan.exits
+    assert (LINK.address in moved(found.plan)) is (rests_s == 0) and WBTC.address in moved(found.plan)
+    if rests_s:
+        assert f"cannot be sold now: the token said no; {times} times in a row, so it rests until" in found.decided.decision.reason
+        assert "trimtab resume" in found.decided.decision.reason
+    assert ["the token said no" in line and "trimtab orders disarm LINK" in line for line in shown(step)["stuck"]] == [True]
+    over = replace(step, history=replace(step.history, late=(replace(refused, at_s=now_s - rests_s),)))
+    assert strategies.rebalance(over).decided.stuck == (), "then it is tried"
+
+
+def test_it_is_counted_in_a_row_and_forgotten_once_it_is_sold_or_no_exit_any_more() -> None:
+    step = fired("LINK", "WBTC", pools=ALL)
+    now_s = step.snapshot.head.timestamp_s
+    (first,) = stuck.refused_late(step, [StuckExit(LINK.address, "no", "")])
+    assert (first.times, first.at_s, first.why) == (1, now_s, "no")
+    known = replace(step, history=replace(step.history, late=(first, replace(first, token=WETH.address))))
+    assert [one.times for one in stuck.refused_late(known, [StuckExit(LINK.address, "no", "")])] == [2, 1]
+    assert stuck.still_late(known, ()) == (first,), "no order sells WETH"
+    assert stuck.still_late(known, (LINK.address,)) == ()
+    old = replace(step, history=replace(step.history, late=(replace(first, at_s=now_s - 2 * 86_400),)))
+    assert [one.times for one in stuck.refused_late(old, [StuckExit(LINK.address, "no", "")])] == [1]
+
+
+def approved(store: Store, number: int, token: str) -> None:
+    store.begin_step(f"s{number}", 1, "{}")
+    made = store.intend(f"s{number}", IntentKind.APPROVE, replace(tx(number), to=token), grant(IntentKind.APPROVE), "", 1, None)
+    store.advance(made.id, IntentState.SIGNED, 1, tx_hash=f"0x{number}")
+    store.advance(made.id, IntentState.BROADCAST, 1)
+    store.advance(made.id, IntentState.MINED, 1, receipt=receipt(f"0x{number}", number, "0x01"))
+
+
+def test_what_was_approved_for_it_in_vain_stops_nothing_else_and_the_owner_may_have_it_tried(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET)
+    for number, token in enumerate((LINK.address, LINK.address, WETH.address)):
+        approved(store, number, token)
+    assert store.history(1).approvals_in_row == 3
+    found = (LateRefusal(LINK.address, 7, 2, "no; «é» 'x'"),)
+    store.mark_late(found)
+    assert store.history(1).late == found and store.history(1).approvals_in_row == 1
+    approved(store, 3, LINK.address)
+    assert store.history(1).approvals_in_row == 2, "what came later counts"
+    store.resume("looked at it", 2)
+    assert store.history(1).late == ()
+
+
+HEADER = {"number": "0x9", "hash": "0x" + "9" * 64, "timestamp": "0x5", "baseFeePerGas": "0x1", "parentHash": "0x" + "8" * 64}
+
+
+@pytest.mark.parametrize(
+    ("fault", "reverted"),
+    [
+        (RpcFault(3, "execution reverted", "0x"), True),
+        (RpcFault(-32000, "execution reverted: STF", ""), True),
+        (RpcFault(-32000, "out of gas", ""), True),
+        (RpcFault(-32000, "insufficient funds for gas * price + value", ""), False),
+        (RpcFault(-32000, "gas required exceeds allowance (21000)", ""), False),
+        (RpcFault(-32000, "max fee per gas less than block base fee", ""), False),
+    ],
+)
+def test_a_simulation_says_whether_contracts_refuse(fault: RpcFault, reverted: bool) -> None:
+    class Line:
+        name = "one"
+
+        def batch(self, calls: Sequence[object]) -> list[object]:
+            return ["0x1", HEADER, fault, fault]
+
+    found = NodeSender(cast(Transport, Line())).simulate(replace(tx(0), to=NATIVE, max_fee_wei=9), WETH.address)
+    assert (found.ok, found.reverted) == (False, reverted)
