@@ -28,7 +28,7 @@ from agent.model import Method
 Floats = NDArray[np.float64]
 Work = Callable[[Job, Sequence[Chunk]], Iterator[tuple[Chunk, list[Found]]]]
 Progress = Callable[[int, int], None]
-_Last = tuple[tuple[Claim, ...], tuple[Found, Found], Floats, NDArray[np.int64]]
+_Last = tuple[tuple[Claim, ...], tuple[Found, Found], Floats, float, NDArray[np.int64]]
 YEAR_S = 31_557_600
 MOST_CELLS = 100_000_000
 """Values that are kept at once, settings times periods: 0.8 GB."""
@@ -57,8 +57,8 @@ class Tuned:
     """What was found. `score` is the objective of each choice per year, `excess` its log growth over hold per year, both over the
     first three quarters; `period_s` the distance of two returns; `walk` each fold with its choice and its excess log returns over hold
     and over the calendar rule; `walk_claims` those of all folds; `claims` those of the last quarter, in which
-    `last` are the best and the calendar rule, `last_hold` the worth of holding at the same times. `engines` is how many runs each engine
-    did, `resumed` how many were there before, `stamp` what the search is known by.
+    `last` are the best and the calendar rule, `last_hold` the worth of holding at the same times, `hold_final` at its last bar.
+    `engines` is how many runs each engine did, `resumed` how many were there before, `stamp` what the search is known by.
     """
 
     search: Search
@@ -79,6 +79,7 @@ class Tuned:
     last_from_s: int
     last: tuple[Found, Found]
     last_hold: Floats
+    hold_final: float
     last_times_s: NDArray[np.int64]
     engines: tuple[tuple[str, int], ...]
     resumed: int
@@ -139,7 +140,7 @@ def _told(search: Search, job: Job, kept: Kept, found: tuple[Found, ...], resume
     best = int(score.argmax())
     judged = walked(own, objective, folds(len(own), search.folds, search.walk))
     after = [_excesses(search, job, one, calendar) for one in judged]
-    claims, last, last_hold, last_times_s = _last_quarter(search, kept, best, choices[best])
+    claims, last, last_hold, hold_final, last_times_s = _last_quarter(search, kept, best, choices[best])
     risk = overfitting(own, objective)
     counted = [job.engine(choice).value for choice in job.runs]
     return Tuned(
@@ -164,6 +165,7 @@ def _told(search: Search, job: Job, kept: Kept, found: tuple[Found, ...], resume
         last_from_s=int(table.times_s[first_of_last(table.bars)]),
         last=last,
         last_hold=last_hold,
+        hold_final=hold_final,
         last_times_s=last_times_s,
         engines=tuple((engine.value, counted.count(engine.value)) for engine in Engine if engine.value in counted),
         resumed=resumed,
@@ -216,12 +218,13 @@ def _last_quarter(search: Search, kept: Kept, best: int, choice: Choice) -> _Las
         last.append(kept.done[key][0])
     tail = piece(table, split, table.bars)
     marks = tuple(range(0, tail.bars, step))
-    hold = held(search.wanted, search.settings, tail, marks)
+    *hold_path, hold_final = held(search.wanted, search.settings, tail, (*marks, tail.bars - 1)).tolist()
+    hold = np.array(hold_path)
     per_year = _per_year(tail, marks) if len(marks) > 1 else 0.0
     own, rule = (log_returns(one.values) for one in last)
     rivals = zip(_rivals(search), (own - log_returns(hold), own - rule), strict=True)
     claims = tuple(Claim(rival, _yearly(excess, per_year, search.settings.seed)) for rival, excess in rivals)
-    return claims, (last[0], last[1]), hold, tail.times_s[list(marks)]
+    return claims, (last[0], last[1]), hold, hold_final, tail.times_s[list(marks)]
 
 
 def _stamp(search: Search, runs: Sequence[Choice]) -> dict[str, str]:

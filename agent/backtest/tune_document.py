@@ -42,7 +42,7 @@ def document(tuned: Tuned) -> Document:
             "claims": [_claim(one) for one in tuned.claims],
             "final_value": _number(tuned.last[0].final_value),
             "calendar_value": _number(tuned.last[1].final_value),
-            "hold_value": _number(float(tuned.last_hold[-1])),
+            "hold_value": _number(tuned.hold_final),
             "costs": _number(tuned.last[0].costs),
             "rebalances": tuned.last[0].rebalances,
         },

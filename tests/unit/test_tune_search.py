@@ -193,12 +193,14 @@ def test_what_the_kernel_does_not_know_goes_through_the_full_step() -> None:
     asked = search(walks(4, 14), band="25%rel", allocator="inverse_volatility", terms=Terms(4 * DAY_S, 6 * DAY_S))
     found = tuned(asked)
     assert dict(found.engines) == {"kernel": 1, "full": 1}
-    fixed, chosen = tuned(search(asked.table, band="25%rel")).found[0], found.found[0]
+    plain = tuned(search(asked.table, band="25%rel"))
+    fixed, chosen = plain.found[0], found.found[0]
     assert chosen.values[2] == pytest.approx(fixed.values[2], rel=1e-5)  # nothing is known yet: the targets count
     assert chosen.values[-1] != pytest.approx(fixed.values[-1], rel=1e-4)
     last = found.last[0].values  # of three bars, after six more in which the allocator looked at prices
     assert len(last) == len(found.last_hold) == len(found.last[1].values) == 3
-    assert last[0] != pytest.approx(10_000)
+    assert last[0] == pytest.approx(10_000)
+    assert last[-1] != pytest.approx(plain.last[0].values[-1], rel=1e-4)  # it begins with chosen weights, not with the targets
     wanted = wanted_of(asked.wanted, found.choices[0], asked.terms, DAY_S)
     direct = simulate(wanted, piece(asked.table, 0, 9), FAIR)  # and no later bar
     assert chosen.values[:9] == pytest.approx(direct.equity)
@@ -236,6 +238,14 @@ def test_returns_are_daily_whatever_the_bars() -> None:
     assert found.period_s == pytest.approx(24 * HOUR_S)
     assert len(found.found[0].values) == 45
     assert document(found)["last_quarter"]["claims"][0]["mean"] is None  # 14 days are no evidence
+
+
+def test_final_values_of_the_last_quarter_are_of_the_same_bar() -> None:
+    closes = np.round(100 * np.exp(np.cumsum(np.random.default_rng(11).normal(0, 0.002, (24 * 50 + 17, 2)), axis=0)), 6)
+    closes[-1] *= 2  # sixteen hours after the last whole day
+    found = document(tuned(search(hourly(A=closes[:, 0], B=closes[:, 1]), band="99%rel")))["last_quarter"]
+    assert found["rebalances"] == 0  # so that it is a hold
+    assert found["final_value"] == found["hold_value"]
 
 
 def test_too_little_data_is_refused() -> None:
