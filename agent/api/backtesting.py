@@ -8,8 +8,9 @@ from fractions import Fraction
 from pathlib import Path
 
 from agent.api.whatif import bands, pairs, target_bps
-from agent.backtest.files import read_flows, read_gas, read_table
+from agent.backtest.files import read_flows, read_funding, read_gas, read_table
 from agent.backtest.flows import IN_NUMERAIRE, parse_flow
+from agent.backtest.funding import renamed
 from agent.backtest.recorded_pools import read_pool
 from agent.backtest.simulate import Progress, SimulationResult, simulate
 from agent.backtest.table import PriceTable
@@ -115,14 +116,20 @@ def backtest(
     names: str = "",
     decimals: str = "",
     every_bar: bool = False,
+    funding: Path | None = None,
     progress: Progress | None = None,
 ) -> SimulationResult:
     """Simulates the file's prices, by the config where one is named, else by targets with a band, a schedule, or both.
 
-    `names` are SYMBOL=SYMBOL, of the file and of the portfolio. `native` is the asset whose price pays the gas, `decimals` those of
-    tokens, as SYMBOL=NUMBER. With `every_bar` no bar is passed over, which changes no trade. Raises ConfigError naming the option.
+    `names` are SYMBOL=SYMBOL, of a file and of the portfolio. `native` is the asset whose price pays the gas, `decimals` those of
+    tokens, as SYMBOL=NUMBER. With `every_bar` no bar is passed over, which changes no trade. `funding` is a file of funding rates, by
+    which the result tells what shorts of the holdings would have got. Raises ConfigError naming the option.
     """
-    table = named(read_table(prices), pairs(names, "--as") if names else {})
+    known_as, table = pairs(names, "--as") if names else {}, read_table(prices)
+    rates = () if funding is None else read_funding(funding)
+    of_rates_alone = {one.symbol for one in rates} - {*table.symbols}
+    table = named(table, {symbol: name for symbol, name in known_as.items() if symbol not in of_rates_alone})
+    rates = renamed(rates, known_as)
     settings = market.settings(every_bar)
     if config is not None:
         if target or band or every:
@@ -134,7 +141,7 @@ def backtest(
     settings = market.for_table(settings, wanted, table)
     if settings.gas_wei and not priced_gas(wanted, table):
         raise ConfigError("--gas: no price of the native coin is known", "name the asset that it is: --native ETH")
-    return simulate(wanted, table, settings, progress)
+    return simulate(wanted, table, settings, progress, rates)
 
 
 def from_config(loaded: LoadedConfig) -> Wanted:

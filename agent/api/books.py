@@ -47,9 +47,13 @@ def history(config: Where, limit: int = 20) -> Document:
         }
 
 
-def explain(config: Where, step_id: str) -> Document:
-    """A past step in words, re-decided from its stored input. Raises ConfigError for an unknown id."""
+def explain(config: Where, step_id: str | None = None) -> Document:
+    """A past step in words, the newest unless one is named, re-decided from its stored input. Raises ConfigError for an unknown id."""
     with wiring.books(load_config(config)) as (store, _):
+        if step_id is None:
+            step_id = next((line.id for line in store.steps(1)), None)
+        if step_id is None:
+            raise ConfigError("step: the store has none yet", "trimtab plan takes the first one")
         record = store.step(step_id)
         if record is None:
             raise ConfigError(f"step: {step_id!r} is not in the store", "see trimtab history")

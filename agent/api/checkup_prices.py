@@ -20,6 +20,8 @@ OK, NOTE, FAIL = "ok", "warn", "fail"
 _DESCRIPTION_BYTES = 160
 _DOLLAR = "USD"
 _UNKNOWN = "?"
+UNBOUNDED = 2**95 - 1
+"""From here on a largest answer bounds nothing: aggregators name the largest number of some type where they have no bound."""
 
 
 def checks(desk: wiring.Desk, step: StepInput) -> Iterator[Told]:
@@ -49,7 +51,7 @@ def _feeds(desk: wiring.Desk, step: StepInput) -> Iterator[Told]:
         if found is None:
             continue  # it is quarantined, which has a row of its own
         base, quote = _pair(symbol_text(said))
-        about = f"{base} / {quote}, {_bounded(found)}"
+        about = f"{base} / {quote}, {bounds(found)}"
         unfit = rounds.fault(step, found)
         if unfit:
             yield f"feed {label}", FAIL, f"it {unfit}", "wait for its next round, or correct the feed"
@@ -70,10 +72,12 @@ def _same(label: str, base: str) -> bool:
     return base != _UNKNOWN and label.upper().removesuffix(".E").endswith(base.upper())
 
 
-def _bounded(found: FeedRound) -> str:
+def bounds(found: FeedRound) -> str:
+    """Between which answers a feed's aggregator cuts off, in words."""
     if found.min_answer is None or found.max_answer is None:
         return "it names no bounds"
-    return f"from {decimal_text(found.min_answer, found.decimals)} to {decimal_text(found.max_answer, found.decimals)}"
+    low = f"from {decimal_text(found.min_answer, found.decimals)}"
+    return f"{low} to {decimal_text(found.max_answer, found.decimals)}" if found.max_answer < UNBOUNDED else f"{low}, no upper bound"
 
 
 def _means(step: StepInput) -> Iterator[Told]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -83,7 +84,10 @@ def initialise(
         "assets": [{"symbol": a.symbol, "address": a.address, "target": a.target, "feed": a.feed} for a in assets],
         "next": [f"export {variable}=…  (endpoint of operator {who})" for variable, who in rpc]
         + ([ready.todo] if ready is not None and ready.todo else [])
-        + ["trimtab doctor", "trimtab trust"],
+        + [
+            f"trimtab {command}{'' if path == Path('trimtab.toml') else f' --config {shlex.quote(str(path))}'}"
+            for command in ("doctor", "trust")
+        ],
     }
 
 
@@ -214,7 +218,10 @@ def _asset(name: str, share: str, preset: Preset, listed: Sequence[TemplateAsset
     found = {token.address: token for token in reversed((*known, *listed)) if token.symbol == name}
     refuse_look_alike(name, next(iter(found), None), known, listed)
     if not found:
-        raise ConfigError(f"--target: {name!r} is not a known token", "give its address instead, or a --token-list")
+        raise ConfigError(
+            f"--target: {name!r} is not a known token",
+            f"known are {', '.join(token.symbol for token in preset.tokens)}; name others by address, or by --token-list",
+        )
     if len(found) > 1:
         raise ConfigError(f"--target: {name!r} means several tokens: {', '.join(sorted(found))}", "give the address instead")
     return replace(next(iter(found.values())), target=target)

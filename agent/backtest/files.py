@@ -1,4 +1,4 @@
-"""Reads a price table from CSV or Parquet: columns time, symbol, close, or one column of closes for each symbol."""
+"""Reads CSV and Parquet: prices as time, symbol, close or one column of closes for each symbol; gas prices, flows, funding rates."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.backtest.flows import OwnerFlow
+from agent.backtest.funding import FundingSeries
 from agent.backtest.table import PriceTable, checked
 from agent.errors import ConfigError
+from agent.units import safe_label
 
 TIMES = ("time", "date", "timestamp")
 BARS = {"open", "high", "low", "close", "volume"}
@@ -36,10 +38,7 @@ def read_table(path: Path) -> PriceTable:
     if column is None:
         raise ConfigError(f"{path.name}: no column {' or '.join(TIMES)}; it has {', '.join(frame.columns)[:200]}", READABLE)
     frame = frame.with_columns(_seconds(polars, frame[column], path).alias(column))
-    times = frame[column]
-    low, high = times.min(), times.max()
-    if low is not None and not _EPOCH_S <= int(low) <= int(high) <= _LATEST_S:
-        raise ConfigError(f"{path.name}: times from {low} to {high} are no Unix seconds", "write times such as 2021-04-04T21:00:00Z")
+    _require_unix(frame[column], path)
     long = "symbol" in frame.columns
     if long and "close" not in frame.columns:
         raise ConfigError(f"{path.name}: has symbol and no close", "name the column of prices close")
@@ -81,6 +80,59 @@ def read_flows(path: Path) -> tuple[OwnerFlow, ...]:
         raise ConfigError(f"{option}: an amount of {path.name} is no number, or zero", "write plain decimals such as -250.5")
     times = _seconds(polars, frame["time"], path).to_list()
     return tuple(OwnerFlow(int(at_s), Fraction(str(amount))) for at_s, amount in zip(times, amounts.to_list(), strict=True))
+
+
+def read_funding(path: Path) -> tuple[FundingSeries, ...]:
+    """Funding rates of a file, by symbol in its order: columns time, symbol, rate, a share of notional per interval, above zero where
+    longs pay shorts. Raises ConfigError as read_table does, and for rates that are no number or beyond the whole notional.
+    """
+    polars, option = _polars(), "--funding"
+    frame = _frame(polars, path, option)
+    column = next((name for name in TIMES if name in frame.columns), None)
+    if column is None or not {"symbol", "rate"} <= set(frame.columns):
+        raise ConfigError(
+            f"{option}: {path.name} needs columns time, symbol and rate; it has {', '.join(frame.columns)[:200]}",
+            "rate is the share of notional that longs pay shorts in an interval, such as 0.0001",
+        )
+    frame = frame.with_columns(_seconds(polars, frame[column], path).alias(column), polars.col("symbol").cast(polars.String))
+    _require_unix(frame[column], path)
+    for name in ("symbol", "rate"):
+        if frame[name].null_count():
+            row = int(frame[name].is_null().arg_true()[0])
+            raise ConfigError(f"{option}: {path.name}, row {row + 1}: it has no {name}", "remove rows that say nothing")
+    if not frame["rate"].dtype.is_numeric():
+        raise ConfigError(f"{option}: {path.name}: column 'rate' holds no numbers", "write plain decimals such as 0.0001")
+    frame = frame.with_columns(polars.col("rate").cast(polars.Float64)).with_row_index("row")
+    _require_rates(polars, frame, f"{option}: {path.name}")
+    later = frame.with_columns(polars.col(column).diff().over("symbol").alias("step")).filter(polars.col("step") <= 0)
+    if later.height:
+        word = "twice" if later["step"][0] == 0 else "after a later one"
+        raise ConfigError(
+            f"{option}: {path.name}, row {later['row'][0] + 1}: {later['symbol'][0]!r} has that time {word}",
+            "sort the file by time, each time once",
+        )
+    symbols = frame["symbol"].unique(maintain_order=True).to_list()
+    parts = [frame.filter(polars.col("symbol") == symbol) for symbol in symbols]
+    return tuple(FundingSeries(str(name), one[column].to_numpy(), one["rate"].to_numpy()) for name, one in zip(symbols, parts, strict=True))
+
+
+def _require_rates(polars: Any, frame: Any, where: str) -> None:
+    if any(safe_label(symbol, "") != symbol for symbol in frame["symbol"].unique().to_list()):
+        raise ConfigError(f"{where}: a symbol is no plain name", "use letters, digits and ._- alone, at most 16")
+    rate = polars.col("rate")
+    bad = frame.filter(rate.is_nan() | rate.is_infinite() | (rate.abs() > 1))
+    if bad.height:
+        found = bad["rate"][0]
+        said = f"{where}, row {bad['row'][0] + 1}: {bad['symbol'][0]!r} has a rate of {found}"
+        if np.isfinite(found):
+            raise ConfigError(f"{said}, more than the whole notional: it looks like percent", "write a share: 0.0001 for 0.01%")
+        raise ConfigError(said, "write a share of notional such as 0.0001; leave the row out if there was none")
+
+
+def _require_unix(times: Any, path: Path) -> None:
+    low, high = times.min(), times.max()
+    if low is not None and not _EPOCH_S <= int(low) <= int(high) <= _LATEST_S:
+        raise ConfigError(f"{path.name}: times from {low} to {high} are no Unix seconds", "write times such as 2021-04-04T21:00:00Z")
 
 
 def _polars() -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from agent.backtest import report_costs, report_sections
+from agent.backtest import report_costs, report_funding, report_sections
 from agent.backtest.report import Fact, Page
 from agent.backtest.report_sections import Found
 from agent.backtest.report_series import course, fallen, risk
@@ -32,6 +32,7 @@ def page_of(result: SimulationResult) -> Page:
         report_sections.trades(found),
         report_costs.turnover(found),
         report_costs.costs(found),
+        report_funding.funding(found),
         report_sections.risks(found),
         report_costs.taxes(found),
         report_costs.course_of_steps(found),
@@ -139,5 +140,6 @@ def _origin(result: SimulationResult) -> tuple[Fact, ...]:
         *([] if "seed" in given else [Fact("seed", str(result.seed))]),
         Fact("config hash", result.config_hash, "SHA-256"),
         Fact("data hash", result.data_hash, "SHA-256"),
+        *([Fact("funding hash", result.funding.digest, "SHA-256")] if result.funding is not None else []),
         *(Fact(name, version) for name, version in result.versions),
     )

@@ -8,6 +8,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.backtest.funding import Funding
 from agent.backtest.harvest import Harvest
 from agent.units import Value
 
@@ -61,6 +62,7 @@ class SimulationResult:
     setting those at which something was to be done, or a weight was outside its band, and the step held all the same.
     `twr` and `hold_twr` are time-weighted returns of the whole period, not a year's. `taxes` are by lot rule `lots`.
     `harvest` is what rebalancing itself earned; None where gas ate all that there was. `policy` is canonical JSON of what was tried.
+    `funding` is what shorts of the holdings would have got, and part of nothing else; None where no rates were given.
     """
 
     symbols: tuple[str, ...]
@@ -100,3 +102,4 @@ class SimulationResult:
     parameters: tuple[tuple[str, str], ...] = ()
     policy: str = ""
     harvest: Harvest | None = None
+    funding: Funding | None = None

@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from agent import codec
 from agent.backtest.desk import Desk, open_desk
 from agent.backtest.flows import IN_NUMERAIRE
+from agent.backtest.funded import funded
+from agent.backtest.funding import FundingSeries, require_prices
 from agent.backtest.paths import Aims, aims_of, harvested, paths_of, returns
 from agent.backtest.quiet import Quiet
 from agent.backtest.result import Rebalanced, SimulationResult
@@ -30,16 +32,24 @@ LIBRARIES = ("trimtab", "numpy", "scipy", "polars")
 __all__ = ["Progress", "Rebalanced", "Run", "SimulationResult", "digest", "parameters", "run", "simulate"]
 
 
-def simulate(wanted: Wanted, table: PriceTable, settings: Settings, progress: Progress | None = None) -> SimulationResult:
+def simulate(
+    wanted: Wanted, table: PriceTable, settings: Settings, progress: Progress | None = None, funding: Sequence[FundingSeries] = ()
+) -> SimulationResult:
     """The whole of it. The wallet begins at its targets, at the first bar at which each of its symbols has a price.
 
+    `funding` changes nothing that is done; what shorts of the holdings would have got by it is told beside the rest.
     Raises ConfigError for symbols that the table lacks, and whatever a step raises that is no refusal and no network.
     """
     with run(wanted, table, settings) as going:
+        require_prices(funding, table.symbols, going.world.table.times_s)
         while going.next():
             if progress is not None:
                 progress(going.world.bar + 1, going.world.table.bars)
-        return going.result()
+        found = going.result()
+        if not funding:
+            return found
+        carried, notes = funded(going.world, funding)
+        return replace(found, funding=carried, notes=(*found.notes, *notes))
 
 
 class Run:

@@ -169,10 +169,15 @@ class World:
         """A block of its own for a transaction."""
         self.block += 1
 
-    def quoted(self, token: str) -> Fraction:
+    def quoted(self, token: str, bar: int) -> Fraction:
         """The recorded close of a token in the unit of the table; 1 for what is not in it, which is the numeraire alone."""
         column = self._columns().get(token)
-        return Fraction(1) if column is None else Fraction(str(float(self.closes[self.bar, column])))
+        return Fraction(1) if column is None else Fraction(str(float(self.closes[bar, column])))
+
+    def price(self, token: Token, bar: int) -> Price:
+        """Numeraire base units per base unit of the token at that bar."""
+        quoted, unit = self.quoted(token.address, bar), self.quoted(self.money.address, bar)
+        return quoted / unit * Fraction(10) ** (self.money.decimals - token.decimals)
 
     def value(self, balances: dict[str, int]) -> Fraction:
         """Worth of balances in numeraire base units, at this bar's prices."""
@@ -200,15 +205,14 @@ class World:
 
     def _price(self) -> None:
         columns, portfolio, gone = self._columns(), self.wanted.portfolio, self.gone
-        unit = self.quoted(self.money.address)
         feeds = []
         for token in self.tokens:
-            quoted, column = self.quoted(token.address), columns.get(token.address)
+            column = columns.get(token.address)
             left = token.address in gone  # nobody asks what it is worth: its last price stands
             at = self.bar if column is None or left else int(self.newest[self.bar, column])
             at_s, name = int(self.table.times_s[at]), portfolio.feed(token.address)
-            self.prices[token.address] = quoted / unit * Fraction(10) ** (self.money.decimals - token.decimals)
-            said = quoted if column is None else Fraction(str(float(self.closes[at, column])))
+            self.prices[token.address] = self.price(token, self.bar)
+            said = Fraction(1) if column is None else Fraction(str(float(self.closes[at, column])))
             if name is not None:
                 feeds.append(FeedRound(name, FEED_DECIMALS, at + 1, floor_int(said * 10**FEED_DECIMALS), at_s, at_s, at + 1))
         self.feeds = tuple(feeds)

@@ -17,6 +17,9 @@ from agent.errors import ConfigError
 from agent.units import value_text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agent.backtest.funding import Funding
     from agent.backtest.simulate import SimulationResult
 
 Document = dict[str, Any]
@@ -57,7 +60,10 @@ def backtest(
     decimals: Annotated[str, typer.Option("--decimals", help="Of tokens, where it matters: WBTC=8. Else 18.")] = "",
     latency: Annotated[int, typer.Option("--latency", min=0, help="Bars from sending a swap until it is carried out.")] = 0,
     numeraire: Annotated[str, typer.Option("--numeraire", help="What all is counted in; the asset that the file lacks.")] = "",
-    names: Annotated[str, typer.Option("--as", help="Symbols of the file and ours: BTC=WBTC.")] = "",
+    names: Annotated[str, typer.Option("--as", help="Symbols of the files and ours: BTC=WBTC.")] = "",
+    funding: Annotated[
+        Path | None, typer.Option("--funding", help="CSV or Parquet: time, symbol, rate; tells what shorts of the holdings would have got.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="For what is left to chance, such as jitter.")] = 0,
     every_bar: Annotated[bool, typer.Option("--every-bar", help="Look at quiet bars too: slow, and trades the same.")] = False,
     html: Annotated[Path | None, typer.Option("--html", help="Write a report there, and beside it the same as JSON.")] = None,
@@ -108,6 +114,7 @@ def backtest(
             names=names,
             decimals=decimals,
             every_bar=every_bar,
+            funding=funding,
             progress=tell,
         )
     made = document(found)
@@ -138,6 +145,7 @@ def document(found: SimulationResult) -> Document:
             "total": money(found.fees + found.impact + found.gas),
         },
         "harvest": None if found.harvest is None else {name: f"{number:.6f}" for name, number in asdict(found.harvest).items()},
+        "funding": None if found.funding is None else _funding(found.funding, money),
         "from": int(found.times_s[0]),
         "until": int(found.times_s[-1]),
         "bars": found.bars,
@@ -167,6 +175,29 @@ def document(found: SimulationResult) -> Document:
     }
 
 
+def _funding(found: Funding, money: Callable[[Fraction], str]) -> Document:
+    def share(yearly: float | None) -> str | None:
+        return None if yearly is None else f"{yearly:.6f}"
+
+    return {
+        "total": money(found.total),
+        "yearly": share(found.yearly),
+        "intervals": sum(len(one.payments) for one in found.carries),
+        "assets": {
+            one.symbol: {
+                "carry": money(one.total),
+                "yearly": share(one.yearly),
+                "notional": money(one.notional),
+                "intervals": len(one.payments),
+                "from": int(one.times_s[0]),
+                "until": int(one.times_s[-1]),
+            }
+            for one in found.carries
+        },
+        "data_hash": found.digest,
+    }
+
+
 def _show(made: Document) -> None:
     from agent.cli.tables import money, table
 
@@ -189,6 +220,8 @@ def _show(made: Document) -> None:
             f"log return against holding {part['advantage']}: {part['excess_growth']} from rebalancing itself, {part['off_target']} from"
             f" weights off target, less {part['dispersion']} that holding has from winners growing, less {part['costs']} of costs"
         )
+    if (funding := made["funding"]) is not None:
+        _show_funding(funding, unit)
     if made["halted"]:
         say(f"{made['halted']} bars without a decision: something was stale or contradictory")
     for what, times in made["kept"].items():
@@ -200,3 +233,17 @@ def _show(made: Document) -> None:
     if "report" in made:
         say(f"report: {made['report'][0]}, as data: {made['report'][1]}")
     say(f"config {made['config_hash'][:16]}, data {made['data_hash'][:16]}, seed {made['seed']}")
+
+
+def _show_funding(made: Document, unit: str) -> None:
+    from agent.cli.tables import money, table
+
+    shown = table(f"funding, in {unit}", ("asset",), ("got", "a year"))
+    for name, one in (*made["assets"].items(), ("all", {**made, "carry": made["total"]})):
+        a_year = "" if one["yearly"] is None else f"{100 * float(one['yearly']):+.2f}%"
+        shown.add_row(name, money(one["carry"]), a_year)
+    out.print(shown)
+    say(
+        f"{made['intervals']:,} payments to shorts as large as what was held, below zero by them: "
+        "no position was simulated, and nothing of it is in the values above"
+    )

@@ -51,7 +51,7 @@ def history(
 
 
 def explain(
-    step: Annotated[str, typer.Argument(help="Id of a step, as history shows it.")],
+    step: Annotated[str | None, typer.Argument(help="Id of a step, as history shows it; the newest if none is given.")] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     paper: OnPaper = False,
     as_json: AsJson = False,

@@ -38,7 +38,7 @@ def restore(
     path: Annotated[Path, typer.Argument(help="A file that db backup wrote.")], config: ConfigPath = DEFAULT_CONFIG, force: Force = False,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Puts a backup in the store's place. It sends nothing before db adopt; with --force the store before it is kept beside it."""
+    """Puts a backup in the store's place. Nothing is sent then before trimtab adopt; with --force the store of before stays beside it."""
     from agent import api
 
     document = api.restore_store(config, path, force)

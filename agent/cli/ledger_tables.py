@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 
 from agent.cli.output import cell, say
@@ -11,6 +13,8 @@ from agent.cli.tables import amount, brief, money, table
 from agent.units import decimal_text
 
 Document = dict[str, Any]
+GAP = 2
+"""Cells that a table puts beside each column."""
 
 
 def show_pnl(console: Console, document: Document) -> None:
@@ -19,17 +23,17 @@ def show_pnl(console: Console, document: Document) -> None:
     before = ("value", "in", "out", "profit", "return", "by money", "hold", document["benchmark"], "effect")
     after = ("fees", "impact", "gas", "realised")
     title = f"Profit and loss in {unit}, {document['since']} to {document['until']}"
-    made = table(title, ("from", "rebalances"), (*before, *after), order=("from", *before, "rebalances", *after))
+    rows = []
     for one in document["periods"]:
         costs = one["costs"]
-        made.add_row(
+        rows.append((
             one["from"][:10], money(one["end_value"]), money(one["deposits"]), money(one["withdrawals"]), money(one["profit"]),
             _percent(one["twr_bps"]), _percent(one["mwr_bps"]), _percent(one["hold_return_bps"]), _percent(one["benchmark_return_bps"]),
             money(one["rebalancing_effect"]), str(one["rebalances"]), money(costs["fees"]), money(costs["impact"]), money(costs["gas"]),
             money(one["realised"]),
-        )  # fmt: skip
-    if document["periods"]:
-        console.print(made)
+        ))  # fmt: skip
+    if rows:
+        show_columns(console, title, ("from", *before, "rebalances", *after), rows)
     else:
         say(f"No profit or loss yet: {document['why_empty']}. Look again later: trimtab pnl --now, or trimtab run.")
     say(f"Unrealised by {document['method']}: {money(document['unrealised'])} {unit}.")
@@ -64,10 +68,28 @@ def show_values(console: Console, document: Document) -> None:
         console.print(made)
     if document["values"]:
         symbols = list(dict.fromkeys(name for row in document["values"] for name in row["weights_bps"]))
-        made = table("Weights over time, gas money and reserves included", ("time",), ("value", *symbols))
+        rows = []
         for row in document["values"]:
             shares = (row["weights_bps"].get(name) for name in symbols)
-            made.add_row(row["time"], money(row["value"]), *("" if share is None else _percent(share) for share in shares))
+            when = row["time"][:19].replace("T", " ")
+            rows.append((when, money(row["value"]), *("" if share is None else _percent(share) for share in shares)))
+        show_columns(console, "Weights over time, gas money and reserves included", ("time (UTC)", "value", *symbols), rows)
+
+
+def show_columns(console: Console, title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table of figures that is as wide as it likes; where the terminal is narrower, several below each other, each with the first
+    column, so that no figure is cut.
+    """
+    widths = [max(cell_len(text) for text in column) + GAP for column in zip(names, *rows, strict=True)]
+    parts: list[list[int]] = [[]]
+    for number in range(1, len(names)):
+        if parts[-1] and widths[0] + sum(widths[one] for one in (*parts[-1], number)) >= console.width:
+            parts.append([])
+        parts[-1].append(number)
+    for part in parts:
+        made = table(title if part is parts[0] else "", (names[0],), [names[one] for one in part])
+        for row in rows:
+            made.add_row(cell(row[0]), *(row[one] for one in part))
         console.print(made)
 
 

@@ -27,6 +27,7 @@ from agent.cli import (
     money,
     oracle,
     orders,
+    panels,
     paper,
     portfolio,
     profiles,
@@ -86,6 +87,7 @@ for group in (
     local,
 ):
     group.register(app)
+panels.arrange(app)
 
 
 def _print_version(asked: bool) -> None:
@@ -113,6 +115,16 @@ def _unrepeated(error: click.ClickException) -> str:
     return _SECRET.sub("(hidden)", message)
 
 
+def _help_of(error: click.ClickException) -> str:
+    """The command whose help tells what was expected."""
+    names: list[str] = []
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    while context is not None and context.parent is not None:
+        names.insert(0, context.info_name or "")
+        context = context.parent
+    return " ".join(("trimtab", *names, "--help"))
+
+
 def main() -> None:
     """Runs the command line; exit codes: 0 done or nothing to do, 2 input, 10 refused, 11 try again, 12 operator needed,
     13 a run hung, 14 a replay decides otherwise.
@@ -126,7 +138,7 @@ def main() -> None:
         error.show()
         code = 2
     except click.ClickException as error:
-        code = fail(ConfigError(_unrepeated(error), "see trimtab --help"), as_json)
+        code = fail(ConfigError(_unrepeated(error), f"see {_help_of(error)}"), as_json)
     except (click.exceptions.Abort, KeyboardInterrupt):
         code = fail(OperatorNeeded("interrupted; what was sent stands in the journal and is settled by the next run"), as_json)
     except TrimtabError as error:

@@ -91,6 +91,56 @@ def test_the_sample_needs_no_file_and_tells_what_came_and_went(bare: Bare) -> No
     assert "time-weighted return +" in shown.out
 
 
+FUNDED = ("time,symbol,rate", "2021-01-01,BTCUSDT,0.001", "2021-01-02,BTCUSDT,0.003", "2021-01-03,BTCUSDT,-0.002")
+
+
+def funded(folder: Path, *lines: str) -> tuple[str, ...]:
+    """A backtest of four days at one price, and a file of funding rates."""
+    (folder / "prices.csv").write_text("time,BTC\n2021-01-01,100\n2021-01-02,100\n2021-01-03,100\n2021-01-04,100\n")
+    (folder / "funding.csv").write_text("\n".join(lines) + "\n")
+    files = ("--prices", str(folder / "prices.csv"), "--funding", str(folder / "funding.csv"))
+    return ("backtest", *files, "--target", "WBTC=50,USD=50", "--band", "10%abs", "--as", "BTC=WBTC,BTCUSDT=WBTC")
+
+
+def test_funding_tells_what_a_full_hedge_would_have_carried_beside_the_rest(bare: Bare, tmp_path: Path) -> None:
+    made = funded(tmp_path, *FUNDED)
+    said = bare(*made, "--json")
+    assert said.code == 0, said.why
+    found = said.json["funding"]
+    # 5,000 are hedged: 5 and 15 come in, 10 go out, of 5,000 in three days
+    one = {name: found["assets"]["WBTC"][name] for name in ("carry", "notional", "intervals", "from", "until")}
+    assert one == {"carry": "10", "notional": "5000", "intervals": 3, "from": 1_609_459_200, "until": 1_609_632_000}
+    assert (Fraction(found["total"]), found["intervals"], len(found["data_hash"])) == (10, 3, 64)
+    assert found["yearly"] == found["assets"]["WBTC"]["yearly"] == f"{10 / 5_000 / 3 * 365:.6f}"
+    assert Fraction(said.json["final_value"]) == 10_000
+    shown = bare(*made)
+    for word in ("funding, in USD", "10.00", "+24.33%", "3 payments to shorts as large as what was held", "no position was simulated"):
+        assert word in shown.out
+    without = bare(*made[:3], *made[5:-1], "BTC=WBTC", "--json")
+    assert without.json["funding"] is None
+    assert without.json["config_hash"] == said.json["config_hash"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        ((*FUNDED, "2021-01-01,DOGE,0.001"), "--funding: DOGE has rates and no prices"),
+        ((*FUNDED, "2021-01-01,BTC,0.001"), "--as: two symbols of the file of funding get one name"),
+        (
+            ("time,symbol,rate", "2020-01-01,BTCUSDT,0.001"),
+            "--funding: the rates of WBTC, from 2020-01-01 00:00 to 2020-01-01 00:00, lie outside",
+        ),
+        (("time,symbol,rate", "2021-01-01,BTCUSDT,5"), "--funding: funding.csv, row 1: 'BTCUSDT' has a rate of 5.0"),
+        (("time,symbol", "2021-01-01,BTC"), "--funding: funding.csv needs columns time, symbol and rate"),
+    ],
+)
+def test_a_mistake_in_the_funding_rates_is_named(bare: Bare, tmp_path: Path, lines: tuple[str, ...], named: str) -> None:
+    said = bare(*funded(tmp_path, *lines), "--json")
+    assert said.code == 2
+    assert named in said.json["error"]["message"]
+    assert said.json["error"]["remedy"]
+
+
 def test_a_narrow_terminal_cuts_no_word_off(bare: Bare, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "30")
     said = bare("backtest", "--prices", str(WEEKLY), *HALVES, "--value", "123456789")
@@ -111,7 +161,7 @@ def test_a_narrow_terminal_cuts_no_word_off(bare: Bare, monkeypatch: pytest.Monk
         ((*HALVES, "--native", "DOGE"), "--native: 'DOGE'"),
         ((*HALVES, "--destination", "zone"), "--destination"),
         ((*HALVES, "--as", "DOGE=BTC"), "--as: 'DOGE' is not in the file"),
-        ((*HALVES, "--as", "WBTC=LINK"), "get the same name"),
+        ((*HALVES, "--as", "WBTC=LINK"), "--as: two symbols of the file get the name 'LINK'"),
         ((*HALVES, "--config", "trimtab.toml"), "--config: says targets and triggers itself"),
         ((*HALVES, "--sample"), "--prices or --sample is needed, and only one"),
         ((*HALVES, "--flow", "soon=+5"), "--flow: 'soon=+5'"),
@@ -119,11 +169,12 @@ def test_a_narrow_terminal_cuts_no_word_off(bare: Bare, monkeypatch: pytest.Monk
         ((*HALVES, "--flow", "2020-03-01=5"), "2020-03-01 00:00:00+00:00 is not within the simulation"),
         ((*HALVES, "--flow", "2021-03-01=-50000"), "takes all that there is"),
         ((*HALVES, "--flows", "none.csv"), "--flows: 'none.csv' is no file"),
+        ((*HALVES, "--funding", "none.csv"), "--funding: 'none.csv' is no file"),
         ((*HALVES, "--flows-in", "gold"), "--flows-in: 'gold'"),
         ((*HALVES, "--gone", "sell"), "--gone: 'sell'"),
         ((*HALVES, "--gas", "1 gwei", "--gas-prices", "gas.csv"), "--gas-prices: --gas says another price"),
         ((*HALVES, "--pool-state", "WBTC=pool.json"), "--pool-state: 'WBTC=pool.json'"),
-        ((*HALVES, "--pool-state", "WBTC/DOGE=pool.json"), "'DOGE' is none of WBTC, USD"),
+        ((*HALVES, "--pool-state", "WBTC/DOGE=pool.json"), "--pool-state: 'DOGE' is none of the portfolio"),
         ((*HALVES, "--decimals", "WBTC=many"), "--decimals WBTC: 'many'"),
         (("--target", "WBTC=50,LINK=50", "--band", "5%abs", "--flow", "2021-03-01=5"), "USD is no asset of the portfolio"),
     ],

@@ -125,7 +125,7 @@ def test_history_and_explain_tell_every_step(desk: Desk) -> None:
         shapes.require(shapes.EXPLAIN, told)
         assert step["step"] in told["words"][0]
         assert any("It decided to rebalance" in line or "by hand" in line.lower() for line in told["words"])
-    assert "manual swap of 150 USDC" in desk.run("explain", steps[0]["step"]).out
+    assert "manual swap of 150 USDC" in desk.run("explain").out, "the newest, where none is named"
     assert [item["kind"] for item in steps[2]["transactions"]] == ["swap"]
 
 

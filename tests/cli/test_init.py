@@ -32,6 +32,7 @@ def test_it_writes_a_commented_config_that_loads_and_shows_every_address(bare: B
     said = init(bare, config, *TWO)
     assert said.code == 0
     shapes.require(shapes.INIT, said.json)
+    assert said.json["next"][-2:] == [f"trimtab doctor --config {config}", f"trimtab trust --config {config}"]
     shown = {asset["symbol"]: (asset["address"], asset["target"], asset["feed"]) for asset in said.json["assets"]}
     by_symbol = {token.symbol: token for token in ETHEREUM.tokens}
     assert shown == {name: (by_symbol[name].address, share, by_symbol[name].feed) for name, share in (("WETH", "60%"), ("USDC", "40%"))}

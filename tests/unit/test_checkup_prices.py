@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from agent import wiring
-from agent.api.checkup_prices import FAIL, NOTE, OK, checks
+from agent.api.checkup_prices import FAIL, NOTE, OK, UNBOUNDED, bounds, checks
 from agent.model import Cron, Every, FeedRound, Hybrid, ReferenceKind, StepInput, Threshold, Trigger
 from tests.builders import NOW_S, address, step_input, token, v3_pool, with_snapshot
 
@@ -49,6 +49,14 @@ def test_the_sequencer_has_a_row_where_it_is_watched() -> None:
         told = FeedRound(feed, 0, 1, answer, NOW_S - 7_200, NOW_S - 7_200, 1)
         assert rows(with_snapshot(watched, feeds=(told,)))["sequencer"][0] == state
     assert "sequencer" not in rows(step)
+
+
+def test_the_bounds_of_a_feed_are_told_and_a_bound_that_bounds_nothing_is_none() -> None:
+    told = FeedRound(address("feed"), 8, 1, 10**8, NOW_S, NOW_S, 1)
+    assert bounds(told) == "it names no bounds"
+    assert bounds(replace(told, min_answer=10**6, max_answer=10**11)) == "from 0.01 to 1000"
+    assert bounds(replace(told, min_answer=1, max_answer=UNBOUNDED)) == "from 0.00000001, no upper bound"
+    assert bounds(replace(told, min_answer=1, max_answer=UNBOUNDED - 1)).startswith("from 0.00000001 to 39614081")
 
 
 def test_means_that_do_not_count_are_told_with_a_reason() -> None:
