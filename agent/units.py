@@ -14,6 +14,8 @@ BPS = 10_000
 """Basis points in one whole."""
 PIPS = 1_000_000
 """Uniswap fee units in one whole: 3000 pips = 0.3 %."""
+YEAR_S = 365 * 86_400
+"""A year wherever something is told per year."""
 UINT256_MAX = 2**256 - 1
 NATIVE = "0x0000000000000000000000000000000000000000"
 """Stands for the native coin where an address is asked for."""

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.errors import ConfigError
+from agent.units import YEAR_S
 
 Floats = NDArray[np.float64]
-YEAR_S = 365 * 86_400
 SHARE_SLACK = 1e-9
 """By how much weights may miss one: what floats lose."""
 
@@ -44,16 +44,19 @@ class Harvest:
     expected_yearly: float
 
 
-def harvest(prices: Floats, weights: Floats, cost_shares: Floats, times_s: NDArray[np.int64]) -> Harvest:
+def harvest(prices: Floats, weights: Floats, cost_shares: Floats, times_s: NDArray[np.int64], bought: Floats | None = None) -> Harvest:
     """`prices[bar, asset]` in one unit, `weights[bar, asset]` held after the trades of each bar, `cost_shares[bar]` of all that was
-    held before those trades what they took; Unix seconds. Flows from and to the owner change none of it.
+    held before those trades what they took; Unix seconds. `bought` are the weights before the trades of the first bar, which holding
+    keeps; None where there were none. What those trades took is in `costs`. Flows from and to the owner change none of it.
 
     Raises ConfigError for tables that do not fit each other, prices that are not above zero, weights that do not sum to one, and
     costs that are not below all.
     """
     _check(prices, weights, cost_shares, times_s)
+    if bought is not None and not (bought.shape == weights[0].shape and abs(bought.sum() - 1) <= SHARE_SLACK):
+        raise ConfigError("harvest: what was bought does not sum to one", "give shares of everything that is held, as of each bar")
     logs = np.diff(np.log(prices), axis=0)
-    held, start = weights[:-1], weights[0]
+    held, start = weights[:-1], weights[0] if bought is None else bought
     gross = np.log((held * np.exp(logs)).sum(axis=1))
     excess = float((gross - (held * logs).sum(axis=1)).sum())
     off_target = float(((held - start) * logs).sum())

@@ -94,7 +94,10 @@ def harvested(world: World, paths: Paths, done: Sequence[Rebalanced]) -> Harvest
         taken[one.bar] += float((one.fees + one.impact + one.gas) / 10**world.money.decimals)
     if not (paths.equity > 0).all():
         return None
-    return harvest(paths.prices, paths.weights, taken / (paths.equity + taken), world.table.times_s)
+    first = world.told[0].hold  # what there was before the first bar's trades: no flow comes so early
+    tokens = world.tokens[: paths.weights.shape[1]]
+    bought = np.array([float(first[token.address]) / 10.0**token.decimals for token in tokens]) * paths.prices[0]
+    return harvest(paths.prices, paths.weights, taken / (paths.equity + taken), world.table.times_s, bought / bought.sum())
 
 
 def _prices(world: World) -> Path:

@@ -12,10 +12,10 @@ import numpy as np
 from agent.backtest.report import Section, Table
 from agent.backtest.report_figures import Trace, bars, over_time
 from agent.backtest.report_sections import Found
-from agent.backtest.report_series import DAY_S, YEAR_S
+from agent.backtest.report_series import DAY_S
 from agent.backtest.report_words import NONE, counted, money, percent
 from agent.backtest.result import SimulationResult
-from agent.units import Value
+from agent.units import YEAR_S, Value
 
 KINDS = (("fees", "--c1"), ("impact", "--c2"), ("gas", "--c5"))
 MOST_STEPS = 2_000

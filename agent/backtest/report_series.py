@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from agent.backtest.result import SimulationResult
 from agent.errors import Refused
-from agent.units import Value
+from agent.units import YEAR_S, Value
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 DAY_S = 86_400
-YEAR_S = 365 * DAY_S
 MOST_POINTS = 2_400
 """Of a chart some 800 pixels wide; each of its columns keeps where the line enters and leaves it, and both extremes."""
 WINDOW_S = 90 * DAY_S
@@ -44,7 +43,8 @@ def thinned(columns: Sequence[Floats], most: int = MOST_POINTS) -> Indices:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """How a unit of the portfolio grew, and one that was held, from 1 on; what the owner put in or took out changes neither.
+    """How a unit of the portfolio grew, and one that was held, from 1 before the first bar's trades on; flows of the owner change
+    neither.
 
     `samples` are the last bars of each UTC day, or every bar where bars are longer; `per_year` is how many of them a year of 365 days
     has; `returns` and `hold_returns` are from each to the next.
@@ -76,26 +76,30 @@ def course(result: SimulationResult) -> Course:
     scale = 10.0**result.decimals
     before: list[tuple[int, Value, Value]] = [(one.bar, one.before, one.value) for one in result.flows]
     held: list[tuple[int, Value, Value]] = [(one.bar, one.hold_before, one.value) for one in result.flows]
-    index, hold_index = _grown(result.equity, before, scale), _grown(result.hold, held, scale)
+    start = float(result.hold[0])  # what there was before the first bar's trades
+    index, hold_index = _grown(result.equity, before, scale, start), _grown(result.hold, held, scale, start)
     # By all of the time, not by the usual distance: days without prices, such as weekends, are no samples
     spacing = float(np.diff(result.times_s[samples]).mean()) if len(samples) > 1 else float(DAY_S)
     returns, hold_returns = (path[samples][1:] / path[samples][:-1] - 1 for path in (index, hold_index))
     return Course(index, hold_index, samples, YEAR_S / spacing, returns, hold_returns)
 
 
-def _grown(path: Floats, flows: Sequence[tuple[int, Value, Value]], scale: float) -> Floats:
-    """Time-weighted: a bar with a flow grew from the last to just before it, and from just after it to its end."""
+def _grown(path: Floats, flows: Sequence[tuple[int, Value, Value]], scale: float, start: float) -> Floats:
+    """Of a unit of `start`, so that what the first bar's trades took is in it. Time-weighted: a bar with a flow grew from the last to
+    just before it, and from just after it to its end.
+    """
     factors = path[1:] / path[:-1]
     for bar, before, value in flows:
         if bar > 0:
             after = float(before + value) / scale
             factors[bar - 1] = float(before) / scale / path[bar - 1] * path[bar] / after
-    return np.concatenate([[1.0], np.cumprod(factors)])
+    found: Floats = path[0] / start * np.concatenate([[1.0], np.cumprod(factors)])
+    return found
 
 
 def with_flows(index: Floats, result: SimulationResult) -> Floats:
-    """What a portfolio that grows like `index` would be worth with the simulation's flows, whole coins."""
-    units, scale = np.full(len(index), float(result.start_value) / 10.0**result.decimals / index[0]), 10.0**result.decimals
+    """What a portfolio that grows like `index`, of a unit at the start, would be worth with the simulation's flows, whole coins."""
+    units, scale = np.full(len(index), float(result.start_value) / 10.0**result.decimals), 10.0**result.decimals
     for one in result.flows:
         units[one.bar :] += float(one.value) / scale / index[one.bar]
     found: Floats = index * units
