@@ -15,9 +15,10 @@ import pytest
 pytest.importorskip("empyrical")
 
 from agent import artifacts
+from agent.api.reporting import write_report
 from agent.backtest import report_html
 from agent.backtest.report import Fact, Page, write_page
-from agent.backtest.report_backtest import page_of, write_report
+from agent.backtest.report_backtest import page_of
 from agent.backtest.report_html import html
 from agent.backtest.report_series import calendar, course, fallen, moved_units, risk, thinned, with_flows
 from agent.backtest.report_words import money, percent, ratio
