@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent import engine, wiring
-from agent.api import retreat, rounds, schedule, trigger_view, versions
+from agent.api import retreat, rounds, schedule, trigger_view
 from agent.api.endpoints import records
 from agent.api.parameters import parameters
 from agent.api.realised import realised
@@ -24,6 +24,7 @@ from agent.planning.strategies import Proposer
 from agent.policy import coin, liquidity, minimum
 from agent.policy.decide import Decided, decide
 from agent.store.lock import Held
+from agent.store.versions import Edited
 from agent.units import Token, parse_raw
 
 Confirm = Callable[[Outcome], bool]
@@ -152,7 +153,7 @@ class Agent:
                 try:
                     with nullcontext() if wallet is None else wallet.held() as hands:
                         return None if over() else self._look(hands, turned)
-                except versions.Edited:
+                except Edited:
                     raise
                 except Held as held:
                     if once:
@@ -165,14 +166,14 @@ class Agent:
 
             def over() -> bool:
                 """Whether its owner has stopped the bot. Raises Edited where he has confirmed another config than this one."""
-                versions.require_present(self.desk.loaded, self.desk.store, known)
+                self.desk.store.require_present(self.desk.loaded.digest, known)
                 return wallet is not None and self.desk.store.stopping() is not None
 
             def called() -> bool:
                 """Whether a rest ends early: there is something to do, or nothing any more."""
                 try:
                     return over() or (wallet is not None and self.desk.switch.is_hard() and not turned[0])
-                except versions.Edited:
+                except Edited:
                     return True
 
             for found in schedule.repeat(look, interval_s, self.desk.clock, self.desk.eyes.chance, called):

@@ -16,6 +16,7 @@ from agent.execution.outcome import Hands, Outcome, OutcomeKind
 from agent.model import LimitOrder, StepInput, Style, Underway
 from agent.planning import strategies
 from agent.policy.expiry import late
+from agent.store.versions import Edited
 from agent.units import Token, decimal_text, parse_raw, price_text
 
 if TYPE_CHECKING:
@@ -63,8 +64,11 @@ def go_on(wallet: wiring.Wallet, first: Outcome) -> Outcome:
         now_s = (outcome.after or outcome.step_input).snapshot.head.timestamp_s
         wallet.progress(f"round {under.done + 1} of about {under.campaign.rounds} is due in {max(0, under.next_s - now_s)} s")
         rest(max(1, under.next_s - now_s), desk.clock, lambda: False)
-        with wallet.held() as hands:
-            outcome = engine.step(desk.eyes, strategies.rebalance, desk.store, hands)
+        try:
+            with wallet.held() as hands:
+                outcome = engine.step(desk.eyes, strategies.rebalance, desk.store, hands)
+        except Edited as edited:  # what was sent by then is told with it
+            return replace(outcome, kind=OutcomeKind.REFUSED, reason=str(edited), transactions=tuple(sent), verdicts=edited.verdicts)
         sent += outcome.transactions
         last = outcome if outcome.kind is not OutcomeKind.HOLD else last
     if outcome is first:

@@ -24,10 +24,6 @@ Ask = Callable[[tuple[str, ...]], bool]
 """Shows what was changed by hand, nothing where nothing was, and asks."""
 
 
-class Edited(Refused):
-    """A run acts by a config that is no longer its owner's."""
-
-
 def changed(loaded: LoadedConfig, store: Versions) -> tuple[str, ...] | None:
     """Lines that differ from the version that was confirmed last; None where it is that version, or none ever was."""
     before = store.confirmed_config()
@@ -42,16 +38,6 @@ def keep(loaded: LoadedConfig, store: Versions, how: str) -> None:
     newest = store.configs(1)
     if not newest or (newest[0].digest, newest[0].how == NOTICED) != (loaded.digest, how == NOTICED):
         store.confirm_config(loaded.digest, int(time.time()), loaded.text, how)
-
-
-def require_present(loaded: LoadedConfig, store: Versions, known: str | None) -> None:
-    """For a long run that began while `known` was the confirmed version: raises Edited once its owner has confirmed another than
-    the one it acts by.
-    """
-    now = store.confirmed_config()
-    if now not in (known, loaded.digest):
-        verdict = Verdict("config", loaded.digest[:16], str(now)[:16], False)
-        raise Edited("the config was edited; this run acts by the version before", (verdict,), "start the run again")
 
 
 def trusted(agent: Agent) -> bool:
@@ -81,13 +67,16 @@ def unconfirmed(lines: tuple[str, ...]) -> Refused:
 
 
 def confirmed(agent: Agent, ask: Ask) -> bool:
-    """For people: what was changed is shown with the question, and a yes confirms both."""
+    """For people: what was changed is shown with the question, and a yes confirms both. Raises Edited where another version was
+    confirmed while it was asked: the yes was to neither.
+    """
     loaded, store = agent.desk.loaded, agent.desk.store
-    lines = changed(loaded, store) or ()
+    known, lines = store.confirmed_config(), changed(loaded, store) or ()
     if lines:
         keep(loaded, store, NOTICED)
     if not ask(lines):
         return False
+    store.require_present(loaded.digest, known)
     keep(loaded, store, CONFIRMED)
     return True
 

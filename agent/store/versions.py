@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import or_, select
 
+from agent.errors import Refused
+from agent.model import Verdict
 from agent.store import records
 from agent.store.database import Database
 from agent.store.tables import ConfigRow
@@ -25,6 +27,10 @@ class ConfigVersion:
     text: str | None
 
 
+class Edited(Refused):
+    """A process acts by a config that is no longer its owner's."""
+
+
 class Versions(Database):
     """Config versions; each method is a transaction of its own."""
 
@@ -39,6 +45,15 @@ class Versions(Database):
         confirmed = or_(ConfigRow.how.is_(None), ConfigRow.how != NOTICED)
         with self._read("read the config's hash") as session:
             return session.scalar(select(ConfigRow.config_hash).where(confirmed).order_by(ConfigRow.seq.desc()).limit(1))
+
+    def require_present(self, digest: str, known: str | None) -> None:
+        """For a process that acts by the config `digest` and began while `known` was the confirmed version: raises Edited once its
+        owner has confirmed another than these.
+        """
+        now = self.confirmed_config()
+        if now not in (known, digest):
+            verdict = Verdict("config", digest[:16], str(now)[:16], False)
+            raise Edited("the config was edited; this process acts by the version before", (verdict,), "start it again")
 
     def configs(self, limit: int = 100) -> tuple[ConfigVersion, ...]:
         """The newest versions, newest first."""

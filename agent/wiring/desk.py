@@ -94,6 +94,8 @@ class Desk:
     paper: PaperChain | None = None
     """What stands for the chain where this is about paper trading."""
     recorder: Recorder | None = None
+    confirmed: str | None = None
+    """Hash of the config that was confirmed when this was opened."""
 
     @property
     def config(self) -> Config:
@@ -222,6 +224,7 @@ def open_desk(
     limits = build_limits(config, portfolio.numeraire)
     through = (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
     with books(loaded) as (store, switch):
+        confirmed = store.confirmed_config()
         if loaded.paper:
             prepare(loaded, store)
         if (recorder := open_recorder(loaded, record)) is not None:
@@ -256,4 +259,5 @@ def open_desk(
         policy, quoter = build_policy(config), UniswapPython(line, second_venues(config))
         shared = (loaded, panel, line, portfolio, pools, policy, reference, limits, execution, store, switch, clock, reader, quoter)
         paper = paper_chain(config, execution, panel, store, reader) if loaded.paper else None
-        yield Desk(*shared, split=split, tax=TaxKeeper(loaded, portfolio), paper=paper, recorder=recorder)
+        tax = TaxKeeper(loaded, portfolio)
+        yield Desk(*shared, split=split, tax=tax, paper=paper, recorder=recorder, confirmed=confirmed)

@@ -65,13 +65,15 @@ class Wallet:
 
     @contextmanager
     def held(self) -> Iterator[Hands]:
-        """The hands of one act: waits for the wallet's lock, and lets go of it in the end. Raises Held where that takes too long.
+        """The hands of one act: waits for the wallet's lock, and lets go of it in the end. Raises Held where that takes too long,
+        Edited where another config than this one was confirmed since the desk was opened: its limits are not the owner's any more.
 
         They are made anew for each act, by what the store says now: another process may have sent, paid or confirmed meanwhile.
         """
         desk = self.desk
         wait_s = desk.config.service.wallet_wait
         with awaited_lock(*locks(desk.loaded), patience_s=wait_s, sleep=desk.clock.sleep, tell=self.progress):
+            desk.store.require_present(desk.loaded.digest, desk.confirmed)
             yield self._hands()
 
     def _hands(self) -> Hands:

@@ -65,6 +65,9 @@ def test_a_run_ends_by_itself_once_it_is_stopped_or_its_config_was_edited(anvil_
         agent.desk.store.confirm_config("another", 0, how="edit")
         with pytest.raises(Refused, match="config was edited"):
             next(looks)
+        with pytest.raises(Refused, match="config was edited"):  # nor does another one of the same program
+            next(agent.run(send=True, confirm=lambda _: False, every="28d"))
+        agent.desk.store.confirm_config(agent.desk.loaded.digest, 0, how="edit")  # taken back
         again_looks = agent.run(send=True, confirm=lambda _: False, every="28d")
         next(again_looks)
         agent.desk.store.ask(RequestKind.STOP, (), None, False, 0)

@@ -1,0 +1,80 @@
+"""A config that its owner confirmed while another process waited, asked or rested: nobody goes on by the version before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from agent.api import rounds, versions
+from agent.api.agent import never, silent
+from agent.config.load import load_config
+from agent.execution.outcome import Outcome, OutcomeKind
+from agent.model import Style
+from agent.store import open_store
+from agent.store.versions import Edited
+from agent.wiring import Wallet
+from tests import builders
+from tests.unit.test_config import text
+
+OTHER = "c0" * 32
+DECIDED: Any = SimpleNamespace()
+STEP: Any = SimpleNamespace(snapshot=SimpleNamespace(head=SimpleNamespace(timestamp_s=1_000)))
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """What waiting for the wallet needs of a desk."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(Wallet, "_hands", lambda _: "hands")
+    (tmp_path / "trimtab.toml").write_text(text())
+    loaded = load_config(tmp_path / "trimtab.toml")
+    store = open_store(loaded.store_url, 1, builders.OWNER)
+    store.confirm_config(loaded.digest, 1)
+    yield SimpleNamespace(
+        loaded=loaded, config=loaded.config, store=store, confirmed=loaded.digest, clock=SimpleNamespace(sleep=lambda _: None)
+    )
+    store.close()
+
+
+def wallet(desk: Any) -> Wallet:
+    return Wallet(desk, never, silent, None, None)
+
+
+def test_who_gets_the_wallet_after_an_edit_does_nothing_by_the_version_before(desk: Any) -> None:
+    with wallet(desk).held() as hands:
+        assert str(hands) == "hands"
+    desk.store.confirm_config(OTHER, 2)
+    with pytest.raises(Edited, match="config was edited"), wallet(desk).held():
+        raise AssertionError("acts by limits that are nobody's any more")
+    desk.store.confirm_config(desk.loaded.digest, 3)  # and taken back
+    with wallet(desk).held():
+        pass
+
+
+def test_a_yes_to_a_question_that_an_edit_overtook_confirms_neither_version(desk: Any) -> None:
+    agent: Any = SimpleNamespace(desk=desk)
+
+    def edited_meanwhile(_: tuple[str, ...]) -> bool:
+        desk.store.confirm_config(OTHER, 2)
+        return True
+
+    with pytest.raises(Edited):
+        versions.confirmed(agent, edited_meanwhile)
+    assert desk.store.confirmed_config() == OTHER
+    assert versions.confirmed(agent, lambda _: True), "asked again, with what is different shown, it is an answer"
+
+
+def test_rounds_that_go_on_in_a_command_end_with_an_edit_and_tell_what_was_sent(desk: Any) -> None:
+    sent: Any = SimpleNamespace(kind="swap")
+    under = SimpleNamespace(done=1, next_s=1_060, campaign=SimpleNamespace(rounds=3, pace=SimpleNamespace(style=Style.ROUNDS)))
+    desk.store.history = lambda _: SimpleNamespace(campaign=under)
+    desk.eyes = None  # a round that began would fail here
+    desk.store.confirm_config(OTHER, 2)
+    first = Outcome("1", OutcomeKind.DONE, "a round", STEP, DECIDED, None, transactions=(sent,))
+    found = rounds.go_on(wallet(desk), first)
+    assert (found.kind, found.transactions) == (OutcomeKind.REFUSED, (sent,))
+    assert "config was edited" in found.reason
