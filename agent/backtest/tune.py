@@ -24,12 +24,12 @@ from agent.backtest.tune_walk import Judged, Walk, first_of_last, folds, walked
 from agent.backtest.wanted import Settings, Wanted
 from agent.errors import ConfigError
 from agent.model import Method
+from agent.units import YEAR_S
 
 Floats = NDArray[np.float64]
 Work = Callable[[Job, Sequence[Chunk]], Iterator[tuple[Chunk, list[Found]]]]
 Progress = Callable[[int, int], None]
 _Last = tuple[tuple[Claim, ...], tuple[Found, Found], Floats, float, NDArray[np.int64]]
-YEAR_S = 31_557_600
 MOST_CELLS = 100_000_000
 """Values that are kept at once, settings times periods: 0.8 GB."""
 FEWEST_PERIODS = 8

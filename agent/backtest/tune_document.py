@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.backtest.tune import YEAR_S, Tuned
+from agent.backtest.tune import Tuned
 from agent.backtest.tune_bootstrap import LEVEL, Interval
 from agent.backtest.tune_grid import Choice
 from agent.backtest.tune_verdict import Claim
+from agent.units import YEAR_S
 
 Document = dict[str, Any]
 SHOWN = 20
