@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -28,6 +29,12 @@ with contextlib.suppress(ImportError):  # tests that need eth-tester say themsel
 settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 settings.register_profile("ci", settings.get_profile("dev"), max_examples=100, derandomize=True, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+def pytest_collection_finish() -> None:
+    """What libraries and tests brought along stays to the end: the garbage collector goes through it no more."""
+    gc.collect()
+    gc.freeze()
 
 
 def _session(opener: Callable[[], contextlib.AbstractContextManager[LocalChain]]) -> Iterator[LocalChain]:
