@@ -49,7 +49,7 @@ class Accounts(Database):
         known.
         """
         with self._write("write the books") as session:
-            earlier.remember(session, found, nonce)
+            earlier.remember(session, tuple(found), nonce)
 
     # liquidity
     def liquidity_moves(self) -> tuple[LpMove, ...]:

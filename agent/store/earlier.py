@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -19,7 +19,13 @@ KNOWN = "day_known"
 
 
 def is_known(session: Session, chain_now_s: int) -> bool:
-    """Whether all of the last 24 h is known: the chain has told it, or they have passed since it was first asked. Notes the asking."""
+    """Whether all of the last 24 h is known: the chain has told it, or they have passed since it was first asked.
+
+    Not where it was told before payouts were written down with it (store version 0015): then the chain is asked once more.
+    """
+    young = select(EarlierRow.tx_hash).where(EarlierRow.chain_s > chain_now_s - DAY_S, EarlierRow.outflow.is_(None))
+    if session.scalar(young.limit(1)) is not None:
+        return False
     if session.get(Meta, KNOWN) is not None:
         return True
     asked = session.get(Meta, ASKED)
@@ -32,12 +38,14 @@ def asked(session: Session, chain_now_s: int) -> None:
         session.add(Meta(key=ASKED, value=str(chain_now_s)))
 
 
-def remember(session: Session, found: Iterable[Earlier], nonce: int) -> None:
+def remember(session: Session, found: Sequence[Earlier], nonce: int) -> None:
     """Writes down what the chain told up to the wallet's next `nonce`; what this store sent itself it knows already.
 
     Balances were taken as they are, or compared, up to the block of the openings: only what came after explains anything.
     """
     counted = session.scalar(select(func.max(OpeningRow.block_number)))
+    for row in session.scalars(select(EarlierRow).where(EarlierRow.outflow.is_(None))):
+        row.outflow = next((str(one.outflow) for one in found if one.tx_hash == row.tx_hash), "0")
     for one in found:
         ours = session.scalar(select(IntentRow.id).where(IntentRow.tx_hash == one.tx_hash).limit(1)) is not None
         if not ours and session.get(EarlierRow, one.tx_hash) is None:

@@ -1,4 +1,4 @@
-"""What transactions from before a store paid away: it counts in limits.payout_per_day. Of those already written down it is not known."""
+"""What transactions from before a store paid away: it counts in limits.payout_per_day. Of those already written down it is not known: the chain is asked once more (store/earlier.py)."""
 
 import sqlalchemy as sa
 from alembic import op
