@@ -1,4 +1,7 @@
-"""What transactions from before a store paid away: it counts in limits.payout_per_day. Of those already written down it is not known: the chain is asked once more (store/earlier.py)."""
+"""What transactions from before a store paid away: it counts in limits.payout_per_day.
+
+Of those already written down it is not known: the chain is asked once more (store/earlier.py).
+"""
 
 import sqlalchemy as sa
 from alembic import op
