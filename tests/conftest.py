@@ -31,10 +31,14 @@ settings.register_profile("ci", settings.get_profile("dev"), max_examples=100, d
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
 
 
-def pytest_collection_finish() -> None:
-    """What libraries and tests brought along stays to the end: the garbage collector goes through it no more."""
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_collection() -> Iterator[None]:
+    """What libraries and tests brought along stays to the end: the garbage collector goes through it neither now nor later."""
+    gc.disable()
+    yield
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def _session(opener: Callable[[], contextlib.AbstractContextManager[LocalChain]]) -> Iterator[LocalChain]:
