@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from agent.backtest.funding import Funding
 from agent.backtest.harvest import Harvest
-from agent.units import Value
+from agent.units import Price, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,21 @@ class YearGain:
     realised: Value
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """One holding, base units of `decimals`; `price` is its last one, in numeraire base units per base unit, of `time_s`. `share` is
+    what of the final value it makes; None where that is nothing.
+    """
+
+    symbol: str
+    decimals: int
+    raw: int
+    price: Price
+    time_s: int
+    value: Value
+    share: Fraction | None
+
+
 def _no_path() -> NDArray[np.float64]:
     return np.empty(0)
 
@@ -60,6 +75,7 @@ class SimulationResult:
     `turnover` is the sum, over rebalances, of half of all that moved by what all was worth. `looked` counts bars that a whole step
     looked at, `halted` those at which something was stale or contradictory, `refused` by reason those at which a plan was, `kept` by
     setting those at which something was to be done, or a weight was outside its band, and the step held all the same.
+    `ended` are holdings without a price any more, at the last one, in `notes` as words.
     `twr` and `hold_twr` are time-weighted returns of the whole period, not a year's. `taxes` are by lot rule `lots`.
     `harvest` is what rebalancing itself earned; None where gas ate all that there was. `policy` is canonical JSON of what was tried.
     `funding` is what shorts of the holdings would have got, and part of nothing else; None where no rates were given.
@@ -102,4 +118,5 @@ class SimulationResult:
     parameters: tuple[tuple[str, str], ...] = ()
     policy: str = ""
     harvest: Harvest | None = None
+    ended: tuple[Ended, ...] = ()
     funding: Funding | None = None

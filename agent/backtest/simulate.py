@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from agent import codec
 from agent.backtest.desk import Desk, open_desk
+from agent.backtest.ended import ended, words
 from agent.backtest.flows import IN_NUMERAIRE
 from agent.backtest.funded import funded
 from agent.backtest.funding import FundingSeries, require_prices
@@ -128,6 +129,8 @@ class Run:
         shares = [one.turnover / (Fraction(float(paths.equity[one.bar])) * scale) for one in rebalances]
         start = world.settings.start_value * scale
         twr, hold_twr = returns(world, start, flows)
+        final = world.value(world.wallet.balances) - world.gas_paid
+        gone = ended(world, final)
         books = TaxBooks(self.desk.store, wanted.portfolio, wanted.tax)
         return SimulationResult(
             symbols=tuple(asset.token.symbol for asset in wanted.portfolio.assets),
@@ -138,7 +141,7 @@ class Run:
             hold=paths.hold,
             weights=paths.weights,
             rebalances=rebalances,
-            final_value=world.value(world.wallet.balances) - world.gas_paid,
+            final_value=final,
             hold_value=world.value(world.hold),
             start_value=start,
             turnover=sum(shares, Fraction(0)),
@@ -150,7 +153,7 @@ class Run:
             looked=self._looked,
             halted=self._halted,
             refused=tuple(sorted(self._refused.items())),
-            notes=(*world.table.notes, *self._ended),
+            notes=(*world.table.notes, *self._ended, *(words(one, money.symbol, money.decimals) for one in gone)),
             config_hash=digest(wanted, world.settings),
             data_hash=world.table.digest,
             seed=world.settings.seed,
@@ -167,6 +170,7 @@ class Run:
             parameters=parameters(world.settings),
             policy=codec.dumps(wanted.policy),
             harvest=harvested(world, paths, rebalances),
+            ended=gone,
         )
 
 

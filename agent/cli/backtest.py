@@ -14,7 +14,7 @@ import typer
 from agent.cli.options import AsJson
 from agent.cli.output import emit, err, out, say
 from agent.errors import ConfigError
-from agent.units import value_text
+from agent.units import decimal_text, price_text, value_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -167,6 +167,17 @@ def document(found: SimulationResult) -> Document:
         ],
         "flows": [{"time": one.time_s, "value": money(one.value), "before": money(one.before)} for one in found.flows],
         "taxes": {"lots": found.lots, "years": {str(one.year): money(one.realised) for one in found.taxes}},
+        "ended": [
+            {
+                "symbol": one.symbol,
+                "amount": decimal_text(one.raw, one.decimals),
+                "price": price_text(one.price, one.decimals, found.decimals),
+                "at": one.time_s,
+                "value": money(one.value),
+                "share": None if one.share is None else f"{float(one.share):.6f}",
+            }
+            for one in found.ended
+        ],
         "notes": list(found.notes),
         "config_hash": found.config_hash,
         "data_hash": found.data_hash,

@@ -1,0 +1,35 @@
+"""What a simulation ends with and has no price any more is told: how much of it, its last price, and its share of the final value."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.backtest.wanted import simple
+from agent.cli.backtest import document
+from tests.simulating import BAND, COIN, HOUR_S, START_S, hourly, simulated
+
+GONE = [10.0, 10, 10, 11, *[float("nan")] * 5]
+THREE = {"BTC": 4_000, "ETH": 2_000, "USD": 4_000}
+
+
+@pytest.mark.parametrize("gone", ["leave", "halt"])
+def test_what_has_no_price_any_more_is_told_with_what_it_makes_of_the_final_value(gone: str) -> None:
+    found = simulated(hourly(BTC=[100.0] * 9, ETH=GONE), simple(THREE, BAND, "USD"), gone=gone)
+    (one,) = document(found)["ended"]
+    # 200 ETH at 11 beside 40 BTC at 100 and 4,000 USD.
+    assert one == {
+        "symbol": "ETH",
+        "amount": "200",
+        "price": "11",
+        "at": START_S + 3 * HOUR_S,
+        "value": "2200",
+        "share": f"{2_200 / 10_200:.6f}",
+    }
+    assert float(found.final_value) / COIN == 10_200
+    said = "200 ETH have no price after 2023-11-15 01:00 UTC: at that of then, 11 USD, they are 2200 USD, 21.57 % of the final value"
+    assert found.notes[-1] == said
+
+
+def test_what_still_has_a_price_is_not_told() -> None:
+    found = simulated(hourly(BTC=[100.0] * 4, ETH=GONE[:4]), simple(THREE, BAND, "USD"), gone="leave")
+    assert found.ended == ()
