@@ -26,6 +26,7 @@ from agent import api
 from agent.api.setup import trust_now
 from agent.chain.rpc import HttpTransport
 from agent.cli import documents
+from agent.cli.output import in_words, note
 from agent.config.fields import parse_address
 from agent.config.load import load_config
 from agent.errors import ConfigError, TrimtabError
@@ -110,7 +111,7 @@ def run(config: Path, upstream: str, native: str) -> dict:
         trust_now(loaded)
         with api.open_agent(loaded) as agent:
             before = documents.status(agent.status())
-            outcome = agent.rebalance(send=True, confirm=lambda _: True, progress=lambda text: print(text, file=sys.stderr))
+            outcome = agent.rebalance(send=True, confirm=lambda _: True, progress=lambda stage: note(in_words(stage)))
             done = documents.rebalance(outcome, agent.realised(outcome))
             after = documents.status(agent.status())
     return {"before": before, "rebalance": done, "after": after}

@@ -110,6 +110,21 @@ def asked(lines: tuple[str, ...], question: str) -> bool:
     return ask(question)
 
 
+def in_words(stage: str) -> str:
+    """What is being done, for people: moments of a transaction's way have names of their own (execution's Event)."""
+    match stage.split(":"):
+        case ["before", "send"]:
+            return "sending"
+        case ["after", "send"]:
+            return "sent"
+        case ["before", state]:
+            return f"writing down: {state}"
+        case ["after", state]:
+            return f"written down: {state}"
+        case _:
+            return stage
+
+
 class Waiting:
     """What is being waited for, shown on stderr; silent where nobody looks."""
 
@@ -119,7 +134,7 @@ class Waiting:
     def update(self, text: str) -> None:
         """Changes the text."""
         if self._status is not None:
-            self._status.update(cell(text))
+            self._status.update(cell(in_words(text)))
 
     @contextmanager
     def aside(self) -> Iterator[None]:

@@ -12,6 +12,7 @@ from typer.main import get_command
 
 from agent.cli.ledger_tables import show_columns
 from agent.cli.main import app, main
+from agent.cli.output import in_words
 from agent.cli.panels import PANELS, arrange
 
 NAMES = ("from", *(f"figure {number}" for number in range(9)))
@@ -50,6 +51,11 @@ def test_a_mistake_names_the_help_of_its_command(
         main()
     assert ended.value.code == 2
     assert remedy in capsys.readouterr().err
+
+
+def test_what_is_waited_for_is_told_in_words() -> None:
+    told = [in_words(stage) for stage in ("before:signed", "before:send", "after:send", "after:mined", "nonce 4: waiting 3 s to be mined")]
+    assert told == ["writing down: signed", "sending", "sent", "written down: mined", "nonce 4: waiting 3 s to be mined"]
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
