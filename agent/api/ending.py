@@ -176,7 +176,8 @@ class _End:
             done = engine.step(self._desk.eyes, owner.sell_everything, self._desk.store, self._hands)
             self._sent += done.transactions
             if done.kind is OutcomeKind.HOLD:
-                return ""
+                stays = [f"{done.step_input.portfolio.token(one.token).label} stays: {one.why}" for one in done.decided.stuck]
+                return "; ".join(stays)
             if done.kind is not OutcomeKind.DONE:
                 return done.reason
         return ""

@@ -53,6 +53,8 @@ def _refused(outcome: Outcome) -> tuple[str, ...]:
     plan, failing = outcome.plan, _failing(outcome)
     if outcome.kind is not OutcomeKind.REFUSED or plan is None or not plan.exits or not outcome.decided.leaves:
         return ()
+    if not stuck.by_orders(outcome.step_input, outcome.decided.leaves):
+        return ()
     return outcome.decided.leaves if failing and {one.guard for one in failing} <= OF_ITS_MARKET else ()
 
 

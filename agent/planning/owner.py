@@ -7,7 +7,21 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.model import AdjustLiquidity, Decision, Destination, Goal, GoalWeight, Halt, Hold, Plan, Rebalance, StepInput, TopUp, Verdict
+from agent.model import (
+    AdjustLiquidity,
+    Decision,
+    Destination,
+    Funding,
+    Goal,
+    GoalWeight,
+    Halt,
+    Hold,
+    Plan,
+    Rebalance,
+    StepInput,
+    TopUp,
+    Verdict,
+)
 from agent.planning import planner, taxed
 from agent.planning.liquidity import plan_liquidity
 from agent.planning.strategies import Proposal, Proposer
@@ -15,7 +29,7 @@ from agent.policy import coin, raising
 from agent.policy.decide import decide
 from agent.policy.drift import total
 from agent.policy.goal import goal
-from agent.units import decimal_text
+from agent.units import NATIVE, decimal_text
 
 
 def raise_money(token: str) -> Proposer:
@@ -70,7 +84,7 @@ def sell_everything(step: StepInput) -> Proposal:
         plan = planner.plan(step, Rebalance("everything is sold for the numeraire", wanted, exit=True))
     except planner.NothingPlanned as nothing:
         return _by_owner(step, Hold(f"nothing more is sold: {nothing.message}"), None)
-    return _by_owner(step, plan.decision, plan)
+    return replace(proposal := _by_owner(step, plan.decision, plan), decided=replace(proposal.decided, leaves=_sold(step, plan)))
 
 
 def to_targets(step: StepInput) -> Proposal:
@@ -95,6 +109,13 @@ def unwrap(raw: int) -> Proposer:
         return _by_owner(step, decision, planner.plan_top_up(step, decision))
 
     return propose
+
+
+def _sold(step: StepInput, plan: Plan) -> tuple[str, ...]:
+    """What legs take from the wallet beside the numeraire, in the portfolio's order."""
+    portfolio = step.portfolio
+    taken = {portfolio.wrapped_native if leg.token_in == NATIVE else leg.token_in for leg in plan.legs if leg.source is Funding.WALLET}
+    return tuple(one.token.address for one in portfolio.assets if one.token.address in taken - {portfolio.numeraire.address})
 
 
 def _by_owner(step: StepInput, decision: Decision, plan: Plan | None) -> Proposal:

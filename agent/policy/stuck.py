@@ -71,6 +71,12 @@ def tried_again(step: StepInput, told: Iterable[str]) -> list[str]:
     ]
 
 
+def by_orders(step: StepInput, tokens: Iterable[str]) -> bool:
+    """Whether orders that fired sell all of these, and not their owner."""
+    sold = _being_sold(step)
+    return PORTFOLIO in sold or {*tokens} <= sold
+
+
 def _being_sold(step: StepInput) -> set[str]:
     return {order.token for order in step.history.orders if order.is_exit and order.stage is OrderStage.FIRED}
 

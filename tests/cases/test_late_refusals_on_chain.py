@@ -1,4 +1,4 @@
-"""A stop whose token refuses the router only when it is really asked: it stays, is named, and the other stop is done in the same step."""
+"""A stop whose token refuses the router only when it is really asked: it stays and is named, and all else is sold in the same step."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import tomlkit
 
 from agent import api
+from agent.api import ending
 from agent.api.setup import trust_now
 from agent.config.load import LoadedConfig, load_config
 from agent.execution.outcome import Outcome, OutcomeKind
@@ -70,3 +71,10 @@ def test_a_token_that_refuses_only_the_router_is_left_and_the_other_stop_is_sold
         sold = agent.rebalance(send=True, confirm=yes)
         assert sold.plan is not None and sold.plan.exits and chain.balance("GUEST") < before.raw["GUEST"]
         assert store.history(chain.clock.now_s()).late == ()
+        chain.send(token.functions.setBlacklisted(router, True))
+        chain.move_market(FALL)  # its own first sale has pushed it as far as one may
+        kept = chain.balance("GUEST")
+        ended = ending.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
+        assert ended.state == "unfinished" and "GUEST stays: refused when it was about to be sent" in ended.reason
+        assert chain.balance("GUEST") == kept and chain.balance("WBTC") < 10**4, "it holds up no other sale"
+        assert set(allowances(chain).values()) == {0}

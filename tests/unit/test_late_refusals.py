@@ -9,21 +9,22 @@ from typing import cast
 
 import pytest
 
+from agent import engine
 from agent.api.orders import shown
 from agent.chain.rpc import RpcFault, Transport
 from agent.chain.sender import NodeSender
 from agent.errors import Refused, Unfit
 from agent.execution import late
 from agent.execution.late import OfTokens
-from agent.execution.outcome import OutcomeKind
+from agent.execution.outcome import Outcome, OutcomeKind
 from agent.model import IntentKind, IntentState, LateRefusal, Plan, StepInput, StuckExit, Verdict
-from agent.planning import strategies
+from agent.planning import owner, strategies
 from agent.policy import stuck
 from agent.ports import Approval, Composer, Prepared
 from agent.store import Store, open_store
 from agent.units import NATIVE
 from tests.scripted import CHAIN_ID, WALLET, grant, receipt, tx
-from tests.unit.test_stuck_exits import HEAVY, LINK, MARKET, SOUND, USDC, WBTC, WETH, fired, judged, moved
+from tests.unit.test_stuck_exits import HEAVY, LINK, MARKET, OFF, SOUND, USDC, WBTC, WETH, Sees, fired, judged, moved
 
 REVERTS = Unfit("simulation of «swap» fails: the token said no", (Verdict("simulation", "no", "success", False),))
 OTHERWISE = Refused("the plan expired", (Verdict("expiry", "block 9", "block 8", False),))
@@ -101,6 +102,20 @@ def test_a_token_that_falls_in_with_another_does_not_hold_up_a_third() -> None:
     assert left(step, REVERTS, Composes(lambda sold: REVERTS if LINK.address in sold or len(sold) > 1 else None)) == {LINK.address}
     rest = stuck.left_alone(step, [StuckExit(LINK.address, "no", "")])
     assert left(rest, REVERTS, Composes(lambda sold: REVERTS if len(sold) > 1 else None)) == {WBTC.address}
+
+
+def test_the_end_of_a_bot_leaves_what_is_refused_late_and_nothing_that_a_guard_refuses() -> None:
+    def sale(step: StepInput) -> Outcome:
+        return engine.judge(step, owner.sell_everything, Sees(), "abc")
+
+    outcome = sale(fired(pools=ALL))
+    assert {*outcome.decided.leaves} == {WETH.address, WBTC.address, LINK.address}
+    composes = cast(Composer, Composes(refuses(LINK.address)))
+    (found,) = late.found(REVERTS, outcome, outcome.decided.leaves, composes, sale)
+    assert found.token == LINK.address
+    rest = sale(stuck.left_alone(outcome.step_input, (found,)))
+    assert {*rest.decided.leaves} == {WETH.address, WBTC.address} and LINK.address not in moved(rest.plan)
+    assert sale(fired(pools=(*MARKET, OFF))).kind is OutcomeKind.REFUSED, "then nothing is begun"
 
 
 def test_a_refused_approval_is_the_fault_of_its_token_and_of_an_exit_alone() -> None:
