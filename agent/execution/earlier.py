@@ -45,8 +45,8 @@ def recall(step: StepInput, memory: Memory, panel: Panel, contract: bool = False
 
     An exchange is valued at the reference prices just before it, as far as price feeds tell them and the node remembers, else at
     those of now; what it gained counts nothing, and its loss is at least its gas. What only went out, unless to the router, was
-    the owner's own act: it costs its gas, and counts as paid out (limits.payout_per_day). What others had a wallet do that is a
-    `contract`, no nonce of its tells.
+    the owner's own act: it costs its gas, and counts as paid out (limits.payout_per_day), as what an exchange elsewhere lost does.
+    What others had a wallet do that is a `contract`, no nonce of its tells.
     """
     snapshot = step.snapshot
     now_s = snapshot.head.timestamp_s
@@ -109,7 +109,12 @@ def _entry(step: StepInput, sent: Sent, prices: dict[str, Price]) -> Earlier:
     traded = exchanged or sent.to == step.execution.router
     lost = max(gas_value, loss({}, deltas, prices, gas_value)) if traded else gas_value
     moved = turnover(deltas, prices) if traded else Fraction(0)
-    paid = Fraction(0) if traded else sum((-raw * prices[token] for token, raw in deltas.items() if raw < 0), Fraction(0))
+    if sent.to == step.execution.router:
+        paid = Fraction(0)
+    elif traded:  # a crumb in return does not make a payment an exchange
+        paid = lost - gas_value
+    else:
+        paid = sum((-raw * prices[token] for token, raw in deltas.items() if raw < 0), Fraction(0))
     changes = tuple(sorted(intent.changes(wallet, coin).items()))
     return Earlier(receipt.tx_hash, receipt.block_number, sent.chain_s, moved, lost, receipt.gas_cost_wei, changes, paid)
 

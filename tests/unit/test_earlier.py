@@ -50,6 +50,17 @@ def test_an_exchange_costs_what_it_lost_and_everything_its_gas(logs: list[Any], 
     assert (turnover, gas_wei) == (turned, GAS_WEI)
 
 
+@pytest.mark.parametrize(
+    ("back", "to", "dollars"),
+    [(0, OTHER, 2_000), (1, OTHER, 2_000), (1_990 * DOLLAR, OTHER, 10), (1, ROUTER, 0)],
+    ids=["payment", "payment for a crumb", "exchange elsewhere", "the router, whose losses are losses alone"],
+)
+def test_what_nothing_came_back_for_was_paid_out(back: int, to: str, dollars: int) -> None:
+    logs = [event(WETH.address, WALLET, OTHER, COIN)] + ([event(USDC.address, OTHER, WALLET, back)] if back else [])
+    (found,) = entries(at(), told(Node(sent={19_000: {"logs": logs, "to": to}})))
+    assert round(found.outflow / DOLLAR) == dollars
+
+
 def test_an_exchange_is_valued_at_what_feeds_said_just_before_it() -> None:
     """WETH stood at 1,990 then and at 2,000 now: nothing was lost. A node that has forgotten leaves the prices of now."""
     feeds = {builders.feed_address("WETH"): {18_999: 1_990 * 10**8}, builders.feed_address("USDC"): 10**8}
