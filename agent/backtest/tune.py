@@ -57,8 +57,9 @@ class Tuned:
     """What was found. `score` is the objective of each choice per year, `excess` its log growth over hold per year, both over the
     first three quarters; `period_s` the distance of two returns; `walk` each fold with its choice and its excess log returns over hold
     and over the calendar rule; `walk_claims` those of all folds; `claims` those of the last quarter, in which
-    `last` are the best and the calendar rule, `last_hold` the worth of holding at the same times, `hold_final` at its last bar.
-    `engines` is how many runs each engine did, `resumed` how many were there before, `stamp` what the search is known by.
+    `last` are the best and the calendar rule, `last_hold` the worth of holding at the same times, `hold_final` at its last bar,
+    `looks` how many settings the folder has seen judged there. `engines` is how many runs each engine did, `resumed` how many were
+    there before, `stamp` what the search is known by.
     """
 
     search: Search
@@ -80,6 +81,7 @@ class Tuned:
     last: tuple[Found, Found]
     last_hold: Floats
     hold_final: float
+    looks: int
     last_times_s: NDArray[np.int64]
     engines: tuple[tuple[str, int], ...]
     resumed: int
@@ -141,7 +143,7 @@ def _told(search: Search, job: Job, kept: Kept, found: tuple[Found, ...], resume
     judged = walked(own, objective, folds(len(own), search.folds, search.walk))
     after = [_excesses(search, job, one, calendar) for one in judged]
     claims, last, last_hold, hold_final, last_times_s = _last_quarter(search, kept, best, choices[best])
-    risk = overfitting(own, objective)
+    risk, looks = overfitting(own, objective), sum(key.startswith("last-") for key in kept.done) - 1  # but for the calendar rule
     counted = [job.engine(choice).value for choice in job.runs]
     return Tuned(
         search=search,
@@ -161,11 +163,12 @@ def _told(search: Search, job: Job, kept: Kept, found: tuple[Found, ...], resume
             for rival, parts in zip(_rivals(search), zip(*after, strict=True), strict=True)
         ),
         claims=claims,
-        verdict=verdict(choices[best], search.calendar, claims, risk),
+        verdict=verdict(choices[best], search.calendar, claims, risk, looks),
         last_from_s=int(table.times_s[first_of_last(table.bars)]),
         last=last,
         last_hold=last_hold,
         hold_final=hold_final,
+        looks=looks,
         last_times_s=last_times_s,
         engines=tuple((engine.value, counted.count(engine.value)) for engine in Engine if engine.value in counted),
         resumed=resumed,

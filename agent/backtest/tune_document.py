@@ -44,6 +44,7 @@ def document(tuned: Tuned) -> Document:
             "final_value": _number(tuned.last[0].final_value),
             "calendar_value": _number(tuned.last[1].final_value),
             "hold_value": _number(tuned.hold_final),
+            "settings_judged": tuned.looks,
             "costs": _number(tuned.last[0].costs),
             "rebalances": tuned.last[0].rebalances,
         },

@@ -50,12 +50,18 @@ def percent(share: float) -> str:
     return f"{round(share * 100, 2) + 0.0:+.2f} %"
 
 
-def verdict(best: Choice, calendar: Choice, claims: tuple[Claim, ...], risk: Overfitting | None) -> Verdict:
-    """Recommends `best` where every claim holds and the chance of over-fitting is known not to be a half or more."""
+def verdict(best: Choice, calendar: Choice, claims: tuple[Claim, ...], risk: Overfitting | None, looks: int = 1) -> Verdict:
+    """Recommends `best` where every claim holds and the chance of over-fitting is not a half or more; it is None where one setting alone
+    was tried, and none chosen. `looks` settings, this one among them, were judged in that quarter by now.
+    """
     overfit = risk is not None and risk.probability >= OFTEN
     told = [
         f"In the last quarter of the data, which the search never saw, {best.label} did, after costs, {claim.words}." for claim in claims
     ]
+    if looks > 1:
+        told.append(
+            f"{looks} settings of this search were judged in that quarter by now: the best of several looks better there than it is."
+        )
     default = f"{calendar.label}, which keeps weights near their targets with few trades; that it earns more is not said"
     if all(claim.holds for claim in claims) and not overfit:
         told.append(

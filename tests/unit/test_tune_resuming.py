@@ -14,7 +14,9 @@ import pytest
 from agent.backtest import tune as tune_module
 from agent.backtest import tune_job
 from agent.backtest.tune import Search
+from agent.backtest.tune_document import document
 from agent.backtest.tune_job import Chunk, Found, Job, Terms
+from agent.backtest.tune_stats import Objective
 from agent.backtest.tune_store import STAMP
 from agent.backtest.tune_workers import local
 from agent.errors import ConfigError, OperatorNeeded
@@ -112,6 +114,17 @@ def test_what_is_judged_otherwise_needs_no_run_again(asked: Search, tmp_path: Pa
     assert again.done == []
 
 
+def test_a_last_quarter_that_was_looked_at_for_another_setting_is_told(asked: Search, tmp_path: Path) -> None:
+    asked = replace(asked, table=walks(7, 80))
+    first, again = tuned(asked, tmp_path), tuned(asked, tmp_path)
+    assert (first.looks, first.verdict) == (1, again.verdict)
+    other = tuned(replace(asked, objective=Objective.SHARPE), tmp_path)
+    assert other.best != first.best
+    assert (other.looks, document(other)["last_quarter"]["settings_judged"]) == (2, 2)
+    assert any("2 settings of this search were judged in that quarter" in words for words in other.verdict.words)
+    assert not any("were judged in that quarter" in words for words in first.verdict.words)
+
+
 @pytest.mark.parametrize(
     ("harm", "named"),
     [
@@ -143,4 +156,4 @@ def test_two_searches_never_write_into_one_folder(asked: Search, tmp_path: Path)
 
     tuned(asked, tmp_path, progress=meanwhile)
     assert "another search writes into" in seen[0]
-    assert json.loads((tmp_path / STAMP).read_text())["format"] == "1"
+    assert json.loads((tmp_path / STAMP).read_text())["format"] == tune_module.FORMAT
