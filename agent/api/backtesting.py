@@ -139,8 +139,7 @@ def backtest(
         known = _decimals(decimals)
         wanted = from_options(table, target, band, every, destination, numeraire, native, decimals=known, pools=market.pairs())
     settings = market.for_table(settings, wanted, table)
-    if settings.gas_wei and not priced_gas(wanted, table):
-        raise ConfigError("--gas: no price of the native coin is known", "name the asset that it is: --native ETH")
+    require_priced_gas(settings, wanted, table)
     return simulate(wanted, table, settings, progress, rates)
 
 
@@ -242,6 +241,17 @@ def named(table: PriceTable, names: Mapping[str, str]) -> PriceTable:
 
 def _twice(names: Sequence[str]) -> str:
     return next(name for name in names if names.count(name) > 1)
+
+
+def priced(prices: Path, names: str) -> PriceTable:
+    """The file's prices by our symbols: `names` are SYMBOL=SYMBOL, of the file and of the portfolio. Raises ConfigError."""
+    return named(read_table(prices), pairs(names, "--as") if names else {})
+
+
+def require_priced_gas(settings: Settings, wanted: Wanted, table: PriceTable) -> None:
+    """Raises ConfigError where gas costs something and nothing says in what."""
+    if settings.gas_wei and not priced_gas(wanted, table):
+        raise ConfigError("--gas: no price of the native coin is known", "name the asset that it is: --native ETH")
 
 
 def priced_gas(wanted: Wanted, table: PriceTable) -> bool:

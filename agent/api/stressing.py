@@ -6,10 +6,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from agent.api.backtesting import Market, from_config, from_options, named, priced_gas
+from agent.api.backtesting import Market, from_config, from_options, priced, require_priced_gas
 from agent.api.reporting import write_pages
-from agent.api.whatif import pairs
-from agent.backtest.files import read_table
 from agent.backtest.stress import MOST_BARS, Progress, StressResult, Wish, estimate_s, stress
 from agent.backtest.stress_report import figures as stress_figures
 from agent.backtest.stress_report import page
@@ -99,7 +97,7 @@ def prepare_stress(
 
     Raises ConfigError naming the option.
     """
-    table = named(read_table(prices), pairs(names, "--as") if names else {})
+    table = priced(prices, names)
     settings = market.settings(every_bar=False)
     if config is not None:
         if target or band or every:
@@ -111,8 +109,7 @@ def prepare_stress(
         wanted = from_options(table, target, band, every, destination, numeraire, native)
         if limits == "usual":
             wanted = replace(wanted, limits=starting_limits(wanted.portfolio.numeraire))
-    if settings.gas_wei and not priced_gas(wanted, table):
-        raise ConfigError("--gas: no price of the native coin is known", "name the asset that it is: --native ETH")
+    require_priced_gas(settings, wanted, table)
     wish = shocks.wish(table)
     return Prepared(wanted, table, settings, wish, estimate_s(wish, wanted, settings))
 

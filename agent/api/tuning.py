@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from agent.api.backtesting import Market, from_config, from_options, named, priced_gas
+from agent.api.backtesting import Market, from_config, from_options, priced, require_priced_gas
 from agent.api.reporting import write_pages
-from agent.api.whatif import pairs
-from agent.backtest.files import read_table
 from agent.backtest.tune import Progress, Search, Tuned, tune
 from agent.backtest.tune_cluster import check_address, on_cluster
 from agent.backtest.tune_cost import ASK_ABOVE_S, Estimate, estimated
@@ -72,7 +70,7 @@ def prepare_tune(
         raise ConfigError("--flow: deposits would count as growth", "leave them away")
     if not FEWEST_FOLDS <= grids.folds <= MOST_FOLDS:
         raise ConfigError(f"--folds: {grids.folds}", f"write a number from {FEWEST_FOLDS} to {MOST_FOLDS}")
-    table = named(read_table(prices), pairs(names, "--as") if names else {})
+    table = priced(prices, names)
     if config is not None:
         if target:
             raise ConfigError("--config: says targets itself", "leave --target away")
@@ -84,8 +82,7 @@ def prepare_tune(
     money = wanted.portfolio.numeraire
     table = table.only([symbol for address, symbol in wanted.symbols if symbol in table.symbols or address != money.address])
     settings = market.for_table(market.settings(False), wanted, table)
-    if settings.gas_wei and not priced_gas(wanted, table):
-        raise ConfigError("--gas: no price of the native coin is known", "name the asset that it is: --native ETH")
+    require_priced_gas(settings, wanted, table)
     terms = Terms(parse_duration_s(grids.rechoose, "--rechoose"), parse_duration_s(grids.window, "--window"))
     for method in grid.allocators:
         if method is not Method.FIXED:

@@ -1,0 +1,33 @@
+"""The page of a search in a real Chromium: drawn, quiet, with its verdict on top and a square for each setting of its map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba")
+
+from agent.api.reporting import write_pages
+from agent.backtest.tune_report import page
+from tests.browser.chromium import PHONE
+from tests.browser.conftest import Opened
+from tests.tuning import search, tuned, walks
+
+
+def test_the_page_of_a_search_shows_its_verdict_its_map_and_its_walk(open_page: Callable[..., Opened], tmp_path: Path) -> None:
+    found, path = tuned(search(walks(9, 120), every="7d")), tmp_path / "tune.html"
+    write_pages(page(found), path)
+    opened = open_page(path, PHONE)
+    assert opened.quiet
+    assert opened.page.inner_text("h1") == "Search for a setting"
+    for words in found.verdict.words:
+        assert words in opened.page.inner_text(".summary")
+    shapes = opened.drawn
+    assert len(shapes) == 3  # the last quarter, the map, the walk
+    assert shapes[1] == int((~np.isnan(found.stability.values)).sum()) + 1  # a square each, and the ring
+    assert min(shapes) >= 1
+    assert found.stamp["data"] in opened.page.inner_text("#origin")
+    assert opened.ask("document.documentElement.scrollWidth <= window.innerWidth")
