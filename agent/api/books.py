@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,14 @@ from agent import codec, wiring
 from agent.api import sleeve_words, tax_words
 from agent.api.corrections import correction, told
 from agent.api.spent import Spent
-from agent.config.load import Where, load_config
-from agent.errors import ConfigError
+from agent.config.load import LoadedConfig, Where, load_config
+from agent.errors import ConfigError, TrimtabError
 from agent.model import AdjustLiquidity, Halt, Hold, Intent, Plan, Rebalance, RequestState, StepInput
 from agent.planning import strategies
 from agent.planning.payments import NATIVE_VENUE
 from agent.policy.words import percent, span
 from agent.policy.zone import ZoneView
+from agent.store.killswitch import pause_file
 from agent.units import Value, decimal_text, value_text
 from agent.venues import spending
 
@@ -100,9 +103,24 @@ def explain(config: Where, step_id: str | None = None) -> Document:
     }
 
 
+def by_file(loaded: LoadedConfig, error: TrimtabError) -> Path:
+    """Pauses by the file beside a store that cannot be opened. Raises that `error` where the file cannot be made either."""
+    file = pause_file(wiring.store_file(loaded))
+    try:
+        os.close(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600))
+    except OSError:
+        raise error from None
+    return file
+
+
 def pause(config: Path | str, reason: str) -> Document:
-    """Stops everything that sends until `resume`."""
-    with wiring.books(load_config(config)) as (_, switch):
+    """Stops everything that sends until `resume`. Where the store cannot be opened the file beside it does, and `store` says why."""
+    loaded = load_config(config)
+    with ExitStack() as stack:
+        try:
+            _, switch = stack.enter_context(wiring.books(loaded))
+        except TrimtabError as error:
+            return {"paused": True, "hard": False, "reason": f"{by_file(loaded, error)} exists", "store": str(error)}
         switch.pause(reason, int(time.time()))
         return {"paused": True, "hard": switch.is_hard(), "reason": reason}
 

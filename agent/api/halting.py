@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent import wiring
 from agent.api.agent import Progress, silent
+from agent.api.books import by_file
 from agent.api.opening import open_agent
 from agent.api.retreat import TakenBack
 from agent.config.load import LoadedConfig, load_config
+from agent.errors import OperatorNeeded, TrimtabError
 from agent.execution.outcome import Outcome
 from agent.store.lock import Held
 
@@ -46,7 +49,12 @@ def pause_hard(
     waits and may be taken is taken back: here, or by the run that holds the wallet, within seconds.
     """
     loaded = config if isinstance(config, LoadedConfig) else load_config(config)
-    with wiring.books(loaded) as (_, switch):
+    with ExitStack() as stack:
+        try:
+            _, switch = stack.enter_context(wiring.books(loaded))
+        except TrimtabError as error:
+            told = f"paused by {by_file(loaded, error)}, but not hard: {error.message}"
+            raise OperatorNeeded(told, f"{error.remedy}; then trimtab pause --hard again") from error
         switch.pause(reason, int(time.time()), hard=send and sure)
     with open_agent(loaded) as agent:
         found = agent.takes_back()

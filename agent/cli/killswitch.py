@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Send, Yes
-from agent.cli.output import ask, cell, emit, err, out, require_answerable, say, waiting
+from agent.cli.output import ask, cell, emit, err, note, out, require_answerable, say, waiting
 from agent.errors import EXIT_REFUSED, EXIT_RETRYABLE, ConfigError
 
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ def pause(
         if send or yes:
             raise ConfigError("--send and --yes go with --hard: a soft pause sends nothing", "leave them out, or add --hard")
         paused = api.pause(config, reason)
-        emit(paused, as_json, lambda: say(f"Paused: {reason}. Nothing is sent until: trimtab resume"))
+        emit(paused, as_json, lambda: say(f"Paused: {paused['reason']}. Nothing is sent until: trimtab resume"))
+        if "store" in paused:
+            note(f"Only the file says so: {paused['store']}")
         return
     if send:
         require_answerable(yes)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from agent import api
+from agent.api.setup import initialise
 from agent.errors import OperatorNeeded, Refused, TrimtabError
 from agent.execution.carrier import takes_back
 from agent.model import IntentKind, IntentState
@@ -42,6 +44,24 @@ def test_hard_stays_hard_until_it_is_resumed(switch: KillSwitch) -> None:
     assert (switch.is_paused(), switch.is_hard()) == (False, False)
     switch.pause("lunch", START_S)
     assert not switch.is_hard()
+
+
+def test_a_store_that_cannot_be_opened_is_paused_by_its_file(tmp_path: Path) -> None:
+    config, damaged = tmp_path / "trimtab.toml", tmp_path / "trimtab.db"
+    targets, endpoints = [("WETH", "60%"), ("USDC", "40%")], [("RPC_A", "alpha"), ("RPC_B", "beta")]
+    initialise(config, "ethereum", "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266", targets, "USDC", endpoints)
+    damaged.write_bytes(b"no database " * 1_000)
+    found = api.pause(config, "3 a.m.")
+    assert (found["paused"], found["hard"], pause_file(damaged).exists()) == (True, False, True)
+    assert "store" in found["store"]
+    pause_file(damaged).unlink()
+    with pytest.raises(OperatorNeeded, match="but not hard"):
+        api.pause_hard(config, "3 a.m.", send=True, sure=True, confirm=lambda _: True)
+    assert pause_file(damaged).exists()
+    pause_file(damaged).unlink()
+    pause_file(damaged).mkdir()  # nothing can be written under that name
+    with pytest.raises(TrimtabError, match="store"):
+        api.pause(config, "3 a.m.")
 
 
 def test_the_file_alone_is_soft(switch: KillSwitch) -> None:
