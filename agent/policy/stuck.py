@@ -24,8 +24,10 @@ REMEDY = "wait for deeper pools, take in others by trimtab trust, or widen limit
 SOONER = "find out why its token refuses; trimtab resume has it tried at the next look"
 FREE_TIMES = 3
 """How often in a row an exit may be refused when about to be sent and is tried again at the very next look: markets move."""
-REST_S, LONGEST_REST_S = 600, 6 * 3_600
-"""Chain time for which it rests after one time more, doubled with each, and at most: every try approves and takes back, for gas."""
+REST_S, LONGEST_REST_S = 600, 3_600
+"""Chain time for which it rests after one time more, doubled with each, and at most: every try approves and takes back, for gas. No
+longer, since who pushes its pool between look and send makes it rest too.
+"""
 DAY_S = 86_400
 
 
@@ -49,7 +51,7 @@ def refused_late(step: StepInput, refused: Iterable[StuckExit]) -> tuple[LateRef
     now_s, known = step.snapshot.head.timestamp_s, {one.token: one for one in step.history.late}
     for one in refused:
         before = known.get(one.token)
-        times = 1 if before is None or now_s - before.at_s > LONGEST_REST_S + DAY_S else before.times + 1
+        times = 1 if before is None or now_s - before.at_s > DAY_S else before.times + 1
         known[one.token] = LateRefusal(one.token, now_s, times, one.why)
     return tuple(known.values())
 
@@ -137,7 +139,8 @@ def named(step: StepInput, only: Iterable[str] | None = None) -> str:
 def in_words(step: StepInput, one: StuckExit) -> str:
     """One of them: what fired, why it is stuck, and what can be done."""
     label, back = subject(step.portfolio, one.token), disarmed(step, one)
-    return f"{label} is out and cannot be sold now: {one.why}; it stays as it is and is tried at each look; {one.remedy}, or {back}"
+    again = "stays as it is until then" if resting(step, (one.token,)) else "stays as it is and is tried at each look"
+    return f"{label} is out and cannot be sold now: {one.why}; it {again}; {one.remedy}, or {back}"
 
 
 def disarmed(step: StepInput, one: StuckExit) -> str:

@@ -158,6 +158,14 @@ def test_two_that_disagree_on_a_simulation_send_nothing_and_are_named() -> None:
     assert not found.ok and "disagree (b: " in found.reason and "succeeds for a" in found.reason
 
 
+def test_contracts_refuse_only_by_the_word_of_enough_operators() -> None:
+    reverts = {"eth_call": RpcFault(3, "execution reverted: STF")}
+    assert sender(node("a", **reverts), node("b", **reverts)).simulate(CANCEL, WALLET).reverted
+    for other in ({}, {"eth_call": POOR}):
+        found = sender(node("a", **reverts), node("b", **other)).simulate(CANCEL, WALLET)
+        assert (found.ok, found.reverted) == (False, False)
+
+
 def test_of_two_estimates_the_higher_counts() -> None:
     assert sender(node("a"), node("b", eth_estimateGas="0x6000")).simulate(CANCEL, WALLET).gas == 0x6000
 
