@@ -210,7 +210,7 @@ class Agent:
 
     def retreat(self, why: str, progress: Progress = silent) -> Outcome:
         """Cancels what waits and sets to zero what may still be taken, while the kill switch stands at hard."""
-        with wiring.open_hands(self.desk, never, progress) as hands:
+        with wiring.open_wallet(self.desk, never, progress).held(takes_back=True) as hands:
             return retreat.retreat(self.desk.eyes, self.desk.store, hands, why)
 
     def adopt(self, *, nothing_lost: bool = False) -> int:

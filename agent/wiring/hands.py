@@ -64,16 +64,18 @@ class Wallet:
     submit: Endpoint | None
 
     @contextmanager
-    def held(self) -> Iterator[Hands]:
+    def held(self, *, takes_back: bool = False) -> Iterator[Hands]:
         """The hands of one act: waits for the wallet's lock, and lets go of it in the end. Raises Held where that takes too long,
-        Edited where another config than this one was confirmed since the desk was opened: its limits are not the owner's any more.
+        Edited where another config than this one was confirmed since the desk was opened: its limits are not the owner's any more,
+        unless it only `takes_back` what waits or may be taken.
 
         They are made anew for each act, by what the store says now: another process may have sent, paid or confirmed meanwhile.
         """
         desk = self.desk
         wait_s = desk.config.service.wallet_wait
         with awaited_lock(*locks(desk.loaded), patience_s=wait_s, sleep=desk.clock.sleep, tell=self.progress):
-            desk.store.require_present(desk.loaded.digest, desk.confirmed)
+            if not takes_back:
+                desk.store.require_present(desk.loaded.digest, desk.confirmed)
             yield self._hands()
 
     def _hands(self) -> Hands:

@@ -50,6 +50,8 @@ def test_who_gets_the_wallet_after_an_edit_does_nothing_by_the_version_before(de
     desk.store.confirm_config(OTHER, 2)
     with pytest.raises(Edited, match="config was edited"), wallet(desk).held():
         raise AssertionError("acts by limits that are nobody's any more")
+    with wallet(desk).held(takes_back=True) as hands:
+        assert str(hands) == "hands", "a hard pause waits for no restart"
     desk.store.confirm_config(desk.loaded.digest, 3)  # and taken back
     with wallet(desk).held():
         pass
