@@ -17,7 +17,7 @@ from agent.errors import Refused, Unfit
 from agent.execution import late
 from agent.execution.late import OfTokens
 from agent.execution.outcome import Outcome, OutcomeKind
-from agent.model import IntentKind, IntentState, LateRefusal, Plan, StepInput, StuckExit, Verdict
+from agent.model import Intent, IntentKind, IntentState, LateRefusal, Plan, StepInput, StuckExit, Verdict
 from agent.planning import owner, strategies
 from agent.policy import stuck
 from agent.ports import Approval, Composer, Prepared
@@ -142,6 +142,26 @@ def test_a_token_that_does_not_tell_or_keep_its_allowance_is_named() -> None:
     with pytest.raises(OfTokens) as refused:
         late.needed(cast(Composer, Silent(refuses())), mute, outcome.plan, ())
     assert refused.value.tokens == (LINK.address,)
+
+
+def test_a_token_that_ignores_or_reverts_its_approval_is_named_and_one_that_no_exit_sells_is_not() -> None:
+    outcome = judged(fired("LINK", pools=ALL))
+    assert outcome.plan is not None
+    lacks = cast(Composer, Composes(refuses(), lacks=(LINK.address,)))
+
+    def sent(times: int, status: int = 1) -> list[Intent]:
+        state = IntentState.FINAL if status else IntentState.REVERTED
+        made = Intent("i", "s", IntentKind.APPROVE, state, replace(tx(1), to=LINK.address), "approve LINK", 1, None, "0x1", None)
+        return [replace(made, receipt=receipt("0x1", 1, "0x01", status))] * times
+
+    assert [one.token for one in late.needed(lacks, outcome, outcome.plan, sent(late.VAIN))] == [LINK.address]
+    with pytest.raises(OfTokens, match="may not be taken all the same"):
+        late.needed(lacks, outcome, outcome.plan, sent(late.VAIN + 1))
+    with pytest.raises(OfTokens, match="«approve LINK» reverted"):
+        late.require_done(sent(1, 0)[0], outcome.decided.leaves)
+    late.require_done(sent(1, 0)[0], (WETH.address,))
+    other = replace(outcome, decided=replace(outcome.decided, leaves=(WETH.address,)))
+    assert late.needed(lacks, other, outcome.plan, sent(9)), "of what is no exit the engine says what it always said"
 
 
 @pytest.mark.parametrize(("times", "rests_s"), [(1, 0), (3, 0), (4, 600), (5, 1_200), (6, 2_400), (7, 3_600), (90, 3_600)])
