@@ -46,7 +46,7 @@ def pause_hard(
     """Pauses softly before anything else, so that nothing leaves while the chain is read and the owner thinks.
 
     With `send` and a yes (`sure`: without asking, and then even before the chain is read) the switch goes to hard, and what
-    waits and may be taken is taken back: here, or by the run that holds the wallet, within seconds.
+    waits and may be taken is taken back: here, or by a run once it has the wallet.
     """
     loaded = config if isinstance(config, LoadedConfig) else load_config(config)
     with ExitStack() as stack:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 
+HANDED_OVER = "a run takes them back once it has the wallet; where none goes on, nobody does: do this again when the wallet is free"
+"""Who has the wallet may be a command as well, which only ends."""
+
 
 def register(app: typer.Typer) -> None:
     """Adds this module's commands."""
@@ -82,7 +85,7 @@ def _waits(found: TakenBack) -> Document:
 
 
 def _document(halted: Halted, send: bool) -> Document:
-    """`outcome`: planned, declined, clear (nothing was left), done, failed (something stays), or handed over to a run."""
+    """`outcome`: planned, declined, clear (nothing was left), done, failed (something stays), or handed over: a run will, where one is."""
     from agent.cli import documents
 
     found = _waits(halted.found)
@@ -90,7 +93,7 @@ def _document(halted: Halted, send: bool) -> Document:
     if halted.outcome is not None:
         outcome, told = halted.outcome.kind.value.replace("halt", "clear"), halted.outcome.reason
     elif halted.held and not clear:
-        outcome, told = "handed over", f"{halted.held}; it takes them back within seconds: ask again"
+        outcome, told = "handed over", f"{halted.held}; {HANDED_OVER}"
     elif clear:
         outcome, told = "clear", "nothing waits, and nothing may be taken"
     else:
