@@ -1,7 +1,7 @@
 """What a short perpetual as large as each holding would have got or paid as funding. No position is simulated: it is arithmetic.
 
 Funding of one interval is the position's nominal value times the rate; a rate above zero goes from longs to shorts (Binance,
-"Introduction to Binance Futures Funding Rates"; most venues do the same).
+"Introduction to Binance Futures Funding Rates"; dYdX help, "Funding": −1 · rate · position · index price).
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.errors import ConfigError
-from agent.units import Value, floor_int
+from agent.units import YEAR_S, Value, floor_int
 
-YEAR_S = 365 * 86_400
 DEAR = 1.0
 """A usual rate that comes to more than the whole notional a year is more likely written in percent."""
 GAP = 1.5
