@@ -29,7 +29,7 @@ def txs(
     from agent import api
 
     document = api.transactions(config, limit, open_only)
-    emit(document, as_json, lambda: _show(document))
+    emit(document, as_json, lambda: _show(document, "open" if open_only else "written down"))
 
 
 def cancel(config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = False, as_json: AsJson = False) -> None:
@@ -88,7 +88,10 @@ def _shown(document: Document, hint: str) -> None:
         say("Nothing waits.")
 
 
-def _show(document: Document) -> None:
+def _show(document: Document, which: str = "written down") -> None:
+    if not document["transactions"]:
+        say(f"No transaction is {which}.")
+        return
     out.print(_table(document))
     say(f"{document['waiting']} waiting, {document['confirming']} waiting for confirmations.")
 

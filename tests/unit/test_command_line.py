@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from typer.main import get_command
 
+from agent.cli import journal
 from agent.cli.ledger_tables import show_columns
 from agent.cli.main import app, main
 from agent.cli.output import in_words
@@ -56,6 +57,11 @@ def test_a_mistake_names_the_help_of_its_command(
 def test_what_is_waited_for_is_told_in_words() -> None:
     told = [in_words(stage) for stage in ("before:signed", "before:send", "after:send", "after:mined", "nonce 4: waiting 3 s to be mined")]
     assert told == ["writing down: signed", "sending", "sent", "written down: mined", "nonce 4: waiting 3 s to be mined"]
+
+
+def test_no_transactions_are_told_by_a_sentence_and_no_empty_table(capsys: pytest.CaptureFixture[str]) -> None:
+    journal._show({"transactions": [], "waiting": 0, "confirming": 0})
+    assert capsys.readouterr().out == "No transaction is written down.\n"
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
