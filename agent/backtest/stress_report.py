@@ -40,15 +40,16 @@ def sections(found: StressResult) -> tuple[Section, ...]:
         f" Romano 1994); the jump diffusion (Merton 1976) has their covariance and {found.jump_rate * 1000:.2f} jumps in 1,000 bars."
         f" Each path is {span}, made from {found.moves} moves."
     )
+    meant = f"Expected shortfall is the mean of the worst {WORST:.0%} of paths, of too few for that the worst. A loss below zero is a gain."
     first = Section(
         "Prices that could have been",
-        (made, f"Expected shortfall is the mean of the worst {WORST:.0%} of paths. A loss below zero is a gain.", *_off(found)),
+        (made, meant, *_off(found)),
         tuple(_distribution(many, name) for name in ("loss", "turnover")),
         tuple(_table(many, name) for name in NAMES if any(quantiles(case.values(FIELDS[name])) for case in many)),
     )
     words = (
-        "The live step, with its limits, over the recorded prices and resampled ones; from a third of the path on the market is as bad as"
-        " it gets. Gas, limits, minimums and halts are in these.",
+        "The live step, with its limits, over the recorded prices and resampled ones; in the middle third of a path the market is as bad as"
+        " it gets, and after a crash nothing comes back. Gas, limits, minimums and halts are in these.",
         *(f"Left out: {name}: {why}." for name, why in found.skipped),
     )
     second = Section("Markets that break", words, (_bars(broken),), (_what_happened(broken), *(_table(broken, name) for name in NAMES[:3])))
@@ -62,10 +63,10 @@ def page(found: StressResult) -> Page:
         Fact(f"{case.name}: expected shortfall", _percent(expected_shortfall(case.values("loss"))), f"{len(case.measured)} paths")
         for case in found.cases[:2]
     ]
-    summary = (
-        f"Of all that was tried, {worst.name} is the worst: the mean of its worst {WORST:.0%} of paths is a loss of "
-        f"{_percent(expected_shortfall(worst.values('loss')))} within {found.bars} bars.",
-    )
+    few = len(worst.measured) * WORST < 1  # the shortfall of so few is the worst one
+    which = f"the worst of its {len(worst.measured)} paths" if few else f"the mean of its worst {WORST:.0%} of paths"
+    loss = _percent(expected_shortfall(worst.values("loss")))
+    summary = (f"Of all that was tried, {worst.name} is the worst: {which} is a loss of {loss} within {found.bars} bars.",)
     origin = (
         *(Fact(name, value) for name, value in found.parameters),
         Fact("config", found.config_hash),

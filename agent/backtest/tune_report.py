@@ -200,7 +200,7 @@ def _sure(tuned: Tuned) -> Section:
         one = tuned.deflated
         words.append(
             f"The Sharpe ratio of the excess over hold is {one.sharpe:.4f} per period in the data it was chosen in; the best of "
-            f"{one.trials} trials without skill would be expected at {one.threshold:.4f}. With that allowed for it is above zero with "
+            f"{one.trials} trials without skill would be expected at {one.threshold:.4f}. The true one is above that with "
             f"probability {one.probability:.1%} (deflated Sharpe ratio, Bailey & López de Prado 2014)."
         )
     if tuned.overfitting is not None:

@@ -28,7 +28,7 @@ class Objective(Enum):
 @dataclass(frozen=True, slots=True)
 class Deflated:
     """A Sharpe ratio per period that was the best of `trials`, the one that luck alone would be expected to bring, and the
-    probability that the true one is above zero with that allowed for.
+    probability that the true one is above that.
     """
 
     sharpe: float

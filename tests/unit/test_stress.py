@@ -149,6 +149,7 @@ def test_the_report_shows_every_case_and_by_what_it_can_be_repeated(found: Stres
         assert case.name in text
     assert found.config_hash in text
     assert found.data_hash in text
+    assert "paths is a loss of" in text and f"worst of its {len(found.cases[-1].measured)} paths" in text  # no mean of so few
     titles = [section["title"] for section in made["sections"]]
     assert titles == ["Prices that could have been", "Markets that break"]
     shares = made["sections"][0]["figures"][0]["data"]

@@ -258,6 +258,9 @@ def test_the_report_says_what_the_verdict_says_and_draws_each_setting() -> None:
     made = page(found)
     assert made.summary == found.verdict.words
     assert {fact.value for fact in made.origin} >= {found.stamp["data"], found.stamp["grid"], found.stamp["settings"]}
+    assert found.deflated is not None
+    luck = f"expected at {found.deflated.threshold:.4f}. The true one is above that with probability {found.deflated.probability:.1%}"
+    assert luck in " ".join(made.sections[-1].words)  # by docs/tune.md: above the best of luck, not above zero
     stability = next(one for one in made.sections if one.title == "Stability of the optimum")
     squares = stability.figures[0]["data"][0]
     assert squares["type"] == "scatter" and len(squares["x"]) == int((~np.isnan(found.stability.values)).sum())
