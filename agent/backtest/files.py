@@ -119,8 +119,7 @@ def read_funding(path: Path) -> tuple[FundingSeries, ...]:
 def _require_rates(polars: Any, frame: Any, where: str) -> None:
     if any(safe_label(symbol, "") != symbol for symbol in frame["symbol"].unique().to_list()):
         raise ConfigError(f"{where}: a symbol is no plain name", "use letters, digits and ._- alone, at most 16")
-    rate = polars.col("rate")
-    bad = frame.filter(rate.is_nan() | rate.is_infinite() | (rate.abs() > 1))
+    bad = frame.filter(~(polars.col("rate").abs() <= 1))  # NaN is neither
     if bad.height:
         found = bad["rate"][0]
         said = f"{where}, row {bad['row'][0] + 1}: {bad['symbol'][0]!r} has a rate of {found}"

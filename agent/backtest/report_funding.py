@@ -9,7 +9,7 @@ from agent.backtest.report import Section, Table
 from agent.backtest.report_figures import STRONG, at, line, milliseconds, over_time
 from agent.backtest.report_sections import Found
 from agent.backtest.report_series import Floats, Indices, thinned
-from agent.backtest.report_words import NONE, days, money, named, percent
+from agent.backtest.report_words import NONE, money, named, percent
 
 LINES = ("--c2", "--c4", "--c6", "--c5", "--c3", "--c7")
 """Colours of single assets, the largest sums first; the table has all of them."""
@@ -49,13 +49,12 @@ def funding(found: Found) -> Section | None:
             _share(one.yearly),
             money(one.notional, result.decimals),
             f"{len(one.payments):,}",
-            days(int(one.times_s[0]), int(one.times_s[-1])),
         )
         for one in carries
     )
     times = sum(len(one.payments) for one in carries)
-    rows = (*rows, ("all", money(result.funding.total, result.decimals), _share(result.funding.yearly), NONE, f"{times:,}", NONE))
-    head = ("asset", f"got ({result.numeraire})", "a year, of what was held", "held on average", "times", "from")
+    rows = (*rows, ("all", money(result.funding.total, result.decimals), _share(result.funding.yearly), NONE, f"{times:,}"))
+    head = ("asset", f"got ({result.numeraire})", "a year, of what was held", "held on average", "times")
     return Section("Funding of a full hedge", words, (chart,), (Table(head, rows),))
 
 
