@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +13,9 @@ from agent.backtest.stress import MOST_BARS, Progress, StressResult, Wish, estim
 from agent.backtest.stress_report import figures as stress_figures
 from agent.backtest.stress_report import page
 from agent.backtest.stress_scenarios import Scenario, Severity
+from agent.backtest.stress_work import Done, Piece, Work
 from agent.backtest.table import PriceTable
+from agent.backtest.tune_workers import by_processes, cores_here
 from agent.backtest.wanted import Settings, Wanted
 from agent.config.build import starting_limits
 from agent.config.fields import parse_gas_price_wei
@@ -23,6 +26,9 @@ from agent.units import parse_bps, parse_raw
 USUAL_BARS = 720
 """A month of hours."""
 PLACES = 18
+SHARED_FROM_S = 15.0
+"""What takes one core less is done here: other processes take seconds to begin."""
+LOST = "a process of the stress test died, perhaps for lack of memory"
 __all__ = ["Prepared", "Shocks", "prepare_stress", "run_stress", "stress_figures", "write_stress_report"]
 
 
@@ -114,9 +120,17 @@ def prepare_stress(
     return Prepared(wanted, table, settings, wish, estimate_s(wish, wanted, settings))
 
 
-def run_stress(prepared: Prepared, progress: Progress | None = None) -> StressResult:
-    """See agent/backtest/stress.py. Raises ConfigError for what does not fit the prices."""
-    return stress(prepared.wanted, prepared.table, prepared.settings, prepared.wish, progress)
+def run_stress(prepared: Prepared, progress: Progress | None = None, cores: int = 0) -> StressResult:
+    """See agent/backtest/stress.py; on so many cores, 0 is all, which changes nothing of the result. What takes a few seconds is done
+    here. Raises ConfigError for what does not fit the prices, Retryable for a process that died.
+    """
+    many = cores or cores_here()
+
+    def share(work: Work, pieces: Sequence[Piece]) -> Iterator[tuple[Piece, Done]]:
+        return by_processes(work, pieces, min(many, len(pieces)), LOST)
+
+    alone = many == 1 or prepared.seconds < SHARED_FROM_S
+    return stress(prepared.wanted, prepared.table, prepared.settings, prepared.wish, progress, None if alone else share)
 
 
 def write_stress_report(found: StressResult, path: Path) -> tuple[Path, Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.metadata import version
@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.backtest.fast_settings import Setting
-from agent.backtest.simulate import SimulationResult, digest, simulate
-from agent.backtest.stress_kernel import Measured, by_kernel, drawdown, edges_of, known, outside
-from agent.backtest.stress_paths import Method, Past, block_of, check_block, jumped, jumps_of, past_of, resampled
-from agent.backtest.stress_scenarios import Laid, Scenario, Severity, lay, unfit
+from agent.backtest.simulate import digest
+from agent.backtest.stress_kernel import Measured, by_kernel, known
+from agent.backtest.stress_paths import Past, block_of, check_block, past_of
+from agent.backtest.stress_scenarios import Scenario, Severity, lay, unfit
+from agent.backtest.stress_work import Done, Kind, Piece, Work
 from agent.backtest.table import PriceTable, carried
 from agent.backtest.wanted import Settings, Wanted
 from agent.errors import ConfigError
@@ -23,6 +24,7 @@ from agent.model import Threshold
 
 Progress = Callable[[str, int, int], None]
 """Is told which case is at work, and how many of how many paths of it are done."""
+Share = Callable[[Work, Sequence[Piece]], Iterable[tuple[Piece, Done]]]
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 WORST = 0.05
 """The share of worst paths that the expected shortfall is the mean of."""
@@ -31,7 +33,6 @@ MOST_CELLS = 20_000_000_000
 """Bars of all paths together beyond which nothing is begun: days of work."""
 KERNEL_S, KERNEL_CELL_S, STEP_S, QUIET_S = 1e-3, 1.5e-7, 0.03, 0.003
 """What a path takes of the kernel, and each price of it; a bar of the live step that is looked at; one of a policy of bands alone."""
-BLOCKS, JUMPS = "resampled blocks", "jump diffusion"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +108,11 @@ def estimate_s(wish: Wish, wanted: Wanted, settings: Settings) -> float:
     return step_s + 2 * wish.paths * (KERNEL_S + wish.bars * len(wanted.portfolio.assets) * KERNEL_CELL_S)
 
 
-def stress(wanted: Wanted, table: PriceTable, settings: Settings, wish: Wish, progress: Progress | None = None) -> StressResult:
-    """Paths begin at the newest prices of the table. The same seed gives the same paths, however many are asked for.
+def stress(
+    wanted: Wanted, table: PriceTable, settings: Settings, wish: Wish, progress: Progress | None = None, share: Share | None = None
+) -> StressResult:
+    """Paths begin at the newest prices of the table. The same seed gives the same paths, however many are asked for. `share` does the
+    pieces of the work in any order, one after another here without it: the result is the same to the last bit.
 
     Raises ConfigError for too few prices, a block that does not fit, and a named scenario that this portfolio cannot meet.
     """
@@ -121,19 +125,17 @@ def stress(wanted: Wanted, table: PriceTable, settings: Settings, wish: Wish, pr
     recorded = _recorded(table, wish.bars)
     for scenario in wish.scenarios if wish.named else ():
         lay(scenario, wanted, recorded, settings, wish.severity)  # what cannot be met is refused before any path is gone through
-    work = _Work(wanted, settings, wish, past, block, progress or (lambda *_: None))
-    cases, off = list(work.by_kernel()), None
-    if not cases:
-        cases = [work.by_step(name, work.paths(method, wish.step_paths)) for method, name in NAMES.items()]
-    calm = [recorded, *work.paths(Method.BLOCKS, wish.step_paths - 1)]
-    skipped = [] if wish.named else unfit(wish.scenarios, wanted, calm[0], settings, wish.severity)
-    for scenario in (Scenario.CALM, *(one for one in wish.scenarios if one.value not in dict(skipped))):
-        cases.append(work.by_step(scenario.value, calm, scenario))
+    work = Work.of(wanted, settings, wish.severity, past, block, recorded)
+    skipped = [] if wish.named else unfit(wish.scenarios, wanted, recorded, settings, wish.severity)
+    scenarios = (Scenario.CALM, *(one for one in wish.scenarios if one.value not in dict(skipped)))
+    pieces = work.pieces(wish.paths, wish.step_paths, scenarios)
+    done = _all(work, pieces, share or (lambda work, pieces: ((piece, work.do(piece)) for piece in pieces)), progress or (lambda *_: None))
+    cases = _cases(pieces, done)
+    calm, off = [(one, found) for one, found in zip(pieces, done, strict=True) if one.scenario is Scenario.CALM and one.kind is Kind.LAID], None
     if isinstance(work.setting, str):
         skipped.append(("kernel", f"it does not know {work.setting}: those paths went through the live step"))
     else:
-        off = work.kernel_off(work.setting, calm)
-    first = work.results[0]
+        off = _kernel_off(work, work.setting, [(work.calm(one.start), found.grown[0]) for one, found in calm])
     return StressResult(
         cases=tuple(cases),
         skipped=tuple(skipped),
@@ -148,78 +150,43 @@ def stress(wanted: Wanted, table: PriceTable, settings: Settings, wish: Wish, pr
         seed=settings.seed,
         config_hash=sha256(f"{digest(wanted, settings)}\n{wish!r}".encode()).hexdigest(),
         data_hash=table.digest,
-        versions=(*first.versions, ("numba", version("numba"))),
+        versions=(*calm[0][1].versions, ("numba", version("numba"))),
     )
 
 
-NAMES = {Method.BLOCKS: BLOCKS, Method.JUMPS: JUMPS}
+def _all(work: Work, pieces: Sequence[Piece], share: Share, progress: Progress) -> list[Done]:
+    """What came of each piece, in their order, whoever was done first."""
+    found, counts, whole = dict[Piece, Done](), dict[str, int](), dict[str, int]()
+    for piece in pieces:
+        whole[piece.name] = whole.get(piece.name, 0) + piece.end - piece.start
+    for piece, done in share(work, pieces):
+        found[piece] = done
+        counts[piece.name] = counts.get(piece.name, 0) + piece.end - piece.start
+        progress(piece.name, counts[piece.name], whole[piece.name])
+    return [found[piece] for piece in pieces]
 
 
-class _Work:
-    """What every case needs."""
-
-    def __init__(self, wanted: Wanted, settings: Settings, wish: Wish, past: Past, block: float, progress: Progress) -> None:
-        self.wanted, self.settings, self.wish, self.past, self.block, self.progress = wanted, settings, wish, past, block, progress
-        self.setting, self.jumps, self.results = known(wanted, settings), jumps_of(past), list[SimulationResult]()
-
-    def paths(self, method: Method, count: int) -> Iterator[PriceTable]:
-        """So many paths, each of a generator of its own."""
-        for number in range(count):
-            chance = np.random.default_rng([self.settings.seed, list(Method).index(method), number])
-            if method is Method.BLOCKS:
-                yield resampled(self.past, self.wish.bars, self.block, chance)
-            else:
-                yield jumped(self.past, self.jumps, self.wish.bars, chance)
-
-    def by_kernel(self) -> Iterator[Case]:
-        """Both methods, where it knows the policy."""
-        if isinstance(self.setting, str):
-            return
-        value = float(self.settings.start_value)
-        for method, name in NAMES.items():
-            found = []
-            for number, path in enumerate(self.paths(method, self.wish.paths)):
-                found.append(by_kernel(self.wanted, self.setting, path, value))
-                if number % 100 == 99:
-                    self.progress(name, number + 1, self.wish.paths)
-            yield Case(name, "kernel", tuple(found))
-
-    def by_step(self, name: str, paths: Iterator[PriceTable] | list[PriceTable], scenario: Scenario = Scenario.CALM) -> Case:
-        """The live step over each path, with the scenario laid over it."""
-        measured, refused = [], dict[str, int]()
-        for number, path in enumerate(paths):
-            laid = lay(scenario, self.wanted, path, self.settings, self.wish.severity)
-            found = simulate(self.wanted, laid.table, laid.settings)
-            self.results.append(found)
-            measured.append(_measured(self.wanted, laid, found))
-            for why, times in found.refused:
-                refused[why] = refused.get(why, 0) + times
-            self.progress(name, number + 1, self.wish.step_paths)
-        return Case(name, "step", tuple(measured), tuple(sorted(refused.items())))
-
-    def kernel_off(self, setting: Setting, calm: list[PriceTable]) -> float | None:
-        """See StressResult; paths with gaps are left out, since each waits in its own way."""
-        value, worst = float(self.settings.start_value), None
-        for path, found in zip(calm, self.results, strict=False):  # the calm ones are the first
-            if not np.isnan(path.closes).any():
-                mine = by_kernel(self.wanted, setting, path, value)
-                off = abs((1 - mine.loss) / float(found.equity[-1] / found.equity[0]) - 1)
-                worst = off if worst is None else max(worst, off)
-        return worst
+def _cases(pieces: Sequence[Piece], done: Sequence[Done]) -> list[Case]:
+    cases = []
+    for name in dict.fromkeys(piece.name for piece in pieces):
+        mine = [(piece, found) for piece, found in zip(pieces, done, strict=True) if piece.name == name]
+        refused: dict[str, int] = {}
+        for why, times in (one for _, found in mine for one in found.refused):
+            refused[why] = refused.get(why, 0) + times
+        by = "kernel" if mine[0][0].kind is Kind.KERNEL else "step"
+        cases.append(Case(name, by, tuple(one for _, found in mine for one in found.measured), tuple(sorted(refused.items()))))
+    return cases
 
 
-def _measured(wanted: Wanted, laid: Laid, found: SimulationResult) -> Measured:
-    worth = found.equity * laid.unit
-    return Measured(
-        loss=1 - float(worth[-1] / worth[0]),
-        drawdown=drawdown(worth),
-        behind=1 - float(found.equity[-1] / found.hold[-1]),
-        turnover=float(found.turnover),
-        outside=outside(found.weights, edges_of(wanted)),
-        rebalances=sum(one.succeeded for one in found.rebalances),
-        halted=found.halted,
-        refused=sum(times for _, times in found.refused),
-    )
+def _kernel_off(work: Work, setting: Setting, calm: Sequence[tuple[PriceTable, float]]) -> float | None:
+    """See StressResult; paths with gaps are left out, since each waits in its own way."""
+    value, worst = float(work.settings.start_value), None
+    for path, grown in calm:
+        if not np.isnan(path.closes).any():
+            mine = by_kernel(work.wanted, setting, path, value)
+            off = abs((1 - mine.loss) / grown - 1)
+            worst = off if worst is None else max(worst, off)
+    return worst
 
 
 def expected_shortfall(losses: NDArray[np.float64], worst: float = WORST) -> float:

@@ -54,6 +54,7 @@ def stress(
     numeraire: Annotated[str, typer.Option("--numeraire", help="What all is counted in; the asset that the file lacks.")] = "",
     names: Annotated[str, typer.Option("--as", help="Symbols of the file and ours: BTC=WBTC.")] = "",
     seed: Annotated[int, typer.Option("--seed", help="The same seed, the same paths.")] = 0,
+    cores: Annotated[int, typer.Option("--cores", min=0, help="How many to use; 0 is all. The result is the same.")] = 0,
     html: Annotated[Path | None, typer.Option("--html", help="Write a report there, one file that asks no network.")] = None,
     yes: Yes = False,
     as_json: AsJson = False,
@@ -87,7 +88,7 @@ def stress(
             if status is not None:
                 status.update(f"{case}: path {done} of {count}")
 
-        found = api.run_stress(prepared, tell)
+        found = api.run_stress(prepared, tell, cores)
     made = document(found)
     if html is not None:
         made["report"] = [str(path) for path in api.write_stress_report(found, html)]

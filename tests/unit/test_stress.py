@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from math import isnan
@@ -13,8 +15,6 @@ from agent.backtest.flows import OwnerFlow
 from agent.backtest.report import document
 from agent.backtest.simulate import simulate
 from agent.backtest.stress import (
-    BLOCKS,
-    JUMPS,
     Case,
     StressResult,
     estimate_s,
@@ -25,6 +25,7 @@ from agent.backtest.stress import (
 from agent.backtest.stress_kernel import by_kernel, drawdown, edges_of, known, outside
 from agent.backtest.stress_report import figures, page
 from agent.backtest.stress_scenarios import Scenario
+from agent.backtest.stress_work import BLOCKS, JUMPS, Done, Piece, Work
 from agent.backtest.wanted import OPEN_LIMITS, simple
 from agent.errors import ConfigError
 from agent.model import Cron, Destination, Every, Hybrid, OrderKind, Orders, Terms, Threshold
@@ -53,6 +54,19 @@ def test_all_that_was_asked_for_is_there_and_fits_together(found: StressResult) 
     assert found.kernel_off is not None
     assert found.kernel_off < 1e-5
     assert {name for name, _ in found.versions} >= {"trimtab", "numpy", "numba"}
+
+
+def test_pieces_of_any_size_done_in_any_order_elsewhere_find_the_same(found: StressResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.backtest.stress_work.KERNEL_PIECE", 7)
+    sizes = []
+
+    def share(work: Work, pieces: Sequence[Piece]) -> Iterator[tuple[Piece, Done]]:
+        sizes.extend(piece.end - piece.start for piece in pieces)
+        other: Work = pickle.loads(pickle.dumps(work))
+        return ((piece, other.do(piece)) for piece in reversed(pieces))
+
+    assert stress(WANTED, TABLE, DEEP, wish(scenarios=(Scenario.CRASH,)), share=share) == found
+    assert sizes == [7, 7, 6, 7, 7, 6, 1, 1]
 
 
 def test_the_same_seed_finds_the_same_and_more_paths_begin_with_the_same(found: StressResult) -> None:
