@@ -131,7 +131,10 @@ def stress(
     pieces = work.pieces(wish.paths, wish.step_paths, scenarios)
     done = _all(work, pieces, share or (lambda work, pieces: ((piece, work.do(piece)) for piece in pieces)), progress or (lambda *_: None))
     cases = _cases(pieces, done)
-    calm, off = [(one, found) for one, found in zip(pieces, done, strict=True) if one.scenario is Scenario.CALM and one.kind is Kind.LAID], None
+    calm, off = (
+        [(one, found) for one, found in zip(pieces, done, strict=True) if one.scenario is Scenario.CALM and one.kind is Kind.LAID],
+        None,
+    )
     if isinstance(work.setting, str):
         skipped.append(("kernel", f"it does not know {work.setting}: those paths went through the live step"))
     else:
