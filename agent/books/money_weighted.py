@@ -9,7 +9,8 @@ from fractions import Fraction
 
 import pyxirr
 
-YEAR_S = 365 * 86_400
+from agent.units import YEAR_S
+
 _DAYS = 36_500
 """Days that a period is stretched or shrunk to: pyxirr counts in whole days, and this keeps a 36,500th of any period apart."""
 _ORIGIN = date(1970, 1, 1)

@@ -15,9 +15,8 @@ from agent.amm.v3_math.tick_math import get_sqrt_ratio_at_tick
 from agent.lp.exact import sqrt_price_x96
 from agent.lp.quadrature import normal_mean
 from agent.model import LpGone, LpPosition, LpV2Position, LpV3Position
-from agent.units import BPS, Price
+from agent.units import BPS, YEAR_S, Price
 
-YEAR_S = 365 * 86_400
 DAY_S = 86_400
 PLACES = 10**12
 """Relative figures are exact to 1e-12."""

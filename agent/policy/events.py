@@ -16,8 +16,7 @@ from math import isqrt
 
 from agent.model import AnyOf, AssetDrift, Drawdown, Event, History, Policy, Portfolio, PricePoint, Trigger, VolatilityJump
 from agent.policy import words
-from agent.policy.risk import YEAR_S
-from agent.units import BPS, Price
+from agent.units import BPS, YEAR_S, Price
 
 HOUR_S = 3_600
 DAY_S = 86_400

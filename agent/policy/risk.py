@@ -11,9 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 
 from agent.model import TrackingRisk
-from agent.units import BPS, Value
+from agent.units import BPS, YEAR_S, Value
 
-YEAR_S = 365 * 86_400
 LEAST_VOLATILITY_BPS = 10
 """0.1 % a year: even a stable token moves, and two tokens without risk could be swapped for ever."""
 MOST_VOLATILITY_BPS = 100_000

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from agent.errors import Refused
 from agent.model import PricePoint
+from agent.units import YEAR_S
 from agent.weights.extra import extra
 
 Floats = NDArray[np.float64]
-YEAR_S = 365 * 86_400
 LEAST_MOVES = 2
 """Without a second return there is no variance at all."""
 ALIKE = 1e-9

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.backtest.harvest import YEAR_S, Harvest, excess_growth_rate, harvest
+from agent.backtest.harvest import Harvest, excess_growth_rate, harvest
 from agent.backtest.wanted import simple
 from agent.errors import ConfigError
 from agent.model import Every
+from agent.units import YEAR_S
 from tests.simulating import BAND, HOUR_S, halves, hourly, random_table, simulated
 
 DAY_S = 86_400

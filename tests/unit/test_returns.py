@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.books import entries as book
-from agent.books.money_weighted import YEAR_S, a_year, money_weighted
+from agent.books.money_weighted import a_year, money_weighted
 from agent.books.performance import Costs, Performance, costs, performance
 from agent.books.periods import periods, year_start_s
 from agent.books.returns import Crossing, crossings, held, spans, time_weighted
 from agent.errors import ConfigError
 from agent.model import Entry, EntryKind, Flow, FlowKind, Held, Valuation
+from agent.units import YEAR_S
 from tests.bookkeeping import COUNTED, USDC, WETH, Wallet
 
 DAY_S = 86_400
