@@ -22,11 +22,12 @@ from functools import partial
 import numpy as np
 from distributed import Client
 
+from agent.backtest.fast import cores_here
 from agent.backtest.table import table_of
 from agent.backtest.tune_cluster import on_cluster
 from agent.backtest.tune_grid import grid_of
 from agent.backtest.tune_job import Chunk, Job, Terms
-from agent.backtest.tune_workers import cores_here, local
+from agent.backtest.tune_workers import local
 from agent.backtest.wanted import Settings, simple
 from agent.localchain.anvil import free_port
 from agent.model import Every

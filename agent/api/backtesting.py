@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from agent.api.whatif import bands, pairs, target_bps
+from agent.backtest.columns import priced_gas
 from agent.backtest.files import read_flows, read_funding, read_gas, read_table
 from agent.backtest.flows import IN_NUMERAIRE, parse_flow
 from agent.backtest.funding import renamed
@@ -80,7 +81,7 @@ class Market:
             if settings.gas_wei:
                 raise ConfigError("--gas-prices: --gas says another price", "give one of the two")
             settings = replace(settings, gas_wei=read_gas(self.gas_prices, table.times_s))
-        tokens = {token.symbol: token for token in (*(asset.token for asset in wanted.portfolio.assets), *wanted.portfolio.hubs)}
+        tokens = {token.symbol: token for token in wanted.tokens}
         pools = []
         for (first, second), path in map(_pool_state, self.pool_states):
             if strange := [symbol for symbol in (first, second) if symbol not in tokens]:
@@ -252,9 +253,3 @@ def require_priced_gas(settings: Settings, wanted: Wanted, table: PriceTable) ->
     """Raises ConfigError where gas costs something and nothing says in what."""
     if settings.gas_wei and not priced_gas(wanted, table):
         raise ConfigError("--gas: no price of the native coin is known", "name the asset that it is: --native ETH")
-
-
-def priced_gas(wanted: Wanted, table: PriceTable) -> bool:
-    """Whether it was said what the native coin is, and that is an asset or hub with prices."""
-    coin = wanted.portfolio.wrapped_native
-    return wanted.gas_priced and any(address == coin and symbol in table.symbols for address, symbol in wanted.symbols)

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from agent.api.backtesting import Market, from_config, from_options, priced, require_priced_gas
 from agent.api.reporting import write_pages
+from agent.backtest.fast import cores_here
 from agent.backtest.stress import MOST_BARS, Progress, StressResult, Wish, estimate_s, stress
 from agent.backtest.stress_report import figures as stress_figures
 from agent.backtest.stress_report import page
 from agent.backtest.stress_scenarios import Scenario, Severity
 from agent.backtest.stress_work import Done, Piece, Work
 from agent.backtest.table import PriceTable
-from agent.backtest.tune_workers import by_processes, cores_here
+from agent.backtest.tune_workers import by_processes
 from agent.backtest.wanted import Settings, Wanted
 from agent.config.build import starting_limits
 from agent.config.fields import parse_gas_price_wei

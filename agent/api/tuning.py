@@ -5,27 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from agent.api.backtesting import Market, from_config, from_options, priced, require_priced_gas
 from agent.api.reporting import write_pages
+from agent.backtest.columns import only_wanted
+from agent.backtest.fast import cores_here
 from agent.backtest.tune import Progress, Search, Tuned, tune
 from agent.backtest.tune_cluster import check_address, on_cluster
 from agent.backtest.tune_cost import ASK_ABOVE_S, Estimate, estimated
 from agent.backtest.tune_document import document as tune_document
-from agent.backtest.tune_grid import Choice, calendar_of, grid_of
+from agent.backtest.tune_grid import Choice, calendar_of, grid_of, named
 from agent.backtest.tune_job import Chunk, Engine, Found, Job, Terms, wanted_of
 from agent.backtest.tune_report import page
 from agent.backtest.tune_stats import Objective
 from agent.backtest.tune_walk import Walk
-from agent.backtest.tune_workers import cores_here, local
+from agent.backtest.tune_workers import local
 from agent.config.fields import parse_duration_s
 from agent.config.load import load_config
 from agent.errors import ConfigError, Refused
 from agent.model import Every, Method
 
 __all__ = ["Grids", "prepare_tune", "run_tune", "tune_document", "write_tune_report"]
-Name = TypeVar("Name", Objective, Walk)
 FEWEST_FOLDS, MOST_FOLDS = 1, 50
 
 
@@ -79,16 +79,15 @@ def prepare_tune(
             raise ConfigError("--config: several strategies have triggers of their own", "search for the setting of each by itself")
     else:
         wanted = from_options(table, target, "", grids.calendar, "target", numeraire, native)
-    money = wanted.portfolio.numeraire
-    table = table.only([symbol for address, symbol in wanted.symbols if symbol in table.symbols or address != money.address])
+    table = only_wanted(wanted, table)
     settings = market.for_table(market.settings(False), wanted, table)
     require_priced_gas(settings, wanted, table)
     terms = Terms(parse_duration_s(grids.rechoose, "--rechoose"), parse_duration_s(grids.window, "--window"))
     for method in grid.allocators:
         if method is not Method.FIXED:
             wanted_of(wanted, Choice(Every(terms.every_s), allocator=method), terms, table.interval_s)
-    objective = _named(grids.objective, "--objective", {one.value: one for one in Objective})
-    walk = _named(grids.walk, "--walk", {one.value: one for one in Walk})
+    objective = named(grids.objective, "--objective", {one.value: one for one in Objective})
+    walk = named(grids.walk, "--walk", {one.value: one for one in Walk})
     return Search(table, wanted, settings, grid, calendar, terms, objective, walk, grids.folds, grids.full)
 
 
@@ -132,9 +131,3 @@ def run_tune(
 def write_tune_report(tuned: Tuned, path: Path) -> tuple[Path, Path]:
     """Writes the page, and beside it the same as JSON; returns both paths. Raises ConfigError where nothing can be written."""
     return write_pages(page(tuned), path)
-
-
-def _named(text: str, option: str, known: dict[str, Name]) -> Name:
-    if text not in known:
-        raise ConfigError(f"{option}: {text!r}", f"choose from {', '.join(known)}")
-    return known[text]

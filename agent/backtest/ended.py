@@ -14,10 +14,9 @@ SHOWN = 2
 
 def ended(world: World, final_value: Value) -> tuple[Ended, ...]:
     """Those whose last price is too old for a step to go by at the world's bar, which is its last."""
-    columns = {address: world.table.symbols.index(symbol) for address, symbol in world.wanted.symbols if symbol in world.table.symbols}
     found = []
     for token in world.tokens:
-        column, raw = columns.get(token.address), world.wallet.balances.get(token.address, 0)
+        column, raw = world.columns.get(token.address), world.wallet.balances.get(token.address, 0)
         if column is None or token == world.money or not raw or not world.stale[world.bar, column]:
             continue
         price, value = world.prices[token.address], raw * world.prices[token.address]

@@ -87,7 +87,7 @@ def sweep(bars: Bars, settings: Sequence[Setting], value: float, *, marks: Seque
     at = _marked(marks, len(bars.times_s))
     count = len(settings)
     found, values = np.zeros((count, 6)), np.zeros((count, len(at)))
-    threads = min(count, cores or _cores())
+    threads = min(count, cores or cores_here())
     size = -(-count // (threads * PARTS_PER_CORE)) if threads > 1 else count
 
     def part(start: int) -> None:
@@ -115,7 +115,7 @@ def _kernel() -> ModuleType:
     return fast_kernel
 
 
-def _cores() -> int:
+def cores_here() -> int:
     """Those that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

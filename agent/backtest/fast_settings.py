@@ -9,10 +9,11 @@ from math import inf, isfinite, isnan
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.backtest.wanted import Settings, Wanted
 from agent.errors import ConfigError
 from agent.model import Destination, Every, Hybrid, Policy, Threshold
 from agent.policy.trigger_rules import validate_policy
-from agent.units import BPS
+from agent.units import BPS, PIPS
 
 Floats = NDArray[np.float64]
 DESTINATIONS = {Destination.TARGET: 0, Destination.HALFWAY: 1, Destination.BAND: 2}
@@ -42,6 +43,14 @@ class Costs:
             raise ConfigError(f"costs.numeraire: {numeraire} is none of {assets} assets", "give the index of its column, or None")
         own = [i == numeraire for i in range(assets)]
         return cls(tuple(0.0 if one else float(fee_bps) for one in own), tuple(inf if one else float(depth) for one in own))
+
+
+def costs_of(wanted: Wanted, settings: Settings) -> Costs:
+    """Those of the simulated market: a pool with the numeraire for each asset."""
+    assets = [asset.token.address for asset in wanted.portfolio.assets]
+    money = wanted.portfolio.numeraire.address
+    own = assets.index(money) if money in assets else None
+    return Costs.pools(settings.fee_pips * BPS / PIPS, float(settings.depth), len(assets), own)
 
 
 @dataclass(frozen=True, slots=True)

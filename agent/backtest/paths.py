@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.backtest.columns import prices_of
 from agent.backtest.harvest import Harvest, harvest
 from agent.backtest.result import Flowed, Rebalanced
 from agent.backtest.world import World
@@ -50,7 +51,7 @@ def paths_of(world: World, aims: Sequence[Aims]) -> Paths:
     """All of them, from what was kept of each bar that changed something."""
     table, told = world.table, world.told
     tokens, assets = world.tokens, [asset.token.address for asset in world.wanted.portfolio.assets]
-    prices = _prices(world)
+    prices = prices_of(world.wanted, table, world.closes, tokens)
     coins = np.array([10.0**token.decimals for token in tokens])
     equity, hold, values = np.empty(table.bars), np.empty(table.bars), np.empty((table.bars, len(tokens)))
     for number, one in enumerate(told):
@@ -98,14 +99,3 @@ def harvested(world: World, paths: Paths, done: Sequence[Rebalanced]) -> Harvest
     tokens = world.tokens[: paths.weights.shape[1]]
     bought = np.array([float(first[token.address]) / 10.0**token.decimals for token in tokens]) * paths.prices[0]
     return harvest(paths.prices, paths.weights, taken / (paths.equity + taken), world.table.times_s, bought / bought.sum())
-
-
-def _prices(world: World) -> Path:
-    """Of assets and hubs, in whole coins of the numeraire; the newest before where one is missing."""
-    table = world.table
-    columns = {address: table.symbols.index(symbol) for address, symbol in world.wanted.symbols if symbol in table.symbols}
-    ones = np.ones(table.bars)
-    closes = [world.closes[:, columns[token.address]] if token.address in columns else ones for token in world.tokens]
-    unit = world.closes[:, columns[world.money.address]] if world.money.address in columns else ones
-    found: Path = np.column_stack(closes) / unit[:, None]
-    return found

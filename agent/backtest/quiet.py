@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.backtest.columns import prices_of
 from agent.backtest.wanted import LEAVE
 from agent.backtest.world import World
 from agent.execution.outcome import Outcome, OutcomeKind
@@ -33,19 +34,13 @@ class Quiet:
         self._due_s = AT_ONCE
         if not self._fits:
             return
-        wanted, table = world.wanted, world.table
-        portfolio = wanted.portfolio
-        columns = {address: table.symbols.index(symbol) for address, symbol in wanted.symbols if symbol in table.symbols}
-        ones = np.ones(table.bars)
-        unit = world.closes[:, columns[portfolio.numeraire.address]] if portfolio.numeraire.address in columns else ones
+        portfolio, trigger = world.wanted.portfolio, world.wanted.policy.trigger
         tokens = [asset.token for asset in portfolio.assets]
-        self._prices = (
-            np.column_stack([world.closes[:, columns[t.address]] if t.address in columns else ones for t in tokens]) / unit[:, None]
-        )
-        trigger = wanted.policy.trigger
+        self._prices = prices_of(world.wanted, world.table, world.closes, tokens)
         edges = [band(trigger, asset.target_bps, asset.band) for asset in portfolio.assets]
         self._bands = np.array([(float(low) / BPS, float(high) / BPS) for low, high in edges])
-        used = [columns[one] for one in dict.fromkeys((*(t.address for t in tokens), portfolio.numeraire.address)) if one in columns]
+        named = dict.fromkeys(token.address for token in (*tokens, portfolio.numeraire))
+        used = [world.columns[one] for one in named if one in world.columns]
         self._stale: NDArray[np.bool_] = np.logical_or.reduce(world.stale[:, used], axis=1)
 
     def looked(self, outcome: Outcome | None) -> None:
@@ -107,6 +102,5 @@ def _plain(world: World) -> bool:
     plain = known and wanted.split is None and wanted.policy.only is None
     fixed = portfolio.weights is None and not portfolio.orders.terms and wanted.execution.pace.style is Style.MARKET
     whole = all(asset.reserve_raw == 0 for asset in portfolio.assets)
-    moving = {address for address, symbol in wanted.symbols if symbol in world.table.symbols}
-    pegged = limits.depeg_bps is not None and any(is_dollar(a.token) and a.token.address in moving for a in portfolio.assets)
+    pegged = limits.depeg_bps is not None and any(is_dollar(a.token) and a.token.address in world.columns for a in portfolio.assets)
     return plain and fixed and whole and not pegged and limits.native_top_up_wei is None

@@ -9,6 +9,7 @@ from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 
 from agent import codec
+from agent.backtest.columns import only_wanted
 from agent.backtest.desk import Desk, open_desk
 from agent.backtest.ended import ended, words
 from agent.backtest.flows import IN_NUMERAIRE
@@ -199,8 +200,7 @@ def digest(wanted: Wanted, settings: Settings) -> str:
 
 def _world(wanted: Wanted, table: PriceTable, settings: Settings) -> World:
     money = wanted.portfolio.numeraire
-    symbols = [symbol for address, symbol in wanted.symbols if symbol in table.symbols or address != money.address]
-    used = table.only(symbols)
+    used = only_wanted(wanted, table)
     if not isinstance(settings.gas_wei, int):
         if len(settings.gas_wei) != table.bars:
             raise ConfigError(f"gas prices for {len(settings.gas_wei)} bars, and the table has {table.bars}")

@@ -11,6 +11,7 @@ from math import isnan
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.backtest.columns import only_wanted
 from agent.backtest.fast_settings import Setting
 from agent.backtest.simulate import digest
 from agent.backtest.stress_kernel import Measured, by_kernel, known
@@ -117,8 +118,7 @@ def stress(
     Raises ConfigError for too few prices, a block that does not fit, and a named scenario that this portfolio cannot meet.
     """
     wanted = replace(wanted, limits=replace(wanted.limits, native_top_up_wei=None))  # native coin lies beside the portfolio
-    money = wanted.portfolio.numeraire
-    table = table.only([symbol for address, symbol in wanted.symbols if symbol in table.symbols or address != money.address])
+    table = only_wanted(wanted, table)
     past = past_of(table, wish.drift)
     block = block_of(past) if wish.block is None else wish.block
     check_block(block, past)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.backtest.columns import prices_of
 from agent.backtest.fast import Run
 from agent.backtest.fast import run as run_fast
 from agent.backtest.fast_prices import bars_of
-from agent.backtest.fast_settings import DESTINATIONS, Costs, Setting
+from agent.backtest.fast_settings import DESTINATIONS, Setting, costs_of
 from agent.backtest.table import PriceTable
 from agent.backtest.wanted import Settings, Wanted
 from agent.model import Every, Hybrid, Style, Threshold
 from agent.policy.bands import band, has_band
-from agent.units import BPS, PIPS
+from agent.units import BPS
 
 Floats = NDArray[np.float64]
 EDGE = 1e-6
@@ -61,13 +61,9 @@ def known(wanted: Wanted, settings: Settings) -> Setting | str:
             return words
     if not isinstance(trigger, Threshold | Every | Hybrid):
         return "this trigger"
-    money, own = portfolio.numeraire, [asset.token.address for asset in portfolio.assets]
-    at = own.index(money.address) if money.address in own else None
-    fee_bps, depth = settings.fee_pips * BPS / PIPS, float(settings.depth)
-    least = 0.0 if wanted.limits.min_trade is None else float(wanted.limits.min_trade / 10**money.decimals)
+    least = 0.0 if wanted.limits.min_trade is None else float(wanted.limits.min_trade / 10**portfolio.numeraire.decimals)
     targets = tuple(asset.target_bps for asset in portfolio.assets)
-    costs = Costs.pools(fee_bps, depth if depth < 1e30 else inf, len(own), at)
-    return Setting(targets, trigger, policy.destination, costs, policy.cooldown_s, least)
+    return Setting(targets, trigger, policy.destination, costs_of(wanted, settings), policy.cooldown_s, least)
 
 
 def edges_of(wanted: Wanted) -> Floats | None:
@@ -80,9 +76,9 @@ def edges_of(wanted: Wanted) -> Floats | None:
 
 def by_kernel(wanted: Wanted, setting: Setting, table: PriceTable, value: float) -> Measured:
     """One path without gaps, at the costs of the setting; gas, limits and staleness are not in it."""
-    prices = in_numeraire(wanted, table)
-    symbols = [asset.token.symbol for asset in wanted.portfolio.assets]
-    found = run_fast(bars_of(symbols, table.times_s, prices), setting, value, path=True)
+    tokens = [asset.token for asset in wanted.portfolio.assets]
+    prices = prices_of(wanted, table, table.closes, tokens)
+    found = run_fast(bars_of([token.symbol for token in tokens], table.times_s, prices), setting, value, path=True)
     held = _held(found)
     values = held * prices
     worth = values.sum(axis=1)
@@ -98,14 +94,6 @@ def by_kernel(wanted: Wanted, setting: Setting, table: PriceTable, value: float)
         outside=outside(values / worth[:, None], edges_of(wanted)),
         rebalances=found.rebalances,
     )
-
-
-def in_numeraire(wanted: Wanted, table: PriceTable) -> Floats:
-    """Prices of the portfolio's assets by bar, in the numeraire."""
-    ones, money = np.ones(table.bars), wanted.portfolio.numeraire.symbol
-    columns = {symbol: table.closes[:, number] for number, symbol in enumerate(table.symbols)}
-    found: Floats = np.column_stack([columns.get(asset.token.symbol, ones) for asset in wanted.portfolio.assets])
-    return found / columns.get(money, ones)[:, None]
 
 
 def outside(weights: Floats, edges: Floats | None) -> float:

@@ -10,11 +10,12 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.backtest.columns import priced_gas
 from agent.backtest.table import PriceTable
 from agent.backtest.wanted import Settings, Wanted
 from agent.errors import ConfigError
 from agent.reference.peg import is_dollar
-from agent.units import BPS, Token
+from agent.units import BPS
 
 
 class Scenario(Enum):
@@ -112,7 +113,7 @@ def dollar_of(wanted: Wanted) -> str:
 
 def _crashed(wanted: Wanted, table: PriceTable, severity: Severity, first: int) -> PriceTable:
     numeraire = wanted.portfolio.numeraire.symbol
-    safe = {token.symbol for token in _tokens(wanted) if is_dollar(token)} | {numeraire}
+    safe = {token.symbol for token in wanted.tokens if is_dollar(token)} | {numeraire}
     falls = [column for column, symbol in enumerate(table.symbols) if symbol not in safe]
     if not falls:
         raise ConfigError("crash: every asset of this portfolio is a dollar or the numeraire", "leave crash out of --scenarios")
@@ -137,10 +138,5 @@ def _depegged(wanted: Wanted, plain: Laid, severity: Severity) -> Laid:
 
 
 def _require_priced_gas(wanted: Wanted, table: PriceTable) -> None:
-    coin = wanted.portfolio.wrapped_native
-    if not (wanted.gas_priced and any(address == coin and symbol in table.symbols for address, symbol in wanted.symbols)):
+    if not priced_gas(wanted, table):
         raise ConfigError("gas-spike: no price of the native coin is known", "name the asset that it is: --native ETH")
-
-
-def _tokens(wanted: Wanted) -> list[Token]:
-    return [*(asset.token for asset in wanted.portfolio.assets), *wanted.portfolio.hubs]

@@ -95,8 +95,7 @@ def tune(search: Search, work: Work, folder: Path | None, allow: Callable[[Job, 
     """
     choices, table = search.grid.choices(), search.table
     split = first_of_last(table.bars)
-    step = max(1, round(DAY_S / table.interval_s))
-    marks = tuple(range(0, split, step))
+    marks = tuple(range(0, split, _period_bars(table)))
     if len(marks) <= FEWEST_PERIODS:
         raise ConfigError(f"--prices: {table.bars} bars are {len(marks)} periods to choose in", f"at least {FEWEST_PERIODS + 1} are needed")
     if len(choices) * len(marks) > MOST_CELLS:
@@ -182,6 +181,11 @@ def log_returns(values: Floats) -> Floats:
     return found
 
 
+def _period_bars(table: PriceTable) -> int:
+    """Bars from one mark to the next: a day, or one bar where bars are longer."""
+    return max(1, round(DAY_S / table.interval_s))
+
+
 def _per_year(table: PriceTable, marks: Sequence[int]) -> float:
     return YEAR_S * (len(marks) - 1) / float(table.times_s[marks[-1]] - table.times_s[marks[0]])
 
@@ -206,7 +210,7 @@ def _last_quarter(search: Search, kept: Kept, best: int, choice: Choice) -> _Las
     """The chosen setting and the calendar rule begin at the targets with the last quarter, an allocator with its window before that."""
     table = search.table
     split = first_of_last(table.bars)
-    step = max(1, round(DAY_S / table.interval_s))
+    step = _period_bars(table)
     last = []
     for key, one in ((f"last-{best:07d}", choice), ("last-calendar", search.calendar)):
         warm = 0 if one.allocator is Method.FIXED else min(split, search.terms.window_s // table.interval_s)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from agent.backtest.simulate import run
 from agent.backtest.tune_job import Chunk, Engine, Job, wanted_of
@@ -68,7 +68,7 @@ def _step_s(job: Job, one: int) -> float:
     """How long a run of the full step would take, from its first bars."""
     wanted = wanted_of(job.wanted, job.runs[one], job.terms, job.table.interval_s)
     begun = time.perf_counter()
-    with run(wanted, job.table, replace(job.settings)) as going:
+    with run(wanted, job.table, job.settings) as going:
         while going.next():
             passed = time.perf_counter() - begun
             if passed > SAMPLE_S:

@@ -131,9 +131,9 @@ def grid_of(band: str, every: str, destination: str, allocator: str, kinds: str 
     """
     bands = tuple(dict.fromkeys(one for part in _parts(band) for one in _bands(part)))
     everys = tuple(dict.fromkeys(one for part in _parts(every) for one in _everys(part)))
-    destinations = tuple(_named(part, "--destination", {one.value: one for one in DESTINATIONS}) for part in _parts(destination))
-    allocators = tuple(_named(part, "--allocator", {one.value: one for one in ALLOCATORS}) for part in _parts(allocator))
-    wanted = tuple(_named(part, "--trigger", {one.value: one for one in Kind}) for part in _parts(kinds)) or tuple(Kind)
+    destinations = tuple(named(part, "--destination", {one.value: one for one in DESTINATIONS}) for part in _parts(destination))
+    allocators = tuple(named(part, "--allocator", {one.value: one for one in ALLOCATORS}) for part in _parts(allocator))
+    wanted = tuple(named(part, "--trigger", {one.value: one for one in Kind}) for part in _parts(kinds)) or tuple(Kind)
     found = Grid(
         bands, everys, tuple(dict.fromkeys(destinations)), tuple(dict.fromkeys(allocators)) or (Method.FIXED,), tuple(dict.fromkeys(wanted))
     )
@@ -159,7 +159,8 @@ def _parts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _named(part: str, option: str, known: Mapping[str, One]) -> One:
+def named(part: str, option: str, known: Mapping[str, One]) -> One:
+    """What that name stands for. Raises ConfigError naming the option and all names."""
     if part not in known:
         raise ConfigError(f"{option}: {part!r}", f"choose from {', '.join(known)}")
     return known[part]

@@ -10,9 +10,10 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.backtest.columns import prices_of
 from agent.backtest.fast import sweep
-from agent.backtest.fast_prices import Bars, bars_of
-from agent.backtest.fast_settings import Costs, Setting
+from agent.backtest.fast_prices import bars_of
+from agent.backtest.fast_settings import Setting, costs_of
 from agent.backtest.simulate import simulate
 from agent.backtest.table import PriceTable, carried
 from agent.backtest.tune_grid import Choice
@@ -20,7 +21,7 @@ from agent.backtest.wanted import OPEN_LIMITS, Settings, Wanted
 from agent.config.weights import HOUR_S, LONGEST_WINDOW_S
 from agent.errors import ConfigError
 from agent.model import Method, Style, UntilChosen, Weights
-from agent.units import BPS, PIPS
+from agent.units import BPS
 
 Floats = NDArray[np.float64]
 KERNEL_CHUNK = 512
@@ -104,7 +105,9 @@ class Job:
         return [self._by_step(run) for run in range(chunk.start, chunk.end)]
 
     def _by_kernel(self, chunk: Chunk, cores: int | None) -> list[Found]:
-        bars, start = kernel_bars(self.wanted, self.table), float(self.settings.start_value)
+        tokens, start = [asset.token for asset in self.wanted.portfolio.assets], float(self.settings.start_value)
+        prices = prices_of(self.wanted, self.table, self.table.closes, tokens)
+        bars = bars_of([token.symbol for token in tokens], self.table.times_s, prices)
         settings = [kernel_setting(self.wanted, self.settings, choice) for choice in self.runs[chunk.start : chunk.end]]
         done = sweep(bars, settings, start, marks=self.marks, cores=cores)
         return [
@@ -140,27 +143,10 @@ def kernel_knows(wanted: Wanted, settings: Settings) -> bool:
     return settings == plain and whole and free and wanted.limits == OPEN_LIMITS and wanted.execution.pace.style is Style.MARKET
 
 
-def kernel_bars(wanted: Wanted, table: PriceTable) -> Bars:
-    """The table's prices of the assets, in the numeraire; nothing trades while one of them has none."""
-    return bars_of([asset.token.symbol for asset in wanted.portfolio.assets], table.times_s, prices_of(wanted, table, table.closes))
-
-
-def prices_of(wanted: Wanted, table: PriceTable, closes: Floats) -> Floats:
-    """One column of prices in the numeraire for each asset, from closes in the table's order."""
-    money, ones = wanted.portfolio.numeraire.symbol, np.ones(len(closes))
-    columns = {symbol: closes[:, number] for number, symbol in enumerate(table.symbols)}
-    unit = columns.get(money, ones)
-    symbols = [asset.token.symbol for asset in wanted.portfolio.assets]
-    return np.column_stack([ones if symbol == money else columns[symbol] / unit for symbol in symbols])
-
-
 def kernel_setting(wanted: Wanted, settings: Settings, choice: Choice) -> Setting:
     """A choice as the kernel takes it: each asset has a pool with the numeraire."""
-    assets = wanted.portfolio.assets
-    own = next((i for i, asset in enumerate(assets) if asset.token.address == wanted.portfolio.numeraire.address), None)
-    costs = Costs.pools(settings.fee_pips * BPS / PIPS, float(settings.depth), len(assets), own)
-    targets = tuple(asset.target_bps for asset in assets)
-    return Setting(targets, choice.trigger, choice.destination, costs, wanted.policy.cooldown_s)
+    targets = tuple(asset.target_bps for asset in wanted.portfolio.assets)
+    return Setting(targets, choice.trigger, choice.destination, costs_of(wanted, settings), wanted.policy.cooldown_s)
 
 
 def wanted_of(wanted: Wanted, choice: Choice, terms: Terms, interval_s: int) -> Wanted:
@@ -209,8 +195,8 @@ def part_of(settings: Settings, start: int, end: int) -> Settings:
 
 def held(wanted: Wanted, settings: Settings, table: PriceTable, marks: Sequence[int]) -> Floats:
     """What a wallet that begins at its targets, with its reserves, is worth at the marks when nothing is ever traded; whole coins."""
-    prices = prices_of(wanted, table, carried(table.closes))
     assets = wanted.portfolio.assets
+    prices = prices_of(wanted, table, carried(table.closes), [asset.token for asset in assets])
     shares = np.array([asset.target_bps / BPS for asset in assets])
     units = float(settings.start_value) * shares / prices[marks[0]]
     units += np.array([asset.reserve_raw / 10.0**asset.token.decimals for asset in assets])

@@ -30,11 +30,6 @@ class Doer(Protocol[C_contra, R_co]):
         """What comes of a chunk."""
 
 
-def cores_here() -> int:
-    """Those that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def local(job: Job, chunks: Sequence[Chunk], cores: int) -> Iterator[Done]:
     """The chunks with what came of them, in the order in which they are done. Raises what a run raises; Retryable for a lost process."""
     for chunk in chunks:

@@ -92,6 +92,11 @@ class Wanted:
     tax: TaxRule = TaxRule()
     gas_priced: bool = True
 
+    @property
+    def tokens(self) -> tuple[Token, ...]:
+        """Assets and hubs."""
+        return (*(asset.token for asset in self.portfolio.assets), *self.portfolio.hubs)
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:

@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.backtest.columns import columns_of
 from agent.backtest.flows import bars_of, moved
 from agent.backtest.market import pool_at
 from agent.backtest.recorded_pools import arbitraged
@@ -85,12 +86,14 @@ class World:
     flowed: list[Flowed] = field(default_factory=list)
     gas_paid: Fraction = Fraction(0)
     told: list[Held] = field(default_factory=list)
+    columns: dict[str, int] = field(init=False)
     closes: NDArray[np.float64] = field(init=False)
     newest: NDArray[np.int64] = field(init=False)
     stale: NDArray[np.bool_] = field(init=False)
 
     def __post_init__(self) -> None:
-        """What stands in for missing prices: of each symbol the newest before; `stale` where that is too old to count."""
+        """Columns by token; what stands in for missing prices: of each symbol the newest before; `stale` where that is too old to count."""
+        self.columns = columns_of(self.wanted, self.table)
         self.closes = carried(self.table.closes)
         rows = np.where(np.isnan(self.table.closes), 0, np.arange(self.table.bars)[:, None])
         self.newest = np.maximum.accumulate(rows, axis=0)
@@ -104,8 +107,7 @@ class World:
     @property
     def tokens(self) -> tuple[Token, ...]:
         """Assets and hubs."""
-        portfolio = self.wanted.portfolio
-        return (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
+        return self.wanted.tokens
 
     @property
     def money(self) -> Token:
@@ -123,7 +125,7 @@ class World:
         if self.settings.gone != LEAVE:
             return frozenset()
         stale = self.stale[self.bar]
-        return frozenset(token for token, column in self._columns().items() if stale[column] and token != self.money.address)
+        return frozenset(token for token, column in self.columns.items() if stale[column] and token != self.money.address)
 
     @property
     def gas_wei(self) -> int:
@@ -171,7 +173,7 @@ class World:
 
     def quoted(self, token: str, bar: int) -> Fraction:
         """The recorded close of a token in the unit of the table; 1 for what is not in it, which is the numeraire alone."""
-        column = self._columns().get(token)
+        column = self.columns.get(token)
         return Fraction(1) if column is None else Fraction(str(float(self.closes[bar, column])))
 
     def price(self, token: Token, bar: int) -> Price:
@@ -199,15 +201,11 @@ class World:
         names = {ours: wanted.portfolio.feed(address) for address, ours in wanted.symbols}
         return wanted.reference.max_age_s(names.get(symbol) or "")
 
-    def _columns(self) -> dict[str, int]:
-        found = {address: symbol for address, symbol in self.wanted.symbols if symbol in self.table.symbols}
-        return {address: self.table.symbols.index(symbol) for address, symbol in found.items()}
-
     def _price(self) -> None:
-        columns, portfolio, gone = self._columns(), self.wanted.portfolio, self.gone
+        portfolio, gone = self.wanted.portfolio, self.gone
         feeds = []
         for token in self.tokens:
-            column = columns.get(token.address)
+            column = self.columns.get(token.address)
             left = token.address in gone  # nobody asks what it is worth: its last price stands
             at = self.bar if column is None or left else int(self.newest[self.bar, column])
             at_s, name = int(self.table.times_s[at]), portfolio.feed(token.address)

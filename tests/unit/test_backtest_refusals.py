@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from agent import api
-from agent.api.backtesting import from_options, priced_gas
+from agent.api.backtesting import from_options
+from agent.backtest.columns import priced_gas
 from agent.backtest.files import read_table
 from agent.backtest.stress_scenarios import Scenario, Severity, unfit
 from agent.errors import ConfigError

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.backtest.columns import prices_of
 from agent.backtest.fast import run
 from agent.backtest.fast_prices import bars_of
 from agent.backtest.simulate import simulate
-from agent.backtest.stress_kernel import in_numeraire, known
+from agent.backtest.stress_kernel import known
 from agent.backtest.wanted import OPEN_LIMITS, simple
 from agent.model import Destination, Every, Hybrid, Threshold, Trigger
 from tests.simulating import COIN, DEEP, HOUR_S, random_table
@@ -37,7 +38,8 @@ def assert_the_same(
     made = replace(DEEP, **{"depth": Fraction(10**7), **market})  # type: ignore[arg-type]  # field names, checked by replace
     setting = known(wanted, made)
     assert not isinstance(setting, str)
-    ours = run(bars_of(tuple(targets), table.times_s, in_numeraire(wanted, table)), setting, VALUE, path=True)
+    prices = prices_of(wanted, table, table.closes, [asset.token for asset in wanted.portfolio.assets])
+    ours = run(bars_of(tuple(targets), table.times_s, prices), setting, VALUE, path=True)
     step = simulate(wanted, table, made)
     assert ours.rebalanced.tolist() == [one.bar for one in step.rebalances]
     assert ours.values == pytest.approx(step.equity, rel=CLOSE)
