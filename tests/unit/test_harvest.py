@@ -95,6 +95,12 @@ def test_the_rate_of_two_assets_is_the_closed_form() -> None:
     assert excess_growth_rate(np.array([1.0, 0.0]), covariance) == pytest.approx(0, abs=1e-15)
 
 
+def test_what_is_expected_is_by_the_variance_of_a_sample_and_all_its_bars() -> None:
+    found = kept(np.exp(np.array([[0.0, 0.0], [0.1, 0.0], [0.0, 0.0]])), [0.5, 0.5])
+    # Moves of 0.1 and -0.1: their variance is 0.02, half of a quarter of it for each of two days.
+    assert found.expected_yearly == pytest.approx(0.02 / 8 * YEAR_S / DAY_S, rel=1e-12)
+
+
 def test_random_walks_are_harvested_at_the_rate_of_their_covariance() -> None:
     chance = np.random.default_rng(7)
     weights, bars = np.array([0.5, 0.3, 0.2]), 20_001

@@ -147,6 +147,11 @@ def test_folds_judge_only_what_comes_after_they_chose() -> None:
     chosen = [one.choice for one in walked(returns, Objective.GROWTH, folds(120, 4, Walk.ROLLING))]
     assert chosen == [1, 1, 2, 2]  # the third saw twenty periods of each
     assert walked(returns, Objective.GROWTH, folds(120, 4, Walk.ROLLING))[1].outside == 0.0
+    returns[20:60, 2] = 0.005
+    returns[60:, 2] = 0.05
+    second = walked(returns, Objective.GROWTH, folds(120, 4, Walk.ROLLING))[1]
+    assert (second.choice, second.inside) == (1, pytest.approx(0.01))  # by far the worse one of the fold that judges it
+    assert walked(np.zeros((120, 3)), Objective.GROWTH, folds(120, 4, Walk.ANCHORED))[0].choice == 0  # of equals the first
 
 
 def test_the_heat_map_has_each_setting_in_its_cell_and_the_fall_is_that_to_its_neighbours() -> None:

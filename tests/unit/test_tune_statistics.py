@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import norm, rankdata
 from scipy.stats import t as student
 
+from agent.backtest import tune_stats
 from agent.backtest.tune_bootstrap import block_length, interval, resampled_means
 from agent.backtest.tune_stats import Objective, deflated, expected_maximum, overfitting, probabilistic_sharpe, scores
 
@@ -48,6 +49,16 @@ def test_luck_is_deflated_away_and_skill_is_not() -> None:
     assert deflated(np.zeros((50, 3)), 0) is None
 
 
+def test_the_moments_of_a_deflated_ratio_are_those_of_its_own_returns() -> None:
+    returns = np.random.default_rng(10).exponential(0.01, (60, 4)) - 0.0095
+    each, own = scores(returns, Objective.SHARPE), (returns[:, 2] - returns[:, 2].mean()) / returns[:, 2].std()
+    found = deflated(returns, 2)
+    assert found is not None
+    assert found.threshold == pytest.approx(expected_maximum(sum((each - each.mean()) ** 2) / 3, 4))
+    spread = 1 - (own**3).mean() * each[2] + ((own**4).mean() - 1) / 4 * each[2] ** 2
+    assert found.probability == pytest.approx(norm.cdf((each[2] - found.threshold) * sqrt(59 / spread)))
+
+
 def plain_overfitting(returns: np.ndarray, blocks: int, sharpe: bool) -> float:
     """Straight from the paper's five steps, with SciPy's ranks."""
     pieces = np.split(returns, blocks)
@@ -71,6 +82,16 @@ def test_overfitting_is_what_the_papers_steps_give(objective: Objective, setting
     assert found is not None
     assert (found.ways, found.blocks) == (70, 8)
     assert found.probability == pytest.approx(plain_overfitting(returns, 8, objective is Objective.SHARPE))
+
+
+def test_overfitting_leaves_out_the_oldest_and_is_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    returns = np.random.default_rng(12).normal(0, 0.01, (48, 6))
+    whole = overfitting(returns, Objective.GROWTH, 8)
+    oldest = np.zeros((7, 6))
+    oldest[:, 5] = 1.0
+    assert overfitting(np.vstack([oldest, returns]), Objective.GROWTH, 8) == whole
+    monkeypatch.setattr(tune_stats, "_AT_ONCE", 6 * 9)  # nine ways to halve at once: seven parts and a rest
+    assert overfitting(returns, Objective.GROWTH, 8) == whole
 
 
 def test_overfitting_is_a_half_on_noise_and_none_where_one_setting_dominates() -> None:
