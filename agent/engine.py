@@ -17,7 +17,7 @@ from agent.execution.proposing import propose_screened
 from agent.execution.recording import keep_choice, record
 from agent.execution.sent import gas_wei
 from agent.execution.sleeves import cross_inside, keep_sleeves
-from agent.model import Decision, Halt, History, Intent, Plan, ScreenedToken, StepInput, StuckExit
+from agent.model import Decision, Halt, History, Intent, IntentKind, Plan, ScreenedToken, StepInput, StuckExit
 from agent.planning.strategies import Proposer
 from agent.policy import stuck
 from agent.policy.decide import Decided, decide
@@ -124,7 +124,7 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
 
     sent: list[Intent] = []
     caps: dict[str, int] = {}
-    rounds = acted = since = 0
+    rounds = acted = since = anew = 0
     began: History | None = None
     swapped: Outcome | None = None
     shown: Plan | None = None
@@ -157,16 +157,14 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
             late.require_known(
                 outcome.step_input, {one.token for one in outcome.step_input.quarantine} - {one.token for one in shut}, AGAIN
             )
-            if stays := {one.token for one in outcome.decided.stuck} - knew:
-                named = stuck.named(outcome.step_input, stays)
-                raise Refused(f"{named}, which the plan that was confirmed did not know", remedy=AGAIN)
+            late.require_sellable(outcome.step_input, {one.token for one in outcome.decided.stuck} - knew, AGAIN)
             if plan.actions and not shown.actions:
                 raise Refused("liquidity has to move before the swaps that were confirmed", remedy=AGAIN)
             if outcome.decided.order != order:
                 raise Refused("an order at a price came or went, which is not what was confirmed", remedy=AGAIN)
             if not plan.actions:
                 campaigns.begun(eyes, journal, outcome)
-            needed = late.needed(hands.composer, outcome, plan, sent)
+            needed = late.needed(hands.composer, outcome, plan, sent, last=rounds + 1 == MAX_ROUNDS)
             if needed:
                 approving.approve(hands, outcome, needed, sent)
                 caps |= {approval.token: approval.raw for approval in needed}
@@ -190,13 +188,14 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
             # What the signer, the simulation or the kill switch stopped; approvals before it were sent and are told.
             stopped = replace(outcome, kind=OutcomeKind.REFUSED, reason=str(refusal), transactions=tuple(sent), verdicts=refusal.verdicts)
             _close(journal, stopped)
-            alone = () if hands is None or len(around) >= late.MOST else late.found(refusal, outcome, goes, hands.composer, judged)
+            alone = () if hands is None or anew == late.MOST else late.found(refusal, outcome, goes, hands.composer, judged)
             if not alone:
                 return stopped
             late.remember(journal, outcome.step_input, alone)
             left = (*(one for one in left if one.why != late.TOGETHER), *alone)
             around += [one.token for one in alone]
-            rounds, shown = 0, None
+            anew += 1
+            rounds, caps, since, shown = 0, {}, len(sent), None
         except TrimtabError as error:
             journal.end_step(step_id, _word(outcome.decision), str(error), _plan_json(outcome.plan), "error")
             raise
@@ -251,6 +250,8 @@ def _refused(step_id: str, step_input: StepInput, decided: Decided, plan: Plan |
 
 
 def _nothing(sent: Sequence[Intent]) -> str:
+    if any(intent.kind is not IntentKind.APPROVE for intent in sent):
+        return "nothing more was"
     return "only approvals were" if sent else "nothing was"
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from agent import codec
-from agent.errors import Refused, Retryable
-from agent.execution.booking import poorer, settle
+from agent.execution.approving import take_back
+from agent.execution.booking import settle
 from agent.execution.fresh import CaughtUp, Eyes
 from agent.execution.outcome import Hands, Outcome, OutcomeKind
 from agent.execution.sent import may_take
@@ -75,21 +75,9 @@ def retreat(eyes: Eyes, store: Journal, hands: Hands, why: str) -> Outcome:
 def revoke(hands: Hands, step_id: str, step_input: StepInput, allowed: Sequence[Approval]) -> tuple[list[Intent], list[str]]:
     """Sends each of these approvals to zero; what was sent, and what stood against the others."""
     sent: list[Intent] = []
-    troubles: list[str] = []
     if not hands.executor.ready(taking_back=True):
         return sent, ["allowances wait for what waits"] if allowed else []
-    for approval in allowed:
-        try:
-            prepared = hands.composer.approve(step_input, approval)
-            intent = hands.executor.run(step_id, prepared.grant.kind, prepared.tx, prepared.grant, prepared.note)
-        except Refused as refusal:
-            troubles.append(f"{approval.label}: {refusal.message}")
-            continue
-        except Retryable as error:
-            troubles.append(error.message)
-            break
-        sent.append(intent)
-        step_input = poorer(step_input, intent)
+    troubles = take_back(hands, step_id, step_input, allowed, sent)
     return sent, troubles
 
 

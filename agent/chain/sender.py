@@ -97,7 +97,7 @@ class NodeSender:
             return Simulation(False, f"its fee of {_most_wei(tx)} wei per gas is below the base fee of {head.base_fee_wei} wei", 0, head)
         for outcome in (answer, gas):
             if isinstance(outcome, RpcFault):
-                return Simulation(False, _failure(outcome), 0, head, reverted=_by_contracts(outcome))
+                return Simulation(False, _failure(outcome), 0, head, reverted=_by_contracts(outcome, tx))
         if tx.data.startswith(hex_data(APPROVE)) and _is_false(octets(answer, "the simulated call")):
             return Simulation(False, "the token answers false: it refuses the approval", 0, head, reverted=True)
         return Simulation(True, "", quantity(gas, "the gas estimate"), head)
@@ -224,9 +224,12 @@ def _reverts(fault: RpcFault) -> bool:
     return fault.code == _REVERTED_CODE or fault.data not in ("", "0x") or "revert" in fault.message.lower()
 
 
-def _by_contracts(fault: RpcFault) -> bool:
-    """Whether contracts refused, or burned all the gas there was. "gas required exceeds" may also be the wallet that cannot pay."""
-    return _reverts(fault) or "out of gas" in fault.message.lower()
+def _by_contracts(fault: RpcFault, tx: UnsignedTx) -> bool:
+    """Whether contracts refused, or burned all the gas there was. "gas required exceeds" may also be the wallet that cannot pay, but
+    where neither gas nor price was named.
+    """
+    burned = tx.gas == 0 and _meaning(fault) is _Said.BAD_GAS
+    return _reverts(fault) or burned or "out of gas" in fault.message.lower()
 
 
 def _is_false(returned: bytes) -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from agent.errors import TrimtabError, Unfit
+from agent.errors import Refused, Retryable, TrimtabError, Unfit
 from agent.execution.booking import poorer, settle
 from agent.execution.fresh import Eyes
 from agent.execution.late import OfTokens
 from agent.execution.outcome import Hands, Outcome, OutcomeKind
 from agent.execution.sent import may_take
-from agent.model import Intent
+from agent.model import Intent, StepInput
 from agent.ports import Approval, Journal, Prepared
 
 
@@ -54,13 +54,32 @@ def tidy(eyes: Eyes, hands: Hands, journal: Journal, outcome: Outcome) -> Outcom
         told = may_take(open_still)
         if not sent and not hands.confirm(replace(outcome, reason=f"{outcome.reason}; {told}: set to zero")):
             return outcome
-        approve(hands, replace(outcome, step_input=found), open_still, sent)
+        troubles = take_back(hands, outcome.step_id, found, open_still, sent)
         snapshot = eyes.reader.snapshot()
         settle(journal, snapshot, lambda: eyes.assembled(snapshot))
-        if all(intent.succeeded for intent in sent[-len(open_still) :]):
+        if not troubles:
             after = None if outcome.after is None else eyes.assembled(snapshot)
             return replace(outcome, transactions=tuple(sent), after=after)
-        told = f"{told}: «{sent[-1].note}» did not succeed"
+        told = f"left-over allowances stay: {'; '.join(troubles)}"
     except TrimtabError as error:
         told = f"left-over allowances stay: {error.message}"
     return replace(outcome, transactions=tuple(sent), reason=f"{outcome.reason}; {told}")
+
+
+def take_back(hands: Hands, step_id: str, step_input: StepInput, allowed: Sequence[Approval], sent: list[Intent]) -> list[str]:
+    """Sends each of these approvals to zero, and says what stands against which; what one token refuses stops no other."""
+    troubles: list[str] = []
+    for approval in allowed:
+        try:
+            intent = carry(hands, step_id, hands.composer.approve(step_input, approval))
+        except Refused as refusal:
+            troubles.append(f"{approval.label}: {refusal.message}")
+            continue
+        except Retryable as error:
+            troubles.append(error.message)
+            break
+        sent.append(intent)
+        if not intent.succeeded:
+            troubles.append(f"{approval.label}: «{intent.note}» did not succeed")
+        step_input = poorer(step_input, intent)
+    return troubles

@@ -35,8 +35,11 @@ class OfTokens(Refused):
         self.tokens = tuple(tokens)
 
 
-def needed(composer: Composer, outcome: Outcome, plan: Plan, sent: Sequence[Intent]) -> Sequence[Approval]:
-    """The approvals that the plan lacks. Raises OfTokens for an exit whose token does not tell its allowance, or keeps none."""
+def needed(composer: Composer, outcome: Outcome, plan: Plan, sent: Sequence[Intent], last: bool = False) -> Sequence[Approval]:
+    """The approvals that the plan lacks. Raises OfTokens for an exit whose token does not tell its allowance, or keeps none.
+
+    `last`: no plan follows that could use them, so what lacks now is not sold in this step.
+    """
     step, leaves = outcome.step_input, outcome.decided.leaves
     try:
         found = composer.approvals(step, plan)
@@ -46,7 +49,7 @@ def needed(composer: Composer, outcome: Outcome, plan: Plan, sent: Sequence[Inte
             raise OfTokens(silent, why.message, why.verdicts, why.remedy) from None
         raise
     done = [intent.tx.to for intent in sent if intent.succeeded and intent.kind.value == "approve"]
-    if vain := [one for one in found if one.token in leaves and done.count(one.token) > VAIN]:
+    if vain := [one for one in found if one.token in leaves and (last or done.count(one.token) > VAIN)]:
         raise OfTokens([one.token for one in vain], f"{vain[0].label} was approved and may not be taken all the same")
     return found
 
@@ -63,12 +66,22 @@ def require_known(step: StepInput, fresh: set[str], remedy: str) -> None:
         raise OfTokens(sorted(fresh), f"{quarantine.named(step, fresh)}, which the plan that was confirmed did not know", remedy=remedy)
 
 
+def require_sellable(step: StepInput, fresh: set[str], remedy: str) -> None:
+    """Raises OfTokens for exits that cannot be done now and could be when the plan was confirmed: approving may have changed it."""
+    if fresh:
+        told = "; ".join(
+            f"{step.portfolio.token(one.token).label} cannot be sold now: {one.why}" for one in step.stuck if one.token in fresh
+        )
+        raise OfTokens(sorted(fresh), f"{told}, which the plan that was confirmed did not know", remedy=remedy)
+
+
 def found(refusal: Refused, outcome: Outcome, goes: Sequence[str], composer: Composer, judge: Judge) -> tuple[StuckExit, ...]:
     """What to leave alone, for this step, so that all else may go on; empty where the refusal is of the whole step.
 
     `goes` is what the exit that was confirmed sells. An exit of several assets is tried by each alone: what is refused alone is
     left, and where none is, they go one after the other. Where no other exit goes through to show that it is not the router,
-    the endpoint or the wallet that refuses, what there is besides must not be refused either, as far as that can be tried now.
+    the endpoint or the wallet that refuses, what there is besides must not be refused either, as far as that can be tried now; where
+    exits wait for this one, they show it, and it goes last next time.
     """
     if isinstance(refusal, OfTokens):
         ours = {*refusal.tokens} <= {*goes}
@@ -81,7 +94,8 @@ def found(refusal: Refused, outcome: Outcome, goes: Sequence[str], composer: Com
     if len(leaves) > 1:
         refused = {}
         for one in leaves:
-            why = _tried(judge(stuck.left_alone(step, [StuckExit(other, TOGETHER, "") for other in leaves if other != one])), composer)
+            alone = judge(stuck.left_alone(step, [StuckExit(other, TOGETHER, "") for other in leaves if other != one]))
+            why = alone.decided.leaves == (one,) and _tried(alone, composer)
             if isinstance(why, Refused) and not _of_its_legs(why):
                 return ()
             passes = passes or why is True
@@ -90,6 +104,7 @@ def found(refusal: Refused, outcome: Outcome, goes: Sequence[str], composer: Com
         if not refused:
             return tuple(StuckExit(one, TOGETHER, "nothing has to be done") for one in _in_turn(step, leaves)[1:])
     left = tuple(_left(token, why) for token, why in refused.items())
+    passes = passes or any(one.why == TOGETHER for one in step.stuck)
     if not passes and isinstance(_tried(judge(stuck.left_alone(step, left)), composer), Refused):
         return ()
     return left

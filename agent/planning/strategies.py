@@ -137,8 +137,8 @@ def manual_swap(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:
 
     def propose(step_input: StepInput) -> Proposal:
         plan = planner.plan_swap(step_input, token_in, token_out, amount_in_raw)
-        found = decide(step_input)  # a round of a correction that was due stays due
-        return Proposal(replace(found, decision=plan.decision, reviewed=False, round=None, ended="", crosses=False), plan)
+        found = decide(step_input)  # a round of a correction that was due stays due, and an exit that fired is none of this
+        return Proposal(replace(found, decision=plan.decision, reviewed=False, round=None, ended="", crosses=False, leaves=()), plan)
 
     return propose
 

@@ -38,9 +38,9 @@ def rests_until_s(one: LateRefusal) -> int:
 
 
 def resting(step: StepInput, tokens: Iterable[str]) -> list[StuckExit]:
-    """Which of these exits rest now."""
+    """Which of these exits rest now; none by a refusal whose time is still to come, whatever header told it."""
     now_s, wanted = step.snapshot.head.timestamp_s, {*tokens}
-    resting = [one for one in step.history.late if one.token in wanted and now_s < rests_until_s(one)]
+    resting = [one for one in step.history.late if one.token in wanted and one.at_s <= now_s < rests_until_s(one)]
     return [
         StuckExit(one.token, f"{one.why}; {_often(one)}, so it rests until {words.moment(rests_until_s(one))}", SOONER) for one in resting
     ]

@@ -96,6 +96,19 @@ def test_exits_that_are_refused_only_together_go_one_after_the_other_and_who_fai
     assert left(failed, REVERTS, together) == {WETH.address}
 
 
+def test_an_exit_is_not_blamed_for_what_is_traded_where_it_alone_cannot_be_planned() -> None:
+    """Alone the guards refuse LINK, and a rebalance besides would go; that one's refusal is none of LINK."""
+    step = fired("LINK", "WBTC", values=HEAVY, pools=ALL)
+
+    def alone(step: StepInput) -> Outcome:
+        here = {one.token for one in step.stuck}
+        return judged(stuck.left_alone(step, [StuckExit(LINK.address, "plan_cost", "")]) if WBTC.address in here else step)
+
+    outcome = judged(step)
+    composes = cast(Composer, Composes(lambda sold: REVERTS if WETH.address in sold else None))
+    assert [one.why for one in late.found(REVERTS, outcome, outcome.decided.leaves, composes, alone)] == [late.TOGETHER]
+
+
 def test_a_token_that_falls_in_with_another_does_not_hold_up_a_third() -> None:
     """LINK always refuses; WETH refuses wherever WBTC is sold too."""
     step = fired("LINK", "WBTC", "WETH", pools=ALL)
@@ -116,6 +129,12 @@ def test_the_end_of_a_bot_leaves_what_is_refused_late_and_nothing_that_a_guard_r
     rest = sale(stuck.left_alone(outcome.step_input, (found,)))
     assert {*rest.decided.leaves} == {WETH.address, WBTC.address} and LINK.address not in moved(rest.plan)
     assert sale(fired(pools=(*MARKET, OFF))).kind is OutcomeKind.REFUSED, "then nothing is begun"
+
+
+def test_a_swap_by_hand_sells_for_no_order_and_none_is_left_alone_for_it() -> None:
+    step = fired("LINK", pools=ALL)
+    swap = strategies.manual_swap(LINK.address, USDC.address, 10**18)(step)
+    assert swap.plan is not None and not swap.plan.exits and swap.decided.leaves == ()
 
 
 def test_a_refused_approval_is_the_fault_of_its_token_and_of_an_exit_alone() -> None:
@@ -178,6 +197,8 @@ def test_what_is_refused_again_and_again_rests_longer_and_longer(times: int, res
         assert f"cannot be sold now: the token said no; {times} times in a row, so it rests until" in found.decided.decision.reason
         assert "trimtab resume" in found.decided.decision.reason and "at each look" not in found.decided.decision.reason
     assert ["the token said no" in line and "trimtab orders disarm LINK" in line for line in shown(step)["stuck"]] == [True]
+    ahead = replace(step, history=replace(step.history, late=(replace(refused, at_s=now_s + 9 * 86_400),)))
+    assert strategies.rebalance(ahead).decided.stuck == (), "a header from the future makes nothing rest until that day"
     over = replace(step, history=replace(step.history, late=(replace(refused, at_s=now_s - rests_s),)))
     assert strategies.rebalance(over).decided.stuck == (), "then it is tried"
 
@@ -232,11 +253,22 @@ HEADER = {"number": "0x9", "hash": "0x" + "9" * 64, "timestamp": "0x5", "baseFee
     ],
 )
 def test_a_simulation_says_whether_contracts_refuse(fault: RpcFault, reverted: bool) -> None:
+    found = NodeSender(answers(fault, fault)).simulate(replace(tx(0), to=NATIVE, max_fee_wei=9), WETH.address)
+    assert (found.ok, found.reverted) == (False, reverted)
+
+
+def test_who_burns_more_gas_than_a_block_has_is_told_from_a_wallet_that_cannot_pay() -> None:
+    """A call is lent more gas than an estimate may find; without a gas limit and a price no balance is asked for."""
+    burns = answers("0x", RpcFault(-32000, "gas required exceeds allowance (16777216)", ""))
+    assert NodeSender(burns).simulate(replace(tx(0), gas=0), WETH.address).reverted
+    assert not NodeSender(burns).simulate(tx(0), WETH.address).reverted
+
+
+def answers(call: object, estimate: object) -> Transport:
     class Line:
         name = "one"
 
         def batch(self, calls: Sequence[object]) -> list[object]:
-            return ["0x1", HEADER, fault, fault]
+            return ["0x1", HEADER, call, estimate]
 
-    found = NodeSender(cast(Transport, Line())).simulate(replace(tx(0), to=NATIVE, max_fee_wei=9), WETH.address)
-    assert (found.ok, found.reverted) == (False, reverted)
+    return cast(Transport, Line())
