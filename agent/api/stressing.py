@@ -14,10 +14,10 @@ from agent.backtest.stress import MOST_BARS, Progress, StressResult, Wish, estim
 from agent.backtest.stress_report import figures as stress_figures
 from agent.backtest.stress_report import page
 from agent.backtest.stress_scenarios import Scenario, Severity
-from agent.backtest.stress_work import Done, Piece, Work
+from agent.backtest.stress_work import Done, Piece, Work, one_by_one
 from agent.backtest.table import PriceTable
-from agent.backtest.tune_workers import by_processes
 from agent.backtest.wanted import Settings, Wanted
+from agent.backtest.workers import by_processes
 from agent.config.build import starting_limits
 from agent.config.fields import parse_gas_price_wei
 from agent.config.load import load_config
@@ -131,7 +131,7 @@ def run_stress(prepared: Prepared, progress: Progress | None = None, cores: int 
         return by_processes(work, pieces, min(many, len(pieces)), LOST)
 
     alone = many == 1 or prepared.seconds < SHARED_FROM_S
-    return stress(prepared.wanted, prepared.table, prepared.settings, prepared.wish, progress, None if alone else share)
+    return stress(prepared.wanted, prepared.table, prepared.settings, prepared.wish, progress, one_by_one if alone else share)
 
 
 def write_stress_report(found: StressResult, path: Path) -> tuple[Path, Path]:

@@ -6,14 +6,11 @@ from fractions import Fraction
 
 from agent.backtest import router
 from agent.backtest.keyless import unsigned
-from agent.backtest.router import Effects, Reverted
+from agent.backtest.router import FAILED_UNITS, Effects, Reverted
 from agent.backtest.wanted import ROUTER, WALLET
 from agent.backtest.world import Fill, World, block_hash
 from agent.model import Head, Receipt, SignedTx, UnsignedTx
 from agent.ports import Simulation, TxSeen
-
-FAILED_UNITS = 60_000
-"""Gas of a swap that reverts, about what SwapRouter02 uses until a minimum is missed."""
 
 
 class SimulatedChain:

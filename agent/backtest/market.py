@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import isqrt
 
-from agent.amm.v3_math.tick_math import get_tick_at_sqrt_ratio
+from agent.amm.v3_math.tick_math import MAX_TICK, get_tick_at_sqrt_ratio
 from agent.backtest.wanted import simulated_address
 from agent.errors import ConfigError
 from agent.model import PoolState, TickLiquidity, V2Pool, V3Pool
@@ -12,7 +12,6 @@ from agent.units import Price, Token, floor_int
 
 SPACINGS = {100: 1, 500: 10, 3000: 60, 10_000: 200}
 """Tick spacing by fee, as the factory enables them; other fees get that of 0.3 %."""
-LAST_TICK = 887_272
 UINT112_MAX = 2**112 - 1
 
 
@@ -38,7 +37,7 @@ def pool_at(kind: str, token: Token, money: Token, price: Price, depth_raw: int,
     sqrt_x96 = isqrt(floor_int(ratio * 2**192))
     liquidity = isqrt(reserve0 * reserve1)
     spacing = SPACINGS.get(fee_pips, 60)
-    edge = LAST_TICK // spacing * spacing
+    edge = MAX_TICK // spacing * spacing
     ends = (TickLiquidity(-edge, liquidity), TickLiquidity(edge, -liquidity))
     tick = get_tick_at_sqrt_ratio(sqrt_x96)
     return V3Pool(address, "uniswap_v3", token0, token1, fee_pips, spacing, sqrt_x96, tick, liquidity, ends, -edge, edge)

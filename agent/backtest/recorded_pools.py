@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.amm.pools import swap_exact_in
-from agent.amm.v3_math.tick_math import MAX_SQRT_RATIO, MIN_SQRT_RATIO, get_tick_at_sqrt_ratio
+from agent.amm.v3_math.tick_math import MAX_SQRT_RATIO, MAX_TICK, MIN_SQRT_RATIO, get_tick_at_sqrt_ratio
 from agent.backtest.wanted import simulated_address
 from agent.errors import ConfigError
 from agent.model import TickLiquidity, V3Pool
@@ -16,7 +16,6 @@ from agent.units import PIPS, Token, floor_int
 from agent.units import Price as Ratio
 
 LARGEST_RAW = 2**255 - 1
-LAST_TICK = 887_272
 
 
 def read_pool(path: Path, token0: Token, token1: Token) -> V3Pool:
@@ -48,7 +47,7 @@ def _pool(data: Any, path: Path, token0: Token, token1: Token) -> V3Pool:
     if get_tick_at_sqrt_ratio(sqrt_x96) != tick:
         raise ValueError("its tick is not that of its price")
     ticks = tuple(TickLiquidity(int(index), int(row[1])) for index, row in sorted(data["tick_data"].items(), key=lambda one: int(one[0])))
-    edge = LAST_TICK // spacing * spacing
+    edge = MAX_TICK // spacing * spacing
     if any(one.index % spacing or abs(one.index) > edge for one in ticks):
         raise ValueError("a tick that this spacing does not have")
     address = simulated_address(f"pool {path.name} {token0.address} {token1.address}")

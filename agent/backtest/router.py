@@ -33,6 +33,8 @@ UNWRAP_UNITS = 30_000
 """WETH9 withdraw by the wallet itself, likewise."""
 CANCEL_UNITS = 21_000
 """A transfer of nothing."""
+FAILED_UNITS = 60_000
+"""Gas of a swap that reverts, about what SwapRouter02 uses until a minimum is missed."""
 
 
 class Reverted(Exception):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.metadata import version
@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.backtest.columns import only_wanted
-from agent.backtest.fast_settings import Setting
 from agent.backtest.simulate import digest
 from agent.backtest.stress_kernel import Measured, by_kernel, known
 from agent.backtest.stress_paths import Past, block_of, check_block, past_of
 from agent.backtest.stress_scenarios import Scenario, Severity, lay, unfit
-from agent.backtest.stress_work import Done, Kind, Piece, Work
+from agent.backtest.stress_work import Done, Kind, Piece, Work, one_by_one
 from agent.backtest.table import PriceTable, carried
 from agent.backtest.wanted import Settings, Wanted
 from agent.errors import ConfigError
@@ -110,10 +109,10 @@ def estimate_s(wish: Wish, wanted: Wanted, settings: Settings) -> float:
 
 
 def stress(
-    wanted: Wanted, table: PriceTable, settings: Settings, wish: Wish, progress: Progress | None = None, share: Share | None = None
+    wanted: Wanted, table: PriceTable, settings: Settings, wish: Wish, progress: Progress | None = None, share: Share = one_by_one
 ) -> StressResult:
     """Paths begin at the newest prices of the table. The same seed gives the same paths, however many are asked for. `share` does the
-    pieces of the work in any order, one after another here without it: the result is the same to the last bit.
+    pieces of the work, in any order: the result is the same to the last bit.
 
     Raises ConfigError for too few prices, a block that does not fit, and a named scenario that this portfolio cannot meet.
     """
@@ -129,31 +128,25 @@ def stress(
     skipped = [] if wish.named else unfit(wish.scenarios, wanted, recorded, settings, wish.severity)
     scenarios = (Scenario.CALM, *(one for one in wish.scenarios if one.value not in dict(skipped)))
     pieces = work.pieces(wish.paths, wish.step_paths, scenarios)
-    done = _all(work, pieces, share or (lambda work, pieces: ((piece, work.do(piece)) for piece in pieces)), progress or (lambda *_: None))
-    cases = _cases(pieces, done)
-    calm, off = (
-        [(one, found) for one, found in zip(pieces, done, strict=True) if one.scenario is Scenario.CALM and one.kind is Kind.LAID],
-        None,
-    )
+    done = _all(work, pieces, share, progress or (lambda *_: None))
+    calm = {one.start: found for one, found in zip(pieces, done, strict=True) if one.kind is Kind.LAID and one.scenario is Scenario.CALM}
     if isinstance(work.setting, str):
         skipped.append(("kernel", f"it does not know {work.setting}: those paths went through the live step"))
-    else:
-        off = _kernel_off(work, work.setting, [(work.calm(one.start), found.grown[0]) for one, found in calm])
     return StressResult(
-        cases=tuple(cases),
+        cases=_cases(pieces, done),
         skipped=tuple(skipped),
         bars=wish.bars,
         interval_s=past.interval_s,
         moves=len(past.returns),
         block=block,
         jump_rate=work.jumps.rate,
-        kernel_off=off,
+        kernel_off=_kernel_off(work, calm),
         notes=(*table.notes, *_left_out(table, past)),
         parameters=(*_told(wish), ("start_value", str(settings.start_value)), ("fee_pips", str(settings.fee_pips))),
         seed=settings.seed,
         config_hash=sha256(f"{digest(wanted, settings)}\n{wish!r}".encode()).hexdigest(),
         data_hash=table.digest,
-        versions=(*calm[0][1].versions, ("numba", version("numba"))),
+        versions=(*calm[0].versions, ("numba", version("numba"))),
     )
 
 
@@ -169,7 +162,7 @@ def _all(work: Work, pieces: Sequence[Piece], share: Share, progress: Progress) 
     return [found[piece] for piece in pieces]
 
 
-def _cases(pieces: Sequence[Piece], done: Sequence[Done]) -> list[Case]:
+def _cases(pieces: Sequence[Piece], done: Sequence[Done]) -> tuple[Case, ...]:
     cases = []
     for name in dict.fromkeys(piece.name for piece in pieces):
         mine = [(piece, found) for piece, found in zip(pieces, done, strict=True) if piece.name == name]
@@ -178,18 +171,21 @@ def _cases(pieces: Sequence[Piece], done: Sequence[Done]) -> list[Case]:
             refused[why] = refused.get(why, 0) + times
         by = "kernel" if mine[0][0].kind is Kind.KERNEL else "step"
         cases.append(Case(name, by, tuple(one for _, found in mine for one in found.measured), tuple(sorted(refused.items()))))
-    return cases
+    return tuple(cases)
 
 
-def _kernel_off(work: Work, setting: Setting, calm: Sequence[tuple[PriceTable, float]]) -> float | None:
-    """See StressResult; paths with gaps are left out, since each waits in its own way."""
-    value, worst = float(work.settings.start_value), None
-    for path, grown in calm:
+def _kernel_off(work: Work, calm: Mapping[int, Done]) -> float | None:
+    """See StressResult; `calm` is what the live step made of the calm paths, by their numbers. Paths with gaps are left out, since each
+    waits in its own way.
+    """
+    if isinstance(work.setting, str):
+        return None
+    value, off = float(work.settings.start_value), []
+    for number, found in calm.items():
+        path = work.calm(number)
         if not np.isnan(path.closes).any():
-            mine = by_kernel(work.wanted, setting, path, value)
-            off = abs((1 - mine.loss) / grown - 1)
-            worst = off if worst is None else max(worst, off)
-    return worst
+            off.append(abs((1 - by_kernel(work.wanted, work.setting, path, value).loss) / found.grown[0] - 1))
+    return max(off, default=None)
 
 
 def expected_shortfall(losses: NDArray[np.float64], worst: float = WORST) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 
 from agent.backtest.report import Fact, Figure, Page, Section, Table
 from agent.backtest.stress import QUANTILES, WORST, Case, StressResult, expected_shortfall, quantiles
+from agent.backtest.stress_work import NAMES as CALM_NAMES
 
 BINS = 60
 NAMES = ("loss", "drawdown", "behind_hold", "turnover", "outside_bands")
@@ -32,7 +33,7 @@ def figures(case: Case) -> dict[str, Any]:
 
 def sections(found: StressResult) -> tuple[Section, ...]:
     """Paths that could have been, then markets that break."""
-    many = [case for case in found.cases if case.by == "kernel" or case.name in ("resampled blocks", "jump diffusion")]
+    many = [case for case in found.cases if case.by == "kernel" or case.name in CALM_NAMES.values()]
     broken = [case for case in found.cases if case not in many]
     span = f"{found.bars} bars of {found.interval_s} s"
     made = (

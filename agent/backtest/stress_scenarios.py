@@ -57,28 +57,26 @@ class Severity:
 @dataclass(frozen=True, slots=True)
 class Laid:
     """A path with a scenario laid over it. `unit` is what a coin of the numeraire is worth at each bar in what the file counts in,
-    where it is the numeraire itself that loses its peg, else 1. From bar `first` to before `end` it is as bad as it gets.
+    where it is the numeraire itself that loses its peg, else 1.
     """
 
     table: PriceTable
     settings: Settings
     unit: NDArray[np.float64]
-    first: int
-    end: int
 
 
 def lay(scenario: Scenario, wanted: Wanted, table: PriceTable, settings: Settings, severity: Severity) -> Laid:
     """The middle third of the path gets worse; a crash begins there and stays. Raises ConfigError for what this portfolio cannot meet."""
     first = max(1, table.bars // 3)
     end = max(first + 1, 2 * table.bars // 3)
-    plain = Laid(table, settings, np.ones(table.bars), first, end)
+    plain = Laid(table, settings, np.ones(table.bars))
     match scenario:
         case Scenario.CALM:
             return plain
         case Scenario.CRASH:
-            return replace(plain, table=_crashed(wanted, table, severity, first), end=table.bars)
+            return replace(plain, table=_crashed(wanted, table, severity, first))
         case Scenario.DEPEG:
-            return _depegged(wanted, plain, severity)
+            return _depegged(wanted, plain, severity, slice(first, end))
         case Scenario.GAS:
             _require_priced_gas(wanted, table)
             usual = [settings.gas_wei] * table.bars if isinstance(settings.gas_wei, int) else list(settings.gas_wei)
@@ -123,10 +121,10 @@ def _crashed(wanted: Wanted, table: PriceTable, severity: Severity, first: int) 
     return replace(table, closes=closes)
 
 
-def _depegged(wanted: Wanted, plain: Laid, severity: Severity) -> Laid:
+def _depegged(wanted: Wanted, plain: Laid, severity: Severity, during: slice) -> Laid:
     symbol, table = dollar_of(wanted), plain.table
     factor = np.ones(table.bars)
-    factor[plain.first : plain.end] = 1 - severity.depeg_bps / BPS
+    factor[during] = 1 - severity.depeg_bps / BPS
     if symbol in table.symbols:
         closes = table.closes.copy()
         closes[:, table.symbols.index(symbol)] *= factor

@@ -58,14 +58,15 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What every path needs; `recorded` is the calm one that was. `setting` is the policy as the kernel takes it, or why it does not."""
+    """What every path needs; `recorded` is the one that was, as long as all others. `setting` is the policy as the kernel takes it, or why
+    it does not.
+    """
 
     wanted: Wanted
     settings: Settings
     severity: Severity
     past: Past
     block: float
-    bars: int
     recorded: PriceTable
     setting: Setting | str
     jumps: Jumps
@@ -75,7 +76,7 @@ class Work:
         cls, wanted: Wanted, settings: Settings, severity: Severity, past: Past, block: float, recorded: PriceTable
     ) -> Work:  # fmt: skip
         """With what follows from these."""
-        return cls(wanted, settings, severity, past, block, recorded.bars, recorded, known(wanted, settings), jumps_of(past))
+        return cls(wanted, settings, severity, past, block, recorded, known(wanted, settings), jumps_of(past))
 
     def pieces(self, paths: int, step_paths: int, scenarios: Sequence[Scenario]) -> tuple[Piece, ...]:
         """All of it, case after case; a path of the live step is a piece by itself."""
@@ -108,12 +109,17 @@ class Work:
         """The path of that number, of a generator of its own."""
         chance = np.random.default_rng([self.settings.seed, list(Method).index(method), number])
         if method is Method.BLOCKS:
-            return resampled(self.past, self.bars, self.block, chance)
-        return jumped(self.past, self.jumps, self.bars, chance)
+            return resampled(self.past, self.recorded.bars, self.block, chance)
+        return jumped(self.past, self.jumps, self.recorded.bars, chance)
 
     def calm(self, number: int) -> PriceTable:
         """The recorded path, then resampled ones."""
         return self.path(Method.BLOCKS, number - 1) if number else self.recorded
+
+
+def one_by_one(work: Work, pieces: Sequence[Piece]) -> Iterator[tuple[Piece, Done]]:
+    """Each piece with what came of it, in their order, by this process."""
+    return ((piece, work.do(piece)) for piece in pieces)
 
 
 def _measured(wanted: Wanted, laid: Laid, found: SimulationResult) -> Measured:

@@ -8,13 +8,11 @@ from typing import Protocol
 
 from agent.backtest import router
 from agent.backtest.keyless import unsigned
-from agent.backtest.router import Effects, Place, Reverted
+from agent.backtest.router import FAILED_UNITS, Effects, Place, Reverted
 from agent.errors import OperatorNeeded
 from agent.model import Allowance, Head, Holding, Paper, PaperTx, PoolState, Receipt, SignedTx, Snapshot, UnsignedTx
 from agent.ports import Reader, Simulation, TxSeen
 
-FAILED_UNITS = 60_000
-"""Gas of a swap that reverts, about what SwapRouter02 uses until a minimum is missed."""
 RECEIPTS, BLOCKS = 16, 256
 """How many of the newest are kept: a journal asks for receipts of what is not final, and for blocks of what was lately."""
 

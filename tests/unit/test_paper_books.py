@@ -11,8 +11,10 @@ import pytest
 
 from agent.api.service import secrets_of
 from agent.config.load import LoadedConfig, load_config
-from agent.errors import ConfigError
-from agent.store import open_store
+from agent.errors import ConfigError, OperatorNeeded
+from agent.model import Holding, Paper
+from agent.store import copying, open_store
+from agent.store.opening import REVISIONS
 from agent.store.store import Store
 from agent.wiring import store_file
 from agent.wiring.hands import locks
@@ -99,3 +101,28 @@ def test_paper_does_not_even_read_a_key_to_hide_it_from_its_log(tmp_path: Path, 
     live = loaded(tmp_path, ('keystore = "wallet.json"', 'key_env = "MY_KEY"'))
     assert "canary" in secrets_of(live)
     assert secrets_of(replace(live, paper=True)) == ["https://RPC_A.example", "https://RPC_B.example"]
+
+
+def test_a_store_is_live_or_paper_for_good(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/a.db"
+    open_store(url, 31_337, builders.OWNER).close()
+    with pytest.raises(OperatorNeeded, match="holds live books"):
+        open_store(url, 31_337, builders.OWNER, books="paper")
+    other = f"sqlite:///{tmp_path}/b.db"
+    open_store(other, 31_337, builders.OWNER, books="paper").close()
+    with pytest.raises(OperatorNeeded, match="holds paper books"):
+        open_store(other, 31_337, builders.OWNER)
+    again = open_store(other, 31_337, builders.OWNER, books="paper")
+    begun = Paper((Holding(TOKEN, 5),), (), 10**18, 7, 1_000)
+    again.begin_paper(begun)
+    with pytest.raises(ConfigError, match="begun already"):
+        again.begin_paper(begun)
+    again.close()
+
+
+def test_a_backup_of_paper_books_is_not_put_in_the_place_of_live_ones(tmp_path: Path) -> None:
+    open_store(f"sqlite:///{tmp_path}/paper.db", 31_337, builders.OWNER, books="paper").close()
+    copying.backup(tmp_path / "paper.db", tmp_path / "backup.db")
+    with pytest.raises(OperatorNeeded, match="paper books"):
+        copying.restore(tmp_path / "backup.db", tmp_path / "trimtab.db", builders.OWNER, "31337", REVISIONS)
+    assert not (tmp_path / "trimtab.db").exists()

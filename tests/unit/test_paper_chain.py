@@ -15,13 +15,28 @@ from agent.backtest.keyless import KeylessSigner, unsigned
 from agent.backtest.router import Place
 from agent.chain.approvals import encode_approve
 from agent.chain.rules import SigningRules
-from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable
-from agent.model import Funding, Head, Holding, IntentKind, Leg, Paper, PastPrices, SignedTx, Snapshot, UnsignedTx, V2Pool
+from agent.errors import OperatorNeeded, Refused, Retryable
+from agent.model import (
+    Allowance,
+    Evidence,
+    Funding,
+    Head,
+    Holding,
+    IntentKind,
+    Leg,
+    Paper,
+    PastPrices,
+    Plan,
+    SignedTx,
+    Snapshot,
+    StepInput,
+    UnsignedTx,
+    V2Pool,
+)
 from agent.paper.chain import PaperChain
-from agent.paper.eyes import PaperReader
+from agent.paper.eyes import PaperEvidence, PaperReader
 from agent.ports import Grant
-from agent.store import copying, open_store
-from agent.store.opening import REVISIONS
+from agent.store import open_store
 from agent.store.store import Store
 from agent.venues.swap_router_02 import encode
 from tests import builders
@@ -144,6 +159,34 @@ def test_gas_is_paid_at_the_headers_fees_and_what_reverts_pays_too(world: World)
     assert (world.held("WETH"), world.chain.state().nonce) == (5 * SOLD, 9)
 
 
+def test_two_swaps_of_one_block_meet_each_other_and_one_sent_at_that_block_waits(world: World) -> None:
+    approve(world)
+    pool = world.blocks.next()
+    sent = [world.send(builders.ROUTER, sale(pool), nonce) for nonce in (8, 9)]
+    world.blocks.next()
+    late = world.send(builders.ROUTER, sale(pool), 10)
+    assert [world.chain.look(one).state for one in (*sent, late)] == ["mined", "mined", "pending"]
+    first = swap_exact_in(pool, WETH.address, SOLD)
+    second = swap_exact_in(first.after, WETH.address, SOLD)
+    assert second.amount_out_raw < first.amount_out_raw
+    assert world.held("USDC") == first.amount_out_raw + second.amount_out_raw
+
+
+@pytest.mark.parametrize("short", ["gas", "coin"])
+def test_a_swap_without_enough_gas_or_coin_for_it_changes_nothing_and_pays_what_there_is(world: World, short: str) -> None:
+    approve(world)
+    pool = world.blocks.next()
+    if short == "coin":
+        world.store.keep_paper(replace(world.chain.state(), native_wei=10**14))
+    native_wei = world.chain.state().native_wei
+    sent = world.send(builders.ROUTER, sale(pool), 8, gas=50_000 if short == "gas" else 300_000)
+    world.blocks.next()
+    receipt = world.chain.look(sent).receipt
+    assert receipt is not None and (receipt.status, receipt.gas_used) == (0, 50_000 if short == "gas" else 300_000)
+    assert (world.held("WETH"), world.held("USDC")) == (5 * SOLD, 0)
+    assert world.chain.state().native_wei == max(0, native_wei - receipt.gas_cost_wei)
+
+
 def test_what_pays_too_little_for_the_block_waits_and_makes_way_for_another_at_its_nonce(world: World) -> None:
     first = world.send(WETH.address, encode_approve(builders.ROUTER, 1), max_fee_wei=2 * GWEI)
     world.blocks.next(base_fee_wei=5 * GWEI)
@@ -202,6 +245,25 @@ def test_reading_shows_the_paper_wallet_and_carries_nothing_out(world: World) ->
     assert world.chain.state().waiting, "only the one that acts carries out"
 
 
+def test_tokens_are_tried_out_with_what_the_real_wallet_holds_and_allows(world: World) -> None:
+    asked: list[StepInput] = []
+
+    @dataclass
+    class Source:
+        def gather(self, step: StepInput, plan: Plan) -> Evidence:
+            asked.append(step)
+            raise Retryable("enough")
+
+    allowed = (Allowance(WETH.address, builders.ROUTER, 5),)
+    world.blocks.now = replace(world.blocks.now, allowances=allowed)
+    real, shown = world.blocks.now, PaperReader(world.blocks, world.chain).snapshot()
+    assert (shown.holdings, shown.allowances) != (real.holdings, real.allowances)
+    with pytest.raises(Retryable):
+        step = replace(builders.step_input(), snapshot=shown)
+        PaperEvidence(Source(), world.chain).gather(step, sell_weth(step))
+    assert (asked[0].snapshot.holdings, asked[0].snapshot.allowances) == (real.holdings, allowed)
+
+
 def test_endpoints_behind_the_last_fill_are_waited_for(world: World) -> None:
     behind = world.blocks.now
     approve(world)
@@ -223,27 +285,3 @@ def test_the_signers_rules_hold_on_paper(world: World) -> None:
     named_tx = replace(tx, data=encode_approve(builders.ROUTER, 1))
     assert signer.sign(named_tx, good) == signer.sign(named_tx, good)
     assert unsigned(signer.sign(named_tx, good)) == named_tx
-
-
-def test_a_store_is_live_or_paper_for_good(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/a.db"
-    open_store(url, 31_337, builders.OWNER).close()
-    with pytest.raises(OperatorNeeded, match="holds live books"):
-        open_store(url, 31_337, builders.OWNER, books="paper")
-    other = f"sqlite:///{tmp_path}/b.db"
-    open_store(other, 31_337, builders.OWNER, books="paper").close()
-    with pytest.raises(OperatorNeeded, match="holds paper books"):
-        open_store(other, 31_337, builders.OWNER)
-    again = open_store(other, 31_337, builders.OWNER, books="paper")
-    again.begin_paper(BEGUN)
-    with pytest.raises(ConfigError, match="begun already"):
-        again.begin_paper(BEGUN)
-    again.close()
-
-
-def test_a_backup_of_paper_books_is_not_put_in_the_place_of_live_ones(tmp_path: Path) -> None:
-    open_store(f"sqlite:///{tmp_path}/paper.db", 31_337, builders.OWNER, books="paper").close()
-    copying.backup(tmp_path / "paper.db", tmp_path / "backup.db")
-    with pytest.raises(OperatorNeeded, match="paper books"):
-        copying.restore(tmp_path / "backup.db", tmp_path / "trimtab.db", builders.OWNER, "31337", REVISIONS)
-    assert not (tmp_path / "trimtab.db").exists()

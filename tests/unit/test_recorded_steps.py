@@ -117,6 +117,9 @@ def test_a_different_decision_reason_or_plan_is_told_with_both_and_its_own_exit_
     changed(halt, reason="for no reason")
     found = replay(place)
     assert (found["exit"], found["different"]) == (14, 3)
+    (place / "zzz.json").write_text("{}")
+    beside = replay(place)
+    assert (beside["exit"], beside["unreadable"]) == (14, 1)  # a step that differs is what matters
     differs = [[(one["what"], one["recorded"]) for one in step["differs"]] for step in found["steps"]]
     assert differs[0] == [("decision", "rebalance")]
     assert differs[1] == [("plan.legs[0].amount_in_raw", 12_345), ("plan.legs[0].min_out_raw", 1)]
@@ -151,6 +154,14 @@ def test_what_a_person_asked_for_is_not_decided_again(tmp_path: Path) -> None:
     changed(halt, outcome="done", decision="retreat")
     found = replay(place)
     assert (found["by_hand"], found["exit"]) == (3, 0)
+
+
+def test_a_halt_that_went_wrong_is_decided_again_and_one_that_took_back_is_not(tmp_path: Path) -> None:
+    place = recorded(tmp_path)
+    halt = files(place)[2]
+    for outcome, by_hand in (("error", 0), ("done", 1)):
+        changed(halt, outcome=outcome)
+        assert replay(place)["by_hand"] == by_hand
 
 
 def spoil(folder: Path) -> dict[str, str]:

@@ -44,6 +44,7 @@ def test_blocks_go_on_where_they_are_and_are_as_long_as_said() -> None:
         rows = np.array([order[tuple(row)] for row in np.round(moves(resampled(was, 20_001, block, chance())), 8)])
         follows = (np.diff(rows) % 1_000 == 1).mean()
         assert follows == pytest.approx(1 - 1 / block, abs=0.01)
+        assert set(rows.tolist()) == set(range(1_000))  # the newest move as well
 
 
 def test_the_same_generator_makes_the_same_path_and_another_another() -> None:

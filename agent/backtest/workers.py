@@ -1,0 +1,71 @@
+"""Does work in chunks by processes of this machine."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection, get_context, parent_process
+from typing import Any, Protocol, TypeVar
+
+from agent.errors import Retryable
+
+C = TypeVar("C")
+R = TypeVar("R")
+C_contra = TypeVar("C_contra", contravariant=True)
+R_co = TypeVar("R_co", covariant=True)
+_AHEAD = 2
+"""Chunks that wait for each process, so that none is idle."""
+_job: Doer[Any, Any] | None = None
+
+
+class Doer(Protocol[C_contra, R_co]):
+    """Work of which each chunk can be done by itself, in another process too."""
+
+    def do(self, chunk: C_contra, /) -> R_co:
+        """What comes of a chunk."""
+
+
+def by_processes(job: Doer[C, R], chunks: Sequence[C], processes: int, lost: str) -> Iterator[tuple[C, R]]:
+    """The chunks with what came of them, in the order in which they are done, by so many processes. Raises what a chunk raises;
+    Retryable saying `lost` for a process that died.
+    """
+    # Fresh processes: this one has threads and open databases, which a copy of it would share.
+    with ProcessPoolExecutor(processes, get_context("spawn"), _begin, (job,)) as pool:
+        waiting: dict[Future[R], C] = {}
+        rest = iter(chunks)
+        try:
+            while True:
+                while len(waiting) < _AHEAD * processes and (chunk := next(rest, None)) is not None:
+                    waiting[pool.submit(_do, chunk)] = chunk
+                if not waiting:
+                    return
+                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    yield waiting.pop(future), future.result()
+        except BrokenProcessPool:
+            raise Retryable(lost, "run the same command again, with fewer --cores if memory is short") from None
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _begin(job: Doer[Any, Any]) -> None:
+    """In a new process: the job, and a watch that ends it with whoever began it, who may be killed and unable to."""
+    global _job  # noqa: PLW0603  what a process of a pool knows is its own, and set once
+    _job = job
+    above = parent_process()
+    if above is not None:
+        threading.Thread(target=_end_with, args=(above.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)
+
+
+def _do(chunk: Any) -> Any:
+    if _job is None:
+        raise RuntimeError("a process of the pool was not begun")
+    return _job.do(chunk)
