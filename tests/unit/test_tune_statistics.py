@@ -109,6 +109,8 @@ def test_settings_that_are_alike_are_neither_above_nor_below_the_median() -> Non
     column = np.random.default_rng(4).normal(0, 0.01, (64, 1))
     found = overfitting(np.repeat(column, 5, axis=1), Objective.GROWTH)
     assert found is not None and found.probability == 0.5
+    nearly = overfitting(column + 1e-17 * np.arange(5), Objective.GROWTH)  # as far apart as sums of floats in another order
+    assert nearly is not None and nearly.probability == 0.5
 
 
 def test_too_little_says_nothing() -> None:
@@ -133,6 +135,13 @@ def test_the_block_length_is_near_the_one_that_theory_gives(rho: float) -> None:
     assert np.median([block_length(chained(chance, n, rho)) for _ in range(15)]) == pytest.approx(theory, rel=0.25)
     assert np.median([block_length(chance.normal(0, 1, n)) for _ in range(15)]) < theory / 2
     assert block_length(np.ones(100)) == 1.0
+
+
+def test_a_correlation_after_some_lags_without_any_counts_in_the_block_length() -> None:
+    chance, n = np.random.default_rng(13), 4_000
+    steps = [chance.normal(0, 1, n + 4) for _ in range(15)]
+    # R(0) = 2 and R(4) = 1 alone: Σ|k|R = 8, ΣR = 4.
+    assert np.median([block_length(one[4:] + one[:-4]) for one in steps]) == pytest.approx((2 * 8**2 / (2 * 4**2) * n) ** (1 / 3), rel=0.25)
 
 
 def test_resampled_means_spread_as_the_closed_form_says() -> None:
