@@ -27,7 +27,10 @@ def register(app: typer.Typer) -> None:
 
 
 def stress(
-    prices: Annotated[Path, typer.Option("--prices", help="CSV or Parquet, as backtest takes it; paths begin at its newest prices.")],
+    prices: Annotated[
+        Path | None, typer.Option("--prices", help="CSV or Parquet, as backtest takes it; paths begin at its newest prices.")
+    ] = None,
+    sample: Annotated[bool, typer.Option("--sample", help="The prices of 2021 that come with trimtab.")] = False,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="The config to try out, in place of --target.")] = None,
     target: Annotated[str, typer.Option("--target", help="Targets in percent: BTC=50,ETH=30,USD=20.")] = "",
     band: Annotated[str, typer.Option("--band", help="10%rel of the target or 5%abs in points.")] = "",
@@ -67,8 +70,10 @@ def stress(
 
     if html is not None:
         api.check_report_path(html)
+    if sample == (prices is not None):
+        raise ConfigError("--prices or --sample is needed, and only one of them", "name a file, or try it out with --sample")
     prepared = api.prepare_stress(
-        prices,
+        prices or api.sample()[0],
         api.Market(cost=cost, depth=depth, value=value, pool=pool, gas=gas, seed=seed),
         api.Shocks(paths, step_paths, bars, scenarios, block, drift, crash, crash_bars, depeg, gas_spike, thin),
         config=config,

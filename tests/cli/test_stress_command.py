@@ -55,6 +55,7 @@ def test_its_words_name_each_case_and_what_was_left_out(bare: Bare) -> None:
         (("--block", "500"), "--block: 500 of 52 moves"),
         (("--block", "1e9"), "--block"),
         (("--scenarios", "flood"), "--scenarios: 'flood'"),
+        (("--sample",), "--prices or --sample is needed, and only one of them"),
         (("--drift", "up"), "--drift"),
         (("--limits", "mine"), "--limits"),
         (("--html", "report.txt"), "--html"),
@@ -72,3 +73,10 @@ def test_too_few_prices_are_named(bare: Bare, tmp_path: Path) -> None:
     said = bare("stress", "--prices", str(short), *POLICY, "--json")
     assert said.code == 2
     assert "18 moves between bars" in said.json["error"]["message"]
+
+
+def test_it_tries_the_sample(bare: Bare) -> None:
+    more = ("--paths", "20", "--step-paths", "1", "--bars", "20", "--crash-bars", "2", "--scenarios", "crash", "--json")
+    said = bare("stress", "--sample", "--target", "BTC=50,USD=50", "--band", "10%abs", *more)
+    assert said.code == 0, said.why
+    assert said.json["interval_s"] == 86_400
