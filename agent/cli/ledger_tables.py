@@ -28,7 +28,7 @@ def show_pnl(console: Console, document: Document) -> None:
         costs = one["costs"]
         rows.append((
             one["from"][:10], money(one["end_value"]), money(one["deposits"]), money(one["withdrawals"]), money(one["profit"]),
-            _percent(one["twr_bps"]), _percent(one["mwr_bps"]), _percent(one["hold_return_bps"]), _percent(one["benchmark_return_bps"]),
+            share(one["twr_bps"]), share(one["mwr_bps"]), share(one["hold_return_bps"]), share(one["benchmark_return_bps"]),
             money(one["rebalancing_effect"]), str(one["rebalances"]), money(costs["fees"]), money(costs["impact"]), money(costs["gas"]),
             money(one["realised"]),
         ))  # fmt: skip
@@ -72,7 +72,7 @@ def show_values(console: Console, document: Document) -> None:
         for row in document["values"]:
             shares = (row["weights_bps"].get(name) for name in symbols)
             when = row["time"][:19].replace("T", " ")
-            rows.append((when, money(row["value"]), *("" if share is None else _percent(share) for share in shares)))
+            rows.append((when, money(row["value"]), *(share(one) for one in shares)))
         show_columns(console, "Weights over time, gas money and reserves included", ("time (UTC)", "value", *symbols), rows)
 
 
@@ -142,5 +142,6 @@ def show_tax(console: Console, found: Document | None) -> None:
     say(f"Realised this year: {money(found['realised_this_year'])}{limit}.")
 
 
-def _percent(bps: float | None) -> str:
-    return "" if bps is None else f"{bps / 100:.2f} %"
+def share(bps: float | None) -> str:
+    """-12 -> -0.12 %; empty where it is not known, and what is rounded to zero has no sign."""
+    return "" if bps is None else f"{bps / 100:z.2f} %"

@@ -28,15 +28,16 @@ def bps(value: int) -> str:
 
 
 def amount(text: str, places: int = 6) -> str:
-    """A decimal string with thousands separators, cut to `places` for reading."""
+    """A decimal string with thousands separators, cut to `places` for reading; what is then zero has no sign."""
     whole, _, part = text.lstrip("-").partition(".")
     shown = part[:places].rstrip("0")
-    return ("-" if text.startswith("-") else "") + f"{int(whole or 0):,}" + (f".{shown}" if shown else "")
+    below = text.startswith("-") and (int(whole or 0) or shown)
+    return ("-" if below else "") + f"{int(whole or 0):,}" + (f".{shown}" if shown else "")
 
 
 def money(text: str) -> str:
     """A decimal string with thousands separators and two places, cut, for reading."""
-    return f"{amount(text, 0)}.{text.partition('.')[2][:2].ljust(2, '0')}"
+    return "{0}.{2:0<2}".format(*amount(text, 2).partition("."))
 
 
 def brief(text: str) -> str:

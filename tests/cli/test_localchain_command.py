@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from agent.api.local import FIRST_LINE, publish
-from agent.cli import tables
+from agent.cli import ledger_tables, tables
 from agent.localchain.anvil import free_port
 from tests.cli import shapes
 from tests.cli.tools import Desk, Said, attach, first_document, start
@@ -150,3 +150,12 @@ def test_tables_fit_a_terminal_of_eighty_columns() -> None:
     assert heavy.split("┃")[1].strip("━ ") == ""
     assert "━" in heavy.split("┃")[1]
     assert "╌" in light.split("┃")[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("-0.004", "0.00"), ("-0.01", "-0.01"), ("-3.001", "-3.00"), ("-0.5", "-0.50"), ("1234.5", "1,234.50")]
+)
+def test_what_is_cut_to_zero_has_no_sign(text: str, said: str) -> None:
+    assert tables.money(text) == said
+    assert ledger_tables.share(-0.4) == "0.00 %"
+    assert ledger_tables.share(-1) == "-0.01 %"
