@@ -16,7 +16,7 @@ from agent.chain.lens import CallItem, Status, uint
 from agent.chain.rpc import Transport
 from agent.chain.tokens import read_tokens
 from agent.config import redaction
-from agent.config.load import LoadedConfig, loaded_from
+from agent.config.load import NO_CONFIG, LoadedConfig, loaded_from
 from agent.config.order_edit import written
 from agent.config.orders import prices_in_words
 from agent.errors import ConfigError, Refused
@@ -108,7 +108,7 @@ def _read(file: Path) -> str:
     try:
         return file.read_bytes().decode()
     except FileNotFoundError:
-        raise ConfigError(f"{file}: no such file", "write one with: trimtab init") from None
+        raise ConfigError(f"{file}: no such file", NO_CONFIG) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from None
 

@@ -19,6 +19,8 @@ from agent.policy import trigger_rules
 
 SECRETS = ("url", "key")
 """Parts of the names of keys whose values are never repeated in an error: secrets, or places where secrets are pasted by mistake."""
+NO_CONFIG = "write one with: trimtab init; or, to try it out on a local chain: trimtab localchain --write-config trimtab.toml"
+"""What to do where there is no config yet."""
 PAPER_FILE = "paper.db"
 """The store of paper books, beside the live one."""
 
@@ -99,7 +101,7 @@ def load_config(path: Where = "trimtab.toml") -> LoadedConfig:
         raw = file.read_bytes()
         text = raw.decode()
     except FileNotFoundError:
-        raise ConfigError(f"{file}: no such file", "write one with: trimtab init") from None
+        raise ConfigError(f"{file}: no such file", NO_CONFIG) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}", "name a file of text that you may read") from None
     return loaded_from(text, file.resolve(), str(file))
