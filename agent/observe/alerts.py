@@ -12,12 +12,13 @@ from agent.model import Alert, AlertKind, AlertState
 
 LONGEST_TEXT = 600
 _FOREIGN = re.compile(r"[^A-Za-z0-9 .,:;%+/()=_-]+")
+_APOSTROPHE = re.compile(r"(?<=[a-z])'(?=s\b)")
 """Nothing of this is needed to say what happened; all of it could be markup, an escape, a formula or a link somewhere (T17)."""
 
 
 def plain(text: str) -> str:
-    """The text with harmless characters only, in one line, cut where it is long."""
-    found = " ".join(_FOREIGN.sub("?", text).split()).replace("://", ": ")
+    """The text with harmless characters only, in one line, cut where it is long; a genitive loses its apostrophe."""
+    found = " ".join(_FOREIGN.sub("?", _APOSTROPHE.sub("", text)).split()).replace("://", ": ")
     return found if len(found) <= LONGEST_TEXT else found[: LONGEST_TEXT - 3] + "..."
 
 

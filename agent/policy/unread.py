@@ -28,4 +28,4 @@ def from_the_future(history: History, now_s: int) -> list[str]:
     last_s = last_look_s(history)
     if last_s is None or last_s <= now_s:
         return []
-    return [f"the store's last action is of {words.moment(last_s)}, the block only of {words.moment(now_s)}"]
+    return [f"the last action in the store is of {words.moment(last_s)}, the block only of {words.moment(now_s)}"]

@@ -178,3 +178,8 @@ def test_no_markup_escape_or_link_survives_in_a_text(text: str) -> None:
     assert "://" not in shown
     assert shown.isascii() and shown.isprintable()
     assert len(shown) <= LONGEST_TEXT
+
+
+def test_a_genitive_reads_as_a_word() -> None:
+    assert plain("at the chain's balances") == "at the chains balances"
+    assert plain("'s ' 'x'") == "?s ? ?x?"

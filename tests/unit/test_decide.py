@@ -144,7 +144,7 @@ def test_every_fault_is_said_at_once() -> None:
 def test_a_store_that_is_ahead_of_the_block_halts(field: str) -> None:
     assert isinstance(decide(step_input(values=OFF, past=history(**{field: NOW_S - DAY_S}))).decision, Rebalance)
     reason = _reason(step_input(values=OFF, past=history(**{field: NOW_S + 1})), Halt)
-    assert reason == "the store's last action is of 2027-01-15 08:00:01 UTC, the block only of 2027-01-15 08:00:00 UTC"
+    assert reason == "the last action in the store is of 2027-01-15 08:00:01 UTC, the block only of 2027-01-15 08:00:00 UTC"
 
 
 def test_targets_that_do_not_sum_to_the_whole_or_are_negative_halt() -> None:
