@@ -11,8 +11,11 @@ from agent.execution.fresh import Eyes
 from agent.execution.late import OfTokens
 from agent.execution.outcome import Hands, Outcome, OutcomeKind
 from agent.execution.sent import may_take
-from agent.model import Intent, StepInput
+from agent.model import Intent, IntentKind, StepInput
 from agent.ports import Approval, Journal, Prepared
+
+VAIN, LOOKED_BACK = 3, 12
+"""Times in a row that an allowance is set to zero and told all the same, among so many of our newest transactions, until it is left."""
 
 
 def approve(hands: Hands, outcome: Outcome, needed: Sequence[Approval], sent: list[Intent]) -> None:
@@ -41,7 +44,7 @@ def tidy(eyes: Eyes, hands: Hands, journal: Journal, outcome: Outcome) -> Outcom
     """Sets what may still be taken to zero, each allowance by a transaction of its own, after whatever end.
 
     Not while paused, with anything unfinished, or with nothing confirmed; under the same limits of gas. What cannot be taken back now
-    is told, and tried again after the next step.
+    is told, and tried again after the next step; not what a token tells though it was set to zero again and again, for gas each time.
     """
     if (outcome.kind is OutcomeKind.DECLINED and not outcome.transactions) or not hands.executor.ready():
         return outcome
@@ -49,6 +52,11 @@ def tidy(eyes: Eyes, hands: Hands, journal: Journal, outcome: Outcome) -> Outcom
     try:
         found = outcome.after or (eyes.assembled(eyes.reader.snapshot()) if sent else outcome.step_input)
         open_still = hands.composer.left_over(found)
+        vain = [approval for approval in open_still if _vain(journal, approval)]
+        open_still = [approval for approval in open_still if approval not in vain]
+        if vain:
+            told = f"{may_take(vain)}, though it was set to zero {VAIN} times; find out what its token does, or trimtab revoke"
+            outcome = replace(outcome, reason=f"{outcome.reason}; {told}")
         if not open_still:
             return outcome
         told = may_take(open_still)
@@ -83,3 +91,17 @@ def take_back(hands: Hands, step_id: str, step_input: StepInput, allowed: Sequen
             troubles.append(f"{approval.label}: «{intent.note}» did not succeed")
         step_input = poorer(step_input, intent)
     return troubles
+
+
+def _vain(journal: Journal, approval: Approval) -> bool:
+    """Whether what was mined last for it set it to zero, so often that its token does not tell the truth."""
+    zeroed, end = 0, journal.expected_nonce() or 0
+    for nonce in range(end - 1, max(-1, end - 1 - LOOKED_BACK), -1):
+        for intent in journal.intents_at(nonce):
+            granted = journal.grant(intent.id).approve if intent.kind is IntentKind.APPROVE and intent.succeeded else None
+            if granted is None or granted[:2] != (approval.token, approval.spender):
+                continue
+            zeroed += 1
+            if granted[2] > 0 or zeroed == VAIN:
+                return granted[2] == 0
+    return False

@@ -44,6 +44,7 @@ class World:
         self.left: list[Approval] = []
         self.journal = MagicMock()
         self.journal.move_orders.return_value = True
+        self.journal.expected_nonce.return_value = 0
         self.journal.mark_late.side_effect = self._mark
 
     def _mark(self, found: Sequence[Any]) -> None:
@@ -227,3 +228,31 @@ def test_taking_back_goes_on_past_a_token_that_refuses_and_names_what_stays(monk
     after = approving.tidy(world.eyes(), world.hands(), world.journal, before)
     assert [intent.tx.to for intent in after.transactions] == [WBTC.address]
     assert after.reason == "done; left-over allowances stay: LINK: the token says no"
+
+
+def test_an_allowance_that_is_told_though_it_was_set_to_zero_again_and_again_is_left_and_costs_no_more_gas(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each look would send one more, and steps of approvals alone end all trading, the stops of others too."""
+    monkeypatch.setattr(approving, "settle", lambda *_, **__: None)
+    step, granted = fired("LINK", "WBTC", pools=ALL), list[tuple[str, str, int]]()
+    world = World(step, lambda _: False)
+    world.left = [Approval(one.address, "router", 0, one.symbol, "router") for one in (LINK, WBTC)]
+    world.journal.intents_at.side_effect = lambda nonce: [replace(world._sent("0x", IntentKind.APPROVE), id=str(nonce))]
+    world.journal.grant.side_effect = lambda number: replace(grant(IntentKind.APPROVE), approve=granted[int(number)])
+    before = Outcome("s", OutcomeKind.HOLD, "holds", step, strategies.rebalance(step).decided, None)
+
+    def taken_back(*done: tuple[str, str, int]) -> Outcome:
+        granted[:] = done
+        world.journal.expected_nonce.return_value = len(done)
+        return approving.tidy(world.eyes(), world.hands(), world.journal, before)
+
+    def zero(one: str, spender: str = "router", raw: int = 0) -> tuple[str, str, int]:
+        return (one, spender, raw)
+
+    link, both = LINK.address, [LINK.address, WBTC.address]
+    after = taken_back(zero(link), zero(link), zero(WBTC.address), zero(link))
+    assert [intent.tx.to for intent in after.transactions] == [WBTC.address]
+    assert "the router may still take LINK, though it was set to zero 3 times" in after.reason
+    for done in ([zero(link)] * 2, [*[zero(link)] * 2, zero(link, raw=5), zero(link)], [zero(link, "other")] * 3):
+        assert [intent.tx.to for intent in taken_back(*done).transactions] == both
