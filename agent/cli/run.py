@@ -75,7 +75,7 @@ def looking(
     as_json: bool,
     log_format: LogFormat | None,
 ) -> int:
-    """Looks with an agent until it is stopped, and tells of each look; returns the exit code of the last."""
+    """Looks with an agent until it is stopped, and tells of each look; returns the exit code: 0 once stopped, else that of the last."""
     from agent import api
 
     code = 0
@@ -102,6 +102,9 @@ def looking(
                             note(service.unwritten)
                             service.unwritten = ""
                     clock.check()
+        if not once:  # looks end by themselves for one reason alone
+            note("The bot was stopped by its owner, and this run ends with it. trimtab resume lets the bot go on.")
+            code = 0
     except api.Stopped:
         note("Stopped. What was sent stands in the journal; the next run goes on from there.")
         code = 0
