@@ -103,4 +103,4 @@ def _plain(world: World) -> bool:
     fixed = portfolio.weights is None and not portfolio.orders.terms and wanted.execution.pace.style is Style.MARKET
     whole = all(asset.reserve_raw == 0 for asset in portfolio.assets)
     pegged = limits.depeg_bps is not None and any(is_dollar(a.token) and a.token.address in world.columns for a in portfolio.assets)
-    return plain and fixed and whole and not pegged and limits.native_top_up_wei is None
+    return plain and fixed and whole and not pegged

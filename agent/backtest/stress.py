@@ -116,7 +116,6 @@ def stress(
 
     Raises ConfigError for too few prices, a block that does not fit, and a named scenario that this portfolio cannot meet.
     """
-    wanted = replace(wanted, limits=replace(wanted.limits, native_top_up_wei=None))  # native coin lies beside the portfolio
     table = only_wanted(wanted, table)
     past = past_of(table, wish.drift)
     block = block_of(past) if wish.block is None else wish.block

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from graphlib import CycleError, TopologicalSorter
 
@@ -217,7 +217,7 @@ def simulated(wanted: Wanted) -> Wanted:
         portfolio=_replaced(portfolio, assets),
         policy=wanted.policy,
         reference=Reference((ReferenceKind.FEED,), wanted.reference.twap_window_s, wanted.reference.feed_max_age_s, ages),
-        limits=wanted.limits,
+        limits=replace(wanted.limits, native_top_up_wei=None),  # native coin lies beside the portfolio, and is enough
         execution=Execution(
             ROUTER_KIND, ROUTER, wanted.execution.deadline_s, wanted.execution.expire_blocks, (ROUTER,), pace=wanted.execution.pace
         ),

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent.backtest.wanted import Wanted, simple
+from agent.backtest.wanted import OPEN_LIMITS, Wanted, simple
 from agent.model import Destination, Method, OrderKind, Orders, Terms, Threshold, UntilChosen, Weights
 from agent.model.strategies import Split, Strategy
-from tests.simulating import BAND, COIN, HOUR_S, halves, hourly, random_table, simulated
+from tests.simulating import BAND, COIN, HALVES, HOUR_S, halves, hourly, random_table, simulated
 
 THREE = {"BTC": 4_000, "ETH": 4_000, "USD": 2_000}
 
@@ -62,6 +62,13 @@ def test_a_stop_loss_sells_all_of_it_at_the_first_bar_below_and_stays_out() -> N
     assert float(found.final_value) / COIN == pytest.approx(5_000 + 50 * 79 * 0.999, rel=1e-5)
     assert found.weights[-1].tolist() == [0, 1]
     assert found.targets[:, 0].tolist() == [0.5, 0.5, 0.5, 0, 0, 0]
+
+
+def test_native_coin_lies_beside_the_portfolio_and_is_never_topped_up() -> None:
+    table, topped = random_table(5, 40), replace(OPEN_LIMITS, native_top_up_wei=10**30)  # more than there is
+    bare, asked = (simulated(table, simple(HALVES, BAND, "USD", limits=limits)) for limits in (OPEN_LIMITS, topped))
+    assert (asked.looked, asked.balances, asked.config_hash) == (bare.looked, bare.balances, bare.config_hash)
+    assert asked.looked < asked.bars
 
 
 def test_an_entry_buys_below_its_level_and_its_take_profit_sells_above() -> None:
