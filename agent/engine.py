@@ -17,7 +17,7 @@ from agent.execution.proposing import propose_screened
 from agent.execution.recording import keep_choice, record
 from agent.execution.sent import gas_wei
 from agent.execution.sleeves import cross_inside, keep_sleeves
-from agent.model import Decision, Halt, History, Intent, IntentKind, Plan, ScreenedToken, StepInput, StuckExit
+from agent.model import Decision, Halt, History, Intent, IntentKind, Plan, StepInput, StuckExit
 from agent.planning.strategies import Proposer
 from agent.policy import stuck
 from agent.policy.decide import Decided, decide
@@ -127,11 +127,7 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
     rounds = acted = since = anew = 0
     began: History | None = None
     swapped: Outcome | None = None
-    shown: Plan | None = None
-    order = ""
-    shut: tuple[ScreenedToken, ...] = ()
-    knew: set[str] = set()
-    goes: tuple[str, ...] = ()
+    said: Outcome | None = None  # what was confirmed
     left: tuple[StuckExit, ...] = ()
     around: list[str] = []
     while rounds < MAX_ROUNDS:
@@ -142,25 +138,22 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
             plan = outcome.plan
             if hands is not None:
                 campaigns.looked(journal, outcome)
+            if said is not None and swapped is None:
+                late.require_there(said, outcome, AGAIN)
             if swapped is not None and (plan is None or outcome.kind is not OutcomeKind.PLANNED or not plan.actions):
                 _close(journal, outcome)
                 return replace(swapped, transactions=tuple(sent), after=outcome.step_input)
             if hands is None or plan is None or outcome.kind is not OutcomeKind.PLANNED:
                 return _close(journal, _after_actions(outcome, acted))
-            if shown is None:
+            if said is None:
                 if not hands.confirm(outcome):
                     return _close(journal, replace(outcome, kind=OutcomeKind.DECLINED, reason=f"not confirmed; {_nothing(sent)} sent"))
                 hands.composer.require_fresh(outcome.step_input, plan)
-            if shown is None:
-                shown, shut, order = plan, outcome.step_input.quarantine, outcome.decided.order
-                knew, goes = {one.token for one in outcome.decided.stuck}, outcome.decided.leaves
-            late.require_known(
-                outcome.step_input, {one.token for one in outcome.step_input.quarantine} - {one.token for one in shut}, AGAIN
-            )
-            late.require_sellable(outcome.step_input, {one.token for one in outcome.decided.stuck} - knew, AGAIN)
-            if plan.actions and not shown.actions:
+                said = outcome
+            late.require_known(said, outcome, AGAIN)
+            if plan.actions and said.plan is not None and not said.plan.actions:
                 raise Refused("liquidity has to move before the swaps that were confirmed", remedy=AGAIN)
-            if outcome.decided.order != order:
+            if outcome.decided.order != said.decided.order:
                 raise Refused("an order at a price came or went, which is not what was confirmed", remedy=AGAIN)
             if not plan.actions:
                 campaigns.begun(eyes, journal, outcome)
@@ -171,7 +164,7 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
                 rounds += 1
                 outcome = replace(outcome, transactions=tuple(sent))
                 if not sent[-1].succeeded:
-                    late.require_done(sent[-1], goes)
+                    late.require_done(sent[-1], said.decided.leaves)
                     return _close(journal, replace(outcome, kind=OutcomeKind.FAILED, reason=f"«{sent[-1].note}» did not succeed"))
                 _close(journal, outcome)
                 continue
@@ -188,6 +181,7 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
             # What the signer, the simulation or the kill switch stopped; approvals before it were sent and are told.
             stopped = replace(outcome, kind=OutcomeKind.REFUSED, reason=str(refusal), transactions=tuple(sent), verdicts=refusal.verdicts)
             _close(journal, stopped)
+            goes = () if said is None else said.decided.leaves
             alone = () if hands is None or anew == late.MOST else late.found(refusal, outcome, goes, hands.composer, judged)
             if not alone:
                 return stopped
@@ -195,7 +189,7 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
             left = (*(one for one in left if one.why != late.TOGETHER), *alone)
             around += [one.token for one in alone]
             anew += 1
-            rounds, caps, since, shown = 0, {}, len(sent), None
+            rounds, caps, since, said = 0, {}, len(sent), None
         except TrimtabError as error:
             journal.end_step(step_id, _word(outcome.decision), str(error), _plan_json(outcome.plan), "error")
             raise

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from agent.errors import Refused, Unfit
 from agent.execution.outcome import Outcome, OutcomeKind
 from agent.model import Intent, Plan, StepInput, StuckExit, Verdict
-from agent.policy import quarantine, stuck
+from agent.policy import coin, quarantine, stuck
 from agent.ports import Approval, Composer, Journal
 
 MOST = 8
@@ -60,19 +60,31 @@ def require_done(intent: Intent, goes: Sequence[str]) -> None:
         raise OfTokens((intent.tx.to,), f"«{intent.note}» reverted")
 
 
-def require_known(step: StepInput, fresh: set[str], remedy: str) -> None:
-    """Raises OfTokens for what is in quarantine and was not when the plan was confirmed."""
-    if fresh:
-        raise OfTokens(sorted(fresh), f"{quarantine.named(step, fresh)}, which the plan that was confirmed did not know", remedy=remedy)
-
-
-def require_sellable(step: StepInput, fresh: set[str], remedy: str) -> None:
-    """Raises OfTokens for exits that cannot be done now and could be when the plan was confirmed: approving may have changed it."""
-    if fresh:
+def require_known(said: Outcome, now: Outcome, remedy: str) -> None:
+    """Raises OfTokens for what is in quarantine, or an exit that cannot be done, and was not when the plan was confirmed: approving may
+    have changed it.
+    """
+    step, unknown = now.step_input, "which the plan that was confirmed did not know"
+    if shut := {one.token for one in step.quarantine} - {one.token for one in said.step_input.quarantine}:
+        raise OfTokens(sorted(shut), f"{quarantine.named(step, shut)}, {unknown}", remedy=remedy)
+    if stays := {one.token for one in step.stuck} - {one.token for one in said.decided.stuck}:
         told = "; ".join(
-            f"{step.portfolio.token(one.token).label} cannot be sold now: {one.why}" for one in step.stuck if one.token in fresh
+            f"{step.portfolio.token(one.token).label} cannot be sold now: {one.why}" for one in step.stuck if one.token in stays
         )
-        raise OfTokens(sorted(fresh), f"{told}, which the plan that was confirmed did not know", remedy=remedy)
+        raise OfTokens(sorted(stays), f"{told}, {unknown}", remedy=remedy)
+
+
+def require_there(said: Outcome, now: Outcome, remedy: str) -> None:
+    """Raises OfTokens for what was confirmed to be sold and cannot be any more, also where nothing is left to do: its token may hide it,
+    or spoil its market, once it may be taken.
+    """
+    had, step = coin.held(said.step_input), now.step_input
+    has, left = coin.held(step), {*now.decided.leaves} | stuck.kept(step)
+    if {*said.decided.leaves} & stuck.kept(step):
+        require_known(said, now, remedy)
+    if gone := [token for token in said.decided.leaves if token not in left and has.get(token, 0) < had.get(token, 0)]:
+        told = ", ".join(step.portfolio.token(token).label for token in gone)
+        raise OfTokens(gone, f"{told} was to be sold and is not there any more", remedy=remedy)
 
 
 def found(refusal: Refused, outcome: Outcome, goes: Sequence[str], composer: Composer, judge: Judge) -> tuple[StuckExit, ...]:

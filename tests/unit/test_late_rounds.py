@@ -171,16 +171,20 @@ def test_a_plan_in_place_of_a_refused_one_is_not_bound_by_what_was_approved_for_
     assert len(world.sold) == 1 and LINK.address not in world.sold[0]
 
 
-def test_a_token_that_spoils_its_own_market_once_approved_is_left_and_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World(fired("LINK", "WBTC", pools=ALL), lambda sold: False, lacks=(LINK.address,))
+@pytest.mark.parametrize(("symbols", "sold", "asked"), [(("LINK",), [], 1), (("LINK", "WBTC"), [{WBTC.address}], 2)])
+def test_a_token_that_spoils_its_own_market_once_approved_is_left_and_holds_up_no_other(
+    monkeypatch: pytest.MonkeyPatch, symbols: tuple[str, ...], sold: list[set[str]], asked: int
+) -> None:
+    """Alone as well: steps that only approved, and count in the row of such, end all trading after a while."""
+    world = World(fired(*symbols, pools=ALL), lambda _: False, lacks=(LINK.address,))
 
     def spoils(to: str, raw: int) -> None:
         world.lacks.discard(to)
-        world.step = fired("LINK", "WBTC", pools=(*MARKET, OFF))
+        world.step = fired(*symbols, pools=(*MARKET, OFF))
 
     world.approved = spoils
     done = world.rounds(monkeypatch)
-    assert world.sold == [{WBTC.address}] and done.around == (LINK.address,) and len(world.asked) == 2
+    assert world.sold == sold and done.around == (LINK.address,) and len(world.asked) == asked
     assert [one.token for one in world.late] == [LINK.address], "its approvals count in no row, and it rests in the end"
 
 
@@ -256,3 +260,19 @@ def test_an_allowance_that_is_told_though_it_was_set_to_zero_again_and_again_is_
     assert "the router may still take LINK, though it was set to zero 3 times" in after.reason
     for done in ([zero(link)] * 2, [*[zero(link)] * 2, zero(link, raw=5), zero(link)], [zero(link, "other")] * 3):
         assert [intent.tx.to for intent in taken_back(*done).transactions] == both
+
+
+def test_where_what_was_to_be_sold_is_gone_what_is_traded_in_its_place_is_confirmed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A yes to an exit is none to the rebalance that comes to be due once its token hides its balance."""
+    had, gone = ({"WETH": 3_000, "WBTC": 3_000, "LINK": value, "USDC": 2_000} for value in (2_000, 0))
+    world = World(fired("LINK", values=had, pools=ALL), lambda _: False, lacks=(LINK.address,))
+
+    def vanishes(to: str, raw: int) -> None:
+        world.lacks.discard(to)
+        world.step = fired("LINK", values=gone, pools=ALL)
+
+    world.approved = vanishes
+    done = world.rounds(monkeypatch)
+    assert [one.plan is not None and one.plan.exits for one in world.asked] == [True, False] and done.around == (LINK.address,)
+    assert "LINK was to be sold and is not there any more" in done.reason
+    assert world.sold == [{WETH.address, WBTC.address}]
