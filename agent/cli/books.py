@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from textwrap import shorten
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, OnPaper, books_of, marked
-from agent.cli.output import emit, out, say
+from agent.cli.output import cell, emit, note, out, say
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+LONGEST_REASON = 100
+"""Characters of a reason in a list of steps; explain tells all of it."""
 
 
 def register(app: typer.Typer) -> None:
@@ -26,7 +33,7 @@ def history(
 ) -> None:
     """Past steps with their decisions, and the transactions they sent; or the versions of the config, without secrets."""
     from agent import api
-    from agent.cli import ledger_tables, rounds, tables
+    from agent.cli import ledger_tables, rounds
 
     if configs or version is not None:
         from agent.api import versions
@@ -42,7 +49,9 @@ def history(
     document = marked(api.history(books_of(config, paper), limit), paper)
 
     def show() -> None:
-        out.print(tables.steps(document))
+        out.print(steps(document))
+        if any(len(row["reason"]) > LONGEST_REASON for row in document["steps"]):
+            note("Reasons are cut. All of one: trimtab explain STEP")
         if document["corrections"]:
             out.print(rounds.corrections(document["corrections"]))
         ledger_tables.show_values(out, document)
@@ -66,3 +75,14 @@ def explain(
             say(line)
 
     emit(document, as_json, show)
+
+
+def steps(document: dict[str, Any]) -> Table:
+    """Past steps; their reasons cut, the JSON has all of them."""
+    from agent.cli.tables import table
+
+    made = table("Steps, newest first", ("step", "time (UTC)", "outcome", "transactions", "reason"))
+    for row in document["steps"]:
+        sent = ", ".join(f"{item['kind']} {item['status']}" for item in row["transactions"])
+        made.add_row(row["step"], row["time"], row["outcome"], cell(sent), cell(shorten(row["reason"], LONGEST_REASON, placeholder=" …")))
+    return made

@@ -283,15 +283,6 @@ def contracts(document: Document) -> Table:
     return made
 
 
-def steps(document: Document) -> Table:
-    """Past steps."""
-    made = table("Steps, newest first", ("step", "time (UTC)", "outcome", "transactions", "reason"))
-    for row in document["steps"]:
-        sent = ", ".join(f"{item['kind']} {item['status']}" for item in row["transactions"])
-        made.add_row(row["step"], row["time"], row["outcome"], cell(sent), cell(row["reason"]))
-    return made
-
-
 def _short(hexed: str) -> str:
     return f"{hexed[:6]}…{hexed[-4:]}"
 

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from agent.api.local import FIRST_LINE, publish
-from agent.cli import ledger_tables, tables
+from agent.cli import books, ledger_tables, tables
 from agent.localchain.anvil import free_port
 from tests.cli import shapes
 from tests.cli.tools import Desk, Said, attach, first_document, start
@@ -159,3 +159,15 @@ def test_what_is_cut_to_zero_has_no_sign(text: str, said: str) -> None:
     assert tables.money(text) == said
     assert ledger_tables.share(-0.4) == "0.00 %"
     assert ledger_tables.share(-1) == "-0.01 %"
+
+
+def test_a_long_reason_is_cut_in_the_list_of_steps_and_a_short_one_is_not() -> None:
+    def row(reason: str) -> dict[str, Any]:
+        return {"step": "0" * 12, "time": "2026-11-21 00:00:00", "outcome": "refused", "transactions": [], "reason": reason}
+
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(books.steps({"steps": [row("0x00 is not pinned; " * 20), row("all within their bands")]}))
+    lines = console.export_text().splitlines()
+    assert len(lines) < 14
+    assert sum("…" in line for line in lines) == 1
+    assert max(len(line) for line in lines) <= 80
