@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agent.api.agent import Agent, Standing
     from agent.api.announcing import alerts, try_targets
-    from agent.api.backtesting import Market, backtest, sample
+    from agent.api.backtesting import Market, backtest, prices_file, sample
     from agent.api.balances import confirm_flows, flows
     from agent.api.books import explain, history, pause, resume
     from agent.api.checkup import doctor
@@ -95,7 +95,7 @@ _HOMES = {
     "agent.api.rounds": ("swap_at",),
     "agent.api.wallet": ("Password", "change_password", "create_wallet", "import_wallet", "wallet_address"),
     "agent.api.whatif": ("WhatIf", "what_if"),
-    "agent.api.backtesting": ("Market", "backtest", "sample"),
+    "agent.api.backtesting": ("Market", "backtest", "prices_file", "sample"),
     "agent.config.load": ("load_config",),
     "agent.execution.outcome": ("Outcome", "OutcomeKind"),
 }
@@ -168,6 +168,7 @@ __all__ = [
     "prepare_stress",
     "prepare_tune",
     "prices",
+    "prices_file",
     "quote",
     "raise_observations",
     "reconcile",

@@ -103,6 +103,13 @@ def sample() -> tuple[Path, Path]:
     return SAMPLE / "prices_2021.csv", SAMPLE / "gas_2021.csv"
 
 
+def prices_file(prices: Path | None, of_sample: bool) -> Path:
+    """The file that is named, or that of the sample. Raises ConfigError for both and for neither."""
+    if of_sample == (prices is not None):
+        raise ConfigError("--prices or --sample is needed, and only one of them", "name a file, or try it out with --sample")
+    return sample()[0] if prices is None else prices
+
+
 def backtest(
     prices: Path,
     market: Market,

@@ -13,7 +13,6 @@ import typer
 
 from agent.cli.options import AsJson
 from agent.cli.output import emit, err, out, say
-from agent.errors import ConfigError
 from agent.units import decimal_text, price_text, value_text
 
 if TYPE_CHECKING:
@@ -74,11 +73,9 @@ def backtest(
 
     if html is not None:
         api.check_report_path(html)
-    if sample == (prices is not None):
-        raise ConfigError("--prices or --sample is needed, and only one of them", "name a file, or try it out with --sample")
-    own_prices, own_gas = api.sample()
+    file = api.prices_file(prices, sample)
     if sample and native and gas_prices is None and gas == FREE:
-        gas_prices = own_gas
+        gas_prices = api.sample()[1]
     market = api.Market(
         cost,
         depth,
@@ -102,7 +99,7 @@ def backtest(
                 status.update(f"bar {done} of {bars}")
 
         found = api.backtest(
-            prices or own_prices,
+            file,
             market,
             config=config,
             target=target,

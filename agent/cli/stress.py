@@ -70,10 +70,9 @@ def stress(
 
     if html is not None:
         api.check_report_path(html)
-    if sample == (prices is not None):
-        raise ConfigError("--prices or --sample is needed, and only one of them", "name a file, or try it out with --sample")
+    file = api.prices_file(prices, sample)
     prepared = api.prepare_stress(
-        prices or api.sample()[0],
+        file,
         api.Market(cost=cost, depth=depth, value=value, pool=pool, gas=gas, seed=seed),
         api.Shocks(paths, step_paths, bars, scenarios, block, drift, crash, crash_bars, depeg, gas_spike, thin),
         config=config,

@@ -10,7 +10,6 @@ import typer
 
 from agent.cli.options import AsJson, Yes
 from agent.cli.output import ask, cell, emit, err, interactive, out, say
-from agent.errors import ConfigError
 
 if TYPE_CHECKING:
     from agent.backtest.tune_cost import Estimate
@@ -72,13 +71,10 @@ def tune(
 
     if html is not None:
         api.check_report_path(html)
-    if sample == (prices is not None):
-        raise ConfigError("--prices or --sample is needed, and only one of them", "name a file, or try it out with --sample")
+    file = api.prices_file(prices, sample)
     market = api.Market(cost, depth, value, pool, gas, latency, seed, gas_prices=gas_prices)
     grids = api.Grids(band, every, destination, allocator, trigger, calendar, objective, walk, folds, window, rechoose, full)
-    search = api.prepare_tune(
-        prices or api.sample()[0], market, grids, config=config, target=target, numeraire=numeraire, native=native, names=names
-    )
+    search = api.prepare_tune(file, market, grids, config=config, target=target, numeraire=numeraire, native=native, names=names)
     shown = nullcontext() if as_json or not err.is_terminal else err.status("measuring")
     with shown as status:
 
