@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from agent import codec, engine
 from agent.api.alerting import Facts, alerts
-from agent.api.orders import shown
+from agent.api.orders import shown, standing_orders
 from agent.execution import exits
 from agent.execution.outcome import Outcome, OutcomeKind
 from agent.model import (
@@ -249,3 +251,11 @@ def test_the_exit_by_itself_cannot_be_planned() -> None:
     assert isinstance(decision, Rebalance) and decision.exit
     with pytest.raises(NothingPlanned):
         plan(step, decision)
+
+
+def test_orders_name_the_guard_that_refuses_an_exit() -> None:
+    step = fired("LINK", pools=(*MARKET, OFF))
+    agent: Any = SimpleNamespace(step_input=lambda: step, plan=lambda: judged(step))
+    assert shown(step)["stuck"] == []
+    (line,) = standing_orders(agent)["stuck"]
+    assert "LINK is out and cannot be sold now: refused by oracle_deviation" in line
