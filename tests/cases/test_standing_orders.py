@@ -201,7 +201,7 @@ def test_an_exit_that_costs_too_much_waits_while_the_rest_is_rebalanced_and_goes
 
 
 def test_what_is_stuck_only_after_the_confirmation_sends_nothing_else_in_its_place(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    """The owner confirmed the sale of LINK. Its pools are pushed while it is approved: the rebalance of WETH is not what he confirmed."""
+    """The owner confirms the sale of LINK. Its pools are pushed while it is approved: he is asked for the rebalance of WETH anew."""
     chain = anvil_chain
     targets = {"WETH": "40%", "LINK": "20%", "USDC": "40%"}
     fund(chain, {"WETH": 20_000, "LINK": 10_000, "USDC": 20_000})
@@ -213,13 +213,19 @@ def test_what_is_stuck_only_after_the_confirmation_sends_nothing_else_in_its_pla
         settled(chain, {"WETH": int(weth * Fraction(5, 4)), "LINK": int(link * Fraction(4, 5))})
         before = purse(chain)
 
+        asked: list[Outcome] = []
+
         def pushed(outcome: Outcome) -> bool:
-            assert outcome.plan is not None and outcome.plan.exits
+            asked.append(outcome)
+            if outcome.plan is None or not outcome.plan.exits:
+                return False
             for pool in [name for name in chain.pools if "LINK" in name]:
                 chain.swap(pool, "LINK", 400_000 * 10**18)
             return True
 
-        refused = agent.rebalance(send=True, confirm=pushed)
-        assert refused.kind is OutcomeKind.REFUSED, refused.reason
-        assert "LINK is out and cannot be sold now" in refused.reason and "which the plan that was confirmed did not know" in refused.reason
+        declined = agent.rebalance(send=True, confirm=pushed)
+        assert declined.kind is OutcomeKind.DECLINED, declined.reason
+        _, instead = asked
+        assert instead.around == (chain.tokens["LINK"].address,)
+        assert "LINK is out and cannot be sold now" in instead.reason and "which the plan that was confirmed did not know" in instead.reason
         assert purse(chain).raw == before.raw, "only approvals were sent"
