@@ -43,17 +43,15 @@ def bars_of(
     times_s: ArrayLike,
     prices: ArrayLike,
     patience_bars: int | None = None,
-    longest_gap_s: int | None = None,
 ) -> Bars:
     """The table checked: `prices[bar, asset]`, NaN where there is none, at rising unix seconds `times_s`.
 
-    Raises ConfigError for times that repeat or fall, for prices that are zero, negative or infinite, for an asset without any, and
-    for bars further apart than `longest_gap_s`; None allows gaps, which are noted.
+    Raises ConfigError for times that repeat or fall, for prices that are zero, negative or infinite, and for an asset without any.
     """
     times, table = _shaped(symbols, times_s, prices)
     if patience_bars is not None and patience_bars < 0:
         raise ConfigError(f"patience_bars: {patience_bars} is negative", "write how many bars to wait for a price, or None")
-    _check_times(times, longest_gap_s)
+    _check_times(times)
     _check_prices(symbols, times, table)
     known = ~np.isnan(table)
     prices_or_zero = np.where(known, table, 0.0)
@@ -78,18 +76,12 @@ def _shaped(symbols: Sequence[str], times_s: ArrayLike, prices: ArrayLike) -> tu
     return np.ascontiguousarray(given, dtype=np.int64), table
 
 
-def _check_times(times: NDArray[np.int64], longest_gap_s: int | None) -> None:
+def _check_times(times: NDArray[np.int64]) -> None:
     steps = np.diff(times)
     if (steps <= 0).any():
         row = int(np.argmax(steps <= 0)) + 1
         what = "is there twice" if steps[row - 1] == 0 else f"comes after {words.moment(int(times[row - 1]))}"
         raise ConfigError(f"times: {words.moment(int(times[row]))} (row {row}) {what}", "sort the table by time, one row per time")
-    if longest_gap_s is not None and steps.max() > longest_gap_s:
-        row = int(np.argmax(steps > longest_gap_s))
-        raise ConfigError(
-            f"times: {words.span(int(steps[row]))} without a bar after {words.moment(int(times[row]))}, longest_gap {longest_gap_s} s",
-            "fill the gap, or allow a longer one",
-        )
 
 
 def _check_prices(symbols: Sequence[str], times: NDArray[np.int64], table: Floats) -> None:

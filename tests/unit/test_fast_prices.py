@@ -19,7 +19,6 @@ def hours(count: int) -> list[int]:
     [
         ([0, 3_600, 3_600], [[1.0]] * 3, "is there twice"),
         ([0, 7_200, 3_600], [[1.0]] * 3, "comes after 1970-01-01 02:00:00 UTC"),
-        ([0, 3_600, 9_000_000], [[1.0]] * 3, "longest_gap 7200 s"),
         ([0, 3_600], [[1.0], [0.0]], r"A is zero \(0\) at 1970-01-01 01:00:00 UTC \(row 1\)"),
         ([0, 3_600], [[1.0], [-2.5]], r"A is negative \(-2.5\)"),
         ([0, 3_600], [[1.0], [float("inf")]], "A is infinite"),
@@ -33,7 +32,7 @@ def hours(count: int) -> list[int]:
 )
 def test_bad_prices_are_refused_by_name_and_place(times: list[float], prices: list[list[float]], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        bars_of(["A"], times, prices, longest_gap_s=7_200)
+        bars_of(["A"], times, prices)
 
 
 def test_an_asset_with_two_columns_and_a_negative_patience_are_refused() -> None:
