@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 FREE = "0 wei"
+SHOWN = 0.00005
+"""What is less, in logarithms, is not told."""
 
 
 def register(app: typer.Typer) -> None:
@@ -206,6 +209,20 @@ def _funding(found: Funding, money: Callable[[Fraction], str]) -> Document:
     }
 
 
+def harvest_words(earned: Document, twr: float, hold_twr: float) -> str:
+    """The log return against holding, as the values above it tell, and its parts; what they lack is gas money and flows."""
+    part = {name: f"{100 * float(number):+.3f}%" for name, number in earned.items()}
+    advantage = float(earned["advantage"])
+    ahead = math.log((1 + twr) / (1 + hold_twr)) if min(twr, hold_twr) > -1 else advantage
+    beside = ahead - advantage
+    rest = f", and {100 * beside:+.3f}% from gas money and flows, which are beside the portfolio" if abs(beside) >= SHOWN else ""
+    return (
+        f"log return against holding {100 * (ahead if rest else advantage):+.3f}%: {part['excess_growth']} from rebalancing itself,"
+        f" {part['off_target']} from weights off target, less {part['dispersion']} that holding has from winners growing,"
+        f" less {part['costs']} of costs{rest}"
+    )
+
+
 def _show(made: Document) -> None:
     from agent.cli.tables import money, table
 
@@ -223,11 +240,7 @@ def _show(made: Document) -> None:
         say(f"time-weighted return {100 * float(made['twr']):+.2f}%, held {100 * float(made['hold_twr']):+.2f}%")
     say(f"{made['rebalances']} rebalances, turnover {made['turnover']} times the portfolio")
     if (earned := made["harvest"]) is not None:
-        part = {name: f"{100 * float(number):+.3f}%" for name, number in earned.items()}
-        say(
-            f"log return against holding {part['advantage']}: {part['excess_growth']} from rebalancing itself, {part['off_target']} from"
-            f" weights off target, less {part['dispersion']} that holding has from winners growing, less {part['costs']} of costs"
-        )
+        say(harvest_words(earned, float(made["twr"]), float(made["hold_twr"])))
     if (funding := made["funding"]) is not None:
         _show_funding(funding, unit)
     if made["halted"]:

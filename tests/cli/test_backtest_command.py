@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.cli.backtest import harvest_words
 from agent.config.presets import ETHEREUM
 from agent.config.template import TemplateAsset, render
 from tests.cli.tools import Said
@@ -183,3 +184,18 @@ def test_a_mistake_is_named_by_its_option(bare: Bare, more: tuple[str, ...], nam
     said = bare("backtest", "--prices", str(WEEKLY), *more, "--json")
     assert said.code == 2
     assert named in said.json["error"]["message"]
+
+
+def test_the_return_against_holding_is_that_of_the_values_and_its_parts_add_up_to_it() -> None:
+    earned = {
+        "advantage": "-0.134586",
+        "excess_growth": "0.117028",
+        "off_target": "-0.009820",
+        "dispersion": "0.220813",
+        "costs": "0.020980",
+    }
+    told = harvest_words(earned, 1.155742, 1.459301)
+    assert f"against holding {100 * log(2.155742 / 2.459301):+.3f}%" in told
+    assert told.endswith("less +2.098% of costs, and +0.284% from gas money and flows, which are beside the portfolio")
+    equal = harvest_words({**earned, "advantage": "-0.131742"}, 1.155742, 1.459301)
+    assert "against holding -13.174%" in equal and "gas money" not in equal
