@@ -65,8 +65,10 @@ def minute(time_s: int) -> str:
 
 
 def length(seconds: float) -> str:
-    """Days, or hours of what is shorter than two days."""
+    """Days, hours of what is shorter than two days, minutes of what is shorter than an hour."""
     days = seconds / 86_400
+    if seconds < 3_600:
+        return counted(round(seconds / 60), "minute")
     return counted(round(days), "day") if days >= 2 else counted(round(seconds / 3_600), "hour")
 
 

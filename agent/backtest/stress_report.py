@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from agent.backtest.report import Fact, Figure, Page, Section, Table
+from agent.backtest.report_words import counted, length
 from agent.backtest.stress import QUANTILES, WORST, Case, StressResult, expected_shortfall, quantiles
 from agent.backtest.stress_work import NAMES as CALM_NAMES
 
@@ -35,7 +36,7 @@ def sections(found: StressResult) -> tuple[Section, ...]:
     """Paths that could have been, then markets that break."""
     many = [case for case in found.cases if case.by == "kernel" or case.name in CALM_NAMES.values()]
     broken = [case for case in found.cases if case not in many]
-    span = f"{found.bars} bars of {found.interval_s} s"
+    span = f"{found.bars} bars of {length(found.interval_s)}"
     made = (
         f"Blocks of the recorded moves, {found.block:.1f} bars long on average, are drawn in another order (stationary bootstrap, Politis &"
         f" Romano 1994); the jump diffusion (Merton 1976) has their covariance and {found.jump_rate * 1000:.2f} jumps in 1,000 bars."
@@ -61,11 +62,12 @@ def page(found: StressResult) -> Page:
     """The whole report."""
     worst = max(found.cases, key=lambda case: expected_shortfall(case.values("loss")))
     facts = [
-        Fact(f"{case.name}: expected shortfall", _percent(expected_shortfall(case.values("loss"))), f"{len(case.measured)} paths")
+        Fact(f"{case.name}: expected shortfall", _percent(expected_shortfall(case.values("loss"))), counted(len(case.measured), "path"))
         for case in found.cases[:2]
     ]
-    few = len(worst.measured) * WORST < 1  # the shortfall of so few is the worst one
-    which = f"the worst of its {len(worst.measured)} paths" if few else f"the mean of its worst {WORST:.0%} of paths"
+    count = len(worst.measured)
+    few = "its only path" if count == 1 else f"the worst of its {count} paths"
+    which = few if count * WORST < 1 else f"the mean of its worst {WORST:.0%} of paths"  # the shortfall of so few is the worst one
     loss = _percent(expected_shortfall(worst.values("loss")))
     summary = (f"Of all that was tried, {worst.name} is the worst: {which} is a loss of {loss} within {found.bars} bars.",)
     origin = (

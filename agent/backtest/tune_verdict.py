@@ -32,6 +32,8 @@ class Claim:
         if self.interval is None:
             return f"against {self.rival}: fewer than {FEWEST_PERIODS} periods, too few for an interval"
         one = self.interval
+        if max(abs(one.low), abs(one.high)) <= NOTHING:
+            return f"against {self.rival}: the same in every period"
         ends = f"{LEVEL:.0%} interval {percent(one.low)} to {percent(one.high)}"
         return f"against {self.rival}: {percent(one.mean)} a year in log growth, {ends}"
 

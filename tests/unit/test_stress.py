@@ -163,7 +163,10 @@ def test_the_report_shows_every_case_and_by_what_it_can_be_repeated(found: Stres
         assert case.name in text
     assert found.config_hash in text
     assert found.data_hash in text
-    assert "paths is a loss of" in text and f"worst of its {len(found.cases[-1].measured)} paths" in text  # no mean of so few
+    assert "crash is the worst: its only path is a loss of" in text and "'20 paths'" in text and "bars of 1 hour" in text
+    three = replace(found, cases=tuple(replace(case, measured=case.measured[:1] * 3) for case in found.cases), interval_s=900)
+    told = str(document(page(three)))
+    assert "crash is the worst: the worst of its 3 paths is a loss of" in told and "bars of 15 minutes" in told  # no mean of so few
     titles = [section["title"] for section in made["sections"]]
     assert titles == ["Prices that could have been", "Markets that break"]
     shares = made["sections"][0]["figures"][0]["data"]

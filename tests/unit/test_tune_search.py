@@ -133,6 +133,7 @@ def test_the_calendar_rule_itself_never_beats_itself() -> None:
     found = tuned(search(swinging(480), band="", every="28d"))
     assert not found.verdict.recommended
     assert found.claims[1].interval is not None and found.claims[1].interval.high == 0.0
+    assert found.claims[1].words.endswith(": the same in every period")
     assert (found.overfitting, found.neighbours) == (None, None)
 
 
