@@ -6,11 +6,13 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from eth_typing import HexStr
 
 from agent.api import withdrawing
 from agent.api.agent import Agent
 from agent.execution.outcome import OutcomeKind
 from agent.localchain import LocalChain
+from agent.model import IntentKind
 from agent.model.strategies import SleeveBooks
 from tests.agents import ROOMY, USD, again, explained, fund, purse, swap_of, trusted, yes
 from tests.dying import Killed
@@ -100,10 +102,9 @@ def test_what_died_after_its_swap_was_sent_is_shared_out_by_the_wishes_of_its_st
     loaded = trusted(chain, tmp_path, {**strategies("70%", "30%"), "policy.confirm_blocks": 2}, TWO)
 
     def dies(event: str) -> None:
-        if (
-            event == "after:send"
-            and not chain.token_contract("USDC").functions.allowance(chain.wallet.address, chain.addresses.swap_router_02).call()
-        ):
+        swaps = [one for one in agent.desk.store.open_intents() if one.kind is IntentKind.SWAP]
+        if event == "after:send" and swaps:
+            chain.w3.eth.wait_for_transaction_receipt(HexStr(swaps[0].tx_hash or ""))
             raise Killed
 
     with again(chain, loaded) as agent:
