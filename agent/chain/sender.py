@@ -98,8 +98,8 @@ class NodeSender:
         for outcome in (answer, gas):
             if isinstance(outcome, RpcFault):
                 return Simulation(False, _failure(outcome), 0, head, reverted=_by_contracts(outcome, tx))
-        if tx.data.startswith(hex_data(APPROVE)) and _is_false(octets(answer, "the simulated call")):
-            return Simulation(False, "the token answers false: it refuses the approval", 0, head, reverted=True)
+        if tx.data.startswith(hex_data(APPROVE)) and _not_true(octets(answer, "the simulated call")):
+            return Simulation(False, "the token answers false, not true: it refuses the approval", 0, head, reverted=True)
         return Simulation(True, "", quantity(gas, "the gas estimate"), head)
 
     def send(self, signed: SignedTx) -> None:
@@ -232,6 +232,6 @@ def _by_contracts(fault: RpcFault, tx: UnsignedTx) -> bool:
     return _reverts(fault) or burned or "out of gas" in fault.message.lower()
 
 
-def _is_false(returned: bytes) -> bool:
-    """Whether an ERC-20 call returned false; USDT-like tokens return nothing, which is success."""
-    return len(returned) > 0 and not any(returned)
+def _not_true(returned: bytes) -> bool:
+    """Whether an ERC-20 call returned anything but true; USDT-like tokens return nothing, which is success."""
+    return len(returned) > 0 and int.from_bytes(returned, "big") != 1
