@@ -21,7 +21,7 @@ from agent.units import BPS, YEAR_S, Price
 HOUR_S = 3_600
 DAY_S = 86_400
 MARGIN_S = DAY_S
-"""How much further back than its window a fall looks for one price, so that it knows that the window is covered."""
+"""How much further back than its window a fall looks for one price, so that it can say whether the record covers the window."""
 UNIT = 10**12
 """Returns are rounded to the nearest 1/UNIT, half to even."""
 CALM_BPS = 100
@@ -85,20 +85,23 @@ def _seen(event: Event, drift: AssetDrift, points: Sequence[PricePoint], now_s: 
 
 
 def _fall(event: Drawdown, drift: AssetDrift, points: Sequence[PricePoint], now_s: int, rebalanced_s: int | None) -> Seen:
+    """From every recorded high in the window at once: a shorter record can only miss a higher one."""
+    if not points:
+        return _unknown(drift, "no price of it is recorded yet")
     start_s = now_s - event.within_s
-    if not points or points[0].at_s > start_s:
-        known = f"known only since {words.moment(points[0].at_s)}" if points else "not known yet"
-        return _unknown(drift, f"its prices are {known}, which is less than {words.span(event.within_s)}")
     since_s = start_s if rebalanced_s is None else max(start_s, rebalanced_s)
+    highest = f"highest {_since(event, since_s, start_s, points[0].at_s)}"
     peak, peak_s = max(((point.price, point.at_s) for point in points if point.at_s >= since_s), default=(drift.price, now_s))
     if peak <= drift.price:
-        return Seen(drift.token, drift.symbol, Fraction(0), f"{drift.symbol} is at its highest {_since(event, since_s, start_s)}")
+        return Seen(drift.token, drift.symbol, Fraction(0), f"{drift.symbol} is at its {highest}")
     fall = 1 - drift.price / peak
-    told = f"{drift.symbol} is {words.percent(fall)} below its highest {_since(event, since_s, start_s)}, that of {words.moment(peak_s)}"
+    told = f"{drift.symbol} is {words.percent(fall)} below its {highest}, that of {words.moment(peak_s)}"
     return Seen(drift.token, drift.symbol, fall * BPS / event.fall_bps, told)
 
 
-def _since(event: Drawdown, since_s: int, start_s: int) -> str:
+def _since(event: Drawdown, since_s: int, start_s: int, first_s: int) -> str:
+    if first_s > since_s:
+        return f"recorded since {words.moment(first_s)}"
     return f"of {words.span(event.within_s)}" if since_s == start_s else "since the last rebalance"
 
 

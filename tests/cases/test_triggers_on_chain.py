@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
+from agent import api
 from agent.api.whatif import what_if
 from agent.config.load import LoadedConfig
 from agent.execution.outcome import Outcome, OutcomeKind
@@ -81,7 +83,7 @@ def test_a_crash_fires_once_by_prices_that_earlier_runs_wrote_down(anvil_chain: 
     loaded = trusted(chain, tmp_path, ROOMY | {"policy.trigger": trigger}, HALVES)
     start = chain.books.prices_usd["WETH"]
     chain.move_market({"WETH": start * Fraction(7, 10)})
-    assert "nothing is said of WETH: its prices are not known yet" in look(chain, loaded).reason
+    assert "nothing is said of WETH: no price of it is recorded yet" in look(chain, loaded).reason
     chain.move_market({"WETH": start})
     for _ in range(4):
         chain.warp(HOUR_S)
@@ -97,6 +99,23 @@ def test_a_crash_fires_once_by_prices_that_earlier_runs_wrote_down(anvil_chain: 
     again_ = look(chain, loaded)
     assert again_.kind is OutcomeKind.HOLD
     assert "since the last rebalance" in again_.reason or "at its highest" in again_.reason
+
+
+def test_a_fall_from_an_imported_high_acts_at_the_first_look(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 4_000, "USDC": 6_000})
+    loaded = trusted(chain, tmp_path, ROOMY | {"policy.trigger": {"kind": "drawdown", "fall": "20%", "within": "7d"}}, HALVES)
+    price, now = chain.books.prices_usd["WETH"], datetime.fromtimestamp(chain.clock.now_s(), UTC)
+    closes = tmp_path / "closes.csv"
+    high, low = (now - timedelta(hours=30)).isoformat(), (now - timedelta(hours=1)).isoformat()
+    closes.write_text(f"time,symbol,close\n{high},WETH,{float(price) * 1.3}\n{low},WETH,{float(price)}\n")
+    with again(chain, loaded) as agent:
+        api.import_prices(agent, closes)
+        first = agent.rebalance(send=True, confirm=yes)
+    swap_of(first)
+    assert "a fall of more than 20 %: WETH is 23" in first.reason
+    assert "below its highest recorded since" in first.reason
+    assert look(chain, loaded).kind is OutcomeKind.HOLD, "one fall is answered once"
 
 
 def test_w2_on_the_chain_trades_what_whatif_says_within_costs(anvil_chain: LocalChain, tmp_path: Path) -> None:

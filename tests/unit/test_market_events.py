@@ -84,16 +84,24 @@ def test_a_fall_acts_strictly_beyond_its_limit_from_the_highest_of_its_window(
 
 
 @pytest.mark.parametrize(
-    ("before", "words"),
+    ("before", "now", "acts", "words"),
     [
-        ([], "nothing is said of WETH: its prices are not known yet, which is less than 1 d"),
-        ([2_000] * 24, "nothing is said of WETH: its prices are known only since 2027-01-14 08:59:00 UTC, which is less than 1 d"),
+        ([2_000], 1_599, True, "WETH is 20.05 % below its highest recorded since 2027-01-15 07:59:00 UTC, that of 2027-01-15 07:59:00 UTC"),
+        ([2_000] * 24, 1_599, True, "WETH is 20.05 % below its highest recorded since 2027-01-14 08:59:00 UTC"),
+        ([2_000] * 24, 1_600, False, "no asset has a fall of more than 20 %: WETH is 20 % below its highest recorded since"),
+        ([1_000], 1_100, False, "WETH is at its highest recorded since 2027-01-15 07:59:00 UTC"),
     ],
 )
-def test_with_too_little_history_a_fall_fires_nothing_and_says_so(before: Sequence[int], words: str) -> None:
-    decision = decide(asked(FALL, 1_000, history(prices=points(before)))).decision
-    assert isinstance(decision, Hold)
+def test_a_recorded_high_counts_from_the_first_look(before: Sequence[int], now: int, acts: bool, words: str) -> None:
+    decision = decide(asked(FALL, now, history(prices=points(before)))).decision
+    assert isinstance(decision, Rebalance if acts else Hold)
     assert words in decision.reason
+
+
+def test_without_a_recorded_price_a_fall_fires_nothing_and_says_so() -> None:
+    decision = decide(asked(FALL, 1_000, history(prices=()))).decision
+    assert isinstance(decision, Hold)
+    assert "nothing is said of WETH: no price of it is recorded yet" in decision.reason
     assert "looks again at the next tick" in decision.reason
 
 
