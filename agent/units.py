@@ -27,6 +27,10 @@ Value = Fraction
 
 _SAFE_SYMBOL = re.compile(r"[A-Za-z0-9._-]{1,16}")
 _PLAIN_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?|\.[0-9]+")
+_SHARE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?|\.[0-9]{1,12})\s*(%|bps|x)")
+_LEADING_NUMBER = re.compile(r"(?:[0-9]{1,6}(?:\.[0-9]{1,6})?|\.[0-9]{1,6})(?![0-9.e_])")
+_BARE = re.compile(r"[0-9]*[.,]?[0-9]+(e-?[0-9]+)?")
+_BPS_OF_UNIT = {"%": 100, "bps": 1, "x": BPS}
 
 
 def mul_div_down(a: int, b: int, denominator: int) -> int:
@@ -149,6 +153,29 @@ def parse_bps(text: object, field: str) -> int:
     if scaled.denominator != 1:
         raise ConfigError(f"{field}: {text!r} is finer than one basis point (0.01%)", "round it to 0.01%")
     return scaled.numerator
+
+
+def parse_share_bps(value: object, field: str) -> int:
+    """Basis points of "0.5%", "50bps" or "1.5x". Raises ConfigError without a unit: 0.5 may mean a half or half a percent (T21)."""
+    match = _SHARE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        text = str(value).strip()
+        why = "is negative" if text.startswith("-") else "has no unit" if _BARE.fullmatch(text) else "is not a share"
+        raise ConfigError(f"{field}: {value!r} {why}", f"write {_as_percent(text)}")
+    bps = Fraction(Decimal(match[1])) * _BPS_OF_UNIT[match[2]]
+    if bps.denominator != 1:
+        raise ConfigError(f"{field}: {value!r} is finer than one basis point (0.01%)", "round it to 0.01%")
+    return bps.numerator
+
+
+def _as_percent(text: str) -> str:
+    """The same number in percent and in basis points, as the remedy has it; an example where it holds none."""
+    match = _LEADING_NUMBER.match(text.removeprefix("-").replace(",", "."))
+    number = Decimal(match[0]) if match else Decimal("0.5")
+    bps = number * 100 if number * 100 % 1 == 0 else number * BPS
+    if bps % 1:
+        bps = Decimal(50)
+    return f'"{(bps / 100).normalize():f}%" or "{bps.normalize():f}bps"'
 
 
 def largest_remainder(shares: Sequence[Fraction], total: int = BPS) -> list[int]:

@@ -16,13 +16,14 @@ from agent.api.opening import open_agent
 from agent.api.realised import planned_changes
 from agent.api.setup import trust_now
 from agent.chain.rpc import Transport
+from agent.config.bounds import CEILINGS
 from agent.config.load import LoadedConfig, load_config
 from agent.execution.outcome import Outcome, OutcomeKind
 from agent.execution.settle import realised
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind, IntentState, Leg, Plan, Receipt, Skipped, Verdict
 from agent.ports import Clock
-from agent.units import BPS, floor_int
+from agent.units import BPS, floor_int, parse_share_bps
 from tests.world import price_now
 
 USD = 10**6
@@ -49,10 +50,18 @@ def config(chain: LocalChain, folder: Path, changes: Changes | None = None, targ
             del table[name]
         else:
             table[name] = value
+    if names := beyond(limits := document["limits"]):  # type: ignore[arg-type]  # tomlkit's tables are typed as items
+        limits["i_accept"] = names  # type: ignore[index]  # the same
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "trimtab.toml"
     path.write_text(tomlkit.dumps(document))
     return load_config(path)
+
+
+def beyond(limits: Mapping[str, object]) -> list[str]:
+    """What a test sets beyond the ceilings of limits, accepted by name as its owner would."""
+    written = {key: limits[key] for key in CEILINGS if key in limits}
+    return [key for key, value in written.items() if value == "off" or parse_share_bps(value, key) > CEILINGS[key]]
 
 
 def trusted(

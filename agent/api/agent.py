@@ -13,6 +13,7 @@ from agent.api.endpoints import records
 from agent.api.parameters import parameters
 from agent.api.realised import realised
 from agent.api.submission import Sandwich, sandwich
+from agent.config import bounds
 from agent.config.fields import parse_address, parse_duration_s
 from agent.errors import ConfigError, Refused, Retryable, TrimtabError
 from agent.execution.fresh import observed
@@ -94,7 +95,8 @@ class Agent:
         """Where the portfolio stands and what would be decided now."""
         step_input = self.step_input()
         stopped = self.desk.switch.read()
-        warnings = (*minimum.warnings(self.portfolio), *liquidity.warnings(step_input))
+        loose = bounds.accepted(self.desk.config.limits)
+        warnings = (*minimum.warnings(self.portfolio), *liquidity.warnings(step_input), *loose)
         decided, paused = strategies.decision_at(step_input), stopped.paused is not False
         return Standing(step_input, decided, paused, stopped.reason, warnings, self.endpoints(), stopped.hard)
 

@@ -15,6 +15,7 @@ from agent.api.setup import EMPTY_CODE, NO_CODE
 from agent.api.submission import PRIVATE, submission, submission_text
 from agent.chain.panel import Endpoint
 from agent.chain.rpc import Transport
+from agent.config import bounds
 from agent.config.key_source import key_source, keyring_backend
 from agent.config.load import LoadedConfig, load_config
 from agent.config.schema import Config
@@ -65,6 +66,10 @@ def _checks(
         yield _failure("config", error)
         return
     yield _config(loaded)
+    limits = loaded.config.limits
+    yield from (Row("limits", NOTE, told, "lower the limit, or leave it so") for told in bounds.accepted(limits))
+    for name in bounds.needless(limits):
+        yield Row("limits", NOTE, f"limits.i_accept: {name} is within its ceiling", f'take "{name}" out of limits.i_accept')
     yield _key(loaded)
     try:
         lines = tuple(transports) if transports is not None else wiring.open_transports(loaded.config)

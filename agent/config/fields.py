@@ -12,7 +12,7 @@ from eth_utils.address import is_checksum_address, is_checksum_formatted_address
 from pydantic import BeforeValidator
 
 from agent.errors import ConfigError
-from agent.units import parse_bps
+from agent.units import parse_bps, parse_share_bps
 
 OFF = "off"
 _Parser = Callable[[object], object]
@@ -116,12 +116,15 @@ def _or_off(parse: _Parser) -> _Parser:
 
 Address = Annotated[str, BeforeValidator(_relay(lambda v: parse_address(v, "value")))]
 AddressOrOff = Annotated[str | None, BeforeValidator(_or_off(_relay(lambda v: parse_address(v, "value"))))]
-Share = Annotated[int, BeforeValidator(_relay(lambda v: parse_bps(v, "value")))]
+Weight = Annotated[int, BeforeValidator(_relay(lambda v: parse_bps(v, "value")))]
+"""A target weight, which may be a bare fraction too (R1.1): weights have to sum to 100 %, so a wrong unit never passes."""
+Share = Annotated[int, BeforeValidator(_relay(lambda v: parse_share_bps(v, "value")))]
+"""Any other share: with its unit."""
 Duration = Annotated[int, BeforeValidator(_relay(lambda v: parse_duration_s(v, "value")))]
 Variable = Annotated[str, BeforeValidator(_relay(lambda v: parse_variable(v, "value")))]
 KeyringName = Annotated[str, BeforeValidator(_relay(lambda v: parse_keyring(v, "value")))]
 PlainDecimal = Annotated[str, BeforeValidator(_plain_decimal)]
-ShareOrOff = Annotated[int | None, BeforeValidator(_or_off(_relay(lambda v: parse_bps(v, "value"))))]
+ShareOrOff = Annotated[int | None, BeforeValidator(_or_off(_relay(lambda v: parse_share_bps(v, "value"))))]
 DurationOrOff = Annotated[int | None, BeforeValidator(_or_off(_relay(lambda v: parse_duration_s(v, "value"))))]
 GasPriceOrOff = Annotated[int | None, BeforeValidator(_or_off(_relay(lambda v: parse_gas_price_wei(v, "value"))))]
 Switch = Annotated[bool | None, BeforeValidator(_switch)]

@@ -13,13 +13,12 @@ from typing import Any, Literal
 import tomlkit
 from pydantic import Field, ValidationError
 
-from agent.config.fields import Duration, Share, parse_address
+from agent.config.fields import Duration, Weight, parse_address
 from agent.config.load import LoadedConfig, mistakes
 from agent.config.native import NATIVE
 from agent.config.redaction import is_secret
-from agent.config.schema import LimitsTable
 from agent.config.table import Table
-from agent.config.tighter import read_limits
+from agent.config.tighter import DIRECTIONS, read_limits
 from agent.config.triggers import Band, TriggerTable
 from agent.config.weights import WeightsTable
 from agent.config.zone import RiskTable
@@ -57,7 +56,7 @@ class ShareTable(Table):
 
     symbol: str = Field(min_length=1, max_length=64)
     address: str | None = None
-    target: Share
+    target: Weight
     band: Band | None = None
 
 
@@ -99,7 +98,7 @@ def profile_text(loaded: LoadedConfig) -> tuple[str, tuple[str, ...]]:
         "profile": {"format": FORMAT, "chain_id": raw["chain"]["chain_id"], "numeraire": portfolio["numeraire"]},
         "assets": [{key: asset[key] for key in ASSET_KEYS if key in asset} for asset in portfolio["assets"]],
         "policy": {key: raw["policy"][key] for key in POLICY_KEYS if key in raw["policy"]},
-        "limits": dict(raw["limits"]),
+        "limits": {key: value for key, value in raw["limits"].items() if key in DIRECTIONS},
     }
     if "weights" in portfolio:
         found["weights"] = {key: value for key, value in portfolio["weights"].items() if key not in FILES}
@@ -172,7 +171,7 @@ def _foreign(raw: Mapping[str, Any]) -> Iterator[str]:
         yield from _others(asset, "assets", ASSET_KEYS)
     yield from _others(raw.get("profile"), "profile", tuple(HeadTable.model_fields))
     yield from _others(raw.get("policy"), "policy", POLICY_KEYS)
-    yield from _others(raw.get("limits"), "limits", tuple(LimitsTable.model_fields))
+    yield from _others(raw.get("limits"), "limits", tuple(DIRECTIONS))
     yield from _others(raw.get("weights"), "weights", tuple(name for name in WeightsTable.model_fields if name not in FILES))
 
 

@@ -21,6 +21,7 @@ from agent.config.fields import (
     Share,
     ShareOrOff,
     Switch,
+    Weight,
 )
 from agent.config.liquidity import LpTable, PositionTable, require_usable
 from agent.config.orders import OrderKeys, OrdersTable, require_alone, require_orders
@@ -59,7 +60,7 @@ class AssetTable(HubTable, OrderKeys):
     is that of the wrapped token.
     """
 
-    target: Share
+    target: Weight
     reserve: PlainDecimal
     native: bool = False
     rebasing: Share = 0
@@ -135,7 +136,7 @@ class PolicyTable(Table):
 
 
 class LimitsTable(Table):
-    """Every guard's limit; each may be "off"."""
+    """Every guard's limit; each may be "off". `i_accept` names those that are off, or above their ceilings, on purpose."""
 
     price_impact: ShareOrOff
     slippage: ShareOrOff
@@ -159,6 +160,7 @@ class LimitsTable(Table):
     balance_jump: ShareOrOff
     token_screen: Switch = True
     payout_per_day: DecimalOrOff = "0"
+    i_accept: list[str] = Field(default_factory=list)
 
 
 class ExecutionTable(PaceTable):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from agent.config.fields import Duration, Share
+from agent.config.fields import Duration, Share, Weight
 from agent.config.table import Table
 from agent.config.triggers import TriggerTable
 from agent.config.weights import WeightsTable, require_weights
@@ -67,7 +67,7 @@ class StrategyTable(Table):
     name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,16}$")
     share: Share
     floor: Share
-    weights: dict[str, Share] | None = None
+    weights: dict[str, Weight] | None = None
     allocator: Literal["equal"] | WeightsTable | None = None
     trigger: TriggerTable | None = None
     destination: Literal["target", "band", "halfway"] | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from agent.config.bounds import CEILINGS
 from agent.config.presets import SEQUENCER_FEEDS, SEQUENCER_GRACE, Preset
 
 
@@ -106,7 +107,8 @@ cooldown = "1h"
 confirm_blocks = 3                 # what prices fire must hold in so many blocks before, too; 0 acts on a single block
 jitter = "10%"                     # a schedule is late at random by up to so much of its interval; "off" is predictable
 
-[limits]                           # each may be "off"; a limit that is on and lacks its data refuses
+[limits]                           # each may be "off"; a limit that is on and lacks its data refuses; shares have a unit: %, bps or x
+# i_accept = ["slippage"]          # what is off, or above its ceiling, on purpose: {_ceilings()}
 price_impact = "1%"                # move of any pool's price by a plan
 slippage = "0.3%"                  # least output of a swap below its prediction
 plan_cost = "0.5%"                 # per unit of value moved, at the margin
@@ -199,6 +201,10 @@ cooldown = "6h"                    # the same thing is not told again within it
 # name = "mail"
 # url_env = "TRIMTAB_MAIL"         # an address in apprise's form, a secret: mailtos://…, tgram://…, jsons://…
 """
+
+
+def _ceilings() -> str:
+    return ", ".join(f"{key} {bps / 100:g}%" for key, bps in CEILINGS.items())
 
 
 def _sequencer(preset: Preset) -> str:

@@ -54,7 +54,7 @@ DIRECTIONS: Mapping[str, Direction] = {
     "token_screen": Direction(Tight.ON),
     "payout_per_day": Direction(Tight.LESS, coins=True),
 }
-"""Every key of [limits]; a test compares. One that is not here is never taken from a profile."""
+"""Every key of [limits] that a profile may have; a test compares. `i_accept` is none: only the owner accepts (T21)."""
 
 
 def is_tighter(key: str, theirs: Limit, mine: Limit) -> bool:
@@ -70,7 +70,7 @@ def is_tighter(key: str, theirs: Limit, mine: Limit) -> bool:
 
 def read_limits(raw: Mapping[str, object], mine: LimitsTable) -> dict[str, Limit]:
     """The limits of a profile as LimitsTable reads them; `raw` is as its file has them. Raises pydantic's ValidationError."""
-    known = {name: getattr(mine, name) for name in LimitsTable.model_fields}
+    known = {name: getattr(mine, name) for name in DIRECTIONS}
     written = {name: "off" if value is None else "on" if value is True else value for name, value in known.items()}
     texts = {name: _text(name, value) for name, value in written.items()}
     parsed = LimitsTable.model_validate({**texts, **raw})

@@ -12,7 +12,7 @@ from agent.config.table import Table
 from agent.config.zone import ZoneTable
 from agent.errors import ConfigError
 from agent.model import AnyOf, Cron, Drawdown, Every, Hybrid, Schedule, Single, Staged, Threshold, VolatilityJump
-from agent.units import parse_bps
+from agent.units import parse_share_bps
 
 SINGLE, SEVERAL = "single", "several"
 KINDS = ("threshold", "time", "hybrid", "either", "review", "drawdown", "volatility_jump", "zone")
@@ -104,7 +104,7 @@ def parse_band(text: object, field: str) -> Threshold:
     kind = next((kind for kind in ("abs", "rel") if plain.endswith(kind)), None)
     if kind is None:
         raise ConfigError(f"{field}: {text!r} is not a band", "write 10%rel (of the target) or 5%abs (points of the portfolio)")
-    width_bps = parse_bps(plain.removesuffix(kind), field)
+    width_bps = parse_share_bps(plain.removesuffix(kind), field)
     return Threshold(width_bps, None) if kind == "abs" else Threshold(None, width_bps)
 
 

@@ -9,6 +9,7 @@ import pytest
 import tomlkit
 
 from agent.config import fields
+from agent.config.bounds import CEILINGS
 from agent.config.load import load_config
 from agent.config.schema import LimitsTable
 from agent.config.tighter import DIRECTIONS, Tight, is_tighter
@@ -30,10 +31,10 @@ def sample(key: str) -> tuple[str, str]:
 
 
 def test_every_limit_has_its_direction_and_no_direction_is_of_a_limit_that_is_gone() -> None:
-    assert set(DIRECTIONS) == set(LimitsTable.model_fields)
+    assert set(DIRECTIONS) == set(LimitsTable.model_fields) - {"i_accept"}
 
 
-@pytest.mark.parametrize("key", LimitsTable.model_fields)
+@pytest.mark.parametrize("key", DIRECTIONS)
 def test_of_every_limit_only_the_tighter_value_is_taken(key: str, tmp_path: Path) -> None:
     small, large = sample(key)
     tight = DIRECTIONS[key].tight
@@ -45,6 +46,8 @@ def test_of_every_limit_only_the_tighter_value_is_taken(key: str, tmp_path: Path
         document = tomlkit.parse(path.read_text())
         document["limits"]["native_top_up"] = "off"  # type: ignore[index]  # a table
         document["limits"][key] = mine  # type: ignore[index]  # a table
+        if key in CEILINGS:
+            document["limits"]["i_accept"] = [key]  # type: ignore[index]  # a table
         if key == "native_top_up" and mine != "off":
             document["limits"]["native_floor"] = "0.0001"  # type: ignore[index]  # a table
         path.write_text(tomlkit.dumps(document))
