@@ -106,4 +106,4 @@ class Stage:
 
     def calldata(self, contract: Any, name: str, *arguments: object) -> str:
         """Calldata of a function of a web3 contract."""
-        return str(contract.encodeABI(name, args=list(arguments)))
+        return str(contract.encode_abi(name, args=list(arguments)))

@@ -52,7 +52,7 @@ def deploy_safe(chain: LocalChain, owners: Sequence[int] = (5, 6, 7), threshold:
     accounts = tuple(test_accounts()[index] for index in owners)
     singleton = chain.contract(chain.deploy(npm(SAFE)), npm(SAFE))
     factory = chain.contract(chain.deploy(npm(FACTORY)), npm(FACTORY))
-    setup = singleton.encodeABI("setup", [[one.address for one in accounts], threshold, NATIVE, b"", NATIVE, NATIVE, 0, NATIVE])
+    setup = singleton.encode_abi("setup", [[one.address for one in accounts], threshold, NATIVE, b"", NATIVE, NATIVE, 0, NATIVE])
     receipt = chain.send(factory.functions.createProxyWithNonce(singleton.address, setup, 7))
     made = factory.events.ProxyCreation().process_receipt(receipt)[0]["args"]["proxy"]
     return SafeWallet(chain, chain.contract(made, npm(SAFE)), accounts, threshold)

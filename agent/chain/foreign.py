@@ -42,7 +42,7 @@ class WalletOwner:
     def shown(self, tx: UnsignedTx) -> Mapping[str, Any]:
         """The transaction as wallets take it, and the hash that is signed."""
         fields = {name: hex(value) if isinstance(value, int) else value for name, value in fields_of(tx).items()}
-        unsigned = serializable_unsigned_transaction_from_dict(fields_of(tx))  # type: ignore[no-untyped-call]  # eth-account 0.11 has no types
+        unsigned = serializable_unsigned_transaction_from_dict(fields_of(tx))  # type: ignore[no-untyped-call,unused-ignore]  # untyped in 0.11
         return {"kind": "transaction", "from": self.address, "transaction": fields, "signing_hash": hex_data(bytes(unsigned.hash()))}
 
     def carried(self, tx: UnsignedTx, since_block: int) -> Carried | None:

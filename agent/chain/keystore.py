@@ -9,6 +9,7 @@ import secrets
 import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from eth_account import Account
 from eth_keyfile.keyfile import decode_keyfile_json
@@ -57,7 +58,8 @@ def open_keystore(raw: bytes, password: Secret, path: Path) -> Key | ConfigError
     if not isinstance(sheet, dict) or sheet.get("version") != 3:
         return ConfigError(f"wallet.keystore: {path} is not a version 3 keystore", "write one with: trimtab wallet create")
     try:
-        return Key(Account.from_key(decode_keyfile_json(sheet, password.reveal().encode())))
+        utf8: Any = password.reveal().encode()  # eth-keyfile 0.8 is typed for text, which it would read as Latin-1
+        return Key(Account.from_key(decode_keyfile_json(sheet, utf8)))
     except ValueError as error:
         if "MAC mismatch" in str(error):
             return ConfigError(f"wallet.keystore: wrong password for {path}", "type the password that it was written with")
@@ -155,7 +157,7 @@ def _draft(path: Path, key: Key, password: Secret) -> Path:
 def _sealed(key: Key, password: Secret) -> bytes | ConfigError:
     """The locked key; an error is returned, not raised, as in `open_keystore`: scrypt may find too little memory."""
     try:
-        sheet = Account.encrypt(key.reveal(), password.reveal(), kdf="scrypt", iterations=SCRYPT_N)  # type: ignore[no-untyped-call]  # eth-account 0.11 has no types here
+        sheet = Account.encrypt(key.reveal(), password.reveal(), kdf="scrypt", iterations=SCRYPT_N)  # type: ignore[no-untyped-call,unused-ignore]  # untyped in 0.11
     except Exception as error:  # whatever it is, its frames hold the key
         return ConfigError(f"the key cannot be locked ({type(error).__name__})", "scrypt needs 256 MB of free memory")
     return (json.dumps(sheet, indent=1) + "\n").encode()

@@ -68,10 +68,10 @@ class Key:
     def _try(self, fields: Mapping[str, Any]) -> SignedTx | str:
         """An error is returned, not raised: its traceback would hold the library's frames, and those hold the key."""
         try:
-            signed = self.__account.sign_transaction(dict(fields))  # type: ignore[no-untyped-call]  # eth-account 0.11 has no types here
+            raw, digest, *_ = self.__account.sign_transaction(dict(fields))  # type: ignore[no-untyped-call,unused-ignore]  # untyped in eth-account 0.11
         except Exception as error:  # whatever it is, it must not leave this frame
             return type(error).__name__
-        return SignedTx(bytes(signed.rawTransaction), "0x" + bytes(signed.hash).hex())
+        return SignedTx(bytes(raw), "0x" + bytes(digest).hex())
 
     def __repr__(self) -> str:
         return f"Key({self.address})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from eth_account._utils.signing import sign_transaction_dict
 from eth_utils.crypto import keccak
@@ -47,6 +47,6 @@ class _Elsewhere:
 
 def signed_by(tx: UnsignedTx, sign: Callable[[bytes], Vrs]) -> SignedTx:
     """The transaction with the signature that `sign` gives for its 32-byte hash (keccak256 of EIP-1559's or EIP-155's payload)."""
-    encoded = sign_transaction_dict(_Elsewhere(sign), fields_of(tx))[3]  # type: ignore[no-untyped-call]  # eth-account 0.11 has no types here
-    raw = bytes(encoded)
+    elsewhere = cast(Any, _Elsewhere(sign))
+    raw = bytes(sign_transaction_dict(elsewhere, fields_of(tx))[3])  # type: ignore[no-untyped-call,unused-ignore]  # untyped in eth-account 0.11
     return SignedTx(raw, "0x" + bytes(keccak(raw)).hex())

@@ -85,7 +85,7 @@ def provide(chain: LocalChain, pool: PoolInfo, value_usd: int, ranges: Sequence[
         made = position(price, *ticks_of(price, part, spacing), float(value1_raw))
         pair = (pool.token0.address, pool.token1.address, pool.fee_pips, made.tick_lower, made.tick_upper)
         mint = (*pair, made.amount0_raw, made.amount1_raw, 0, 0, chain.whale.address, FAR_FUTURE_S)
-        mints.append(manager.encodeABI("mint", args=[mint]))
+        mints.append(manager.encode_abi("mint", args=[mint]))
         ends |= {made.tick_lower, made.tick_upper}
     chain.send(manager.functions.multicall(mints))
     _know_ticks(chain, pool, ends)

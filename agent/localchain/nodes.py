@@ -65,8 +65,10 @@ def _plain_web3(provider: Any) -> Web3:
     """Web3 that asks what it is told to ask: no chain id before each call, no names, no CCIP-read (facts.md)."""
     provider.global_ccip_read_enabled = False
     w3 = Web3(provider)
-    for name in ("validation", "name_to_address", "gas_price_strategy"):
-        w3.middleware_onion.remove(name)
+    # Resolving names is called name_to_address in web3 6, ens_name_to_address in web3 7.
+    for name in ("validation", "name_to_address", "ens_name_to_address", "gas_price_strategy"):
+        if name in w3.middleware_onion:
+            w3.middleware_onion.remove(name)
     return w3
 
 

@@ -15,7 +15,7 @@ def signed_elsewhere(desk: Desk, transaction: dict[str, str]) -> str:
     """The wallet's owner signs what the file says and sends it."""
     fields = {name: int(value, 16) if name not in ("to", "data") else value for name, value in transaction.items()}
     signed = Account.sign_transaction(fields, WALLET_KEY)
-    return str(desk.node.rpc("eth_sendRawTransaction", "0x" + bytes(signed.rawTransaction).hex()))
+    return str(desk.node.rpc("eth_sendRawTransaction", "0x" + bytes(signed[0]).hex()))
 
 
 def test_a_rebalance_is_proposed_signed_elsewhere_and_finished(desk: Desk) -> None:

@@ -127,7 +127,7 @@ def nonce_theft(made: Scene, at: int, draw: random.Random) -> str:
         body = {"chainId": made.chain.chain_id, "nonce": nonce, "to": wallet.address, "value": STRANGERS_WEI, "gas": 21_000}
         signed = Account.sign_transaction({**body, "maxFeePerGas": fee, "maxPriorityFeePerGas": fee, "type": 2}, wallet.key)
         try:
-            told(made, "eth_sendRawTransaction", made.chain.w3.to_hex(signed.rawTransaction))
+            told(made, "eth_sendRawTransaction", made.chain.w3.to_hex(signed[0]))
         except Exception as error:  # ours is in the pool and pays more: the thief comes too late
             if "underpriced" not in str(error):
                 raise

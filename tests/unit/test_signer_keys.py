@@ -219,3 +219,38 @@ def test_core_dumps_are_off_in_this_process_and_its_children() -> None:
     assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)
     child = "import resource; print(resource.getrlimit(resource.RLIMIT_CORE))"
     assert subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=True).stdout.strip() == "(0, 0)"
+
+
+FOREIGN_KEYSTORES = {
+    "scrypt": {
+        "crypto": {
+            "cipher": "aes-128-ctr",
+            "cipherparams": {"iv": "78d0095560cf0762b02373cb7bdcc048"},
+            "ciphertext": "4def3ba3fa91e1f76a5a2dc4979a66294c7bd5aab8b8099503e19c65e51bc81b",
+            "kdf": "scrypt",
+            "kdfparams": {"dklen": 32, "n": 2, "r": 8, "p": 1, "salt": "03373d9d83a74b72630f2a1cccee9bab"},
+            "mac": "bdeee143972196592e9c94fd92319254a1169fcb589cf75ca6e87746461ffd5e",
+        },
+        "version": 3,
+    },
+    "pbkdf2": {
+        "crypto": {
+            "cipher": "aes-128-ctr",
+            "cipherparams": {"iv": "a06e69687a4dd2b302597cb15586bf91"},
+            "ciphertext": "eabd40d971a8df383a7d0c7fe6ce0a793424ee985f7070537aec4e512396b461",
+            "kdf": "pbkdf2",
+            "kdfparams": {"c": 2, "dklen": 32, "prf": "hmac-sha256", "salt": "dd80f36ece568bbb0806ee6c80668151"},
+            "mac": "021ac2706c996d76d49f67f8deaf0fea28bb8eca339c4b9e2348d6e1eb9731d1",
+        },
+        "version": 3,
+    },
+}
+"""Made by eth-keyfile 0.10.0 from the password in UTF-8."""
+
+
+@pytest.mark.parametrize("kdf", ["scrypt", "pbkdf2"])
+def test_a_keystore_of_another_library_opens_with_a_password_beyond_ascii(tmp_path: Path, kdf: str) -> None:
+    path = tmp_path / "wallet.json"
+    path.write_text(json.dumps(FOREIGN_KEYSTORES[kdf]))
+    path.chmod(0o600)
+    assert load_key(KeystoreFile(path), MAINNET, ask=lambda prompt: "Größe 量 пароль").address == CANARY_ADDRESS
