@@ -1,12 +1,14 @@
-"""What an independent library, uniswap-python, says each leg's pool pays: a second opinion on our own quotes."""
+"""Second opinions on our own quotes: what each leg's pool pays, also by an independent library, uniswap-python."""
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from agent.chain.rpc import Transport
+from agent.chain.uniswap_shim import web3_6_names
 from agent.chain.wire import CallFailed
 from agent.errors import TrimtabError
 from agent.model import Leg, Plan, SecondQuote
@@ -38,6 +40,7 @@ class V3Contracts:
     venue: str
     factory: str
     quoter: str
+    quoter_v2: str
     router: str
 
 
@@ -97,6 +100,11 @@ class UniswapPython:
     first quote (0.75 s).
     """
 
+    @staticmethod
+    def installed() -> bool:
+        """Whether the library is there: the extra trimtab[uniswap-python]."""
+        return importlib.util.find_spec("uniswap") is not None
+
     def __init__(self, transport: Transport, venues: Sequence[V2Contracts | V3Contracts]) -> None:
         self._transport = transport
         self._venues = {venue.venue: venue for venue in venues}
@@ -112,9 +120,9 @@ class UniswapPython:
         desk = self._desks.get(leg.venue) or _open_desk(self._transport, venue)
         self._desks[leg.venue] = desk
         desk.view.block_hash = block_hash
-        if _named(lambda: desk.find_pool(leg)).lower() != leg.pool.lower():
+        if named(lambda: desk.find_pool(leg)).lower() != leg.pool.lower():
             raise NoSecondQuote("the venue's factory names another pool for this pair and fee")
-        return _named(lambda: desk.ask(leg, amount_in_raw))
+        return named(lambda: desk.ask(leg, amount_in_raw))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +176,7 @@ def _web3_over(view: _View) -> Web3:
         def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
             return cast("RPCResponse", view.answer(method, params))
 
-    return Web3(Provider(), middlewares=[])
+    return Web3(Provider(), [])
 
 
 def _v2_desk(w3: Web3, view: _View, venue: V2Contracts) -> _Desk:
@@ -202,13 +210,14 @@ def _v3_desk(w3: Web3, view: _View, venue: V3Contracts) -> _Desk:
 
 
 def _library(w3: Web3, version: int, factory: str | None = None, router: str | None = None) -> Any:
-    from uniswap import Uniswap
+    with web3_6_names():
+        from uniswap import Uniswap
 
     return Uniswap(NATIVE, None, web3=w3, version=version, factory_contract_addr=factory, router_contract_addr=router)
 
 
-def _named(ask: Callable[[], T]) -> T:
-    """Runs `ask`; whatever goes wrong in the library becomes a NoSecondQuote without foreign text (T17)."""
+def named(ask: Callable[[], T]) -> T:
+    """Runs `ask`; whatever goes wrong in it becomes a NoSecondQuote without foreign text (T17)."""
     try:
         return ask()
     except NoSecondQuote:
@@ -217,5 +226,5 @@ def _named(ask: Callable[[], T]) -> T:
         raise NoSecondQuote(f"the venue's quoter refused: {error.fault.message}") from None
     except TrimtabError as error:
         raise NoSecondQuote(f"no answer: {error.message}") from None
-    except Exception as error:  # the library raises plain Exception, web3's errors and ValueError alike
+    except Exception as error:  # uniswap-python raises plain Exception, web3's errors and ValueError alike
         raise NoSecondQuote(f"the library failed with {type(error).__name__}") from None

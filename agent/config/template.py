@@ -87,8 +87,8 @@ router = "{preset.v2_router}"
 [venues.uniswap_v3]
 factory = "{preset.v3_factory}"
 router = "{preset.v3_router}"      # SwapRouter02
-quoter = "{preset.v3_quoter}"      # QuoterV2, for cross-checks
-quoter_v1 = "{preset.v3_quoter_v1}"   # Quoter, which the second quote asks
+quoter = "{preset.v3_quoter}"      # QuoterV2, which the second quote asks
+quoter_v1 = "{preset.v3_quoter_v1}"   # Quoter, which uniswap-python asks where it is installed
 position_manager = "{preset.v3_position_manager}"
 fee_tiers = [100, 500, 3000, 10000]
 
@@ -117,7 +117,7 @@ daily_turnover = "60%"
 daily_loss = "1%"                  # measured from balances, gas included, over 24 h of chain time
 total_loss = "10%"                 # the same since the store began: at it a person looks, and raises it if he wants
 oracle_deviation = "1.5%"          # pools against reference prices
-second_quote_deviation = "0.5%"    # our quote against uniswap-python's
+second_quote_deviation = "0.5%"    # our quote against those of the venue's contracts and of uniswap-python
 depeg = "2%"                       # stable tokens against 1 USD
 gas_price = "60 gwei"
 gas_per_day = "0.05"               # native coin

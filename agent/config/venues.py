@@ -17,7 +17,7 @@ class UniswapV2Table(Table):
 
 
 class UniswapV3Table(Table):
-    """Uniswap V3: `router` is SwapRouter02, `quoter_v1` what uniswap-python asks."""
+    """Uniswap V3: `router` is SwapRouter02, `quoter` QuoterV2, `quoter_v1` what uniswap-python asks where it is installed."""
 
     factory: Address
     router: Address

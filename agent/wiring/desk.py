@@ -12,6 +12,7 @@ from secrets import SystemRandom
 
 from agent.chain import keys
 from agent.chain.agreed import AgreedTransport
+from agent.chain.contract_quotes import Unanimous, opinions
 from agent.chain.evidence import GatheredEvidence
 from agent.chain.own_positions import PositionReader
 from agent.chain.panel import Panel
@@ -21,7 +22,7 @@ from agent.chain.reader import ChainReader
 from agent.chain.rpc import HttpTransport, Transport
 from agent.chain.safe import SafeContract, SafeReader
 from agent.chain.screen import TokenScreen
-from agent.chain.second_quote import UniswapPython, V2Contracts, V3Contracts
+from agent.chain.second_quote import V2Contracts, V3Contracts
 from agent.chain.tokens import read_tokens
 from agent.chain.watch import PoolRef, Watch
 from agent.config import build_execution, build_limits, build_policy, build_portfolio, build_reference
@@ -86,8 +87,8 @@ class Desk:
     switch: KillSwitch
     clock: Clock
     reader: PositionReader
-    quoter: UniswapPython
-    """One for all looks: the library's caches keep each of its objects for good."""
+    quoter: Unanimous
+    """One for all looks: the caches of uniswap-python keep each of its objects for good."""
     key: keys.KeySource | None = None  # in place of the config's, where the calling program has one
     split: Split | None = None
     tax: TaxKeeper | None = None
@@ -158,12 +159,12 @@ class Desk:
 
 
 def second_venues(config: Config) -> list[V2Contracts | V3Contracts]:
-    """The venues as uniswap-python needs them."""
+    """The venues as second quotes need them."""
     found: list[V2Contracts | V3Contracts] = []
     if (v2 := config.venues.uniswap_v2) is not None:
         found.append(V2Contracts("uniswap_v2", v2.factory, v2.router))
     if (v3 := config.venues.uniswap_v3) is not None:
-        found.append(V3Contracts("uniswap_v3", v3.factory, v3.quoter_v1, v3.router))
+        found.append(V3Contracts("uniswap_v3", v3.factory, v3.quoter_v1, v3.quoter, v3.router))
     return found
 
 
@@ -256,7 +257,7 @@ def open_desk(
         found = resolve(line, known_positions(config, portfolio, ()), factories(config))
         known = partial(known_positions, config, portfolio)
         reader = PositionReader(chain, found, factories(config), store.liquidity_moves, known)
-        policy, quoter = build_policy(config), UniswapPython(line, second_venues(config))
+        policy, quoter = build_policy(config), opinions(line, second_venues(config))
         shared = (loaded, panel, line, portfolio, pools, policy, reference, limits, execution, store, switch, clock, reader, quoter)
         paper = paper_chain(config, execution, panel, store, reader) if loaded.paper else None
         tax = TaxKeeper(loaded, portfolio)

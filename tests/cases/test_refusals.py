@@ -146,13 +146,14 @@ def test_code_that_changed_since_it_was_trusted_is_refused(anvil_chain: LocalCha
 
 
 def more(by_bps: int, *targets: str) -> Callable[[str, list[Any], Any], Any]:
-    """Falsifies the last number that a call of one of these contracts answers."""
+    """Falsifies what a call of one of these quoters pays: the first of QuoterV2's four words, the last of the others' answers."""
 
     def change(method: str, params: list[Any], answer: Any) -> Any:
         if method != "eth_call" or str(params[0].get("to")).lower() not in {t.lower() for t in targets} or not isinstance(answer, str):
             return answer
-        head, last = answer[:-64], int(answer[-64:], 16)
-        return f"{head}{last * (10_000 + by_bps) // 10_000:064x}"
+        at = 2 if str(params[0]["data"]).startswith("0xc6a5026a") else len(answer) - 64
+        paid = int(answer[at : at + 64], 16) * (10_000 + by_bps) // 10_000
+        return f"{answer[:at]}{paid:064x}{answer[at + 64 :]}"
 
     return change
 
@@ -161,10 +162,21 @@ def more(by_bps: int, *targets: str) -> Callable[[str, list[Any], Any], Any]:
 def test_a_second_quote_that_disagrees_refuses(anvil_chain: LocalChain, tmp_path: Path, by_bps: int) -> None:
     chain = anvil_chain
     fund(chain, HELD)
-    liar = Through(chain.transport, "local", more(by_bps, chain.addresses.quoter_v1, chain.addresses.v2_router))
+    at = chain.addresses
+    liar = Through(chain.transport, "local", more(by_bps, at.quoter_v1, at.quoter_v2, at.v2_router))
     with agent_on(chain, tmp_path, ROOMY, TARGETS, transports=[liar]) as agent:
         verdict = require_refused(chain, agent, "second_quote_deviation")
         assert 59 < float(verdict.measured.split()[0]) < 61
+
+
+@pytest.mark.parametrize("quoter", ["quoter_v1", "quoter_v2"])
+def test_second_quotes_that_differ_from_each_other_refuse(anvil_chain: LocalChain, tmp_path: Path, quoter: str) -> None:
+    """By 1 bps, far within the limit: contracts at one block have one answer."""
+    fund(anvil_chain, HELD)
+    liar = Through(anvil_chain.transport, "local", more(1, getattr(anvil_chain.addresses, quoter)))
+    with agent_on(anvil_chain, tmp_path, ROOMY, TARGETS, transports=[liar]) as agent:
+        verdict = require_refused(anvil_chain, agent, "second_quote_deviation")
+        assert "second quotes differ" in verdict.measured
 
 
 def test_a_wallet_without_gas_money_is_told_so_and_nothing_is_sent(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -1,14 +1,16 @@
-"""The second quote of uniswap-python, through the real routers and quoters, equals our exact quotes on both chains."""
+"""Second quotes of the real routers and quoters, by eth_call and by uniswap-python, equal our exact quotes on both chains."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
 import pytest
 
 from agent.amm import pools
-from agent.chain.second_quote import UniswapPython, V2Contracts, V3Contracts, second_quotes
+from agent.chain.contract_quotes import ContractQuotes, Unanimous, opinions
+from agent.chain.second_quote import Quoter, UniswapPython, V2Contracts, V3Contracts, second_quotes
 from agent.localchain import LocalChain
 from agent.model import Cost, Funding, Goal, Leg, Plan, PoolState, Rebalance
 from tests.world import read_pool
@@ -17,10 +19,24 @@ SIZES = (Fraction(1, 10**6), Fraction(1, 1_000), Fraction(1, 50))
 """Inputs as parts of what the pool pays out of within two percent."""
 
 
-def quoter(chain: LocalChain) -> UniswapPython:
+def venues(chain: LocalChain) -> tuple[V2Contracts, V3Contracts]:
     at = chain.addresses
-    v2 = V2Contracts("uniswap_v2", at.v2_factory, at.v2_router)
-    return UniswapPython(chain.transport, (v2, V3Contracts("uniswap_v3", at.v3_factory, at.quoter_v1, at.swap_router_02)))
+    v3 = V3Contracts("uniswap_v3", at.v3_factory, at.quoter_v1, at.quoter_v2, at.swap_router_02)
+    return V2Contracts("uniswap_v2", at.v2_factory, at.v2_router), v3
+
+
+def both(chain: LocalChain) -> Unanimous:
+    found = opinions(chain.transport, venues(chain))
+    assert [name for name, _ in found.quoters] == ["the venue's contracts", "uniswap-python"]
+    return found
+
+
+Ask = Callable[[LocalChain], Quoter]
+QUOTERS: list[Ask] = [
+    lambda chain: ContractQuotes(chain.transport, venues(chain)),
+    lambda chain: UniswapPython(chain.transport, venues(chain)),
+]
+"""Each alone: for what they say when they refuse."""
 
 
 def leg(before: PoolState, token_in: str, amount_in_raw: int) -> tuple[Leg, PoolState]:
@@ -56,10 +72,10 @@ def head_hash(chain: LocalChain) -> str:
     return str(chain.w3.eth.get_block("latest")["hash"].hex())
 
 
-def test_both_libraries_agree_to_the_wei_on_every_pool_size_and_direction(anvil_chain: LocalChain) -> None:
+def test_contracts_and_library_agree_to_the_wei_on_every_pool_size_and_direction(anvil_chain: LocalChain) -> None:
     states = [read_pool(anvil_chain, name) for name in anvil_chain.pools]
     assert {type(state).__name__ for state in states} == {"V2Pool", "V3Pool"}
-    ask, block = quoter(anvil_chain), head_hash(anvil_chain)
+    ask, block = both(anvil_chain), head_hash(anvil_chain)
     compared, sizes = 0, SIZES if anvil_chain.url else SIZES[1:2]  # eth-tester takes a tenth of a second for each
     for state in states:
         for token_in in (state.token0, state.token1):
@@ -75,7 +91,7 @@ def test_a_second_leg_in_a_pool_is_quoted_on_top_of_the_first(tester_chain: Loca
     state = read_pool(tester_chain, name)
     first, after = leg(state, state.token0, amount(state, state.token0, Fraction(1, 50)))
     second, _ = leg(after, state.token0, amount(state, state.token0, Fraction(1, 100)))
-    quotes = second_quotes(plan(first, second), head_hash(tester_chain), quoter(tester_chain))
+    quotes = second_quotes(plan(first, second), head_hash(tester_chain), both(tester_chain))
     assert quotes[0].amount_out_raw == first.amount_out_raw
     assert quotes[1].amount_out_raw is not None
     # V2 keeps the first leg's fee among its reserves: fee times the part of the reserve that came in before.
@@ -90,14 +106,15 @@ def test_the_quote_is_of_the_snapshot_s_block_even_when_the_market_moved_since(l
     ours, _ = leg(state, token_in, 10**9)
     block = head_hash(local_chain)
     local_chain.swap("v3 WETH/USDC 3000", "USDC", 10**11)
-    ask = quoter(local_chain)
+    ask = both(local_chain)
     assert second_quotes(plan(ours), block, ask)[0].amount_out_raw == ours.amount_out_raw
     now = second_quotes(plan(ours), head_hash(local_chain), ask)[0].amount_out_raw
     assert now is not None
     assert now < ours.amount_out_raw
 
 
-def test_a_pool_that_the_factory_does_not_name_has_no_second_quote(tester_chain: LocalChain) -> None:
+@pytest.mark.parametrize("quoter", QUOTERS)
+def test_a_pool_that_the_factory_does_not_name_has_no_second_quote(tester_chain: LocalChain, quoter: Ask) -> None:
     v3, v2 = (read_pool(tester_chain, name) for name in ("v3 WETH/USDC 500", "v2 WETH/USDC"))
     for state in (v3, v2):
         ours, _ = leg(state, state.token0, 10**9)
@@ -106,7 +123,8 @@ def test_a_pool_that_the_factory_does_not_name_has_no_second_quote(tester_chain:
         assert (found.amount_out_raw, found.error) == (None, "the venue's factory names another pool for this pair and fee")
 
 
-def test_an_amount_that_the_contract_refuses_and_an_unknown_block_are_named_errors(tester_chain: LocalChain) -> None:
+@pytest.mark.parametrize("quoter", QUOTERS)
+def test_an_amount_that_the_contract_refuses_and_an_unknown_block_are_named_errors(tester_chain: LocalChain, quoter: Ask) -> None:
     state = read_pool(tester_chain, "v2 WETH/USDC")
     ours, _ = leg(state, state.token0, 10**9)
     ask = quoter(tester_chain)

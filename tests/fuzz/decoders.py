@@ -15,6 +15,7 @@ from pathlib import Path
 
 from agent import codec
 from agent.chain import calls, chronicle, found, liquidity_calls, past, proxies, rules, strays
+from agent.chain.contract_quotes import opinions
 from agent.chain.lens import decode, pages
 from agent.chain.panel import Panel
 from agent.chain.panel_sender import PanelSender
@@ -24,7 +25,7 @@ from agent.chain.remote_key import RemoteKey
 from agent.chain.rpc import HttpTransport, Transport
 from agent.chain.safe import SafeContract
 from agent.chain.screen import TokenScreen
-from agent.chain.second_quote import UniswapPython, V2Contracts, V3Contracts
+from agent.chain.second_quote import V2Contracts, V3Contracts
 from agent.chain.tokens import read_tokens
 from agent.chain.watch import Watch, parts, questions
 from agent.errors import Retryable, TrimtabError
@@ -59,6 +60,7 @@ class V3Venue:
     fee_tiers: tuple[int, ...]
     router: str
     quoter: str
+    quoter_v2: str
 
 
 @dataclass(frozen=True)
@@ -128,10 +130,13 @@ def _factories(at: Scene) -> Mapping[str, str]:
 
 
 def second_quotes(line: Transport, at: Scene) -> list[int]:
-    """What uniswap-python says of each leg."""
+    """What the venues' contracts and uniswap-python say of each leg."""
     v2, v3 = at.venues.uniswap_v2, at.venues.uniswap_v3
-    contracts = [V2Contracts("uniswap_v2", v2.factory, v2.router), V3Contracts("uniswap_v3", v3.factory, v3.quoter, v3.router)]
-    asked = UniswapPython(line, contracts)
+    contracts = [
+        V2Contracts("uniswap_v2", v2.factory, v2.router),
+        V3Contracts("uniswap_v3", v3.factory, v3.quoter, v3.quoter_v2, v3.router),
+    ]
+    asked = opinions(line, contracts)
     return [asked.quote(leg, leg.amount_in_raw, at.head.hash) for leg in at.plan.legs]
 
 

@@ -64,7 +64,8 @@ def record(chain: LocalChain, folder: Path) -> tuple[Scene, dict[str, list[bytes
         watch=watch,
         tokens=tokens,
         venues=Venues(
-            V2Venue(at.v2_factory, None, at.v2_router), V3Venue(at.v3_factory, None, (500, 3_000), at.swap_router_02, at.quoter_v1)
+            V2Venue(at.v2_factory, None, at.v2_router),
+            V3Venue(at.v3_factory, None, (500, 3_000), at.swap_router_02, at.quoter_v1, at.quoter_v2),
         ),
         manager=at.position_manager,
         position=ConfirmedPosition("uniswap_v2", pair.address, None, pair.token0.address, pair.token1.address, (1, 1), None, 5_000, 86_400),

@@ -107,7 +107,7 @@ class Wire:
 
 
 V2 = V2Contracts("v2", address("factory"), address("router"))
-V3 = V3Contracts("v3", address("factory"), address("quoter"), address("router"))
+V3 = V3Contracts("v3", address("factory"), address("quoter"), address("quoter v2"), address("router"))
 
 
 def word(value: int | str) -> str:
