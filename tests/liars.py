@@ -73,3 +73,34 @@ class Slow:
         self.requests += 1
         height = int(self._line.call("eth_blockNumber", []), 16) - self.lag
         return self._line.batch([(m, [hex(height) if p == "latest" else p for p in params]) for m, params in calls])
+
+
+class Frozen:
+    """The same chain, until it freezes: then its newest block stays what it was, and older ones are all that it knows."""
+
+    def __init__(self, line: Transport, operator: str) -> None:
+        self._line = line
+        self.operator = operator
+        self.name = f"endpoint {operator!r} frozen"
+        self.requests = self.height = 0
+
+    def freeze(self) -> None:
+        """From now on it follows the chain no more."""
+        self.height = int(self._line.call("eth_blockNumber", []), 16)
+
+    def thaw(self) -> None:
+        """It follows the chain again."""
+        self.height = 0
+
+    def call(self, method: str, params: list[Any]) -> Any:
+        """See Transport."""
+        return only(self.name, method, self.batch([(method, params)])[0])
+
+    def batch(self, calls: Sequence[Call]) -> list[Any]:
+        """See Transport. Signed bytes that it gets thaw it: it follows its own transactions."""
+        self.requests += 1
+        if any(method == "eth_sendRawTransaction" for method, _ in calls):
+            self.thaw()
+        if not self.height:
+            return self._line.batch(calls)
+        return self._line.batch([(m, [hex(self.height) if p == "latest" else p for p in params]) for m, params in calls])

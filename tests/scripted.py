@@ -84,6 +84,7 @@ class ScriptedChain:
     nonces_of: dict[str, int] = field(default_factory=dict)
     foreign: dict[int, str] = field(default_factory=dict)
     simulation: str = ""
+    uneven: str = ""
     base_fee_wei: int = GWEI
     status: int = 1
     send_error: Exception | None = None
@@ -118,7 +119,7 @@ class ScriptedChain:
         if (unsigned.max_fee_wei or 0) < self.base_fee_wei:
             return Simulation(False, "its fee is below the base fee", 0, head)
         ok = cancels or not self.simulation
-        return Simulation(ok, "" if ok else self.simulation, 21_000 if cancels else 60_000, head)
+        return Simulation(ok, "" if ok else self.simulation, 21_000 if cancels else 60_000, head, uneven=self.uneven)
 
     def send(self, signed: SignedTx) -> None:
         self.sent.append(signed.hash)

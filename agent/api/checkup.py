@@ -80,7 +80,7 @@ def _checks(
     known = tuple(Endpoint(line) for line in lines)
     probes = endpoints.probe(known, chain, now_s)
     seen.extend(endpoints.report(probes))
-    enough = len(endpoints.serving(probes)) >= chain.min_operators
+    enough = endpoints.enough(probes, chain.min_operators)
     for found in probes:
         state = OK if found.head is not None else NOTE if enough else FAIL
         yield Row(f"endpoint {found.endpoint.operator}", state, found.found, found.remedy, found.exit)

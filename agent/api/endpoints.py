@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent.chain.panel import Endpoint, Panel
+from agent.chain.ballot import needed
+from agent.chain.level import common_height, uneven
+from agent.chain.panel import Endpoint, Panel, operators
 from agent.config.chain import ChainTable
-from agent.errors import EXIT_OPERATOR, EXIT_REFUSED, TrimtabError
+from agent.errors import EXIT_OPERATOR, EXIT_REFUSED, EXIT_RETRYABLE, TrimtabError
 from agent.model import Snapshot
 
 Document = dict[str, Any]
@@ -18,28 +20,31 @@ MAX_CLOCK_SKEW_S = 30
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One endpoint's answer: `head` is None where it failed, then with the reason, what to do, and the exit code of that."""
+    """One endpoint's answer: `head` is None where it failed or `lags`, then with the reason, what to do, and the exit code of that."""
 
     endpoint: Endpoint
     head: int | None
     found: str
     remedy: str = ""
     exit: int = EXIT_REFUSED
+    lags: bool = False
 
 
 def probe(endpoints: Sequence[Endpoint], chain: ChainTable, now_s: Callable[[], float]) -> list[Probe]:
-    """Asks each for chain and head; the one that is too far behind the highest block that enough of them have is told."""
+    """Asks each for chain and head; the one that is too far behind the others is named."""
     found = [_one(endpoint, chain.chain_id, now_s) for endpoint in endpoints]
-    heads = sorted((one.head for one in found if one.head is not None), reverse=True)
-    if len(heads) < chain.min_operators:
+    newest = {one.endpoint: one.head for one in found if one.head is not None}
+    if len(operators(newest)) < chain.min_operators:
         return found
-    common = heads[chain.min_operators - 1]
-    return [_behind(one, common, chain.max_lag_blocks) for one in found]
+    panel = Panel(endpoints, chain.min_operators, max_lag_blocks=chain.max_lag_blocks)
+    uneven(panel, newest, common_height(newest, chain.min_operators))
+    return [_behind(one) for one in found]
 
 
-def serving(probes: Sequence[Probe]) -> set[str]:
-    """Operators with an endpoint that does as it should."""
-    return {one.endpoint.operator for one in probes if one.head is not None}
+def enough(probes: Sequence[Probe], min_operators: int) -> bool:
+    """Whether enough operators have an endpoint that does as it should; one that lags counts among those to be outvoted."""
+    answer = operators(one.endpoint for one in probes if one.head is not None or one.lags)
+    return len(operators(one.endpoint for one in probes if one.head is not None)) >= needed(len(answer), min_operators)
 
 
 def records(panel: Panel) -> list[Document]:
@@ -89,8 +94,8 @@ def _one(endpoint: Endpoint, chain_id: int, now_s: Callable[[], float]) -> Probe
     return Probe(endpoint, head, f"chain {found}, {took_ms:.0f} ms, head {head}, {-skew_s} s old")
 
 
-def _behind(one: Probe, common: int, most: int) -> Probe:
-    if one.head is None or common - one.head <= most:
+def _behind(one: Probe) -> Probe:
+    if one.head is None or not one.endpoint.health.lagging:
         return one
-    one.endpoint.health.blame(f"is {common - one.head} blocks behind block {common}")
-    return Probe(one.endpoint, None, f"{one.found}: {common - one.head} blocks behind the others", "ask its operator, or replace it")
+    why = one.endpoint.health.standing.why
+    return Probe(one.endpoint, None, f"{one.found}: {why}", "ask its operator, or replace it", EXIT_RETRYABLE, lags=True)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from agent.chain.ballot import REMEDY, NoQuorum, agreed, needed
+from agent.chain.ballot import REMEDY, NoQuorum, agreed
 from agent.chain.common import at_one_block
 from agent.chain.panel import Panel
 from agent.chain.wire import Call, RpcFault, only, parse_head, quantity
@@ -58,23 +58,17 @@ class AgreedTransport:
 
         Raises NoQuorum where too few have it, or one near it, for their newest: contracts may be missing there.
         """
-        heights: dict[str, int] = {}
 
         def newest(endpoint: Any, height: int | None) -> Head:
             tag = "latest" if height is None else hex(height)
             chain_id, block = endpoint.batch([("eth_chainId", []), ("eth_getBlockByNumber", [tag, False])])
             found = quantity(only(endpoint.name, "eth_chainId", chain_id), "chain id")
-            head = parse_head(only(endpoint.name, "eth_getBlockByNumber", block), found)
-            if height is None:
-                heights[endpoint.operator] = max(heights.get(endpoint.operator, 0), head.number)
-            return head
+            return parse_head(only(endpoint.name, "eth_getBlockByNumber", block), found)
 
-        head = at_one_block(self._panel, newest, lambda head: head)[0][1]
-        near = [number for number in heights.values() if abs(number - head.number) <= self._panel.max_lag_blocks]
-        if len(near) < needed(len(heights), self._panel.min_operators):
-            told = ", ".join(f"{operator} is at block {number}" for operator, number in sorted(heights.items()))
-            raise NoQuorum(f"enough operators agree on block {head.number} at most ({told})", REMEDY)
-        return head
+        found = at_one_block(self._panel, newest, lambda head: head)
+        if found.uneven:
+            raise NoQuorum(found.uneven, REMEDY)
+        return found.said[0][1]
 
 
 def _pinned(calls: Sequence[Call], head: Head) -> list[Call]:

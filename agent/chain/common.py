@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from agent.chain.ballot import REMEDY, NoQuorum, backed, needed, vouched
+from agent.chain.ballot import REMEDY, NoQuorum, backed, needed
+from agent.chain.level import common_height, uneven
 from agent.chain.panel import Endpoint, Panel, operators
 from agent.model import Head
 
 T = TypeVar("T")
 
 
-def at_one_block(panel: Panel, question: Callable[[Endpoint, int | None], T], head_of: Callable[[T], Head]) -> list[tuple[Endpoint, T]]:
+@dataclass(frozen=True, slots=True)
+class AtBlock(Generic[T]):
+    """Answers about one block, by endpoint. `uneven` says why that block may be old or made up; "" where endpoints are level."""
+
+    said: list[tuple[Endpoint, T]]
+    uneven: str
+
+
+def at_one_block(panel: Panel, question: Callable[[Endpoint, int | None], T], head_of: Callable[[T], Head]) -> AtBlock[T]:
     """Answers of the operators, enough of them, that give the same header; `question` gets a height, None for the newest.
 
     One round where the endpoints are level. Where they are not, a second one about the highest block that enough of them
@@ -31,12 +41,10 @@ def at_one_block(panel: Panel, question: Callable[[Endpoint, int | None], T], he
     heard = panel.ask(lambda endpoint: question(endpoint, None), enough=lambda answers: bool(same(answers)))
     panel.require(heard)
     heads = {endpoint: head_of(answer) for endpoint, answer in heard.answers.items()}
+    newest = {endpoint: head.number for endpoint, head in heads.items()}
     found = same(heard.answers)
     if not found:
-        heights: dict[str, int] = {}
-        for endpoint, head in heads.items():
-            heights[endpoint.operator] = min(heights.get(endpoint.operator, head.number), head.number)
-        height = vouched(heights, needed(len(heights), panel.min_operators))
+        height = common_height(newest, panel.min_operators)
         able = [endpoint for endpoint, head in heads.items() if head.number >= height]
         again = panel.ask(lambda endpoint: question(endpoint, height), among=able, enough=lambda answers: bool(same(answers)))
         panel.require(again)
@@ -46,9 +54,8 @@ def at_one_block(panel: Panel, question: Callable[[Endpoint, int | None], T], he
             told = "; ".join(f"{endpoint.operator}: {heads[endpoint].hash}" for endpoint in again.answers)
             raise NoQuorum(f"endpoints disagree on block {height} ({told})", REMEDY)
     common = head_of(found[0][1])
+    told = uneven(panel, newest, common.number)
     for endpoint, head in heads.items():
         if head.number == common.number and head != common:
             panel.blame(endpoint, f"differs in the header of block {common.number}")
-        elif common.number - head.number > panel.max_lag_blocks:
-            panel.blame(endpoint, f"is {common.number - head.number} blocks behind block {common.number}")
-    return found
+    return AtBlock(found, told)

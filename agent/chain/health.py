@@ -22,6 +22,7 @@ class Circuit(Enum):
     CLOSED = "in service"
     TRIAL = "on trial"
     OPEN = "resting"
+    LAGGING = "lagging"
     WAIT = "asked us to wait"
 
 
@@ -47,6 +48,7 @@ class Health:
         self._rests = 0
         self._until = self._wait_until = self._at
         self._why = ""
+        self.lagging = False
 
     def success(self, took_s: float) -> None:
         """It answered, refusals of single calls included; whatever it said counts elsewhere."""
@@ -69,10 +71,19 @@ class Health:
             self._in_a_row = 0
 
     def blame(self, why: str) -> None:
-        """Others outvoted it, or it lags. It is asked all the same, but after the others: it may be the honest one."""
+        """Others outvoted it. It is asked all the same, but after the others: it may be the honest one."""
         self._decay()
         self._bad += 1
         self._why = why
+
+    def lags(self, why: str) -> None:
+        """Its newest block is too old. What it says of blocks counts no more, but it is asked for its height, until it has caught up."""
+        self.blame(why)
+        self.lagging = True
+
+    def caught_up(self) -> None:
+        """Its newest block is as new as that of the others."""
+        self.lagging = False
 
     @property
     def circuit(self) -> Circuit:
@@ -82,6 +93,8 @@ class Health:
             return Circuit.WAIT
         if now < self._until:
             return Circuit.OPEN
+        if self.lagging:
+            return Circuit.LAGGING
         return Circuit.TRIAL if self._rests else Circuit.CLOSED
 
     @property

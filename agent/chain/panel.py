@@ -21,7 +21,7 @@ GRACE_S = 2.0
 
 
 MAX_LAG_BLOCKS = 3
-"""How far behind the others an endpoint may be before it is told (chain.max_lag_blocks)."""
+"""How far behind the others an endpoint may be before it is left out (chain.max_lag_blocks)."""
 
 
 class Resting(Retryable):
@@ -88,7 +88,7 @@ class Heard(Generic[T]):
 class Panel:
     """The endpoints of the config. `min_operators` different operators must say the same before money moves.
 
-    An endpoint more than `max_lag_blocks` behind the others is told; nearer ones are merely slower.
+    An endpoint more than `max_lag_blocks` behind the others is named and left out; nearer ones are merely slower.
     """
 
     def __init__(
@@ -169,11 +169,17 @@ class Panel:
         remedy = next((failure.remedy for failure in heard.lost.values() if failure.remedy), "")
         raise kind(f"{len(heard.operators)} of {self.min_operators} operators answered: {told}", remedy)
 
-    def blame(self, endpoint: Endpoint, why: str) -> None:
-        """Names an endpoint that others outvoted; `tell` hears of it once."""
+    def blame(self, endpoint: Endpoint, why: str, *, outvoted: bool = True) -> None:
+        """Names an endpoint that differs from others, who `outvoted` it or are as few; `tell` hears of it once."""
         if endpoint.health.standing.why != why:
-            self.tell(f"{endpoint.name} {why}; the others outvoted it")
+            self.tell(f"{endpoint.name} {why}; the others outvoted it" if outvoted else f"{endpoint.name} {why}")
         endpoint.health.blame(why)
+
+    def lags(self, endpoint: Endpoint, why: str) -> None:
+        """Names an endpoint whose newest block is too old; `tell` hears of it once until it has caught up."""
+        if not endpoint.health.lagging:
+            self.tell(f"{endpoint.name} {why}")
+        endpoint.health.lags(why)
 
     def standings(self) -> list[tuple[str, Standing]]:
         """Operator and record of each endpoint, in the order of the config."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -39,9 +39,12 @@ class PanelSender:
 
     def simulate(self, tx: UnsignedTx, sender: str) -> Simulation:
         """See ports.Sender; all at the newest block that enough operators have. Gas is that of the operators who say it succeeds."""
-        said = at_one_block(
+        asked = at_one_block(
             self._panel, lambda one, height: self._here(NodeSender(one).simulate(tx, sender, height)), lambda found: found.head
         )
+        return replace(self._verdict(asked.said), uneven=asked.uneven)
+
+    def _verdict(self, said: Sequence[tuple[Endpoint, Simulation]]) -> Simulation:
         enough = needed(len({endpoint.operator for endpoint, _ in said}), self._panel.min_operators)
         verdicts = backed((endpoint.operator, found.ok) for endpoint, found in said)
         good, bad = verdicts.get(True, set()), verdicts.get(False, set())
@@ -108,7 +111,7 @@ class PanelSender:
 
     def head(self) -> Head:
         """See ports.Sender: the newest header that enough operators have alike."""
-        return at_one_block(self._panel, lambda one, height: self._on_chain(NodeSender(one).head(height)), lambda head: head)[0][1]
+        return at_one_block(self._panel, lambda one, height: self._on_chain(NodeSender(one).head(height)), lambda head: head).said[0][1]
 
     def block_hash(self, number: int) -> str | None:
         """See ports.Sender."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from agent.chain import proxies
 from agent.chain.ask import complete, page_calls
-from agent.chain.ballot import NoQuorum, agreed, backed, needed, sufficing, vouched
+from agent.chain.ballot import REMEDY, NoQuorum, agreed, backed, needed, sufficing, vouched
 from agent.chain.lens import Item, pages
+from agent.chain.level import common_height, uneven
 from agent.chain.panel import Endpoint, Heard, Panel, operators
 from agent.chain.past import read_past
 from agent.chain.quorum import Agreement, Testimony, agree, difference
@@ -55,11 +56,14 @@ class ChainReader:
         """See ports.Reader. Endpoints that failed, lag or differ while enough others agree are named in `quarantined`.
 
         Read at the newest block that enough operators have. Where they disagree there, once more at an older one, within
-        chain.max_lag_blocks, that those a little behind have too: they may outvote one that lies.
+        chain.max_lag_blocks, that those a little behind have too: they may outvote one that lies. Raises NoQuorum where the
+        newest blocks of too few are near it: it may be old, or made up (T19).
         """
         before, watch, now_s = self._panel.requests, self.watch, self._clock.now_s()
         firsts = self._firsts(watch.owner)
         head = _newest(firsts.answers, self._min_operators)
+        if told := uneven(self._panel, {line: first.head.number for line, first in firsts.answers.items()}, head.number):
+            raise NoQuorum(told, REMEDY)
         try:
             read = self._read(head, firsts, watch)
         except (Refused, Retryable):
@@ -90,7 +94,6 @@ class ChainReader:
         for line, first in firsts.answers.items():
             if (lag := head.number - first.head.number) > self._panel.max_lag_blocks:
                 lost[line] = Retryable(f"{line.name} is {lag} blocks behind block {head.number}")
-                self._panel.blame(line, f"is {lag} blocks behind block {head.number}")
         asked = questions(watch)
         items = [question.item for question in asked]
         names = [question.name for question in asked] + proxies.names(watch.proxies)
@@ -220,8 +223,7 @@ class ChainReader:
 
 def _newest(firsts: Mapping[Endpoint, _First], min_operators: int) -> Head:
     """The highest block that enough operators have; of several headers at that height the one that most give."""
-    heights = _by_operator(firsts, lambda first: first.head.number, min)
-    height = vouched(heights, needed(len(heights), min_operators))
+    height = common_height({line: first.head.number for line, first in firsts.items()}, min_operators)
     backing = backed((line.operator, first.head) for line, first in firsts.items() if first.head.number == height)
     return max(backing, key=lambda head: len(backing[head]))
 

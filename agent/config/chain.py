@@ -45,7 +45,8 @@ class ChainTable(Table):
     """Which chain. `single_operator` names the one operator that may decide alone; local chains need none.
 
     `fork` says that the endpoint is a local copy of a live chain under that chain's id: only published test keys sign.
-    `quorum` asks for more operators than usual. An endpoint that is more than `max_lag_blocks` behind the others is told.
+    `quorum` asks for more operators than usual. Nothing is signed while the newest blocks of too few operators are within
+    `max_lag_blocks` of each other.
     """
 
     chain_id: int = Field(gt=0)

@@ -44,7 +44,7 @@ wrapped_native = "{preset.wrapped_native}"
 # Money moves only when two endpoints of different operators agree. To trust one alone, name it:
 # single_operator = "{rpc_envs[0][1]}"
 # To want more of them to agree than two: quorum = 3
-max_lag_blocks = 3                 # an endpoint further behind the others is told and left out
+max_lag_blocks = 3                 # trades only while operators are this near each other
 {rpc}
 
 [wallet]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from agent.chain.ballot import REMEDY, NoQuorum
 from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError, Unfit
 from agent.execution.settings import Event, OnEvent, Settings
 from agent.model import Intent, IntentEvent, IntentKind, IntentState, Receipt, SignedTx, UnsignedTx, Verdict
@@ -52,8 +53,10 @@ class Carrier:
             measured = "paused" if paused else "cannot be read"
             raise refusal("kill_switch", measured, "off", f"the kill switch is on ({measured}); nothing is sent", "trimtab resume")
 
-    def rehearse(self, tx: UnsignedTx, deadline_s: int | None) -> Simulation:
-        """Simulates the exact transaction at the head. Raises Refused when it fails, lacks gas, or is late by chain time."""
+    def rehearse(self, tx: UnsignedTx, deadline_s: int | None, grant: Grant) -> Simulation:
+        """Simulates the exact transaction at the head. Raises Refused when it fails, lacks gas, or is late by chain time; NoQuorum
+        where that head may be old or made up (T19), unless `grant` only takes back.
+        """
         simulation = self.sender.simulate(tx, self.signer.address)
         head = simulation.head
         if head.chain_id != tx.chain_id:
@@ -61,6 +64,8 @@ class Carrier:
                 f"the endpoint is on chain {head.chain_id}, the transaction is for {tx.chain_id}", "check [chain] in the config"
             )
         require_time(head.timestamp_s, deadline_s)
+        if simulation.uneven and not takes_back(grant):
+            raise NoQuorum(simulation.uneven, REMEDY)
         if not simulation.ok:
             kind, said = (Unfit if simulation.reverted else Refused), f"simulated at block {head.number}: {simulation.reason}"
             raise refusal("simulation", simulation.reason, "succeeds at the head", said, kind=kind)

@@ -78,7 +78,7 @@ class Executor:
         carrier.require_running(grant)
         self._require_final_mint(grant)
         self._require_turn(tx)
-        carrier.rehearse(tx, grant.deadline_s)
+        carrier.rehearse(tx, grant.deadline_s, grant)
         intent = carrier.plan(step_id, kind, tx, grant, note, grant.deadline_s)
         intent = carrier.launch(intent, grant, grant.deadline_s)
         mined = carrier.await_mined(tx.nonce, self._replacer.while_waiting(tx.nonce))

@@ -86,7 +86,7 @@ class ProposingExecutor(Executor):
         carrier.require_running(grant)
         self._require_final_mint(grant)
         self._require_turn(tx)
-        head = carrier.rehearse(tx, grant.deadline_s).head
+        head = carrier.rehearse(tx, grant.deadline_s, grant).head
         self._owner.require(tx, grant)
         intent = carrier.plan(step_id, kind, tx, grant, note, grant.deadline_s)
         self._book.mark_proposed(intent.id, head.number)

@@ -172,7 +172,7 @@ class Reconciler:
                 self._replacer.hurry(intent.tx.nonce)
                 return
             try:
-                simulation = self._carrier.rehearse(intent.tx, intent.deadline_s)
+                simulation = self._carrier.rehearse(intent.tx, intent.deadline_s, self._journal.grant(intent.id))
                 signed = self._carrier.sign_again(intent, simulation.head.timestamp_s)
                 self._carrier.require_running(self._journal.grant(intent.id))
             except Refused as error:

@@ -103,7 +103,7 @@ class Replacer:
         head = self._carrier.sender.head()
         most_wei = GAS_FOLD * self._first_gas_wei(waiting)
         tx = dearer(waiting.tx, head, _room(self._carrier.settings.max_fee_wei), most_wei // waiting.tx.gas)
-        simulation = self._carrier.rehearse(tx, waiting.deadline_s)
+        simulation = self._carrier.rehearse(tx, waiting.deadline_s, granted)
         now_s = simulation.head.timestamp_s
         self._require_gas_money(tx, waiting, most_wei, now_s)
         grant = replace(granted, now_s=now_s, max_gas_wei=_worst_wei(tx))

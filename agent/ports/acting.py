@@ -207,6 +207,7 @@ class Simulation:
     """What `eth_call` and `eth_estimateGas` of the exact transaction at the head say.
 
     `reverted` says that contracts refused it, by the word of enough operators; not its fee, the wallet's coins, or the endpoints.
+    `uneven` says why that head may be old or made up: nothing that trades is signed then. "" where endpoints are level.
     """
 
     ok: bool
@@ -214,6 +215,7 @@ class Simulation:
     gas: int
     head: Head
     reverted: bool = False
+    uneven: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from tests.scripted import START_S, Killed, killed_at
 from tests.waiting import patient, require_dearer, states, when_sent
 
 S = IntentState
+UNEVEN = "endpoints are 15 blocks apart"
 
 
 def test_what_waits_too_long_is_sent_again_for_more_and_the_one_that_is_mined_is_told(tmp_path: Path) -> None:
@@ -81,6 +82,28 @@ def test_an_old_floor_is_no_free_option_what_fails_at_the_head_is_cancelled(tmp_
     assert made.run().state is S.CANCELLED
     assert states(made) == [("swap", "cancelled"), ("cancel", "final")]
     assert "Too little received" in made.store.intents()[0].note
+
+
+def test_while_endpoints_are_not_level_an_old_floor_is_not_sent_again(tmp_path: Path) -> None:
+    made = patient(tmp_path, mined_timeout_s=10)
+    when_sent(made, 1, lambda: setattr(made.chain, "uneven", UNEVEN))
+    with pytest.raises(Retryable):
+        made.run()
+    assert states(made) == [("swap", "broadcast")]
+    assert any(UNEVEN in event.text for event in made.events)
+
+
+def test_while_endpoints_are_not_level_a_late_swap_is_cancelled_all_the_same(tmp_path: Path) -> None:
+    made = patient(tmp_path)
+
+    def late() -> None:
+        made.chain.timestamp_s, made.chain.uneven = START_S + 90, UNEVEN
+        if len(made.chain.sent) == 2:
+            made.chain.mine(made.chain.sent[1])
+
+    made.clock.each = late
+    assert made.run().state is S.CANCELLED
+    assert states(made) == [("swap", "cancelled"), ("cancel", "final")]
 
 
 @pytest.mark.parametrize("paused", [True, None])

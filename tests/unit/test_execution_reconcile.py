@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.chain.ballot import NoQuorum
 from agent.errors import OperatorNeeded, Retryable
 from agent.model import IntentState
 from tests.scripted import Bench, bench, killed_at, lost_in_broadcast
@@ -105,6 +106,18 @@ def test_recovery_that_may_not_send_only_looks(tmp_path: Path) -> None:
     made.executor().reconcile(may_send=False)
     assert len(made.chain.sent) == 1
     assert states(made) == [("swap", "broadcast")]
+
+
+def test_while_endpoints_are_not_level_nothing_lost_goes_out_again(tmp_path: Path) -> None:
+    made = lost_in_broadcast(tmp_path)
+    made.chain.uneven = "endpoints are 15 blocks apart"
+    with pytest.raises(NoQuorum, match="15 blocks apart"):
+        made.executor().reconcile()
+    assert len(made.chain.sent) == 1
+    made.chain.uneven = ""
+    (intent,) = made.executor().reconcile()
+    assert intent.state is S.FINAL
+    assert len(made.chain.sent) == 2
 
 
 def test_what_is_mined_is_settled_even_while_paused(tmp_path: Path) -> None:

@@ -1,0 +1,166 @@
+"""One of two operators lags or freezes: nothing is signed on its old block, and it is named (T19)."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent.api.agent import Agent
+from agent.api.checkup import doctor
+from agent.api.setup import trust_now
+from agent.chain.ballot import NoQuorum
+from agent.errors import EXIT_RETRYABLE
+from agent.execution.outcome import OutcomeKind
+from agent.localchain import LocalChain
+from tests.agents import ROOMY, again, config, fund, meanwhile, purse, trusted, yes
+from tests.liars import Frozen, Liar, newest
+from tests.world import price_now
+
+HELD: dict[str, dict[str, int | Fraction]] = {"erc20": {"WETH": 60_000, "USDC": 30_000}, "native": {"WETH": 0, "USDC": 30_000}}
+TARGETS = {"WETH": "50%", "USDC": "50%"}
+COIN = {"portfolio.assets.0.address": "native", "portfolio.assets.0.symbol": "ETH", "limits.native_top_up": "0.1"}
+ONE_POOL = {"venues.uniswap_v2": None, "venues.uniswap_v3.fee_tiers": [500]}
+POOL = "v3 WETH/USDC 500"
+MAX_LAG = 3
+wallets = pytest.mark.parametrize("wallet", HELD)
+
+
+def rich(chain: LocalChain, wallet: str) -> dict[str, object]:
+    """A wallet with something to rebalance; the changes of its config."""
+    fund(chain, HELD[wallet])
+    chain.set_native(20 * 10**18)
+    return ROOMY | ONE_POOL | (COIN if wallet == "native" else {})
+
+
+def moves_on(chain: LocalChain, blocks: int) -> None:
+    """So many blocks; in the first WETH rises by more than 5 % in the pool."""
+    token1, before = chain.books.pool_info[POOL].token1, price_now(chain, POOL)
+    begin = chain.w3.eth.block_number
+    chain.swap(POOL, "USDC", 12_500_000 * 10**6)
+    rise = price_now(chain, POOL) / before if token1 == chain.tokens["USDC"].address else before / price_now(chain, POOL)
+    assert Fraction(105, 100) < rise < Fraction(120, 100)
+    chain.mine(blocks - (chain.w3.eth.block_number - begin))
+    assert chain.w3.eth.block_number - begin == blocks
+
+
+def require_nothing_signed(agent: Agent) -> None:
+    assert all(intent.tx_hash is None for intent in agent.desk.store.intents())
+
+
+@wallets
+@pytest.mark.parametrize("lag", [4, 15, 50])
+def test_nothing_is_signed_on_the_block_of_one_that_froze(anvil_chain: LocalChain, tmp_path: Path, wallet: str, lag: int) -> None:
+    chain = anvil_chain
+    loaded = trusted(chain, tmp_path, rich(chain, wallet), TARGETS)
+    frozen = Frozen(chain.transport, "slow")
+    with again(chain, loaded, [chain.transport, frozen]) as agent:
+        assert agent.plan().kind is OutcomeKind.PLANNED
+        frozen.freeze()
+        moves_on(chain, lag)
+        before = purse(chain)
+        with pytest.raises(
+            NoQuorum, match=f"{lag} blocks apart.*slow is at block {frozen.height}, local is at block {frozen.height + lag}"
+        ):
+            agent.rebalance(send=True, confirm=yes)
+        require_nothing_signed(agent)
+        assert purse(chain) == before
+        states = {one["operator"]: (one["state"], one["why"]) for one in agent.endpoints()}
+        assert states["slow"] == ("lagging", f"is {lag} blocks behind block {frozen.height + lag}")
+        assert states["local"][0] == "in service"
+        frozen.thaw()
+        assert agent.plan().kind is not OutcomeKind.HALT
+        assert {one["state"] for one in agent.endpoints()} == {"in service"}
+
+
+@wallets
+@pytest.mark.parametrize("lag", [1, 2, MAX_LAG])
+def test_a_lag_within_its_limit_trades(anvil_chain: LocalChain, tmp_path: Path, wallet: str, lag: int) -> None:
+    chain = anvil_chain
+    loaded = trusted(chain, tmp_path, rich(chain, wallet), TARGETS)
+    frozen = Frozen(chain.transport, "slow")
+    with again(chain, loaded, [chain.transport, frozen]) as agent:
+        frozen.freeze()
+        chain.mine(lag)
+        outcome = agent.rebalance(send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert outcome.step_input.snapshot.operators == ("local", "slow")
+
+
+@wallets
+@pytest.mark.parametrize("lag", [4, 15, 50])
+def test_one_that_froze_after_the_snapshot_stops_the_signing(anvil_chain: LocalChain, tmp_path: Path, wallet: str, lag: int) -> None:
+    chain = anvil_chain
+    loaded = trusted(chain, tmp_path, rich(chain, wallet), TARGETS)
+    frozen = Frozen(chain.transport, "slow")
+
+    def happens() -> None:
+        frozen.freeze()
+        moves_on(chain, lag)
+
+    with again(chain, loaded, [chain.transport, frozen]) as agent:
+        before = purse(chain)
+        with pytest.raises(NoQuorum, match="slow is at block"):
+            agent.rebalance(send=True, confirm=meanwhile(happens))
+        require_nothing_signed(agent)
+        assert purse(chain).raw == before.raw
+
+
+def test_one_of_three_that_froze_is_left_out_and_named(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    loaded = trusted(chain, tmp_path, rich(chain, "erc20"), TARGETS)
+    frozen, beta = Frozen(chain.transport, "slow"), Frozen(chain.transport, "beta")
+    with again(chain, loaded, [frozen, chain.transport, beta]) as agent:
+        frozen.freeze()
+        chain.mine(50)
+        outcome = agent.plan()
+        assert outcome.step_input.snapshot.operators == ("beta", "local")
+        assert [q.address for q in outcome.step_input.snapshot.quarantined] == ["slow"]
+        assert agent.endpoints()[0]["state"] == "lagging"
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+        frozen.thaw()
+        agent.plan()
+        assert agent.endpoints()[0]["state"] == "in service"
+
+
+@pytest.mark.parametrize("ahead", [4, 1_000_000])
+def test_a_head_that_one_of_two_made_up_is_traded_on_by_nobody(anvil_chain: LocalChain, tmp_path: Path, ahead: int) -> None:
+    chain = anvil_chain
+    loaded = trusted(chain, tmp_path, rich(chain, "erc20"), TARGETS)
+    lies: list[int] = [0]
+    liar = Liar(chain.transport, newest(number=lambda height: height + lies[0]))
+    with again(chain, loaded, [chain.transport, liar]) as agent:
+        lies[0] = ahead
+        with pytest.raises(NoQuorum, match=r"local is at block .*liar is at block"):
+            agent.rebalance(send=True, confirm=yes)
+        require_nothing_signed(agent)
+        assert {one["operator"]: bool(one["why"]) for one in agent.endpoints()} == {"local": True, "liar": True}
+
+
+@pytest.mark.parametrize("ahead", [4, 1_000_000])
+def test_a_head_that_one_of_three_made_up_stops_nothing(anvil_chain: LocalChain, tmp_path: Path, ahead: int) -> None:
+    chain = anvil_chain
+    loaded = trusted(chain, tmp_path, rich(chain, "erc20"), TARGETS)
+    liar, beta = Liar(chain.transport, newest(number=lambda height: height + ahead)), Frozen(chain.transport, "beta")
+    with again(chain, loaded, [liar, chain.transport, beta]) as agent:
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+        assert f"{ahead} blocks ahead" in agent.endpoints()[0]["why"]
+
+
+def named(rows: list[dict[str, str]]) -> dict[str, str]:
+    return {row["check"]: row["state"] for row in rows if row["check"].startswith("endpoint")}
+
+
+def test_the_doctor_names_the_one_of_two_that_froze(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    rpc = [{"url": chain.url, "operator": one} for one in ("local", "slow")]
+    frozen = Frozen(chain.transport, "slow")
+    loaded = config(chain, tmp_path, {"chain.quorum": 2, "chain.rpc": rpc}, TARGETS)
+    trust_now(loaded, [chain.transport, frozen])
+    frozen.freeze()
+    chain.mine(15)
+    found = doctor(loaded, [chain.transport, frozen], chain.clock.now_s)
+    assert named(found["checks"]) == {"endpoint local": "ok", "endpoint slow": "fail"}
+    assert found["exit"] == EXIT_RETRYABLE
+    assert {one["operator"]: one["state"] for one in found["endpoints"]} == {"local": "in service", "slow": "lagging"}

@@ -1,0 +1,84 @@
+"""Endpoints at different heights: which block counts, who is said to lag, and when none counts (T19)."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.chain.ballot import needed
+from agent.chain.health import Circuit
+from agent.chain.level import common_height, uneven
+from agent.chain.panel import Endpoint, Panel
+from tests.endpoints import Script
+
+MOST = 3
+
+
+def at(*heights: tuple[str, int], minimum: int = 2) -> tuple[Panel, dict[Endpoint, int]]:
+    panel = Panel([Script(operator) for operator, _ in heights], minimum, max_lag_blocks=MOST)
+    return panel, {endpoint: height for endpoint, (_, height) in zip(panel.endpoints, heights, strict=True)}
+
+
+def found(*heights: tuple[str, int], minimum: int = 2) -> tuple[int, bool, list[Circuit]]:
+    panel, newest = at(*heights, minimum=minimum)
+    height = common_height(newest, minimum)
+    return height, not uneven(panel, newest, height), [endpoint.health.circuit for endpoint in panel.endpoints]
+
+
+GOOD, LAGS = Circuit.CLOSED, Circuit.LAGGING
+
+
+@pytest.mark.parametrize(
+    ("heights", "expected"),
+    [
+        ((("a", 100), ("b", 97)), (97, True, [GOOD, GOOD])),
+        ((("a", 100), ("b", 96)), (96, False, [GOOD, LAGS])),
+        ((("a", 100), ("b", 50)), (50, False, [GOOD, LAGS])),
+        ((("a", 100), ("b", 99), ("c", 50)), (99, True, [GOOD, GOOD, LAGS])),
+        ((("a", 10**9), ("b", 100), ("c", 99)), (100, True, [GOOD, GOOD, GOOD])),
+        ((("a", 10**9), ("b", 100), ("c", 50)), (100, False, [GOOD, LAGS, LAGS])),
+        ((("a", 100), ("a", 50), ("b", 100)), (100, True, [GOOD, LAGS, GOOD])),
+        ((("a", 100), ("a", 50), ("b", 50)), (50, False, [GOOD, LAGS, LAGS])),
+        ((("a", 104), ("b", 104), ("c", 100), ("d", 90)), (100, False, [GOOD, GOOD, LAGS, LAGS])),
+    ],
+)
+def test_the_newest_block_near_which_enough_operators_are_counts(
+    heights: tuple[tuple[str, int], ...], expected: tuple[int, bool, list[Circuit]]
+) -> None:
+    assert found(*heights) == expected
+
+
+def test_one_operator_alone_is_believed_only_where_its_endpoints_are_level() -> None:
+    assert found(("a", 100), ("a", 98), minimum=1) == (98, True, [GOOD, GOOD])
+    assert found(("a", 100), ("a", 50), minimum=1) == (50, False, [GOOD, LAGS])
+
+
+def test_all_are_named_with_their_blocks_and_told_once() -> None:
+    panel, newest = at(("fast", 100), ("slow", 85))
+    told: list[str] = []
+    panel.tell = told.append
+    for _ in range(2):
+        why = uneven(panel, newest, 85)
+    assert why.startswith("endpoints are 15 blocks apart, chain.max_lag_blocks is 3: slow is at block 85, fast is at block 100")
+    assert told == ["endpoint 'fast' is 15 blocks ahead of block 85", "endpoint 'slow' is 15 blocks behind block 100"]
+
+
+def test_who_has_caught_up_is_in_service_again() -> None:
+    panel, newest = at(("fast", 100), ("slow", 85))
+    uneven(panel, newest, 85)
+    slow = panel.endpoints[1]
+    assert slow.health.circuit is LAGS
+    assert uneven(panel, newest | {slow: 99}, 99) == ""
+    assert slow.health.circuit is GOOD
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 40)), min_size=1, max_size=6))
+def test_a_block_counts_only_where_a_majority_of_operators_is_near_it(heights: list[tuple[str, int]]) -> None:
+    names = {name for name, _ in heights}
+    minimum = min(2, len(names))
+    height, level, _ = found(*heights, minimum=minimum)
+    newest = {name: max(number for other, number in heights if other == name) for name in names}
+    near = [name for name, number in newest.items() if abs(number - height) <= MOST]
+    assert level == (len(near) >= needed(len(names), minimum))
+    assert any(number == height for _, number in heights)
