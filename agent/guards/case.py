@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.guards.lp_replay import ActionRun, LpReplay, replay_actions
+from agent.guards.lp_replay import ActionRun, LpReplay, dearest, replay_actions
 from agent.guards.replay import LegRun, Replay, replay
-from agent.model import Asset, Evidence, Plan, Provide, StepInput
+from agent.model import Asset, Evidence, Funding, Plan, Provide, StepInput
 from agent.policy import coin, liquidity
 from agent.policy.coin import GAS_MARGIN
 from agent.policy.lp_book import Book, bounds, open_book
@@ -170,6 +170,16 @@ class Case:
             + self.overpaid()
             + self.plan.gas_units * self.gas_price_wei() * self.price(self.step.portfolio.wrapped_native)
         )
+
+    def worst_cost(self) -> Fraction:
+        """Cost if each swap pays its minimum, liquidity costs the most that its minimums allow, and all gas is burned. Raises Missing."""
+        self.runs()
+        ends = [flow for flow in self.replay.flows if flow.leg.sink is Funding.WALLET]
+        short = sum((max(0, flow.amount_out_raw - flow.leg.min_out_raw) * self.price(flow.leg.token_out) for flow in ends), Fraction(0))
+        provided = [run for run in self.actions() if isinstance(run.action, Provide)]
+        dear = sum((run.value * dearest(run, self.step.limits) for run in provided), Fraction(0))
+        gas = self.worst_gas_wei() * self.price(self.step.portfolio.wrapped_native)
+        return self.trading_cost() + short + max(self.overpaid(), dear) + gas
 
     def gas_price_wei(self) -> int:
         """Price of a unit of gas now: base fee and priority fee, or the node's gas price on chains without EIP-1559."""

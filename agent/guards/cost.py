@@ -47,12 +47,15 @@ def daily_turnover(case: Case, limit_bps: int) -> Measured:
 
 
 def daily_loss(case: Case, limit_bps: int) -> Measured:
-    """Loss of the last 24 h of chain time and this plan's cost, over the investable total (T6).
+    """Loss of the last 24 h of chain time and the worst case of this plan, over the investable total (T6, T21).
 
-    A predicted gain does not make room for losses. Where the last 24 h cannot be told it refuses.
+    The worst case is what is given up if every swap pays its minimum only, gas included; of an exit, which must not wait for what
+    may never happen, it is the predicted cost. A predicted gain does not make room for losses. Where the last 24 h cannot be told
+    it refuses.
     """
     case.require_known_day()
-    return _share(case, case.step.history.loss_24h + max(case.cost(), Fraction(0)), limit_bps)
+    leaves = case.plan.exits or case.is_exit()
+    return _share(case, case.step.history.loss_24h + max(case.cost() if leaves else case.worst_cost(), Fraction(0)), limit_bps)
 
 
 def total_loss(case: Case, limit_bps: int) -> Measured:

@@ -8,10 +8,11 @@ from fractions import Fraction
 from agent.amm import pools
 from agent.amm.v3_math.tick_math import MAX_TICK, MIN_TICK
 from agent.errors import Refused
-from agent.lp import change, exact, mint
+from agent.lp import change, exact, floors, mint
 from agent.model import (
     Collect,
     ConfirmedPosition,
+    Limits,
     LpAction,
     LpTarget,
     LpV2Position,
@@ -22,7 +23,7 @@ from agent.model import (
     Withdraw,
 )
 from agent.planning.lp_floors import floors_in
-from agent.policy.lp_book import Amounts, Book
+from agent.policy.lp_book import Amounts, Book, band_bps
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,14 @@ def replay_actions(book: Book, actions: tuple[LpAction, ...]) -> LpReplay:
         runs.append(run)
         book = run.after
     return LpReplay(tuple(runs), book, None)
+
+
+def dearest(run: ActionRun, limits: Limits) -> Fraction:
+    """Most that what the run provides costs above its worth, per unit of worth, within the band that its minimums leave."""
+    if not isinstance(run.action, Provide):
+        return Fraction(0)
+    within, ratio = None if run.action.ticks is None else mint.ends(run.action.ticks), run.before.ratio(run.action)
+    return floors.overpaid(within, ratio, floors.widest(within, ratio, band_bps(limits) or 0, limits.slippage_bps))
 
 
 def _run(number: int, action: LpAction, book: Book) -> ActionRun:

@@ -6,12 +6,11 @@ from fractions import Fraction
 
 from agent.amm import pools
 from agent.guards.case import Case, Measured, Missing
+from agent.guards.lp_replay import dearest
 from agent.guards.replay import LegRun
 from agent.guards.words import money, ratio
-from agent.lp import floors, mint
 from agent.model import Collect, LpAction, PoolState, Provide
 from agent.planning.floors import fair_floor
-from agent.policy.lp_book import band_bps
 from agent.units import BPS
 
 
@@ -111,10 +110,7 @@ def _overpaid(case: Case, limit_bps: int) -> Measured:
         action = run.action
         if not isinstance(action, Collect) and any(given > real for given, real in zip(action.min_raw, run.amounts, strict=True)):
             return Measured(f"action {run.number} asks for {action.min_raw} where the contracts move {run.amounts}", False)
-        if isinstance(action, Provide):
-            within, ratio_now = None if action.ticks is None else mint.ends(action.ticks), run.before.ratio(action)
-            band = floors.widest(within, ratio_now, band_bps(case.step.limits) or 0, case.step.limits.slippage_bps)
-            worst = max(worst, floors.overpaid(within, ratio_now, band))
+        worst = max(worst, dearest(run, case.step.limits))
     return Measured(ratio(worst), worst * BPS <= limit_bps)
 
 

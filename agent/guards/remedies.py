@@ -10,7 +10,7 @@ REMEDIES = {
     "turnover": "let it go in rounds with destination = 'halfway', or raise limits.turnover",
     "daily_turnover": "wait until older trades are 24 h old, or raise limits.daily_turnover",
     "total_loss": "find out what lost money since the start (trimtab pnl, trimtab history), then raise limits.total_loss or stop",
-    "daily_loss": "find out what lost money (trimtab history), wait until it is 24 h old, or raise limits.daily_loss",
+    "daily_loss": "wait until losses (trimtab history) are 24 h old, trade less, lower limits.slippage, or raise limits.daily_loss",
     "year_limit": "sell less of what gains, wait for the new year, or raise tax.year_limit",
     "balance_jump": "say what came or went: trimtab flows, then trimtab flows confirm",
     "impermanent_loss": "take liquidity out until the expected loss fits (trimtab lp), or raise limits.impermanent_loss",

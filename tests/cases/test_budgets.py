@@ -55,10 +55,10 @@ def test_the_turnover_of_a_day_is_shared_by_its_steps_and_comes_back_after_24_ho
 
 
 def test_the_loss_of_a_day_stops_trading_until_it_is_24_hours_old(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    """Each step costs about 6 of the 27 dollars that 3 bps of 90,000 allow: what was lost is what the wallet shows."""
+    """Each step costs about 6 dollars and may cost 36; 6 bps of 90,000 are 54: what was lost is what the wallet shows."""
     chain = anvil_chain
     prices = dict(chain.books.prices_usd)
-    with agent_on(chain, tmp_path, ROOMY | {"limits.daily_loss": "3bps"}, TARGETS) as agent:
+    with agent_on(chain, tmp_path, ROOMY | {"limits.daily_loss": "6bps"}, TARGETS) as agent:
         total, outcome = Fraction(0), None
         for number in range(9):
             fund(chain, UP if number % 2 == 0 else DOWN)
@@ -73,9 +73,19 @@ def test_the_loss_of_a_day_stops_trading_until_it_is_24_hours_old(anvil_chain: L
         assert outcome is not None
         assert outcome.kind is OutcomeKind.REFUSED
         assert [verdict.guard for verdict in failed(outcome)] == ["daily_loss"]
-        assert 10 < total <= 27
+        assert 10 < total <= 54 - 30, "the last one might have cost more than was left"
         chain.warp(DAY_S + 1)
         swap_of(agent.rebalance(send=True, confirm=yes))
+
+
+def test_a_plan_that_could_lose_more_than_a_day_may_at_its_minimums_is_not_sent(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """It costs about 6 dollars; its minimums would take 506 of the 450 that half a percent of 90,000 allows."""
+    wide = ROOMY | {"limits.slippage": "5%", "limits.daily_loss": "0.5%"}
+    with agent_on(anvil_chain, tmp_path, wide, TARGETS) as agent:
+        outcome = step(anvil_chain, agent, UP)
+        assert outcome.kind is OutcomeKind.REFUSED
+        assert [verdict.guard for verdict in failed(outcome)] == ["daily_loss"]
+        assert outcome.transactions == ()
 
 
 def test_budgets_outlive_the_process(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -125,11 +125,13 @@ def test_turnover_of_the_day_adds_up() -> None:
     assert not verdict("daily_turnover", past(step, turnover_24h=room + Fraction(1, 10**9)), plan).passed
 
 
-def test_loss_of_the_day_and_predicted_cost_add_up() -> None:
+def test_loss_of_the_day_and_the_worst_case_at_its_minimums_add_up() -> None:
     step = with_limits(heavy(), daily_loss_bps=100)
     plan = sell_weth(step)
     gave, got = given_and_got(plan)
-    room = 100 * 10**6 - (gave - got)
+    least = Fraction(plan.legs[0].min_out_raw)
+    assert least < got
+    room = 100 * 10**6 - (gave - least)
     assert verdict("daily_loss", past(step, loss_24h=room), plan).passed
     assert not verdict("daily_loss", past(step, loss_24h=room + Fraction(1, 10**9)), plan).passed
 

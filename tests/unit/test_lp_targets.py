@@ -8,13 +8,16 @@ from fractions import Fraction
 import pytest
 
 from agent import guards
+from agent.guards.case import open_case
 from agent.lp import mint
 from agent.model import (
     AdjustLiquidity,
     Destination,
     Hold,
+    Plan,
     Provide,
     Rebalance,
+    StepInput,
     Zone,
 )
 from agent.planning.strategies import rebalance
@@ -258,20 +261,31 @@ def test_what_a_pushed_pool_makes_liquidity_cost_is_skew(place: object, own: lis
     assert level.cost.skew < 10, "at the reference nothing but rounding"
 
 
-@pytest.mark.parametrize("limit", ["plan_cost_bps", "daily_loss_bps"])
-def test_what_liquidity_is_overpaid_by_counts_in_the_limits_of_cost_and_loss(limit: str) -> None:
+def refused(step: StepInput, plan: Plan, **limits: int) -> list[str]:
+    """Guards that refuse the plan under these limits."""
+    tight = with_limits(step, **limits)
+    return [verdict.guard for verdict in guards.judge(tight, plan, evidence(tight, plan)) if not verdict.passed]
+
+
+def test_what_liquidity_is_overpaid_by_counts_in_the_limit_of_cost() -> None:
     step = world(targets=[wanted(4_000, width_bps=300)], pushed=PUSHED)
     plan = planned(step)
-    of = worth(step, only_provide(step)) if limit == "plan_cost_bps" else float(book(step).load().total) / USD
+    of = worth(step, only_provide(step))
     gas_bps, cost_bps = (float(value) / USD / of * 10_000 for value in (plan.cost.gas, plan.cost.gas + plan.cost.skew))
     assert int(cost_bps) > gas_bps, "a limit between the two"
+    assert refused(step, plan, plan_cost_bps=int(cost_bps)) == ["plan_cost"]
+    assert refused(step, plan, plan_cost_bps=int(cost_bps) + 1) == []
 
-    def refused(bps: int) -> list[str]:
-        tight = with_limits(step, **{limit: bps})
-        return [verdict.guard for verdict in guards.judge(tight, plan, evidence(tight, plan)) if not verdict.passed]
 
-    assert refused(int(cost_bps)) == [limit.removesuffix("_bps")]
-    assert refused(int(cost_bps) + 1) == []
+def test_the_most_that_minimums_let_liquidity_cost_counts_in_the_loss_of_a_day() -> None:
+    step = world(targets=[wanted(4_000, width_bps=300)], pushed=PUSHED)
+    plan = planned(step)
+    case = open_case(step, plan, evidence(step, plan))
+    worst, total = case.worst_cost(), case.total()
+    assert worst > case.cost() > plan.cost.gas
+    worst_bps = int(worst * 10_000 / total)
+    assert refused(step, plan, daily_loss_bps=worst_bps) == ["daily_loss"]
+    assert refused(step, plan, daily_loss_bps=worst_bps + 1) == []
 
 
 def test_a_pool_whose_push_makes_liquidity_dearer_than_plan_cost_gets_nothing() -> None:
