@@ -19,6 +19,8 @@ from agent.config import redaction
 from agent.config.load import NO_CONFIG, LoadedConfig, loaded_from
 from agent.config.order_edit import written
 from agent.config.orders import prices_in_words
+from agent.config.schema import Config
+from agent.config.tighter import DIRECTIONS
 from agent.errors import ConfigError, Refused
 from agent.execution.fresh import Eyes
 from agent.execution.outcome import Outcome, OutcomeKind
@@ -26,7 +28,8 @@ from agent.model import Halt, History, Snapshot, StepInput, Verdict
 from agent.planning import owner
 from agent.policy.drift import total
 from agent.ports import Clock
-from agent.units import BPS, ceil_int, decimal_text
+from agent.reference.peg import is_dollar
+from agent.units import BPS, Token, ceil_int, decimal_text
 
 BREAKS = ("plan_cost", "daily_loss")
 """Guards whose limits a transition may not break: the others judge the moment at which it is sent."""
@@ -128,6 +131,25 @@ def _require_fixed(before: LoadedConfig | None, after: LoadedConfig) -> None:
         was, now = (_value(loaded, key) for loaded in (before, after))
         if was != now:
             raise ConfigError(f"{key}: another one has books of its own", "write another config for it: trimtab init --config")
+    _require_converted(before.config, after.config)
+
+
+def _require_converted(before: Config, after: Config) -> None:
+    """Raises ConfigError where another coin becomes the numeraire and caps that are counted in it stay as they are."""
+    was, now = (
+        next(Token(asset.address, asset.symbol, 18) for asset in config.portfolio.assets if asset.symbol == config.portfolio.numeraire)
+        for config in (before, after)
+    )
+    if was.address == now.address or (is_dollar(was) and is_dollar(now)):
+        return
+    caps = [("portfolio.max_live_value", before.portfolio.max_live_value, after.portfolio.max_live_value)]
+    caps += [(f"limits.{key}", getattr(before.limits, key), getattr(after.limits, key)) for key, one in DIRECTIONS.items() if one.coins]
+    kept = [key for key, old, new in caps if old == new and new is not None]
+    if kept:
+        raise ConfigError(
+            f"portfolio.numeraire: {was.label} becomes {now.label}, and {', '.join(kept)} would be counted in {now.label} unchanged",
+            f"set them in the same edit, such as --set {kept[0]}=…",
+        )
 
 
 def _value(loaded: LoadedConfig, key: str) -> object:

@@ -11,6 +11,7 @@ from typing import Any
 
 from agent import wiring
 from agent.api import versions
+from agent.api.first_price import dollars_of
 from agent.chain.rpc import Transport
 from agent.config import starters
 from agent.config.contracts import fixed_contracts
@@ -42,9 +43,11 @@ def initialise(
     token_list_sha256: str | None = None,
     template: str | None = None,
     stable: str | None = None,
+    price: str | None = None,
 ) -> Document:
     """Writes a commented config; `targets` are (symbol or address, share) pairs, `rpc` (variable, operator) pairs.
 
+    Its caps are worth the same in any numeraire; `price` is what a coin of it is worth in dollars, else its feed is read.
     In place of targets a `template` is named, one of agent/config/starters.py, with `stable` as its share of stable tokens.
 
     Raises ConfigError when the file exists, a symbol is unknown or ambiguous, or the shares do not sum to 100 %.
@@ -65,7 +68,8 @@ def initialise(
         parse_variable(variable, "--rpc VARIABLE=OPERATOR")
         if safe_label(operator, "") == "":
             raise ConfigError("--rpc VARIABLE=OPERATOR: the operator is up to 16 letters, digits, . _ -", "for example RPC_URL_1=alchemy")
-    text = render(preset, parse_address(wallet, "--wallet"), assets, _hubs(preset, assets), numeraire, rpc)
+    dollars = dollars_of(assets[symbols.index(numeraire)], price, rpc)
+    text = render(preset, parse_address(wallet, "--wallet"), assets, _hubs(preset, assets), numeraire, rpc, dollars)
     text = text if ready is None else starters.dress(text, ready)
     parse_config(text, "the new config")
     try:
@@ -81,6 +85,8 @@ def initialise(
         "chain_id": preset.chain_id,
         "token_list_sha256": None if read is None else read.digest,
         "template": None if ready is None else ready.name,
+        "numeraire": numeraire,
+        "numeraire_usd": f"{float(dollars):.10g}",
         "assets": [{"symbol": a.symbol, "address": a.address, "target": a.target, "feed": a.feed} for a in assets],
         "next": [f"export {variable}=…  (endpoint of operator {who})" for variable, who in rpc]
         + ([ready.todo] if ready is not None and ready.todo else [])

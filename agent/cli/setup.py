@@ -28,6 +28,7 @@ def init(
     stable: Annotated[str | None, typer.Option("--stable", help="Share of stable tokens, of the template stable-reserve.")] = None,
     network: Annotated[str, typer.Option("--network", help="Which chain.")] = "ethereum",
     numeraire: Annotated[str, typer.Option("--numeraire", help="Symbol that values are counted in.")] = "USDC",
+    price: Annotated[str | None, typer.Option("--price", help="Dollars per coin of the numeraire; else its feed is read.")] = None,
     token_list: Annotated[Path | None, typer.Option("--token-list", help="A token list file to resolve symbols by.")] = None,
     token_list_sha256: Annotated[str | None, typer.Option("--token-list-sha256", help="What the list's file must be.")] = None,
     config: ConfigPath = DEFAULT_CONFIG,
@@ -38,7 +39,9 @@ def init(
     from agent.cli import tables
 
     targets, endpoints = [_pair(text, "--target") for text in target or ()], [_pair(text, "--rpc") for text in rpc]
-    document = api.initialise(config, network, wallet, targets, numeraire, endpoints, token_list, token_list_sha256, template, stable)
+    document = api.initialise(
+        config, network, wallet, targets, numeraire, endpoints, token_list, token_list_sha256, template, stable, price
+    )
 
     def show() -> None:
         say(f"Written: {document['config']}")
@@ -49,6 +52,8 @@ def init(
         out.print(made)
         if document["token_list_sha256"] is not None:
             say(f"SHA-256 of the token list: {document['token_list_sha256']}; pin it by --token-list-sha256")
+        if document["numeraire_usd"] != "1":
+            say(f"Caps are counted in {document['numeraire']}, converted at {document['numeraire_usd']} dollars each.")
         say("Compare the addresses with a source you trust. Next:")
         for line in document["next"]:
             say(f"  {line}")

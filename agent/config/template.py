@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from fractions import Fraction
 
 from agent.config.bounds import CEILINGS
 from agent.config.presets import SEQUENCER_FEEDS, SEQUENCER_GRACE, Preset
@@ -20,6 +22,29 @@ class TemplateAsset:
     decimals: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Coins:
+    """Caps meant in dollars, as lines counted in a numeraire that is worth `dollars` a coin."""
+
+    numeraire: str
+    dollars: Fraction
+
+    def at_most(self, key: str, usd: int) -> str:
+        """One that is safer the smaller it is."""
+        return self._line(key, usd, ROUND_FLOOR)
+
+    def at_least(self, key: str, usd: int) -> str:
+        """One that is safer the larger it is."""
+        return self._line(key, usd, ROUND_CEILING)
+
+    def _line(self, key: str, usd: int, rounding: str) -> str:
+        """Two figures are enough for a value to start from."""
+        exact = Decimal(usd * self.dollars.denominator) / self.dollars.numerator
+        coins = exact if self.dollars == 1 else exact.quantize(Decimal(1).scaleb(exact.adjusted() - 1), rounding).normalize()
+        meant = "" if self.dollars == 1 else f", {usd} dollars at {float(self.dollars):.10g} each"
+        return f'{key} = "{coins:f}"'.ljust(35) + f"# {self.numeraire}{meant}"
+
+
 def render(
     preset: Preset,
     wallet: str,
@@ -27,8 +52,13 @@ def render(
     hubs: Sequence[TemplateAsset],
     numeraire: str,
     rpc_envs: Sequence[tuple[str, str]],
+    dollars: Fraction = Fraction(1),
 ) -> str:
-    """TOML text. `rpc_envs` are (environment variable, operator) pairs: URLs are secrets and stay out of the file."""
+    """TOML text. `rpc_envs` are (environment variable, operator) pairs: URLs are secrets and stay out of the file.
+
+    `dollars` is what a coin of the numeraire is worth: caps are meant in dollars and written in it.
+    """
+    coins = _Coins(numeraire, dollars)
     rpc = "\n".join(
         f'[[chain.rpc]]\nurl_env = "{env}"      # the URL is a secret: it stays in the environment\noperator = "{who}"'
         for env, who in rpc_envs
@@ -55,7 +85,7 @@ payout_addresses = []             # where trimtab withdraw may pay to, once trim
 
 [portfolio]
 numeraire = "{numeraire}"
-max_live_value = "1000"            # the agent manages no more than this; "off" to lift
+{coins.at_most("max_live_value", 1_000)}: the agent manages no more than this; "off" to lift
 {_assets(assets)}{_hubs(hubs)}
 # What keeps an asset out of the market (docs/orders.md): at an asset entry, stop_loss, take_profit, trailing_stop; for the whole:
 # [portfolio.orders]
@@ -124,12 +154,12 @@ gas_per_day = "0.05"               # native coin
 native_floor = "0.05"              # native coin left for gas
 native_top_up = {_top_up(preset, assets)}  # below the floor, wrapped coin is unwrapped up to this much
 head_age = "90s"
-min_trade = "10"                   # in the numeraire
-pool_min_value = "50000"           # depth below which a pool is not used
+{coins.at_least("min_trade", 10)}
+{coins.at_least("pool_min_value", 50_000)}: depth below which a pool is not used
 impermanent_loss = "1%"            # of the portfolio: mean loss of liquidity positions over [lp] horizon
 lp_max_weight = "25%"              # of the portfolio in liquidity positions
 balance_jump = "2%"
-payout_per_day = "1000"            # in the numeraire: what may be paid out within 24 h
+{coins.at_most("payout_per_day", 1_000)}: what may be paid out within 24 h
 token_screen = "on"                # tries tokens out before each plan that moves them (docs/tokens.md)
 
 [execution]

@@ -26,6 +26,7 @@ from agent.chain.second_quote import V2Contracts, V3Contracts
 from agent.chain.tokens import read_tokens
 from agent.chain.watch import PoolRef, Watch
 from agent.config import build_execution, build_limits, build_policy, build_portfolio, build_reference
+from agent.config.chain import RpcTable
 from agent.config.contracts import factories, fixed_contracts
 from agent.config.load import LoadedConfig
 from agent.config.lp_contracts import known_positions, liquidity_contracts
@@ -191,7 +192,12 @@ def books(loaded: LoadedConfig) -> Iterator[tuple[Store, KillSwitch]]:
 def open_transports(config: Config) -> tuple[Transport, ...]:
     """One transport per endpoint of the config."""
     tries = 3 if len(config.chain.rpc) == 1 else 2  # where there are others they answer meanwhile
-    return tuple(HttpTransport(one.resolve(), one.operator, float(one.timeout), attempts=tries) for one in config.chain.rpc)
+    return tuple(open_transport(one, tries) for one in config.chain.rpc)
+
+
+def open_transport(endpoint: RpcTable, attempts: int = 1) -> Transport:
+    """The transport of one endpoint. Raises ConfigError where its variable is not set."""
+    return HttpTransport(endpoint.resolve(), endpoint.operator, float(endpoint.timeout), attempts=attempts)
 
 
 def open_panel(config: Config, transports: Sequence[Transport] | None = None) -> Panel:

@@ -186,3 +186,17 @@ def test_an_address_that_somebody_else_wrote_into_the_file_is_confirmed_by_no_ma
 
 def _live(table: object) -> object:
     return table.model_copy(update={"chain_id": 1})  # type: ignore[attr-defined]  # a pydantic table
+
+
+def test_another_numeraire_takes_no_cap_along_unconverted(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    bot = Bot(anvil_chain, tmp_path)
+    with pytest.raises(ConfigError, match=r"USDC becomes WETH, and portfolio\.max_live_value, limits\.min_trade") as caught:
+        bot.edit(Changes(sets=(("portfolio.numeraire", "WETH"),)))
+    assert "--set portfolio.max_live_value" in caught.value.remedy
+    converted = {
+        "portfolio.max_live_value": "40",
+        "limits.min_trade": "0.004",
+        "limits.pool_min_value": "20",
+        "limits.payout_per_day": "40",
+    }
+    assert bot.edit(Changes(sets=(("portfolio.numeraire", "WETH"), *converted.items()))).state == "written"

@@ -265,6 +265,8 @@ INIT = {
     "chain_id": count,
     "token_list_sha256": maybe(text),
     "template": maybe(text),
+    "numeraire": text,
+    "numeraire_usd": decimal,
     "assets": [{"symbol": text, "address": address, "target": text, "feed": maybe(address)}],
     "next": [text],
 }

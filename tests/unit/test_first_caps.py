@@ -1,0 +1,79 @@
+"""The caps of a new config are worth the same in any numeraire: they are meant in dollars and converted."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent.api.first_price import dollars_of
+from agent.api.setup import initialise
+from agent.config.load import load_config
+from agent.config.template import TemplateAsset
+from agent.errors import ConfigError
+from agent.localchain import LocalChain
+
+WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
+RPC = [("RPC_A", "alpha"), ("RPC_B", "beta")]
+TWO = [("WETH", "50%"), ("USDC", "50%")]
+CAPS = {"max_live_value": 1_000, "min_trade": 10, "pool_min_value": 50_000, "payout_per_day": 1_000}
+
+
+def written(path: Path, numeraire: str, price: str | None = None) -> dict[str, Fraction]:
+    """Caps of a new config, whole coins by key."""
+    initialise(path, "ethereum", WALLET, TWO, numeraire, RPC, price=price)
+    load_config(path)
+    raw = tomllib.loads(path.read_text())
+    return {key: Fraction(raw["limits"].get(key) or raw["portfolio"][key]) for key in CAPS}
+
+
+@pytest.mark.parametrize("price", ["3000", "1234.57", "0.25", "104999.99"])
+def test_caps_in_a_coin_are_worth_what_they_are_in_dollars(tmp_path: Path, price: str) -> None:
+    caps = written(tmp_path / "trimtab.toml", "WETH", price)
+    for key, dollars in CAPS.items():
+        worth = caps[key] * Fraction(price)
+        low, high = (Fraction(9, 10), Fraction(1)) if key in ("max_live_value", "payout_per_day") else (Fraction(1), Fraction(11, 10))
+        assert low * dollars <= worth <= high * dollars, key
+
+
+def test_each_cap_says_its_unit_and_what_it_was_converted_from(tmp_path: Path) -> None:
+    written(path := tmp_path / "weth.toml", "WETH", "3000")
+    assert 'max_live_value = "0.33"            # WETH, 1000 dollars at 3000 each: the agent manages' in path.read_text()
+    assert 'min_trade = "0.0034"               # WETH, 10 dollars at 3000 each' in path.read_text()
+    assert written(plain := tmp_path / "usdc.toml", "USDC") == CAPS
+    assert 'min_trade = "10"                   # USDC' in plain.read_text()
+
+
+def test_without_a_price_a_config_in_a_coin_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, _ in RPC:
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(ConfigError, match="--numeraire WETH: the config's caps are counted in it") as caught:
+        written(tmp_path / "trimtab.toml", "WETH")
+    assert "--price" in caught.value.remedy and "RPC_A" in caught.value.remedy
+    assert not (tmp_path / "trimtab.toml").exists()
+
+
+def test_the_feed_says_what_a_coin_is_worth_where_an_endpoint_is_set(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = anvil_chain
+    monkeypatch.setenv("RPC_A", chain.url or "")
+    monkeypatch.setenv("RPC_B", "http://127.0.0.1:9/nobody")
+    weth = TemplateAsset("WETH", chain.tokens["WETH"].address, "50%", chain.feeds["WETH"])
+    assert dollars_of(weth, None, RPC, chain.clock.now_s) == chain.books.prices_usd["WETH"]
+    assert dollars_of(weth, "2500.5", RPC, chain.clock.now_s) == Fraction(5001, 2), "the owner's word comes first"
+    for lacking in (replace(weth, feed=None), replace(weth, feed=chain.tokens["WETH"].address)):
+        with pytest.raises(ConfigError, match="its price is not known"):
+            dollars_of(lacking, None, RPC, chain.clock.now_s)
+    with pytest.raises(ConfigError, match="its price is not known"):
+        dollars_of(weth, None, RPC, lambda: chain.clock.now_s() + 90_001)
+
+
+def test_endpoints_that_tell_different_prices_decide_nothing(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = anvil_chain
+    weth = TemplateAsset("WETH", chain.tokens["WETH"].address, "50%", chain.feeds["WETH"])
+    told = iter([Fraction(3_000), Fraction(3_100)])
+    monkeypatch.setattr("agent.api.first_price._answers", lambda *_: told)
+    with pytest.raises(ConfigError, match="its price differs between endpoints"):
+        dollars_of(weth, None, RPC)
