@@ -41,7 +41,7 @@ from agent.model import (
 )
 from agent.units import Token, floor_int
 
-DECIMALS = {"USDC": 6, "USDT": 6, "USD": 6, "WBTC": 8}
+DECIMALS = {"USDC": 6, "USDT": 6, "USD": 6, "WBTC": 8, "GUSD": 2, "EURS": 2, "TENTH": 1, "WHOLE": 0, "CENTS": 0}
 """Decimals by symbol; every other token has 18."""
 PRICES = {"USDC": 1, "USDT": 1, "USD": 1, "DAI": 1, "WETH": 2_000, "WBTC": 60_000}
 """Numeraire coins per whole token where a test names no price; every other token is worth 1."""

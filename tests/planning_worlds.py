@@ -54,7 +54,9 @@ def ranged(pool: V3Pool, dice: random.Random, ranges: int = 12) -> V3Pool:
     )  # fmt: skip
 
 
-def random_pools(dice: random.Random, symbols: Sequence[str], count: int, depth: float, skew: float = 0.001) -> list[PoolState]:
+def random_pools(
+    dice: random.Random, symbols: Sequence[str], count: int, depth: float, skew: float = 0.001, prices: Mapping[str, Number] = PRICES
+) -> list[PoolState]:
     """Every token has one pool with the first; the rest join random pairs. `depth` is value in coins; `skew` off the reference."""
     pairs = [(symbols[0], other) for other in symbols[1:]]
     while len(pairs) < count:
@@ -63,8 +65,8 @@ def random_pools(dice: random.Random, symbols: Sequence[str], count: int, depth:
     twos: set[frozenset[str]] = set()
     for number, (one, other) in enumerate(pairs):
         a, b = token(one), token(other)
-        price = price_of(one, PRICES) / price_of(other, PRICES) * Fraction(math.exp(dice.gauss(0, skew))).limit_denominator(10**9)
-        deep = Fraction(depth * math.exp(dice.gauss(0, 1))).limit_denominator(1000) / price_of(other, PRICES)
+        price = price_of(one, prices) / price_of(other, prices) * Fraction(math.exp(dice.gauss(0, skew))).limit_denominator(10**9)
+        deep = Fraction(depth * math.exp(dice.gauss(0, 1))).limit_denominator(1000) / price_of(other, prices)
         if dice.random() < 0.4 and frozenset((one, other)) not in twos:
             twos.add(frozenset((one, other)))
             pools.append(v2_pool(a, b, price, deep))

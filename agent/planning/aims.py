@@ -76,7 +76,7 @@ def aim_at(problem: Problem, goal: Goal) -> Aim:
     above, below = float(np.maximum(held - high * total, 0.0).sum()), float(np.maximum(low * total - held, 0.0).sum())
     points = bool((low == high).all())
     lean = 0.5 if points or above + below <= 0 else above / (above + below)
-    price = WIDE if problem.plan_cost_bps is None else problem.plan_cost_bps / BPS
+    price = WIDE if problem.plan_cost_bps is None else min(problem.plan_cost_bps / BPS, WIDE)
     locked = np.array([float(node.locked) for node in problem.nodes])
     least = np.array([float(_kept(node, goal)) for node in problem.nodes])
     most = np.array([float(node.value) if node.address in goal.unbought else np.inf for node in problem.nodes])

@@ -1,10 +1,10 @@
 """How far a plan can be from the best one: the dual of the same concave problem against what the exact legs achieve.
 
 The problem: all usable pools, each within its impact bound, the ticks read and the floor of a leg, trade any amounts so that the
-portfolio ends at y. Hubs end empty, turnover keeps to its limit, nothing is sold that lies in positions or is not approved, and
-what counts is the worth of y (agent/planning/worth.py): value at reference prices less the price of what is off the goal. Any
-multipliers give a bound on the worth of every such plan (weak duality), so that an imprecise solve makes the reported gap larger,
-never smaller.
+portfolio ends at y. Hubs end empty, and what a plan left in one counts as lost; turnover keeps to its limit, nothing is sold that
+lies in positions or is not approved, and what counts is the worth of y (agent/planning/worth.py): value at reference prices less the
+price of what is off the goal. Any multipliers give a bound on the worth of every such plan (weak duality), so that an imprecise
+solve makes the reported gap larger, never smaller.
 
 Two bounds are worked out, and the higher one counts. For the first a pool that pays more than the reference counts as free, not as
 profit: its rates above the reference are levelled to just below it (a hundredth of a basis point). The second takes what pools
@@ -37,7 +37,8 @@ def gap_bps(market: Market, aim: Aim, settled: Settled, budget: Value | None) ->
     """(bound − achieved) / max(turnover, 1 bp of the total), in bps, rounded up; the larger of both gaps, at least zero."""
     problem, draft, scale = market.problem, settled.draft, Fraction(market.scale)
     held = [node.value / scale for node in problem.nodes]
-    ends = [has + draft.delta.get(node.address, 0) * node.price / scale for has, node in zip(held, problem.nodes, strict=True)]
+    moved = [draft.delta.get(node.address, 0) * node.price / scale for node in problem.nodes]
+    ends = [has + (move if node.is_asset else min(move, Fraction(0))) for has, move, node in zip(held, moved, problem.nodes, strict=True)]
     search = aim.search(market.scale, np.zeros(len(held)), {}, None if budget is None else float(budget))
     bound = search.solve(market.counted).bound
     if settled.course is not None:

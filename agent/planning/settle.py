@@ -142,10 +142,10 @@ class _Rounds:
         return bool(small)
 
     def _routes(self, choice: Choice) -> Routes:
-        """Flows as routes."""
+        """Flows as routes. What reaches a hub goes on whole: neither it nor a token whose goal is nothing keeps any."""
         moves = choice.solution.moved(self.market.real.rows(choice.rows))
-        givers = frozenset(np.flatnonzero(moves < -UNMOVED).tolist())
-        keepers = frozenset(np.flatnonzero(moves > UNMOVED).tolist())
+        givers = frozenset(np.flatnonzero((moves < -UNMOVED) & (self.aim.held > 0)).tolist())
+        keepers = frozenset(np.flatnonzero((moves > UNMOVED) & (self.aim.high > 0)).tolist())
         order = np.argsort(choice.solution.prices).tolist() if self.state.course is None else self.state.course.order
         return decompose(choice.flows, order, givers, keepers)
 

@@ -23,12 +23,12 @@ from agent.planning.dual import Program, Solution, evaluate, solve
 from agent.planning.responses import Numbers, Stack
 
 Positions = NDArray[np.intp]
-WIDE = 1.0
-"""P when the plan cost limit is off: between two tokens a move may lose two thirds before it stays undone."""
+WIDE = 0.9
+"""The largest P, and P where the plan cost limit is off. At 1, losing what is to be sold whole would cost nothing."""
 UNMOVED = 1e-7
 """Change per unit of scale below which a token counts as where it was."""
 SURE = 0.6
-"""Price of a unit beyond a bound that is kept whatever the market pays."""
+"""Price, beyond P, of a unit past a bound that is kept whatever the market pays."""
 PRESSED = 1e-6
 """Part of P from which on a bound's price counts."""
 TURNS = 12
@@ -165,9 +165,13 @@ class Search:
 
     @property
     def _bottoms(self) -> list[int]:
-        """Tokens with a bound below. In a zone none may go below zero, which what is nearly without risk otherwise would."""
-        zone = self.worth.risk is not None
-        return [int(i) for i in self.worth.goals if self.least[i] > 0 or (zone and self.least[i] == 0)]
+        """Tokens with a bound below. In a zone none may go below zero, which what is nearly without risk otherwise would; nor may what
+        only grows where pools pay more than the reference, which would otherwise be sold without being held.
+        """
+        zone, ways = self.worth.risk is not None, self.ways
+        return [
+            int(i) for i in self.worth.goals if self.least[i] > 0 or (self.least[i] == 0 and (zone or (ways is not None and ways[i] > 0)))
+        ]
 
     @property
     def _tops(self) -> list[int]:
@@ -192,7 +196,7 @@ class Search:
         own unless the bounds have it.
         """
         worth, size, goals = self.worth, len(self.held), self.worth.goals
-        unit, price = np.eye(size), worth.price
+        unit, price, sure = np.eye(size), worth.price, worth.price + SURE
         rows: list[tuple[Numbers, float, float, float]] = []
         if worth.risk is not None:
             for i, cap in zip(worth.risk.tokens, worth.risk.cap(price / 2).tolist(), strict=True):
@@ -201,18 +205,18 @@ class Search:
             if worth.low[i] == worth.high[i]:
                 least, most = -price * (1 - worth.lean), price * worth.lean
                 way = self.ways[i] if self.firm and self.ways is not None else 0
-                rows.append((worth.low[i] - unit[i], 0.0, -SURE if way < 0 else least, SURE if way > 0 else most))
+                rows.append((worth.low[i] - unit[i], 0.0, -sure if way < 0 else least, sure if way > 0 else most))
             else:
                 rows.append((worth.high[i] - unit[i], 0.0, 0.0, price * worth.lean))
                 rows.append((unit[i] - worth.low[i], 0.0, 0.0, price * (1 - worth.lean)))
-        rows += [(unit[i], -self.least[i], 0.0, SURE) for i in self._bottoms]
-        rows += [(-unit[i], self.most[i], 0.0, SURE) for i in self._tops]
-        rows += [(-unit[i], end, -SURE - price, SURE) for i, end in worth.pinned.items()]
+        rows += [(unit[i], -self.least[i], 0.0, sure) for i in self._bottoms]
+        rows += [(-unit[i], self.most[i], 0.0, sure) for i in self._tops]
+        rows += [(-unit[i], end, -sure, sure) for i, end in worth.pinned.items()]
         if away is not None and self.budget is not None:
             if self.ways is None:
                 rows += [(-side * unit[i], side * self.held[i], 0.0, 2 * price) for i, side in zip(goals, away, strict=True)]
             half = unit[goals].T @ away / 2
-            rows.append((half, self.budget - float(half @ self.held), 0.0, price + SURE))
+            rows.append((half, self.budget - float(half @ self.held), 0.0, sure))
         columns, extra, low, high = zip(*rows, strict=True)
         rise = np.array(columns).T
         bend = np.zeros((len(rows), len(rows)))

@@ -1,0 +1,120 @@
+"""Plans with hubs, targets of nothing, a plan cost that is off or wide, and coarse tokens, each replayed without the planner."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+
+from agent.errors import Refused
+from agent.model import Plan, PoolState, StepInput
+from agent.planning.aims import aim_at
+from agent.planning.certificate import gap_bps
+from agent.planning.market import open_market
+from agent.planning.planner import plan
+from agent.planning.problem import build_problem
+from agent.planning.settle import settle
+from agent.reference import reference_prices
+from agent.units import BPS
+from tests.builders import step_input, v2_pool, v3_pool, with_limits
+from tests.planning_kinds import KINDS, observed
+from tests.planning_replay import carry_out, pools_of
+from tests.planning_worlds import DAI, USDC, WETH, goal, without_gas
+
+GRID = 200
+"""Parts in which a whole holding is tried."""
+
+
+def replayed(step: StepInput) -> Plan:
+    """The plan, carried out by the test's own arithmetic."""
+    found = plan(step, goal(step))
+    prices = reference_prices(step).prices
+    assert carry_out(step, found, lambda at: prices[at].price).wrong == []
+    return found
+
+
+def through_a_hub(*pools: PoolState, after: int = 1_000_000, **limits: object) -> StepInput:
+    """10,000 in WETH that should be USDC. WETH trades with DAI, a hub, in a deep pool; DAI with USDC in one as deep as `after`."""
+    market = [v3_pool(WETH, DAI, 2_000, 50_000_000), v3_pool(DAI, USDC, 1, after), observed("DAI"), *pools]
+    step = step_input({"WETH": 0, "USDC": 10_000}, {"WETH": 10_000}, hubs=["DAI"], pools=market)
+    bounds = {"turnover_bps": None, "daily_turnover_bps": None, "min_trade": None, "pool_min_value": None, **limits}
+    return without_gas(with_limits(step, **bounds))
+
+
+@pytest.mark.parametrize("after", [100_000, 500_000, 1_000_000])
+@pytest.mark.parametrize("plan_cost_bps", [50, 5_100, 10_000, None])
+def test_a_hub_before_a_pool_at_its_bound_ends_empty(after: int, plan_cost_bps: int | None) -> None:
+    found = replayed(through_a_hub(after=after, plan_cost_bps=plan_cost_bps))
+    assert [leg.token_out for leg in found.legs] == [DAI.address, USDC.address]
+    assert found.legs[0].amount_out_raw == found.legs[1].amount_in_raw
+    assert found.gap_bps is not None and found.gap_bps < Fraction(1, 10)
+
+
+def test_what_a_plan_left_in_a_hub_counts_in_its_gap() -> None:
+    step = through_a_hub()
+    problem = build_problem(step, reference_prices(step))
+    aim = aim_at(problem, goal(step).goal)
+    market = open_market(problem, aim.off)
+    whole = settle(market, aim, None, None, {})
+    left_raw = 100 * 10**18
+    delta = {**whole.draft.delta, USDC.address: whole.draft.delta[USDC.address] - 100 * 10**6, DAI.address: left_raw}
+    short = replace(whole.draft, delta=delta)
+    gap = gap_bps(market, aim, replace(whole, draft=short), None)
+    assert gap >= 100 * 10**6 / short.turnover(problem) * BPS
+
+
+@pytest.mark.parametrize("plan_cost_bps", [100, 6_000])
+def test_no_split_on_a_grid_is_worth_more_than_the_certificate_says(plan_cost_bps: int) -> None:
+    """A direct pool beside the hub's, everything within 30 bps of impact: each way in steps, swaps by the contracts' formulas."""
+    direct = v2_pool(WETH, USDC, 2_000, 600_000)
+    step = through_a_hub(direct, after=300_000, price_impact_bps=30, plan_cost_bps=plan_cost_bps)
+    found = replayed(step)
+    price, held = Fraction(2_000 * 10**6, 10**18), 5 * 10**18
+    share = Fraction(plan_cost_bps, BPS)
+
+    def worth(sold: int, bought: int) -> Fraction:
+        return bought + (held - sold) * price * (1 - share)
+
+    best = Fraction(0)
+    hub_pools = [pool.address for pool in step.snapshot.pools[:2]]
+    for straight in range(GRID + 1):
+        for around in range(GRID + 1 - straight):
+            now, start = pools_of(step), pools_of(step)
+            amounts = held * straight // GRID, held * around // GRID
+            got = now[direct.address].swap(WETH.address, amounts[0])
+            got += now[hub_pools[1]].swap(DAI.address, now[hub_pools[0]].swap(WETH.address, amounts[1])) if around else 0
+            pools = (direct.address, WETH.address), (hub_pools[0], WETH.address), (hub_pools[1], DAI.address)
+            if any(now[at].price(token_in) < start[at].price(token_in) * (1 - Fraction(30, BPS)) for at, token_in in pools):
+                break
+            best = max(best, worth(sum(amounts), got))
+    after = dict(found.holdings_after)
+    ours = worth(held - after[WETH.address], after[USDC.address])
+    assert found.gap_bps is not None
+    assert best - ours <= found.gap_bps * found.turnover / BPS
+    assert found.gap_bps < Fraction(1, 10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("first", range(0, 40, 20))
+def test_plans_of_every_kind_are_what_an_independent_replay_finds(kind: str, first: int) -> None:
+    for seed in range(first, first + 20):
+        try:
+            replayed(KINDS[kind](seed))
+        except Refused as refusal:
+            assert "nothing to trade" in refusal.message, (kind, seed)
+
+
+@pytest.mark.parametrize(
+    ("kind", "seed"),
+    [*(("uncapped", seed) for seed in (50, 78, 116, 170, 183, 201, 263, 274, 380, 417, 425)), ("coarse", 135), ("coarse", 221)],
+)
+def test_problems_that_left_hubs_full_or_ran_in_circles_are_planned(kind: str, seed: int) -> None:
+    replayed(KINDS[kind](seed))
+
+
+@pytest.mark.parametrize("seed", [67, 202, 218, 230, 238, 417])
+def test_a_plan_does_not_count_on_tokens_that_are_not_held(seed: int) -> None:
+    """Pools above the reference: what was to be bought was sold short on paper, so that little or nothing could be carried out."""
+    found = replayed(KINDS["hubs"](seed))
+    assert found.gap_bps is not None and found.gap_bps < Fraction(1, 10)
