@@ -12,6 +12,7 @@ from typing import Any
 from agent import codec, wiring
 from agent.api import sleeve_words, tax_words
 from agent.api.corrections import correction, told
+from agent.api.naming import named, pool_names
 from agent.api.spent import Spent
 from agent.config.load import LoadedConfig, Where, load_config
 from agent.errors import ConfigError, TrimtabError
@@ -162,14 +163,14 @@ def _zone_words(found: ZoneView | None, step_input: StepInput) -> list[str]:
 
 def _plan_words(plan: Plan, step_input: StepInput) -> list[str]:
     portfolio = step_input.portfolio
-    numeraire = portfolio.numeraire
+    numeraire, names = portfolio.numeraire, pool_names(step_input)
     cost = value_text(plan.cost.total, numeraire.decimals, 4)
     turnover = value_text(plan.turnover, numeraire.decimals, 2)
     if plan.actions:
         count = "1 action" if len(plan.actions) == 1 else f"{len(plan.actions)} actions"
         words = [f"The plan: {count} with liquidity, expected cost {cost} {numeraire.label}, in gas."]
         words += [f"  {n}. {spending.action_note(step_input, action)}: {action.reason}." for n, action in enumerate(plan.actions, 1)]
-        return words + _left_out(plan)
+        return words + _left_out(plan, names)
     swaps = sum(leg.venue != NATIVE_VENUE for leg in plan.legs)
     words = [f"The plan: {swaps} swaps, turnover {turnover} {numeraire.label}, expected cost {cost} {numeraire.label}."]
     for number, leg in enumerate(plan.legs, 1):
@@ -180,14 +181,15 @@ def _plan_words(plan: Plan, step_input: StepInput) -> list[str]:
         words.append(
             f"  {number}. {decimal_text(leg.amount_in_raw, sold.decimals)} {sold.label} for "
             f"{decimal_text(leg.amount_out_raw, bought.decimals)} {bought.label}, at least "
-            f"{decimal_text(leg.min_out_raw, bought.decimals)}, in {leg.venue} {leg.pool}, impact {leg.impact_bps} bps."
+            f"{decimal_text(leg.min_out_raw, bought.decimals)}, in {names.get(leg.pool, leg.venue)} ({leg.pool}), "
+            f"impact {leg.impact_bps} bps."
         )
-    return words + _left_out(plan)
+    return words + _left_out(plan, names)
 
 
-def _left_out(plan: Plan) -> list[str]:
-    refused = [f"Guard {v.guard} refused: {v.measured} against {v.limit}." for v in plan.verdicts if not v.passed]
-    return refused + [f"Left out: {item.what}: {item.why}" for item in plan.skipped]
+def _left_out(plan: Plan, names: dict[str, str]) -> list[str]:
+    refused = [f"Guard {v.guard} refused: {named(v.measured, names)} against {v.limit}." for v in plan.verdicts if not v.passed]
+    return refused + [f"Skipped {named(item.what, names, addresses=True)}: {named(item.why, names)}" for item in plan.skipped]
 
 
 def _transaction(intent: Intent) -> Document:

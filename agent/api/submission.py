@@ -16,6 +16,9 @@ ANNOUNCED = "an approval in public tells which token is sold, and how much of it
 """Part of the warning before public submission (T15)."""
 
 
+__all__ = ["Sandwich", "exposure", "of_plan", "sandwich", "submission", "submission_text"]
+
+
 @dataclass(frozen=True, slots=True)
 class Sandwich:
     """`public` says whether others may see the transaction in time; on a local chain there are none.

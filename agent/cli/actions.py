@@ -8,8 +8,7 @@ from agent.cli.output import cell
 from agent.units import decimal_text
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from agent.cli.tables import FigureTable
     from agent.model import LpAction, Portfolio
 
 Document = dict[str, Any]
@@ -46,7 +45,7 @@ def document(action: LpAction, portfolio: Portfolio) -> Document:
     }
 
 
-def table(found: list[Document], decimals: dict[str, int]) -> Table:
+def table(found: list[Document], decimals: dict[str, int]) -> FigureTable:
     """Each action with what it moves and the least that is accepted."""
     from agent.cli import tables
 

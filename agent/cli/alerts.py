@@ -11,7 +11,7 @@ from agent.cli.output import cell, emit, note, out, say, waiting
 from agent.errors import EXIT_RETRYABLE
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from agent.cli.tables import FigureTable
 
 Document = dict[str, Any]
 group = typer.Typer(
@@ -64,7 +64,7 @@ def test(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
         raise typer.Exit(EXIT_RETRYABLE)
 
 
-def _assets(document: Document) -> Table:
+def _assets(document: Document) -> FigureTable:
     from agent.cli import tables
 
     made = tables.table("Alert prices", ("token", "stands"), ("price", "alert-low", "to go", "alert-high", "to go "))
@@ -81,7 +81,7 @@ def _assets(document: Document) -> Table:
     return made
 
 
-def _targets(document: Document) -> Table:
+def _targets(document: Document) -> FigureTable:
     from agent.cli import tables
 
     made = tables.table("Targets", ("name", "hears", "delivered last", "failed last"), ("waiting",))

@@ -11,7 +11,7 @@ from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, OnPaper, books
 from agent.cli.output import cell, emit, note, out, say
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from agent.cli.tables import FigureTable
 
 LONGEST_REASON = 100
 """Characters of a reason in a list of steps; explain tells all of it."""
@@ -77,7 +77,7 @@ def explain(
     emit(document, as_json, show)
 
 
-def steps(document: dict[str, Any]) -> Table:
+def steps(document: dict[str, Any]) -> FigureTable:
     """Past steps; their reasons cut, the JSON has all of them."""
     from agent.cli.tables import table
 

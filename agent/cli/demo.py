@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 from rich.console import Console
@@ -9,14 +10,15 @@ from rich.rule import Rule
 from rich.text import Text
 
 from agent import api
-from agent.cli import documents, tables
+from agent.cli import documents, plan_tables, tables
 
 Document = dict[str, Any]
 
 
 def play(console: Console) -> Document:
     """Runs the demo and prints it to `console`; returns everything as one document."""
-    with console.status("Starting an embedded chain with Uniswap V2 and V3"), api.demo_world() as world:
+    starting = nullcontext() if console.record else console.status("Starting an embedded chain with Uniswap V2 and V3")
+    with starting, api.demo_world() as world:
         agent = world.agent
         decimals = documents.decimals(agent.portfolio)
         before = documents.status(agent.status())
@@ -30,7 +32,7 @@ def play(console: Console) -> Document:
 
         _chapter(console, 3, "The plan: swaps over V2 and V3 pools, what they cost, what every guard says")
         planned = documents.plan(agent.plan())
-        tables.show_plan(console, planned, decimals, with_decision=False)
+        plan_tables.show_plan(console, planned, decimals, with_decision=False, verbose=True)
 
         _chapter(console, 4, "Signed and sent: approvals, then the whole rebalance in one transaction")
         outcome = agent.rebalance(send=True, confirm=lambda _: True, progress=lambda _: None)
@@ -48,4 +50,5 @@ def play(console: Console) -> Document:
 
 
 def _chapter(console: Console, number: int, text: str) -> None:
-    console.print(Rule(Text(f"{number}  {text}", style="bold"), align="left", style="cyan", characters="─"))
+    title = Text(f"{number}  {text}", style="bold")
+    console.print(Rule(title, align="left", style="cyan", characters="─") if console.is_terminal else title)

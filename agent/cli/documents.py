@@ -166,7 +166,8 @@ def verdict(item: Verdict) -> Document:
 
 def plan(outcome: Outcome) -> Document:
     """A step's plan; with nothing to do the legs are empty and the weights stay."""
-    from agent.api import tax_words
+    from agent.api import submission, tax_words
+    from agent.api.naming import pool_names
 
     step, found = outcome.step_input, outcome.plan
     portfolio = step.portfolio
@@ -184,6 +185,7 @@ def plan(outcome: Outcome) -> Document:
         "stuck_exits": stuck_exits(outcome.decided, portfolio),
         "flows": flows.documents(step),
         "tax": tax_words.document(step, found),
+        "pools": pool_names(step),
     }
     if found is None:
         zero = {"fees": "0", "impact": "0", "skew": "0", "gas": "0", "total": "0"}
@@ -197,9 +199,12 @@ def plan(outcome: Outcome) -> Document:
             "gap_bps": None,
             "verdicts": [verdict(item) for item in outcome.verdicts],
             "skipped": [],
+            "worst_case": None,
         }
         return {**head, **rest, "reason": outcome.reason, "expires_block": step.snapshot.head.number}
-    document = {**head, **_planned(found, portfolio), "reason": outcome.reason}
+    short = submission.of_plan(step, found)
+    worst = None if short is None else money(found.cost.total + short, portfolio)
+    document = {**head, **_planned(found, portfolio), "worst_case": worst, "reason": outcome.reason}
     # A plan's own guards all passed when something later said no; then both are told.
     document["verdicts"] += [verdict(item) for item in outcome.verdicts if item not in found.verdicts]
     return document
@@ -250,6 +255,8 @@ def rebalance(outcome: Outcome, realised: list[Document]) -> Document:
 
 def quote(found: Quote, step: StepInput) -> Document:
     """What a swap would pay."""
+    from agent.api.naming import pool_names
+
     portfolio = step.portfolio
     token_in, token_out = found.legs[0].token_in, found.legs[-1].token_out
     return {
@@ -262,6 +269,7 @@ def quote(found: Quote, step: StepInput) -> Document:
         "price_impact_bps": found.price_impact_bps,
         "fee": money(found.fee, portfolio),
         "legs": [leg(item, portfolio) for item in found.legs],
+        "pools": pool_names(step),
     }
 
 

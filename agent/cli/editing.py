@@ -101,7 +101,7 @@ def editing_document(found: Editing) -> Document:
 
 def show_editing(console: Console, document: Document, agent: Agent | None) -> None:
     """An edit for people; its plan in full with the agent that made it."""
-    from agent.cli import documents, tables
+    from agent.cli import documents, plan_tables
 
     if document["state"] == "unchanged":
         console.print(cell("Nothing changes."))
@@ -113,7 +113,7 @@ def show_editing(console: Console, document: Document, agent: Agent | None) -> N
             console.print(cell(line, "green" if line.startswith("+") else "red"))
     plan = document["transition"]
     if agent is not None and plan is not None and plan["legs"]:
-        tables.show_plan(console, plan, documents.decimals(agent.portfolio))
+        plan_tables.show_plan(console, plan, documents.decimals(agent.portfolio))
     if plan is not None:
         cost = f"turnover {plan['turnover']}, cost {plan['cost']['total']} {plan['numeraire']}" if plan["legs"] else plan["reason"]
         console.print(cell(f"The transition: {cost}; rebalances within limits.turnover: {document['rounds']}"))

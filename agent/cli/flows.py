@@ -10,8 +10,7 @@ from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath
 from agent.cli.output import cell, emit, out, say, waiting
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from agent.cli.tables import FigureTable
     from agent.model import StepInput
 
 Document = dict[str, Any]
@@ -80,7 +79,7 @@ def documents(step: StepInput) -> list[Document]:
     return [flow_words.document(step, flow) for flow in step.history.flows]
 
 
-def table(found: list[Document]) -> Table:
+def table(found: list[Document]) -> FigureTable:
     """Flows, newest first."""
     from agent.cli import tables
 

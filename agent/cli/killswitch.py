@@ -11,9 +11,8 @@ from agent.cli.output import ask, cell, emit, err, note, out, require_answerable
 from agent.errors import EXIT_REFUSED, EXIT_RETRYABLE, ConfigError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from agent.api import Halted, TakenBack
+    from agent.cli.tables import FigureTable
 
 Document = dict[str, Any]
 
@@ -122,7 +121,7 @@ def _show(document: Document) -> None:
     say("Nothing is traded until: trimtab resume")
 
 
-def _table(document: Document) -> Table:
+def _table(document: Document) -> FigureTable:
     """What would be taken back."""
     from agent.cli import tables
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich.cells import cell_len
 from rich.console import Console
 
 from agent.cli.output import cell, say
-from agent.cli.tables import amount, brief, money, table
+from agent.cli.tables import FigureTable, amount, brief, money, table
 from agent.units import decimal_text
 
 Document = dict[str, Any]
-GAP = 2
-"""Cells that a table puts beside each column."""
 
 
 def show_pnl(console: Console, document: Document) -> None:
@@ -33,7 +30,7 @@ def show_pnl(console: Console, document: Document) -> None:
             money(one["realised"]),
         ))  # fmt: skip
     if rows:
-        show_columns(console, title, ("from", *before, "rebalances", *after), rows)
+        console.print(figures(title, ("from", *before, "rebalances", *after), rows))
     else:
         say(f"No profit or loss yet: {document['why_empty']}. Look again later: trimtab pnl --now, or trimtab run.")
     say(f"Unrealised by {document['method']}: {money(document['unrealised'])} {unit}.")
@@ -73,24 +70,15 @@ def show_values(console: Console, document: Document) -> None:
             shares = (row["weights_bps"].get(name) for name in symbols)
             when = row["time"][:19].replace("T", " ")
             rows.append((when, money(row["value"]), *(share(one) for one in shares)))
-        show_columns(console, "Weights over time, gas money and reserves included", ("time (UTC)", "value", *symbols), rows)
+        console.print(figures("Weights over time, gas money and reserves included", ("time (UTC)", "value", *symbols), rows))
 
 
-def show_columns(console: Console, title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table of figures that is as wide as it likes; where the terminal is narrower, several below each other, each with the first
-    column, so that no figure is cut.
-    """
-    widths = [max(cell_len(text) for text in column) + GAP for column in zip(names, *rows, strict=True)]
-    parts: list[list[int]] = [[]]
-    for number in range(1, len(names)):
-        if parts[-1] and widths[0] + sum(widths[one] for one in (*parts[-1], number)) >= console.width:
-            parts.append([])
-        parts[-1].append(number)
-    for part in parts:
-        made = table(title if part is parts[0] else "", (names[0],), [names[one] for one in part])
-        for row in rows:
-            made.add_row(cell(row[0]), *(row[one] for one in part))
-        console.print(made)
+def figures(title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> FigureTable:
+    """A table whose first column names the row; all others are figures."""
+    made = table(title, names[:1], names[1:])
+    for row in rows:
+        made.add_row(*row)
+    return made
 
 
 def show_journal(console: Console, document: Document) -> None:

@@ -12,10 +12,9 @@ from agent.cli.output import cell, emit, out, say, waiting
 from agent.units import BPS, decimal_text, value_text
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from agent.api.positions import Bounded, Liquidity
     from agent.chain.strays import Stray
+    from agent.cli.tables import FigureTable
     from agent.model import Portfolio
     from agent.policy.liquidity import PositionReport
     from agent.policy.lp_report import TargetReport
@@ -197,7 +196,7 @@ def show(document: Document) -> None:
         out.print(cell(f"Ignored: {document['ignored_more']} more tokens of the position manager", "yellow"))
 
 
-def _positions(document: Document) -> Table:
+def _positions(document: Document) -> FigureTable:
     from agent.cli import tables
 
     made = tables.table(
@@ -211,22 +210,21 @@ def _positions(document: Document) -> Table:
     return made
 
 
-def _targets(document: Document) -> Table:
+def _targets(document: Document) -> FigureTable:
     from agent.cli import tables
 
     order = ("pool", "share", "has", "value", "fees", "now")
     made = tables.table("Wanted in pools", ("pool", "now"), order[1:-1], order=order)
     for item in document["targets"]:
         has = "unknown" if item["weight_bps"] is None else f"{float(item['weight_bps']) / 100:.2f} %"
-        venue = item["venue"].removeprefix("uniswap_")
         now = "; ".join((*item["asks"], *(f"left: {why}" for why in item["leaves"]))) or "at its share"
         figures = (tables.amount(item[key], 2) for key in ("value", "fees"))
-        pool = cell(f"{venue} {item['pool'][:6]}…{item['pool'][-4:]}")
+        pool = cell(f"{'/'.join(item['tokens'])} {item['fee_pips'] / 10_000:g} %")
         made.add_row(pool, f"{item['share_bps'] / 100:g} %", has, *figures, cell(now))
     return made
 
 
-def _payable(document: Document) -> Table:
+def _payable(document: Document) -> FigureTable:
     from agent.cli import tables
 
     made = tables.table("What taking them out would pay now, in base units", ("position", "token"), ("liquidity", "uncollected fees"))
@@ -236,7 +234,7 @@ def _payable(document: Document) -> Table:
     return made
 
 
-def _forecasts(document: Document) -> Table:
+def _forecasts(document: Document) -> FigureTable:
     from agent.cli import tables
 
     moves = [f"{item['move_bps'] / 100:+g} %" for item in next((p["forecasts"] for p in document["positions"] if p["forecasts"]), [])]
@@ -260,5 +258,5 @@ def _sum(found: Document, numeraire: str) -> str:
 
 def _short(item: Document) -> Any:
     venue = item["venue"].removeprefix("uniswap_")
-    named = f"#{item['token_id']}" if item["token_id"] is not None else f"{item['contract'][:6]}…{item['contract'][-4:]}"
-    return cell(f"{venue} {named}")
+    number = "" if item["token_id"] is None else f" #{item['token_id']}"
+    return cell(f"{'/'.join(item['tokens'])} {venue}{number}")

@@ -50,12 +50,12 @@ def demo(
     svg: Annotated[Path | None, typer.Option("--svg", help="Also save what was shown as a picture.", hidden=True)] = None,
 ) -> None:
     """The main job on an embedded chain: drift, plan, signed swap, balance again. No key, no RPC, no account."""
-    from rich.console import Console
-
     from agent.cli import demo as show
+    from agent.cli.output import Output
 
     file = io.StringIO() if as_json else None
-    console = Console(file=file, record=svg is not None, highlight=False, width=None if svg is None else PICTURE_COLUMNS)
+    columns, drawn = (None, None) if svg is None else (PICTURE_COLUMNS, True)
+    console = Output(file=file, record=svg is not None, highlight=False, width=columns, force_terminal=drawn)
     document = show.play(console)
     if svg is not None:
         _save_picture(svg, console.export_svg(title="trimtab demo", unique_id="demo"))

@@ -133,9 +133,9 @@ def payment(one: Payment, portfolio: Portfolio) -> Document:
 
 def show_sale(console: Console, plan: Document, agent: Agent) -> None:
     """A plan that comes first."""
-    from agent.cli import documents, tables
+    from agent.cli import documents, plan_tables
 
-    tables.show_plan(console, plan, documents.decimals(agent.portfolio))
+    plan_tables.show_plan(console, plan, documents.decimals(agent.portfolio))
 
 
 def show_verdicts(console: Console, found: list[Document]) -> None:

@@ -14,6 +14,7 @@ ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="The config fil
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; messages go to stderr.")]
 Send = Annotated[bool, typer.Option("--send", help="Sign and send. Without it nothing leaves this machine.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation (for machines).")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Every guard, what was skipped, addresses, and all parameters.")]
 OnPaper = Annotated[bool, typer.Option("--paper", help="The books of trimtab paper, in place of the live ones.")]
 Record = Annotated[
     Path | None, typer.Option("--record", help="Write each step into this folder, for trimtab replay; in place of record.dir.")

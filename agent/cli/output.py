@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import select
 import sys
@@ -11,14 +12,36 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.status import Status
 from rich.text import Text
 
 from agent.errors import ConfigError, Refused, TrimtabError
 
-err = Console(stderr=True, highlight=False)
-out = Console(highlight=False)
+PIPED_COLUMNS = 100_000
+"""Width of what is piped, unless COLUMNS says another: a line breaks where its text does, a table is as wide as it likes."""
+
+
+class Output(Console):
+    """A console whose free text is broken by the terminal alone: paths and figures stay whole where it is copied or piped."""
+
+    @property  # type: ignore[misc]  # nobody sets it
+    def size(self) -> ConsoleDimensions:
+        """As wide as the terminal, or as COLUMNS says."""
+        found = super().size
+        if self.is_terminal or os.environ.get("COLUMNS", "").isdigit():
+            return found
+        return ConsoleDimensions(PIPED_COLUMNS, found.height)
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """As Console does; text alone is not broken where nobody looks."""
+        if not self.is_terminal and all(isinstance(one, str | Text) or getattr(one, "is_text", False) for one in objects):
+            how.setdefault("soft_wrap", True)
+        super().print(*objects, **how)
+
+
+err = Output(stderr=True, highlight=False)
+out = Output(highlight=False)
 
 PATIENCE_S = 300.0
 """How long a question waits for its answer: who asks may have the wallet, and a run beside it cannot act meanwhile."""
@@ -37,8 +60,8 @@ def cell(text: object, style: str = "") -> Text:
 
 
 def say(text: str) -> None:
-    """A line of free text on stdout; the terminal breaks it, so that paths stay whole where it is copied or piped."""
-    out.print(cell(text), soft_wrap=not out.is_terminal)
+    """A line of free text on stdout."""
+    out.print(cell(text))
 
 
 def note(text: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, OnPaper, Send, Yes, books_of, marked
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, OnPaper, Send, Verbose, Yes, books_of, marked
 from agent.cli.output import Waiting, asked, emit, err, note, out, require_answerable, say, waiting
 from agent.errors import EXIT_REFUSED, ConfigError
 
@@ -55,18 +55,19 @@ def quote(
 ) -> None:
     """What a swap would pay now, over the best split of pools or in one pool."""
     from agent import api
-    from agent.cli import documents, tables
+    from agent.cli import documents, plan_tables
 
     with waiting(READING), api.open_agent(config) as agent:
         step, found = agent.quote(token_in, token_out, amount, pool)
     document = documents.quote(found, step)
-    emit(document, as_json, lambda: tables.show_quote(out, document, documents.decimals(step.portfolio)))
+    emit(document, as_json, lambda: plan_tables.show_quote(out, document, documents.decimals(step.portfolio)))
 
 
 def plan(
     config: ConfigPath = DEFAULT_CONFIG,
     input_file: Annotated[Path | None, typer.Option("--input", help="Plan from a saved input instead of the chain.")] = None,
     save_input: Annotated[Path | None, typer.Option("--save-input", help="Save what the plan was made from.")] = None,
+    verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
     """The swaps that would restore the targets, with costs and every guard's verdict. Sends nothing."""
@@ -81,19 +82,22 @@ def plan(
     if save_input is not None:
         _write(save_input, api.input_text(outcome.step_input))
     hint = "A plan from a file: guards that need the moment did not judge it." if input_file else "To send it: trimtab rebalance --send"
-    raise typer.Exit(show_outcome(outcome, as_json, about, sent=False, hint=hint))
+    raise typer.Exit(show_outcome(outcome, as_json, about, sent=False, hint=hint, verbose=verbose))
 
 
-def rebalance(config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = False, as_json: AsJson = False) -> None:
+def rebalance(
+    config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = False, verbose: Verbose = False, as_json: AsJson = False
+) -> None:
     """One step of the agent: decide, plan, and with --send sign and send the whole rebalance in one transaction."""
     from agent import api
 
     if send:
         require_answerable(yes)
     with api.open_agent(config) as agent, waiting(READING) as wait:
-        outcome = agent.rebalance(send=send, confirm=confirmer(agent, yes, wait), progress=wait.update)
+        confirm = confirmer(agent, yes, wait, verbose=verbose)
+        outcome = agent.rebalance(send=send, confirm=confirm, progress=wait.update)
         with wait.aside():
-            raise typer.Exit(show_outcome(outcome, as_json, agent, sent=send))
+            raise typer.Exit(show_outcome(outcome, as_json, agent, sent=send, verbose=verbose))
 
 
 def swap(
@@ -106,6 +110,7 @@ def swap(
     config: ConfigPath = DEFAULT_CONFIG,
     send: Send = False,
     yes: Yes = False,
+    verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
     """One swap by hand, under the same guards; with --limit and --until once its price is there, see trimtab limit."""
@@ -121,13 +126,15 @@ def swap(
         terms = waits.Terms(token_in, token_out, amount, limit, until, stay)
         raise typer.Exit(waits.place(config, terms, send=send, yes=yes, as_json=as_json))
     with api.open_agent(config) as agent, waiting(READING) as wait:
-        confirm = confirmer(agent, yes, wait)
+        confirm = confirmer(agent, yes, wait, verbose=verbose)
         outcome = agent.swap(token_in, token_out, amount, send=send, confirm=confirm, progress=wait.update)
         with wait.aside():
-            raise typer.Exit(show_outcome(outcome, as_json, agent, sent=send))
+            raise typer.Exit(show_outcome(outcome, as_json, agent, sent=send, verbose=verbose))
 
 
-def confirmer(agent: Agent, yes: bool, wait: Waiting, clock: StoppableClock | None = None) -> Callable[[Outcome], bool]:
+def confirmer(
+    agent: Agent, yes: bool, wait: Waiting, clock: StoppableClock | None = None, *, verbose: bool = False
+) -> Callable[[Outcome], bool]:
     """Asks once before anything is sent, after showing the plan and the parameters that bind it."""
 
     def confirm(outcome: Outcome) -> bool:
@@ -135,13 +142,15 @@ def confirmer(agent: Agent, yes: bool, wait: Waiting, clock: StoppableClock | No
 
         if yes:
             return versions.trusted(agent)
-        from agent.cli import documents, ledger_tables, rounds, tables
+        from agent.cli import documents, plan_tables
 
         with wait.aside(), clock.asking() if clock else nullcontext():
-            tables.show_plan(err, document := documents.plan(outcome), documents.decimals(agent.portfolio))
-            ledger_tables.show_tax(err, document["tax"])
-            rounds.show(err, document)
-            err.print(tables.parameters(agent.parameters()))
+            document, binding = documents.plan(outcome), agent.parameters()
+            plan_tables.show_plan(err, document, documents.decimals(agent.portfolio), verbose=verbose, more="--verbose")
+            if verbose:
+                err.print(plan_tables.parameters(binding))
+            else:
+                note(plan_tables.signing(binding))
             return versions.confirmed(agent, lambda lines: asked(lines, "Sign and send this?"))
 
     return confirm
@@ -155,10 +164,11 @@ def show_outcome(
     sent: bool,
     hint: str = "",
     lines: bool = False,
+    verbose: bool = False,
     extra: dict[str, object] | None = None,
 ) -> int:
     """Prints an outcome, with what was sent where it was allowed; without an agent the plan is from a file."""
-    from agent.cli import documents, ledger_tables, rounds, tables
+    from agent.cli import documents, plan_tables, tables
 
     document = documents.rebalance(outcome, agent.realised(outcome)) if agent is not None and sent else documents.plan(outcome)
     document |= extra or {}
@@ -173,10 +183,8 @@ def show_outcome(
     def show() -> None:
         kind = document["outcome"]
         if kind not in ("done", "failed", "declined"):
-            tables.show_plan(out, document, decimals)
-            ledger_tables.show_tax(out, document["tax"])
+            plan_tables.show_plan(out, document, decimals, verbose=verbose, more="--verbose")
             _wishes(document)
-            rounds.show(out, document)
         if document.get("transactions"):
             out.print(tables.transactions(document))
             out.print(tables.realised(document, decimals))

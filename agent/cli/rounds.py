@@ -10,8 +10,8 @@ from agent.units import value_text
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
+    from agent.cli.tables import FigureTable
     from agent.model import Pacing, Portfolio, StepInput
 
 Document = dict[str, Any]
@@ -58,7 +58,7 @@ def show(console: Console, document: Document) -> None:
         console.print(table(document["pacing"], document["numeraire"]))
 
 
-def table(found: Document, numeraire: str) -> Table:
+def table(found: Document, numeraire: str) -> FigureTable:
     """The comparison, a row for each number of rounds."""
     from agent.cli.tables import money
     from agent.cli.tables import table as empty
@@ -71,7 +71,7 @@ def table(found: Document, numeraire: str) -> Table:
     return made
 
 
-def corrections(found: list[Document]) -> Table:
+def corrections(found: list[Document]) -> FigureTable:
     """Corrections over time, with where each stands or how it ended."""
     from agent.cli.tables import table as empty
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Yes
 from agent.cli.output import ask, cell, emit, err, interactive, note, out, say, waiting
 from agent.errors import EXIT_REFUSED, ConfigError
+
+if TYPE_CHECKING:
+    from agent.cli.tables import FigureTable
+
+Document = dict[str, Any]
 
 
 def register(app: typer.Typer) -> None:
@@ -64,18 +69,16 @@ def init(
 def doctor(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Checks config, endpoints, contracts, tokens, prices, key, store and clock, and says what to do."""
     from agent import api
-    from agent.cli import tables
 
     with waiting("Checking"):
         document = api.doctor(config)
-    emit(document, as_json, lambda: out.print(tables.checks(document)))
+    emit(document, as_json, lambda: out.print(_checks(document)))
     raise typer.Exit(document["exit"])
 
 
 def trust(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson = False) -> None:
     """Pins every contract of the config and the pools found by address and code hash; nothing else is ever called."""
     from agent import api
-    from agent.cli import tables
 
     with waiting("Reading code hashes") as wait:
 
@@ -85,15 +88,38 @@ def trust(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
             with wait.aside():
                 if not interactive():
                     return False
-                err.print(tables.contracts(found))
+                err.print(_contracts(found))
                 return ask("Pin these?")
 
         document = api.trust(config, confirm, unseen=yes)
-    emit(document, as_json, lambda: out.print(tables.contracts(document)))
+    emit(document, as_json, lambda: out.print(_contracts(document)))
     if not document["pinned"]:
         note("Nothing was pinned. To pin these: trimtab trust --yes")
         raise typer.Exit(EXIT_REFUSED)
     note(f"{len(document['contracts'])} contracts are pinned.")
+
+
+def _checks(document: Document) -> FigureTable:
+    """Doctor's checks."""
+    from agent.cli.tables import table
+
+    marks = {"ok": cell("✓", "green"), "warn": cell("note", "yellow"), "fail": cell("fails", "bold red")}
+    made = table("Doctor", ("", "check", "found", "what to do"))
+    for row in document["checks"]:
+        made.add_row(marks[row["state"]], cell(row["check"]), cell(row["found"]), cell(row["remedy"]))
+    return made
+
+
+def _contracts(document: Document) -> FigureTable:
+    """What trust would pin."""
+    from agent.cli.tables import table
+
+    styles = {"new": "yellow", "CHANGED": "bold red"}
+    made = table(f"Contracts at block {document['block']}", ("state", "address", "what"))
+    for row in document["contracts"]:
+        state = cell(row["state"], styles.get(row["state"], ""))
+        made.add_row(state, cell(row["address"]), cell(row["what"]))
+    return made
 
 
 def _pair(text: str, field: str) -> tuple[str, str]:

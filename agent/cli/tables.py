@@ -1,25 +1,154 @@
-"""How the documents look to people: Rich tables for holdings, plans, costs, verdicts, transactions."""
+"""How documents look to people: tables that cut no figure, and the words around them."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from rich import box
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.panel import Panel
+from rich.style import Style
 from rich.table import Table
+from rich.text import Text
 
-from agent.cli import actions, flows, triggers
+from agent.cli import flows, triggers
 from agent.cli.bar import BAR_CELLS, FEWEST_CELLS, Bar
-from agent.cli.output import cell
+from agent.cli.output import cell, printable
 from agent.units import decimal_text
 
 Document = dict[str, Any]
-_ADDRESS = re.compile("0x[0-9a-fA-F]{40}")
 KIND_STYLES = {"hold": "green", "rebalance": "yellow", "adjustliquidity": "yellow", "halt": "red"}
 STATE_STYLES = {"final": "green", "mined": "green", "reverted": "red", "cancelled": "yellow", "replaced": "red"}
+GAP = 2
+"""Spaces between two columns."""
+NARROWEST = 14
+"""Words wrap in no less than that: narrower columns are stacked instead."""
+
+
+@dataclass(slots=True)
+class FigureTable:
+    """Rows below a heading; no figure and no name is ever cut. Where the columns do not fit side by side, free text wraps between words,
+    then bars are left out, then each row is stacked: its first name, below it a line for each figure.
+    """
+
+    heading: Text
+    names: tuple[str, ...]
+    right: frozenset[str]
+    note: str = ""
+    show_header: bool = True
+    rows: list[tuple[tuple[Text | Bar, ...], str]] = field(default_factory=list)
+
+    def add_row(self, *cells: str | Text | Bar, style: str = "") -> None:
+        """One row; cells that are missing at its end are empty."""
+        made = [cell(one) if isinstance(one, str) else one for one in cells]
+        self.rows.append((tuple(made + [Text()] * (len(self.names) - len(made))), style))
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        if self.heading.plain:
+            yield self.heading
+        bars = {at for cells, _ in self.rows for at, one in enumerate(cells) if isinstance(one, Bar)}
+        without = [at for at in range(len(self.names)) if at not in bars]
+        for shown in (list(range(len(self.names))), without):
+            if (widths := self._widths(shown, options.max_width)) is not None:
+                yield self._beside(shown, widths)
+                break
+        else:
+            for cells, style in self.rows:
+                yield from self._stacked([(self.names[at], cells[at]) for at in without], style, options.max_width)
+        if self.note:
+            yield cell(self.note, "italic dim")
+        yield Text()
+
+    def _widths(self, shown: Sequence[int], room: int) -> list[int] | None:
+        """Of each column: what it wants where there is room, else no less than it needs; None where even that is too wide."""
+        least, most = zip(*(self._measure(at) for at in shown), strict=True) if shown else ((), ())
+        spare = room - GAP * (len(shown) - 1) - sum(least)
+        wanting = sum(most) - sum(least)
+        if spare < 0:
+            return None
+        return [low + (high - low if wanting <= spare else spare * (high - low) // wanting) for low, high in zip(least, most, strict=True)]
+
+    def _measure(self, at: int) -> tuple[int, int]:
+        """Fewest and most cells of a column: a figure is one piece, free text wraps between its words."""
+        head = self.names[at] if self.show_header else ""
+        cells = [cells[at] for cells, _ in self.rows]
+        if any(isinstance(one, Bar) for one in cells):
+            return FEWEST_CELLS, BAR_CELLS
+        texts = [one.plain for one in cells if isinstance(one, Text)]
+        most = max((cell_len(line) for text in (head, *texts) for line in text.splitlines()), default=0)
+        least = _longest_word(head, *texts)
+        if self.names[at] in self.right:
+            return max(least, *map(cell_len, texts), 0), most
+        return max(least, min(most, NARROWEST)), most
+
+    def _beside(self, shown: Sequence[int], widths: Sequence[int]) -> Table:
+        made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+        made.show_header = self.show_header
+        for at, width in zip(shown, widths, strict=True):
+            made.add_column(self.names[at], justify="right" if self.names[at] in self.right else "left", width=width, overflow="fold")
+        for cells, style in self.rows:
+            made.add_row(*(cells[at] for at in shown), style=style)
+        return made
+
+    def _stacked(self, named: Sequence[tuple[str, Text | Bar]], style: str, room: int) -> RenderResult:
+        """One row as lines: what names it first, then each figure behind what it is, or below where the line is too short."""
+        texts = [(name.strip(), one) for name, one in named if isinstance(one, Text)]
+        first = next((at for at, (name, _) in enumerate(texts) if name not in ("", "#")), 0)
+        title = Text(" ").join(one for _, one in texts[: first + 1] if one.plain)
+        title.stylize(Style.combine([Style(bold=True), Style.parse(style)]))
+        if title.plain:
+            yield title
+        pairs: list[tuple[str, Text]] = []
+        for name, one in texts[first + 1 :]:
+            if not name and pairs and self.show_header:
+                pairs[-1] = (pairs[-1][0], Text(" ").join(part for part in (pairs[-1][1], one) if part.plain))
+            elif one.plain:
+                pairs.append((name if self.show_header else "", one))
+        lead = max((cell_len(name) + GAP for name, _ in pairs if name), default=0) + GAP
+        for name, one in pairs:
+            whole = cell_len(one.plain) if name in self.right else _longest_word(one.plain)
+            if lead + whole <= room:
+                line = Table.grid(padding=(0, 0))
+                line.add_column(width=lead)
+                line.add_column(overflow="fold")
+                line.add_row(Text(" " * GAP + name, "dim"), one, style=style)
+                yield line
+                continue
+            if name:
+                yield Text(" " * GAP + name, "dim")
+            yield Text.assemble(" " * min(GAP, max(0, room - whole)), one, style=style)
+
+
+def _longest_word(*texts: str) -> int:
+    return max((cell_len(word) for text in texts for word in text.split()), default=0)
+
+
+def table(title: str, left: Sequence[str], right: Sequence[str] = (), *, order: Sequence[str] = ()) -> FigureTable:
+    """An empty table; `left` and `right` name the columns by alignment, `order` their order (left first unless given).
+
+    Figures stand in `right`, in one piece each; free text and names in `left`.
+    """
+    return FigureTable(cell(title, "bold"), tuple(order or (*left, *right)), frozenset(right))
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A sentence that matters: in a box at a terminal, one line where it is piped."""
+
+    text: str
+    title: str
+    style: str
+    is_text: ClassVar[bool] = True
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        if not options.is_terminal:
+            yield Text(printable(f"{self.title}: {self.text}"), style=self.style)
+            return
+        title = cell(self.title, f"bold {self.style}")
+        yield Panel(cell(self.text), title=title, border_style=self.style, title_align="left", box=box.ROUNDED)
 
 
 def bps(value: int) -> str:
@@ -47,22 +176,12 @@ def brief(text: str) -> str:
     return amount(text, max(2, 6 - figures))
 
 
-def table(title: str, left: Sequence[str], right: Sequence[str] = (), *, order: Sequence[str] = ()) -> Table:
-    """An empty table; `left` and `right` name the columns by alignment, `order` their order (left first unless given)."""
-    made = Table(title=cell(title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, header_style="dim", padding=(0, 1, 0, 0))
-    for name in order or (*left, *right):
-        made.add_column(name, justify="right" if name in right else "left", overflow="fold", no_wrap=name in right)
-    return made
-
-
-def holdings(document: Document, title: str = "Holdings") -> Table:
+def holdings(document: Document, title: str = "Holdings") -> FigureTable:
     """Balances, prices, weights against targets and bands."""
     total = f"{money(document['total_value'])} {document['numeraire']}"
     full_bps = max((max(item["weight_bps"], item["target_bps"]) for item in document["holdings"]), default=0)
-    made = table(
-        f"{title} at block {document['block']}: {total}", ("token",), ("amount", "price", "value", "weight", "target", "band"), order=()
-    )
-    made.add_column("", ratio=1, min_width=FEWEST_CELLS, max_width=BAR_CELLS)
+    figures = ("amount", "price", "value", "weight", "target", "band")
+    made = table(f"{title} at block {document['block']}: {total}", ("token", ""), figures, order=("token", *figures, ""))
     for item in document["holdings"]:
         low, high = item["band_bps"]
         outside = not low <= item["weight_bps"] <= high
@@ -84,7 +203,7 @@ def show_status(console: Console, document: Document) -> None:
     if document["holdings"]:
         console.print(holdings(document))
         in_positions = [
-            f"{_coins(item['lp_raw'], item['decimals'])} {item['symbol']}" for item in document["holdings"] if item["lp_raw"] != "0"
+            f"{coins(item['lp_raw'], item['decimals'])} {item['symbol']}" for item in document["holdings"] if item["lp_raw"] != "0"
         ]
         if in_positions:
             console.print(cell(f"Values and weights count what lies in liquidity positions too: {', '.join(in_positions)} (trimtab lp)"))
@@ -108,102 +227,15 @@ def show_status(console: Console, document: Document) -> None:
 
 def native(found: Document) -> str:
     """The native coin in one sentence."""
-    kept = "" if found["kept_wei"] == "0" else f", of which {_coins(found['kept_wei'], 18)} are kept for gas"
-    beside = f"Native coin: {amount(_coins(found['native_wei'], 18))}{kept}"
-    refill = "" if found["top_up_wei"] is None else f"; refilled up to {_coins(found['top_up_wei'], 18)} by unwrapping"
+    kept = "" if found["kept_wei"] == "0" else f", of which {coins(found['kept_wei'], 18)} are kept for gas"
+    beside = f"Native coin: {amount(coins(found['native_wei'], 18))}{kept}"
+    refill = "" if found["top_up_wei"] is None else f"; refilled up to {coins(found['top_up_wei'], 18)} by unwrapping"
     if not found["counts"]:
         return f"{beside}; it pays gas and does not count{refill}"
-    return f"{beside}; with {amount(_coins(found['wrapped_raw'] or '0', 18))} wrapped it is the {found['symbol']} of the portfolio{refill}"
+    return f"{beside}; with {amount(coins(found['wrapped_raw'] or '0', 18))} wrapped it is the {found['symbol']} of the portfolio{refill}"
 
 
-def zone(found: Document, numeraire: str) -> Table:
-    """To where each asset is brought back, beyond what it is moved, what standing off costs, and a plan on the scales."""
-    risk = f"{amount(found['risk'], 4)} {numeraire} of risk within {found['horizon_s'] / 86_400:g} d"
-    made = table(f"Zone: standing off the targets costs {risk}", ("token",), ("brought back to", "moved beyond"))
-    for item in found["assets"]:
-        edges = (item["no_trade_bps"], item["trigger_bps"])
-        made.add_row(cell(item["symbol"]), *(f"{low / 100:g}-{high / 100:g} %" for low, high in edges))
-    plan, told = found["plan"], [found["measured"]] if found["measured"] else []
-    if plan is not None:
-        parts = ", ".join(f"{name} {amount(plan[name], 4)}" for name in ("fees", "impact", "skew", "gas", "approvals"))
-        told.append(f"A plan saves {amount(plan['saved_risk'], 4)} {numeraire} of risk and costs {amount(plan['cost'], 4)}: {parts}")
-    made.caption, made.caption_justify = "\n".join(told), "left"
-    return made
-
-
-def decision(document: Document) -> Panel:
-    """What would be done, and why."""
-    kind = document["decision"]["kind"]
-    title = {"adjustliquidity": "liquidity"}.get(kind, kind)
-    return _panel(document["decision"]["reason"], title, KIND_STYLES.get(kind, "white"))
-
-
-def _panel(text: str, title: str, style: str) -> Panel:
-    return Panel(cell(text), title=cell(title, f"bold {style}"), border_style=style, title_align="left", box=box.ROUNDED)
-
-
-def legs(document: Document, decimals: dict[str, int]) -> Table:
-    """The swaps of a plan."""
-    made = table("Swaps", ("#", "pool"), ("sell", "buy", "at least", "fee", "impact"))
-    made.columns[1].no_wrap = True
-    for number, leg in enumerate(document["legs"], 1):
-        sold, bought = decimals[leg["token_in"]], decimals[leg["token_out"]]
-        venue = leg["venue"].removeprefix("uniswap_")
-        made.add_row(
-            str(number) + (" ↳" if leg["source"] == "router" else ""),
-            f"{venue} {_short(leg['pool'])}",
-            cell(f"{brief(_coins(leg['amount_in_raw'], sold))} {leg['token_in']}"),
-            cell(f"{brief(_coins(leg['amount_out_raw'], bought))} {leg['token_out']}"),
-            brief(_coins(leg["min_out_raw"], bought)),
-            f"{leg['fee_pips'] / 10_000:g}%",
-            f"{leg['impact_bps']} bps",
-        )
-    return made
-
-
-def show_quote(console: Console, document: Document, decimals: dict[str, int]) -> None:
-    """A whole quote."""
-    console.print(legs(document, decimals))
-    sold, bought = document["token_in"], document["token_out"]
-    given, got = (
-        amount(_coins(document[key], decimals[token]), 18) for key, token in (("amount_in_raw", sold), ("amount_out_raw", bought))
-    )
-    console.print(cell(f"{given} {sold} would pay {got} {bought}; fees {amount(document['fee'])} {document['numeraire']}"))
-
-
-def costs(document: Document) -> Table:
-    """What the plan costs, in the numeraire."""
-    made = table(f"Cost in {document['numeraire']}", ("part",), ("amount",))
-    made.show_header = False
-    for name in ("fees", "impact", "skew", "gas", "total"):
-        made.add_row(name, amount(document["cost"][name], 4), style="bold" if name == "total" else "")
-    made.add_row("turnover", money(document["turnover"]))
-    if document.get("gap_bps") is not None:
-        made.add_row("gap to the proven best", f"{document['gap_bps']:.3f} bps of turnover")
-    return made
-
-
-def verdicts(document: Document) -> Table:
-    """Every guard, passed or not."""
-    made = table("Guards", ("", "guard", "measured", "limit"))
-    for item in document["verdicts"]:
-        mark = cell("✓", "green") if item["passed"] else cell("refused", "bold red")
-        measured = _ADDRESS.sub(lambda found: _short(found[0]), item["measured"]) if item["passed"] else item["measured"]
-        made.add_row(mark, cell(item["guard"]), cell(measured), cell(item["limit"]))
-    return made
-
-
-def weights(before: dict[str, int], after: dict[str, int], targets: dict[str, int], title: str = "Weights") -> Table:
-    """Weights before and after, beside the targets."""
-    made = table(title, ("token",), ("before", "after", "target"))
-    for symbol, value in before.items():
-        made.add_row(
-            cell(symbol), bps(value), bps(after[symbol]) if symbol in after else "", bps(targets[symbol]) if symbol in targets else ""
-        )
-    return made
-
-
-def transactions(document: Document) -> Table:
+def transactions(document: Document) -> FigureTable:
     """What was sent."""
     made = table(
         "Transactions", ("kind", "status", "hash"), ("nonce", "block", "gas"), order=("kind", "nonce", "status", "block", "gas", "hash")
@@ -221,71 +253,38 @@ def transactions(document: Document) -> Table:
     return made
 
 
-def realised(document: Document, decimals: dict[str, int]) -> Table:
+def realised(document: Document, decimals: dict[str, int]) -> FigureTable:
     """Planned against realised change of each balance."""
     made = table("Planned against realised", ("token",), ("planned", "realised", "difference in base units"))
     for item in document["realised"]:
         places = decimals[item["symbol"]]
         planned, got = item["planned_raw"], item["realised_raw"]
-        made.add_row(cell(item["symbol"]), amount(_coins(planned, places)), amount(_coins(got, places)), str(int(got) - int(planned)))
+        made.add_row(cell(item["symbol"]), amount(coins(planned, places)), amount(coins(got, places)), str(int(got) - int(planned)))
     return made
 
 
-def show_plan(console: Console, document: Document, decimals: dict[str, int], with_decision: bool = True) -> None:
-    """A whole plan."""
-    if with_decision:
-        console.print(decision(document))
-    if document["legs"]:
-        console.print(legs(document, decimals))
-    if document["actions"]:
-        console.print(actions.table(document["actions"], decimals))
-        say_next = "After each of them everything is looked at and planned anew; what then follows is sent too, within the same limits."
-        console.print(cell(say_next))
-    if document["legs"] or document["actions"]:
-        console.print(costs(document))
-    if document["zone"] is not None:
-        console.print(zone(document["zone"], document["numeraire"]))
-    if document["flows"]:
-        console.print(flows.table(document["flows"]))
-    if document["verdicts"]:
-        console.print(verdicts(document))
-    for item in document["skipped"]:
-        console.print(cell(f"Left out: {item['what']}: {item['why']}", "yellow"))
-    if document["outcome"] == "refused":
-        console.print(_panel(document["reason"], "refused: nothing was exchanged", "red"))
-
-
-def parameters(found: dict[str, str]) -> Table:
-    """Every parameter that binds what is about to be sent."""
-    made = table("Parameters", ("name", "value"))
-    made.show_header = False
-    for name, value in found.items():
-        made.add_row(name, cell(value))
-    return made
-
-
-def checks(document: Document) -> Table:
-    """Doctor's checks."""
-    marks = {"ok": cell("✓", "green"), "warn": cell("note", "yellow"), "fail": cell("fails", "bold red")}
-    made = table("Doctor", ("", "check", "found", "what to do"))
-    for row in document["checks"]:
-        made.add_row(marks[row["state"]], cell(row["check"]), cell(row["found"]), cell(row["remedy"]))
-    return made
-
-
-def contracts(document: Document) -> Table:
-    """What trust would pin."""
-    styles = {"new": "yellow", "CHANGED": "bold red"}
-    made = table(f"Contracts at block {document['block']}", ("state", "address", "what"))
-    for row in document["contracts"]:
-        state = cell(row["state"], styles.get(row["state"], ""))
-        made.add_row(state, cell(row["address"]), cell(row["what"]))
-    return made
-
-
-def _short(hexed: str) -> str:
-    return f"{hexed[:6]}…{hexed[-4:]}"
-
-
-def _coins(raw: str, decimals: int) -> str:
+def coins(raw: str, decimals: int) -> str:
+    """Base units as a decimal string of coins."""
     return decimal_text(int(raw), decimals)
+
+
+def zone(found: Document, numeraire: str) -> FigureTable:
+    """To where each asset is brought back, beyond what it is moved, what standing off costs, and a plan on the scales."""
+    risk = f"{amount(found['risk'], 4)} {numeraire} of risk within {found['horizon_s'] / 86_400:g} d"
+    made = table(f"Zone: standing off the targets costs {risk}", ("token",), ("brought back to", "moved beyond"))
+    for item in found["assets"]:
+        edges = (item["no_trade_bps"], item["trigger_bps"])
+        made.add_row(cell(item["symbol"]), *(f"{low / 100:g}-{high / 100:g} %" for low, high in edges))
+    plan, told = found["plan"], [found["measured"]] if found["measured"] else []
+    if plan is not None:
+        parts = ", ".join(f"{name} {amount(plan[name], 4)}" for name in ("fees", "impact", "skew", "gas", "approvals"))
+        told.append(f"A plan saves {amount(plan['saved_risk'], 4)} {numeraire} of risk and costs {amount(plan['cost'], 4)}: {parts}")
+    made.note = "\n".join(told)
+    return made
+
+
+def decision(document: Document) -> Notice:
+    """What would be done, and why."""
+    kind = document["decision"]["kind"]
+    title = {"adjustliquidity": "liquidity"}.get(kind, kind)
+    return Notice(document["decision"]["reason"], title, KIND_STYLES.get(kind, "white"))

@@ -12,7 +12,7 @@ from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath
 from agent.cli.output import cell, emit, out, say, waiting
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from agent.cli.tables import FigureTable
 
 Document = dict[str, Any]
 group = typer.Typer(help="Recorded prices: what triggers and allocators know of the past.", invoke_without_command=True)
@@ -120,7 +120,7 @@ def _show_weights(document: Document) -> None:
         out.print(cell(f"Now nothing can be chosen: {document['fault']}", "bold red"))
 
 
-def _correlations(document: Document) -> Table:
+def _correlations(document: Document) -> FigureTable:
     """The lower half of the table of correlations."""
     from agent.cli import tables
 

@@ -81,7 +81,7 @@ def left_undone(step: StepInput, market: Market, aim: Aim, settled: Settled, tur
         else:
             sells = bool(above[token] > 0)
             why = _why(market, settled, token, sells, frozenset(others), turnover_limit, zone=aim.risk is not None)
-        found.append(Skipped(node.label, f"{_money(step, rest)} from its goal stays: {why}"))
+        found.append(Skipped(node.label, f"{_money(step, rest)} off target: {why}"))
     return found
 
 
@@ -114,7 +114,7 @@ def _why(market: Market, settled: Settled, token: int, sells: bool, others: froz
     if zone:
         parts.append(f"{'elsewhere ' if full else ''}the next unit costs more than the risk it saves, or than limits.plan_cost")
     elif problem.plan_cost_bps is not None:
-        parts.append(f"{'elsewhere ' if full else ''}the market or its gas asks more than limits.plan_cost of {problem.plan_cost_bps} bps")
+        parts.append(f"{'elsewhere ' if full else ''}trading it would cost more than limits.plan_cost of {problem.plan_cost_bps} bps")
     return "; ".join(parts) or "the usable pools take no more"
 
 

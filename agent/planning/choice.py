@@ -15,7 +15,7 @@ HOPES = 8
 """Most pools that were dropped and are tried again, the most promising ones first."""
 SURE = 1e-12
 """Relative gain that is more than float noise."""
-DEAR = "its gas exceeds what it brings"
+DEAR = "gas costs more than it saves"
 DUST = "its part would be below limits.min_trade"
 REST = "what is left for it, where gas makes others not worth their part, is below limits.min_trade"
 Arcs = tuple[str, int]

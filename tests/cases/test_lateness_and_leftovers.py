@@ -101,7 +101,7 @@ def test_no_usable_pool_is_said_for_every_token_it_strands(anvil_chain: LocalCha
         before = purse(chain)
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.REFUSED
-        assert "WETH: 15000 USDC from its goal stays: no usable pool trades it" in outcome.reason
+        assert "WETH: 15000 USDC off target: no usable pool trades it" in outcome.reason
         assert purse(chain) == before
 
 

@@ -35,7 +35,7 @@ READING = [
     (("status",), shapes.STATUS, "rebalance"),
     (("doctor",), shapes.DOCTOR, "gas money"),
     (("quote", "--in", "WETH", "--out", "USDC", "--amount", "0.5"), shapes.QUOTE, "would pay"),
-    (("plan",), shapes.LIVE_PLAN, "second_quote_deviation"),
+    (("plan", "--verbose"), shapes.LIVE_PLAN, "second_quote_deviation"),
     (("rebalance",), shapes.REBALANCE, "Dry run: nothing was sent"),
     (("swap", "--in", "WETH", "--out", "USDC", "--amount", "0.1"), shapes.LIVE_PLAN, "Dry run: nothing was sent"),
     (("run", "--once"), shapes.LIVE_PLAN, "Dry run: nothing was sent"),
@@ -99,7 +99,7 @@ def test_a_plan_from_a_saved_input_is_the_same_plan(desk: Desk, tmp_path: Path) 
     assert first["legs"]
     for key in ("block", "legs", "weights_after_bps", "cost", "turnover", "gap_bps", "skipped", "expires_block", "decision"):
         assert again[key] == first[key], key
-    words = desk.run("plan", "--input", str(saved))
+    words = desk.run("plan", "--input", str(saved), "--verbose")
     assert words.code == 0
     assert "did not judge" in words.out
     assert f"{first['gap_bps']:.3f} bps of turnover" in words.out and 0 <= first["gap_bps"] < 5

@@ -42,7 +42,7 @@ def test_a_plan_shows_what_each_number_of_rounds_costs_and_which_is_chosen(
     assert list(costs) == [1, 2, 3]
     assert costs[plan["pacing"]["chosen"]] == min(costs.values()) < costs[1]
     assert "round 1 of about" in plan["decision"]["reason"]
-    words = run("plan").out
+    words = run("plan", "--verbose").out
     assert "Rounds against one, in USDC" in words
     assert "all at once" in words
     step = run("rebalance", "--json").json["step"]

@@ -245,7 +245,7 @@ def test_without_a_key_everything_works_but_sending(desk: Desk) -> None:
 
 def test_the_question_shows_the_plan_and_every_parameter_and_no_is_no(desk: Desk) -> None:
     before = nonce(desk)
-    code, shown = at_terminal(desk, "n\n", "rebalance", "--send")
+    code, shown = at_terminal(desk, "n\n", "rebalance", "--send", "--verbose")
     assert code == 10
     assert shown.count("Sign and send this?") == 1
     question = shown.split("Sign and send this?")[0]

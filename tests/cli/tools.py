@@ -22,10 +22,12 @@ import pytest
 import typer.main
 
 from agent.cli.main import main
+from agent.cli.tables import FigureTable
 from agent.localchain import WORLD, LocalChain
 from agent.localchain.chain import Addresses, Books
 from agent.localchain.nodes import AnvilNode
 from agent.units import Token
+from tests.cli.widths import Drawing, cut
 
 TRIMTAB = [sys.executable, "-c", "from agent.cli.main import main; main()"]
 """The console script, by the interpreter that runs the tests."""
@@ -108,6 +110,19 @@ def takes_config(args: tuple[str, ...]) -> bool:
     """Whether the command reads a config."""
     return args[0] not in ("localchain", "demo", "replay", "--version", "--help")
 
+
+CHECKED: list[str] = []
+"""Headings of the tables that commands have printed: none may be cut at any width."""
+
+
+def _checked(table: FigureTable, console: Any, options: Any, real: Any = FigureTable.__rich_console__) -> Any:
+    if not isinstance(console, Drawing):  # drawing it does not check it anew
+        CHECKED.append(table.heading.plain)
+        assert not cut(table), cut(table)
+    return real(table, console, options)
+
+
+FigureTable.__rich_console__ = _checked  # type: ignore[method-assign]
 
 typer.main.get_command = functools.cache(typer.main.get_command)
 """Typer builds the click commands of all of trimtab anew at each call, which takes longer than most of them: here once per process."""
@@ -194,12 +209,12 @@ def forked(desk: Desk, *args: str) -> Forked:
         os._exit(99)
 
 
-def at_terminal(desk: Desk, answer: str, *args: str, within_s: float = 60) -> tuple[int, str]:
+def at_terminal(desk: Desk, answer: str, *args: str, within_s: float = 60, columns: int = 160) -> tuple[int, str]:
     """A command with a terminal for stdin, stdout and stderr; `answer` is typed when it asks. Exit code and all it showed."""
     child, terminal = pty.fork()
     if child == 0:
         try:
-            os.environ |= {"TERM": "xterm", "COLUMNS": "160"}
+            os.environ |= {"TERM": "xterm", "COLUMNS": str(columns)}
             _become(desk, args)
         finally:
             os._exit(99)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import sys
 
 import pytest
 import typer
-from rich.console import Console
 from typer.main import get_command
 
 from agent.cli import journal
-from agent.cli.ledger_tables import show_columns
+from agent.cli.ledger_tables import figures
 from agent.cli.main import app, main
 from agent.cli.output import in_words
 from agent.cli.panels import PANELS, arrange
+from tests.cli.widths import cut, drawn
 
 NAMES = ("from", *(f"figure {number}" for number in range(9)))
 ROWS = [("2026-01-01", *(f"{10_000 + number:,}.25" for number in range(9))), ("2026-02-01", *(f"-{number}.5" for number in range(9)))]
@@ -64,12 +63,9 @@ def test_no_transactions_are_told_by_a_sentence_and_no_empty_table(capsys: pytes
     assert capsys.readouterr().out == "No transaction is written down.\n"
 
 
-@pytest.mark.parametrize("width", [40, 80, 200])
-def test_a_table_of_figures_cuts_none_whatever_the_width(width: int) -> None:
-    file = io.StringIO()
-    show_columns(Console(file=file, width=width), "Profit", NAMES, ROWS)
-    lines = file.getvalue().splitlines()
-    assert max(map(len, lines)) <= width
-    words = file.getvalue().split()
-    assert all(words.count(figure) == 1 for row in ROWS for figure in row[1:])
-    assert words.count("from") == words.count("2026-01-01") == {40: 5, 80: 2, 200: 1}[width]
+def test_profit_and_loss_is_stacked_on_a_narrow_terminal() -> None:
+    made = figures("Profit", NAMES, ROWS)
+    assert cut(made) == []
+    assert drawn(made, 40).split().count("2026-01-01") == 1
+    assert "  figure 0  10,000.25" in drawn(made, 40).splitlines()
+    assert len(drawn(made, 200).splitlines()) == 6

@@ -245,7 +245,7 @@ def test_a_hundred_dust_ticks_are_not_worth_their_gas() -> None:
     step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=20 * GWEI))
     found = made(step)
     assert [leg.pool for leg in found.legs] == [plain.address] and found.gas_units < 200_000
-    assert "its gas exceeds what it brings" in reasons(found)[f"pool {dusty.address}"]
+    assert "gas costs more than it saves" in reasons(found)[f"pool {dusty.address}"]
     free = made(without_gas(step))
     assert dusty.address in {leg.pool for leg in free.legs} and free.gas_units > 400_000, "without a price of gas ticks are crossed"
 

@@ -105,7 +105,7 @@ def test_a_plan_that_saves_less_than_its_gas_is_a_hold_with_all_figures() -> Non
 def test_where_no_pool_is_worth_its_gas_it_holds_and_says_so() -> None:
     found = rebalance(deep("14/25", gwei=50))
     assert isinstance(found.decided.decision, Hold)
-    assert "its gas exceeds what it brings" in found.decided.decision.reason
+    assert "gas costs more than it saves" in found.decided.decision.reason
 
 
 def test_an_approval_that_is_there_already_costs_nothing() -> None:

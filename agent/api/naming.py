@@ -1,0 +1,37 @@
+"""What pools are called where people read of them: by pair and fee, not by address."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from agent.model import StepInput, V2Pool
+
+_POOL = re.compile("(?:pool )?(0x[0-9a-fA-F]{40})")
+
+
+def pool_names(step: StepInput) -> dict[str, str]:
+    """Names of the pools that were read, by address: WETH/USDC 0.05 %, V2 behind the pair of a V2 pool. No two have the same name."""
+    portfolio = step.portfolio
+
+    def quoted(token: str) -> int:
+        """How far behind in a pair: whatever else, the wrapped native coin, dollars, the numeraire."""
+        money = token == portfolio.numeraire.address, any(unit in portfolio.token(token).label for unit in ("USD", "DAI"))
+        return 3 if money[0] else 2 if money[1] else int(token == portfolio.wrapped_native)
+
+    names: dict[str, str] = {}
+    for pool in step.snapshot.pools:
+        pair = "/".join(portfolio.token(side).label for side in sorted((pool.token0, pool.token1), key=quoted))
+        name = f"{pair}{' V2' if isinstance(pool, V2Pool) else ''} {pool.fee_pips / 10_000:g} %"
+        names[pool.address] = f"{name} {pool.address[:6]}…{pool.address[-4:]}" if name in names.values() else name
+    return names
+
+
+def named(text: str, names: Mapping[str, str], *, addresses: bool = False) -> str:
+    """The text with the names of pools in place of their addresses, or with both."""
+
+    def name(found: re.Match[str]) -> str:
+        known = names.get(found[1])
+        return found[0] if known is None else f"{known} ({found[1]})" if addresses else known
+
+    return _POOL.sub(name, text)

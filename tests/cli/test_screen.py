@@ -1,0 +1,98 @@
+"""What a terminal of 80 columns and 24 lines shows first, and tables of all commands at the widths that terminals have."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.cli.tools import CHECKED, Desk, at_terminal
+from tests.cli.widths import WIDTHS
+
+CODES = re.compile("\x1b\\[[0-9;?]*[A-Za-z]")
+HEX = re.compile("0x[0-9a-fA-F]{4}")
+
+
+def screen(shown: str) -> list[str]:
+    """Lines of a terminal from the decision to the end, without colours and spinners."""
+    plain = CODES.sub("", shown).replace("\r", "")
+    return plain[plain.index("╭─") :].splitlines()
+
+
+def test_the_plan_and_its_question_fit_one_screen(desk: Desk) -> None:
+    code, shown = at_terminal(desk, "n\n", "rebalance", "--send", columns=80)
+    lines = screen(shown[: shown.index("[y/N]")])
+    assert code == 10
+    assert len(lines) <= 24 and max(map(len, lines)) <= 80
+    for part in ("WETH/USDC 0.05 %", "Cost: ", "Worst case: ", "Weights after: ", "Guards: ", "Signs: ", "Sign and send this?"):
+        assert part in " ".join(lines), part
+
+
+def test_a_refused_plan_names_the_guard_that_failed_on_one_screen(desk: Desk) -> None:
+    desk.edit(('gas_price = "', 'gas_price = "0.0000001 gwei" # '))
+    code, shown = at_terminal(desk, "", "plan", columns=80)
+    assert code == 10
+    lines = screen(shown)
+    assert len(lines) <= 24
+    assert any(line.startswith("refused  gas_price") for line in lines), shown
+
+
+def test_everything_else_of_a_plan_comes_with_verbose(desk: Desk) -> None:
+    short, whole = desk.run("plan"), desk.run("plan", "--verbose")
+    assert len(short.out.splitlines()) < 20 < 60 < len(whole.out.splitlines())
+    assert not HEX.search(short.out)
+    planned = desk.ask("plan")
+    for item in planned["verdicts"]:
+        assert item["guard"] in whole.out
+    assert "kill_switch" not in short.out
+    for leg in planned["legs"]:
+        assert leg["pool"] in whole.out
+        assert planned["pools"][leg["pool"]] in short.out
+    for item in planned["skipped"]:
+        assert item["what"].removeprefix("pool ") in whole.out
+
+
+def test_a_confirmation_with_verbose_shows_every_parameter(desk: Desk) -> None:
+    _, shown = at_terminal(desk, "n\n", "rebalance", "--send", "--verbose")
+    assert all(part in shown for part in ("Parameters", "daily_turnover", "kill_switch", "endpoints"))
+
+
+def test_the_worst_case_is_the_cost_and_what_minimums_allow(desk: Desk) -> None:
+    planned = desk.ask("plan")
+    assert float(planned["worst_case"]) == pytest.approx(float(planned["cost"]["total"]) + float(planned["sandwich"]["at_most"]))
+
+
+READING = (
+    ("status",),
+    ("plan", "--verbose"),
+    ("quote", "--in", "WETH", "--out", "USDC", "--amount", "40"),
+    ("rebalance", "--send", "--yes", "--verbose"),
+    ("doctor",),
+    ("trust", "--yes"),
+    ("history",),
+    ("txs",),
+    ("pnl", "--now"),
+    ("books", "journal"),
+    ("orders",),
+    ("limit",),
+    ("lp",),
+    ("alerts",),
+    ("weights",),
+    ("oracle",),
+    ("strategies",),
+    ("withdraw",),
+    ("invest",),
+    ("flows", "--all"),
+    ("whatif", "--target", "BTC=50,ETH=30,USD=20", "--value", "BTC=58000000,ETH=2700,USD=1500", "--band", "10%rel"),
+    ("templates",),
+)
+
+
+def test_no_table_of_any_command_is_cut_at_any_width(desk: Desk) -> None:
+    """Each table that a command prints is drawn anew at every width (tests/cli/tools.py); here they all are, one after the other."""
+    CHECKED.clear()
+    for words in READING:
+        said = desk.run(*words)
+        assert said.code in (0, 2, 10), said.why
+    assert WIDTHS == (40, 60, 80, 120)
+    assert len({heading.partition(" at block ")[0] for heading in CHECKED}) >= 16, CHECKED

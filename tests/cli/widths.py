@@ -1,0 +1,46 @@
+"""Renders a table at the widths that terminals have, and says what of it is cut."""
+
+from __future__ import annotations
+
+import io
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from agent.cli.tables import FigureTable
+
+WIDTHS = (40, 60, 80, 120)
+
+
+class Drawing(Console):
+    """A console for that alone."""
+
+
+def drawn(table: FigureTable, width: int) -> str:
+    """The table as a terminal of that width shows it."""
+    file = io.StringIO()
+    Drawing(file=file, width=width, highlight=False).print(table)
+    return file.getvalue()
+
+
+def cut(table: FigureTable) -> list[str]:
+    """What does not appear whole at some width: figures in one piece, of names and free text each word that a line has room for."""
+    found = []
+    for width in WIDTHS:
+        shown = drawn(table, width)
+        lines = shown.splitlines()
+        found += [f"{width}: a line of {cell_len(line)}: {line}" for line in lines if cell_len(line) > width]
+        texts = [
+            (name, one.plain) for cells, _ in table.rows for name, one in zip(table.names, cells, strict=True) if isinstance(one, Text)
+        ]
+        for name, text in texts:
+            pieces = [text] if name in table.right and cell_len(text) <= width else text.split()
+            found += [
+                f"{width}: {piece!r} of {name!r}"
+                for piece in pieces
+                if cell_len(piece) <= width and not any(piece in line for line in lines)
+            ]
+        here = sum(text.count("…") for _, text in texts) + sum(map(table.heading.plain.count, "…")) + table.note.count("…")
+        found += [f"{width}: an ellipsis"] if shown.count("…") > here else []
+    return found

@@ -1,0 +1,69 @@
+"""Tables at a terminal: no figure is cut at any width, and all of them come from one place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.cli.bar import Bar
+from agent.cli.tables import FigureTable, holdings, table
+from tests.cli.widths import WIDTHS, cut, drawn
+from tests.test_architecture import AGENT, imported
+
+WORDS = st.text("abcdefgh", min_size=1, max_size=12)
+SENTENCES = st.lists(WORDS, max_size=8).map(" ".join)
+FIGURES = st.decimals(-(10**15), 10**15, places=6, allow_nan=False).map(lambda number: f"{number:,.6f} WETH")
+MARKET = [("WETH", "12.345678", "3000.1234", 4118), ("WBTC", "0.041666", "60000", 2451), ("USDC", "123456789.12", "1", 3431)]
+
+
+def item(symbol: str, amount: str, price: str, weight_bps: int) -> dict[str, object]:
+    rest = {"value": "123456789.10", "weight_bps": weight_bps, "target_bps": 3000, "band_bps": [2700, 3300]}
+    return {"symbol": symbol, "amount": amount, "price": price, **rest}
+
+
+def portfolio() -> FigureTable:
+    return holdings({"block": 19_000_000, "total_value": "370370367.30", "numeraire": "USDC", "holdings": [item(*one) for one in MARKET]})
+
+
+def test_holdings_show_each_asset_and_figure_whole_at_every_width() -> None:
+    assert cut(portfolio()) == []
+    for width in WIDTHS:
+        shown = drawn(portfolio(), width)
+        assert all(symbol in shown for symbol, *_ in MARKET)
+        assert shown.count("123,456,789.10") == 3
+
+
+def test_a_narrow_terminal_stacks_rows_and_a_wide_one_has_bars() -> None:
+    assert "  weight  41.18 %" in drawn(portfolio(), 40)
+    assert "┃" in drawn(portfolio(), 120)
+
+
+def test_bars_go_before_rows_are_stacked() -> None:
+    made = table("", ("token", ""), ("amount",), order=("token", "amount", ""))
+    made.add_row("WETH", "1,234,567.123456", Bar(10, 20, 30, False))
+    assert drawn(made, 26).splitlines()[-2] == "WETH   1,234,567.123456"
+    assert "┃" in drawn(made, 40)
+
+
+def test_text_wraps_between_words_beside_whole_figures() -> None:
+    made = table("", ("what", "why"), ("value",))
+    made.add_row("pool", "gas costs more than it saves, in this block and in the one before it", "1,000.25")
+    lines = drawn(made, 40).splitlines()
+    assert len(lines) > 4 and cut(made) == []
+    assert sum("1,000.25" in line for line in lines) == 1
+
+
+@given(st.lists(st.tuples(WORDS, SENTENCES, FIGURES, FIGURES, FIGURES), min_size=1, max_size=4), WORDS, SENTENCES)
+def test_no_random_table_is_cut_at_any_width(rows: list[tuple[str, ...]], name: str, heading: str) -> None:
+    made = table(heading, (name + " of", "note"), ("a", "b", "c"))
+    for row in rows:
+        made.add_row(*row)
+    assert cut(made) == []
+
+
+@pytest.mark.parametrize("path", sorted((AGENT / "cli").glob("*.py")), ids=lambda path: path.name)
+def test_all_tables_are_made_in_one_place(path: Path) -> None:
+    assert path.name == "tables.py" or "rich.table" not in imported(path)
