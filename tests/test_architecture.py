@@ -14,11 +14,26 @@ ROOT = Path(__file__).parent.parent
 AGENT = ROOT / "agent"
 
 LAYERS = [
-    "errors", "units", "model", "ports", "codec", "amm", "lp", "reference", "weights", "books", "policy", "planning", "guards",
+    "errors", "units", "floats", "model", "ports", "codec", "amm", "lp", "reference", "weights", "books", "policy", "planning", "guards",
     "artifacts", "chain", "venues", "store", "observe", "execution", "engine", "config", "localchain", "backtest", "paper",
     "wiring", "api", "cli",
 ]  # fmt: skip
-PURE = {"units", "errors", "model", "ports", "codec", "amm", "lp", "reference", "weights", "books", "policy", "planning", "guards"}
+PURE = {
+    "units",
+    "floats",
+    "errors",
+    "model",
+    "ports",
+    "codec",
+    "amm",
+    "lp",
+    "reference",
+    "weights",
+    "books",
+    "policy",
+    "planning",
+    "guards",
+}
 IMPURE_MODULES = {
     "web3", "eth_tester", "requests", "sqlalchemy", "alembic", "logging", "structlog", "socket", "subprocess", "time", "os", "io",
     "pathlib", "random", "urllib", "http", "typer", "rich", "uniswap", "eth_account", "shutil", "tempfile", "threading", "asyncio",

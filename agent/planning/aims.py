@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
 
 from agent.errors import Refused
+from agent.floats import Numbers, times, total
 from agent.model import Goal, StepInput, TrackingRisk, Verdict
 from agent.planning.problem import Node, Problem
-from agent.planning.responses import Numbers
 from agent.planning.worth import WIDE, Risk, Search, Worth, risk_of
 from agent.policy.risk import aversion, correlations, volatilities
 from agent.units import BPS, Value
@@ -72,8 +72,8 @@ def aim_at(problem: Problem, goal: Goal) -> Aim:
     high = np.array([float(weight.high) if weight else 0.0 for weight in wanted])
     hair = np.minimum(HAIR, (high - low) / 4)
     low, high = low + hair, high - hair
-    total = held.sum()
-    above, below = float(np.maximum(held - high * total, 0.0).sum()), float(np.maximum(low * total - held, 0.0).sum())
+    whole = total(held)
+    above, below = total(np.maximum(held - high * whole, 0.0)), total(np.maximum(low * whole - held, 0.0))
     points = bool((low == high).all())
     lean = 0.5 if points or above + below <= 0 else above / (above + below)
     price = WIDE if problem.plan_cost_bps is None else min(problem.plan_cost_bps / BPS, WIDE)
@@ -81,8 +81,26 @@ def aim_at(problem: Problem, goal: Goal) -> Aim:
     least = np.array([float(_kept(node, goal)) for node in problem.nodes])
     most = np.array([float(node.value) if node.address in goal.unbought else np.inf for node in problem.nodes])
     hubs = tuple(number for number, node in enumerate(problem.nodes) if not node.is_asset)
-    risk = None if goal.risk is None else _risk(problem, goal.risk, held - low * total)
+    risk = None if goal.risk is None else _risk(problem, goal.risk, held - low * whole)
     return Aim(held, locked, least, most, low, high, hubs, price, lean, max(above, below), risk)
+
+
+def leaving(problem: Problem, goal: Goal) -> frozenset[str]:
+    """Tokens of which the goal leaves nothing that can be spent: all of it is to be sold, to the last base unit."""
+    high = {weight.token: weight.high for weight in goal.weights}
+    return frozenset(node.address for node in problem.assets if high[node.address] * problem.total <= node.locked * (1 + FUZZ))
+
+
+def for_exit(aim: Aim, into: int) -> Aim:
+    """The aim of an exit into a token that lacks value: any amount of it is welcome, and what leaves saves the whole price by itself.
+
+    Else the last part of what leaves would stay where pools pay more for the others, once the token has its share.
+    """
+    if aim.held[into] >= aim.low[into] * total(aim.held) or aim.high[into] >= 1:
+        return aim
+    high = aim.high.copy()
+    high[into] = 1.0
+    return replace(aim, high=high, lean=1.0)
 
 
 def _risk(problem: Problem, risk: TrackingRisk, off: Numbers) -> Risk:
@@ -92,7 +110,7 @@ def _risk(problem: Problem, risk: TrackingRisk, off: Numbers) -> Risk:
     spread = np.array([float(known.get(node.address, 0)) for node in problem.nodes])
     related = np.array([[float(entry) for entry in row] for row in correlations(risk, tokens)])
     factor = float(aversion(risk) / problem.total)
-    slopes = factor * spread[: len(tokens)] * (related @ (spread * off)[: len(tokens)])
+    slopes = factor * spread[: len(tokens)] * times(related, (spread * off)[: len(tokens)])
     return risk_of(spread, related, factor * min(1.0, MOST_SAVED / max(float(np.ptp(slopes)), MOST_SAVED)))
 
 

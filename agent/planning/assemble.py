@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -59,7 +60,7 @@ def left_undone(step: StepInput, market: Market, aim: Aim, settled: Settled, tur
         moved = value_text(draft.turnover(problem), step.portfolio.numeraire.decimals, 2)
         found.append(Skipped("part of the drift", f"{turnover_limit} lets this plan move {moved}; what is cheapest to move goes first"))
     ends = [has + float(draft.delta.get(node.address, 0) * node.price) for has, node in zip(aim.held, problem.nodes, strict=True)]
-    total = sum(ends)
+    total = math.fsum(ends)
     below, above = aim.low * total - ends, ends - aim.high * total
     fixed = {token for token in range(len(ends)) if token in settled.still or aim.locked[token] > aim.high[token] * total}
     for token, node in enumerate(problem.nodes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -42,7 +43,7 @@ class Choice:
     @property
     def net(self) -> float:
         """The worth less the gas of every leg."""
-        return self.solution.bound - sum(map(self._gas, self.gas))
+        return self.solution.bound - math.fsum(map(self._gas, self.gas))
 
     def beyond_gas(self, flow: Flow, shared: bool) -> float:
         """What a flow brings beyond its gas; with `shared` only that of one leg, as if all others came for nothing."""

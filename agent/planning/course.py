@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.floats import Numbers
 from agent.planning.circles import Edge, break_circles, edges_of
 from agent.planning.dual import Answers
 from agent.planning.market import Market, Positions
-from agent.planning.responses import Numbers, Stack
+from agent.planning.responses import Stack
 from agent.planning.worth import Search
 
 ALIKE = 1e-5
@@ -44,7 +45,7 @@ class Course:
     @property
     def order(self) -> list[int]:
         """Tokens from first to last."""
-        return [int(token) for token in np.argsort(self.rank)]
+        return [int(token) for token in np.argsort(self.rank, kind="stable")]
 
     def rows(self, stack: Stack, rows: Positions) -> Positions:
         """Those rows that run along the course."""
@@ -102,7 +103,9 @@ def _improved(market: Market, rows: Positions, within: Search, course: Course) -
     for _ in range(TRIES):
         against = market.real.rows(rows[course.rank[market.real.source[rows]] > course.rank[market.real.target[rows]]])
         surplus = Answers(against, best.prices - 1).surplus
-        pairs = {(int(against.source[k]), int(against.target[k])): None for k in np.argsort(-surplus) if surplus[k] > WORTH_A_TRY}
+        pairs = {
+            (int(against.source[k]), int(against.target[k])): None for k in np.argsort(-surplus, kind="stable") if surplus[k] > WORTH_A_TRY
+        }
         for source, target in list(pairs)[:PAIRS]:
             trials = []
             for rank in (_moved(course.rank, source, target, -0.5), _moved(course.rank, target, source, 0.5)):
@@ -122,4 +125,4 @@ def _moved(rank: NDArray[np.intp], token: int, beside: int, step: float) -> NDAr
     """Ranks with a token put just before or after another."""
     keys = rank.astype(np.float64)
     keys[token] = keys[beside] + step
-    return np.asarray(np.argsort(np.argsort(keys)), dtype=np.intp)
+    return np.asarray(np.argsort(np.argsort(keys, kind="stable"), kind="stable"), dtype=np.intp)

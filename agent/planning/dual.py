@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.floats import Numbers, dot, gram, times, total
 from agent.planning.boxed import box_minimum
-from agent.planning.responses import Numbers, Stack
+from agent.planning.responses import Stack
 
 STEPS = 60
 """Most Newton steps; seven are usual."""
@@ -126,13 +127,14 @@ class _Point(Answers):
 
     def __init__(self, program: Program, stack: Stack, z: Numbers) -> None:
         self.z = z
-        bent = program.bend @ z
-        self.above = above = program.rise @ z
+        bent = times(program.bend, z)
+        self.above = above = times(program.rise, z)
         super().__init__(stack, above)
         paid = np.where(self.priced, self.paid, 0.0)
-        moved = np.bincount(stack.target, paid, len(above)) - np.bincount(stack.source, self.taken, len(above))
-        self.value = float(program.cost @ z + 0.5 * (bent @ z)) + float(self.surplus.sum())
-        self.slope = program.cost + bent + program.rise.T @ moved
+        into, out_of = np.bincount(stack.target, paid, len(above)), np.bincount(stack.source, self.taken, len(above))
+        moved = np.asarray(into - out_of, dtype=np.float64)
+        self.value = dot(program.cost, z) + 0.5 * dot(bent, z) + total(self.surplus)
+        self.slope = program.cost + bent + times(program.rise.T, moved)
 
     def solution(self, program: Program) -> Solution:
         """What is known here."""
@@ -148,11 +150,12 @@ class _Point(Answers):
 
         `felt` is how steeply each pool was found to answer along the last steps, where that is steeper than here.
         """
-        steep = np.maximum(self.depth / (2 * stack.keep * stack.keep * self.root**3), felt) / self.into
+        root = self.root
+        steep = np.maximum(self.depth / (2 * stack.keep * stack.keep * root * root * root), felt) / self.into
         live = steep > 0
         weight = np.where(self.priced[live], 1 + self.asked[live], 0.0)
         rows = program.rise[stack.source[live]] - weight[:, None] * program.rise[stack.target[live]]
-        return np.asarray((rows * steep[live, None]).T @ rows + program.bend)
+        return gram(rows, steep[live]) + program.bend
 
     def bend_to(self, other: _Point) -> Numbers:
         """How much less each pool takes per unit of rate asked more, on the way to another point."""
@@ -174,7 +177,7 @@ def _search(program: Program, stack: Stack, here: _Point, step: Numbers) -> _Poi
     Between a point before and one after the turn the next try is where their tangents meet, which finds corners, or by turns
     where the line through their slopes is zero, which finds smooth valleys. None when the step leads nowhere.
     """
-    begin = float(here.slope @ step)
+    begin = dot(here.slope, step)
     noise = NOISE * (abs(here.value) + 1)
     if begin >= -noise:
         there = _Point(program, stack, _within(program, here.z + step))
@@ -183,7 +186,7 @@ def _search(program: Program, stack: Stack, here: _Point, step: Numbers) -> _Poi
     length, best = 1.0, None
     for number in range(TRIES):
         there = _Point(program, stack, _within(program, here.z + length * step))
-        ahead = float(there.slope @ step)
+        ahead = dot(there.slope, step)
         if there.value <= here.value + noise and (best is None or there.value < best.value):
             best = there
             if abs(ahead) <= ENOUGH * -begin:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -81,14 +82,14 @@ def decompose(flows: Sequence[Flow], order: Sequence[int], givers: frozenset[int
             raise ValueError("flows run in a cycle")
         out[flow.arc.source].append(flow)
         inflow[flow.arc.target] += flow.paid
-    onward = {token: sum(flow.taken for flow in out[token]) / inflow[token] if inflow[token] > 0 else 0.0 for token in order}
+    onward = {token: math.fsum(flow.taken for flow in out[token]) / inflow[token] if inflow[token] > 0 else 0.0 for token in order}
     lots: dict[int, list[_Lot]] = {token: [] for token in order}
     ended: list[_Lot] = []
     cut: list[_Lot] = []
     for token in order:
         arrived = sorted(lots[token], key=lambda lot: (-len(lot.route), -lot.here))
-        leaving = sum(flow.taken for flow in out[token])
-        present = sum(lot.here for lot in arrived)
+        leaving = math.fsum(flow.taken for flow in out[token])
+        present = math.fsum(lot.here for lot in arrived)
         if token in keepers:
             kept, arrived = _take(arrived, max(0.0, present - leaving))
             ended += kept
@@ -118,7 +119,7 @@ def _take(lots: Sequence[_Lot], amount: float) -> tuple[list[_Lot], list[_Lot]]:
 
 def _send(flows: Sequence[Flow], lots: Sequence[_Lot], arrivals: dict[int, list[_Lot]]) -> None:
     """Hands lots, longest routes first, to flows, those first whose target keeps the most."""
-    present, leaving = sum(lot.here for lot in lots), sum(flow.taken for flow in flows)
+    present, leaving = math.fsum(lot.here for lot in lots), math.fsum(flow.taken for flow in flows)
     if leaving <= 0 or present <= 0:
         return
     rest = list(lots)
@@ -126,7 +127,7 @@ def _send(flows: Sequence[Flow], lots: Sequence[_Lot], arrivals: dict[int, list[
         wanted = flow.taken * present / leaving
         sent, rest = (rest, []) if number == len(flows) - 1 else _take(rest, wanted)
         sent = sorted((lot for lot in sent if lot.here > CRUMB), key=lambda lot: lot.turn)
-        whole = sum(lot.here for lot in sent)
+        whole = math.fsum(lot.here for lot in sent)
         curve, entered = flow.arc.offer.real, 0.0
         for lot in sent:
             before, entered = entered, entered + flow.taken * lot.here / whole

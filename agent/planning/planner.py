@@ -10,7 +10,7 @@ from fractions import Fraction
 from agent.errors import Refused
 from agent.model import Goal, Plan, Rebalance, Skipped, StepInput, Verdict
 from agent.planning import one_side
-from agent.planning.aims import Aim, aim_at, turnover_left
+from agent.planning.aims import Aim, aim_at, for_exit, leaving, turnover_left
 from agent.planning.assemble import assemble, left_undone
 from agent.planning.certificate import gap_bps
 from agent.planning.market import Market, open_market
@@ -49,6 +49,9 @@ def plan(step: StepInput, decision: Rebalance, references: References | None = N
     if problem.total <= 0:
         raise Refused("there is nothing to invest: every balance is zero or reserved", remedy="fund the wallet or lower the reserves")
     aim = aim_at(problem, decision.goal)
+    problem = replace(problem, leaving=leaving(problem, decision.goal))
+    if decision.exit:
+        aim = for_exit(aim, problem.position[step.portfolio.numeraire.address])
     budget, turnover_limit = (None, "") if decision.exit else turnover_left(step, problem.total)
     at_rest = _at_rest(step, problem, aim) if decision.exit else one_side.untouched(problem, decision.goal)
     market, settled = _affordable(problem, aim, decision.goal, budget, step.limits.min_trade, at_rest)

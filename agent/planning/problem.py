@@ -57,7 +57,7 @@ class Problem:
     """Assets first, in the portfolio's order, then hubs; usable pools by address; bounds; and what was left out, with reasons.
 
     `gas_unit_value` is the worth of one unit of gas in numeraire base units, `coin` the wrapped native coin where it is an asset,
-    `gas` what decides how much of it a plan takes.
+    `gas` what decides how much of it a plan takes; of tokens that are `leaving` the goal keeps nothing that can be spent.
     """
 
     nodes: tuple[Node, ...]
@@ -70,6 +70,7 @@ class Problem:
     notes: tuple[Skipped, ...]
     coin: Coin | None = None
     gas: GasFacts = field(default_factory=GasFacts)
+    leaving: frozenset[str] = frozenset()
 
     @property
     def assets(self) -> tuple[Node, ...]:

@@ -12,16 +12,17 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.amm.v3_math.tick_math import MAX_TICK, MIN_TICK, Q96, get_sqrt_ratio_at_tick
+from agent.floats import Numbers, log, power
 from agent.model import PoolState, V2Pool, V3Pool
 from agent.units import BPS, PIPS
-
-Numbers = NDArray[np.float64]
 
 SHADE = 1e-6
 """A hundredth of a basis point: how far below the reference the rates lie to which everything better is levelled."""
@@ -32,9 +33,6 @@ a pool's better rates are spread over, so that prices tell amounts apart."""
 TINY = 1e-300
 MOST = 100.0
 """Value in, per unit of scale, beyond which no curve is followed: a plan moves about one, and digits are lost on what lies beyond."""
-HALF_LOG_TICK = math.log1p(1e-4) / 2
-"""Natural logarithm of the root of one tick's price ratio, 1.0001."""
-MAX_TICK = 887_272
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +134,7 @@ def _v2_roots(pool: V2Pool, forward: bool, impact_bps: int) -> tuple[Numbers, Nu
     if reserve_in <= 0 or reserve_out <= 0:
         return None
     start, kept = math.sqrt(reserve_out / reserve_in), 1 - pool.fee_pips / PIPS
-    grown = math.expm1(-math.log1p(-_share(impact_bps)) / (1 + kept))
+    grown = power(1 - _share(impact_bps), -1 / (1 + kept)) - 1
     return np.array([start, start / (1 + kept * grown)]), np.array([math.sqrt(reserve_in) * math.sqrt(reserve_out)])
 
 
@@ -147,23 +145,33 @@ def _v3_roots(pool: V3Pool, forward: bool, impact_bps: int) -> tuple[Numbers, Nu
     start = pool.sqrt_price_x96 / 2**96
     start = start if forward else 1 / start
     stop = start * math.sqrt(1 - _share(impact_bps))
-    reach = math.ceil(-math.log1p(-_share(impact_bps)) / (2 * HALF_LOG_TICK)) + 2
+    reach = _reach(impact_bps)
     ticks = pool.ticks
     here = bisect_right(ticks, pool.tick, key=lambda tick: tick.index)
     if forward:
         first = bisect_left(ticks, pool.tick - reach, key=lambda tick: tick.index)
         near = ticks[first:here][::-1]
-        ends = [tick.index for tick in near] + [max(pool.known_from_tick, -MAX_TICK)]
+        ends = [_root(tick.index) for tick in near] + [_root(pool.known_from_tick)]
         steps = [-tick.liquidity_net for tick in near]
     else:
         last = bisect_right(ticks, pool.tick + reach, key=lambda tick: tick.index)
         near = ticks[here:last]
-        ends = [-tick.index for tick in near] + [-min(pool.known_to_tick, MAX_TICK)]
+        ends = [1 / _root(tick.index) for tick in near] + [1 / _root(pool.known_to_tick)]
         steps = [tick.liquidity_net for tick in near]
-    edges = np.exp(np.array(ends, dtype=np.float64) * HALF_LOG_TICK)
+    edges = np.minimum.accumulate(np.clip(np.array(ends), stop, start))
     depths = np.array([float(depth) for depth in accumulate(steps, initial=pool.liquidity)])
-    edges = np.minimum.accumulate(np.clip(edges, stop, start))
     return np.concatenate(([start], edges)), np.maximum(depths, 0.0)
+
+
+def _root(tick: int) -> float:
+    """Root of the price at a tick, or at the end of all ticks before it."""
+    return get_sqrt_ratio_at_tick(min(max(tick, MIN_TICK), MAX_TICK)) / Q96
+
+
+@lru_cache(maxsize=64)
+def _reach(impact_bps: int) -> int:
+    """Ticks that a price may move within the bound, with two to spare."""
+    return math.ceil(-log(1 - _share(impact_bps)) / log(1.0001)) + 2
 
 
 def _share(impact_bps: int) -> float:

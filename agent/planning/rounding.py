@@ -126,8 +126,10 @@ class Walk:
         return amounts
 
     def _is_crumb(self, token: str, raw: int) -> bool:
-        """Whether so little of what is approved would stay that only floating point left it: an allowance to take back."""
+        """Whether so little would stay, of what is approved or of a token that leaves, that only floating point left it."""
         node = self.problem.nodes[self.problem.position[token]]
+        if token in self.problem.leaving and raw * node.price <= UNSOLD * self.problem.total:
+            return True
         return node.cap_raw is not None and raw * CRUMB <= node.cap_raw
 
     def _follow(self, route: Route, trial: _Trial, last: bool, begin: int = 0) -> int:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from fractions import Fraction
 from math import isqrt
 
 from agent.amm import pools as amm
 from agent.errors import Refused
+from agent.floats import DECIMAL
 from agent.model import Funding, Goal, Holding, Pace, Pacing, Plan, PoolState, Rebalance, RoundsCost, StepInput, V2Pool, Zone
 from agent.planning import planner
 from agent.planning.gas import gas_price_wei, gas_value
@@ -86,7 +86,7 @@ def recovered(now: PoolState, start: PoolState, left: Fraction) -> PoolState:
 
 def left_after(seconds: int, half_life_s: int) -> Fraction:
     """Part of a move that is left after so long: 2^(-seconds / half-life), rounded up."""
-    share = Decimal(2) ** (-Decimal(seconds) / Decimal(half_life_s))
+    share = DECIMAL.power(2, DECIMAL.divide(-seconds, half_life_s))
     return Fraction(min(PRECISION, int(share * PRECISION) + 1), PRECISION)
 
 

@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 
 from agent.errors import Refused
+from agent.floats import Numbers
 from agent.planning.aims import Aim
 from agent.planning.choice import Choice, Chooser
 from agent.planning.course import Course, chart
@@ -16,7 +17,6 @@ from agent.planning.dual import Solution
 from agent.planning.gather import Route, uses
 from agent.planning.market import Market, Positions
 from agent.planning.paths import Path, Routes, decompose
-from agent.planning.responses import Numbers
 from agent.planning.rounding import Draft, run_all
 from agent.planning.worth import Search
 from agent.units import Value, floor_int
@@ -146,7 +146,7 @@ class _Rounds:
         moves = choice.solution.moved(self.market.real.rows(choice.rows))
         givers = frozenset(np.flatnonzero((moves < -UNMOVED) & (self.aim.held > 0)).tolist())
         keepers = frozenset(np.flatnonzero((moves > UNMOVED) & (self.aim.high > 0)).tolist())
-        order = np.argsort(choice.solution.prices).tolist() if self.state.course is None else self.state.course.order
+        order = np.argsort(choice.solution.prices, kind="stable").tolist() if self.state.course is None else self.state.course.order
         return decompose(choice.flows, order, givers, keepers)
 
     def _legs(self, choice: Choice) -> Mapping[tuple[str, int], int]:

@@ -18,9 +18,10 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.floats import Numbers, dot, inverse, times, total
 from agent.planning.boxed import box_minimum
 from agent.planning.dual import Program, Solution, evaluate, solve
-from agent.planning.responses import Numbers, Stack
+from agent.planning.responses import Stack
 
 Positions = NDArray[np.intp]
 WIDE = 0.9
@@ -61,15 +62,15 @@ class Risk:
         """What a deviation costs: the largest (D·r)·d − ½ r·bend·r within the cap."""
         weight, cap = (self.volatility * off)[self.tokens], self.cap(most)
         best = box_minimum(self.bend, -weight, -cap, cap)
-        return float(weight @ best - 0.5 * best @ self.bend @ best)
+        return dot(weight, best) - 0.5 * dot(times(self.bend, best), best)
 
 
 def risk_of(volatility: Numbers, related: Numbers, aversion: float) -> Risk:
     """The risk with factor a = `aversion`. `related` are the correlations R of the tokens that have a volatility, positive definite."""
     calm = 1 / volatility[volatility > 0]
-    inverse = np.linalg.inv(related)
-    pulled = inverse @ calm
-    return Risk(volatility, (inverse - np.outer(pulled, pulled) / (calm @ pulled)) / aversion)
+    turned = inverse(related)
+    pulled = times(turned, calm)
+    return Risk(volatility, (turned - np.outer(pulled, pulled) / dot(calm, pulled)) / aversion)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,23 +94,23 @@ class Worth:
 
     def of(self, ends: Numbers) -> float:
         """Worth of where the tokens end, in units of the scale."""
-        total, goals = float(ends.sum()), self.goals
+        whole, goals = total(ends), self.goals
         if self.risk is not None:
-            return total - self.risk.cost(ends - self.low * total, self.price / 2)
-        above = np.maximum(ends - self.high * total, 0.0)[goals].sum()
-        below = np.maximum(self.low * total - ends, 0.0)[goals].sum()
-        return total - self.price * float(self.lean * above + (1 - self.lean) * below)
+            return whole - self.risk.cost(ends - self.low * whole, self.price / 2)
+        above = total(np.maximum(ends - self.high * whole, 0.0)[goals])
+        below = total(np.maximum(self.low * whole - ends, 0.0)[goals])
+        return whole - self.price * (self.lean * above + (1 - self.lean) * below)
 
     def exactly(self, ends: Sequence[Fraction]) -> Fraction:
         """The same in exact numbers, and never more than it is where risk is only known in floats."""
-        total, goals = sum(ends, Fraction(0)), self.goals
+        whole, goals = sum(ends, Fraction(0)), self.goals
         if self.risk is not None:
-            loss = float(total) - self.of(np.array([float(end) for end in ends]))
-            return total - Fraction(max(loss, 0.0) * (1 + 1e-9))
-        above = sum((max(Fraction(0), ends[i] - Fraction(float(self.high[i])) * total) for i in goals), Fraction(0))
-        below = sum((max(Fraction(0), Fraction(float(self.low[i])) * total - ends[i]) for i in goals), Fraction(0))
+            loss = float(whole) - self.of(np.array([float(end) for end in ends]))
+            return whole - Fraction(max(loss, 0.0) * (1 + 1e-9))
+        above = sum((max(Fraction(0), ends[i] - Fraction(float(self.high[i])) * whole) for i in goals), Fraction(0))
+        below = sum((max(Fraction(0), Fraction(float(self.low[i])) * whole - ends[i]) for i in goals), Fraction(0))
         lean = Fraction(self.lean)
-        return total - Fraction(self.price) * (lean * above + (1 - lean) * below)
+        return whole - Fraction(self.price) * (lean * above + (1 - lean) * below)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,7 @@ class Search:
 
     def turnover(self, stack: Stack, found: Solution) -> float:
         """Half the sum of absolute changes."""
-        return float(np.abs(self.ends(stack, found) - self.held).sum()) / 2
+        return total(np.abs(self.ends(stack, found) - self.held)) / 2
 
     @property
     def _bottoms(self) -> list[int]:
@@ -185,8 +186,8 @@ class Search:
 
     def side(self, goals: Positions) -> Numbers:
         """Positive for tokens that lack value, or that are inside their goal while others have too much."""
-        worth, total = self.worth, self.start.sum()
-        ends, low, high = self.start[goals], worth.low[goals] * total, worth.high[goals] * total
+        worth, whole = self.worth, total(self.start)
+        ends, low, high = self.start[goals], worth.low[goals] * whole, worth.high[goals] * whole
         return np.where(ends > high, -1.0, np.where(ends < low, 1.0, worth.lean - 0.5))
 
     def _program(self, away: Numbers | None) -> Program:
@@ -205,7 +206,8 @@ class Search:
             if worth.low[i] == worth.high[i]:
                 least, most = -price * (1 - worth.lean), price * worth.lean
                 way = self.ways[i] if self.firm and self.ways is not None else 0
-                rows.append((worth.low[i] - unit[i], 0.0, -sure if way < 0 else least, sure if way > 0 else most))
+                ends = way < 0 or worth.low[i] == 0  # no market takes more of a token than there is
+                rows.append((worth.low[i] - unit[i], 0.0, -sure if ends else least, sure if way > 0 else most))
             else:
                 rows.append((worth.high[i] - unit[i], 0.0, 0.0, price * worth.lean))
                 rows.append((unit[i] - worth.low[i], 0.0, 0.0, price * (1 - worth.lean)))
@@ -215,14 +217,16 @@ class Search:
         if away is not None and self.budget is not None:
             if self.ways is None:
                 rows += [(-side * unit[i], side * self.held[i], 0.0, 2 * price) for i, side in zip(goals, away, strict=True)]
-            half = unit[goals].T @ away / 2
-            rows.append((half, self.budget - float(half @ self.held), 0.0, sure))
+            half = np.zeros(size)
+            half[goals] = away / 2
+            rows.append((half, self.budget - dot(half, self.held), 0.0, sure))
         columns, extra, low, high = zip(*rows, strict=True)
         rise = np.array(columns).T
         bend = np.zeros((len(rows), len(rows)))
         if worth.risk is not None:
             bend[: len(worth.risk.bend), : len(worth.risk.bend)] = worth.risk.bend
-        return Program(float(self.start.sum()), rise, rise.T @ self.start + np.array(extra), bend, np.array(low), np.array(high))
+        cost = times(rise.T, self.start) + np.array(extra)
+        return Program(total(self.start), rise, cost, bend, np.array(low), np.array(high))
 
 
 def must_sell(start: Numbers, pinned: Mapping[int, float], reach: float) -> Program:
@@ -231,4 +235,4 @@ def must_sell(start: Numbers, pinned: Mapping[int, float], reach: float) -> Prog
     rise = np.array([-unit[i] for i in pinned]).T
     cost = np.array([end - start[i] for i, end in pinned.items()])
     edge = np.full(len(cost), reach)
-    return Program(float(start.sum()), rise, cost, np.zeros((len(cost), len(cost))), -edge, edge)
+    return Program(total(start), rise, cost, np.zeros((len(cost), len(cost))), -edge, edge)

@@ -1,0 +1,101 @@
+"""Floats that come out the same to the bit on every machine: sums, products, elimination, exponential and logarithm.
+
+IEEE 754 rounds + − × ÷ and √ of two floats in one way. What is built on them differs between machines where somebody else chooses
+the order or the formula: BLAS and LAPACK by processor and threads, NumPy's sums and transcendentals by SIMD level, glibc's exp, log
+and pow by FMA, sum() by Python version. Here the order is fixed: by index, or by `math.fsum`, whose result is the exact sum
+rounded once, whatever the order. tests/test_architecture.py keeps the others out of the rooms that decide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from decimal import Context, Decimal
+from functools import lru_cache
+from operator import mul
+
+import numpy as np
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.float64]
+DECIMAL = Context(prec=40)
+"""libmpdec calculates in integers: exp and ln of as many digits are the same everywhere, and floats of them rounded once."""
+_LN2_HIGH, _LN2_LOW = float.fromhex("0x1.62e42fee00000p-1"), float.fromhex("0x1.a39ef35793c76p-33")
+"""ln 2 in two parts, the first of which has so few digits that its multiples are exact (Tang 1989)."""
+_EXP_TERMS = tuple(1 / math.factorial(power) for power in range(13, -1, -1))
+
+
+def total(values: Numbers) -> float:
+    """The sum, exact but for one rounding."""
+    return math.fsum(values.tolist())
+
+
+def dot(one: Numbers, other: Numbers) -> float:
+    """Sum of products, each rounded, and their sum rounded once."""
+    return math.fsum((one * other).tolist())
+
+
+def times(matrix: Numbers, vector: Numbers) -> Numbers:
+    """Matrix times vector, summed by index."""
+    return np.asarray(np.add.accumulate(matrix * vector, axis=1)[:, -1])
+
+
+def gram(rows: Numbers, weights: Numbers) -> Numbers:
+    """Sum of weight · row·rowᵀ by index: positive semidefinite but for rounding, for weights above zero."""
+    if not len(rows):
+        return np.zeros((rows.shape[1], rows.shape[1]))
+    parts = (rows * weights[:, None])[:, :, None] * rows[:, None, :]
+    return np.asarray(np.add.accumulate(parts, axis=0)[-1])
+
+
+def solved(rows: Sequence[Sequence[float]], right: Sequence[float]) -> list[float]:
+    """The x with rows·x = right, for a symmetric positive definite matrix: Gaussian elimination in the order of the unknowns.
+
+    Such a matrix needs no pivoting (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, theorem 10.3). Only entries on
+    and above the diagonal are read. Raises ValueError when the matrix is not positive definite.
+    """
+    upper = [[*row[k:], value] for k, (row, value) in enumerate(zip(rows, right, strict=True))]
+    for k, pivot in enumerate(upper):
+        first = pivot[0]
+        if not first > 0:
+            raise ValueError("the matrix is not positive definite")
+        for ahead in range(1, len(pivot) - 1):
+            part = pivot[ahead] / first
+            if part:
+                upper[k + ahead] = [a - part * b for a, b in zip(upper[k + ahead], pivot[ahead:], strict=True)]
+    found: list[float] = []
+    for pivot in reversed(upper):
+        found.insert(0, (pivot[-1] - math.fsum(map(mul, pivot[1:-1], found))) / pivot[0])
+    return found
+
+
+def inverse(matrix: Numbers) -> Numbers:
+    """Of a symmetric positive definite matrix. Raises ValueError when it is not."""
+    rows = matrix.tolist()
+    units = np.eye(len(rows)).tolist()
+    return np.array([solved(rows, unit) for unit in units]).reshape(matrix.shape)
+
+
+def exp(x: float) -> float:
+    """Exponential of x, within two units of the last digit; 0 below −745, and OverflowError above 709."""
+    if x < -745:
+        return 0.0
+    if not x <= 709:
+        raise OverflowError(f"exp({x}) is too large")
+    power = round(x / (_LN2_HIGH + _LN2_LOW))
+    rest = x - power * _LN2_HIGH - power * _LN2_LOW
+    value = 0.0
+    for term in _EXP_TERMS:
+        value = value * rest + term
+    return math.ldexp(value, power)
+
+
+def log(x: float) -> float:
+    """Natural logarithm of x > 0, rounded once."""
+    return float(DECIMAL.ln(Decimal(x)))
+
+
+@lru_cache(maxsize=1024)
+def power(base: float, exponent: float) -> float:
+    """Base > 0 to any power, rounded once."""
+    return float(DECIMAL.exp(DECIMAL.multiply(DECIMAL.ln(Decimal(base)), Decimal(exponent))))
