@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 EXECUTION_REVERTED = 3
 BLOCK_UNKNOWN = -32001
+_NEGATIVE_GAS = "gas cannot be negative"
+"""How py-evm 0.12 words a gas limit that does not pay for the transaction itself; 0.10 says "Insufficient gas"."""
 _UNKNOWN_TO_TESTER = ("type", "chainId")
 
 
@@ -68,7 +70,8 @@ class TesterTransport:
         except BlockNotFound:
             return RpcFault(BLOCK_UNKNOWN, "block not found")
         except Exception as error:  # eth-tester answers bad input by many exception types; a node answers by one error
-            return RpcFault(-32000, scrub(f"{type(error).__name__}: {error}"))
+            said = f"{type(error).__name__}: {error}"
+            return RpcFault(-32000, "intrinsic gas too low" if _NEGATIVE_GAS in said else scrub(said))
         if "error" in response:
             return fault_from(response["error"])
         return _wire(response.get("result"))

@@ -142,6 +142,6 @@ def test_wrapped_coin_spent_before_native_coin_is_what_the_router_confuses_and_n
     # Sent all the same, it strands native coin in the router: 0.1 of it paid the first swap, and the second took wrapped coin.
     weth = desk.chain.balance("WETH")
     sent = desk.chain.w3.eth.send_transaction({"from": desk.wallet, "to": desk.router, "data": data, "value": 2 * 10**17, "gas": 600_000})
-    assert desk.mined(sent.hex()).status == 1
+    assert desk.mined("0x" + bytes(sent).hex()).status == 1
     assert native_of(desk.chain, desk.router) == 10**17
     assert desk.chain.balance("WETH") == weth - 2 * 10**17

@@ -69,7 +69,7 @@ def amount(state: PoolState, token_in: str, part: Fraction) -> int:
 
 
 def head_hash(chain: LocalChain) -> str:
-    return str(chain.w3.eth.get_block("latest")["hash"].hex())
+    return "0x" + bytes(chain.w3.eth.get_block("latest")["hash"]).hex()
 
 
 def test_contracts_and_library_agree_to_the_wei_on_every_pool_size_and_direction(anvil_chain: LocalChain) -> None:
