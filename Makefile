@@ -4,15 +4,18 @@ BIN := .venv/bin
 JOBS ?= 2
 # Cases of faults wait more than they work: two for each core.
 FAULT_JOBS ?= 4
-# Compiled Python lies in .venv: no test process compiles anew what another has read, whatever the shell says. Of 190 MB of libraries
-# a tenth is ever read: pip compiles none.
+# Bytecode is kept beside its source, whatever the shell says. Of what is installed a tenth is ever read: that is compiled at the end.
 export PYTHONDONTWRITEBYTECODE :=
-export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/.pycache
+unexport PYTHONPYCACHEPREFIX
+# .venv holds what the demo needs, or what a service needs, or everything.
+DEMO := .venv/.demo
+SERVICE := .venv/.service
 READY := .venv/.ready
+OLD := .venv-web3-6
 
-.PHONY: demo test check setup cover slow plans faults kills fuzz lock clean
+.PHONY: demo test check setup service cover slow plans faults kills fuzz web3-6 installs lock clean
 
-demo: $(READY)
+demo: $(DEMO)
 	$(BIN)/trimtab demo
 
 test: check cover
@@ -67,18 +70,54 @@ fuzz: $(READY)
 
 setup: $(READY)
 
-$(READY): requirements.lock pyproject.toml contracts/package-lock.json
+# A live agent and nothing else, as the container has it.
+service: $(SERVICE)
+
+# An environment in $(1); a Python too old is told so.
+define environment
 	$(PYTHON) -c 'import sys; sys.exit("trimtab needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(PYTHON) -m venv $(1)
+endef
+BUILD := requirements-build.lock pyproject.toml
+
+$(DEMO): requirements-demo.lock $(BUILD) contracts/package-lock.json
+	$(call environment,.venv)
+	$(BIN)/python scripts/install.py requirements-demo.lock requirements-build.lock
 	$(BIN)/python scripts/npm_install.py
 	touch $@
 
-# Pins and hashes without index addresses.
+$(SERVICE): requirements-run.lock $(BUILD)
+	$(call environment,.venv)
+	$(BIN)/python scripts/install.py requirements-run.lock requirements-build.lock
+	touch $@
+
+$(READY): requirements.lock $(BUILD) contracts/package-lock.json
+	$(call environment,.venv)
+	$(BIN)/python scripts/install.py requirements.lock
+	$(BIN)/python scripts/npm_install.py
+	touch $@ $(DEMO) $(SERVICE)
+
+# Whatever touches web3 or eth-account, once more under the oldest versions that pyproject.toml allows.
+WEB3_TESTS := tests/differential tests/fuzz tests/unit/test_contract_quotes.py tests/unit/test_second_quote_library.py \
+  $(wildcard tests/unit/test_signer*.py tests/unit/test_wallet*.py tests/unit/test_execution*.py tests/unit/test_panel*.py) \
+  tests/unit/test_rpc.py tests/unit/test_remote_key.py tests/unit/test_safe_answers.py tests/unit/test_sender_answers.py \
+  tests/cases/test_proposals.py tests/cases/test_key_services.py tests/cases/test_refusals.py tests/cases/test_rebalance.py
+web3-6: $(READY) $(OLD)/.ready
+	$(OLD)/bin/python -c 'import web3, eth_account; print("web3", web3.__version__)'
+	$(OLD)/bin/pytest -n $(JOBS) $(WEB3_TESTS)
+
+$(OLD)/.ready: requirements-web3-6.lock pyproject.toml
+	$(call environment,$(OLD))
+	$(OLD)/bin/python scripts/install.py requirements-web3-6.lock
+	touch $@
+
+# Installs without a compiler, for Python 3.11 to 3.14: for real where the interpreter is here, else by the wheels that there are.
+installs: $(READY)
+	$(BIN)/python scripts/check_install.py
+
+# Pins and hashes without index addresses. Newer versions: .venv/bin/python scripts/lock.py --upgrade NAME
 lock:
-	$(BIN)/uv pip compile -q pyproject.toml --extra local --extra analysis --extra cluster --extra dev --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --universal -o requirements.lock
-	grep -o 'atheris==[0-9.]*' pyproject.toml | $(BIN)/uv pip compile -q - --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 -o requirements-fuzz.lock
+	$(BIN)/python scripts/lock.py
 
 clean:
-	rm -rf .venv contracts/node_modules .mypy_cache .ruff_cache .hypothesis .coverage*
+	rm -rf .venv $(OLD) contracts/node_modules .mypy_cache .ruff_cache .hypothesis .coverage*

@@ -19,7 +19,7 @@ def chromium() -> Iterator[Any]:
     try:
         from playwright.sync_api import sync_playwright
     except ModuleNotFoundError:
-        missing("no playwright: pip install 'trimtab[dev]'")
+        missing("no playwright: pip install 'trimtab[test]'")
     found = program()
     if found is None:
         missing(REMEDY)

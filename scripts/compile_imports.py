@@ -1,0 +1,27 @@
+#!/usr/bin/env python3
+"""Imports what commands import, so that Python keeps its bytecode: a tenth of what is installed, whatever the shell's settings say."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from contextlib import suppress
+
+sys.dont_write_bytecode = False
+LATER = ("web3", "uniswap", "eth_tester", "eth.vm.forks", "keyring", "apprise", "alembic.command", "prometheus_client", "pip")
+"""Loaded by functions, when they run."""
+
+import agent  # noqa: E402 after the setting above
+
+if __name__ == "__main__":
+    inside = [found.name for found in pkgutil.walk_packages(agent.__path__, "agent.") if "migrations" not in found.name]
+    for name in (*LATER, *inside):
+        with suppress(ImportError):  # of an extra that is not installed
+            if name == "uniswap":
+                from agent.chain.uniswap_shim import web3_6_names
+
+                with web3_6_names():
+                    import uniswap  # noqa: F401
+            elif not name.endswith("__main__"):
+                importlib.import_module(name)

