@@ -12,7 +12,7 @@ from agent.execution.outcome import Outcome, OutcomeKind
 from agent.model import Alert, AlertKind, AssetDrift, IntentKind, OrderStage, Portfolio, StepInput, StuckExit, Verdict
 from agent.model.strategies import Health
 from agent.observe.alerts import plain
-from agent.policy import order_levels
+from agent.policy import flows, order_levels
 from agent.policy.drift import alert_prices
 from agent.policy.stuck import disarmed
 from agent.policy.words import band, percent
@@ -85,6 +85,7 @@ def _alerts(found: Outcome | TrimtabError, facts: Facts) -> Iterator[Alert]:
         yield from (_stuck(found.step_input, one) for one in found.decided.stuck)
         yield from _strategies(found.after or found.step_input)
         yield from _ended(found, facts.paused)
+        yield from _unexplained(found)
         yield from _gas(found.after or found.step_input, facts.low_gas_wei)
     if facts.paused:
         yield Alert(AlertKind.PAUSED, "paused", "The kill switch is on: nothing is sent. trimtab resume switches it off.", True)
@@ -123,6 +124,16 @@ def _stuck(step: StepInput, one: StuckExit) -> Alert:
         f"{label} is to be sold by an order and cannot be sold now; everything else goes on. trimtab orders says why; {disarmed(step, one)}"
     )
     return Alert(AlertKind.ORDER, f"stuck:{one.token}", text, True)
+
+
+def _unexplained(found: Outcome) -> Iterator[Alert]:
+    """What holds purchases back while something else is done, and what was accepted as a deposit; a halt says the first itself."""
+    step = found.step_input
+    if found.kind is not OutcomeKind.HALT and (held := flows.halting(step)):
+        yield Alert(AlertKind.HALT, "halt", f"Nothing is bought or rebalanced: {held}", True)
+    for flow in step.history.accepted:
+        text = f"{flows.words(step, flow)}: accepted as a deposit, since nobody explained it. trimtab flows --all"
+        yield Alert(AlertKind.HALT, f"accepted:{flow.id}", text, True)
 
 
 def _strategies(step: StepInput) -> Iterator[Alert]:

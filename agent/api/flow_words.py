@@ -21,7 +21,7 @@ def document(step: StepInput, flow: Flow) -> dict[str, Any]:
         "since_block": flow.since_block,
         "block": flow.block,
         "chain_s": flow.chain_s,
-        "halts": flow.halts and flow.is_open,
+        "halts": flow.holds,
         "counts_as_loss": flow.is_loss,
         "told": None if flow.kind is None else flow.kind.value,
         "words": rules.words(step, flow),

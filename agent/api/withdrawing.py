@@ -79,13 +79,13 @@ def withdraw(
         payments = wanted.parts(agent, step, amount) if pro_rata else (wanted.one(agent, step, amount, token),)
         return _Asked(agent, payments, address)
 
-    step = agent.step_input()
+    step = outflow.kept_back(agent.step_input())
     if not send:
         return asking(step).looked(step)
     asking(step)  # what cannot be is refused before the wallet is waited for
     with wiring.open_hands(agent.desk, lambda outcome: asked.confirmed(outcome, confirm), progress) as hands:
         hands.executor.reconcile()
-        asked = asking(present(agent.desk.eyes, agent.desk.store))
+        asked = asking(_present(agent))
         return asked.carried_out(hands, confirm)
 
 
@@ -102,13 +102,13 @@ def resume(
             request = replace(request, to=parse_address(to, "--to"))
         return _Asked(agent, _unpaid(step, number), request.to, request)
 
-    step = agent.step_input()
+    step = outflow.kept_back(agent.step_input())
     asked = asking(step)
     if not send:
         return asked.looked(step)
     with wiring.open_hands(agent.desk, lambda outcome: asked.confirmed(outcome, confirm), progress) as hands:
         hands.executor.reconcile()
-        asked = asking(present(agent.desk.eyes, agent.desk.store))  # another process may have paid or released it meanwhile
+        asked = asking(_present(agent))  # another process may have paid or released it meanwhile
         return asked.carried_out(hands, confirm)
 
 
@@ -125,6 +125,11 @@ def release(agent: Agent, number: int, progress: Progress = silent) -> Request:
             raise Retryable(f"«{under_way[0].note}» is on its way", "trimtab reconcile, then release what was not paid")
         store.end_request(number, RequestState.RELEASED, agent.desk.clock.now_s())
     return replace(request, state=RequestState.RELEASED)
+
+
+def _present(agent: Agent) -> StepInput:
+    """The newest step input; what came and nobody has explained is no part of what may be withdrawn."""
+    return outflow.kept_back(present(agent.desk.eyes, agent.desk.store))
 
 
 def _unpaid(step: StepInput, number: int) -> tuple[Payment, ...]:
@@ -174,7 +179,7 @@ class _Asked:
 
     def carried_out(self, hands: Hands, confirm: Confirm) -> Withdrawing:
         """Sells, pays, and says what came of it."""
-        step = self._claimed(present(self._desk.eyes, self._desk.store))
+        step = self._claimed(_present(self._agent))
         guards.require(self._verdicts(step))
         sale: Outcome | None = None
         for _ in range(SALES):
@@ -185,7 +190,7 @@ class _Asked:
             self._sent += sale.transactions
             if sale.kind is not OutcomeKind.DONE:
                 return self._not_sold(step, sale)
-            step = self._claimed(present(self._desk.eyes, self._desk.store))
+            step = self._claimed(_present(self._agent))
         if not self._sure:
             if not confirm(self.looked(step)):
                 return self.looked(step, state="declined", reason="not confirmed; nothing was sent")
@@ -195,7 +200,7 @@ class _Asked:
     def _pay(self, hands: Hands, sale: Outcome | None) -> Withdrawing:
         number = self._number or 0
         if self._to is None:
-            step = present(self._desk.eyes, self._desk.store)
+            step = _present(self._agent)
             told = f"set aside as withdrawal {number}; to pay it: trimtab withdraw --resume {number} --to ADDRESS"
             return self.looked(step, sale, "reserved", told)
         while (claim := self._next()) is not None:
@@ -203,14 +208,14 @@ class _Asked:
                 done = engine.step(self._desk.eyes, owner.unwrap(missing), self._desk.store, replace(hands, confirm=lambda _: True))
                 self._sent += done.transactions
                 if done.kind is not OutcomeKind.DONE:
-                    return self.looked(present(self._desk.eyes, self._desk.store), sale, "failed", done.reason)
+                    return self.looked(_present(self._agent), sale, "failed", done.reason)
             intent = pay(self._desk.eyes, self._desk.store, hands, self._payout(claim.payment), self._desk.payouts)
             self._sent.append(intent)
             if not intent.succeeded:
                 why = f"«{intent.note}» ended {intent.state.value}; trimtab withdraw --resume {number} tries again"
-                return self.looked(present(self._desk.eyes, self._desk.store), sale, "failed", why)
+                return self.looked(_present(self._agent), sale, "failed", why)
         ends = [intent.state for intent, _ in self._desk.store.paid(number) if intent.succeeded]
-        step = present(self._desk.eyes, self._desk.store)
+        step = _present(self._agent)
         if not any(one.id == number for one in self._desk.store.requests(1_000, open_only=True)):
             told = f"withdrawal {number} was taken back meanwhile; {len(ends)} of its {len(self._whole)} payments were made"
             return self.looked(step, sale, "failed", told)
@@ -252,7 +257,7 @@ class _Asked:
 
     def _eyes(self) -> Eyes:
         eyes = self._desk.eyes
-        return replace(eyes, assemble=lambda snapshot, history: self._claimed(eyes.assemble(snapshot, history)))
+        return replace(eyes, assemble=lambda snapshot, history: self._claimed(outflow.kept_back(eyes.assemble(snapshot, history))))
 
     def _short(self, step: StepInput) -> str | None:
         """The token of this withdrawal that lacks something."""
@@ -260,7 +265,7 @@ class _Asked:
         return next((token for token in tokens if outflow.lacking(step, token) > 0), None)
 
     def _next(self) -> Claim | None:
-        found = present(self._desk.eyes, self._desk.store).history.claims
+        found = _present(self._agent).history.claims
         return next((claim for claim in found if claim.request == self._number), None)
 
     def _payout(self, payment: Payment) -> Payout:
@@ -274,6 +279,6 @@ class _Asked:
 
     def _to_unwrap(self, claim: Claim) -> int:
         """Wrapped coin that has to become native coin before it can be paid, its gas left."""
-        step = present(self._desk.eyes, self._desk.store)
+        step = _present(self._agent)
         there = step.snapshot.native_wei - coin.floor_wei(step) - coin.margin_wei(step)
         return min(max(0, claim.payment.raw - max(0, there)), coin.wrapped_raw(step))

@@ -21,6 +21,7 @@ Raws = Mapping[str, int]
 _FLOWS: dict[FlowKind | None, tuple[EntryKind, str]] = {
     None: (EntryKind.UNEXPLAINED, UNEXPLAINED),
     FlowKind.DEPOSIT: (EntryKind.DEPOSIT, DEPOSITS),
+    FlowKind.ACCEPTED: (EntryKind.DEPOSIT, DEPOSITS),
     FlowKind.GAS_MONEY: (EntryKind.GAS_MONEY, DEPOSITS),
     FlowKind.WITHDRAWAL: (EntryKind.WITHDRAWAL, WITHDRAWALS),
     FlowKind.GIFT: (EntryKind.GIFT, GIFTS),

@@ -14,7 +14,8 @@ SHORTEST_MEAN_S = 1_800
 """A mean price over less can be pushed within a few blocks (T3)."""
 LONGEST_DEADLINE_S = 1_800
 """A swap that stays valid for longer is a free option for whoever holds it back (T7)."""
-
+LONGEST_JUMP_WAIT_S = 30 * 86_400
+"""A stranger's gift must not hold purchases back for longer."""
 CEILINGS = {"slippage": 500, "price_impact": 1_000, "plan_cost": 500, "daily_loss": 2_000}
 """Bps above which a limit, or "off", has to be named in limits.i_accept (T21). A swap rarely needs 1 % of slippage or cost; a tenth
 of a pool's price or a fifth of the portfolio in a day is more than a slip of the unit should allow.
@@ -35,6 +36,8 @@ def require_protection(config: Config) -> None:
     _require_accepted(config.limits)
     if not 0 < config.execution.deadline <= LONGEST_DEADLINE_S:
         raise ValueError("execution.deadline: a swap is valid for more than 0s and at most 30m; write for example 90s")
+    if (config.limits.balance_jump_wait or 0) > LONGEST_JUMP_WAIT_S:
+        raise ValueError('limits.balance_jump_wait: more than 30d; write less, such as "24h"')
     if config.limits.slippage is not None and config.limits.slippage >= BPS:
         raise ValueError("limits.slippage: 100% or more takes any price; write less, such as 0.3%")
 

@@ -158,6 +158,7 @@ class LimitsTable(Table):
     impermanent_loss: ShareOrOff
     lp_max_weight: ShareOrOff = None
     balance_jump: ShareOrOff
+    balance_jump_wait: DurationOrOff = 86_400
     token_screen: Switch = True
     payout_per_day: DecimalOrOff = "0"
     i_accept: list[str] = Field(default_factory=list)

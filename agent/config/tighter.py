@@ -51,6 +51,7 @@ DIRECTIONS: Mapping[str, Direction] = {
     "impermanent_loss": _LESS,
     "lp_max_weight": _LESS,
     "balance_jump": _LESS,
+    "balance_jump_wait": _MORE,
     "token_screen": Direction(Tight.ON),
     "payout_per_day": Direction(Tight.LESS, coins=True),
 }
@@ -81,4 +82,4 @@ def _text(name: str, value: object) -> object:
     """A parsed limit as a config would have it."""
     if not isinstance(value, int):
         return value
-    return f"{value} wei" if name == "gas_price" else f"{value}s" if name == "head_age" else f"{value}bps"
+    return f"{value} wei" if name == "gas_price" else f"{value}s" if name in ("head_age", "balance_jump_wait") else f"{value}bps"

@@ -9,7 +9,7 @@ from fractions import Fraction
 from agent.errors import Refused
 from agent.guards.lp_replay import ActionRun, LpReplay, dearest, replay_actions
 from agent.guards.replay import LegRun, Replay, replay
-from agent.model import Asset, Evidence, Funding, Plan, Provide, StepInput
+from agent.model import Asset, Evidence, Funding, Plan, Provide, StepInput, TopUp
 from agent.policy import coin, liquidity
 from agent.policy.coin import GAS_MARGIN
 from agent.policy.lp_book import Book, bounds, open_book
@@ -100,6 +100,11 @@ class Case:
         """Whether the plan only takes out, and a limit of liquidity is exceeded: neither cost nor size holds that back."""
         only_out = bool(self.plan.actions) and not any(isinstance(action, Provide) for action in self.plan.actions)
         return only_out and not self.loads()[0].within(bounds(self.step.limits))
+
+    def only_leaves(self) -> bool:
+        """Whether the plan buys nothing besides the numeraire: an exit, liquidity that is taken out, or gas money for either."""
+        only_out = bool(self.plan.actions) and not any(isinstance(action, Provide) for action in self.plan.actions)
+        return self.plan.exits or only_out or isinstance(self.plan.decision, TopUp)
 
     def counted_turnover(self) -> Fraction:
         """What limits of turnover count: of an exit only what it buys besides the numeraire. Raises Missing."""

@@ -50,29 +50,42 @@ def daily_loss(case: Case, limit_bps: int) -> Measured:
     """Loss of the last 24 h of chain time and the worst case of this plan, over the investable total (T6, T21).
 
     The worst case is what is given up if every swap pays its minimum only, gas included; of an exit, which must not wait for what
-    may never happen, it is the predicted cost. A predicted gain does not make room for losses. Where the last 24 h cannot be told
-    it refuses.
+    may never happen, it is the predicted cost, and what fell without a transaction of ours is not held against it: it answers for
+    what trades lost. A predicted gain does not make room for losses. Where the last 24 h cannot be told it refuses.
     """
     case.require_known_day()
-    leaves = case.plan.exits or case.is_exit()
-    return _share(case, case.step.history.loss_24h + max(case.cost() if leaves else case.worst_cost(), Fraction(0)), limit_bps)
+    history, leaves = case.step.history, case.plan.exits or case.is_exit()
+    lost = history.loss_24h - _fell(case, history.fell_24h)
+    return _share(case, lost + max(case.cost() if leaves else case.worst_cost(), Fraction(0)), limit_bps)
 
 
 def total_loss(case: Case, limit_bps: int) -> Measured:
-    """Loss since the store began and this plan's cost, over the investable total: what a day each forgives adds up."""
-    return _share(case, case.step.history.loss_total + max(case.cost(), Fraction(0)), limit_bps)
+    """Loss since the store began and this plan's cost, over the investable total: what a day each forgives adds up.
+
+    For an exit without falls, as in daily_loss.
+    """
+    history = case.step.history
+    return _share(case, history.loss_total - _fell(case, history.fell_total) + max(case.cost(), Fraction(0)), limit_bps)
+
+
+def _fell(case: Case, lost: Fraction) -> Fraction:
+    """The part of a loss that is not held against this plan."""
+    return lost if case.only_leaves() else Fraction(0)
 
 
 def balance_jump(case: Case, limit_bps: int) -> Measured:
     """Changes of balances that nobody has explained, found in the last 24 h of chain time, over the investable total.
 
-    One that went beyond the limit when it was found refuses until its owner has said what it was, however long ago that is.
+    One that went beyond the limit when it was found refuses until its owner has said what it was, or a rise is accepted. A rise
+    without a price counts once it has one: what is planned never rests on it. An exit is not held back.
     """
+    if case.only_leaves():
+        return Measured("an exit is not held back", True)
     since_s = case.step.snapshot.head.timestamp_s - DAY_S
     opened = [flow for flow in case.step.history.flows if flow.halts or flow.chain_s > since_s]
     if not opened:
         return Measured("every balance is explained", True)
-    if any(flow.value is None for flow in opened):
+    if any(flow.value is None and flow.delta_raw < 0 for flow in opened):
         raise Missing("a balance changed and its token has no reference price")
     measured = _share(case, sum((abs(flow.value) for flow in opened if flow.value is not None), Fraction(0)), limit_bps)
     return replace(measured, passed=measured.passed and not any(flow.halts for flow in opened))
@@ -94,8 +107,10 @@ def min_trade(case: Case, limit: Fraction) -> Measured:
 
 
 def max_live_value(case: Case, limit: Fraction) -> Measured:
-    """Value that the agent manages: all investable balances."""
+    """Value that the agent manages: all investable balances. An exit lowers what is at risk, and no gift may hold it back."""
     total = case.total()
+    if case.only_leaves():
+        return Measured(f"{money(total, case.numeraire)}, an exit", True)
     return Measured(money(total, case.numeraire), total <= limit)
 
 

@@ -12,7 +12,7 @@ REMEDIES = {
     "total_loss": "find out what lost money since the start (trimtab pnl, trimtab history), then raise limits.total_loss or stop",
     "daily_loss": "wait until losses (trimtab history) are 24 h old, trade less, lower limits.slippage, or raise limits.daily_loss",
     "year_limit": "sell less of what gains, wait for the new year, or raise tax.year_limit",
-    "balance_jump": "say what came or went: trimtab flows, then trimtab flows confirm",
+    "balance_jump": "say what came or went: trimtab flows, then trimtab flows confirm; a rise is accepted after limits.balance_jump_wait",
     "impermanent_loss": "take liquidity out until the expected loss fits (trimtab lp), or raise limits.impermanent_loss",
     "lp_max_weight": "take liquidity out until its share fits (trimtab lp), or raise limits.lp_max_weight",
     "oracle_deviation": "pools and reference disagree: wait, and check feeds and pools with trimtab doctor",

@@ -10,9 +10,10 @@ from agent.units import Value
 
 
 class FlowKind(Enum):
-    """What an unexplained change was. REBASE, GAS_MONEY and UNDONE are told by themselves, the others by the owner.
+    """What an unexplained change was. REBASE, GAS_MONEY, UNDONE and ACCEPTED are told by themselves, the others by the owner.
 
-    UNDONE is a fall that came back to the last base unit, and the rise that brought it back.
+    UNDONE is a fall that came back to the last base unit, and the rise that brought it back. ACCEPTED is a rise that nobody
+    explained within limits.balance_jump_wait: it counts as a deposit, and its owner may still call it something else.
     """
 
     DEPOSIT = "deposit"
@@ -22,6 +23,7 @@ class FlowKind(Enum):
     REBASE = "rebase"
     GAS_MONEY = "gas money"
     UNDONE = "undone"
+    ACCEPTED = "accepted"
 
 
 FALLS_OF_OTHERS = (FlowKind.WITHDRAWAL, FlowKind.UNDONE)
@@ -32,8 +34,9 @@ FALLS_OF_OTHERS = (FlowKind.WITHDRAWAL, FlowKind.UNDONE)
 class Flow:
     """A change of one balance between two blocks that no transaction of the agent made, base units with sign.
 
-    `value` is in numeraire base units with sign at the reference price when it was found (None: no price). `chain_s` is chain
-    time then. `halts` says that it went beyond limits.balance_jump: nothing is traded until the owner says what it was (`kind`).
+    `value` is in numeraire base units with sign at the reference price when it was found, or once there was one (None: no price
+    yet). `chain_s` is chain time when it was found. `halts` says that it went beyond limits.balance_jump: nothing is bought or
+    rebalanced until its `kind` is known. Exits, withdrawals and the end of a bot go on.
     `id` is 0 while it is not written down. `undoes` are ids of open falls that this rise brings back: they end with it.
     """
 
@@ -52,6 +55,11 @@ class Flow:
     def is_open(self) -> bool:
         """Whether nobody has said what it was."""
         return self.kind is None
+
+    @property
+    def holds(self) -> bool:
+        """Whether it holds purchases and rebalances back now."""
+        return self.halts and self.is_open
 
     @property
     def is_loss(self) -> bool:

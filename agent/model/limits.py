@@ -51,6 +51,7 @@ class Limits:
 
     Values in numeraire base units: max_live_value, min_trade, pool_min_value, payout_per_day. Gas in wei. A limit that is on and
     whose data are missing refuses. `token_screen` says whether tokens are tried out before each plan.
+    `balance_jump_wait_s` is chain time after which a rise beyond balance_jump counts as a deposit (None: at the next look).
     """
 
     price_impact_bps: int | None
@@ -76,6 +77,7 @@ class Limits:
     native_top_up_wei: int | None = None
     token_screen: bool | None = True
     payout_per_day: Fraction | None = Fraction(0)
+    balance_jump_wait_s: int | None = 86_400
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,12 +88,12 @@ class Decided:
 def decide(step: StepInput) -> Decided:
     """Decides from the snapshot alone; the same input gives the same decision. Raises ConfigError for a schedule that is none.
 
-    Whatever it is, the reason names the tokens in quarantine and the exits that are stuck.
+    Whatever it is, the reason names the tokens in quarantine, the exits that are stuck, and rises accepted as deposits.
     """
     found = replace(_decided(step), stuck=step.stuck)
     if renounced := campaign.renounced(step):
         found = replace(found, ended=renounced)
-    told = "; ".join(said for said in (found.decision.reason, quarantine.named(step), stuck.named(step)) if said)
+    told = "; ".join(said for said in (found.decision.reason, quarantine.named(step), stuck.named(step), flows.accepted(step)) if said)
     return replace(found, decision=replace(found.decision, reason=told))
 
 
@@ -104,21 +104,23 @@ def _decided(step: StepInput) -> Decided:
         return Decided(Halt("; ".join(faults)), (), references)
     prices = {token: found.price for token, found in references.prices.items()}
     drifts = drift(step, prices)
-    stopped = step.history.stopped or step.history.books or outflow.unfinished(step) or flows.halting(step)
-    stopped = stopped or liquidity.unknown_to_the_store(step)
+    stopped = step.history.stopped or step.history.books or outflow.unfinished(step) or liquidity.unknown_to_the_store(step)
     if not stopped and (leaving := order_targets.exit_now(step, drifts, prices)) is not None:
         first = coin.top_up(step, leaving)
         sold = order_targets.leaves(step, drifts) if first is None and isinstance(leaving, Rebalance) else ()
         return Decided(first or leaving, drifts, references, leaves=sold)
+    held_back = flows.halting(step)  # no exit, and no liquidity above its limit, waits for a word on what came or went
     if stopped := stopped or allocation.fault(step):
-        return Decided(Halt(stopped), drifts, references)
-    if little := minimum.too_small(step, drifts):
+        return Decided(Halt(f"{held_back}; {stopped}" if held_back else stopped), drifts, references)
+    if not held_back and (little := minimum.too_small(step, drifts)):
         return Decided(Hold(f"nothing else is traded: {little}") if step.stuck else Halt(little), drifts, references)
     too_much = lp_wish.must_go(step, prices)
     if too_much.over:
         not_yet = confirm.lacking(step, prices, confirm.by_limits)
         out = _again(too_much.reason, not_yet) if not_yet else AdjustLiquidity(too_much.reason)
         return Decided(coin.top_up(step, out) or out, drifts, references)
+    if held_back:
+        return Decided(Halt(held_back), drifts, references)
     if (course := campaign.course(step, drifts, prices)) is not None:
         first = None if course.round is None else coin.top_up(step, course.decision)
         return Decided(first or course.decision, drifts, references, round=None if first else course.round, ended=course.ended)

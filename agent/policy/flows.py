@@ -9,6 +9,7 @@ from fractions import Fraction
 from agent.errors import Refused
 from agent.model import Asset, Books, Flow, FlowKind, Snapshot, StepInput
 from agent.policy import coin, liquidity
+from agent.policy import words as at_time
 from agent.reference import reference_prices
 from agent.units import BPS, NATIVE, Price, Value, decimal_text, value_text
 
@@ -63,24 +64,60 @@ def unexplained(step: StepInput, books: Books) -> tuple[Flow, ...]:
     """The changes of assets and native coin that the books do not explain, as flows that are not written down yet.
 
     A token that changes by itself is told by what its owner allowed for it (`rebasing`). Native coin that comes while it is no
-    asset is gas money. What brings back an open fall ends it. Everything else waits for the owner, and halts where with all that
-    is open since a day ago it is more than limits.balance_jump of the portfolio, before or after, whichever is smaller.
+    asset is gas money. What brings back an open fall ends it. Everything else waits for the owner.
+    """
+    return tuple(flow for flow in changed(step, books) if flow.id == 0)
+
+
+def changed(step: StepInput, books: Books) -> tuple[Flow, ...]:
+    """Every flow to write down at this look: new ones, and open ones as they are now (by their id). One that had no price gets its
+    value once there is one; a rise that held something back for limits.balance_jump_wait is accepted as a deposit.
     """
     moved = differences(step.snapshot, books)
     assets = {asset.token.address: asset for asset in step.portfolio.assets}
     changes = {token: change for token, change in moved.items() if token in assets or token == NATIVE}
-    if not changes:
+    if not changes and not (may_change(books) and comparable(step.snapshot, books)):
         return ()
     prices = {token: found.price for token, found in reference_prices(step).prices.items()}
     chain_s = step.snapshot.head.timestamp_s  # no clock of ours: one set back would take a fall out of the last 24 h (T6)
     flows = []
     for token, (delta, since) in sorted(changes.items()):
-        price = prices.get(step.portfolio.wrapped_native if token == NATIVE else token)
-        value = None if price is None else delta * price
         undoes = _undone(token, delta, books.flows)
         kind = FlowKind.UNDONE if undoes else _by_itself(step, assets.get(token), token, delta, books.flows, chain_s)
-        flows.append(Flow(0, token, delta, value, since, step.snapshot.head.number, chain_s, False, kind, undoes))
-    return _judged(step, prices, tuple(flows), [flow for flow in books.flows if flow.id not in _ends(flows)], chain_s)
+        flow = Flow(0, token, delta, None, since, step.snapshot.head.number, chain_s, False, kind, undoes)
+        flows.append(_valued(step, prices, flow))
+    before = [flow for flow in books.flows if flow.id not in _ends(flows)]
+    late = [made for flow in before if flow.is_open and flow.value is None and (made := _valued(step, prices, flow)) != flow]
+    judged = {flow.id: flow for flow in late}
+    fresh = _judged(step, prices, (*flows, *late), [flow for flow in before if flow.id not in judged], chain_s)
+    judged = {flow.id: flow for flow in fresh if flow.id}
+    now = [(flow, _aged(step, judged.get(flow.id, flow))) for flow in before if flow.is_open]
+    return (*(flow for flow in fresh if flow.id == 0), *(is_now for was, is_now in now if is_now != was))
+
+
+def may_change(books: Books) -> bool:
+    """Whether an open flow may change though no balance does: it has no value yet, or is a rise that holds something back."""
+    return any(flow.is_open and (flow.value is None or (flow.halts and flow.delta_raw > 0)) for flow in books.flows)
+
+
+def _valued(step: StepInput, prices: dict[str, Price], flow: Flow) -> Flow:
+    price = prices.get(step.portfolio.wrapped_native if flow.token == NATIVE else flow.token)
+    return flow if price is None else replace(flow, value=flow.delta_raw * price)
+
+
+def _aged(step: StepInput, flow: Flow) -> Flow:
+    """A rise that holds something back, once it has done so for long enough; a header from the future makes it wait no longer."""
+    if not flow.holds or flow.delta_raw < 0:
+        return flow
+    now_s = min(step.snapshot.head.timestamp_s, step.snapshot.now_s + FRESH_S)
+    if now_s >= accepted_s(step, flow):
+        return replace(flow, kind=FlowKind.ACCEPTED)
+    return replace(flow, chain_s=min(flow.chain_s, step.snapshot.head.timestamp_s))
+
+
+def accepted_s(step: StepInput, flow: Flow) -> int:
+    """Chain time from which a rise that holds something back counts as a deposit."""
+    return flow.chain_s + (step.limits.balance_jump_wait_s or 0)
 
 
 def _undone(token: str, delta: int, before: Iterable[Flow]) -> tuple[int, ...]:
@@ -115,24 +152,30 @@ def _by_itself(step: StepInput, asset: Asset | None, token: str, delta: int, bef
     return FlowKind.REBASE if (day + abs(delta)) * BPS <= asset.rebasing_bps * was else None
 
 
-def _judged(step: StepInput, prices: dict[str, Price], fresh: tuple[Flow, ...], before: Iterable[Flow], now_s: int) -> tuple[Flow, ...]:
-    """The flows with `halts` set where all that is open goes beyond the limit."""
-    limit_bps = step.limits.balance_jump_bps
-    opened = [flow for flow in fresh if flow.is_open]
-    if limit_bps is None or not opened:
-        return fresh
-    values = [flow.value for flow in (*opened, *(f for f in before if f.is_open and not f.halts and f.chain_s > now_s - DAY_S))]
-    worth = _worth(step, prices)
-    if any(value is None for value in values):
-        return _halting(fresh)
-    jumped = sum((abs(value) for value in values if value is not None), Fraction(0))
-    net = sum((flow.value for flow in fresh if flow.value is not None), Fraction(0))
-    base = min(worth, worth - net)
-    return _halting(fresh) if jumped * BPS > limit_bps * base else fresh
+def _judged(step: StepInput, prices: dict[str, Price], found: tuple[Flow, ...], before: Iterable[Flow], now_s: int) -> tuple[Flow, ...]:
+    """The flows with `halts` set where they go beyond limits.balance_jump of the portfolio, before or after, whichever is smaller.
+
+    A rise counts with all that is open since a day ago, a fall with all falls of that: no stranger makes a small fall a large one.
+    A fall without a price is beyond any limit, a rise without one is judged when it has one.
+    """
+    limit_bps, worth = step.limits.balance_jump_bps, _worth(step, prices)
+    base = min(worth, worth - sum((flow.value for flow in found if flow.value is not None), Fraction(0)))
+    recent = [flow for flow in before if flow.is_open and not flow.halts and flow.chain_s > now_s - DAY_S]
+    opened = [flow for flow in (*found, *recent) if flow.is_open and flow.value is not None]
+    rose_or_fell, fell = (_sum(flows) for flows in (opened, [flow for flow in opened if flow.delta_raw < 0]))
+
+    def halts(flow: Flow) -> bool:
+        if not flow.is_open or limit_bps is None:
+            return False
+        if flow.value is None:
+            return flow.delta_raw < 0
+        return (fell if flow.delta_raw < 0 else rose_or_fell) * BPS > limit_bps * base
+
+    return tuple(replace(flow, halts=halts(flow)) for flow in found)
 
 
-def _halting(flows: tuple[Flow, ...]) -> tuple[Flow, ...]:
-    return tuple(replace(flow, halts=flow.is_open) for flow in flows)
+def _sum(flows: Iterable[Flow]) -> Value:
+    return sum((abs(flow.value) for flow in flows if flow.value is not None), Fraction(0))
 
 
 def _worth(step: StepInput, prices: dict[str, Price]) -> Value:
@@ -149,22 +192,37 @@ def _worth(step: StepInput, prices: dict[str, Price]) -> Value:
 
 
 def seen(step: StepInput, books: Books) -> StepInput:
-    """The step with every open flow in its history, those that are not written down yet too, and their falls in the day's loss."""
-    fresh = unexplained(step, books)
-    if not fresh:
+    """The step with every open flow in its history as it is now, those that are not written down yet too, and falls in the losses."""
+    found = changed(step, books)
+    if not found:
         return step
-    lost = lost_ever = _lost(fresh)
-    history, ended = step.history, _ends(fresh)
-    back = [flow for flow in history.flows if flow.id in ended]
+    history, ended, is_now = step.history, _ends(found), {flow.id: flow for flow in found if flow.id}
     day_s = step.snapshot.head.timestamp_s - DAY_S
-    lost -= _lost(flow for flow in back if flow.chain_s > day_s)
-    lost_ever -= _lost(back)
-    left = tuple(flow for flow in history.flows if flow.id not in ended)
-    opened = tuple(flow for flow in fresh if flow.is_open)
-    unknown = history.unknown or "; ".join(f"{label(step, f.token)} fell and has no price" for f in fresh if f.is_loss and f.value is None)
-    total = max(Fraction(0), history.loss_total + lost_ever)
-    day = max(Fraction(0), history.loss_24h + lost)
-    return replace(step, history=replace(history, flows=left + opened, loss_24h=day, loss_total=total, unknown=unknown))
+    gone = [flow for flow in history.flows if flow.id in ended or flow.id in is_now]
+    ever = _lost(found) - _lost(gone)
+    day = _lost(flow for flow in found if flow.chain_s > day_s) - _lost(flow for flow in gone if flow.chain_s > day_s)
+    left = tuple(is_now.get(flow.id, flow) for flow in history.flows if flow.id not in ended)
+    fresh = [flow for flow in found if flow.id == 0]
+    unpriced = [flow for flow in (*left, *fresh) if flow.is_loss and flow.value is None and flow.chain_s > day_s]
+    unknown = "" if history.unknown in map(unpriced_fall, gone) else history.unknown
+    return replace(
+        step,
+        history=replace(
+            history,
+            flows=tuple(flow for flow in (*left, *fresh) if flow.is_open),
+            loss_24h=max(Fraction(0), history.loss_24h + day),
+            loss_total=max(Fraction(0), history.loss_total + ever),
+            fell_24h=max(Fraction(0), history.fell_24h + day),
+            fell_total=max(Fraction(0), history.fell_total + ever),
+            unknown=unknown or "; ".join(f"{label(step, flow.token)} fell and has no price" for flow in unpriced),
+            accepted=(*history.accepted, *(flow for flow in found if flow.kind is FlowKind.ACCEPTED)),
+        ),
+    )
+
+
+def unpriced_fall(flow: Flow) -> str:
+    """Why the losses of a day cannot be told while a fall has no price."""
+    return f"flow {flow.id}, a fall of {flow.token}, has no price: say what it was (trimtab flows)"
 
 
 def _lost(flows: Iterable[Flow]) -> Value:
@@ -172,15 +230,29 @@ def _lost(flows: Iterable[Flow]) -> Value:
 
 
 def halting(step: StepInput) -> str:
-    """Why nothing may be traded until the owner has said what came or went; empty when nothing is in the way."""
-    stopping = [flow for flow in step.history.flows if flow.halts]
-    if not stopping:
+    """Why nothing is bought or rebalanced now, and until when; empty when nothing is in the way."""
+    holding = [flow for flow in step.history.flows if flow.holds]
+    if not holding:
         return ""
-    told = "; ".join(words(step, flow) for flow in stopping[:SHOWN])
-    more = f"; and {len(stopping) - SHOWN} more" if len(stopping) > SHOWN else ""
+    told = "; ".join(words(step, flow) for flow in holding[:SHOWN])
+    more = f"; and {len(holding) - SHOWN} more" if len(holding) > SHOWN else ""
     limit = step.limits.balance_jump_bps
-    beyond = "" if limit is None else f", more than limits.balance_jump of {limit / 100:g} % with all that is open"
-    return f"balances changed and the books do not explain it{beyond}: {told}{more}; say what it was: trimtab flows, trimtab flows confirm"
+    beyond = "" if limit is None else f" beyond limits.balance_jump of {limit / 100:g} %"
+    until = "until they are explained"
+    if all(flow.delta_raw > 0 for flow in holding):
+        last_s = max(accepted_s(step, flow) for flow in holding)
+        until += f", or accepted as deposits at {at_time.moment(last_s)}"
+    return (
+        f"unexplained balance changes{beyond}: {told}{more}; nothing is bought or rebalanced {until}: trimtab flows confirm; "
+        "exits, withdrawals and stop go on"
+    )
+
+
+def accepted(step: StepInput) -> str:
+    """Rises that were accepted as deposits in the last 24 h, in words; empty when there are none."""
+    told = [words(step, flow) for flow in step.history.accepted]
+    more = f"; and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
+    return f"accepted as a deposit, since nobody explained it: {'; '.join(told[:SHOWN])}{more}" if told else ""
 
 
 def words(step: StepInput, flow: Flow) -> str:

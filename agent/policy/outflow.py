@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.model import Claim, Payment, StepInput
+from agent.model import Asset, Claim, Payment, StepInput
 from agent.policy import coin
 from agent.reference import reference_prices
 from agent.units import NATIVE, UINT256_MAX, Price, Value, decimal_text, floor_int
@@ -40,6 +40,29 @@ def claimed(step: StepInput, more: tuple[Claim, ...]) -> StepInput:
     """The same with claims that are not written down yet; those of the history are reserves already."""
     history = replace(step.history, claims=(*step.history.claims, *more))
     return _reserved(replace(step, history=history), more)
+
+
+def kept_back(step: StepInput) -> StepInput:
+    """The step in which rises that hold something back are reserves of their assets: a withdrawal takes what was there before.
+
+    No more than there is of each, without what is set aside for withdrawals already.
+    """
+    came: dict[str, int] = {}
+    for flow in step.history.flows:
+        if flow.holds and flow.delta_raw > 0:
+            token = step.portfolio.wrapped_native if flow.token == NATIVE else flow.token
+            came[token] = came.get(token, 0) + flow.delta_raw
+    if not came:
+        return step
+    held = coin.held(step)
+
+    def kept(asset: Asset) -> Asset:
+        token = asset.token.address
+        claimed = sum(claim.payment.raw for claim in step.history.claims if claim.payment.token == token)
+        there = held.get(token, 0) - coin.kept_raw(step, asset) + claimed
+        return replace(asset, reserve_raw=asset.reserve_raw + max(0, min(came.get(token, 0), there)))
+
+    return replace(step, portfolio=replace(step.portfolio, assets=tuple(map(kept, step.portfolio.assets))))
 
 
 def _reserved(step: StepInput, claims: tuple[Claim, ...]) -> StepInput:

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from agent.errors import Refused
 from agent.model import AssetDrift, Goal, GoalWeight, StepInput, Verdict
-from agent.policy import outflow
+from agent.policy import flows, outflow
 from agent.policy.drift import drift, total
 from agent.reference import reference_prices
 from agent.units import BPS, Value, floor_int, value_text
@@ -69,13 +69,13 @@ def goal_to_invest(step: StepInput, came: Mapping[str, int]) -> Goal:
 
 
 def above_holdings(step: StepInput, asked: Value, there: Value) -> Refused:
-    """More is asked for than there is, in numbers."""
+    """More is asked for than there is, in numbers; what came unexplained is held back, and is named."""
     numeraire = step.portfolio.numeraire
     wanted, found = (f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}" for value in (asked, there))
     return Refused(
         f"{wanted} more are asked for than lie there of it, and everything else that is free is worth {found}",
         (Verdict("holdings", wanted, found, False),),
-        "ask for less; reserves, gas money and liquidity positions are left alone",
+        f"ask for less; reserves, gas money and liquidity positions are left alone{'; ' * bool(held := flows.halting(step))}{held}",
     )
 
 

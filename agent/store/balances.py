@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from agent.errors import ConfigError, OperatorNeeded
 from agent.model import Books, Flow, FlowKind, Intent, Opening, OwnChange, Snapshot
+from agent.policy.flows import unpriced_fall
 from agent.store import earlier, records, running
 from agent.store.tables import FlowRow, IntentRow, Meta, OpeningRow
 from agent.store.transitions import CONSUMED, OPEN
@@ -17,6 +18,8 @@ from agent.store.transitions import CONSUMED, OPEN
 FOLDED = "folded_seq"
 """Key of the newest intent that openings contain already: it and all before it are final and deep."""
 TURN = "books_turn"
+ACCEPTED = "accepted_flows"
+"""Key of the rises that were accepted last, each as number:chain time when."""
 DEEP = 256
 """Blocks below the head from which on a final transaction is part of the opening: four times the deepest reorganisation that
 is followed."""
@@ -44,7 +47,7 @@ def books(session: Session, wallet: str, coin: str) -> Books:
     return Books(
         openings=tuple(Opening(row.token, int(row.raw), row.block_number) for row in openings),
         own=(*earlier.changes(session), *(change for row in rows for change in _own(row, wallet, coin))),
-        flows=flows(session, RECENT),
+        flows=_merged((*flows(session, RECENT), *opened(session))),
         unsettled_nonce=min(unsettled, default=None),
         turn=_number(session, TURN),
     )
@@ -81,6 +84,9 @@ def note(
     session.merge(Meta(key=FOLDED, value=str(folded)))
     session.merge(Meta(key=TURN, value=str(turn + 1)))
     for flow in found:
+        if flow.id:
+            _amend(session, flow, snapshot.head.timestamp_s)
+            continue
         running.flowed(session, flow.token, flow.delta_raw)
         session.add(
             FlowRow(
@@ -101,6 +107,37 @@ def note(
     return True
 
 
+def _amend(session: Session, flow: Flow, now_s: int) -> None:
+    """Writes the value that an open flow has by now, and whether it is accepted; one that was explained meanwhile stays so."""
+    row = session.get(FlowRow, flow.id)
+    if row is None or row.kind is not None:
+        return
+    running.flowed(session, flow.token, 0)  # entries of the ledger are others now
+    row.value, row.halts, row.chain_s = None if flow.value is None else str(flow.value), flow.halts, flow.chain_s
+    if flow.kind is FlowKind.ACCEPTED:
+        row.kind, row.told_s = flow.kind.value, now_s
+        known = _accepted(session)[1 - SHOWN :]
+        session.merge(Meta(key=ACCEPTED, value=" ".join(f"{seq}:{at_s}" for seq, at_s in (*known, (flow.id, now_s)))))
+
+
+def accepted(session: Session, chain_now_s: int) -> tuple[Flow, ...]:
+    """Rises that were accepted as deposits in the last 24 h of chain time, the newest SHOWN, but those renamed since; oldest first."""
+    rows = [session.get(FlowRow, seq) for seq, at_s in _accepted(session) if at_s > chain_now_s - DAY_S]
+    return tuple(_flow(row) for row in rows if row is not None and row.kind == FlowKind.ACCEPTED.value)
+
+
+def _accepted(session: Session) -> list[tuple[int, int]]:
+    row = session.get(Meta, ACCEPTED)
+    found = (one.split(":") for one in ("" if row is None else row.value).split())
+    return [(int(seq), int(at_s)) for seq, at_s in found]
+
+
+def _merged(found: Sequence[Flow]) -> tuple[Flow, ...]:
+    """Each once, oldest first."""
+    by_id = {flow.id: flow for flow in found}
+    return tuple(by_id[number] for number in sorted(by_id))
+
+
 def flows(session: Session, limit: int) -> tuple[Flow, ...]:
     """The newest `limit` flows, explained ones too, oldest first."""
     return _found(session, select(FlowRow).order_by(FlowRow.seq.desc()).limit(limit))
@@ -117,8 +154,7 @@ def opened(session: Session) -> tuple[Flow, ...]:
     """
     waiting = select(FlowRow).where(FlowRow.kind.is_(None)).order_by(FlowRow.seq.desc())
     queries = (waiting.where(FlowRow.halts), waiting.where(FELL), waiting)
-    found = {flow.id: flow for query in queries for flow in _found(session, query.limit(SHOWN))}
-    return tuple(found[number] for number in sorted(found))
+    return _merged([flow for query in queries for flow in _found(session, query.limit(SHOWN))])
 
 
 def _found(session: Session, query: Select[FlowRow]) -> tuple[Flow, ...]:
@@ -126,7 +162,8 @@ def _found(session: Session, query: Select[FlowRow]) -> tuple[Flow, ...]:
 
 
 def tell(session: Session, flow_id: int | None, kind: FlowKind | None, now_s: int) -> tuple[Flow, ...]:
-    """Writes down what an open flow was, on the owner's word; without an id every open one, without a kind the plainest.
+    """Writes down what a flow was, on the owner's word: an open one, or one that was accepted. Without an id every open one, without
+    a kind the plainest.
 
     Raises ConfigError for a flow that is not there or not open, and for a kind that does not fit its direction.
     """
@@ -137,7 +174,7 @@ def tell(session: Session, flow_id: int | None, kind: FlowKind | None, now_s: in
         raise ConfigError(f"flow {flow_id} is not in the store", "see trimtab flows")
     told = []
     for row in rows:
-        if row.kind is not None:
+        if row.kind not in (None, FlowKind.ACCEPTED.value):
             raise ConfigError(f"flow {flow_id} was told already: {row.kind}", "see trimtab flows --all")
         fitting = RISES if int(row.delta_raw) > 0 else FALLS
         if kind is not None and kind not in fitting:
@@ -158,7 +195,7 @@ def lost(session: Session, chain_now_s: int | None) -> tuple[Fraction, str]:
     for row in session.scalars(falls if chain_now_s is None else falls.where(FlowRow.chain_s > chain_now_s - DAY_S)):
         flow = _flow(row)
         if flow.is_loss and flow.value is None:
-            unknown = f"flow {flow.id}, a fall of {flow.token}, has no price: say what it was (trimtab flows)"
+            unknown = unpriced_fall(flow)
         elif flow.is_loss and flow.value is not None:
             total += -flow.value
     return total, unknown

@@ -169,6 +169,9 @@ def history(session: Session, chain_now_s: int) -> History:
         reviews=_reviews(session),
         unread=tuple((token, int(since)) for token, since in (one.split(":") for one in _meta(session, UNREAD).split())),
         late=tuple(one for one, _ in _late(session)),
+        fell_24h=fell,
+        fell_total=balances.lost(session, None)[0],
+        accepted=balances.accepted(session, chain_now_s),
     )
 
 

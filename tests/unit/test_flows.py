@@ -168,15 +168,14 @@ def test_a_small_deposit_waits_for_its_owner_and_stops_nothing(store: Store) -> 
     assert opened(store, at(1_006, "10.1")) == [(WETH.address, COIN // 10, False)]
 
 
-def test_a_jump_halts_until_its_owner_has_said_what_it_was(store: Store) -> None:
+def test_a_rise_beyond_the_limit_holds_back_until_its_owner_explains_it(store: Store) -> None:
     looked(store, at())
     step = looked(store, at(1_005, "11"))
     decision = decide(step).decision
     assert isinstance(decision, Halt)
     assert "WETH rose by 1 (2000 USDC)" in decision.reason
+    assert "or accepted as deposits at 2027-01-16 08:00:00 UTC" in decision.reason
     assert "trimtab flows confirm" in decision.reason
-    looked(store, at(1_005, "11", later_s=10 * DAY_S))
-    assert isinstance(decide(remembered(store, at(1_006, "11", later_s=10 * DAY_S))).decision, Halt)
     store.tell_flow(1, None, 5)
     assert not isinstance(decide(remembered(store, at(1_006, "11"))).decision, Halt)
 

@@ -10,7 +10,7 @@ import pytest
 
 from agent import codec, guards
 from agent.errors import ConfigError
-from agent.model import Flow, FlowKind, Holding, Snapshot, StepInput
+from agent.model import Flow, FlowKind, Holding, Rebalance, Snapshot, StepInput
 from agent.planning import strategies
 from agent.policy import flows
 from agent.store import Store, open_store
@@ -76,12 +76,32 @@ def test_without_a_limit_a_change_is_told_and_still_a_loss(store: Store) -> None
     assert step.history.loss_24h == 5 * PRICE
 
 
-def test_what_has_no_price_is_never_within_the_limit(store: Store) -> None:
+def test_a_fall_without_a_price_holds_back_until_it_has_one(store: Store) -> None:
     looked(store, at())
     blind = at(1_001, "9.999", feeds=(), pools=())
     (flow,) = looked(store, blind).history.flows
     assert (flow.value, flow.halts) == (None, True)
     assert "no price" in store.history(builders.NOW_S).unknown
+    dry = flows.seen(replace(at(1_002, "9.999"), history=store.history(builders.NOW_S)), store.books())
+    for step in (dry, looked(store, at(1_002, "9.999"))):
+        (now,) = step.history.flows
+        assert (now.value, now.halts, step.history.unknown) == (-PRICE // 1_000, False, "")
+        assert step.history.loss_24h == step.history.fell_24h == step.history.loss_total == PRICE // 1_000
+
+
+def test_a_rise_without_a_price_is_judged_when_it_has_one(store: Store) -> None:
+    looked(store, at())
+    for number, weth in enumerate(("10.000000000000000001", "12"), 1):
+        blind = at(1_000 + 2 * number, weth, feeds=(), pools=())
+        flow = looked(store, blind).history.flows[-1]
+        assert (flow.value, flow.halts) == (None, False), "the missing price itself stops what rests on it"
+        dry = flows.seen(replace(at(1_001 + 2 * number, weth), history=store.history(builders.NOW_S)), store.books())
+        for step in (dry, looked(store, at(1_001 + 2 * number, weth))):
+            flow = step.history.flows[-1]
+            assert flow.value == flow.delta_raw * Fraction(PRICE, COIN)
+            assert flow.halts is (number == 2)
+    later = looked(store, at(1_010, "12", later_s=DAY_S))
+    assert [flow.halts for flow in later.history.flows] == [False], "the dust waits for its owner, the rest is a deposit"
 
 
 def test_dust_halts_nothing_while_another_token_has_no_price(store: Store) -> None:
@@ -104,16 +124,35 @@ def swapping(step: StepInput) -> StepInput:
         Holding(h.token, h.raw * (13 if h.token == WETH.address else 10) // 10) for h in step.snapshot.holdings)))  # fmt: skip
 
 
-@pytest.mark.parametrize(("value", "halts", "passes"), [(700, False, True), (1_000, False, False), (1, True, False)])
-def test_the_guard_refuses_what_is_open_beyond_the_limit(value: int, halts: bool, passes: bool) -> None:
-    """A swap by hand asks no trigger and no decision: the guard stands in its way too."""
+@pytest.mark.parametrize(
+    ("value", "halts", "passes"), [(700, False, True), (1_000, False, False), (1, True, False), (None, False, True), (None, True, False)]
+)
+def test_the_guard_refuses_what_is_open_beyond_the_limit(value: int | None, halts: bool, passes: bool) -> None:
+    """A swap by hand asks no trigger and no decision: the guard stands in its way too. A rise without a price counts when it has one."""
     step = swapping(at())
-    flow = Flow(1, WETH.address, 1, Fraction(value * DOLLAR), 1, 2, builders.NOW_S, halts, None)
+    flow = Flow(1, WETH.address, 1, None if value is None else Fraction(value * DOLLAR), 1, 2, builders.NOW_S, halts, None)
     step = replace(step, history=replace(step.history, flows=(flow,)))
     plan = strategies.manual_swap(WETH.address, USDC.address, COIN // 10)(step).plan
     assert plan is not None
     (verdict,) = [v for v in guards.judge(step, plan, evidence(step, plan)) if v.guard == "balance_jump"]
     assert verdict.passed is passes, verdict
+
+
+@pytest.mark.parametrize("exits", [False, True])
+def test_guards_hold_no_exit_for_what_came_or_fell(exits: bool) -> None:
+    """Half of everything fell, as much came, and the whole is above its cap: an exit answers for what trades lost alone."""
+    step = builders.with_limits(swapping(at()), max_live_value=Fraction(DOLLAR), turnover_bps=None, total_loss_bps=1_000)
+    found = (Flow(1, WETH.address, sign, Fraction(sign * 20_000 * DOLLAR), 1, 2, builders.NOW_S, True, None) for sign in (-1, 1))
+    lost = Fraction(20_000 * DOLLAR)
+    step = replace(step, history=replace(step.history, flows=tuple(found), loss_24h=lost, loss_total=lost, fell_24h=lost, fell_total=lost))
+    plan = strategies.manual_swap(WETH.address, USDC.address, COIN // 10)(step).plan
+    assert plan is not None and isinstance(plan.decision, Rebalance)
+    plan = replace(plan, decision=replace(plan.decision, exit=exits))
+    refused = {v.guard for v in guards.judge(step, plan, evidence(step, plan)) if not v.passed}
+    assert refused == (set() if exits else {"balance_jump", "daily_loss", "total_loss", "max_live_value"})
+    traded = replace(step, history=replace(step.history, loss_24h=2 * lost, loss_total=2 * lost))
+    refused = {v.guard for v in guards.judge(traded, plan, evidence(traded, plan)) if not v.passed}
+    assert refused >= {"daily_loss", "total_loss"}, "what trades lost binds an exit too"
 
 
 def test_an_unknown_day_refuses_every_limit_of_a_day(store: Store) -> None:

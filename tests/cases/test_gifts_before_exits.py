@@ -1,0 +1,178 @@
+"""Coins that a stranger sends hold back purchases for a while, and no exit, no withdrawal of what was there and no end."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent import api
+from agent.api import ending, withdrawing
+from agent.api.agent import Agent
+from agent.api.alerting import Facts, alerts
+from agent.errors import Refused
+from agent.execution.outcome import Outcome, OutcomeKind
+from agent.localchain import LocalChain
+from agent.model import AlertKind, FlowKind
+from agent.units import floor_int
+from tests.agents import ROOMY, USD, again, agent_on, fund, purse, swap_of, trusted, weights, yes
+
+TWO = {"WETH": "50%", "USDC": "50%"}
+HOME = "0x00000000000000000000000000000000000A11cE"
+BLOCKS, DAY_S = 3, 86_400
+STOP = {"portfolio.assets.0.stop_loss": "2500", "policy.confirm_blocks": BLOCKS, "limits.price_impact": "2%"}
+COIN = {"portfolio.assets.0.address": "native", "portfolio.assets.0.symbol": "ETH"}
+ROUTERS = pytest.mark.parametrize("router", ["swap_router_02", "rebalancer"])
+
+
+def give(chain: LocalChain, symbol: str, usd: int) -> None:
+    """A stranger sends coins to the wallet."""
+    raw = floor_int(usd / chain.books.prices_usd[symbol] * 10 ** chain.tokens[symbol].decimals)
+    chain.send(chain.token_contract(symbol).functions.transfer(chain.wallet.address, raw))
+    chain.mine(1)
+
+
+def settled(chain: LocalChain, weth: int) -> None:
+    """The market is there, feeds say so, and blocks go by that confirm it."""
+    chain.move_market({"WETH": weth})
+    chain.mine(BLOCKS + 1)
+
+
+def looked(agent: Agent) -> Outcome:
+    return agent.rebalance(send=True, confirm=yes)
+
+
+def halts(outcome: Outcome) -> list[str]:
+    return [one.text for one in alerts(outcome, Facts(False, "", None)) if one.kind is AlertKind.HALT]
+
+
+@ROUTERS
+@pytest.mark.parametrize("native", [False, True])
+def test_a_gift_before_a_crash_does_not_hold_back_the_stop_loss(anvil_chain: LocalChain, tmp_path: Path, router: str, native: bool) -> None:
+    chain = anvil_chain
+    chain.set_native(10**18)
+    fund(chain, {"WETH": 47_150 if native else 50_000, "USDC": 50_000})
+    chain.mine(BLOCKS + 1)
+    with agent_on(chain, tmp_path, {**STOP, **(COIN if native else {}), "execution.router": router}, TWO) as agent:
+        assert looked(agent).kind is OutcomeKind.HOLD
+        give(chain, "WETH", 4_000)
+        held = looked(agent)
+        assert held.kind is OutcomeKind.HALT and "exits, withdrawals and stop go on" in held.reason
+        settled(chain, 2_400)
+        fired = looked(agent)
+        plan, _, _ = swap_of(fired)
+        assert plan.exits and "stop_loss" in fired.reason
+        assert all(verdict.passed for verdict in plan.verdicts)
+        assert chain.balance("WETH") * 2_400 < 10 * 10**18, "all of it goes, the gift too"
+        assert "or accepted as deposits at" in halts(fired)[0], "the alert says that purchases still wait"
+        assert looked(agent).kind is OutcomeKind.HALT
+
+
+def test_a_gift_that_lifts_the_portfolio_over_its_cap_stops_no_exit(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    chain.mine(BLOCKS + 1)
+    with agent_on(chain, tmp_path, {**STOP, "portfolio.max_live_value": "10050"}, TWO) as agent:
+        assert looked(agent).kind is OutcomeKind.HOLD
+        give(chain, "USDC", 1_100)
+        settled(chain, 2_480)
+        fired = looked(agent)
+        assert swap_of(fired)[0].exits, "10,230 are held, and 10,050 may be"
+
+
+def test_a_gift_holds_purchases_for_a_day_and_is_then_a_deposit(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    loaded = trusted(chain, tmp_path, ROOMY, TWO)
+    with again(chain, loaded) as agent:
+        assert looked(agent).kind is OutcomeKind.HOLD
+        give(chain, "WETH", 2_000)
+        held = looked(agent)
+        assert held.kind is OutcomeKind.HALT and "WETH rose by" in held.reason
+        chain.warp(DAY_S - 3_600)
+        assert looked(agent).kind is OutcomeKind.HALT
+    chain.warp(3_600)
+    with again(chain, loaded) as agent:
+        dry = agent.status()
+        assert "accepted as a deposit" in dry.decided.decision.reason, "a look that writes nothing says the same"
+        done = looked(agent)
+        swap_of(done)
+        assert "accepted as a deposit" in done.reason
+        assert "accepted as a deposit" in halts(done)[0]
+        assert [flow.kind for flow in agent.desk.store.flows()] == [FlowKind.ACCEPTED]
+        assert [item["told"] for item in api.flows(agent, everything=True)["flows"]] == ["accepted"]
+        assert abs(weights(chain, TWO)["WETH"] - 5_000) < 20
+        renamed = agent.desk.store.tell_flow(1, FlowKind.GIFT, chain.now_s())
+        assert [flow.kind for flow in renamed] == [FlowKind.GIFT], "its owner may still say what it was"
+
+
+def test_one_base_unit_while_its_price_is_missing_holds_nothing_once_the_price_is_back(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 50_000, "USDC": 50_000})
+    chain.mine(BLOCKS + 1)
+    with agent_on(chain, tmp_path, {**STOP, "reference.kind": ["feed"]}, TWO) as agent:
+        assert looked(agent).kind is OutcomeKind.HOLD
+        chain.warp(2 * DAY_S, refresh_feeds=False)
+        chain.set_balance("WETH", chain.balance("WETH") + 1)
+        chain.mine(1)
+        blind = looked(agent)
+        assert blind.kind is OutcomeKind.HALT and "has no reference price" in blind.reason
+        (flow,) = blind.step_input.history.flows
+        assert (flow.value, flow.halts) == (None, False)
+        assert "without a price" in api.flows(agent)["flows"][0]["words"]
+        settled(chain, 2_400)
+        fired = looked(agent)
+        assert swap_of(fired)[0].exits
+        assert [flow.value is None for flow in agent.desk.store.flows()] == [False], "valued once the price is back"
+
+
+def test_a_gift_stops_no_end(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    with agent_on(chain, tmp_path, {}, TWO) as agent:
+        assert looked(agent).kind is OutcomeKind.HOLD
+        give(chain, "WETH", 500)
+        assert looked(agent).kind is OutcomeKind.HALT
+        done = ending.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
+        assert done.state == "stopped", done.reason
+        assert chain.balance("WETH") * chain.books.prices_usd["WETH"] < 10 * 10**18
+
+
+def test_a_fall_that_nobody_explains_stops_purchases_and_no_exit(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """The fall is three times limits.daily_loss: an exit answers for what trades lost, not for it."""
+    chain = anvil_chain
+    fund(chain, {"WETH": 50_000, "USDC": 50_000})
+    chain.mine(BLOCKS + 1)
+    with agent_on(chain, tmp_path, STOP, TWO) as agent:
+        assert looked(agent).kind is OutcomeKind.HOLD
+        chain.set_balance("USDC", chain.balance("USDC") - 3_000 * USD)
+        chain.mine(1)
+        held = looked(agent)
+        assert held.kind is OutcomeKind.HALT and "USDC fell by 3000" in held.reason
+        settled(chain, 2_400)
+        fired = looked(agent)
+        plan, _, _ = swap_of(fired)
+        assert plan.exits and fired.step_input.history.loss_24h >= 3_000 * USD
+        chain.warp(2 * DAY_S)
+        assert looked(agent).kind is OutcomeKind.HALT, "no time accepts a fall"
+
+
+def test_while_a_gift_waits_what_was_there_before_can_be_withdrawn_and_no_more(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    changes = {**ROOMY, "wallet.payout_addresses": [HOME], "limits.payout_per_day": "off"}
+    with agent_on(chain, tmp_path, changes, TWO) as agent:
+        assert looked(agent).kind is OutcomeKind.HOLD
+        give(chain, "USDC", 4_000)
+        assert looked(agent).kind is OutcomeKind.HALT
+        with pytest.raises(Refused, match="trimtab flows confirm"):
+            withdrawing.withdraw(agent, "11000", to=HOME, confirm=lambda _: True)
+        before = purse(chain)
+        done = withdrawing.withdraw(agent, "6000", to=HOME, send=True, confirm=lambda _: True)
+        assert done.state == "paid", done.reason
+        assert chain.balance("USDC", HOME) == 6_000 * USD
+        assert chain.balance("USDC") >= 4_000 * USD, "the gift is still there"
+        sold = (before.raw["WETH"] - chain.balance("WETH")) * chain.books.prices_usd["WETH"] / 10**18
+        assert Fraction(1_000) <= sold < 1_020
+        assert looked(agent).kind is OutcomeKind.HALT

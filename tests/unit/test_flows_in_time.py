@@ -1,0 +1,85 @@
+"""What time makes of a rise that nobody explains: it holds purchases back for a while, and is then a deposit."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent.model import Flow, FlowKind, Halt, StepInput
+from agent.policy import flows
+from agent.policy.decide import decide
+from agent.store import Store, open_store
+from tests import builders
+from tests.ledgers import DAY_S, USDC, WETH, at, looked, remembered
+from tests.scripted import CHAIN_ID, WALLET
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
+
+
+def test_a_rise_that_nobody_explains_becomes_a_deposit_after_its_wait(store: Store) -> None:
+    looked(store, at())
+    looked(store, at(1_005, "11"))
+    assert isinstance(decide(looked(store, at(1_006, "11", later_s=DAY_S - 1))).decision, Halt)
+    dry = remembered(store, at(1_007, "11", later_s=DAY_S))
+    wet = looked(store, at(1_007, "11", later_s=DAY_S))
+    for step in (dry, wet):
+        assert (step.history.flows, [flow.id for flow in step.history.accepted]) == ((), [1])
+        decision = decide(step).decision
+        assert not isinstance(decision, Halt)
+        assert "accepted as a deposit, since nobody explained it: WETH rose by 1 (2000 USDC)" in decision.reason
+    assert [flow.kind for flow in store.flows()] == [FlowKind.ACCEPTED]
+    assert looked(store, at(1_008, "11", later_s=2 * DAY_S)).history.accepted == (), "said for a day"
+
+
+@pytest.mark.parametrize(("wait_s", "held"), [(None, False), (3_600, False), (3_601, True)])
+def test_the_wait_is_what_the_config_says(store: Store, wait_s: int | None, held: bool) -> None:
+    def waiting(step: StepInput) -> StepInput:
+        return builders.with_limits(step, balance_jump_wait_s=wait_s)
+
+    looked(store, waiting(at()))
+    looked(store, waiting(at(1_005, "11")))
+    assert isinstance(decide(looked(store, waiting(at(1_006, "11", later_s=3_600)))).decision, Halt) is held
+
+
+def test_a_fall_beyond_the_limit_is_never_accepted(store: Store) -> None:
+    looked(store, at())
+    looked(store, at(1_005, "9"))
+    step = looked(store, at(1_006, "9", later_s=100 * DAY_S))
+    decision = decide(step).decision
+    assert isinstance(decision, Halt) and "until they are explained: trimtab flows confirm" in decision.reason
+
+
+def test_dust_does_not_hide_a_rise_from_being_accepted(store: Store) -> None:
+    looked(store, at())
+    looked(store, at(1_001, "11"))
+    snapshot = at(1_002, "11").snapshot
+    dust = Flow(0, USDC.address, 1, Fraction(1), 1, 2, builders.NOW_S, False, None)
+    assert store.note_balances(snapshot, flows.balances_of(snapshot), [dust] * 1_100, store.books().turn)
+    assert not isinstance(decide(looked(store, at(1_003, "11", later_s=DAY_S))).decision, Halt)
+
+
+def test_no_rise_makes_a_small_fall_a_large_one(store: Store) -> None:
+    """Else a stranger's gift would hold everything back until the owner comes."""
+    looked(store, at())
+    step = looked(store, at(1_001, "11", 19_990))
+    assert {flow.token: flow.halts for flow in step.history.flows} == {WETH.address: True, USDC.address: False}
+    assert not isinstance(decide(looked(store, at(1_002, "11", 19_990, later_s=DAY_S))).decision, Halt)
+
+
+def test_a_header_from_the_future_makes_no_rise_wait_longer(store: Store) -> None:
+    looked(store, at())
+    looked(store, at(1_001, "11", later_s=400 * DAY_S))
+    assert isinstance(decide(looked(store, at(1_002, "11"))).decision, Halt)
+    assert not isinstance(decide(looked(store, at(1_003, "11", later_s=DAY_S))).decision, Halt)
+
+
+def test_a_header_from_the_future_accepts_no_rise_early(store: Store) -> None:
+    looked(store, at())
+    looked(store, at(1_001, "11"))
+    looked(store, at(1_002, "11", later_s=10 * DAY_S, now_s=builders.NOW_S))
+    assert isinstance(decide(looked(store, at(1_003, "11", later_s=60))).decision, Halt)
