@@ -8,17 +8,14 @@ from fractions import Fraction
 from eth_abi.abi import encode as abi_encode
 
 from agent.chain.calls import REBALANCE
-from agent.chain.keys import TestAccount, load_key
 from agent.chain.program import Place, Venue
 from agent.chain.rules import SigningRules
-from agent.chain.signer import LocalSigner
 from agent.localchain import LocalChain
-from agent.localchain.accounts import WALLET
 from agent.model import IntentKind, Leg, Plan, Receipt, UnsignedTx
 from agent.ports import Simulation
 from agent.units import NATIVE, floor_int
 from agent.venues.rebalancer import Terms, bounds, encode, native_wei
-from tests.desk import DEADLINE_S, Desk
+from tests.desk import DEADLINE_S, LIMIT_WEI, Desk
 
 NEVER_S = 2**40 - 1
 V2, V3, COIN = Venue
@@ -33,8 +30,7 @@ class AtomicDesk(Desk):
         self.router = chain.addresses.rebalancer
         weth = self.at("WETH")
         tokens = tuple(token.address for token in chain.tokens.values())
-        self.rules = SigningRules(chain.chain_id, self.wallet, (), tokens, DEADLINE_S, (self.router,), weth)
-        self.signer = LocalSigner(load_key(TestAccount(WALLET), chain.chain_id, ask=None), self.rules)
+        self.rules = SigningRules(chain.chain_id, self.wallet, (), tokens, DEADLINE_S, LIMIT_WEI, (self.router,), weth)
 
     @property
     def prices(self) -> dict[str, Fraction]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from agent.artifacts import npm
@@ -14,10 +15,13 @@ from agent.chain.keys import TestAccount, load_key
 from agent.chain.rules import SigningRules
 from agent.chain.sender import NodeSender
 from agent.chain.signer import LocalSigner
+from agent.execution.nonces import signable
+from agent.execution.settings import Settings
 from agent.localchain import LocalChain
 from agent.localchain.accounts import WALLET
 from agent.model import Allowance, Funding, IntentKind, Leg, Plan, Receipt, UnsignedTx
 from agent.ports import Grant, Simulation
+from agent.store import Store
 from agent.venues.swap_router_02 import encode, native_wei
 from tests import builders
 from tests.signing import plan_of
@@ -40,8 +44,17 @@ class Desk:
         self.wallet = chain.wallet.address
         self.sender = NodeSender(chain.transport)
         tokens = tuple(token.address for token in chain.tokens.values())
-        self.rules = SigningRules(chain.chain_id, self.wallet, (self.router,), tokens, DEADLINE_S, (), self.at("WETH"))
-        self.signer = LocalSigner(load_key(TestAccount(WALLET), chain.chain_id, ask=None), self.rules)
+        self.rules = SigningRules(chain.chain_id, self.wallet, (self.router,), tokens, DEADLINE_S, LIMIT_WEI, (), self.at("WETH"))
+        self.key = load_key(TestAccount(WALLET), chain.chain_id, ask=None)
+
+    @property
+    def signer(self) -> LocalSigner:
+        """Signs at the chain's next nonce, and again at those it has used: without a journal."""
+        return LocalSigner(self.key, self.rules, lambda: dict.fromkeys(range(self.sender.nonces(self.wallet)[0] + 1)))
+
+    def signer_of(self, store: Store, settings: Settings) -> LocalSigner:
+        """The signer of an agent with this store and ceiling of fees."""
+        return LocalSigner(self.key, replace(self.rules, max_fee_wei=settings.max_fee_wei), partial(signable, store))
 
     def at(self, symbol: str) -> str:
         """Address of a token."""

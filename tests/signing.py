@@ -9,7 +9,7 @@ import pytest
 
 from agent.chain.approvals import encode_approve
 from agent.chain.keys import TestAccount, load_key
-from agent.chain.rules import SigningRules
+from agent.chain.rules import Nonces, SigningRules
 from agent.chain.signer import LocalSigner
 from agent.errors import Refused
 from agent.model import Cost, Funding, Goal, IntentKind, Leg, Plan, Rebalance, UnsignedTx
@@ -21,13 +21,18 @@ CHAIN_ID = 31337
 NOW_S = 1_800_000_000
 DEADLINE_S = NOW_S + 60
 GWEI = 10**9
+MAX_FEE_WEI = 15 * GWEI
+"""limits.gas_price of the rules."""
 KEY = load_key(TestAccount(0), CHAIN_ID, ask=None)
 WALLET = KEY.address
 ROUTER = address("router")
 STRANGER = address("stranger")
 WETH, USDC, WBTC, USDT = (address(name) for name in ("weth", "usdc", "wbtc", "usdt"))
-RULES = SigningRules(chain_id=CHAIN_ID, wallet=WALLET, routers=(ROUTER,), tokens=(WETH, USDC, WBTC, USDT), max_deadline_s=90)
+RULES = SigningRules(CHAIN_ID, WALLET, routers=(ROUTER,), tokens=(WETH, USDC, WBTC, USDT), max_deadline_s=90, max_fee_wei=MAX_FEE_WEI)
 MAX_GAS_WEI = 10**16
+NONCE = 7
+NONCES: Nonces = {NONCE: None}
+"""The journal's next nonce, at which nothing was signed yet."""
 
 
 def leg(token_in: str, token_out: str, amount_in: int, amount_out: int, **changes: object) -> Leg:
@@ -84,7 +89,7 @@ CANCEL_GRANT = Grant(IntentKind.CANCEL, NOW_S, NOW_S + 90, MAX_GAS_WEI)
 
 def tx(to: str, data: str, **changes: object) -> UnsignedTx:
     """A transaction with EIP-1559 fees well within the granted gas money."""
-    base = UnsignedTx(CHAIN_ID, 7, to, 0, data, 600_000, 10 * GWEI, GWEI, None)
+    base = UnsignedTx(CHAIN_ID, NONCE, to, 0, data, 600_000, 10 * GWEI, GWEI, None)
     return replace(base, **changes)  # type: ignore[arg-type]
 
 
@@ -97,7 +102,7 @@ ALLOWED = {"swap": (SWAP, SWAP_GRANT), "approve": (APPROVE, APPROVE_GRANT), "res
 
 def signer(rules: SigningRules = RULES) -> LocalSigner:
     """The signer under test."""
-    return LocalSigner(KEY, rules)
+    return LocalSigner(KEY, rules, lambda: NONCES)
 
 
 def refused(transaction: UnsignedTx, grant: Grant, rule: str) -> None:

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,6 +22,7 @@ from agent.chain.rules import SigningRules
 from agent.engine import step
 from agent.execution.executor import Executor
 from agent.execution.fresh import Eyes
+from agent.execution.nonces import signable
 from agent.execution.outcome import Hands, Outcome
 from agent.execution.remembered import remembered
 from agent.execution.settings import Settings as Patience
@@ -84,15 +86,16 @@ def _desk(world: World, store: Store) -> Desk:
     chain = SimulatedChain(world)
     chance = random.Random(world.settings.seed).random
     tokens = tuple(token.address for token in world.tokens)
-    rules = SigningRules(CHAIN_ID, WALLET, (ROUTER,), tokens, execution.deadline_s, wrapped_native=wanted.portfolio.wrapped_native)
+    weth, ceiling_wei = wanted.portfolio.wrapped_native, wanted.limits.gas_price_wei
+    rules = SigningRules(CHAIN_ID, WALLET, (ROUTER,), tokens, execution.deadline_s, ceiling_wei, wrapped_native=weth)
     patience = Patience(
         confirmations=1,
         poll_s=1.0,
         mined_timeout_s=math.inf,
         final_timeout_s=math.inf,
-        max_fee_wei=wanted.limits.gas_price_wei,
+        max_fee_wei=ceiling_wei,
         gas_per_day_wei=wanted.limits.gas_per_day_wei,
     )
-    executor = Executor(store, KeylessSigner(rules), chain, world, patience, lambda: False)
+    executor = Executor(store, KeylessSigner(rules, partial(signable, store)), chain, world, patience, lambda: False)
     eyes = Eyes(ReplayReader(world), assemble, store.history, SimulatedEvidence(world), world, chance)
     return Desk(world, store, eyes, Hands(executor, RouterComposer(chain, WALLET, world), lambda _: True))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 from agent import codec
-from agent.chain.rules import SigningRules, check
+from agent.chain.rules import Nonces, SigningRules, check
 from agent.model import SignedTx, UnsignedTx
 from agent.ports import Grant
 
@@ -13,8 +14,8 @@ from agent.ports import Grant
 class KeylessSigner:
     """ports.Signer: the bytes are the transaction's fields as JSON, the hash theirs; the same for the same transaction."""
 
-    def __init__(self, rules: SigningRules) -> None:
-        self._rules = rules
+    def __init__(self, rules: SigningRules, nonces: Callable[[], Nonces]) -> None:
+        self._rules, self._nonces = rules, nonces
 
     @property
     def address(self) -> str:
@@ -23,7 +24,7 @@ class KeylessSigner:
 
     def sign(self, tx: UnsignedTx, grant: Grant) -> SignedTx:
         """See ports.Signer."""
-        check(tx, grant, self._rules)
+        check(tx, grant, self._rules, self._nonces())
         raw = codec.dumps(tx).encode()
         return SignedTx(raw, "0x" + hashlib.sha256(raw).hexdigest())
 

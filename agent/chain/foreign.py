@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from eth_account._utils.legacy_transactions import serializable_unsigned_transac
 from agent.chain.found import executed_in, used_by
 from agent.chain.panel import Panel
 from agent.chain.rpc import Transport
-from agent.chain.rules import SigningRules, check
+from agent.chain.rules import Nonces, SigningRules, check
 from agent.chain.safe import SafeContract, SafeSender, safe_tx, safe_tx_hash, typed_data
 from agent.chain.unsigned import fields_of
 from agent.chain.wire import hex_data
@@ -27,6 +27,7 @@ class WalletOwner:
     """
 
     rules: SigningRules
+    nonces: Callable[[], Nonces]
     panel: Panel
     sender: Sender
 
@@ -37,7 +38,7 @@ class WalletOwner:
 
     def require(self, tx: UnsignedTx, grant: Grant) -> None:
         """See ports.ForeignSigner."""
-        check(tx, grant, self.rules)
+        check(tx, grant, self.rules, self.nonces())
 
     def shown(self, tx: UnsignedTx) -> Mapping[str, Any]:
         """The transaction as wallets take it, and the hash that is signed."""
@@ -60,6 +61,7 @@ class SafeOwners:
     """ports.ForeignSigner: the owners of a Safe, who sign the hash of one call; anybody executes it then."""
 
     rules: SigningRules
+    nonces: Callable[[], Nonces]
     panel: Panel
     sender: Sender
     safe: SafeContract
@@ -71,7 +73,7 @@ class SafeOwners:
 
     def require(self, tx: UnsignedTx, grant: Grant) -> None:
         """See ports.ForeignSigner; also that the Safe itself works out the hash that is shown."""
-        check(replace(tx, gas=max(tx.gas, 21_000)), grant, self.rules)
+        check(replace(tx, gas=max(tx.gas, 21_000)), grant, self.rules, self.nonces())
         self.safe.require_hash(tx)
 
     def shown(self, tx: UnsignedTx) -> Mapping[str, Any]:
@@ -87,11 +89,13 @@ class SafeOwners:
         return None if found is None else Carried(found.tx_hash, found.block, True)
 
 
-def foreign_signer(rules: SigningRules, panel: Panel, sender: Sender, line: Transport, *, safe: bool) -> tuple[ForeignSigner, Sender]:
+def foreign_signer(
+    rules: SigningRules, nonces: Callable[[], Nonces], panel: Panel, sender: Sender, line: Transport, *, safe: bool
+) -> tuple[ForeignSigner, Sender]:
     """Who signs for the wallet of `rules`, and the sender that knows its nonce. Raises ConfigError when it is no Safe as said."""
     if not safe:
-        return WalletOwner(rules, panel, sender), sender
+        return WalletOwner(rules, nonces, panel, sender), sender
     contract = SafeContract(line, rules.wallet)
     contract.require_known()
     through = SafeSender(sender, contract)
-    return SafeOwners(rules, panel, through, contract), through
+    return SafeOwners(rules, nonces, panel, through, contract), through

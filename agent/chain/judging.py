@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -19,8 +20,9 @@ class SigningRules:
     `managers` (V3 position managers), `v2_routers` and `pairs` (V2) are for liquidity alone, pinned likewise.
     `oracles` (V3 pools) may be told to remember more prices.
     Money goes to none but `payouts`, addresses that the owner confirmed and the config names.
-    `max_deadline_s` bounds, in seconds from the grant's chain time, how long a swap may stay valid. `wrapped_native` is
-    the token that the native coin may be exchanged for.
+    `max_deadline_s` bounds, in seconds from the grant's chain time, how long a swap may stay valid. `max_fee_wei` is
+    limits.gas_price: the most that one unit of gas may cost, None where that limit is off. `wrapped_native` is the token that
+    the native coin may be exchanged for.
     """
 
     chain_id: int
@@ -28,6 +30,7 @@ class SigningRules:
     routers: tuple[str, ...]
     tokens: tuple[str, ...]
     max_deadline_s: int
+    max_fee_wei: int | None
     rebalancers: tuple[str, ...] = ()
     wrapped_native: str | None = None
     managers: tuple[str, ...] = ()
@@ -35,6 +38,10 @@ class SigningRules:
     pairs: tuple[str, ...] = ()
     oracles: tuple[str, ...] = ()
     payouts: tuple[str, ...] = ()
+
+
+Nonces = Mapping[int, int | None]
+"""Nonces that the journal lets be signed now, each with the highest tip, wei per gas, signed there so far; None where nothing was."""
 
 
 def no(rule: str, measured: object, limit: object) -> NoReturn:

@@ -14,27 +14,26 @@ from eth_utils.address import is_checksum_address
 
 from agent.chain import calls, liquidity_calls, liquidity_rule, multicall_rule, oracle_rule, payout_rule, rebalance_rule
 from agent.chain.calls import Approve, Call, Multicall, Withdraw
-from agent.chain.judging import SigningRules, no
+from agent.chain.fees import PRIORITY_CAP_WEI, dearer_wei
+from agent.chain.judging import Nonces, SigningRules, no
 from agent.chain.program import Rebalance
 from agent.chain.words import NotUnderstood
 from agent.model import Funding, IntentKind, Leg, UnsignedTx
 from agent.ports import Grant
 from agent.units import NATIVE, UINT256_MAX
 
-__all__ = ["TABLE", "Row", "SigningRules", "check", "check_typed", "no"]
+__all__ = ["TABLE", "Nonces", "Row", "SigningRules", "check", "check_typed", "no"]
 
-MAX_NONCE = 2**64 - 2
-"""EIP-2681."""
 MIN_GAS = 21_000
 
 
-def check(tx: UnsignedTx, grant: Grant, rules: SigningRules) -> None:
-    """Returns when `tx` may be signed. Raises Refused naming the rule that says no, what it saw and what it allows."""
+def check(tx: UnsignedTx, grant: Grant, rules: SigningRules, nonces: Nonces) -> None:
+    """Returns when `tx` may be signed, at one of `nonces`. Raises Refused naming the rule that says no, what it saw and allows."""
     if tx.chain_id != rules.chain_id:
         no("chain_id", tx.chain_id, rules.chain_id)
-    if not 0 <= tx.nonce <= MAX_NONCE:
-        no("nonce", tx.nonce, f"0 to {MAX_NONCE}")
-    _fees(tx, grant)
+    if tx.nonce not in nonces:
+        no("nonce", tx.nonce, ", ".join(map(str, sorted(nonces))) or "none: the journal knows no next nonce")
+    _fees(tx, grant, rules, nonces[tx.nonce])
     data = _data(tx)
     pays_coin = not data and grant.kind is IntentKind.PAYOUT  # without data a cancel and a payment of native coin look alike
     if tx.value_wei != 0 and data[:4] not in BRING_NATIVE and not pays_coin:
@@ -54,12 +53,17 @@ def check_typed(typed_data: Mapping[str, object]) -> NoReturn:
     no("typed_data", f"typed data {shown}", "none: no typed data is signed")
 
 
-def _fees(tx: UnsignedTx, grant: Grant) -> None:
-    """One form of fee, and at most the granted gas money even if all gas is used."""
+def _fees(tx: UnsignedTx, grant: Grant, rules: SigningRules, tipped_wei: int | None) -> None:
+    """One form of fee; a price within limits.gas_price; a tip within its cap, or one bump above what was signed at this nonce; at
+    most the granted gas money even if all gas is used.
+    """
     match (tx.max_fee_wei, tx.max_priority_fee_wei, tx.gas_price_wei):
         case (int() as max_fee, int() as priority, None):
             if not 0 <= priority <= max_fee:
                 no("fees", f"priority fee {priority} wei", f"0 to the max fee of {max_fee} wei")
+            most_wei = PRIORITY_CAP_WEI if tipped_wei is None else max(PRIORITY_CAP_WEI, dearer_wei(tipped_wei))
+            if priority > most_wei:
+                no("tip", f"{priority} wei per gas", f"at most {most_wei} wei")
             price = max_fee
         case (None, None, int() as gas_price):
             price = gas_price
@@ -67,6 +71,8 @@ def _fees(tx: UnsignedTx, grant: Grant) -> None:
             no("fees", "a mix of fee fields", "max fee and priority fee, or a gas price")
     if price <= 0:
         no("fees", f"{price} wei per gas", "a positive price")
+    if rules.max_fee_wei is not None and price > rules.max_fee_wei:
+        no("gas_price", f"{price} wei per gas", f"limits.gas_price of {rules.max_fee_wei} wei")
     if tx.gas < MIN_GAS:
         no("gas", tx.gas, f"at least {MIN_GAS}")
     if tx.gas * price > grant.max_gas_wei:

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from agent.chain import approvals
 from agent.chain.calls import WITHDRAW
-from agent.chain.fees import fees
+from agent.chain.fees import PRIORITY_CAP_WEI, fees
 from agent.chain.oracle_rule import encode as encode_slots
 from agent.chain.payout_rule import encode as encode_transfer
 from agent.errors import OperatorNeeded, Refused, Unfit
@@ -23,8 +23,6 @@ from agent.venues import liquidity, rebalancer, spending, swap_router_02
 from agent.venues.rebalancer import Terms
 from agent.venues.terms import known_prices, terms
 
-PRIORITY_CAP_WEI = 5 * 10**9
-"""The most tip per gas that an endpoint's suggestion is believed for; fees above it are the owner's to raise."""
 GAS_MARGIN = Fraction(5, 4)
 """Gas limit over the estimate: ticks crossed can change between simulation and inclusion."""
 APPROVAL_MOST_GAS = 500_000

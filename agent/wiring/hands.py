@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from agent.config.key_source import key_source
 from agent.config.load import LoadedConfig
 from agent.config.schema import Config
 from agent.execution.executor import Executor
+from agent.execution.nonces import signable
 from agent.execution.onlooker import Onlooker
 from agent.execution.outcome import Hands, Outcome
 from agent.execution.proposals import ProposingExecutor, require_none_open
@@ -36,12 +38,17 @@ from agent.wiring.paper import paper_hands
 
 
 def signing_rules(
-    config: Config, execution: Execution, tokens: tuple[str, ...], pools: Sequence[PoolRef] = (), payouts: tuple[str, ...] = ()
+    config: Config,
+    limits: Limits,
+    execution: Execution,
+    tokens: tuple[str, ...],
+    pools: Sequence[PoolRef] = (),
+    payouts: tuple[str, ...] = (),
 ) -> SigningRules:
     """What may be signed here: the configured router alone, as what it is; and what liquidity goes through."""
     routers, rebalancers = ((), (execution.router,)) if execution.router_kind == "rebalancer" else ((execution.router,), ())
     chain_id, wallet, deadline_s = config.chain.chain_id, config.wallet.address, config.execution.deadline
-    rules = SigningRules(chain_id, wallet, routers, tokens, deadline_s, rebalancers, config.chain.wrapped_native)
+    rules = SigningRules(chain_id, wallet, routers, tokens, deadline_s, limits.gas_price_wei, rebalancers, config.chain.wrapped_native)
     through = dict(execution.liquidity)
     return replace(
         rules,
@@ -80,7 +87,8 @@ class Wallet:
 
     def _hands(self) -> Hands:
         desk, config = self.desk, self.desk.config
-        rules = signing_rules(config, desk.execution, desk.tokens, desk.pools, desk.payouts)
+        rules = signing_rules(config, desk.limits, desk.execution, desk.tokens, desk.pools, desk.payouts)
+        nonces = partial(signable, desk.store)
         desk.panel.tell = self.progress
         if desk.paper is not None:
             return paper_hands(desk, rules, settings(config, desk.limits), self.confirm, self.progress)
@@ -94,12 +102,12 @@ class Wallet:
             "on_event": lambda event: self.progress(event.text or event.name),
         }
         if config.wallet.mode == "propose":
-            owner, sender = foreign_signer(rules, desk.panel, sender, desk.line, safe=config.wallet.safe)
+            owner, sender = foreign_signer(rules, nonces, desk.panel, sender, desk.line, safe=config.wallet.safe)
             outbox = FileOutbox(desk.loaded.proposals_path)
             executor: Executor = ProposingExecutor(book=desk.store, owner=owner, sender=sender, outbox=outbox, **acting)
         else:
             require_none_open(desk.store, desk.store)
-            signer = Onlooker(config.wallet.address) if self.key is None else LocalSigner(self.key, rules)
+            signer = Onlooker(config.wallet.address) if self.key is None else LocalSigner(self.key, rules, nonces)
             executor = Executor(signer=signer, sender=sender, **acting)
         return Hands(executor, RouterComposer(sender, config.wallet.address, desk.clock), self.confirm)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from agent.config.load import LoadedConfig
 from agent.config.schema import Config
 from agent.errors import ConfigError, OperatorNeeded
 from agent.execution.executor import Executor
+from agent.execution.nonces import signable
 from agent.execution.outcome import Hands, Outcome
 from agent.execution.settings import Settings
 from agent.model import Execution
@@ -57,7 +59,7 @@ def paper_hands(
         raise OperatorNeeded("this desk is not about paper trading", "open it by trimtab paper")
     executor = Executor(
         journal=desk.store,
-        signer=KeylessSigner(rules),
+        signer=KeylessSigner(rules, partial(signable, desk.store)),
         sender=desk.paper,
         clock=desk.clock,
         settings=replace(patience, bump_after_s=None),

@@ -41,7 +41,7 @@ def call(trade: Trade, method: str, *params: object) -> object:
 def executor(trade: Trade, store: Store, on_sleep: Callable[[], None] = lambda: None, settings: Settings = PATIENT) -> Executor:
     panel = Panel([HttpTransport(trade.desk.chain.url or "", "local", 30)], 1)
     sender = PanelSender(panel, trade.desk.chain.chain_id)
-    return Executor(store, trade.desk.signer, sender, QuickClock(on_sleep), settings, lambda: False)
+    return Executor(store, trade.desk.signer_of(store, settings), sender, QuickClock(on_sleep), settings, lambda: False)
 
 
 def run(trade: Trade, store: Store, on_sleep: Callable[[], None]) -> Intent:

@@ -137,7 +137,7 @@ def test_wrapped_coin_spent_before_native_coin_is_what_the_router_confuses_and_n
     tx = desk.tx(desk.router, data, value_wei=2 * 10**17, gas=600_000)
     grant = desk.grant(IntentKind.SWAP, plan=wrong, floors_raw=tuple(leg.min_out_raw for leg in wrong.legs))
     with pytest.raises(Refused) as refused:
-        check(tx, grant, desk.rules)
+        check(tx, grant, desk.rules, {tx.nonce: None})
     assert refused.value.verdicts[0].guard == "signer.native"
     # Sent all the same, it strands native coin in the router: 0.1 of it paid the first swap, and the second took wrapped coin.
     weth = desk.chain.balance("WETH")

@@ -63,7 +63,7 @@ class Trade:
         def tell(event: Event) -> None:
             hook(event.name)
 
-        return Executor(store, self.desk.signer, sender, QuickClock(on_sleep), settings, lambda: paused, tell)
+        return Executor(store, self.desk.signer_of(store, settings), sender, QuickClock(on_sleep), settings, lambda: paused, tell)
 
     def fresh(self) -> Trade:
         """The same trade with the nonce and deadline of now, as the next step would make it."""

@@ -35,7 +35,7 @@ from agent.units import Token
 from agent.venues.discovery import discover
 from agent.venues.rebalancer_code import require_ours
 from tests.signables import SIGNABLES
-from tests.signing import WALLET
+from tests.signing import NONCES, WALLET
 
 CRASHES = Path(__file__).parent / "crashes"
 NOW_S = 1_800_000_000
@@ -198,7 +198,7 @@ def signed(data: bytes) -> None:
     """Calldata in the place of that of each transaction that may be signed."""
     for one in SIGNABLES.values():
         try:
-            rules.check(replace(one.tx, data="0x" + data.hex()), one.grant, one.rules)
+            rules.check(replace(one.tx, data="0x" + data.hex()), one.grant, one.rules, NONCES)
         except TrimtabError:
             continue
 

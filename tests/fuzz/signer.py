@@ -1,7 +1,7 @@
 """Attacks the signer with random mutations of all that it signs, and of typed data that would give money away: `make fuzz`.
 
 What is signed is judged apart from the signer's own rules and decoders: it must be the allowed transaction to the byte, but for
-what has a window of its own, the nonce, the fees within the granted gas money, and the deadline within its 90 seconds.
+what has a window of its own: the fees below their ceilings and within the granted gas money, and the deadline within 90 seconds.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ from tests.builders import address
 from tests.fuzz.typed_data import mutated_typed, typed_messages
 from tests.mutations import WORD, calldata, with_bytes
 from tests.signables import SIGNABLES, Signable
-from tests.signing import DEADLINE_S, KEY, NOW_S, RULES, STRANGER, WALLET
+from tests.signing import DEADLINE_S, KEY, NONCES, NOW_S, RULES, STRANGER, WALLET
 
 WINDOW_S = 90
+CEILING_WEI, TIP_WEI = 15 * 10**9, 5 * 10**9
+"""The ceiling of the rules, and the highest tip of a first transaction."""
 SENTINELS = ["0x" + "0" * 40, "0x" + "0" * 39 + "1", "0x" + "0" * 39 + "2", "0x" + "f" * 40]
 KNOWN = sorted({one.tx.to for one in SIGNABLES.values()} | {WALLET, STRANGER, address("pool"), *RULES.tokens})
 NUMBERS = [0, 1, 2, 31, 32, 64, 2**24 - 1, 2**64, 2**128 - 1, 2**160 - 1, 2**255, UINT256_MAX, DEADLINE_S, NOW_S, NOW_S + 90, NOW_S + 91]
@@ -104,12 +106,13 @@ def mutated_data(dice: random.Random, data: bytes) -> bytes:
 def mutated_field(dice: random.Random, tx: UnsignedTx) -> UnsignedTx:
     """One field besides the data: chain, nonce, recipient, value, gas, fees."""
     number = dice.choice([*NUMBERS, -1, tx.value_wei + 1, tx.gas + 1, dice.getrandbits(dice.choice([8, 64, 160, 256]))])
-    fee = dice.choice([None, number, 10**9, 10**16])
+    near = dice.choice([CEILING_WEI, TIP_WEI]) + dice.choice([-1, 0, 1])
+    fee = dice.choice([None, number, 10**9, 10**16, near])
     match dice.randrange(9):
         case 0:
             return replace(tx, chain_id=dice.choice([1, 137, 42161, number]))
         case 1:
-            return replace(tx, nonce=number)
+            return replace(tx, nonce=dice.choice([number, tx.nonce - 1, tx.nonce + 1]))
         case 2:
             strange = [
                 *KNOWN,
@@ -150,9 +153,9 @@ def inside(one: Signable, tx: UnsignedTx) -> bool:
     """Whether a transaction is the allowed one, but for what has a window of its own."""
     price = tx.max_fee_wei if tx.max_fee_wei is not None else tx.gas_price_wei
     one_form = (tx.max_fee_wei is None) == (tx.max_priority_fee_wei is None) == (tx.gas_price_wei is not None)
-    if not one_form or price is None or not 0 < tx.gas * price <= one.grant.max_gas_wei or not 0 <= tx.nonce < 2**64 - 1:
+    if not one_form or price is None or not 0 < tx.gas * price <= one.grant.max_gas_wei or tx.nonce != one.tx.nonce:
         return False
-    if tx.max_priority_fee_wei is not None and not 0 <= tx.max_priority_fee_wei <= price:
+    if price > CEILING_WEI or not 0 <= (tx.max_priority_fee_wei or 0) <= min(price, TIP_WEI):
         return False
     if (tx.chain_id, tx.to, tx.value_wei) != (one.tx.chain_id, one.tx.to, one.tx.value_wei) or tx.gas < 21_000:
         return False
@@ -188,7 +191,7 @@ def attack(dice: random.Random, name: str, score: Score) -> None:
         judged = dice.choice(list(SIGNABLES.values()))
     score.cases[name] += 1
     try:
-        signed = LocalSigner(KEY, judged.rules).sign(tx, judged.grant)
+        signed = LocalSigner(KEY, judged.rules, lambda: NONCES).sign(tx, judged.grant)
     except Refused as refusal:
         rule = refusal.verdicts[0].guard
         score.refusals[rule] += 1
@@ -207,7 +210,7 @@ def attack_typed(dice: random.Random, score: Score) -> None:
     name, message = mutated_typed(dice, *dice.choice(typed_messages(WALLET)))
     score.cases[f"typed data, {name}"] += 1
     try:
-        LocalSigner(KEY, RULES).sign_typed(message, SIGNABLES["approve"].grant)
+        LocalSigner(KEY, RULES, lambda: NONCES).sign_typed(message, SIGNABLES["approve"].grant)
     except Refused as refusal:
         score.refusals[refusal.verdicts[0].guard] += 1
         if refusal.verdicts[0].guard != "signer.typed_data" or not str(refusal).isprintable() or len(str(refusal)) > 300:

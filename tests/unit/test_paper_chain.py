@@ -274,8 +274,8 @@ def test_endpoints_behind_the_last_fill_are_waited_for(world: World) -> None:
 
 def test_the_signers_rules_hold_on_paper(world: World) -> None:
     """What was not granted gets no name, and so is never carried out."""
-    rules = SigningRules(31_337, builders.OWNER, (builders.ROUTER,), (WETH.address, USDC.address), 90, wrapped_native=WETH.address)
-    signer = KeylessSigner(rules)
+    rules = SigningRules(31_337, builders.OWNER, (builders.ROUTER,), (WETH.address, USDC.address), 90, None, wrapped_native=WETH.address)
+    signer = KeylessSigner(rules, lambda: {7: None})
     stranger = builders.address("stranger")
     grant = Grant(IntentKind.APPROVE, builders.NOW_S, builders.NOW_S + 90, 10**18, approve=(WETH.address, stranger, 1))
     tx = UnsignedTx(31_337, 7, WETH.address, 0, encode_approve(stranger, 1), 60_000, 3 * GWEI, GWEI, None)

@@ -19,7 +19,7 @@ from agent.chain.remote_key import ORDER, NotASignature, RemoteKey, address_of, 
 from agent.chain.signer import LocalSigner
 from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable
 from tests.mutations import flipped_bits
-from tests.signing import ALLOWED, CANCEL, CANCEL_GRANT, RULES, SWAP, SWAP_GRANT, WALLET
+from tests.signing import ALLOWED, CANCEL, CANCEL_GRANT, NONCES, RULES, SWAP, SWAP_GRANT, WALLET
 
 SECRET = int("c0ffee" + "5eed" * 14 + "42", 16)
 
@@ -65,7 +65,7 @@ def service() -> Iterator[KeyService]:
 def signer(service: KeyService) -> LocalSigner:
     service.spoil = lambda der: der
     address = address_of(service.public_key())
-    return LocalSigner(RemoteKey(address, service.sign), replace(RULES, wallet=address))
+    return LocalSigner(RemoteKey(address, service.sign), replace(RULES, wallet=address), lambda: NONCES)
 
 
 def test_the_address_is_that_of_the_services_public_key(service: KeyService) -> None:
@@ -148,7 +148,7 @@ def test_a_service_out_of_reach_is_tried_again_later_and_its_words_are_not_repea
     def down(digest: bytes) -> bytes:
         raise ConnectionError("https://user:secret@kms.example/")
 
-    signer = LocalSigner(RemoteKey(WALLET, down), RULES)
+    signer = LocalSigner(RemoteKey(WALLET, down), RULES, lambda: NONCES)
     with pytest.raises(Retryable, match="ConnectionError") as caught:
         signer.sign(CANCEL, CANCEL_GRANT)
     assert "secret" not in str(caught.value) and "nothing was sent" in caught.value.remedy
@@ -156,7 +156,7 @@ def test_a_service_out_of_reach_is_tried_again_later_and_its_words_are_not_repea
 
 def test_a_service_with_another_key_is_no_signer_of_this_wallet(service: KeyService) -> None:
     with pytest.raises(ConfigError, match="is not the address of the key"):
-        LocalSigner(RemoteKey(address_of(service.public_key()), service.sign), RULES)
+        LocalSigner(RemoteKey(address_of(service.public_key()), service.sign), RULES, lambda: NONCES)
 
 
 def test_a_public_key_of_another_curve_is_refused(service: KeyService) -> None:

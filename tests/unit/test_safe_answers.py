@@ -15,7 +15,7 @@ from agent.chain.safe import SafeContract
 from agent.chain.sender import NodeSender
 from agent.errors import ConfigError, Retryable
 from tests.endpoints import Script
-from tests.signing import RULES, WALLET, tx
+from tests.signing import NONCES, RULES, WALLET, tx
 
 WORD = "0x" + (5).to_bytes(32, "big").hex()
 
@@ -39,7 +39,7 @@ def test_a_wallet_that_reads_numbers_to_53_bits_signs_what_is_shown() -> None:
     """Wallets are JavaScript: a whole number of JSON beyond that is rounded, and its hash is another."""
     call = replace(tx(WALLET, "0x"), value_wei=1_234_567_890_123_456_789)
     node = Script()
-    owners = SafeOwners(RULES, Panel([node], 1), NodeSender(node), SafeContract(node, WALLET))
+    owners = SafeOwners(RULES, lambda: NONCES, Panel([node], 1), NodeSender(node), SafeContract(node, WALLET))
     shown = json.loads(json.dumps(owners.shown(call)), parse_int=lambda digits: int(float(digits)))
     message = encode_typed_data(full_message=shown["typed_data"])
     assert "0x" + keccak(b"\x19" + message.version + message.header + message.body).hex() == shown["safe_tx_hash"]

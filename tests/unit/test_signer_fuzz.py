@@ -17,11 +17,11 @@ from agent.chain.secret import Key
 from agent.chain.signer import LocalSigner
 from agent.errors import Refused
 from agent.model import IntentKind
-from tests.fuzz.signer import Score, inside, run
+from tests.fuzz.signer import CEILING_WEI, TIP_WEI, Score, inside, run
 from tests.fuzz.typed_data import mutated_typed, typed_messages
 from tests.mutations import calldata, with_bytes
 from tests.signables import SIGNABLES
-from tests.signing import DEADLINE_S, KEY, RULES, WALLET
+from tests.signing import DEADLINE_S, KEY, NONCES, RULES, WALLET
 
 CASES = 5_000
 """Cases of `make test`; `make fuzz` runs for as long as it is told."""
@@ -30,7 +30,7 @@ CASES = 5_000
 def test_each_allowed_transaction_is_signed_as_it_stands() -> None:
     """Else no mutation of it would prove anything; every row of the table and every kind is among them."""
     for one in SIGNABLES.values():
-        assert LocalSigner(KEY, one.rules).sign(one.tx, one.grant).hash
+        assert LocalSigner(KEY, one.rules, lambda: NONCES).sign(one.tx, one.grant).hash
         assert inside(one, one.tx)
     assert {calldata(one.tx)[:4] for one in SIGNABLES.values()} == set(TABLE)
     assert {one.grant.kind for one in SIGNABLES.values()} == {row.kind for row in TABLE.values()} <= set(IntentKind)
@@ -49,9 +49,10 @@ def test_the_judge_of_the_attacks_says_no_by_itself() -> None:
     one = SIGNABLES["swap"]
     late = with_bytes(one.tx, calldata(one.tx).replace(DEADLINE_S.to_bytes(32, "big"), (DEADLINE_S + 31).to_bytes(32, "big")))
     soon = with_bytes(one.tx, calldata(one.tx).replace(DEADLINE_S.to_bytes(32, "big"), (DEADLINE_S + 30).to_bytes(32, "big")))
-    assert inside(one, soon) and inside(one, replace(one.tx, nonce=8))
+    assert inside(one, soon) and inside(one, replace(one.tx, max_fee_wei=CEILING_WEI, max_priority_fee_wei=TIP_WEI))
     wrong = [late, replace(one.tx, value_wei=1), replace(one.tx, to=WALLET), replace(one.tx, chain_id=1), replace(one.tx, gas=10**9)]
     wrong += [replace(one.tx, gas_price_wei=1), replace(one.tx, max_priority_fee_wei=None), replace(one.tx, data=one.tx.data[:-2] + "01")]
+    wrong += [replace(one.tx, nonce=8), replace(one.tx, max_fee_wei=CEILING_WEI + 1), replace(one.tx, max_priority_fee_wei=TIP_WEI + 1)]
     assert not any(inside(one, tx) for tx in wrong)
 
 
@@ -61,7 +62,7 @@ def test_typed_data_that_gives_money_away_is_refused(name: str, message: dict[st
     assert len(encode_typed_data(full_message=message).body) == 32
     for one in SIGNABLES.values():
         with pytest.raises(Refused) as caught:
-            LocalSigner(KEY, one.rules).sign_typed(message, one.grant)
+            LocalSigner(KEY, one.rules, lambda: NONCES).sign_typed(message, one.grant)
         assert caught.value.verdicts[0].guard == "signer.typed_data"
 
 
@@ -70,7 +71,7 @@ def test_typed_data_that_gives_money_away_is_refused(name: str, message: dict[st
 def test_no_mutated_typed_data_is_signed(seed: int, number: int) -> None:
     _, message = mutated_typed(random.Random(seed), *typed_messages(WALLET)[number])
     with pytest.raises(Refused) as caught:
-        LocalSigner(KEY, RULES).sign_typed(message, SIGNABLES["approve"].grant)
+        LocalSigner(KEY, RULES, lambda: NONCES).sign_typed(message, SIGNABLES["approve"].grant)
     assert str(caught.value).isprintable() and len(str(caught.value)) < 300
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from agent.chain.approvals import encode_approve
 from agent.chain.calls import Multicall, decode
+from agent.chain.fees import PRIORITY_CAP_WEI
 from agent.errors import Refused
 from agent.model import Funding, UnsignedTx
 from agent.units import NATIVE, UINT256_MAX
@@ -20,6 +21,8 @@ from tests.mutations import cut_or_lengthened, edited_words, flipped_bits, overw
 from tests.signing import (
     ALLOWED,
     DEADLINE_S,
+    MAX_FEE_WEI,
+    NONCE,
     NOW_S,
     PLAN,
     ROUTER,
@@ -140,12 +143,13 @@ def test_no_transaction_with_a_field_outside_its_grant_is_signed(name: str, data
     field, values = data.draw(
         st.sampled_from(
             [
+                ("nonce", st.integers(-5, 2**64).filter(lambda n: n != NONCE) | st.sampled_from([NONCE - 1, NONCE + 1])),
                 ("chain_id", st.integers(0, 2**64).filter(lambda n: n != transaction.chain_id)),
                 ("to", ADDRESSES.filter(lambda to: to != transaction.to)),
                 ("value_wei", st.integers(1, 10**24)),
                 ("gas", st.integers(grant.max_gas_wei // transaction.max_fee_wei + 1, 2**63) | st.integers(-5, 20_999)),
-                ("max_fee_wei", st.integers(grant.max_gas_wei // transaction.gas + 1, 2**200) | st.none()),
-                ("max_priority_fee_wei", st.integers(transaction.max_fee_wei + 1, 2**200) | st.none()),
+                ("max_fee_wei", st.integers(MAX_FEE_WEI + 1, 2**200) | st.just(MAX_FEE_WEI + 1) | st.none()),
+                ("max_priority_fee_wei", st.integers(PRIORITY_CAP_WEI + 1, 2**200) | st.just(PRIORITY_CAP_WEI + 1) | st.none()),
                 ("gas_price_wei", st.integers(0, 2**200)),
                 ("data", st.sampled_from([other.data for key, (other, _) in ALLOWED.items() if key != name])),
             ]

@@ -30,7 +30,24 @@ from agent.planning.payments import unwrap, wrap
 from agent.ports import Grant
 from agent.units import NATIVE
 from agent.venues.swap_router_02 import encode, native_wei
-from tests.signing import DEADLINE_S, MAX_GAS_WEI, NOW_S, ROUTER, RULES, STRANGER, USDC, USDT, WALLET, WBTC, WETH, leg, plan_of, signer, tx
+from tests.signing import (
+    DEADLINE_S,
+    MAX_GAS_WEI,
+    NONCES,
+    NOW_S,
+    ROUTER,
+    RULES,
+    STRANGER,
+    USDC,
+    USDT,
+    WALLET,
+    WBTC,
+    WETH,
+    leg,
+    plan_of,
+    signer,
+    tx,
+)
 
 NATIVE_RULES = replace(RULES, wrapped_native=WETH)
 W, R = Funding.WALLET, Funding.ROUTER
@@ -68,7 +85,7 @@ def withdraw(raw: int, to: str = WETH, value_wei: int = 0) -> UnsignedTx:
 def rule_of(transaction: UnsignedTx, grant: Grant) -> str | None:
     """The rule that refuses; None when it may be signed."""
     try:
-        check(transaction, grant, NATIVE_RULES)
+        check(transaction, grant, NATIVE_RULES, NONCES)
     except Refused as refusal:
         return refusal.verdicts[0].guard.removeprefix("signer.") if refusal.verdicts else "call"
     return None

@@ -15,7 +15,7 @@ from agent.model import IntentKind, UnsignedTx
 from agent.ports import Grant
 from tests.builders import address
 from tests.mutations import cut_or_lengthened, edited_words, flipped_bits, overwritten, with_bytes
-from tests.signing import APPROVE_GRANT, MAX_GAS_WEI, NOW_S, RULES, STRANGER, USDT, WALLET, WETH, signer, tx
+from tests.signing import APPROVE_GRANT, MAX_GAS_WEI, NONCES, NOW_S, RULES, STRANGER, USDT, WALLET, WETH, signer, tx
 
 POOL, OTHER = address("pool"), address("another pool")
 ORACLE_RULES = replace(RULES, oracles=(POOL, OTHER))
@@ -27,7 +27,7 @@ GRANT = Grant(IntentKind.ORACLE, NOW_S, NOW_S + 90, MAX_GAS_WEI, oracle=(POOL, S
 def rule_of(transaction: UnsignedTx, grant: Grant = GRANT) -> str | None:
     """The rule that refuses; None when it may be signed."""
     try:
-        check(transaction, grant, ORACLE_RULES)
+        check(transaction, grant, ORACLE_RULES, NONCES)
     except Refused as refusal:
         return refusal.verdicts[0].guard.removeprefix("signer.")
     return None
@@ -66,7 +66,7 @@ def test_each_rule_says_no_by_its_name(rule: str, transaction: UnsignedTx, grant
 
 def test_pools_that_nobody_named_are_told_nothing() -> None:
     with pytest.raises(Refused, match="contract"):
-        check(RAISE, GRANT, RULES)
+        check(RAISE, GRANT, RULES, NONCES)
 
 
 def test_no_flipped_bit_no_edited_word_and_no_other_length_is_signed() -> None:

@@ -18,7 +18,7 @@ from agent.ports import Grant
 from agent.units import NATIVE, UINT256_MAX
 from tests.builders import address
 from tests.mutations import cut_or_lengthened, edited_words, flipped_bits, overwritten, with_bytes
-from tests.signing import ALLOWED, MAX_GAS_WEI, NOW_S, ROUTER, RULES, STRANGER, USDC, USDT, WALLET, WETH, signer, tx
+from tests.signing import ALLOWED, MAX_GAS_WEI, NONCES, NOW_S, ROUTER, RULES, STRANGER, USDC, USDT, WALLET, WETH, signer, tx
 
 HOME, OTHER_HOME = address("home"), address("another home")
 MANAGER, PAIR, POOL = address("manager"), address("pair"), address("v3 pool")
@@ -40,7 +40,7 @@ GRANT, COIN_GRANT = grant_of(TOKENS), grant_of(COIN)
 def rule_of(transaction: UnsignedTx, grant: Grant = GRANT, rules: object = PAYOUT_RULES) -> str | None:
     """The rule that refuses; None when it may be signed."""
     try:
-        check(transaction, grant, rules)  # type: ignore[arg-type]  # rules of the tests
+        check(transaction, grant, rules, NONCES)  # type: ignore[arg-type]  # rules of the tests
     except Refused as refusal:
         return refusal.verdicts[0].guard.removeprefix("signer.")
     return None
