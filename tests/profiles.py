@@ -23,7 +23,16 @@ ADDRESSES = {token.symbol: token.address for token in ETHEREUM.tokens}
 def _made(template: str | None, targets: str, numeraire: str) -> str:
     with TemporaryDirectory() as folder:
         pairs = [] if template else [(pair.split("=")[0], pair.split("=")[1]) for pair in targets.split()]
-        initialise(path := Path(folder) / "x.toml", "ethereum", WALLET, pairs, numeraire, RPC, template=template)
+        initialise(
+            path := Path(folder) / "x.toml",
+            "ethereum",
+            WALLET,
+            pairs,
+            numeraire,
+            RPC,
+            template=template,
+            price=None if numeraire == "USDC" else "3000",
+        )
         return path.read_text()
 
 

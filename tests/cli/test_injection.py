@@ -22,7 +22,7 @@ NAME = "".join(CORPUS.values())
 LIST = "list.json"
 ROWS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("init",): (
-        *("--wallet", "0x" + "11" * 20, "--target", "WETH=50%", "--target", "GOOD=50%", "--numeraire", "WETH"),
+        *("--wallet", "0x" + "11" * 20, "--target", "WETH=50%", "--target", "GOOD=50%", "--numeraire", "WETH", "--price", "3000"),
         *("--rpc", "RPC_A=one", "--rpc", "RPC_B=two", "--token-list", LIST),
     ),
     ("templates",): (),
