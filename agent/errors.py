@@ -19,6 +19,17 @@ EXIT_DIFFERS = 14
 """A replay that decides otherwise than was decided."""
 
 
+EXITS = {
+    "refused": EXIT_REFUSED,
+    "halt": EXIT_REFUSED,
+    "declined": EXIT_REFUSED,
+    "failed": EXIT_RETRYABLE,
+    "waiting": EXIT_RETRYABLE,
+    "unfinished": EXIT_RETRYABLE,
+}
+"""By how a step or request ended: everything else, a hold among it, is 0. What failed was sent and did not succeed."""
+
+
 LONGEST_WORD, LONGEST_TEXT = 300, 8_000
 """What of one word, and of a whole text, is shown: whatever stood in a file or came from a node may be quoted in it."""
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent.cli import acting
-from agent.cli.money import EXITS, payment, show_sale, show_sent, show_verdicts
+from agent.cli.money import payment, show_sale, show_sent, show_verdicts
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Send, Yes
 from agent.cli.output import ask, cell, err, out, say
-from agent.errors import ConfigError
+from agent.errors import EXITS, ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console

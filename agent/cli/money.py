@@ -9,7 +9,7 @@ import typer
 from agent.cli import acting
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Send, Yes
 from agent.cli.output import cell, emit, out, say
-from agent.errors import EXIT_REFUSED, EXIT_RETRYABLE, ConfigError
+from agent.errors import EXITS, ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from agent.model import Intent, Payment, Portfolio, Request
 
 Document = dict[str, Any]
-EXITS = {"declined": EXIT_REFUSED, "refused": EXIT_REFUSED, "failed": EXIT_REFUSED, "waiting": EXIT_RETRYABLE, "unfinished": EXIT_RETRYABLE}
-"""Exit codes by state; 0 for every other."""
 
 
 def register(app: typer.Typer) -> None:
@@ -50,8 +48,7 @@ def invest(config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = F
             agent.require_not_stopped()
         told = _investing(investing.invest(agent, send=send, confirm=confirm, progress=wait.update), agent, sent=send)
         acting.told(wait, told, show, as_json=as_json)
-    stopped = told["outcome"] in ("refused", "halt", "failed", "declined")
-    raise typer.Exit(EXIT_REFUSED if stopped else 0)
+    raise typer.Exit(EXITS.get(told["outcome"], 0))
 
 
 def withdraw(

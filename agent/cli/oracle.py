@@ -8,7 +8,7 @@ import typer
 
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Send, Yes
 from agent.cli.output import ask, cell, emit, note, out, require_answerable, say, waiting
-from agent.errors import EXIT_OK, EXIT_REFUSED, ConfigError
+from agent.errors import EXITS, ConfigError
 
 Document = dict[str, Any]
 
@@ -53,7 +53,7 @@ def oracle(
         document["transactions"] = [transaction(intent) for intent in document["transactions"]]
         with wait.aside():
             emit(document, as_json, lambda: _show(document, send))
-    raise typer.Exit(EXIT_REFUSED if document["outcome"] in ("declined", "failed") else EXIT_OK)
+    raise typer.Exit(EXITS.get(document["outcome"], 0))
 
 
 def _list(document: Document) -> None:

@@ -11,15 +11,13 @@ import typer
 
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, OnPaper, Send, Verbose, Yes, books_of, marked
 from agent.cli.output import Waiting, asked, emit, err, note, out, require_answerable, say, waiting
-from agent.errors import EXIT_REFUSED, ConfigError
+from agent.errors import EXITS, ConfigError
 
 if TYPE_CHECKING:
     from agent.api import Agent, StoppableClock
     from agent.execution.outcome import Outcome
 
 READING = "Reading the chain"
-STOPPED_BY = ("refused", "halt", "failed", "declined")
-"""Outcomes after which a plan was wanted and nothing, or not everything, came of it."""
 
 
 def register(app: typer.Typer) -> None:
@@ -200,7 +198,7 @@ def show_outcome(
             say(hint or "Dry run: nothing was sent. Add --send to sign and send.")
 
     emit(document, as_json, show, lines)
-    return EXIT_REFUSED if document["outcome"] in STOPPED_BY else 0
+    return EXITS.get(document["outcome"], 0)
 
 
 def _wishes(document: dict[str, object]) -> None:

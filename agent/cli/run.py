@@ -11,8 +11,8 @@ import typer
 
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Record, Send, Yes
 from agent.cli.output import Waiting, fail, note, require_answerable, waiting
-from agent.cli.portfolio import READING, STOPPED_BY, confirmer, show_outcome
-from agent.errors import EXIT_REFUSED, TrimtabError
+from agent.cli.portfolio import READING, confirmer, show_outcome
+from agent.errors import EXITS, TrimtabError
 
 if TYPE_CHECKING:
     from agent.api import Agent, StoppableClock
@@ -114,7 +114,7 @@ def looking(
 def _tell(found: Outcome | TrimtabError, agent: Agent, as_json: bool, send: bool, *, lines: bool, logged: bool) -> int:
     """Prints a look, unless the log has told it and nobody asked for documents; returns its exit code."""
     if logged and not as_json:
-        return found.exit_code if isinstance(found, TrimtabError) else EXIT_REFUSED if found.kind.value in STOPPED_BY else 0
+        return found.exit_code if isinstance(found, TrimtabError) else EXITS.get(found.kind.value, 0)
     if isinstance(found, TrimtabError):
         return fail(found, as_json, lines=lines)
     return show_outcome(found, as_json, agent, sent=send, lines=lines)

@@ -182,10 +182,14 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Something the plan left undone, and why: the impact bound, dust, a missing route."""
+    """Something the plan left undone, and why: the impact bound, dust, a missing route.
+
+    `kept_by` names the limit of cost or size where the move is possible and not worth it; empty otherwise.
+    """
 
     what: str
     why: str
+    kept_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

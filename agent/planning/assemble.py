@@ -8,17 +8,19 @@ from fractions import Fraction
 
 import numpy as np
 
+from agent.amm import pools as amm
 from agent.model import Plan, Rebalance, Skipped, StepInput
 from agent.planning.aims import Aim
-from agent.planning.choice import DEAR
+from agent.planning.choice import COSTLY, DEAR
 from agent.planning.market import FAR, Market
 from agent.planning.paths import MAX_LEGS
 from agent.planning.payments import changes, paid
 from agent.planning.problem import UNBOUNDED_BPS, Problem
 from agent.planning.rounding import Draft
 from agent.planning.settle import DUST, Settled
-from agent.units import NATIVE, largest_remainder, value_text
+from agent.units import BPS, NATIVE, PIPS, largest_remainder, value_text
 
+PLAN_COST, MIN_TRADE = "limits.plan_cost", "limits.min_trade"
 WORTH_SAYING = 1e-5
 """Part of the total (a tenth of a basis point) below which a rest is rounding, not something left undone."""
 
@@ -71,41 +73,47 @@ def left_undone(step: StepInput, market: Market, aim: Aim, settled: Settled, tur
         if above[token] > 0 and aim.locked[token] > aim.high[token] * total:
             found.append(Skipped(node.label, f"{_money(step, rest)} above its goal stay in liquidity positions, which swaps do not spend"))
             continue
+        kept_by = ""
         if token in settled.still:
             why = settled.still[token]
+            kept_by = MIN_TRADE if why == DUST and not settled.bounded else ""
             if step.limits.min_trade is not None and rest >= step.limits.min_trade:
                 gas = "gas" if DEAR in settled.dropped.values() else ""
+                kept_by = PLAN_COST if gas and kept_by else ""
                 bounds = [bound for bound in (turnover_limit, gas, "the pools' bounds") if bound]
                 why = f"what {' and '.join(bounds)} let it move is {DUST}"
         elif others and fixed.issuperset(others):
             why = f"{' and '.join(problem.nodes[i].label for i in others)} would be the other side"
+            kept_by = MIN_TRADE if not settled.bounded and all(settled.still.get(i) == DUST for i in others) else ""
         else:
             sells = bool(above[token] > 0)
-            why = _why(market, settled, token, sells, frozenset(others), turnover_limit, zone=aim.risk is not None)
-        found.append(Skipped(node.label, f"{_money(step, rest)} off target: {why}"))
+            why, kept_by = _why(market, settled, token, sells, frozenset(others), turnover_limit, zone=aim.risk is not None)
+        found.append(Skipped(node.label, f"{_money(step, rest)} off target: {why}", kept_by))
     return found
 
 
-def _why(market: Market, settled: Settled, token: int, sells: bool, others: frozenset[int], turnover_limit: str, zone: bool) -> str:
-    """Why a token does not get where it should: no route, the impact bound, a limit of routes, or what the market asks."""
+def _why(
+    market: Market, settled: Settled, token: int, sells: bool, others: frozenset[int], turnover_limit: str, zone: bool
+) -> tuple[str, str]:
+    """Why a token does not get where it should (no route, the impact bound, a limit of routes, what the market asks), and `kept_by`."""
     problem = market.problem
     own = [arc for arc in market.arcs if (arc.source if sells else arc.target) == token]
     poor = [pool for pool, source, target in market.poor if (source if sells else target) == token]
     if not own and poor:
-        return f"{', '.join(poor)} pays less than the floor, for which the reference price asks"
+        return f"{', '.join(poor)} pays less than the floor, for which the reference price asks", ""
     if not own:
-        return "no usable pool trades it"
+        return "no usable pool trades it", ""
     if not _connected(market, token, sells, others):
-        return "no route of usable pools joins it with a token that needs the other side"
+        return "no route of usable pools joins it with a token that needs the other side", ""
     reasons = {settled.dropped.get(arc.pool, "") for arc in own}
     if "" not in reasons:
-        return f"without its pools: {'; '.join(sorted(reasons))}"
+        return f"without its pools: {'; '.join(sorted(reasons))}", PLAN_COST if all(why.startswith(COSTLY) for why in reasons) else ""
     if settled.bounded:
-        return f"{turnover_limit} is used up by what is cheaper to move"
+        return f"{turnover_limit} is used up by what is cheaper to move", ""
     if settled.held_back:
         coin = problem.coin
         kept = coin is not None and coin.counts and coin.approved_raw is None
-        return "the rest of the native coin is kept for gas" if kept else "this step has approved no more"
+        return "the rest of the native coin is kept for gas" if kept else "this step has approved no more", ""
     full = sorted({arc.pool for arc in own} & settled.draft.full) or sorted(settled.draft.full)
     parts = []
     if full and problem.impact_bps != UNBOUNDED_BPS:
@@ -116,7 +124,9 @@ def _why(market: Market, settled: Settled, token: int, sells: bool, others: froz
         parts.append(f"{'elsewhere ' if full else ''}the next unit costs more than the risk it saves, or than limits.plan_cost")
     elif problem.plan_cost_bps is not None:
         parts.append(f"{'elsewhere ' if full else ''}trading it would cost more than limits.plan_cost of {problem.plan_cost_bps} bps")
-    return "; ".join(parts) or "the usable pools take no more"
+    fees = [amm.fee_pips(problem.pools[arc.pool]) for arc in own]
+    dear = problem.plan_cost_bps is not None and all(pips * BPS >= problem.plan_cost_bps * PIPS for pips in fees)  # else the pools are off
+    return "; ".join(parts) or "the usable pools take no more", PLAN_COST if dear and not full and not zone else ""
 
 
 def _connected(market: Market, token: int, sells: bool, others: frozenset[int]) -> bool:

@@ -17,8 +17,11 @@ HOPES = 8
 SURE = 1e-12
 """Relative gain that is more than float noise."""
 DEAR = "gas costs more than it saves"
+OVER_COST = "with its gas the plan would exceed limits.plan_cost"
 DUST = "its part would be below limits.min_trade"
 REST = "what is left for it, where gas makes others not worth their part, is below limits.min_trade"
+COSTLY = (DEAR, OVER_COST, DUST, REST)
+"""How reasons begin that say of a pool that it is not worth its cost: nothing is wrong with it."""
 Arcs = tuple[str, int]
 """A pool, and the position of the token that enters it."""
 Seek = Callable[[Stack, Solution | None], Solution]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -11,8 +11,9 @@ from agent.errors import Refused
 from agent.model import Goal, Plan, Rebalance, Skipped, StepInput, Verdict
 from agent.planning import one_side
 from agent.planning.aims import Aim, aim_at, for_exit, leaving, turnover_left
-from agent.planning.assemble import assemble, left_undone
+from agent.planning.assemble import MIN_TRADE, PLAN_COST, assemble, left_undone
 from agent.planning.certificate import gap_bps
+from agent.planning.choice import OVER_COST
 from agent.planning.market import Market, open_market
 from agent.planning.overshoot import best_paying, beyond
 from agent.planning.problem import Problem, build_problem
@@ -22,7 +23,7 @@ from agent.planning.saving import saving
 from agent.planning.settle import Settled, settle
 from agent.planning.swaps import Quote, plan_swap, quote
 from agent.reference import References, reference_prices
-from agent.units import BPS, value_text
+from agent.units import BPS, Value, value_text
 
 __all__ = ["NothingPlanned", "Quote", "plan", "plan_swap", "plan_top_up", "quote"]
 
@@ -34,7 +35,17 @@ SHRINK = Fraction(19, 20)
 
 
 class NothingPlanned(Refused):
-    """No move is worth its cost within the limits, or possible at all."""
+    """No move is worth its cost within the limits, or possible at all.
+
+    `kept_by` names the limit of cost or size where nothing else stands in the way: then it is no refusal. Empty otherwise.
+    `drift` is the value that would have to move, numeraire base units.
+    """
+
+    def __init__(
+        self, message: str, verdicts: Sequence[Verdict] = (), remedy: str = "", kept_by: str = "", drift: Value = Fraction(0)
+    ) -> None:
+        super().__init__(message, verdicts, remedy)
+        self.kept_by, self.drift = kept_by, drift
 
 
 def plan(step: StepInput, decision: Rebalance, references: References | None = None) -> Plan:
@@ -108,7 +119,7 @@ def _affordable(
             dearest, tighter = (dearest * min(left / swaps, SHRINK)).limit_denominator(10**9), tighter + 1
             market = open_market(problem, scale, dearest)
         else:
-            dropped[_dearest(problem, settled.draft)] = f"with its gas the plan would exceed limits.plan_cost of {limit_bps} bps"
+            dropped[_dearest(problem, settled.draft)] = f"{OVER_COST} of {limit_bps} bps"
 
 
 def _dearest(problem: Problem, draft: Draft) -> str:
@@ -137,5 +148,18 @@ def _nothing(step: StepInput, problem: Problem, drift: float, skipped: list[Skip
         verdicts.append(Verdict("plan_cost", "no route that is cheaper", f"{problem.plan_cost_bps} bps", False))
     reasons = "; ".join(f"{item.what}: {item.why}" for item in skipped) or "holdings are where they should be"
     return NothingPlanned(
-        f"nothing to trade of a drift of {amount}: {reasons}", verdicts, "see the reasons; status shows the drift of each asset"
+        f"nothing to trade of a drift of {amount}: {reasons}",
+        verdicts,
+        "see the reasons; status shows the drift of each asset",
+        _kept_by(problem, skipped),
+        Fraction(round(drift)),
     )
+
+
+def _kept_by(problem: Problem, skipped: Sequence[Skipped]) -> str:
+    """The limit of cost or size that alone keeps back every asset that is off; empty where anything else does."""
+    assets = {node.label for node in problem.assets}
+    found = [item.kept_by for item in skipped if item.what in assets]
+    if not found or not all(found):
+        return ""
+    return PLAN_COST if PLAN_COST in found else MIN_TRADE

@@ -10,7 +10,7 @@ from agent.model import PORTFOLIO, AdjustLiquidity, Funding, Halt, Hold, LimitOr
 from agent.planning import planner, taxed
 from agent.planning.liquidity import plan_liquidity
 from agent.planning.paced import limit_swap, paced
-from agent.policy import order_levels, order_moves, stuck
+from agent.policy import minimum, order_levels, order_moves, stuck, words
 from agent.policy.decide import Decided, decide, or_liquidity
 from agent.policy.expiry import late
 from agent.policy.zone import not_worth_it, nothing_pays
@@ -114,7 +114,9 @@ def _planned(step_input: StepInput, decided: Decided, decision: Rebalance) -> Pr
         plan = taxed.plan(step_input, decision)
     except planner.NothingPlanned as nothing:
         if zone is None:
-            raise
+            if not nothing.kept_by:
+                raise
+            return _not_worth_it(step_input, decided, decision, nothing)
         return _left_alone(step_input, decided, nothing_pays(decision.reason, nothing.message, zone, step_input))
     if zone is None or plan.saving is None:
         return Proposal(*paced(step_input, decided, decision, plan))
@@ -122,6 +124,13 @@ def _planned(step_input: StepInput, decided: Decided, decision: Rebalance) -> Pr
     if plan.saving.worth_it:
         return Proposal(*paced(step_input, weighed, decision, plan))
     return _left_alone(step_input, weighed, not_worth_it(decision.reason, plan.saving, step_input, zone.horizon_s))
+
+
+def _not_worth_it(step: StepInput, decided: Decided, decision: Rebalance, nothing: planner.NothingPlanned) -> Proposal:
+    """What costs more than limits.plan_cost, or is less than a trade, is a hold with the reason; the review is done."""
+    again = "" if decided.next_s is None else f"; next review {words.moment(decided.next_s)}"
+    held = Hold(f"{decision.reason}; {minimum.not_worth(step, decided.references, nothing.drift)}{again}", decided.next_s, nothing.kept_by)
+    return Proposal(replace(decided, decision=held, round=None, begins=None, crosses=False), None)
 
 
 def _left_alone(step_input: StepInput, decided: Decided, why: str) -> Proposal:

@@ -75,6 +75,18 @@ def gas_too_dear(step: StepInput, drifts: Sequence[AssetDrift], references: Refe
     return f"gas is too dear now: {GAS_MULTIPLE} times that of a swap is {money(step, leg)}, {needs}"
 
 
+def not_worth(step: StepInput, references: References, moved: Value) -> str:
+    """Why a correction of that value holds: its cost in numbers, with the setting that decides."""
+    limit, native = step.limits.plan_cost_bps, references.prices.get(step.portfolio.wrapped_native)
+    if limit is None or native is None:
+        return f"not worth a trade: {money(step, moved)} to move, limits.min_trade is {money(step, step.limits.min_trade)}"
+    gas, most = leg_gas_value(step.snapshot, native.price), moved * Fraction(limit, BPS)
+    return (
+        f"not worth its cost: moving {money(step, moved)} may cost {money(step, most)} (limits.plan_cost, {limit} bps); "
+        f"the gas of one swap is about {money(step, gas)}, and pool fees come on top"
+    )
+
+
 def money(step: StepInput, value: Value | None) -> str:
     """A value in whole coins of the numeraire."""
     numeraire = step.portfolio.numeraire

@@ -116,10 +116,17 @@ def test_a_refused_plan_carries_every_verdict(desk: Desk) -> None:
 
 
 def test_a_refusal_of_the_planner_carries_its_verdicts_too(desk: Desk) -> None:
-    desk.edit(('min_trade = "10"', 'min_trade = "900"'), ('plan_cost = "0.5%"', 'plan_cost = "0.01%"'))
+    desk.edit(('min_trade = "10"', 'min_trade = "900"'), ('turnover = "30%"', 'turnover = "1%"'))
     refused = desk.ask("plan", want=10)
     assert refused["legs"] == []
     assert any(not verdict["passed"] for verdict in refused["verdicts"]), refused["reason"]
+
+
+def test_what_is_not_worth_its_cost_is_held_with_exit_0(desk: Desk) -> None:
+    desk.edit(('plan_cost = "0.5%"', 'plan_cost = "0.01%"'))
+    held = desk.ask("plan", want=0)
+    assert held["outcome"] == held["decision"]["kind"] == "hold"
+    assert "not worth its cost" in held["reason"] and "limits.plan_cost" in held["reason"] and not held["verdicts"]
 
 
 def test_too_little_gas_money_refuses_before_anything_is_sent(desk: Desk) -> None:

@@ -1,0 +1,61 @@
+"""What is not worth its cost is a hold with the reason; a market that refuses stays a refusal."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+
+from agent import engine
+from agent.api.alerting import Facts, alerts
+from agent.errors import EXIT_OK, EXITS, Refused
+from agent.execution.outcome import REVIEWED, OutcomeKind
+from agent.model import AlertKind, Every, Hold, StepInput
+from agent.planning import planner, strategies
+from tests.builders import GWEI, v2_pool, with_limits, with_snapshot
+from tests.planning_worlds import DEEP, USDC, WETH, goal, two
+
+HOUR_S = 3_600
+
+
+def small(weth: int = 5_030, gwei: int = 10, **limits: object) -> StepInput:
+    """A weekly schedule that is due, with a drift of 30 dollars whose gas costs dollars."""
+    step = with_limits(two(weth, 10_000 - weth, [v2_pool(WETH, USDC, 2_000, DEEP)]), **limits)
+    step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=gwei * GWEI))
+    return replace(step, policy=replace(step.policy, trigger=Every(7 * 24 * HOUR_S)))
+
+
+def test_a_small_drift_under_a_schedule_is_a_hold_and_reviewed() -> None:
+    outcome = engine.judge(small(min_trade=None), strategies.rebalance, None)
+    assert outcome.kind is OutcomeKind.HOLD, outcome.reason
+    assert isinstance(outcome.decision, Hold) and outcome.decision.kept_by == "limits.plan_cost"
+    assert "plan_cost" in outcome.reason
+    assert outcome.decided.reviewed and outcome.decided.reviews and outcome.kind in REVIEWED
+    assert not outcome.verdicts
+
+
+def test_a_turnover_limit_that_leaves_dust_stays_a_refusal() -> None:
+    step = with_limits(small(weth=5_300, gwei=0), min_trade=Fraction(250 * 10**6), turnover_bps=200)
+    outcome = engine.judge(step, strategies.rebalance, None)
+    assert outcome.kind is OutcomeKind.REFUSED
+
+
+def test_a_pool_below_its_floor_stays_a_refusal() -> None:
+    skewed = two(6_500, 3_500, [v2_pool(WETH, USDC, 1_900, DEEP)])
+    with pytest.raises(Refused):
+        planner.plan(skewed, goal(skewed))
+    assert engine.judge(skewed, strategies.rebalance, None).kind is OutcomeKind.REFUSED
+
+
+def test_each_end_of_a_step_has_its_own_exit_code() -> None:
+    codes = {kind: EXITS.get(kind.value, EXIT_OK) for kind in OutcomeKind}
+    assert codes[OutcomeKind.HOLD] == codes[OutcomeKind.DONE] == codes[OutcomeKind.PLANNED] == 0
+    assert codes[OutcomeKind.REFUSED] == codes[OutcomeKind.HALT] == codes[OutcomeKind.DECLINED] == 10
+    assert codes[OutcomeKind.FAILED] == 11
+
+
+def test_a_hold_that_is_not_worth_its_cost_alerts_nobody() -> None:
+    outcome = engine.judge(small(min_trade=None), strategies.rebalance, None)
+    kinds = {alert.kind for alert in alerts(outcome, Facts(paused=False, silent="", low_gas_wei=None))}
+    assert not kinds & {AlertKind.REFUSAL, AlertKind.HALT, AlertKind.ERROR}
