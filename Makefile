@@ -82,19 +82,17 @@ BUILD := requirements-build.lock pyproject.toml
 
 $(DEMO): requirements-demo.lock $(BUILD) contracts/package-lock.json
 	$(call environment,.venv)
-	$(BIN)/python scripts/install.py requirements-demo.lock requirements-build.lock
-	$(BIN)/python scripts/npm_install.py
+	$(BIN)/python scripts/install.py requirements-demo.lock --npm users
 	touch $@
 
 $(SERVICE): requirements-run.lock $(BUILD)
 	$(call environment,.venv)
-	$(BIN)/python scripts/install.py requirements-run.lock requirements-build.lock
+	$(BIN)/python scripts/install.py requirements-run.lock
 	touch $@
 
 $(READY): requirements.lock $(BUILD) contracts/package-lock.json
 	$(call environment,.venv)
-	$(BIN)/python scripts/install.py requirements.lock
-	$(BIN)/python scripts/npm_install.py
+	$(BIN)/python scripts/install.py requirements.lock --npm developers
 	touch $@ $(DEMO) $(SERVICE)
 
 # Whatever touches web3 or eth-account, once more under the oldest versions that pyproject.toml allows.

@@ -19,7 +19,8 @@ from agent.errors import ConfigError
 
 _PACKAGE = Path(__file__).resolve().parent
 _REPO = _PACKAGE.parent
-_NPM_INSTALL = ("install", "--ignore-scripts", "--legacy-peer-deps", "--no-audit", "--no-fund")
+NPM_INSTALL = ("install", "--omit=dev", "--ignore-scripts", "--legacy-peer-deps", "--no-audit", "--no-fund")
+"""What users need: the contracts and anvil. Compiler, linter and what only tests read are packages for developers."""
 _ANVIL_PACKAGES = {
     ("Linux", "x86_64"): "anvil-linux-amd64",
     ("Linux", "aarch64"): "anvil-linux-arm64",
@@ -136,9 +137,24 @@ def _install(manifest: Path, cache: Path, target: Path) -> None:
         work.mkdir()
         for name in ("package.json", "package-lock.json"):
             shutil.copy(manifest / name, work / name)
-        run_node(_NPM_INSTALL, work, program="npm")
+        run_node(NPM_INSTALL, work, program="npm")
         shutil.rmtree(target, ignore_errors=True)
         work.rename(target)
+
+
+def plotly_bundle() -> Path:
+    """The JavaScript that draws reports: the small bundle of the checkout or the wheel, else the whole one of the package plotly.
+
+    Raises ConfigError where there is none.
+    """
+    places = [_REPO / "contracts" / "node_modules" / "plotly.js-basic-dist-min", _PACKAGE / "_data"]
+    found = [place / "plotly-basic.min.js" for place in places]
+    if (package := importlib.util.find_spec("plotly")) is not None and package.origin is not None:
+        found.append(Path(package.origin).parent / "package_data" / "plotly.min.js")
+    for path in found:
+        if path.is_file():
+            return path
+    raise ConfigError("report: Plotly is not installed", "pip install 'trimtab[analysis]'")
 
 
 def anvil_binary() -> Path:

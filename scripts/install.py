@@ -1,54 +1,75 @@
 #!/usr/bin/env python3
-"""Installs locks into the Python that runs this, by its pip, with progress; then trimtab itself from this checkout.
+"""Installs locks into the Python that runs this, then trimtab from this checkout; with --npm also the locked npm packages, meanwhile.
 
-Dependencies of the packages are not looked at: a lock names them all, and uniswap-python's wish for web3 6 is overridden in it.
+uv fetches many packages at a time, in seconds where pip takes most of a minute; it comes from requirements-build.lock, into a folder that
+is thrown away. Where uv cannot be had or cannot reach the index, pip does the same. Dependencies of the packages are not looked at: a lock
+names them all, and uniswap-python's wish for web3 6 is overridden in it.
 """
 
 from __future__ import annotations
 
-import re
+import argparse
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
-PIP = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-deps", "--no-compile", "--progress-bar", "off"]
-_PIN = re.compile(r"^([A-Za-z0-9._-]+)==", re.MULTILINE)
-_STEP = re.compile(r"(?:Collecting|Requirement already satisfied:) ([A-Za-z0-9._-]+)")
+PIP = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-deps", "--no-compile"]
+HASHED = "--require-hashes"
 
 
-def show(text: str) -> None:
-    """One line that the next one replaces on a terminal; in a log every twentieth package has a line."""
-    if sys.stdout.isatty():
-        print(f"\r\033[K{text}", end="", flush=True)
-    elif not text.startswith("[") or re.match(r"\[\d*0/|\[1/", text):
-        print(text, flush=True)
+def say(text: str) -> None:
+    print(text, flush=True)
 
 
-def install(locks: list[Path]) -> None:
-    """Raises SystemExit with pip's own last words where it fails."""
-    wanted = {name.lower() for lock in locks for name in _PIN.findall(lock.read_text())}
-    files = [word for lock in locks for word in ("-r", str(lock))]
-    said: list[str] = []
-    seen = 0
-    with subprocess.Popen([*PIP, "--require-hashes", *files], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        for line in process.stdout or ():
-            said = [*said[-20:], line]
-            if (step := _STEP.match(line)) is not None:
-                seen += 1
-                show(f"[{seen}/{len(wanted)}] {step[1]}")
-            elif line.startswith("Installing collected packages"):
-                show("Unpacking")
-    if process.returncode != 0:
-        raise SystemExit("\n" + "".join(said))
+def done(command: list[str], **environment: str) -> bool:
+    """Whether it went well; its own words are shown."""
+    return subprocess.run(command, cwd=REPO, env={**os.environ, **environment}, check=False).returncode == 0
+
+
+def install(locks: list[str]) -> bool:
+    """Whether the locks and trimtab itself are in this Python now."""
+    files = [word for lock in locks for word in ("-r", lock)]
+    with tempfile.TemporaryDirectory() as tools:
+        if not done([*PIP, "--quiet", HASHED, "--target", tools, "-r", "requirements-build.lock"]):
+            return False
+        uv = [f"{tools}/bin/uv", "pip", "install", "--python", sys.executable, "--no-deps", HASHED, *files]
+        index = {"UV_DEFAULT_INDEX": os.environ["PIP_INDEX_URL"]} if "PIP_INDEX_URL" in os.environ else {}
+        if not done(uv, **index):
+            say("uv cannot do it here; pip goes on")
+            if not done([*PIP, HASHED, *files]):
+                return False
+        return done([*PIP, "--quiet", "--no-build-isolation", "--editable", "."], PYTHONPATH=tools)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("locks", nargs="+", metavar="LOCK")
+    parser.add_argument("--npm", choices=("users", "developers"), help="whose npm packages; none without this")
+    wanted = parser.parse_args()
+    started = time.monotonic()
+    npm = [sys.executable, "scripts/npm_install.py", *(["--dev"] if wanted.npm == "developers" else [])]
+    early = None
+    if wanted.npm and shutil.which("npm"):  # else it waits for the node that is among the packages
+        early = subprocess.Popen(npm, cwd=REPO, env={**os.environ, "PYTHONPATH": str(REPO)})
+    say("1/3 Python packages" + (", npm packages beside them" if early else ""))
+    well = install(wanted.locks)
+    if well:
+        say("2/3 bytecode of what is imported")
+        well = done([sys.executable, "scripts/compile_imports.py"])
+    if well and wanted.npm:
+        say("3/3 npm packages")
+        well = done(npm) if early is None else early.wait() == 0
+    elif early is not None:
+        early.terminate()
+        early.wait()
+    say(f"{'set up' if well else 'failed'} after {time.monotonic() - started:.0f} s")
+    return 0 if well else 1
 
 
 if __name__ == "__main__":
-    started = time.monotonic()
-    install([REPO / name for name in sys.argv[1:]])
-    show("trimtab")
-    subprocess.run([*PIP, "--quiet", "--no-build-isolation", "--editable", str(REPO)], check=True)
-    show("Compiling")
-    subprocess.run([sys.executable, str(REPO / "scripts" / "compile_imports.py")], check=True)
-    show(f"Packages installed in {time.monotonic() - started:.0f} s\n")
+    raise SystemExit(main())

@@ -46,7 +46,8 @@ def write_all(upgrade: list[str]) -> None:
         older.write_text("\n".join(WEB3_6) + "\n")
         old = ("--constraint", str(older), "--universal", "--no-annotate", *newer)
         compiled("requirements-web3-6.lock", "pyproject.toml", *extras("uniswap-python", "local", "build", "test"), *old)
-    compiled("requirements-build.lock", "-", *same, given="\n".join(known["build"]))
+    tools = [*known["build"], *(item for item in known["dev"] if item.startswith("uv"))]
+    compiled("requirements-build.lock", "-", *same, given="\n".join(tools))
     compiled("requirements-fuzz.lock", "-", "--no-annotate", given="\n".join(known["fuzz"]))
 
 

@@ -15,7 +15,6 @@ from agent import artifacts
 from agent.backtest.report import Fact, Figure, Page, Section, Table, as_data, inert
 from agent.errors import ConfigError, plain
 
-BUNDLE = "plotly.js-basic-dist-min/plotly-basic.min.js"
 HEIGHT_PX = 320
 LONG_FACT = 13
 """Letters of a fact beyond which it is set smaller."""
@@ -72,11 +71,8 @@ def html(page: Page) -> str:
 
 @lru_cache(maxsize=1)
 def _plotly() -> str:
-    path = artifacts.npm_root() / BUNDLE
-    try:
-        found = path.read_text(encoding="utf-8").replace("\r\n", "\n")
-    except FileNotFoundError:
-        raise ConfigError(f"report: no {path}", "run npm install in contracts/, with the committed lockfile") from None
+    path = artifacts.plotly_bundle()
+    found = path.read_text(encoding="utf-8").replace("\r\n", "\n")
     if re.search(r"</script|<!--", found, re.IGNORECASE):
         raise ConfigError(f"report: {path} cannot be written into a page", "install the locked version")
     return found

@@ -266,6 +266,18 @@ def test_a_failed_writing_leaves_what_was_there(tmp_path: Path, monkeypatch: pyt
 
 def test_without_plotly_the_remedy_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report_html._plotly.cache_clear()
-    monkeypatch.setattr(artifacts, "npm_root", lambda: tmp_path)
-    with pytest.raises(ConfigError, match="npm install in contracts"):
+    monkeypatch.setattr(artifacts, "_REPO", tmp_path)
+    monkeypatch.setattr(artifacts, "_PACKAGE", tmp_path)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError) as caught:
         html(PAGE)
+    assert caught.value.remedy == "pip install 'trimtab[analysis]'"
+
+
+def test_the_python_package_s_bundle_draws_where_there_is_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report_html._plotly.cache_clear()
+    monkeypatch.setattr(artifacts, "_REPO", tmp_path)
+    monkeypatch.setattr(artifacts, "_PACKAGE", tmp_path)
+    assert artifacts.plotly_bundle().name == "plotly.min.js"
+    assert "Plotly, Inc." in html(PAGE)
+    report_html._plotly.cache_clear()
