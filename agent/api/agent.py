@@ -24,6 +24,7 @@ from agent.planning.planner import Quote
 from agent.planning.strategies import Proposer
 from agent.policy import coin, liquidity, minimum
 from agent.policy.decide import Decided, decide
+from agent.policy.drift import overweight
 from agent.store.lock import Held
 from agent.store.versions import Edited
 from agent.units import Token, parse_raw
@@ -95,9 +96,9 @@ class Agent:
         """Where the portfolio stands and what would be decided now."""
         step_input = self.step_input()
         stopped = self.desk.switch.read()
-        loose = bounds.accepted(self.desk.config.limits)
-        warnings = (*minimum.warnings(self.portfolio), *liquidity.warnings(step_input), *loose)
         decided, paused = strategies.decision_at(step_input), stopped.paused is not False
+        told = (*minimum.warnings(self.portfolio), *overweight(decided.drifts), *liquidity.warnings(step_input))
+        warnings = (*told, *bounds.accepted(self.desk.config.limits))
         return Standing(step_input, decided, paused, stopped.reason, warnings, self.endpoints(), stopped.hard)
 
     def quote(self, token_in: str, token_out: str, amount: str, pool: str | None = None) -> tuple[StepInput, Quote]:

@@ -86,12 +86,14 @@ def risk_text(table: RiskTable) -> str:
     return ", ".join(parts)
 
 
-def limit_text(name: str, value: int | str | list[str] | None, numeraire: str) -> str:
+def limit_text(name: str, value: int | str | list[str] | dict[str, int] | None, numeraire: str) -> str:
     """A limit with its unit: shares in percent, gas prices in gwei, durations in seconds, the rest in coins."""
     if value is None or value is True:
         return "off" if value is None else "on"
     if isinstance(value, list):
         return ", ".join(value) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{symbol} {bps / 100:g}%" for symbol, bps in value.items())
     if isinstance(value, str):
         return f"{value} {'native' if name in NATIVE_LIMITS else numeraire}"
     if name == "gas_price":

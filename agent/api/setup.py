@@ -24,6 +24,7 @@ from agent.config.template import TemplateAsset, render
 from agent.config.token_list import read_token_list, refuse_look_alike
 from agent.errors import ConfigError, Refused
 from agent.model import Verdict
+from agent.policy import minimum
 from agent.units import parse_bps, safe_label
 
 Document = dict[str, Any]
@@ -88,6 +89,7 @@ def initialise(
         "numeraire": numeraire,
         "numeraire_usd": f"{float(dollars):.10g}",
         "assets": [{"symbol": a.symbol, "address": a.address, "target": a.target, "feed": a.feed} for a in assets],
+        "warnings": minimum.many(len(assets)),
         "next": [f"export {variable}=…  (endpoint of operator {who})" for variable, who in rpc]
         + ([ready.todo] if ready is not None and ready.todo else [])
         + [

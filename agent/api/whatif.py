@@ -9,6 +9,7 @@ from fractions import Fraction
 from agent.config.triggers import parse_band
 from agent.errors import ConfigError
 from agent.model import Asset, AssetDrift, Destination, Every, History, Only, Threshold
+from agent.policy import minimum
 from agent.policy.drift import alert_prices, corrections, ideal_trades, total, unreachable, weigh
 from agent.policy.goal import goal
 from agent.policy.only import narrowed
@@ -57,6 +58,11 @@ class WhatIf:
     def total(self) -> Value:
         """Sum of all values."""
         return total(self.drifts) / Fraction(10**PLACES)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What whoever chooses so many assets should know."""
+        return tuple(minimum.many(len(self.drifts)))
 
     @property
     def triggered(self) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ class Quiet:
         portfolio, trigger = world.wanted.portfolio, world.wanted.policy.trigger
         tokens = [asset.token for asset in portfolio.assets]
         self._prices = prices_of(world.wanted, world.table, world.closes, tokens)
-        edges = [band(trigger, asset.target_bps, asset.band) for asset in portfolio.assets]
+        edges = [band(trigger, asset.target_bps, asset.band, asset.max_bps) for asset in portfolio.assets]
         self._bands = np.array([(float(low) / BPS, float(high) / BPS) for low, high in edges])
         named = dict.fromkeys(token.address for token in (*tokens, portfolio.numeraire))
         used = [world.columns[one] for one in named if one in world.columns]

@@ -48,6 +48,7 @@ def known(wanted: Wanted, settings: Settings) -> Setting | str:
         (bool(portfolio.orders.terms), "orders"),
         (any(asset.reserve_raw for asset in portfolio.assets), "reserves"),
         (any(asset.band is not None for asset in portfolio.assets), "bands of single assets"),
+        (any(asset.max_bps is not None for asset in portfolio.assets), "limits.max_weight"),
         (wanted.execution.pace.style is not Style.MARKET, "corrections over time"),
         (policy.only is not None, "one side alone"),
         (policy.destination not in DESTINATIONS, "this destination"),
@@ -70,7 +71,7 @@ def edges_of(wanted: Wanted) -> Floats | None:
     """Lower and upper edge of each asset's band around its written target, as shares; None where no weight can leave a band."""
     if not has_band(wanted.policy.trigger) or wanted.portfolio.weights is not None or wanted.split is not None:
         return None
-    found = [band(wanted.policy.trigger, asset.target_bps, asset.band) for asset in wanted.portfolio.assets]
+    found = [band(wanted.policy.trigger, asset.target_bps, asset.band, asset.max_bps) for asset in wanted.portfolio.assets]
     return np.array([[float(low) / BPS, float(high) / BPS] for low, high in found])
 
 

@@ -138,7 +138,7 @@ def kernel_knows(wanted: Wanted, settings: Settings) -> bool:
     """Whether fixed weights, fees and depth are all that there is: no gas, delay, limits, reserves, orders, strategies, own bands."""
     portfolio, policy = wanted.portfolio, wanted.policy
     plain = Settings(settings.depth, settings.fee_pips, settings.start_value, settings.pool, seed=settings.seed)
-    whole = all(asset.reserve_raw == 0 and asset.band is None for asset in portfolio.assets)
+    whole = all(asset.reserve_raw == 0 and asset.band is None and asset.max_bps is None for asset in portfolio.assets)
     free = wanted.split is None and portfolio.weights is None and not portfolio.orders.terms and policy.only is None
     return settings == plain and whole and free and wanted.limits == OPEN_LIMITS and wanted.execution.pace.style is Style.MARKET
 

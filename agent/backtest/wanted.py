@@ -230,7 +230,9 @@ def simulated(wanted: Wanted) -> Wanted:
 
 def _with_feed(asset: Asset) -> Asset:
     feed = simulated_address(f"feed {asset.token.address}")
-    return Asset(asset.token, asset.target_bps, asset.reserve_raw, feed, rebasing_bps=asset.rebasing_bps, band=asset.band)
+    return Asset(
+        asset.token, asset.target_bps, asset.reserve_raw, feed, rebasing_bps=asset.rebasing_bps, band=asset.band, max_bps=asset.max_bps
+    )
 
 
 def _replaced(portfolio: Portfolio, assets: tuple[Asset, ...]) -> Portfolio:

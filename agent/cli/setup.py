@@ -57,6 +57,8 @@ def init(
         out.print(made)
         if document["token_list_sha256"] is not None:
             say(f"SHA-256 of the token list: {document['token_list_sha256']}; pin it by --token-list-sha256")
+        for warning in document["warnings"]:
+            note(warning)
         if document["numeraire_usd"] != "1":
             say(f"Caps are counted in {document['numeraire']}, converted at {document['numeraire_usd']} dollars each.")
         say("Compare the addresses with a source you trust. Next:")

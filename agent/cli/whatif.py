@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent.cli.options import AsJson
-from agent.cli.output import cell, emit, out, say
+from agent.cli.output import cell, emit, note, out, say
 from agent.units import decimal_text, value_text
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def document(found: WhatIf) -> Document:
         ],
         "alert_prices": {symbol: _alert(alert) for symbol, alert in found.alerts.items()},
         "alert_note": ALONE,
+        "warnings": list(found.warnings),
     }
 
 
@@ -112,6 +113,8 @@ def _show(made: Document) -> None:
         for why in dict.fromkeys(filter(None, (alert["why_low"], alert["why_high"]))):
             say(f"No alert price of {symbol}: {why}")
     say(made["alert_note"])
+    for warning in made["warnings"]:
+        note(warning)
 
 
 def _signed(text: str, shown: Callable[[str], str]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
 from agent.config.liquidity import build_positions
+from agent.config.max_weight import most_bps
 from agent.config.orders import build_orders
 from agent.config.pace import build_pace
 from agent.config.presets import ETHEREUM
@@ -57,6 +58,7 @@ def build_portfolio(config: Config, tokens: Mapping[str, Token]) -> Portfolio:
             native=a.native,
             rebasing_bps=a.rebasing,
             band=a.band,
+            max_bps=most_bps(config, a.symbol),
         )
         for a in table.assets
     )

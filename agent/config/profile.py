@@ -106,6 +106,7 @@ def profile_text(loaded: LoadedConfig) -> tuple[str, tuple[str, ...]]:
     if secret is not None:
         raise ConfigError(f"{secret}: looks like a secret, so no profile was written", "correct the config first")
     kept = {name for name in ("strategies", "split") if raw.get(name)} | ({"lp.targets"} if raw.get("lp", {}).get("targets") else set())
+    kept |= {f"limits.{name}" for name in raw["limits"] if name not in DIRECTIONS}
     kept |= {f"portfolio.{name}" for name in ("orders", "positions") if portfolio.get(name)}
     kept |= {f"portfolio.weights.{name}" for name in FILES if name in portfolio.get("weights", {})}
     return HEAD + tomlkit.dumps(found), tuple(sorted(kept))

@@ -24,6 +24,7 @@ from agent.config.fields import (
     Weight,
 )
 from agent.config.liquidity import LpTable, PositionTable, require_usable
+from agent.config.max_weight import MaxWeight, require_max_weight
 from agent.config.orders import OrderKeys, OrdersTable, require_alone, require_orders
 from agent.config.pace import PaceTable, require_pace
 from agent.config.record import RecordTable
@@ -161,6 +162,7 @@ class LimitsTable(Table):
     balance_jump_wait: DurationOrOff = 86_400
     token_screen: Switch = True
     payout_per_day: DecimalOrOff = "0"
+    max_weight: MaxWeight | None = None
     i_accept: list[str] = Field(default_factory=list)
 
 
@@ -218,6 +220,7 @@ class Config(Table):
     def _consistent(self) -> Config:
         for check in (
             require_protection,
+            require_max_weight,
             require_usable,
             require_zone,
             require_pace,

@@ -142,6 +142,7 @@ jitter = "10%"                     # a schedule is late at random by up to so mu
 price_impact = "1%"                # move of any pool's price by a plan
 slippage = "0.3%"                  # least output of a swap below its prediction
 plan_cost = "0.5%"                 # per unit of value moved, at the margin
+# max_weight = {{ any = "60%" }}     # of the portfolio, for any asset but the numeraire, or by name: {{ any = "60%", WETH = "50%" }}
 turnover = "30%"                   # of the portfolio, per rebalance
 daily_turnover = "60%"
 daily_loss = "1%"                  # measured from balances, gas included, over 24 h of chain time

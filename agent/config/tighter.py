@@ -55,7 +55,9 @@ DIRECTIONS: Mapping[str, Direction] = {
     "token_screen": Direction(Tight.ON),
     "payout_per_day": Direction(Tight.LESS, coins=True),
 }
-"""Every key of [limits] that a profile may have; a test compares. `i_accept` is none: only the owner accepts (T21)."""
+"""Every key of [limits] that a profile may have; a test compares. `i_accept` is none, since only the owner accepts
+(T21), and `max_weight` is none, since it names his assets.
+"""
 
 
 def is_tighter(key: str, theirs: Limit, mine: Limit) -> bool:

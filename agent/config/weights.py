@@ -117,7 +117,7 @@ def require_weights(table: PortfolioTable) -> None:
             "write a longer one"
         )
     rest = BPS - sum(targets[symbol] for symbol in weights.fixed)
-    low, high = zip(*(_limit(weights, symbol) for symbol in free), strict=True)
+    low, high = zip(*(bounds_of(weights, symbol) for symbol in free), strict=True)
     if not sum(low) <= rest <= sum(high):
         raise ValueError(
             f"weights.limits: they allow {sum(low) / 100:g}% to {sum(high) / 100:g}% in all, and {rest / 100:g}% is left to choose; "
@@ -144,7 +144,7 @@ def build_weights(table: PortfolioTable, portfolio: Portfolio, folder: Path) -> 
         churn_bps=weights.churn or 0,
         until_chosen=UntilChosen(weights.until_chosen or "wait"),
         fixed=tuple(tokens[symbol] for symbol in weights.fixed),
-        limits=tuple(WeightLimit(tokens[symbol], *_limit(weights, symbol)) for symbol in free),
+        limits=tuple(WeightLimit(tokens[symbol], *bounds_of(weights, symbol)) for symbol in free),
         supplies=() if weights.supplies is None else tuple(_supplies(folder / weights.supplies, portfolio)),
     )
 
@@ -168,13 +168,14 @@ def weights_text(table: PortfolioTable) -> str:
     parts = [f"{weights.kind}, chosen every {span(weights.every or 0)}{over}"]
     parts += [f"at least {span(weights.min_history)}, none older than {span(weights.max_age or 0)}"] if weights.min_history else []
     parts += [f"{', '.join(weights.fixed)} fixed"] if weights.fixed else []
-    parts += [f"{symbol} {low / 100:g}% to {high / 100:g}%" for symbol in free for low, high in [_limit(weights, symbol)]]
+    parts += [f"{symbol} {low / 100:g}% to {high / 100:g}%" for symbol in free for low, high in [bounds_of(weights, symbol)]]
     parts += [f"changes of up to {(weights.churn or 0) / 100:g}% left alone"]
     parts += [f"kept for {span(weights.keep or 0)} where none can be chosen", f"until the first choice: {weights.until_chosen}"]
     return "; ".join(parts)
 
 
-def _limit(weights: WeightsTable, symbol: str) -> tuple[int, int]:
+def bounds_of(weights: WeightsTable, symbol: str) -> tuple[int, int]:
+    """Least and most that the allocator may choose of an asset, in bps."""
     own = weights.limits.get(symbol)
     cap = BPS if weights.cap is None else weights.cap
     if own is None:

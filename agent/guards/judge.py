@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any, Generic, TypeVar
 
 from agent.errors import Refused
-from agent.guards import chain, cost, gas, liquidity, market, oracle, tax, trust, words
+from agent.guards import chain, cost, gas, liquidity, market, max_weight, oracle, tax, trust, words
 from agent.guards.case import Case, Measured, Missing, open_case
 from agent.guards.remedies import REMEDIES
 from agent.model import Evidence, Plan, StepInput, Verdict
@@ -74,6 +74,15 @@ def _sequencer_grace(step: StepInput) -> int | None:
     return None if step.reference.sequencer_feed is None else step.reference.sequencer_grace_s
 
 
+def _capped(step: StepInput) -> dict[str, int] | None:
+    """The most that each asset may be, bps by token; off where none has a limit."""
+    return {asset.token.address: asset.max_bps for asset in step.portfolio.assets if asset.max_bps is not None} or None
+
+
+def _caps(limit: dict[str, int], step: StepInput) -> str:
+    return ", ".join(f"{step.portfolio.token(token).label} {words.bps(most)}" for token, most in limit.items())
+
+
 GUARDS: tuple[Guard[Any], ...] = (
     _always("kill_switch", "not paused", trust.kill_switch),
     _always("quorum", "as many as configured", trust.quorum),
@@ -95,6 +104,7 @@ GUARDS: tuple[Guard[Any], ...] = (
     Guard("total_loss", lambda s: s.limits.total_loss_bps, _bps, cost.total_loss),
     Guard("balance_jump", lambda s: s.limits.balance_jump_bps, _bps, cost.balance_jump),
     Guard("year_limit", _year_limit, _a_year, tax.year_limit),
+    Guard("max_weight", _capped, _caps, max_weight.max_weight),
     Guard("min_trade", lambda s: s.limits.min_trade, _at_least, cost.min_trade),
     Guard("max_live_value", lambda s: s.limits.max_live_value, lambda v, s: words.money(v, s.portfolio.numeraire), cost.max_live_value),
     Guard("impermanent_loss", lambda s: s.limits.impermanent_loss_bps, _bps, liquidity.impermanent_loss),

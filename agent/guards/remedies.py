@@ -25,6 +25,7 @@ REMEDIES = {
     "gas_per_day": "wait until older transactions are 24 h old, or raise limits.gas_per_day",
     "native_floor": "send native coin to the wallet, or lower limits.native_floor",
     "head_age": "check the endpoint and this machine's clock",
+    "max_weight": "buy less of it, or raise limits.max_weight",
     "min_trade": "wait for more drift, or lower limits.min_trade",
     "max_live_value": "take value out of the wallet, or raise portfolio.max_live_value",
     "allowlist": "look at the contracts named, then pin them with trimtab trust",

@@ -19,7 +19,8 @@ class AssetDrift:
 
     `lp_raw` is what confirmed liquidity positions hold of it; `value` and weights count both, the reserve taken off.
     `share` is the exact weight; `weight_bps` its largest-remainder rounding. Bands act on strictly beyond: below
-    `band_low_bps` or above `band_high_bps` (exact fractions, since 10 % of 333 bps is no integer). `own_band` is that of the asset.
+    `band_low_bps` or above `band_high_bps` (exact fractions, since 10 % of 333 bps is no integer). `own_band` is that of the
+    asset, `max_bps` the most that it may be.
     """
 
     token: str
@@ -37,6 +38,7 @@ class AssetDrift:
     outside: bool
     lp_raw: int = 0
     own_band: Threshold | None = None
+    max_bps: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ class Asset:
 
     With `native` the token is the wrapped native coin, and the wallet's native coin counts with it. `rebasing_bps` is what its
     balance may change by in a day without any transfer, as those of rebasing and interest-bearing tokens do. `band` is its own, in
-    place of that of the trigger.
+    place of that of the trigger. Above `max_bps` of the portfolio nothing more of it is bought.
     """
 
     token: Token
@@ -29,6 +29,7 @@ class Asset:
     native: bool = False
     rebasing_bps: int = 0
     band: Threshold | None = None
+    max_bps: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,18 +17,20 @@ def has_band(trigger: Trigger) -> bool:
     return bool(_thresholds(trigger))
 
 
-def band(trigger: Trigger, target_bps: int, own: Threshold | None = None) -> Edges:
+def band(trigger: Trigger, target_bps: int, own: Threshold | None = None, most_bps: int | None = None) -> Edges:
     """Edges of the band around a target in bps, exact, within 0 and 10,000.
 
-    `own` is the asset's, in place of the trigger's widths. With an absolute and a relative width the narrower counts, and so it
-    does with several triggers. One that knows no band has one of no width, and a zone's depends on the market (agent/policy/zone.py).
+    `own` is the asset's, in place of the trigger's widths. A band ends at `most_bps`, where that is above the target. With an
+    absolute and a relative width the narrower counts, and so it does with several triggers. One that knows no band has one of no
+    width, and a zone's depends on the market (agent/policy/zone.py).
     """
     if isinstance(trigger, Zone):
         return Fraction(0), Fraction(BPS)
     thresholds = _thresholds(trigger)
     widths = [_width(own or threshold, target_bps) for threshold in thresholds]
     width = min(widths, default=Fraction(0))
-    return max(Fraction(0), target_bps - width), min(Fraction(BPS), target_bps + width)
+    most = BPS if most_bps is None or most_bps <= target_bps else most_bps
+    return max(Fraction(0), target_bps - width), min(Fraction(most), target_bps + width)
 
 
 def banded(drifts: Sequence[AssetDrift], trigger: Trigger) -> tuple[AssetDrift, ...]:
@@ -36,7 +38,7 @@ def banded(drifts: Sequence[AssetDrift], trigger: Trigger) -> tuple[AssetDrift, 
     whole = sum((drift.value for drift in drifts), Fraction(0))
     result = []
     for drift in drifts:
-        low, high = band(trigger, drift.target_bps, drift.own_band)
+        low, high = band(trigger, drift.target_bps, drift.own_band, drift.max_bps)
         outside = whole > 0 and not low <= drift.share * BPS <= high
         result.append(replace(drift, band_low_bps=low, band_high_bps=high, outside=outside))
     return tuple(result)

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from agent.errors import Refused
 from agent.model import Asset, AssetDrift, Goal, StepInput, Trigger
-from agent.policy import coin, liquidity
+from agent.policy import coin, liquidity, words
 from agent.policy.bands import band
 from agent.units import BPS, Price, Value, largest_remainder
 
@@ -46,7 +46,7 @@ def weigh(
     result = []
     for asset, raw, value, weight_bps in zip(assets, investable, values, weights_bps, strict=True):
         share = value / total if total > 0 else Fraction(0)
-        low_bps, high_bps = band(trigger, asset.target_bps, asset.band)
+        low_bps, high_bps = band(trigger, asset.target_bps, asset.band, asset.max_bps)
         result.append(
             AssetDrift(
                 token=asset.token.address,
@@ -64,6 +64,7 @@ def weigh(
                 outside=total > 0 and not low_bps <= share * BPS <= high_bps,
                 lp_raw=lp.get(asset.token.address, 0),
                 own_band=asset.band,
+                max_bps=asset.max_bps,
             )
         )
     return tuple(result)
@@ -82,6 +83,16 @@ def corrections(drifts: Sequence[AssetDrift], goal: Goal) -> dict[str, Value]:
     for drift, wanted in zip(drifts, goal.weights, strict=True):
         result[drift.token] = whole * (min(max(drift.share, wanted.low), wanted.high) - drift.share)
     return result
+
+
+def overweight(drifts: Sequence[AssetDrift]) -> tuple[str, ...]:
+    """Which assets are above limits.max_weight, in words."""
+    return tuple(
+        f"{drift.symbol} is {words.percent(drift.share)} of the portfolio, above limits.max_weight of {drift.max_bps / 100:g} %: "
+        "nothing more of it is bought"
+        for drift in drifts
+        if drift.max_bps is not None and drift.share * BPS > drift.max_bps
+    )
 
 
 def total(drifts: Sequence[AssetDrift]) -> Value:

@@ -13,6 +13,8 @@ from agent.units import BPS, Price, Value, value_text
 FEWEST = 2
 MOST = 12
 """More assets work, with a warning."""
+EASY = 6
+"""More assets work; who starts is told that fewer are easier."""
 LEG_GAS = 150_000
 """Gas units of one swap in a multicall, in round figures; plans carry their own estimate."""
 APPROVAL_GAS = 46_000
@@ -36,10 +38,15 @@ def leg_gas_value(snapshot: Snapshot, native_price: Price, units: int = LEG_GAS)
 
 def warnings(portfolio: Portfolio) -> tuple[str, ...]:
     """What an owner should know of the portfolio's size; never a reason to refuse."""
-    count = len(portfolio.assets)
-    if count <= MOST:
-        return ()
-    return (f"{count} assets are more than {MOST}: 4 to 6 are easier to manage and cheaper to rebalance",)
+    return tuple(many(len(portfolio.assets), MOST))
+
+
+def many(count: int, above: int = EASY) -> list[str]:
+    """What to tell somebody who chooses `count` assets, where they are more than `above` (R1.1)."""
+    if count <= above:
+        return []
+    more = f"{count} assets are more than {MOST}" if count > MOST else f"{count} assets"
+    return [f"{more}: 4 to 6 are easier to manage and cheaper to rebalance"]
 
 
 def too_small(step: StepInput, drifts: Sequence[AssetDrift]) -> str:

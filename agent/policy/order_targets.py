@@ -168,8 +168,10 @@ def _shared_out(portfolio: Portfolio, fixed: Mapping[str, int]) -> dict[str, int
     if portfolio.orders.absent is Absent.CASH or sum(others.values()) == 0:
         spent = sum(bps for token, bps in others.items() if token != numeraire)
         return {**targets, **fixed, numeraire: free - spent}
-    shares = largest_remainder([Fraction(bps) for bps in others.values()], free)
-    return {**targets, **fixed, **dict(zip(others, shares, strict=True))}
+    shares = dict(zip(others, largest_remainder([Fraction(bps) for bps in others.values()], free), strict=True))
+    most = {asset.token.address: asset.max_bps for asset in portfolio.assets if asset.max_bps is not None}
+    kept = {token: min(bps, most.get(token, bps)) for token, bps in shares.items() if token != numeraire}
+    return {**targets, **fixed, **kept, numeraire: free - sum(kept.values())}
 
 
 def _least(step: StepInput, prices: Mapping[str, Price]) -> Value:

@@ -264,12 +264,10 @@ INIT = {
     "config": text,
     "chain_id": count,
     "token_list_sha256": maybe(text),
-    "template": maybe(text),
-    "numeraire": text,
-    "numeraire_usd": decimal,
+    "template": maybe(text), "numeraire": text, "numeraire_usd": decimal, "warnings": [text],
     "assets": [{"symbol": text, "address": address, "target": text, "feed": maybe(address)}],
     "next": [text],
-}
+}  # fmt: skip
 LOCALCHAIN = {"chain_id": count, "url": text, "wallet": address, "tokens": {EACH: address}, "pools": {EACH: address}, "config": maybe(text)}
 DEMO = {"before": STATUS, "moves": {EACH: text}, "drifted": STATUS, "plan": PLAN, "rebalance": REBALANCE, "next": PLAN}
 

@@ -46,6 +46,19 @@ def test_it_writes_a_commented_config_that_loads_and_shows_every_address(bare: B
     assert "trimtab trust" in words.out
 
 
+def test_more_than_six_assets_are_said_to_be_harder(bare: Bare, tmp_path: Path) -> None:
+    def told(count: int) -> list[str]:
+        symbols = [token.symbol for token in ETHEREUM.tokens][:count]
+        first = 100 - 10 * (count - 1)
+        targets = [f"{symbol}={10 if number else first}%" for number, symbol in enumerate(symbols)]
+        said = init(bare, tmp_path / f"{count}.toml", *(part for target in targets for part in ("--target", target)))
+        assert said.code == 0, said.why
+        return list(said.json["warnings"])
+
+    assert told(6) == []
+    assert told(7) == ["7 assets: 4 to 6 are easier to manage and cheaper to rebalance"]
+
+
 def test_an_existing_file_is_left_alone(bare: Bare, tmp_path: Path) -> None:
     config = tmp_path / "trimtab.toml"
     config.write_text("mine")

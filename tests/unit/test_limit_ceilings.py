@@ -62,7 +62,8 @@ def test_a_profile_brings_no_acceptance_and_exports_none(tmp_path: Path) -> None
     path = tmp_path / "trimtab.toml"
     path.write_text(changed("slippage", "6%", 'i_accept = ["slippage"]\n'))
     loaded = load_config(path)
-    exported, _ = profile_text(loaded)
+    exported, left_out = profile_text(loaded)
+    assert "limits.i_accept" in left_out
     assert "i_accept" not in exported
     assert 'slippage = "6%"' in exported
     file = tmp_path / "profile.toml"

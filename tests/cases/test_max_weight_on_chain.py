@@ -1,0 +1,34 @@
+"""limits.max_weight over a real chain: nothing is bought above it, and what rose above it is sold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agent.execution.outcome import OutcomeKind
+from agent.localchain import LocalChain
+from tests.agents import ROOMY, agent_on, explained, failed, fund, purse, swap_of, weights, yes
+
+TARGETS = {"WETH": "50%", "USDC": "50%"}
+LIMITED = ROOMY | {"limits.max_weight": {"any": "52%"}}
+
+
+def test_a_swap_by_hand_above_the_limit_is_refused_and_nothing_is_sent(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 45_000, "USDC": 45_000})
+    with agent_on(chain, tmp_path, LIMITED, TARGETS) as agent:
+        before = purse(chain)
+        refused = agent.swap("USDC", "WETH", "3000", send=True, confirm=yes)
+        assert refused.kind is OutcomeKind.REFUSED
+        assert [verdict.guard for verdict in failed(refused)] == ["max_weight"]
+        assert purse(chain) == before
+
+
+def test_what_rose_above_the_limit_is_told_and_sold_before_its_band_is_left(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 47_700, "USDC": 42_300})
+    with agent_on(chain, tmp_path, LIMITED, TARGETS) as agent:
+        explained(agent)
+        assert "WETH is 53 % of the portfolio, above limits.max_weight of 52 %: nothing more of it is bought" in agent.status().warnings
+        swap_of(agent.rebalance(send=True, confirm=yes))
+        assert abs(weights(chain, TARGETS)["WETH"] - 5_000) < 10
+        assert not [told for told in agent.status().warnings if "max_weight" in told]

@@ -1,0 +1,164 @@
+"""limits.max_weight: no target, choice or purchase takes an asset above it; selling and exits are never held back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+
+from agent.api.parameters import limit_text
+from agent.config import build_portfolio, parse_config
+from agent.errors import ConfigError
+from agent.guards.case import open_case
+from agent.model import Absent, Every, OrderKind, Plan, Rebalance, StepInput, Threshold
+from agent.policy.bands import band, banded
+from agent.policy.decide import decide
+from agent.policy.drift import overweight
+from agent.policy.order_targets import ordered
+from tests.builders import raw, step_input, token
+from tests.plans import Swap, evidence, plan_of, sell_weth, verdict
+from tests.standing import terms, three
+from tests.unit.test_config import text, tokens
+from tests.unit.test_config_strategies import CARRY, TREND, tables
+from tests.unit.test_config_weights import RETURNS, config_text
+
+WETH, USDC, WBTC = token("WETH"), token("USDC"), token("WBTC")
+
+
+def limited(limit: str, config: str = "") -> str:
+    """The template's config, or this one, with a limit of weights."""
+    return (config or text()).replace("# max_weight = ", f"max_weight = {limit}\n# ", 1)
+
+
+def error(limit: str, config: str = "") -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(limited(limit, config))
+    return caught.value.message
+
+
+def test_a_share_alone_is_that_of_any_asset_but_the_numeraire() -> None:
+    for limit in ('"60%"', '{ any = "60%" }'):
+        assets = build_portfolio(parse_config(limited(limit)), tokens()).assets
+        assert [asset.max_bps for asset in assets] == [6_000, None]
+
+
+def test_an_asset_s_own_limit_goes_before_that_of_any() -> None:
+    found = parse_config(limited('{ any = "40%", WETH = "55%", USDC = "70%" }'))
+    assert [asset.max_bps for asset in build_portfolio(found, tokens()).assets] == [5_500, 7_000]
+    assert limit_text("max_weight", found.limits.max_weight, "USDC") == "any 40%, WETH 55%, USDC 70%"
+    assert [asset.max_bps for asset in build_portfolio(parse_config(text()), tokens()).assets] == [None, None]
+
+
+def test_a_target_at_its_limit_is_read_and_a_basis_point_more_is_refused() -> None:
+    parse_config(limited('"50%"'))
+    said = error('"49.99%"')
+    assert "portfolio.assets.WETH.target: 50% for WETH is above limits.max_weight of 49.99%; lower it, or raise the limit" in said
+    assert "USDC.target: 50%" in error('{ USDC = "40%" }')
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        ('{ WBTC = "60%" }', "limits.max_weight.WBTC: none of the assets; choose from WETH, USDC"),
+        ('{ any = "0%" }', "0% for WETH is not above 0% and at most 100%"),
+        ('{ any = "101%" }', "at most 100%"),
+        ('"0.6"', "'0.6' has no unit"),
+        ('{ WETH = "0,6" }', "'0,6' has no unit"),
+        ("[1]", "limits.max_weight"),
+    ],
+)
+def test_a_mistake_is_named_with_its_remedy(limit: str, said: str) -> None:
+    assert said in error(limit)
+
+
+def test_what_an_allocator_may_choose_counts_like_a_target() -> None:
+    assert "portfolio.weights.cap: 60% for WETH is above limits.max_weight of 50%" in error('"50%"', config_text(RETURNS))
+    parse_config(limited('"60%"', config_text(RETURNS)))
+
+
+def test_what_strategies_want_together_counts_like_a_target() -> None:
+    """60 % of the capital wants 70 % of WETH, 40 % of it half: 62 % in all."""
+    parse_config(limited('"62%"', tables(TREND, CARRY)))
+    assert "strategies: 62% for WETH is above limits.max_weight of 61%" in error('"61%"', tables(TREND, CARRY))
+
+
+def capped(most: Mapping[str, int], values: Mapping[str, int] | None = None, **changes: object) -> StepInput:
+    """A step whose assets may be at most so many bps."""
+    step = step_input(values=values or {"WETH": 5_000, "USDC": 5_000}, **changes)  # type: ignore[arg-type]  # keywords of step_input
+    assets = tuple(replace(one, max_bps=most.get(one.token.symbol)) for one in step.portfolio.assets)
+    return replace(step, portfolio=replace(step.portfolio, assets=assets))
+
+
+def buy_weth(step: StepInput, dollars: int) -> Plan:
+    return plan_of(step, [Swap(step.snapshot.pools[0], USDC.address, raw(dollars, USDC))])
+
+
+def weight_after(step: StepInput, plan: Plan) -> Fraction:
+    case = open_case(step, plan, evidence(step, plan))
+    weth = (case.balance(WETH.address) + case.replay.delta(WETH.address)) * case.price(WETH.address)
+    return weth * 10_000 / (weth + case.balance(USDC.address) + case.replay.delta(USDC.address))
+
+
+def test_a_purchase_that_ends_a_basis_point_above_its_limit_is_refused() -> None:
+    plan = buy_weth(step_input(values={"WETH": 5_000, "USDC": 5_000}), 400)
+    ends = int(weight_after(capped({}), plan))
+    assert verdict("max_weight", capped({"WETH": ends}), plan).passed, "in whole basis points"
+    found = verdict("max_weight", capped({"WETH": ends - 1}), plan)
+    assert (found.passed, found.limit) == (False, f"WETH {ends - 1} bps")
+    assert found.measured.startswith("WETH at ")
+
+
+def test_what_is_above_its_limit_may_be_sold_and_not_bought() -> None:
+    step = capped({"WETH": 6_000}, {"WETH": 8_000, "USDC": 2_000})
+    assert verdict("max_weight", step, sell_weth(step, Fraction(1, 2))).passed
+    assert not verdict("max_weight", step, buy_weth(step, 20)).passed
+    assert verdict("max_weight", capped({}, {"WETH": 8_000, "USDC": 2_000}), buy_weth(step, 20)).limit == "off"
+
+
+def test_an_exit_into_a_limited_numeraire_is_not_held_back_and_a_rebalance_is() -> None:
+    step = capped({"USDC": 5_500})
+    plan = sell_weth(step, 1)
+    assert not verdict("max_weight", step, plan).passed
+    assert isinstance(plan.decision, Rebalance)
+    assert verdict("max_weight", step, replace(plan, decision=replace(plan.decision, exit=True))).passed
+    assert verdict("max_weight", step, replace(plan, decision=replace(plan.decision, by_hand=True))).passed
+
+
+def test_a_swap_by_hand_buys_nothing_above_its_limit() -> None:
+    step = capped({"WETH": 5_100})
+    plan = buy_weth(step, 400)
+    assert isinstance(plan.decision, Rebalance)
+    assert not verdict("max_weight", step, replace(plan, decision=replace(plan.decision, by_hand=True))).passed
+
+
+def test_a_weight_above_its_limit_is_outside_its_band_and_is_told() -> None:
+    """A band of 10 % of 50 % reaches to 55 %; the limit of 52 % ends it there."""
+    step = capped({"WETH": 5_200}, {"WETH": 5_300, "USDC": 4_700})
+    decided = decide(step)
+    assert isinstance(decided.decision, Rebalance)
+    assert [one.band_high_bps for one in decided.drifts] == [5_200, 5_500]
+    assert overweight(decided.drifts) == ("WETH is 53 % of the portfolio, above limits.max_weight of 52 %: nothing more of it is bought",)
+    assert overweight(decide(capped({"WETH": 5_300}, {"WETH": 5_300, "USDC": 4_700})).drifts) == ()
+    assert banded(decided.drifts, Threshold(300, None))[0].band_high_bps == 5_200
+
+
+def test_a_limit_at_the_target_leaves_the_band_as_it_is() -> None:
+    """Else every move of the price would be traded."""
+    trigger = Threshold(None, 1_000)
+    assert band(trigger, 5_000, None, 5_000) == band(trigger, 5_000)
+    assert band(trigger, 5_000, None, 5_200) == (4_500, 5_200)
+    assert band(trigger, 5_000, None, 9_000) == (4_500, 5_500)
+    assert band(Every(86_400), 5_000, None, 5_200) == (5_000, 5_000)
+
+
+def test_what_is_shared_out_to_the_others_stops_at_their_limits_and_the_rest_waits_as_cash() -> None:
+    bot = three(terms("WETH", OrderKind.STOP_LOSS, 1_500), absent=Absent.REDISTRIBUTE)
+    bot.look({"WETH": 2_000, "WBTC": 60_000})
+    bot.look({"WETH": 1_500, "WBTC": 60_000})
+    step = bot.seen({"WETH": 1_500, "WBTC": 60_000})
+    assets = tuple(replace(one, max_bps=4_500 if one.token.symbol == "WBTC" else None) for one in step.portfolio.assets)
+    limited = ordered(replace(step, portfolio=replace(step.portfolio, assets=assets)))
+    assert {one.token.symbol: one.target_bps for one in ordered(step).portfolio.assets} == {"WETH": 0, "WBTC": 6_000, "USDC": 4_000}
+    assert {one.token.symbol: one.target_bps for one in limited.portfolio.assets} == {"WETH": 0, "WBTC": 4_500, "USDC": 5_500}
