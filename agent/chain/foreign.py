@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from eth_account._utils.legacy_transactions import serializable_unsigned_transaction_from_dict
-
 from agent.chain.found import executed_in, used_by
 from agent.chain.panel import Panel
 from agent.chain.rpc import Transport
@@ -42,6 +40,8 @@ class WalletOwner:
 
     def shown(self, tx: UnsignedTx) -> Mapping[str, Any]:
         """The transaction as wallets take it, and the hash that is signed."""
+        from eth_account._utils.legacy_transactions import serializable_unsigned_transaction_from_dict
+
         fields = {name: hex(value) if isinstance(value, int) else value for name, value in fields_of(tx).items()}
         unsigned = serializable_unsigned_transaction_from_dict(fields_of(tx))  # type: ignore[no-untyped-call,unused-ignore]  # untyped in 0.11
         return {"kind": "transaction", "from": self.address, "transaction": fields, "signing_hash": hex_data(bytes(unsigned.hash()))}

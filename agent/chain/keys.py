@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from eth_account import Account
-from eth_account.hdaccount import key_from_seed
-
 from agent.chain import osring
 from agent.chain.keystore import open_keystore, read_private
 from agent.chain.secret import KEY_PATH, Key, Secret, disable_core_dumps, key_of
@@ -112,7 +109,7 @@ def load_key(source: KeySource, chain_id: int, *, ask: Ask | None, fork: bool = 
                 )
             if not 0 <= index < TEST_ACCOUNTS:
                 raise ConfigError(f"wallet.test_account: {index} is not between 0 and {TEST_ACCOUNTS - 1}")
-            return Key(Account.from_key(_test_key(index)))
+            return _account(_test_key(index))
         case KeystoreFile(path, password_env):
             found = open_keystore(read_private(path), _password(path, password_env, ask), path)
         case KeyEnv(name):
@@ -155,11 +152,19 @@ def is_published(address: str) -> bool:
     """Whether the key of `address` is one of the test mnemonic's or of eth-tester's (the numbers from 1)."""
     published = (_test_key(i) for i in range(TEST_ACCOUNTS))
     small = (i.to_bytes(32, "big") for i in range(1, TEST_ACCOUNTS + 1))
-    return any(Account.from_key(key).address == address for keys in (published, small) for key in keys)
+    return any(_account(key).address == address for keys in (published, small) for key in keys)
+
+
+def _account(key: bytes) -> Key:
+    from eth_account import Account
+
+    return Key(Account.from_key(key))
 
 
 def _test_key(index: int) -> bytes:
     """Private key of BIP-44 path m/44'/60'/0'/0/index; seed by BIP-39 (PBKDF2-HMAC-SHA512, salt "mnemonic", 2048 rounds)."""
+    from eth_account.hdaccount import key_from_seed
+
     return bytes(key_from_seed(_test_seed(), f"{KEY_PATH}{index}"))
 
 

@@ -11,9 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from eth_account import Account
-from eth_keyfile.keyfile import decode_keyfile_json
-
 from agent.chain.secret import Key, Secret
 from agent.errors import ConfigError
 
@@ -51,6 +48,9 @@ def read_private(path: Path) -> bytes:
 
 def open_keystore(raw: bytes, password: Secret, path: Path) -> Key | ConfigError:
     """The key inside; an error is returned, not raised, so that the frames that saw the key are gone when it is shown."""
+    from eth_account import Account
+    from eth_keyfile.keyfile import decode_keyfile_json
+
     try:
         sheet = json.loads(raw) if len(raw) <= MAX_KEYSTORE_BYTES else None
     except ValueError:
@@ -156,6 +156,8 @@ def _draft(path: Path, key: Key, password: Secret) -> Path:
 
 def _sealed(key: Key, password: Secret) -> bytes | ConfigError:
     """The locked key; an error is returned, not raised, as in `open_keystore`: scrypt may find too little memory."""
+    from eth_account import Account
+
     try:
         sheet = Account.encrypt(key.reveal(), password.reveal(), kdf="scrypt", iterations=SCRYPT_N)  # type: ignore[no-untyped-call,unused-ignore]  # untyped in 0.11
     except Exception as error:  # whatever it is, its frames hold the key

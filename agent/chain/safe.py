@@ -10,7 +10,6 @@ from typing import Any
 
 from eth_abi.abi import decode as abi_decode
 from eth_abi.abi import encode as abi_encode
-from eth_account.messages import encode_typed_data
 from eth_utils.crypto import keccak
 
 from agent.chain.rpc import Transport
@@ -70,6 +69,8 @@ def typed_data(safe: str, tx: UnsignedTx) -> dict[str, Any]:
 
 def safe_tx_hash(safe: str, tx: UnsignedTx) -> str:
     """What the owners sign: 0x-hex of Safe.getTransactionHash, worked out here."""
+    from eth_account.messages import encode_typed_data
+
     message = encode_typed_data(full_message=typed_data(safe, tx))
     return hex_data(keccak(b"\x19" + message.version + message.header + message.body))
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import ctypes
 import resource
 from collections.abc import Mapping
-from typing import Any, NoReturn
-
-from eth_account import Account
-from eth_account.hdaccount import key_from_seed, seed_from_mnemonic
-from eth_account.signers.local import LocalAccount
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from agent.chain.unsigned import fields_of
 from agent.errors import ConfigError, OperatorNeeded
 from agent.model import SignedTx, UnsignedTx
+
+if TYPE_CHECKING:
+    from eth_account.signers.local import LocalAccount
 
 _PR_SET_DUMPABLE = 4
 _MNEMONIC_WORDS = (12, 15, 18, 21, 24)
@@ -85,6 +84,9 @@ def key_of(text: Secret, field: str, index: int = 0) -> Key | ConfigError:
 
     An error is returned, not raised, so that the frames that saw the key are gone when it is shown.
     """
+    from eth_account import Account
+    from eth_account.hdaccount import key_from_seed, seed_from_mnemonic
+
     words = text.reveal().split()
     if len(words) in _MNEMONIC_WORDS:
         try:

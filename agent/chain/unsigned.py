@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from eth_account._utils.signing import sign_transaction_dict
 from eth_utils.crypto import keccak
 
 from agent.model import SignedTx, UnsignedTx
@@ -47,6 +46,8 @@ class _Elsewhere:
 
 def signed_by(tx: UnsignedTx, sign: Callable[[bytes], Vrs]) -> SignedTx:
     """The transaction with the signature that `sign` gives for its 32-byte hash (keccak256 of EIP-1559's or EIP-155's payload)."""
+    from eth_account._utils.signing import sign_transaction_dict
+
     elsewhere = cast(Any, _Elsewhere(sign))
     raw = bytes(sign_transaction_dict(elsewhere, fields_of(tx))[3])  # type: ignore[no-untyped-call,unused-ignore]  # untyped in eth-account 0.11
     return SignedTx(raw, "0x" + bytes(keccak(raw)).hex())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +32,10 @@ COMMANDS = (
     "resume",
     "adopt",
 )
+NOT_FOR_STATUS = {
+    *("web3", "ens", "uniswap", "eth_account", "eth_keyfile", "eth_tester", "eth", "keyring", "scipy", "alembic", "mako", "apprise"),
+    *("prometheus_client", "pyxirr", "polars", "pandas", "numba", "skfolio", "plotly", "empyrical", "aiohttp", "websockets"),
+}
 READING = [
     (("status",), shapes.STATUS, "rebalance"),
     (("doctor",), shapes.DOCTOR, "gas money"),
@@ -155,6 +160,14 @@ def test_the_installed_program_is_the_same_command_line(desk: Desk) -> None:
     done = subprocess.run([*TRIMTAB, "status", "--config", str(desk.config), "--json"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     shapes.require(shapes.STATUS, Said(0, done.stdout, "").json)
+
+
+def test_status_imports_nothing_that_it_does_not_need(desk: Desk) -> None:
+    program = [sys.executable, "-X", "importtime", *TRIMTAB[1:]]
+    done = subprocess.run([*program, "status", "--config", str(desk.config)], capture_output=True, text=True, check=True)
+    loaded = {line.split("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert {"agent.wiring.desk", "sqlalchemy", "rich.table"} <= loaded
+    assert not {name.split(".")[0] for name in loaded} & NOT_FOR_STATUS
 
 
 def test_a_reader_that_had_enough_ends_the_command_without_a_traceback(desk: Desk) -> None:
