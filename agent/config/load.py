@@ -16,7 +16,6 @@ from agent.config.split import build_split
 from agent.config.triggers import TAGS
 from agent.errors import ConfigError
 from agent.policy import trigger_rules
-from agent.store.private import require_private
 
 SECRETS = ("url", "key")
 """Parts of the names of keys whose values are never repeated in an error: secrets, or places where secrets are pasted by mistake."""
@@ -93,16 +92,11 @@ Where = LoadedConfig | Path | str
 """A config file, or what was read of it."""
 
 
-def load_config(path: Where = "trimtab.toml", *, guarded: bool = True) -> LoadedConfig:
-    """Reads and checks a config file; one that was read already is handed back. Raises ConfigError naming what is wrong.
-
-    Where others may change it, it is refused, unless not `guarded`: a pause has to work whoever wrote there.
-    """
+def load_config(path: Where = "trimtab.toml") -> LoadedConfig:
+    """Reads and checks a config file; one that was read already is handed back."""
     if isinstance(path, LoadedConfig):
         return path
     file = Path(path)
-    if guarded:
-        require_private(file, "config")
     try:
         raw = file.read_bytes()
         text = raw.decode()

@@ -12,11 +12,11 @@ from agent.amm import pools as amm
 from agent.model import Plan, Rebalance, Skipped, StepInput
 from agent.planning.aims import Aim
 from agent.planning.choice import COSTLY, DEAR
+from agent.planning.draft import Draft
 from agent.planning.market import FAR, Market
 from agent.planning.paths import MAX_LEGS
 from agent.planning.payments import changes, paid
 from agent.planning.problem import UNBOUNDED_BPS, Problem
-from agent.planning.rounding import Draft
 from agent.planning.settle import DUST, Settled
 from agent.units import BPS, NATIVE, PIPS, largest_remainder, value_text
 

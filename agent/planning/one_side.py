@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from agent.model import Goal
+from agent.planning.draft import Draft
 from agent.planning.problem import Problem
-from agent.planning.rounding import Draft
 
 LEFT = "policy.only leaves it as it is"
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
+from agent.model import Leg
 from agent.planning.aims import Aim
+from agent.planning.draft import Draft
 from agent.planning.problem import Problem
-from agent.planning.rounding import Draft
 from agent.units import Value
 
 HAIR = Fraction(1, 100_000)
-"""Part of the portfolio, a tenth of a basis point: what integers and float noise may miss a goal by."""
+"""Part of the portfolio, a tenth of a basis point: what float noise may miss a goal by, beside a base unit for each end of a leg."""
 CHURN = Fraction(105, 100)
 """Turnover per unit of drift corrected and of money found on the way."""
 
@@ -28,18 +29,18 @@ def beyond(problem: Problem, aim: Aim, draft: Draft) -> str:
     before = [node.value for node in problem.nodes]
     after = [node.value + draft.delta.get(node.address, 0) * node.price for node in problem.nodes]
     total = sum(after, Fraction(0))
+    slack = total * HAIR + sum((problem.price(leg.token_in) + problem.price(leg.token_out) for leg in draft.legs), Fraction(0))
     low, high = [Fraction(share) for share in aim.low.tolist()], [Fraction(share) for share in aim.high.tolist()]
     passed = [
         node.label
         for node, start, end, least, most in zip(problem.nodes, before, after, low, high, strict=True)
-        if node.is_asset
-        and not min(start, least * total) - total * HAIR - node.price <= end <= max(start, most * total) + total * HAIR + node.price
+        if node.is_asset and not min(start, least * total) - slack <= end <= max(start, most * total) + slack
     ]
     if passed:
         return f"move {' and '.join(passed)} past its goal"
     found = total - sum(before, Fraction(0))
     corrected = _off(before, low, high) - _off(after, low, high)
-    if found > 0 and draft.turnover(problem) > CHURN * (corrected + found) + total * HAIR:
+    if found > 0 and draft.turnover(problem) > CHURN * (corrected + found) + slack:
         return "turn over more than the drift"
     return ""
 
@@ -52,8 +53,12 @@ def _off(values: Sequence[Value], low: Sequence[Fraction], high: Sequence[Fracti
     return max(above, below)
 
 
-def best_paying(problem: Problem, draft: Draft) -> str:
-    """The pool of the leg that pays most per unit at reference prices."""
-    return max(
-        draft.legs, key=lambda leg: leg.amount_out_raw * problem.price(leg.token_out) / (leg.amount_in_raw * problem.price(leg.token_in))
-    ).pool
+def best_paying(problem: Problem, draft: Draft, too_far: str) -> tuple[str, str]:
+    """The pool of the leg that pays most per unit at reference prices, and why it is done without: with it the plan goes `too_far`."""
+
+    def rate(leg: Leg) -> Fraction:
+        return leg.amount_out_raw * problem.price(leg.token_out) / (leg.amount_in_raw * problem.price(leg.token_in))
+
+    best = max(draft.legs, key=rate)
+    why = "pays above the reference price" if rate(best) > 1 else "exchanges too few base units to hit a goal"
+    return best.pool, f"{why}: with it the plan would {too_far}"

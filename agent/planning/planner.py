@@ -14,11 +14,11 @@ from agent.planning.aims import Aim, aim_at, for_exit, leaving, turnover_left
 from agent.planning.assemble import MIN_TRADE, PLAN_COST, assemble, left_undone
 from agent.planning.certificate import gap_bps
 from agent.planning.choice import OVER_COST
+from agent.planning.draft import Draft
 from agent.planning.market import Market, open_market
 from agent.planning.overshoot import best_paying, beyond
 from agent.planning.problem import Problem, build_problem
 from agent.planning.refill import plan_top_up
-from agent.planning.rounding import Draft
 from agent.planning.saving import saving
 from agent.planning.settle import Settled, settle
 from agent.planning.swaps import Quote, plan_swap, quote
@@ -109,7 +109,8 @@ def _affordable(
             continue
         too_far = beyond(problem, aim, settled.draft)
         if too_far:
-            dropped[best_paying(problem, settled.draft)] = f"pays above the reference price: with it the plan would {too_far}"
+            pool, why = best_paying(problem, settled.draft, too_far)
+            dropped[pool] = why
             continue
         cost, moved = settled.draft.cost(problem), settled.draft.turnover(problem)
         if limit_bps is None or cost.total * BPS <= limit_bps * moved:

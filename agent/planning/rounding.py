@@ -9,11 +9,11 @@ from types import MappingProxyType
 
 from agent.amm import pools as amm
 from agent.amm.errors import BeyondKnownTicks, Reverts
-from agent.model import Cost, Funding, Leg, PoolState, V3Pool
+from agent.model import Funding, Leg, PoolState, V3Pool
+from agent.planning.draft import Draft
 from agent.planning.floors import fair_floor, min_out
-from agent.planning.gas import gas_value, leg_units, plan_units
+from agent.planning.gas import leg_units
 from agent.planning.gather import Route, gather
-from agent.planning.payments import paid
 from agent.planning.problem import UNBOUNDED_BPS, Problem
 from agent.units import BPS, Value, floor_int
 
@@ -22,47 +22,17 @@ CRUMB = 10**12
 NOTHING: Mapping[tuple[str, str], int] = MappingProxyType({})
 UNSOLD = Fraction(1, 10**7)
 """Part of what is traded that may stay unsold for floating point's sake."""
+COARSE = 100_000
+"""Base units that a trade is worth from which on one more or less is not worth naming."""
+WHOLE = 1_000
+"""One part in so many of an amount, ten basis points, may buy nothing so that a token that leaves is sold whole."""
 RETRIES = 12
 """How often a route is shortened until all its legs fit; each try aims at the leg that did not."""
 
 
-@dataclass(slots=True)
-class Draft:
-    """Legs so far with what they do. `barred` names pools whose leg fell below its fair floor, with the reason."""
-
-    legs: list[Leg] = field(default_factory=list)
-    leg_gas: list[int] = field(default_factory=list)
-    delta: dict[str, int] = field(default_factory=dict)
-    sold: dict[str, int] = field(default_factory=dict)
-    bought: dict[str, int] = field(default_factory=dict)
-    full: set[str] = field(default_factory=set)
-    barred: dict[str, str] = field(default_factory=dict)
-    fees: Value = Fraction(0)
-    impact: Value = Fraction(0)
-    skew: Value = Fraction(0)
-    gross: Value = Fraction(0)
-
-    def gas_units(self, problem: Problem) -> int:
-        """Gas of the transaction, payment in native coin included; none without legs."""
-        return plan_units(problem.gas, paid(problem.coin, self.legs), sum(self.leg_gas))
-
-    def chains(self) -> list[list[int]]:
-        """Positions of the legs of each chain, in order: up to the one that pays the wallet."""
-        ends = [number + 1 for number, leg in enumerate(self.legs) if leg.sink is Funding.WALLET]
-        return [list(range(a, b)) for a, b in zip([0, *ends], ends, strict=False)]
-
-    def cost(self, problem: Problem) -> Cost:
-        """Cost of all legs in numeraire base units."""
-        return Cost(self.fees, self.impact, self.skew, gas_value(self.gas_units(problem), 1, problem.gas_unit_value))
-
-    def turnover(self, problem: Problem) -> Value:
-        """Half the sum of absolute changes of holdings in value."""
-        return sum((abs(raw) * problem.price(token) for token, raw in self.delta.items()), Fraction(0)) / 2
-
-
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """One leg simulated: the pool before and after it, and whether the wallet pays it and gets what it pays."""
+    """One leg simulated: the pool before and after it, whether the wallet pays it and gets what it pays, and which sources feed it."""
 
     token_in: str
     token_out: str
@@ -70,6 +40,7 @@ class _Run:
     before: PoolState
     first: bool
     last: bool
+    sources: range
 
 
 @dataclass(slots=True)
@@ -86,10 +57,10 @@ class _Trial:
 
 
 class Walk:
-    """Runs routes on the changing state of the pools and keeps what they did in `draft`."""
+    """Runs routes on the changing state of the pools and keeps what they did in `draft`; an `exact` one trims no amounts."""
 
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
+    def __init__(self, problem: Problem, exact: bool = False) -> None:
+        self.problem, self.exact = problem, exact
         self.now: dict[str, PoolState] = dict(problem.pools)
         self.draft = Draft()
         self._room: dict[tuple[str, str], int] = {}
@@ -101,17 +72,70 @@ class Walk:
         return node.spendable_raw - self.draft.sold.get(token, 0)
 
     def run(self, route: Route, wanted: Sequence[int]) -> list[int]:
-        """Trades up to the wanted amounts, by source, as much as bounds and balances let; base units really taken."""
+        """Trades up to the wanted amounts, by source, as much as bounds and balances let; base units really taken.
+
+        Sources of a leg that pays less than its fair floor are left out; what their route shares with others goes on without them.
+        """
         amounts = self._affordable([source.hops[0][1] for source in route.sources], wanted)
+        for _ in amounts:
+            trial = self._fitting(route, amounts)
+            if trial is None:
+                break
+            for whole in (True, False):
+                trial = self._trimmed(route, trial, whole)
+                legs = [self._leg(run) for run in trial.runs]
+                unfair = [at for at, leg in enumerate(legs) if leg.min_out_raw > leg.amount_out_raw]
+                if not unfair:
+                    self._book(trial, legs)
+                    return trial.amounts
+            amounts = self._without(route, trial, legs[unfair[0]], trial.runs[unfair[0]].sources)
+        return [0] * len(amounts)
+
+    def _fitting(self, route: Route, amounts: Sequence[int]) -> _Trial | None:
+        """The route with as much of the amounts as all its legs take; None where that is nothing."""
+        amounts = list(amounts)
         for _ in range(RETRIES):
             trial = _Trial(amounts)
             if self._follow(route, trial, last=True) == 0:
-                break
+                return None
             if trial.short is None:
-                return amounts if self._book(trial) else [0] * len(amounts)
+                return trial
             sources, share = trial.short
             amounts = [max(0, min(raw - 1, floor_int(raw * share))) if at in sources else raw for at, raw in enumerate(amounts)]
-        return [0] * len(amounts)
+        return None
+
+    def _without(self, route: Route, trial: _Trial, leg: Leg, sources: range) -> list[int]:
+        """The amounts of a trial without those sources, whose leg is unfair; that is noted."""
+        draft, problem = self.draft, self.problem
+        draft.barred[leg.pool] = f"pays {leg.amount_out_raw} base units where the reference price asks for at least {leg.min_out_raw}"
+        tokens = [source.hops[0][1] for source in route.sources]
+        lost = sum((trial.amounts[at] * problem.price(tokens[at]) for at in sources), Fraction(0))
+        draft.unfair[leg.pool] = draft.unfair.get(leg.pool, Fraction(0)) + lost
+        return [0 if at in sources else raw for at, raw in enumerate(trial.amounts)]
+
+    def _trimmed(self, route: Route, trial: _Trial, whole: bool) -> _Trial:
+        """The least amounts that still pay as much, where a base unit of a token on the way is a part of the trade worth naming.
+
+        A leg pays whole base units: what it takes beyond those goes to the pool for nothing. With `whole`, tokens that leave are
+        sold to the last unit all the same where that costs little.
+        """
+        problem, paid_raw = self.problem, trial.runs[-1].swapped.amount_out_raw
+        value = paid_raw * problem.price(trial.runs[-1].token_out)
+        if self.exact or all(problem.price(run.token_out) * COARSE <= value for run in trial.runs):
+            return trial
+        tokens = [source.hops[0][1] for source in route.sources]
+        for at, token in reversed(list(enumerate(tokens))):
+            less, enough, least = -1, trial.amounts[at], trial
+            while enough - less > 1:
+                middle = (less + enough) // 2
+                tried = _Trial([*trial.amounts[:at], middle, *trial.amounts[at + 1 :]])
+                if self._follow(route, tried, last=True) >= paid_raw and tried.short is None:
+                    least, enough = tried, middle
+                else:
+                    less = middle
+            if not (whole and token in problem.leaving and (trial.amounts[at] - enough) * WHOLE <= trial.amounts[at]):
+                trial = least
+        return trial
 
     def _affordable(self, tokens: Sequence[str], wanted: Sequence[int]) -> list[int]:
         """The wanted amounts of tokens, as far as the wallet has them."""
@@ -143,16 +167,20 @@ class Walk:
         for number, (pool, token_in) in enumerate(route.hops):
             if trial.short is not None or amount == 0:
                 return amount
-            first, ends = number == 0 and not route.feeds, last and number == len(route.hops) - 1
-            share = self._leg_fits(trial, pool, token_in, amount, first=first, last=ends)
-            if share is not None:
-                trial.short = range(begin, end), share
+            found = self._leg_fits(trial, pool, token_in, amount)
+            if isinstance(found, Fraction):
+                trial.short = range(begin, end), found
                 return amount
-            amount = trial.runs[-1].swapped.amount_out_raw
+            first, ends = number == 0 and not route.feeds, last and number == len(route.hops) - 1
+            before = trial.now.get(pool, self.now[pool])
+            trial.runs.append(_Run(token_in, amm.token_out(before, token_in), found, before, first, ends, range(begin, end)))
+            trial.now[pool] = found.after
+            trial.spent[pool, token_in] = trial.spent.get((pool, token_in), 0) + amount
+            amount = found.amount_out_raw
         return amount
 
-    def _leg_fits(self, trial: _Trial, pool_address: str, token_in: str, amount: int, first: bool, last: bool) -> Fraction | None:
-        """Runs one leg; None when it fits, else the part of the amount to try next."""
+    def _leg_fits(self, trial: _Trial, pool_address: str, token_in: str, amount: int) -> amm.Swapped | Fraction:
+        """One leg's swap when it fits, else the part of the amount to try next."""
         before = trial.now.get(pool_address, self.now[pool_address])
         room = self.room(pool_address, token_in, trial.spent)
         if amount > room:
@@ -170,10 +198,7 @@ class Walk:
             return Fraction(BPS - 1, BPS)
         if swapped.amount_in_raw != amount or swapped.amount_out_raw <= 0:
             return Fraction(0)
-        trial.runs.append(_Run(token_in, amm.token_out(before, token_in), swapped, before, first, last))
-        trial.now[pool_address] = swapped.after
-        trial.spent[pool_address, token_in] = trial.spent.get((pool_address, token_in), 0) + amount
-        return None
+        return swapped
 
     def room(self, pool_address: str, token_in: str, more: Mapping[tuple[str, str], int] = NOTHING) -> int:
         """Base units the pool still takes within its bounds; none once it has traded the other way. `more` is spent besides."""
@@ -185,15 +210,9 @@ class Walk:
             self._room[key] = self.problem.room(start, token_in)
         return self._room[key] - self._spent.get(key, 0) - more.get(key, 0)
 
-    def _book(self, trial: _Trial) -> bool:
-        """Keeps a trial, unless one of its legs pays less than its fair floor: then that pool is barred."""
-        legs, draft = [self._leg(run) for run in trial.runs], self.draft
-        for leg in legs:
-            if leg.min_out_raw > leg.amount_out_raw:
-                draft.barred[leg.pool] = (
-                    f"pays {leg.amount_out_raw} base units where the reference price asks for at least {leg.min_out_raw}"
-                )
-                return False
+    def _book(self, trial: _Trial, legs: Sequence[Leg]) -> None:
+        """Keeps a trial."""
+        draft = self.draft
         for run, leg in zip(trial.runs, legs, strict=True):
             key = (leg.pool, leg.token_in)
             self._spent[key] = self._spent.get(key, 0) + leg.amount_in_raw
@@ -206,7 +225,6 @@ class Walk:
                 draft.bought[leg.token_out] = draft.bought.get(leg.token_out, 0) + leg.amount_out_raw
                 draft.delta[leg.token_out] = draft.delta.get(leg.token_out, 0) + leg.amount_out_raw
         draft.legs += legs
-        return True
 
     def _leg(self, run: _Run) -> Leg:
         problem, swapped = self.problem, run.swapped
@@ -250,25 +268,25 @@ class Walk:
         draft.leg_gas.append(leg_units(run.before, run.swapped.ticks_crossed, run.swapped.steps, problem.gas.router, moved))
 
 
-def run_all(problem: Problem, routes: Sequence[Route], worth: Callable[[Draft], float]) -> Draft:
+def run_all(problem: Problem, routes: Sequence[Route], worth: Callable[[Draft], float], exact: bool = False) -> Draft:
     """Runs routes gathered. Where that leaves something unsold, because what gathers passes pools in another order than routes of
     their own, those are run too, and the draft with the higher worth counts.
     """
     coin = problem.coin
     native = [route for route in routes if coin is not None and coin.free_wei and route.hops[0][1] == coin.token]
-    found, unsold = _run(problem, (*native, *gather([route for route in routes if route not in native])))
+    found, unsold = _run(problem, (*native, *gather([route for route in routes if route not in native])), exact)
     if unsold <= UNSOLD * found.gross:
         return found
-    return max(found, _run(problem, (*native, *(route for route in routes if route not in native)))[0], key=worth)
+    return max(found, _run(problem, (*native, *(route for route in routes if route not in native)), exact)[0], key=worth)
 
 
-def _run(problem: Problem, routes: Sequence[Route]) -> tuple[Draft, Value]:
+def _run(problem: Problem, routes: Sequence[Route], exact: bool) -> tuple[Draft, Value]:
     """Runs routes in order; the draft, and the value that is left unsold.
 
     What one cannot take goes to the next that joins the same two tokens, so that nothing overshoots. What sells native coin goes
     first and alone: SwapRouter02 pays anything in wrapped coin with native coin while some is there.
     """
-    walk = Walk(problem)
+    walk = Walk(problem, exact)
     left: dict[tuple[str, str], int] = {}
     for route in routes:
         last_pool, last_in = route.hops[-1]

@@ -13,11 +13,12 @@ from agent.floats import Numbers
 from agent.planning.aims import Aim
 from agent.planning.choice import Choice, Chooser
 from agent.planning.course import Course, chart
+from agent.planning.draft import Draft
 from agent.planning.dual import Solution
 from agent.planning.gather import Route, uses
 from agent.planning.market import Market, Positions
 from agent.planning.paths import Path, Routes, decompose
-from agent.planning.rounding import Draft, run_all
+from agent.planning.rounding import run_all
 from agent.planning.worth import Search
 from agent.units import Value, floor_int
 
@@ -34,6 +35,10 @@ WORTH_A_ROUTE = 1e-6
 FULL = 1 - 1e-6
 """Part of what a pool takes within its bounds from which on it counts as full."""
 DUST = "less than limits.min_trade"
+HAIR = Fraction(1, 100_000)
+"""Part of the portfolio, a tenth of a basis point, below which what a pool's floor forbids is dust: the route alone is left out."""
+UNFAIR = Fraction(1, 2)
+"""Part of what a pool trades beside it, up to which that holds too."""
 UNMOVED = 1e-8
 """Part of the scale below which a token counts as where it was."""
 
@@ -42,9 +47,10 @@ UNMOVED = 1e-8
 class Settled:
     """Where the rounds ended: legs, and what was left out by reason.
 
-    `still` says why tokens do not move, by position; `dropped` pools are left out, and `banned` arcs (pool, source), through
-    which only chains of too many legs ran. `part` of the turnover limit is aimed at, and `bounded` says that it counts;
-    `held_back` that more would be sold than the step has approved. `course` is set where pools pay more than the reference.
+    `still` says why tokens do not move, by position; `dropped` pools are left out, those of `unfair` for their floors, and `banned`
+    arcs (pool, source), through which only chains of too many legs ran. `part` of the turnover limit is aimed at, and `bounded`
+    says that it counts; `held_back` that more would be sold than the step has approved. `course` is set where pools pay more than
+    the reference.
     """
 
     draft: Draft
@@ -55,6 +61,7 @@ class Settled:
     still: dict[int, str] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
     banned: set[tuple[str, int]] = field(default_factory=set)
+    unfair: set[str] = field(default_factory=set)
 
 
 def settle(
@@ -71,21 +78,28 @@ def settle(
     """
     began = Settled(Draft(), dropped=dict(dropped), still=dict(still or {}))
     rounds = _Rounds(market, aim, budget, min_trade, began, np.zeros(len(aim.held)))
-    for _ in range(ROUNDS):
-        if rounds.go():
-            break
+    spent = 0
+    while spent < ROUNDS + len(rounds.state.unfair) and not rounds.go():
+        spent += 1
     if rounds.kept is None:
-        raise Refused(
-            "no plan keeps to limits.turnover and limits.min_trade at once", remedy="raise limits.turnover or lower limits.min_trade"
-        )
+        raise _unsettled(budget, min_trade)
     return rounds.kept
+
+
+def _unsettled(budget: Value | None, min_trade: Value | None) -> Refused:
+    """The refusal where no round kept to the limits, which names those that are on."""
+    raised = [] if budget is None else ["raise limits.turnover or limits.daily_turnover"]
+    lowered = [] if min_trade is None else ["lower limits.min_trade"]
+    limits = [*("its limit of turnover" for _ in raised), *("limits.min_trade" for _ in lowered)] or ["the floors of its legs"]
+    remedy = " or ".join((*raised, *lowered)) or "wait for the next look, or leave out tokens of which one base unit is worth much"
+    return Refused(f"no plan was found that keeps to {' and '.join(limits)}", remedy=remedy)
 
 
 @dataclass(slots=True)
 class _Rounds:
     """`extra` is what pools gave in the last round beyond the core's count; `pruned` says that its pools are worth their gas.
 
-    `near` is the last solution, `kept` the last round within all limits.
+    `near` is the last solution; `kept` is the round within all limits that settled, until then the best one.
     """
 
     market: Market
@@ -176,12 +190,13 @@ class _Rounds:
         state.draft = run_all(market.problem, to_routes(market, routes), self._worth)
         state.draft.full |= {flow.arc.pool for flow in choice.flows if flow.taken >= FULL * flow.arc.offer.real.capacity}
         given = _given(market, state.draft, choice.solution.moved(market.real.rows(choice.rows)))
-        coarse = max((float(node.price) / market.scale for node in market.problem.nodes if node.investable_raw), default=0.0)
+        coarse = max(float(node.price) / market.scale for node in market.problem.nodes)
         settled = float(np.abs(given - self.extra).max(initial=0.0)) <= max(SETTLED / max(self.aim.price, LEAST_PRICE), 2 * coarse)
         self.extra = given
         if _broken(market, state, self.budget, self.min_trade, settled):
             return False
-        self.kept = replace(state, still=dict(state.still), dropped=dict(state.dropped))
+        if settled or self.kept is None or self._worth(state.draft) >= self._worth(self.kept.draft):
+            self.kept = replace(state, still=dict(state.still), dropped=dict(state.dropped))
         return settled
 
 
@@ -216,12 +231,15 @@ def _given(market: Market, draft: Draft, moves: Numbers) -> Numbers:
 def _broken(market: Market, state: Settled, budget: Value | None, min_trade: Value | None, settled: bool) -> bool:
     """Whether a draft breaks a limit; what then has to be left out is noted in `state`.
 
-    Too much turnover (aimed lower only once rounds have settled), a token that moves less than min_trade, a pool below its floor.
+    Too much turnover (aimed lower only once rounds have settled), a token that moves less than min_trade, a pool of which more than
+    dust is below its floor.
     """
     problem, draft, broken = market.problem, state.draft, False
     for pool, why in draft.barred.items():
-        if pool not in state.dropped:
+        traded = sum((leg.amount_in_raw * problem.price(leg.token_in) for leg in draft.legs if leg.pool == pool), Fraction(0))
+        if pool not in state.dropped and draft.unfair[pool] > max(HAIR * problem.total, UNFAIR * traded):
             state.dropped[pool], broken = why, True
+            state.unfair.add(pool)
     turnover = draft.turnover(problem)
     if budget is not None and turnover > budget:
         broken = True

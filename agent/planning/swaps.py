@@ -14,6 +14,7 @@ from agent.model import Funding, Goal, GoalWeight, Leg, Plan, PoolState, Rebalan
 from agent.planning.assemble import assemble
 from agent.planning.certificate import rounded_gap
 from agent.planning.choice import Choice, Chooser
+from agent.planning.draft import Draft
 from agent.planning.dual import Program, Solution, solve
 from agent.planning.floors import min_out
 from agent.planning.gas import gas_price_wei
@@ -21,7 +22,7 @@ from agent.planning.market import open_market
 from agent.planning.paths import Routes, decompose
 from agent.planning.problem import UNBOUNDED_BPS, Node, Problem, build_problem, open_problem
 from agent.planning.responses import Stack
-from agent.planning.rounding import Draft, run_all
+from agent.planning.rounding import run_all
 from agent.planning.settle import legs_of, to_routes
 from agent.planning.worth import must_sell
 from agent.reference import reference_prices, spot_prices
@@ -165,8 +166,8 @@ def _best(problem: Problem, token_in: str, token_out: str, amount_in_raw: int) -
         if routes:
             rest = amount_in_raw - sum(route.amount_raw for route in routes)
             routes[0] = replace(routes[0], amount_raw=max(0, routes[0].amount_raw + rest))
-        draft = run_all(problem, routes, lambda draft: float(draft.sold.get(token_in, 0)))
-        if not draft.barred:
+        draft = run_all(problem, routes, lambda draft: float(draft.sold.get(token_in, 0)), exact=True)
+        if not draft.barred or draft.sold.get(token_in) == amount_in_raw:
             got = draft.bought.get(token_out, 0) * problem.nodes[target].price / value
             return _Split(draft, barred, dict(chosen.dropped), rounded_gap(Fraction(bound) - got, Fraction(1)))
         barred |= draft.barred

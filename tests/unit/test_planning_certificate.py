@@ -13,10 +13,10 @@ from agent.errors import Refused
 from agent.model import PoolState, StepInput
 from agent.planning.aims import aim_at, turnover_left
 from agent.planning.certificate import gap_bps, rounded_gap
+from agent.planning.draft import Draft
 from agent.planning.market import Market, open_market
 from agent.planning.planner import plan, plan_swap
 from agent.planning.problem import build_problem
-from agent.planning.rounding import Draft
 from agent.planning.settle import Settled, settle
 from agent.reference import reference_prices
 from agent.units import BPS

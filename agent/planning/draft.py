@@ -1,0 +1,49 @@
+"""A plan in the making: legs in exact integers, what they do to balances, and what they cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from agent.model import Cost, Funding, Leg
+from agent.planning.gas import gas_value, plan_units
+from agent.planning.payments import paid
+from agent.planning.problem import Problem
+from agent.units import Value
+
+
+@dataclass(slots=True)
+class Draft:
+    """Legs so far with what they do. `barred` names pools whose leg fell below its fair floor, with the reason, and `unfair` what
+    was not traded for it, in value: the routes that such a leg was part of.
+    """
+
+    legs: list[Leg] = field(default_factory=list)
+    leg_gas: list[int] = field(default_factory=list)
+    delta: dict[str, int] = field(default_factory=dict)
+    sold: dict[str, int] = field(default_factory=dict)
+    bought: dict[str, int] = field(default_factory=dict)
+    full: set[str] = field(default_factory=set)
+    barred: dict[str, str] = field(default_factory=dict)
+    unfair: dict[str, Value] = field(default_factory=dict)
+    fees: Value = Fraction(0)
+    impact: Value = Fraction(0)
+    skew: Value = Fraction(0)
+    gross: Value = Fraction(0)
+
+    def gas_units(self, problem: Problem) -> int:
+        """Gas of the transaction, payment in native coin included; none without legs."""
+        return plan_units(problem.gas, paid(problem.coin, self.legs), sum(self.leg_gas))
+
+    def chains(self) -> list[list[int]]:
+        """Positions of the legs of each chain, in order: up to the one that pays the wallet."""
+        ends = [number + 1 for number, leg in enumerate(self.legs) if leg.sink is Funding.WALLET]
+        return [list(range(a, b)) for a, b in zip([0, *ends], ends, strict=False)]
+
+    def cost(self, problem: Problem) -> Cost:
+        """Cost of all legs in numeraire base units."""
+        return Cost(self.fees, self.impact, self.skew, gas_value(self.gas_units(problem), 1, problem.gas_unit_value))
+
+    def turnover(self, problem: Problem) -> Value:
+        """Half the sum of absolute changes of holdings in value."""
+        return sum((abs(raw) * problem.price(token) for token, raw in self.delta.items()), Fraction(0)) / 2

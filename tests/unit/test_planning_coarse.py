@@ -1,0 +1,131 @@
+"""Plans with tokens of few decimals: what integers lose, and what is left out for it, with a true reason."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+
+from agent.errors import Refused
+from agent.model import Plan, PoolState, StepInput
+from agent.planning.aims import aim_at
+from agent.planning.gather import Route
+from agent.planning.market import open_market
+from agent.planning.overshoot import best_paying
+from agent.planning.planner import plan, plan_swap
+from agent.planning.problem import build_problem
+from agent.planning.rounding import Walk
+from agent.planning.settle import settle
+from agent.reference import reference_prices
+from tests.builders import Number, step_input, token, v2_pool, v3_pool, with_limits
+from tests.planning_kinds import COARSE, KINDS
+from tests.planning_replay import carry_out, pools_of
+from tests.planning_worlds import DAI, PRICES, USDC, WETH, goal, without_gas
+
+WHOLE, GUSD = token("WHOLE"), token("GUSD")
+BOUNDS = {"turnover_bps": None, "daily_turnover_bps": None, "min_trade": None, "pool_min_value": None, "plan_cost_bps": 200}
+
+
+def coarse(targets: dict[str, int], values: dict[str, Number], *pools: PoolState, **limits: object) -> StepInput:
+    """A portfolio with coarse tokens at their prices, no gas."""
+    step = step_input({"USDC": 0, "WETH": 0} | targets, values, {**PRICES, **COARSE}, pools=pools)
+    return without_gas(with_limits(step, **{**BOUNDS, **limits}))
+
+
+def replayed(step: StepInput) -> Plan:
+    found = plan(step, goal(step))
+    prices = reference_prices(step).prices
+    assert carry_out(step, found, lambda at: prices[at].price).wrong == []
+    return found
+
+
+@pytest.mark.parametrize("fee_pips", [500, 3_000])
+def test_a_leg_takes_no_more_than_its_whole_units_cost(fee_pips: int) -> None:
+    pool = v3_pool(WHOLE, USDC, 20, 2_000_000, fee_pips)
+    step = coarse({"USDC": 5_000, "WHOLE": 5_000}, {"USDC": 1_010}, pool)
+    (leg,) = replayed(step).legs
+    assert 24 <= leg.amount_out_raw <= 25
+    assert pools_of(step)[pool.address].swap(USDC.address, leg.amount_in_raw - 1) == leg.amount_out_raw - 1
+
+
+def test_whole_units_behind_a_hub_cost_no_more_than_they_must() -> None:
+    pools = [v3_pool(WETH, USDC, 2_000, 50_000_000), v2_pool(WHOLE, USDC, 20, 4_000_000)]
+    step = coarse({"USDC": 0, "WETH": 5_000, "WHOLE": 5_000}, {"WETH": 1_010}, *pools)
+    first, second = replayed(step).legs
+    now = pools_of(step)
+    less = now[pools[0].address].swap(WETH.address, first.amount_in_raw - 1)
+    assert now[pools[1].address].swap(USDC.address, less) < second.amount_out_raw
+
+
+@pytest.mark.parametrize("whole_usd", [1_003, 10_007, 100_001])
+def test_what_is_sold_whole_for_a_coarse_token_leaves_nothing(whole_usd: int) -> None:
+    step = coarse({"WETH": 0, "GUSD": 10_000}, {"WETH": whole_usd}, v2_pool(WETH, GUSD, 2_000, 40_000_000))
+    assert dict(replayed(step).holdings_after)[WETH.address] == 0
+
+
+def test_a_swap_by_hand_sells_the_exact_amount_for_whole_units() -> None:
+    step = coarse({"DAI": 5_000, "GUSD": 5_000}, {"DAI": 1_000, "GUSD": 1_000}, v2_pool(DAI, GUSD, 1, 40_000_000))
+    amount_raw = 100_004 * 10**15
+    (leg,) = plan_swap(step, DAI.address, GUSD.address, amount_raw).legs
+    assert leg.amount_in_raw == amount_raw
+
+
+def test_a_dust_source_below_its_floor_leaves_the_rest_of_its_route() -> None:
+    """A cent of GUSD pays a fee of a cent on the way: its source goes, what shares its last leg does not."""
+    pools = [v3_pool(GUSD, DAI, 1, 50_000_000), v3_pool(WETH, DAI, 2_000, 50_000_000), v3_pool(DAI, USDC, 1, 50_000_000)]
+    targets = {"USDC": 2_500, "DAI": 2_500, "WETH": 2_500, "GUSD": 2_500}
+    step = coarse(targets, {"WETH": 1_000, "GUSD": 1_000, "DAI": 0, "USDC": 0}, *pools)
+    walk = Walk(build_problem(step, reference_prices(step)))
+    feeds = Route(((pools[0].address, GUSD.address),), 2), Route(((pools[1].address, WETH.address),), 10**17)
+    taken = walk.run(Route(((pools[2].address, DAI.address),), 0, feeds), [2, 10**17])
+    assert taken == [0, 10**17]
+    assert [leg.pool for leg in walk.draft.legs] == [pools[1].address, pools[2].address]
+    assert list(walk.draft.barred) == [pools[0].address]
+    assert walk.draft.unfair == {pools[0].address: 20_000}
+
+
+def test_a_dust_route_below_its_floor_leaves_its_pool_in_use() -> None:
+    found = replayed(KINDS["uncapped"](119))
+    assert not [item for item in found.skipped if "base units where" in item.why]
+
+
+@pytest.mark.parametrize("seed", [23, 83, 173, 187, 207, 318, 357, 375])
+def test_whole_units_of_one_token_are_no_overshoot_of_another(seed: int) -> None:
+    found = replayed(without_gas(KINDS["coarse"](seed)))
+    assert not [item for item in found.skipped if "past its goal" in item.why]
+    assert found.gap_bps is not None and found.gap_bps < 2
+
+
+def test_a_pool_that_pays_no_more_than_the_reference_is_not_said_to() -> None:
+    pools = [v2_pool(WHOLE, USDC, 20, 4_000_000), v2_pool(WHOLE, USDC, Fraction(203, 10), 4_000_000, name="dear")]
+    step = coarse({"USDC": 5_000, "WHOLE": 5_000}, {"WHOLE": 1_000}, *pools)
+    problem = build_problem(step, reference_prices(step))
+    for pool, why in zip(pools, ("exchanges too few base units to hit a goal", "pays above the reference price"), strict=True):
+        walk = Walk(problem)
+        walk.run(Route(((pool.address, WHOLE.address),)), [20])
+        assert best_paying(problem, walk.draft, "move USDC past its goal") == (
+            pool.address,
+            f"{why}: with it the plan would move USDC past its goal",
+        )
+
+
+@pytest.mark.parametrize(
+    ("budget", "min_trade", "named"),
+    [
+        (None, None, []),
+        (Fraction(10**6), None, ["turnover"]),
+        (None, Fraction(10**6), ["min_trade"]),
+        (Fraction(10**6), Fraction(10**6), ["turnover", "min_trade"]),
+    ],
+)
+def test_a_refusal_advises_only_limits_that_are_on(
+    budget: Fraction | None, min_trade: Fraction | None, named: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.planning.settle.ROUNDS", 0)
+    step = coarse({"USDC": 5_000, "WHOLE": 5_000}, {"USDC": 1_000}, v3_pool(WHOLE, USDC, 20, 2_000_000))
+    problem = build_problem(step, reference_prices(step))
+    aim = aim_at(problem, goal(step).goal)
+    with pytest.raises(Refused) as refused:
+        settle(open_market(problem, aim.off), aim, budget, min_trade, {})
+    told = f"{refused.value.message} {refused.value.remedy}"
+    assert [limit for limit in ("turnover", "min_trade") if limit in told] == named
