@@ -33,7 +33,6 @@ def require_protection(config: Config) -> None:
     if "twap" in config.reference.kind and config.reference.twap_window < SHORTEST_MEAN_S and not config.chain.local:
         raise ValueError("reference.twap_window: a mean over less than 30m can be pushed within a few blocks; write 30m or more")
     _require_settled_prices(config)
-    _require_accepted(config.limits)
     if not 0 < config.execution.deadline <= LONGEST_DEADLINE_S:
         raise ValueError("execution.deadline: a swap is valid for more than 0s and at most 30m; write for example 90s")
     if (config.limits.balance_jump_wait or 0) > LONGEST_JUMP_WAIT_S:
@@ -62,7 +61,9 @@ def needless(limits: LimitsTable) -> list[str]:
     return sorted({*limits.i_accept} - loose(limits).keys())
 
 
-def _require_accepted(limits: LimitsTable) -> None:
+def require_accepted(config: Config) -> None:
+    """Raises ValueError for a limit beyond its ceiling that its owner has not accepted by name."""
+    limits = config.limits
     strange = next((name for name in limits.i_accept if name not in CEILINGS), None)
     if strange is not None:
         raise ValueError(f"limits.i_accept: {strange!r} is no limit with a ceiling; choose from {', '.join(CEILINGS)}")

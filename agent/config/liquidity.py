@@ -95,7 +95,7 @@ def require_usable(config: Config) -> None:
         return
     names = [(position.kind, position.name) for position in positions]
     for number, position in enumerate(positions):
-        where = f"portfolio.positions.{number}"
+        where = f"portfolio.positions.{position.name.removeprefix('token_id ')}"
         if (position.kind, position.name) in names[:number]:
             raise ValueError(f"{where}: {position.kind} {position.name} is given twice; each position once")
         if getattr(config.venues, position.kind) is None:
@@ -119,7 +119,7 @@ def build_positions(config: Config, tokens: Mapping[str, Token]) -> tuple[Confir
 
 def _build(config: Config, lp: LpTable, number: int, tokens: Mapping[str, Token]) -> ConfirmedPosition:
     table = config.portfolio.positions[number]
-    where = f"portfolio.positions.{number}.entry"
+    where = f"portfolio.positions.{table.name.removeprefix('token_id ')}.entry"
     entry = sorted((int(tokens[symbol].address, 16), tokens[symbol], amount) for symbol, amount in table.entry.items())
     (_, token0, first), (_, token1, second) = entry
     return ConfirmedPosition(

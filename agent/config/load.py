@@ -11,14 +11,12 @@ from pydantic import ValidationError
 
 from agent.config import redaction
 from agent.config.build import build_policy
+from agent.config.mistakes import mistakes
 from agent.config.schema import Config
 from agent.config.split import build_split
-from agent.config.triggers import TAGS
 from agent.errors import ConfigError
 from agent.policy import trigger_rules
 
-SECRETS = ("url", "key")
-"""Parts of the names of keys whose values are never repeated in an error: secrets, or places where secrets are pasted by mistake."""
 NO_CONFIG = "write one with: trimtab init; or, to try it out on a local chain: trimtab localchain --write-config trimtab.toml"
 """What to do where there is no config yet."""
 PAPER_FILE = "paper.db"
@@ -81,7 +79,7 @@ def parse_config(text: str, origin: str = "config") -> Config:
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(f"{origin}: " + "; ".join(mistakes(error)), "correct these keys, then trimtab doctor") from None
+        raise ConfigError(f"{origin}: " + "; ".join(mistakes(error, data, Config)), "correct these keys, then trimtab doctor") from None
     bands = {asset.symbol: asset.band for asset in config.portfolio.assets if asset.band is not None}
     trigger_rules.validate_policy(build_policy(config), bands)
     build_split(config)
@@ -110,21 +108,3 @@ def load_config(path: Where = "trimtab.toml") -> LoadedConfig:
 def loaded_from(text: str, path: Path, origin: str) -> LoadedConfig:
     """The same from a text that may not be in its file yet."""
     return LoadedConfig(parse_config(text, origin), path, hashlib.sha256(text.encode()).hexdigest(), redaction.kept(text))
-
-
-def mistakes(error: ValidationError) -> list[str]:
-    """One line for each, naming field, value and remedy; what may be a secret is not repeated."""
-    lines = []
-    for item in error.errors(include_url=False):
-        tags = TAGS if "trigger" in item["loc"] else ()
-        where = ".".join(str(part) for part in item["loc"] if part not in tags) or "file"
-        if item["type"] == "extra_forbidden":
-            lines.append(f"{where}: unknown key; remove it or check its spelling")
-        elif item["type"] == "missing":
-            lines.append(f"{where}: missing; trimtab init writes every key with a value to start from")
-        else:
-            message = item["msg"].removeprefix("Value error, ")
-            secret = any(word in where for word in SECRETS)
-            got = "" if secret or isinstance(item["input"], dict | list) or repr(item["input"]) in message else f" (got {item['input']!r})"
-            lines.append(f"{where}: {message}{got}" if where != "file" else message)
-    return lines

@@ -92,9 +92,9 @@ def require_targets(config: Config) -> None:
     if not targets:
         return
     for number, target in enumerate(targets):
-        where = f"lp.targets.{number}"
+        where = f"lp.targets.{target.at}"
         if target.at in [earlier.at for earlier in targets[:number]]:
-            raise ValueError(f"{where}: {target.at} is given twice; each pool once")
+            raise ValueError(f"{where}: given twice; each pool once")
         if getattr(config.venues, target.kind) is None:
             raise ValueError(f"{where}: needs [venues.{target.kind}]")
     most = config.limits.lp_max_weight
@@ -115,21 +115,21 @@ def build_targets(config: Config, portfolio: Portfolio, pools: Sequence[PoolRef]
 
 
 def _build(config: Config, number: int, portfolio: Portfolio, pools: Sequence[PoolRef]) -> LpTarget:
-    where = f"lp.targets.{number}"
     if config.lp is None:
-        raise ConfigError(f"{where}: needs [lp]")
+        raise ConfigError("lp.targets: needs [lp]")
     table = config.lp.targets[number]
+    where = f"lp.targets.{table.at}"
     found = next((pool for pool in pools if pool.address == table.at and pool.venue == table.kind), None)
     if found is None:
         raise ConfigError(
-            f"{where}: {table.at} is none of the pools of [venues.{table.kind}] between the portfolio's tokens that have a price",
+            f"{where}: none of the pools of [venues.{table.kind}] between the portfolio's tokens that have a price",
             "check the address; add its fee tier to fee_tiers, or the pool to the venue's pools",
         )
     assets = {asset.token.address for asset in portfolio.assets}
     strange = [portfolio.token(token).label for token in (found.token0, found.token1) if token not in assets]
     if strange:
         raise ConfigError(
-            f"{where}: {table.at} holds {' and '.join(strange)}, no asset of the portfolio",
+            f"{where}: holds {' and '.join(strange)}, no asset of the portfolio",
             "add it to portfolio.assets (a target of 0% is allowed), or take another pool",
         )
     v3 = config.venues.uniswap_v3

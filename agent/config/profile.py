@@ -14,9 +14,11 @@ import tomlkit
 from pydantic import Field, ValidationError
 
 from agent.config.fields import Duration, Weight, parse_address
-from agent.config.load import LoadedConfig, mistakes
+from agent.config.load import LoadedConfig
+from agent.config.mistakes import mistakes
 from agent.config.native import NATIVE
 from agent.config.redaction import is_secret
+from agent.config.schema import LimitsTable
 from agent.config.table import Table
 from agent.config.tighter import DIRECTIONS, read_limits
 from agent.config.triggers import Band, TriggerTable
@@ -129,11 +131,18 @@ def read_profile(path: Path, loaded: LoadedConfig, pinned: str | None = None) ->
     if pinned is not None and pinned.lower().removeprefix("0x") != digest:
         raise ConfigError(f"{path}: its SHA-256 is {digest}, pinned is {pinned.lower()}", "find out who changed it before you use it")
     _refuse_foreign(raw, str(path))
+    found: list[str] = []
     try:
         table = ProfileTable.model_validate(raw)
-        read_limits(table.limits, loaded.config.limits)
     except ValidationError as error:
-        raise ConfigError(f"{path}: " + "; ".join(mistakes(error)), "give a file that trimtab export-profile wrote") from None
+        found = mistakes(error, raw, ProfileTable)
+    else:
+        try:
+            read_limits(table.limits, loaded.config.limits)
+        except ValidationError as error:
+            found = [f"limits.{line}" for line in mistakes(error, table.limits, LimitsTable)]
+    if found:
+        raise ConfigError(f"{path}: {'; '.join(found)}", "give a file that trimtab export-profile wrote")
     symbols = [asset.symbol for asset in table.assets]
     if twice := [symbol for symbol in symbols if symbols.count(symbol) > 1]:
         raise ConfigError(f"{path}: assets: symbol {twice[0]!r} is given twice; each token once")

@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from agent.config import native
 from agent.config.alerts import AlertsTable
-from agent.config.bounds import require_protection
+from agent.config.bounds import require_accepted, require_protection
 from agent.config.chain import ChainTable
 from agent.config.fields import (
     Address,
@@ -227,6 +227,7 @@ class Config(Table):
             require_strategies,
             require_alone,
             native.require_sensible,
+            require_accepted,
         ):
             check(self)
         if self.wallet.test_account is not None and not self.chain.local:

@@ -15,9 +15,6 @@ from agent.model import AnyOf, Cron, Drawdown, Every, Hybrid, Schedule, Single, 
 from agent.units import parse_share_bps
 
 SINGLE, SEVERAL = "single", "several"
-KINDS = ("threshold", "time", "hybrid", "either", "review", "drawdown", "volatility_jump", "zone")
-TAGS = (SINGLE, SEVERAL, *KINDS)
-"""What pydantic puts into the path of an error beside the keys."""
 
 
 class ThresholdTable(Table):

@@ -65,7 +65,7 @@ def test_a_withdrawal_takes_the_numeraire_first_and_then_of_all_else_in_proporti
 
 def test_the_books_have_each_flow_as_the_owner_s_word_and_neither_limits_nor_losses_count_it() -> None:
     wanted = halves()
-    wanted = replace(wanted, limits=replace(wanted.limits, balance_jump_bps=200, daily_loss_bps=100))
+    wanted = replace(wanted, limits=replace(wanted.limits, balance_jump_bps=200, daily_loss_bps=100, slippage_bps=30))
     made = replace(DEEP, flows=(at(1, 4_000), at(3, -6_000)), looks_at_all=True)
     with run(wanted, hourly(BTC=[100.0, 100, 100, 100, 100]), made) as going:
         while going.next():

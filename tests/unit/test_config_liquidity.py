@@ -60,17 +60,17 @@ def test_without_positions_neither_their_risk_nor_their_limit_is_needed() -> Non
 @pytest.mark.parametrize(
     ("position", "changes", "said"),
     [
-        (V3.replace("42", "-1"), (), ("portfolio.positions.0", "token_id", "greater than or equal to 0")),
-        (V3.replace("42", '"forty"'), (), ("token_id", "valid integer")),
+        (V3.replace("42", "-1"), (), ("portfolio.positions.-1.token_id", "write at least 0")),
+        (V3.replace("42", '"forty"'), (), ("token_id", "write a whole number", "'forty'")),
         (V3.replace("token_id = 42\n", ""), (), ("token_id", "missing")),
         (V2.replace(PAIR, PAIR[:-1] + "d"), (), ("pair", "checksum")),
         (V3.replace("uniswap_v3", "curve"), (), ("kind", "uniswap_v2")),
         (V3 + 'range = "1"\n', (), ("range", "unknown key")),
         (V3.replace(', USDC = "4500"', ""), (), ("entry", "names 1 tokens, a position has two")),
-        (V3.replace("USDC", "DAI"), (), ("portfolio.positions.0.entry", "'DAI' is none of the assets", "add it to portfolio.assets")),
+        (V3.replace("USDC", "DAI"), (), ("portfolio.positions.42.entry", "'DAI' is none of the assets", "add it to portfolio.assets")),
         (V3.replace('"4500"', '"-4500"'), (), ("entry.USDC", "not an amount")),
         (V3.replace('"4500"', '"1e9"'), (), ("entry.USDC", "not an amount")),
-        (V3 + "entry_block = -1\n", (), ("entry_block", "greater than or equal to 0")),
+        (V3 + "entry_block = -1\n", (), ("portfolio.positions.42.entry_block", "write at least 0")),
         (V3 + 'volatility = "0%"\n', (), ("volatility", "above 0%")),
         (V3 + 'volatility = "2000%"\n', (), ("volatility", "at most 1000%")),
         (V3, (('volatility = "60%"', 'volatility = "60"'),), ("lp.volatility", "has no unit")),
@@ -89,17 +89,17 @@ def test_a_mistake_is_named_with_what_to_write(position: str, changes: tuple[tup
 def test_positions_need_their_risk_and_their_venue() -> None:
     with pytest.raises(ConfigError, match=r"lp: missing.*volatility"):
         parse_config(without(with_positions(V3), "[lp]", 3))
-    with pytest.raises(ConfigError, match=r"portfolio.positions.0: needs \[venues.uniswap_v3\]"):
+    with pytest.raises(ConfigError, match=r"portfolio.positions.42: needs \[venues.uniswap_v3\]"):
         parse_config(without(with_positions(V3), "[venues.uniswap_v3]", 7))
 
 
 @pytest.mark.parametrize("position", [V2, V3])
 def test_a_position_is_confirmed_once(position: str) -> None:
-    assert "portfolio.positions.1" in mistake(position, position)
+    assert f"portfolio.positions.{PAIR if position == V2 else 42}" in mistake(position, position)
     assert "given twice" in mistake(position, position)
 
 
 def test_an_entry_finer_than_the_smallest_unit_is_refused_by_name() -> None:
     config = parse_config(with_positions(V3.replace('"4500"', '"0.0000001"')))
-    with pytest.raises(ConfigError, match=r"portfolio\.positions\.0\.entry\.USDC.*6 decimal places"):
+    with pytest.raises(ConfigError, match=r"portfolio\.positions\.42\.entry\.USDC.*6 decimal places"):
         build_portfolio(config, tokens())

@@ -60,11 +60,11 @@ def test_fees_stay_where_compounding_is_off_and_a_share_of_nothing_is_a_target()
         ((V3.replace("10%", "21%"), V2), (), ("shares sum to 26%",)),
         ((V3,), (('lp_max_weight = "25%"', 'lp_max_weight = "off"'),), ("limits.lp_max_weight: missing or off",)),
         ((V3,), (('lp_max_weight = "25%"', ""),), ("limits.lp_max_weight: missing or off",)),
-        ((V3, V3), (), ("lp.targets.1", "given twice; each pool once")),
+        ((V3, V3), (), (f"lp.targets.{POOL}: given twice; each pool once",)),
         ((V3.replace('"20%"', '"5bps"'),), (), ("width", "from 0.1% to 1000%")),
         ((V3.replace('"20%"', '"1001%"'),), (), ("width", "from 0.1% to 1000%")),
         ((V3.replace('"20%"', '"20"'),), (), ("width", "has no unit")),
-        ((V3.replace('width = "20%"\n', ""),), (), ("lp.targets.0", "width", "missing")),
+        ((V3.replace('width = "20%"\n', ""),), (), (f"lp.targets.{POOL}.width", "missing")),
         ((V3.replace('compound_above = "25.5"\n', ""),), (), ("compound_above", "missing")),
         ((V3.replace('"25.5"', '"-1"'),), (), ("compound_above", "not an amount")),
         ((V3.replace("10%", "101%"),), (), ("share", "at most 100%")),
@@ -86,13 +86,13 @@ def test_a_mistake_is_named_with_what_to_write(
 def test_a_target_needs_its_venue() -> None:
     kept = wanting(V3).splitlines(keepends=True)
     start = kept.index("[venues.uniswap_v3]\n")
-    with pytest.raises(ConfigError, match=r"lp.targets.0: needs \[venues.uniswap_v3\]"):
+    with pytest.raises(ConfigError, match=rf"lp.targets.{POOL}: needs \[venues.uniswap_v3\]"):
         parse_config("".join(kept[:start] + kept[start + 7 :]))
 
 
 @pytest.mark.parametrize("refs", [(), (REFS[0],), (PoolRef(POOL, "uniswap_v2", PoolKind.V2, *TWO, 3_000),)])
 def test_a_pool_that_its_venue_does_not_know_is_refused_by_name(refs: tuple[PoolRef, ...]) -> None:
-    with pytest.raises(ConfigError, match=f"lp.targets.0: {POOL} is none of the pools of .venues.uniswap_v3."):
+    with pytest.raises(ConfigError, match=f"lp.targets.{POOL}: none of the pools of .venues.uniswap_v3."):
         built(V3, refs=refs)
 
 
@@ -106,7 +106,7 @@ def test_a_pool_with_a_token_that_is_no_asset_is_refused_by_name() -> None:
 
 
 def test_a_threshold_finer_than_the_smallest_unit_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match=r"lp\.targets\.0\.compound_above.*6 decimal places"):
+    with pytest.raises(ConfigError, match=rf"lp.targets.{POOL}.compound_above.*6 decimal places"):
         built(V3.replace('"25.5"', '"0.0000001"'))
 
 

@@ -77,8 +77,8 @@ def test_without_strategies_the_wallet_is_one() -> None:
         ((TREND | {"health": HEALTH.replace('"0.8"', "0.5")}, CARRY), "recover is not above sharpe"),
         ((TREND | {"health": HEALTH.replace('window = "30d"', 'window = "1d"')}, CARRY), "window is from 7d"),
         ((TREND | {"health": HEALTH.replace("0.5", '"much"')}, CARRY), "is not a Sharpe ratio"),
-        (({key: value for key, value in TREND.items() if key != "health"}, CARRY), "strategies.0.health: missing"),
-        (({key: value for key, value in TREND.items() if key != "floor"}, CARRY), "strategies.0.floor: missing"),
+        (({key: value for key, value in TREND.items() if key != "health"}, CARRY), "strategies.trend.health: missing"),
+        (({key: value for key, value in TREND.items() if key != "floor"}, CARRY), "strategies.trend.floor: missing"),
     ],
 )
 def test_mistakes_are_named(parts: tuple[dict[str, str], ...], said: str) -> None:

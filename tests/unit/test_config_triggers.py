@@ -146,10 +146,10 @@ def test_a_trigger_that_cannot_work_is_named_with_its_remedy(written: str, named
     [
         ('{ kind = "time", every = "1d" }', [(BAND, 'band = "5%abs" ')], "portfolio.assets.WETH.band: the trigger knows no bands"),
         ('{ kind = "drawdown", fall = "9%", within = "1d" }', [(BAND, 'band = "5%abs" ')], "the trigger knows no bands"),
-        (TEMPLATE[10:], [(BAND, 'band = "5%" ')], "portfolio.assets.0.band: '5%' is not a band; write 10%rel"),
+        (TEMPLATE[10:], [(BAND, 'band = "5%" ')], "portfolio.assets.WETH.band: '5%' is not a band; write 10%rel"),
         (TEMPLATE[10:], [(BAND, 'band = "0%abs" ')], "portfolio.assets.WETH.band.absolute: 0 bps"),
         (TEMPLATE[10:], [(BAND, 'band = "101%rel" ')], "portfolio.assets.WETH.band.relative: 10100 bps"),
-        (TEMPLATE[10:], [(BAND, "band = 5 ")], "portfolio.assets.0.band: 5 is not a band"),
+        (TEMPLATE[10:], [(BAND, "band = 5 ")], "portfolio.assets.WETH.band: 5 is not a band"),
         (TEMPLATE[10:], [(ONLY, 'only = "some" ')], "policy.only"),
         ('{ kind = "time", every = "1d" }', [(ONLY, 'only = "winners" ')], "policy.only: winners, which bands tell from the others"),
         (
