@@ -23,6 +23,8 @@ ALWAYS_KNOWN = frozenset({AlertKind.PAUSED, AlertKind.HEARTBEAT})
 """What also a look that failed knows."""
 KILL_SWITCH = "kill_switch"
 """What this guard alone refuses is told as the pause that it is."""
+FAILURES = "reverts_in_row"
+"""This guard lets exits go on, which its owner should know."""
 MOVING = (IntentKind.SWAP, IntentKind.LIQUIDITY, IntentKind.PAYOUT, IntentKind.UNWRAP)
 _FIGURE = re.compile(r"[-+]?[0-9][0-9,.]* ?(%|bps|s|gwei|wei|blocks?)?")
 _GUARD = re.compile(r"[a-z_]{1,40}")
@@ -180,7 +182,8 @@ def _refusal(failing: list[Verdict], step: str) -> Alert:
         figures = [text.strip() for text in (verdict.measured, verdict.limit)]
         told[name] = f"{name} ({figures[0]}, limit {figures[1]})" if all(map(_FIGURE.fullmatch, figures)) else name
     why = f"by {', '.join(told.values())}" if told else "before anything was sent"
-    return Alert(AlertKind.REFUSAL, f"refusal:{','.join(told)}"[:LONGEST_KEY], f"A plan was refused {why}. {step}", True)
+    row = " Transactions failed in a row: rebalances stop until trimtab resume, exits go on with growing waits." if FAILURES in told else ""
+    return Alert(AlertKind.REFUSAL, f"refusal:{','.join(told)}"[:LONGEST_KEY], f"A plan was refused {why}.{row} {step}", True)
 
 
 def _gas(step: StepInput, low_wei: int | None) -> Iterator[Alert]:

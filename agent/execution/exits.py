@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from agent.execution.outcome import Outcome, OutcomeKind
 from agent.guards.remedies import REMEDIES
 from agent.model import StepInput, StuckExit, Verdict
-from agent.policy import stuck
+from agent.policy import failures, stuck
 
 OF_ITS_MARKET = frozenset(
     (
@@ -26,13 +26,17 @@ OF_ITS_MARKET = frozenset(
 )
 """Guards that judge the pools and tokens of a plan: what they refuse says nothing against another one."""
 TOGETHER = "it was refused together with another exit, which goes first"
+IN_TURN = "too many transactions failed in a row, so exits go one by one and another goes first"
 
 
 def around(outcome: Outcome, judge: Callable[[StepInput], Outcome]) -> Outcome:
     """The outcome; where it is a refused exit that of the step without what of it is refused by itself.
 
-    Each asset that it sells is judged alone, so that one bad pool holds back its own asset and no other.
+    Each asset that it sells is judged alone, so that one bad pool holds back its own asset and no other. After too many reverts in
+    a row one of them goes alone, another after the next revert: who pushes a single pool must not hold back the others.
     """
+    if (first := _in_turn(outcome, judge)) is not None:
+        return first
     tokens = _refused(outcome)
     if not tokens:
         return outcome
@@ -46,6 +50,21 @@ def around(outcome: Outcome, judge: Callable[[StepInput], Outcome]) -> Outcome:
     found = found or [StuckExit(one, TOGETHER, "nothing has to be done") for one in tokens[1:]]
     left = stuck.left_alone(step, found)
     return outcome if left is step else around(judge(left), judge)  # what is left alone already and refused all the same stays refused
+
+
+def _in_turn(outcome: Outcome, judge: Callable[[StepInput], Outcome]) -> Outcome | None:
+    """The outcome of the first exit in turn that can go alone; None where they go together, or none of them can."""
+    step, leaves = outcome.step_input, outcome.decided.leaves
+    reverts = step.history.reverts_in_row
+    if outcome.kind is not OutcomeKind.PLANNED or len(leaves) < 2 or reverts < failures.MAX_REVERTS_IN_ROW:
+        return None
+    first = (reverts - failures.MAX_REVERTS_IN_ROW) % len(leaves)
+    for goes in (*leaves[first:], *leaves[:first]):
+        waits = [StuckExit(one, IN_TURN, "nothing has to be done") for one in leaves if one != goes]
+        alone = judge(stuck.left_alone(step, waits))
+        if alone.kind is OutcomeKind.PLANNED and alone.decided.leaves == (goes,):
+            return alone
+    return None
 
 
 def _refused(outcome: Outcome) -> tuple[str, ...]:

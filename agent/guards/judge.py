@@ -12,6 +12,7 @@ from agent.guards import chain, cost, gas, liquidity, market, max_weight, oracle
 from agent.guards.case import Case, Measured, Missing, open_case
 from agent.guards.remedies import REMEDIES
 from agent.model import Evidence, Plan, StepInput, Verdict
+from agent.policy import failures
 
 T = TypeVar("T")
 
@@ -88,7 +89,7 @@ GUARDS: tuple[Guard[Any], ...] = (
     _always("quorum", "as many as configured", trust.quorum),
     _always("allowlist", "all pinned", trust.allowlist),
     Guard("token_screen", lambda s: s.limits.token_screen, lambda _, __: trust.SCREENED, trust.token_screen),
-    _always("reverts_in_row", f"fewer than {trust.MAX_REVERTS_IN_ROW} and {trust.MAX_APPROVALS_IN_ROW}", trust.reverts_in_row),
+    _always("reverts_in_row", f"fewer than {failures.MAX_REVERTS_IN_ROW} and {failures.MAX_APPROVALS_IN_ROW}", trust.reverts_in_row),
     Guard("head_age", lambda s: s.limits.head_age_s, lambda limit, _: words.seconds(limit), chain.head_age),
     _always("expiry", "made at the head, not expired", chain.expiry),
     _always("balance", "investable balance", chain.balance),

@@ -32,7 +32,7 @@ REMEDIES = {
     "token_screen": "take the tokens named out of the portfolio, or see docs/tokens.md",
     "kill_switch": "trimtab resume, once you know why it was paused",
     "quorum": "add a second operator's endpoint, or name the single one in chain.single_operator",
-    "reverts_in_row": "look why they failed (trimtab history); trimtab resume then counts anew",
+    "reverts_in_row": "look why they failed (trimtab history); trimtab resume then counts anew; exits go on by themselves",
     "balance": "plan anew at a fresh block",
     "prediction": "plan anew at a fresh block",
     "expiry": "plan anew at a fresh block",

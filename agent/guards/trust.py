@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from agent.guards.case import Case, Measured, Missing
 from agent.model import Plan, Provide
+from agent.policy import failures
+from agent.policy.words import moment
 from agent.units import NATIVE
 
 NO_CODE = "0x" + "0" * 64
 SCREENED = "all move what they are told to"
-MAX_REVERTS_IN_ROW = 3
-"""Reverts in a row after which a person must look (T6): each burns gas, and none is chance any more."""
-MAX_APPROVALS_IN_ROW = 8
-"""Steps of approvals without a swap after which a person must look: each try approves and takes back, at the price of gas."""
 
 
 def allowlist(case: Case) -> Measured:
@@ -84,8 +82,19 @@ def quorum(case: Case) -> Measured:
 
 
 def reverts_in_row(case: Case) -> Measured:
-    """Fewer transactions in a row reverted, and fewer steps approved without a swap, than make the agent stop (T6)."""
+    """Fewer transactions in a row reverted, and fewer steps approved without a swap, than make the agent stop until its owner resumes
+    (T6). An exit is tried again after a wait that grows, since anybody can make it revert (T20).
+    """
     history = case.step.history
     reverts, approvals = history.reverts_in_row, history.approvals_in_row
-    passed = reverts < MAX_REVERTS_IN_ROW and approvals < MAX_APPROVALS_IN_ROW
-    return Measured(f"{reverts} reverts, {approvals} steps of approvals without a swap", passed)
+    told = f"{reverts} reverts, {approvals} steps of approvals without a swap"
+    if not case.only_leaves():
+        since = "; more since the owner resumed" if history.failures_stop and not failures.too_many(reverts, approvals) else ""
+        return Measured(told + since, not (history.failures_stop or failures.too_many(reverts, approvals)))
+    wait_s = failures.wait_s(history)
+    if wait_s == 0 or case.step.spend_caps:  # what this step approved was let through when it began
+        return Measured(told, True)
+    if history.failed_s is None:
+        raise Missing("when the last transaction failed")
+    again_s = history.failed_s + wait_s
+    return Measured(f"{told}; an exit is tried again at {moment(again_s)}", case.step.snapshot.head.timestamp_s >= again_s)

@@ -41,6 +41,8 @@ class History:
     are no strategies). `loss_total` is the loss since the store began. `late` are exits that were refused when about to be sent.
     `fell_24h` and `fell_total` are the parts of those losses that are falls of balances without a transaction of ours. `accepted`
     are rises that were accepted as deposits in the last 24 h, since nobody explained them.
+    `failed_s` is chain time of the newest of too many failures in a row; `failures_stop` says that there were too many since the
+    owner resumed, whatever exits have succeeded since.
     """
 
     last_rebalance_s: int | None
@@ -80,6 +82,8 @@ class History:
     fell_24h: Fraction = Fraction(0)
     fell_total: Fraction = Fraction(0)
     accepted: tuple[Flow, ...] = ()
+    failed_s: int | None = None
+    failures_stop: bool = False
 
 
 @dataclass(frozen=True, slots=True)

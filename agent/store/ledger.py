@@ -10,19 +10,16 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from agent.errors import OperatorNeeded
-from agent.model import History, Intent, IntentKind, IntentState, LateRefusal, Plan, Rebalance, Receipt, UnsignedTx
+from agent.model import History, Intent, IntentKind, IntentState, LateRefusal, Plan, Rebalance, Receipt
 from agent.ports import Grant
-from agent.store import balances, ledger_rows, orders, positions, requests, running
+from agent.store import balances, failed, ledger_rows, orders, positions, requests, running
 from agent.store.ledger_tables import EntryRow
 from agent.store.records import Movement, loaded, unpacked
 from agent.store.sleeve_rows import SleeveBookingRow
 from agent.store.tables import BudgetRow, EarlierRow, IntentRow, Meta, MovementRow, Step
-from agent.store.transitions import CONSUMED
 from agent.units import NATIVE
 
 DAY_S = 86_400
-FEW = 20
-"""Transactions that are read at once from the newest on, where only the newest are wanted."""
 LAST_REVIEW = "last_review_s"
 DELAY = "delay_ppm"
 REVIEWS = "reviews"
@@ -34,13 +31,8 @@ UNREAD = "unread"
 """Key of the assets whose balance could not be read, each as address:chain time since when."""
 LATE = "late"
 """Key of the exits that were refused when about to be sent, as JSON."""
-RESUMED_AFTER = "resumed_after"
-"""Key of the newest intent's number when the owner resumed last: failures up to it have been looked at."""
 SWAP_BESIDES = "swap_besides"
 """Kind of a budget of a swap that is no rebalance of the policy: an exit, a withdrawal, an investment, one by hand."""
-_CONSUMED = tuple(state.value for state in CONSUMED)
-_TRADES = (IntentKind.SWAP.value, IntentKind.LIQUIDITY.value)
-"""What everything else, approvals above all, is for."""
 
 
 def book(
@@ -76,6 +68,8 @@ def book(
     )
     running.lost(session, loss)
     running.settle(session)
+    if not succeeded or intent.kind is IntentKind.APPROVE:
+        failed.note(session, _late_seqs(session))
     for movement in movements(intent, wallet, coin, chain_s):
         session.add(
             MovementRow(
@@ -142,6 +136,7 @@ def history(session: Session, chain_now_s: int) -> History:
     is what transactions from before this store lost; what those gave away counts as paid out.
     """
     own = session.scalars(select(BudgetRow).where(BudgetRow.chain_s > chain_now_s - DAY_S)).all()
+    row = failed.row(session, _late_seqs(session), chain_now_s)
     rows = [*own, *session.scalars(select(EarlierRow).where(EarlierRow.chain_s > chain_now_s - DAY_S))]
     fell, unpriced = balances.lost(session, chain_now_s)
     return History(
@@ -150,8 +145,10 @@ def history(session: Session, chain_now_s: int) -> History:
         turnover_24h=sum((_fraction(row.turnover) for row in rows), Fraction(0)),
         loss_24h=sum((max(Fraction(0), _fraction(row.loss)) for row in rows), fell),
         gas_24h_wei=sum(int(row.gas_wei) for row in rows),
-        reverts_in_row=_reverts_in_row(session),
-        approvals_in_row=_approvals_in_row(session),
+        reverts_in_row=row.reverts,
+        approvals_in_row=row.approvals,
+        failed_s=row.newest_s,
+        failures_stop=row.stops,
         last_liquidity_s=_newest(session, IntentKind.LIQUIDITY),
         started_s=session.scalar(select(Step.now_s).order_by(Step.seq).limit(1)),
         flows=balances.opened(session),
@@ -206,6 +203,11 @@ def _late(session: Session) -> list[tuple[LateRefusal, int]]:
         raise OperatorNeeded(f"store: what it remembers of exits is damaged: {error}", "restore a backup") from None
 
 
+def _late_seqs(session: Session) -> dict[str, int]:
+    """By token that was refused late, the number of the newest intent by then."""
+    return {one.token: seq for one, seq in _late(session)}
+
+
 def _loss_total(session: Session) -> Fraction:
     """What everything lost since the store began, as history counts a day's; what gained makes no room."""
     earlier = sum((max(Fraction(0), _fraction(text)) for text in session.scalars(select(EarlierRow.loss))), Fraction(0))
@@ -232,50 +234,10 @@ def _meta(session: Session, key: str) -> str:
     return "" if row is None else row.value
 
 
-def _reverts_in_row(session: Session) -> int:
-    """Newest transactions that the chain reverted, one after the other; only a swap or an action on liquidity that succeeds ends the row.
-
-    Cancels neither count nor interrupt, and neither do approvals that succeed: each new try may need one.
-    """
-    return sum(_reverted(row) for row in _since_success(session))
-
-
-def _approvals_in_row(session: Session) -> int:
-    """Steps that approved something, or took it back, since the last swap or action on liquidity that succeeded."""
-    return len({row.step_id for row in _since_success(session) if row.kind == IntentKind.APPROVE.value})
-
-
-def _since_success(session: Session) -> list[IntentRow]:
-    """What was mined after the last swap or action on liquidity that succeeded, and after the owner resumed last; no cancels.
-
-    Nor what was approved for exits that were refused late: how often those are tried is bounded by itself (agent/policy/stuck.py),
-    and one that never goes must not stop the others.
-    """
-    late = {one.token: seq for one, seq in _late(session)}
-    resumed = session.get(Meta, RESUMED_AFTER)
-    later = select(IntentRow).where(IntentRow.seq > (0 if resumed is None else int(resumed.value))).order_by(IntentRow.seq.desc())
-    found = []
-    # A few at a time, in the order in which they lie: the row ends soon, and before it are the transactions of years.
-    newest_first = session.scalars(later.execution_options(yield_per=FEW))
-    for row in newest_first:
-        if row.state not in _CONSUMED or row.kind == IntentKind.CANCEL.value:
-            continue
-        if row.kind in _TRADES and not _reverted(row):
-            break
-        if not late or row.kind != IntentKind.APPROVE.value or row.seq > late.get(loaded(UnsignedTx, row.tx_json).to, 0):
-            found.append(row)
-    newest_first.close()
-    return found
-
-
-def _reverted(row: IntentRow) -> bool:
-    return row.receipt_json is not None and loaded(Receipt, row.receipt_json).status != 1
-
-
 def resumed(session: Session) -> None:
     """The owner has looked at what failed: rows of failures start anew, and what was refused late is tried again."""
     mark_late(session, ())
-    session.merge(Meta(key=RESUMED_AFTER, value=str(_newest_intent(session))))
+    failed.forget(session, _newest_intent(session))
 
 
 def _newest_intent(session: Session) -> int:

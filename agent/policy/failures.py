@@ -1,0 +1,27 @@
+"""When failures in a row stop the agent, and how long an exit waits after them: it must outlive who makes it revert (T6, T20)."""
+
+from __future__ import annotations
+
+from agent.model import History
+
+MAX_REVERTS_IN_ROW = 3
+"""Reverts in a row after which a person must look: each burns gas, and none is chance any more."""
+MAX_APPROVALS_IN_ROW = 8
+"""Steps of approvals without a swap after which a person must look: each try approves and takes back, at the price of gas."""
+FIRST_WAIT_S, LONGEST_WAIT_S = 60, 3_600
+"""Chain time that an exit waits once that many failed, doubled with each failure more, and at most."""
+
+
+def too_many(reverts: int, approvals: int) -> bool:
+    """Whether so many failures in a row stop the agent until a person has looked."""
+    return reverts >= MAX_REVERTS_IN_ROW or approvals >= MAX_APPROVALS_IN_ROW
+
+
+def wait_s(history: History) -> int:
+    """Chain time that an exit waits after the newest failure; 0 while few enough failed."""
+    if not too_many(history.reverts_in_row, history.approvals_in_row):
+        return 0
+    more = history.reverts_in_row - MAX_REVERTS_IN_ROW
+    if more < 0:
+        more = history.approvals_in_row - MAX_APPROVALS_IN_ROW
+    return min(FIRST_WAIT_S << min(more, 16), LONGEST_WAIT_S)

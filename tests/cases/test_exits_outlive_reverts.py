@@ -1,0 +1,123 @@
+"""Who pushes a pool between look and block makes transactions revert: rebalances stop, exits go on after waits that grow."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent import api
+from agent.api.agent import Agent
+from agent.api.alerting import Facts, alerts
+from agent.execution.outcome import Outcome, OutcomeKind
+from agent.localchain import LocalChain
+from agent.model import AlertKind
+from agent.policy import failures
+from tests.agents import ROOMY, again, failed, fund, purse, swap_of, trusted, yes
+from tests.cases.test_market_moves import before_a_swap
+from tests.endpoints import passing_on, serve
+
+TWO = {"WETH": "50%", "USDC": "50%"}
+BLOCKS, CRASH = 3, 2_400
+STOP = {"portfolio.assets.0.stop_loss": "2500", "policy.confirm_blocks": BLOCKS, "limits.price_impact": "2%", **ROOMY}
+ROUTERS = pytest.mark.parametrize("router", ["swap_router_02", "rebalancer"])
+
+
+def settled(chain: LocalChain, weth: int) -> None:
+    """The market is there, feeds say so, and blocks go by that confirm it."""
+    chain.move_market({"WETH": weth})
+    chain.mine(BLOCKS + 1)
+
+
+def griefed(chain: LocalChain, agent: Agent) -> Outcome:
+    """A look whose swap meets pools that were pushed just before; then they are set back."""
+    down = Fraction(CRASH * 93, 100)
+    push = before_a_swap(agent, lambda: chain.move_market({"WETH": down}, twap_follows=False))
+    outcome = agent.rebalance(send=True, confirm=yes, progress=push)
+    chain.move_market({"WETH": CRASH}, twap_follows=False)
+    chain.mine(BLOCKS + 1)
+    return outcome
+
+
+def waits(outcome: Outcome) -> bool:
+    return outcome.kind is OutcomeKind.REFUSED and [one.guard for one in failed(outcome)] == ["reverts_in_row"]
+
+
+@ROUTERS
+@pytest.mark.parametrize("native", [False, True])
+def test_an_exit_that_was_made_to_revert_is_tried_again_after_waits_that_grow(
+    anvil_chain: LocalChain, tmp_path: Path, router: str, native: bool
+) -> None:
+    chain = anvil_chain
+    chain.set_native(10**18)
+    fund(chain, {"WETH": 17_150 if native else 20_000, "USDC": 20_000})
+    chain.mine(BLOCKS + 1)
+    coin = {"portfolio.assets.0.address": "native", "portfolio.assets.0.symbol": "ETH"} if native else {}
+    loaded = trusted(chain, tmp_path, {**STOP, **coin, "execution.router": router}, TWO)
+    with again(chain, loaded) as agent:
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+        settled(chain, CRASH)
+        for _ in range(3):
+            assert griefed(chain, agent).kind is OutcomeKind.FAILED
+        held = agent.rebalance(send=True, confirm=yes)
+        assert waits(held) and "an exit is tried again at" in failed(held)[0].measured
+        (told,) = [one.text for one in alerts(held, Facts(False, "", None)) if one.kind is AlertKind.REFUSAL]
+        assert "exits go on" in told
+    for wait_s in (60, 120):
+        since_s = chain.now_s()
+        with again(chain, loaded) as agent:
+            held = agent.rebalance(send=True, confirm=yes)
+            assert waits(held), "a restart shortens no wait"
+            history = held.step_input.history
+            assert failures.wait_s(history) == wait_s and since_s - 30 <= (history.failed_s or 0) <= since_s
+            chain.warp(wait_s)
+            if wait_s == 60:
+                assert griefed(chain, agent).kind is OutcomeKind.FAILED, "the griefer pays again"
+                continue
+            sold = agent.rebalance(send=True, confirm=yes)
+            assert swap_of(sold)[0].exits
+            assert chain.balance("WETH") * CRASH < 10 * 10**18
+
+
+def test_after_an_exit_that_succeeds_rebalances_wait_for_their_owner_all_the_same(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    three = {"WETH": "40%", "WBTC": "30%", "USDC": "30%"}
+    fund(chain, {"WETH": 20_000, "WBTC": 15_000, "USDC": 15_000})
+    chain.mine(BLOCKS + 1)
+    loaded = trusted(chain, tmp_path, STOP, three)
+    with again(chain, loaded) as agent:
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+        settled(chain, CRASH)
+        for _ in range(3):
+            assert griefed(chain, agent).kind is OutcomeKind.FAILED
+        chain.warp(60)
+        settled(chain, CRASH)
+        assert swap_of(agent.rebalance(send=True, confirm=yes))[0].exits
+        chain.move_market({"WBTC": chain.books.prices_usd["WBTC"] * 2})
+        chain.mine(BLOCKS + 1)
+        before = purse(chain)
+        stopped = agent.rebalance(send=True, confirm=yes)
+        assert waits(stopped), stopped.reason
+        assert purse(chain).raw == before.raw
+        api.resume(loaded.path)
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+
+
+def test_with_a_private_endpoint_every_try_of_an_exit_goes_there(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 20_000, "USDC": 20_000})
+    chain.mine(BLOCKS + 1)
+    with serve(passing_on(chain.url or "")) as relay:
+        changes = {**STOP, "execution.submit_url": relay.url, "execution.submit_public_fallback": True}
+        with again(chain, trusted(chain, tmp_path, changes, TWO)) as agent:
+            assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+            settled(chain, CRASH)
+            for _ in range(3):
+                assert griefed(chain, agent).kind is OutcomeKind.FAILED
+            before = len(relay.seen)
+            chain.warp(60)
+            settled(chain, CRASH)
+            sold = agent.rebalance(send=True, confirm=yes)
+            assert swap_of(sold)[0].exits
+            assert len(relay.seen) - before == len(sold.transactions)
