@@ -69,7 +69,7 @@ def show(document: Document) -> None:
         return
     out.print(table(document["flows"]))
     if document["halts"]:
-        out.print(cell("Nothing is bought or rebalanced until these are explained, or a rise is accepted: trimtab flows confirm", "bold red"))
+        out.print(cell("Nothing is bought or rebalanced until these are explained or accepted: trimtab flows confirm", "bold red"))
 
 
 def documents(step: StepInput) -> list[Document]:
