@@ -17,6 +17,8 @@ EXIT_HUNG = 13
 """A run that stood still and ended itself, to be started anew."""
 EXIT_DIFFERS = 14
 """A replay that decides otherwise than was decided."""
+EXIT_INTERRUPTED = 130
+"""A command without a chain that Ctrl-C has ended."""
 
 
 EXITS = {
@@ -88,3 +90,9 @@ class OperatorNeeded(TrimtabError):
     """Something that only a person can resolve: foreign nonce, wrong chain, corrupt store, second process."""
 
     exit_code = EXIT_OPERATOR
+
+
+class Interrupted(TrimtabError):
+    """Ctrl-C ended a command that moves no money."""
+
+    exit_code = EXIT_INTERRUPTED

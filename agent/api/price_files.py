@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from agent.backtest.unreadable import why_unreadable
 from agent.errors import ConfigError
 from agent.model import Portfolio, PricePoint
 from agent.store.prices import HOUR_S
@@ -109,8 +110,8 @@ def _rows(path: Path) -> Iterator[tuple[object, object, object]]:
             table = polars.read_parquet(path)
         else:
             table = polars.read_csv(path, infer_schema_length=0)
-    except Exception as error:  # polars has no common base for what a broken file makes it raise
-        raise ConfigError(f"{path.name}: cannot be read as a table: {str(error).splitlines()[0][:200]}", "write CSV or Parquet") from None
+    except (Exception, polars.exceptions.PanicException):  # no common base for what a broken file makes it raise
+        raise ConfigError(f"{path.name} {why_unreadable(path)}", "write CSV or Parquet") from None
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing:
         raise ConfigError(f"{path.name}: has no column {missing[0]!r}", f"it needs {', '.join(COLUMNS)}")

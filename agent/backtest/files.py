@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from agent.backtest.flows import OwnerFlow
 from agent.backtest.funding import FundingSeries
 from agent.backtest.table import PriceTable, checked
+from agent.backtest.unreadable import why_unreadable
 from agent.errors import ConfigError
 from agent.units import safe_label
 
@@ -150,8 +151,8 @@ def _frame(polars: Any, path: Path, option: str = "--prices") -> Any:
     try:
         # all rows say what a column holds: whole numbers in the first hundred do not make it one of whole numbers
         frame = polars.read_csv(path, infer_schema_length=None) if reader is polars.read_csv else reader(path)
-    except Exception as error:  # whatever a broken file makes the library say
-        raise ConfigError(f"{option}: {path.name} cannot be read: {type(error).__name__}", READABLE) from None
+    except (Exception, polars.exceptions.PanicException):  # whatever a broken file makes the library say
+        raise ConfigError(f"{option}: {path.name} {why_unreadable(path)}", READABLE) from None
     if frame.height == 0:
         raise ConfigError(f"{option}: {path.name} is empty", READABLE)
     return frame
@@ -169,7 +170,7 @@ def _seconds(polars: Any, times: Any, path: Path) -> Any:
     elif kind == polars.Date:
         times = times.cast(polars.Datetime("us"))
     elif not isinstance(kind, polars.Datetime):
-        raise ConfigError(f"{path.name}: times are of type {kind}", "write times such as 2021-04-04T21:00:00Z")
+        raise ConfigError(f"{path.name}: its times are neither text nor whole seconds", "write times such as 2021-04-04T21:00:00Z")
     return times.dt.epoch("s")
 
 

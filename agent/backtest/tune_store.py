@@ -106,8 +106,8 @@ def _founds(path: Path) -> list[Found]:
     try:
         frame = _polars().read_parquet(path)
         return [_found(row) for row in frame.iter_rows(named=True)]
-    except Exception as error:  # whatever a broken file makes the library say
-        raise ConfigError(f"--out: {path} cannot be read: {type(error).__name__}", "remove that file; its runs are done anew") from None
+    except Exception:  # whatever a broken file makes the library say
+        raise ConfigError(f"--out: {path} is damaged", "remove that file; its runs are done anew") from None
 
 
 def _found(row: Mapping[str, Any]) -> Found:

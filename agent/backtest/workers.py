@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import connection, get_context, parent_process
 from typing import Any, Protocol, TypeVar
 
@@ -39,7 +42,8 @@ def by_processes(job: Doer[C, R], chunks: Sequence[C], processes: int, lost: str
         try:
             while True:
                 while len(waiting) < _AHEAD * processes and (chunk := next(rest, None)) is not None:
-                    waiting[pool.submit(_do, chunk)] = chunk
+                    with _deaf():
+                        waiting[pool.submit(_do, chunk)] = chunk
                 if not waiting:
                     return
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
@@ -51,10 +55,24 @@ def by_processes(job: Doer[C, R], chunks: Sequence[C], processes: int, lost: str
                 future.cancel()
 
 
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes that are begun inside never hear Ctrl-C, which a terminal sends to them too: who began them ends them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin(job: Doer[Any, Any]) -> None:
     """In a new process: the job, and a watch that ends it with whoever began it, who may be killed and unable to."""
     global _job  # noqa: PLW0603  what a process of a pool knows is its own, and set once
     _job = job
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: _leave())
     above = parent_process()
     if above is not None:
         threading.Thread(target=_end_with, args=(above.sentinel,), daemon=True).start()
@@ -62,6 +80,12 @@ def _begin(job: Doer[Any, Any]) -> None:
 
 def _end_with(sentinel: int) -> None:
     connection.wait([sentinel])
+    _leave()
+
+
+def _leave() -> None:
+    """Now, but for temporary folders."""
+    atexit._run_exitfuncs()
     os._exit(1)
 
 

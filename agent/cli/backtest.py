@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent.cli.interrupting import interruptible
 from agent.cli.options import AsJson
 from agent.cli.output import emit, err, out, say
 from agent.units import decimal_text, price_text, value_text
@@ -30,7 +31,7 @@ SHOWN = 0.00005
 
 def register(app: typer.Typer) -> None:
     """Adds this module's command."""
-    app.command()(backtest)
+    app.command()(interruptible(backtest))
 
 
 def backtest(

@@ -18,6 +18,7 @@ from agent.cli import (
     editing,
     ending,
     flows,
+    interrupting,
     journal,
     killswitch,
     ledger,
@@ -35,6 +36,7 @@ from agent.cli import (
     run,
     setup,
     sleeves,
+    streams,
     stress,
     tune,
     wallet,
@@ -42,14 +44,14 @@ from agent.cli import (
     whatif,
 )
 from agent.cli.output import fail
-from agent.errors import ConfigError, OperatorNeeded, TrimtabError
+from agent.errors import ConfigError, Interrupted, OperatorNeeded, TrimtabError
 
 app = typer.Typer(
     name="trimtab",
     help="Keeps a wallet's tokens at their target weights, with every cost bounded. Nothing is sent without --send.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
 )
 _SECRET = re.compile(r"(0x)?[0-9a-fA-F]{64}|https?://\S+|(?<=')(\w+ ){11,}\w+")
@@ -101,7 +103,7 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def _root(
     _version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+        bool, typer.Option("--version", "-V", is_eager=True, callback=_print_version, help="Print the version and exit.")
     ] = False,
 ) -> None:
     pass
@@ -127,9 +129,20 @@ def _help_of(error: click.ClickException) -> str:
 
 def main() -> None:
     """Runs the command line; exit codes: 0 done or nothing to do, 2 input, 10 refused, 11 try again, 12 operator needed,
-    13 a run hung, 14 a replay decides otherwise.
+    13 a run hung, 14 a replay decides otherwise, 130 Ctrl-C in a command without a chain.
     """
-    as_json = "--json" in sys.argv
+    streams.settle()
+    try:
+        code = _run("--json" in sys.argv)
+        sys.stdout.flush()
+    except OSError as error:  # what could not be told; what was done is in the journal
+        streams.give_up(error)
+        code = OperatorNeeded.exit_code
+    sys.exit(code)
+
+
+def _run(as_json: bool) -> int:
+    """One command; its exit code. Raises OSError where an output takes no more."""
     try:
         code = app(standalone_mode=False)
         if code == TYPER_INTERRUPTED:
@@ -140,10 +153,14 @@ def main() -> None:
     except click.ClickException as error:
         code = fail(ConfigError(_unrepeated(error), f"see {_help_of(error)}"), as_json)
     except (click.exceptions.Abort, KeyboardInterrupt):
-        code = fail(OperatorNeeded("interrupted; what was sent stands in the journal and is settled by the next run"), as_json)
+        if sys.argv[1:2] and sys.argv[1] in interrupting.OFFLINE:
+            return fail(Interrupted(interrupting.MESSAGE), as_json)
+        code = fail(OperatorNeeded("interrupted. Sent transactions are in the journal; the next run settles them"), as_json)
     except TrimtabError as error:
         code = fail(error, as_json)
     except Exception as error:  # a defect of ours: the traceback is for the report, the document for machines
+        if isinstance(error, OSError) and streams.failed(error):
+            raise
         traceback.print_exc()
         code = fail(TrimtabError(f"internal error: {type(error).__name__}", "this is a defect; report it with the lines above"), as_json)
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0

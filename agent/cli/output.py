@@ -98,7 +98,7 @@ def fail(error: TrimtabError, as_json: bool, lines: bool = False) -> int:
     return error.exit_code
 
 
-_HEADS = {2: "Wrong input", 10: "Refused", 11: "Try again later", 12: "Operator needed"}
+_HEADS = {2: "Wrong input", 10: "Refused", 11: "Try again later", 12: "Operator needed", 130: "Interrupted"}
 
 
 def interactive() -> bool:

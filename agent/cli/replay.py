@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from agent.cli.interrupting import interruptible
 from agent.cli.options import AsJson
 from agent.cli.output import cell, emit, out, say, waiting
 
@@ -19,7 +20,7 @@ STYLES = {"same": "green", "different": "bold red", "by hand": "dim", "unreadabl
 
 def register(app: typer.Typer) -> None:
     """Adds this module's command."""
-    app.command()(replay)
+    app.command()(interruptible(replay))
 
 
 def replay(

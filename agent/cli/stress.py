@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent.cli.interrupting import interruptible
 from agent.cli.options import AsJson, Yes
 from agent.cli.output import ask, emit, err, interactive, out, say
 from agent.errors import ConfigError
@@ -23,7 +24,7 @@ SHOWN = ("50%", "95%")
 
 def register(app: typer.Typer) -> None:
     """Adds this module's command."""
-    app.command()(stress)
+    app.command()(interruptible(stress))
 
 
 def stress(

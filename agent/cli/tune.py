@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent.cli.interrupting import interruptible
 from agent.cli.options import AsJson, Yes
 from agent.cli.output import ask, cell, emit, err, interactive, out, say
 
@@ -24,7 +25,7 @@ NUMBERED = 8
 
 def register(app: typer.Typer) -> None:
     """Adds this module's command."""
-    app.command()(tune)
+    app.command()(interruptible(tune))
 
 
 def tune(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent.cli.interrupting import interruptible
 from agent.cli.options import AsJson
 from agent.cli.output import cell, emit, note, out, say
 from agent.units import decimal_text, value_text
@@ -21,7 +22,7 @@ ALONE = "An alert price moves one asset alone; where several move at once bands 
 
 def register(app: typer.Typer) -> None:
     """Adds this module's command."""
-    app.command()(whatif)
+    app.command()(interruptible(whatif))
 
 
 def whatif(

@@ -48,7 +48,7 @@ def test_ctrl_c_while_a_transaction_waits_leaves_it_to_the_next_run(desk: Desk) 
     said = child.ended()
     assert said.code == 12
     assert "Traceback" not in said.err
-    assert "settled by the next run" in " ".join(said.err.split())
+    assert "the next run settles them" in " ".join(said.err.split())
     require_sound(desk, before)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -94,11 +95,29 @@ def test_a_mistake_in_a_file_is_named(tmp_path: Path, text: str, said: str) -> N
 
 
 def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
-    for name, said in (("prices.csv", "is no file"), ("prices.txt", "neither .csv nor .parquet"), ("bad.parquet", "cannot be read")):
+    for name, said in (("prices.csv", "is no file"), ("prices.txt", "neither .csv nor .parquet"), ("bad.parquet", "is no Parquet file")):
         if name != "prices.csv":
             written(tmp_path, "nothing", name)
         with pytest.raises(ConfigError, match=said):
             read_table(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("a.csv", b"time,A\n2021-01-01,1,2\n", "a.csv has 3 cells in row 1 and 2 columns"),
+        ("b.csv", b"time,A\n2021-01-01,\xff\n", "b.csv is no UTF-8 text: byte 18 is 0xff"),
+        ("c.csv", b" \n", "c.csv is empty"),
+        ("d.parquet", b"PAR1....PAR1", "d.parquet is damaged"),
+        ("e.csv", b"time,A\n1.5,1\n", "its times are neither text nor whole seconds"),
+    ],
+)
+def test_a_broken_file_is_told_in_our_words(tmp_path: Path, name: str, data: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ConfigError) as found:
+        read_table(tmp_path / name)
+    assert said in found.value.message
+    assert not re.search("Error|polars|dtype|Float|String", str(found.value))
 
 
 def test_what_is_missing_is_told_and_the_newest_price_before_stands_in() -> None:

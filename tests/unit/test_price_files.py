@@ -125,7 +125,7 @@ def test_a_file_that_is_none_or_lacks_a_column_is_refused(tmp_path: Path) -> Non
         read(tmp_path / "nowhere.csv")
     broken = tmp_path / "broken.parquet"
     broken.write_bytes(b"PAR1 and nothing of it")
-    with pytest.raises(ConfigError, match=r"broken.parquet: cannot be read as a table"):
+    with pytest.raises(ConfigError, match=r"broken.parquet is no Parquet file"):
         read(broken)
     assert "--as: 'XYZ' is no token of the config" in mistake(tmp_path, f"{START_S},BTC,1", names={"BTC": "XYZ"})
 

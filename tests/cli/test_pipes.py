@@ -1,0 +1,90 @@
+"""Commands where output is piped, full or in ASCII, by -h and -V, and completed by the shell: as processes of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.cli.main import app, main
+from tests.cli.tools import TRIMTAB
+
+WHATIF = ("whatif", "--target", "BTC=50,ETH=30,USD=20", "--value", "BTC=5800,ETH=2700,USD=1500", "--band", "10%rel")
+MANY = ",".join(f"ASSET{number}={{0}}" for number in range(10))
+LONG = ("whatif", "--target", f"{MANY.format(9)},USD=10", "--value", f"{MANY.format(100)},USD=5000", "--band", "10%rel")
+
+
+def spoken(*args: str, out: Any = subprocess.PIPE, **environment: str) -> subprocess.CompletedProcess[str]:
+    settings = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "FORCE_COLOR")}
+    return subprocess.run([*TRIMTAB, *args], stdout=out, stderr=subprocess.PIPE, text=True, env=settings | environment, check=False)
+
+
+@pytest.mark.parametrize("args", [WHATIF, (*WHATIF, "--json"), ("--version",), ("--help",), ("templates", "--json")], ids=" ".join)
+def test_a_full_disk_ends_with_a_clean_error(args: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = spoken(*args, out=full)
+    assert done.returncode == 12, done
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+    assert "No space left on device" in done.stderr
+
+
+def test_a_full_disk_for_messages_too_keeps_the_exit_code() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*TRIMTAB, "status", "--config", "none.toml"], stdout=full, stderr=full, check=False)
+    assert done.returncode in (2, 12)
+
+
+def test_a_reader_that_had_enough_ends_it_quietly() -> None:
+    line = " ".join(f"'{part}'" for part in (*TRIMTAB, *WHATIF))
+    done = subprocess.run(["bash", "-c", f"{line} | true; echo ${{PIPESTATUS[0]}}"], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() in ("0", "1") and done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "environment", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}], ids=str
+)
+@pytest.mark.parametrize("args", [WHATIF, ("templates",), ("--help",), ("whatif", "--target", "BTC=½")], ids=lambda args: args[0])
+def test_an_ascii_terminal_gets_plain_signs(args: tuple[str, ...], environment: dict[str, str]) -> None:
+    done = spoken(*args, **environment)
+    assert done.returncode in (0, 2), done
+    assert (done.stdout + done.stderr).isascii()
+    assert "Traceback" not in done.stderr and "codec" not in done.stderr
+
+
+def test_piped_text_breaks_where_its_sentences_do() -> None:
+    done = spoken(*LONG)
+    assert done.returncode == 0, done
+    assert max(map(len, done.stdout.splitlines())) > 120
+    wide = spoken(*LONG, COLUMNS="400").stdout
+    assert [line.rstrip() for line in done.stdout.splitlines()] == [line.rstrip() for line in wide.splitlines()]
+
+
+@pytest.mark.parametrize("args", [("-h",), ("plan", "-h"), ("orders", "set", "-h")], ids=" ".join)
+def test_h_is_help_everywhere(args: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["trimtab", *args])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert "Usage: trimtab" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["-V", "--version"])
+def test_the_version_is_told(option: str) -> None:
+    assert spoken(option).stdout == f"trimtab {version('trimtab')}\n"
+
+
+@pytest.mark.parametrize(("shell", "file"), [("bash", ".bashrc"), ("zsh", ".zshrc"), ("fish", ".config/fish/completions/trimtab.fish")])
+def test_completion_is_installed_and_completes(shell: str, file: str, tmp_path: Path) -> None:
+    program = str(Path(sys.executable).with_name("trimtab"))
+    settings = {**os.environ, "HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    done = subprocess.run([program, "--install-completion", shell], capture_output=True, text=True, env=settings, check=False)
+    assert done.returncode == 0, done
+    assert (tmp_path / file).is_file()
+    asked = {"_TRIMTAB_COMPLETE": "complete_bash", "COMP_WORDS": "trimtab reb", "COMP_CWORD": "1"}
+    assert "rebalance" in subprocess.run([program], capture_output=True, text=True, env=settings | asked, check=False).stdout
+    assert app.info.name == "trimtab"
