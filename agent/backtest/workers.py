@@ -84,7 +84,8 @@ def _end_with(sentinel: int) -> None:
 
 
 def _leave() -> None:
-    """Now, but for temporary folders."""
+    """Now and quietly, but for temporary folders."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     atexit._run_exitfuncs()
     os._exit(1)
 

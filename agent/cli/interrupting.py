@@ -69,12 +69,14 @@ def _end(ending: threading.Lock) -> None:
     """Without the interpreter's own end, which waits for threads. Whoever comes first tells of it."""
     if not ending.acquire(blocking=False):
         return
-    if "multiprocessing" in sys.modules:
-        for process in sys.modules["multiprocessing"].active_children():
-            process.terminate()
     if "--json" in sys.argv:
         os.write(1, (json.dumps(error_document(Interrupted(MESSAGE)), indent=2) + "\n").encode())
     shown = "\r\x1b[2K\x1b[?25h" if os.isatty(2) else ""  # a spinner has hidden the cursor
     os.write(2, f"{shown}Interrupted: {MESSAGE}\n".encode())
+    for output in (1, 2):  # threads that lose their processes would tell of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    if "multiprocessing" in sys.modules:
+        for process in sys.modules["multiprocessing"].active_children():
+            process.terminate()
     atexit._run_exitfuncs()
     os._exit(EXIT_INTERRUPTED)
