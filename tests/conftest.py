@@ -43,6 +43,8 @@ with contextlib.suppress(ImportError):  # tests that need eth-tester say themsel
     for _owner, _name in ((EthereumTesterProvider, "make_request"), (EthereumTester, "mine_blocks")):
         setattr(_owner, _name, _untraced(getattr(_owner, _name)))
 
+os.umask(0o022)  # configs that tests write are their owner's to change, whatever the machine's umask
+
 settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 settings.register_profile("ci", settings.get_profile("dev"), max_examples=100, derandomize=True, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))

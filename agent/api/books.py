@@ -116,7 +116,7 @@ def by_file(loaded: LoadedConfig, error: TrimtabError) -> Path:
 
 def pause(config: Path | str, reason: str) -> Document:
     """Stops everything that sends until `resume`. Where the store cannot be opened the file beside it does, and `store` says why."""
-    loaded = load_config(config)
+    loaded = load_config(config, guarded=False)
     with ExitStack() as stack:
         try:
             _, switch = stack.enter_context(wiring.books(loaded))

@@ -23,6 +23,7 @@ from agent.errors import EXIT_OK, EXIT_REFUSED, EXIT_RETRYABLE, EXIT_USAGE, Conf
 from agent.model import Snapshot, StepInput
 from agent.policy import coin, minimum
 from agent.reference import reference_prices
+from agent.store.private import require_private
 from agent.units import decimal_text, price_text
 from agent.venues import spending
 
@@ -66,6 +67,10 @@ def _checks(
         yield _failure("config", error)
         return
     yield _config(loaded)
+    try:
+        require_private(wiring.store_file(loaded), "store", companions=True)
+    except ConfigError as error:
+        yield _failure("store", error)
     limits = loaded.config.limits
     yield from (Row("limits", NOTE, told, "lower the limit, or leave it so") for told in bounds.accepted(limits))
     for name in bounds.needless(limits):

@@ -15,6 +15,7 @@ from agent.api.setup import trust_now
 from agent.config.load import load_config
 from agent.localchain import WORLD, LocalChain, open_eth_tester
 from agent.localchain.description import Range, V2Spec, V3Spec
+from agent.localchain.serve import write_atomically
 from agent.units import floor_int
 
 SHARES = (Range(None, None, 4_000), Range(-1_500, 2_000, 3_500), Range(-400, 300, 2_500))
@@ -59,7 +60,7 @@ def demo_world() -> Iterator[DemoWorld]:
             token = chain.tokens[symbol]
             chain.set_balance(symbol, floor_int(usd / chain.books.prices_usd[symbol] * 10**token.decimals))
         path = Path(folder) / "trimtab.toml"
-        path.write_text(chain.config_text(targets=TARGETS))
+        write_atomically(path, chain.config_text(targets=TARGETS))
         loaded = load_config(path)
         trust_now(loaded, [chain.transport])
         with open_agent(loaded, transports=[chain.transport], clock=chain.clock) as agent:

@@ -29,6 +29,7 @@ from agent.planning import owner
 from agent.policy.drift import total
 from agent.ports import Clock
 from agent.reference.peg import is_dollar
+from agent.store.private import require_private
 from agent.units import BPS, Token, ceil_int, decimal_text
 
 BREAKS = ("plan_cost", "daily_loss")
@@ -108,6 +109,7 @@ def trusted(found: Editing, agent: Agent) -> bool:
 
 
 def _read(file: Path) -> str:
+    require_private(file, "config")
     try:
         return file.read_bytes().decode()
     except FileNotFoundError:

@@ -17,6 +17,7 @@ from agent.config.load import LoadedConfig, load_config
 from agent.errors import OperatorNeeded, TrimtabError
 from agent.execution.outcome import Outcome
 from agent.store.lock import Held
+from agent.store.private import require_private
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def pause_hard(
     With `send` and a yes (`sure`: without asking, and then even before the chain is read) the switch goes to hard, and what
     waits and may be taken is taken back: here, or by a run once it has the wallet.
     """
-    loaded = config if isinstance(config, LoadedConfig) else load_config(config)
+    loaded = config if isinstance(config, LoadedConfig) else load_config(config, guarded=False)
     with ExitStack() as stack:
         try:
             _, switch = stack.enter_context(wiring.books(loaded))
@@ -56,6 +57,7 @@ def pause_hard(
             told = f"paused by {by_file(loaded, error)}, but not hard: {error.message}"
             raise OperatorNeeded(told, f"{error.remedy}; then trimtab pause --hard again") from error
         switch.pause(reason, int(time.time()), hard=send and sure)
+    require_private(loaded.path, "config")
     with open_agent(loaded) as agent:
         found = agent.takes_back()
         if not send or not (sure or confirm(found)):

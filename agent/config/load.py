@@ -16,6 +16,7 @@ from agent.config.schema import Config
 from agent.config.split import build_split
 from agent.errors import ConfigError
 from agent.policy import trigger_rules
+from agent.store.private import require_private
 
 NO_CONFIG = "write one with: trimtab init; or, to try it out on a local chain: trimtab localchain --write-config trimtab.toml"
 """What to do where there is no config yet."""
@@ -90,11 +91,16 @@ Where = LoadedConfig | Path | str
 """A config file, or what was read of it."""
 
 
-def load_config(path: Where = "trimtab.toml") -> LoadedConfig:
-    """Reads and checks a config file; one that was read already is handed back."""
+def load_config(path: Where = "trimtab.toml", *, guarded: bool = True) -> LoadedConfig:
+    """Reads and checks a config file; one that was read already is handed back. Raises ConfigError naming what is wrong.
+
+    Where others may change it, it is refused, unless not `guarded`: a pause has to work whoever wrote there.
+    """
     if isinstance(path, LoadedConfig):
         return path
     file = Path(path)
+    if guarded:
+        require_private(file, "config")
     try:
         raw = file.read_bytes()
         text = raw.decode()

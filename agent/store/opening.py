@@ -14,6 +14,7 @@ from agent.store import copying
 from agent.store.bookkeeping import LIVE
 from agent.store.database import WRITE
 from agent.store.failures import reported
+from agent.store.private import require_private
 from agent.store.store import Store
 
 REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012", "0013", "0014", "0015")
@@ -71,15 +72,17 @@ def _parse(url: str) -> URL:
 
 
 def _private(path: Path) -> None:
-    """Owner-only file (T18) before SQLite touches it; the write-ahead log inherits its mode."""
+    """Owner-only file (T18) before SQLite touches it; the write-ahead log inherits its mode. One that others may write is refused."""
     if not path.parent.is_dir():
         raise ConfigError(f"store.url: folder {str(path.parent)!r} does not exist; create it or name another")
+    require_private(path, "store", companions=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         if os.fstat(descriptor).st_mode & 0o077:
             os.fchmod(descriptor, 0o600)
     finally:
         os.close(descriptor)
+    require_private(path, "store", companions=True)  # in a folder like /tmp somebody may have made it a moment ago
 
 
 def _engine(place: URL) -> Engine:

@@ -1,0 +1,153 @@
+"""Config, store and their folder are their owner's alone to change; the refusal names the chmod (T18)."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import shlex
+from pathlib import Path
+
+import pytest
+
+from agent.config.load import load_config
+from agent.errors import ConfigError
+from agent.store import open_store
+from agent.store.private import require_private
+
+WALLET = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "own" / "trimtab.toml"
+    path.parent.mkdir(mode=0o700)
+    path.write_text("")
+    return path
+
+
+def refused(path: Path) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        require_private(path, "config")
+    return caught.value
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o600, 0o640, 0o644, 0o755])
+def test_a_file_that_its_owner_alone_may_write_is_taken(file: Path, mode: int) -> None:
+    file.chmod(mode)
+    require_private(file, "config")
+
+
+@pytest.mark.parametrize("mode", [0o602, 0o620, 0o622, 0o646, 0o664, 0o666, 0o777])
+def test_a_file_that_others_may_write_is_refused_with_its_chmod(file: Path, mode: int) -> None:
+    file.chmod(mode)
+    error = refused(file)
+    assert f"(mode {mode:04o})" in error.message
+    assert error.remedy == f"run: chmod go-w {shlex.quote(str(file))}"
+    assert os.system(error.remedy.removeprefix("run: ")) == 0
+    require_private(file, "config")
+
+
+@pytest.mark.parametrize("mode", [0o702, 0o757, 0o777, 0o2777])
+def test_a_folder_that_everybody_may_write_is_refused_with_its_chmod(file: Path, mode: int) -> None:
+    file.parent.chmod(mode)
+    error = refused(file)
+    assert error.remedy == f"run: chmod go-w {shlex.quote(str(file.parent))}"
+    assert os.system(error.remedy.removeprefix("run: ")) == 0
+    require_private(file, "config")
+
+
+def test_a_sticky_folder_is_taken_and_what_others_may_write_in_it_is_not(file: Path) -> None:
+    file.parent.chmod(0o1777)
+    require_private(file, "config")
+    file.chmod(0o666)
+    assert str(file) in refused(file).message
+
+
+def group_of(monkeypatch: pytest.MonkeyPatch, members: list[str], also_primary: bool) -> None:
+    """The folder's group is this user's own, with these members; another user may have it as his own too."""
+    me = pwd.getpwuid(os.geteuid())
+    other = pwd.struct_passwd(("other", "x", 4242, me.pw_gid if also_primary else 4242, "", "/", "/bin/false"))
+    monkeypatch.setattr(pwd, "getpwall", lambda: [me, other])
+    monkeypatch.setattr(grp, "getgrgid", lambda gid: grp.struct_group(("own", "x", gid, members)))
+
+
+def test_a_folder_of_a_group_with_nobody_else_in_it_is_taken(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.chown(file.parent, -1, pwd.getpwuid(os.geteuid()).pw_gid)
+    file.parent.chmod(0o775)
+    group_of(monkeypatch, [pwd.getpwuid(os.geteuid()).pw_name], also_primary=False)
+    require_private(file, "config")
+
+
+@pytest.mark.parametrize(("members", "also_primary"), [(["other"], False), ([], True)])
+def test_a_folder_of_a_group_with_others_in_it_is_refused(
+    file: Path, monkeypatch: pytest.MonkeyPatch, members: list[str], also_primary: bool
+) -> None:
+    os.chown(file.parent, -1, pwd.getpwuid(os.geteuid()).pw_gid)
+    file.parent.chmod(0o775)
+    group_of(monkeypatch, members, also_primary)
+    assert str(file.parent) in refused(file).message
+
+
+def test_a_folder_of_a_group_that_is_not_the_users_own_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.parent.chmod(0o775)
+    me = pwd.getpwuid(os.geteuid())
+    monkeypatch.setattr(pwd, "getpwuid", lambda _uid: pwd.struct_passwd((*me[:3], me.pw_gid + 1, *me[4:])))
+    assert str(file.parent) in refused(file).message
+
+
+def test_a_file_of_another_user_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.geteuid() == 0:
+        os.chown(file, 4242, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 4242)
+    error = refused(file)
+    assert "belongs to another user" in error.message and "copy of your own" in error.remedy
+
+
+def test_the_folder_of_a_link_counts_like_that_of_its_file(file: Path, tmp_path: Path) -> None:
+    link = tmp_path / "open" / "trimtab.toml"
+    link.parent.mkdir()
+    link.symlink_to(file)
+    require_private(link, "config")
+    link.parent.chmod(0o777)
+    assert str(link.parent) in refused(link).message
+    link.parent.chmod(0o755)
+    file.parent.chmod(0o777)
+    assert str(file.parent) in refused(link).message
+
+
+def test_a_config_that_others_may_write_is_not_read(file: Path) -> None:
+    file.chmod(0o666)
+    with pytest.raises(ConfigError, match="config: others than its owner may write"):
+        load_config(file)
+
+
+@pytest.mark.parametrize("name", ["trimtab.db", "trimtab.db-wal", "trimtab.db-shm", "trimtab.db-journal"])
+def test_a_store_is_not_opened_while_others_may_write_what_sqlite_reads(tmp_path: Path, name: str) -> None:
+    url = f"sqlite:///{tmp_path / 'trimtab.db'}"
+    open_store(url, 31337, WALLET).close()
+    path = tmp_path / name
+    path.touch()
+    path.chmod(0o666)
+    with pytest.raises(ConfigError, match="store: others than its owner may write") as caught:
+        open_store(url, 31337, WALLET)
+    assert caught.value.remedy == f"run: chmod go-w {shlex.quote(str(path))}"
+
+
+def test_no_store_is_made_in_a_folder_that_others_may_write(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(ConfigError, match="the folder of store"):
+        open_store(f"sqlite:///{tmp_path / 'trimtab.db'}", 31337, WALLET)
+    assert list(tmp_path.iterdir()) == []
+    tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o000])
+def test_under_any_umask_our_own_files_are_taken_again(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        for _ in range(2):
+            open_store(f"sqlite:///{tmp_path / 'trimtab.db'}", 31337, WALLET).close()
+    finally:
+        os.umask(before)
