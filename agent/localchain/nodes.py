@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any, Protocol, cast
 
 from web3 import HTTPProvider, Web3
 from web3.types import RPCEndpoint
 
+from agent.errors import ConfigError
 from agent.localchain.accounts import COUNT, HD_PATH, TEST_MNEMONIC, WHALE, test_accounts
 
 BLOCK_GAS = 100_000_000
@@ -170,6 +172,8 @@ class TesterNode:
     __test__ = False
 
     def __init__(self, genesis_s: int, wallet_wei: int) -> None:
+        if find_spec("eth_tester") is None:
+            raise ConfigError("the chain in this process needs eth-tester, which is not installed", "pip install 'trimtab[local]'")
         from eth_tester import EthereumTester, PyEVMBackend
         from eth_tester.backends.pyevm.main import get_default_genesis_params
         from eth_utils.address import to_canonical_address

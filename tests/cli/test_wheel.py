@@ -1,0 +1,100 @@
+"""The wheel in environments of its own: each command works, or names the extra that it lacks; reports need no npm."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.world import missing
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parent.parent.parent
+BACKTEST = ("backtest", "--sample", "--target", "BTC=50,ETH=30,USD=20", "--band", "10%rel")
+
+
+@dataclass(frozen=True)
+class Installed:
+    """An environment with the wheel, and a home of its own."""
+
+    folder: Path
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """`trimtab` with nothing of this checkout or of the machine's node in reach."""
+        home = self.folder / "home"
+        home.mkdir(exist_ok=True)
+        places = {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "PATH": str(self.folder / "bin")}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "XDG_"))}
+        program = [str(self.folder / "bin" / "trimtab"), *words]
+        return subprocess.run(program, cwd=home, env={**kept, **places}, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder)]
+    subprocess.run([*pip, str(ROOT)], check=True)
+    return next(folder.glob("trimtab-*.whl"))
+
+
+def environment(folder: Path, *wanted: str) -> Installed:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", str(folder / "bin" / "python")]
+    done = subprocess.run([*uv, *wanted], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        missing(f"the packages cannot be had: {done.stderr[-300:]}")
+    return Installed(folder)
+
+
+@pytest.fixture(scope="module")
+def core(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    return environment(tmp_path_factory.mktemp("core"), str(wheel), "--constraint", "requirements.lock")
+
+
+@pytest.fixture(scope="module")
+def whole(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    return environment(tmp_path_factory.mktemp("whole"), f"trimtab[local,analysis] @ {wheel}", "--constraint", "requirements.lock")
+
+
+@pytest.mark.parametrize(
+    ("command", "extra"),
+    [
+        (("demo",), "trimtab[local]"),
+        (BACKTEST, "trimtab[analysis]"),
+        ((*BACKTEST, "--html", "report.html"), "trimtab[analysis]"),
+        (("stress", "--sample"), "trimtab[analysis]"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",
+)
+def test_core_names_the_extra_that_a_command_lacks(core: Installed, command: tuple[str, ...], extra: str) -> None:
+    done = core.run(*command)
+    assert done.returncode != 0
+    assert extra in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_core_is_trimtab_with_web3_7_and_without_scipy(core: Installed) -> None:
+    assert core.run("--version").stdout.startswith("trimtab ")
+    names = {path.name.split("-")[0] for path in core.folder.glob("lib/python*/site-packages/*.dist-info")}
+    assert {"trimtab", "web3"} <= names
+    assert not names & {"scipy", "pytest", "hatchling", "uniswap_python", "eth_tester"}
+
+
+def test_the_demo_runs_from_the_wheel(whole: Installed) -> None:
+    done = whole.run("demo")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "All of this ran on real Uniswap contracts" in done.stdout
+
+
+def test_a_backtest_draws_its_page_from_the_wheel_without_npm(whole: Installed) -> None:
+    cache = whole.folder / "home" / "cache" / "trimtab" / "npm"
+    before = cache.exists()
+    done = whole.run(*BACKTEST, "--html", "report.html")
+    assert done.returncode == 0, done.stderr[-2000:]
+    page = (whole.folder / "home" / "report.html").read_text()
+    assert "plotly.js (basic - minified)" in page
+    assert cache.exists() == before
