@@ -13,7 +13,7 @@ from agent import wiring
 from agent.api import versions
 from agent.api.first_price import dollars_of
 from agent.chain.rpc import Transport
-from agent.config import starters
+from agent.config import environment, starters
 from agent.config.contracts import fixed_contracts
 from agent.config.fields import parse_address, parse_variable
 from agent.config.load import LoadedConfig, load_config, parse_config
@@ -69,6 +69,7 @@ def initialise(
         parse_variable(variable, "--rpc VARIABLE=OPERATOR")
         if safe_label(operator, "") == "":
             raise ConfigError("--rpc VARIABLE=OPERATOR: the operator is up to 16 letters, digits, . _ -", "for example RPC_URL_1=alchemy")
+    environment.take(path.absolute().parent, (variable for variable, _ in rpc))
     dollars = dollars_of(assets[symbols.index(numeraire)], price, rpc)
     text = render(preset, parse_address(wallet, "--wallet"), assets, _hubs(preset, assets), numeraire, rpc, dollars)
     text = text if ready is None else starters.dress(text, ready)

@@ -37,7 +37,9 @@ class RpcTable(Table):
             return self.url.get_secret_value()
         value = os.environ.get(self.url_env or "")
         if not value:
-            raise ConfigError(f"chain.rpc.url_env: environment variable {self.url_env} is not set", "export it or write url instead")
+            raise ConfigError(
+                f"chain.rpc.url_env: environment variable {self.url_env} is not set", "export it, or put it into .env beside the config"
+            )
         return value
 
 

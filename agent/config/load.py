@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from agent.config import redaction
+from agent.config import environment, redaction
 from agent.config.build import build_policy
 from agent.config.mistakes import mistakes
 from agent.config.schema import Config
@@ -108,9 +108,12 @@ def load_config(path: Where = "trimtab.toml", *, guarded: bool = True) -> Loaded
         raise ConfigError(f"{file}: no such file", NO_CONFIG) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}", "name a file of text that you may read") from None
-    return loaded_from(text, file.resolve(), str(file))
+    return loaded_from(text, file.resolve(), str(file), guarded=guarded)
 
 
-def loaded_from(text: str, path: Path, origin: str) -> LoadedConfig:
-    """The same from a text that may not be in its file yet."""
-    return LoadedConfig(parse_config(text, origin), path, hashlib.sha256(text.encode()).hexdigest(), redaction.kept(text))
+def loaded_from(text: str, path: Path, origin: str, *, guarded: bool = True) -> LoadedConfig:
+    """The same from a text that may not be in its file yet. What .env beside it has is taken, unless not `guarded`."""
+    found = LoadedConfig(parse_config(text, origin), path, hashlib.sha256(text.encode()).hexdigest(), redaction.kept(text))
+    if guarded:
+        environment.take(path.parent, environment.named(tomllib.loads(text)))
+    return found
