@@ -41,7 +41,7 @@ Changes = Mapping[str, object]
 def config(chain: LocalChain, folder: Path, changes: Changes | None = None, targets: Mapping[str, str] | None = None) -> LoadedConfig:
     """trimtab.toml of the chain in `folder`; `changes` are new values by dotted key ("portfolio.assets.0.feed"), None takes a key away."""
     document = tomlkit.parse(chain.config_text(targets=targets))
-    for key, value in (changes or {}).items():
+    for key, value in ({"limits.first_purchase": "off"} | dict(changes or {})).items():
         *tables, name = key.split(".")
         table = document
         for part in tables:

@@ -10,8 +10,12 @@ from agent.api.agent import Agent, Progress, silent
 from agent.execution.fresh import Eyes
 from agent.execution.outcome import Outcome, OutcomeKind
 from agent.execution.paying import present
-from agent.model import Flow, FlowKind, History, Snapshot, StepInput
+from agent.model import Flow, FlowKind, History, Snapshot, StepInput, Underway
 from agent.planning import owner
+from agent.planning.strategies import Proposer
+from agent.policy import campaign, purchase
+from agent.policy.drift import drift
+from agent.reference import reference_prices
 from agent.units import NATIVE
 
 
@@ -19,13 +23,15 @@ from agent.units import NATIVE
 class Investing:
     """What came, and the plan that invests it or what became of that. `outcome` is None where nothing came.
 
-    `told` says whether the deposits are written down as such.
+    `told` says whether the deposits are written down as such. `rest` is the top-up of which parts are still to come, None where all
+    is invested.
     """
 
     step_input: StepInput
     came: tuple[Flow, ...]
     outcome: Outcome | None
     told: bool = False
+    rest: Underway | None = None
 
     @property
     def wallet(self) -> str:
@@ -44,7 +50,7 @@ def invest(agent: Agent, *, send: bool = False, confirm: Confirm, progress: Prog
     desk = agent.desk
     if not send:
         found = _found(present(desk.eyes, desk.store))
-        return replace(found, outcome=engine.look(_eyes(desk.eyes, found.came), owner.invest(_raw(found)))) if found.came else found
+        return replace(found, outcome=engine.look(_eyes(desk.eyes, found.came), _proposed(found))) if found.came else found
     asked: list[Investing] = []
 
     def answer(outcome: Outcome) -> bool:
@@ -59,11 +65,30 @@ def invest(agent: Agent, *, send: bool = False, confirm: Confirm, progress: Prog
         found = _found(present(desk.eyes, desk.store))
         if not found.came:
             return found
-        outcome = engine.step(_eyes(desk.eyes, found.came), owner.invest(_raw(found)), desk.store, hands)
+        outcome = engine.step(_eyes(desk.eyes, found.came), _proposed(found), desk.store, hands)
         if outcome.kind is OutcomeKind.HOLD and confirm(replace(found, outcome=outcome)):  # too little for a trade: a deposit all the same
             _tell(agent, found.came)
             asked.append(found)
-        return replace(found, outcome=outcome, told=bool(asked))
+        return replace(found, outcome=outcome, told=bool(asked), rest=_rest(agent, outcome))
+
+
+def _proposed(found: Investing) -> Proposer:
+    under = purchase.under_way(found.step_input)
+    return owner.invest(_raw(found), "" if under is None else under.id)
+
+
+def _rest(agent: Agent, outcome: Outcome) -> Underway | None:
+    """What of the top-up is still to come; one that is whole is written down as ended."""
+    step = agent.desk.eyes.assembled((outcome.after or outcome.step_input).snapshot)
+    under = purchase.under_way(step)
+    if under is None:
+        return None
+    prices = {token: one.price for token, one in reference_prices(step).prices.items()}
+    stands = campaign.course(step, drift(step, prices), prices)
+    if stands is None or not stands.ended:
+        return under
+    agent.desk.store.end_campaign(under.id, "ended", stands.ended, step.snapshot.head.timestamp_s)
+    return None
 
 
 def _found(step: StepInput) -> Investing:

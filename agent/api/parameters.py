@@ -98,7 +98,7 @@ def limit_text(name: str, value: int | str | list[str] | dict[str, int] | None, 
         return f"{value} {'native' if name in NATIVE_LIMITS else numeraire}"
     if name == "gas_price":
         return f"{decimal_text(value, 9)} gwei"
-    return f"{value} s" if name == "head_age" else f"{value / 100:g}%"
+    return f"{value} s" if name in ("head_age", "balance_jump_wait", "first_purchase") else f"{value / 100:g}%"
 
 
 def _key(config: Config) -> str:

@@ -194,7 +194,7 @@ def _show_withdrawing(console: Console, document: Document, agent: Agent) -> Non
 
 def _investing(found: Investing, agent: Agent, *, sent: bool) -> Document:
     from agent.api import flow_words
-    from agent.cli import documents
+    from agent.cli import documents, rounds
 
     outcome = found.outcome
     plan = None if outcome is None else documents.rebalance(outcome, agent.realised(outcome)) if sent else documents.plan(outcome)
@@ -204,7 +204,8 @@ def _investing(found: Investing, agent: Agent, *, sent: bool) -> Document:
         "chain_id": found.step_input.snapshot.head.chain_id,
         "came": [flow_words.document(found.step_input, flow) for flow in found.came],
         "told": found.told,
-        "outcome": "nothing came" if outcome is None else outcome.kind.value,
+        "outcome": "nothing came" if outcome is None else "part" if sent and found.rest is not None else outcome.kind.value,
+        "purchase": rounds.underway(found.rest, agent.portfolio) if found.rest is not None else None,
         "reason": "" if outcome is None else outcome.reason,
         "plan": plan,
         "transactions": [documents.transaction(one) for one in transactions],
@@ -212,7 +213,7 @@ def _investing(found: Investing, agent: Agent, *, sent: bool) -> Document:
 
 
 def _show_investing(console: Console, document: Document, agent: Agent, *, hint: bool = False) -> None:
-    from agent.cli import tables
+    from agent.cli import rounds, tables
 
     if not document["came"]:
         console.print(cell("Nothing came to the wallet that is not known already."))
@@ -227,7 +228,9 @@ def _show_investing(console: Console, document: Document, agent: Agent, *, hint:
     if document["outcome"] in ("planned", "refused") and document["plan"] is not None:
         show_sale(console, document["plan"], agent)
     show_sent(console, document)
-    if document["outcome"] not in ("planned", "refused"):
+    if (rest := document["purchase"]) is not None:
+        console.print(cell(f"{rounds.sentence(rest, agent.portfolio.numeraire.label)}. trimtab run --send goes on with it."))
+    elif document["outcome"] not in ("planned", "refused"):
         console.print(cell(f"{document['outcome']}: {document['reason']}"))
     if hint and console is out:
         say("Dry run: nothing was written down or sent. Add --send to take it for a deposit and invest it.")

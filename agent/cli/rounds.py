@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from agent.cli.tables import FigureTable
-    from agent.model import Pacing, Portfolio, StepInput
+    from agent.model import Pacing, Portfolio, StepInput, Underway
 
 Document = dict[str, Any]
 PARTS = ("moved", "fees", "impact", "skew", "gas", "waiting", "rest", "total")
@@ -31,13 +31,16 @@ def pacing(found: Pacing | None, portfolio: Portfolio) -> Document | None:
 
 def campaign(step: StepInput) -> Document | None:
     """The correction that was under way when a step began; None where there was none. Values in the numeraire, at its start's prices."""
-    under = step.history.campaign
-    if under is None:
-        return None
-    begun, decimals = under.campaign, step.portfolio.numeraire.decimals
+    return None if step.history.campaign is None else underway(step.history.campaign, step.portfolio)
+
+
+def underway(under: Underway, portfolio: Portfolio) -> Document:
+    """How far it is."""
+    begun, decimals = under.campaign, portfolio.numeraire.decimals
     return {
         "id": under.id,
         "style": begun.pace.style.value,
+        "purchase": None if begun.purchase is None else begun.purchase.value,
         "began": _utc(begun.began_s),
         "expires": _utc(begun.expires_s),
         "rounds_done": under.done,
@@ -84,6 +87,10 @@ def corrections(found: list[Document]) -> FigureTable:
 
 def sentence(found: Document, numeraire: str) -> str:
     """Where a correction stands, in one sentence."""
+    if found["purchase"] is not None:
+        parts = max(found["rounds_about"], found["rounds_done"] + 1)
+        bought = f"{found['moved']} of {found['wish']} {numeraire} moved"
+        return f"{found['purchase'].capitalize()}: {found['rounds_done']} of {parts} parts done, {bought}; next at {found['next']} UTC"
     budget = "no budget" if found["budget"] is None else f"a budget of {found['budget']}"
     return (
         f"Under way since {found['began']}: {found['style']}, {found['rounds_done']} of about {found['rounds_about']} rounds done, "

@@ -140,6 +140,7 @@ def limits_of(table: LimitsTable, max_live_value: str | None, numeraire: Token) 
         impermanent_loss_bps=table.impermanent_loss,
         balance_jump_bps=table.balance_jump,
         balance_jump_wait_s=table.balance_jump_wait,
+        first_purchase_s=table.first_purchase,
         max_live_value=value(max_live_value, "portfolio.max_live_value"),
         lp_max_weight_bps=table.lp_max_weight,
         token_screen=table.token_screen,

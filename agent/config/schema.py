@@ -160,6 +160,7 @@ class LimitsTable(Table):
     lp_max_weight: ShareOrOff = None
     balance_jump: ShareOrOff
     balance_jump_wait: DurationOrOff = 86_400
+    first_purchase: DurationOrOff = None
     token_screen: Switch = True
     payout_per_day: DecimalOrOff = "0"
     max_weight: MaxWeight | None = None

@@ -161,6 +161,7 @@ impermanent_loss = "1%"            # of the portfolio: mean loss of liquidity po
 lp_max_weight = "25%"              # of the portfolio in liquidity positions
 balance_jump = "2%"                # an unexplained change of balances beyond it holds back purchases, never an exit
 balance_jump_wait = "24h"          # a rise that nobody has explained by then counts as a deposit
+first_purchase = "10m"             # the first purchase and each invest are no drift: beside turnover; parts so far apart; "off": within it
 {coins.at_most("payout_per_day", 1_000)}: what may be paid out within 24 h
 token_screen = "on"                # tries tokens out before each plan that moves them (docs/tokens.md)
 

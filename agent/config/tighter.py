@@ -52,6 +52,7 @@ DIRECTIONS: Mapping[str, Direction] = {
     "lp_max_weight": _LESS,
     "balance_jump": _LESS,
     "balance_jump_wait": _MORE,
+    "first_purchase": Direction(Tight.LESS_OR_OFF),
     "token_screen": Direction(Tight.ON),
     "payout_per_day": Direction(Tight.LESS, coins=True),
 }
@@ -84,4 +85,10 @@ def _text(name: str, value: object) -> object:
     """A parsed limit as a config would have it."""
     if not isinstance(value, int):
         return value
-    return f"{value} wei" if name == "gas_price" else f"{value}s" if name in ("head_age", "balance_jump_wait") else f"{value}bps"
+    return (
+        f"{value} wei"
+        if name == "gas_price"
+        else f"{value}s"
+        if name in ("head_age", "balance_jump_wait", "first_purchase")
+        else f"{value}bps"
+    )

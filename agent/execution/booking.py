@@ -10,7 +10,7 @@ from agent import codec
 from agent.errors import ConfigError, OperatorNeeded
 from agent.execution import flows, liquidity
 from agent.execution.settle import book, native_delta
-from agent.model import Intent, IntentKind, Snapshot, StepInput
+from agent.model import Intent, IntentKind, Rebalance, Snapshot, StepInput
 from agent.ports import Journal
 from agent.reference import reference_prices
 
@@ -47,8 +47,15 @@ def settle(journal: Journal, snapshot: Snapshot, present: Callable[[], StepInput
         if balances is not None and before is not None and native_delta(intent, snapshot.owner, coin):
             balances = _with_native(balances, (before, snapshot), intent, coin)
         paid = journal.grant(intent.id).payout if intent.kind is IntentKind.PAYOUT else None
-        book(journal, intent, snapshot.owner, prices, native, _chain_s(snapshot, own), balances, own is not None, coin, paid)
+        at_s, apart = _chain_s(snapshot, own), _apart(journal, intent)
+        book(journal, intent, snapshot.owner, prices, native, at_s, balances, own is not None, coin, paid, apart)
     flows.note(journal, snapshot, present)
+
+
+def _apart(journal: Journal, intent: Intent) -> Fraction:
+    """What of a swap limits of turnover do not count, by the plan that was granted."""
+    plan = journal.grant(intent.id).plan if intent.kind is IntentKind.SWAP else None
+    return plan.decision.apart if plan is not None and isinstance(plan.decision, Rebalance) else Fraction(0)
 
 
 def reviewed_s(snapshot: Snapshot) -> int:

@@ -112,6 +112,7 @@ def book(
     gain_counts: bool = True,
     coin: str = "",
     payout: Payout | None = None,
+    apart: Fraction = Fraction(0),
 ) -> Fraction:
     """Books a mined intent, reverted and cancelling ones too, and returns its loss; booking again changes nothing.
 
@@ -120,6 +121,7 @@ def book(
     token that lies in its events nor a deposit in between hides one. `chain_s` is the time of the block, or later.
     Only tokens in `prices` count. Without `gain_counts` the loss is at least the gas: prices of another time prove no gain.
     Native coin counts as `coin`, its wrapped token, so that wrapping is no loss. What a payout pays is no loss either, but an outflow.
+    `apart` is the value of a purchase or of a withdrawal's sale, which limits of turnover do not count.
     """
     receipt = intent.receipt
     if receipt is None:
@@ -137,7 +139,8 @@ def book(
         lost = max(lost, loss(*balances, prices, gas_value))
     if not gain_counts:
         lost = max(lost, gas_value)
-    journal.book(intent, turnover(deltas, prices) if payout is None else Fraction(0), lost, receipt.gas_cost_wei, chain_s, outflow)
+    moved = max(Fraction(0), turnover(deltas, prices) - apart) if payout is None else Fraction(0)
+    journal.book(intent, moved, lost, receipt.gas_cost_wei, chain_s, outflow)
     return lost
 
 

@@ -9,8 +9,8 @@ from fractions import Fraction
 from agent.errors import Refused
 from agent.guards.lp_replay import ActionRun, LpReplay, dearest, replay_actions
 from agent.guards.replay import LegRun, Replay, replay
-from agent.model import Asset, Evidence, Funding, Plan, Provide, StepInput, TopUp
-from agent.policy import coin, liquidity
+from agent.model import Asset, Evidence, Funding, Plan, Provide, Rebalance, StepInput, TopUp
+from agent.policy import coin, liquidity, purchase
 from agent.policy.coin import GAS_MARGIN
 from agent.policy.lp_book import Book, bounds, open_book
 from agent.policy.lp_moves import Load
@@ -107,12 +107,21 @@ class Case:
         return self.plan.exits or only_out or isinstance(self.plan.decision, TopUp)
 
     def counted_turnover(self) -> Fraction:
-        """What limits of turnover count: of an exit only what it buys besides the numeraire. Raises Missing."""
+        """What limits of turnover count: of an exit only what it buys besides the numeraire, of a purchase what is beyond the amount
+        that its owner confirmed. Raises Missing.
+        """
         if not self.plan.exits:
-            return self.turnover()
+            return max(Fraction(0), self.turnover() - self._apart())
         self.runs()
         bought = {token: self.replay.delta(token) for token in self.replay.tokens if token != self.numeraire.address}
         return sum((raw * self.price(token) for token, raw in bought.items() if raw > 0), Fraction(0))
+
+    def _apart(self) -> Fraction:
+        """What of a purchase limits of turnover leave alone, worked out anew."""
+        decision = self.plan.decision
+        if not isinstance(decision, Rebalance) or decision.apart <= 0:
+            return Fraction(0)
+        return min(decision.apart, purchase.allowed(self.step))
 
     def balance(self, address: str) -> int:
         """Wallet's balance of a token, or of native coin, in base units. Raises Missing when it was not read."""

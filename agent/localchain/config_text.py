@@ -83,6 +83,7 @@ pool_min_value = "50000"
 impermanent_loss = "1%"
 lp_max_weight = "25%"
 balance_jump = "2%"
+first_purchase = "1m"
 payout_per_day = "100000"
 token_screen = "on"
 

@@ -1,7 +1,7 @@
 """Frozen types of each stage: what was read (chain), what is wanted (policy), what is to be done (plan), what was done (intent)."""
 
 from agent.model.alerts import Alert, AlertKind, AlertState, Delivery, Letter, TargetState
-from agent.model.campaign import Campaign, Draw, LimitOrder, Round, Spent, Underway
+from agent.model.campaign import Campaign, Draw, LimitOrder, Purchase, Round, Spent, Underway
 from agent.model.chain import (
     Allowance,
     CodeHash,
@@ -157,6 +157,7 @@ __all__ = [
     "Posting",
     "PricePoint",
     "Provide",
+    "Purchase",
     "Quarantined",
     "Rebalance",
     "Receipt",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from fractions import Fraction
 
 from agent.model.pace import Pace
@@ -32,6 +33,13 @@ class Spent:
     arrival: tuple[tuple[str, Fraction], ...] = ()
 
 
+class Purchase(Enum):
+    """What is no drift: the first purchase of a portfolio, and a deposit that is invested."""
+
+    FIRST = "first purchase"
+    TOP_UP = "top-up"
+
+
 @dataclass(frozen=True, slots=True)
 class Campaign:
     """One correction that is carried out over time, as it began. Values in numeraire base units.
@@ -40,7 +48,8 @@ class Campaign:
     `arrival` are the reference prices by token at its start, against which everything is counted; `wish` is the value that was
     to be moved at them, by `sides` (token, +1 to buy or -1 to sell), in `rounds` fair shares; `budget` is the most that may be
     lost against them, gas included. No round begins after `ends_s`, and at `expires_s` it is over. `first` decides the size of
-    the first round. `before` is what others have taken of its budget already.
+    the first round. `before` is what others have taken of its budget already. `purchase` says that it is no correction of drift but
+    a purchase in parts, to the targets of then; of a top-up `came` is what it invests, base units by token.
     """
 
     pace: Pace
@@ -58,6 +67,8 @@ class Campaign:
     first: Draw
     only: Only | None = None
     before: Spent | None = None
+    purchase: Purchase | None = None
+    came: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +76,8 @@ class Underway:
     """How far a campaign is, by the receipts of its transactions: rounds `done`, value `moved` and `spent` at arrival prices.
 
     `spent` is what was given less what was got, and the gas of everything that was mined for it. The next round is due at
-    chain time `next_s`; `draw` decides its size, and was written down before the round before it.
+    chain time `next_s`; `draw` decides its size, and was written down before the round before it. `sold` are base units by token that
+    the wallet gave in its rounds.
     """
 
     id: str
@@ -75,6 +87,7 @@ class Underway:
     spent: Fraction
     next_s: int
     draw: Draw
+    sold: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

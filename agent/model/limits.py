@@ -52,6 +52,7 @@ class Limits:
     Values in numeraire base units: max_live_value, min_trade, pool_min_value, payout_per_day. Gas in wei. A limit that is on and
     whose data are missing refuses. `token_screen` says whether tokens are tried out before each plan.
     `balance_jump_wait_s` is chain time after which a rise beyond balance_jump counts as a deposit (None: at the next look).
+    `first_purchase_s` is the time between two parts of a first purchase or top-up (None: limits of turnover bind them).
     """
 
     price_impact_bps: int | None
@@ -78,6 +79,7 @@ class Limits:
     token_screen: bool | None = True
     payout_per_day: Fraction | None = Fraction(0)
     balance_jump_wait_s: int | None = 86_400
+    first_purchase_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

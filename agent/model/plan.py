@@ -91,6 +91,7 @@ class Rebalance:
     With `exit` something has to go into the numeraire, whatever the cooldown and the limits of turnover say: they do not count
     what an exit sells for the numeraire, while all other limits judge it like any plan. `by_hand` says that no trigger asked for it:
     it is accounted apart from the strategy. `by_owner` is what its owner asks of the strategy, an investment or a transition.
+    `apart` is the value that it moves for a purchase or a withdrawal: limits of turnover, which are for drift, do not count it.
     """
 
     reason: str
@@ -98,6 +99,7 @@ class Rebalance:
     exit: bool = False
     by_hand: bool = False
     by_owner: bool = False
+    apart: Fraction = Fraction(0)
 
     @property
     def by_trigger(self) -> bool:

@@ -39,6 +39,7 @@ class History:
     with it (None: nothing). `orders` says how each order stands, `orders_turn` how often that was written,
     `unit_value` what a unit of the portfolio was worth (None: nothing asks for it). `sleeves` are the books of strategies (None: there
     are no strategies). `loss_total` is the loss since the store began. `late` are exits that were refused when about to be sent.
+    `invested` is what its owner invests with this step, base units by token.
     `fell_24h` and `fell_total` are the parts of those losses that are falls of balances without a transaction of ours. `accepted`
     are rises that were accepted as deposits in the last 24 h, since nobody explained them.
     `failed_s` is chain time of the newest of too many failures in a row; `failures_stop` says that there were too many since the
@@ -79,6 +80,7 @@ class History:
     unit_value: UnitValue | None = None
     sleeves: SleeveBooks | None = None
     late: tuple[LateRefusal, ...] = ()
+    invested: tuple[tuple[str, int], ...] = ()
     fell_24h: Fraction = Fraction(0)
     fell_total: Fraction = Fraction(0)
     accepted: tuple[Flow, ...] = ()

@@ -135,19 +135,23 @@ def _least(node: Node) -> Value:
     return max(node.locked, node.value - spendable)
 
 
-def turnover_left(step: StepInput, total: Value) -> tuple[Value | None, str]:
-    """Value that this plan may still move, and the limit that says so. Raises Refused when less than a trade is left of the day's."""
+def turnover_left(step: StepInput, total: Value, apart: Value = Fraction(0)) -> tuple[Value | None, str]:
+    """Value that this plan may still move, and the limit that says so; `apart` is moved beside the limits.
+
+    Raises Refused when less than a trade is left of the day's, and nothing is apart.
+    """
     limits, found = step.limits, []
     if limits.turnover_bps is not None:
         found.append((total * Fraction(limits.turnover_bps, BPS), "limits.turnover"))
     if limits.daily_turnover_bps is not None:
         day = total * Fraction(limits.daily_turnover_bps, BPS)
         left = day - step.history.turnover_24h
-        if left <= (limits.min_trade or 0):
+        if left <= (limits.min_trade or 0) and not apart:
             raise Refused(
                 "the turnover of the last 24 hours has used up limits.daily_turnover",
                 (Verdict("daily_turnover", f"{float(step.history.turnover_24h / total):.2%}", f"{float(day / total):.2%}", False),),
                 "wait until the trades of the last day are older than 24 hours",
             )
-        found.append((left, "limits.daily_turnover"))
-    return min(found, default=(None, ""), key=lambda item: item[0])
+        found.append((max(Fraction(0), left), "limits.daily_turnover"))
+    least, name = min(found, default=(None, ""), key=lambda item: item[0])
+    return (None if least is None else least + apart), name

@@ -17,15 +17,17 @@ from agent.model import (
     Halt,
     Hold,
     Plan,
+    Purchase,
     Rebalance,
     StepInput,
     TopUp,
     Verdict,
 )
-from agent.planning import planner, taxed
+from agent.planning import planner, purchase, taxed
 from agent.planning.liquidity import plan_liquidity
 from agent.planning.strategies import Proposal, Proposer
 from agent.policy import coin, raising
+from agent.policy import purchase as bought
 from agent.policy.decide import decide
 from agent.policy.drift import total
 from agent.policy.goal import goal
@@ -37,7 +39,8 @@ def raise_money(token: str) -> Proposer:
 
     def propose(step: StepInput) -> Proposal:
         label = step.portfolio.token(token).label
-        wanted = Rebalance(f"{label} is raised for a withdrawal", raising.goal_to_raise(step, token), exit=True)
+        aim = raising.goal_to_raise(step, token)
+        wanted = Rebalance(f"{label} is raised for a withdrawal", aim, exit=True, apart=raising.gross(step, token))
         plan = planner.plan(step, wanted)
         _require_raised(step, plan, token)
         return _by_owner(step, plan.decision, plan)
@@ -45,16 +48,31 @@ def raise_money(token: str) -> Proposer:
     return propose
 
 
-def invest(came: Mapping[str, int]) -> Proposer:
-    """Spreads what came over what is below its target; holds where that is less than a trade."""
+def invest(came: Mapping[str, int], before: str = "") -> Proposer:
+    """Spreads what came over what is below its target; holds where that is less than a trade.
+
+    Together with what is left of the purchase `before` (its id), if one is under way; any other under way is this one by now.
+    """
 
     def propose(step: StepInput) -> Proposal:
-        wanted = Rebalance("what came is invested", raising.goal_to_invest(step, came), by_owner=True)
+        if step.limits.first_purchase_s is None:
+            wanted = Rebalance("what came is invested", raising.goal_to_invest(step, came), by_owner=True)
+            try:
+                plan = taxed.plan(step, wanted)
+            except planner.NothingPlanned as nothing:
+                return _by_owner(step, Hold(f"what came stays as it is for now: {nothing.message}"), None)
+            return _by_owner(step, plan.decision, plan)
+        under = bought.under_way(step)
+        if under is None or under.id == before:
+            step = replace(step, history=replace(step.history, invested=tuple(sorted(came.items()))))
+        decided = _by_owner(step, Hold(""), None).decided
+        wanted = Rebalance("what came is invested", bought.goal_of(step, decided.drifts), by_owner=True, apart=bought.allowed(step))
+        decided = replace(decided, decision=wanted)
         try:
-            plan = taxed.plan(step, wanted)
+            decided, made = purchase.planned(step, decided, wanted, Purchase.TOP_UP)
         except planner.NothingPlanned as nothing:
             return _by_owner(step, Hold(f"what came stays as it is for now: {nothing.message}"), None)
-        return _by_owner(step, plan.decision, plan)
+        return Proposal(decided, made, step)
 
     return propose
 

@@ -63,7 +63,7 @@ def plan(step: StepInput, decision: Rebalance, references: References | None = N
     problem = replace(problem, leaving=leaving(problem, decision.goal))
     if decision.exit:
         aim = for_exit(aim, problem.position[step.portfolio.numeraire.address])
-    budget, turnover_limit = (None, "") if decision.exit else turnover_left(step, problem.total)
+    budget, turnover_limit = (None, "") if decision.exit else turnover_left(step, problem.total, decision.apart)
     at_rest = _at_rest(step, problem, aim) if decision.exit else one_side.untouched(problem, decision.goal)
     market, settled = _affordable(problem, aim, decision.goal, budget, step.limits.min_trade, at_rest)
     skipped = left_undone(step, market, aim, settled, turnover_limit)

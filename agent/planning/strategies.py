@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from agent.errors import Refused
-from agent.model import PORTFOLIO, AdjustLiquidity, Funding, Halt, Hold, LimitOrder, Plan, Rebalance, StepInput, StuckExit, TopUp
-from agent.planning import planner, taxed
+from agent.model import PORTFOLIO, AdjustLiquidity, Funding, Halt, Hold, LimitOrder, Plan, Purchase, Rebalance, StepInput, StuckExit, TopUp
+from agent.planning import planner, purchase, taxed
 from agent.planning.liquidity import plan_liquidity
 from agent.planning.paced import limit_swap, paced
 from agent.policy import minimum, order_levels, order_moves, stuck, words
@@ -111,6 +111,8 @@ def _planned(step_input: StepInput, decided: Decided, decision: Rebalance) -> Pr
     """The plan; in a zone nothing instead where it would not save more than it costs, or where no move pays."""
     zone = decided.zone
     try:
+        if decision.apart and zone is None:
+            return Proposal(*purchase.planned(step_input, decided, decision, Purchase.FIRST))
         plan = taxed.plan(step_input, decision)
     except planner.NothingPlanned as nothing:
         if zone is None:

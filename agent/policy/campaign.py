@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from agent.model import AssetDrift, Campaign, Decision, Goal, Hold, Pace, Rebalance, Round, Spent, StepInput, Style, Underway
-from agent.policy import confirm, words
+from agent.model import AssetDrift, Campaign, Decision, Goal, Hold, Pace, Purchase, Rebalance, Round, Spent, StepInput, Style, Underway
+from agent.policy import confirm, purchase, words
 from agent.policy.drift import corrections, drift
 from agent.policy.pacing import fair_share, interval_s, part, spread
 from agent.policy.triggers import Signal
@@ -41,6 +41,8 @@ def renounced(step: StepInput) -> str:
     begun = step.history.campaign.campaign
     if step.split is not None:
         return "strategies share the wallet by now"
+    if begun.purchase is not None:
+        return ""
     if _other(dict(targets(step)), dict(begun.targets_bps)):
         return WANTED
     if step.policy.destination is not begun.destination:
@@ -68,6 +70,8 @@ def course(step: StepInput, drifts: Sequence[AssetDrift], prices: Mapping[str, P
     if under is None or renounced(step):
         return None
     begun, now_s = under.campaign, step.snapshot.head.timestamp_s
+    if begun.purchase is not None:
+        return _purchase(step, drifts, under)
     left = _left(drifts, begun)
     if why := _over(step, drifts, under, left):
         return Course(Hold(f"the correction from {words.moment(begun.began_s)} is over: {why}"), ended=why)
@@ -79,6 +83,28 @@ def course(step: StepInput, drifts: Sequence[AssetDrift], prices: Mapping[str, P
     if not_yet := confirm.lacking(step, prices, by_campaign):
         return Course(Hold(f"{told}; but {not_yet}; looks again at the next tick", kept_by="policy.confirm_blocks"))
     return Course(Rebalance(told, partial(drifts, begun.goal, found.part)), found)
+
+
+def _purchase(step: StepInput, drifts: Sequence[AssetDrift], under: Underway) -> Course:
+    """The next part of a purchase, which its owner has confirmed: no price asked for it, and targets of now are bought."""
+    begun, now_s, goal = under.campaign, step.snapshot.head.timestamp_s, purchase.goal_of(step, drifts)
+    lacks = corrections(drifts, goal).values()
+    allowed, left = purchase.allowed(step), sum((lack for lack in lacks if lack > 0), Fraction(0))
+    what = f"the {begun.purchase.value if begun.purchase else ''} from {words.moment(begun.began_s)}"
+    parts = "1 part" if under.done == 1 else f"{under.done} parts"
+    least = max(Fraction(1), step.limits.min_trade or Fraction(0))
+    if min(left, allowed) < least or max(abs(lack) for lack in lacks) < least:
+        why = f"done in {parts}"
+    elif now_s >= begun.expires_s:
+        why = f"its time ended {words.moment(begun.expires_s)} after {parts}; {_money(step, left)} are left, and count as drift"
+    elif now_s < under.next_s:
+        told = f"{purchase.words(begun, under.done)}: {_money(step, left)} to buy, next at {words.moment(under.next_s)}"
+        return Course(Hold(told, under.next_s, "limits.first_purchase"))
+    else:
+        told = f"{purchase.words(begun, under.done)}: {_money(step, left)} to buy"
+        by_owner = begun.purchase is Purchase.TOP_UP
+        return Course(Rebalance(told, goal, by_owner=by_owner, apart=allowed), Round(under.done + 1, Fraction(1), left))
+    return Course(Hold(f"{what} is over: {why}"), ended=why)
 
 
 def by_campaign(step: StepInput, prices: Mapping[str, Price]) -> frozenset[Signal]:
@@ -111,7 +137,7 @@ def spent_before(step: StepInput) -> Spent | None:
     By the one that this look ends, or that the store remembers, as long as the first of them had time.
     """
     under = step.history.campaign
-    found = step.history.spent if under is None else taken(under, renounced(step))
+    found = step.history.spent if under is None or under.campaign.purchase is not None else taken(under, renounced(step))
     return found if found is not None and step.snapshot.head.timestamp_s < found.until_s else None
 
 

@@ -32,6 +32,7 @@ from agent.policy import (
     minimum,
     order_targets,
     outflow,
+    purchase,
     quarantine,
     sleeves,
     stuck,
@@ -239,7 +240,8 @@ def _act(
     dear = minimum.gas_too_dear(step, drifts, references)
     if dear:
         return Hold(f"{answer.reason}; {dear}", kept_by="gas"), False
-    wanted = _wanted(step, drifts) if together is None else together
+    first = purchase.is_first(step)
+    wanted = together or (purchase.goal_of(step, drifts) if first and not isinstance(step.policy.trigger, Zone) else _wanted(step, drifts))
     largest = _largest(drifts, wanted)
     if not _worth_it(step, largest):
         least = (
@@ -248,6 +250,8 @@ def _act(
         side = "" if step.policy.only is None else f" under policy.only = {step.policy.only.value}"
         hold = _hold(Fired(False, f"{answer.reason}; nothing to do{side}{least}", answer.next_s))
         return replace(hold, kept_by="limits.min_trade" if largest else "policy.only" if side else ""), answer.due
+    if first:
+        return Rebalance(f"first purchase; {answer.reason}", wanted, apart=purchase.allowed(step)), answer.due
     return Rebalance(answer.reason, wanted), answer.due
 
 

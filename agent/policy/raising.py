@@ -32,7 +32,7 @@ def goal_to_raise(step: StepInput, token: str) -> Goal:
     free = {one.token: one.investable_raw * one.price for one in others}
     if need > (there := sum(free.values(), Fraction(0))):
         raise above_holdings(step, need, there)
-    gross = min(there, max(need * (1 + _margin(step)), step.limits.min_trade or Fraction(0)))
+    gross = _gross(step, need, there)
     left = total(drifts) - need
     over = {one.token: min(free[one.token], max(Fraction(0), one.value - left * Fraction(one.target_bps, BPS))) for one in others}
     sold = _taken(over, gross, step.limits.min_trade or Fraction(0), free)
@@ -42,6 +42,17 @@ def goal_to_raise(step: StepInput, token: str) -> Goal:
         whole = sum(room.values(), Fraction(0))
         sold = {name: sold.get(name, Fraction(0)) + (rest * room[name] / whole if whole else 0) for name in free}
     return _moved(drifts, {name: -value for name, value in sold.items()} | {token: sum(sold.values(), Fraction(0))})
+
+
+def gross(step: StepInput, token: str) -> Value:
+    """What is sold at most for what `token` lacks, numeraire base units: no drift, so limits of turnover do not count it."""
+    price = outflow.price_of(step, token) or Fraction(0)
+    there = sum((one.investable_raw * one.price for one in _drifts(step) if one.token != token), Fraction(0))
+    return _gross(step, outflow.lacking(step, token) * price, there)
+
+
+def _gross(step: StepInput, need: Value, there: Value) -> Value:
+    return min(there, max(need * (1 + _margin(step)), step.limits.min_trade or Fraction(0)))
 
 
 def goal_to_invest(step: StepInput, came: Mapping[str, int]) -> Goal:

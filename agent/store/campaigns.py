@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from agent import codec
 from agent.errors import ConfigError, OperatorNeeded, Refused
-from agent.model import Campaign, Draw, History, Intent, IntentKind, LimitOrder, Spent, Underway
+from agent.model import Campaign, Draw, History, Intent, IntentKind, LimitOrder, Purchase, Spent, Underway
 from agent.policy.campaign import taken
 from agent.policy.pacing import wait_s
 from agent.store import records
@@ -30,6 +30,8 @@ T = TypeVar("T")
 DRAWN = "draw"
 """Key of the draw for the first round of a campaign that has not begun."""
 CAMPAIGN, ORDER = "campaign", "order"
+NEWEST = 20
+"""Campaigns that ended, of which the newest that was no top-up starts the cooldown."""
 OPEN = "open"
 _CONSUMED = tuple(state.value for state in CONSUMED)
 
@@ -54,8 +56,14 @@ class Campaigns(Database):
                 session.add(Meta(key=DRAWN, value=f"{draw.size_ppm} {draw.wait_ppm}"))
 
     def begin_campaign(self, campaign: Campaign) -> str:
-        """Writes a campaign down and returns its id; its first draw is used up. Raises OperatorNeeded while another is open."""
+        """Writes a campaign down and returns its id; its first draw is used up. Raises OperatorNeeded while another is open, unless
+        a purchase takes its place: what is left of a purchase before is part of it.
+        """
         with self._write("write a campaign down") as session:
+            if campaign.purchase is not None:
+                for row in _open(session, CAMPAIGN):
+                    row.state, row.why, row.ended_s = "ended", f"a {campaign.purchase.value} goes first", campaign.began_s
+                session.flush()
             if _open(session, CAMPAIGN):
                 raise OperatorNeeded("another correction is under way already", "let it end, or end it: trimtab limit --cancel ID")
             if (drawn := session.get(Meta, DRAWN)) is not None:
@@ -117,11 +125,12 @@ def remembered(session: Session, wallet: str, coin: str, history: History, chain
     """The history with the campaign that is under way, when the last one ended, what it leaves to the next, and the draw that waits."""
     rows = _open(session, CAMPAIGN)
     drawn = session.get(Meta, DRAWN)
-    query = select(CampaignRow.ended_s).where(CampaignRow.kind == CAMPAIGN, CampaignRow.ended_s.is_not(None))
+    over = select(CampaignRow).where(CampaignRow.kind == CAMPAIGN, CampaignRow.ended_s.is_not(None)).order_by(CampaignRow.seq.desc())
+    ended = (row.ended_s for row in session.scalars(over.limit(NEWEST)) if _loaded(Campaign, row).purchase is not Purchase.TOP_UP)
     return replace(
         history,
         campaign=_underway(session, rows[0], wallet, coin) if rows else None,
-        campaign_ended_s=session.scalar(query.order_by(CampaignRow.seq.desc()).limit(1)),
+        campaign_ended_s=next(ended, None),
         draw=None if drawn is None else _draw(drawn.value),
         spent=None if rows else _left_to_the_next(session, wallet, coin, chain_now_s),
     )
@@ -134,6 +143,8 @@ def _left_to_the_next(session: Session, wallet: str, coin: str, chain_now_s: int
     if row is None:
         return None
     campaign = _loaded(Campaign, row)
+    if campaign.purchase is not None:
+        return None
     until_s = campaign.expires_s if campaign.before is None else campaign.before.until_s
     return taken(_underway(session, row, wallet, coin), row.why) if chain_now_s < until_s else None
 
@@ -156,7 +167,18 @@ def _underway(session: Session, row: CampaignRow, wallet: str, coin: str) -> Und
         spent=-sum((_worth(intent.changes(wallet, coin), prices) for intent in mined), Fraction(0)),
         next_s=campaign.began_s if newest is None else newest.at_s + wait_s(campaign, draw),
         draw=draw,
+        sold=_sold([intent for intent in mined if intent.step_id in swapped], wallet, coin) if campaign.purchase is not None else (),
     )
+
+
+def _sold(intents: Sequence[Intent], wallet: str, coin: str) -> tuple[tuple[str, int], ...]:
+    """What the wallet gave, base units by token, native coin as its wrapped token."""
+    given: dict[str, int] = {}
+    for intent in intents:
+        for token, raw in intent.changes(wallet, coin).items():
+            known = coin if token == NATIVE else token
+            given[known] = given.get(known, 0) - raw
+    return tuple(sorted((token, raw) for token, raw in given.items() if raw > 0))
 
 
 def _moved(intent: Intent, wallet: str, prices: dict[str, Fraction]) -> Fraction:

@@ -116,7 +116,11 @@ def test_a_refused_plan_carries_every_verdict(desk: Desk) -> None:
 
 
 def test_a_refusal_of_the_planner_carries_its_verdicts_too(desk: Desk) -> None:
-    desk.edit(('min_trade = "10"', 'min_trade = "900"'), ('turnover = "30%"', 'turnover = "1%"'))
+    desk.edit(
+        ('min_trade = "10"', 'min_trade = "900"'),
+        ('turnover = "30%"', 'turnover = "1%"'),
+        ('first_purchase = "1m"', 'first_purchase = "off"'),
+    )
     refused = desk.ask("plan", want=10)
     assert refused["legs"] == []
     assert any(not verdict["passed"] for verdict in refused["verdicts"]), refused["reason"]

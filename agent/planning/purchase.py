@@ -1,0 +1,112 @@
+"""A purchase as a plan: whole where the pools take it, else the same part of every asset, so that no part is one-sided."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.model import Campaign, Draw, Funding, Goal, Plan, Purchase, Rebalance, Round, StepInput
+from agent.planning import planner, taxed
+from agent.policy import purchase
+from agent.policy.campaign import partial, targets
+from agent.policy.decide import Decided
+from agent.policy.drift import corrections
+from agent.policy.pacing import MILLION
+from agent.units import NATIVE, Value, ceil_int
+
+TRIES = 8
+"""Plans in search of the part that all assets reach."""
+WHOLE = Fraction(97, 100)
+"""Of what an asset lacks: what counts as reached, since fees and impact take their share."""
+EVEN = Draw(MILLION // 2, MILLION // 2)
+Found = tuple[Decided, Plan]
+
+
+def planned(step: StepInput, decided: Decided, decision: Rebalance, kind: Purchase) -> Found:
+    """The purchase in one plan, or its next part; `begins` where it is the first of several. Raises Refused like the planner."""
+    wish = _moves(decided, decision.goal)
+    plan, part = _proportional(step, decided, decision)
+    under = purchase.under_way(step)
+    if under is not None and not step.history.invested:
+        return replace(decided, round=Round(under.done + 1, part, wish)), plan
+    if step.split is not None or (part == 1 and kind is Purchase.FIRST):
+        return decided, plan
+    if under is not None:
+        kind = under.campaign.purchase or kind
+    campaign = _campaign(step, decided, decision.goal, kind, wish, ceil_int(1 / part))
+    told = decision.reason if part == 1 else f"{decision.reason}; {purchase.words(campaign, 0)}"
+    named = replace(decision, reason=told)
+    round_ = Round(1, part, wish)
+    return replace(decided, decision=named, begins=campaign, round=round_), replace(plan, decision=named)
+
+
+def _proportional(step: StepInput, decided: Decided, decision: Rebalance) -> tuple[Plan, Fraction]:
+    """The plan, and which part of the goal it reaches: 1 where it is whole, or where an asset cannot move at all."""
+    whole = taxed.plan(step, decision)
+    lacks = {token: value for token, value in corrections(decided.drifts, decision.goal).items() if abs(value) >= _least(step)}
+    reached = _reached(step, decided, whole, lacks)
+    if not reached or min(reached.values()) >= WHOLE:
+        return whole, Fraction(1)
+    part, found = Fraction(1), whole
+    for _ in range(TRIES):
+        least = min(reached.values())
+        part *= max(least * Fraction(99, 100), Fraction(1, 2)) if least < WHOLE else 1
+        part = part.limit_denominator(1_000)
+        if part * min(abs(value) for value in lacks.values()) < _least(step):
+            return whole, Fraction(1)  # what cannot move is named in the plan, and holds up nothing else
+        wanted = {token: value * part for token, value in lacks.items()}
+        try:
+            found = taxed.plan(step, replace(decision, goal=partial(decided.drifts, decision.goal, part)))
+        except planner.NothingPlanned:
+            return whole, Fraction(1)
+        reached = _reached(step, decided, found, wanted)
+        if min(reached.values()) >= WHOLE:
+            return replace(found, decision=decision), part
+    return whole, Fraction(1)
+
+
+def _reached(step: StepInput, decided: Decided, plan: Plan, lacks: dict[str, Value]) -> dict[str, Fraction]:
+    """By token what part of what it lacks, or has too much, the plan moves; the numeraire pays the costs and is left aside."""
+    prices = {one.token: one.price for one in decided.drifts}
+    moved = dict.fromkeys(prices, Fraction(0))
+    for leg in plan.legs:
+        for token, raw, outside in (
+            (leg.token_in, -leg.amount_in_raw, leg.source is Funding.WALLET),
+            (leg.token_out, leg.amount_out_raw, leg.sink is Funding.WALLET),
+        ):
+            known = step.portfolio.wrapped_native if token == NATIVE else token
+            if outside and known in moved:
+                moved[known] += raw * prices[known]
+    home = step.portfolio.numeraire.address
+    return {token: max(Fraction(0), moved[token] / value) for token, value in lacks.items() if token != home}
+
+
+def _campaign(step: StepInput, decided: Decided, goal: Goal, kind: Purchase, wish: Value, parts: int) -> Campaign:
+    now_s, lacks = step.snapshot.head.timestamp_s, corrections(decided.drifts, goal)
+    return Campaign(
+        pace=purchase.pace(step, parts),
+        targets_bps=targets(step),
+        destination=step.policy.destination,
+        goal=goal,
+        arrival=tuple(sorted((token, found.price) for token, found in decided.references.prices.items())),
+        sides=tuple((token, 1 if lack > 0 else -1) for token, lack in lacks.items() if lack),
+        wish=purchase.allowed(step) if step.history.invested else wish,
+        rounds=parts,
+        budget=None,
+        began_s=now_s,
+        ends_s=now_s + purchase.LASTS_S,
+        expires_s=now_s + purchase.LASTS_S,
+        first=EVEN,
+        only=step.policy.only,
+        purchase=kind,
+        came=tuple(sorted(purchase.came_left(step).items())) if kind is Purchase.TOP_UP else (),
+    )
+
+
+def _moves(decided: Decided, goal: Goal) -> Value:
+    lacks = corrections(decided.drifts, goal).values()
+    return max(sum((lack for lack in lacks if lack > 0), Fraction(0)), -sum((lack for lack in lacks if lack < 0), Fraction(0)))
+
+
+def _least(step: StepInput) -> Value:
+    return max(step.limits.min_trade or Fraction(0), Fraction(1))

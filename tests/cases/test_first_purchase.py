@@ -1,0 +1,133 @@
+"""The first purchase, a top-up and a withdrawal are no drift: limits of turnover leave what the owner confirmed alone, and no more."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+from agent.api import investing, withdrawing
+from agent.api.agent import Agent
+from agent.api.investing import Investing
+from agent.execution.outcome import Outcome, OutcomeKind
+from agent.localchain import LocalChain
+from agent.model import Purchase
+from tests.agents import USD, again, agent_on, explained, fund, purse, said, swap_of, trusted, yes
+
+TARGETS = {"WETH": "50%", "WBTC": "30%", "USDC": "20%"}
+BUYS = {"limits.first_purchase": "10m", "portfolio.max_live_value": "10000000"}
+
+
+def sure(_: Investing) -> bool:
+    return True
+
+
+def look(agent: Agent) -> Outcome:
+    """One look of a run that may send."""
+    found = next(agent.run(send=True, confirm=yes, once=True))
+    assert isinstance(found, Outcome), found
+    return found
+
+
+def weights(agent: Agent) -> dict[str, int]:
+    return {one.symbol: one.weight_bps for one in agent.status().decided.drifts}
+
+
+def test_ten_thousand_dollars_are_the_whole_portfolio_after_one_transaction(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"USDC": 10_000})
+    with agent_on(chain, tmp_path, BUYS, TARGETS) as agent:
+        outcome = agent.rebalance(send=True, confirm=yes)
+        plan, _, _ = swap_of(outcome)
+        assert plan.turnover > 7_900 * USD, "within the 30 % of limits.turnover it was 3,000"
+        assert all(abs(weights(agent)[symbol] - bps) <= 30 for symbol, bps in {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}.items())
+        history = agent.step_input().history
+        assert history.campaign is None and history.turnover_24h < 100 * USD, "the budget of drift is untouched"
+        chain.warp(3_700)
+        fund(chain, {"WETH": 6_500, "WBTC": 1_500, "USDC": 2_000})
+        explained(agent)
+        drift, _, _ = swap_of(agent.rebalance(send=True, confirm=yes))
+        assert not drift.decision.apart and drift.turnover <= 3_000 * USD  # type: ignore[union-attr]
+
+
+def test_a_purchase_beyond_the_pools_goes_in_equal_parts_and_survives_a_restart(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"USDC": 2_000_000})
+    loaded = trusted(chain, tmp_path, BUYS | {"limits.price_impact": "25bps"}, TARGETS)
+    with again(chain, loaded) as agent:
+        first = look(agent)
+        swap_of(first)
+        found = weights(agent)
+        assert found["WBTC"] > 100 and found["WETH"] > 100 and abs(found["WETH"] * 3 - found["WBTC"] * 5) < 400, found
+        assert "first purchase, part 1 of " in first.reason
+    with again(chain, loaded) as agent:  # another process: what is left is in the store
+        under = agent.step_input().history.campaign
+        assert under is not None and under.done == 1 and under.campaign.purchase is Purchase.FIRST
+        waits = agent.plan()
+        assert waits.kind is OutcomeKind.HOLD and "part 2 of" in waits.reason and "next at" in waits.reason
+        for _ in range(under.campaign.rounds + 2):
+            chain.move_market(dict(chain.books.prices_usd))
+            chain.warp(601)
+            outcome = look(agent)
+            if outcome.kind is not OutcomeKind.DONE:
+                break
+        assert "done in" in outcome.reason, outcome.reason
+        assert all(abs(weights(agent)[symbol] - bps) <= 60 for symbol, bps in {"WETH": 5_000, "WBTC": 3_000}.items()), weights(agent)
+
+
+def test_a_top_up_larger_than_the_limits_of_turnover_is_invested_whole(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000})
+    with agent_on(chain, tmp_path, BUYS, TARGETS) as agent:
+        agent.status()
+        investing.invest(agent, send=True, confirm=sure)
+        held = purse(chain)
+        chain.set_balance("USDC", held.raw["USDC"] + 20_000 * USD)
+        done = investing.invest(agent, send=True, confirm=sure)
+        assert done.outcome is not None and done.outcome.kind is OutcomeKind.DONE and done.told, done.outcome
+        assert done.outcome.plan is not None and done.outcome.plan.turnover > 15_000 * USD, said(done.outcome.plan.skipped)
+        assert agent.step_input().history.turnover_24h < 300 * USD
+        assert done.rest is None and agent.step_input().history.campaign is None, "done is said of the whole alone"
+
+
+def test_a_top_up_beyond_the_pools_says_which_part_is_done_and_goes_on(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000})
+    loaded = trusted(chain, tmp_path, BUYS | {"limits.price_impact": "25bps"}, TARGETS)
+    with again(chain, loaded) as agent:
+        agent.status()
+        investing.invest(agent, send=True, confirm=sure)
+        chain.set_balance("USDC", purse(chain).raw["USDC"] + 2_000_000 * USD)
+        part = investing.invest(agent, send=True, confirm=sure)
+        assert part.told and part.rest is not None and part.rest.done == 1 and part.rest.campaign.rounds > 1, part.outcome
+        assert part.rest.campaign.purchase is Purchase.TOP_UP
+    with again(chain, loaded) as agent:
+        chain.set_balance("USDC", purse(chain).raw["USDC"] + 1_000 * USD)
+        more = investing.invest(agent, send=True, confirm=sure)
+        assert more.rest is not None and dict(more.rest.campaign.came)[chain.tokens["USDC"].address] > 1_000 * USD
+        for _ in range(more.rest.campaign.rounds + 3):
+            chain.move_market(dict(chain.books.prices_usd))
+            chain.warp(601)
+            if (outcome := look(agent)).kind is not OutcomeKind.DONE:
+                break
+        assert "done in" in outcome.reason, outcome.reason
+        assert all(abs(weights(agent)[symbol] - bps) <= 80 for symbol, bps in {"WETH": 5_000, "WBTC": 3_000}.items()), weights(agent)
+
+
+def test_a_sale_for_a_withdrawal_leaves_the_turnover_of_the_day(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000})
+    with agent_on(chain, tmp_path, BUYS, TARGETS) as agent:
+        agent.status()
+        paid = withdrawing.withdraw(agent, "5000", send=True, confirm=lambda _: True)
+        assert paid.state == "reserved", paid.reason
+        assert agent.step_input().history.turnover_24h < 100 * USD, "what is sold for a payout is no drift"
+
+
+def test_a_gift_after_the_first_purchase_frees_no_turnover(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"USDC": 10_000})
+    with agent_on(chain, tmp_path, BUYS | {"limits.balance_jump": "off", "policy.cooldown": "0s"}, TARGETS) as agent:
+        swap_of(agent.rebalance(send=True, confirm=yes))
+        chain.set_balance("USDC", purse(chain).raw["USDC"] + 20_000 * USD)
+        plan, _, _ = swap_of(agent.rebalance(send=True, confirm=yes))
+        assert plan.turnover <= Fraction(30, 100) * 30_100 * USD and "limits.turnover" in said(plan.skipped)

@@ -1,0 +1,75 @@
+"""What a purchase frees of the limits of turnover: what its owner confirmed, once, and nothing that an attacker could add."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+from agent import codec, engine
+from agent.execution.outcome import OutcomeKind
+from agent.guards.case import open_case
+from agent.model import Evidence, History, Plan, Rebalance, StepInput
+from agent.planning import planner, strategies
+from agent.policy import purchase
+from tests.builders import step_input, with_limits
+from tests.planning_worlds import DEEP, goal
+from tests.plans import evidence
+
+MILLION = 10**6
+HALVES = {"WETH": 5_000, "USDC": 5_000}
+
+
+class Seen:
+    """Evidence that has nothing against any plan."""
+
+    def gather(self, step: StepInput, plan: Plan) -> Evidence:
+        return evidence(step, plan)
+
+
+def money(**history: object) -> StepInput:
+    """Ten thousand dollars and nothing else."""
+    step = step_input(HALVES, {"WETH": 0, "USDC": 10_000}, depth=DEEP)
+    step = with_limits(step, first_purchase_s=600)
+    return replace(step, history=replace(step.history, **({"last_rebalance_s": None} | history)))  # type: ignore[arg-type]
+
+
+def counted(step: StepInput, apart: Fraction) -> Fraction:
+    """What the guards count of the whole purchase."""
+    free = with_limits(step, turnover_bps=None, daily_turnover_bps=None)
+    found: Plan = planner.plan(free, goal(step))
+    assert isinstance(found.decision, Rebalance)
+    plan = replace(found, decision=replace(found.decision, apart=apart))
+    return open_case(step, plan, evidence(step, plan)).counted_turnover() / MILLION
+
+
+def test_a_store_that_never_traded_buys_the_whole_at_once() -> None:
+    outcome = engine.judge(money(), strategies.rebalance, None)
+    assert outcome.kind is OutcomeKind.PLANNED and outcome.plan is not None
+    assert outcome.plan.turnover > 4_950 * MILLION and "first purchase" in outcome.reason
+
+
+def test_off_leaves_it_to_the_limits_of_turnover() -> None:
+    outcome = engine.judge(with_limits(money(), first_purchase_s=None), strategies.rebalance, None)
+    assert outcome.plan is not None and outcome.plan.turnover <= 3_000 * MILLION
+
+
+def test_after_the_first_rebalance_nothing_is_apart() -> None:
+    step = money(last_rebalance_s=1)
+    assert not purchase.is_first(step) and purchase.allowed(step) == 0
+    assert counted(step, Fraction(10**18)) > 4_900, "a plan that claims more than was confirmed is counted whole"
+    assert counted(money(), Fraction(10**18)) < 50
+
+
+def test_what_the_wallet_moved_today_is_taken_off() -> None:
+    assert purchase.allowed(money(turnover_24h=Fraction(4_000 * MILLION))) == 1_000 * MILLION
+    assert purchase.allowed(money(turnover_24h=Fraction(9_000 * MILLION))) == 0
+
+
+def test_the_loss_limits_bind_a_purchase_as_ever() -> None:
+    step = with_limits(money(loss_24h=Fraction(99 * MILLION)), daily_loss_bps=100)
+    outcome = engine.judge(step, strategies.rebalance, Seen())
+    assert outcome.kind is OutcomeKind.REFUSED and "daily_loss" in {one.guard for one in outcome.verdicts if not one.passed}
+
+
+def test_an_older_history_has_no_purchase() -> None:
+    assert codec.loads(History, codec.dumps(money().history)).invested == ()
