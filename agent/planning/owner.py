@@ -78,13 +78,16 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
 
 
 def sell_everything(step: StepInput) -> Proposal:
-    """Everything into the numeraire, liquidity first; holds once nothing more can be sold within the limits."""
+    """Everything into the numeraire, liquidity first; holds once nothing more can be sold within the limits.
+
+    What came or went unexplained holds it back no more than any exit.
+    """
     if step.portfolio.positions:
         none_wanted = replace(
             step,
             limits=replace(step.limits, lp_max_weight_bps=0),
             portfolio=replace(step.portfolio, lp_targets=()),
-            history=replace(step.history, stopped=""),
+            history=replace(step.history, stopped="", flows=()),
         )
         out = decide(none_wanted).decision
         if isinstance(out, Halt):

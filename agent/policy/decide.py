@@ -105,12 +105,12 @@ def _decided(step: StepInput) -> Decided:
         return Decided(Halt("; ".join(faults)), (), references)
     prices = {token: found.price for token, found in references.prices.items()}
     drifts = drift(step, prices)
-    stopped = step.history.stopped or step.history.books or outflow.unfinished(step) or liquidity.unknown_to_the_store(step)
+    stopped = step.history.stopped or step.history.books or liquidity.unknown_to_the_store(step)
     if not stopped and (leaving := order_targets.exit_now(step, drifts, prices)) is not None:
         first = coin.top_up(step, leaving)
         sold = order_targets.leaves(step, drifts) if first is None and isinstance(leaving, Rebalance) else ()
         return Decided(first or leaving, drifts, references, leaves=sold)
-    held_back = flows.halting(step)  # no exit, and no liquidity above its limit, waits for a word on what came or went
+    held_back = "; ".join(why for why in (outflow.unfinished(step), flows.halting(step)) if why)  # holds no exit, and no liquidity out
     if stopped := stopped or allocation.fault(step):
         return Decided(Halt(f"{held_back}; {stopped}" if held_back else stopped), drifts, references)
     if not held_back and (little := minimum.too_small(step, drifts)):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from agent.api import ending
 from agent.localchain import LocalChain
 from agent.model import IntentKind
@@ -15,11 +17,17 @@ from tests.cases.test_liquidity import V2, V3, confirming
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 
 
-def test_liquidity_goes_out_before_everything_is_sold(anvil_chain: LocalChain, tmp_path: Path) -> None:
+@pytest.mark.parametrize("gift", [0, 2_000])
+def test_liquidity_goes_out_before_everything_is_sold(anvil_chain: LocalChain, tmp_path: Path, gift: int) -> None:
     chain = anvil_chain
     agents.fund(chain, {"WETH": 4_000, "USDC": 4_000})
     own = [lp.provide_v2(chain, V2, 1_000), lp.provide_v3(chain, V3, -30, 30, 1_500)]
     with agents.agent_on(chain, tmp_path, confirming(chain, own), TARGETS) as agent:
+        agent.rebalance()
+        chain.set_balance("USDC", chain.balance("USDC") + gift * USD)
+        chain.mine(1)
+        held = agent.rebalance()
+        assert bool([flow for flow in held.step_input.history.flows if flow.holds]) is bool(gift)
         looked = ending.stop(agent, to_stable=True, confirm=lambda _: True)
         assert looked.sale is not None and looked.sale.plan is not None and len(looked.sale.plan.actions) == 2, looked.reason
         done = ending.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
@@ -27,5 +35,5 @@ def test_liquidity_goes_out_before_everything_is_sold(anvil_chain: LocalChain, t
         kinds = [intent.kind for intent in done.transactions if intent.kind is not IntentKind.APPROVE]
         assert kinds[0] is kinds[1] is IntentKind.LIQUIDITY and IntentKind.SWAP in kinds
         after = purse(chain)
-        assert after.raw["WETH"] < 10**12 and after.raw["USDC"] > 10_300 * USD
-        assert agent.step_input().history.flows == ()
+        assert after.raw["WETH"] < 10**12 and after.raw["USDC"] > (10_300 + gift) * USD
+        assert len(agent.step_input().history.flows) == bool(gift)

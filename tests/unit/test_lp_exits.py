@@ -10,7 +10,7 @@ import pytest
 from agent import guards
 from agent.errors import Refused
 from agent.guards.case import open_case
-from agent.model import AdjustLiquidity, Collect, Hold, Rebalance, StepInput, Withdraw
+from agent.model import AdjustLiquidity, Collect, Flow, Halt, Hold, Rebalance, StepInput, Withdraw
 from agent.planning.liquidity import plan_liquidity
 from agent.policy.decide import decide
 from agent.policy.lp_book import bounds
@@ -223,3 +223,14 @@ def test_lp_tokens_are_taken_out_up_to_what_the_step_has_approved() -> None:
     assert isinstance(action, Withdraw)
     assert action.liquidity <= mine.liquidity // 4
     assert verdict("lp_max_weight", step, planned(step)).passed, "a part of the way lowers what is exceeded"
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_liquidity_above_its_limit_goes_whatever_came_or_went_unexplained(sign: int) -> None:
+    step = world([paired(2_000)], bounds=roomy(lp_max_weight_bps=1_500, balance_jump_bps=200))
+    flow = Flow(1, step.portfolio.numeraire.address, sign, Fraction(sign * 500 * USD), 1, 2, NOW_S, True, None)
+    held = replace(step, history=history(flows=(flow,)))
+    assert isinstance(decide(held).decision, AdjustLiquidity)
+    plan = planned(held)
+    assert verdict("balance_jump", held, plan).passed and verdict("max_live_value", held, plan).passed
+    assert isinstance(decide(replace(after(step), history=held.history)).decision, Halt), "and then everything else waits"

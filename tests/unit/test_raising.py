@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import Refused
+from agent.execution.outcome import OutcomeKind
 from agent.guards import payout as guards
 from agent.model import Claim, Halt, Hold, Payment, Payout, StepInput
 from agent.planning import owner
@@ -18,6 +19,7 @@ from agent.policy.decide import decide
 from agent.policy.drift import total
 from agent.units import NATIVE, UINT256_MAX
 from tests.builders import OWNER, address, history, raw, step_input, token, with_limits
+from tests.unit import test_stuck_exits as stuck
 
 WETH, WBTC, USDC = token("WETH"), token("WBTC"), token("USDC")
 TARGETS = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}
@@ -129,6 +131,18 @@ def test_what_is_set_aside_is_no_part_of_the_portfolio_and_stops_everything_whil
     short = outflow.set_aside(replace(standing(USDC=1_000), history=history(claims=claims)))
     decided = decide(short).decision
     assert isinstance(decided, Halt) and "withdrawal 4 lacks 500 USDC" in decided.reason and "--resume 4" in decided.reason
+
+
+def test_a_withdrawal_that_lacks_something_holds_no_exit_back() -> None:
+    fired = stuck.fired("WBTC", pools=(*stuck.MARKET, stuck.SOUND))
+    claims = (Claim(4, Payment(USDC.address, raw(2_500, USDC))),)
+    step = outflow.set_aside(replace(fired, history=replace(fired.history, claims=claims)))
+    assert "withdrawal 4 lacks" in outflow.unfinished(step)
+    found = stuck.judged(step)
+    assert found.kind is OutcomeKind.PLANNED and found.decided.leaves == (WBTC.address,), found.reason
+    assert found.plan is not None and found.plan.exits
+    (after,) = [held for token_, held in found.plan.holdings_after if token_ == USDC.address]
+    assert after > raw(4_900, USDC), "what is raised by it fills what is set aside"
 
 
 def test_a_stopped_bot_halts_by_name() -> None:
