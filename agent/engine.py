@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from agent import codec, guards
 from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.execution import approving, campaigns, exits, late
 from agent.execution.booking import reviewed_s, settle
-from agent.execution.fresh import CaughtUp, Eyes, observed
+from agent.execution.fresh import CaughtUp, Eyes, Further, observed
 from agent.execution.ledger import keep
 from agent.execution.outcome import REVIEWED, Hands, Outcome, OutcomeKind
 from agent.execution.proposing import propose_screened
@@ -63,26 +63,38 @@ def look(
         keep_sleeves(journal, step_input)
         record(eyes, step_input, journal)
         journal.begin_step(step_id, eyes.clock.now_s(), codec.dumps(step_input))
-    outcome = judge(step_input, propose, eyes.evidence, step_id)
+    outcome = judge(step_input, propose, eyes.evidence, step_id, Further(eyes.reader))
     if journal is not None and outcome.step_input is not step_input:
         journal.begin_step(step_id, eyes.clock.now_s(), codec.dumps(outcome.step_input))
     return outcome
 
 
-def judge(step_input: StepInput, propose: Proposer, evidence: EvidenceSource | None, step_id: str = "") -> Outcome:
-    """The same from a given StepInput; without an evidence source the verdicts stay empty.
+def judge(
+    step_input: StepInput,
+    propose: Proposer,
+    evidence: EvidenceSource | None,
+    step_id: str = "",
+    further: Callable[[StepInput], StepInput | None] | None = None,
+) -> Outcome:
+    """The same from a given StepInput; without an evidence source the verdicts stay empty. `further` reads more ticks.
 
     Where the guards refuse an exit for its market, it is judged what else there is to do.
     """
 
     def judged(step: StepInput) -> Outcome:
-        return _judged(step, propose, evidence, step_id)
+        return _judged(step, propose, evidence, step_id, further)
 
     return exits.around(judged(step_input), judged)
 
 
-def _judged(step_input: StepInput, propose: Proposer, evidence: EvidenceSource | None, step_id: str) -> Outcome:
-    step_input, proposal, seen = propose_screened(step_input, propose, evidence)
+def _judged(
+    step_input: StepInput,
+    propose: Proposer,
+    evidence: EvidenceSource | None,
+    step_id: str,
+    further: Callable[[StepInput], StepInput | None] | None = None,
+) -> Outcome:
+    step_input, proposal, seen = propose_screened(step_input, propose, evidence, further)
     if isinstance(proposal, Refused):
         return _refused(step_id, step_input, decide(step_input), None, proposal)
     if (plan := proposal.plan) is None:

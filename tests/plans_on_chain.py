@@ -20,7 +20,8 @@ from tests.world import read_pool
 NEAR_BPS = 1
 """How far a token may end from its destination without a reason."""
 REASONS = (
-    "limits.", "no usable pool", "no route", "the ticks read", "less than", "would be the other side", "take no more", "its gas", "floor",
+    "limits.", "no usable pool", "no route", "the ticks read", "less than", "would be the other side", "take no more", "hold no more",
+    "its gas", "floor",
 )  # fmt: skip
 """What names a bound."""
 

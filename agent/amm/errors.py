@@ -16,17 +16,25 @@ class Reverts(Refused):
         self.reason = reason
 
 
-class BeyondKnownTicks(Refused):
+class TicksEnd(Refused):
+    """The amount goes beyond the ticks that were read of `pools`: with more of them it may fit."""
+
+    def __init__(self, message: str, verdict: Verdict, remedy: str, pools: tuple[str, ...]) -> None:
+        super().__init__(message, (verdict,), remedy)
+        self.pools = pools
+
+
+class BeyondKnownTicks(TicksEnd):
     """A quote needs ticks that were not read. `largest_raw` base units is the most that can be quoted on `side` ("in" or "out")."""
 
     def __init__(self, pool: str, side: str, asked_raw: int, largest_raw: int, known_from_tick: int, known_to_tick: int) -> None:
         super().__init__(
             f"pool {pool}: {asked_raw} base units {side} leave the known ticks [{known_from_tick}, {known_to_tick}]; "
             f"the largest amount {side} that can be quoted is {largest_raw}",
-            (Verdict("known_ticks", f"{asked_raw} base units {side}", f"{largest_raw} base units {side}", False),),
-            "trade less, or read more ticks at the same block",
+            Verdict("known_ticks", f"{asked_raw} base units {side}", f"{largest_raw} base units {side}", False),
+            f"trade at most {largest_raw} base units {side} at a time",
+            (pool,),
         )
-        self.pool = pool
         self.side = side
         self.asked_raw = asked_raw
         self.largest_raw = largest_raw

@@ -12,7 +12,7 @@ from agent.amm.errors import BeyondKnownTicks
 from agent.amm.v3_math import bounds
 from agent.amm.v3_math.quoter import quoter as quoter_v3
 from agent.amm.v3_math.swap import SwapState, swap
-from agent.amm.v3_math.tick_math import MAX_SQRT_RATIO, Q96, price_limit
+from agent.amm.v3_math.tick_math import MAX_SQRT_RATIO, MAX_TICK, MIN_TICK, Q96, get_sqrt_ratio_at_tick, price_limit
 from agent.errors import ConfigError
 from agent.model import PoolState, V2Pool, V3Pool
 from agent.units import BPS, PIPS, mul_div_up
@@ -129,6 +129,16 @@ def max_in(state: PoolState, token_in: str, impact_bps: int) -> int:
         return bounds.largest_in(state, zero_for_one, _impact_bound(state, zero_for_one, impact_bps))
     reserve_in, reserve_out = _reserves(state, zero_for_one)
     return _v2_max_in(reserve_in, reserve_out, state.fee_pips, impact_bps)
+
+
+def ticks_end(state: PoolState, token_in: str, impact_bps: int) -> bool:
+    """Whether the ticks read of a pool end before selling `token_in` has moved its price by impact_bps."""
+    if not isinstance(state, V3Pool):
+        return False
+    bound = _impact_bound(state, zero_for_one := is_zero_for_one(state, token_in), impact_bps)
+    if zero_for_one:
+        return state.known_from_tick > MIN_TICK and bound <= get_sqrt_ratio_at_tick(state.known_from_tick)
+    return state.known_to_tick < MAX_TICK and bound >= get_sqrt_ratio_at_tick(state.known_to_tick)
 
 
 def best_response(state: PoolState, token_in: str, price: Fraction, impact_bps: int) -> int:

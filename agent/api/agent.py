@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent import engine, wiring
+from agent.amm.errors import TicksEnd
 from agent.api import retreat, rounds, schedule, trigger_view
 from agent.api.endpoints import records
 from agent.api.parameters import parameters
@@ -16,7 +17,7 @@ from agent.api.submission import Sandwich, sandwich
 from agent.config import bounds
 from agent.config.fields import parse_address, parse_duration_s
 from agent.errors import ConfigError, Refused, Retryable, TrimtabError
-from agent.execution.fresh import observed
+from agent.execution.fresh import Further, observed
 from agent.execution.outcome import Hands, Outcome
 from agent.model import Portfolio, StepInput, Verdict
 from agent.planning import planner, strategies
@@ -102,12 +103,18 @@ class Agent:
         return Standing(step_input, decided, paused, stopped.reason, warnings, self.endpoints(), stopped.hard)
 
     def quote(self, token_in: str, token_out: str, amount: str, pool: str | None = None) -> tuple[StepInput, Quote]:
-        """What selling `amount` whole coins of `token_in` would pay, over all pools or in one."""
+        """What selling `amount` whole coins of `token_in` would pay, over all pools or in one; more ticks are read where it needs them."""
         sold, bought = self.token(token_in, "--in"), self.token(token_out, "--out")
         raw = self._amount(amount, sold)
         step_input = self.step_input()
         chosen = None if pool is None else parse_address(pool, "--pool")
-        return step_input, planner.quote(step_input, sold.address, bought.address, raw, chosen)
+        try:
+            return step_input, planner.quote(step_input, sold.address, bought.address, raw, chosen)
+        except TicksEnd:
+            deeper = Further(self.desk.eyes.reader)(step_input)
+            if deeper is None:
+                raise
+        return deeper, planner.quote(deeper, sold.address, bought.address, raw, chosen)
 
     def plan(self) -> Outcome:
         """What a rebalance would do now, judged by every guard; writes nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import replace
 
 from agent.amm.errors import BeyondKnownTicks, Reverts
@@ -56,6 +57,10 @@ class ReplayReader:
             operators=OPERATORS,
             requests=0,
         )
+
+    def deeper(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
+        """See ports.Reader: there is no more to read."""
+        return snapshot
 
     def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
         """See ports.Reader: the blocks just before lie within the same bar, so that prices of theirs are those of the bar.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from agent.chain.positions import Place, PositionRef
@@ -43,6 +43,10 @@ class PositionReader:
     def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
         """See ports.Reader."""
         return self.chain.past(head, blocks)
+
+    def deeper(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
+        """See ports.Reader."""
+        return self.chain.deeper(snapshot, pools)
 
     def _ref(self, one: ConfirmedPosition, moves: Sequence[LpMove]) -> PositionRef:
         found = self._found.get(one.name)

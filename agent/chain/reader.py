@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from agent.chain import proxies
+from agent.chain.agreed import AgreedTransport
 from agent.chain.ask import complete, page_calls
 from agent.chain.ballot import REMEDY, NoQuorum, agreed, backed, needed, sufficing, vouched
 from agent.chain.lens import Item, pages
@@ -14,7 +15,7 @@ from agent.chain.panel import Endpoint, Heard, Panel, operators
 from agent.chain.past import read_past
 from agent.chain.quorum import Agreement, Testimony, agree, difference
 from agent.chain.rpc import RpcFault, Transport
-from agent.chain.watch import Watch, parts, questions
+from agent.chain.watch import PoolKind, Watch, deep_item, deepened, parts, questions
 from agent.chain.wire import only, parse_head, quantity
 from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.model import Head, PastPrices, Quarantined, Snapshot
@@ -76,6 +77,17 @@ class ChainReader:
     def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
         """See ports.Reader."""
         return read_past(self._panel, self._min_operators, self.watch, head, blocks)
+
+    def deeper(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
+        """See ports.Reader."""
+        before, at = self._panel.requests, {"blockHash": snapshot.head.hash, "requireCanonical": True}
+        refs = [ref for ref in self.watch.pools if ref.kind is PoolKind.V3 and ref.address in pools]
+        items = [deep_item(ref) for ref in refs]
+        line, sized = AgreedTransport(self._panel), pages(items)
+        answers = complete(line, items, sized, line.batch(page_calls(items, sized, at)), at)
+        found = {ref.address: answer for ref, answer in zip(refs, answers, strict=True)}
+        read = tuple(deepened(pool, found[pool.address]) if pool.address in found else pool for pool in snapshot.pools)
+        return replace(snapshot, pools=read, requests=snapshot.requests + self._panel.requests - before)
 
     def _firsts(self, owner: str) -> Heard[_First]:
         """Trip 1. One endpoint of another chain among others is left out; where it is as good as half of them it is the operator's."""

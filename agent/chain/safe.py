@@ -5,6 +5,7 @@ Names follow the contract: Safe.sol, `getTransactionHash`, `encodeTransactionDat
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -138,6 +139,10 @@ class SafeReader:
     def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
         """See ports.Reader."""
         return self.reader.past(head, blocks)
+
+    def deeper(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
+        """See ports.Reader."""
+        return self.reader.deeper(snapshot, pools)
 
 
 @dataclass(frozen=True, slots=True)

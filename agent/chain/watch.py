@@ -23,7 +23,7 @@ from agent.chain.abi import (
 from agent.chain.lens import Answer, CallItem, CodeItem, Item, Status, V3Answer, V3Item, uint, words
 from agent.chain.positions import PositionRef
 from agent.chain.proxies import ProxyRef
-from agent.errors import ConfigError
+from agent.errors import ConfigError, Retryable
 from agent.model import Allowance, CodeHash, FeedRound, Holding, LpPosition, PoolState, Quarantined, Supply, TickLiquidity, V2Pool, V3Pool
 from agent.units import BPS, Token
 
@@ -31,6 +31,10 @@ MOST_TICKS_PER_POOL = 256
 """Initialised ticks read per pool, half of them on each side; beyond them the known window ends earlier (T9, T10)."""
 LEAST_WINDOW_BPS = 200
 """Depth of V3 pools counts liquidity within this distance (amm.pools.DEPTH_BPS)."""
+DEEP_TICKS = 1_280
+"""The same where more is asked for: as many as one answer of the lens holds (EIP-170)."""
+DEEP_WORDS = 1_000
+"""Words of a pool's tick bitmap that such an answer goes through; with all its ticks they stay below 16 million gas."""
 MAX_TICK = 887_272
 _POOL_GAS = 100_000
 _UINT160_MAX = 2**160 - 1
@@ -149,6 +153,24 @@ def _pool_item(pool: PoolRef, window: int, twap_window_s: int) -> Item:
     if pool.kind is PoolKind.V2:
         return CallItem(pool.address, GET_RESERVES, longest=96, gas=_POOL_GAS, likely_gas=12_000)
     return V3Item(pool.address, pool.tick_spacing, window, MOST_TICKS_PER_POOL, twap_window_s)
+
+
+def deep_item(pool: PoolRef) -> V3Item:
+    """As many ticks of a V3 pool as one answer holds; of all prices, but for pools of the least tick spacings."""
+    return V3Item(pool.address, pool.tick_spacing, min(2 * MAX_TICK, DEEP_WORDS * 128 * pool.tick_spacing), DEEP_TICKS, 0)
+
+
+def deepened(pool: PoolState, answer: Answer) -> PoolState:
+    """The pool with all ticks of an answer at its own block; as it was, where that has no more. Raises Retryable where they differ."""
+    if not isinstance(pool, V3Pool) or not isinstance(answer, V3Answer):
+        return pool
+    ticks = tuple(TickLiquidity(index, net) for index, net in answer.ticks)
+    near = tuple(tick for tick in ticks if pool.known_from_tick <= tick.index <= pool.known_to_tick)
+    if not (answer.known_from_tick <= pool.known_from_tick and pool.known_to_tick <= answer.known_to_tick):
+        return pool
+    if (answer.sqrt_price_x96, answer.tick, answer.liquidity, near) != (pool.sqrt_price_x96, pool.tick, pool.liquidity, pool.ticks):
+        raise Retryable(f"pool {pool.address} is another at its own block when more of its ticks are read", "look again")
+    return replace(pool, ticks=ticks, known_from_tick=answer.known_from_tick, known_to_tick=answer.known_to_tick)
 
 
 def _written(pool: PoolRef) -> list[CallItem]:

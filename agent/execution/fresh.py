@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from agent.errors import Retryable
-from agent.model import Head, History, PastPrices, Snapshot, StepInput
+from agent.model import Head, History, PastPrices, Snapshot, StepInput, V3Pool
 from agent.policy import confirm, order_moves, quarantine
 from agent.policy.decide import decide
 from agent.ports import Clock, EvidenceSource, Journal, Reader
@@ -42,6 +42,30 @@ class CaughtUp:
     def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
         """See ports.Reader."""
         return self._reader.past(head, blocks)
+
+    def deeper(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
+        """See ports.Reader."""
+        return self._reader.deeper(snapshot, pools)
+
+
+class Further:
+    """Reads more ticks of all V3 pools of a step, once: a second time it could read no more."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._done = False
+
+    def __call__(self, step: StepInput) -> StepInput | None:
+        """The step with more ticks; None where they were read already, there are no more, or endpoints do not agree on them."""
+        if self._done:
+            return None
+        self._done = True
+        pools = [pool.address for pool in step.snapshot.pools if isinstance(pool, V3Pool)]
+        try:
+            snapshot = self._reader.deeper(step.snapshot, pools)
+        except Retryable:
+            return None
+        return None if snapshot.pools == step.snapshot.pools else replace(step, snapshot=snapshot)
 
 
 @dataclass(frozen=True, slots=True)

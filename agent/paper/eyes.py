@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from agent.errors import Retryable
@@ -38,6 +39,10 @@ class PaperReader:
     def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
         """See ports.Reader."""
         return self._reader.past(head, blocks)
+
+    def deeper(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
+        """See ports.Reader. As it is: what is planned is carried out on the ticks of a later snapshot, which has no more of them."""
+        return snapshot
 
 
 class PaperEvidence:

@@ -17,6 +17,7 @@ from agent.planning.market import FAR, Market
 from agent.planning.paths import MAX_LEGS
 from agent.planning.payments import changes, paid
 from agent.planning.problem import UNBOUNDED_BPS, Problem
+from agent.planning.reach import at_their_end
 from agent.planning.settle import DUST, Settled
 from agent.units import BPS, NATIVE, PIPS, largest_remainder, value_text
 
@@ -116,10 +117,13 @@ def _why(
         return "the rest of the native coin is kept for gas" if kept else "this step has approved no more", ""
     full = sorted({arc.pool for arc in own} & settled.draft.full) or sorted(settled.draft.full)
     parts = []
-    if full and problem.impact_bps != UNBOUNDED_BPS:
+    ended = at_their_end(problem.pools, settled.draft.legs, problem.impact_bps)
+    if ended and set(full) & set(ended):
+        parts.append(f"the ticks read end in {', '.join(ended)}")
+    elif full and problem.impact_bps != UNBOUNDED_BPS:
         parts.append(f"{', '.join(full)} take no more within limits.price_impact of {problem.impact_bps} bps and above the floor")
     elif full:
-        parts.append(f"the ticks read end in {', '.join(full)}")
+        parts.append(f"{', '.join(full)} hold no more")
     if zone:
         parts.append(f"{'elsewhere ' if full else ''}the next unit costs more than the risk it saves, or than limits.plan_cost")
     elif problem.plan_cost_bps is not None:

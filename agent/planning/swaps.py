@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from agent.amm import pools as amm
+from agent.amm.errors import TicksEnd
 from agent.errors import ConfigError, Refused
 from agent.model import Funding, Goal, GoalWeight, Leg, Plan, PoolState, Rebalance, Skipped, StepInput, Verdict
 from agent.planning.assemble import assemble
@@ -21,6 +22,7 @@ from agent.planning.gas import gas_price_wei
 from agent.planning.market import open_market
 from agent.planning.paths import Routes, decompose
 from agent.planning.problem import UNBOUNDED_BPS, Node, Problem, build_problem, open_problem
+from agent.planning.reach import at_their_end
 from agent.planning.responses import Stack
 from agent.planning.rounding import run_all
 from agent.planning.settle import legs_of, to_routes
@@ -79,8 +81,8 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
 def quote(step: StepInput, token_in: str, token_out: str, amount_in_raw: int, pool: str | None = None) -> Quote:
     """What `amount_in_raw` would pay: with `pool` exactly what that pool pays, else the best split.
 
-    No limit but the minimal pool depth applies; a pool whose ticks read do not reach refuses. Raises ConfigError for unknown
-    tokens or pool, Refused when no route exists or the pools cannot take the amount.
+    No limit but the minimal pool depth applies. Raises ConfigError for unknown tokens or pool, TicksEnd where the ticks read do not
+    reach, Refused when no route exists or the pools cannot take the amount.
     """
     _check(step, token_in, token_out, amount_in_raw)
     prices = _known_prices(step)
@@ -200,12 +202,12 @@ def _require_whole(step: StepInput, problem: Problem, split: _Split, token_in: s
             (Verdict("route", "none", "one or two pools", False),),
             "sell more, add a hub that both tokens trade with, or lower limits.pool_min_value",
         )
-    bound = "the ticks read" if problem.impact_bps == UNBOUNDED_BPS else f"limits.price_impact of {problem.impact_bps} bps"
-    raise Refused(
-        f"only {fits} of {asked} {token.label} fit within {bound}",
-        (Verdict("price_impact", f"{asked} {token.label}", f"{fits} {token.label}", False),),
-        f"sell at most {fits} {token.label} at a time",
-    )
+    verdict = Verdict("price_impact", f"{asked} {token.label}", f"{fits} {token.label}", False)
+    remedy = f"sell at most {fits} {token.label} at a time"
+    if ended := at_their_end(problem.pools, draft.legs, problem.impact_bps):
+        raise TicksEnd(f"only {fits} of {asked} {token.label} fit within the ticks read of {', '.join(ended)}", verdict, remedy, ended)
+    bound = "what the pools hold" if problem.impact_bps == UNBOUNDED_BPS else f"limits.price_impact of {problem.impact_bps} bps"
+    raise Refused(f"only {fits} of {asked} {token.label} fit within {bound}", (verdict,), remedy)
 
 
 def _goal_after(problem: Problem, draft: Draft) -> Goal:
@@ -247,6 +249,12 @@ def _find(step: StepInput, pool: str, token_in: str, token_out: str) -> PoolStat
 
 def _single(step: StepInput, pool: PoolState, token_in: str, amount_in_raw: int) -> Leg:
     swapped = amm.swap_exact_in(pool, token_in, amount_in_raw)
+    if swapped.amount_in_raw < amount_in_raw:
+        token = step.portfolio.token(token_in)
+        asked, fits = decimal_text(amount_in_raw, token.decimals), decimal_text(swapped.amount_in_raw, token.decimals)
+        verdict = Verdict("pool", f"{asked} {token.label}", f"{fits} {token.label}", False)
+        remedy = f"sell at most {fits} {token.label} at a time"
+        raise Refused(f"pool {pool.address} takes only {fits} of {asked} {token.label}: its liquidity ends there", (verdict,), remedy)
     slippage_bps = step.limits.slippage_bps
     return Leg(
         pool=pool.address,

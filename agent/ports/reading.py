@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 from agent.model import Evidence, Head, PastPrices, Plan, Snapshot, StepInput
@@ -28,6 +29,12 @@ class Reader(Protocol):
 
     def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
         """Prices of so many blocks before `head`, newest first, of the chain that `head` is the end of, agreed likewise."""
+        ...
+
+    def deeper(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
+        """The same with more ticks of these V3 pools, read at its block in one more request, agreed likewise; where there are no
+        more, or none can be read, as it is. Raises Retryable.
+        """
         ...
 
 

@@ -1,0 +1,139 @@
+"""Amounts beyond the ticks of a snapshot: more are read in one more request, and only what the pools cannot take is refused."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.amm.errors import TicksEnd
+from agent.artifacts import npm
+from agent.chain.rpc import RpcFault
+from agent.errors import Refused
+from agent.execution.outcome import OutcomeKind
+from agent.localchain import LocalChain
+from agent.localchain.liquidity import mint_positions
+from agent.model import V3Pool
+from agent.planning.planner import Quote
+from tests import liquidity as lp
+from tests.agents import ROOMY, agent_on, fund, purse, require_exact, yes
+from tests.desk import QUOTER_V2
+from tests.liars import Liar
+
+TARGETS = {"LINK": "50%", "USDC": "50%"}
+THIN = {"venues.uniswap_v2": None, "venues.uniswap_v3.fee_tiers": [10_000], "limits.pool_min_value": "off"}
+"""LINK trades in one pool of 400,000 dollars."""
+NO_BOUND = {f"limits.{name}": "off" for name in ("price_impact", "plan_cost", "daily_loss")} | {"portfolio.max_live_value": "1000000"}
+POOL, DENSE = "v3 LINK/USDC 10000", "v3 WETH/USDC 500"
+LINK = 10**18
+
+
+def crowd(chain: LocalChain, each_side: int) -> None:
+    """Initialises as many neighbouring ticks on each side of the price of the dense pool."""
+    spacing, near = 10, lp.tick(chain, DENSE) // 10
+    thin = 10**12
+    ends = [(near + number) * spacing for number in range(-each_side, each_side + 1)]
+    mint_positions(chain, chain.books.pool_info[DENSE], [(low, high, thin) for low, high in pairwise(ends)])
+
+
+def paid(chain: LocalChain, pool: str, sold: str, amount_raw: int) -> int:
+    """What the deployed QuoterV2 says."""
+    info = chain.books.pool_info[pool]
+    token_in = chain.tokens[sold].address
+    token_out = info.token1.address if info.token0.address == token_in else info.token0.address
+    quoter = chain.contract(chain.addresses.quoter_v2, npm(QUOTER_V2)).functions
+    return int(quoter.quoteExactInputSingle((token_in, token_out, amount_raw, info.fee_pips, 0)).call()[0])
+
+
+def known(quote: tuple[Any, Quote], pool: str) -> tuple[int, int]:
+    """Ticks of the pool that a quote was made from."""
+    state = next(one for one in quote[0].snapshot.pools if one.address == pool)
+    assert isinstance(state, V3Pool)
+    return state.known_from_tick, state.known_to_tick
+
+
+@pytest.mark.parametrize("amount", [1_000, 20_000, 400_000])
+def test_a_quote_goes_on_where_the_ticks_of_the_snapshot_end(local_chain: LocalChain, tmp_path: Path, amount: int) -> None:
+    chain = local_chain
+    with agent_on(chain, tmp_path, ROOMY | THIN, TARGETS) as agent:
+        step, narrow = agent.quote("LINK", "USDC", "1")
+        two = step.snapshot.requests
+        for pool in (chain.pools[POOL], None):
+            found = agent.quote("LINK", "USDC", str(amount), pool)
+            assert found[1].amount_out_raw == paid(chain, POOL, "LINK", amount * LINK)
+            further = found[0].snapshot.requests - two
+            assert further == (0 if found[1].price_impact_bps < 200 else 1)
+            assert (known(found, chain.pools[POOL]) == known((step, narrow), chain.pools[POOL])) == (further == 0)
+
+
+@pytest.mark.parametrize("sold", ["WETH", "USDC"])
+def test_a_quote_passes_hundreds_of_ticks_to_the_wei(anvil_chain: LocalChain, tmp_path: Path, sold: str) -> None:
+    chain = anvil_chain
+    crowd(chain, 200)
+    amount = 6_000 if sold == "WETH" else 18_000_000
+    with agent_on(chain, tmp_path, ROOMY, {"WETH": "50%", "USDC": "50%"}) as agent:
+        bought = "USDC" if sold == "WETH" else "WETH"
+        step, found = agent.quote(sold, bought, str(amount), chain.pools[DENSE])
+        assert found.amount_out_raw == paid(chain, DENSE, sold, amount * 10 ** chain.tokens[sold].decimals)
+        pool = next(one for one in step.snapshot.pools if one.address == chain.pools[DENSE])
+        assert isinstance(pool, V3Pool)
+        assert len(pool.ticks) > 400 and found.price_impact_bps > 1_500
+
+
+def test_what_a_pool_cannot_take_is_refused_with_how_much_it_can(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with agent_on(chain, tmp_path, ROOMY | THIN, TARGETS) as agent:
+        for pool, amount in ((chain.pools[POOL], 10**30), (None, 10**7)):
+            with pytest.raises(Refused, match="only") as caught:
+                agent.quote("LINK", "USDC", str(amount), pool)
+            assert not isinstance(caught.value, TicksEnd)
+            fits = caught.value.remedy.removeprefix("sell at most ").removesuffix(" LINK at a time").replace(",", "")
+            assert agent.quote("LINK", "USDC", fits, pool)[1].amount_out_raw > 0
+
+
+def test_a_plan_goes_on_where_the_ticks_of_the_snapshot_end(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"LINK": 300_000})
+    with agent_on(chain, tmp_path, ROOMY | THIN | NO_BOUND, TARGETS) as agent:
+        two = agent.step_input().snapshot.requests
+        planned = agent.plan()
+        assert planned.plan is not None and planned.step_input.snapshot.requests == two + 1
+        assert max(leg.impact_bps for leg in planned.plan.legs) > 1_000
+        before = purse(chain)
+        outcome = agent.rebalance(send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        require_exact(chain, outcome, before)
+        assert outcome.plan is not None
+        assert max(abs(share - 5_000) for token, share in outcome.plan.weights_after_bps if share) <= 10
+
+
+def test_a_plan_within_the_ticks_of_the_snapshot_reads_no_more(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"LINK": 3_000, "USDC": 1_500})
+    with agent_on(chain, tmp_path, ROOMY | THIN | NO_BOUND, TARGETS) as agent:
+        two = agent.step_input().snapshot.requests
+        planned = agent.plan()
+        assert planned.kind is OutcomeKind.PLANNED and planned.step_input.snapshot.requests == two
+
+
+@pytest.mark.parametrize("how", ["lies", "refuses"])
+def test_where_one_of_two_lies_about_more_ticks_what_was_read_counts(anvil_chain: LocalChain, tmp_path: Path, how: str) -> None:
+    chain = anvil_chain
+    telling = False
+
+    def alter(method: str, params: list[Any], answer: Any) -> Any:
+        if not telling or method != "eth_call" or len(params[0]["data"]) < 1_000 or not isinstance(answer, str):
+            return answer
+        return RpcFault(-32000, "out of gas") if how == "refuses" else answer[:-2] + ("00" if answer[-2:] != "00" else "01")
+
+    liar = Liar(chain.transport, alter)
+    with agent_on(chain, tmp_path, ROOMY | THIN, TARGETS, transports=[chain.transport, liar]) as agent:
+        step = agent.step_input()
+        telling = True
+        agent.step_input = lambda: step  # type: ignore[method-assign]  # it tells the truth about the snapshot alone
+        with pytest.raises(TicksEnd, match="ticks"):
+            agent.quote("LINK", "USDC", "400000", chain.pools[POOL])
+        telling = False
+        assert agent.quote("LINK", "USDC", "400000", chain.pools[POOL])[1].amount_out_raw == paid(chain, POOL, "LINK", 400_000 * LINK)

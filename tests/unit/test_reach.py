@@ -1,0 +1,81 @@
+"""Where the ticks read end: said exactly where knowing more would let a pool take more, and deepened only by the same pool."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.amm import pools as amm
+from agent.amm.v3_math.tick_math import MAX_TICK, MIN_TICK
+from agent.chain.lens import PAGE_BYTES, Status, V3Answer
+from agent.chain.watch import MAX_TICK as LENS_MAX_TICK
+from agent.chain.watch import PoolKind, PoolRef, deep_item, deepened
+from agent.errors import Retryable
+from agent.model import Funding, Leg, V3Pool
+from agent.planning.problem import UNBOUNDED_BPS
+from agent.planning.reach import at_their_end
+from tests.unit.amm_pools import POOL, TOKEN0, TOKEN1, tokens, v3_pools
+
+impacts = st.sampled_from([1, 50, 200, 1_000, 5_000, UNBOUNDED_BPS])
+
+
+def narrowed(whole: V3Pool, below: int, above: int) -> V3Pool:
+    low, high = max(MIN_TICK, whole.tick - below), min(MAX_TICK, whole.tick + above)
+    ticks = tuple(tick for tick in whole.ticks if low <= tick.index <= high)
+    return replace(whole, ticks=ticks, known_from_tick=low, known_to_tick=high)
+
+
+@given(v3_pools(moderate=True), st.integers(0, 20_000), st.integers(0, 20_000), tokens, impacts)
+def test_where_the_ticks_do_not_end_more_of_them_change_nothing(whole: V3Pool, below: int, above: int, token: str, impact_bps: int) -> None:
+    pool = narrowed(whole, below, above)
+    assert not amm.ticks_end(whole, token, impact_bps)
+    if not amm.ticks_end(pool, token, impact_bps):
+        assert amm.max_in(pool, token, impact_bps) == amm.max_in(whole, token, impact_bps)
+
+
+def leg(token_in: str, amount_raw: int) -> Leg:
+    token_out = TOKEN1 if token_in == TOKEN0 else TOKEN0
+    return Leg(POOL, "uniswap_v3", token_in, token_out, 3_000, amount_raw, 1, 1, 0, 0, Funding.WALLET, Funding.WALLET)
+
+
+@given(v3_pools(moderate=True), tokens, impacts)
+def test_legs_are_at_the_end_only_where_they_fill_what_is_known(whole: V3Pool, token: str, impact_bps: int) -> None:
+    pool = narrowed(whole, 300, 300)
+    most = amm.max_in(pool, token, impact_bps)
+    if most > 10_000 and amm.ticks_end(pool, token, impact_bps):
+        halves = [leg(token, most // 2), leg(token, most - most // 2)]
+        assert at_their_end({POOL: pool}, halves, impact_bps) == (POOL,)
+        assert at_their_end({POOL: pool}, halves[:1], impact_bps) == ()
+    assert at_their_end({POOL: whole}, [leg(token, most)], impact_bps) == ()
+    assert at_their_end({}, [leg(token, most)], impact_bps) == ()
+
+
+def answer(pool: V3Pool) -> V3Answer:
+    ticks = tuple((tick.index, tick.liquidity_net) for tick in pool.ticks)
+    return V3Answer(pool.sqrt_price_x96, pool.tick, pool.liquidity, pool.known_from_tick, pool.known_to_tick, ticks, None)
+
+
+@given(v3_pools(moderate=True), st.integers(0, 5_000))
+def test_a_pool_is_deepened_to_what_was_read_at_its_block(whole: V3Pool, window: int) -> None:
+    narrow = narrowed(whole, window, window)
+    assert deepened(narrow, answer(whole)) == whole
+    assert deepened(whole, answer(narrow)) == whole
+    assert deepened(narrow, Status.UNREAD) == narrow
+
+
+def test_a_pool_that_is_another_at_its_own_block_is_refused() -> None:
+    whole = V3Pool(POOL, "uniswap_v3", TOKEN0, TOKEN1, 3_000, 60, 2**96, 0, 10**18, (), MIN_TICK, MAX_TICK)
+    narrow = narrowed(whole, 100, 100)
+    for other in ({"sqrt_price_x96": 2**96 + 1}, {"liquidity": 1}, {"tick": 1}, {"ticks": ((60, 5),)}):
+        with pytest.raises(Retryable, match="another at its own block"):
+            deepened(narrow, replace(answer(whole), **other))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("spacing", [1, 10, 60, 200, 16_383])
+def test_what_is_asked_for_fits_one_answer_of_a_call(spacing: int) -> None:
+    item = deep_item(PoolRef(POOL, "uniswap_v3", PoolKind.V3, TOKEN0, TOKEN1, 500, spacing))
+    assert item.most_bytes() <= PAGE_BYTES - 64 and item.likely_gas < 16_000_000
+    assert item.window_ticks >= (2 * LENS_MAX_TICK if spacing >= 14 else 92_108), "a fall of the price to a ten-thousandth"
