@@ -26,7 +26,7 @@ from agent.config.weights import build_weights
 from agent.errors import ConfigError
 from agent.model import Destination, Every, Execution, Hybrid, LotMethod, Policy, Trigger
 from agent.policy.trigger_rules import validate_policy
-from agent.units import BPS, PIPS, Token, parse_bps, parse_raw
+from agent.units import BPS, PIPS, Token, parse_raw, parse_share_bps
 
 EXPIRE_BLOCKS = 25
 MOST_DECIMALS = 36
@@ -59,7 +59,7 @@ class Market:
         flows = tuple(parse_flow(text) for text in self.flows)
         return Settings(
             depth=Fraction(parse_raw(self.depth, DECIMALS, "--depth"), 10**DECIMALS),
-            fee_pips=parse_bps(self.cost, "--cost") * (PIPS // BPS),
+            fee_pips=parse_share_bps(self.cost, "--cost") * (PIPS // BPS),
             start_value=Fraction(parse_raw(self.value, DECIMALS, "--value"), 10**DECIMALS),
             pool=self.pool,
             gas_wei=parse_gas_price_wei(self.gas, "--gas"),

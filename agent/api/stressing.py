@@ -22,7 +22,7 @@ from agent.config.build import starting_limits
 from agent.config.fields import parse_gas_price_wei
 from agent.config.load import load_config
 from agent.errors import ConfigError
-from agent.units import parse_bps, parse_raw
+from agent.units import parse_raw, parse_share_bps
 
 USUAL_BARS = 720
 """A month of hours."""
@@ -56,9 +56,9 @@ class Shocks:
         if self.bars < 0 or self.bars > MOST_BARS:
             raise ConfigError(f"--bars: {self.bars}", f"a path has 3 to {MOST_BARS:,} bars")
         severity = Severity(
-            crash_bps=parse_bps(self.crash, "--crash"),
+            crash_bps=parse_share_bps(self.crash, "--crash"),
             crash_bars=self.crash_bars,
-            depeg_bps=parse_bps(self.depeg, "--depeg"),
+            depeg_bps=parse_share_bps(self.depeg, "--depeg"),
             gas_wei=parse_gas_price_wei(self.gas, "--gas-spike"),
             depth_part=_number(self.thin, "--thin"),
         )

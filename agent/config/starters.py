@@ -12,7 +12,7 @@ from tomlkit.items import Item, Table
 
 from agent.config.presets import Preset
 from agent.errors import ConfigError
-from agent.units import BPS, largest_remainder, parse_bps
+from agent.units import BPS, largest_remainder, parse_share_bps
 
 CORE, STABLE, HIGH_BETA = "core", "stable", "high-beta"
 SUPPLIES = "supplies.csv"
@@ -154,7 +154,7 @@ def shares_of(one: Starter, stable: str | None) -> Mapping[str, int]:
     if not one.adjustable:
         fit = ", ".join(name for name, other in STARTERS.items() if other.adjustable)
         raise ConfigError(f"--stable: the shares of {one.name} are fixed", f"leave --stable out, or use --template {fit}")
-    bps = parse_bps(stable, "--stable")
+    bps = parse_share_bps(stable, "--stable")
     if not 0 < bps < BPS:
         raise ConfigError(f"--stable: {stable} leaves nothing to rebalance", "write more than 0% and less than 100%, such as 20%")
     others = {name: share for name, share in one.shares.items() if name != STABLE}

@@ -62,6 +62,7 @@ WISHES: dict[str, Any] = {"target": "BTC=50,USD=50", "band": "5%rel"}
     [
         ("--cost: 60%", {"cost": "60%"}, {}),
         ("--cost: 'abc'", {"cost": "abc"}, {}),
+        ("--cost: '0.3' has no unit", {"cost": "0.3"}, {}),
         ("--value: 0", {"value": "0"}, {}),
         ("--depth: 0", {"depth": "0"}, {}),
         ("--depth: 1 base units of USD", {"depth": "0.000000000000000001"}, {}),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from agent.guards.case import open_case
 from tests.builders import raw, step_input, token, v2_pool, with_limits
 from tests.plans import R, Swap, evidence, plan_of, sell_weth, verdict, with_leg
@@ -52,3 +55,14 @@ def test_an_exit_is_held_to_its_predicted_cost_and_waits_for_no_worst_case() -> 
     assert verdict("daily_loss", leaving, exiting(plan)).passed
     assert not verdict("daily_loss", leaving, plan).passed
     assert not verdict("daily_loss", past(step, loss_24h=room + Fraction(1, 10**9)), exiting(plan)).passed
+
+
+@given(whole=st.fractions(Fraction(1, 100), Fraction(3, 2)), keep_bps=st.integers(1, 10_000))
+def test_whatever_a_pool_pays_between_minimum_and_prediction_costs_no_more_than_the_worst_case(whole: Fraction, keep_bps: int) -> None:
+    step = heavy()
+    plan = sell_weth(step, whole)
+    gave, got = given_and_got(plan)
+    loose = with_leg(plan, 0, min_out_raw=max(1, int(got) * keep_bps // 10_000))
+    case = open_case(step, loose, evidence(step, loose))
+    assert case.worst_cost() >= case.cost()
+    assert case.worst_cost() == gave - loose.legs[0].min_out_raw
