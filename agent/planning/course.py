@@ -87,13 +87,14 @@ def _ranks(size: int, edges: Iterable[Edge], keys: Sequence[tuple[float, ...]]) 
 
 
 def _bounded(search: Search, ends: Numbers) -> Course:
-    """Point goals are not passed; tokens of other goals go no further than the first flows took them."""
+    """Point goals are not passed; tokens of other goals go no further than the first flows took them, but one that may be all there is."""
     worth, held = search.worth, search.held
     rank = np.arange(len(held), dtype=np.intp)
     if worth.risk is None and bool((worth.low == worth.high).all()):
         ways = np.where(search.side(rank) > 0, 1.0, -1.0)
         return Course(rank, np.where(ways > 0, held, -np.inf), np.where(ways < 0, held, np.inf), ways, firm=True)
-    return Course(rank, np.minimum(held, ends), np.maximum(held, ends), np.where(ends > held, 1.0, -1.0), firm=False)
+    most = np.where((ends > held) & (worth.high >= 1), np.inf, np.maximum(held, ends))
+    return Course(rank, np.minimum(held, ends), most, np.where(ends > held, 1.0, -1.0), firm=False)
 
 
 def _improved(market: Market, rows: Positions, within: Search, course: Course) -> tuple[Course, float]:

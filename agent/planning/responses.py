@@ -208,7 +208,7 @@ def _levelled(curve: Curve) -> Curve:
     """The same amounts, at rates below the reference: better ones are pressed into a hair below it, the best pools first."""
     if curve.rates[0] <= -SHADE:
         return curve
-    above = int((curve.rates > -SHADE).sum())
+    above = int(np.count_nonzero(curve.rates > -SHADE))
     rates, depths = curve.rates, curve.depths[:-1]
     if above < len(rates):  # the range that passes the line is split there
         rates, depths = np.insert(rates, above, -SHADE), np.insert(depths, above, depths[above - 1])

@@ -18,6 +18,7 @@ from agent.planning.dual import Solution
 from agent.planning.gather import Route, uses
 from agent.planning.market import Market, Positions
 from agent.planning.paths import Path, Routes, decompose
+from agent.planning.problem import Problem
 from agent.planning.rounding import run_all
 from agent.planning.worth import Search
 from agent.units import Value, floor_int
@@ -219,7 +220,18 @@ def to_routes(market: Market, routes: Routes) -> list[Route]:
         amount_raw = floor_int(Fraction(path.taken) * Fraction(market.scale) / nodes[path.source].price)
         hops = tuple((flow.arc.pool, nodes[flow.arc.source].address) for flow in path.flows)
         result.append(Route(hops, amount_raw))
-    return result
+    return _to_the_last(market.problem, result)
+
+
+def _to_the_last(problem: Problem, routes: list[Route]) -> list[Route]:
+    """The same, and the base units that rounding down takes from tokens that leave go with the last route of each."""
+    last = {route.hops[0][1]: number for number, route in enumerate(routes)}
+    for token in problem.leaving & last.keys():
+        own = [route for route in routes if route.hops[0][1] == token]
+        rest = problem.nodes[problem.position[token]].spendable_raw - sum(route.amount_raw for route in own)
+        if 0 < rest <= len(own):
+            routes[last[token]] = replace(routes[last[token]], amount_raw=routes[last[token]].amount_raw + rest)
+    return routes
 
 
 def _given(market: Market, draft: Draft, moves: Numbers) -> Numbers:

@@ -1,0 +1,64 @@
+"""What is to leave the portfolio is sold to the last base unit; what stays is worth naming, and its reason is the true one."""
+
+from __future__ import annotations
+
+import random
+from fractions import Fraction
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from agent.errors import Refused
+from agent.execution.outcome import OutcomeKind
+from agent.model import Plan, PoolState, StepInput
+from agent.planning.planner import plan
+from tests.builders import step_input, v2_pool
+from tests.planning_worlds import PRICES, SYMBOLS, goal, random_pools, wide
+from tests.unit.test_stuck_exits import LINK, MARKET, SOUND, USDC, WBTC, WETH, fired, judged
+
+
+def after(step: StepInput, found: Plan) -> dict[str, int]:
+    """Base units of each asset after a plan by symbol."""
+    return {step.portfolio.token(token).symbol: raw for token, raw in found.holdings_after}
+
+
+def world(seed: int, tokens: int, skew: float, target_bps: int) -> StepInput:
+    """A portfolio of random values in deep pools, all but two of whose targets are 0 %."""
+    dice = random.Random(seed)
+    symbols = SYMBOLS[:tokens]
+    values = {symbol: Fraction(int(10 ** dice.uniform(1, 5))) for symbol in symbols}
+    pools = random_pools(dice, symbols, tokens * 2, 30_000_000, skew)
+    targets = dict.fromkeys(symbols, 0) | {symbols[0]: 10_000 - target_bps, symbols[1]: target_bps}
+    return wide(step_input(targets, values, PRICES, pools=pools), min_trade=None, pool_min_value=None)
+
+
+@given(st.integers(0, 10**9), st.integers(2, 7), st.sampled_from([0.0, 0.001, 0.003]), st.sampled_from([0, 3_000]))
+def test_every_base_unit_of_what_leaves_is_sold(seed: int, tokens: int, skew: float, target_bps: int) -> None:
+    step = world(seed, tokens, skew, target_bps)
+    try:
+        found = plan(step, goal(step))
+    except Refused:
+        assume(False)
+        return
+    for token, raw in found.holdings_after:
+        asset = next(one for one in step.portfolio.assets if one.token.address == token)
+        if asset.target_bps == 0 and raw and token in {leg.token_in for leg in found.legs}:
+            assert any(one.what == asset.token.label for one in found.skipped), (asset.token.symbol, raw)
+
+
+@pytest.mark.parametrize("above_bps", [0, 30, 60, 100])
+def test_one_exit_that_pays_more_leaves_nothing_of_another(above_bps: int) -> None:
+    better = v2_pool(LINK, USDC, 10 + Fraction(above_bps, 1_000), 50_000_000)
+    found = judged(fired("LINK", "WBTC", pools=(*MARKET, better)))
+    assert found.kind is OutcomeKind.PLANNED and found.plan is not None
+    left = after(found.step_input, found.plan)
+    assert (left["LINK"], left["WBTC"]) == (0, 0)
+
+
+@pytest.mark.parametrize("pools", [MARKET, (*MARKET, v2_pool(WETH, WBTC, Fraction(1, 30), 20_000))])
+def test_a_stop_that_fired_sells_all_of_it(pools: tuple[PoolState, ...]) -> None:
+    for symbols in (("WETH",), ("WBTC",), ("WETH", "WBTC")):
+        found = judged(fired(*symbols, pools=(*pools, SOUND)))
+        assert found.plan is not None and not found.decided.stuck
+        assert not any(after(found.step_input, found.plan)[symbol] for symbol in symbols)
