@@ -12,6 +12,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from agent.amm.v3_math.tick_math import get_sqrt_ratio_at_tick
+from agent.floats import exp, log
 from agent.lp.exact import sqrt_price_x96
 from agent.lp.quadrature import normal_mean
 from agent.model import LpGone, LpPosition, LpV2Position, LpV3Position
@@ -104,10 +105,10 @@ def expected_loss(of: Curve, volatility_bps: int, horizon_s: int) -> Fraction:
         return Fraction(0)
 
     def loss(z: float) -> float:
-        x = math.exp(spread * z - spread * spread / 2)
+        x = exp(spread * z - spread * spread / 2)
         return of.hold(x) - of.value(x)
 
-    edges = [2 * math.log(end) / spread + spread / 2 for end in (of.low, of.high) if 0 < end < math.inf]
+    edges = [2 * log(end) / spread + spread / 2 for end in (of.low, of.high) if 0 < end < math.inf]
     return exact(max(0.0, normal_mean(loss, edges, spread) / of.value(1.0)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -9,11 +10,17 @@ from fractions import Fraction
 import numpy as np
 
 from agent.errors import Refused
+from agent.floats import dot, times
 from agent.model import Method, PricePoint, Supply, Weights
 from agent.units import BPS, Price
 from agent.weights import optimisers
 from agent.weights.bounded import within
 from agent.weights.returns import Floats, Returns, covariance, returns
+
+GRID = 10**6
+"""Parts that shares of an optimiser are rounded to: a hundredth of a basis point, many times what a solver leaves open. Equal ones
+come out equal, and the largest remainder of their basis points is no matter of a solver's last digits.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +112,8 @@ def minimum_variance(weights: Weights, bounds: Bounds, facts: Facts) -> Wanted:
 def risk_parity(weights: Weights, bounds: Bounds, facts: Facts) -> Wanted:
     """Each free asset carries the same share of the variance."""
     seen, shares, matrix = _optimised(weights, bounds, facts, optimisers.risk_parity)
-    parts = shares * (matrix @ shares) / float(shares @ matrix @ shares)
+    pulls = times(matrix, shares)
+    parts = shares * pulls / dot(shares, pulls)
     said = ", ".join(f"{facts.names[t]} {part:.1%}" for t, part in zip(bounds.tokens, parts, strict=True))
     return _from_returns(_bps(shares, bounds), f"each asset carries its share of the variance: {said}", seen)
 
@@ -141,8 +149,8 @@ def _from_returns(shares: tuple[Fraction, ...], why: str, seen: Returns) -> Want
 
 
 def _bps(shares: Floats, bounds: Bounds) -> tuple[Fraction, ...]:
-    """Shares as bps that sum to the total, what the solver was off by spread in proportion."""
-    exact = [Fraction(max(float(share), 0.0)) for share in shares]
+    """Shares to the grid as bps that sum to the total, what the solver was off by spread in proportion."""
+    exact = [Fraction(round(max(float(share), 0.0) * GRID), GRID) for share in shares]
     whole = sum(exact, Fraction(0))
     if whole <= 0 or abs(whole - 1) > Fraction(1, BPS):
         raise Refused(f"the optimiser found no weights: they sum to {float(whole):.6f}", remedy="look at portfolio.weights.limits")
@@ -150,7 +158,7 @@ def _bps(shares: Floats, bounds: Bounds) -> tuple[Fraction, ...]:
 
 
 def _deviation(shares: Floats, matrix: Floats) -> float:
-    return float(np.sqrt(shares @ matrix @ shares))
+    return math.sqrt(dot(shares, times(matrix, shares)))
 
 
 def _price(weights: Weights, facts: Facts, token: str) -> tuple[Price, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.errors import Refused
+from agent.floats import dot, solved, times, total
 from agent.model import PricePoint
 from agent.units import YEAR_S
-from agent.weights.extra import extra
 
 Floats = NDArray[np.float64]
 LEAST_MOVES = 2
@@ -64,13 +65,13 @@ class Returns:
     @property
     def volatility(self) -> Floats:
         """Standard deviation of each token's returns, a year of 365 days."""
-        yearly: Floats = self.moves.std(axis=0, ddof=1) * np.sqrt(YEAR_S / self.step_s)
-        return yearly
+        count = len(self.moves)
+        return np.array([math.sqrt(dot(off, off) / (count - 1) * YEAR_S / self.step_s) for off in _centred(self.moves)])
 
     @property
     def correlation(self) -> Floats:
         """Sample correlations."""
-        return np.atleast_2d(np.corrcoef(self.moves, rowvar=False))
+        return _correlated(_scores(self.moves))
 
 
 def returns(weights: Window, tokens: Sequence[str], names: Mapping[str, str], prices: Sequence[PricePoint], now_s: int) -> Returns:
@@ -114,7 +115,7 @@ def covariance(found: Returns, names: Mapping[str, str]) -> Floats:
     says which of them to hold.
     """
     sample = found.correlation
-    if np.linalg.eigvalsh(sample)[0] < ALIKE:
+    if not _is_regular(sample):
         off = np.abs(sample - np.eye(len(sample)))
         one, other = sorted(names[found.tokens[int(i)]] for i in np.unravel_index(int(off.argmax()), off.shape))
         raise Refused(
@@ -125,12 +126,44 @@ def covariance(found: Returns, names: Mapping[str, str]) -> Floats:
     return np.outer(found.volatility, found.volatility) * shrunk
 
 
+def _is_regular(sample: Floats) -> bool:
+    """Whether every eigenvalue is above ALIKE: then, and only then, what is left without it is positive definite."""
+    try:
+        solved((sample - ALIKE * np.eye(len(sample))).tolist(), [0.0] * len(sample))
+    except ValueError:
+        return False
+    return True
+
+
 def _shrunk_correlation(moves: Floats) -> Floats:
-    """Correlations pulled towards none by the share that the sample asks for."""
-    ledoit_wolf = extra("sklearn.covariance").ledoit_wolf
-    scores = (moves - moves.mean(axis=0)) / moves.std(axis=0)
-    shrunk: Floats = ledoit_wolf(scores)[0]
-    return shrunk
+    """Correlations pulled towards none by the share that the sample asks for: β²/δ² of the paper, section 3.3."""
+    scores = _scores(moves)
+    size, count = scores.shape
+    sample = _correlated(scores)
+    away = total(np.square(sample - np.eye(size)).ravel())
+    spread = times(np.square(scores).T, np.ones(size))
+    noise = (dot(spread, spread) / count - total(np.square(sample).ravel())) / count
+    part = min(max(noise, 0.0), away) / away if away > 0 else 0.0
+    return (1 - part) * sample + part * np.eye(size)
+
+
+def _centred(moves: Floats) -> list[Floats]:
+    """By token, how far each return is off their mean."""
+    return [column - total(column) / len(column) for column in np.ascontiguousarray(moves.T)]
+
+
+def _scores(moves: Floats) -> Floats:
+    """By token (rows), returns less their mean in units of their deviation."""
+    return np.array([off / math.sqrt(dot(off, off) / len(off)) for off in _centred(moves)])
+
+
+def _correlated(scores: Floats) -> Floats:
+    """Sample correlations of scores."""
+    found = np.eye(len(scores))
+    for i, one in enumerate(scores):
+        for j in range(i):
+            found[i, j] = found[j, i] = min(1.0, max(-1.0, dot(one, scores[j]) / len(one)))
+    return found
 
 
 def _by_interval(prices: Sequence[PricePoint], token: str, weights: Window, now_s: int) -> dict[int, PricePoint]:

@@ -277,7 +277,7 @@ def test_a_missing_package_halts_with_the_remedy(monkeypatch: pytest.MonkeyPatch
         raise ModuleNotFoundError(f"No module named {module!r}", name=module)
 
     monkeypatch.setattr(extra, "import_module", missing)
-    assert "sklearn.covariance is not installed" in reason(weighed(allocator(Method.HRP), recorded(moves())))
+    assert "skfolio.cluster is not installed" in reason(weighed(allocator(Method.HRP), recorded(moves())))
 
 
 def test_fixed_weights_are_those_of_the_config() -> None:
