@@ -51,6 +51,19 @@ ADAPTERS = {
     "agent.store.store.Store",
     "agent.venues.composer.RouterComposer",
 }
+SAME_MATH = {"ceil", "factorial", "floor", "fsum", "gcd", "inf", "isfinite", "isqrt", "ldexp", "pi", "sqrt"}
+"""Of math what is rounded once (IEEE 754) or exact; exp, log and pow are the C library's, which chooses them by processor."""
+SAME_NUMPY = {
+    "abs", "add", "append", "arange", "argsort", "array", "asarray", "ascontiguousarray", "bincount", "bool_", "clip", "concatenate",
+    "count_nonzero", "cumsum", "diag", "errstate", "eye", "fill_diagonal", "flatnonzero", "float64", "full", "inf", "insert", "intp",
+    "isfinite", "ix_", "maximum", "minimum", "ones", "outer", "ptp", "repeat", "searchsorted", "sqrt", "square", "unravel_index",
+    "where", "zeros",
+}  # fmt: skip
+"""Of NumPy what is done entry by entry with one rounding, or summed by index (bincount, cumsum, add.accumulate)."""
+OWN_ORDER = {"sum", "mean", "std", "var", "dot", "prod", "cumprod", "trace", "matmul"}
+"""Methods of arrays that sum in an order of NumPy's choosing."""
+IN_BLAS_OR_LIBM = {"statistics", "cmath", "scipy", "sklearn", "cvxpy"}
+NOT_DECIDING = {"books/money_weighted.py": "a rate of return that is shown; nothing is decided by it"}
 CLI_MAY_NOT = {"amm", "lp", "planning", "guards", "chain", "venues", "store", "execution", "policy", "reference", "weights"}
 LONGEST = 300
 
@@ -101,6 +114,71 @@ def test_pure_rooms_do_no_io(path: Path) -> None:
     assert not tops & IMPURE_MODULES, f"{path} imports {tops & IMPURE_MODULES}"
     calls = {n.func.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
     assert not calls & IMPURE_CALLS, f"{path} calls {calls & IMPURE_CALLS}"
+
+
+def may_differ(tree: ast.AST) -> list[str]:
+    """Operations whose last bits, or order, are another machine's to choose; in modules with floats also ** and sum() of them."""
+    used = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    parts = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    used |= {f"{node.module}.{alias.name}" for node in parts for alias in node.names}
+    floats = "numpy" in used or any(name.startswith("agent.floats.") for name in used - {"agent.floats.DECIMAL"})
+    floats |= any(isinstance(node, ast.Attribute) and ast.unparse(node) in {"math.sqrt", "math.fsum"} for node in ast.walk(tree))
+    found = [name for name in used if name.split(".")[0] in IN_BLAS_OR_LIBM]
+    for node in ast.walk(tree):
+        match node:
+            case ast.ImportFrom(module="math", names=names):
+                found += [f"math.{alias.name}" for alias in names if alias.name not in SAME_MATH]
+            case ast.Attribute(value=ast.Name(id="math"), attr=name) if name not in SAME_MATH:
+                found.append(f"math.{name}")
+            case ast.Attribute(value=ast.Name(id="np"), attr=name) if name not in SAME_NUMPY:
+                found.append(f"np.{name}")
+            case ast.Attribute(value=ast.Attribute(value=ast.Name(id="np"), attr=ufunc), attr=name) if name != "accumulate":
+                found.append(f"np.{ufunc}.{name}")
+            case ast.Call(func=ast.Attribute(attr=name), keywords=keywords) if floats:
+                if name in OWN_ORDER or (name in {"sort", "argsort"} and not any(keyword.arg == "kind" for keyword in keywords)):
+                    found.append(f".{name}()")
+            case ast.Call(func=ast.Name(id="hash" | "pow" as name)):
+                found.append(f"{name}()")
+            case ast.Call(func=ast.Name(id="sum"), args=[ast.GeneratorExp(elt=elt)]) if floats and is_whole(elt):
+                pass
+            case ast.Call(func=ast.Name(id="sum"), args=[_]) if floats:
+                found.append("sum() without a Fraction to begin with")
+            case ast.BinOp(op=ast.MatMult()):
+                found.append("@")
+            case ast.BinOp(left=base, op=ast.Pow(), right=power) if floats:
+                if not (isinstance(base, ast.Constant) and isinstance(power, ast.Constant)):
+                    found.append("**")
+    return found
+
+
+def is_whole(node: ast.AST) -> bool:
+    """Whether an expression is base units or a count by its looks."""
+    match node:
+        case ast.Attribute(attr=name):
+            return name.endswith("_raw")
+        case ast.IfExp(body=body, orelse=orelse):
+            return is_whole(body) and is_whole(orelse)
+        case ast.Constant(value=value):
+            return isinstance(value, int)
+    return False
+
+
+@pytest.mark.parametrize("path", [p for p in modules() if room(p) in PURE], ids=lambda p: str(p.relative_to(AGENT)))
+def test_pure_rooms_calculate_the_same_on_every_machine(path: Path) -> None:
+    """docs/architecture.md, Determinism; tests/unit/test_machines.py shows it on other machines."""
+    if str(path.relative_to(AGENT)) not in NOT_DECIDING:
+        assert not may_differ(ast.parse(path.read_text())), f"{path}: take it from agent/floats.py"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["import numpy as np\nnp.exp(x)", "import numpy as np\na @ b", "import numpy as np\na.sum()", "import math\nmath.log(x)", "hash(x)",
+     "from math import pow", "import numpy as np\nnp.linalg.solve(a, b)", "import numpy as np\nnp.add.reduce(a)",
+     "import numpy as np\nnp.argsort(a)", "from agent.floats import dot\nx ** 0.5", "from agent.floats import dot\nsum(xs)",
+     "from scipy.stats import norm"],
+)  # fmt: skip
+def test_what_machines_calculate_differently_is_found(text: str) -> None:
+    assert may_differ(ast.parse(text))
 
 
 @pytest.mark.parametrize("path", [p for p in modules() if room(p) not in WEB3_ROOMS], ids=lambda p: str(p.relative_to(AGENT)))

@@ -1,0 +1,82 @@
+"""The same step gives the same decision and plan to the bit under other BLAS kernels, threads, SIMD levels and variants of glibc."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from agent import codec
+from agent.model import Method, StepInput
+from tests.lp_worlds import ranged, wanted, world
+from tests.machines import MACHINES, ROOT, asked, begun, ended, lacking
+from tests.planning_worlds import any_problem, any_problem_with_gas
+from tests.recorded import STEPS
+from tests.unit.test_stuck_exits import MARKET, OFF, fired
+from tests.weighing import allocator, limit, moves, recorded, weighed
+from tests.zones import zoned
+
+PLANS = 200
+UNIT = ROOT / "tests" / "unit"
+BROKE = ("test_stuck_exits", "test_standing_rules", "test_standing_tables", "test_late_rounds")
+"""Orders whose exits once hung on the last bits of a solve."""
+REPLAY = "from agent.cli.main import main; main()"
+
+
+def steps() -> Iterator[StepInput]:
+    """Steps that decide by all that is worked out in floats: plans, exits, zones, liquidity, weights from data."""
+    yield from STEPS
+    yield from (any_problem_with_gas(number) for number in range(12))
+    yield fired("LINK", "WBTC", pools=(*MARKET, OFF))
+    yield from (zoned({"WETH": 5_000, "USDC": 3_000, "WBTC": 2_000}, {"WETH": 5_000 + 900 * n, "USDC": 3_000}) for n in range(4))
+    yield from (world([ranged(1_500, 1_800, 2_200)], [wanted(share)]) for share in (1_500, 1_800, 2_500))
+    bounds = {"limits": (limit("WETH", 1_000, 2_500), limit("UNI", 3_000, 6_000))}
+    for number, method in enumerate(Method):
+        if method not in (Method.FIXED, Method.EQUAL, Method.MARKET_CAP):
+            yield from (weighed(allocator(method, **more), recorded(moves(seed=number))) for more in ({}, bounds))
+
+
+def written(path: Path, found: Iterator[StepInput]) -> Path:
+    path.write_text("".join(codec.dumps(step) + "\n" for step in found))
+    return path
+
+
+def here() -> list[str]:
+    """Machines that this processor can answer like; the test is skipped where there is nothing to compare."""
+    why = {machine: lacking(machine) for machine in MACHINES}
+    found = [machine for machine, reason in why.items() if not reason]
+    if len(found) < 2:
+        pytest.skip("; ".join(reason for reason in why.values() if reason))
+    return found
+
+
+@pytest.mark.timeout(1_200)
+def test_plans_and_decisions_are_the_same_on_every_machine(tmp_path: Path) -> None:
+    machines = here()
+    plans, whole = written(tmp_path / "plans", map(any_problem, range(PLANS))), written(tmp_path / "steps", steps())
+    under_way = [begun(machine, "-m", "tests.machines", plans, whole) for machine in machines]
+    found = [json.loads(ended(process)) for process in under_way]
+    for one, other in pairwise(found):
+        assert len(one["plans"]) == PLANS and one["plans"] == other["plans"] and one["steps"] == other["steps"]
+        assert one["differs"] != other["differs"], "nothing differs at all: no environment took"
+
+
+@pytest.mark.timeout(1_200)
+def test_records_of_one_machine_replay_on_the_others(tmp_path: Path) -> None:
+    first, *others = here()
+    nothing, whole = written(tmp_path / "none", iter(())), written(tmp_path / "whole", steps())
+    asked(first, "-m", "tests.machines", nothing, whole, tmp_path)
+    for machine in others:
+        found = json.loads(asked(machine, "-c", REPLAY, "replay", tmp_path / "steps", "--json"))
+        assert found["different"] == found["unreadable"] == 0 and found["same"] > 20
+
+
+@pytest.mark.timeout(1_200)
+@pytest.mark.parametrize("machine", MACHINES)
+def test_orders_keep_their_rules_on_every_machine(machine: str) -> None:
+    if why := lacking(machine):
+        pytest.skip(why)
+    asked(machine, "-m", "pytest", "-x", "-n0", *(UNIT / f"{name}.py" for name in BROKE))
