@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from agent.api.ready import templates
     from agent.api.rehearsing import rehearse
     from agent.api.replaying import replay
-    from agent.api.reporting import check_report_path, write_report
+    from agent.api.reporting import backtest_figures, check_report_path, write_report
     from agent.api.retreat import TakenBack
     from agent.api.revoking import revoke
     from agent.api.rounds import swap_at
@@ -68,7 +68,7 @@ _HOMES = {
     "agent.api.halting": ("Halted", "pause_hard"),
     "agent.api.profiles": ("export_profile", "import_profile"),
     "agent.api.ready": ("templates",),
-    "agent.api.reporting": ("check_report_path", "write_report"),
+    "agent.api.reporting": ("backtest_figures", "check_report_path", "write_report"),
     "agent.api.retreat": ("TakenBack",),
     "agent.api.checkup": ("doctor",),
     "agent.api.balances": ("confirm_flows", "flows"),
@@ -124,6 +124,7 @@ __all__ = [
     "alerts",
     "arm_orders",
     "backtest",
+    "backtest_figures",
     "backup_store",
     "cancel",
     "cancel_waiting",

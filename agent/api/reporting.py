@@ -7,9 +7,11 @@ from pathlib import Path
 
 from agent.backtest.report import Page, write_document, write_page
 from agent.backtest.report_backtest import page_of
+from agent.backtest.report_series import figures as backtest_figures
 from agent.backtest.result import SimulationResult
 from agent.errors import ConfigError
 
+__all__ = ["backtest_figures", "check_report_path", "write_pages", "write_report"]
 SUFFIXES = (".html", ".htm")
 
 

@@ -74,10 +74,10 @@ def _summary(found: Found) -> tuple[str, ...]:
         first = f"Rebalancing ended {percent(ahead, _places(ahead))} ahead of holding: at {end}, against {hold}, with every cost paid."
     else:
         first = f"Rebalancing did not pay here: it ended at {end}, {percent(-ahead, _places(ahead))} behind holding, which came to {hold}."
-    spent = report_costs.total_costs(result)
+    spent, gas = report_costs.total_costs(result), "" if result.gas_counted else ", gas not counted"
     second = (
         f"In {_span(result)} it traded {counted(done, 'time')}, moved {ratio(float(result.turnover))} times the portfolio and paid "
-        f"{money(spent, result.decimals)} {unit} for it. At its lowest it stood {percent(-_deepest(found))} below its highest before; "
+        f"{money(spent, result.decimals)} {unit} for it{gas}. At its lowest it stood {percent(-_deepest(found))} below its highest before; "
         f"holding stood {percent(-_deepest(found, held=True))} below."
     )
     moved = "Deposits and withdrawals enter both; what it was ahead or behind by is time-weighted." if result.flows else ""
@@ -112,7 +112,7 @@ def _deepest(found: Found, held: bool = False) -> float:
 def _facts(found: Found) -> tuple[Fact, ...]:
     result, ahead = found.result, ahead_by(found)
     done, spent = sum(one.succeeded for one in result.rebalances), report_costs.total_costs(result)
-    grown = float(found.course.index[-1]) - 1
+    grown, gas = float(found.course.index[-1]) - 1, "" if result.gas_counted else ", without gas"
     share = float(spent / result.start_value) if result.start_value else math.nan
     started = f"{percent(grown, signed=True)} from {money(result.start_value, result.decimals)}"
     return (
@@ -121,7 +121,7 @@ def _facts(found: Found) -> tuple[Fact, ...]:
         Fact("Deepest fall", percent(_deepest(found)), f"held: {percent(_deepest(found, held=True))}"),
         Fact("Sharpe ratio", ratio(found.risk.sharpe), f"held: {ratio(found.risk.hold_sharpe)}"),
         Fact("Rebalances", f"{done:,}", f"{ratio(float(result.turnover))} times the portfolio"),
-        Fact("Costs", percent(share, 2), f"of the start: {money(spent, result.decimals)} {result.numeraire}" if spent else NONE),
+        Fact("Costs", percent(share, 2), f"of the start: {money(spent, result.decimals)} {result.numeraire}{gas}" if spent else NONE),
     )
 
 

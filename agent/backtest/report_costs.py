@@ -46,7 +46,7 @@ def costs(found: Found) -> Section:
         "Costs",
         (
             "Fees are what pools keep, impact is the rest that swaps brought less than the reference price, gas includes approvals.",
-            "Costs count at the prices of their block.",
+            "Costs count at the prices of their block." + ("" if result.gas_counted else " Gas is not counted: it had no price here."),
         ),
         (chart,),
         (_cost_table(found),),
@@ -69,6 +69,9 @@ def _cost_table(found: Found) -> Table:
     for name, value in sums:
         share = float(value / result.start_value) if result.start_value else float("nan")
         bps = f"{float(value / moved) * 10_000:,.1f} bps" if moved else NONE
+        if name == "gas" and not result.gas_counted:
+            rows.append((name, "not counted", NONE, NONE, NONE))
+            continue
         rows.append((name, money(value, result.decimals), percent(share, 2), percent(share / years, 2), bps))
     return Table(("kind", result.numeraire, "of the start", "a year", "of what was moved"), tuple(rows))
 

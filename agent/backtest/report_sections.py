@@ -86,7 +86,8 @@ def worth(found: Found) -> Section:
         lead["layout"]["yaxis"]["range"] = [-NARROW, NARROW]
     lead["layout"]["showlegend"] = False
     words: tuple[str, ...] = (
-        "Held is the first bar's holdings, left alone. Rebalanced has every cost taken off, gas included.",
+        "Held is the first bar's holdings, left alone. Rebalanced has every cost taken off, "
+        f"{'gas included' if result.gas_counted else 'gas excepted: it had no price'}.",
         f"The dotted line is brought to the first targets every {CALENDAR_S // DAY_S} days and pays nothing for it: no real rule does.",
     )
     if result.flows:

@@ -176,6 +176,33 @@ def risk(found: Course) -> Risk:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What is quoted of a portfolio: growth a year, volatility and Sharpe ratio of the samples (risk-free rate zero), and the maximum
+    drawdown, zero or less. NaN where the run is too short to say.
+    """
+
+    cagr: float
+    volatility: float
+    sharpe: float
+    max_drawdown: float
+
+
+def figures(result: SimulationResult) -> tuple[Figures, Figures]:
+    """Of the rebalanced portfolio and of the held one; deposits and withdrawals change neither."""
+    found = course(result)
+    measured = risk(found)
+
+    def of(index: Floats, volatility: float, sharpe: float) -> Figures:
+        known = found.years * YEAR_S >= FEWEST_SAMPLES * DAY_S and index[-1] > 0
+        return Figures(float(index[-1] ** (1 / found.years)) - 1 if known else float("nan"), volatility, sharpe, float(fallen(index).min()))
+
+    return (
+        of(found.index, measured.volatility, measured.sharpe),
+        of(found.hold_index, measured.hold_volatility, measured.hold_sharpe),
+    )
+
+
 def moved_units(result: SimulationResult) -> Floats:
     """By which share of what was held each asset's amount changed at each bar, above zero where it was bought."""
     gas = np.zeros(len(result.equity))

@@ -120,3 +120,8 @@ class SimulationResult:
     harvest: Harvest | None = None
     ended: tuple[Ended, ...] = ()
     funding: Funding | None = None
+
+    @property
+    def gas_counted(self) -> bool:
+        """Whether gas had a price at all; where it had none, its sum of zero says nothing."""
+        return dict(self.parameters).get("gas_wei") != "0"

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 FREE = "0 wei"
+FIGURES = (("CAGR", "cagr"), ("volatility a year", "volatility"), ("Sharpe ratio", "sharpe"), ("maximum drawdown", "max_drawdown"))
 SHOWN = 0.00005
 """What is less, in logarithms, is not told."""
 
@@ -125,7 +126,8 @@ def backtest(
 
 
 def document(found: SimulationResult) -> Document:
-    """Values as decimal strings in the numeraire, ratios as decimal strings."""
+    """Values as decimal strings in the numeraire, ratios as decimal strings; null where a figure is not known."""
+    from agent import api
 
     def money(amount: Fraction) -> str:
         return value_text(amount, found.decimals, 18)
@@ -144,6 +146,11 @@ def document(found: SimulationResult) -> Document:
             "impact": money(found.impact),
             "gas": money(found.gas),
             "total": money(found.fees + found.impact + found.gas),
+        },
+        "gas_counted": found.gas_counted,
+        "figures": {
+            name: {key: None if math.isnan(number) else f"{number:.6f}" for key, number in asdict(one).items()}
+            for name, one in zip(("rebalanced", "held"), api.backtest_figures(found), strict=True)
         },
         "harvest": None if found.harvest is None else {name: f"{number:.6f}" for name, number in asdict(found.harvest).items()},
         "funding": None if found.funding is None else _funding(found.funding, money),
@@ -227,16 +234,22 @@ def harvest_words(earned: Document, twr: float, hold_twr: float) -> str:
 def _show(made: Document) -> None:
     from agent.cli.tables import money, table
 
-    unit = made["numeraire"]
-    shown = table(f"{made['bars']} bars, values in {unit}", ("what",), (unit,))
-    for name, key in (("at the start", "start_value"), ("rebalanced", "final_value"), ("held", "hold_value")):
-        shown.add_row(name, money(made[key]))
+    unit, figures = made["numeraire"], made["figures"]
+    shown = table(f"{made['bars']} bars, values in {unit}", ("what",), ("rebalanced", "held"))
+    shown.add_row("start value", money(made["start_value"]), money(made["start_value"]))
+    shown.add_row("final value", money(made["final_value"]), money(made["hold_value"]))
+    for name, key in FIGURES:
+        form = "{:.2f}" if key == "sharpe" else "{:.2%}"
+        shown.add_row(name, *("–" if (one := figures[whose][key]) is None else form.format(float(one)) for whose in figures))
     for kind in ("fees", "impact", "gas"):
-        shown.add_row(f"cost: {kind}", money(made["costs"][kind]))
+        counted = kind != "gas" or made["gas_counted"]
+        shown.add_row(f"cost: {kind}", money(made["costs"][kind]) if counted else "not counted")
     for one in made["flows"]:
         day = datetime.fromtimestamp(one["time"], UTC).date()
         shown.add_row(f"{day}: {'taken out' if one['value'].startswith('-') else 'put in'}", money(one["value"].lstrip("-")))
     out.print(shown)
+    if not made["gas_counted"]:
+        say("Gas is not counted: name the asset that pays it (--native), and its price (--gas or --gas-prices; --sample has its own).")
     if made["flows"]:
         say(f"time-weighted return {100 * float(made['twr']):+.2f}%, held {100 * float(made['hold_twr']):+.2f}%")
     say(f"{made['rebalances']} rebalances, turnover {made['turnover']} times the portfolio")

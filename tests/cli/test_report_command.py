@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Callable
 from fractions import Fraction
 from math import floor
@@ -44,3 +46,38 @@ def test_a_place_where_no_page_can_be_is_refused_before_the_run(bare: Bare, tmp_
     said = bare("backtest", "--prices", str(tmp_path / "missing.csv"), "--html", str(tmp_path / name), "--json")
     assert said.code == 2
     assert "--html" in said.json["error"]["message"]
+
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_the_command_and_the_picture_of_the_readme_are_one_run(bare: Bare) -> None:
+    """The picture holds its command as text (scripts/report_picture.py); what the README says of it is what the run says."""
+    readme = (ROOT / "README.md").read_text()
+    shown = re.search(r"trimtab (backtest --sample .*) --html report\.html", readme)
+    assert shown is not None
+    picture = (ROOT / "docs" / "report.png").read_bytes()
+    assert f"tEXtComment\0{shown[1]} --html report.html".encode() in picture
+    assert f"trimtab {shown[1]} --html report.html" in (ROOT / "docs" / "report.md").read_text()
+    found = bare(*shlex.split(shown[1]), "--json").json
+    behind = 1 - float(found["final_value"]) / float(found["hold_value"])
+    assert f"it ended {behind:.1%} behind holding" in readme
+
+
+def test_gas_without_a_price_is_told_as_not_counted(bare: Bare) -> None:
+    sample = ("backtest", "--sample", "--target", "BTC=40,ETH=30,USD=30", "--band", "10%rel")
+    free, paid = bare(*sample), bare(*sample, "--native", "ETH")
+    assert "cost: gas" in free.out and "not counted" in free.out and "Gas is not counted" in free.out
+    assert "not counted" not in paid.out
+    assert bare(*sample, "--json").json["gas_counted"] is False
+
+
+def test_the_table_has_what_is_quoted_of_a_portfolio(bare: Bare) -> None:
+    said, found = bare(*RUN), bare(*RUN, "--json").json["figures"]
+    for name in ("CAGR", "volatility a year", "Sharpe ratio", "maximum drawdown"):
+        assert name in said.out
+    for whose in ("rebalanced", "held"):
+        assert -1 < float(found[whose]["max_drawdown"]) < 0 < float(found[whose]["volatility"])
+    prices = [float(line.split(",")[1]) for line in WEEKLY.read_text().split()[1:]]
+    growth = 0.5 + 0.5 * prices[-1] / prices[0]
+    assert float(found["held"]["cagr"]) == pytest.approx(growth ** (365 / (7 * 52)) - 1, rel=1e-3)

@@ -1,0 +1,216 @@
+"""The least total at which targets, bands, pools and gas can work, what it would cost a year, and which setting to change.
+
+A correction of the share b of the portfolio V moves b·V and costs gas G and the pool fee f of what it moves, so that it stays within
+limits.plan_cost c from V = G / (b·(c - f)) on. The purchase of everything but the numeraire is the same with b = 1 - its target.
+Impact is left aside: it is small where V is. How often a band is left: a weight w with the volatility s a year against the rest moves
+by w·(1 - w)·s a year, and leaves ±b after (b / (w·(1 - w)·s))² years on average (mean exit time of a driftless Brownian motion).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from agent.amm import pools as amm
+from agent.model import AnyOf, Cron, Every, Hybrid, PoolState, Staged, StepInput, Trigger
+from agent.policy.bands import band
+from agent.policy.minimum import APPROVAL_GAS, GAS_MULTIPLE, LEG_GAS
+from agent.reference import References
+from agent.units import BPS, PIPS, Value, ceil_int, value_text
+
+VOLATILITY = Fraction(60, 100)
+"""Assumed of each asset against the rest of the portfolio, a year."""
+UNBANDED = Fraction(10, 100)
+"""Drift that is assumed where the trigger has no band, as a part of the target: less is held until it pays."""
+USUAL_PIPS = 3_000
+"""Pool fee that is assumed where no pool is known."""
+YEAR_S = 365 * 86_400
+MOST_COST_BPS, WIDEST = 500, Fraction(1, 2)
+"""What is still proposed: a plan_cost of 5 %, a band of half of the target."""
+GWEI = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """One asset: its label, target in bps, and how far it is from the target when a correction is due, as a share of the portfolio."""
+
+    symbol: str
+    target_bps: int
+    drift: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What decides: assets but the numeraire, its target, limits, fee, gas price in wei, the worth of a wei in base units of the
+    numeraire. `interval_s` is the shortest time between two reviews (None: at every look).
+    """
+
+    assets: tuple[Weighed, ...]
+    home_bps: int
+    plan_cost_bps: int
+    min_trade: Value
+    fee_pips: int
+    gas_price_wei: int
+    wei_value: Fraction
+    interval_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Least:
+    """`total` is None where no total works: the fee alone is more than plan_cost allows. `binds` says in words what decides it.
+
+    `a_year` is how many corrections are expected, `cost` what one costs at the least total, `year_cost` all of a year's with it.
+    Values in base units of the numeraire, rounded up.
+    """
+
+    total: Value | None
+    binds: str
+    gas: Value
+    a_year: Fraction
+    cost: Value
+    year_cost: Value
+
+
+def least(terms: Terms) -> Least:
+    """The least total by these terms."""
+    units = max(1, len(terms.assets)) * LEG_GAS + APPROVAL_GAS
+    gas = units * terms.gas_price_wei * terms.wei_value
+    leg = LEG_GAS * terms.gas_price_wei * terms.wei_value
+    room, fee = _room(terms), Fraction(terms.fee_pips, PIPS)
+    wanted = [one for one in terms.assets if one.target_bps > 0]
+    if room <= 0 or not wanted:
+        why = f"a pool fee of {_percent(fee)} is not below limits.plan_cost" if wanted else "nothing but the numeraire is wanted"
+        return Least(None, why, gas, Fraction(0), Fraction(0), Fraction(0))
+    first, low = min(wanted, key=lambda one: (one.drift, one.symbol)), min(wanted, key=lambda one: (one.target_bps, one.symbol))
+    smallest_bps = min(low.target_bps, terms.home_bps or low.target_bps)
+    needs = {
+        f"the gas of a correction of {first.symbol} at its band": gas / (first.drift * room),
+        "the gas of the first purchase": gas / (Fraction(BPS - terms.home_bps, BPS) * room),
+        f"{GAS_MULTIPLE} times the gas of a swap for the smallest target": leg * GAS_MULTIPLE * BPS / smallest_bps,
+        f"limits.min_trade for a correction of {first.symbol} at its band": terms.min_trade / first.drift,
+        "limits.min_trade for the smallest target": terms.min_trade * BPS / smallest_bps,
+    }
+    binds = max(needs, key=lambda name: needs[name])
+    total = Fraction(ceil_int(needs[binds]))
+    a_year = max(_a_year(one) for one in wanted)
+    if terms.interval_s is not None:
+        a_year = min(a_year, Fraction(YEAR_S, terms.interval_s))
+    cost = gas + first.drift * total * fee
+    return Least(total, binds, gas, a_year, cost, a_year * cost)
+
+
+def changes(terms: Terms, total: Value) -> tuple[str, ...]:
+    """Which setting makes this total work, in words; nothing where it works already."""
+    found, room, fee = least(terms), _room(terms), Fraction(terms.fee_pips, PIPS)
+    if found.total is not None and total >= found.total:
+        return ()
+    wanted = [one for one in terms.assets if one.target_bps > 0]
+    if not wanted or total <= 0:
+        return ()
+    first, ways = min(wanted, key=lambda one: (one.drift, one.symbol)), []
+    if room > 0:
+        wide = max(found.gas / (total * room), terms.min_trade / total) * BPS / first.target_bps
+        if first.drift * BPS / first.target_bps < wide <= WIDEST:
+            ways.append(f"a band of {ceil_int(wide * 100)}% of the target")
+    need_bps = ceil_int((fee + found.gas / (total * first.drift)) * BPS)
+    if terms.plan_cost_bps < need_bps <= MOST_COST_BPS and first.drift * total >= terms.min_trade:
+        ways.append(f'limits.plan_cost = "{need_bps}bps", which costs more each time')
+    ways.append("a zone as trigger, which waits until a correction pays")
+    if found.total is not None and "gas" in found.binds:
+        below = Fraction(terms.gas_price_wei, GWEI) * total / found.total
+        ways.append(f"a chain, or an hour, with gas below {_short(below)} gwei")
+    return tuple(ways)
+
+
+def terms_of(step: StepInput, references: References) -> Terms | None:
+    """The terms of a running agent; None where plan_cost is off or gas has no price, so that nothing can be said."""
+    native = references.prices.get(step.portfolio.wrapped_native)
+    if step.limits.plan_cost_bps is None or native is None:
+        return None
+    snapshot, home = step.snapshot, step.portfolio.numeraire.address
+    base_wei = snapshot.head.base_fee_wei
+    price_wei = snapshot.gas_price_wei if base_wei is None else base_wei + snapshot.priority_fee_wei
+    weighed = tuple(
+        Weighed(
+            one.token.label,
+            one.target_bps,
+            drift_of(step.policy.trigger, one.target_bps, band(step.policy.trigger, one.target_bps, one.band)),
+        )
+        for one in step.portfolio.assets
+        if one.token.address != home
+    )
+    fees = [_cheapest(snapshot.pools, one.token.address) for one in step.portfolio.assets if one.token.address != home and one.target_bps]
+    return Terms(
+        weighed,
+        next((one.target_bps for one in step.portfolio.assets if one.token.address == home), 0),
+        step.limits.plan_cost_bps,
+        step.limits.min_trade or Fraction(0),
+        max((fee for fee in fees if fee is not None), default=USUAL_PIPS),
+        price_wei,
+        native.price,
+        interval_s(step.policy.trigger),
+    )
+
+
+def drift_of(trigger: Trigger | None, target_bps: int, edges: tuple[Fraction, Fraction]) -> Fraction:
+    """How far from its target an asset is when a correction is due, as a share of the portfolio."""
+    width = min(target_bps - edges[0], edges[1] - target_bps)
+    banded = trigger is not None and width > 0 and edges != (Fraction(0), Fraction(BPS))
+    return width / BPS if banded else UNBANDED * target_bps / BPS
+
+
+def interval_s(trigger: Trigger) -> int | None:
+    """Seconds between two reviews of a fixed interval; None where every look may act, or a calendar says."""
+    match trigger:
+        case Every(every_s):
+            return every_s
+        case Hybrid(_, Every(every_s)) | Staged(_, Every(every_s), _):
+            return every_s
+        case Cron() | AnyOf() | _:
+            return None
+
+
+def sentence(terms: Terms, total: Value, decimals: int, unit: str) -> str:
+    """The least total, what a year costs, and where the total is below it what to change."""
+    found, gwei = least(terms), _short(Fraction(terms.gas_price_wei, GWEI))
+    if found.total is None:
+        return f"No total works: {found.binds} of {terms.plan_cost_bps} bps. Raise limits.plan_cost, or add a cheaper pool."
+
+    def money(value: Value) -> str:
+        return f"{value_text(value, decimals, 2)} {unit}"
+
+    often = (
+        f"About {_short(found.a_year)} corrections a year (assumed volatility {_percent(VOLATILITY)}) then cost {money(found.year_cost)}"
+    )
+    whole = f"Least total at {gwei} gwei: {money(found.total)}, for {found.binds}. {often}"
+    if total >= found.total:
+        return f"{whole}."
+    ways = "; or ".join(changes(terms, total))
+    return f"{whole}. {money(total)} is less: corrections are held until they pay. To change that: {ways}."
+
+
+def _room(terms: Terms) -> Fraction:
+    return Fraction(terms.plan_cost_bps, BPS) - Fraction(terms.fee_pips, PIPS)
+
+
+def _a_year(one: Weighed) -> Fraction:
+    weight = Fraction(one.target_bps, BPS)
+    return (weight * (1 - weight) * VOLATILITY / one.drift) ** 2 if one.drift else Fraction(0)
+
+
+def _cheapest(pools: Sequence[PoolState], token: str) -> int | None:
+    return min((amm.fee_pips(pool) for pool in pools if token in (pool.token0, pool.token1)), default=None)
+
+
+def _percent(share: Fraction) -> str:
+    return f"{value_text(share * 100, 0, 2)} %"
+
+
+def _short(number: Fraction) -> str:
+    return value_text(number, 0, 0 if number >= 20 else 1 if number >= 1 else 3)
+
+
+def by_gas(terms: Terms, prices_wei: Sequence[int]) -> Mapping[int, Least]:
+    """The least total at each of these gas prices."""
+    return {price: least(replace(terms, gas_price_wei=price)) for price in prices_wei}
