@@ -1,0 +1,31 @@
+"""What `limits.i_accept` lets pass is shown by status and doctor, as long as it is in force (T21)."""
+
+from __future__ import annotations
+
+from tests.cli.tools import Desk
+
+
+def limits_rows(desk: Desk) -> list[tuple[str, str, str]]:
+    """What doctor says of limits: state, finding, remedy."""
+    return [(row["state"], row["found"], row["remedy"]) for row in desk.ask("doctor")["checks"] if row["check"] == "limits"]
+
+
+def test_what_is_accepted_is_told_by_status_and_doctor(desk: Desk) -> None:
+    desk.edit(('slippage = "0.3%"', 'i_accept = ["slippage"]\nslippage = "6%"'))
+    said = "limits.slippage: 6% is beyond the ceiling of 5%, accepted by limits.i_accept"
+    assert said in desk.ask("status")["warnings"]
+    assert limits_rows(desk) == [("warn", said, "lower the limit, or leave it so")]
+
+
+def test_a_name_that_is_not_needed_is_told_by_doctor(desk: Desk) -> None:
+    desk.edit(('slippage = "0.3%"', 'i_accept = ["slippage"]\nslippage = "0.3%"'))
+    assert desk.ask("status")["warnings"] == []
+    assert limits_rows(desk) == [("warn", "limits.i_accept: slippage is within its ceiling", 'take "slippage" out of limits.i_accept')]
+
+
+def test_what_is_not_accepted_is_refused_by_every_command(desk: Desk) -> None:
+    desk.edit(('slippage = "0.3%"', 'slippage = "6%"'))
+    for command in ("status", "plan", "doctor"):
+        told = desk.run(command, "--json")
+        assert told.code == 2
+        assert "limits.slippage: 6% is beyond the ceiling of 5%" in told.out + told.err
