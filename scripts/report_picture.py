@@ -1,0 +1,58 @@
+"""Draws docs/report.png: the top of the report that the README's command writes, with that command in the picture's own text.
+
+Needs Chromium. A test holds the command in the picture against the one in the README.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import struct
+import subprocess
+import sys
+import tempfile
+import zlib
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from playwright.sync_api import sync_playwright
+
+from tests.browser.chromium import OPTIONS, PATIENCE_MS, program
+
+ROOT = Path(__file__).resolve().parent.parent
+PICTURE = ROOT / "docs" / "report.png"
+SIZE = {"width": 1280, "height": 1300}
+HEADER_BYTES = 8 + 25
+"""Of a PNG: its signature and the chunk IHDR."""
+
+
+def command() -> str:
+    """The backtest that the README shows."""
+    found = re.search(r"trimtab (backtest --sample .*--html report\.html)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    if found is None:
+        raise SystemExit("README.md shows no backtest with --html report.html")
+    return found[1]
+
+
+def with_text(picture: bytes, text: str) -> bytes:
+    """The PNG with the text as a chunk tEXt named Comment (PNG specification, 11.3.3.3)."""
+    data = b"tEXt" + b"Comment\0" + text.encode("latin-1")
+    chunk = struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
+    return picture[:HEADER_BYTES] + chunk + picture[HEADER_BYTES:]
+
+
+def main() -> None:
+    """Writes the picture."""
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        subprocess.run([sys.executable, "-c", "from agent.cli.main import main; main()", *shlex.split(command())], cwd=folder, check=True)
+        browser = playwright.chromium.launch(executable_path=program(), args=list(OPTIONS))
+        page = browser.new_page(viewport=SIZE, color_scheme="light")
+        page.goto((Path(folder) / "report.html").as_uri())
+        page.wait_for_selector("html[data-drawn]", timeout=PATIENCE_MS)
+        PICTURE.write_bytes(with_text(page.screenshot(), command()))
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
