@@ -94,6 +94,7 @@ def test_every_limit_can_be_off() -> None:
         ('url_env = "RPC_A"', 'url_env = "RPC_A"\nurl = "http://secret"', ("exactly one of url and url_env",)),
         ("confirmations = 2", "confirmations = 0", ("chain.confirmations", "got 0")),
         ('cooldown = "1h"', 'cooldown = "soon"', ("policy.cooldown", "not a duration")),
+        ('balance_jump_wait = "24h"', 'balance_jump_wait = "31d"', ("limits.balance_jump_wait", "more than 30d")),
         ('gas_price = "60 gwei"', 'gas_price = "60"', ("limits.gas_price", "60 gwei")),
         ('kind = "threshold", relative = "10%"', 'kind = "moon"', ("policy.trigger",)),
         ('kind = "threshold", relative = "10%"', 'kind = "threshold"', ("needs absolute or relative",)),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agent.model import Flow, FlowKind, Halt, StepInput
 from agent.policy import flows
 from agent.policy.decide import decide
 from agent.store import Store, open_store
 from tests import builders
-from tests.ledgers import DAY_S, USDC, WETH, at, looked, remembered
+from tests.ledgers import DAY_S, DOLLAR, USDC, WETH, at, looked, remembered
 from tests.scripted import CHAIN_ID, WALLET
 
 
@@ -83,3 +86,23 @@ def test_a_header_from_the_future_accepts_no_rise_early(store: Store) -> None:
     looked(store, at(1_001, "11"))
     looked(store, at(1_002, "11", later_s=10 * DAY_S, now_s=builders.NOW_S))
     assert isinstance(decide(looked(store, at(1_003, "11", later_s=60))).decision, Halt)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4_000), st.booleans(), st.integers(0, 2 * DAY_S)), min_size=1, max_size=8))
+def test_whatever_comes_and_whenever_prices_lack_no_rise_holds_back_longer_than_its_wait(came: list[tuple[int, bool, int]]) -> None:
+    """Each look: dollars that came since, whether there are prices, seconds since the look before."""
+    with TemporaryDirectory() as folder:
+        store = open_store(f"sqlite:///{folder}/books.db", CHAIN_ID, WALLET, WETH.address)
+        looked(store, at())
+        usdc, later_s = 20_000, 0
+        for number, (dollars, priced, passed_s) in enumerate(came, 1):
+            usdc, later_s = usdc + dollars, later_s + passed_s
+            blind = {} if priced else {"feeds": (), "pools": ()}
+            step = looked(store, at(1_000 + number, usdc=usdc, later_s=later_s, **blind))
+            now_s = step.snapshot.head.timestamp_s
+            assert all(flow.chain_s + DAY_S > now_s for flow in step.history.flows if flow.holds)
+        last = looked(store, at(2_000, usdc=usdc, later_s=later_s + DAY_S))
+        assert not any(flow.holds or flow.value is None for flow in last.history.flows)
+        assert last.history.loss_24h == 0 and sum(flow.delta_raw for flow in store.flows()) == (usdc - 20_000) * DOLLAR
+        store.close()
