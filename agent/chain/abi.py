@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from eth_utils.address import to_checksum_address
 
 BALANCE_OF = bytes.fromhex("70a08231")
@@ -69,3 +72,17 @@ def allowance_call(owner: str, spender: str) -> bytes:
 def address_of(value: int) -> str:
     """Checksummed address of an ABI word below 2^160."""
     return str(to_checksum_address(value.to_bytes(20, "big")))
+
+
+def abi_encode(types: Sequence[str], values: Sequence[Any]) -> bytes:
+    """Values as the ABI encodes them, by eth-abi, which is loaded when something is encoded: looking does without."""
+    from eth_abi.abi import encode
+
+    return encode(types, values)
+
+
+def abi_decode(types: Sequence[str], data: bytes) -> tuple[Any, ...]:
+    """Values of ABI data, by eth-abi. Raises its DecodingError."""
+    from eth_abi.abi import decode
+
+    return decode(types, data)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from eth_abi.abi import encode as abi_encode
-
+from agent.chain.abi import abi_encode
 from agent.chain.calls import APPROVE
 from agent.errors import Refused
 from agent.model import Funding, LpAction, Plan, Provide, Snapshot, Withdraw

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eth_abi.abi import encode as abi_encode
-
-from agent.chain.abi import GET_PAIR, GET_POOL, address_call, word
+from agent.chain.abi import GET_PAIR, GET_POOL, abi_encode, address_call, word
 from agent.chain.rpc import Transport
 from agent.chain.second_quote import V2_FEE_PIPS, NoSecondQuote, Quoter, UniswapPython, V2Contracts, V3Contracts, named
 from agent.chain.wire import hex_data, octets, only

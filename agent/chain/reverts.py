@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from eth_abi.abi import decode as abi_decode
 from eth_utils.address import to_checksum_address
 
+from agent.chain.abi import abi_decode
 from agent.chain.calls import selector
 from agent.chain.wire import RpcFault, scrub
 

@@ -9,10 +9,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-from eth_abi.abi import decode as abi_decode
-from eth_abi.abi import encode as abi_encode
 from eth_utils.crypto import keccak
 
+from agent.chain.abi import abi_decode, abi_encode
 from agent.chain.rpc import Transport
 from agent.chain.wire import hex_data, octets
 from agent.errors import ConfigError, OperatorNeeded, Retryable, TrimtabError

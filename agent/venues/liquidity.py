@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from eth_abi.abi import encode as abi_encode
-
+from agent.chain.abi import abi_encode
 from agent.chain.liquidity_calls import ADD, COLLECT, DECREASE, INCREASE, MANAGER_MULTICALL, MINT, REMOVE, UINT128_MAX
 from agent.errors import Refused
 from agent.model import Collect, LpAction, Provide, Withdraw

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from eth_abi.abi import encode as abi_encode
-
+from agent.chain.abi import abi_encode
 from agent.chain.calls import REBALANCE, decode
 from agent.chain.program import Place, Rebalance, Venue
 from agent.chain.words import NotUnderstood

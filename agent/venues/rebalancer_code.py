@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from eth_abi.abi import encode as abi_encode
-
 from agent.artifacts import own
+from agent.chain.abi import abi_encode
 from agent.chain.rpc import Transport
 from agent.errors import ConfigError
 from agent.units import NATIVE

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eth_abi.abi import encode as abi_encode
-
+from agent.chain.abi import abi_encode
 from agent.chain.calls import (
     EXACT_INPUT_SINGLE,
     MULTICALL,

@@ -34,7 +34,7 @@ COMMANDS = (
 )
 NOT_FOR_STATUS = {
     *("web3", "ens", "uniswap", "eth_account", "eth_keyfile", "eth_tester", "eth", "keyring", "scipy", "alembic", "mako", "apprise"),
-    *("prometheus_client", "pyxirr", "polars", "pandas", "numba", "skfolio", "plotly", "empyrical", "aiohttp", "websockets"),
+    *("eth_abi", "prometheus_client", "pyxirr", "polars", "pandas", "numba", "skfolio", "plotly", "empyrical", "aiohttp", "websockets"),
 }
 READING = [
     (("status",), shapes.STATUS, "rebalance"),

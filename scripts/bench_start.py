@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+"""How long `trimtab status` takes on a local chain, with the bytecode kept and without, and how much of it is imports. Prints JSON.
+
+Processor seconds count: other programs on the machine slow the clock. Imports are the sum of what -X importtime gives each module, which
+makes them a little slower. Without bytecode means a cache folder that is empty and stays so, as where nothing may be written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+TRIMTAB = ["-c", "from agent.cli.main import main; main()"]
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def measured(config: Path, options: list[str], **environment: str) -> tuple[float, float, str]:
+    """(seconds by the clock, seconds of the processor, stderr) of one `status`."""
+    program = [sys.executable, *options, *TRIMTAB, "status", "--config", str(config)]
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(program, env={**os.environ, **environment}, capture_output=True, text=True, check=True)
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.perf_counter() - started, spent.ru_utime + spent.ru_stime - before.ru_utime - before.ru_stime, done.stderr
+
+
+def imports(stderr: str) -> tuple[int, float]:
+    """(modules, seconds) of what -X importtime wrote."""
+    own = [int(line.split(":")[1].split("|")[0]) for line in stderr.splitlines() if line.startswith("import time:") and "self" not in line]
+    return len(own), sum(own) / 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=9)
+    runs = parser.parse_args().runs
+    with tempfile.TemporaryDirectory() as folder:
+        config, empty = Path(folder) / "local.toml", Path(folder) / "empty"
+        serve = [sys.executable, *TRIMTAB, "localchain", "--port", str(free_port()), "--write-config", str(config)]
+        chain = subprocess.Popen(serve, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            while not config.is_file():
+                if chain.poll() is not None:
+                    raise SystemExit("the local chain did not start")
+                time.sleep(0.2)
+            measured(config, [])  # migrations, and bytecode where there was none
+            nothing = {"PYTHONPYCACHEPREFIX": str(empty), "PYTHONDONTWRITEBYTECODE": "1"}
+            kept = [measured(config, []) for _ in range(runs)]
+            bare = [measured(config, [], **nothing) for _ in range(runs)]
+            loaded = [imports(measured(config, ["-X", "importtime"])[2]) for _ in range(runs)]
+        finally:
+            chain.send_signal(signal.SIGINT)
+            chain.wait()
+    found = {
+        "status_clock_s": statistics.median(one[0] for one in kept),
+        "status_processor_s": statistics.median(one[1] for one in kept),
+        "without_bytecode_clock_s": statistics.median(one[0] for one in bare),
+        "without_bytecode_processor_s": statistics.median(one[1] for one in bare),
+        "imports_s": statistics.median(seconds for _, seconds in loaded),
+        "imports_least_s": min(seconds for _, seconds in loaded),
+        "modules": loaded[0][0],
+        "runs": runs,
+    }
+    print(json.dumps({name: round(value, 2) for name, value in found.items()}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
