@@ -139,7 +139,7 @@ def standing(step: StepInput, strategy: Strategy, state: SleeveState, held: Mapp
     weights, shut = strategy_weights(step, strategy, state), stuck.kept(step)
     weights = _no_more_than_held(step, weights, held, prices)
     assets = [
-        replace(a, target_bps=weights[a.token.address], reserve_raw=a.reserve_raw if a.token.address in shut else 0)
+        replace(a, target_bps=weights[a.token.address], max_bps=None, reserve_raw=a.reserve_raw if a.token.address in shut else 0)
         for a in step.portfolio.assets
     ]
     balances = {asset.token.address: held.get(asset.token.address, 0) for asset in assets}

@@ -13,12 +13,15 @@ from agent.config import build_portfolio, parse_config
 from agent.errors import ConfigError
 from agent.guards.case import open_case
 from agent.model import Absent, Every, OrderKind, Plan, Rebalance, StepInput, Threshold
+from agent.model.strategies import Health, SleeveState
 from agent.policy.bands import band, banded
 from agent.policy.decide import decide
 from agent.policy.drift import overweight
 from agent.policy.order_targets import ordered
+from agent.policy.sleeve_wishes import standing
 from tests.builders import raw, step_input, token
 from tests.plans import Swap, evidence, plan_of, sell_weth, verdict
+from tests.sleeves import strategy
 from tests.standing import terms, three
 from tests.unit.test_config import text, tokens
 from tests.unit.test_config_strategies import CARRY, TREND, tables
@@ -162,3 +165,13 @@ def test_what_is_shared_out_to_the_others_stops_at_their_limits_and_the_rest_wai
     limited = ordered(replace(step, portfolio=replace(step.portfolio, assets=assets)))
     assert {one.token.symbol: one.target_bps for one in ordered(step).portfolio.assets} == {"WETH": 0, "WBTC": 6_000, "USDC": 4_000}
     assert {one.token.symbol: one.target_bps for one in limited.portfolio.assets} == {"WETH": 0, "WBTC": 4_500, "USDC": 5_500}
+
+
+def test_the_limit_is_of_the_whole_portfolio_and_of_no_strategy() -> None:
+    """One that wants 90 % of WETH for half of the capital drifts within its own band of 9 points."""
+    step = capped({"WETH": 9_100})
+    one = strategy("trend", 5_000, {"WETH": 9_000, "USDC": 1_000})
+    prices = {WETH.address: Fraction(2_000 * 10**6, 10**18), USDC.address: Fraction(1)}
+    held = {WETH.address: raw(Fraction(46, 20), WETH), USDC.address: raw(400, USDC)}
+    drifts = standing(step, one, SleeveState("trend", Health.ACTIVE, 0), held, prices)
+    assert (drifts[0].weight_bps, drifts[0].band_high_bps, drifts[0].outside) == (9_200, 9_900, False)
