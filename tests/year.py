@@ -62,13 +62,20 @@ class Year:
     since: Fraction | None = None
     fired: list[str] = field(default_factory=list)
     trades: int = 0
+    native_wei: int = 0
 
     def value(self) -> Fraction:
-        """Dollars of everything at the feeds' answers, from the contracts."""
+        """Dollars of the managed tokens at the feeds' answers, from the contracts; the native coin is gas money here."""
         now = purse(self.chain)
         usd = {symbol: self._feed(symbol) for symbol in HELD_USD}
         held = sum((now.raw[s] * usd[s] / 10 ** self.chain.tokens[s].decimals for s in HELD_USD), Fraction(0))
-        return (held + now.native_wei * usd["WETH"] / 10**18) / usd["USDC"]
+        return held / usd["USDC"]
+
+    def gas(self) -> Fraction:
+        """Dollars of the native coin that went since this was last asked: gas, paid from outside of the portfolio."""
+        native_wei = purse(self.chain).native_wei
+        spent, self.native_wei = self.native_wei - native_wei, native_wei
+        return spent * self._feed("WETH") / 10**18 / self._feed("USDC")
 
     def _feed(self, symbol: str) -> Fraction:
         return Fraction(self.chain.feed_contract(symbol).functions.latestRoundData().call()[1], 10**FEED_DECIMALS)
@@ -79,9 +86,10 @@ class Year:
         self.linked(self.value(), came)
 
     def linked(self, now: Fraction, came: Fraction = Fraction(0)) -> None:
-        """The growth since the last valuation, without what came at its end."""
+        """The growth since the last valuation, without what came at its end and net of gas."""
+        gas = self.gas()
         if self.since is not None:
-            self.growth *= (now - came) / self.since
+            self.growth *= (now - came - gas) / self.since
         self.since = now
 
     def fortnight(self, agent: Agent, prices: dict[str, Fraction]) -> Outcome:
@@ -89,6 +97,7 @@ class Year:
         self.chain.warp(LOOKS_S, refresh_feeds=False)
         self.chain.move_market(prices)
         outcome = agent.rebalance(send=True, confirm=yes)
+        self.linked(self.value())
         assert outcome.kind in (OutcomeKind.HOLD, OutcomeKind.DONE), outcome.reason
         self.trades += outcome.kind is OutcomeKind.DONE
         self.fired += [outcome.reason] if "stop_loss" in outcome.reason and outcome.kind is OutcomeKind.DONE else []
@@ -111,6 +120,7 @@ class Year:
         self.chain.set_balance(symbol, self.chain.balance(symbol) + raw)
         self.linked(self.value(), amount * self._feed(symbol) / self._feed("USDC"))
         assert invest(agent, send=True, confirm=lambda _: True).told
+        self.valued(agent)
 
     def withdrawal(self, agent: Agent, amount: int) -> None:
         """So many dollars leave for home, sold for where they are not there."""
@@ -149,4 +159,5 @@ def year(chain: LocalChain, folder: Path) -> Iterator[Year]:
     with made.process() as agent:
         api.refresh(agent)
         made.since = made.value()
+        made.native_wei = purse(chain).native_wei
     yield made

@@ -34,7 +34,7 @@ class Spent:
         return {name: value_text(value, places) for name, value in parts.items()}
 
     def values(self, limit: int) -> list[Document]:
-        """The newest looks that were written down, newest first: what all was worth, and each token's share of it."""
+        """The newest looks that were written down, newest first: the value of the managed portfolio, and each token's share of it."""
         if self._names is None:
             return []
         names = self._names
@@ -42,7 +42,7 @@ class Spent:
             {
                 "time": utc(found.chain_s),
                 "block": found.block,
-                "value": value_text(found.value, names.numeraire.decimals),
+                "value": value_text(found.managed, names.numeraire.decimals),
                 "weights_bps": {names.label(token): bps for token, bps in weights_bps(found).items()},
             }
             for found in self._store.newest_valuations(limit)

@@ -38,8 +38,10 @@ class Costs:
 class Performance:
     """One period, from its first valuation to its last. Values in numeraire base units, returns per unit, not a year's.
 
-    `came` and `went` are deposits and withdrawals, `by_hand` what swaps by hand changed and no part of `profit`. `effect` is profit
-    less that of holding: what rebalancing earned, its costs taken off. `benchmark` is the return of one token.
+    Of the managed portfolio: `start.managed + came - went + by_hand + from_gas_money + profit = end.managed`, but for reserves that
+    changed. `came` and `went` are deposits and withdrawals, `by_hand` what swaps by hand changed and no part of `profit`,
+    `from_gas_money` gas that gas money paid less what refilled it. `effect` is profit less that of holding: what rebalancing earned,
+    its costs taken off. `benchmark` is the return of one token.
     """
 
     start: Valuation
@@ -47,6 +49,7 @@ class Performance:
     came: Value
     went: Value
     by_hand: Value
+    from_gas_money: Value
     profit: Value
     twr: Fraction | None
     mwr: float | None
@@ -92,19 +95,22 @@ def performance(entries: Sequence[Entry], valuations: Sequence[Valuation], from_
     within = entries[bisect_right(entries, start.block, key=_block) : bisect_right(entries, end.block, key=_block)]
     crossed = crossings(within)
     parts = spans(chosen, crossed)
-    total = sum((one.value for one in crossed), Fraction(0))
-    profit = end.value - start.value - total
+    profit = end.managed - start.managed - sum((one.crossed for one in parts), Fraction(0))
     hold_profit, hold_return = held(chosen, crossed)
+    apart = any(one.is_gas_money for one in end.held)
+    by_hand_gas = sum((one.native for one in crossed if one.by_hand and apart), Fraction(0))  # already in `by_hand`
+    from_gas_money = sum((one.from_gas_money for one in parts), Fraction(0)) - by_hand_gas
     own = [entry for entry in within if not entry.by_hand]
     return Performance(
         start=start,
         end=end,
-        came=_sum(crossed, above=True),
-        went=-_sum(crossed, above=False),
+        came=_sum(crossed, apart, above=True),
+        went=-_sum(crossed, apart, above=False),
         by_hand=sum((one.value for one in crossed if one.by_hand), Fraction(0)),
+        from_gas_money=from_gas_money,
         profit=profit,
         twr=time_weighted(parts),
-        mwr=money_weighted(start.chain_s, end.chain_s, start.value, end.value, [(one.chain_s, one.value) for one in crossed]),
+        mwr=money_weighted(start.chain_s, end.chain_s, start.managed, end.managed, [(one.end.chain_s, one.crossed) for one in parts]),
         hold_profit=hold_profit,
         hold_return=hold_return,
         benchmark=_change(start, end, benchmark),
@@ -149,8 +155,10 @@ def _posted(entries: Sequence[Entry], account: str) -> Value:
     return summed(one.value for entry in entries for one in entry.postings if one.account == account and one.value is not None)
 
 
-def _sum(crossed: Sequence[Crossing], *, above: bool) -> Value:
-    return sum((one.value for one in crossed if not one.by_hand and (one.value > 0) == above), Fraction(0))
+def _sum(crossed: Sequence[Crossing], apart: bool, *, above: bool) -> Value:
+    """What came or went and was no gas money."""
+    values = [one.value - one.native if apart else one.value for one in crossed if not one.by_hand]
+    return sum((value for value in values if (value > 0) == above), Fraction(0))
 
 
 def _change(start: Valuation, end: Valuation, token: str) -> Fraction | None:

@@ -113,7 +113,7 @@ def _lots(found: TaxRun, names: Names, currency: str) -> Sheet:
 
 
 def _values(valuations: Iterable[Valuation], names: Names) -> Sheet:
-    columns = ("time", "block", "total", "token", "address", "in_wallet", "in_positions", "value", "currency", "weight_bps")
+    columns = ("time", "block", "total", "token", "address", "in_wallet", "in_positions", "reserved", "value", "currency", "weight_bps")
     places, rows = names.numeraire.decimals, []
     for found in valuations:
         weights = weights_bps(found)
@@ -121,8 +121,9 @@ def _values(valuations: Iterable[Valuation], names: Names) -> Sheet:
             decimals = names.decimals(one.token)
             rows.append(
                 (
-                    utc(found.chain_s), str(found.block), value_text(found.value, places), names.label(one.token), one.token,
+                    utc(found.chain_s), str(found.block), value_text(found.managed, places), names.label(one.token), one.token,
                     decimal_text(one.wallet_raw, decimals), decimal_text(one.lp_raw, decimals),
+                    decimal_text(one.reserved_raw, decimals),
                     value_text((one.wallet_raw + one.lp_raw) * one.price, places), names.numeraire.label,
                     str(weights.get(one.token, 0)),
                 )
@@ -131,8 +132,9 @@ def _values(valuations: Iterable[Valuation], names: Names) -> Sheet:
 
 
 def weights_bps(found: Valuation) -> dict[str, int]:
-    """Share of each token in all that the books hold, gas money and reserves included; nothing where nothing is held."""
-    values = [(one.wallet_raw + one.lp_raw) * one.price for one in found.held]
+    """Share of each token in the managed portfolio, basis points; empty where nothing is managed. Gas money and reserves are no part."""
+    managed = [one for one in found.held if not one.is_gas_money]
+    values = [one.managed_raw * one.price for one in managed]
     if not any(values):
         return {}
-    return dict(zip((one.token for one in found.held), largest_remainder(values, BPS), strict=True))
+    return dict(zip((one.token for one in managed), largest_remainder(values, BPS), strict=True))

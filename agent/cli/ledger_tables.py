@@ -12,6 +12,7 @@ from agent.cli.tables import FigureTable, amount, brief, money, table
 from agent.units import decimal_text
 
 Document = dict[str, Any]
+APART = (("gas_money", "of native coin for gas"), ("reserved", "in reserves"))
 
 
 def show_pnl(console: Console, document: Document) -> None:
@@ -33,7 +34,10 @@ def show_pnl(console: Console, document: Document) -> None:
         console.print(figures(title, ("from", *before, "rebalances", *after), rows))
     else:
         say(f"No profit or loss yet: {document['why_empty']}. Look again later: trimtab pnl --now, or trimtab run.")
-    say(f"Unrealised by {document['method']}: {money(document['unrealised'])} {unit}.")
+    beside = [f"{money(document[name])} {unit} {words}" for name, words in APART if document[name] != "0"]
+    if beside:
+        say(f"Not in these figures: {' and '.join(beside)}.")
+    say(f"Unrealised by {document['method']}, gas money and reserves included: {money(document['unrealised'])} {unit}.")
     for one in document["periods"]:
         if one["by_hand"]["swaps"]:
             by_hand = one["by_hand"]
@@ -70,7 +74,7 @@ def show_values(console: Console, document: Document) -> None:
             shares = (row["weights_bps"].get(name) for name in symbols)
             when = row["time"][:19].replace("T", " ")
             rows.append((when, money(row["value"]), *(share(one) for one in shares)))
-        console.print(figures("Weights over time, gas money and reserves included", ("time (UTC)", "value", *symbols), rows))
+        console.print(figures("Weights over time", ("time (UTC)", "value", *symbols), rows))
 
 
 def figures(title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> FigureTable:

@@ -30,7 +30,7 @@ from agent.model import (
     Valuation,
     Withdraw,
 )
-from agent.policy import flows, liquidity
+from agent.policy import coin, flows, liquidity
 from agent.ports import Grant, Journal
 from agent.reference import reference_prices
 from agent.units import NATIVE, PIPS
@@ -124,12 +124,25 @@ def valuation(step: StepInput, prices: Prices) -> Valuation | None:
         in_positions = exact.look_through([position for _, position in liquidity.counted(step)], prices.by_token)
     except Refused:
         return None
+    reserved = _reserved(step, sure)
     held = []
     for token in (*targets, NATIVE):
         price = prices.of(token) or Fraction(0)
-        held.append(Held(token, sure[token], in_positions.get(token, 0), price, targets.get(token, 0)))
+        held.append(Held(token, sure[token], in_positions.get(token, 0), price, targets.get(token, 0), reserved.get(token, 0)))
     value = sum(((one.wallet_raw + one.lp_raw) * one.price for one in held), Fraction(0))
     return Valuation(step.snapshot.head.number, step.snapshot.head.timestamp_s, grained(value), tuple(held))
+
+
+def _reserved(step: StepInput, balances: Mapping[str, int]) -> dict[str, int]:
+    """Base units in the wallet that are not managed: reserves, and the native coin unless it is an asset. What the native asset keeps
+    is kept in native coin first.
+    """
+    found = {asset.token.address: min(balances[asset.token.address], asset.reserve_raw) for asset in step.portfolio.assets}
+    native = next((asset for asset in step.portfolio.assets if asset.native), None)
+    if native is None:
+        return found | {NATIVE: balances[NATIVE]}
+    kept, token = coin.kept_raw(step, native), native.token.address
+    return found | {NATIVE: min(balances[NATIVE], kept), token: min(balances[token], max(0, kept - balances[NATIVE]))}
 
 
 def _places(step: StepInput, prices: Prices) -> dict[tuple[str, str], tuple[int, Fraction | None]]:

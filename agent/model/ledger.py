@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from fractions import Fraction
 
-from agent.units import Price, Token, Value
+from agent.units import NATIVE, Price, Token, Value
 
 
 class EntryKind(Enum):
@@ -74,23 +75,52 @@ class BookOpening:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What was held of one token at a look, base units: in the wallet, and in liquidity positions; units.NATIVE is the native coin."""
+    """What was held of one token at a look, base units: in the wallet, and in liquidity positions; units.NATIVE is the native coin.
+
+    `reserved_raw` of the wallet's is no part of the managed portfolio: gas money, and what reserves and limits.native_floor keep.
+    """
 
     token: str
     wallet_raw: int
     lp_raw: int
     price: Price
     target_bps: int
+    reserved_raw: int = 0
+
+    @property
+    def managed_raw(self) -> int:
+        """What weights, returns and drawdowns count, base units."""
+        return self.wallet_raw + self.lp_raw - self.reserved_raw
+
+    @property
+    def is_gas_money(self) -> bool:
+        """Whether this is native coin of which nothing is managed."""
+        return self.token == NATIVE and self.lp_raw == 0 and self.reserved_raw == self.wallet_raw
 
 
 @dataclass(frozen=True, slots=True)
 class Valuation:
-    """What all that the books hold was worth at one look, at its reference prices, in numeraire base units."""
+    """Value at one look of all that the books hold, at its reference prices, in numeraire base units."""
 
     block: int
     chain_s: int
     value: Value
     held: tuple[Held, ...]
+
+    @property
+    def gas_money(self) -> Value:
+        """Value of the native coin that only pays for gas."""
+        return sum((one.reserved_raw * one.price for one in self.held if one.is_gas_money), Fraction(0))
+
+    @property
+    def reserved(self) -> Value:
+        """Value of gas money and of all reserves."""
+        return sum((one.reserved_raw * one.price for one in self.held), Fraction(0))
+
+    @property
+    def managed(self) -> Value:
+        """Value of the managed portfolio: the total that `trimtab status` shows."""
+        return self.value - self.reserved
 
 
 @dataclass(frozen=True, slots=True)

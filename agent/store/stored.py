@@ -19,6 +19,8 @@ _KINDS = {kind.value: kind for kind in EntryKind}
 _ENTRY = {"id", "kind", "block", "chain_s", "tx_hash", "note", "postings", "by_hand"}
 _POSTING = {"account", "token", "raw", "value"}
 _HELD = {"token", "wallet_raw", "lp_raw", "price", "target_bps"}
+_RESERVED = _HELD | {"reserved_raw"}
+"""Valuations from before gas money was told apart have no `reserved_raw`: all of them counts as managed."""
 
 
 @contextmanager
@@ -76,10 +78,15 @@ def _posting(data: dict[str, Any]) -> Posting:
 
 
 def _held(data: dict[str, Any]) -> Held:
-    if data.keys() != _HELD:
+    if data.keys() not in (_RESERVED, _HELD):
         raise _Unusual
     return Held(
-        _text(data["token"]), _integer(data["wallet_raw"]), _integer(data["lp_raw"]), _fraction(data["price"]), _integer(data["target_bps"])
+        _text(data["token"]),
+        _integer(data["wallet_raw"]),
+        _integer(data["lp_raw"]),
+        _fraction(data["price"]),
+        _integer(data["target_bps"]),
+        _integer(data.get("reserved_raw", 0)),
     )
 
 

@@ -151,7 +151,7 @@ def test_profit_and_loss_and_the_exports_say_what_happened(life: Life) -> None:
     found = api.pnl(life.loaded.path)
     (all_of_it,) = found["periods"]
     assert Fraction(all_of_it["deposits"]) == 2_000 and Fraction(all_of_it["withdrawals"]) == 0
-    parts = [Fraction(all_of_it[name]) for name in ("start_value", "deposits", "profit")]
+    parts = [Fraction(all_of_it[name]) for name in ("start_value", "deposits", "from_gas_money", "profit")]
     assert sum(parts) + Fraction(all_of_it["by_hand"]["effect"]) == pytest.approx(Fraction(all_of_it["end_value"]), abs=1e-5)
     assert (all_of_it["rebalances"], all_of_it["by_hand"]["swaps"]) == (1, 1)
     assert sum(map(Fraction, found["tax"]["years"].values())) == Fraction(all_of_it["realised"]) != 0

@@ -14,9 +14,10 @@ from agent.books.money_weighted import a_year, money_weighted
 from agent.books.performance import Costs, Performance, costs, performance
 from agent.books.periods import periods, year_start_s
 from agent.books.returns import Crossing, crossings, held, spans, time_weighted
+from agent.books.sheets import weights_bps
 from agent.errors import ConfigError
 from agent.model import Entry, EntryKind, Flow, FlowKind, Held, Valuation
-from agent.units import YEAR_S
+from agent.units import NATIVE, YEAR_S
 from tests.bookkeeping import COUNTED, USDC, WETH, Wallet
 
 DAY_S = 86_400
@@ -157,6 +158,64 @@ def test_a_fall_that_nobody_explained_is_a_loss_and_a_rise_is_none_of_the_strate
     assert unexplained(7).kind is EntryKind.UNEXPLAINED
 
 
+def beside_gas(block: int, usdc: int, native_wei: int, weth_reserved: int = 0) -> Valuation:
+    """A valuation with 4 WETH at 100, some of it reserved, and native coin for gas."""
+    rows = (
+        Held(WETH, 4, 0, Fraction(100), 5_000, weth_reserved),
+        Held(USDC, usdc, 0, Fraction(1), 5_000),
+        Held(NATIVE, native_wei, 0, Fraction(100), 0, native_wei),
+    )
+    return Valuation(block, block * DAY_S, Fraction(400 + usdc + 100 * native_wei), rows)
+
+
+def gas_money(block: int, coins: int) -> Entry:
+    return book.flowed(Flow(block, NATIVE, coins, Fraction(100 * coins), 0, block, block * DAY_S, False, FlowKind.GAS_MONEY))
+
+
+def test_gas_money_is_no_part_of_value_weights_and_returns() -> None:
+    first, last = beside_gas(1, 400, 300), beside_gas(2, 600, 300)
+    assert (first.managed, first.gas_money) == (800, 30_000)
+    assert weights_bps(last) == {WETH: 4_000, USDC: 6_000}
+    found = performance([], [first, last], 0, 10**9, USDC)
+    assert found is not None and (found.profit, found.twr) == (200, Fraction(1, 4))
+
+
+def test_gas_is_a_cost_though_gas_money_pays_it() -> None:
+    """Two coins of 100 are burned: the portfolio still has 800, and earned 200 less than nothing."""
+    found = performance([], [beside_gas(1, 400, 300), beside_gas(2, 400, 298)], 0, 10**9, USDC)
+    assert found is not None
+    assert (found.profit, found.twr, found.from_gas_money, found.hold_profit, found.effect) == (-200, Fraction(-1, 4), 200, 0, -200)
+
+
+def test_gas_money_that_comes_is_neither_a_deposit_nor_a_profit() -> None:
+    found = performance([gas_money(2, 5)], [beside_gas(1, 400, 300), beside_gas(2, 400, 305)], 0, 10**9, USDC)
+    assert found is not None
+    assert (found.came, found.profit, found.from_gas_money, found.hold_profit) == (0, 0, 0, 0)
+
+
+def test_wrapped_coin_that_refills_gas_money_leaves_without_a_loss() -> None:
+    """Two WETH of 100 become gas money; what is held falls by 200 and nothing was lost, by holding neither."""
+    after = beside_gas(2, 400, 302)
+    after = replace(after, value=after.value - 200, held=(replace(after.held[0], wallet_raw=2), *after.held[1:]))
+    found = performance([], [beside_gas(1, 400, 300), after], 0, 10**9, USDC)
+    assert found is not None
+    assert (found.profit, found.twr, found.from_gas_money, found.hold_profit) == (0, 0, -200, 0)
+
+
+def test_a_new_reserve_is_no_loss() -> None:
+    found = performance([], [beside_gas(1, 400, 300), beside_gas(2, 400, 300, weth_reserved=1)], 0, 10**9, USDC)
+    assert found is not None and (found.end.managed, found.end.reserved - found.end.gas_money) == (700, 100)
+    assert (found.profit, found.twr, found.hold_profit) == (0, 0, 0)
+
+
+def test_values_of_older_stores_begin_no_loss() -> None:
+    """They counted gas money: what is told apart later leaves the portfolio without a loss."""
+    older = beside_gas(1, 400, 300)
+    older = replace(older, held=tuple(replace(one, reserved_raw=0) for one in older.held))
+    found = performance([], [older, beside_gas(2, 400, 300)], 0, 10**9, USDC)
+    assert found is not None and (found.profit, found.twr) == (0, 0)
+
+
 def test_periods_are_those_of_the_calendar() -> None:
     assert periods("day", 10, 2 * DAY_S) == ((0, DAY_S), (DAY_S, 2 * DAY_S), (2 * DAY_S, 3 * DAY_S))
     assert periods("week", 5 * DAY_S, 5 * DAY_S) == ((4 * DAY_S, 11 * DAY_S),)  # 1970-01-05 was a Monday
@@ -181,5 +240,5 @@ def _performance(effect: int, paid: int) -> Performance:
     zero = Fraction(0)
     spent = Costs(Fraction(paid), zero, zero)
     return Performance(
-        worth(0, 1), worth(30, 1), zero, zero, zero, zero, None, None, zero, None, None, Fraction(effect), 9, 0, zero, spent, ()
+        worth(0, 1), worth(30, 1), zero, zero, zero, zero, zero, None, None, zero, None, None, Fraction(effect), 9, 0, zero, spent, ()
     )  # fmt: skip
