@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from agent.api.balances import confirm_flows, flows
     from agent.api.books import explain, history, pause, resume
     from agent.api.checkup import doctor
-    from agent.api.corrections import cancel_waiting, order_document, waiting_orders
+    from agent.api.corrections import at_price, cancel_waiting, limit_prices, order_document, waiting_orders
     from agent.api.demo import demo_world
     from agent.api.editing import edit
     from agent.api.ending import stop
@@ -91,7 +91,7 @@ _HOMES = {
     "agent.api.taking": ("forget_position", "take_position"),
     "agent.api.tuning": ("Grids", "prepare_tune", "run_tune", "tune_document", "write_tune_report"),
     "agent.api.txs": ("cancel", "reconcile", "transactions", "waiting"),
-    "agent.api.corrections": ("cancel_waiting", "order_document", "waiting_orders"),
+    "agent.api.corrections": ("at_price", "cancel_waiting", "limit_prices", "order_document", "waiting_orders"),
     "agent.api.rounds": ("swap_at",),
     "agent.api.wallet": ("Password", "change_password", "create_wallet", "import_wallet", "wallet_address"),
     "agent.api.whatif": ("WhatIf", "what_if"),
@@ -123,6 +123,7 @@ __all__ = [
     "agreed",
     "alerts",
     "arm_orders",
+    "at_price",
     "backtest",
     "backtest_figures",
     "backup_store",
@@ -153,6 +154,7 @@ __all__ = [
     "input_text",
     "invest",
     "journal_of_books",
+    "limit_prices",
     "liquidity",
     "load_config",
     "observations",

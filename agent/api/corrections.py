@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from agent import wiring
 from agent.config.load import load_config
 from agent.errors import ConfigError
 from agent.model import LimitOrder, Plan, StepInput
+from agent.reference import reference_prices
 from agent.store.campaigns import PastCampaign
-from agent.units import Value, value_text
+from agent.units import BPS, Value, ceil_int, decimal_text, parse_raw, price_text, value_text
 
 Document = dict[str, Any]
+LIMIT_DIGITS = 36
 
 
 def waiting_orders(config: Path | str) -> Document:
@@ -79,6 +82,41 @@ def told(step: StepInput, plan: Plan | None) -> list[str]:
 def order_document(order: LimitOrder) -> Document:
     """An order by hand as a document."""
     return {"id": order.id, "what": order.note, "until": utc(order.until_s), "state": order.state, "why": order.why}
+
+
+def limit_prices(order: LimitOrder, step: StepInput) -> Document:
+    """The limit and the market's price, both ways round, in whole coins; `off_bps` is how far the limit is from the market, above zero
+    where it asks for more. The market's are None where a reference price is missing.
+    """
+    sold, bought = (step.portfolio.token(token) for token in (order.token_in, order.token_out))
+    known = reference_prices(step).prices
+    market = known[sold.address].price / known[bought.address].price if {sold.address, bought.address} <= set(known) else None
+
+    def both(price: Fraction) -> list[str]:
+        return [
+            f"{price_text(price, sold.decimals, bought.decimals)} {bought.label}/{sold.label}",
+            f"{price_text(1 / price, bought.decimals, sold.decimals)} {sold.label}/{bought.label}",
+        ]
+
+    return {
+        "limit": both(order.price),
+        "market": None if not market else both(market),
+        "off_bps": None if not market else round((order.price / market - 1) * BPS),
+    }
+
+
+def at_price(amount: str, unit: str, sold: str, bought: str) -> str:
+    """What `--limit` takes, coins of `bought` for one of `sold`, of a price in either unit: bought/sold or sold/bought. Rounded up, so
+    that nobody sells for less than was said. Raises ConfigError for another unit, or a price that is none.
+    """
+    price = Fraction(parse_raw(amount, LIMIT_DIGITS, "--price"), 10**LIMIT_DIGITS)
+    if price == 0:
+        raise ConfigError("--price: 0 is any price", f"write for example --price 3100 {bought}/{sold}")
+    units = {f"{bought}/{sold}".lower(): price, f"{sold}/{bought}".lower(): 1 / price}
+    found = units.get(unit.lower())
+    if found is None:
+        raise ConfigError(f"--price: {unit!r} is no price of this swap", f"write its unit as {bought}/{sold} or {sold}/{bought}")
+    return decimal_text(ceil_int(found * 10**LIMIT_DIGITS), LIMIT_DIGITS)
 
 
 def utc(seconds: int) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from agent import wiring
 from agent.api import versions
 from agent.api.agent import Agent
+from agent.api.corrections import limit_prices, order_document
 from agent.config.load import load_config
 from agent.config.order_edit import edited, written
 from agent.errors import ConfigError, Refused, Retryable
@@ -29,7 +30,9 @@ def standing_orders(agent: Agent) -> Document:
     """Every order with its level, the price now, the distance between them, its stage and since when; writes nothing."""
     step = agent.step_input()
     selling = any(order.is_exit and order.stage is OrderStage.FIRED for order in step.history.orders)
-    return shown(agent.plan().step_input if selling else step)  # what a guard refuses shows in a plan alone
+    document = shown(agent.plan().step_input if selling else step)  # what a guard refuses shows in a plan alone
+    limits = [{**order_document(one), **limit_prices(one, step)} for one in agent.desk.store.orders() if one.state == "open"]
+    return {**document, "limit_orders": limits}
 
 
 def shown(step: StepInput) -> Document:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent import engine, wiring
+from agent.api.corrections import limit_prices
 from agent.api.schedule import rest
 from agent.config.fields import parse_duration_s
 from agent.errors import ConfigError
@@ -109,18 +110,20 @@ def swap_at(
     wait: bool,
     confirm: Confirm,
     progress: Progress,
+    sure: Callable[[dict[str, Any]], bool] = lambda _: True,
 ) -> tuple[LimitOrder, Outcome]:
     """Sells `amount` of the first of `names` for the second at `price` or better until then.
 
     Without `send` it only looks. With it the order is written down, tried once, and with `wait` tried until it ends; else
-    `trimtab run --send` goes on with it. Raises ConfigError for a price or time that is none.
+    `trimtab run --send` goes on with it. `sure` is asked with the limit beside the market's price (corrections.limit_prices). Raises
+    ConfigError for a price or time that is none.
     """
     desk = agent.desk
     sold, bought = agent.token(names[0], "--in"), agent.token(names[1], "--out")
     shown = engine.look(desk.eyes, strategies.one_order(made := _order(agent, (sold, bought), amount, price, until)))
     if not send:
         return made, shown
-    if not confirm(shown):
+    if not sure(limit_prices(made, shown.step_input)) or not confirm(shown):
         return made, replace(shown, kind=OutcomeKind.DECLINED, reason="not confirmed; nothing was written down, nothing sent")
     wallet = wiring.open_wallet(desk, lambda _: True, progress)
     with wallet.held() as hands:

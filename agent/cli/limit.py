@@ -9,10 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath
-from agent.cli.output import cell, emit, out, say, waiting
+from agent.cli.output import Waiting, ask, cell, emit, note, out, say, waiting
 from agent.errors import EXIT_OK, EXIT_REFUSED
 
 Document = dict[str, Any]
+FAR_BPS = 2_000
+"""A limit further from the market than that is asked about: it is often the price the other way round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class Terms:
     limit: str
     until: str
     wait: bool
+    verbose: bool = False
 
 
 def register(app: typer.Typer) -> None:
@@ -62,16 +65,37 @@ def place(config: Path, terms: Terms, *, send: bool, yes: bool, as_json: bool) -
             terms.until,
             send=send,
             wait=terms.wait,
-            confirm=confirmer(agent, yes, wait),
+            confirm=confirmer(agent, yes, wait, verbose=terms.verbose),
             progress=wait.update,
+            sure=lambda prices: yes or _far(prices, wait),
         )
+        prices = api.limit_prices(order, outcome.step_input)
         with wait.aside():
-            code = show_outcome(outcome, as_json, agent, sent=send, extra={"order": api.order_document(order)})
+            told: dict[str, object] = {"order": api.order_document(order), "prices": prices}
+            code = show_outcome(outcome, as_json, agent, sent=send, extra=told, verbose=terms.verbose)
             if not as_json:
+                say(_words(prices))
                 say(f"Order {order.id or '(not placed)'}: {order.note}; {order.state} {order.why}".rstrip())
     if order.state in ("filled", "open") and outcome.kind.value not in ("declined", "failed"):
         return EXIT_OK
     return code or EXIT_REFUSED
+
+
+def _words(prices: Document) -> str:
+    """Limit and market, both ways round, and how far they are apart."""
+    market = "the market's price is not known"
+    if prices["market"] is not None:
+        market = f"market {' or '.join(prices['market'])}; the limit is {prices['off_bps'] / 100:+.2f} % from it"
+    return f"Limit {' or '.join(prices['limit'])}; {market}."
+
+
+def _far(prices: Document, wait: Waiting) -> bool:
+    """Asks where the limit is further from the market than anybody usually means."""
+    if prices["off_bps"] is None or abs(prices["off_bps"]) <= FAR_BPS:
+        return True
+    with wait.aside():
+        note(_words(prices))
+        return ask(f"The limit is more than {FAR_BPS // 100} % from the market. Is it meant so?")
 
 
 def _show(document: Document) -> None:

@@ -115,10 +115,20 @@ def _said(document: Document) -> None:
 
 
 def show(document: Document) -> None:
-    """All orders as a table."""
+    """All orders as tables."""
     from agent.cli import tables
 
+    if document["limit_orders"]:
+        names = ("id", "order", "limit", "market", "off", "until")
+        waiting = tables.table("Limit orders", (*names[:4], names[5]), names[4:5], order=names)
+        for item in document["limit_orders"]:
+            off = "" if item["off_bps"] is None else f"{item['off_bps'] / 100:+.2f} %"
+            market = "not known" if item["market"] is None else item["market"][0]
+            waiting.add_row(item["id"], cell(item["what"]), item["limit"][0], market, off, item["until"])
+        out.print(waiting)
     if not document["orders"]:
+        if document["limit_orders"]:
+            return
         say("There are no orders. Write entry, stop_loss, take_profit or trailing_stop: trimtab orders set, or docs/orders.md")
         return
     title = f"Orders at block {document['block']}, prices in {document['numeraire']}"

@@ -103,6 +103,9 @@ def swap(
     token_out: Annotated[str, typer.Option("--out", help="Token to buy.")],
     amount: Annotated[str, typer.Option("--amount", help="How much to sell, in whole coins.")],
     limit: Annotated[str | None, typer.Option("--limit", help="Least coins of --out for one of --in, fee and impact included.")] = None,
+    price: Annotated[
+        tuple[str, str] | None, typer.Option("--price", metavar="PRICE UNIT", help="The same in either direction: 3100 USDC/WETH.")
+    ] = None,
     until: Annotated[str | None, typer.Option("--until", help="How long it may wait for --limit: 4h, or 2027-01-31T18:00Z.")] = None,
     stay: Annotated[bool, typer.Option("--wait", help="Stay until the order is filled or over; else trimtab run fills it.")] = False,
     config: ConfigPath = DEFAULT_CONFIG,
@@ -114,6 +117,10 @@ def swap(
     """One swap by hand, under the same guards; with --limit and --until once its price is there, see trimtab limit."""
     from agent import api
 
+    if price is not None:
+        if limit is not None:
+            raise ConfigError("--price, --limit: they say the same", "give one of them")
+        limit = api.at_price(*price, token_in, token_out)
     if (limit is None) != (until is None) or (stay and limit is None):
         raise ConfigError("--limit, --until: they go together, and --wait with them", "for example --limit 2000 --until 4h")
     if send:
@@ -121,13 +128,15 @@ def swap(
     if limit is not None and until is not None:
         from agent.cli import limit as waits
 
-        terms = waits.Terms(token_in, token_out, amount, limit, until, stay)
+        terms = waits.Terms(token_in, token_out, amount, limit, until, stay, verbose)
         raise typer.Exit(waits.place(config, terms, send=send, yes=yes, as_json=as_json))
     with api.open_agent(config) as agent, waiting(READING) as wait:
         confirm = confirmer(agent, yes, wait, verbose=verbose)
         outcome = agent.swap(token_in, token_out, amount, send=send, confirm=confirm, progress=wait.update)
+        by_hand = {"kind": "rebalance", "reason": f"manual swap of {amount} {token_in} for {token_out}", "outcome": outcome.kind.value}
+        refused: dict[str, object] = {"decision": by_hand} if outcome.kind.value == "refused" else {}
         with wait.aside():
-            raise typer.Exit(show_outcome(outcome, as_json, agent, sent=send, verbose=verbose))
+            raise typer.Exit(show_outcome(outcome, as_json, agent, sent=send, verbose=verbose, extra=refused))
 
 
 def confirmer(

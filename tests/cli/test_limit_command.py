@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from agent.localchain import LocalChain
 from tests import agents
 from tests.cli import shapes
 from tests.cli.shapes import count, decimal, maybe, one_of, raw, require, text
-from tests.cli.tools import Said
+from tests.cli.tools import Desk, Said, at_terminal
 from tests.pacing import OFF, ROUNDS, TARGETS
 
 OPTION = {"rounds": count, **dict.fromkeys(("moved", "fees", "impact", "skew", "gas", "waiting", "rest", "total"), decimal)}
 PACING = {"chosen": count, "why": text, "options": [OPTION]}
 ORDER = {"id": text, "what": text, "until": text, "state": one_of("open", "filled", "cancelled", "expired"), "why": text}
+PRICES = {"limit": [text], "market": [text], "off_bps": maybe(count)}
 CORRECTION = {
     "id": text,
     "style": one_of("rounds", "twap", "limit"),
@@ -56,7 +59,7 @@ def test_an_order_is_shown_placed_listed_and_cancelled(anvil_chain: LocalChain, 
     agents.fund(anvil_chain, {"WETH": 5_000, "USDC": 5_000})
     dry = run(*SWAP, "--limit", "3100", "--until", "4h", "--json")
     assert dry.code == 0, dry.why
-    require({**shapes.PLAN, "order": {**ORDER, "id": text}}, dry.json)
+    require({**shapes.PLAN, "order": {**ORDER, "id": text}, "prices": PRICES}, dry.json)
     assert dry.json["order"]["id"] == ""
     assert run("limit", "--json").json == {"orders": [], "corrections": []}
     placed = run(*SWAP, "--limit", "3100", "--until", "4h", "--send", "--yes", "--json")
@@ -72,7 +75,50 @@ def test_an_order_is_shown_placed_listed_and_cancelled(anvil_chain: LocalChain, 
     assert run("limit", "--json").json["orders"][0]["state"] == "cancelled"
     again = run("limit", "--cancel", order["id"], "--json")
     assert (again.code, again.error["kind"]) == (2, "ConfigError")
-    for more in (("--limit", "3100"), ("--until", "4h"), ("--wait",)):
+    for more in (("--limit", "3100"), ("--price", "3100", "USDC/WETH"), ("--until", "4h"), ("--wait",)):
         alone = run(*SWAP, *more, "--json")
         assert alone.code == 2
         assert "go together" in alone.error["message"]
+
+
+@pytest.mark.parametrize("price", [("3100", "USDC/WETH"), ("0.00032258064516129032258064516129", "WETH/USDC")])
+def test_a_price_is_taken_in_either_direction(
+    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said], price: tuple[str, str]
+) -> None:
+    agents.trusted(anvil_chain, tmp_path, {}, TARGETS)
+    agents.fund(anvil_chain, {"WETH": 5_000, "USDC": 5_000})
+    said = run(*SWAP, "--price", *price, "--until", "4h")
+    assert said.code == 0, said.why
+    assert "Limit 3100" in said.out and "or 0.0003225806" in said.out
+    assert "market 3000 USDC/WETH or 0.000333333333333 WETH/USDC; the limit is +3.33 % from it" in said.out
+
+
+def test_a_price_for_buying_is_the_most_that_is_paid(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
+    agents.trusted(anvil_chain, tmp_path, {}, TARGETS)
+    agents.fund(anvil_chain, {"WETH": 5_000, "USDC": 5_000})
+    swap = ("swap", "--in", "USDC", "--out", "WETH", "--amount", "100", "--price")
+    bought = (*swap, "2900", "USDC/WETH", "--until", "4h", "--send", "--yes")
+    placed = run(*bought, "--json").json
+    assert placed["order"]["state"] == "open"
+    assert placed["prices"]["limit"][1].startswith("2899.99") or placed["prices"]["limit"][1] == "2900 USDC/WETH"
+    (order,) = run("orders", "--json").json["limit_orders"]
+    assert (order["id"], order["off_bps"]) == (placed["order"]["id"], 345)
+    assert "Limit orders" in run("orders").out
+    wrong = run(*swap, "2900", "EUR/WETH", "--until", "4h", "--json")
+    assert wrong.code == 2
+
+
+def test_a_limit_far_from_the_market_is_asked_about(desk: Desk) -> None:
+    swap = ("swap", "--in", "WETH", "--out", "USDC", "--amount", "0.1", "--price", "4000", "USDC/WETH", "--until", "4h", "--send")
+    code, shown = at_terminal(desk, "n\n", *swap)
+    assert code == 10
+    assert "more than 20 % from the market" in shown and "+33.33 %" in shown
+    assert desk.ask("limit")["orders"] == []
+    assert desk.ask(*swap, "--yes")["order"]["state"] == "open"
+
+
+def test_a_refused_swap_shows_the_swap_and_not_the_drift(desk: Desk) -> None:
+    said = desk.run("swap", "--in", "WETH", "--out", "USDC", "--amount", "100")
+    assert said.code == 10
+    assert said.out.startswith("rebalance: manual swap of 100 WETH for USDC")
+    assert "band" not in said.out
