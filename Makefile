@@ -43,9 +43,11 @@ cover: $(READY)
 slow: $(READY)
 	$(BIN)/pytest -n $(JOBS) -m slow
 
-# A hundred random plans carried out on anvil: each ends at its destination or names the bound that stopped it.
+# A hundred random plans carried out on anvil: each ends at its destination or names the bound that stopped it. Then thousands offline,
+# of every kind, by arithmetic of their own; some are solved by cvxpy too, which needs a network once.
 plans: $(READY)
 	$(BIN)/python scripts/plans_on_chain.py --problems 100
+	$(BIN)/python scripts/random_plans.py --problems 1500 --cvxpy 50
 
 # Faults at every journal state, write, send and answer, on anvil: none may break what docs/reliability.md promises. Figures in build/.
 faults: $(READY)

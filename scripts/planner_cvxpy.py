@@ -1,6 +1,8 @@
-"""The problem of planner_peers.py by cvxpy with Clarabel: reads one problem as JSON per line, writes time and worth of each.
+"""One planner's problem as JSON per line, solved by cvxpy with Clarabel: writes time and worth of each.
 
-Runs in an environment of its own. A range of liquidity L below the root s of its price pays L·s − L/(x/L + 1/s) for x net of fee.
+Runs in an environment of its own, for planner_peers.py and random_plans.py. A range of liquidity L below the root s of its price
+pays s²·x − (s³/L)·x² / (1 + x·s/L) for x net of fee: the loss beside a range without end keeps its digits as a cone of its own.
+`hubs` must end empty; `budget` bounds turnover; both may be missing.
 """
 
 import json
@@ -10,9 +12,12 @@ from time import process_time
 import cvxpy as cp
 import numpy as np
 
+MOST = 5.0
+"""Times what is held: no range carries more, since nothing is gained in a circle."""
+
 
 def solve(problem):
-    """(ms, worth) with the model's building counted, the first import not."""
+    """(ms, worth) with the model's building counted, the first import not; no worth where the solver gives up."""
     begin = process_time()
     held, shares, price = np.array(problem["held"]), np.array(problem["shares"]), problem["price"]
     ranges = []
@@ -23,19 +28,28 @@ def solve(problem):
     source, target, keep, top, end, depth = (np.array(column) for column in zip(*ranges, strict=True))
     source, target = source.astype(int), target.astype(int)
     size, count = len(held), len(ranges)
-    net, paid = cp.Variable(count, nonneg=True), cp.Variable(count)
+    net, loss = cp.Variable(count, nonneg=True), cp.Variable(count, nonneg=True)
+    paid = cp.multiply(top**2, net) - loss
     into, out_of = np.zeros((size, count)), np.zeros((size, count))
     into[target, np.arange(count)] = 1.0
     out_of[source, np.arange(count)] = 1.0 / keep
     y = held + into @ paid - out_of @ net
+    bent, longer = cp.multiply(np.sqrt(top**3 / depth), net), 1 + cp.multiply(top / depth, net)
     rules = [
-        paid <= cp.multiply(depth, top - cp.inv_pos(cp.multiply(1 / depth, net) + 1 / top)),
-        net <= depth * (1 / end - 1 / top),
+        cp.SOC(loss + longer, cp.vstack([2 * bent, loss - longer]), axis=0),  # loss · longer ≥ bent²
+        net <= np.minimum(depth * (1 / end - 1 / top), MOST * held.sum()),
     ]
+    if problem.get("hubs"):
+        rules.append(y[problem["hubs"]] == 0)
+    if problem.get("budget") is not None:
+        rules.append(cp.norm1(y - held) / 2 <= problem["budget"])
     worth = cp.sum(y) - price / 2 * cp.norm1(y - shares * cp.sum(y))
     found = cp.Problem(cp.Maximize(worth), rules)
-    found.solve(solver=cp.CLARABEL)
-    return {"ms": (process_time() - begin) * 1e3, "worth": float(found.value)}
+    try:
+        found.solve(solver=cp.CLARABEL)
+    except cp.error.SolverError:
+        return {"ms": (process_time() - begin) * 1e3, "worth": None}
+    return {"ms": (process_time() - begin) * 1e3, "worth": float(found.value) if found.status == cp.OPTIMAL else None}
 
 
 def main():

@@ -139,13 +139,18 @@ def marginal(curve: Any, taken: float) -> float:
 
 
 def cvxpy_clarabel(problems: Sequence[Continuous], folder: Path) -> list[Timed]:
-    """The same by cvxpy with Clarabel, installed into `folder` with this interpreter. Raises Missing."""
+    """The same by cvxpy with Clarabel. Raises Missing."""
+    return [Timed(**found) for found in in_cvxpy([problem.as_json() for problem in problems], folder)]
+
+
+def in_cvxpy(problems: Sequence[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """Answers of planner_cvxpy.py to problems, cvxpy being installed into `folder` with this interpreter. Raises Missing."""
     install([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], folder)
     python = str(folder / "venv" / "bin" / "python")
     install([sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--disable-pip-version-check", *CVXPY], folder)
-    lines = "\n".join(json.dumps(problem.as_json()) for problem in problems)
+    lines = "\n".join(json.dumps(problem) for problem in problems)
     worker = Path(__file__).with_name("planner_cvxpy.py")
     done = subprocess.run([python, str(worker)], input=lines, capture_output=True, text=True, cwd=folder, check=False)
     if done.returncode != 0:
         raise Missing(f"its process ended: {done.stderr.strip().splitlines()[-1:]}")
-    return [Timed(**json.loads(line)) for line in done.stdout.splitlines()]
+    return [json.loads(line) for line in done.stdout.splitlines()]

@@ -1,0 +1,40 @@
+"""The script of random plans finds nothing wrong with ours, and gives another solver the pools as they are."""
+
+import json
+from fractions import Fraction
+
+import pytest
+
+from agent.amm import pools as amm
+from agent.planning.floors import least_rate
+from agent.reference import reference_prices
+from agent.units import BPS
+from scripts import random_plans
+from tests.planning_kinds import KINDS
+
+
+@pytest.mark.parametrize("kind", random_plans.ALL)
+def test_a_few_plans_of_each_kind_have_nothing_wrong(kind: str) -> None:
+    tally = random_plans.tried(kind, range(5), 1)
+    assert tally.wrong == []
+    assert tally.counts["planned"] == len(tally.gaps) >= 3
+    assert tally.counts["leftovers"] == tally.counts["violations"] == 0
+
+
+def test_another_solver_gets_each_pool_up_to_its_bound() -> None:
+    for seed in range(40):
+        step = KINDS["hubs"](seed)
+        prices = {at: found.price for at, found in reference_prices(step).prices.items()}
+        for pool in step.snapshot.pools:
+            token_out = {pool.token0: pool.token1, pool.token1: pool.token0}
+            for token_in in token_out:
+                found = random_plans.ranges(step, pool, token_in, prices, Fraction(1))
+                least = least_rate(pool.fee_pips, step.limits.price_impact_bps or BPS, step.limits.slippage_bps or 0)
+                rate = least * prices[token_in] / prices[token_out[token_in]]
+                room = amm.best_response(pool, token_in, rate, step.limits.price_impact_bps or BPS) * prices[token_in]
+                if found is None:
+                    assert room <= max(prices[token_in], 1)
+                    continue
+                keep, roots, depths = json.loads(json.dumps(found))
+                given = sum(depth * (1 / end - 1 / top) for top, end, depth in zip(roots[:-1], roots[1:], depths, strict=True) if end < top)
+                assert given / keep == pytest.approx(float(room), rel=1e-3, abs=float(prices[token_in]) * 50 + 1)
