@@ -35,6 +35,8 @@ WORTH_A_ROUTE = 1e-6
 """Part of the scale above which a cut chain is worth another way."""
 FULL = 1 - 1e-6
 """Part of what a pool takes within its bounds from which on it counts as full."""
+USED_UP = 1 - 1e-4
+"""Part of the limit of turnover from which on it is what bounds a plan: within bands flows end a little below it."""
 DUST = "less than limits.min_trade"
 HAIR = Fraction(1, 100_000)
 """Part of the portfolio, a tenth of a basis point, below which what a pool's floor forbids is dust: the route alone is left out."""
@@ -134,7 +136,7 @@ class _Rounds:
         if not self.pruned:
             stack = market.real.rows(rows)
             self.near = search.solve(stack, self.near)
-            state.bounded = search.budget is not None and search.turnover(stack, self.near) > search.budget * FULL
+            state.bounded = search.budget is not None and search.turnover(stack, self.near) > search.budget * USED_UP
             if self._set_still(self.near.moved(stack), least):
                 return None
         chooser = Chooser(market, search.solve, 0.0 if self.pruned else least, self._legs)

@@ -20,7 +20,7 @@ from agent.units import BPS
 from tests.builders import step_input, v2_pool, v3_pool, with_limits
 from tests.planning_kinds import KINDS, observed
 from tests.planning_replay import carry_out, pools_of
-from tests.planning_worlds import DAI, USDC, WETH, goal, without_gas
+from tests.planning_worlds import DAI, USDC, WETH, any_problem, goal, without_gas
 
 GRID = 200
 """Parts in which a whole holding is tried."""
@@ -118,3 +118,12 @@ def test_a_plan_does_not_count_on_tokens_that_are_not_held(seed: int) -> None:
     """Pools above the reference: what was to be bought was sold short on paper, so that little or nothing could be carried out."""
     found = replayed(KINDS["hubs"](seed))
     assert found.gap_bps is not None and found.gap_bps < Fraction(1, 10)
+
+
+@pytest.mark.parametrize("seed", [4, 7, 94, 104])
+def test_a_limit_of_turnover_that_bounds_moves_within_bands_is_named(seed: int) -> None:
+    step = with_limits(any_problem(seed), turnover_bps=500)
+    shares = {asset.token.symbol: Fraction(asset.target_bps, BPS) for asset in step.portfolio.assets}
+    found = plan(step, goal(step, {symbol: (share * Fraction(95, 100), share * Fraction(105, 100)) for symbol, share in shares.items()}))
+    assert "part of the drift" in {item.what for item in found.skipped}
+    assert all("turnover" in item.why for item in found.skipped if item.what in shares)
