@@ -90,7 +90,7 @@ def reverts_in_row(case: Case) -> Measured:
     told = f"{reverts} reverts, {approvals} steps of approvals without a swap"
     if not case.only_leaves():
         since = "; more since the owner resumed" if history.failures_stop and not failures.too_many(reverts, approvals) else ""
-        return Measured(told + since, not (history.failures_stop or failures.too_many(reverts, approvals)))
+        return Measured(told + since, not failures.stopped(history))
     wait_s = failures.wait_s(history)
     if wait_s == 0 or case.step.spend_caps:  # what this step approved was let through when it began
         return Measured(told, True)

@@ -26,6 +26,7 @@ from agent.policy import (
     campaign,
     coin,
     confirm,
+    failures,
     flows,
     liquidity,
     lp_wish,
@@ -202,7 +203,7 @@ def _out_first(step: StepInput, prices: Mapping[str, Price]) -> AdjustLiquidity 
 
     While liquidity rests after an action none of it goes: prices that go to and fro would move it at every look.
     """
-    if _cooldown(step, liquidity_too=True):
+    if _cooldown(step, liquidity_too=True) or failures.stopped(step.history):
         return None
     try:
         wanted = lp_wish.asked_for(step, prices)
@@ -223,6 +224,8 @@ def or_liquidity(step: StepInput, prices: Mapping[str, Price], hold: Hold) -> Ho
     left = "".join(f"; {item.what}: {item.why}" for item in wanted.skipped)
     if not wanted.moves:
         return replace(hold, reason=hold.reason + left)
+    if failures.stopped(step.history):
+        return replace(hold, reason=f"{hold.reason}; {wanted.reason}, but too many transactions failed in a row: trimtab resume")
     resting = _cooldown(step, liquidity_too=True)
     if resting:
         return replace(hold, reason=f"{hold.reason}; {wanted.reason}; {resting[0]}", next_s=hold.next_s or resting[1])

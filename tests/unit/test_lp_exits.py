@@ -234,3 +234,14 @@ def test_liquidity_above_its_limit_goes_whatever_came_or_went_unexplained(sign: 
     plan = planned(held)
     assert verdict("balance_jump", held, plan).passed and verdict("max_live_value", held, plan).passed
     assert isinstance(decide(replace(after(step), history=held.history)).decision, Halt), "and then everything else waits"
+
+
+def test_after_failures_in_a_row_targets_move_no_liquidity_and_limits_still_take_it_out() -> None:
+    step = world([paired(2_000)], targets=[wanted(500)])
+    assert isinstance(decide(step).decision, AdjustLiquidity)
+    failed = history(failures_stop=True)
+    held = decide(replace(step, history=failed)).decision
+    assert isinstance(held, Hold) and "too many transactions failed in a row: trimtab resume" in held.reason
+    above = replace(world([paired(2_000)], bounds=roomy(lp_max_weight_bps=1_500)), history=failed)
+    assert isinstance(decide(above).decision, AdjustLiquidity)
+    assert verdict("reverts_in_row", above, planned(above)).passed
