@@ -7,16 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
+from agent.api.drift_alerts import OPEN, drifted, traded
 from agent.errors import EXIT_OPERATOR, Refused, Retryable, TrimtabError
 from agent.execution.outcome import Outcome, OutcomeKind
-from agent.model import Alert, AlertKind, AssetDrift, IntentKind, OrderStage, Portfolio, StepInput, StuckExit, Verdict
+from agent.model import Alert, AlertKind, IntentKind, OrderStage, StepInput, StuckExit, Verdict
 from agent.model.strategies import Health
 from agent.observe.alerts import plain
 from agent.policy import flows, order_levels
-from agent.policy.drift import alert_prices
 from agent.policy.stuck import disarmed
-from agent.policy.words import band, percent
-from agent.units import BPS, Price, decimal_text, price_text
+from agent.units import Price, decimal_text
 
 LASTING = frozenset(AlertKind) - {AlertKind.REBALANCE, AlertKind.ERROR, AlertKind.TEST}
 ALWAYS_KNOWN = frozenset({AlertKind.PAUSED, AlertKind.HEARTBEAT})
@@ -43,33 +42,11 @@ class Facts:
     low_gas_wei: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """An asset between the prices at which it leaves its band when it alone moves; None where no price does that."""
-
-    drift: AssetDrift
-    low: Price | None
-    high: Price | None
-
-    @property
-    def side(self) -> str:
-        """Where it stands: below or above its band, or inside; no band of some width has no sides."""
-        if self.drift.band_low_bps >= self.drift.band_high_bps or not self.drift.outside:
-            return "inside"
-        return "below" if self.drift.share * BPS < self.drift.band_low_bps else "above"
-
-
-def standings(drifts: tuple[AssetDrift, ...]) -> tuple[Standing, ...]:
-    """Every asset with its alert prices, those of agent/policy/drift.py."""
-    prices = alert_prices(drifts)
-    return tuple(Standing(drift, *prices[drift.token]) for drift in drifts)
-
-
 def judged(found: Outcome | TrimtabError) -> frozenset[AlertKind]:
     """Kinds of which this look knows all that lasts: what it does not tell is over."""
     if isinstance(found, TrimtabError):
         return ALWAYS_KNOWN | ({AlertKind.REFUSAL} if isinstance(found, Refused) else frozenset())
-    return LASTING if found.decided.drifts else LASTING - {AlertKind.PRICE}
+    return LASTING if found.decided.drifts and found.kind in OPEN else LASTING - {AlertKind.PRICE, AlertKind.REVIEW}
 
 
 def alerts(found: Outcome | TrimtabError, facts: Facts) -> tuple[Alert, ...]:
@@ -81,8 +58,7 @@ def _alerts(found: Outcome | TrimtabError, facts: Facts) -> Iterator[Alert]:
     if isinstance(found, TrimtabError):
         yield from _failed(found)
     else:
-        portfolio = found.step_input.portfolio
-        yield from (_price(one, portfolio) for one in standings(found.decided.drifts) if one.side != "inside")
+        yield from drifted(found)
         yield from _orders(found.after or found.step_input)
         yield from (_stuck(found.step_input, one) for one in found.decided.stuck)
         yield from _strategies(found.after or found.step_input)
@@ -93,19 +69,6 @@ def _alerts(found: Outcome | TrimtabError, facts: Facts) -> Iterator[Alert]:
         yield Alert(AlertKind.PAUSED, "paused", "The kill switch is on: nothing is sent. trimtab resume switches it off.", True)
     if facts.silent:
         yield Alert(AlertKind.HEARTBEAT, "heartbeat", facts.silent, True)
-
-
-def _price(one: Standing, portfolio: Portfolio) -> Alert:
-    drift, numeraire = one.drift, portfolio.numeraire
-    limit = one.low if one.side == "below" else one.high
-    token = portfolio.token(drift.token)
-    text = (
-        f"{token.label} is {one.side} its band: {percent(drift.share)} of the portfolio, band {band(drift)}, "
-        f"price {price_text(drift.price, token.decimals, numeraire.decimals, 6)} {numeraire.label}"
-    )
-    if limit is not None:
-        text += f", alert-{'low' if one.side == 'below' else 'high'} {price_text(limit, token.decimals, numeraire.decimals, 6)}"
-    return Alert(AlertKind.PRICE, f"price:{drift.token}:{one.side}", text, True)
 
 
 def _orders(step: StepInput) -> Iterator[Alert]:
@@ -155,7 +118,8 @@ def _ended(found: Outcome, paused: bool) -> Iterator[Alert]:
         case OutcomeKind.FAILED:
             yield Alert(AlertKind.ERROR, "failed", f"A transaction did not succeed; nothing more was sent in that step. {step}")
         case OutcomeKind.REFUSED if not (paused and {verdict.guard for verdict in failing} == {KILL_SWITCH}):
-            yield _refusal(failing, step)
+            trades = traded(found.plan, found.step_input.portfolio)
+            yield _refusal(failing, f"{f'It would {trades}. ' if trades else ''}{step}")
         case OutcomeKind.HALT if not paused:
             yield Alert(AlertKind.HALT, "halt", f"Nothing is traded: {found.reason}", True)
         case _:
@@ -170,7 +134,8 @@ def _done(found: Outcome, step: str) -> Iterator[Alert]:
     blocks = [intent.receipt.block_number for intent in moved if intent.receipt is not None]
     at = f", last at block {max(blocks)}" if blocks else ""
     sent = len(found.transactions)
-    text = f"{what}: {sent} {'transaction' if sent == 1 else 'transactions'}{at}. {step}"
+    trades = traded(found.plan, found.step_input.portfolio, ("sold", "bought"))
+    text = f"{what}: {sent} {'transaction' if sent == 1 else 'transactions'}{at}. {f'Planned: {trades}. ' if trades else ''}{step}"
     yield Alert(AlertKind.REBALANCE, "rebalance", text)
 
 

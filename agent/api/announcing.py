@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from agent.api.alerting import Standing, distance, standings
+from agent.api.alerting import distance
+from agent.api.drift_alerts import Standing, standings
 from agent.config.alerts import AlertsTable, TargetTable
 from agent.config.load import LoadedConfig, load_config
 from agent.errors import ConfigError

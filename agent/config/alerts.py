@@ -15,8 +15,8 @@ from agent.config.fields import DecimalOrOff, Duration, DurationOrOff, Variable
 from agent.config.table import Table
 from agent.errors import ConfigError
 
-Event = Literal["price", "rebalance", "refusal", "halt", "error", "low_gas", "order", "paused", "heartbeat"]
-EVENTS: tuple[Event, ...] = ("price", "rebalance", "refusal", "halt", "error", "low_gas", "order", "paused", "heartbeat")
+Event = Literal["price", "review", "rebalance", "refusal", "halt", "error", "low_gas", "order", "paused", "heartbeat"]
+EVENTS: tuple[Event, ...] = ("price", "review", "rebalance", "refusal", "halt", "error", "low_gas", "order", "paused", "heartbeat")
 SHORTEST_SECRET = 6
 LONGEST_TIMEOUT_S = 120
 _QUIET = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9]) ?- ?([01][0-9]|2[0-3]):([0-5][0-9])")

@@ -10,6 +10,7 @@ class AlertKind(Enum):
     """What an alert is about."""
 
     PRICE = "price"
+    REVIEW = "review"
     REBALANCE = "rebalance"
     REFUSAL = "refusal"
     HALT = "halt"

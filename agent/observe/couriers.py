@@ -20,6 +20,7 @@ MOST_WAITING = 100
 FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 300.0
 TITLES = {
     AlertKind.PRICE: "a price left its band",
+    AlertKind.REVIEW: "reviewed",
     AlertKind.REBALANCE: "rebalanced",
     AlertKind.REFUSAL: "refused",
     AlertKind.HALT: "halted",

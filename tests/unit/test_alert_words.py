@@ -7,7 +7,8 @@ from fractions import Fraction
 
 import pytest
 
-from agent.api.alerting import ALWAYS_KNOWN, Facts, alerts, distance, ended, hung, judged, standings
+from agent.api.alerting import ALWAYS_KNOWN, Facts, alerts, distance, ended, hung, judged
+from agent.api.drift_alerts import standings
 from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.execution.outcome import Outcome, OutcomeKind
 from agent.model import (
@@ -21,13 +22,16 @@ from agent.model import (
     OrderKind,
     OrderStage,
     Quarantined,
+    Rebalance,
     Receipt,
     StepInput,
     Terms,
     Verdict,
 )
+from agent.planning.planner import plan
 from agent.policy.decide import decide
 from agent.policy.drift import alert_prices
+from agent.units import decimal_text
 from tests.builders import ETHER, step_input, token, unit_price, with_snapshot
 from tests.injection import CORPUS, MARKS
 from tests.scripted import tx
@@ -79,6 +83,73 @@ def test_a_price_beyond_its_alert_price_is_told_and_one_before_it_is_not(move: s
 def test_a_trigger_that_only_knows_time_has_no_band_to_leave() -> None:
     step = step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 7_000, "USDC": 3_000}, trigger=Every(3_600))
     assert AlertKind.PRICE not in told(outcome(step))
+
+
+# one message a cause
+def prices(found: Outcome) -> list[Alert]:
+    return [one for one in alerts(found, CALM) if one.kind in (AlertKind.PRICE, AlertKind.REVIEW)]
+
+
+TWO_THIRDS = {"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000}
+
+
+def test_one_asset_that_rises_is_one_alert_about_that_asset() -> None:
+    """WETH rises by half: WBTC and USDC leave their bands too, without having moved."""
+    step = step_input(TWO_THIRDS, {"WETH": 6_000, "WBTC": 3_000, "USDC": 3_000}, {"WETH": 3_000})
+    assert sum(one.side != "inside" for one in standings(decide(step).drifts)) == 3
+    (alert,) = prices(outcome(step))
+    assert alert.key == f"price:{token('WETH').address}:above" and alert.lasting
+    assert "WBTC" not in alert.text and "USDC is" not in alert.text
+
+
+def test_nothing_is_said_about_the_numeraire() -> None:
+    """A deposit of the numeraire leaves both others below their bands: one alert names them."""
+    step = step_input(TWO_THIRDS, {"WETH": 4_000, "WBTC": 3_000, "USDC": 9_000})
+    (alert,) = prices(outcome(step))
+    assert "WETH is below" in alert.text and "WBTC is below" in alert.text and "USDC is" not in alert.text
+
+
+def planned() -> Outcome:
+    step = step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 7_000, "USDC": 3_000})
+    decided = decide(step)
+    assert isinstance(decided.decision, Rebalance)
+    found = plan(step, decided.decision)
+    return Outcome(STEP, OutcomeKind.PLANNED, decided.decision.reason, step, decided, found)
+
+
+def test_a_due_rebalance_says_what_it_would_trade_what_it_costs_and_how() -> None:
+    found = planned()
+    assert found.plan is not None
+    (alert,) = prices(found)
+    sold = sum(leg.amount_in_raw for leg in found.plan.legs)
+    assert f"Would sell {decimal_text(sold // 10**12, 6)} WETH; cost " in alert.text
+    assert alert.text.endswith("bps). trimtab rebalance --send does it.")
+
+
+def test_a_refusal_or_a_rebalance_is_the_only_alert_of_its_cause() -> None:
+    refused = replace(planned(), kind=OutcomeKind.REFUSED, verdicts=(Verdict("price_impact", "143 bps", "100 bps", False),))
+    (alert,) = alerts(refused, CALM)
+    assert alert.kind is AlertKind.REFUSAL and "It would sell" in alert.text
+    assert AlertKind.PRICE not in judged(refused), "the drift is not over"
+    done = replace(planned(), kind=OutcomeKind.DONE, transactions=(sent(IntentKind.SWAP),))
+    (alert,) = alerts(done, CALM)
+    assert alert.kind is AlertKind.REBALANCE and "Planned: sold " in alert.text and "; cost " in alert.text
+
+
+def test_a_review_that_trades_nothing_is_told_with_its_reason() -> None:
+    step = step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 5_000, "USDC": 5_000}, trigger=Every(3_600))
+    found = outcome(step)
+    assert found.decided.reviews
+    (alert,) = prices(found)
+    assert (alert.kind, alert.key, alert.lasting) == (AlertKind.REVIEW, "review", False)
+    assert alert.text.startswith("Reviewed, nothing to trade: ")
+
+
+def test_a_rebalance_that_time_asks_for_is_told_while_it_is_due() -> None:
+    step = step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 7_000, "USDC": 3_000}, trigger=Every(3_600))
+    (alert,) = prices(replace(planned(), step_input=step, decided=decide(step)))
+    assert (alert.kind, alert.key, alert.lasting) == (AlertKind.REVIEW, "planned", True)
+    assert "Would sell" in alert.text
 
 
 # ends of steps
