@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from agent.api.halting import Halted, pause_hard
     from agent.api.investing import invest
     from agent.api.ledgers import against_chain, check_books, journal_of_books, open_books, pnl, refresh
-    from agent.api.local import serve_localchain
+    from agent.api.local import move_market, serve_localchain
     from agent.api.offline import input_text, plan_from_input
     from agent.api.opening import open_agent, plan, quote, snapshot, step
     from agent.api.oracle import observations, raise_observations
@@ -74,7 +74,7 @@ _HOMES = {
     "agent.api.balances": ("confirm_flows", "flows"),
     "agent.api.exports": ("export",),
     "agent.api.ledgers": ("against_chain", "check_books", "journal_of_books", "open_books", "pnl", "refresh"),
-    "agent.api.local": ("serve_localchain",),
+    "agent.api.local": ("move_market", "serve_localchain"),
     "agent.api.oracle": ("observations", "raise_observations"),
     "agent.api.offline": ("input_text", "plan_from_input"),
     "agent.api.orders": ("arm_orders", "disarm_orders", "set_orders", "standing_orders"),
@@ -157,6 +157,7 @@ __all__ = [
     "limit_prices",
     "liquidity",
     "load_config",
+    "move_market",
     "observations",
     "on_paper",
     "open_agent",

@@ -11,7 +11,7 @@ from typing import Any
 from agent.api.setup import trust_now
 from agent.config.load import load_config
 from agent.errors import ConfigError
-from agent.localchain import LocalChain
+from agent.localchain import LocalChain, moving
 from agent.localchain.config_text import FIRST_LINE
 from agent.localchain.serve import serve, write_atomically
 from agent.units import floor_int
@@ -19,6 +19,10 @@ from agent.units import floor_int
 Document = dict[str, Any]
 DRIFT = {"WETH": Fraction(7, 5), "USDC": Fraction(1, 2)}
 """What the wallet of a served chain holds of its target: 40 % too much WETH, half of the USDC."""
+
+
+COOLDOWN = "10s"
+"""Of a served chain's config, so that the market can be moved and the agent seen to act."""
 
 
 def serve_localchain(port: int, write_config: Path | None, tell: Callable[[Document], None]) -> None:
@@ -46,6 +50,13 @@ def serve_localchain(port: int, write_config: Path | None, tell: Callable[[Docum
         )
 
     serve(port, None, ready)
+
+
+def move_market(port: int, moves: list[str]) -> Document:
+    """Moves the market of the chain that is served at `port`, such as WBTC=+30%. Raises ConfigError for what is no move or no chain."""
+    factors = moving.parse_moves(moves)
+    prices = moving.ask(port, factors)
+    return {"moved": {symbol: f"{float(factor - 1) * 100:+g}%" for symbol, factor in factors.items()}, "prices_usd": prices}
 
 
 def store_beside(config: Path) -> Path:
@@ -89,7 +100,7 @@ def publish(chain: LocalChain, path: Path) -> None:
         if old.exists():
             old.replace(old.with_name(f"old-{os.getpid()}-{old.name}"))
     draft = path.with_name(f".{path.name}.draft")
-    write_atomically(draft, chain.config_text(f"sqlite:///{store.name}"))
+    write_atomically(draft, chain.config_text(f"sqlite:///{store.name}").replace('cooldown = "1h"', f'cooldown = "{COOLDOWN}"'))
     try:
         trust_now(load_config(draft))
         draft.replace(path)

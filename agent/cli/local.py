@@ -27,10 +27,28 @@ def localchain(
     write_config: Annotated[
         Path | None, typer.Option("--write-config", help="Write a config for this chain, ready for every command.")
     ] = None,
+    move: Annotated[
+        list[str] | None, typer.Option("--move", help="Move the market of the chain that runs at --port: WBTC=+30%. May be repeated.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """A local chain (anvil) with real Uniswap V2 and V3, tokens, price feeds and a funded wallet; up until stopped."""
+    """A local chain (anvil) with real Uniswap V2 and V3, tokens, price feeds and a funded wallet; up until stopped.
+
+    With --move it moves the prices of one that is up: pools, feeds and mean prices follow at once.
+    """
     from agent import api
+
+    if move:
+        if write_config is not None:
+            raise ConfigError("--write-config: --move changes a chain that is up already", "leave one of them away")
+        found = api.move_market(port, move)
+
+        def told() -> None:
+            for symbol, by in found["moved"].items():
+                say(f"{symbol} {by}: {found['prices_usd'][symbol]} USD")
+
+        emit(found, as_json, told)
+        return
 
     def ready(document: dict[str, Any]) -> None:
         def show() -> None:

@@ -13,6 +13,7 @@ from types import FrameType
 
 from agent.errors import Retryable
 from agent.localchain.chain import LocalChain
+from agent.localchain.moving import Door
 
 HEARTBEAT_S = 10
 """An idle chain gets a block this often: agents refuse to act on an old head."""
@@ -35,12 +36,13 @@ def serve(port: int, write_config: Path | None = None, on_ready: Callable[[Local
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with open_anvil(port) as chain:
+        with open_anvil(port) as chain, Door(port) as door:
             if write_config is not None:
                 write_atomically(write_config, chain.config_text())
             if on_ready is not None:
                 on_ready(chain)
-            while not told.wait(HEARTBEAT_S):
+            while not told.is_set():
+                door.wait(HEARTBEAT_S, chain)
                 _beat(chain)
     except KeyboardInterrupt:
         if not told.is_set():

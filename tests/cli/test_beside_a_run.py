@@ -27,7 +27,7 @@ PAY = ("withdraw", "10", "--to", HOME, "--send", "--yes")
 def home(desk: Desk) -> Desk:
     """A desk whose owner has confirmed where money may go, on target already."""
     desk.edit(("payout_addresses = []", f'payout_addresses = ["{HOME}"]'))
-    desk.edit(('cooldown = "1h"', 'cooldown = "0s"'))
+    desk.edit(('cooldown = "10s"', 'cooldown = "0s"'))
     assert desk.run("trust", "--yes").code == 0
     assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"
     return desk

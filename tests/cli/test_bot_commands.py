@@ -104,7 +104,7 @@ def test_a_deposit_is_shown_then_invested(desk: Desk) -> None:
 def test_an_edit_is_shown_where_nobody_is_asked_written_on_a_yes_and_listed(desk: Desk) -> None:
     text_before = desk.config.read_text()
     shown = fits(EDIT, desk.ask("edit", "--set", "policy.cooldown=2h"))
-    assert (shown["state"], shown["changes"]) == ("planned", ['- policy.cooldown = "1h"', '+ policy.cooldown = "2h"'])
+    assert (shown["state"], shown["changes"]) == ("planned", ['- policy.cooldown = "10s"', '+ policy.cooldown = "2h"'])
     assert desk.config.read_text() == text_before
     code, said = at_terminal(desk, "y\n", "edit", "--set", "policy.cooldown=2h")
     assert code == 0 and "Write this?" in said and "Written" in said

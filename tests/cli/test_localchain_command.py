@@ -6,6 +6,7 @@ import http.client
 import io
 import signal
 import socket
+import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,6 +50,44 @@ def test_a_taken_port_is_named(bare: Callable[..., Said]) -> None:
         said = bare("localchain", "--port", str(taken.getsockname()[1]), "--json")
     assert said.code == 2
     assert "port" in said.error["remedy"]
+
+
+def moving(desk: Desk, *moves: str) -> tuple[str, ...]:
+    words = [word for move in moves for word in ("--move", move)]
+    return ("localchain", "--port", desk.about["url"].rpartition(":")[2], *words)
+
+
+def test_a_moved_market_makes_the_agent_act(desk: Desk) -> None:
+    desk.ask("rebalance", "--send", "--yes")
+    desk.edit(('cooldown = "10s"', 'cooldown = "0s"'))
+    assert desk.ask("status")["decision"]["kind"] == "hold"
+    said = desk.run(*moving(desk, "WBTC=+30%"), "--json")
+    assert said.json == {"moved": {"WBTC": "+30%"}, "prices_usd": {"WBTC": "78000.0"}}
+    assert desk.node.now_s() <= time.time(), "the clock is not ahead"
+    found = desk.ask("status")
+    assert {item["symbol"]: item["price"] for item in found["holdings"]}["WBTC"] == "78000"
+    assert found["decision"]["kind"] == "rebalance"
+    assert {row["state"] for row in desk.ask("doctor")["checks"]} == {"ok"}
+    planned = desk.ask("plan")
+    deviation = next(item for item in planned["verdicts"] if item["guard"] == "oracle_deviation")
+    assert deviation["passed"] and float(deviation["measured"].split(" bps")[0]) < 20, "means follow feeds"
+    done = desk.ask("rebalance", "--send", "--yes")
+    assert done["outcome"] == "done"
+    assert 2_250 <= done["weights_after_bps"]["WBTC"] <= 2_750, "within its band"
+
+
+@pytest.mark.parametrize(
+    ("move", "part"), [("WBTC=30", "--move: 'WBTC=30'"), ("DOGE=+5%", "'DOGE' is no token of this chain"), ("WETH=-99%", "WETH=-99%")]
+)
+def test_a_move_that_is_none_is_named(desk: Desk, move: str, part: str) -> None:
+    said = desk.run(*moving(desk, move), "--json")
+    assert said.code == 2
+    assert part in said.error["message"]
+
+
+def test_a_move_without_a_chain_says_how_to_start_one(bare: Callable[..., Said]) -> None:
+    said = bare("localchain", "--port", str(free_port()), "--move", "WBTC=+30%", "--json")
+    assert (said.code, "no local chain is served" in said.error["message"]) == (2, True)
 
 
 def test_a_config_or_store_of_somebody_else_is_never_overwritten(bare: Callable[..., Said], tmp_path: Path) -> None:

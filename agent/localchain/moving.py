@@ -1,0 +1,131 @@
+"""Moves of the market of a served local chain, asked for from another terminal: pools, feeds and mean prices follow, the clock does not."""
+
+from __future__ import annotations
+
+import json
+import re
+import select
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_state_path
+
+from agent.artifacts import npm
+from agent.errors import ConfigError, Retryable
+from agent.localchain.chain import FEED_DECIMALS, LocalChain, PoolInfo
+from agent.localchain.liquidity import V3_POOL
+
+PATIENCE_S = 120.0
+LEAST, MOST = Fraction(1, 20), Fraction(10)
+"""Of a price: what one move may leave of it, or make of it."""
+FIRST_OBSERVATION = 8
+"""Storage slot of UniswapV3Pool.observations; each is one word: 32 bits of time, 56 of tickCumulative, then 168 that stay."""
+_MOVE = re.compile(r"([A-Za-z0-9._-]{1,16})=([+-][0-9]{1,3}(?:\.[0-9]{1,4})?)%")
+
+
+def parse_moves(texts: list[str]) -> dict[str, Fraction]:
+    """Factors by symbol of texts such as WBTC=+30%. Raises ConfigError."""
+    found = {}
+    for text in texts:
+        match = _MOVE.fullmatch(text)
+        factor = Fraction(0) if match is None else 1 + Fraction(match[2]) / 100
+        if match is None or not LEAST <= factor <= MOST:
+            raise ConfigError(f"--move: {text[:40]!r}", "write for example WBTC=+30% or WETH=-20%, from -95% to +900%")
+        found[match[1]] = factor
+    return found
+
+
+def door(port: int) -> Path:
+    """Where the served chain of that port listens for moves; the owner's alone."""
+    return user_state_path("trimtab", ensure_exists=True) / f"localchain-{port}.sock"
+
+
+class Door:
+    """Listens for moves while a chain is served."""
+
+    def __init__(self, port: int) -> None:
+        self._path = door(port)
+        self._path.unlink(missing_ok=True)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.bind(str(self._path))
+        self._path.chmod(0o600)
+        self._socket.listen()
+
+    def __enter__(self) -> Door:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+        self._path.unlink(missing_ok=True)
+
+    def wait(self, seconds: float, chain: LocalChain) -> None:
+        """Until somebody asks, and then does it, or until so much time has passed."""
+        if not select.select([self._socket], [], [], seconds)[0]:
+            return
+        line, _ = self._socket.accept()
+        with line, line.makefile("rw", encoding="utf-8") as stream:
+            line.settimeout(PATIENCE_S)
+            try:
+                wanted = {symbol: Fraction(factor) for symbol, factor in json.loads(stream.readline()).items()}
+                answer: dict[str, Any] = {"prices_usd": {name: str(float(price)) for name, price in moved(chain, wanted).items()}}
+            except (ConfigError, ValueError, AttributeError, RuntimeError) as error:
+                answer = {"error": str(error)}
+            stream.write(json.dumps(answer) + "\n")
+
+
+def ask(port: int, factors: Mapping[str, Fraction]) -> dict[str, str]:
+    """Moves the market of the chain served at that port; the new prices in USD. Raises ConfigError where there is none."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+            line.settimeout(PATIENCE_S)
+            line.connect(str(door(port)))
+            with line.makefile("rw", encoding="utf-8") as stream:
+                stream.write(json.dumps({symbol: str(factor) for symbol, factor in factors.items()}) + "\n")
+                stream.flush()
+                answer = json.loads(stream.readline() or "{}")
+    except (FileNotFoundError, ConnectionRefusedError):
+        raise ConfigError(f"--move: no local chain is served on port {port}", "start one: trimtab localchain, or name its --port") from None
+    except (OSError, ValueError):
+        raise Retryable(f"--move: the local chain on port {port} gave no answer", "try again") from None
+    if "prices_usd" not in answer:
+        raise ConfigError(f"--move: {answer.get('error', 'the chain ended meanwhile')}", "trimtab status shows the symbols")
+    return dict(answer["prices_usd"])
+
+
+def moved(chain: LocalChain, factors: Mapping[str, Fraction]) -> dict[str, Fraction]:
+    """Moves prices from where the feeds stand; the whale trades in the pools. What V3 pools remember is written as if the new price had
+    held all along, so that means follow at once and no block lies in the future. Returns the new USD prices.
+    """
+    if strange := sorted(set(factors) - set(chain.feeds)):
+        raise ConfigError(f"{strange[0]!r} is no token of this chain: {', '.join(chain.feeds)}")
+    prices = {name: Fraction(chain.feed_contract(name).functions.latestRoundData().call()[1], 10**FEED_DECIMALS) for name in chain.feeds}
+    wanted = {symbol: prices[symbol] * factor for symbol, factor in factors.items()}
+    chain.books = replace(chain.books, prices_usd={**chain.books.prices_usd, **prices})
+    chain.move_market(wanted, twap_follows=False)
+    for pool in chain.books.pool_info.values():
+        if pool.version == 3:
+            _remember(chain, pool)
+    chain.mine()
+    while (ahead := chain.now_s() - time.time()) > 0:  # each trade is a block, and blocks are a second apart at least
+        time.sleep(ahead)
+    return wanted
+
+
+def _remember(chain: LocalChain, pool: PoolInfo) -> None:
+    """Writes the pool's observations so that the tick of now is its mean over any window."""
+    rpc = chain.node.rpc  # type: ignore[attr-defined]  # served chains run on anvil
+    slot0 = chain.contract(pool.address, npm(V3_POOL)).functions.slot0().call()
+    tick, newest, count = int(slot0[1]), int(slot0[2]), int(slot0[3])
+    words = [int(rpc("eth_getStorageAt", pool.address, hex(FIRST_OBSERVATION + at), "latest"), 16) for at in range(count)]
+    last_s, last = words[newest] & 0xFFFFFFFF, words[newest] >> 32 & (1 << 56) - 1
+    for at, word in enumerate(words):
+        if at == newest or not word >> 248:
+            continue
+        cumulative = last - tick * (last_s - (word & 0xFFFFFFFF)) & (1 << 56) - 1
+        changed = word & ~(((1 << 56) - 1) << 32) | cumulative << 32
+        rpc("anvil_setStorageAt", pool.address, hex(FIRST_OBSERVATION + at), f"0x{changed:064x}")
