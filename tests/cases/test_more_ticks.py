@@ -10,7 +10,7 @@ import pytest
 
 from agent.amm.errors import TicksEnd
 from agent.artifacts import npm
-from agent.chain.rpc import RpcFault
+from agent.chain.rpc import HttpTransport, RpcFault
 from agent.errors import Refused
 from agent.execution.outcome import OutcomeKind
 from agent.localchain import LocalChain
@@ -107,6 +107,18 @@ def test_a_plan_goes_on_where_the_ticks_of_the_snapshot_end(anvil_chain: LocalCh
         require_exact(chain, outcome, before)
         assert outcome.plan is not None
         assert max(abs(share - 5_000) for token, share in outcome.plan.weights_after_bps if share) <= 10
+
+
+def test_a_swap_by_hand_goes_on_there_too_and_two_operators_agree_on_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"LINK": 300_000})
+    lines = [HttpTransport(chain.url or "", operator, 30) for operator in ("alpha", "beta")]
+    with agent_on(chain, tmp_path, ROOMY | THIN | NO_BOUND, TARGETS, transports=lines) as agent:
+        before = purse(chain)
+        outcome = agent.swap("LINK", "USDC", "12000", send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert outcome.step_input.snapshot.requests == 3 * len(lines)
+        require_exact(chain, outcome, before)
 
 
 def test_a_plan_within_the_ticks_of_the_snapshot_reads_no_more(anvil_chain: LocalChain, tmp_path: Path) -> None:
