@@ -9,7 +9,7 @@ from typing import Any
 
 from agent import engine, wiring
 from agent.amm.errors import TicksEnd
-from agent.api import retreat, rounds, schedule, trigger_view
+from agent.api import least, retreat, rounds, schedule, trigger_view
 from agent.api.endpoints import records
 from agent.api.parameters import parameters
 from agent.api.realised import realised
@@ -25,7 +25,7 @@ from agent.planning.planner import Quote
 from agent.planning.strategies import Proposer
 from agent.policy import coin, liquidity, minimum
 from agent.policy.decide import Decided, decide
-from agent.policy.drift import overweight
+from agent.policy.drift import overweight, total
 from agent.store.lock import Held
 from agent.store.versions import Edited
 from agent.units import Token, parse_raw
@@ -64,6 +64,12 @@ class Standing:
     def native(self) -> coin.NativeView:
         """How the native coin stands beside its wrapped token."""
         return coin.view(self.step_input)
+
+    @property
+    def least(self) -> dict[str, Any] | None:
+        """The least total at which all of this works, what a year costs, and what to change where the total is below it."""
+        drifts = self.decided.drifts
+        return least.standing(self.step_input, total(drifts)) if drifts else None
 
     @property
     def trigger(self) -> trigger_view.TriggerView:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import codec, wiring
-from agent.api import checkup_prices, endpoints
+from agent.api import checkup_prices, endpoints, least
 from agent.api.screens import tried_out
 from agent.api.setup import EMPTY_CODE, NO_CODE
 from agent.api.submission import PRIVATE, submission, submission_text
@@ -22,6 +22,7 @@ from agent.config.schema import Config
 from agent.errors import EXIT_OK, EXIT_REFUSED, EXIT_RETRYABLE, EXIT_USAGE, ConfigError, TrimtabError
 from agent.model import Snapshot, StepInput
 from agent.policy import coin, minimum
+from agent.policy.drift import drift, total
 from agent.reference import reference_prices
 from agent.store.private import require_private
 from agent.units import decimal_text, price_text
@@ -110,6 +111,7 @@ def _checks(
             yield from (
                 Row("portfolio", NOTE, warning, "see the numbers in trimtab status") for warning in minimum.warnings(desk.portfolio)
             )
+            yield from _least(step)
             stopped = desk.switch.read()
             if stopped.paused is False:
                 yield Row("kill switch", OK, "not paused")
@@ -234,6 +236,17 @@ def _holdings(desk: wiring.Desk, step: StepInput) -> Iterator[Row]:
             yield Row(
                 f"allowance {label}", NOTE, f"{allowance.spender} may still take {allowance.raw} base units", "left from an earlier plan"
             )
+
+
+def _least(step: StepInput) -> Iterator[Row]:
+    """The least total that these targets, bands, pools and gas work with."""
+    prices = {token: found.price for token, found in reference_prices(step).prices.items()}
+    try:
+        found = least.standing(step, total(drift(step, prices)))
+    except TrimtabError:
+        return
+    if found is not None:
+        yield Row("least total", OK if found["enough"] else NOTE, found["text"], "" if found["enough"] else "; or ".join(found["changes"]))
 
 
 def _money(desk: wiring.Desk, snapshot: Snapshot) -> Iterator[Row]:

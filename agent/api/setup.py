@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import wiring
-from agent.api import versions
+from agent.api import least, versions
 from agent.api.first_price import dollars_of
 from agent.chain.rpc import Transport
 from agent.config import environment, starters
@@ -73,7 +73,7 @@ def initialise(
     dollars = dollars_of(assets[symbols.index(numeraire)], price, rpc)
     text = render(preset, parse_address(wallet, "--wallet"), assets, _hubs(preset, assets), numeraire, rpc, dollars)
     text = text if ready is None else starters.dress(text, ready)
-    parse_config(text, "the new config")
+    parsed = parse_config(text, "the new config")
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
@@ -89,6 +89,7 @@ def initialise(
         "template": None if ready is None else ready.name,
         "numeraire": numeraire,
         "numeraire_usd": f"{float(dollars):.10g}",
+        "least_total": least.of_config(parsed, dollars),
         "assets": [{"symbol": a.symbol, "address": a.address, "target": a.target, "feed": a.feed} for a in assets],
         "warnings": minimum.many(len(assets)),
         "next": [f"export {variable}=…  (endpoint of operator {who})" for variable, who in rpc]

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
+from agent.api import least
+from agent.config.build import starting_limits
 from agent.config.triggers import parse_band
 from agent.errors import ConfigError
 from agent.model import Asset, AssetDrift, Destination, Every, History, Only, Threshold
 from agent.policy import minimum
 from agent.policy.drift import alert_prices, corrections, ideal_trades, total, unreachable, weigh
 from agent.policy.goal import goal
+from agent.policy.least_total import drift_of
 from agent.policy.only import narrowed
 from agent.policy.trigger_rules import SHORTEST_S, validate_band
 from agent.policy.triggers import fired
@@ -43,7 +47,7 @@ class Alert:
 @dataclass(frozen=True, slots=True)
 class WhatIf:
     """The answer. `trades` are what would be done, by symbol, in the unit of the values: nothing while it holds; `to_target` is
-    what it would take in any case. `drifts` are in units of 10^-18.
+    what it would take in any case. `drifts` are in units of 10^-18. `least` is the least total at which they work, at three gas prices.
     """
 
     drifts: tuple[AssetDrift, ...]
@@ -53,6 +57,7 @@ class WhatIf:
     to_target: Mapping[str, Value]
     alerts: Mapping[str, Alert]
     banded: bool
+    least: tuple[dict[str, Any], ...] = ()
 
     @property
     def total(self) -> Value:
@@ -79,11 +84,13 @@ def what_if(
     destination: str = "target",
     only: str = "",
     numeraire: str = "",
+    native: str = "3000",
 ) -> WhatIf:
     """Drift, trades and alert prices, by the functions that every step decides with. Raises ConfigError naming the option.
 
     `target`, `value` and `price` are SYMBOL=NUMBER with commas between; a bare number in `target` is percent. `band` is "10%rel" or
-    "5%abs" for all, and SYMBOL=… for one. `numeraire` is the symbol that values are counted in, which `only` needs.
+    "5%abs" for all, and SYMBOL=… for one. `numeraire` is the symbol that values are counted in, which `only` needs;
+    `native` is the price of the native coin, for gas.
     """
     targets = {symbol: target_bps(symbol, text) for symbol, text in pairs(target, "--target").items()}
     values = {symbol: parse_raw(text, PLACES, f"--value {symbol}") for symbol, text in pairs(value, "--value").items()}
@@ -110,7 +117,17 @@ def what_if(
         to_target={symbol: amount / 10**PLACES for symbol, amount in ideal_trades(drifts).items()},
         alerts=_alerts(drifts, _prices(price, targets), whole is not None, numeraire),
         banded=whole is not None,
+        least=_least(drifts, whole, numeraire, native),
     )
+
+
+def _least(drifts: tuple[AssetDrift, ...], whole: Threshold | None, numeraire: str, native: str) -> tuple[dict[str, Any], ...]:
+    """By the limits of a new config."""
+    limits = starting_limits(Token("", numeraire or "USDC", 0))
+    rows = [(one.symbol, one.target_bps, drift_of(whole, one.target_bps, (one.band_low_bps, one.band_high_bps))) for one in drifts]
+    coin = Fraction(parse_raw(native, PLACES, "--native"), 10**PLACES)
+    least_trade = limits.min_trade or Fraction(0)
+    return tuple(least.of_values(rows, numeraire, limits.plan_cost_bps or 0, least_trade, coin, total(drifts) / 10**PLACES))
 
 
 def _alerts(drifts: tuple[AssetDrift, ...], prices: Mapping[str, Fraction], banded: bool, numeraire: str) -> dict[str, Alert]:

@@ -70,6 +70,7 @@ def status(found: Standing) -> Document:
         ],
         "decision": decision(decided),
         "trigger": triggers.document(found.trigger),
+        "least_total": found.least,
         "wishes": list(step.wishes),
         "stuck_exits": stuck_exits(decided, portfolio),
         "flows": flows.documents(step),

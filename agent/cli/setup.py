@@ -61,6 +61,9 @@ def init(
             note(warning)
         if document["numeraire_usd"] != "1":
             say(f"Caps are counted in {document['numeraire']}, converted at {document['numeraire_usd']} dollars each.")
+        say("What has to be invested at least, by gas price (native coin at 3,000 dollars, pool fee 0.3 %; status measures both):")
+        for one in document["least_total"]:
+            say(f"  {one['text']}")
         say("Compare the addresses with a source you trust. Next:")
         for line in document["next"]:
             say(f"  {line}")

@@ -209,6 +209,8 @@ def show_status(console: Console, document: Document) -> None:
             console.print(cell(f"Values and weights count what lies in liquidity positions too: {', '.join(in_positions)} (trimtab lp)"))
     console.print(cell(native(document["native"])))
     console.print(cell(triggers.line(document["trigger"])))
+    if (least := document["least_total"]) is not None:
+        console.print(cell(least["text"], "" if least["enough"] else "yellow"))
     for item in document["quarantined"]:
         console.print(cell(f"Not readable: {item['item']} {item['address']}: {item['why']}", "yellow"))
     for one in document["screen"]:

@@ -33,12 +33,13 @@ def whatif(
     destination: Annotated[str, typer.Option("--destination", help="target, or halfway.")] = "target",
     only: Annotated[str, typer.Option("--only", help="One side alone: sell, buy, winners or losers.")] = "",
     numeraire: Annotated[str, typer.Option("--numeraire", help="The asset that values are counted in.")] = "",
+    native: Annotated[str, typer.Option("--native", help="Price of the native coin in the same unit, for gas.")] = "3000",
     as_json: AsJson = False,
 ) -> None:
     """What a rebalance would do with these values, and at which prices it would act: no chain, no config."""
     from agent import api
 
-    found = api.what_if(target, value, band, price=price, destination=destination, only=only, numeraire=numeraire)
+    found = api.what_if(target, value, band, price=price, destination=destination, only=only, numeraire=numeraire, native=native)
     made = document(found)
     emit(made, as_json, lambda: _show(made))
 
@@ -66,6 +67,7 @@ def document(found: WhatIf) -> Document:
         ],
         "alert_prices": {symbol: _alert(alert) for symbol, alert in found.alerts.items()},
         "alert_note": ALONE,
+        "least_total": list(found.least),
         "warnings": list(found.warnings),
     }
 
@@ -114,6 +116,8 @@ def _show(made: Document) -> None:
         for why in dict.fromkeys(filter(None, (alert["why_low"], alert["why_high"]))):
             say(f"No alert price of {symbol}: {why}")
     say(made["alert_note"])
+    for one in made["least_total"]:
+        say(one["text"])
     for warning in made["warnings"]:
         note(warning)
 

@@ -141,7 +141,12 @@ _FLOW = {
 }
 FLOWS = {"block": count, "numeraire": text, "halts": text, "flows": [_FLOW]}
 TOLD = {"confirmed": [{"id": count, "as": text}]}
+LEAST_TOTAL = {
+    "total": maybe(decimal), "unit": text, "by": text, "gas_gwei": decimal, "pool_fee_percent": decimal, "corrections_a_year": decimal,
+    "cost_a_year": decimal, "enough": maybe(flag), "changes": [text], "text": text,
+}  # fmt: skip
 STATUS = {
+    "least_total": LEAST_TOTAL,
     "block": count,
     "block_hash": hash32,
     "numeraire": text,
@@ -264,7 +269,7 @@ INIT = {
     "config": text,
     "chain_id": count,
     "token_list_sha256": maybe(text),
-    "template": maybe(text), "numeraire": text, "numeraire_usd": decimal, "warnings": [text],
+    "template": maybe(text), "numeraire": text, "numeraire_usd": decimal, "warnings": [text], "least_total": [LEAST_TOTAL],
     "assets": [{"symbol": text, "address": address, "target": text, "feed": maybe(address)}],
     "next": [text],
 }  # fmt: skip

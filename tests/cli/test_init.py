@@ -46,6 +46,17 @@ def test_it_writes_a_commented_config_that_loads_and_shows_every_address(bare: B
     assert "trimtab trust" in words.out
 
 
+def test_the_least_total_is_said_at_three_gas_prices(bare: Bare, tmp_path: Path) -> None:
+    found = init(bare, tmp_path / "trimtab.toml", *TWO).json["least_total"]
+    assert [one["gas_gwei"] for one in found] == ["0.05", "1", "30"]
+    totals = [float(one["total"]) for one in found]
+    assert totals[0] < totals[1] < totals[2] and all("Least total" in one["text"] for one in found)
+    values = bare("whatif", "--target", "WETH=60,USDC=40", "--value", "WETH=300,USDC=200", "--band", "10%rel", "--json")
+    small = values.json["least_total"]
+    assert [one["enough"] for one in small] == [False] * 3 or small[0]["enough"]
+    assert not small[2]["enough"] and small[2]["changes"]
+
+
 def test_more_than_six_assets_are_said_to_be_harder(bare: Bare, tmp_path: Path) -> None:
     def told(count: int) -> list[str]:
         symbols = [token.symbol for token in ETHEREUM.tokens][:count]
