@@ -33,6 +33,7 @@ def document(terms: Terms, total: Value | None, decimals: int, unit: str) -> Doc
     enough = None if total is None else found.total is not None and total >= found.total
     return {
         "total": None if found.total is None else value_text(found.total, decimals, 2),
+        "first_purchase": None if found.purchase is None else value_text(found.purchase, decimals, 2),
         "unit": unit,
         "by": found.binds,
         "gas_gwei": value_text(Fraction(terms.gas_price_wei, GWEI), 0, 4),

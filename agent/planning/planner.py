@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
+from agent.amm.pools import fee_pips
 from agent.errors import Refused
 from agent.model import Goal, Plan, Rebalance, Skipped, StepInput, Verdict
 from agent.planning import one_side
@@ -22,8 +23,9 @@ from agent.planning.refill import plan_top_up
 from agent.planning.saving import saving
 from agent.planning.settle import Settled, settle
 from agent.planning.swaps import Quote, plan_swap, quote
+from agent.policy.minimum import LEG_GAS
 from agent.reference import References, reference_prices
-from agent.units import BPS, Value, value_text
+from agent.units import BPS, PIPS, Value, value_text
 
 __all__ = ["NothingPlanned", "Quote", "plan", "plan_swap", "plan_top_up", "quote"]
 
@@ -32,6 +34,8 @@ TIGHTER = 6
 """Times that a zone's bound on what a swap's unit costs is tightened."""
 SHRINK = Fraction(19, 20)
 """Least by how much."""
+NEARLY = Fraction(5, 4)
+"""What impact adds to gas where a move is so small that both come to limits.plan_cost."""
 
 
 class NothingPlanned(Refused):
@@ -152,15 +156,26 @@ def _nothing(step: StepInput, problem: Problem, drift: float, skipped: list[Skip
         f"nothing to trade of a drift of {amount}: {reasons}",
         verdicts,
         "see the reasons; status shows the drift of each asset",
-        _kept_by(problem, skipped),
+        _kept_by(problem, skipped, drift),
         Fraction(round(drift)),
     )
 
 
-def _kept_by(problem: Problem, skipped: Sequence[Skipped]) -> str:
+def _kept_by(problem: Problem, skipped: Sequence[Skipped], drift: float) -> str:
     """The limit of cost or size that alone keeps back every asset that is off; empty where anything else does."""
-    assets = {node.label for node in problem.assets}
-    found = [item.kept_by for item in skipped if item.what in assets]
+    off = [node for node in problem.assets if node.label in {item.what for item in skipped}]
+    found = [item.kept_by for item in skipped if item.what in {node.label for node in off}]
+    if off and _too_dear(problem, [node.address for node in off], Fraction(round(drift))):
+        return PLAN_COST
     if not found or not all(found):
         return ""
     return PLAN_COST if PLAN_COST in found else MIN_TRADE
+
+
+def _too_dear(problem: Problem, off: Sequence[str], drift: Value) -> bool:
+    """Whether gas and the pools' fees alone, or nearly alone, exceed limits.plan_cost: then no market would make it worth its cost."""
+    if problem.plan_cost_bps is None:
+        return False
+    fees = [min((fee_pips(pool) for pool in problem.pools.values() if one in (pool.token0, pool.token1)), default=0) for one in off]
+    room = drift * (Fraction(problem.plan_cost_bps, BPS) - Fraction(max(fees), PIPS))
+    return room < NEARLY * max(1, len(off) - 1) * LEG_GAS * problem.gas_unit_value

@@ -60,6 +60,7 @@ class Terms:
 class Least:
     """`total` is None where no total works: the fee alone is more than plan_cost allows. `binds` says in words what decides it.
 
+    `purchase` is the least total of the first purchase alone.
     `a_year` is how many corrections are expected, `cost` what one costs at the least total, `year_cost` all of a year's with it.
     Values in base units of the numeraire, rounded up.
     """
@@ -70,6 +71,7 @@ class Least:
     a_year: Fraction
     cost: Value
     year_cost: Value
+    purchase: Value | None = None
 
 
 def least(terms: Terms) -> Least:
@@ -91,13 +93,15 @@ def least(terms: Terms) -> Least:
         f"limits.min_trade for a correction of {first.symbol} at its band": terms.min_trade / first.drift,
         "limits.min_trade for the smallest target": terms.min_trade * BPS / smallest_bps,
     }
+    bought = ("the gas of the first purchase", *(name for name in needs if "smallest target" in name))
     binds = max(needs, key=lambda name: needs[name])
     total = Fraction(ceil_int(needs[binds]))
     a_year = max(_a_year(one) for one in wanted)
     if terms.interval_s is not None:
         a_year = min(a_year, Fraction(YEAR_S, terms.interval_s))
     cost = gas + first.drift * total * fee
-    return Least(total, binds, gas, a_year, cost, a_year * cost)
+    purchase = Fraction(ceil_int(max(needs[name] for name in bought)))
+    return Least(total, binds, gas, a_year, cost, a_year * cost, purchase)
 
 
 def changes(terms: Terms, total: Value) -> tuple[str, ...]:
@@ -178,7 +182,7 @@ def sentence(terms: Terms, total: Value, decimals: int, unit: str) -> str:
         return f"No total works: {found.binds} of {terms.plan_cost_bps} bps. Raise limits.plan_cost, or add a cheaper pool."
 
     def money(value: Value) -> str:
-        return f"{value_text(value, decimals, 2)} {unit}"
+        return f"{value_text(value, decimals, 2 if value < 100 * 10**decimals else 0)} {unit}"
 
     often = (
         f"About {_short(found.a_year)} corrections a year (assumed volatility {_percent(VOLATILITY)}) then cost {money(found.year_cost)}"
@@ -187,7 +191,12 @@ def sentence(terms: Terms, total: Value, decimals: int, unit: str) -> str:
     if total >= found.total:
         return f"{whole}."
     ways = "; or ".join(changes(terms, total))
-    return f"{whole}. {money(total)} is less: corrections are held until they pay. To change that: {ways}."
+    first = (
+        "the first purchase pays, and corrections"
+        if found.purchase is not None and total >= found.purchase
+        else (f"the first purchase pays from {money(found.purchase or Fraction(0))} on, and it and corrections")
+    )
+    return f"{whole}. {money(total)} is less: {first} are held until they pay. To change that: {ways}."
 
 
 def _room(terms: Terms) -> Fraction:

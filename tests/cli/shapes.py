@@ -141,10 +141,7 @@ _FLOW = {
 }
 FLOWS = {"block": count, "numeraire": text, "halts": text, "flows": [_FLOW]}
 TOLD = {"confirmed": [{"id": count, "as": text}]}
-LEAST_TOTAL = {
-    "total": maybe(decimal), "unit": text, "by": text, "gas_gwei": decimal, "pool_fee_percent": decimal, "corrections_a_year": decimal,
-    "cost_a_year": decimal, "enough": maybe(flag), "changes": [text], "text": text,
-}  # fmt: skip
+LEAST_TOTAL = {"total": maybe(decimal), "first_purchase": maybe(decimal), "cost_a_year": decimal, "changes": [text], "text": text}
 STATUS = {
     "least_total": LEAST_TOTAL,
     "block": count,

@@ -13,8 +13,8 @@ from agent.errors import EXIT_OK, EXITS, Refused
 from agent.execution.outcome import REVIEWED, OutcomeKind
 from agent.model import AlertKind, Every, Hold, StepInput
 from agent.planning import planner, strategies
-from tests.builders import GWEI, v2_pool, with_limits, with_snapshot
-from tests.planning_worlds import DEEP, USDC, WETH, goal, two
+from tests.builders import GWEI, step_input, v2_pool, v3_pool, with_limits, with_snapshot
+from tests.planning_worlds import DEEP, USDC, WBTC, WETH, goal, two
 
 HOUR_S = 3_600
 
@@ -59,3 +59,13 @@ def test_a_hold_that_is_not_worth_its_cost_alerts_nobody() -> None:
     outcome = engine.judge(small(min_trade=None), strategies.rebalance, None)
     kinds = {alert.kind for alert in alerts(outcome, Facts(paused=False, silent="", low_gas_wei=None))}
     assert not kinds & {AlertKind.REFUSAL, AlertKind.HALT, AlertKind.ERROR}
+
+
+def test_gas_that_no_market_makes_worth_it_is_a_hold_through_any_pool() -> None:
+    """Pools that lead elsewhere say only that plan_cost is exceeded: gas alone decides."""
+    targets = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}
+    pools = [v2_pool(WETH, USDC, 2_000, DEEP, fee_pips=500), v3_pool(WBTC, WETH, 30, DEEP), v3_pool(WBTC, WETH, 30, DEEP, 3_000)]
+    step = step_input(targets, {"WETH": 0, "WBTC": 0, "USDC": 3_000}, pools=pools)
+    step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=45 * GWEI))
+    outcome = engine.judge(step, strategies.rebalance, None)
+    assert outcome.kind is OutcomeKind.HOLD and "not worth its cost" in outcome.reason, outcome.reason

@@ -1,0 +1,103 @@
+"""The first hour of a newcomer, by the commands: from init to a whole portfolio, or to the truth that it is not worth it.
+
+500, 3,000 and 100,000 dollars, at gas of 0.05, 1 and 30 gwei, in the numeraire alone, towards 50/30/20 under the limits of init.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import tomlkit
+
+from agent.localchain import LocalChain
+from agent.localchain.nodes import AnvilNode
+from tests.agents import fund, purse
+from tests.cli.tools import in_process
+from tests.endpoints import Reply, serve
+
+TARGETS = {"WETH": "50%", "WBTC": "30%", "USDC": "20%"}
+GWEI = 10**9
+NOT_WORTH_IT = {(500, "30"), (3_000, "30")}
+"""Gas of 350,000 units at 3,000 dollars per coin is 31 dollars: more than 0.5 % of what would be bought."""
+Ask = Any
+
+
+@contextmanager
+def without_tips(chain: LocalChain) -> Iterator[str]:
+    """The chain behind an endpoint that suggests no tip, so that gas costs the base fee; anvil suggests a gwei."""
+
+    def answer(asked: Any) -> Reply:
+        said = requests.post(str(chain.url), json=asked, timeout=30).json()
+        for one, found in zip(*((both if isinstance(both, list) else [both]) for both in (asked, said)), strict=True):
+            if one["method"] == "eth_maxPriorityFeePerGas":
+                found["result"] = "0x0"
+        return Reply(json.dumps(said).encode())
+
+    with serve(answer) as served:
+        yield served.url
+
+
+def newcomer(chain: LocalChain, url: str, folder: Path, run: Ask) -> Path:
+    """The config that init writes, with the addresses of this chain in the place of Ethereum's."""
+    made = folder / "init.toml"
+    targets = [part for symbol, share in TARGETS.items() for part in ("--target", f"{symbol}={share}")]
+    written = run("init", "--wallet", chain.wallet.address, *targets, "--rpc", "A=one", "--rpc", "B=two", "--config", str(made), "--json")
+    assert written.code == 0 and [one["gas_gwei"] for one in written.json["least_total"]] == ["0.05", "1", "30"]
+    init, local = tomlkit.parse(made.read_text()), tomlkit.parse(chain.config_text(targets=TARGETS))
+    local["policy"], local["limits"] = init["policy"], init["limits"]
+    local["portfolio"]["max_live_value"] = "200000"  # type: ignore[index]  # tomlkit's tables are typed as items
+    local["chain"]["rpc"][0]["url"] = url  # type: ignore[index]  # the same
+    path = folder / "trimtab.toml"
+    path.write_text(tomlkit.dumps(local))
+    path.chmod(0o600)
+    return path
+
+
+@pytest.mark.parametrize("gwei", ["0.05", "1", "30"])
+@pytest.mark.parametrize("dollars", [500, 3_000, 100_000])
+def test_a_newcomer_holds_the_whole_portfolio_or_knows_why_not(
+    anvil_chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, dollars: int, gwei: str
+) -> None:
+    chain = anvil_chain
+    fund(chain, {"USDC": dollars})
+    with without_tips(chain) as url:
+        path = newcomer(chain, url, tmp_path, lambda *args: in_process(capfd, monkeypatch, *args))
+
+        def ask(*args: str) -> Any:
+            """A command at this gas price; none of them may be refused or fail."""
+            assert isinstance(chain.node, AnvilNode)
+            chain.node.rpc("anvil_setNextBlockBaseFeePerGas", hex(int(Fraction(gwei) * GWEI)))
+            chain.mine()
+            said = in_process(capfd, monkeypatch, *args, "--config", str(path), "--json")
+            assert said.code == 0, said.why
+            return said.json
+
+        ask("trust", "--yes")
+        least = next(row for row in ask("doctor")["checks"] if row["check"] == "least total")
+        status = ask("status")["least_total"]
+        assert status["gas_gwei"] == gwei and least["found"] == status["text"]
+        plan = ask("plan")
+        worth_it = (dollars, gwei) not in NOT_WORTH_IT
+        assert plan["outcome"] == ("planned" if worth_it else "hold"), plan["reason"]
+        assert (dollars >= float(status["first_purchase"])) == worth_it
+        ends = [ask("rebalance", "--send", "--yes") for _ in range(3)]
+        weights = {item["symbol"]: item["weight_bps"] for item in ask("status")["holdings"]}
+        history = ask("history")["steps"]
+        if worth_it:
+            assert [end["outcome"] for end in ends] == ["done", "hold", "hold"], [end["reason"] for end in ends]
+            assert "first purchase" in ends[0]["reason"]
+            assert all(abs(weights[symbol] - int(share[:-1]) * 100) <= 60 for symbol, share in TARGETS.items()), weights
+            assert sum(one["kind"] == "swap" for end in ends for one in end["transactions"]) == 1
+        else:
+            assert [end["outcome"] for end in ends] == ["hold"] * 3 and purse(chain).raw["WETH"] == 0
+            assert all("gas" in end["reason"] and "USDC" in end["reason"] for end in ends)
+            assert not status["enough"] and float(status["total"]) > dollars and status["changes"]
+            assert "gwei" in "".join(status["changes"]) and str(dollars) in status["text"].replace(",", "")
+        assert {step["outcome"] for step in history} <= {"done", "planned", "hold"}
