@@ -22,6 +22,8 @@ TRIES = 40
 """Most tries of one step's length."""
 ENOUGH = 0.3
 """Part of the slope along a step that may be left at its end."""
+STRAIGHT = 0.9
+"""Part of the slope along a step that is left where nothing bends: such a step goes on."""
 NOISE = 1e-15
 """Relative error of the dual's value: what is expected to change less is judged by the slope alone."""
 LEAST_PRICE = 1e-3
@@ -172,7 +174,8 @@ def _within(program: Program, z: Numbers) -> Numbers:
 
 
 def _search(program: Program, stack: Stack, here: _Point, step: Numbers) -> _Point | None:
-    """The lowest point found along a step: its whole length unless it overshoots, else near where the slope turns.
+    """The lowest point found along a step: its whole length unless it overshoots, else near where the slope turns; beyond it while
+    nothing bends.
 
     Between a point before and one after the turn the next try is where their tangents meet, which finds corners, or by turns
     where the line through their slopes is zero, which finds smooth valleys. None when the step leads nowhere.
@@ -185,12 +188,15 @@ def _search(program: Program, stack: Stack, here: _Point, step: Numbers) -> _Poi
     near, near_value, near_slope, far, far_value, far_slope = 0.0, here.value, begin, 0.0, 0.0, 0.0
     length, best = 1.0, None
     for number in range(TRIES):
-        there = _Point(program, stack, _within(program, here.z + length * step))
+        there = _Point(program, stack, _within(program, np.clip(here.z + length * step, program.low, program.high)))
         ahead = dot(there.slope, step)
         if there.value <= here.value + noise and (best is None or there.value < best.value):
             best = there
             if abs(ahead) <= ENOUGH * -begin:
                 break
+        if far <= 0 and ahead <= STRAIGHT * begin and best is there:
+            near, near_value, near_slope, length = length, there.value, ahead, 2 * length  # the ridge, not curvature, ended the step
+            continue
         if ahead <= 0:
             if far <= 0:
                 break

@@ -82,6 +82,11 @@ def test_random_problems_are_solved_to_a_tenth_of_a_basis_point_and_no_peer_does
             assert ours >= theirs - NOISE * turnover / BPS, (seed, peer.__name__)
 
 
+def test_a_solve_whose_steps_end_at_the_ridge_goes_on() -> None:
+    """Without a plan cost and near the limit of turnover, where flat directions would take hundreds of steps."""
+    assert outcome(any_problem(256))[0] <= SMALL
+
+
 @pytest.mark.parametrize("seed", [236, 695, 752])
 def test_routes_that_would_end_lower_gathered_than_on_their_own_stay_on_their_own(seed: int) -> None:
     assert outcome(any_problem(seed))[0] <= SMALL
