@@ -38,7 +38,9 @@ def install(locks: list[str]) -> bool:
         if not done([*PIP, "--quiet", HASHED, "--target", tools, "-r", "requirements-build.lock"]):
             return False
         uv = [f"{tools}/bin/uv", "pip", "install", "--python", sys.executable, "--no-deps", HASHED, *files]
-        index = {"UV_DEFAULT_INDEX": os.environ["PIP_INDEX_URL"]} if "PIP_INDEX_URL" in os.environ else {}
+        index = {"UV_HTTP_RETRIES": "1"}  # an index out of reach is told at once
+        if "PIP_INDEX_URL" in os.environ:
+            index["UV_DEFAULT_INDEX"] = os.environ["PIP_INDEX_URL"]
         if not done(uv, **index):
             say("uv cannot do it here; pip goes on")
             if not done([*PIP, HASHED, *files]):
