@@ -42,10 +42,10 @@ def installed(program: str, lock: str) -> str:
     with tempfile.TemporaryDirectory() as scratch:
         python = f"{scratch}/bin/python"
         no_compiler = {**os.environ, "CC": "/bin/false", "CXX": "/bin/false"}
-        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-compile", "--require-hashes"]
+        uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", python, "--no-deps", "--require-hashes"]
         steps = [
-            [program, "-m", "venv", scratch],
-            [*pip, "-r", str(REPO / lock)],
+            [program, "-m", "venv", "--without-pip", scratch],
+            [*uv, "-r", str(REPO / lock)],
             [python, "-c", "import agent.wiring.desk, web3, eth_account; assert web3.__version__ >= '7'"],
         ]
         for step in steps:
