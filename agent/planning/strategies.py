@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from agent.errors import Refused
 from agent.model import PORTFOLIO, AdjustLiquidity, Funding, Halt, Hold, LimitOrder, Plan, Purchase, Rebalance, StepInput, StuckExit, TopUp
 from agent.planning import planner, purchase, taxed
+from agent.planning.assemble import MIN_TRADE, PLAN_COST
 from agent.planning.liquidity import plan_liquidity
 from agent.planning.paced import limit_swap, paced
 from agent.policy import minimum, order_levels, order_moves, stuck, words
@@ -37,6 +38,8 @@ class RefusedBesides(Refused):
         self.step = step
 
 
+WORTH = (PLAN_COST, MIN_TRADE)
+"""What holds a rebalance that is not worth it."""
 Proposer = Callable[[StepInput], Proposal]
 
 
@@ -97,14 +100,16 @@ def _unsold(step: StepInput, decided: Decided, plan: Plan) -> dict[str, str]:
 
 
 def decision_at(step_input: StepInput) -> Decided:
-    """What is decided, a zone's plan weighed and exits tried; a plan that is refused leaves the decision as it was."""
+    """What is decided, a zone's plan weighed, exits tried, and a hold where nothing is worth its cost; a plan that is refused leaves the
+    decision as it was.
+    """
     decided = decide(step_input)
-    if decided.zone is None and not decided.leaves:
-        return decided
     try:
-        return rebalance(step_input).decided
+        found = rebalance(step_input).decided if isinstance(decided.decision, Rebalance) or decided.zone or decided.leaves else decided
     except Refused:
         return decided
+    held = isinstance(found.decision, Hold) and found.decision.kept_by in WORTH
+    return found if held or decided.zone is not None or decided.leaves else decided
 
 
 def _planned(step_input: StepInput, decided: Decided, decision: Rebalance) -> Proposal:

@@ -81,11 +81,13 @@ def test_a_newcomer_holds_the_whole_portfolio_or_knows_why_not(
 
         ask("trust", "--yes")
         least = next(row for row in ask("doctor")["checks"] if row["check"] == "least total")
-        status = ask("status")["least_total"]
+        now = ask("status")
+        status, decided = now["least_total"], now["decision"]["kind"]
         assert status["gas_gwei"] == gwei and least["found"] == status["text"]
         plan = ask("plan")
         worth_it = (dollars, gwei) not in NOT_WORTH_IT
         assert plan["outcome"] == ("planned" if worth_it else "hold"), plan["reason"]
+        assert decided == ("rebalance" if worth_it else "hold"), "status says what plan says"
         assert (dollars >= float(status["first_purchase"])) == worth_it
         ends = [ask("rebalance", "--send", "--yes") for _ in range(3)]
         weights = {item["symbol"]: item["weight_bps"] for item in ask("status")["holdings"]}
