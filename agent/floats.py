@@ -60,13 +60,13 @@ def solved(rows: Sequence[Sequence[float]], right: Sequence[float]) -> list[floa
         if not first > 0:
             raise ValueError("the matrix is not positive definite")
         for ahead in range(1, len(pivot) - 1):
-            part = pivot[ahead] / first
-            if part:
+            if pivot[ahead]:
+                part = pivot[ahead] / first
                 upper[k + ahead] = [a - part * b for a, b in zip(upper[k + ahead], pivot[ahead:], strict=True)]
-    found: list[float] = []
+    found: list[float] = []  # from the last unknown to the first
     for pivot in reversed(upper):
-        found.insert(0, (pivot[-1] - math.fsum(map(mul, pivot[1:-1], found))) / pivot[0])
-    return found
+        found.append((pivot[-1] - math.fsum(map(mul, pivot[-2:0:-1], found))) / pivot[0])
+    return found[::-1]
 
 
 def inverse(matrix: Numbers) -> Numbers:

@@ -65,7 +65,7 @@ class _Box:
         sides = self._first()
         for _ in range(GUESSES):
             step = self._with_held(sides, self._ends(sides))
-            better = [self._side(i, side, step) for i, side in enumerate(sides)]
+            better = self._better(sides, step)
             if better == sides:
                 return step, sides
             sides = better
@@ -80,11 +80,12 @@ class _Box:
         """Where held unknowns stand."""
         return [low if side < 0 else high if side > 0 else 0.0 for side, low, high in zip(sides, self.low, self.high, strict=True)]
 
-    def _side(self, i: int, side: int, step: Row) -> int:
+    def _better(self, sides: Sequence[int], step: Row) -> list[int]:
         """Held unknowns stay as long as they are pulled outwards; free ones are held at an end that they pass."""
-        if side:
-            return side if side * self._pull(i, step) < 0 else 0
-        return -1 if step[i] < self.low[i] else 1 if step[i] > self.high[i] else 0
+        return [
+            (side if side * self._pull(i, step) < 0 else 0) if side else -1 if place < low else 1 if place > high else 0
+            for i, (side, place, low, high) in enumerate(zip(sides, step, self.low, self.high, strict=True))
+        ]
 
     def _pull(self, i: int, step: Row) -> float:
         """Slope of one unknown after a step."""
@@ -94,8 +95,11 @@ class _Box:
         """The minimum with some unknowns held where they are and the others free."""
         step = [place if side else 0.0 for side, place in zip(sides, held, strict=True)]
         free = [i for i, side in enumerate(sides) if not side]
-        found = solved([[self.rows[i][j] for j in free] for i in free], [-self._pull(i, step) for i in free])
-        for i, value in zip(free, found, strict=True):
+        away = any(step)  # mostly what is held stands at zero, which pulls nothing
+        right = [-self._pull(i, step) if away else -self.slope[i] for i in free]
+        if len(free) == len(step):
+            return solved(self.rows, right)
+        for i, value in zip(free, solved([[self.rows[i][j] for j in free] for i in free], right), strict=True):
             step[i] = value
         return step
 

@@ -23,6 +23,7 @@ from agent.planning.refill import plan_top_up
 from agent.planning.saving import saving
 from agent.planning.settle import Settled, settle
 from agent.planning.swaps import Quote, plan_swap, quote
+from agent.planning.whole import sold_whole
 from agent.policy.minimum import LEG_GAS
 from agent.reference import References, reference_prices
 from agent.units import BPS, PIPS, Value, value_text
@@ -65,11 +66,14 @@ def plan(step: StepInput, decision: Rebalance, references: References | None = N
         raise Refused("there is nothing to invest: every balance is zero or reserved", remedy="fund the wallet or lower the reserves")
     aim = aim_at(problem, decision.goal)
     problem = replace(problem, leaving=leaving(problem, decision.goal))
+    into = problem.position[step.portfolio.numeraire.address]
     if decision.exit:
-        aim = for_exit(aim, problem.position[step.portfolio.numeraire.address])
+        aim = for_exit(aim, into)
     budget, turnover_limit = (None, "") if decision.exit else turnover_left(step, problem.total, decision.apart)
     at_rest = _at_rest(step, problem, aim) if decision.exit else one_side.untouched(problem, decision.goal)
     market, settled = _affordable(problem, aim, decision.goal, budget, step.limits.min_trade, at_rest)
+    if decision.exit:
+        settled = sold_whole(market, settled, into, step.limits.min_trade)
     skipped = left_undone(step, market, aim, settled, turnover_limit)
     if not settled.draft.legs:
         raise _nothing(step, problem, aim.off, skipped)

@@ -12,7 +12,11 @@ from hypothesis import strategies as st
 from agent.errors import Refused
 from agent.execution.outcome import OutcomeKind
 from agent.model import Plan, PoolState, StepInput
+from agent.planning import planner
+from agent.planning.draft import Draft
+from agent.planning.market import Market
 from agent.planning.planner import plan
+from agent.planning.settle import Settled
 from tests.builders import step_input, v2_pool
 from tests.planning_worlds import PRICES, SYMBOLS, goal, random_pools, wide
 from tests.unit.test_stuck_exits import LINK, MARKET, SOUND, USDC, WBTC, WETH, fired, judged
@@ -62,3 +66,24 @@ def test_a_stop_that_fired_sells_all_of_it(pools: tuple[PoolState, ...]) -> None
         found = judged(fired(*symbols, pools=(*pools, SOUND)))
         assert found.plan is not None and not found.decided.stuck
         assert not any(after(found.step_input, found.plan)[symbol] for symbol in symbols)
+
+
+def test_an_exit_is_whole_where_only_its_last_unit_is_dear() -> None:
+    shallow = (v2_pool(WETH, USDC, 2_000, 50_000_000), v2_pool(WBTC, USDC, 60_000, 2_300_000), SOUND)
+    found = judged(fired("WBTC", pools=shallow))
+    assert found.plan is not None and after(found.step_input, found.plan)["WBTC"] == 0
+    assert found.plan.cost.total < found.plan.turnover * Fraction(50, 10_000), "all of it costs less than plan_cost"
+    dear = judged(fired("WBTC", pools=(*shallow[:1], v2_pool(WBTC, USDC, 60_000, 1_000_000), SOUND)))
+    left = 0 if dear.plan is None else after(dear.step_input, dear.plan)["WBTC"]
+    assert left > 0, "where all of it costs more, the limit keeps the rest"
+
+
+def test_an_exit_is_tried_whole_when_the_search_finds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def blind(market: Market, aim: object, budget: object, least: object, dropped: dict[str, str], still: dict[int, str]) -> Settled:
+        return Settled(Draft(), dropped=dict(dropped), still=dict(still))
+
+    monkeypatch.setattr(planner, "settle", blind)
+    found = judged(fired("WBTC", "LINK", pools=(*MARKET, SOUND)))
+    assert found.plan is not None and not found.decided.stuck
+    left = after(found.step_input, found.plan)
+    assert (left["LINK"], left["WBTC"]) == (0, 0)
