@@ -255,7 +255,8 @@ def test_the_exit_by_itself_cannot_be_planned() -> None:
 
 def test_orders_name_the_guard_that_refuses_an_exit() -> None:
     step = fired("LINK", pools=(*MARKET, OFF))
-    agent: Any = SimpleNamespace(step_input=lambda: step, plan=lambda: judged(step))
+    desk = SimpleNamespace(store=SimpleNamespace(orders=list))
+    agent: Any = SimpleNamespace(step_input=lambda: step, plan=lambda: judged(step), desk=desk)
     assert shown(step)["stuck"] == []
     (line,) = standing_orders(agent)["stuck"]
     assert "LINK is out and cannot be sold now: refused by oracle_deviation" in line
