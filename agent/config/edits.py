@@ -124,7 +124,9 @@ def _inside(place: Any, part: str, key: str) -> Any:
 
 
 def _toml(value: str) -> Any:
-    """What TOML makes of it; a text where it makes nothing of it, such as 2h or 10%."""
+    """What TOML makes of it; a text where it makes nothing of it, such as 2h or 10%, and an address, which TOML takes for a number."""
+    if value[:2].lower() == "0x":
+        return value
     try:
         found = tomllib.loads(f"x = {value}")["x"]
     except tomllib.TOMLDecodeError:

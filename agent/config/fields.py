@@ -29,10 +29,13 @@ def parse_address(value: object, field: str = "address") -> str:
     """Checksummed address; a mixed-case address with a wrong checksum is refused, since it is likely mistyped."""
     if value == "native":
         raise ConfigError(f"{field}: only an asset may be the native coin itself", "name its wrapped token here")
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise ConfigError(f"{field}: a number, {value:#x}, where an address belongs", 'write it in quotes, such as "0x…"')
     if not isinstance(value, str) or not re.fullmatch(r"0x[0-9a-fA-F]{40}", value):
         raise ConfigError(f"{field}: {value!r} is not an address", "write 0x and 40 hex digits")
     if is_checksum_formatted_address(value) and not is_checksum_address(value):
-        raise ConfigError(f"{field}: {value} has a wrong checksum", "copy it again from its source")
+        right = to_checksum_address(value)
+        raise ConfigError(f"{field}: {value} has a wrong checksum; these digits are written {right}", "compare each digit with its source")
     return str(to_checksum_address(value))
 
 

@@ -92,6 +92,26 @@ def test_what_is_not_there_or_not_understood_is_said(options: dict[str, list[str
         parse_config(edited(**options))
 
 
+def test_an_address_with_a_wrong_checksum_is_shown_with_the_right_one() -> None:
+    wrong = LINK.address[:-1] + LINK.address[-1].swapcase()
+    with pytest.raises(ConfigError, match=f"{wrong} has a wrong checksum; these digits are written {LINK.address}"):
+        parse_changes([], [], [f"LINK={wrong}:10%"], [])
+    for spelt in (LINK.address.lower(), "0x" + LINK.address[2:].upper()):
+        assert parse_changes([], [], [f"LINK={spelt}:10%"], []).adds[0][1] == LINK.address
+
+
+def test_an_address_without_quotes_is_told_to_need_them() -> None:
+    bare = TEXT.replace(f'address = "{WETH.address}"', f"address = {WETH.address}")
+    with pytest.raises(ConfigError, match=f"portfolio.assets.WETH.address: a number, {WETH.address.lower()}, where .* write it in quotes"):
+        parse_config(bare)
+
+
+def test_an_address_that_is_set_stays_a_text() -> None:
+    text = edited(sets=[f"portfolio.assets.USDC.feed_of_old={LINK.address}", f"execution.rebalancer={LINK.address}"])
+    found = tomllib.loads(text)
+    assert found["portfolio"]["assets"][2]["feed_of_old"] == found["execution"]["rebalancer"] == LINK.address
+
+
 @pytest.mark.parametrize(
     "given",
     ["chain.rpc.0.url=https://rpc.example/v1/canary7f3a", f"wallet.key_env={KEY}", "execution.submit_url=x", f"wallet.keystore={PHRASE}"],
