@@ -17,8 +17,9 @@ from agent.planning.gather import Route, gather
 from agent.planning.problem import UNBOUNDED_BPS, Problem
 from agent.units import BPS, Value, floor_int
 
-CRUMB = 10**12
-"""One part in so many of an approval, as much as floating point may miss of it, goes with the last route."""
+CRUMB = 10**6
+"""One part in so many of an approval goes with the last route: a plan made again after its approval ends that near, and what it left
+would cost a transaction that takes the allowance back."""
 NOTHING: Mapping[tuple[str, str], int] = MappingProxyType({})
 UNSOLD = Fraction(1, 10**7)
 """Part of what is traded that may stay unsold for floating point's sake."""
