@@ -9,7 +9,7 @@ from typing import Any
 
 from agent import engine, wiring
 from agent.amm.errors import TicksEnd
-from agent.api import least, retreat, rounds, schedule, trigger_view
+from agent.api import least, retreat, rounds, schedule, taking_up, trigger_view
 from agent.api.endpoints import records
 from agent.api.parameters import parameters
 from agent.api.realised import realised
@@ -151,8 +151,9 @@ class Agent:
         from first to last, the wallet during each look alone: between two looks other commands act for it, and each look begins
         with what they left in the store. With `once` it serves nobody else.
 
-        Where the kill switch turns to hard a rest ends, and what waits is taken back instead of a step; where the bot was stopped,
-        or another config confirmed, it ends without another act. `progress` hears LOOKING before each look.
+        Where the kill switch turns to hard a rest ends, and what waits is taken back instead of a step; where the bot was stopped
+        it ends without another act. A version of the config that its owner confirmed meanwhile is taken up between two acts, while
+        it holds the wallet, or Edited is raised (agent/api/taking_up.py). `progress` hears LOOKING before each look.
         """
         interval_s = parse_duration_s(every, "--every")
         if interval_s < SHORTEST_LOOK_S:
@@ -160,15 +161,21 @@ class Agent:
         if send:
             self.require_not_stopped()
         with self._serving(send, confirm, progress, once) as wallet:
-            turned, known = [self.desk.switch.is_hard()], self.desk.store.confirmed_config()
+            turned, known, waits = [self.desk.switch.is_hard()], self.desk.store.confirmed_config(), False
 
             def look() -> Outcome | TrimtabError | None:
+                nonlocal known, waits, wallet
                 progress(LOOKING)
-                if over():
-                    return None
                 try:
-                    with nullcontext() if wallet is None else wallet.held() as hands:
-                        return None if over() else self._look(hands, turned)
+                    try:
+                        return acted()
+                    except Edited as edited:
+                        if once:
+                            raise
+                        waits = True
+                        self.desk, wallet = taking_up.taken_up(self.desk, wallet, edited)
+                        known, waits = self.desk.confirmed, False
+                    return acted()
                 except Edited:
                     raise
                 except Held as held:
@@ -180,8 +187,12 @@ class Agent:
                 finally:
                     progress(f"next look in {every}")
 
+            def acted() -> Outcome | None:
+                with nullcontext() if over() or wallet is None else wallet.held() as hands:
+                    return None if over() else self._look(hands, turned)
+
             def over() -> bool:
-                """Whether its owner has stopped the bot. Raises Edited where he has confirmed another config than this one."""
+                """Whether its owner has stopped the bot. Raises Edited where he has confirmed another config."""
                 self.desk.store.require_present(self.desk.loaded.digest, known)
                 return wallet is not None and self.desk.store.stopping() is not None
 
@@ -190,7 +201,7 @@ class Agent:
                 try:
                     return over() or (wallet is not None and self.desk.switch.is_hard() and not turned[0])
                 except Edited:
-                    return True
+                    return not waits  # for an endpoint that did not answer, or for the wallet
 
             for found in schedule.repeat(look, interval_s, self.desk.clock, self.desk.eyes.chance, called):
                 if found is None:

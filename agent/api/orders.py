@@ -89,7 +89,7 @@ def disarm_orders(agent: Agent, subject: str, kinds: Sequence[OrderKind] = ()) -
 
 def set_orders(path: Path, subject: str, levels: Mapping[str, str]) -> Document:
     """Writes levels into the config, "off" takes one away; refused where the new file would be. The new version counts as confirmed
-    where the one before did, so that a run ends and starts with it.
+    where the one before did, so that a run takes it up.
     """
     text, changes = edited(path, subject, levels)
     if changes:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from agent.api import alerting, announcing, looks
 from agent.api.agent import LOOKING, Agent
 from agent.api.stopping import StoppableClock
+from agent.config import redaction
 from agent.config.fields import parse_duration_s
 from agent.config.load import LoadedConfig
 from agent.errors import EXIT_HUNG, ConfigError, TrimtabError
@@ -49,6 +50,11 @@ class Service:
     unheard: int = 0
     unheard_in_row: int = 0
     unwritten: str = ""
+    taken_up: tuple[str, ...] = ()
+    """Lines of the config that changed with a version that was taken up, until somebody has told them."""
+
+    def __post_init__(self) -> None:
+        self._loaded = self.agent.desk.loaded
 
     def heard(self, stage: str) -> None:
         """What the run is about to do, as it tells its progress."""
@@ -69,6 +75,10 @@ class Service:
     def _tell(self, found: Outcome | TrimtabError) -> None:
         took_s = time.monotonic() - self.began
         self.watch.beat("telling of the last look")
+        if (loaded := self.agent.desk.loaded) != self._loaded:
+            self.taken_up = redaction.changes(self._loaded.text, loaded.text) or ("comments alone",)
+            self.log.info("config taken up", digest=loaded.digest, changes=self.taken_up)
+            self._loaded = loaded
         stopped = self.agent.desk.switch.read()
         paused = stopped.paused is not False
         trouble = looks.trouble(found, paused)

@@ -39,8 +39,7 @@ def edit(
 ) -> None:
     """Changes tokens, weights and parameters: shows the transition, asks, and writes the config whole; without options in $EDITOR.
 
-    Nothing is sent: the next look of a run acts by it, once it was started again. Where nobody can be asked it only shows,
-    unless --yes.
+    Nothing is sent: the next look of a run acts by it. Where nobody can be asked it only shows, unless --yes.
     """
     from agent.api import editing
     from agent.config.edits import applied, parse_changes
@@ -121,7 +120,7 @@ def show_editing(console: Console, document: Document, agent: Agent | None) -> N
         console.print(cell(f"note: {line}", "yellow"))
     if document["state"] == "written":
         kept = "" if document["backup"] is None else f"; the file before is {document['backup']}"
-        console.print(cell(f"Written{kept}. A run that goes on ends by itself and is to be started again."))
+        console.print(cell(f"Written{kept}. A run that goes on takes it up before it acts again."))
         for line in document["next"]:
             console.print(cell(f"Next: {line}"))
     elif console is out:

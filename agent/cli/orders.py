@@ -47,7 +47,7 @@ def set_(
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Writes levels into the config file. A running agent follows them once it is started again; see them with trimtab orders."""
+    """Writes levels into the config file. A running agent takes them up before it acts again; see them with trimtab orders."""
     from agent import api
 
     given = {"entry": entry, "stop_loss": stop_loss, "take_profit": take_profit, "trailing_stop": trailing_stop}
@@ -62,7 +62,7 @@ def set_(
         if not document["changes"]:
             say("The config says so already.")
         else:
-            note("A run that goes on ends by itself, and follows it once its service manager has started it again.")
+            note("A run that goes on takes it up before it acts again.")
 
     emit(document, as_json, told)
 

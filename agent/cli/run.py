@@ -98,6 +98,9 @@ def looking(
                     service.looked(found)
                     with wait.aside():
                         code = _tell(found, agent, as_json, send, lines=not once, logged=service.logs)
+                        if service.taken_up:
+                            note(f"The edited config was taken up: {'; '.join(service.taken_up)}")
+                            service.taken_up = ()
                         if service.unwritten:
                             note(service.unwritten)
                             service.unwritten = ""

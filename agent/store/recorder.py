@@ -67,7 +67,7 @@ class Recorder:
     def __init__(self, folder: Path, config: str, books: str, bounds: Bounds) -> None:
         """Makes the folder where it is not there. Raises ConfigError where nothing can be written."""
         self.folder = folder
-        self._config = config
+        self.config = config
         self._books = books
         self._bounds = bounds
         self.tell: Callable[[str], None] = lambda _: None
@@ -109,7 +109,7 @@ class Recorder:
         return RecordedStep(
             format=FORMAT,
             version=version("trimtab"),
-            config=self._config,
+            config=self.config,
             books=self._books,
             step=line.id,
             now_s=line.now_s,

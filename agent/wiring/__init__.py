@@ -1,6 +1,17 @@
 """Names the concrete adapters and puts them together: the only place that knows which chain, store, key and clock are real."""
 
-from agent.wiring.desk import Desk, SystemClock, books, open_desk, open_panel, open_transport, open_transports, second_venues, store_file
+from agent.wiring.desk import (
+    Desk,
+    SystemClock,
+    books,
+    open_desk,
+    open_panel,
+    open_transport,
+    open_transports,
+    reopened,
+    second_venues,
+    store_file,
+)
 from agent.wiring.hands import Wallet, locks, open_hands, open_service, open_wallet, settings, signing_rules
 
 __all__ = [
@@ -16,6 +27,7 @@ __all__ = [
     "open_transport",
     "open_transports",
     "open_wallet",
+    "reopened",
     "second_venues",
     "settings",
     "signing_rules",

@@ -219,52 +219,79 @@ def open_desk(
     Once pools are pinned, those that are not are left out: what a factory made since `trimtab trust` waits for the owner.
     `untrusted_pools` takes them in, to show them. With `record`, or [record] in the config, each step is written down there.
     """
-    config = loaded.config
-    panel = open_panel(config, transports)
-    line = AgreedTransport(panel)
-    clock = clock or SystemClock()
-    asked = [a.address for a in config.portfolio.assets] + [h.address for h in config.portfolio.hubs]
-    tokens = {token.address: token for token in read_tokens(line, asked)}
-    portfolio = build_portfolio(config, tokens)
-    portfolio = replace(portfolio, weights=build_weights(config.portfolio, portfolio, loaded.path.parent))
-    split = with_allocators(config, build_split(config), portfolio, loaded.path.parent)
-    limits = build_limits(config, portfolio.numeraire)
-    through = (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
+    panel = open_panel(loaded.config, transports)
+    portfolio, split = _wishes(loaded, panel)
     with books(loaded) as (store, switch):
         confirmed = store.confirmed_config()
         if loaded.paper:
             prepare(loaded, store)
         if (recorder := open_recorder(loaded, record)) is not None:
             store.heard = recorder.hear
-        pools = discover(line, config.venues, through, portfolio.hubs)
-        portfolio = replace(portfolio, lp_targets=build_targets(config, portfolio, pools))
-        pins = {pin.address: pin.code_hash for pin in store.pins()}
-        reference = build_reference(config, [(pool.address, pins[pool.address]) for pool in pools if pool.address in pins])
-        if not untrusted_pools:
-            pools = tuple(pool for pool in pools if pool.address in pins) or pools
-        pinned = tuple(dict.fromkeys((*fixed_contracts(config, store.liquidity_moves()), *asked)))
-        execution = replace(build_execution(config, pinned), liquidity=liquidity_contracts(config, store.liquidity_moves()))
-        if execution.router_kind == "rebalancer":
-            require_ours(line, execution.router, config.chain.wrapped_native, factories(config))
-        watch = Watch(
-            owner=config.wallet.address,
-            tokens=through,
-            spenders=(execution.router, *(contract for _, contract in execution.liquidity)),
-            pools=pools,
-            proxies=(proxies := find_proxies(line, asked)),
-            supplies=all_supplies(portfolio, split),
-            feeds=(*portfolio.feeds(), *reference.uptime),
-            code=tuple(dict.fromkeys((*pinned, *(pool.address for pool in pools), *(proxy.first for proxy in proxies)))),
-            twap_window_s=reference.twap_window_s,
-            impact_bps=UNBOUNDED_IMPACT_BPS if limits.price_impact_bps is None else limits.price_impact_bps,
-            lp_spender=dict(execution.liquidity).get("uniswap_v2"),
-        )
-        chain = ChainReader(panel, config.chain.chain_id, watch, clock, min_operators=config.chain.min_operators)
-        found = resolve(line, known_positions(config, portfolio, ()), factories(config))
-        known = partial(known_positions, config, portfolio)
-        reader = PositionReader(chain, found, factories(config), store.liquidity_moves, known)
-        policy, quoter = build_policy(config), opinions(line, second_venues(config))
-        shared = (loaded, panel, line, portfolio, pools, policy, reference, limits, execution, store, switch, clock, reader, quoter)
-        paper = paper_chain(config, execution, panel, store, reader) if loaded.paper else None
-        tax = TaxKeeper(loaded, portfolio)
-        yield Desk(*shared, split=split, tax=tax, paper=paper, recorder=recorder, confirmed=confirmed)
+        made = _desk(loaded, portfolio, split, panel, store, switch, clock or SystemClock(), untrusted_pools=untrusted_pools)
+        yield replace(made, recorder=recorder, confirmed=confirmed)
+
+
+def reopened(desk: Desk, loaded: LoadedConfig) -> Desk:
+    """The desk by a version of its config that was confirmed since, over the same endpoints, store, clock and key."""
+    made = _desk(loaded, *_wishes(loaded, desk.panel), desk.panel, desk.store, desk.switch, desk.clock, untrusted_pools=False)
+    if desk.recorder is not None:
+        desk.recorder.config = loaded.digest
+    return replace(made, recorder=desk.recorder, confirmed=loaded.digest, key=desk.key)
+
+
+def _wishes(loaded: LoadedConfig, panel: Panel) -> tuple[Portfolio, Split | None]:
+    """What the owner wants to hold, in the tokens that the chain tells of."""
+    config = loaded.config
+    tokens = {token.address: token for token in read_tokens(AgreedTransport(panel), [one.address for one in config.portfolio.listed])}
+    portfolio = build_portfolio(config, tokens)
+    portfolio = replace(portfolio, weights=build_weights(config.portfolio, portfolio, loaded.path.parent))
+    return portfolio, with_allocators(config, build_split(config), portfolio, loaded.path.parent)
+
+
+def _desk(
+    loaded: LoadedConfig,
+    portfolio: Portfolio,
+    split: Split | None,
+    panel: Panel,
+    store: Store,
+    switch: KillSwitch,
+    clock: Clock,
+    *,
+    untrusted_pools: bool,
+) -> Desk:
+    """Discovers pools, and puts together what looks at them."""
+    config, line = loaded.config, AgreedTransport(panel)
+    limits, through = build_limits(config, portfolio.numeraire), (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
+    asked = [token.address for token in through]
+    pools = discover(line, config.venues, through, portfolio.hubs)
+    portfolio = replace(portfolio, lp_targets=build_targets(config, portfolio, pools))
+    pins = {pin.address: pin.code_hash for pin in store.pins()}
+    reference = build_reference(config, [(pool.address, pins[pool.address]) for pool in pools if pool.address in pins])
+    if not untrusted_pools:
+        pools = tuple(pool for pool in pools if pool.address in pins) or pools
+    pinned = tuple(dict.fromkeys((*fixed_contracts(config, store.liquidity_moves()), *asked)))
+    execution = replace(build_execution(config, pinned), liquidity=liquidity_contracts(config, store.liquidity_moves()))
+    if execution.router_kind == "rebalancer":
+        require_ours(line, execution.router, config.chain.wrapped_native, factories(config))
+    watch = Watch(
+        owner=config.wallet.address,
+        tokens=through,
+        spenders=(execution.router, *(contract for _, contract in execution.liquidity)),
+        pools=pools,
+        proxies=(proxies := find_proxies(line, asked)),
+        supplies=all_supplies(portfolio, split),
+        feeds=(*portfolio.feeds(), *reference.uptime),
+        code=tuple(dict.fromkeys((*pinned, *(pool.address for pool in pools), *(proxy.first for proxy in proxies)))),
+        twap_window_s=reference.twap_window_s,
+        impact_bps=UNBOUNDED_IMPACT_BPS if limits.price_impact_bps is None else limits.price_impact_bps,
+        lp_spender=dict(execution.liquidity).get("uniswap_v2"),
+    )
+    chain = ChainReader(panel, config.chain.chain_id, watch, clock, min_operators=config.chain.min_operators)
+    found = resolve(line, known_positions(config, portfolio, ()), factories(config))
+    known = partial(known_positions, config, portfolio)
+    reader = PositionReader(chain, found, factories(config), store.liquidity_moves, known)
+    policy, quoter = build_policy(config), opinions(line, second_venues(config))
+    shared = (loaded, panel, line, portfolio, pools, policy, reference, limits, execution, store, switch, clock, reader, quoter)
+    paper = paper_chain(config, execution, panel, store, reader) if loaded.paper else None
+    tax = TaxKeeper(loaded, portfolio)
+    return Desk(*shared, split=split, tax=tax, paper=paper)

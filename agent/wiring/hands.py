@@ -78,12 +78,17 @@ class Wallet:
 
         They are made anew for each act, by what the store says now: another process may have sent, paid or confirmed meanwhile.
         """
-        desk = self.desk
-        wait_s = desk.config.service.wallet_wait
-        with awaited_lock(*locks(desk.loaded), patience_s=wait_s, sleep=desk.clock.sleep, tell=self.progress):
+        with self.locked():
             if not takes_back:
-                desk.store.require_present(desk.loaded.digest, desk.confirmed)
+                self.desk.store.require_present(self.desk.loaded.digest, self.desk.confirmed)
             yield self._hands()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else acts for the wallet meanwhile, and nothing is signed. Raises Held where waiting for it takes too long."""
+        desk, wait_s = self.desk, self.desk.config.service.wallet_wait
+        with awaited_lock(*locks(desk.loaded), patience_s=wait_s, sleep=desk.clock.sleep, tell=self.progress):
+            yield
 
     def _hands(self) -> Hands:
         desk, config = self.desk, self.desk.config

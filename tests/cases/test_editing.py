@@ -16,7 +16,7 @@ from agent.config.chain import ChainTable
 from agent.config.edits import Changes, applied
 from agent.config.fields import parse_address
 from agent.config.load import load_config
-from agent.errors import ConfigError, Refused
+from agent.errors import ConfigError, Refused, Retryable
 from agent.execution.outcome import OutcomeKind
 from agent.localchain import LocalChain
 from tests.agents import again, fund, trusted, yes
@@ -200,3 +200,61 @@ def test_another_numeraire_takes_no_cap_along_unconverted(anvil_chain: LocalChai
         "limits.payout_per_day": "40",
     }
     assert bot.edit(Changes(sets=(("portfolio.numeraire", "WETH"), *converted.items()))).state == "written"
+
+
+def test_a_run_takes_up_a_confirmed_edit_without_ending(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    with again(chain, bot.loaded) as agent:
+        looks = agent.run(send=True, confirm=yes, every="28d")
+        assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
+        link = chain.tokens["LINK"].address
+        more = (("policy.cooldown", "0s"), ("reference.kind", '["feed", "twap", "spot"]'))
+        bot.edit(Changes(adds=(("LINK", link, "10%"),), targets=(("WBTC", "10%"),), sets=more))
+        setup.trust_now(load_config(bot.file), [chain.transport])
+        began_s = chain.clock.now_s()
+        found = next(looks)
+        assert found.kind is OutcomeKind.DONE, found  # type: ignore[union-attr]  # an outcome
+        assert chain.clock.now_s() - began_s < 600, "its rest of 28 days has ended"
+        assert chain.balance("LINK") > 0 and agent.desk.config.policy.cooldown == 0
+        assert agent.desk.loaded.digest == load_config(bot.file).digest == agent.desk.store.confirmed_config()
+
+
+def test_a_file_alone_changes_nothing_in_a_run_with_a_key(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """Who can write the config, and has no key, waits for a run to read it again."""
+    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    with again(chain, bot.loaded) as agent:
+        looks = agent.run(send=True, confirm=yes, every="1s")
+        assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
+        bot.file.write_text(applied(bot.text, weights(WETH="30%", WBTC="40%")).replace('slippage = "0.3%"', 'slippage = "1%"'))
+        assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
+        assert agent.desk.loaded == bot.loaded
+        agent.desk.store.confirm_config("another", 0, how="edit")  # a confirmed version that the file is not
+        with pytest.raises(Refused, match="the config was edited; this process acts by the version before"):
+            next(looks)
+        assert agent.desk.loaded == bot.loaded
+
+
+def test_an_edit_of_what_a_run_is_set_up_with_ends_it_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    with again(chain, bot.loaded) as agent:
+        looks = agent.run(send=True, confirm=yes, every="1s")
+        next(looks)
+        bot.edit(Changes(sets=(("execution.deadline", "3m"), ("policy.cooldown", "2h"))))
+        with pytest.raises(Refused, match=r"edited in \[execution\], which a run reads when it begins"):
+            next(looks)
+
+
+def test_a_run_waits_for_an_endpoint_before_it_takes_up_an_edit(
+    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    with again(chain, bot.loaded) as agent:
+        looks = agent.run(send=True, confirm=yes, every="1s")
+        next(looks)
+        bot.edit(weights(WETH="51%", WBTC="19%"))
+        with monkeypatch.context() as patch:
+            patch.setattr(wiring, "reopened", lambda *_: (_ for _ in ()).throw(Retryable("away")))
+            for _ in range(2):
+                assert isinstance(next(looks), Retryable) and agent.desk.loaded == bot.loaded
+        assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
+        assert agent.desk.loaded.digest == load_config(bot.file).digest

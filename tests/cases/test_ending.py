@@ -58,7 +58,7 @@ def test_a_bot_that_is_kept_takes_back_what_may_be_taken_and_trades_no_more_unti
         assert agent.rebalance(send=True, confirm=lambda _: True).kind is OutcomeKind.DONE
 
 
-def test_a_run_ends_by_itself_once_it_is_stopped_or_its_config_was_edited(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_a_run_ends_once_it_is_stopped_or_its_file_is_unconfirmed(anvil_chain: LocalChain, tmp_path: Path) -> None:
     with bot(anvil_chain, tmp_path) as agent:
         looks = agent.run(send=True, confirm=lambda _: False, every="28d")
         assert next(looks).kind is OutcomeKind.DECLINED  # type: ignore[union-attr]  # an outcome

@@ -133,6 +133,27 @@ def test_money_is_put_in_taken_out_traded_and_rehearsed_while_a_run_goes_on(home
     assert {child.pid, os.getpid(), *(one.pid for one in both)} <= takers
 
 
+def test_a_run_takes_up_an_edit_after_its_transaction_and_goes_on(desk: Desk) -> None:
+    before = nonce(desk)
+    desk.node.rpc("evm_setAutomine", False)
+    child = forked(desk, "run", "--every", "1s", "--send", "--yes", "--json")
+    try:
+        until_something_waits(desk, child)
+        assert desk.ask("edit", "--set", "policy.cooldown=2h", "--yes")["state"] == "written"
+        time.sleep(1)
+        assert "taken up" not in child.err.read_text(), "its transaction waits"
+        desk.node.rpc("evm_setAutomine", True)
+        desk.node.mine(1)
+        looked(child, 3)
+    finally:
+        child.told(signal.SIGTERM)
+        said = child.ended(120)
+    assert said.code == 0 and "Traceback" not in said.err
+    assert "The edited config was taken up" in " ".join(said.err.split())
+    assert '"outcome": "done"' in said.out.splitlines()[0]
+    require_each_nonce_once(desk, before)
+
+
 MOMENTS = (
     "SELECT 1",
     "SELECT count(*) FROM requests",
