@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
 from agent import engine, wiring
-from agent.api import versions
+from agent.api import setup, versions
 from agent.api.agent import Agent
+from agent.api.newcomers import NONE, Newcomers, newcomers
 from agent.chain.abi import BALANCE_OF, address_word
 from agent.chain.ask import ask
 from agent.chain.lens import CallItem, Status, uint
@@ -56,6 +57,8 @@ class Editing:
     backup: str | None = None
     by_hand: tuple[str, ...] = ()
     """Lines that somebody changed in the file before, and nobody has confirmed: a yes to this edit confirms them with it."""
+    taken_in: Newcomers = NONE
+    """Tokens that come into the portfolio, with what a yes pins."""
 
 
 Confirm = Callable[[Editing, Agent], bool]
@@ -67,11 +70,14 @@ def edit(
     *,
     in_rounds: bool = False,
     keep_holdings: bool = False,
+    pins: bool = False,
+    unseen: bool = False,
     confirm: Confirm | None,
     transports: Sequence[Transport] | None = None,
     clock: Clock | None = None,
 ) -> Editing:
-    """Makes another text of the config and writes it once `confirm` says yes; without a `confirm` it only shows.
+    """Makes another text of the config and writes it once `confirm` says yes; without a `confirm` it only shows. With `pins` that
+    yes also trusts the new contracts of tokens that come in; where nobody has seen them (`unseen`), on local chains alone.
 
     Raises ConfigError for a text that does not validate, Refused for a transition that breaks a limit (with `in_rounds` only if its
     first round does), would halt the bot, or leaves a token behind that the wallet holds (unless `keep_holdings`). Then nothing is
@@ -85,13 +91,19 @@ def edit(
     same = after_text == text
     _require_fixed(before, after)
     with wiring.open_desk(after, transports, clock, untrusted_pools=True) as desk:
-        agent = Agent(desk)
         if same and versions.changed(after, desk.store) is None:
             return Editing((), None, None, 0, (), (), "unchanged")
+        seen, taken_in = newcomers(desk, before)
+        pinned = taken_in.new if pins and (not unseen or after.config.chain.local) else ()
+        agent = Agent(seen)
         by_hand = () if before is None or same else versions.changed(before, desk.store) or ()
-        found = replace(_judged(agent, before, in_rounds, keep_holdings, same), by_hand=by_hand)
+        found = _judged(agent, before, in_rounds, keep_holdings, same, {row["address"] for row in pinned})
+        found = replace(found, by_hand=by_hand, taken_in=taken_in)
         if confirm is None or not confirm(found, agent):
             return found if confirm is None else replace(found, state="declined")
+        if pinned:
+            new = {row["address"] for row in pinned}
+            setup.pin(desk, pinned, [one for one in taken_in.backing if one[1] in new])
         backup = None if same else _write(file, text, after_text)
         if before is not None and not same:
             versions.keep(before, desk.store, versions.FIRST if desk.store.confirmed_config() is None else versions.NOTICED)
@@ -159,8 +171,10 @@ def _value(loaded: LoadedConfig, key: str) -> object:
     return getattr(getattr(loaded.config, table), name)
 
 
-def _judged(agent: Agent, before: LoadedConfig | None, in_rounds: bool, keep_holdings: bool, same: bool) -> Editing:
-    """What the edit changes and leads to. Raises Refused where that may not be."""
+def _judged(
+    agent: Agent, before: LoadedConfig | None, in_rounds: bool, keep_holdings: bool, same: bool, coming: Collection[str]
+) -> Editing:
+    """What the edit changes and leads to; a yes pins what is `coming`. Raises Refused where that may not be."""
     loaded, desk = agent.desk.loaded, agent.desk
     changes = (
         (versions.changed(loaded, desk.store) or ()) if same else () if before is None else redaction.changes(before.text, loaded.text)
@@ -186,7 +200,8 @@ def _judged(agent: Agent, before: LoadedConfig | None, in_rounds: bool, keep_hol
     pins = {pin.address for pin in desk.store.pins()}
     unpinned = [pool for pool in (*desk.execution.pinned, *(pool.address for pool in desk.pools)) if pool not in pins]
     unpaid = set(loaded.config.wallet.payout_addresses) - set(desk.store.payout_addresses())
-    following = ("trimtab trust: contracts or payout addresses wait to be confirmed",) if unpinned or unpaid else ()
+    waiting = unpaid or not set(unpinned) <= set(coming)
+    following = ("trimtab trust: contracts or payout addresses wait to be confirmed",) if waiting else ()
     known = {} if before is None else prices_in_words(before.config.portfolio)
     warnings += tuple(f"{key}: {words}" for key, words in prices_in_words(loaded.config.portfolio).items() if known.get(key) != words)
     warnings += _notes(transition, unpinned)

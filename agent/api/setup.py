@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,13 @@ from agent.config.starters import Starter
 from agent.config.template import TemplateAsset, render
 from agent.config.token_list import read_token_list, refuse_look_alike
 from agent.errors import ConfigError, Refused
-from agent.model import Verdict
+from agent.model import Snapshot, Verdict
 from agent.policy import minimum
 from agent.units import parse_bps, safe_label
 
 Document = dict[str, Any]
+Backing = tuple[str, str, str]
+"""Token, implementation, its code hash."""
 NO_CODE = "0x" + "0" * 64
 EMPTY_CODE = "0xc5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470"
 """keccak256 of no code: EXTCODEHASH of an account that exists without code."""
@@ -133,40 +135,58 @@ def trust(
         if unseen:
             versions.require_unchanged(loaded, desk.store)
         snapshot = desk.reader.snapshot()
-        hashes = {code.address: code.hash for code in snapshot.code_hashes}
-        names = _names(desk)
-        pins = {pin.address: pin.code_hash for pin in desk.store.pins()}
-        rows, empty = [], []
-        for address in (*desk.execution.pinned, *(pool.address for pool in desk.pools)):
-            found = hashes.get(address, NO_CODE)
-            if found in (NO_CODE, EMPTY_CODE):
-                empty.append(Verdict("code", f"{names[address]} at {address}: no code", "a contract", False))
-            before = pins.get(address)
-            state = "new" if before is None else "unchanged" if before == found else "CHANGED"
-            rows.append({"what": names[address], "address": address, "code_hash": found, "state": state})
-        trusted, backing = desk.store.implementations(), []
-        for one in snapshot.implementations:
-            now, pinned = (one.address, hashes.get(one.address, NO_CODE)), trusted.get(one.token)
-            what = f"implementation of {desk.portfolio.token(one.token).label}"
-            if now[1] in (NO_CODE, EMPTY_CODE):
-                empty.append(Verdict("code", f"{what} at {one.address}: no code, or it cannot be read", "a contract", False))
-            state = "new" if pinned is None else "unchanged" if pinned == now else "CHANGED"
-            rows.append({"what": what, "address": one.address, "code_hash": now[1], "state": state})
-            backing.append((one.token, *now))
+        rows, backing, empty = contracts(desk, snapshot)
         rows += (paid := _payouts(desk))
-        if empty:
-            raise Refused("some addresses hold no code: " + "; ".join(v.measured for v in empty), empty, "correct the config")
+        require_code(empty)
         known = all(row["state"] == "unchanged" for row in rows)
         document: Document = {"block": snapshot.head.number, "pinned": known, "contracts": rows}
         if not known and confirm(document):
             for row in paid:
                 desk.store.confirm_payout_address(row["address"], desk.clock.now_s())
-            for row in rows[: len(rows) - len(paid)]:
-                desk.store.pin(row["address"], row["code_hash"], desk.clock.now_s())
-            for token, address, code_hash in backing:
-                desk.store.pin_implementation(token, address, code_hash, desk.clock.now_s())
+            pin(desk, rows[: len(rows) - len(paid)], backing)
             document["pinned"] = True
         return document
+
+
+def contracts(desk: wiring.Desk, snapshot: Snapshot) -> tuple[list[dict[str, str]], list[Backing], list[Verdict]]:
+    """A row for every contract of the config, each pool found and each implementation of a proxy, with code hash and whether it is
+    pinned like that; the implementations once more, by token; and what holds no code.
+    """
+    hashes = {code.address: code.hash for code in snapshot.code_hashes}
+    names = _names(desk)
+    pins = {pin.address: pin.code_hash for pin in desk.store.pins()}
+    rows, empty = [], []
+    for address in (*desk.execution.pinned, *(pool.address for pool in desk.pools)):
+        found = hashes.get(address, NO_CODE)
+        if found in (NO_CODE, EMPTY_CODE):
+            empty.append(Verdict("code", f"{names[address]} at {address}: no code", "a contract", False))
+        before = pins.get(address)
+        state = "new" if before is None else "unchanged" if before == found else "CHANGED"
+        rows.append({"what": names[address], "address": address, "code_hash": found, "state": state})
+    trusted, backing = desk.store.implementations(), []
+    for one in snapshot.implementations:
+        now, pinned = (one.address, hashes.get(one.address, NO_CODE)), trusted.get(one.token)
+        what = f"implementation of {desk.portfolio.token(one.token).label}"
+        if now[1] in (NO_CODE, EMPTY_CODE):
+            empty.append(Verdict("code", f"{what} at {one.address}: no code, or it cannot be read", "a contract", False))
+        state = "new" if pinned is None else "unchanged" if pinned == now else "CHANGED"
+        rows.append({"what": what, "address": one.address, "code_hash": now[1], "state": state})
+        backing.append((one.token, *now))
+    return rows, backing, empty
+
+
+def require_code(empty: Sequence[Verdict]) -> None:
+    """Raises Refused where an address holds no code."""
+    if empty:
+        raise Refused("some addresses hold no code: " + "; ".join(v.measured for v in empty), empty, "correct the config")
+
+
+def pin(desk: wiring.Desk, rows: Sequence[Mapping[str, str]], backing: Sequence[Backing]) -> None:
+    """Trusts these contracts and implementations as they are in the rows; the owner has said yes to them."""
+    for row in rows:
+        desk.store.pin(row["address"], row["code_hash"], desk.clock.now_s())
+    for token, address, code_hash in backing:
+        desk.store.pin_implementation(token, address, code_hash, desk.clock.now_s())
 
 
 def _payouts(desk: wiring.Desk) -> list[dict[str, str]]:

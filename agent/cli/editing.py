@@ -66,7 +66,7 @@ def edit(
                 return ask("Confirm this?" if confirm else "Write this?")
 
         asked = answer if asking else None
-        found = editing.edit(config, make, in_rounds=in_rounds, keep_holdings=keep_holdings, confirm=asked)
+        found = editing.edit(config, make, in_rounds=in_rounds, keep_holdings=keep_holdings, pins=True, unseen=yes, confirm=asked)
         document = editing_document(found)
         with wait.aside():
             emit(document, as_json, lambda: show_editing(out, document, None))
@@ -94,13 +94,15 @@ def editing_document(found: Editing) -> Document:
         "rounds": found.rounds,
         "warnings": list(found.warnings),
         "next": list(found.following),
+        "taken_in": list(found.taken_in.told),
+        "contracts": list(found.taken_in.rows),
         "backup": found.backup,
     }
 
 
 def show_editing(console: Console, document: Document, agent: Agent | None) -> None:
     """An edit for people; its plan in full with the agent that made it."""
-    from agent.cli import documents, plan_tables
+    from agent.cli import documents, plan_tables, tables
 
     if document["state"] == "unchanged":
         console.print(cell("Nothing changes."))
@@ -110,6 +112,14 @@ def show_editing(console: Console, document: Document, agent: Agent | None) -> N
             console.print(title)
         for line in lines:
             console.print(cell(line, "green" if line.startswith("+") else "red"))
+    for line in document["taken_in"]:
+        console.print(cell(line))
+    if document["contracts"]:
+        made = tables.table("Contracts of what comes in", ("state", "address", "what", "liquidity", "code hash"))
+        for row in document["contracts"]:
+            style = "" if row["state"] == "unchanged" else "yellow" if row["state"] == "new" else "bold red"
+            made.add_row(cell(row["state"], style), cell(row["address"]), cell(row["what"]), row["liquidity"], cell(row["code_hash"]))
+        console.print(made)
     plan = document["transition"]
     if agent is not None and plan is not None and plan["legs"]:
         plan_tables.show_plan(console, plan, documents.decimals(agent.portfolio))

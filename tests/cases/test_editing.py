@@ -209,8 +209,7 @@ def test_a_run_takes_up_a_confirmed_edit_without_ending(anvil_chain: LocalChain,
         assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
         link = chain.tokens["LINK"].address
         more = (("policy.cooldown", "0s"), ("reference.kind", '["feed", "twap", "spot"]'))
-        bot.edit(Changes(adds=(("LINK", link, "10%"),), targets=(("WBTC", "10%"),), sets=more))
-        setup.trust_now(load_config(bot.file), [chain.transport])
+        bot.edit(Changes(adds=(("LINK", link, "10%"),), targets=(("WBTC", "10%"),), sets=more), pins=True)
         began_s = chain.clock.now_s()
         found = next(looks)
         assert found.kind is OutcomeKind.DONE, found  # type: ignore[union-attr]  # an outcome

@@ -18,7 +18,16 @@ _HEAD = {"state": text, "reason": text, "verdicts": [_VERDICT], "transactions": 
 WITHDRAW = {**_HEAD, "request": maybe(count), "block": count}
 STOP = {**_HEAD, "to_stable": flag, "cancel": [_SENT], "revoke": [{"symbol": text, "holder": text}], "left": [text]}
 INVEST = {"wallet": address, "chain_id": count, "came": [{"words": text, "delta_raw": raw}], "told": flag, "outcome": text, "reason": text}
-EDIT = {"state": text, "changes": [text], "by_hand": [text], "rounds": count, "warnings": [text], "next": [text], "backup": maybe(text)}
+EDIT = {
+    "state": text,
+    "changes": [text],
+    "by_hand": [text],
+    "taken_in": [text],
+    "rounds": count,
+    "warnings": [text],
+    "next": [text],
+    "backup": maybe(text),
+}
 REVOKE = {"state": text, "reason": text, "allowances": [{"symbol": text, "holder": text, "spender": address, "raw": maybe(raw)}]}
 REHEARSE = {
     "state": text,

@@ -1,0 +1,80 @@
+"""A token comes into a running bot: found, tried, priced and pinned with the yes that writes the config, or refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent import wiring
+from agent.config.chain import ChainTable
+from agent.config.edits import Changes
+from agent.config.load import load_config
+from agent.execution.outcome import OutcomeKind
+from agent.localchain import LocalChain
+from tests.agents import again, yes
+from tests.cases.test_bad_tokens import turned_bad
+from tests.cases.test_editing import Bot
+
+
+def link(chain: LocalChain, **more: str) -> Changes:
+    """LINK for a tenth; `more` are keys of it."""
+    keys = tuple((f"portfolio.assets.LINK.{key}", value) for key, value in more.items())
+    return Changes(adds=(("LINK", chain.tokens["LINK"].address, "10%"),), targets=(("WETH", "40%"),), sets=keys)
+
+
+def test_an_added_token_is_shown_priced_and_pinned_and_planned_at_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    with wiring.books(bot.loaded) as (store, _):
+        before = store.pins()
+        declined = bot.edit(link(chain, feed=chain.feeds["LINK"]), answer=False, pins=True)
+        assert declined.state == "declined" and store.pins() == before
+        done = bot.edit(link(chain, feed=chain.feeds["LINK"]), pins=True)
+        assert (done.state, done.following, done.taken_in) == ("written", (), declined.taken_in)
+        came = {pin.address: pin.code_hash for pin in store.pins() if pin not in before}
+    assert came == {row["address"]: row["code_hash"] for row in done.taken_in.rows} and chain.tokens["LINK"].address in came
+    pools = [row for row in done.taken_in.rows if row["liquidity"]]
+    assert pools and all(row["liquidity"].endswith(" USDC") and "LINK" in row["what"] for row in pools)
+    priced, tried = done.taken_in.told
+    assert priced.startswith("LINK is priced by feed: round ") and tried.startswith("LINK was tried: ")
+    with again(chain, load_config(bot.file)) as agent:
+        planned = agent.plan()
+        assert planned.kind is OutcomeKind.PLANNED and planned.plan is not None, planned
+        assert chain.tokens["LINK"].address in {leg.token_out for leg in planned.plan.legs}
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE and chain.balance("LINK") > 0
+
+
+def test_an_added_token_without_feed_is_priced_by_means_of_its_pools(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    priced, _ = bot.edit(link(chain), pins=True).taken_in.told
+    assert priced.startswith("LINK is priced by twap: mean over 1800 s of ") and "(its own that count: v3 " in priced
+    with again(chain, load_config(bot.file)) as agent:
+        assert agent.plan().kind is OutcomeKind.PLANNED
+
+
+def test_an_added_token_is_pinned_by_no_machine_on_a_live_chain(
+    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    account = next(line for line in bot.text.splitlines() if line.startswith("test_account"))
+    live = bot.text.replace(account, 'keystore = "wallet.json"')
+    bot.file.write_text(live.replace("[chain]\n", f'[chain]\nsingle_operator = "{chain.transport.operator}"\n', 1))
+    monkeypatch.setattr(ChainTable, "local", property(lambda _: False))
+    with wiring.books(bot.loaded) as (store, _):
+        before = store.pins()
+        done = bot.edit(link(chain, feed=chain.feeds["LINK"]), pins=True, unseen=True)
+        assert done.state == "written" and "trimtab trust" in done.following[0] and store.pins() == before
+
+
+def test_a_token_without_price_or_that_taxes_transfers_is_not_added(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    unpriced = bot.refused(replace(link(chain), sets=(("reference.kind", '["feed"]'),)), pins=True)
+    assert "there is no price for LINK: feed: LINK has no feed" in unpriced.message
+    assert "--set portfolio.assets.LINK.feed=0x" in unpriced.remedy
+    taxed = turned_bad(chain, "TAXED", "FeeOnTransfer", "TAXED", "TAXED", 18, 500)
+    sets = (("portfolio.assets.TAXED.feed", chain.feeds["TAXED"]),)
+    refused = bot.refused(Changes(adds=(("TAXED", taxed, "10%"),), targets=(("WETH", "40%"),), sets=sets), pins=True)
+    assert refused.message.startswith("TAXED is not taken in: ")
+    with wiring.books(bot.loaded) as (store, _):
+        assert taxed not in {pin.address for pin in store.pins()}
