@@ -1,7 +1,7 @@
 # make demo: the main job on an embedded chain. make test: everything that CI checks. make plans: random plans on a local chain.
 PYTHON ?= python3
 BIN := .venv/bin
-JOBS ?= 2
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 # Cases of faults wait more than they work: two for each core.
 FAULT_JOBS ?= 4
 # Bytecode is kept beside its source, whatever the shell says. Of what is installed a tenth is ever read: that is compiled at the end.
@@ -18,7 +18,9 @@ OLD := .venv-web3-6
 demo: $(DEMO)
 	$(BIN)/trimtab demo
 
-test: check cover
+# Both parts run whatever the first of them says.
+test: $(READY)
+	$(MAKE) --keep-going check cover
 
 # Lint, types, architecture, Solidity.
 check: $(READY)
@@ -34,10 +36,12 @@ check: $(READY)
 PURE := agent/units.py,agent/errors.py,agent/codec.py,agent/reference/*,agent/model/*,agent/amm/*,agent/lp/*,agent/policy/*,agent/planning/*,agent/guards/*
 cover: $(READY)
 	rm -f .coverage .coverage.*
-	$(BIN)/pytest -n $(JOBS) --dist worksteal --cov --cov-report= --ignore=tests/test_architecture.py --ignore=tests/cases --ignore=tests/faults --ignore=tests/browser
-	$(BIN)/coverage report --skip-covered --fail-under=85
-	$(BIN)/coverage report --include='$(PURE)' --fail-under=95
-	$(BIN)/pytest -n $(JOBS) --dist worksteal tests/cases tests/faults tests/browser
+	failed=; \
+	$(BIN)/pytest -n $(JOBS) --dist worksteal --cov --cov-report= --ignore=tests/test_architecture.py --ignore=tests/cases --ignore=tests/faults --ignore=tests/browser || failed="$$failed unit,cli,differential"; \
+	$(BIN)/coverage report --skip-covered --fail-under=85 || failed="$$failed coverage"; \
+	$(BIN)/coverage report --include='$(PURE)' --fail-under=95 || failed="$$failed coverage-of-the-pure-part"; \
+	$(BIN)/pytest -n $(JOBS) --dist worksteal tests/cases tests/faults tests/browser || failed="$$failed cases,faults,browser"; \
+	if [ -n "$$failed" ]; then echo "FAILED:$$failed"; exit 1; fi
 
 # Tests that take half a minute and more: many looks in a row, random portfolios on a chain, an upgrade killed at every statement.
 slow: $(READY)
