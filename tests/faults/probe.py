@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
-from web3._utils.request import _session_cache
+from web3 import HTTPProvider
 
 from agent.chain.rpc import Call, HttpTransport, Transport
 from agent.errors import TrimtabError
@@ -152,7 +152,9 @@ def _step(
         passed.append(moment)
         hear(moment)
 
-    _session_cache.clear()  # web3 keeps connections by address, those of the process that was forked among them
+    node = scene.chain.w3.provider
+    assert isinstance(node, HTTPProvider)
+    node._request_session_manager.session_cache.clear()  # web3 keeps connections, those of the process that was forked among them
     prepare()
     try:
         time = clock(AnvilNode(scene.chain.url or ""))
