@@ -2,109 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any, cast
-from unittest.mock import MagicMock
+from itertools import count
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agent import engine
-from agent.chain.approvals import spent
-from agent.errors import Refused, Unfit
-from agent.execution import approving, late
-from agent.execution.fresh import Eyes
-from agent.execution.outcome import Hands, Outcome, OutcomeKind
-from agent.model import History, Intent, IntentKind, IntentState, Order, Orders, Plan, Snapshot, StepInput, Verdict
-from agent.planning import strategies
+from agent import codec, engine
+from agent.errors import Refused
+from agent.execution import late
+from agent.execution.outcome import Outcome, OutcomeKind
+from agent.model import IntentKind, Order, Orders, Plan, StepInput
 from agent.policy.order_targets import ordered
 from agent.ports import Approval, Prepared
-from tests.builders import step_input, token, v2_pool, with_limits
-from tests.scripted import grant, receipt, tx
+from agent.store import open_store
+from tests.builders import NOW_S, OWNER, step_input, token, v2_pool, with_limits
+from tests.late_worlds import NO, World
+from tests.scripted import CHAIN_ID, grant, tx
 from tests.standing import price_of, terms
-from tests.unit.test_stuck_exits import FIRED, LINK, MARKET, OFF, SOUND, STOP, USDC, WBTC, WETH, Sees, fired, moved
+from tests.unit.test_stuck_exits import FIRED, LINK, MARKET, OFF, SOUND, STOP, USDC, WBTC, WETH, fired, moved
 
-NO = Unfit("simulated: no", (Verdict("simulation", "no", "success", False),))
 ALL = (*MARKET, SOUND)
+Worlds = Callable[..., World]
 
 
-class World:
-    """A chain, a journal, a composer and an executor in one. `reverts` says of what plans sell whether sending them is refused.
+@pytest.fixture
+def worlds(tmp_path: Path) -> Iterator[Worlds]:
+    """Worlds, each with a store of its own."""
+    with ExitStack() as stores:
 
-    It is asked by the executor alone unless `composed`: a token may tell a look from a sending, by the price of gas.
-    """
+        def made(step: StepInput, *rest: Any, **more: Any) -> World:
+            store = open_store(f"sqlite:///{tmp_path / f'{next(number)}.db'}", CHAIN_ID, OWNER, step.portfolio.wrapped_native)
+            stores.callback(store.close)
+            return World(store, step, *rest, **more)
 
-    def __init__(self, step: StepInput, reverts: Callable[[set[str]], bool], lacks: Sequence[str] = (), composed: bool = False) -> None:
-        self.step, self.reverts, self.lacks, self.composed = step, reverts, {*lacks}, composed
-        self.late: tuple[Any, ...] = step.history.late
-        self.sold: list[set[str]] = []
-        self.asked: list[Outcome] = []
-        self.approved: Callable[[str, int], None] = lambda token_, raw: self.lacks.discard(token_)
-        self.left: list[Approval] = []
-        self.journal = MagicMock()
-        self.journal.move_orders.return_value = True
-        self.journal.expected_nonce.return_value = 0
-        self.journal.mark_late.side_effect = self._mark
-
-    def _mark(self, found: Sequence[Any]) -> None:
-        self.late = tuple(found)
-
-    def _sent(self, to: str, kind: IntentKind, raw: int = 0, ok: bool = True) -> Intent:
-        made = Intent("i", "s", kind, IntentState.FINAL, replace(tx(1), to=to), str(raw), 1, None, "0x1", None)
-        return replace(made, receipt=receipt("0x1", 1, "0x01", int(ok)))
-
-    # composer
-    def approvals(self, step: StepInput, plan: Plan) -> list[Approval]:
-        return [Approval(one, "router", raw, one, "router") for one, raw in spent(plan).items() if one in self.lacks]
-
-    def approve(self, step: StepInput, approval: Approval) -> Prepared:
-        return Prepared(replace(tx(1), to=approval.token), grant(IntentKind.APPROVE), str(approval.raw))
-
-    def swap(self, step: StepInput, plan: Plan) -> Prepared:
-        if self.composed and self.reverts(moved(plan) - {USDC.address}):
-            raise NO
-        return Prepared(tx(1), replace(grant(), plan=plan), "swap")
-
-    def require_fresh(self, step: StepInput, plan: Plan) -> None:
-        pass
-
-    def left_over(self, step: StepInput) -> list[Approval]:
-        return self.left
-
-    # executor
-    def ready(self) -> bool:
-        return True
-
-    def run(self, step_id: str, kind: IntentKind, made: Any, granted: Any, note: str) -> Intent:
-        if kind is IntentKind.APPROVE:
-            self.approved(made.to, int(note))
-            return self._sent(made.to, kind, int(note))
-        sold = moved(granted.plan) - {USDC.address}
-        if self.reverts(sold):
-            raise NO
-        self.sold.append(sold)
-        return self._sent(made.to, kind)
-
-    def rounds(self, monkeypatch: pytest.MonkeyPatch, propose: strategies.Proposer = strategies.rebalance) -> Outcome:
-        for name in ("settle", "keep", "keep_sleeves", "record", "keep_choice"):
-            monkeypatch.setattr(engine, name, lambda *_, **__: None)
-        return engine._rounds(self.eyes(), propose, self.journal, self.hands())
-
-    def eyes(self) -> Eyes:
-        def assemble(snapshot: Snapshot, history: History) -> StepInput:
-            return replace(self.step, history=replace(self.step.history, late=self.late))
-
-        reader = SimpleNamespace(snapshot=lambda: self.step.snapshot, past=lambda head, blocks: ())
-        clock = SimpleNamespace(now_s=lambda: 1)
-        return Eyes(cast(Any, reader), assemble, lambda now_s: self.step.history, cast(Any, Sees()), cast(Any, clock), lambda: 0.5)
-
-    def hands(self) -> Hands:
-        def yes(outcome: Outcome) -> bool:
-            self.asked.append(outcome)
-            return True
-
-        return Hands(cast(Any, self), cast(Any, self), yes)
+        number = count()
+        yield made
 
 
 def stops(symbols: Sequence[str]) -> StepInput:
@@ -119,34 +55,38 @@ def stops(symbols: Sequence[str]) -> StepInput:
     return ordered(replace(step, portfolio=replace(step.portfolio, orders=Orders(wished)), history=replace(step.history, orders=orders)))
 
 
-def test_one_that_tells_a_look_from_a_sending_does_not_hold_up_many_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_tells_a_look_from_a_sending_does_not_hold_up_many_others(worlds: Worlds, monkeypatch: pytest.MonkeyPatch) -> None:
     """It passes every look, so that all of them look sound by themselves, and it goes first."""
     monkeypatch.setattr(late, "MOST", 3)
     symbols = [f"T{number}" for number in range(5)]
     bad = token("T0").address
-    world = World(stops(symbols), lambda sold: bad in sold)
-    done = world.rounds(monkeypatch)
+    world = worlds(stops(symbols), lambda sold: bad in sold)
+    done = world.rounds()
     assert done.kind is OutcomeKind.DONE, done.reason
     assert world.sold == [{token(one).address for one in symbols[1:]}] and [one.token for one in world.late] == [bad]
 
 
-def test_what_was_refused_by_itself_is_remembered_when_the_plans_of_a_step_are_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_refused_by_itself_is_remembered_when_the_plans_of_a_step_are_used_up(
+    worlds: Worlds, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(late, "MOST", 2)
     symbols = [f"T{number}" for number in range(5)]
     sound = token(symbols[-1]).address
-    world = World(stops(symbols), lambda sold: sold != {sound})
+    world = worlds(stops(symbols), lambda sold: sold != {sound})
     looks = 0
     while not world.sold and looks < 6:
         looks, known = looks + 1, len(world.late)
-        world.rounds(monkeypatch)
+        world.rounds()
         assert len(world.asked) <= looks * (late.MOST + 1) and (world.sold or len(world.late) > known)
     assert world.sold == [{sound}]
 
 
-def test_where_others_wait_for_it_a_refused_rebalance_besides_says_nothing_for_the_exit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_others_wait_for_it_a_refused_rebalance_besides_says_nothing_for_the_exit(
+    worlds: Worlds, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The exit of LINK is refused when sent; what would be traded besides is refused too; WBTC's turn comes all the same."""
     step = fired("LINK", "WBTC", values={"WETH": 5_000, "WBTC": 2_000, "LINK": 2_000, "USDC": 1_000}, pools=ALL)
-    world = World(step, lambda sold: bool(sold & {LINK.address, WETH.address}), composed=False)
+    world = worlds(step, lambda sold: bool(sold & {LINK.address, WETH.address}), composed=False)
     monkeypatch.setattr(late, "_in_turn", lambda step, leaves: sorted(leaves, key=lambda one: one != LINK.address))
     swap = world.swap
 
@@ -156,15 +96,15 @@ def test_where_others_wait_for_it_a_refused_rebalance_besides_says_nothing_for_t
         return swap(step, plan)
 
     monkeypatch.setattr(world, "swap", refuses_besides)
-    world.rounds(monkeypatch)
+    world.rounds()
     assert world.sold == [{WBTC.address}]
 
 
-def test_a_plan_in_place_of_a_refused_one_is_not_bound_by_what_was_approved_for_that(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_in_place_of_a_refused_one_is_not_bound_by_what_was_approved_for_that(worlds: Worlds) -> None:
     """Neither caps nor gas: with caps it would count as carried on after approvals, and go at once where it is to go in rounds."""
     step = fired("LINK", values={"WETH": 5_000, "WBTC": 2_000, "LINK": 2_000, "USDC": 1_000}, pools=ALL)
-    world = World(step, lambda sold: LINK.address in sold, lacks=(LINK.address,))
-    world.rounds(monkeypatch)
+    world = worlds(step, lambda sold: LINK.address in sold, lacks=(LINK.address,))
+    world.rounds()
     first, after = world.asked
     assert first.plan is not None and first.plan.exits and after.around == (LINK.address,)
     assert (after.step_input.spend_caps, after.step_input.spent_gas_wei) == ((), 0)
@@ -173,25 +113,25 @@ def test_a_plan_in_place_of_a_refused_one_is_not_bound_by_what_was_approved_for_
 
 @pytest.mark.parametrize(("symbols", "sold", "asked"), [(("LINK",), [], 1), (("LINK", "WBTC"), [{WBTC.address}], 2)])
 def test_a_token_that_spoils_its_own_market_once_approved_is_left_and_holds_up_no_other(
-    monkeypatch: pytest.MonkeyPatch, symbols: tuple[str, ...], sold: list[set[str]], asked: int
+    worlds: Worlds, symbols: tuple[str, ...], sold: list[set[str]], asked: int
 ) -> None:
     """Alone as well: steps that only approved, and count in the row of such, end all trading after a while."""
-    world = World(fired(*symbols, pools=ALL), lambda _: False, lacks=(LINK.address,))
+    world = worlds(fired(*symbols, pools=ALL), lambda _: False, lacks=(LINK.address,))
 
     def spoils(to: str, raw: int) -> None:
         world.lacks.discard(to)
         world.step = fired(*symbols, pools=(*MARKET, OFF))
 
     world.approved = spoils
-    done = world.rounds(monkeypatch)
+    done = world.rounds()
     assert world.sold == sold and done.around == (LINK.address,) and len(world.asked) == asked
     assert [one.token for one in world.late] == [LINK.address], "its approvals count in no row, and it rests in the end"
 
 
-def test_tokens_that_lack_approvals_in_turn_are_left_and_do_not_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_that_lack_approvals_in_turn_are_left_and_do_not_end_the_run(worlds: Worlds) -> None:
     step = stops(["T0", "T1", "T2"])
     first, second, sound = (token(one).address for one in ("T0", "T1", "T2"))
-    world = World(step, lambda sold: False, lacks=(first, second))
+    world = worlds(step, lambda sold: False, lacks=(first, second))
     rounds: list[set[str]] = []
 
     def in_turn(to: str, raw: int) -> None:
@@ -200,13 +140,16 @@ def test_tokens_that_lack_approvals_in_turn_are_left_and_do_not_end_the_run(monk
             world.lacks = {second} if world.lacks == {first} else {first}
 
     world.approved = in_turn
-    done = world.rounds(monkeypatch)
+    done = world.rounds()
     assert sound in world.sold[0] and done.around == (first,) and len(rounds) == 4
 
 
-def test_what_is_declined_after_liquidity_has_moved_is_not_told_as_approvals_only() -> None:
+def test_what_is_declined_after_liquidity_has_moved_is_not_told_as_approvals_only(worlds: Worlds) -> None:
+    world = worlds(fired("LINK", pools=ALL), lambda _: False)
+    world.store.begin_step("s", NOW_S, codec.dumps(world.step))
     approval, action = (
-        World(fired("LINK", pools=ALL), lambda _: False)._sent("0x", kind) for kind in (IntentKind.APPROVE, IntentKind.LIQUIDITY)
+        world.store.intend("s", kind, tx(nonce), grant(kind), "", 0, None)
+        for nonce, kind in enumerate((IntentKind.APPROVE, IntentKind.LIQUIDITY))
     )
     assert [engine._nothing(sent) for sent in ([], [approval], [approval, action])] == [
         "nothing was",
@@ -215,10 +158,9 @@ def test_what_is_declined_after_liquidity_has_moved_is_not_told_as_approvals_onl
     ]
 
 
-def test_taking_back_goes_on_past_a_token_that_refuses_and_names_what_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(approving, "settle", lambda *_, **__: None)
+def test_taking_back_goes_on_past_a_token_that_refuses_and_names_what_stays(worlds: Worlds) -> None:
     step = fired("LINK", "WBTC", pools=ALL)
-    world = World(step, lambda _: False)
+    world = worlds(step, lambda _: False)
     world.left = [Approval(one.address, "router", 0, one.symbol, "router") for one in (LINK, WBTC)]
     approve = world.approve
 
@@ -228,28 +170,21 @@ def test_taking_back_goes_on_past_a_token_that_refuses_and_names_what_stays(monk
         return approve(step, approval)
 
     world.approve = refuses  # type: ignore[method-assign]
-    before = Outcome("s", OutcomeKind.DONE, "done", step, strategies.rebalance(step).decided, None)
-    after = approving.tidy(world.eyes(), world.hands(), world.journal, before)
+    after = world.tidy(OutcomeKind.DONE, "done")
     assert [intent.tx.to for intent in after.transactions] == [WBTC.address]
     assert after.reason == "done; left-over allowances stay: LINK: the token says no"
 
 
-def test_an_allowance_that_is_told_though_it_was_set_to_zero_again_and_again_is_left_and_costs_no_more_gas(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_allowance_that_is_told_though_it_was_set_to_zero_again_and_again_is_left_and_costs_no_more_gas(worlds: Worlds) -> None:
     """Each look would send one more, and steps of approvals alone end all trading, the stops of others too."""
-    monkeypatch.setattr(approving, "settle", lambda *_, **__: None)
-    step, granted = fired("LINK", "WBTC", pools=ALL), list[tuple[str, str, int]]()
-    world = World(step, lambda _: False)
-    world.left = [Approval(one.address, "router", 0, one.symbol, "router") for one in (LINK, WBTC)]
-    world.journal.intents_at.side_effect = lambda nonce: [replace(world._sent("0x", IntentKind.APPROVE), id=str(nonce))]
-    world.journal.grant.side_effect = lambda number: replace(grant(IntentKind.APPROVE), approve=granted[int(number)])
-    before = Outcome("s", OutcomeKind.HOLD, "holds", step, strategies.rebalance(step).decided, None)
 
     def taken_back(*done: tuple[str, str, int]) -> Outcome:
-        granted[:] = done
-        world.journal.expected_nonce.return_value = len(done)
-        return approving.tidy(world.eyes(), world.hands(), world.journal, before)
+        world = worlds(fired("LINK", "WBTC", pools=ALL), lambda _: False)
+        world.left = [Approval(one.address, "router", 0, one.symbol, "router") for one in (LINK, WBTC)]
+        world.store.begin_step("before", NOW_S, codec.dumps(world.step))
+        for one in done:
+            world.mined("before", IntentKind.APPROVE, replace(tx(0), to=one[0]), replace(grant(IntentKind.APPROVE), approve=one), "")
+        return world.tidy(OutcomeKind.HOLD, "holds")
 
     def zero(one: str, spender: str = "router", raw: int = 0) -> tuple[str, str, int]:
         return (one, spender, raw)
@@ -262,17 +197,27 @@ def test_an_allowance_that_is_told_though_it_was_set_to_zero_again_and_again_is_
         assert [intent.tx.to for intent in taken_back(*done).transactions] == both
 
 
-def test_where_what_was_to_be_sold_is_gone_what_is_traded_in_its_place_is_confirmed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A yes to an exit is none to the rebalance that comes to be due once its token hides its balance."""
-    had, gone = ({"WETH": 3_000, "WBTC": 3_000, "LINK": value, "USDC": 2_000} for value in (2_000, 0))
-    world = World(fired("LINK", values=had, pools=ALL), lambda _: False, lacks=(LINK.address,))
+@pytest.mark.parametrize("watched", [False, True])
+def test_where_what_was_to_be_sold_is_gone_what_is_traded_in_its_place_is_confirmed_anew(worlds: Worlds, watched: bool) -> None:
+    """A yes to an exit is none to the rebalance that comes to be due once its token hides its balance; where limits watch for that,
+    nothing but exits goes on.
+    """
+    off = {} if watched else {"balance_jump_bps": None, "daily_loss_bps": None}
+    had, gone = (
+        with_limits(fired("LINK", values={"WETH": 3_000, "WBTC": 3_000, "LINK": value, "USDC": 2_000}, pools=ALL), **off)
+        for value in (2_000, 0)
+    )
+    world = worlds(had, lambda _: False, lacks=(LINK.address,))
 
     def vanishes(to: str, raw: int) -> None:
         world.lacks.discard(to)
-        world.step = fired("LINK", values=gone, pools=ALL)
+        world.step = gone
 
     world.approved = vanishes
-    done = world.rounds(monkeypatch)
-    assert [one.plan is not None and one.plan.exits for one in world.asked] == [True, False] and done.around == (LINK.address,)
-    assert "LINK was to be sold and is not there any more" in done.reason
+    done = world.rounds()
+    assert done.around == (LINK.address,) and "LINK was to be sold and is not there any more" in done.reason
+    if watched:
+        assert done.kind is OutcomeKind.HALT and "LINK fell by 200" in done.reason and len(world.asked) == 1 and not world.sold
+        return
+    assert [one.plan is not None and one.plan.exits for one in world.asked] == [True, False]
     assert world.sold == [{WETH.address, WBTC.address}]
