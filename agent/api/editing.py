@@ -8,14 +8,10 @@ from fractions import Fraction
 from pathlib import Path
 
 from agent import engine, wiring
-from agent.api import setup, versions
+from agent.api import leaving, setup, versions
 from agent.api.agent import Agent
 from agent.api.newcomers import NONE, Newcomers, newcomers
-from agent.chain.abi import BALANCE_OF, address_word
-from agent.chain.ask import ask
-from agent.chain.lens import CallItem, Status, uint
 from agent.chain.rpc import Transport
-from agent.chain.tokens import read_tokens
 from agent.config import redaction
 from agent.config.load import NO_CONFIG, LoadedConfig, loaded_from
 from agent.config.order_edit import written
@@ -31,7 +27,7 @@ from agent.policy.drift import total
 from agent.ports import Clock
 from agent.reference.peg import is_dollar
 from agent.store.private import require_private
-from agent.units import BPS, Token, ceil_int, decimal_text
+from agent.units import BPS, Token, ceil_int
 
 BREAKS = ("plan_cost", "daily_loss")
 """Guards whose limits a transition may not break: the others judge the moment at which it is sent."""
@@ -70,6 +66,7 @@ def edit(
     *,
     in_rounds: bool = False,
     keep_holdings: bool = False,
+    sell_first: Callable[[str], str] | None = None,
     pins: bool = False,
     unseen: bool = False,
     confirm: Confirm | None,
@@ -77,7 +74,8 @@ def edit(
     clock: Clock | None = None,
 ) -> Editing:
     """Makes another text of the config and writes it once `confirm` says yes; without a `confirm` it only shows. With `pins` that
-    yes also trusts the new contracts of tokens that come in; where nobody has seen them (`unseen`), on local chains alone.
+    yes also trusts the new contracts of tokens that come in; where nobody has seen them (`unseen`), on local chains alone. Where
+    the wallet holds more than dust of what is taken away, the text of `sell_first` takes its place, if there is one.
 
     Raises ConfigError for a text that does not validate, Refused for a transition that breaks a limit (with `in_rounds` only if its
     first round does), would halt the bot, or leaves a token behind that the wallet holds (unless `keep_holdings`). Then nothing is
@@ -88,17 +86,26 @@ def edit(
     after_text = make(text)
     after = loaded_from(after_text, file.resolve(), "the edited config")
     before = _before(text, file)
+    found_left = leaving.left(before, after, transports, clock)
+    going = [one for one in found_left if not one.dust]
+    if going and sell_first is not None and not keep_holdings:
+        found_left, after_text = [], sell_first(text)
+        after = loaded_from(after_text, file.resolve(), "the edited config")
+    else:
+        going = []
+    stays = leaving.told(found_left, keep_holdings)
+    stays += tuple(f"{one.named} is sold by the next rebalance; --remove {one.symbol} once more then takes it away" for one in going)
     same = after_text == text
     _require_fixed(before, after)
     with wiring.open_desk(after, transports, clock, untrusted_pools=True) as desk:
         if same and versions.changed(after, desk.store) is None:
-            return Editing((), None, None, 0, (), (), "unchanged")
+            return Editing((), None, None, 0, stays, (), "unchanged")
         seen, taken_in = newcomers(desk, before)
         pinned = taken_in.new if pins and (not unseen or after.config.chain.local) else ()
         agent = Agent(seen)
         by_hand = () if before is None or same else versions.changed(before, desk.store) or ()
-        found = _judged(agent, before, in_rounds, keep_holdings, same, {row["address"] for row in pinned})
-        found = replace(found, by_hand=by_hand, taken_in=taken_in)
+        found = _judged(agent, before, in_rounds, same, {row["address"] for row in pinned})
+        found = replace(found, by_hand=by_hand, taken_in=taken_in, warnings=stays + found.warnings)
         if confirm is None or not confirm(found, agent):
             return found if confirm is None else replace(found, state="declined")
         if pinned:
@@ -171,15 +178,12 @@ def _value(loaded: LoadedConfig, key: str) -> object:
     return getattr(getattr(loaded.config, table), name)
 
 
-def _judged(
-    agent: Agent, before: LoadedConfig | None, in_rounds: bool, keep_holdings: bool, same: bool, coming: Collection[str]
-) -> Editing:
+def _judged(agent: Agent, before: LoadedConfig | None, in_rounds: bool, same: bool, coming: Collection[str]) -> Editing:
     """What the edit changes and leads to; a yes pins what is `coming`. Raises Refused where that may not be."""
     loaded, desk = agent.desk.loaded, agent.desk
     changes = (
         (versions.changed(loaded, desk.store) or ()) if same else () if before is None else redaction.changes(before.text, loaded.text)
     )
-    warnings = _left_behind(agent, before, keep_holdings)
     transition = engine.look(_eyes(desk.eyes), owner.to_targets)
     if isinstance(transition.decision, Halt):
         raise Refused(f"the edited config would halt: {transition.reason}", _failing(transition), "correct it, or see trimtab doctor")
@@ -203,7 +207,7 @@ def _judged(
     waiting = unpaid or not set(unpinned) <= set(coming)
     following = ("trimtab trust: contracts or payout addresses wait to be confirmed",) if waiting else ()
     known = {} if before is None else prices_in_words(before.config.portfolio)
-    warnings += tuple(f"{key}: {words}" for key, words in prices_in_words(loaded.config.portfolio).items() if known.get(key) != words)
+    warnings = tuple(f"{key}: {words}" for key, words in prices_in_words(loaded.config.portfolio).items() if known.get(key) != words)
     warnings += _notes(transition, unpinned)
     return Editing(changes, transition, first, rounds, warnings, following, "planned")
 
@@ -242,29 +246,6 @@ def _notes(transition: Outcome, unpinned: Sequence[str]) -> tuple[str, ...]:
         said.append(f"no plan leads to these targets now: {transition.reason}")
     plan = transition.plan
     return tuple(said) + (() if plan is None else tuple(f"{item.what}: {item.why}" for item in plan.skipped))
-
-
-def _left_behind(agent: Agent, before: LoadedConfig | None, keep_holdings: bool) -> tuple[str, ...]:
-    """Assets that the edit takes away while the wallet holds them. Raises Refused unless they are to stay as they are."""
-    if before is None:
-        return ()
-    now = {asset.address for asset in agent.desk.config.portfolio.assets}
-    gone = [asset for asset in before.config.portfolio.assets if asset.address not in now]
-    if not gone:
-        return ()
-    line, owner_word = agent.desk.line, address_word(agent.desk.config.wallet.address)
-    balances = [uint(one) for one in ask(line, [CallItem(asset.address, BALANCE_OF + owner_word) for asset in gone])]
-    tokens = read_tokens(line, [asset.address for asset in gone])
-    held = zip(gone, balances, tokens, strict=True)
-    kept = [(one.symbol, "?" if isinstance(raw, Status) else decimal_text(raw, token.decimals)) for one, raw, token in held if raw != 0]
-    if kept and not keep_holdings:
-        names = ", ".join(f"{amount} {symbol}" for symbol, amount in kept)
-        raise Refused(
-            f"the wallet holds {names}, which would be left behind",
-            tuple(Verdict("holdings", f"{amount} {symbol}", "none", False) for symbol, amount in kept),
-            f"first --target {kept[0][0]}=0% and a rebalance, then --remove; or --keep-holdings leaves it in the wallet",
-        )
-    return tuple(f"{amount} {symbol} stay in the wallet and are no part of the portfolio any more" for symbol, amount in kept)
 
 
 def _write(file: Path, before: str, after: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import click
@@ -29,7 +30,7 @@ def edit(
     sets: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as policy.cooldown=2h.")] = None,
     targets: Annotated[list[str] | None, typer.Option("--target", help="SYMBOL=SHARE, such as WETH=40%.")] = None,
     adds: Annotated[list[str] | None, typer.Option("--add", help="SYMBOL=ADDRESS:SHARE, a further asset.")] = None,
-    removes: Annotated[list[str] | None, typer.Option("--remove", help="SYMBOL, an asset that the wallet no longer holds.")] = None,
+    removes: Annotated[list[str] | None, typer.Option("--remove", help="SYMBOL; what the wallet holds of it is sold first.")] = None,
     confirm: Annotated[bool, typer.Option("--confirm", help="Confirm the file as it is, after a change by hand.")] = False,
     in_rounds: Annotated[bool, typer.Option("--in-rounds", help="The transition may go in parts, each within the limits.")] = False,
     keep_holdings: Annotated[bool, typer.Option("--keep-holdings", help="What a removed asset leaves in the wallet stays there.")] = False,
@@ -42,7 +43,7 @@ def edit(
     Nothing is sent: the next look of a run acts by it. Where nobody can be asked it only shows, unless --yes.
     """
     from agent.api import editing
-    from agent.config.edits import applied, parse_changes
+    from agent.config.edits import applied, emptied, parse_changes
 
     changes = parse_changes(sets or (), targets or (), adds or (), removes or ())
     if confirm and changes.any:
@@ -66,7 +67,17 @@ def edit(
                 return ask("Confirm this?" if confirm else "Write this?")
 
         asked = answer if asking else None
-        found = editing.edit(config, make, in_rounds=in_rounds, keep_holdings=keep_holdings, pins=True, unseen=yes, confirm=asked)
+        sell_first = partial(applied, changes=emptied(changes)) if changes.removes else None
+        found = editing.edit(
+            config,
+            make,
+            in_rounds=in_rounds,
+            keep_holdings=keep_holdings,
+            sell_first=sell_first,
+            pins=True,
+            unseen=yes,
+            confirm=asked,
+        )
         document = editing_document(found)
         with wait.aside():
             emit(document, as_json, lambda: show_editing(out, document, None))
@@ -106,6 +117,8 @@ def show_editing(console: Console, document: Document, agent: Agent | None) -> N
 
     if document["state"] == "unchanged":
         console.print(cell("Nothing changes."))
+        for line in document["warnings"]:
+            console.print(cell(f"note: {line}", "yellow"))
         return
     for title, lines in (("Changed by hand before, and confirmed with this:", document["by_hand"]), ("Changes:", document["changes"])):
         if lines:

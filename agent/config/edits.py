@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import tomlkit
@@ -78,6 +78,11 @@ def applied(text: str, changes: Changes) -> str:
     for key, value in changes.sets:
         _set(document, key, value)
     return tomlkit.dumps(document)
+
+
+def emptied(changes: Changes) -> Changes:
+    """The same with a target of 0 % for each asset that would be removed, so that the next rebalance sells it whole."""
+    return replace(changes, removes=(), targets=(*changes.targets, *((symbol, "0%") for symbol in changes.removes)))
 
 
 def _pair(text: str, field: str) -> tuple[str, str]:

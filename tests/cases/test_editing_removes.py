@@ -1,0 +1,59 @@
+"""A token leaves a running bot: sold to the last base unit first, or named and left where its sale costs more than it brings."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from agent.api import editing
+from agent.api.editing import Editing
+from agent.config.edits import Changes, applied, emptied
+from agent.config.load import load_config
+from agent.execution.outcome import OutcomeKind
+from agent.localchain import LocalChain
+from tests.agents import again, yes
+from tests.cases.test_editing import Bot
+
+GONE = Changes(removes=("WBTC",), targets=(("WETH", "70%"),))
+
+
+def remove(bot: Bot, changes: Changes = GONE) -> Editing:
+    return editing.edit(
+        bot.file,
+        lambda text: applied(text, changes),
+        sell_first=partial(applied, changes=emptied(changes)),
+        confirm=lambda _edit, _agent: True,
+        transports=[bot.chain.transport],
+        clock=bot.chain.clock,
+    )
+
+
+def test_a_removed_token_is_sold_to_the_last_base_unit_and_then_taken_away(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    first = remove(bot)
+    assert first.state == "written" and "WBTC is sold by the next rebalance" in first.warnings[0]
+    assert [asset.target for asset in load_config(bot.file).config.portfolio.assets] == [7_000, 0, 3_000]
+    waits = remove(bot)
+    assert waits.state == "unchanged" and "is sold by the next rebalance" in waits.warnings[0]
+    with again(chain, load_config(bot.file)) as agent:
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+    assert chain.balance("WBTC") == 0
+    assert remove(bot, Changes(removes=("WBTC",))).state == "written"
+    assert [asset.symbol for asset in load_config(bot.file).config.portfolio.assets] == ["WETH", "USDC"]
+
+
+def test_dust_of_a_removed_token_is_named_and_halts_nothing_later(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    remove(bot)
+    with again(chain, load_config(bot.file)) as agent:
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+    chain.set_balance("WBTC", 3)
+    done = remove(bot, Changes(removes=("WBTC",)))
+    assert done.state == "written"
+    assert "0.00000003 WBTC, worth less than the gas of its sale, stay in the wallet" in done.warnings[0]
+    with again(chain, load_config(bot.file)) as agent:
+        assert agent.step_input().history.flows == () and agent.plan().kind is OutcomeKind.HOLD
+    back = Changes(adds=(("WBTC", chain.tokens["WBTC"].address, "10%"),), targets=(("WETH", "60%"),))
+    assert bot.edit(back, pins=True).state == "written"
+    with again(chain, load_config(bot.file)) as agent:
+        assert not any(flow.halts for flow in agent.step_input().history.flows) and agent.plan().kind is not OutcomeKind.HALT
