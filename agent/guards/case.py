@@ -10,7 +10,7 @@ from agent.errors import Refused
 from agent.guards.lp_replay import ActionRun, LpReplay, dearest, replay_actions
 from agent.guards.replay import LegRun, Replay, replay
 from agent.model import Asset, Evidence, Funding, Plan, Provide, Rebalance, StepInput, TopUp
-from agent.policy import coin, liquidity, purchase
+from agent.policy import coin, liquidity, outflow, purchase, raising
 from agent.policy.coin import GAS_MARGIN
 from agent.policy.lp_book import Book, bounds, open_book
 from agent.policy.lp_moves import Load
@@ -107,14 +107,15 @@ class Case:
         return self.plan.exits or only_out or isinstance(self.plan.decision, TopUp)
 
     def counted_turnover(self) -> Fraction:
-        """What limits of turnover count: of an exit only what it buys besides the numeraire, of a purchase what is beyond the amount
-        that its owner confirmed. Raises Missing.
+        """What limits of turnover count: of an exit only what it buys besides the numeraire, of a purchase, or what is bought for a
+        withdrawal, what is beyond the amount that its owner confirmed. Raises Missing.
         """
         if not self.plan.exits:
             return max(Fraction(0), self.turnover() - self._apart())
         self.runs()
         bought = {token: self.replay.delta(token) for token in self.replay.tokens if token != self.numeraire.address}
-        return sum((raw * self.price(token) for token, raw in bought.items() if raw > 0), Fraction(0))
+        counted = sum((raw * self.price(token) for token, raw in bought.items() if raw > 0), Fraction(0))
+        return max(Fraction(0), counted - self._raised())
 
     def _apart(self) -> Fraction:
         """What of a purchase limits of turnover leave alone, worked out anew."""
@@ -122,6 +123,16 @@ class Case:
         if not isinstance(decision, Rebalance) or decision.apart <= 0:
             return Fraction(0)
         return min(decision.apart, purchase.allowed(self.step))
+
+    def _raised(self) -> Fraction:
+        """What limits of turnover leave alone of an exit that buys what withdrawals lack, worked out anew."""
+        decision, step, coin_token = self.plan.decision, self.step, self.step.portfolio.wrapped_native
+        if not isinstance(decision, Rebalance) or decision.apart <= 0:
+            return Fraction(0)
+        bought = {coin_token if token == NATIVE else token for token in self.replay.tokens if self.replay.delta(token) > 0}
+        lacked = {claim.payment.token for claim in step.history.claims} & bought - {self.numeraire.address}
+        most = sum((raising.gross(step, token) for token in lacked if outflow.lacking(step, token) > 0), Fraction(0))
+        return min(decision.apart, most)
 
     def balance(self, address: str) -> int:
         """Wallet's balance of a token, or of native coin, in base units. Raises Missing when it was not read."""

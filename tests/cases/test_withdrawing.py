@@ -73,6 +73,17 @@ def test_what_is_not_there_is_raised_from_what_is_most_overweight_and_exactly_th
         assert agent.step_input().history.flows == ()
 
 
+def test_another_asset_than_the_numeraire_is_raised_beside_the_limits_of_turnover(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with bot(chain, tmp_path, limits__turnover="2%", limits__daily_turnover="2%") as agent:
+        before = purse(chain)
+        done = withdrawing.withdraw(agent, "2.5", "WETH", to=HOME, send=True, confirm=sure)
+        assert done.state == "paid", done.reason
+        assert chain.balance("WETH", HOME) == 25 * 10**17
+        assert purse(chain).raw["USDC"] + purse(chain).raw["WBTC"] < before.raw["USDC"] + before.raw["WBTC"]
+        assert agent.step_input().history.turnover_24h == 0
+
+
 def test_the_same_part_of_everything_goes_to_the_wei_and_nothing_is_sold(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path) as agent:
