@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ConfigError
+from agent.store.private import require_private
 
 NAME = ".env"
 OURS = "TRIMTAB_"
@@ -18,7 +19,7 @@ def take(folder: Path, wanted: Iterable[str]) -> None:
     """Sets the variables of `folder`/.env that are `wanted`, or begin with TRIMTAB_, and are not set yet: the environment wins.
 
     All else in the file is left alone. Raises ConfigError for a line that is no NAME=VALUE, and where others may read or write the
-    file although something is taken from it; nothing of its content is repeated.
+    file, or own it, although something is taken from it; nothing of its content is repeated.
     """
     file = folder / NAME
     try:
@@ -32,6 +33,8 @@ def take(folder: Path, wanted: Iterable[str]) -> None:
     found = {name: value for name, value in read.items() if (name in names or name.startswith(OURS)) and name not in os.environ}
     if found and mode & 0o077:
         raise ConfigError(f"{file}: others can read or change it (mode {mode & 0o777:04o}), and it holds secrets", f"run: chmod 600 {file}")
+    if found:
+        require_private(file, NAME)
     os.environ.update(found)
 
 

@@ -13,12 +13,16 @@ Limit = int | str | bool | None
 
 
 class Tight(Enum):
-    """What makes a limit tighter: less, more, less with "off" as the least, or being on at all. Else "off" is the loosest."""
+    """What makes a limit tighter: less, more, either with "off" as the tightest, or being on at all. Else "off" is the loosest."""
 
     LESS = "less"
     MORE = "more"
     LESS_OR_OFF = "less, or off"
+    MORE_OR_OFF = "more, or off"
     ON = "on"
+
+
+OFF_IS_TIGHTEST = (Tight.LESS_OR_OFF, Tight.MORE_OR_OFF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ DIRECTIONS: Mapping[str, Direction] = {
     "lp_max_weight": _LESS,
     "balance_jump": _LESS,
     "balance_jump_wait": _MORE,
-    "first_purchase": Direction(Tight.LESS_OR_OFF),
+    "first_purchase": Direction(Tight.MORE_OR_OFF),
     "token_screen": Direction(Tight.ON),
     "payout_per_day": Direction(Tight.LESS, coins=True),
 }
@@ -67,9 +71,11 @@ def is_tighter(key: str, theirs: Limit, mine: Limit) -> bool:
     if direction is None or theirs == mine:
         return False
     if theirs is None or mine is None:
-        return (theirs is None) is (direction.tight is Tight.LESS_OR_OFF)
-    less = Decimal(theirs) < Decimal(mine)
-    return {Tight.LESS: less, Tight.LESS_OR_OFF: less, Tight.MORE: Decimal(theirs) > Decimal(mine), Tight.ON: False}[direction.tight]
+        return (theirs is None) is (direction.tight in OFF_IS_TIGHTEST)
+    if direction.tight is Tight.ON:
+        return False
+    less = Decimal(theirs) < Decimal(mine)  # of two that differ
+    return less is (direction.tight in (Tight.LESS, Tight.LESS_OR_OFF))
 
 
 def read_limits(raw: Mapping[str, object], mine: LimitsTable) -> dict[str, Limit]:

@@ -69,6 +69,15 @@ def test_a_file_that_others_can_read_or_change_is_refused_with_the_command_that_
     load_config(path, guarded=False)  # a pause has to work whatever lies there
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file to another user")
+def test_a_file_of_another_user_is_refused(tmp_path: Path) -> None:
+    path = beside(tmp_path, "RPC_A=https://a.example\n")
+    os.chown(path.with_name(".env"), 4_711, 4_711)
+    with pytest.raises(ConfigError, match="belongs to another user"):
+        load_config(path)
+    assert "RPC_A" not in os.environ
+
+
 def test_the_file_of_another_program_is_nothing_to_us(tmp_path: Path) -> None:
     load_config(beside(tmp_path, "DATABASE_URL=postgres://x\n", 0o644))
     assert "DATABASE_URL" not in os.environ

@@ -12,7 +12,7 @@ from agent.config import fields
 from agent.config.bounds import CEILINGS
 from agent.config.load import load_config
 from agent.config.schema import LimitsTable
-from agent.config.tighter import DIRECTIONS, Tight, is_tighter
+from agent.config.tighter import DIRECTIONS, OFF_IS_TIGHTEST, Tight, is_tighter
 from tests.profiles import config, profile, taken_over
 
 
@@ -38,9 +38,13 @@ def test_every_limit_has_its_direction_and_no_direction_is_of_a_limit_that_is_go
 def test_of_every_limit_only_the_tighter_value_is_taken(key: str, tmp_path: Path) -> None:
     small, large = sample(key)
     tight = DIRECTIONS[key].tight
-    tighter, looser = {Tight.LESS: (small, large), Tight.MORE: (large, small), Tight.LESS_OR_OFF: ("off", large), Tight.ON: ("on", "off")}[
-        tight
-    ]
+    tighter, looser = {
+        Tight.LESS: (small, large),
+        Tight.MORE: (large, small),
+        Tight.LESS_OR_OFF: ("off", large),
+        Tight.MORE_OR_OFF: (large, small),
+        Tight.ON: ("on", "off"),
+    }[tight]
     for number, (offered, mine, taken) in enumerate(((tighter, looser, True), (looser, tighter, False), (looser, looser, False))):
         path = config(tmp_path, f"mine{number}")
         document = tomlkit.parse(path.read_text())
@@ -57,7 +61,7 @@ def test_of_every_limit_only_the_tighter_value_is_taken(key: str, tmp_path: Path
         assert tomllib.loads(path.read_text())["limits"][key] == (offered if taken else mine)
 
 
-@pytest.mark.parametrize("key", [key for key, one in DIRECTIONS.items() if one.tight is not Tight.LESS_OR_OFF])
+@pytest.mark.parametrize("key", [key for key, one in DIRECTIONS.items() if one.tight not in OFF_IS_TIGHTEST])
 def test_off_is_never_taken_and_anything_is_tighter_than_off(key: str, tmp_path: Path) -> None:
     small, large = sample(key)
     path = config(tmp_path)
@@ -70,6 +74,16 @@ def test_off_is_never_taken_and_anything_is_tighter_than_off(key: str, tmp_path:
     for text in (small, large):
         assert is_tighter(key, read[text], None) is (read[text] is not None)
         assert not is_tighter(key, None, read[text])
+
+
+def test_no_profile_makes_the_parts_of_a_purchase_follow_sooner(tmp_path: Path) -> None:
+    path = config(tmp_path)
+    document = tomlkit.parse(path.read_text())
+    document["limits"]["first_purchase"] = "10m"  # type: ignore[index]  # a table
+    path.write_text(tomlkit.dumps(document))
+    for offered, taken in (("1s", False), ("20m", True), ("off", True)):
+        (row,) = taken_over(path, profile(tmp_path, limits={"first_purchase": offered}))["limits"]
+        assert row["taken"] is taken, offered
 
 
 def test_coins_are_compared_in_the_same_numeraire_alone(tmp_path: Path) -> None:
