@@ -137,8 +137,11 @@ def test_a_live_agent_and_paper_hold_each_other_up_in_nothing(desk: Desk) -> Non
 def test_going_live_opens_new_books_at_the_chains_balances_and_never_the_paper_ones(desk: Desk) -> None:
     desk.ask("paper", "--once", "--value", "777")
     assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"
-    assert float(desk.ask("pnl")["value"]) > 40_000, "what the wallet holds, and its ten coins for gas"
-    assert 3_770 < float(desk.ask("pnl", "--paper")["value"]) < 3_780, "what it was told to begin with, and a coin for gas"
+    live, paper = desk.ask("pnl"), desk.ask("pnl", "--paper")
+    assert 10_100 < float(live["value"]) < 10_300, "what the wallet manages"
+    assert float(live["gas_money"]) > 29_000, "its ten coins for gas, beside it"
+    assert 770 < float(paper["value"]) < 780, "what it was told to begin with"
+    assert 2_900 < float(paper["gas_money"]) < 3_100, "a coin for gas, beside it"
     assert desk.ask("books", "check")["sound"]
     folder = desk.config.parent
     for path in folder.glob("trimtab.db*"):
