@@ -125,13 +125,16 @@ class Case:
         return min(decision.apart, purchase.allowed(self.step))
 
     def _raised(self) -> Fraction:
-        """What limits of turnover leave alone of an exit that buys what withdrawals lack, worked out anew."""
+        """What limits of turnover leave alone of an exit that buys what withdrawals lack, worked out anew. Raises Missing."""
         decision, step, coin_token = self.plan.decision, self.step, self.step.portfolio.wrapped_native
         if not isinstance(decision, Rebalance) or decision.apart <= 0:
             return Fraction(0)
         bought = {coin_token if token == NATIVE else token for token in self.replay.tokens if self.replay.delta(token) > 0}
         lacked = {claim.payment.token for claim in step.history.claims} & bought - {self.numeraire.address}
-        most = sum((raising.gross(step, token) for token in lacked if outflow.lacking(step, token) > 0), Fraction(0))
+        try:
+            most = sum((raising.gross(step, token) for token in lacked if outflow.lacking(step, token) > 0), Fraction(0))
+        except Refused as why:
+            raise Missing(why.message) from None
         return min(decision.apart, most)
 
     def balance(self, address: str) -> int:

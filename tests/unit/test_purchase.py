@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
+import pytest
+
 from agent import codec, engine
 from agent.execution.outcome import OutcomeKind
-from agent.guards.case import open_case
-from agent.model import Evidence, History, Plan, Rebalance, StepInput
+from agent.guards.case import Missing, open_case
+from agent.model import Claim, Evidence, History, Payment, Plan, Rebalance, StepInput
 from agent.planning import planner, strategies
-from agent.policy import purchase
+from agent.policy import outflow, purchase
+from agent.reference import reference_prices
+from agent.units import floor_int
 from tests.builders import step_input, with_limits
 from tests.planning_worlds import DEEP, goal
 from tests.plans import evidence
@@ -58,6 +62,34 @@ def test_after_the_first_rebalance_nothing_is_apart() -> None:
     assert not purchase.is_first(step) and purchase.allowed(step) == 0
     assert counted(step, Fraction(10**18)) > 4_900, "a plan that claims more than was confirmed is counted whole"
     assert counted(money(), Fraction(10**18)) < 50
+
+
+def raised(step: StepInput, lacks_usd: int) -> StepInput:
+    """The same with a withdrawal of WETH worth so much, of which there is none."""
+    token = step.portfolio.assets[0].token.address
+    price = reference_prices(step).prices[token].price
+    return outflow.claimed(step, (Claim(1, Payment(token, floor_int(lacks_usd * MILLION / price))),))
+
+
+def test_a_sale_for_a_withdrawal_is_counted_beyond_what_it_lacks() -> None:
+    free = with_limits(money(), turnover_bps=None, daily_turnover_bps=None)
+    found = planner.plan(free, goal(money()))
+    assert isinstance(found.decision, Rebalance)
+    for lacks_usd, least, most in ((0, 4_900, 5_100), (2_000, 2_900, 3_100), (6_000, 0, 0)):
+        plan = replace(found, decision=replace(found.decision, exit=True, apart=Fraction(10**18)))
+        step = raised(money(), lacks_usd) if lacks_usd else money()
+        assert least <= open_case(step, plan, evidence(step, plan)).counted_turnover() / MILLION <= most
+
+
+def test_what_a_withdrawal_lacks_is_unknown_while_a_balance_is() -> None:
+    free = with_limits(money(), turnover_bps=None, daily_turnover_bps=None)
+    found = planner.plan(free, goal(money()))
+    assert isinstance(found.decision, Rebalance)
+    plan = replace(found, decision=replace(found.decision, exit=True, apart=Fraction(1)))
+    step = raised(money(), 2_000)
+    unread = replace(step, snapshot=replace(step.snapshot, holdings=step.snapshot.holdings[:1]))
+    with pytest.raises(Missing):
+        open_case(unread, plan, evidence(unread, plan)).counted_turnover()
 
 
 def test_what_the_wallet_moved_today_is_taken_off() -> None:
