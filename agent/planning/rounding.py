@@ -155,7 +155,7 @@ class Walk:
         node = self.problem.nodes[self.problem.position[token]]
         if token in self.problem.leaving and raw * node.price <= UNSOLD * self.problem.total:
             return True
-        return node.cap_raw is not None and raw * CRUMB <= node.cap_raw
+        return node.cap_raw is not None and raw * CRUMB <= node.spendable_raw
 
     def _follow(self, route: Route, trial: _Trial, last: bool, begin: int = 0) -> int:
         """Runs a route, whose sources are numbered from `begin`; base units paid at its end, or what came to a leg that does not fit."""
