@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+# Whole steps wait for blocks and servers half of their time.
+WAITING_JOBS := $(shell expr $(JOBS) + $(JOBS) / 2)
 # Cases of faults wait more than they work: two for each core.
 FAULT_JOBS ?= 4
 # Bytecode is kept beside its source, whatever the shell says. Of what is installed a tenth is ever read: that is compiled at the end.
@@ -40,7 +42,7 @@ cover: $(READY)
 	$(BIN)/pytest -n $(JOBS) --dist worksteal --cov --cov-report= --ignore=tests/test_architecture.py --ignore=tests/cases --ignore=tests/faults --ignore=tests/browser || failed="$$failed unit,cli,differential"; \
 	$(BIN)/coverage report --skip-covered --fail-under=85 || failed="$$failed coverage"; \
 	$(BIN)/coverage report --include='$(PURE)' --fail-under=95 || failed="$$failed coverage-of-the-pure-part"; \
-	$(BIN)/pytest -n $(JOBS) --dist worksteal tests/cases tests/faults tests/browser || failed="$$failed cases,faults,browser"; \
+	$(BIN)/pytest -n $(WAITING_JOBS) --dist worksteal tests/cases tests/faults tests/browser || failed="$$failed cases,faults,browser"; \
 	if [ -n "$$failed" ]; then echo "FAILED:$$failed"; exit 1; fi
 
 # Tests that take half a minute and more: many looks in a row, random portfolios on a chain, an upgrade killed at every statement.
