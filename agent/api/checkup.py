@@ -246,7 +246,8 @@ def _least(step: StepInput) -> Iterator[Row]:
     except TrimtabError:
         return
     if found is not None:
-        yield Row("least total", OK if found["enough"] else NOTE, found["text"], "" if found["enough"] else "; or ".join(found["changes"]))
+        ways = "; or ".join(found["changes"])
+        yield Row("least total", OK if found["enough"] else NOTE, found["text"].removesuffix(f" To change that: {ways}."), ways)
 
 
 def _money(desk: wiring.Desk, snapshot: Snapshot) -> Iterator[Row]:

@@ -19,6 +19,8 @@ GAS_WEI = (GWEI // 20, GWEI, 30 * GWEI)
 """Gas prices at which it is said where no chain is asked: 0.05, 1 and 30 gwei."""
 NATIVE_USD = 3_000
 """Dollars per native coin where no chain is asked."""
+PLACES = 6
+"""Decimals of a value that is written down in coins: a whole coin may be worth thousands."""
 
 
 def standing(step: StepInput, total: Value) -> Document | None:
@@ -32,14 +34,14 @@ def document(terms: Terms, total: Value | None, decimals: int, unit: str) -> Doc
     found = least(terms)
     enough = None if total is None else found.total is not None and total >= found.total
     return {
-        "total": None if found.total is None else value_text(found.total, decimals, 2),
-        "first_purchase": None if found.purchase is None else value_text(found.purchase, decimals, 2),
+        "total": None if found.total is None else value_text(found.total, decimals, min(decimals, PLACES)),
+        "first_purchase": None if found.purchase is None else value_text(found.purchase, decimals, min(decimals, PLACES)),
         "unit": unit,
         "by": found.binds,
         "gas_gwei": value_text(Fraction(terms.gas_price_wei, GWEI), 0, 4),
         "pool_fee_percent": value_text(Fraction(100 * terms.fee_pips, PIPS), 0, 4),
         "corrections_a_year": value_text(found.a_year, 0, 1),
-        "cost_a_year": value_text(found.year_cost, decimals, 2),
+        "cost_a_year": value_text(found.year_cost, decimals, min(decimals, PLACES)),
         "enough": enough,
         "changes": [] if total is None else list(changes(terms, total)),
         "text": sentence(terms, (found.total or Fraction(0)) if total is None else total, decimals, unit),
@@ -74,5 +76,6 @@ def _rows(
 ) -> list[Document]:
     assets = tuple(Weighed(name, bps, drift) for name, bps, drift in rows if name != home)
     home_bps = next((bps for name, bps, _ in rows if name == home), 0)
-    made = [Terms(assets, home_bps, plan_cost_bps, min_trade, USUAL_PIPS, wei, wei_value, every_s) for wei in GAS_WEI]
-    return [document(terms, total, 0, home or "units") for terms in made]
+    unit = 10**PLACES
+    made = [Terms(assets, home_bps, plan_cost_bps, min_trade * unit, USUAL_PIPS, wei, wei_value * unit, every_s) for wei in GAS_WEI]
+    return [document(terms, None if total is None else total * unit, PLACES, home or "units") for terms in made]

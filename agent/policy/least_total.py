@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from fractions import Fraction
 
 from agent.amm import pools as amm
@@ -182,7 +183,7 @@ def sentence(terms: Terms, total: Value, decimals: int, unit: str) -> str:
         return f"No total works: {found.binds} of {terms.plan_cost_bps} bps. Raise limits.plan_cost, or add a cheaper pool."
 
     def money(value: Value) -> str:
-        return f"{value_text(value, decimals, 2 if value < 100 * 10**decimals else 0)} {unit}"
+        return f"{coins_text(value, decimals)} {unit}"
 
     often = (
         f"About {_short(found.a_year)} corrections a year (assumed volatility {_percent(VOLATILITY)}) then cost {money(found.year_cost)}"
@@ -197,6 +198,16 @@ def sentence(terms: Terms, total: Value, decimals: int, unit: str) -> str:
         else (f"the first purchase pays from {money(found.purchase or Fraction(0))} on, and it and corrections")
     )
     return f"{whole}. {money(total)} is less: {first} are held until they pay. To change that: {ways}."
+
+
+def coins_text(value: Value, decimals: int) -> str:
+    """A value in base units as coins for reading: whole from 100 on, two places below it, and more where two figures need them."""
+    whole, places = value / 10**decimals, 0
+    if whole < 100:
+        places = 2
+        while 0 < whole * 10**places < 10 and places < decimals:
+            places += 1
+    return f"{Decimal(value_text(value, decimals, places)):,f}"
 
 
 def _room(terms: Terms) -> Fraction:

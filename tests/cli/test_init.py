@@ -57,6 +57,15 @@ def test_the_least_total_is_said_at_three_gas_prices(bare: Bare, tmp_path: Path)
     assert not small[2]["enough"] and small[2]["changes"]
 
 
+def test_the_least_total_is_exact_in_a_dear_numeraire(bare: Bare, tmp_path: Path) -> None:
+    halves = ("--target", "WETH=50%", "--target", "USDC=50%")
+    found = init(bare, tmp_path / "trimtab.toml", *halves, "--numeraire", "WETH", "--price", "3000").json["least_total"]
+    assert [one["total"] for one in found] == ["0.098", "1.96", "58.8"]
+    assert "Least total at 0.05 gwei: 0.098 WETH" in found[0]["text"] and "cost 0.00022 WETH" in found[0]["text"]
+    dollars = init(bare, tmp_path / "dollars.toml", *halves).json["least_total"]
+    assert "Least total at 30 gwei: 176,400 USDC" in dollars[2]["text"]
+
+
 def test_more_than_six_assets_are_said_to_be_harder(bare: Bare, tmp_path: Path) -> None:
     def told(count: int) -> list[str]:
         symbols = [token.symbol for token in ETHEREUM.tokens][:count]
