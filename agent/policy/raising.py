@@ -82,9 +82,9 @@ def goal_to_invest(step: StepInput, came: Mapping[str, int]) -> Goal:
 def above_holdings(step: StepInput, asked: Value, there: Value) -> Refused:
     """More is asked for than there is, in numbers; what came unexplained is held back, and is named."""
     numeraire = step.portfolio.numeraire
-    wanted, found = (f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}" for value in (asked, there))
+    wanted, found, short = (f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}" for value in (asked, there, asked - there))
     return Refused(
-        f"{wanted} more are asked for than lie there of it, and everything else that is free is worth {found}",
+        f"insufficient balance: short by {short}; what is free for it is worth {found}",
         (Verdict("holdings", wanted, found, False),),
         f"ask for less; reserves, gas money and liquidity positions are left alone{'; ' * bool(held := flows.halting(step))}{held}",
     )

@@ -69,7 +69,7 @@ def test_what_is_sold_always_covers_what_lacks_and_nothing_is_bought_besides(wet
 
 def test_more_than_everything_is_refused_with_both_numbers() -> None:
     step = wanting(standing(), 10_001)
-    with pytest.raises(Refused, match="asked for") as refused:
+    with pytest.raises(Refused, match="short by 1 USDC; what is free for it is worth 8000 USDC") as refused:
         raising.goal_to_raise(step, USDC.address)
     assert [(v.guard, v.measured, v.limit) for v in refused.value.verdicts] == [("holdings", "8001 USDC", "8000 USDC")]
 
