@@ -40,7 +40,7 @@ def alerts(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json:
         if document["targets"]:
             out.print(_targets(document))
         else:
-            say("Nobody is told: [[alerts.targets]] is empty (docs/alerts.md).")
+            say("No alert targets configured: add [[alerts.targets]] (docs/alerts.md).")
         for item in document["open"]:
             out.print(cell(f"{item['since'] or 'before'}: {item['text']}{' (waits to be told)' if item['waits'] else ''}"))
 

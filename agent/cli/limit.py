@@ -101,6 +101,9 @@ def _far(prices: Document, wait: Waiting) -> bool:
 def _show(document: Document) -> None:
     from agent.cli import rounds, tables
 
+    if not document["orders"] and not document["corrections"]:
+        say("No limit orders and no corrections under way. To place an order: trimtab swap --price, or --limit")
+        return
     made = tables.table("Orders that wait for their price", ("id", "order", "until", "state"))
     for item in document["orders"]:
         made.add_row(cell(item["id"]), cell(item["what"]), item["until"], cell(f"{item['state']} {item['why']}".rstrip()))

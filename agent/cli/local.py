@@ -44,8 +44,10 @@ def localchain(
         found = api.move_market(port, move)
 
         def told() -> None:
+            from agent.cli.tables import amount
+
             for symbol, by in found["moved"].items():
-                say(f"{symbol} {by}: {found['prices_usd'][symbol]} USD")
+                say(f"{symbol} {by}: {amount(found['prices_usd'][symbol])} USD")
 
         emit(found, as_json, told)
         return

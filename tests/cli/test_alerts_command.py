@@ -77,7 +77,7 @@ def test_alert_prices_are_those_of_the_bands_and_stand_around_the_price(desk: De
         assert asset["side"] == ("below" if price < low else "above" if price > high else "inside")
     assert document["targets"] == []
     words = desk.run("alerts")
-    assert "alert-low" in words.out and "Nobody is told" in words.out
+    assert "alert-low" in words.out and "No alert targets configured" in words.out
 
 
 def test_a_test_reaches_each_target_or_names_the_one_it_did_not(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
