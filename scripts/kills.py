@@ -21,8 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from web3._utils.request import _session_cache
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from agent.localchain import LocalChain, open_anvil
@@ -68,8 +66,7 @@ class Rebalance:
 
 def mining(url: str) -> None:
     """Mines block after block, until this process is ended."""
-    _session_cache.clear()  # of the process that was forked
-    node = AnvilNode(url)
+    node = AnvilNode(url)  # with connections of its own: those of the process that was forked stay there
     while True:
         node.mine(1)
         time.sleep(BLOCK_S)
