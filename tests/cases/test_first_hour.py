@@ -83,7 +83,8 @@ def test_a_newcomer_holds_the_whole_portfolio_or_knows_why_not(
         least = next(row for row in ask("doctor")["checks"] if row["check"] == "least total")
         now = ask("status")
         status, decided = now["least_total"], now["decision"]["kind"]
-        assert status["gas_gwei"] == gwei and least["found"] == status["text"]
+        remedy = f" To change that: {least['remedy']}." if least["remedy"] else ""
+        assert status["gas_gwei"] == gwei and least["found"] + remedy == status["text"]
         plan = ask("plan")
         worth_it = (dollars, gwei) not in NOT_WORTH_IT
         assert plan["outcome"] == ("planned" if worth_it else "hold"), plan["reason"]

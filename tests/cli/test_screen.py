@@ -74,6 +74,7 @@ READING = (
     ("pnl", "--now"),
     ("books", "journal"),
     ("orders",),
+    ("swap", "--in", "WETH", "--out", "USDC", "--amount", "0.1", "--price", "90000", "USDC/WETH", "--until", "4h", "--send", "--yes"),
     ("limit",),
     ("lp",),
     ("alerts",),
