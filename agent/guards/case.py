@@ -98,13 +98,33 @@ class Case:
 
     def is_exit(self) -> bool:
         """Whether the plan only takes out, and a limit of liquidity is exceeded: neither cost nor size holds that back."""
-        only_out = bool(self.plan.actions) and not any(isinstance(action, Provide) for action in self.plan.actions)
-        return only_out and not self.loads()[0].within(bounds(self.step.limits))
+        return self._only_out() and not self.loads()[0].within(bounds(self.step.limits))
 
     def only_leaves(self) -> bool:
-        """Whether the plan buys nothing besides the numeraire: an exit, liquidity that is taken out, or gas money for either."""
-        only_out = bool(self.plan.actions) and not any(isinstance(action, Provide) for action in self.plan.actions)
-        return self.plan.exits or only_out or isinstance(self.plan.decision, TopUp)
+        """Whether the plan buys nothing besides the numeraire, recomputed from its legs and actions: an exit, liquidity that is taken
+        out, or gas money for either. Raises Missing.
+        """
+        if isinstance(self.plan.decision, TopUp):
+            return not self.plan.actions and self.turnover() == 0
+        return self.sells_only() or self._only_out()
+
+    def sells_only(self) -> bool:
+        """Whether the plan is an exit by its decision and by its legs: no token is bought but the numeraire and what open withdrawals
+        lack, for no more than raising that may take. Raises Missing.
+        """
+        if not self.plan.exits or self.plan.actions:
+            return False
+        self.runs()
+        bought = {token for token in self.replay.tokens if self.replay.delta(token) > 0} - {self.numeraire.address}
+        if not bought or bought - self._lacked():
+            return not bought
+        given = sum((max(0, -self.replay.delta(token)) * self.price(token) for token in self.replay.tokens), Fraction(0))
+        return given <= self._gross(bought) + (self.step.limits.min_trade or 0)  # the last part of a raise is at least a trade
+
+    def _only_out(self) -> bool:
+        """Whether the plan takes liquidity out and does nothing else."""
+        actions = self.plan.actions
+        return bool(actions) and not self.plan.legs and not any(isinstance(action, Provide) for action in actions)
 
     def counted_turnover(self) -> Fraction:
         """What limits of turnover count: of an exit only what it buys besides the numeraire, of a purchase, or what is bought for a
@@ -126,16 +146,23 @@ class Case:
 
     def _raised(self) -> Fraction:
         """What limits of turnover leave alone of an exit that buys what withdrawals lack, worked out anew. Raises Missing."""
-        decision, step, coin_token = self.plan.decision, self.step, self.step.portfolio.wrapped_native
+        decision = self.plan.decision
         if not isinstance(decision, Rebalance) or decision.apart <= 0:
             return Fraction(0)
-        bought = {coin_token if token == NATIVE else token for token in self.replay.tokens if self.replay.delta(token) > 0}
-        lacked = {claim.payment.token for claim in step.history.claims} & bought - {self.numeraire.address}
+        bought = {token for token in self.replay.tokens if self.replay.delta(token) > 0}
+        return min(decision.apart, self._gross(bought & self._lacked()))
+
+    def _lacked(self) -> set[str]:
+        """Assets besides the numeraire that open withdrawals lack."""
+        claimed = {claim.payment.token for claim in self.step.history.claims} - {self.numeraire.address}
+        return {token for token in claimed if outflow.lacking(self.step, token) > 0}
+
+    def _gross(self, tokens: set[str]) -> Fraction:
+        """What raising these may sell at most, in value. Raises Missing."""
         try:
-            most = sum((raising.gross(step, token) for token in lacked if outflow.lacking(step, token) > 0), Fraction(0))
+            return sum((raising.gross(self.step, token) for token in sorted(tokens)), Fraction(0))
         except Refused as why:
             raise Missing(why.message) from None
-        return min(decision.apart, most)
 
     def balance(self, address: str) -> int:
         """Wallet's balance of a token, or of native coin, in base units. Raises Missing when it was not read."""

@@ -54,7 +54,7 @@ def daily_loss(case: Case, limit_bps: int) -> Measured:
     what trades lost. A predicted gain does not make room for losses. Where the last 24 h cannot be told it refuses.
     """
     case.require_known_day()
-    history, leaves = case.step.history, case.plan.exits or case.is_exit()
+    history, leaves = case.step.history, case.sells_only() or case.is_exit()
     lost = history.loss_24h - _fell(case, history.fell_24h)
     return _share(case, lost + max(case.cost() if leaves else case.worst_cost(), Fraction(0)), limit_bps)
 

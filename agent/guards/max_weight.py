@@ -19,8 +19,10 @@ def max_weight(case: Case, most: Mapping[str, int]) -> Measured:
     What is sold, or rises by its price alone, is not judged: selling is never held back. Nor is an exit, or the numeraire that a
     swap by hand brings. Actions with liquidity exchange nothing.
     """
-    if case.plan.actions or case.plan.exits:
-        return Measured("an exit" if case.plan.exits else "nothing is exchanged", True)
+    if case.sells_only():
+        return Measured("an exit", True)
+    if not case.plan.legs:
+        return Measured("nothing is exchanged", True)
     case.runs()
     decision, cash = case.plan.decision, case.numeraire.address
     free = {cash} if isinstance(decision, Rebalance) and decision.by_hand else set()

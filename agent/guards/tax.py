@@ -21,7 +21,7 @@ def year_limit(case: Case, limit: Value) -> Measured:
     at_s, coin = case.step.snapshot.head.timestamp_s, case.step.portfolio.wrapped_native
     found = planned_gains(plan, tax, case.prices, case.numeraire.address, coin, at_s)
     gain = sum((one.gain for one in found), Fraction(0))
-    free = " (not held back)" if decision.exit or decision.by_hand else ""
+    free = " (not held back)" if decision.by_hand or case.sells_only() else ""
     words = f"{_money(case, gain)} with {_money(case, tax.realised)} realised this year{free}"
     return Measured(words, bool(free) or gain <= max(limit - tax.realised, Fraction(0)))
 

@@ -15,7 +15,7 @@ from agent.model import Goal, History, Intent, IntentKind, Rebalance, StepInput,
 from agent.planning import strategies
 from agent.store import Store, open_store
 from tests.builders import NOW_S, history, step_input
-from tests.plans import sell_weth, verdict
+from tests.plans import plan_of, sell_weth, verdict
 from tests.scripted import CHAIN_ID, START_S, WALLET
 from tests.unit.test_review_stopping import mined
 from tests.unit.test_store_budgets import ended
@@ -55,7 +55,7 @@ def test_after_an_exit_that_succeeded_rebalances_still_wait() -> None:
 def test_gas_money_for_an_exit_waits_like_the_exit() -> None:
     for ago_s, passed in ((59, False), (60, True)):
         step = replace(step_input(), history=history(reverts_in_row=3, failed_s=NOW_S - ago_s, failures_stop=True))
-        plan = replace(sell_weth(step), decision=TopUp("short of gas", 1))
+        plan = replace(plan_of(step, []), decision=TopUp("short of gas", 1))
         assert verdict("reverts_in_row", step, plan).passed is passed
 
 
