@@ -50,27 +50,31 @@ def daily_loss(case: Case, limit_bps: int) -> Measured:
     """Loss of the last 24 h of chain time and the worst case of this plan, over the investable total (T6, T21).
 
     The worst case is what is given up if every swap pays its minimum only, gas included; of an exit, which must not wait for what
-    may never happen, it is the predicted cost, and what fell without a transaction of ours is not held against it: it answers for
-    what trades lost. A predicted gain does not make room for losses. Where the last 24 h cannot be told it refuses.
+    may never happen, it is the predicted cost, and it answers for what trades lost: not for what fell without a transaction of ours,
+    nor for gas that exchanged nothing, which limits.gas_per_day bounds. A predicted gain does not make room for losses. Where the
+    last 24 h cannot be told it refuses.
     """
     case.require_known_day()
     history, leaves = case.step.history, case.sells_only() or case.is_exit()
-    lost = history.loss_24h - _fell(case, history.fell_24h)
+    lost = _held_against(case, history.loss_24h, history.fell_24h, history.wasted_24h_wei)
     return _share(case, lost + max(case.cost() if leaves else case.worst_cost(), Fraction(0)), limit_bps)
 
 
 def total_loss(case: Case, limit_bps: int) -> Measured:
     """Loss since the store began and this plan's cost, over the investable total: what a day each forgives adds up.
 
-    For an exit without falls, as in daily_loss.
+    For an exit without falls and the gas of reverts, as in daily_loss.
     """
     history = case.step.history
-    return _share(case, history.loss_total - _fell(case, history.fell_total) + max(case.cost(), Fraction(0)), limit_bps)
+    lost = _held_against(case, history.loss_total, history.fell_total, history.wasted_wei)
+    return _share(case, lost + max(case.cost(), Fraction(0)), limit_bps)
 
 
-def _fell(case: Case, lost: Fraction) -> Fraction:
-    """The part of a loss that is not held against this plan."""
-    return lost if case.only_leaves() else Fraction(0)
+def _held_against(case: Case, lost: Fraction, fell: Fraction, wasted_wei: int) -> Fraction:
+    """The part of a loss that this plan answers for: all of it, but of an exit what trades lost. Raises Missing."""
+    if not case.only_leaves():
+        return lost
+    return max(Fraction(0), lost - fell - wasted_wei * case.price(case.step.portfolio.wrapped_native))
 
 
 def balance_jump(case: Case, limit_bps: int) -> Measured:

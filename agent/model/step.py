@@ -44,6 +44,8 @@ class History:
     are rises that were accepted as deposits in the last 24 h, since nobody explained them.
     `failed_s` is chain time of the newest of too many failures in a row; `failures_stop` says that there were too many since the
     owner resumed, whatever exits have succeeded since.
+    `wasted_24h_wei` is gas of transactions that exchanged nothing (reverts, approvals, cancels) in the last 24 h, `wasted_wei` that of
+    all that reverted since the store began; both are part of the losses.
     """
 
     last_rebalance_s: int | None
@@ -86,6 +88,8 @@ class History:
     accepted: tuple[Flow, ...] = ()
     failed_s: int | None = None
     failures_stop: bool = False
+    wasted_24h_wei: int = 0
+    wasted_wei: int = 0
 
 
 @dataclass(frozen=True, slots=True)

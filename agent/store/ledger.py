@@ -33,6 +33,9 @@ LATE = "late"
 """Key of the exits that were refused when about to be sent, as JSON."""
 SWAP_BESIDES = "swap_besides"
 """Kind of a budget of a swap that is no rebalance of the policy: an exit, a withdrawal, an investment, one by hand."""
+_KINDS = (*(kind.value for kind in IntentKind), SWAP_BESIDES)
+"""Every kind of a budget: named so that few are read by their index."""
+_NO_TRADES = (IntentKind.APPROVE.value, IntentKind.CANCEL.value)
 
 
 def book(
@@ -169,6 +172,10 @@ def history(session: Session, chain_now_s: int) -> History:
         fell_24h=fell,
         fell_total=balances.lost(session, None)[0],
         accepted=balances.accepted(session, chain_now_s),
+        wasted_24h_wei=sum(int(row.gas_wei) for row in own if not row.succeeded or row.kind in _NO_TRADES),
+        wasted_wei=sum(
+            map(int, session.scalars(select(BudgetRow.gas_wei).where(BudgetRow.kind.in_(_KINDS), BudgetRow.succeeded.is_(False))))
+        ),
     )
 
 

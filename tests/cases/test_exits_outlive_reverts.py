@@ -121,3 +121,31 @@ def test_with_a_private_endpoint_every_try_of_an_exit_goes_there(anvil_chain: Lo
             sold = agent.rebalance(send=True, confirm=yes)
             assert swap_of(sold)[0].exits
             assert len(relay.seen) - before == len(sold.transactions)
+
+
+def test_gas_of_reverts_uses_up_no_loss_that_an_exit_may_make(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """Their gas is more than limits.daily_loss, and the exit alone less."""
+    chain = anvil_chain
+    chain.set_native(10**18)
+    fund(chain, {"WETH": 10_000, "USDC": 10_000})
+    chain.mine(BLOCKS + 1)
+    loaded = trusted(chain, tmp_path, {**STOP, "limits.gas_per_day": "1", "limits.daily_loss": "0.2%"}, TWO)
+    with again(chain, loaded) as agent:
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+        settled(chain, CRASH)
+        for wait_s in (0, 0, 0, 60, 120):
+            chain.warp(wait_s)
+            dear(chain)
+            failing = griefed(chain, agent)
+            assert failing.kind is OutcomeKind.FAILED, failing.reason
+        chain.warp(240)
+        dear(chain)
+        sold = agent.rebalance(send=True, confirm=yes)
+        plan, _, _ = swap_of(sold)
+        assert plan.exits and chain.balance("WETH") * CRASH < 10 * 10**18
+        assert sold.step_input.history.loss_24h > Fraction(20, 10_000) * chain.balance("USDC"), "a rebalance would be refused for it"
+
+
+def dear(chain: LocalChain) -> None:
+    chain.node.rpc("anvil_setNextBlockBaseFeePerGas", hex(50 * 10**9))
+    chain.mine(1)
