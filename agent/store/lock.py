@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from platformdirs import user_state_path
 
 from agent.errors import OperatorNeeded
@@ -106,6 +105,8 @@ def _all(path: Path, beside: Path | None, taken: Callable[[Path], Held]) -> Iter
 
 @contextmanager
 def _lock(path: Path, taken: Callable[[Path], Held]) -> Iterator[None]:
+    from filelock import FileLock, Timeout  # it brings asyncio, which commands that only read do without
+
     lock = FileLock(path, timeout=0, mode=0o600)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

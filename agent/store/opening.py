@@ -10,7 +10,10 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, m
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from agent.errors import ConfigError, OperatorNeeded
-from agent.store import copying
+from agent.store import (
+    copying,
+    postgres,  # noqa: F401  # registers itself
+)
 from agent.store.bookkeeping import LIVE
 from agent.store.database import WRITE
 from agent.store.failures import reported

@@ -59,14 +59,8 @@ class IntentRow(Base):
     replaces: Mapped[str | None] = mapped_column(ForeignKey("intents.id"))
 
     __table_args__ = (
-        Index(
-            "one_open_intent_per_nonce",
-            "nonce",
-            unique=True,
-            sqlite_where=text(f"replaces IS NULL AND {_IS_OPEN}"),
-            postgresql_where=text(f"replaces IS NULL AND {_IS_OPEN}"),
-        ),
-        Index("one_open_cancel_per_intent", "replaces", unique=True, sqlite_where=text(_IS_OPEN), postgresql_where=text(_IS_OPEN)),
+        Index("one_open_intent_per_nonce", "nonce", unique=True, sqlite_where=text(f"replaces IS NULL AND {_IS_OPEN}")),
+        Index("one_open_cancel_per_intent", "replaces", unique=True, sqlite_where=text(_IS_OPEN)),
         Index("intents_by_state", "state"),
         Index("intents_by_nonce", "nonce"),
         Index("intents_by_step", "step_id"),
@@ -153,8 +147,8 @@ class FlowRow(Base):
     told_s: Mapped[int | None] = mapped_column(BigInteger)
 
     __table_args__ = (
-        Index("flows_unexplained", "seq", sqlite_where=text("kind IS NULL"), postgresql_where=text("kind IS NULL")),
-        Index("flows_that_fell", "seq", sqlite_where=text("delta_raw LIKE '-%'"), postgresql_where=text("delta_raw LIKE '-%'")),
+        Index("flows_unexplained", "seq", sqlite_where=text("kind IS NULL")),
+        Index("flows_that_fell", "seq", sqlite_where=text("delta_raw LIKE '-%'")),
     )
 
 

@@ -12,9 +12,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 
-from agent.store import lock
 from tests.cli.test_interruption import until_something_waits
 from tests.cli.test_sending import held_lock, nonce
 from tests.cli.tools import Desk, Forked, attach, forked
@@ -39,7 +39,7 @@ def trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[
     file = tmp_path / "trace"
     file.touch()
 
-    class Traced(lock.FileLock):
+    class Traced(filelock.FileLock):
         """A lock that says when it is held."""
 
         def acquire(self, *args: Any, **more: Any) -> Any:
@@ -57,7 +57,7 @@ def trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[
                 with file.open("ab", buffering=0) as stream:
                     stream.write(f"{what} {os.getpid()}\n".encode())
 
-    monkeypatch.setattr(lock, "FileLock", Traced)
+    monkeypatch.setattr(filelock, "FileLock", Traced)
     return lambda: [(line.split()[0], int(line.split()[1])) for line in file.read_text().splitlines()]
 
 

@@ -35,6 +35,19 @@ COMMANDS = (
 NOT_FOR_STATUS = {
     *("web3", "ens", "uniswap", "eth_account", "eth_keyfile", "eth_tester", "eth", "keyring", "scipy", "alembic", "mako", "apprise"),
     *("eth_abi", "prometheus_client", "pyxirr", "polars", "pandas", "numba", "skfolio", "plotly", "empyrical", "aiohttp", "websockets"),
+    *("filelock", "sqlalchemy.dialects.postgresql"),
+}
+NOT_FOR_HELP = {
+    *NOT_FOR_STATUS,
+    "sqlalchemy",
+    "numpy",
+    "pydantic",
+    "requests",
+    "eth_utils",
+    "tenacity",
+    "cattrs",
+    "asyncio",
+    "agent.wiring",
 }
 READING = [
     (("status",), shapes.STATUS, "rebalance"),
@@ -162,12 +175,24 @@ def test_the_installed_program_is_the_same_command_line(desk: Desk) -> None:
     shapes.require(shapes.STATUS, Said(0, done.stdout, "").json)
 
 
+def loaded_by(*args: str) -> set[str]:
+    """Modules that a command loads, each with the packages it lies in."""
+    program = [sys.executable, "-X", "importtime", *TRIMTAB[1:], *args]
+    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    found = {line.split("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    return {".".join(name.split(".")[:depth]) for name in found for depth in range(1, name.count(".") + 2)}
+
+
 def test_status_imports_nothing_that_it_does_not_need(desk: Desk) -> None:
-    program = [sys.executable, "-X", "importtime", *TRIMTAB[1:]]
-    done = subprocess.run([*program, "status", "--config", str(desk.config)], capture_output=True, text=True, check=True)
-    loaded = {line.split("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    loaded = loaded_by("status", "--config", str(desk.config))
     assert {"agent.wiring.desk", "sqlalchemy", "rich.table"} <= loaded
-    assert not {name.split(".")[0] for name in loaded} & NOT_FOR_STATUS
+    assert not loaded & NOT_FOR_STATUS
+
+
+def test_help_imports_neither_the_agent_nor_its_libraries() -> None:
+    loaded = loaded_by("--help")
+    assert "agent.cli.main" in loaded
+    assert not loaded & NOT_FOR_HELP
 
 
 def test_a_reader_that_had_enough_ends_the_command_without_a_traceback(desk: Desk) -> None:
