@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from agent import codec, engine
-from agent.chain.approvals import spent
 from agent.errors import Unfit
 from agent.execution import approving
 from agent.execution.fresh import Eyes
@@ -30,6 +29,7 @@ from agent.model import (
     Verdict,
 )
 from agent.planning import strategies
+from agent.policy.approvals import spent
 from agent.policy.order_targets import ordered
 from agent.ports import Approval, Grant, Prepared
 from agent.store import Store
@@ -86,7 +86,7 @@ class World:
 
     # composer
     def approvals(self, step: StepInput, plan: Plan) -> list[Approval]:
-        return [Approval(one, "router", raw, one, "router") for one, raw in spent(plan).items() if one in self.lacks]
+        return [Approval(one, "router", raw, one, "router") for one, raw in spent(plan.legs).items() if one in self.lacks]
 
     def approve(self, step: StepInput, approval: Approval) -> Prepared:
         granted = replace(grant(IntentKind.APPROVE), approve=(approval.token, approval.spender, approval.raw))

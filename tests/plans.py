@@ -26,7 +26,7 @@ from agent.model import (
 )
 from agent.planning.floors import fair_floor, min_out
 from agent.reference import reference_prices
-from tests.builders import raw, token
+from tests.builders import raw, token, with_snapshot
 
 W, R = Funding.WALLET, Funding.ROUTER
 GAS_UNITS = 200_000
@@ -91,6 +91,11 @@ def plan_of(step: StepInput, swaps: Sequence[Swap], gas_units: int = GAS_UNITS) 
         skipped=(),
         expires_block=block + step.execution.expire_blocks,
     )
+
+
+def approved(step: StepInput) -> StepInput:
+    """The step with nothing left to approve."""
+    return with_snapshot(step, allowances=tuple(replace(one, raw=2**255) for one in step.snapshot.allowances))
 
 
 def floor_of(step: StepInput, pool: PoolState, token_in: str, amount_in_raw: int, out_raw: int) -> int:

@@ -7,34 +7,13 @@ from collections.abc import Mapping
 from agent.chain.abi import abi_encode
 from agent.chain.calls import APPROVE
 from agent.errors import Refused
-from agent.model import Funding, LpAction, Plan, Provide, Snapshot, Withdraw
-from agent.units import NATIVE
-
-
-def spent(plan: Plan) -> dict[str, int]:
-    """Base units that the legs of `plan` take from the wallet, by token; native coin is sent along and needs no approval."""
-    amounts: dict[str, int] = {}
-    for leg in plan.legs:
-        if leg.source is Funding.WALLET and leg.token_in != NATIVE:
-            amounts[leg.token_in] = amounts.get(leg.token_in, 0) + leg.amount_in_raw
-    return amounts
-
-
-def taken(action: LpAction) -> dict[str, int]:
-    """Base units that an action with liquidity takes from the wallet at most, by token; LP tokens are the pair's own."""
-    match action:
-        case Provide():
-            amounts = zip((action.token0, action.token1), action.desired_raw, strict=True)
-            return {token: raw for token, raw in amounts if raw > 0}
-        case Withdraw(token_id=None):
-            return {action.contract: action.liquidity}
-        case _:
-            return {}
+from agent.model import Plan, Snapshot
+from agent.policy.approvals import spent
 
 
 def needed(plan: Plan, snapshot: Snapshot, router: str) -> tuple[tuple[str, int], ...]:
     """Approvals of `router` to mine before `plan`, in order, as (token, base units); empty when allowances suffice."""
-    return lacking(spent(plan), snapshot, router)
+    return lacking(spent(plan.legs), snapshot, router)
 
 
 def lacking(amounts: Mapping[str, int], snapshot: Snapshot, spender: str) -> tuple[tuple[str, int], ...]:

@@ -189,7 +189,7 @@ def plan(outcome: Outcome) -> Document:
         "pools": pool_names(step),
     }
     if found is None:
-        zero = {"fees": "0", "impact": "0", "skew": "0", "gas": "0", "total": "0"}
+        zero = {"fees": "0", "impact": "0", "skew": "0", "gas": "0", "approvals": "0", "total": "0"}
         weights = {portfolio.token(d.token).label: d.weight_bps for d in outcome.decided.drifts}
         rest: Document = {
             "legs": [],
@@ -213,7 +213,7 @@ def plan(outcome: Outcome) -> Document:
 
 def _planned(found: Plan, portfolio: Portfolio) -> Document:
     cost = found.cost
-    parts = {"fees": cost.fees, "impact": cost.impact, "skew": cost.skew, "gas": cost.gas, "total": cost.total}
+    parts = {"fees": cost.fees, "impact": cost.impact, "skew": cost.skew, "gas": cost.gas, "approvals": cost.approvals, "total": cost.total}
     return {
         "legs": [leg(item, portfolio) for item in found.legs],
         "actions": [actions.document(item, portfolio) for item in found.actions],

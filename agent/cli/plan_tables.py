@@ -125,7 +125,7 @@ def costs(document: Document) -> FigureTable:
     """What the plan costs, in the numeraire."""
     made = table(f"Cost in {document['numeraire']}", ("part",), ("amount",))
     made.show_header = False
-    for name in ("fees", "impact", "skew", "gas", "total"):
+    for name in ("fees", "impact", "skew", "gas", "approvals", "total"):
         made.add_row(name, amount(document["cost"][name], 4), style="bold" if name == "total" else "")
     if document.get("worst_case") is not None:
         made.add_row("worst case, every swap at its minimum", amount(document["worst_case"], 4))

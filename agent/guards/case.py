@@ -10,7 +10,7 @@ from agent.errors import Refused
 from agent.guards.lp_replay import ActionRun, LpReplay, dearest, replay_actions
 from agent.guards.replay import LegRun, Replay, replay
 from agent.model import Asset, Evidence, Funding, Plan, Provide, Rebalance, StepInput, TopUp
-from agent.policy import coin, liquidity, outflow, purchase, raising
+from agent.policy import approvals, coin, liquidity, outflow, purchase, raising
 from agent.policy.coin import GAS_MARGIN
 from agent.policy.lp_book import Book, bounds, open_book
 from agent.policy.lp_moves import Load
@@ -24,10 +24,11 @@ class Missing(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a guard found, in words with unit, and whether it is within the limit."""
+    """What a guard found, in words with unit, and whether it is within the limit; `limit` in words where it is not the config's alone."""
 
     text: str
     passed: bool
+    limit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +131,25 @@ class Case:
         """What limits of turnover count: of an exit only what it buys besides the numeraire, of a purchase, or what is bought for a
         withdrawal, what is beyond the amount that its owner confirmed. Raises Missing.
         """
+        return max(Fraction(0), self._limited() - self.apart())
+
+    def uncounted_turnover(self) -> Fraction:
+        """What of it `apart` covers. Raises Missing."""
+        return min(self._limited(), self.apart())
+
+    def _limited(self) -> Fraction:
+        """Turnover, and of an exit only what it buys besides the numeraire. Raises Missing."""
         if not self.plan.exits:
-            return max(Fraction(0), self.turnover() - self._apart())
+            return self.turnover()
         self.runs()
         bought = {token: self.replay.delta(token) for token in self.replay.tokens if token != self.numeraire.address}
-        counted = sum((raw * self.price(token) for token, raw in bought.items() if raw > 0), Fraction(0))
-        return max(Fraction(0), counted - self._raised())
+        return sum((raw * self.price(token) for token, raw in bought.items() if raw > 0), Fraction(0))
 
-    def _apart(self) -> Fraction:
+    def apart(self) -> Fraction:
+        """The most of a purchase, or of what is raised for a withdrawal, that limits of turnover leave alone. Raises Missing."""
+        return self._raised() if self.plan.exits else self._purchase()
+
+    def _purchase(self) -> Fraction:
         """What of a purchase limits of turnover leave alone, worked out anew."""
         decision = self.plan.decision
         if not isinstance(decision, Rebalance) or decision.apart <= 0:
@@ -219,12 +231,9 @@ class Case:
             raise Missing(why.message) from None
 
     def cost(self) -> Fraction:
-        """Trading cost, what liquidity is overpaid by, and the gas the plan is expected to burn. Raises Missing."""
-        return (
-            self.trading_cost()
-            + self.overpaid()
-            + self.plan.gas_units * self.gas_price_wei() * self.price(self.step.portfolio.wrapped_native)
-        )
+        """Trading cost, what liquidity is overpaid by, and the gas of the plan and of approvals that it still needs. Raises Missing."""
+        gas = self.gas_units() * self.gas_price_wei() * self.price(self.step.portfolio.wrapped_native)
+        return self.trading_cost() + self.overpaid() + gas
 
     def worst_cost(self) -> Fraction:
         """Cost if each swap pays its minimum, liquidity costs the most that its minimums allow, and all gas is burned. Raises Missing."""
@@ -236,6 +245,10 @@ class Case:
         gas = self.worst_gas_wei() * self.price(self.step.portfolio.wrapped_native)
         return self.trading_cost() + short + max(self.overpaid(), dear) + gas
 
+    def gas_units(self) -> int:
+        """Expected gas of the plan's transaction, and of the approvals that have to be mined before it."""
+        return self.plan.gas_units + approvals.gas_units(self.step, self.plan)
+
     def gas_price_wei(self) -> int:
         """Price of a unit of gas now: base fee and priority fee, or the node's gas price on chains without EIP-1559."""
         snapshot = self.step.snapshot
@@ -243,11 +256,11 @@ class Case:
         return snapshot.gas_price_wei if base is None else base + snapshot.priority_fee_wei
 
     def worst_gas_wei(self) -> int:
-        """The most that the transaction may burn: its gas limit at two base fees and the priority fee, under the ceiling.
+        """The most that the transactions may burn: their gas limits at two base fees and the priority fee, under the ceiling.
 
-        That is how it is sent: the gas limit is the estimate and a quarter, the fee cap never above limits.gas_price.
+        That is how they are sent: a gas limit is the estimate and a quarter, the fee cap never above limits.gas_price.
         """
-        return ceil_int(self.plan.gas_units * GAS_MARGIN) * coin.worst_price_wei(self.step)
+        return ceil_int(self.gas_units() * GAS_MARGIN) * coin.worst_price_wei(self.step)
 
 
 def open_case(step: StepInput, plan: Plan, evidence: Evidence) -> Case:

@@ -6,8 +6,9 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.guards.case import Case, Measured, Missing
-from agent.guards.words import money, ratio
+from agent.guards.words import bps, money, ratio
 from agent.model import TopUp
+from agent.policy import purchase
 from agent.policy.flows import DAY_S
 from agent.units import BPS
 
@@ -31,7 +32,10 @@ def plan_cost(case: Case, limit_bps: int) -> Measured:
 
 def turnover(case: Case, limit_bps: int) -> Measured:
     """Value moved by this plan over the investable total. What an exit sells for the numeraire is not held back by it."""
-    return _share(case, case.counted_turnover(), limit_bps)
+    moved = case.counted_turnover()
+    if moved == 0 and case.plan.exits and not case.apart():
+        return Measured("an exit into the numeraire", True)
+    return _beside(case, _share(case, moved, limit_bps), limit_bps)
 
 
 def daily_turnover(case: Case, limit_bps: int) -> Measured:
@@ -41,9 +45,19 @@ def daily_turnover(case: Case, limit_bps: int) -> Measured:
     """
     moved = case.counted_turnover()
     if moved == 0 and case.plan.exits:
-        return Measured("an exit into the numeraire", True)
+        return _beside(case, Measured("an exit into the numeraire", True), limit_bps)
     case.require_known_day()
-    return _share(case, case.step.history.turnover_24h + moved, limit_bps)
+    return _beside(case, _share(case, case.step.history.turnover_24h + moved, limit_bps), limit_bps)
+
+
+def _beside(case: Case, measured: Measured, limit_bps: int) -> Measured:
+    """The same with what a purchase or a withdrawal moves besides, and the most that it may."""
+    most = case.apart()
+    if most == 0:
+        return measured
+    name = "withdrawal" if case.plan.exits else "first rebalance" if purchase.is_first(case.step) else "purchase"
+    moved, most_text = (money(value, case.numeraire) for value in (case.uncounted_turnover(), most))
+    return replace(measured, text=f"{moved} of the {name}; besides {measured.text}", limit=f"{most_text}; besides {bps(limit_bps)}")
 
 
 def daily_loss(case: Case, limit_bps: int) -> Measured:

@@ -61,7 +61,7 @@ def profit_of(plan: Plan, short: Value | None) -> Value | None:
 
     That is what it predicts of fees, impact and skew, and what its outputs may fall short of that (`short`, by of_plan).
     """
-    return None if short is None else short + max(plan.cost.total - plan.cost.gas, Fraction(0))
+    return None if short is None else short + max(plan.cost.total - plan.cost.gas - plan.cost.approvals, Fraction(0))
 
 
 def _percent(bps: int) -> str:

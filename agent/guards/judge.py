@@ -35,7 +35,7 @@ class Guard(Generic[T]):
             measured = self.measure(case, limit)
         except Missing as why:
             measured = Measured(f"unknown: {why}", False)
-        return Verdict(self.name, measured.text, self.words(limit, case.step), measured.passed)
+        return Verdict(self.name, measured.text, measured.limit or self.words(limit, case.step), measured.passed)
 
 
 def _always(name: str, rule: str, measure: Callable[[Case], Measured]) -> Guard[bool]:

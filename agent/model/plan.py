@@ -171,17 +171,20 @@ class Leg:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Predicted cost in numeraire base units: pool fees, price impact, skew of pools off the reference, gas."""
+    """Predicted cost in numeraire base units: pool fees, price impact, skew of pools off the reference, gas of the transaction, and
+    gas of the approvals that it still needs.
+    """
 
     fees: Fraction
     impact: Fraction
     skew: Fraction
     gas: Fraction
+    approvals: Fraction = Fraction(0)
 
     @property
     def total(self) -> Fraction:
         """Sum of all parts."""
-        return self.fees + self.impact + self.skew + self.gas
+        return self.fees + self.impact + self.skew + self.gas + self.approvals
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ from agent.model import Cost, Funding, Leg
 from agent.planning.gas import gas_value, plan_units
 from agent.planning.payments import paid
 from agent.planning.problem import Problem
+from agent.policy import approvals
+from agent.policy.minimum import APPROVAL_GAS
 from agent.units import Value
 
 
@@ -41,8 +43,10 @@ class Draft:
         return [list(range(a, b)) for a, b in zip([0, *ends], ends, strict=False)]
 
     def cost(self, problem: Problem) -> Cost:
-        """Cost of all legs in numeraire base units."""
-        return Cost(self.fees, self.impact, self.skew, gas_value(self.gas_units(problem), 1, problem.gas_unit_value))
+        """Cost of all legs in numeraire base units, with the approvals that the snapshot lacks for them."""
+        needed = approvals.count(approvals.spent(paid(problem.coin, self.legs)), problem.gas.allowances)
+        swaps, before = (gas_value(units, 1, problem.gas_unit_value) for units in (self.gas_units(problem), APPROVAL_GAS * needed))
+        return Cost(self.fees, self.impact, self.skew, swaps, before)
 
     def turnover(self, problem: Problem) -> Value:
         """Half the sum of absolute changes of holdings in value."""

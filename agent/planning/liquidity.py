@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
@@ -21,6 +22,7 @@ from agent.model import (
     Verdict,
     Withdraw,
 )
+from agent.policy import approvals
 from agent.policy.lp_adding import after_in, quote
 from agent.policy.lp_book import Book, band_bps, open_book
 from agent.policy.lp_exits import take
@@ -53,7 +55,8 @@ def plan_liquidity(step: StepInput, decision: AdjustLiquidity) -> Plan:
         verdicts = (Verdict("impermanent_loss", wanted.reason, "a withdrawal that can be made now", False),) if wanted.over else ()
         raise Refused(f"nothing can be done with liquidity now: {why}", verdicts, "see the reasons; trimtab lp shows every position")
     unit = gas_unit_value(step, prices, needed=False)
-    return _plan(step, decision, actions, book, Cost(ZERO, ZERO, skew, unit * sum(action.gas_units for action in actions)), wanted.skipped)
+    found = _plan(step, decision, actions, book, Cost(ZERO, ZERO, skew, unit * sum(action.gas_units for action in actions)), wanted.skipped)
+    return replace(found, cost=replace(found.cost, approvals=unit * approvals.gas_units(step, found)))
 
 
 def _action(book: Book, move: Move) -> tuple[LpAction, Book]:

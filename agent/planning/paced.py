@@ -10,12 +10,10 @@ from agent.errors import Refused
 from agent.model import Campaign, Draw, Funding, Goal, GoalWeight, Hold, Leg, Plan, Rebalance, StepInput, Style, Underway
 from agent.planning import planner, rounds, taxed
 from agent.planning.payments import NATIVE_VENUE
-from agent.planning.saving import lacking
-from agent.policy import coin, words
+from agent.policy import approvals, coin, words
 from agent.policy.campaign import budget_left, budget_words, course, spent_before, targets
 from agent.policy.decide import Decided
 from agent.policy.drift import corrections
-from agent.policy.minimum import APPROVAL_GAS
 from agent.policy.pacing import MILLION, times
 from agent.units import BPS, NATIVE, Price, Value, ceil_int, price_text, value_text
 
@@ -78,7 +76,7 @@ def at_worst(step: StepInput, plan: Plan, prices: Mapping[str, Price]) -> Value:
     got = sum(
         (leg.min_out_raw * known.get(leg.token_out, Fraction(0)) for leg in _exchanges(plan) if leg.sink is Funding.WALLET), Fraction(0)
     )
-    units = ceil_int((plan.gas_units + APPROVAL_GAS * lacking(step, plan)) * coin.GAS_MARGIN)
+    units = ceil_int((plan.gas_units + approvals.gas_units(step, plan)) * coin.GAS_MARGIN)
     return given - got + units * coin.worst_price_wei(step) * known.get(NATIVE, Fraction(0))
 
 

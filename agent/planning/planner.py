@@ -24,7 +24,7 @@ from agent.planning.saving import saving
 from agent.planning.settle import Settled, settle
 from agent.planning.swaps import Quote, plan_swap, quote
 from agent.planning.whole import sold_whole
-from agent.policy.minimum import LEG_GAS
+from agent.policy.minimum import APPROVAL_GAS, LEG_GAS
 from agent.reference import References, reference_prices
 from agent.units import BPS, PIPS, Value, value_text
 
@@ -83,7 +83,7 @@ def plan(step: StepInput, decision: Rebalance, references: References | None = N
         skipped = [one for one in skipped if one.what != step.portfolio.numeraire.label]  # it lacks only what the exit has cost
     found = assemble(step, problem, decision, settled.draft, skipped, gap_bps(market, aim, settled, budget))
     risk = decision.goal.risk
-    return found if risk is None else replace(found, saving=saving(step, problem, decision.goal, risk, found, settled.draft.delta))
+    return found if risk is None else replace(found, saving=saving(problem, decision.goal, risk, found, settled.draft.delta))
 
 
 def _at_rest(step: StepInput, problem: Problem, aim: Aim) -> dict[int, str]:
@@ -123,7 +123,8 @@ def _affordable(
         cost, moved = settled.draft.cost(problem), settled.draft.turnover(problem)
         if limit_bps is None or cost.total * BPS <= limit_bps * moved:
             return market, settled
-        left, swaps = Fraction(limit_bps, BPS) * moved - cost.gas, cost.total - cost.gas
+        gas = cost.gas + cost.approvals
+        left, swaps = Fraction(limit_bps, BPS) * moved - gas, cost.total - gas
         if dearest is not None and tighter < TIGHTER and 0 < left < swaps:
             dearest, tighter = (dearest * min(left / swaps, SHRINK)).limit_denominator(10**9), tighter + 1
             market = open_market(problem, scale, dearest)
@@ -182,4 +183,4 @@ def _too_dear(problem: Problem, off: Sequence[str], drift: Value) -> bool:
         return False
     fees = [min((fee_pips(pool) for pool in problem.pools.values() if one in (pool.token0, pool.token1)), default=0) for one in off]
     room = drift * (Fraction(problem.plan_cost_bps, BPS) - Fraction(max(fees), PIPS))
-    return room < NEARLY * max(1, len(off) - 1) * LEG_GAS * problem.gas_unit_value
+    return room < NEARLY * (max(1, len(off) - 1) * LEG_GAS + APPROVAL_GAS) * problem.gas_unit_value

@@ -15,14 +15,12 @@ from math import isqrt
 from agent.amm import pools as amm
 from agent.errors import Refused
 from agent.floats import DECIMAL
-from agent.model import Funding, Goal, Holding, Pace, Pacing, Plan, PoolState, Rebalance, RoundsCost, StepInput, V2Pool, Zone
+from agent.model import Goal, Holding, Pace, Pacing, Plan, PoolState, Rebalance, RoundsCost, StepInput, V2Pool, Zone
 from agent.planning import planner
-from agent.planning.gas import gas_price_wei, gas_value
 from agent.planning.payments import NATIVE_VENUE
-from agent.planning.saving import lacking
+from agent.policy import approvals
 from agent.policy.campaign import partial
 from agent.policy.drift import corrections, drift
-from agent.policy.minimum import APPROVAL_GAS
 from agent.policy.risk import penalty
 from agent.reference import References
 from agent.units import BPS, Price, Value, value_text
@@ -111,7 +109,7 @@ class _Trial:
             plan = whole or self._plan(Fraction(1, self.count - number + 1))
             if plan is not None:
                 fees, impact, skew = fees + plan.cost.fees, impact + plan.cost.impact, skew + plan.cost.skew
-                gas += plan.cost.gas + self._approvals(plan)
+                gas += plan.cost.gas + plan.cost.approvals
                 moved += plan.turnover
                 sold += self._sold(plan)
                 self.step = _after(self.step, plan)
@@ -127,10 +125,6 @@ class _Trial:
             return planner.plan(self.step, replace(self.decision, goal=goal), self.references)
         except Refused:  # what is left then counts as rest
             return None
-
-    def _approvals(self, plan: Plan) -> Value:
-        native = self.prices.get(self.step.portfolio.wrapped_native, Fraction(0))
-        return gas_value(APPROVAL_GAS * lacking(self.step, plan), gas_price_wei(self.step.snapshot), native)
 
     def _sold(self, plan: Plan) -> Value:
         held = {holding.token: holding.raw for holding in self.step.snapshot.holdings}
@@ -158,7 +152,7 @@ def _after(step: StepInput, plan: Plan) -> StepInput:
     for leg in plan.legs:
         if leg.venue != NATIVE_VENUE:
             pools[leg.pool] = amm.swap_exact_in(pools[leg.pool], leg.token_in, leg.amount_in_raw).after
-    after, spent = dict(plan.holdings_after), _spent(plan)
+    after, spent = dict(plan.holdings_after), approvals.spent(plan.legs)
     snapshot = step.snapshot
     allowances = tuple(
         replace(one, raw=max(0, one.raw - spent.get(one.token, 0))) if one.spender == step.execution.router else one
@@ -175,14 +169,6 @@ def _after(step: StepInput, plan: Plan) -> StepInput:
         ),
         history=replace(step.history, turnover_24h=step.history.turnover_24h + plan.turnover),
     )
-
-
-def _spent(plan: Plan) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for leg in plan.legs:
-        if leg.source is Funding.WALLET:
-            found[leg.token_in] = found.get(leg.token_in, 0) + leg.amount_in_raw
-    return found
 
 
 def _root(one: int, other: int) -> int:

@@ -254,7 +254,7 @@ def _act(
         hold = _hold(Fired(False, f"{answer.reason}; nothing to do{side}{least}", answer.next_s))
         return replace(hold, kept_by="limits.min_trade" if largest else "policy.only" if side else ""), answer.due
     if first:
-        return Rebalance(f"first purchase; {answer.reason}", wanted, apart=purchase.allowed(step)), answer.due
+        return Rebalance(f"{purchase.first_words(step, drifts, wanted)}; {answer.reason}", wanted, apart=purchase.allowed(step)), answer.due
     return Rebalance(answer.reason, wanted), answer.due
 
 

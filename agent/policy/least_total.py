@@ -44,7 +44,7 @@ class Weighed:
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What decides: assets but the numeraire, its target, limits, fee, gas price in wei, the worth of a wei in base units of the
-    numeraire. `interval_s` is the shortest time between two reviews (None: at every look).
+    numeraire. `interval_s` is the shortest time between two reviews (None: at every look). `bought`: the first purchase is done.
     """
 
     assets: tuple[Weighed, ...]
@@ -55,13 +55,14 @@ class Terms:
     gas_price_wei: int
     wei_value: Fraction
     interval_s: int | None = None
+    bought: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Least:
     """`total` is None where no total works: the fee alone is more than plan_cost allows. `binds` says in words what decides it.
 
-    `purchase` is the least total of the first purchase alone.
+    `purchase` is the least total of the first purchase alone (None: it is done).
     `a_year` is how many corrections are expected, `cost` what one costs at the least total, `year_cost` all of a year's with it.
     Values in base units of the numeraire, rounded up.
     """
@@ -94,6 +95,8 @@ def least(terms: Terms) -> Least:
         f"limits.min_trade for a correction of {first.symbol} at its band": terms.min_trade / first.drift,
         "limits.min_trade for the smallest target": terms.min_trade * BPS / smallest_bps,
     }
+    if terms.bought:
+        del needs["the gas of the first purchase"]
     bought = ("the gas of the first purchase", *(name for name in needs if "smallest target" in name))
     binds = max(needs, key=lambda name: needs[name])
     total = Fraction(ceil_int(needs[binds]))
@@ -101,7 +104,7 @@ def least(terms: Terms) -> Least:
     if terms.interval_s is not None:
         a_year = min(a_year, Fraction(YEAR_S, terms.interval_s))
     cost = gas + first.drift * total * fee
-    purchase = Fraction(ceil_int(max(needs[name] for name in bought)))
+    purchase = None if terms.bought else Fraction(ceil_int(max(needs[name] for name in bought)))
     return Least(total, binds, gas, a_year, cost, a_year * cost, purchase)
 
 
@@ -155,6 +158,7 @@ def terms_of(step: StepInput, references: References) -> Terms | None:
         price_wei,
         native.price,
         interval_s(step.policy.trigger),
+        step.history.last_rebalance_s is not None,
     )
 
 
@@ -192,12 +196,13 @@ def sentence(terms: Terms, total: Value, decimals: int, unit: str) -> str:
     if total >= found.total:
         return f"{whole}."
     ways = "; or ".join(changes(terms, total))
-    first = (
-        "the first purchase pays, and corrections"
-        if found.purchase is not None and total >= found.purchase
-        else (f"the first purchase pays from {money(found.purchase or Fraction(0))} on, and it and corrections")
-    )
-    return f"{whole}. {money(total)} is less: {first} are held until they pay. To change that: {ways}."
+    if found.purchase is None:
+        held = "corrections are"
+    elif total >= found.purchase:
+        held = "the first purchase pays, and corrections are"
+    else:
+        held = f"the first purchase pays from {money(found.purchase)} on, and it and corrections are"
+    return f"{whole}. {money(total)} is less: {held} held until they pay. To change that: {ways}."
 
 
 def coins_text(value: Value, decimals: int) -> str:

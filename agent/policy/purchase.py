@@ -33,6 +33,13 @@ def under_way(step: StepInput) -> Underway | None:
     return found if found is not None and found.campaign.purchase is not None else None
 
 
+def first_words(step: StepInput, drifts: Sequence[AssetDrift], wanted: Goal) -> str:
+    """What the first rebalance of a store is called: a purchase only where nothing but the numeraire is sold for it."""
+    home, least = step.portfolio.numeraire.address, step.limits.min_trade or Fraction(1)
+    sells = any(lack <= -least for token, lack in corrections(drifts, wanted).items() if token != home)
+    return "first rebalance" if sells else "first purchase"
+
+
 def came_left(step: StepInput) -> dict[str, int]:
     """What of the deposits of a top-up is not invested yet, base units by token: those confirmed just now, and those under way."""
     left = dict(step.history.invested)

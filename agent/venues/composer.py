@@ -17,6 +17,7 @@ from agent.planning.floors import fair_floor
 from agent.planning.lp_floors import least_amounts
 from agent.planning.payments import NATIVE_VENUE, changes
 from agent.policy import outflow
+from agent.policy.approvals import taken
 from agent.ports import Approval, Clock, Grant, Prepared, Sender
 from agent.units import BPS, NATIVE, decimal_text
 from agent.venues import liquidity, rebalancer, spending, swap_router_02
@@ -67,7 +68,7 @@ class RouterComposer:
             return [spending.approval(step, token, step.execution.router, raw) for token, raw in lacking]
         action = plan.actions[0]
         spender = spending.counterpart(step, action)
-        lacking = approvals.lacking(approvals.taken(action), step.snapshot, spender)
+        lacking = approvals.lacking(taken(action), step.snapshot, spender)
         return [spending.approval(step, token, spender, raw, action) for token, raw in lacking]
 
     def left_over(self, step: StepInput) -> Sequence[Approval]:

@@ -194,7 +194,7 @@ PLAN = {
     "legs": [_LEG],
     "actions": [_ACTION],
     "weights_after_bps": {EACH: count},
-    "cost": {"fees": decimal, "impact": decimal, "skew": decimal, "gas": decimal, "total": decimal},
+    "cost": {"fees": decimal, "impact": decimal, "skew": decimal, "gas": decimal, "approvals": decimal, "total": decimal},
     "turnover": decimal,
     "gap_bps": maybe(number),
     "verdicts": [_VERDICT],

@@ -13,7 +13,7 @@ from agent.guards.case import open_case
 from agent.model import Cost, Head, Plan, Rebalance, StepInput
 from agent.units import BPS
 from tests.builders import ETHER, GWEI, history, raw, step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
-from tests.plans import R, Swap, evidence, plan_of, sell_weth, verdict, with_leg
+from tests.plans import R, Swap, approved, evidence, plan_of, sell_weth, verdict, with_leg
 
 WETH, USDC, WBTC = token("WETH"), token("USDC"), token("WBTC")
 
@@ -60,7 +60,7 @@ def test_a_skewed_pool_is_a_cost() -> None:
 
 
 def test_gas_counts_in_the_cost_at_the_price_of_wrapped_native() -> None:
-    step = with_snapshot(heavy(), head=replace(heavy().snapshot.head, base_fee_wei=20 * GWEI), priority_fee_wei=5 * GWEI)
+    step = approved(with_snapshot(heavy(), head=replace(heavy().snapshot.head, base_fee_wei=20 * GWEI), priority_fee_wei=5 * GWEI))
     plan = sell_weth(step)  # 200,000 gas at 25 gwei are 0.005 WETH
     case = open_case(step, plan, evidence(step, plan))
     gave, got = given_and_got(plan)
@@ -68,7 +68,7 @@ def test_gas_counts_in_the_cost_at_the_price_of_wrapped_native() -> None:
 
 
 def test_on_a_chain_without_base_fee_the_node_s_gas_price_counts() -> None:
-    step = with_snapshot(heavy(), head=replace(heavy().snapshot.head, base_fee_wei=None), gas_price_wei=50 * GWEI)
+    step = approved(with_snapshot(heavy(), head=replace(heavy().snapshot.head, base_fee_wei=None), gas_price_wei=50 * GWEI))
     plan = sell_weth(step)
     case = open_case(step, plan, evidence(step, plan))
     assert case.cost() - case.trading_cost() == 20 * 10**6
@@ -194,7 +194,7 @@ def test_live_value_at_the_cap_passes_and_one_base_unit_more_fails() -> None:
 
 
 def priced(base_fee_wei: int, tip_wei: int) -> StepInput:
-    step = step_input()
+    step = approved(step_input())
     head = replace(step.snapshot.head, base_fee_wei=base_fee_wei)
     return with_snapshot(step, head=head, priority_fee_wei=tip_wei, native_wei=ETHER)
 

@@ -271,7 +271,8 @@ def test_what_liquidity_is_overpaid_by_counts_in_the_limit_of_cost() -> None:
     step = world(targets=[wanted(4_000, width_bps=300)], pushed=PUSHED)
     plan = planned(step)
     of = worth(step, only_provide(step))
-    gas_bps, cost_bps = (float(value) / USD / of * 10_000 for value in (plan.cost.gas, plan.cost.gas + plan.cost.skew))
+    paid = plan.cost.gas + plan.cost.approvals
+    gas_bps, cost_bps = (float(value) / USD / of * 10_000 for value in (paid, paid + plan.cost.skew))
     assert int(cost_bps) > gas_bps, "a limit between the two"
     assert refused(step, plan, plan_cost_bps=int(cost_bps)) == ["plan_cost"]
     assert refused(step, plan, plan_cost_bps=int(cost_bps) + 1) == []

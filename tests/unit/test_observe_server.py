@@ -57,6 +57,16 @@ def test_a_look_sets_every_figure() -> None:
     assert {name[1] for name in found if name[0] == "trimtab_looks_total"} == set(OUTCOMES)
 
 
+def test_headers_and_body_arrive_together() -> None:
+    """Apart, the body waits 40 ms for the other side to acknowledge the headers (Nagle, delayed acknowledgements)."""
+    with serving("127.0.0.1", 0, Metrics(), Health(600)) as port:
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as visitor:
+                visitor.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                head, _, body = visitor.recv(2**20).partition(b"\r\n\r\n")
+                assert f"Content-Length: {len(body)}".encode() in head
+
+
 def test_health_ready_and_metrics_are_answered_and_nothing_else() -> None:
     metrics, health = Metrics(), Health(600)
     metrics.health(lambda: not health.red())

@@ -14,7 +14,7 @@ from agent.model import Claim, Evidence, History, Payment, Plan, Rebalance, Step
 from agent.planning import planner, strategies
 from agent.policy import outflow, purchase
 from agent.reference import reference_prices
-from agent.units import floor_int
+from agent.units import floor_int, value_text
 from tests.builders import step_input, with_limits
 from tests.planning_worlds import DEEP, goal
 from tests.plans import evidence
@@ -50,6 +50,31 @@ def test_a_store_that_never_traded_buys_the_whole_at_once() -> None:
     outcome = engine.judge(money(), strategies.rebalance, None)
     assert outcome.kind is OutcomeKind.PLANNED and outcome.plan is not None
     assert outcome.plan.turnover > 4_950 * MILLION and "first purchase" in outcome.reason
+
+
+def test_guards_of_turnover_show_the_purchase_and_what_it_may_be() -> None:
+    outcome = engine.judge(money(), strategies.rebalance, Seen())
+    assert outcome.plan is not None
+    found = {verdict.guard: verdict for verdict in outcome.plan.verdicts}
+    moved = value_text(outcome.plan.turnover, 6)
+    for name, bps in (("turnover", 3_000), ("daily_turnover", 6_000)):
+        assert found[name].passed
+        assert found[name].measured == f"{moved} USDC of the first rebalance; besides 0 bps (0 USDC)"
+        assert found[name].limit == f"5000 USDC; besides {bps} bps"
+
+
+def test_guards_of_turnover_show_the_limit_alone_for_drift() -> None:
+    outcome = engine.judge(money(last_rebalance_s=1), strategies.rebalance, Seen())
+    assert outcome.plan is not None
+    found = next(verdict for verdict in outcome.plan.verdicts if verdict.guard == "turnover")
+    assert found.limit == "3000 bps" and "besides" not in found.measured
+
+
+def test_what_sells_more_than_the_numeraire_is_called_a_rebalance() -> None:
+    mixed = with_limits(step_input(HALVES, {"WETH": 8_000, "USDC": 2_000}, depth=DEEP), first_purchase_s=600)
+    mixed = replace(mixed, history=replace(mixed.history, last_rebalance_s=None))
+    assert engine.judge(mixed, strategies.rebalance, None).reason.startswith("first rebalance; ")
+    assert engine.judge(money(), strategies.rebalance, None).reason.startswith("first purchase; ")
 
 
 def test_off_leaves_it_to_the_limits_of_turnover() -> None:

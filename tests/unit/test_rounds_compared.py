@@ -13,8 +13,6 @@ from agent.amm import pools as amm
 from agent.model import Pacing, ReferenceKind, StepInput, V2Pool
 from agent.planning import strategies
 from agent.planning.rounds import left_after, recovered
-from agent.planning.saving import lacking
-from agent.policy.minimum import APPROVAL_GAS
 from tests.builders import ROUTER, Allowance, step_input, token, v2_pool, v3_pool, with_snapshot
 from tests.pacing import PACE, paced, roomy
 from tests.planning_worlds import random_step, ranged
@@ -122,8 +120,7 @@ def test_one_round_is_the_plan_itself_and_the_chosen_one_costs_least() -> None:
         one = found.plan.pacing.options[0]
         parts = (one.fees, one.impact, one.skew)
         assert parts == (whole.plan.cost.fees, whole.plan.cost.impact, whole.plan.cost.skew)
-        gas_unit = whole.plan.cost.gas / whole.plan.gas_units
-        assert one.gas == whole.plan.cost.gas + APPROVAL_GAS * lacking(step, whole.plan) * gas_unit
+        assert one.gas == whole.plan.cost.gas + whole.plan.cost.approvals
         chosen = next(option for option in found.plan.pacing.options if option.rounds == found.plan.pacing.chosen)
         assert chosen.total == min(option.total for option in found.plan.pacing.options)
 

@@ -9,13 +9,14 @@ from eth_abi import encode as abi_encode
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.chain.approvals import encode_approve, left_over, needed, spent
+from agent.chain.approvals import encode_approve, left_over, needed
 from agent.chain.calls import Approve, NotUnderstood, decode, selector
 from agent.chain.fees import Fees, bumped, fees
 from agent.chain.reverts import WORDS, revert_reason
 from agent.chain.rpc import RpcFault
 from agent.errors import Refused
 from agent.model import Allowance, Funding, Head
+from agent.policy.approvals import spent
 from agent.venues.swap_router_02 import encode
 from tests.builders import snapshot
 from tests.signing import DEADLINE_S, PLAN, ROUTER, STRANGER, USDC, USDT, WALLET, WBTC, WETH, leg, plan_of
@@ -118,7 +119,7 @@ def test_a_replacement_above_the_ceiling_is_refused() -> None:
 
 
 def test_approvals_are_exactly_what_the_wallet_spends_per_token() -> None:
-    assert spent(PLAN) == {WETH: 12 * 10**17, USDT: 500_000_000}
+    assert spent(PLAN.legs) == {WETH: 12 * 10**17, USDT: 500_000_000}
     nothing = snapshot(allowances=(Allowance(WETH, ROUTER, 0), Allowance(USDT, ROUTER, 0)))
     assert needed(PLAN, nothing, ROUTER) == ((WETH, 12 * 10**17), (USDT, 500_000_000))
     some = snapshot(allowances=(Allowance(WETH, ROUTER, 12 * 10**17), Allowance(USDT, ROUTER, 1)))

@@ -22,7 +22,7 @@ from agent.policy.decide import decide
 from agent.reference import reference_prices
 from tests import builders
 from tests.pacing import PACE
-from tests.plans import evidence
+from tests.plans import approved, evidence
 
 WETH, USDC = builders.token("WETH").address, builders.token("USDC").address
 DOLLAR, ETH = 10**6, 10**18
@@ -124,14 +124,14 @@ def test_losses_go_whatever_the_year_realised() -> None:
 
 def test_highest_cost_first_leaves_room_that_oldest_first_has_used() -> None:
     lots = tuple(OpenLot(WETH, ETH, Fraction(cost * DOLLAR), at_s) for at_s, cost in ((1, 500), (2, 1_995), (3, 1_990)))
-    step = overweight(100)
+    step = approved(overweight(100))
     assert step.history.tax is not None
 
     def by(method: LotMethod) -> int:
         tax = replace(step.history.tax, lots=lots, method=method)
         return -wallet_changes(planned(replace(step, history=replace(step.history, tax=tax))))[WETH]
 
-    assert by(LotMethod.HIFO) == -wallet_changes(planned(overweight(None)))[WETH] > 2 * by(LotMethod.FIFO)
+    assert by(LotMethod.HIFO) == -wallet_changes(planned(approved(overweight(None))))[WETH] > 2 * by(LotMethod.FIFO)
 
 
 def test_an_exit_is_never_held_back() -> None:
