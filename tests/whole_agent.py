@@ -117,9 +117,8 @@ class WholeAgent(RuleBasedStateMachine):
 
     def was_misled(self) -> None:
         """Who believed on first use, or on the owner's word, that no nonce was used needs the owner's word again: a stall, no loss."""
-        if self.bad.mood == "no nonce used":
-            self.foreign = self.foreign or self.store.expected_nonce() == 0 != self.ledger.nonce()
-            self.adopted = self.adopted or self.foreign
+        if self.bad.mood == "no nonce used" and self.store.expected_nonce() == 0 != self.ledger.nonce():
+            self.foreign = self.adopted = True
 
     # what may happen
 
