@@ -138,16 +138,20 @@ def main() -> None:
     gc.set_threshold(GARBAGE)
     atexit.register(gc.freeze)  # what lives at the end goes with the process: the collector need not take it apart, for as long as a look
     streams.settle()
+    as_json, ending = "--json" in sys.argv, interrupting.live()
     try:
-        code = _run("--json" in sys.argv)
-        sys.stdout.flush()
+        with interrupting.within_seconds(ending):
+            code = _run(as_json, ending)
+            sys.stdout.flush()
+    except KeyboardInterrupt:  # while signals were only beginning to be heard, or no longer were
+        code = _interrupted(as_json, ending)
     except OSError as error:  # what could not be told; what was done is in the journal
         streams.give_up(error)
         code = OperatorNeeded.exit_code
     sys.exit(code)
 
 
-def _run(as_json: bool) -> int:
+def _run(as_json: bool, ending: interrupting.Ending) -> int:
     """One command; its exit code. Raises OSError where an output takes no more."""
     try:
         code = app(standalone_mode=False)
@@ -161,7 +165,7 @@ def _run(as_json: bool) -> int:
     except (click.exceptions.Abort, KeyboardInterrupt):
         if sys.argv[1:2] and sys.argv[1] in interrupting.OFFLINE:
             return fail(Interrupted(interrupting.MESSAGE), as_json)
-        code = fail(OperatorNeeded("interrupted. Sent transactions are in the journal; the next run settles them"), as_json)
+        code = _interrupted(as_json, ending)
     except TrimtabError as error:
         code = fail(error, as_json)
     except Exception as error:  # a defect of ours: the traceback is for the report, the document for machines
@@ -170,3 +174,7 @@ def _run(as_json: bool) -> int:
         traceback.print_exc()
         code = fail(TrimtabError(f"internal error: {type(error).__name__}", "this is a defect; report it with the lines above"), as_json)
     return code if isinstance(code, int) else 0
+
+
+def _interrupted(as_json: bool, ending: interrupting.Ending) -> int:
+    return fail(ending.error, as_json) if ending.told() else ending.error.exit_code

@@ -92,13 +92,13 @@ def fail(error: TrimtabError, as_json: bool, lines: bool = False) -> int:
     """Prints an error where it belongs; returns its exit code."""
     if as_json:
         emit(error_document(error), True, lambda: None, lines)
-    err.print(f"[bold red]{_HEADS.get(error.exit_code, 'Error')}[/]:", cell(error.message))
+    err.print(f"[bold red]{HEADS.get(error.exit_code, 'Error')}[/]:", cell(error.message))
     if error.remedy:
         note(f"  What to do: {error.remedy}")
     return error.exit_code
 
 
-_HEADS = {2: "Wrong input", 10: "Refused", 11: "Try again later", 12: "Operator needed", 130: "Interrupted"}
+HEADS = {2: "Wrong input", 10: "Refused", 11: "Try again later", 12: "Operator needed", 130: "Interrupted"}
 
 
 def interactive() -> bool:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import tomllib
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -193,8 +194,8 @@ class Forked:
         raise AssertionError(f"still running after {within_s} s: {self.err.read_text()}")
 
 
-def forked(desk: Desk, *args: str) -> Forked:
-    """Starts a command on the desk's config, without a terminal."""
+def forked(desk: Desk, *args: str, first: Callable[[], None] = lambda: None) -> Forked:
+    """Starts a command on the desk's config, without a terminal; `first` is done in its process before."""
     place = desk.config.parent / f"forked-{time.monotonic_ns()}"
     out, err = place.with_suffix(".out"), place.with_suffix(".err")
     pid = os.fork()
@@ -204,6 +205,7 @@ def forked(desk: Desk, *args: str) -> Forked:
         for stream, path in ((1, out), (2, err)):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), stream)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        first()
         _become(desk, args)
     finally:
         os._exit(99)
@@ -246,4 +248,6 @@ def _become(desk: Desk, args: tuple[str, ...]) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(int(ended.code or 0))
+    except KeyboardInterrupt as early:  # before it heard any signal, on a machine that is busy
+        os._exit(99 if "_run" in [frame.name for frame in traceback.extract_tb(early.__traceback__)] else 12)
     os._exit(99)
