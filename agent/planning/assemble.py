@@ -108,7 +108,12 @@ def _why(
         return "no route of usable pools joins it with a token that needs the other side", ""
     reasons = {settled.dropped.get(arc.pool, "") for arc in own}
     if "" not in reasons:
-        return f"without its pools: {'; '.join(sorted(reasons))}", PLAN_COST if all(why.startswith(COSTLY) for why in reasons) else ""
+        why = f"no pool of it is used: {'; '.join(sorted(reasons))}"
+        if not all(reason.startswith(COSTLY) for reason in reasons):
+            return why, ""
+        if DEAR in reasons and problem.plan_cost_bps is not None:  # which decides what gas is worth paying
+            why += f" within limits.plan_cost of {problem.plan_cost_bps} bps"
+        return why, PLAN_COST
     if settled.bounded:
         return f"{turnover_limit} is used up by what is cheaper to move", ""
     if settled.held_back:
