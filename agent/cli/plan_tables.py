@@ -131,7 +131,7 @@ def costs(document: Document) -> FigureTable:
         made.add_row("worst case, every swap at its minimum", amount(document["worst_case"], 4))
     made.add_row("turnover", money(document["turnover"]))
     if document.get("gap_bps") is not None:
-        made.add_row("optimality gap, at most", f"{document['gap_bps']:.3f} bps of turnover")
+        made.add_row("optimality gap, at most", f"{document['gap_bps']:.3f} bps of turnover, gas and min_trade included")
     return made
 
 

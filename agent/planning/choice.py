@@ -89,7 +89,7 @@ class Chooser:
         if any(count > 1 for count in first.legs.values()):
             best = _better(best, self._descended(first, shared=True))
         more: Choice | None = best
-        while more is not None and more.gas:
+        while more is not None and self.market.gas_unit > 0:
             best, more = more, self._with_one_more(rows, more)
         return best
 
@@ -127,7 +127,8 @@ class Chooser:
     def _with_one_more(self, rows: Positions, best: Choice) -> Choice | None:
         """A better choice with one more of the pools that were dropped, and perhaps without others; None if there is none.
 
-        What an arc would bring at the present prices bounds what it can bring (weak duality): only those above their gas are tried.
+        What an arc would bring at the present prices bounds what it can bring (weak duality): only those above their gas are tried,
+        with all that is not dropped, and else beside the pools in use alone: several that go on from it may each seem needed.
         """
         market = self.market
         away = np.array([row for row in rows.tolist() if market.arcs[row].pool in best.dropped], dtype=np.intp)
@@ -135,14 +136,23 @@ class Chooser:
         found = zip(away.tolist(), answers.taken.tolist(), answers.paid.tolist(), answers.surplus.tolist(), strict=True)
         flows = [Flow(market.arcs[row], *numbers) for row, *numbers in found]
         hopes = [flow for flow in flows if flow.taken >= max(self.least, TINY) and flow.surplus > flow_gas(market, flow)]
-        used = set(best.rows.tolist())
+        used, in_use = set(best.rows.tolist()), {flow.arc.pool for flow in best.flows}
         for hope in sorted(hopes, key=lambda flow: -flow.surplus)[:HOPES]:
             pool = hope.arc.pool
             fitting = np.array([row for row in rows.tolist() if row in used or market.arcs[row].pool == pool], dtype=np.intp)
-            more = self._pruned(self._sought(fitting, best.solution), shared=False)
+            wider = self._sought(fitting, best.solution)
+            more = self._pruned(wider, shared=False)
+            if more.net <= best.net * (1 + SURE):
+                more = self._pruned(self._beside(wider, in_use | {pool}), shared=False)
             if more.net > best.net * (1 + SURE):
                 return replace(more, dropped={name: why for name, why in best.dropped.items() if name != pool} | dict(more.dropped))
         return None
+
+    def _beside(self, choice: Choice, kept: set[str]) -> Choice:
+        """The flows through some pools alone; those that others take in their place are dropped too."""
+        while others := {flow.arc.pool for flow in choice.flows} - kept:
+            choice = self._without(choice, others, DEAR)
+        return choice
 
     def _without(self, choice: Choice, pools: set[str], why: str) -> Choice:
         """The flows without some pools."""

@@ -1,0 +1,68 @@
+"""Which pools are worth their gas on small plans: what goes on from a pool may not hide that the pool alone pays."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from itertools import combinations
+
+import pytest
+
+from agent.errors import Refused
+from agent.model import Plan, PoolState, StepInput
+from agent.planning.planner import plan
+from agent.reference import reference_prices
+from agent.units import BPS, Value
+from tests.builders import GWEI, step_input, token, v3_pool, with_limits, with_snapshot
+from tests.planning_worlds import DEEP, goal
+
+WETH, WBTC, USDC, USDT, LINK = map(token, ("WETH", "WBTC", "USDC", "USDT", "LINK"))
+TARGETS = {"WETH": 3_000, "WBTC": 2_500, "USDC": 2_000, "USDT": 1_500, "LINK": 1_000}
+HELD = {"WETH": 2_799, "WBTC": 2_550, "USDC": 2_040, "USDT": 1_500, "LINK": 1_400}
+PRICES = {"WETH": 2_700, "WBTC": 60_000, "USDC": 1, "USDT": 1, "LINK": 21}
+POOLS = (
+    v3_pool(LINK, WETH, "7/900", 5_000, 3_000),
+    v3_pool(WETH, WBTC, "9/200", 200, 500),
+    v3_pool(WETH, USDC, 2_700, DEEP, 500),
+    v3_pool(WETH, USDT, 2_700, DEEP, 500),
+    v3_pool(USDC, USDT, 1, DEEP, 100),
+)
+
+
+def market(pools: tuple[PoolState, ...] = POOLS, gwei: int = 1) -> StepInput:
+    """LINK is 371 dollars above its target, WETH 288 below, the others little; gas of a swap is a third of a dollar."""
+    step = step_input(TARGETS, HELD, PRICES, pools=pools)
+    step = with_limits(step, turnover_bps=None, daily_turnover_bps=None, pool_min_value=None)
+    return with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=gwei * GWEI), priority_fee_wei=0)
+
+
+def worth(step: StepInput, found: Plan) -> Value:
+    """What a plan saves of the drift at limits.plan_cost a unit, less what it costs; approvals are the same for all."""
+    ends = dict(found.holdings_after)
+    values = {address: raw * reference_prices(step).prices[address].price for address, raw in ends.items()}
+    total = sum(values.values(), Fraction(0))
+    off = sum((abs(values[one.token.address] - total * Fraction(one.target_bps, BPS)) for one in step.portfolio.assets), Fraction(0))
+    return total - off / 2 * Fraction(step.limits.plan_cost_bps or 0, BPS) - found.cost.gas
+
+
+def test_a_swap_that_pays_alone_is_found_beside_others_that_do_not() -> None:
+    found = plan(market(), goal(market()))
+    assert [(leg.token_in, leg.token_out) for leg in found.legs] == [(LINK.address, WETH.address)]
+    assert found.gap_bps is not None and found.gap_bps < 10
+
+
+@pytest.mark.parametrize("gwei", [1, 2])
+def test_no_smaller_set_of_pools_makes_a_better_plan(gwei: int) -> None:
+    """Every set of the five pools, each planned by itself."""
+    step = market(gwei=gwei)
+    found = worth(step, plan(step, goal(step))) if gwei == 1 else None
+    best = None
+    for count in range(1, len(POOLS) + 1):
+        for pools in combinations(POOLS, count):
+            try:
+                one = worth(step, plan(market(pools, gwei), goal(step)))
+            except Refused:
+                continue
+            best = one if best is None else max(best, one)
+    assert (found is None) == (best is None)
+    assert found is None or best is None or found >= best - 1
