@@ -15,8 +15,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from agent.errors import ConfigError
-from agent.localchain import LocalChain, open_anvil, open_eth_tester
+from agent.localchain import LocalChain, open_anvil
 from tests.world import missing
+from tests.worlds import compiled_once, migrated_once, tester_world
 
 
 def _untraced(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,29 +61,33 @@ def pytest_collection() -> Iterator[None]:
     gc.enable()
 
 
-def _session(opener: Callable[[], contextlib.AbstractContextManager[LocalChain]]) -> Iterator[LocalChain]:
-    try:
-        context = opener()
-        chain = context.__enter__()
-    except (ConfigError, ImportError) as error:
-        missing(str(error))
-        return
-    try:
-        yield chain
-    finally:
-        context.__exit__(None, None, None)
+@pytest.fixture(scope="session", autouse=True)
+def stores() -> Iterator[None]:
+    """What all stores have in common is done once per process: the migrations of an empty one, and the compiling of queries."""
+    with migrated_once(), compiled_once():
+        yield
 
 
 @pytest.fixture(scope="session")
-def tester_session() -> Iterator[LocalChain]:
-    """One eth-tester world per process; tests take `tester_chain`."""
-    yield from _session(open_eth_tester)
+def tester_session(tmp_path_factory: pytest.TempPathFactory) -> LocalChain:
+    """One eth-tester world per process, deployed once for them all; tests take `tester_chain`."""
+    try:
+        return tester_world(tmp_path_factory.getbasetemp().parent)
+    except (ConfigError, ImportError) as error:
+        missing(str(error))
+        raise
 
 
 @pytest.fixture(scope="session")
 def anvil_session() -> Iterator[LocalChain]:
     """One anvil world per process, for tests that keep to many small scenes of their own; others take `anvil_chain`."""
-    yield from _session(open_anvil)
+    with contextlib.ExitStack() as session:
+        try:
+            chain = session.enter_context(open_anvil())
+        except (ConfigError, ImportError) as error:
+            missing(str(error))
+            return
+        yield chain
 
 
 def _one_test(chain: LocalChain) -> Iterator[LocalChain]:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import requests
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from agent.chain.session import opened
 from agent.chain.tester import TesterTransport
 from agent.chain.wire import Call, CallFailed, RpcFault, fault_from, only, scrub
 from agent.errors import ConfigError, OperatorNeeded, Retryable
@@ -113,8 +114,7 @@ class HttpTransport:
         self._max_response_bytes = max_response_bytes
         self._sleep = sleep
         self._wall = wall
-        self._session = requests.Session()
-        self._session.headers.update({"Content-Type": "application/json", "Accept": "application/json"})
+        self._session = opened(self._url)
         self._next_id = 1
         self.operator = operator
         self.requests = 0

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, Protocol, cast
 
-from web3 import HTTPProvider, Web3
+from web3 import Web3
 from web3.types import RPCEndpoint
 
 from agent.errors import ConfigError
 from agent.localchain.accounts import COUNT, HD_PATH, TEST_MNEMONIC, WHALE, test_accounts
+from agent.localchain.provider import LocalProvider
 
 BLOCK_GAS = 100_000_000
 WHALE_WEI = 10**9 * 10**18
@@ -78,7 +79,8 @@ class AnvilNode:
     """An anvil process, by its HTTP address."""
 
     def __init__(self, url: str) -> None:
-        self.w3 = _plain_web3(HTTPProvider(url, request_kwargs={"timeout": 60}))
+        self.provider = LocalProvider(url)
+        self.w3 = _plain_web3(self.provider)
         self.url: str | None = url
 
     def rpc(self, method: str, *params: object) -> Any:

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
-from web3 import HTTPProvider
 
 from agent.chain.rpc import Call, HttpTransport, Transport
 from agent.errors import TrimtabError
@@ -152,9 +151,6 @@ def _step(
         passed.append(moment)
         hear(moment)
 
-    node = scene.chain.w3.provider
-    assert isinstance(node, HTTPProvider)
-    node._request_session_manager.session_cache.clear()  # web3 keeps connections, those of the process that was forked among them
     prepare()
     try:
         time = clock(AnvilNode(scene.chain.url or ""))

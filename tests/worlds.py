@@ -1,0 +1,119 @@
+"""Worlds and empty stores that are made once for all processes of a test run: real ones, kept as they were made, and taken up by others."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from filelock import FileLock
+from sqlalchemy import URL, Connection, Engine
+
+from agent.localchain import WORLD, LocalChain, open_eth_tester
+from agent.localchain.nodes import TesterNode
+from agent.store import opening
+
+RUN = "PYTEST_XDIST_TESTRUNUID"
+_GENESIS_S = 1
+"""Of a node whose chain is replaced by a kept one."""
+_EMPTY: list[str] = []
+"""Statements that make an empty store of the present version; known once the migrations made one here."""
+
+
+def tester_world(shared: Path) -> LocalChain:
+    """A world on eth-tester, as deployed by whichever process of the run came first; `shared` is a folder of them all."""
+    run = os.environ.get(RUN)
+    if run is None:  # one process alone
+        return _deployed()
+    kept = shared / f"eth-tester-{run}.pickle"
+    with FileLock(kept.with_suffix(".lock")):
+        if kept.exists():
+            return _restored(kept.read_bytes())
+        chain = _deployed()
+        kept.write_bytes(_state(chain))
+        return chain
+
+
+def _deployed() -> LocalChain:
+    with open_eth_tester() as chain:
+        return chain
+
+
+def _state(chain: LocalChain) -> bytes:
+    blocks = _blocks(chain)
+    return pickle.dumps((dict(blocks.chaindb.db.wrapped_db.kv_store), blocks.header, chain.books, chain.addresses))
+
+
+def _restored(state: bytes) -> LocalChain:
+    stored, header, books, addresses = pickle.loads(state)
+    chain = LocalChain(TesterNode(_GENESIS_S, WORLD.wallet_native_wei), WORLD)
+    blocks, chain.books, chain.addresses = _blocks(chain), books, addresses
+    database = blocks.chaindb.db.wrapped_db.kv_store
+    database.clear()
+    database.update(stored)
+    blocks.header = header
+    return chain
+
+
+def _blocks(chain: LocalChain) -> Any:
+    """py-evm's chain: the pending block's header, and a database in memory for all else."""
+    assert isinstance(chain.node, TesterNode)
+    return chain.node.tester.backend.chain
+
+
+@contextmanager
+def migrated_once() -> Iterator[None]:
+    """While it lasts, the migrations make one empty store per process; later ones are made by the statements that this one shows.
+
+    Stores that hold anything go through the migrations, each and every one.
+    """
+    upgrade = command.upgrade
+
+    def upgraded(config: Any, revision: str) -> None:
+        connection: Connection = config.attributes["connection"]
+        new = revision == "head" and not _statements(connection)
+        if new and _EMPTY:
+            for statement in _EMPTY:
+                connection.exec_driver_sql(statement)
+            return
+        upgrade(config, revision)
+        if new:
+            (version,) = connection.exec_driver_sql("SELECT version_num FROM alembic_version").one()
+            _EMPTY.extend([*_statements(connection), f"INSERT INTO alembic_version VALUES ('{version}')"])
+
+    command.upgrade = upgraded
+    try:
+        yield
+    finally:
+        command.upgrade = upgrade
+
+
+@contextmanager
+def compiled_once() -> Iterator[None]:
+    """While it lasts, all stores on SQLite share what SQLAlchemy knows of the dialect and has compiled for it: engines are many here."""
+    make = opening.create_engine
+    first: dict[str, Engine] = {}
+
+    def made(place: URL) -> Engine:
+        engine = make(place)
+        known = first.setdefault(place.drivername, engine)
+        if known is not engine:
+            engine.dialect = engine.pool._dialect = known.dialect
+            engine._compiled_cache = known._compiled_cache
+        return engine
+
+    opening.create_engine = made
+    try:
+        yield
+    finally:
+        opening.create_engine = make
+
+
+def _statements(connection: Connection) -> list[str]:
+    """What made the tables, indexes and triggers that there are, oldest first."""
+    made = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite%' ORDER BY rowid"
+    return [str(sql) for (sql,) in connection.exec_driver_sql(made)]
