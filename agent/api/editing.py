@@ -184,7 +184,7 @@ def _judged(agent: Agent, before: LoadedConfig | None, in_rounds: bool, same: bo
     changes = (
         (versions.changed(loaded, desk.store) or ()) if same else () if before is None else redaction.changes(before.text, loaded.text)
     )
-    transition = engine.look(_eyes(desk.eyes), owner.to_targets)
+    transition = engine.look(_eyes(desk.eyes), owner.wholly_to_targets)
     if isinstance(transition.decision, Halt):
         raise Refused(f"the edited config would halt: {transition.reason}", _failing(transition), "correct it, or see trimtab doctor")
     first, rounds = None, _rounds(transition, desk.limits.turnover_bps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
 
@@ -23,7 +23,7 @@ from agent.model import (
     TopUp,
     Verdict,
 )
-from agent.planning import planner, purchase, taxed
+from agent.planning import daily, planner, purchase, taxed
 from agent.planning.liquidity import plan_liquidity
 from agent.planning.strategies import Proposal, Proposer
 from agent.policy import coin, raising
@@ -58,7 +58,7 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
         if step.limits.first_purchase_s is None:
             wanted = Rebalance("what came is invested", raising.goal_to_invest(step, came), by_owner=True)
             try:
-                plan = taxed.plan(step, wanted)
+                plan = daily.plan(step, wanted)
             except planner.NothingPlanned as nothing:
                 return _by_owner(step, Hold(f"what came stays as it is for now: {nothing.message}"), None)
             return _by_owner(step, plan.decision, plan)
@@ -109,13 +109,22 @@ def sell_everything(step: StepInput) -> Proposal:
 
 
 def to_targets(step: StepInput) -> Proposal:
-    """Onto the targets whatever trigger and cooldown say: what an edit leads to."""
+    """Onto the targets whatever trigger and cooldown say: what an edit leads to, or a part of it that limits.daily_loss has room for."""
+    return _to_targets(step, daily.plan)
+
+
+def wholly_to_targets(step: StepInput) -> Proposal:
+    """The same whatever limits.daily_loss says: the guards judge it."""
+    return _to_targets(step, taxed.plan)
+
+
+def _to_targets(step: StepInput, planned: Callable[[StepInput, Rebalance], Plan]) -> Proposal:
     decided = decide(step)
     if isinstance(decided.decision, Halt):
         return Proposal(decided, None)
     try:
         wanted = Rebalance("the transition to these targets", goal(decided.drifts, Destination.TARGET), by_owner=True)
-        plan = taxed.plan(step, wanted)
+        plan = planned(step, wanted)
     except planner.NothingPlanned as nothing:
         return _by_owner(step, Hold(nothing.message), None)
     return _by_owner(step, plan.decision, plan)

@@ -7,10 +7,11 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.model import Campaign, Draw, Funding, Goal, GoalWeight, Hold, Leg, Plan, Rebalance, StepInput, Style, Underway
-from agent.planning import planner, rounds, taxed
+from agent.model import Campaign, Draw, Funding, Goal, GoalWeight, Hold, Plan, Rebalance, StepInput, Style, Underway
+from agent.planning import daily, planner, rounds
+from agent.planning.daily import at_worst, exchanges, gives, with_native
 from agent.planning.payments import NATIVE_VENUE
-from agent.policy import approvals, coin, words
+from agent.policy import words
 from agent.policy.campaign import budget_left, budget_words, course, spent_before, targets
 from agent.policy.decide import Decided
 from agent.policy.drift import corrections
@@ -69,17 +70,6 @@ def at_least(plan: Plan, prices: Mapping[str, Price], least: Value) -> Plan:
     return replace(plan, legs=legs)
 
 
-def at_worst(step: StepInput, plan: Plan, prices: Mapping[str, Price]) -> Value:
-    """The most that the plan may lose against these prices: every leg at its minimum, gas and approvals at their highest price."""
-    known = _with_native(step, prices)
-    given = _gives(plan, known)
-    got = sum(
-        (leg.min_out_raw * known.get(leg.token_out, Fraction(0)) for leg in _exchanges(plan) if leg.sink is Funding.WALLET), Fraction(0)
-    )
-    units = ceil_int((plan.gas_units + approvals.gas_units(step, plan)) * coin.GAS_MARGIN)
-    return given - got + units * coin.worst_price_wei(step) * known.get(NATIVE, Fraction(0))
-
-
 def _begun(step: StepInput, decided: Decided, decision: Rebalance, whole: Plan, campaign: Campaign) -> Found:
     """The campaign's first round, decided as each later one will be."""
     under = Underway("", campaign, 0, Fraction(0), Fraction(0), campaign.began_s, campaign.first)
@@ -89,7 +79,7 @@ def _begun(step: StepInput, decided: Decided, decision: Rebalance, whole: Plan, 
         why = decision.reason if found is None else f"{decision.reason}; {found.decision.reason}"
         return replace(decided, decision=Hold(why), reviewed=False), None  # what may not begin in rounds is not sent all at once instead
     first = replace(decision, reason=f"{decision.reason}; {found.decision.reason}", goal=found.decision.goal)
-    plan = taxed.plan(step, first)
+    plan = daily.plan(step, first)
     return _round(begun, replace(decided, decision=first, round=found.round, begins=campaign), replace(plan, pacing=whole.pacing))
 
 
@@ -113,8 +103,8 @@ def _round(step: StepInput, decided: Decided, plan: Plan) -> Found:
 
 def _at_price(step: StepInput, decided: Decided, plan: Plan, campaign: Campaign) -> Found:
     """The plan where it brings enough at the prices of the start; else it waits."""
-    prices = _with_native(step, dict(campaign.arrival))
-    least = _gives(plan, prices) * Fraction(BPS - campaign.pace.limit_bps, BPS)
+    prices = with_native(step, dict(campaign.arrival))
+    least = gives(plan, prices) * Fraction(BPS - campaign.pace.limit_bps, BPS)
     if limit_reached(plan, prices, least):
         return decided, at_least(plan, prices, least)
     why = (
@@ -158,28 +148,12 @@ def _reached(goal: Goal, whole: Plan) -> Goal:
 
 def _brings(plan: Plan, prices: Mapping[str, Price]) -> Value:
     return sum(
-        (leg.amount_out_raw * prices.get(leg.token_out, Fraction(0)) for leg in _exchanges(plan) if leg.sink is Funding.WALLET), Fraction(0)
+        (leg.amount_out_raw * prices.get(leg.token_out, Fraction(0)) for leg in exchanges(plan) if leg.sink is Funding.WALLET), Fraction(0)
     )
-
-
-def _gives(plan: Plan, prices: Mapping[str, Price]) -> Value:
-    return sum(
-        (leg.amount_in_raw * prices.get(leg.token_in, Fraction(0)) for leg in _exchanges(plan) if leg.source is Funding.WALLET), Fraction(0)
-    )
-
-
-def _exchanges(plan: Plan) -> list[Leg]:
-    """Its legs but for what only turns the wallet's native coin into its wrapped form, or back."""
-    return [leg for leg in plan.legs if leg.venue != NATIVE_VENUE or leg.source is not leg.sink]
 
 
 def _prices(decided: Decided) -> dict[str, Price]:
     return {token: found.price for token, found in decided.references.prices.items()}
-
-
-def _with_native(step: StepInput, prices: Mapping[str, Price]) -> dict[str, Price]:
-    """The prices with that of the native coin, its wrapped token's."""
-    return {**prices, NATIVE: prices.get(step.portfolio.wrapped_native, Fraction(0))}
 
 
 def _money(step: StepInput, value: Value) -> str:

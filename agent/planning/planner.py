@@ -53,13 +53,13 @@ class NothingPlanned(Refused):
         self.kept_by, self.drift = kept_by, drift
 
 
-def plan(step: StepInput, decision: Rebalance, references: References | None = None) -> Plan:
+def plan(step: StepInput, decision: Rebalance, references: References | None = None, *, most: tuple[Value, str] | None = None) -> Plan:
     """The swaps that restore the decision's goal within all bounds; what does not fit is left and named in `skipped`.
 
     A zone's plan comes with what it saves and costs; whether that is worth it, the caller says. `references` are other prices than
-    those of the step's own pools, for a step that is only imagined. Raises Refused with verdicts
-    when nothing sensible can be planned: a price or balance is missing, nothing is left of the day's turnover, every move would
-    be dust, dearer than plan_cost, or without a route.
+    those of the step's own pools, for a step that is only imagined. `most` bounds the plan's turnover, with the limit that says so.
+    Raises Refused with verdicts when nothing sensible can be planned: a price or balance is missing, nothing is left of the day's
+    turnover, every move would be dust, dearer than plan_cost, or without a route.
     """
     problem = build_problem(step, references or reference_prices(step))
     if problem.total <= 0:
@@ -70,6 +70,8 @@ def plan(step: StepInput, decision: Rebalance, references: References | None = N
     if decision.exit:
         aim = for_exit(aim, into)
     budget, turnover_limit = (None, "") if decision.exit else turnover_left(step, problem.total, decision.apart)
+    if most is not None and (budget is None or most[0] < budget):
+        budget, turnover_limit = most
     at_rest = _at_rest(step, problem, aim) if decision.exit else one_side.untouched(problem, decision.goal)
     market, settled = _affordable(problem, aim, decision.goal, budget, step.limits.min_trade, at_rest)
     if decision.exit:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from agent.errors import Refused
 from agent.model import PORTFOLIO, AdjustLiquidity, Funding, Halt, Hold, LimitOrder, Plan, Purchase, Rebalance, StepInput, StuckExit, TopUp
-from agent.planning import planner, purchase, taxed
+from agent.planning import daily, planner, purchase, taxed
 from agent.planning.assemble import MIN_TRADE, PLAN_COST
 from agent.planning.liquidity import plan_liquidity
 from agent.planning.paced import limit_swap, paced
@@ -118,13 +118,16 @@ def _planned(step_input: StepInput, decided: Decided, decision: Rebalance) -> Pr
     try:
         if decision.apart and zone is None:
             return Proposal(*purchase.planned(step_input, decided, decision, Purchase.FIRST))
-        plan = taxed.plan(step_input, decision)
+        plan = daily.plan(step_input, decision)
     except planner.NothingPlanned as nothing:
         if zone is None:
             if not nothing.kept_by:
                 raise
             return _not_worth_it(step_input, decided, decision, nothing)
         return _left_alone(step_input, decided, nothing_pays(decision.reason, nothing.message, zone, step_input))
+    if isinstance(plan.decision, Rebalance):
+        decision = plan.decision
+        decided = replace(decided, decision=decision)
     if zone is None or plan.saving is None:
         return Proposal(*paced(step_input, decided, decision, plan))
     weighed = replace(decided, zone=replace(zone, saving=plan.saving))

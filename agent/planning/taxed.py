@@ -16,12 +16,13 @@ MARGIN = Fraction(999, 1_000)
 """Part of what may be sold that is asked for: what pools pay differs a little from the reference that the bound goes by."""
 
 
-def plan(step: StepInput, decision: Rebalance) -> Plan:
+def plan(step: StepInput, decision: Rebalance, most: tuple[Value, str] | None = None) -> Plan:
     """planner.plan, and where tax.year_limit would be exceeded the same with less sold of what gains. Exits are never held back.
 
-    Raises NothingPlanned where nothing is left that the year allows.
+    `most` is the turnover that the plan may have at most, with the limit that says so. Raises NothingPlanned where nothing is left
+    that the year allows.
     """
-    found = planner.plan(step, decision)
+    found = planner.plan(step, decision, most=most)
     tax = step.history.tax
     if tax is None or tax.year_limit is None or decision.exit:
         return found
@@ -34,7 +35,7 @@ def plan(step: StepInput, decision: Rebalance) -> Plan:
         caps = _caps(step, tax, gains, room * MARGIN ** (turn + 1))
         capped = replace(decision, goal=replace(decision.goal, sell_at_most=tuple(sorted(caps.items()))))
         try:
-            found = planner.plan(step, capped)
+            found = planner.plan(step, capped, most=most)
         except planner.NothingPlanned as nothing:
             raise planner.NothingPlanned(f"{nothing.message}; {_why(step, tax)}", nothing.verdicts, nothing.remedy) from None
         gains = _gains(step, tax, found)

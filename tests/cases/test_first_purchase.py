@@ -9,9 +9,11 @@ from agent.api import investing, withdrawing
 from agent.api.agent import Agent
 from agent.api.investing import Investing
 from agent.execution.outcome import Outcome, OutcomeKind
+from agent.guards.case import open_case
 from agent.localchain import LocalChain
 from agent.model import Purchase
 from tests.agents import USD, again, agent_on, explained, fund, purse, said, swap_of, trusted, yes
+from tests.plans import evidence
 
 TARGETS = {"WETH": "50%", "WBTC": "30%", "USDC": "20%"}
 BUYS = {"limits.first_purchase": "10m", "portfolio.max_live_value": "10000000"}
@@ -71,6 +73,38 @@ def test_a_purchase_beyond_the_pools_goes_in_equal_parts_and_survives_a_restart(
             if outcome.kind is not OutcomeKind.DONE:
                 break
         assert "done in" in outcome.reason, outcome.reason
+        assert all(abs(weights(agent)[symbol] - bps) <= 60 for symbol, bps in {"WETH": 5_000, "WBTC": 3_000}.items()), weights(agent)
+
+
+def test_a_purchase_beyond_daily_loss_completes_in_three_days(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """Its worst case is two and a half times limits.daily_loss: each part fits in what the day has left, and the rest follows."""
+    chain, tight = anvil_chain, BUYS | {"limits.slippage": "2bps"}
+    fund(chain, {"USDC": 100_000})
+    with agent_on(chain, tmp_path / "whole", tight, TARGETS) as agent:
+        at_once = agent.plan()
+        assert at_once.plan is not None and at_once.plan.turnover > 79_000 * USD, at_once.reason
+        worst = open_case(at_once.step_input, at_once.plan, evidence(at_once.step_input, at_once.plan)).worst_cost()
+    limit = worst / (100_000 * USD) / Fraction(5, 2)
+    loaded = trusted(chain, tmp_path, tight | {"limits.daily_loss": f"{int(limit * 10_000)}bps"}, TARGETS)
+    began_s, parts, waited = chain.clock.now_s(), 0, 0
+    for _ in range(3 * 8):
+        with again(chain, loaded) as agent:  # each look in a process of its own
+            outcome = look(agent)
+            if outcome.kind is OutcomeKind.DONE:
+                plan, _, _ = swap_of(outcome)
+                parts += 1
+                judged = open_case(outcome.step_input, plan, evidence(outcome.step_input, plan))
+                assert outcome.step_input.history.loss_24h + judged.worst_cost() <= judged.total() * int(limit * 10_000) / 10_000
+                assert parts > 1 or ("part 1 of " in outcome.reason and 'limits.daily_loss = "' in outcome.reason), outcome.reason
+            waited += "waits for limits.daily_loss" in outcome.reason
+            assert outcome.kind in (OutcomeKind.DONE, OutcomeKind.HOLD), outcome.reason
+            if "done in" in outcome.reason:
+                break
+        chain.move_market(dict(chain.books.prices_usd))
+        chain.warp(10_801)
+    assert "done in" in outcome.reason and parts >= 3 and waited, (outcome.reason, parts, waited)
+    assert chain.clock.now_s() - began_s <= 3 * 86_400
+    with again(chain, loaded) as agent:
         assert all(abs(weights(agent)[symbol] - bps) <= 60 for symbol, bps in {"WETH": 5_000, "WBTC": 3_000}.items()), weights(agent)
 
 

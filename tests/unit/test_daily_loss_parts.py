@@ -1,0 +1,121 @@
+"""A plan whose worst case exceeds what is left of limits.daily_loss goes in parts, each of which fits; exits keep their own rule."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from agent import engine
+from agent.errors import Refused
+from agent.execution.outcome import Outcome, OutcomeKind
+from agent.guards.case import open_case
+from agent.model import Hold, Plan, Purchase, Rebalance, StepInput, Underway
+from agent.planning import daily, strategies, taxed
+from agent.units import BPS
+from tests.builders import step_input, with_limits
+from tests.planning_worlds import DEEP, any_problem_with_gas, goal
+from tests.plans import evidence
+from tests.unit.test_purchase import MILLION, Seen, money
+
+ROOMY = {"turnover_bps": None, "daily_turnover_bps": None}
+
+
+def room(step: StepInput, plan: Plan) -> Fraction:
+    """What the guard lets a plan lose at worst, by its own sums."""
+    case = open_case(step, plan, evidence(step, plan))
+    return case.total() * Fraction(step.limits.daily_loss_bps or 0, BPS) - step.history.loss_24h
+
+
+def worst(step: StepInput, plan: Plan) -> Fraction:
+    return max(Fraction(0), open_case(step, plan, evidence(step, plan)).worst_cost())
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 10**6), st.integers(1, 200), st.fractions(0, 1))
+def test_the_worst_case_of_every_part_fits_in_what_is_left(seed: int, limit_bps: int, lost: Fraction) -> None:
+    step = with_limits(any_problem_with_gas(seed), daily_loss_bps=limit_bps)
+    step = replace(step, history=replace(step.history, loss_24h=lost * limit_bps * 10 * MILLION))
+    try:
+        whole = taxed.plan(step, goal(step))
+    except Refused:
+        assume(False)
+    found = daily.plan(step, goal(step))
+    if worst(step, whole) <= room(step, whole) and daily.at_worst(step, whole) <= room(step, whole):
+        assert found == whole
+    elif found != whole:
+        assert worst(step, found) <= room(step, found) and found.turnover < whole.turnover
+        assert isinstance(found.decision, Rebalance) and "limits.daily_loss" in found.decision.reason
+
+
+@given(st.integers(2_000, 30_000), st.integers(0, 75), st.integers(4, 40))
+def test_every_part_of_a_purchase_fits_in_what_is_left(dollars: int, lost_percent: int, limit_bps: int) -> None:
+    """Two assets are bought in the same part of what each lacks."""
+    step = step_input({"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}, {"WETH": 0, "WBTC": 0, "USDC": dollars * 10}, depth=DEEP)
+    step = with_limits(step, first_purchase_s=600, daily_loss_bps=limit_bps, plan_cost_bps=200)
+    lost = Fraction(dollars * 10 * limit_bps * lost_percent * MILLION, BPS * 100)
+    step = replace(step, history=replace(step.history, last_rebalance_s=None, loss_24h=lost))
+    outcome = engine.judge(step, strategies.rebalance, Seen())
+    assume(outcome.plan is not None and outcome.kind is OutcomeKind.PLANNED)
+    assert outcome.plan is not None and worst(step, outcome.plan) <= room(step, outcome.plan)
+    bought = {leg.token_out: leg.amount_in_raw for leg in outcome.plan.legs}
+    if outcome.decided.begins is not None:
+        assert len(bought) == 2 and "limits.daily_loss" in outcome.reason
+
+
+def halves_of(loss: Fraction = Fraction(0), **limits: object) -> StepInput:
+    """Ten thousand dollars that a first purchase would halve at a worst case of about 0.36 % of them."""
+    return with_limits(money(loss_24h=loss), **({"daily_loss_bps": 14} | limits))  # type: ignore[arg-type]  # fields of Limits
+
+
+def look(step: StepInput) -> Outcome:
+    return engine.judge(step, strategies.rebalance, Seen())
+
+
+def test_a_first_purchase_beyond_daily_loss_is_begun_in_parts() -> None:
+    outcome = look(halves_of())
+    assert outcome.kind is OutcomeKind.PLANNED and outcome.plan is not None
+    begins = outcome.decided.begins
+    assert begins is not None and begins.purchase is Purchase.FIRST and begins.rounds > 1
+    assert f"part 1 of {begins.rounds}" in outcome.reason and 'limits.daily_loss = "' in outcome.reason
+    wanted_bps = Fraction(outcome.reason.split('limits.daily_loss = "')[1].split("%")[0]) * 100
+    at_once = look(halves_of(daily_loss_bps=int(wanted_bps)))
+    assert at_once.decided.begins is None and at_once.plan is not None, "the setting that is named does it at once"
+
+
+def test_a_part_that_follows_waits_where_the_day_has_too_little_left() -> None:
+    begun = look(halves_of()).decided.begins
+    assert begun is not None
+    under = Underway("1", begun, 1, Fraction(0), Fraction(0), 0, begun.first)
+    step = halves_of(Fraction(12 * MILLION))
+    step = replace(step, history=replace(step.history, campaign=under, last_rebalance_s=1))
+    outcome = look(step)
+    assert outcome.kind is OutcomeKind.HOLD, outcome.reason
+    assert isinstance(outcome.decision, Hold) and outcome.decision.kept_by == "limits.daily_loss" and "12 of 14 USDC" in outcome.reason
+    nearly = look(replace(step, history=replace(step.history, loss_24h=Fraction(9 * MILLION))))
+    assert nearly.kind is OutcomeKind.PLANNED and nearly.decided.round is not None and nearly.decided.round.number == 2
+
+
+def test_with_nothing_left_it_is_refused_as_ever_with_the_remedy() -> None:
+    outcome = look(halves_of(Fraction(14 * MILLION)))
+    assert outcome.kind is OutcomeKind.REFUSED
+    assert [one.guard for one in outcome.verdicts if not one.passed] == ["daily_loss"] and outcome.decided.begins is None
+
+
+def test_a_correction_beyond_daily_loss_is_done_in_part() -> None:
+    step = with_limits(step_input(values={"WETH": 9_000, "USDC": 1_000}, depth=DEEP), daily_loss_bps=10, **ROOMY)
+    outcome = look(step)
+    assert outcome.kind is OutcomeKind.PLANNED and outcome.plan is not None, outcome.reason
+    assert "part 1 of about " in outcome.reason and 'limits.daily_loss = "' in outcome.reason
+    assert any("limits.daily_loss lets this plan move" in one.why for one in outcome.plan.skipped)
+    assert outcome.decided.decision == outcome.plan.decision
+
+
+@pytest.mark.parametrize("exit_", [True, False])
+def test_an_exit_keeps_its_own_rule(exit_: bool) -> None:
+    step = with_limits(step_input(values={"WETH": 9_000, "USDC": 1_000}, depth=DEEP), daily_loss_bps=10, **ROOMY)
+    wanted = replace(goal(step), exit=exit_)
+    assert (daily.plan(step, wanted) == taxed.plan(step, wanted)) == exit_
