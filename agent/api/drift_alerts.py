@@ -8,6 +8,7 @@ from fractions import Fraction
 
 from agent.execution.outcome import Outcome, OutcomeKind
 from agent.model import Alert, AlertKind, AssetDrift, Plan, Portfolio
+from agent.policy import max_weight
 from agent.policy.drift import alert_prices
 from agent.policy.words import band, percent
 from agent.units import BPS, Price, decimal_text, price_text
@@ -71,6 +72,13 @@ def drifted(found: Outcome) -> Iterator[Alert]:
         yield Alert(AlertKind.PRICE, f"price:{key}", f"{named}{more}.{planned or ' trimtab plan shows what would be traded.'}", True)
     elif found.kind is OutcomeKind.PLANNED:
         yield Alert(AlertKind.REVIEW, "planned", f"A rebalance is due: {found.reason}.{planned}", True)
+    elif over := max_weight.over(found.decided.drifts):
+        named = "; ".join(
+            f"{portfolio.token(one.token).label} is {percent(one.share)} of the portfolio, limits.max_weight {(one.max_bps or 0) / 100:g} %"
+            for one in over
+        )
+        key = ",".join(sorted(one.token for one in over))
+        yield Alert(AlertKind.PRICE, f"max_weight:{key}", f"{named}; it is not brought down: {found.reason}. trimtab status", True)
     elif found.decided.reviews:
         yield Alert(AlertKind.REVIEW, "review", f"Reviewed, nothing to trade: {found.reason}. trimtab status")
 

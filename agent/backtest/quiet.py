@@ -99,6 +99,8 @@ def _plain(world: World) -> bool:
     wanted = world.wanted
     portfolio, limits, trigger = wanted.portfolio, wanted.limits, wanted.policy.trigger
     known = isinstance(trigger, Threshold) or (isinstance(trigger, Every | Cron | Hybrid) and wanted.policy.jitter_bps == 0)
+    if not isinstance(trigger, Threshold):
+        known = known and all(asset.max_bps is None for asset in portfolio.assets)  # which any bar may exceed
     plain = known and wanted.split is None and wanted.policy.only is None
     fixed = portfolio.weights is None and not portfolio.orders.terms and wanted.execution.pace.style is Style.MARKET
     whole = all(asset.reserve_raw == 0 for asset in portfolio.assets)

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from agent.errors import Refused
 from agent.model import AdjustLiquidity, PastPrices, Rebalance, StepInput, Zone
-from agent.policy import lp_wish, zone
+from agent.policy import lp_wish, max_weight, zone
 from agent.policy.drift import drift
 from agent.policy.lp_book import bounds, open_book
 from agent.policy.lp_moves import In
@@ -25,13 +25,15 @@ Signals = Callable[[StepInput, Prices], frozenset[Signal]]
 
 
 def by_trigger(step: StepInput, prices: Prices) -> frozenset[Signal]:
-    """What of prices fires the trigger, by side and token, or what a zone would exchange. Raises Refused."""
+    """What of prices fires the trigger, by side and token, what a zone would exchange, what is above its limit. Raises Refused."""
     drifts, trigger = drift(step, prices), step.policy.trigger
     if isinstance(trigger, Zone):
         pair = zone.view(step, trigger.risk, drifts, prices)[0].pair
         pays = pair is not None and pair.saves > pair.costs
-        return frozenset({("too much", pair.source), ("too little", pair.target)}) if pays and pair is not None else frozenset()
-    return frozenset(fired(trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps).signals)
+        moves = frozenset({("too much", pair.source), ("too little", pair.target)}) if pays and pair is not None else frozenset[Signal]()
+        return max_weight.signals(drifts) or moves
+    found = fired(trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps)
+    return max_weight.signals(drifts) | frozenset(found.signals)
 
 
 def by_limits(step: StepInput, prices: Prices) -> frozenset[Signal]:

@@ -30,6 +30,7 @@ from agent.policy import (
     flows,
     liquidity,
     lp_wish,
+    max_weight,
     minimum,
     order_targets,
     outflow,
@@ -133,9 +134,10 @@ def _decided(step: StepInput) -> Decided:
         answer = zone.unmeasured(trigger.risk)
     elif isinstance(trigger, Zone):
         found, drifts = zone.view(step, trigger.risk, drifts, prices)
-        answer = zone.fired(found, drifts)
+        answer = replace(zone.fired(found, drifts), fired=False) if max_weight.asks(step, drifts) else zone.fired(found, drifts)
     else:
         answer = fired(trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps)
+    answer = max_weight.fired(step, drifts, answer)
     if answer.fired:
         decision, reviewed = _act(step, drifts, references, answer)
         if isinstance(decision, Rebalance):
@@ -153,9 +155,12 @@ def _decided(step: StepInput) -> Decided:
 def _of_strategies(step: StepInput, drifts: tuple[AssetDrift, ...], references: References, prices: Mapping[str, Price]) -> Decided:
     """Each by its own trigger and cooldown, all towards one goal; what is left after exchanges inside must be worth a trade."""
     view = sleeves.view(step, prices)
-    answer = view.answer
-    decision, reviewed = _act(step, drifts, references, answer, view.goal) if answer.fired else (_hold(answer), answer.due)
-    crosses = answer.fired and isinstance(decision, Hold) and not _worth_it(step, _largest(drifts, view.goal))
+    answer = max_weight.fired(step, drifts, view.answer)
+    wanted = view.goal if view.answer.fired else max_weight.down(drifts)
+    decision, reviewed = _act(step, drifts, references, answer, wanted) if answer.fired else (_hold(answer), answer.due)
+    if isinstance(decision, Rebalance) and not view.answer.fired:
+        decision, reviewed = _confirmed(step, prices, decision, reviewed, False)
+    crosses = view.answer.fired and isinstance(decision, Hold) and not _worth_it(step, _largest(drifts, view.goal))
     if (first := coin.top_up(step, decision)) is not None:
         return Decided(first, drifts, references, next_s=answer.next_s, sleeves=view)
     reviews = answer.reviews if reviewed else ()
@@ -194,8 +199,11 @@ def _wanted(step: StepInput, drifts: tuple[AssetDrift, ...]) -> Goal:
     """Where a rebalance would go now."""
     trigger, policy = step.policy.trigger, step.policy
     if isinstance(trigger, Zone):
+        if max_weight.asks(step, drifts):
+            return max_weight.down(drifts)
         return replace(goal(drifts, policy.destination), risk=trigger.risk)
-    return narrowed(drifts, goal(drifts, policy.destination), policy.only, step.portfolio.numeraire.address)
+    wanted = max_weight.bounded(drifts, goal(drifts, policy.destination))
+    return narrowed(drifts, wanted, policy.only, step.portfolio.numeraire.address)
 
 
 def _out_first(step: StepInput, prices: Mapping[str, Price]) -> AdjustLiquidity | Hold | None:

@@ -89,7 +89,7 @@ def overweight(drifts: Sequence[AssetDrift]) -> tuple[str, ...]:
     """Which assets are above limits.max_weight, in words."""
     return tuple(
         f"{drift.symbol} is {words.percent(drift.share)} of the portfolio, above limits.max_weight of {drift.max_bps / 100:g} %: "
-        "nothing more of it is bought"
+        "nothing more of it is bought, and it is brought down where that is worth its cost"
         for drift in drifts
         if drift.max_bps is not None and drift.share * BPS > drift.max_bps
     )

@@ -1,0 +1,132 @@
+"""A weight above limits.max_weight is brought down under every trigger, unless cost, side or cooldown forbid; then it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+
+from agent import codec
+from agent.api.drift_alerts import drifted
+from agent.execution.outcome import Outcome, OutcomeKind
+from agent.model import AlertKind, Destination, Drawdown, Every, Hold, Hybrid, Only, Rebalance, Staged, StepInput, Threshold, Trigger
+from agent.planning import strategies
+from agent.policy import max_weight
+from agent.policy.confirm import by_trigger
+from agent.policy.decide import decide
+from agent.reference import reference_prices
+from agent.units import BPS
+from tests.builders import NOW_S, token, with_limits
+from tests.planning_worlds import DEEP
+from tests.sleeves import brought_up, split, strategy
+from tests.unit.test_max_weight import capped
+from tests.zones import zoned
+
+WETH, USDC = token("WETH").address, token("USDC").address
+DAY_S = 86_400
+UNDUE: Mapping[str, Trigger] = {
+    "interval": Every(28 * DAY_S),
+    "hybrid": Hybrid(Threshold(None, 1_000), Every(28 * DAY_S)),
+    "review": Staged(Every(7 * DAY_S), Every(28 * DAY_S), None),
+    "drawdown": Drawdown(2_000, DAY_S, ()),
+}
+
+
+def undue(trigger: Trigger, weth: int = 6_400, **policy: object) -> StepInput:
+    """Ten thousand dollars, half of them wanted in WETH and 60 % at most, rebalanced an hour ago."""
+    step = capped({"WETH": 6_000}, {"WETH": weth, "USDC": 10_000 - weth}, depth=DEEP)
+    history = replace(step.history, last_rebalance_s=NOW_S - 3_600, last_review_s=NOW_S - 3_600)
+    return replace(step, policy=replace(step.policy, trigger=trigger, cooldown_s=0, **policy), history=history)  # type: ignore[arg-type]
+
+
+def after(step: StepInput) -> Fraction:
+    """Weight of WETH that the plan leaves, in bps."""
+    plan = strategies.rebalance(step).plan
+    assert plan is not None
+    return Fraction(dict(plan.weights_after_bps)[WETH])
+
+
+@pytest.mark.parametrize("name", UNDUE)
+def test_a_weight_above_its_limit_is_brought_down_under_a_trigger_that_waits(name: str) -> None:
+    assert isinstance(decide(undue(UNDUE[name], 6_000)).decision, Hold), "at its limit it waits"
+    step = undue(UNDUE[name])
+    decided = decide(step)
+    assert isinstance(decided.decision, Rebalance) and decided.decision.by_trigger
+    assert "WETH at 64 % is above limits.max_weight of 60 %" in decided.decision.reason
+    assert after(step) == pytest.approx(5_000, abs=20)
+
+
+def test_half_of_the_way_ends_below_the_limit_too() -> None:
+    step = undue(Every(28 * DAY_S), 8_000, destination=Destination.HALFWAY)
+    assert 5_900 < after(step) <= 6_000
+
+
+def test_a_zone_does_what_the_limit_demands_whatever_it_saves() -> None:
+    targets, values = {"WETH": 5_000, "USDC": 5_000}, {"WETH": 6_400, "USDC": 3_600}
+    step = zoned(targets, values, depth=DEEP)
+    assets = tuple(replace(one, max_bps=6_000 if one.token.address == WETH else None) for one in step.portfolio.assets)
+    step = replace(step, portfolio=replace(step.portfolio, assets=assets))
+    decided = decide(step)
+    assert isinstance(decided.decision, Rebalance) and "limits.max_weight" in decided.decision.reason
+    assert 5_900 < after(step) <= 6_000
+
+
+def test_only_buy_sells_nothing_and_says_so() -> None:
+    step = undue(Every(28 * DAY_S), only=Only.BUY)
+    assert isinstance(decide(step).decision, Hold)
+    assert max_weight.over(decide(step).drifts), "it is told all the same"
+
+
+def test_a_limit_at_the_target_asks_for_nothing() -> None:
+    step = undue(Every(28 * DAY_S))
+    assets = tuple(replace(one, max_bps=5_000 if one.token.address == WETH else None) for one in step.portfolio.assets)
+    assert isinstance(decide(replace(step, portfolio=replace(step.portfolio, assets=assets))).decision, Hold)
+
+
+def test_the_blocks_before_have_to_ask_for_it_too() -> None:
+    step = undue(Every(28 * DAY_S))
+    prices = {token_: found.price for token_, found in reference_prices(step).prices.items()}
+    assert by_trigger(step, prices) == {("above limits.max_weight", WETH)}
+    waits = decide(replace(step, policy=replace(step.policy, confirm_blocks=2)))
+    assert isinstance(waits.decision, Hold) and waits.decision.kept_by == "policy.confirm_blocks"
+
+
+@pytest.mark.parametrize("kept_by", ["limits.plan_cost", "policy.cooldown", "limits.min_trade"])
+def test_what_cost_or_cooldown_forbids_is_a_hold_with_an_alert(kept_by: str) -> None:
+    step = undue(Every(28 * DAY_S))
+    match kept_by:
+        case "limits.plan_cost":
+            step = with_limits(step, plan_cost_bps=1)
+        case "limits.min_trade":
+            step = with_limits(step, min_trade=Fraction(2_000 * 10**6))
+        case _:
+            step = replace(step, policy=replace(step.policy, cooldown_s=DAY_S))
+    found = strategies.rebalance(step).decided
+    assert isinstance(found.decision, Hold) and found.decision.kept_by == kept_by, found.decision
+    outcome = Outcome("1", OutcomeKind.HOLD, found.decision.reason, step, found, None)
+    (alert,) = drifted(outcome)
+    assert alert.kind is AlertKind.PRICE and alert.lasting and alert.key == f"max_weight:{WETH}"
+    assert "WETH is 64 % of the portfolio, limits.max_weight 60 %; it is not brought down" in alert.text
+
+
+def test_strategies_over_one_wallet_are_brought_down_together() -> None:
+    step = undue(Every(28 * DAY_S))
+    lazy = [strategy(name, 5_000, {"WETH": 5_000, "USDC": 5_000}, Every(28 * DAY_S)) for name in ("one", "two")]
+    step = brought_up(replace(step, split=split(*lazy)))
+    named = step.history.sleeves
+    assert named is not None
+    rested = tuple(replace(one, last_rebalance_s=NOW_S - 3_600) for one in named.sleeves)
+    step = replace(step, history=replace(step.history, sleeves=replace(named, sleeves=rested)))
+    decided = decide(step)
+    assert isinstance(decided.decision, Rebalance) and "limits.max_weight" in decided.decision.reason and not decided.crosses
+    assert 5_900 < after(step) <= 6_000
+    assert codec.loads(StepInput, codec.dumps(step)) == step
+
+
+@pytest.mark.parametrize("weths", [6_400, 9_900])
+def test_what_is_sold_goes_to_what_lacks_most(weths: int) -> None:
+    drifts = decide(undue(Every(28 * DAY_S), weths)).drifts
+    down = {one.token: one.low for one in max_weight.down(drifts).weights}
+    assert sum(down.values()) == 1 and down[WETH] == Fraction(6_000 - max_weight.BELOW_BPS, BPS) and down[USDC] > 0
