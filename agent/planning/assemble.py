@@ -11,7 +11,7 @@ import numpy as np
 from agent.amm import pools as amm
 from agent.model import Plan, Rebalance, Skipped, StepInput
 from agent.planning.aims import Aim
-from agent.planning.choice import COSTLY, DEAR
+from agent.planning.choice import COSTLY, DEAR, OVER_COST
 from agent.planning.draft import Draft
 from agent.planning.market import FAR, Market
 from agent.planning.paths import MAX_LEGS
@@ -111,8 +111,11 @@ def _why(
         why = f"no pool of it is used: {'; '.join(sorted(reasons))}"
         if not all(reason.startswith(COSTLY) for reason in reasons):
             return why, ""
-        if DEAR in reasons and problem.plan_cost_bps is not None:  # which decides what gas is worth paying
-            why += f" within limits.plan_cost of {problem.plan_cost_bps} bps"
+        bounds = [turnover_limit] if settled.bounded else []
+        if problem.plan_cost_bps is not None and not any(reason.startswith(OVER_COST) for reason in reasons):
+            bounds.append(f"limits.plan_cost of {problem.plan_cost_bps} bps")
+        if DEAR in reasons and bounds:  # which decide what gas is worth paying
+            why += f" within {' and '.join(bounds)}"
         return why, PLAN_COST
     if settled.bounded:
         return f"{turnover_limit} is used up by what is cheaper to move", ""
