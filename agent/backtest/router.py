@@ -41,6 +41,10 @@ class Reverted(Exception):
     """The transaction fails; the message says why."""
 
 
+class Beyond(Reverted):
+    """A swap goes beyond the ticks that were read: with more of them it may not revert."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Who is who: the wallet, the router, and the token that wraps the native coin (empty: nothing is wrapped)."""
@@ -180,7 +184,7 @@ def _swapped(pool: PoolState, token_in: str, amount_raw: int) -> Swapped:
     try:
         return swap_exact_in(pool, token_in, amount_raw)
     except (Reverts, BeyondKnownTicks) as error:
-        raise Reverted(str(error)) from None
+        raise (Beyond if isinstance(error, BeyondKnownTicks) else Reverted)(str(error)) from None
 
 
 def _pool(pools: Mapping[str, PoolState], call: ExactInputSingle | SwapExactTokens, pair: tuple[str, str]) -> PoolState:

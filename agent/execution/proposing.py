@@ -7,8 +7,7 @@ from collections.abc import Callable
 from agent.amm.errors import TicksEnd
 from agent.errors import Refused
 from agent.model import Evidence, StepInput
-from agent.planning.problem import UNBOUNDED_BPS
-from agent.planning.reach import at_their_end
+from agent.planning.reach import ticks_end
 from agent.planning.strategies import Proposal, Proposer, RefusedBesides
 from agent.policy.quarantine import quarantine
 from agent.ports import EvidenceSource
@@ -54,8 +53,4 @@ def _at_their_end(step: StepInput, proposal: Proposal | Refused) -> bool:
     """Whether the ticks read are what ends it."""
     if isinstance(proposal, Refused):
         return isinstance(proposal, TicksEnd)
-    if proposal.plan is None:
-        return False
-    limit_bps = step.limits.price_impact_bps
-    bound_bps = UNBOUNDED_BPS if limit_bps is None else min(limit_bps, UNBOUNDED_BPS)
-    return bool(at_their_end({pool.address: pool for pool in step.snapshot.pools}, proposal.plan.legs, bound_bps))
+    return proposal.ticks_end or (proposal.plan is not None and bool(ticks_end(step, proposal.plan.legs)))

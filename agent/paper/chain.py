@@ -8,9 +8,9 @@ from typing import Protocol
 
 from agent.backtest import router
 from agent.backtest.keyless import unsigned
-from agent.backtest.router import FAILED_UNITS, Effects, Place, Reverted
+from agent.backtest.router import FAILED_UNITS, Beyond, Effects, Place, Reverted
 from agent.errors import OperatorNeeded
-from agent.model import Allowance, Head, Holding, Paper, PaperTx, PoolState, Receipt, SignedTx, Snapshot, UnsignedTx
+from agent.model import Allowance, Head, Holding, Paper, PaperTx, PoolState, Receipt, SignedTx, Snapshot, UnsignedTx, V3Pool
 from agent.ports import Reader, Simulation, TxSeen
 
 RECEIPTS, BLOCKS = 16, 256
@@ -86,7 +86,10 @@ class PaperChain:
         if seen is None or seen.head.number < head.number:
             seen = self.snapshot()
         try:
-            done = self._run(tx, self.state(), _pools(seen), seen.head)
+            try:
+                done = self._run(tx, self.state(), _pools(seen), seen.head)
+            except Beyond:
+                done = self._run(tx, self.state(), _pools(self._deeper(seen)), seen.head)
         except Reverted as error:
             return Simulation(False, str(error), 0, seen.head, reverted=True)
         return Simulation(True, "", done.gas, seen.head)
@@ -127,23 +130,37 @@ class PaperChain:
 
     def _fill(self, state: Paper, seen: Snapshot) -> None:
         """The next nonces, one after the other in one block, as far as each was sent before it and pays the block's fee."""
-        pools, head, left = _pools(seen), seen.head, list(state.waiting)
+        try:
+            filled, left = self._filled(state, _pools(seen), seen.head, further=True)
+        except Beyond:
+            filled, left = self._filled(state, _pools(self._deeper(seen)), seen.head, further=False)
+        if len(left) < len(state.waiting):
+            blocks = (*state.blocks, (seen.head.number, seen.head.hash))[-BLOCKS:]
+            self._book.keep_paper(replace(filled, waiting=tuple(left), block=seen.head.number, blocks=blocks))
+
+    def _filled(self, state: Paper, pools: dict[str, PoolState], head: Head, *, further: bool) -> tuple[Paper, list[PaperTx]]:
+        """The wallet after them, and what still waits. Raises Beyond where one needs more ticks than were read, and there may be some."""
+        left = list(state.waiting)
         while left and left[0].tx.nonce == state.nonce and left[0].sent_block < head.number:
             price_wei = _price_wei(left[0].tx, head)
             if price_wei is None:
                 break
-            state, pools = self._applied(state, left.pop(0), pools, head, price_wei)
-        if len(left) < len(state.waiting):
-            blocks = (*state.blocks, (head.number, head.hash))[-BLOCKS:]
-            self._book.keep_paper(replace(state, waiting=tuple(left), block=head.number, blocks=blocks))
+            state, pools = self._applied(state, left.pop(0), pools, head, price_wei, further)
+        return state, left
+
+    def _deeper(self, seen: Snapshot) -> Snapshot:
+        """The same with more ticks of its V3 pools."""
+        return self._reader.deeper(seen, [pool.address for pool in seen.pools if isinstance(pool, V3Pool)])
 
     def _applied(
-        self, state: Paper, one: PaperTx, pools: dict[str, PoolState], head: Head, price_wei: int
+        self, state: Paper, one: PaperTx, pools: dict[str, PoolState], head: Head, price_wei: int, further: bool
     ) -> tuple[Paper, dict[str, PoolState]]:
         """The wallet and the pools after a transaction, which may have reverted."""
         try:
             done: Effects | None = self._run(one.tx, state, pools, head)
-        except Reverted:
+        except Reverted as error:
+            if further and isinstance(error, Beyond):
+                raise
             done = None
         units = min(one.tx.gas, FAILED_UNITS) if done is None else done.gas
         if done is not None and (units > one.tx.gas or done.native_wei < units * price_wei):

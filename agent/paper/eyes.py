@@ -41,8 +41,8 @@ class PaperReader:
         return self._reader.past(head, blocks)
 
     def deeper(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
-        """See ports.Reader. As it is: what is planned is carried out on the ticks of a later snapshot, which has no more of them."""
-        return snapshot
+        """See ports.Reader. What is planned on them is carried out on more ticks of a later snapshot too."""
+        return self._reader.deeper(snapshot, pools)
 
 
 class PaperEvidence:

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 
+from agent.amm.errors import TicksEnd
 from agent.errors import Refused
-from agent.model import Campaign, Draw, Funding, Goal, GoalWeight, Hold, Plan, Rebalance, StepInput, Style, Underway
+from agent.model import Campaign, Draw, Funding, Goal, GoalWeight, Hold, Plan, Rebalance, StepInput, Style, Underway, Verdict
 from agent.planning import daily, planner, rounds
 from agent.planning.daily import at_worst, exchanges, gives, with_native
 from agent.planning.payments import NATIVE_VENUE
+from agent.planning.reach import ticks_end
 from agent.policy import words
 from agent.policy.campaign import budget_left, budget_words, course, spent_before, targets
 from agent.policy.decide import Decided
@@ -164,17 +166,22 @@ def _money(step: StepInput, value: Value) -> str:
 def limit_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int, price: Fraction) -> tuple[Plan | None, str]:
     """A swap by hand whose exact outcome, fee and impact included, is `price` or better, with minimums to match; else why it waits.
 
-    `price` is base units of `token_out` per base unit of `token_in`.
+    `price` is base units of `token_out` per base unit of `token_in`. Raises TicksEnd where more ticks of its pools might give it.
     """
     try:
         plan = planner.plan_swap(step, token_in, token_out, amount_in_raw)
+    except TicksEnd as end:
+        raise TicksEnd(f"it cannot be planned now: {end.message}", end.verdicts[0], end.remedy, end.pools) from None
     except Refused as refusal:
         return None, f"it cannot be planned now: {refusal.message}"
     units = {token_out: Fraction(1), **({NATIVE: Fraction(1)} if token_out == step.portfolio.wrapped_native else {})}
     least = amount_in_raw * price
     if limit_reached(plan, units, least):
         return at_least(plan, units, least), ""
-    return None, f"its price is {_shown(_brings(plan, units) / amount_in_raw, step, token_in, token_out)} now"
+    why = f"its price is {_shown(_brings(plan, units) / amount_in_raw, step, token_in, token_out)} now"
+    if pools := ticks_end(step, plan.legs):
+        raise TicksEnd(why, Verdict("known_ticks", "all that were read", "more of them", False), "", pools)
+    return None, why
 
 
 def _shown(price: Fraction, step: StepInput, token_in: str, token_out: str) -> str:

@@ -7,10 +7,18 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
 from agent.amm import pools as amm
-from agent.model import Leg, PoolState
+from agent.model import Leg, PoolState, StepInput
+from agent.planning.problem import UNBOUNDED_BPS
 
 FULL = Fraction(999, 1_000)
 """Part of what the ticks read take from which on a leg came to their end: the solve stops a little before a bound."""
+
+
+def ticks_end(step: StepInput, legs: Iterable[Leg]) -> tuple[str, ...]:
+    """Pools in which the legs of a plan for this step come to the end of the ticks read, before limits.price_impact binds."""
+    limit_bps = step.limits.price_impact_bps
+    bound_bps = UNBOUNDED_BPS if limit_bps is None else min(limit_bps, UNBOUNDED_BPS)
+    return at_their_end({pool.address: pool for pool in step.snapshot.pools}, legs, bound_bps)
 
 
 def at_their_end(pools: Mapping[str, PoolState], legs: Iterable[Leg], impact_bps: int) -> tuple[str, ...]:

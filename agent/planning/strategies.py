@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from agent.amm.errors import TicksEnd
 from agent.errors import Refused
 from agent.model import PORTFOLIO, AdjustLiquidity, Funding, Halt, Hold, LimitOrder, Plan, Purchase, Rebalance, StepInput, StuckExit, TopUp
 from agent.planning import daily, planner, purchase, taxed
 from agent.planning.assemble import MIN_TRADE, PLAN_COST
 from agent.planning.liquidity import plan_liquidity
 from agent.planning.paced import limit_swap, paced
+from agent.planning.reach import ticks_end
 from agent.policy import minimum, order_levels, order_moves, stuck, words
 from agent.policy.decide import Decided, decide, or_liquidity
 from agent.policy.expiry import late
@@ -22,12 +24,14 @@ from agent.units import NATIVE
 class Proposal:
     """What a strategy wants of one snapshot: the decision with its drifts, and a plan when it wants to trade.
 
-    `step` is what it was decided from where that is another than was given: with exits that are stuck.
+    `step` is what it was decided from where that is another than was given: with exits that are stuck. `ticks_end` says that
+    something waits for a price that more ticks might give.
     """
 
     decided: Decided
     plan: Plan | None
     step: StepInput | None = None
+    ticks_end: bool = False
 
 
 class RefusedBesides(Refused):
@@ -129,11 +133,16 @@ def _planned(step_input: StepInput, decided: Decided, decision: Rebalance) -> Pr
         decision = plan.decision
         decided = replace(decided, decision=decision)
     if zone is None or plan.saving is None:
-        return Proposal(*paced(step_input, decided, decision, plan))
+        return _in_time(step_input, decided, decision, plan)
     weighed = replace(decided, zone=replace(zone, saving=plan.saving))
     if plan.saving.worth_it:
-        return Proposal(*paced(step_input, weighed, decision, plan))
+        return _in_time(step_input, weighed, decision, plan)
     return _left_alone(step_input, weighed, not_worth_it(decision.reason, plan.saving, step_input, zone.horizon_s))
+
+
+def _in_time(step: StepInput, decided: Decided, decision: Rebalance, plan: Plan) -> Proposal:
+    decided, found = paced(step, decided, decision, plan)
+    return Proposal(decided, found, ticks_end=found is None and bool(ticks_end(step, plan.legs)))
 
 
 def _not_worth_it(step: StepInput, decided: Decided, decision: Rebalance, nothing: planner.NothingPlanned) -> Proposal:
@@ -174,13 +183,18 @@ def waiting_orders(orders: Sequence[LimitOrder], otherwise: Proposer) -> Propose
         decided = first.decided
         if isinstance(decided.decision, Halt) or first.plan is not None:
             return otherwise(step_input)
+        ended = False
         for order in orders:
             if late(step_input, order) or _out(step_input, order):
                 continue
-            plan, _ = limit_swap(step_input, order.token_in, order.token_out, order.amount_in_raw, order.price)
+            try:
+                plan, _ = limit_swap(step_input, order.token_in, order.token_out, order.amount_in_raw, order.price)
+            except TicksEnd:
+                ended = True
+                continue
             if plan is not None:
-                return Proposal(replace(decided, decision=plan.decision, reviewed=False, round=None, order=order.id), plan)
-        return otherwise(step_input)
+                return Proposal(replace(decided, decision=plan.decision, reviewed=False, round=None, order=order.id), plan, ticks_end=ended)
+        return replace(otherwise(step_input), ticks_end=ended)
 
     return propose
 
@@ -204,7 +218,10 @@ def one_order(order: LimitOrder) -> Proposer:
             return Proposal(replace(decided, reviewed=False), None)
         why = "" if first.plan is None else f"waits: {decided.decision.reason}"
         why = why or late(step_input, order) or _out(step_input, order)
-        why = why or limit_swap(step_input, order.token_in, order.token_out, order.amount_in_raw, order.price)[1]
+        try:
+            why = why or limit_swap(step_input, order.token_in, order.token_out, order.amount_in_raw, order.price)[1]
+        except TicksEnd as end:
+            why = end.message
         return Proposal(replace(decided, decision=Hold(why), reviewed=False, round=None, ended=""), None)
 
     return waiting_orders((order,), otherwise)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent import engine
 from agent.amm.errors import TicksEnd
+from agent.api.papers import open_paper
 from agent.artifacts import npm
 from agent.chain.rpc import HttpTransport, RpcFault
 from agent.errors import Refused
 from agent.execution.outcome import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.liquidity import mint_positions
-from agent.model import V3Pool
+from agent.model import LimitOrder, V3Pool
+from agent.planning import strategies
 from agent.planning.planner import Quote
 from tests import liquidity as lp
-from tests.agents import ROOMY, agent_on, fund, purse, require_exact, yes
+from tests.agents import ROOMY, agent_on, fund, purse, require_exact, trusted, yes
 from tests.desk import QUOTER_V2
 from tests.liars import Liar
 
@@ -119,6 +124,34 @@ def test_a_swap_by_hand_goes_on_there_too_and_two_operators_agree_on_it(anvil_ch
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert outcome.step_input.snapshot.requests == 3 * len(lines)
         require_exact(chain, outcome, before)
+
+
+def test_paper_goes_on_there_too_and_is_filled_on_more_ticks(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"LINK": 300_000})
+    loaded = trusted(chain, tmp_path, ROOMY | THIN | NO_BOUND | {"chain.confirmations": 1}, TARGETS)
+    with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as paper:
+        outcome = paper.rebalance(send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        plan, swap = outcome.plan, outcome.transactions[-1].receipt
+        assert plan is not None and swap is not None
+        assert max(abs(share - 5_000) for _, share in plan.weights_after_bps if share) <= 10
+        assert swap.net(chain.wallet.address)[chain.tokens["USDC"].address] == sum(leg.amount_out_raw for leg in plan.legs)
+
+
+def test_an_order_that_waits_goes_on_there_too(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"LINK": 300_000})
+    with agent_on(chain, tmp_path, ROOMY | THIN | NO_BOUND, TARGETS) as agent:
+        link, usdc = chain.tokens["LINK"].address, chain.tokens["USDC"].address
+        step, found = agent.quote("LINK", "USDC", "20000")
+        price = Fraction(found.amount_out_raw, 20_000 * LINK)
+        order = LimitOrder("test", link, usdc, 20_000 * LINK, price, chain.clock.now_s() + 3_600, chain.clock.now_s())
+        outcome = engine.look(agent.desk.eyes, strategies.one_order(order))
+        assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
+        assert outcome.step_input.snapshot.requests == step.snapshot.requests
+        waits = engine.look(agent.desk.eyes, strategies.one_order(replace(order, price=price * 2)))
+        assert waits.kind is OutcomeKind.HOLD and "its price is" in waits.reason
 
 
 def test_a_plan_within_the_ticks_of_the_snapshot_reads_no_more(anvil_chain: LocalChain, tmp_path: Path) -> None:
