@@ -21,7 +21,7 @@ from agent.config.tighter import DIRECTIONS
 from agent.errors import ConfigError, Refused
 from agent.execution.fresh import Eyes
 from agent.execution.outcome import Outcome, OutcomeKind
-from agent.model import Halt, History, Snapshot, StepInput, Verdict
+from agent.model import FlowKind, Halt, History, Snapshot, StepInput, Verdict
 from agent.planning import owner
 from agent.policy.drift import total
 from agent.ports import Clock
@@ -94,7 +94,10 @@ def edit(
     else:
         going = []
     stays = leaving.told(found_left, keep_holdings)
-    stays += tuple(f"{one.named} is sold by the next rebalance; --remove {one.symbol} once more then takes it away" for one in going)
+    stays += tuple(
+        f"{one.named} is sold by the next rebalance; trimtab edit --remove {one.symbol} then takes it away, and with --send does both"
+        for one in going
+    )
     same = after_text == text
     _require_fixed(before, after)
     with wiring.open_desk(after, transports, clock, untrusted_pools=True) as desk:
@@ -115,6 +118,7 @@ def edit(
         if before is not None and not same:
             versions.keep(before, desk.store, versions.FIRST if desk.store.confirmed_config() is None else versions.NOTICED)
         versions.keep(after, desk.store, versions.CONFIRMED if same else versions.EDITED)
+        _let_go(before, after, desk)
     return replace(found, state="written", backup=backup)
 
 
@@ -246,6 +250,15 @@ def _notes(transition: Outcome, unpinned: Sequence[str]) -> tuple[str, ...]:
         said.append(f"no plan leads to these targets now: {transition.reason}")
     plan = transition.plan
     return tuple(said) + (() if plan is None else tuple(f"{item.what}: {item.why}" for item in plan.skipped))
+
+
+def _let_go(before: LoadedConfig | None, after: LoadedConfig, desk: wiring.Desk) -> None:
+    """What came unexplained of assets that the config no longer has is nobody's question any more: it stays in the wallet."""
+    gone = {one.address for one in ([] if before is None else before.config.portfolio.assets)}
+    gone -= {one.address for one in after.config.portfolio.assets}
+    for flow in desk.store.flows(1_000):
+        if flow.is_open and flow.token in gone and flow.delta_raw > 0:
+            desk.store.tell_flow(flow.id, FlowKind.GIFT, desk.clock.now_s())
 
 
 def _write(file: Path, before: str, after: str) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 import typer
 
+from agent.cli.money import show_sent
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Yes
-from agent.cli.output import ask, cell, emit, err, interactive, out, say, waiting
+from agent.cli.output import ask, cell, emit, err, interactive, out, require_answerable, say, waiting
 from agent.errors import EXIT_REFUSED, ConfigError
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from agent.api import Agent
     from agent.api.editing import Editing
+    from agent.api.removing import Removing
+    from agent.execution.outcome import Outcome
 
 Document = dict[str, Any]
 
@@ -30,26 +32,33 @@ def edit(
     sets: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as policy.cooldown=2h.")] = None,
     targets: Annotated[list[str] | None, typer.Option("--target", help="SYMBOL=SHARE, such as WETH=40%.")] = None,
     adds: Annotated[list[str] | None, typer.Option("--add", help="SYMBOL=ADDRESS:SHARE, a further asset.")] = None,
-    removes: Annotated[list[str] | None, typer.Option("--remove", help="SYMBOL; what the wallet holds of it is sold first.")] = None,
+    removes: Annotated[list[str] | None, typer.Option("--remove", help="SYMBOL; while held, its target becomes 0 %.")] = None,
     confirm: Annotated[bool, typer.Option("--confirm", help="Confirm the file as it is, after a change by hand.")] = False,
     in_rounds: Annotated[bool, typer.Option("--in-rounds", help="The transition may go in parts, each within the limits.")] = False,
     keep_holdings: Annotated[bool, typer.Option("--keep-holdings", help="What a removed asset leaves in the wallet stays there.")] = False,
+    send: Annotated[bool, typer.Option("--send", help="With --remove: sell what is held of it, then take it away.")] = False,
     config: ConfigPath = DEFAULT_CONFIG,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Changes tokens, weights and parameters: shows the transition, asks, and writes the config whole; without options in $EDITOR.
 
-    Nothing is sent: the next look of a run acts by it. Where nobody can be asked it only shows, unless --yes.
+    Nothing is sent without --send: the next look of a run acts by it. Where nobody can be asked it only shows, unless --yes.
     """
-    from agent.api import editing
-    from agent.config.edits import applied, emptied, parse_changes
+    from agent.api import editing, removing
+    from agent.cli.portfolio import confirmer
+    from agent.config.edits import applied, parse_changes
 
     changes = parse_changes(sets or (), targets or (), adds or (), removes or ())
     if confirm and changes.any:
         raise ConfigError("--confirm confirms the file as it is", "leave the other options out")
     if not confirm and not changes.any and not interactive():
         raise ConfigError("there is nothing to change, and no terminal for an editor", "give --set, --target, --add, --remove or --confirm")
+
+    if send and not changes.removes:
+        raise ConfigError("--send: an edit sends nothing but the sale of what --remove takes away", "leave it out; a run acts by the edit")
+    if send:
+        require_answerable(yes)
 
     def make(text: str) -> str:
         if confirm:
@@ -67,21 +76,29 @@ def edit(
                 return ask("Confirm this?" if confirm else "Write this?")
 
         asked = answer if asking else None
-        sell_first = partial(applied, changes=emptied(changes)) if changes.removes else None
-        found = editing.edit(
-            config,
-            make,
-            in_rounds=in_rounds,
-            keep_holdings=keep_holdings,
-            sell_first=sell_first,
-            pins=True,
-            unseen=yes,
-            confirm=asked,
-        )
-        document = editing_document(found)
+        if changes.removes:
+
+            def sale(agent: Agent, outcome: Outcome) -> bool:
+                return confirmer(agent, yes, wait)(outcome)
+
+            removed = removing.remove(
+                config,
+                changes,
+                in_rounds=in_rounds,
+                keep_holdings=keep_holdings,
+                unseen=yes,
+                confirm=asked,
+                send=send,
+                confirm_sale=sale,
+                progress=wait.update,
+            )
+            document = removing_document(removed)
+        else:
+            found = editing.edit(config, make, in_rounds=in_rounds, keep_holdings=keep_holdings, pins=True, unseen=yes, confirm=asked)
+            document = editing_document(found)
         with wait.aside():
             emit(document, as_json, lambda: show_editing(out, document, None))
-    raise typer.Exit(EXIT_REFUSED if document["state"] == "declined" else 0)
+    raise typer.Exit(EXIT_REFUSED if document["state"] in ("declined", "unfinished") else 0)
 
 
 def _edited(text: str) -> str:
@@ -108,7 +125,17 @@ def editing_document(found: Editing) -> Document:
         "taken_in": list(found.taken_in.told),
         "contracts": list(found.taken_in.rows),
         "backup": found.backup,
+        "reason": "",
+        "transactions": [],
     }
+
+
+def removing_document(found: Removing) -> Document:
+    """The same of an asset that leaves, with what was sent for it."""
+    from agent.cli import documents
+
+    sent = [documents.transaction(one) for one in found.transactions]
+    return editing_document(found.edited) | {"state": found.state, "reason": found.reason, "transactions": sent}
 
 
 def show_editing(console: Console, document: Document, agent: Agent | None) -> None:
@@ -141,7 +168,10 @@ def show_editing(console: Console, document: Document, agent: Agent | None) -> N
         console.print(cell(f"The transition: {cost}; rebalances within limits.turnover: {document['rounds']}"))
     for line in document["warnings"]:
         console.print(cell(f"note: {line}", "yellow"))
-    if document["state"] == "written":
+    show_sent(console, document)
+    if document["state"] == "unfinished":
+        console.print(cell(document["reason"], "yellow"))
+    elif document["state"] in ("written", "removed"):
         kept = "" if document["backup"] is None else f"; the file before is {document['backup']}"
         console.print(cell(f"Written{kept}. A run that goes on takes it up before it acts again."))
         for line in document["next"]:

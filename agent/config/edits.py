@@ -81,8 +81,10 @@ def applied(text: str, changes: Changes) -> str:
 
 
 def emptied(changes: Changes) -> Changes:
-    """The same with a target of 0 % for each asset that would be removed, so that the next rebalance sells it whole."""
-    return replace(changes, removes=(), targets=(*changes.targets, *((symbol, "0%") for symbol in changes.removes)))
+    """The same with a target of 0 % and no reserve for each asset that would be removed, so that the next rebalance sells it whole."""
+    targets = (*changes.targets, *((symbol, "0%") for symbol in changes.removes))
+    sets = (*changes.sets, *((f"portfolio.assets.{symbol}.reserve", "0") for symbol in changes.removes))
+    return replace(changes, removes=(), targets=targets, sets=sets)
 
 
 def _pair(text: str, field: str) -> tuple[str, str]:

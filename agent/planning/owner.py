@@ -31,6 +31,7 @@ from agent.policy import purchase as bought
 from agent.policy.decide import decide
 from agent.policy.drift import total
 from agent.policy.goal import goal
+from agent.policy.order_targets import exit_goal
 from agent.units import NATIVE, decimal_text
 
 
@@ -106,6 +107,25 @@ def sell_everything(step: StepInput) -> Proposal:
     except planner.NothingPlanned as nothing:
         return _by_owner(step, Hold(f"nothing more is sold: {nothing.message}"), None)
     return replace(proposal := _by_owner(step, plan.decision, plan), decided=replace(proposal.decided, leaves=_sold(step, plan)))
+
+
+def sell_out(token: str) -> Proposer:
+    """Sells all of one token for the numeraire, to the last base unit, and trades nothing else; holds once nothing of it is left."""
+
+    def propose(step: StepInput) -> Proposal:
+        label, drifts = step.portfolio.token(token).label, decide(step).drifts
+        if isinstance(halted := decide(step).decision, Halt) and not drifts:
+            return _by_owner(step, halted, None)
+        if not any(one.token == token and one.investable_raw for one in drifts):
+            return _by_owner(step, Hold(f"nothing of {label} is left to sell"), None)
+        wanted = Rebalance(f"{label} is sold out", exit_goal(step.portfolio, drifts, {token}), exit=True)
+        try:
+            plan = planner.plan(step, wanted)
+        except planner.NothingPlanned as nothing:
+            return _by_owner(step, Hold(f"nothing more of {label} is sold: {nothing.message}"), None)
+        return replace(proposal := _by_owner(step, plan.decision, plan), decided=replace(proposal.decided, leaves=_sold(step, plan)))
+
+    return propose
 
 
 def to_targets(step: StepInput) -> Proposal:

@@ -104,7 +104,7 @@ def exit_now(step: StepInput, drifts: Sequence[AssetDrift], prices: Mapping[str,
     in_pools = {one.token for one in goes if in_wanted_liquidity(step, one.token)}
     reason = "; ".join(_fired_words(step, order) for order in fired if order.token in {PORTFOLIO, *leaving, *in_pools})
     if leaving:
-        return Rebalance(reason, _exit_goal(step.portfolio, drifts, leaving), exit=True)
+        return Rebalance(reason, exit_goal(step.portfolio, drifts, leaving), exit=True)
     pools = tuple(one.pool for one in step.portfolio.lp_targets if {one.token0, one.token1} & in_pools)
     return AdjustLiquidity(reason, pools) if pools and _taken_out(lp_wish.within(step, pools), prices) else None
 
@@ -119,7 +119,7 @@ def _fired(step: StepInput) -> list[Order]:
     return [order for order in step.history.orders if order.is_exit and order.stage is OrderStage.FIRED]
 
 
-def _exit_goal(portfolio: Portfolio, drifts: Sequence[AssetDrift], leaving: set[str]) -> Goal:
+def exit_goal(portfolio: Portfolio, drifts: Sequence[AssetDrift], leaving: set[str]) -> Goal:
     """Nothing of what leaves, but what lies in liquidity; the others stay what they are, the numeraire takes the rest."""
     numeraire = portfolio.numeraire.address
     locked = {one.token: one.lp_raw * one.price / total(drifts) for one in drifts if one.token in leaving}

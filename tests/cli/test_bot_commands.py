@@ -27,6 +27,8 @@ EDIT = {
     "warnings": [text],
     "next": [text],
     "backup": maybe(text),
+    "reason": text,
+    "transactions": [_SENT],
 }
 REVOKE = {"state": text, "reason": text, "allowances": [{"symbol": text, "holder": text, "spender": address, "raw": maybe(raw)}]}
 REHEARSE = {
@@ -125,6 +127,25 @@ def test_an_edit_is_shown_where_nobody_is_asked_written_on_a_yes_and_listed(desk
     assert "sum to" in desk.ask("edit", "--target", "WETH=99%", "--yes", want=2)["error"]["message"]
     assert "nothing to change" in desk.ask("edit", want=2)["error"]["message"]
     assert "secret" in desk.ask("edit", "--set", "chain.rpc.0.url=https://x.example/canary7f3a", want=2)["error"]["message"]
+
+
+def test_an_asset_leaves_by_one_command_and_comes_back_at_a_question(desk: Desk) -> None:
+    """What a yes to --add would price and pin stands above its question."""
+    link = desk.about["tokens"]["LINK"]
+    out, back = ("edit", "--remove", "LINK", "--target", "WETH=40%"), ("edit", "--add", f"LINK={link}:10%", "--target", "WETH=30%")
+    assert fits(EDIT, desk.ask(*out))["state"] == "planned" and float(desk.holdings()["LINK"]) > 0
+    assert "edit sends nothing but the sale" in desk.ask("edit", "--set", "policy.cooldown=2h", "--send", want=2)["error"]["message"]
+    done = fits(EDIT, desk.ask(*out, "--send", "--yes"))
+    assert (done["state"], done["reason"], float(desk.holdings().get("LINK", "0"))) == ("removed", "", 0)
+    assert {"swap"} <= {one["kind"] for one in done["transactions"]} and link not in desk.config.read_text()
+    before = desk.config.read_text()
+    code, said = at_terminal(desk, "n\n", *back)
+    shown = " ".join(said.split())
+    assert code == 10 and desk.config.read_text() == before
+    above = shown[: shown.index("Write this?")]
+    assert "Contracts of what comes in" in above and "LINK is priced by" in above and "LINK was tried" in above and link in above
+    code, said = at_terminal(desk, "y\n", *back)
+    assert code == 0 and "Written" in said and link in desk.config.read_text()
 
 
 def test_a_level_is_set_by_a_number_and_its_meaning_is_told(desk: Desk) -> None:

@@ -1,0 +1,102 @@
+"""An asset leaves by one command: target 0 %, sold to the last base unit, taken out of the config; broken off anywhere it goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.api import removing
+from agent.api.removing import Removing
+from agent.config.edits import Changes
+from agent.config.load import load_config
+from agent.execution.outcome import OutcomeKind
+from agent.localchain import LocalChain
+from tests.agents import again, explained, yes
+from tests.cases.test_editing import Bot
+
+GONE = Changes(removes=("WBTC",), targets=(("WETH", "70%"),))
+
+
+class Boom(Exception):
+    """The process ends here."""
+
+
+def remove(bot: Bot, changes: Changes = GONE, send: bool = True, dies_at: str = "") -> Removing:
+    def progress(event: str) -> None:
+        if dies_at and event == dies_at:
+            raise Boom
+
+    return removing.remove(
+        bot.file,
+        changes,
+        send=send,
+        confirm=lambda _edit, _agent: True,
+        confirm_sale=lambda _agent, _outcome: True,
+        progress=progress,
+        transports=[bot.chain.transport],
+        clock=bot.chain.clock,
+    )
+
+
+def symbols(bot: Bot) -> list[str]:
+    return [one.symbol for one in load_config(bot.file).config.portfolio.assets]
+
+
+def test_one_command_sells_to_the_last_base_unit_and_takes_away(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    bot, chain = Bot(anvil_chain, tmp_path, turnover="1%", daily_turnover="1%"), anvil_chain
+    found = remove(bot)
+    assert (found.state, found.reason, symbols(bot)) == ("removed", "", ["WETH", "USDC"])
+    assert chain.balance("WBTC") == 0 and [one.succeeded for one in found.transactions] == [True] * len(found.transactions)
+    with again(chain, load_config(bot.file)) as agent:
+        assert agent.desk.store.confirmed_config() == load_config(bot.file).digest, "a run takes it up"
+        assert agent.plan().kind is not OutcomeKind.HALT
+
+
+def test_without_send_nothing_leaves_and_its_target_is_zero(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    held = chain.balance("WBTC")
+    found = remove(bot, send=False)
+    assert (found.state, found.transactions, chain.balance("WBTC")) == ("written", (), held)
+    assert [one.target for one in load_config(bot.file).config.portfolio.assets] == [7_000, 0, 3_000]
+
+
+@pytest.mark.parametrize("moment", ["before:send", "after:send"])
+def test_broken_off_anywhere_the_same_command_goes_on(anvil_chain: LocalChain, tmp_path: Path, moment: str) -> None:
+    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    with pytest.raises(Boom):
+        remove(bot, dies_at=moment)
+    assert [one.target for one in load_config(bot.file).config.portfolio.assets] == [7_000, 0, 3_000]
+    found = remove(bot)
+    assert (found.state, symbols(bot), chain.balance("WBTC")) == ("removed", ["WETH", "USDC"], 0)
+
+
+def test_what_cannot_be_sold_stays_at_zero_and_says_how_to_go_on(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    bot = Bot(anvil_chain, tmp_path, gas_price="1 gwei")
+    found = remove(bot)
+    assert found.state == "unfinished" and symbols(bot) == ["WETH", "WBTC", "USDC"], found
+    assert "stays at a target of 0 %" in found.reason and "trimtab edit --remove WBTC --send goes on" in found.reason
+
+
+def test_what_was_kept_in_reserve_is_sold_too(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    bot.edit(Changes(sets=(("portfolio.assets.WBTC.reserve", "0.01"),)))
+    assert remove(bot).state == "removed" and chain.balance("WBTC") == 0
+
+
+def test_dust_that_came_meanwhile_is_named_and_asks_nobody(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """It was seen by a look, so that the books asked what it was; the asset is gone, and so is the question."""
+    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    remove(bot, send=False)
+    with again(chain, load_config(bot.file)) as agent:
+        explained(agent)
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+        chain.set_balance("WBTC", 3)
+        chain.mine()
+        assert agent.rebalance(send=True, confirm=yes).step_input.history.flows, "it was asked what these three units are"
+    found = remove(bot, Changes(removes=("WBTC",)))
+    assert found.state == "removed" and any(
+        "0.00000003 WBTC, worth less than the gas of its sale, stay" in one for one in found.edited.warnings
+    )
+    with again(chain, load_config(bot.file)) as agent:
+        assert agent.step_input().history.flows == () and not [one for one in agent.desk.store.flows() if one.is_open]
