@@ -15,7 +15,7 @@ SERVICE := .venv/.service
 READY := .venv/.ready
 OLD := .venv-web3-6
 
-.PHONY: demo test check setup service cover slow plans faults kills fuzz web3-6 installs lock clean
+.PHONY: demo test check setup service cover slow plans faults kills fuzz mutants web3-6 installs lock clean
 
 demo: $(DEMO)
 	$(BIN)/trimtab demo
@@ -75,6 +75,11 @@ fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz.signer --seconds $(FUZZ_SECONDS)
 	$(BIN)/python -m tests.fuzz.answers --seconds $(FUZZ_SECONDS)
 	TRIMTAB_STATEFUL_RUNS=$(RUNS) TRIMTAB_STATEFUL_STEPS=50 $(BIN)/pytest tests/cases/test_whole_agent.py --timeout 7200
+
+# Small mistakes in the pure part, drawn by a seed: how many do the unit tests notice? Each by the tests of its line. Figures in build/.
+MUTANTS ?= 300
+mutants: $(READY)
+	nice $(BIN)/python scripts/mutants.py --pure '$(PURE)' --mutants $(MUTANTS) --jobs $(JOBS) --out build/mutants.json
 
 setup: $(READY)
 

@@ -1,0 +1,121 @@
+"""Small mistakes in a file of Python: what could stand at each place of its syntax tree by a slip of the pen."""
+
+from __future__ import annotations
+
+import ast
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+OTHERS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
+    ast.Lt: (ast.LtE, ast.GtE),
+    ast.LtE: (ast.Lt, ast.Gt),
+    ast.Gt: (ast.GtE, ast.LtE),
+    ast.GtE: (ast.Gt, ast.Lt),
+    ast.Eq: (ast.NotEq,),
+    ast.NotEq: (ast.Eq,),
+    ast.Is: (ast.IsNot,),
+    ast.IsNot: (ast.Is,),
+    ast.In: (ast.NotIn,),
+    ast.NotIn: (ast.In,),
+    ast.Add: (ast.Sub,),
+    ast.Sub: (ast.Add,),
+    ast.Mult: (ast.Div,),
+    ast.Div: (ast.Mult,),
+    ast.FloorDiv: (ast.Mult,),
+    ast.Mod: (ast.Add,),
+    ast.Pow: (ast.Mult,),
+    ast.LShift: (ast.RShift,),
+    ast.RShift: (ast.LShift,),
+    ast.BitAnd: (ast.BitOr,),
+    ast.BitOr: (ast.BitAnd,),
+    ast.And: (ast.Or,),
+    ast.Or: (ast.And,),
+}
+CALLS = {"min": "max", "max": "min", "all": "any", "any": "all"}
+
+
+def _with(node: ast.AST, **fields: object) -> ast.AST:
+    other = copy.copy(node)
+    for name, value in fields.items():
+        setattr(other, name, value)
+    return other
+
+
+def others(node: ast.AST) -> list[ast.AST]:
+    """What could stand here by mistake."""
+    match node:
+        case ast.Compare(ops=ops):
+            return [_with(node, ops=[*ops[:i], new(), *ops[i + 1 :]]) for i, op in enumerate(ops) for new in OTHERS[type(op)]]
+        case ast.BinOp(left=ast.Constant(value=str()) | ast.JoinedStr()) | ast.BinOp(right=ast.Constant(value=str()) | ast.JoinedStr()):
+            return []
+        case ast.BinOp(op=ast.FloorDiv()):
+            up = ast.UnaryOp(ast.USub(), _with(node, left=ast.UnaryOp(ast.USub(), node.left)))
+            return [_with(node, op=ast.Mult()), up]
+        case ast.BinOp(op=op) | ast.BoolOp(op=op) | ast.AugAssign(op=op):
+            swapped = [_with(node, op=new()) for new in OTHERS.get(type(op), ())]
+            return [*swapped, ast.Pass()] if isinstance(node, ast.AugAssign) else swapped
+        case ast.UnaryOp(op=ast.Not() | ast.USub(), operand=operand):
+            return [operand]
+        case ast.Constant(value=bool(value)):
+            return [ast.Constant(not value)]
+        case ast.Constant(value=int(value) | float(value)):
+            return [ast.Constant(value + 1), ast.Constant(value - 1)]
+        case ast.IfExp(body=body, orelse=orelse):
+            return [_with(node, body=orelse, orelse=body)]
+        case ast.If(test=test):
+            return [_with(node, test=ast.UnaryOp(ast.Not(), test))]
+        case ast.Call(func=ast.Name(id=name)) if name in CALLS:
+            return [_with(node, func=ast.Name(CALLS[name], ast.Load()))]
+        case ast.Return(value=ast.expr() as value) if not (isinstance(value, ast.Constant) and value.value is None):
+            return [ast.Return(ast.Constant(None))]
+        case ast.Expr(value=ast.Call()) | ast.Raise() | ast.Continue() | ast.Break():
+            return [ast.Pass()]
+    return []
+
+
+def places(node: ast.AST) -> Iterator[ast.AST]:
+    """Every node that runs, in a fixed order: no annotations, and nothing that only type checkers read."""
+    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        return
+    yield node
+    for name, value in ast.iter_fields(node):
+        if name not in ("annotation", "returns", "format_spec"):
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, ast.AST):
+                    yield from places(child)
+
+
+class _Instead(ast.NodeTransformer):
+    def __init__(self, old: ast.AST, new: ast.AST) -> None:
+        self._old, self._new = old, new
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        return self._new if node is self._old else self.generic_visit(node)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One mistake: the line of the file, and the same file with it."""
+
+    file: str
+    line: int
+    change: str
+    source: str
+
+
+def places_in(root: Path, file: str) -> list[tuple[str, int, int]]:
+    """File, node and variant of every mistake that could be made."""
+    tree = ast.parse((root / file).read_text())
+    return [(file, i, k) for i, node in enumerate(places(tree)) for k in range(len(others(node)))]
+
+
+def made(root: Path, file: str, index: int, variant: int) -> Mutant:
+    """The mistake itself."""
+    tree = ast.parse((root / file).read_text())
+    node = list(places(tree))[index]
+    new = others(node)[variant]
+    said = " -> ".join(ast.unparse(ast.fix_missing_locations(copy.deepcopy(each))).splitlines()[0] for each in (node, new))
+    line = node.lineno  # type: ignore[attr-defined]  # each of `others` has one
+    return Mutant(file, line, said, ast.unparse(ast.fix_missing_locations(_Instead(node, new).visit(tree))))

@@ -1,0 +1,264 @@
+"""How many small mistakes in the pure core do the unit tests notice?
+
+Mutants are drawn by a seed from all places of the syntax trees: a comparison, sign, rounding, constant, condition or returned value is
+another one, or a statement is gone. Each runs in a copy of the tree, against the tests that cover its line (coverage's contexts,
+collected once and kept in --cache), fastest first, until one fails. A test that hangs has noticed it too (`timeout`). `unfinished`
+ran out of --seconds with every test passed so far, `uncovered` lies on a line that no test runs; both count as not noticed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fnmatch
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Event, Timer
+from time import monotonic
+
+from coverage import CoverageData
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from scripts.mistakes import Mutant, made, places_in
+
+ROOT = Path(__file__).resolve().parent.parent
+LEFT_OUT = (".git", ".venv*", "node_modules", "build", "__pycache__", ".*_cache", ".hypothesis", ".coverage*")
+
+
+def environment(tree: Path) -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(tree), "HYPOTHESIS_PROFILE": "ci", "OPENBLAS_NUM_THREADS": "1"}
+
+
+LOADED = (
+    "numpy",
+    "hypothesis.strategies",
+    "web3",
+    "eth_account",
+    "pydantic",
+    "sqlalchemy.orm",
+    "alembic",
+    "tomlkit",
+    "typer",
+    "eth_tester",
+)
+BATCHES = (0, 30, 300)
+"""Where batches of tests begin: most mutants are noticed by the first, and to collect all tests takes longer than to run a few."""
+FORKING = f"""
+import contextlib, gc, importlib, json, os, sys
+import pytest
+for name in {LOADED}:
+    with contextlib.suppress(ImportError):
+        importlib.import_module(name)
+gc.freeze()
+for line in sys.stdin:
+    out, *arguments = json.loads(line)
+    if not (pid := os.fork()):
+        os.setsid()
+        for number in (1, 2):
+            os.dup2(os.open(out, os.O_WRONLY | os.O_APPEND), number)
+        code = int(pytest.main(arguments))
+        sys.stdout.flush()
+        os._exit(code)
+    print(pid, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+
+class Runner:
+    """pytest over one tree, in forks of a process that has loaded the libraries and nothing of the tree."""
+
+    def __init__(self, tree: Path) -> None:
+        self.tree = tree
+        self._parent = subprocess.Popen(
+            ["nice", sys.executable, "-c", FORKING],
+            cwd=tree,
+            env=environment(tree),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, arguments: Sequence[str], limit: float) -> tuple[int | None, str]:
+        """Exit code, None where the limit came first, and what was printed."""
+        with tempfile.NamedTemporaryFile("w+") as out:
+            self._parent.stdin.write(json.dumps([out.name, *arguments]) + "\n")
+            self._parent.stdin.flush()
+            pid, late = int(self._parent.stdout.readline()), Event()
+
+            def end() -> None:
+                late.set()
+                os.killpg(pid, signal.SIGKILL)
+
+            timer = Timer(limit, end)
+            timer.start()
+            code = int(self._parent.stdout.readline())
+            timer.cancel()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)  # what a test left behind
+            return None if late.is_set() else code, Path(out.name).read_text()
+
+    def close(self) -> None:
+        """Ends its process."""
+        self._parent.communicate()
+
+
+def copied(root: Path, into: Path) -> Path:
+    """A tree to break. Its bytecode is believed by the source's hash alone: a mutant may be as long and as old as the original."""
+    shutil.copytree(root, into, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    if (root / "contracts" / "node_modules").exists():
+        (into / "contracts" / "node_modules").symlink_to((root / "contracts" / "node_modules").resolve())
+    subprocess.run([sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "checked-hash", "agent"], cwd=into, check=True)
+    return into
+
+
+@dataclass
+class Tests:
+    """Which tests cover which line, and how long each takes."""
+
+    lines: dict[str, dict[int, set[str]]]
+    seconds: dict[str, float]
+
+    def of(self, mutant: Mutant) -> list[str]:
+        """Fastest first. What runs when a module is loaded is covered by whatever covers the file."""
+        lines = self.lines.get(mutant.file, {})
+        found = lines.get(mutant.line) or set()
+        if not found and mutant.line in lines:
+            found = set().union(*lines.values())
+        return sorted(found, key=lambda test: (self.seconds.get(test, 0.0), test))
+
+
+def collect(tree: Path, cache: Path, tests: Sequence[str], pure: str, jobs: int) -> None:
+    """Runs the tests once, with a context each."""
+    settings = cache / "coverage.ini"
+    settings.write_text(
+        f"[run]\ninclude = {pure}\nparallel = true\nconcurrency = thread,multiprocessing\ndata_file = {cache / 'coverage'}\n"
+    )
+    measured = ("--cov", f"--cov-config={settings}", "--cov-report=", "--cov-context=test", "--durations=0", "--durations-min=0.0005")
+    command = ["nice", sys.executable, "-m", "pytest", "-n", str(jobs), "--dist", "worksteal", "-rfE", *measured, *tests]
+    done = subprocess.run(command, check=False, cwd=tree, env=environment(tree), capture_output=True, text=True)
+    if done.returncode not in (0, 1):
+        sys.exit(f"pytest ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    (cache / "log").write_text(done.stdout)
+
+
+def known(tree: Path, cache: Path) -> Tests:
+    """What a run with contexts said; tests that fail without any mistake prove nothing."""
+    said, data = (cache / "log").read_text(), CoverageData(str(cache / "coverage"))
+    seconds: dict[str, float] = defaultdict(float)
+    for took, _, test in re.findall(r"^\s*([\d.]+)s (call|setup|teardown) +(\S.*)$", said, re.MULTILINE):
+        seconds[test] += float(took)
+    failing = set(re.findall(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE))
+    data.read()
+    modules: dict[str, set[str]] = defaultdict(set)
+    lines: dict[str, dict[int, set[str]]] = {}
+    for file in data.measured_files():
+        by_line: dict[int, set[str]] = defaultdict(set)
+        for line, contexts in data.contexts_by_lineno(file).items():
+            for context in contexts:
+                test, _, phase = context.rpartition("|")
+                by_line[line] |= {test, f"{test.partition('::')[0]}::*"} if phase == "setup" else {test} if test else set()
+                if test:
+                    modules[f"{test.partition('::')[0]}::*"].add(test)
+        lines[file[file.rindex("/agent/") + 1 :]] = by_line
+    for by_line in lines.values():
+        for line, found in by_line.items():  # what a fixture of a module ran was for all of its tests
+            shared = {each for each in found if each.endswith("::*")}
+            by_line[line] = (found - shared).union(*(modules[each] for each in shared)) - failing
+    return Tests(lines, seconds)
+
+
+def judged(runner: Runner, mutant: Mutant, tests: Tests, limit: float) -> tuple[str, str | None, float]:
+    """What became of a mutant, the test that noticed it, and the seconds that took."""
+    found, file, begin = tests.of(mutant), runner.tree / mutant.file, monotonic()
+    if not found:
+        return "uncovered", None, 0.0
+    right = file.read_text()
+    hang = max(20.0, 5 * max(tests.seconds.get(test, 0.0) for test in found))
+    code, said = 0, ""
+    try:
+        file.write_text(mutant.source)
+        for first, end in zip(BATCHES, [*BATCHES[1:], None], strict=True):
+            if code == 0 and found[first:end]:
+                with tempfile.NamedTemporaryFile("w", suffix=".txt") as names:
+                    names.write("\n".join(sorted(found[first:end], key=lambda test: test.partition("::")[0])))
+                    names.flush()
+                    left = max(1.0, limit - (monotonic() - begin))
+                    code, said = runner.run(["-x", "-rfE", f"--timeout={hang}", f"@{names.name}"], left)
+    finally:
+        file.write_text(right)
+    if "ERROR: not found" in said:
+        raise SystemExit("tests have other names than those in --cache: remove it")
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE)
+    what = {0: "survived", None: "unfinished"}.get(code, "timeout" if "Timeout (>" in said else "killed")
+    return what, failed[1] if failed else None, round(monotonic() - begin, 1)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pure", required=True, help="files of the core, comma-separated patterns: PURE of the Makefile")
+    parser.add_argument("--tests", nargs="+", default=["tests/unit"])
+    parser.add_argument("--root", type=Path, default=ROOT, help="the tree to copy; it is never written to")
+    parser.add_argument("--mutants", type=int, default=400)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=120.0, help="for the tests of one mutant")
+    parser.add_argument("--cache", type=Path, default=ROOT / "build" / "mutants", help="coverage of one run; made where it is missing")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "mutants.json")
+    asked = parser.parse_args()
+    cache, patterns = asked.cache.resolve(), asked.pure.split(",")
+    cache.mkdir(parents=True, exist_ok=True)
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="mutants") as folder:
+        trees = [copied(asked.root, Path(folder) / str(i)) for i in range(asked.jobs)]
+        if not (cache / "log").exists():
+            collect(trees[0], cache, asked.tests, asked.pure, asked.jobs)
+        tests, root = known(trees[0], cache), asked.root
+        files = sorted(str(path.relative_to(root)) for path in (root / "agent").rglob("*.py"))
+        every = [each for file in files if any(fnmatch.fnmatch(file, p) for p in patterns) for each in places_in(root, file)]
+        drawn = [made(root, *each) for each in random.Random(asked.seed).sample(every, min(asked.mutants, len(every)))]
+        runners, free = [Runner(tree) for tree in trees], SimpleQueue[Runner]()
+        for runner in runners:
+            free.put(runner)
+
+        def one(mutant: Mutant) -> dict[str, object]:
+            runner = free.get()
+            try:
+                what, by, took = judged(runner, mutant, tests, asked.seconds)
+            finally:
+                free.put(runner)
+            print(f"{what:10} {mutant.file}:{mutant.line} {mutant.change} {by or ''} {took}", file=sys.stderr, flush=True)
+            said = {name: value for name, value in asdict(mutant).items() if name != "source"}
+            return said | {"result": what, "by": by, "seconds": took}
+
+        with ThreadPoolExecutor(asked.jobs) as pool:
+            results = list(pool.map(one, drawn))
+        for runner in runners:
+            runner.close()
+    counted = Counter(str(each["result"]) for each in results)
+    by_file: dict[str, Counter[str]] = defaultdict(Counter)
+    for each in results:
+        by_file[str(each["file"])][str(each["result"])] += 1
+    noticed = counted["killed"] + counted["timeout"]
+    report = {"seed": asked.seed, "places": len(every), "mutants": len(results), "noticed": noticed, **counted}
+    report |= {"score": round(noticed / max(1, len(results)), 4), "files": {name: dict(c) for name, c in sorted(by_file.items())}}
+    print(json.dumps(report, indent=1))
+    asked.out.write_text(json.dumps(report | {"each": results}, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
