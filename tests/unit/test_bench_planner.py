@@ -36,8 +36,10 @@ def test_the_benchmark_prints_one_json_document_and_says_which_solver_is_missing
     assert set(printed["ratios"]) == {planner_peers.SLSQP}
 
 
-def test_the_benchmark_prints_a_line_per_figure_for_people():
-    shown = run().splitlines()
+def test_the_benchmark_prints_a_line_per_figure_for_people(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr(sys, "argv", ["bench_planner.py", "--problems", "2"])
+    bench_planner.main()
+    shown = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in shown] == ["2", "gap_bps", "continuous_ms", "plan_ms", "sequential", "grid"]
 
 

@@ -22,16 +22,22 @@ def run(*options: str, **environment: str) -> str:
     return done.stdout
 
 
-def test_the_benchmark_prints_one_json_document_with_a_figure_per_case():
-    printed = json.loads(run("--json"))
+def printed_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    monkeypatch.setattr(sys, "argv", ["bench_quotes.py", "--seconds", "0.01", "--rounds", "2", *options])
+    bench_quotes.main()
+    return capsys.readouterr().out
+
+
+def test_the_benchmark_prints_one_json_document_with_a_figure_per_case(monkeypatch, capsys):
+    printed = json.loads(printed_here(monkeypatch, capsys, "--json"))
     assert set(printed) == {"machine", "amounts", "ours", "ours_first_quote", "peers"}
     assert set(printed["ours"]) == set(printed["ours_first_quote"]) == CASES
     assert all(figure > 100 for figure in printed["ours"].values())
     assert printed["peers"] == {}
 
 
-def test_the_benchmark_prints_a_line_per_case_for_people():
-    assert {line.split()[0] for line in run().splitlines()} == CASES
+def test_the_benchmark_prints_a_line_per_case_for_people(monkeypatch, capsys):
+    assert {line.split()[0] for line in printed_here(monkeypatch, capsys).splitlines()} == CASES
 
 
 def test_without_a_network_the_benchmark_says_which_peers_are_missing_and_why(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -168,16 +169,27 @@ def test_abandoning_sends_nothing_while_the_switch_is_soft_or_unreadable(tmp_pat
 
 
 # every way to a broadcast
-def calls_of(name: str) -> set[tuple[str, str]]:
-    """(file, function) of every call of a method of that name in the package."""
-    found = set()
-    for path in AGENT.rglob("*.py"):
-        for function in ast.walk(ast.parse(path.read_text())):
-            if isinstance(function, ast.FunctionDef):
-                for node in ast.walk(function):
-                    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == name:
-                        found.add((str(path.relative_to(AGENT)), function.name, ast.unparse(node.func.value)))
-    return found
+@functools.cache
+def functions() -> tuple[tuple[str, ast.FunctionDef], ...]:
+    """Every function of the package, with its file."""
+    trees = [(str(path.relative_to(AGENT)), ast.parse(path.read_text())) for path in sorted(AGENT.rglob("*.py"))]
+    return tuple((file, node) for file, tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+
+
+@functools.cache
+def calls() -> tuple[tuple[str, str, ast.Attribute], ...]:
+    """Every call of a method, with file and function."""
+    return tuple(
+        (file, function.name, node.func)
+        for file, function in functions()
+        for node in ast.walk(function)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    )
+
+
+def calls_of(name: str) -> set[tuple[str, str, str]]:
+    """(file, function, whose) of every call of a method of that name in the package."""
+    return {(file, function, ast.unparse(method.value)) for file, function, method in calls() if method.attr == name}
 
 
 def test_signed_bytes_leave_through_one_method_that_is_called_where_the_switch_was_read() -> None:
@@ -186,9 +198,7 @@ def test_signed_bytes_leave_through_one_method_that_is_called_where_the_switch_w
     assert {found for found in sends if whose_sender(found[2])} == {("execution/carrier.py", "send", "self.sender")}
     through = {(file, function) for file, function, whose in sends if not whose_sender(whose)}
     for file, name in through:
-        function = next(
-            node for node in ast.walk(ast.parse((AGENT / file).read_text())) if isinstance(node, ast.FunctionDef) and node.name == name
-        )
+        function = named(file, name)
         lines = {
             node.func.attr: node.lineno
             for node in ast.walk(function)
@@ -203,10 +213,12 @@ def whose_sender(expression: str) -> bool:
     return expression.endswith("sender")
 
 
+def named(file: str, name: str) -> ast.FunctionDef:
+    return next(function for where, function in functions() if (where, function.name) == (file, name))
+
+
 def names_raw(file: str, name: str) -> bool:
-    tree = ast.parse((AGENT / file).read_text())
-    function = next(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == name)
-    return any(isinstance(node, ast.Constant) and node.value == "eth_sendRawTransaction" for node in ast.walk(function))
+    return any(isinstance(node, ast.Constant) and node.value == "eth_sendRawTransaction" for node in ast.walk(named(file, name)))
 
 
 def swaps(folder: Path) -> tuple[Bench, Callable[[], object]]:
