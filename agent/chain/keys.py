@@ -150,9 +150,15 @@ def _password(path: Path, password_env: str, ask: Ask | None) -> Secret:
 
 def is_published(address: str) -> bool:
     """Whether the key of `address` is one of the test mnemonic's or of eth-tester's (the numbers from 1)."""
-    published = (_test_key(i) for i in range(TEST_ACCOUNTS))
+    return address in _published()
+
+
+@cache
+def _published() -> frozenset[str]:
+    """Worked out once: each address takes milliseconds of elliptic curve."""
+    mnemonic = (_test_key(i) for i in range(TEST_ACCOUNTS))
     small = (i.to_bytes(32, "big") for i in range(1, TEST_ACCOUNTS + 1))
-    return any(_account(key).address == address for keys in (published, small) for key in keys)
+    return frozenset(_account(key).address for keys in (mnemonic, small) for key in keys)
 
 
 def _account(key: bytes) -> Key:
