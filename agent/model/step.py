@@ -45,7 +45,8 @@ class History:
     `failed_s` is chain time of the newest of too many failures in a row; `failures_stop` says that there were too many since the
     owner resumed, whatever exits have succeeded since.
     `wasted_24h_wei` is gas of transactions that exchanged nothing (reverts, approvals, cancels) in the last 24 h, `wasted_wei` that of
-    all that reverted since the store began; both are part of the losses.
+    all that reverted since the store began; both are part of the losses. `rises` is what rose and nobody has explained, base units by
+    token; `rose_s` chain time since which such rises have held purchases back, one after another, in the last policy.flows.SPELL_S.
     """
 
     last_rebalance_s: int | None
@@ -90,6 +91,8 @@ class History:
     failures_stop: bool = False
     wasted_24h_wei: int = 0
     wasted_wei: int = 0
+    rises: tuple[tuple[str, int], ...] = ()
+    rose_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,7 @@ class StepInput:
     `quarantine` are tokens that are left as they are; the portfolio then says what is wanted of the others. `wishes` say in words
     why its targets are other than those of the config. `split` are the strategies that share the wallet (None: it is one).
     `stuck` are exits that fired and cannot be done now: those assets are left as they are, and everything else goes on.
+    `aside` says in words what is left alone since it came unexplained, above portfolio.max_live_value (a reserve by then).
     """
 
     snapshot: Snapshot
@@ -118,3 +122,4 @@ class StepInput:
     wishes: tuple[str, ...] = ()
     split: Split | None = None
     stuck: tuple[StuckExit, ...] = ()
+    aside: str = ""

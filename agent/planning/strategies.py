@@ -13,7 +13,7 @@ from agent.planning.assemble import MIN_TRADE, PLAN_COST
 from agent.planning.liquidity import plan_liquidity
 from agent.planning.paced import limit_swap, paced
 from agent.planning.reach import ticks_end
-from agent.policy import minimum, order_levels, order_moves, stuck, words
+from agent.policy import aside, minimum, order_levels, order_moves, stuck, words
 from agent.policy.decide import Decided, decide, or_liquidity
 from agent.policy.expiry import late
 from agent.policy.zone import not_worth_it, nothing_pays
@@ -38,7 +38,7 @@ class RefusedBesides(Refused):
     """What goes on besides exits that are stuck is refused, too; `step` is what it was decided from."""
 
     def __init__(self, step: StepInput, why: Refused) -> None:
-        super().__init__(f"{why.message}; {stuck.named(step)}", why.verdicts, why.remedy)
+        super().__init__("; ".join(said for said in (why.message, stuck.named(step), step.aside) if said), why.verdicts, why.remedy)
         self.step = step
 
 
@@ -50,17 +50,26 @@ Proposer = Callable[[StepInput], Proposal]
 def rebalance(step_input: StepInput) -> Proposal:
     """The agent's own strategy: trade when a trigger fires, in a zone when the plan also saves more risk than it costs.
 
-    An exit goes before; one that the market does not take within the limits is left as it is, and the rest goes on.
+    An exit goes before; one that the market does not take within the limits is left as it is, and the rest goes on. So is a rise that
+    nobody explains, where with it the portfolio is worth more than portfolio.max_live_value.
     """
     found = _exits_first(step_input)
     if found.plan is not None:
         return found
+    found = _below_cap(step_input, found)
     if found.step is None:
         return _carried_out(step_input, found.decided)
     try:
         return replace(_carried_out(found.step, found.decided), step=found.step)
     except Refused as why:
         raise RefusedBesides(found.step, why) from None
+
+
+def _below_cap(step_input: StepInput, found: Proposal) -> Proposal:
+    """What is decided without what came unexplained above portfolio.max_live_value; as it was where nothing did, or nothing is done."""
+    step = found.step or step_input
+    left = step if isinstance(found.decided.decision, Halt) else aside.set_aside(step)
+    return found if left is step else Proposal(decide(left), None, left)
 
 
 def _carried_out(step: StepInput, decided: Decided) -> Proposal:

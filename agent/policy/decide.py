@@ -96,7 +96,8 @@ def decide(step: StepInput) -> Decided:
     found = replace(_decided(step), stuck=step.stuck)
     if renounced := campaign.renounced(step):
         found = replace(found, ended=renounced)
-    told = "; ".join(said for said in (found.decision.reason, quarantine.named(step), stuck.named(step), flows.accepted(step)) if said)
+    besides = (quarantine.named(step), stuck.named(step), step.aside, flows.accepted(step))
+    told = "; ".join(said for said in (found.decision.reason, *besides) if said)
     return replace(found, decision=replace(found.decision, reason=told))
 
 

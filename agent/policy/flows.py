@@ -14,6 +14,8 @@ from agent.reference import reference_prices
 from agent.units import BPS, NATIVE, Price, Value, decimal_text, value_text
 
 DAY_S = 86_400
+SPELL_S = 30 * DAY_S
+"""In so much chain time all rises together hold something back for limits.balance_jump_wait, which is no longer than this."""
 SHOWN = 5
 FRESH_S, LOST_BLOCKS = 60, 1_000
 """No chain makes so many blocks in so many seconds, and none takes so many back."""
@@ -71,7 +73,8 @@ def unexplained(step: StepInput, books: Books) -> tuple[Flow, ...]:
 
 def changed(step: StepInput, books: Books) -> tuple[Flow, ...]:
     """Every flow to write down at this look: new ones, and open ones as they are now (by their id). One that had no price gets its
-    value once there is one; a rise that held something back for limits.balance_jump_wait is accepted as a deposit.
+    value once there is one; a rise that held something back for limits.balance_jump_wait is accepted as a deposit, or stays unexplained
+    and holds nothing back any more where portfolio.max_live_value is exceeded (agent/policy/aside.py).
     """
     moved = differences(step.snapshot, books)
     assets = {asset.token.address: asset for asset in step.portfolio.assets}
@@ -91,7 +94,9 @@ def changed(step: StepInput, books: Books) -> tuple[Flow, ...]:
     judged = {flow.id: flow for flow in late}
     fresh = _judged(step, prices, (*flows, *late), [flow for flow in before if flow.id not in judged], chain_s)
     judged = {flow.id: flow for flow in fresh if flow.id}
-    now = [(flow, _aged(step, judged.get(flow.id, flow))) for flow in before if flow.is_open]
+    limit = step.limits.max_live_value
+    capped = limit is not None and _worth(step, prices) > limit
+    now = [(flow, _aged(step, judged.get(flow.id, flow), capped)) for flow in before if flow.is_open]
     return (*(flow for flow in fresh if flow.id == 0), *(is_now for was, is_now in now if is_now != was))
 
 
@@ -105,19 +110,23 @@ def _valued(step: StepInput, prices: dict[str, Price], flow: Flow) -> Flow:
     return flow if price is None else replace(flow, value=flow.delta_raw * price)
 
 
-def _aged(step: StepInput, flow: Flow) -> Flow:
+def _aged(step: StepInput, flow: Flow, capped: bool) -> Flow:
     """A rise that holds something back, once it has done so for long enough; a header from the future makes it wait no longer."""
     if not flow.holds or flow.delta_raw < 0:
         return flow
     now_s = min(step.snapshot.head.timestamp_s, step.snapshot.now_s + FRESH_S)
     if now_s >= accepted_s(step, flow):
-        return replace(flow, kind=FlowKind.ACCEPTED)
+        return replace(flow, halts=False) if capped else replace(flow, kind=FlowKind.ACCEPTED)
     return replace(flow, chain_s=min(flow.chain_s, step.snapshot.head.timestamp_s))
 
 
 def accepted_s(step: StepInput, flow: Flow) -> int:
-    """Chain time from which a rise that holds something back counts as a deposit."""
-    return flow.chain_s + (step.limits.balance_jump_wait_s or 0)
+    """Chain time from which a rise that holds something back counts as a deposit: that of the first of all that came in SPELL_S, so
+    that gifts one after another prolong nothing.
+    """
+    first_s = step.history.rose_s
+    began_s = first_s if first_s is not None and first_s <= flow.chain_s < first_s + SPELL_S else flow.chain_s
+    return began_s + (step.limits.balance_jump_wait_s or 0)
 
 
 def _undone(token: str, delta: int, before: Iterable[Flow]) -> tuple[int, ...]:
@@ -203,6 +212,10 @@ def seen(step: StepInput, books: Books) -> StepInput:
     day = _lost(flow for flow in found if flow.chain_s > day_s) - _lost(flow for flow in gone if flow.chain_s > day_s)
     left = tuple(is_now.get(flow.id, flow) for flow in history.flows if flow.id not in ended)
     fresh = [flow for flow in found if flow.id == 0]
+    rises = dict(history.rises)
+    for flow, sign in (*((flow, -1) for flow in books.flows if flow.id in ended or flow.id in is_now), *((flow, 1) for flow in found)):
+        if flow.is_open and flow.delta_raw > 0:
+            rises[flow.token] = rises.get(flow.token, 0) + sign * flow.delta_raw
     unpriced = [flow for flow in (*left, *fresh) if flow.is_loss and flow.value is None and flow.chain_s > day_s]
     unknown = "" if history.unknown in map(unpriced_fall, gone) else history.unknown
     return replace(
@@ -214,6 +227,7 @@ def seen(step: StepInput, books: Books) -> StepInput:
             loss_total=max(Fraction(0), history.loss_total + ever),
             fell_24h=max(Fraction(0), history.fell_24h + day),
             fell_total=max(Fraction(0), history.fell_total + ever),
+            rises=tuple(sorted(rises.items())),
             unknown=unknown or "; ".join(f"{label(step, flow.token)} fell and has no price" for flow in unpriced),
             accepted=(*history.accepted, *(flow for flow in found if flow.kind is FlowKind.ACCEPTED)),
         ),

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from agent.errors import ConfigError, OperatorNeeded
 from agent.model import Books, Flow, FlowKind, Intent, Opening, OwnChange, Snapshot
-from agent.policy.flows import unpriced_fall
+from agent.policy.flows import SPELL_S, unpriced_fall
 from agent.store import earlier, records, running
 from agent.store.tables import FlowRow, IntentRow, Meta, OpeningRow
 from agent.store.transitions import CONSUMED, OPEN
@@ -20,6 +20,8 @@ FOLDED = "folded_seq"
 TURN = "books_turn"
 ACCEPTED = "accepted_flows"
 """Key of the rises that were accepted last, each as number:chain time when."""
+ROSE = "rose_s"
+"""Key of the chain time since which rises that nobody explains have held something back, one after another."""
 DEEP = 256
 """Blocks below the head from which on a final transaction is part of the opening: four times the deepest reorganisation that
 is followed."""
@@ -84,6 +86,8 @@ def note(
     session.merge(Meta(key=FOLDED, value=str(folded)))
     session.merge(Meta(key=TURN, value=str(turn + 1)))
     for flow in found:
+        if flow.holds and flow.delta_raw > 0:
+            _began(session, flow.chain_s)
         if flow.id:
             _amend(session, flow, snapshot.head.timestamp_s)
             continue
@@ -105,6 +109,27 @@ def note(
             fell.kind = FlowKind.UNDONE.value
     running.settle(session)
     return True
+
+
+def _began(session: Session, at_s: int) -> None:
+    """A rise holds something back: the wait began with it, or with one before."""
+    known = rose_s(session)
+    if known is None or not known <= at_s < known + SPELL_S:
+        session.merge(Meta(key=ROSE, value=str(at_s)))
+
+
+def rose_s(session: Session) -> int | None:
+    """Chain time since which such rises have held something back; None where none has."""
+    row = session.get(Meta, ROSE)
+    return None if row is None else int(row.value)
+
+
+def rises(session: Session) -> tuple[tuple[str, int], ...]:
+    """What rose and nobody has explained, base units by token."""
+    sums: dict[str, int] = {}
+    for token, raw in session.execute(select(FlowRow.token, FlowRow.delta_raw).where(FlowRow.kind.is_(None), ~FELL)):
+        sums[token] = sums.get(token, 0) + int(raw)
+    return tuple(sorted(sums.items()))
 
 
 def _amend(session: Session, flow: Flow, now_s: int) -> None:

@@ -172,6 +172,8 @@ def history(session: Session, chain_now_s: int) -> History:
         fell_24h=fell,
         fell_total=balances.lost(session, None)[0],
         accepted=balances.accepted(session, chain_now_s),
+        rises=balances.rises(session),
+        rose_s=balances.rose_s(session),
         wasted_24h_wei=sum(int(row.gas_wei) for row in own if not row.succeeded or row.kind in _NO_TRADES),
         wasted_wei=sum(
             map(int, session.scalars(select(BudgetRow.gas_wei).where(BudgetRow.kind.in_(_KINDS), BudgetRow.succeeded.is_(False))))

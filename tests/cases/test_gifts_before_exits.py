@@ -176,3 +176,61 @@ def test_while_a_gift_waits_what_was_there_before_can_be_withdrawn_and_no_more(a
         sold = (before.raw["WETH"] - chain.balance("WETH")) * chain.books.prices_usd["WETH"] / 10**18
         assert Fraction(1_000) <= sold < 1_020
         assert looked(agent).kind is OutcomeKind.HALT
+
+
+def test_a_gift_over_the_cap_is_left_alone_and_the_rest_rebalanced(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    loaded = trusted(chain, tmp_path, {**ROOMY, "portfolio.max_live_value": "10050", "limits.price_impact": "2%"}, TWO)
+    with again(chain, loaded) as agent:
+        assert looked(agent).kind is OutcomeKind.HOLD
+        give(chain, "USDC", 1_100)
+        assert looked(agent).kind is OutcomeKind.HALT
+    chain.warp(DAY_S)
+    with again(chain, loaded) as agent:
+        quiet = looked(agent)
+        assert quiet.kind is OutcomeKind.HOLD and "1100 USDC left alone" in quiet.reason, quiet.reason
+        chain.move_market({"WETH": chain.books.prices_usd["WETH"] * 2})
+        above = looked(agent)
+        assert [one.guard for one in above.verdicts if not one.passed] == ["max_live_value"], "prices are no gift"
+        chain.move_market({"WETH": chain.books.prices_usd["WETH"] * Fraction(4, 10)})
+        done = looked(agent)
+        plan, _, _ = swap_of(done)
+        assert "1100 USDC left alone" in done.reason
+        assert all(one.passed for one in plan.verdicts)
+        managed = chain.balance("USDC") - 1_100 * USD
+        assert abs(managed - chain.balance("WETH") * int(chain.books.prices_usd["WETH"]) // 10**12) < 40 * USD
+        assert looked(agent).kind is OutcomeKind.HOLD
+        assert [flow["halts"] for flow in api.flows(agent)["flows"]] == [False], "it waits for its owner and holds nothing back"
+        agent.desk.store.tell_flow(1, None, chain.now_s())
+        chain.move_market({"WETH": chain.books.prices_usd["WETH"] * 2})
+        confirmed = looked(agent)
+        assert [one.guard for one in confirmed.verdicts if not one.passed] == ["max_live_value"], "what its owner confirmed counts"
+
+
+def test_a_small_gift_over_the_cap_stops_no_rebalance(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    changes = {**ROOMY, "portfolio.max_live_value": "12010", "limits.price_impact": "2%"}
+    with agent_on(chain, tmp_path, changes, TWO) as agent:
+        assert looked(agent).kind is OutcomeKind.HOLD
+        give(chain, "USDC", 100)
+        assert looked(agent).kind is OutcomeKind.HOLD
+        chain.move_market({"WETH": chain.books.prices_usd["WETH"] * Fraction(14, 10)})
+        done = looked(agent)
+        assert "100 USDC left alone" in done.reason, done.reason
+        assert swap_of(done)[0].legs
+
+
+def test_a_gift_left_alone_goes_with_an_exit(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    chain.mine(BLOCKS + 1)
+    changes = {**STOP, "portfolio.max_live_value": "10050", "limits.balance_jump_wait": "off"}
+    with agent_on(chain, tmp_path, changes, TWO) as agent:
+        assert looked(agent).kind is OutcomeKind.HOLD
+        give(chain, "WETH", 2_600)
+        assert "WETH left alone" in looked(agent).reason
+        settled(chain, 2_400)
+        assert swap_of(looked(agent))[0].exits
+        assert chain.balance("WETH") * 2_400 < 10 * 10**18, "the gift too"

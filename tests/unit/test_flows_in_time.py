@@ -106,3 +106,25 @@ def test_whatever_comes_and_whenever_prices_lack_no_rise_holds_back_longer_than_
         assert not any(flow.holds or flow.value is None for flow in last.history.flows)
         assert last.history.loss_24h == 0 and sum(flow.delta_raw for flow in store.flows()) == (usdc - 20_000) * DOLLAR
         store.close()
+
+
+@pytest.mark.parametrize("dollars", [1_500, 3_900])
+def test_gifts_one_after_another_hold_back_for_one_wait_together(store: Store, dollars: int) -> None:
+    """Every four hours for a month, each above or below the limit alone: purchases are held back for a day of it."""
+    looked(store, at())
+    held_s, usdc, last_s = 0, 20_000, 0
+    for number in range(1, 30 * 6):
+        usdc, now_s = usdc + dollars, number * 4 * 3_600
+        step = looked(store, at(1_000 + number, usdc=usdc, later_s=now_s))
+        held_s, last_s = held_s + (now_s - last_s) * isinstance(decide(step).decision, Halt), now_s
+    assert 0 < held_s <= DAY_S
+    later = looked(store, at(9_000, usdc=usdc + 100_000, later_s=40 * DAY_S))
+    assert isinstance(decide(later).decision, Halt), "a month later one waits anew"
+
+
+def test_a_header_from_the_future_begins_no_wait_of_the_past(store: Store) -> None:
+    looked(store, at())
+    looked(store, at(1_001, "11", later_s=400 * DAY_S))
+    step = looked(store, at(1_002, "12"))
+    assert isinstance(decide(step).decision, Halt)
+    assert not isinstance(decide(looked(store, at(1_003, "12", later_s=DAY_S))).decision, Halt)
