@@ -10,6 +10,7 @@ from pathlib import Path
 from agent import engine, wiring
 from agent.api import leaving, setup, versions
 from agent.api.agent import Agent
+from agent.api.naming import named, pool_names
 from agent.api.newcomers import NONE, Newcomers, newcomers
 from agent.chain.rpc import Transport
 from agent.config import redaction
@@ -212,7 +213,8 @@ def _judged(agent: Agent, before: LoadedConfig | None, in_rounds: bool, same: bo
     following = ("trimtab trust: contracts or payout addresses wait to be confirmed",) if waiting else ()
     known = {} if before is None else prices_in_words(before.config.portfolio)
     warnings = tuple(f"{key}: {words}" for key, words in prices_in_words(loaded.config.portfolio).items() if known.get(key) != words)
-    warnings += _notes(transition, unpinned)
+    names = pool_names(transition.step_input)
+    warnings += tuple(named(note, names) for note in _notes(transition, unpinned))
     return Editing(changes, transition, first, rounds, warnings, following, "planned")
 
 

@@ -49,6 +49,11 @@ class Ending:
     transactions: tuple[Intent, ...] = ()
     left: tuple[str, ...] = ()
 
+    @property
+    def remedies(self) -> tuple[str, ...]:
+        """What its owner can do about each limit that says no."""
+        return guards.remedies(self.verdicts)
+
 
 Confirm = Callable[[Ending], bool]
 

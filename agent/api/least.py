@@ -58,6 +58,16 @@ def of_config(config: Config, dollars: Fraction) -> list[Document]:
     return _rows(rows, table.numeraire, config.limits.plan_cost, least_trade, wei_value, interval_s(trigger))
 
 
+def beyond(rows: Sequence[Document], ceiling: str | None) -> list[str]:
+    """What to tell of portfolio.max_live_value where less may be managed than works, by gas price; nothing where it is off."""
+    dear = [row for row in rows if row["total"] is not None and ceiling is not None and Fraction(row["total"]) > Fraction(ceiling)]
+    if not dear:
+        return []
+    at = " and ".join(f"at {row['gas_gwei']} gwei ({row['total']} {row['unit']})" for row in dear)
+    below = f"portfolio.max_live_value of {ceiling} {dear[0]['unit']} is below the least total {at}"
+    return [f"{below}: corrections are held there, and more may not be managed. Raise max_live_value, or change a setting named below."]
+
+
 def of_values(
     rows: Sequence[tuple[str, int, Fraction]], home: str, plan_cost_bps: int, min_trade: Value, native: Fraction, total: Value
 ) -> list[Document]:

@@ -84,6 +84,7 @@ def initialise(
         raise ConfigError(f"{path}: cannot be written: {error.strerror}", "choose a folder that exists") from None
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
+    needs = least.of_config(parsed, dollars)
     return {
         "config": str(path),
         "chain_id": preset.chain_id,
@@ -91,9 +92,9 @@ def initialise(
         "template": None if ready is None else ready.name,
         "numeraire": numeraire,
         "numeraire_usd": f"{float(dollars):.10g}",
-        "least_total": least.of_config(parsed, dollars),
+        "least_total": needs,
         "assets": [{"symbol": a.symbol, "address": a.address, "target": a.target, "feed": a.feed} for a in assets],
-        "warnings": minimum.many(len(assets)),
+        "warnings": [*minimum.many(len(assets)), *least.beyond(needs, parsed.portfolio.max_live_value)],
         "next": [f"export {variable}=…  (endpoint of operator {who})" for variable, who in rpc]
         + ([ready.todo] if ready is not None and ready.todo else [])
         + [

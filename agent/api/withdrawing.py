@@ -51,6 +51,11 @@ class Withdrawing:
         sold = self.sale is None or self.sale.kind is OutcomeKind.PLANNED
         return not sold or any(not verdict.passed for verdict in self.verdicts)
 
+    @property
+    def remedies(self) -> tuple[str, ...]:
+        """What its owner can do about each limit that says no."""
+        return guards.remedies(self.verdicts)
+
 
 Confirm = Callable[[Withdrawing], bool]
 

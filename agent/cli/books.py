@@ -50,7 +50,7 @@ def history(
 
     def show() -> None:
         out.print(steps(document))
-        if any(len(row["reason"]) > LONGEST_REASON for row in document["steps"]):
+        if out.is_terminal and any(len(row["reason"]) > LONGEST_REASON for row in document["steps"]):
             note("Reasons are cut. All of one: trimtab explain STEP")
         if document["corrections"]:
             out.print(rounds.corrections(document["corrections"]))
@@ -78,11 +78,12 @@ def explain(
 
 
 def steps(document: dict[str, Any]) -> FigureTable:
-    """Past steps; their reasons cut, the JSON has all of them."""
+    """Past steps; their reasons cut at a terminal, whole where they are piped."""
     from agent.cli.tables import table
 
     made = table("Steps, newest first", ("step", "time (UTC)", "outcome", "transactions", "reason"))
     for row in document["steps"]:
         sent = ", ".join(f"{item['kind']} {item['status']}" for item in row["transactions"])
-        made.add_row(row["step"], row["time"], row["outcome"], cell(sent), cell(shorten(row["reason"], LONGEST_REASON, placeholder=" …")))
+        reason = shorten(row["reason"], LONGEST_REASON, placeholder=" …") if out.is_terminal else row["reason"]
+        made.add_row(row["step"], row["time"], row["outcome"], cell(sent), cell(reason))
     return made

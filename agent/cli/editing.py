@@ -8,7 +8,7 @@ import click
 import typer
 
 from agent.cli.money import show_sent
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Yes
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Verbose, Yes
 from agent.cli.output import ask, cell, emit, err, interactive, out, require_answerable, say, waiting
 from agent.errors import EXIT_REFUSED, ConfigError
 
@@ -39,13 +39,15 @@ def edit(
     send: Annotated[bool, typer.Option("--send", help="With --remove: sell what is held of it, then take it away.")] = False,
     config: ConfigPath = DEFAULT_CONFIG,
     yes: Yes = False,
+    verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Changes tokens, weights and parameters: shows the transition, asks, and writes the config whole; without options in $EDITOR.
+    """Changes tokens, weights and parameters: shows the transition, asks, and writes the whole config. Without options it opens $EDITOR.
 
     Nothing is sent without --send: the next look of a run acts by it. Where nobody can be asked it only shows, unless --yes.
     """
     from agent.api import editing, removing
+    from agent.cli import documents
     from agent.cli.portfolio import confirmer
     from agent.config.edits import applied, parse_changes
 
@@ -72,14 +74,14 @@ def edit(
             if yes:
                 return editing.trusted(found, agent)
             with wait.aside():
-                show_editing(err, editing_document(found), agent)
+                show_editing(err, editing_document(found), documents.decimals(agent.portfolio), verbose=verbose)
                 return ask("Confirm this?" if confirm else "Write this?")
 
         asked = answer if asking else None
         if changes.removes:
 
             def sale(agent: Agent, outcome: Outcome) -> bool:
-                return confirmer(agent, yes, wait)(outcome)
+                return confirmer(agent, yes, wait, verbose=verbose)(outcome)
 
             removed = removing.remove(
                 config,
@@ -92,12 +94,14 @@ def edit(
                 confirm_sale=sale,
                 progress=wait.update,
             )
-            document = removing_document(removed)
+            found, document = removed.edited, removing_document(removed)
         else:
             found = editing.edit(config, make, in_rounds=in_rounds, keep_holdings=keep_holdings, pins=True, unseen=yes, confirm=asked)
             document = editing_document(found)
         with wait.aside():
-            emit(document, as_json, lambda: show_editing(out, document, None))
+            known = documents.decimals(found.transition.step_input.portfolio) if verbose and found.transition is not None else None
+            shown = known if document["state"] == "planned" else None
+            emit(document, as_json, lambda: show_editing(out, document, shown, verbose=verbose))
     raise typer.Exit(EXIT_REFUSED if document["state"] in ("declined", "unfinished") else 0)
 
 
@@ -138,9 +142,10 @@ def removing_document(found: Removing) -> Document:
     return editing_document(found.edited) | {"state": found.state, "reason": found.reason, "transactions": sent}
 
 
-def show_editing(console: Console, document: Document, agent: Agent | None) -> None:
-    """An edit for people; its plan in full with the agent that made it."""
-    from agent.cli import documents, plan_tables, tables
+def show_editing(console: Console, document: Document, decimals: dict[str, int] | None, *, verbose: bool = False) -> None:
+    """An edit for people; with the decimals of its tokens its plan too."""
+    from agent.api.naming import named
+    from agent.cli import plan_tables, tables
 
     if document["state"] == "unchanged":
         console.print(cell("Nothing changes."))
@@ -161,10 +166,12 @@ def show_editing(console: Console, document: Document, agent: Agent | None) -> N
             made.add_row(cell(row["state"], style), cell(row["address"]), cell(row["what"]), row["liquidity"], cell(row["code_hash"]))
         console.print(made)
     plan = document["transition"]
-    if agent is not None and plan is not None and plan["legs"]:
-        plan_tables.show_plan(console, plan, documents.decimals(agent.portfolio))
+    if decimals is not None and plan is not None and plan["legs"]:
+        plan_tables.show_plan(console, plan, decimals, verbose=verbose, more="--verbose")
     if plan is not None:
-        cost = f"turnover {plan['turnover']}, cost {plan['cost']['total']} {plan['numeraire']}" if plan["legs"] else plan["reason"]
+        unit, cost = plan["numeraire"], named(plan["reason"], plan["pools"])
+        if plan["legs"]:
+            cost = f"{tables.money(plan['turnover'])} {unit} of turnover for {tables.amount(plan['cost']['total'], 4)} {unit}"
         console.print(cell(f"The transition: {cost}; rebalances within limits.turnover: {document['rounds']}"))
     for line in document["warnings"]:
         console.print(cell(f"note: {line}", "yellow"))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent.cli import acting
-from agent.cli.money import payment, show_sale, show_sent, show_verdicts
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Send, Yes
+from agent.cli.money import payment, show_remedies, show_sale, show_sent
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Send, Verbose, Yes
 from agent.cli.output import ask, cell, err, out, say
 from agent.errors import EXITS, ConfigError
 
@@ -38,9 +38,10 @@ def stop(
     config: ConfigPath = DEFAULT_CONFIG,
     send: Send = False,
     yes: Yes = False,
+    verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Ends the bot: cancels what waits, sets every allowance to zero, and sells and pays out where asked. Goes on where it was broken off.
+    """Ends the bot: cancels pending transactions, sets allowances to zero, and sells and pays out if asked. Resumes an interrupted stop.
 
     Afterwards run and rebalance refuse until trimtab resume.
     """
@@ -51,7 +52,7 @@ def stop(
     with acting.opened(config, send=send, yes=yes) as (agent, wait):
 
         def show(console: Console, document: Document) -> None:
-            _show_ending(console, document, agent)
+            _show_ending(console, document, agent, verbose=verbose)
 
         def confirm(found: Ending) -> bool:
             if yes and not found.to_stable and found.to is None:
@@ -126,13 +127,14 @@ def _ending(found: Ending, agent: Agent) -> Document:
         "sale": None if found.sale is None else documents.plan(found.sale),
         "payments": [payment(one, agent.portfolio) for one in found.payments],
         "verdicts": [documents.verdict(one) for one in found.verdicts],
+        "remedies": list(found.remedies),
         "transactions": [documents.transaction(one) for one in found.transactions],
         "left": list(found.left),
         "block": found.step_input.snapshot.head.number,
     }
 
 
-def _show_ending(console: Console, document: Document, agent: Agent) -> None:
+def _show_ending(console: Console, document: Document, agent: Agent, *, verbose: bool) -> None:
     from agent.cli import tables
 
     if document["state"] in ("planned", "refused"):
@@ -146,8 +148,7 @@ def _show_ending(console: Console, document: Document, agent: Agent) -> None:
             made.add_row(cell("pay"), cell(f"{one['amount']} {one['symbol']} to {document['to']}"))
         console.print(made)
         if document["sale"] is not None:
-            show_sale(console, document["sale"], agent)
-    show_verdicts(console, document["verdicts"])
+            show_sale(console, document["sale"], agent, verbose=verbose)
     show_sent(console, document)
     for line in document["left"] if document["state"] not in ("planned", "refused", "declined") else ():
         console.print(cell(f"stays in the wallet: {line}"))
@@ -156,6 +157,7 @@ def _show_ending(console: Console, document: Document, agent: Agent) -> None:
             say("Dry run: nothing was sent. Add --send to stop the bot.")
     else:
         console.print(cell(f"{document['state']}: {document['reason']}"))
+    show_remedies(console, document)
 
 
 def _revoking(found: Revoking) -> Document:

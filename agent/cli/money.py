@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent.cli import acting
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Send, Yes
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Send, Verbose, Yes
 from agent.cli.output import cell, emit, out, say
 from agent.errors import EXITS, ConfigError
 
@@ -28,7 +28,9 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def invest(config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = False, as_json: AsJson = False) -> None:
+def invest(
+    config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = False, verbose: Verbose = False, as_json: AsJson = False
+) -> None:
     """Finds what came to the wallet, and with --send takes it for a deposit and spreads it over what lacks.
 
     The wallet is the agent's own: send tokens of the portfolio to its address from wherever they are, then run this.
@@ -38,7 +40,7 @@ def invest(config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = F
     with acting.opened(config, send=send, yes=yes) as (agent, wait):
 
         def show(console: Console, document: Document) -> None:
-            _show_investing(console, document, agent, hint=not send)
+            _show_investing(console, document, agent, hint=not send, verbose=verbose)
 
         def confirm(found: Investing) -> bool:
             question = "Take this for a deposit, and invest it?"
@@ -61,9 +63,10 @@ def withdraw(
     config: ConfigPath = DEFAULT_CONFIG,
     send: Send = False,
     yes: Yes = False,
+    verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Takes money out: sells what lacks of it, the most overweight first, and pays it to a confirmed address exactly once."""
+    """Takes money out: sells the most overweight assets first where there is too little, and pays a confirmed address exactly once."""
     from agent.api import withdrawing
 
     if sum(given is not None for given in (amount, resume, release)) > 1:
@@ -81,7 +84,7 @@ def withdraw(
             raise typer.Exit
 
         def show(console: Console, document: Document) -> None:
-            _show_withdrawing(console, document, agent)
+            _show_withdrawing(console, document, agent, verbose=verbose)
 
         def confirm(found: Withdrawing) -> bool:
             return acting.sure(agent, wait, withdrawing_document(found, agent), show, "Withdraw this?", yes=yes)
@@ -109,6 +112,7 @@ def withdrawing_document(found: Withdrawing, agent: Agent) -> Document:
         "payments": [payment(one, agent.portfolio) for one in found.payments],
         "sale": None if found.sale is None else documents.plan(found.sale),
         "verdicts": [documents.verdict(one) for one in found.verdicts],
+        "remedies": list(found.remedies),
         "transactions": [documents.transaction(one) for one in found.transactions],
         "block": found.step_input.snapshot.head.number,
     }
@@ -128,18 +132,17 @@ def payment(one: Payment, portfolio: Portfolio) -> Document:
     }
 
 
-def show_sale(console: Console, plan: Document, agent: Agent) -> None:
+def show_sale(console: Console, plan: Document, agent: Agent, *, verbose: bool = False) -> None:
     """A plan that comes first."""
     from agent.cli import documents, plan_tables
 
-    plan_tables.show_plan(console, plan, documents.decimals(agent.portfolio))
+    plan_tables.show_plan(console, plan, documents.decimals(agent.portfolio), verbose=verbose, more="--verbose")
 
 
-def show_verdicts(console: Console, found: list[Document]) -> None:
-    """Those that say no."""
-    for one in found:
-        if not one["passed"]:
-            console.print(cell(f"{one['guard']}: {one['measured']}, limit {one['limit']}", "bold red"))
+def show_remedies(console: Console, document: Document) -> None:
+    """What can be done about each limit that says no."""
+    for remedy in document["remedies"]:
+        console.print(cell(f"  What to do: {remedy}"))
 
 
 def show_sent(console: Console, document: Document) -> None:
@@ -173,23 +176,23 @@ def _show_requests(document: Document) -> None:
     out.print(made)
 
 
-def _show_withdrawing(console: Console, document: Document, agent: Agent) -> None:
+def _show_withdrawing(console: Console, document: Document, agent: Agent, *, verbose: bool) -> None:
     from agent.cli import tables
 
     if document["sale"] is not None and document["state"] in ("planned", "refused"):
-        show_sale(console, document["sale"], agent)
+        show_sale(console, document["sale"], agent, verbose=verbose)
     made = tables.table("Pays" if document["to"] else "Sets aside", ("asset", "to"), ("amount",), order=("asset", "amount", "to"))
     for one in document["payments"]:
         made.add_row(cell(one["symbol"]), one["amount"], cell(document["to"] or "nobody: it stays in the wallet"))
     if document["payments"]:
         console.print(made)
-    show_verdicts(console, document["verdicts"])
     show_sent(console, document)
     if document["state"] == "planned":
         if console is out:
             say("Dry run: nothing was sent. Add --send to sell and pay.")
     else:
         console.print(cell(f"{document['state']}: {document['reason']}"))
+    show_remedies(console, document)
 
 
 def _investing(found: Investing, agent: Agent, *, sent: bool) -> Document:
@@ -212,7 +215,7 @@ def _investing(found: Investing, agent: Agent, *, sent: bool) -> Document:
     }
 
 
-def _show_investing(console: Console, document: Document, agent: Agent, *, hint: bool = False) -> None:
+def _show_investing(console: Console, document: Document, agent: Agent, *, hint: bool, verbose: bool) -> None:
     from agent.cli import rounds, tables
 
     if not document["came"]:
@@ -226,7 +229,7 @@ def _show_investing(console: Console, document: Document, agent: Agent, *, hint:
         made.add_row(str(one["id"] or ""), cell(one["words"]))
     console.print(made)
     if document["outcome"] in ("planned", "refused") and document["plan"] is not None:
-        show_sale(console, document["plan"], agent)
+        show_sale(console, document["plan"], agent, verbose=verbose)
     show_sent(console, document)
     if (rest := document["purchase"]) is not None:
         console.print(cell(f"{rounds.sentence(rest, agent.portfolio.numeraire.label)}. trimtab run --send goes on with it."))

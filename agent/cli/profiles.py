@@ -87,7 +87,7 @@ def import_profile(
     """Takes weights, trigger and tighter limits of a profile into the config. Shows the transition, and asks; sends nothing."""
     from agent import api
     from agent.api import editing as editing_api
-    from agent.cli import editing
+    from agent.cli import documents, editing
 
     answerable = yes or interactive()  # a spinner takes the terminal's place
     with waiting("Reading the chain") as wait:
@@ -97,7 +97,8 @@ def import_profile(
                 return agent is None or editing_api.trusted(edited, agent)
             with wait.aside():
                 _show(err, found)
-                editing.show_editing(err, editing.editing_document(edited), agent)
+                decimals = None if agent is None else documents.decimals(agent.portfolio)
+                editing.show_editing(err, editing.editing_document(edited), decimals)
                 return ask("Write this?")
 
         document = api.import_profile(

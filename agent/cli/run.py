@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Record, Send, Yes
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Record, Send, Verbose, Yes
 from agent.cli.output import Waiting, fail, note, require_answerable, waiting
 from agent.cli.portfolio import READING, confirmer, show_outcome
 from agent.errors import EXITS, TrimtabError
@@ -41,15 +41,16 @@ def run(
     every: Annotated[str, typer.Option("--every", help="How often to look, such as 10m.")] = "10m",
     send: Send = False,
     yes: Yes = False,
+    verbose: Verbose = False,
     as_json: AsJson = False,
     log_format: LogLines = None,
     record: Record = None,
 ) -> None:
-    """Steps on and on until stopped. Errors that may pass are waited out; what needs a person ends the run.
+    """Runs until stopped. Retries transient errors; stops when an operator is needed.
 
-    With --json each look prints one document on a line of its own; with log lines and without --json nothing else is printed.
-    SIGTERM and Ctrl-C end the run with exit code 0 where nothing is lost: between two looks, or while a transaction that is
-    written down waits for its block. Exit code 13: a look hung for longer than service.hang_after; start it again.
+    With --json each look prints one document on one line; with log lines and without --json nothing else is printed. SIGTERM and
+    Ctrl-C end the run with exit code 0 at a safe point: between two looks, or while a recorded transaction is pending. Exit code 13:
+    a look hung for longer than service.hang_after; start the run again.
     """
     from agent import api
 
@@ -58,10 +59,11 @@ def run(
     clock = api.StoppableClock()
 
     def confirming(agent: Agent, wait: Waiting) -> Callable[[Outcome], bool]:
-        return confirmer(agent, yes, wait, clock)
+        return confirmer(agent, yes, wait, clock, verbose=verbose)
 
     opened = api.open_agent(config, clock=clock, record=record)
-    raise typer.Exit(looking(opened, clock, confirming, send=send, every=every, once=once, as_json=as_json, log_format=log_format))
+    code = looking(opened, clock, confirming, send=send, every=every, once=once, as_json=as_json, log_format=log_format, verbose=verbose)
+    raise typer.Exit(code)
 
 
 def looking(
@@ -74,6 +76,7 @@ def looking(
     once: bool,
     as_json: bool,
     log_format: LogFormat | None,
+    verbose: bool = False,
 ) -> int:
     """Looks with an agent until it is stopped, and tells of each look; returns the exit code: 0 once stopped, else that of the last."""
     from agent import api
@@ -97,7 +100,7 @@ def looking(
                 for found in looks:
                     service.looked(found)
                     with wait.aside():
-                        code = _tell(found, agent, as_json, send, lines=not once, logged=service.logs)
+                        code = _tell(found, agent, as_json, send, lines=not once, logged=service.logs, verbose=verbose)
                         if service.taken_up:
                             note(f"The edited config was taken up: {'; '.join(service.taken_up)}")
                             service.taken_up = ()
@@ -106,18 +109,18 @@ def looking(
                             service.unwritten = ""
                     clock.check()
         if not once:  # looks end by themselves for one reason alone
-            note("The bot was stopped by its owner, and this run ends with it. trimtab resume lets the bot go on.")
+            note("The bot was stopped (trimtab stop), so this run ends. trimtab resume starts it again.")
             code = 0
     except api.Stopped:
-        note("Stopped. What was sent stands in the journal; the next run goes on from there.")
+        note("Stopped. Sent transactions are in the journal; the next run settles them.")
         code = 0
     return code
 
 
-def _tell(found: Outcome | TrimtabError, agent: Agent, as_json: bool, send: bool, *, lines: bool, logged: bool) -> int:
+def _tell(found: Outcome | TrimtabError, agent: Agent, as_json: bool, send: bool, *, lines: bool, logged: bool, verbose: bool) -> int:
     """Prints a look, unless the log has told it and nobody asked for documents; returns its exit code."""
     if logged and not as_json:
         return found.exit_code if isinstance(found, TrimtabError) else EXITS.get(found.kind.value, 0)
     if isinstance(found, TrimtabError):
         return fail(found, as_json, lines=lines)
-    return show_outcome(found, as_json, agent, sent=send, lines=lines)
+    return show_outcome(found, as_json, agent, sent=send, lines=lines, verbose=verbose)

@@ -77,7 +77,15 @@ def doctor(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None
 
     with waiting("Checking"):
         document = api.doctor(config)
-    emit(document, as_json, lambda: out.print(_checks(document)))
+
+    def show() -> None:
+        if out.is_terminal:
+            out.print(_checks(document))
+            return
+        for row in document["checks"]:
+            say(f"{row['state']:<4}  {row['check']}: {row['found']}{'; ' if row['remedy'] else ''}{row['remedy']}")
+
+    emit(document, as_json, show)
     raise typer.Exit(document["exit"])
 
 

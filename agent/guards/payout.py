@@ -12,7 +12,7 @@ from agent.units import NATIVE, decimal_text
 
 REMEDIES = {
     "kill_switch": "trimtab resume, once you know why it was paused",
-    "payout_address": "write it into wallet.payout_addresses, then trimtab trust",
+    "payout_address": "add it to wallet.payout_addresses (trimtab edit), then confirm it: trimtab trust",
     "payout_per_day": "pay less, wait until what was paid is a day old, or raise limits.payout_per_day",
     "balance": "ask for less: trimtab status shows what there is",
 }
@@ -41,9 +41,14 @@ def require(verdicts: Sequence[Verdict]) -> None:
         raise Refused(f"refused by {said}", verdicts, "; ".join(f"{v.guard}: {REMEDIES[v.guard]}" for v in refusing))
 
 
+def remedies(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
+    """What its owner can do about each limit that says no."""
+    return tuple(REMEDIES[verdict.guard] for verdict in verdicts if not verdict.passed)
+
+
 def _address(payouts: Sequence[Payout], confirmed: Sequence[str]) -> Verdict:
     strange = sorted({payout.to for payout in payouts} - set(confirmed))
-    limit = "an address of wallet.payout_addresses that trimtab trust has confirmed"
+    limit = "a confirmed payout address"
     return Verdict("payout_address", ", ".join(strange) or "confirmed", limit, not strange)
 
 

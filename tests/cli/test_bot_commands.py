@@ -58,6 +58,10 @@ def test_a_withdrawal_is_dry_then_paid_only_where_trust_has_confirmed_the_addres
     chain, before = attach(home), home.holdings()
     refused = fits(WITHDRAW, home.ask("withdraw", "250.5", "--to", HOME, want=10))
     assert [v["guard"] for v in refused["verdicts"] if not v["passed"]] == ["payout_address"]
+    assert (
+        "What to do: add it to wallet.payout_addresses (trimtab edit), then confirm it: trimtab trust"
+        in home.run("withdraw", "250.5", "--to", HOME).out
+    )
     trusted = home.ask("trust", "--yes")
     assert [(row["what"], row["address"]) for row in trusted["contracts"] if row["what"] == "payout address"] == [("payout address", HOME)]
     planned = fits(WITHDRAW, home.ask("withdraw", "250.5", "--to", HOME))

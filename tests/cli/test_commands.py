@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from agent.cli.tables import money
 from tests.cli import shapes
 from tests.cli.tools import TRIMTAB, Desk, Said
 
@@ -145,6 +146,29 @@ def test_history_and_explain_tell_every_step(desk: Desk) -> None:
         assert any("It decided to rebalance" in line or "by hand" in line.lower() for line in told["words"])
     assert "manual swap of 150 USDC" in desk.run("explain").out, "the newest, where none is named"
     assert [item["kind"] for item in steps[2]["transactions"]] == ["swap"]
+
+
+def test_piped_history_and_doctor_cut_nothing(desk: Desk) -> None:
+    """A reason longer than a terminal's cell is whole, and each check is one line that ends where its text does."""
+    desk.ask("rebalance")
+    (step,) = desk.ask("history")["steps"]
+    shown = desk.run("history").out
+    assert len(step["reason"]) > 100 and "…" not in shown and step["reason"].split()[-1] in shown
+    checks, lines = desk.ask("doctor")["checks"], desk.run("doctor").out.splitlines()
+    assert len(lines) == len(checks)
+    assert all(
+        f"{row['check']}: {row['found'].split()[0]}" in line and line == line.rstrip() for row, line in zip(checks, lines, strict=True)
+    )
+
+
+def test_an_edit_shows_amounts_as_tables_do_and_pools_by_name(desk: Desk) -> None:
+    changes = ("edit", "--target", "WETH=25%", "--target", "USDC=25%")
+    document, said = desk.ask(*changes), desk.run(*changes, "--verbose").out
+    assert not any("pool 0x" in line for line in document["warnings"])
+    assert any(" V2 0.3 %: " in line for line in document["warnings"])
+    turnover = document["transition"]["turnover"]
+    assert f"The transition: {money(turnover)} USDC of turnover for " in said and turnover not in said
+    assert "Guards" in said, "--verbose shows the whole plan"
 
 
 def test_history_is_cut_at_its_limit(desk: Desk) -> None:
