@@ -16,7 +16,7 @@ from agent.localchain.chain import LocalChain
 from agent.localchain.moving import Door
 
 HEARTBEAT_S = 10
-"""An idle chain gets a block this often: agents refuse to act on an old head."""
+"""An idle chain gets a block this often: agents refuse to act on an old head. Not while automine is off: then its user says when."""
 
 
 def serve(port: int, write_config: Path | None = None, on_ready: Callable[[LocalChain], None] | None = None) -> None:
@@ -54,7 +54,7 @@ def serve(port: int, write_config: Path | None = None, on_ready: Callable[[Local
 
 def _beat(chain: LocalChain) -> None:
     try:
-        if time.time() - chain.now_s() >= HEARTBEAT_S:
+        if time.time() - chain.now_s() >= HEARTBEAT_S and chain.transport.call("anvil_getAutomine", []):
             chain.mine()
     except OSError:
         raise Retryable(f"the chain at {chain.url} no longer answers; it was ended from outside", "start it again") from None

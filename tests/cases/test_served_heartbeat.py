@@ -1,0 +1,28 @@
+"""The block that an idle served chain gets: not while its user holds blocks back, or what shall wait would be mined by time."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from agent.localchain import LocalChain
+from agent.localchain.serve import HEARTBEAT_S, _beat
+
+
+def test_an_idle_chain_gets_a_block_unless_automine_is_off(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = anvil_chain
+    monkeypatch.setattr(time, "time", lambda: chain.now_s() + HEARTBEAT_S)
+
+    def blocks_of_a_beat() -> int:
+        before = int(chain.transport.call("eth_blockNumber", []), 16)
+        _beat(chain)
+        return int(chain.transport.call("eth_blockNumber", []), 16) - before
+
+    assert blocks_of_a_beat() == 1
+    chain.transport.call("evm_setAutomine", [False])
+    try:
+        assert blocks_of_a_beat() == 0
+    finally:
+        chain.transport.call("evm_setAutomine", [True])
+    assert blocks_of_a_beat() == 1
