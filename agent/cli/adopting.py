@@ -19,7 +19,7 @@ def adopt(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Goes on from the wallet's present nonce, after something else used the wallet or the store was restored. Sends nothing."""
+    """Resyncs to the wallet's current nonce after another program used the wallet or the store was restored. Sends nothing."""
     from agent import api
 
     if not yes:

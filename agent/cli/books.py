@@ -65,7 +65,7 @@ def explain(
     paper: OnPaper = False,
     as_json: AsJson = False,
 ) -> None:
-    """A past step in words: what was seen, what was decided and why, what was sent and what came of it."""
+    """Explains a past step: what was seen, what was decided and why, what was sent, and the result."""
     from agent import api
 
     document = marked(api.explain(books_of(config, paper), step), paper)

@@ -72,7 +72,7 @@ def revoke(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Shows what routers, managers and Permit2 may take of the wallet's tokens, and with --send sets it to zero."""
+    """Lists the allowances of routers, position managers and Permit2; with --send sets them to zero."""
     from agent.api import revoking
 
     with acting.opened(config, send=send, yes=yes) as (agent, wait):
@@ -96,7 +96,7 @@ def rehearse(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Trades the least that the limits let through, there and back, and compares both ways with what was predicted."""
+    """Trades the smallest amount the limits allow, there and back, and compares both swaps with the prediction."""
     from agent.api import rehearsing
 
     with acting.opened(config, send=send, yes=yes) as (agent, wait):

@@ -25,7 +25,7 @@ def txs(
     open_only: Annotated[bool, typer.Option("--open", help="Only those that are not at their end.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Every transaction that was written down, what became of it, and what waits. Reads the store alone, sends nothing."""
+    """Lists recorded transactions with their outcome, and those still pending. Reads only the store; sends nothing."""
     from agent import api
 
     document = api.transactions(config, limit, open_only)
@@ -33,15 +33,15 @@ def txs(
 
 
 def cancel(config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = False, as_json: AsJson = False) -> None:
-    """Takes back what waits for a block, by a transfer of nothing at the same nonce that pays more. Shows it without --send.
+    """Cancels pending transactions (same nonce, higher fee). Without --send it only shows them.
 
-    Exit code 0 when nothing waits any more, 11 when the block of a cancel is still to come.
+    Exit code 0 when nothing is pending, 11 while a cancel is not mined yet.
     """
     from agent import api
 
     found = api.waiting(config)
     if not found["transactions"] or not send:
-        emit(found, as_json, lambda: _shown(found, "To take it back: trimtab cancel --send"))
+        emit(found, as_json, lambda: _shown(found, "To cancel them: trimtab cancel --send"))
         raise typer.Exit
     if not yes:
         require_answerable(yes)
@@ -56,7 +56,7 @@ def cancel(config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = F
 
 
 def reconcile(config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = False, as_json: AsJson = False) -> None:
-    """Settles the journal against the chain and books what was mined. With --send what is lost or late is sent again or cancelled.
+    """Settles the journal against the chain and books what was mined. With --send it resends or cancels lost and late transactions.
 
     Exit code 0 when nothing waits, 11 when something waits for a block, 12 when only a person can resolve it.
     """

@@ -32,7 +32,7 @@ def localchain(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """A local chain (anvil) with real Uniswap V2 and V3, tokens, price feeds and a funded wallet; up until stopped.
+    """Runs a local chain (anvil) with real Uniswap V2 and V3, tokens, price feeds and a funded wallet until stopped.
 
     With --move it moves the prices of one that is up: pools, feeds and mean prices follow at once.
     """

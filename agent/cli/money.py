@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
 def invest(
     config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = False, verbose: Verbose = False, as_json: AsJson = False
 ) -> None:
-    """Finds what came to the wallet, and with --send takes it for a deposit and spreads it over what lacks.
+    """Finds new deposits; with --send confirms them and buys the underweight assets.
 
     The wallet is the agent's own: send tokens of the portfolio to its address from wherever they are, then run this.
     """

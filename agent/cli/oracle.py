@@ -26,7 +26,7 @@ def oracle(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Which pools remember prices for as long as reference.twap_window; with POOL and --to, lets one of them remember more."""
+    """Checks that V3 observations cover reference.twap_window; with POOL and --to, extends one pool's observations."""
     from agent import api
     from agent.cli.documents import transaction
 

@@ -27,7 +27,7 @@ def replay(
     folder: Annotated[Path, typer.Argument(help="A folder of recorded steps: record.dir, or run --record DIR.")],
     as_json: AsJson = False,
 ) -> None:
-    """Decides recorded steps again with this version and says what is different. Reads the files alone; needs no config and no chain.
+    """Replays recorded steps with this version and reports differences. Needs only the files: no config, no chain.
 
     Exit code 0 when every step is decided as it was, 14 when one is not, 2 when a file is no step and none differs.
     """

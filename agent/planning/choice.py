@@ -19,7 +19,7 @@ SURE = 1e-12
 DEAR = "gas costs more than it saves"
 OVER_COST = "with its gas the plan would exceed limits.plan_cost"
 DUST = "its part would be below limits.min_trade"
-REST = "what is left for it, where gas makes others not worth their part, is below limits.min_trade"
+REST = "its share is below limits.min_trade once pools that are not worth their gas are left out"
 COSTLY = (DEAR, OVER_COST, DUST, REST)
 """How reasons begin that say of a pool that it is not worth its cost: nothing is wrong with it."""
 Arcs = tuple[str, int]
