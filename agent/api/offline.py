@@ -5,11 +5,13 @@ from __future__ import annotations
 from agent import codec, engine
 from agent.errors import ConfigError
 from agent.execution.outcome import Outcome
-from agent.model import StepInput
+from agent.model import StepInput, V3Pool
 from agent.planning import strategies
 
 MOST_DECIMALS = 255
 """What a contract can answer."""
+WIDEST_SPACING = 16_383
+"""UniswapV3Factory.enableFeeAmount takes no wider one."""
 
 
 def input_text(step_input: StepInput) -> str:
@@ -25,6 +27,7 @@ def plan_from_input(text: str) -> Outcome:
 def plan_from(step_input: StepInput) -> Outcome:
     """The same from an input that was read already, of whatever file."""
     require_decimals(step_input)
+    _require_spacing(step_input)
     try:
         return engine.judge(step_input, strategies.rebalance, None)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -42,3 +45,13 @@ def require_decimals(step: StepInput) -> None:
     for what, decimals in (*((one.address, one.decimals) for one in tokens), *((one.feed, one.decimals) for one in step.snapshot.feeds)):
         if not 0 <= decimals <= MOST_DECIMALS:
             raise ConfigError(f"the input says that {what} has {decimals} decimals", "hand in a file as plan --save-input wrote it")
+
+
+def _require_spacing(step: StepInput) -> None:
+    """Raises ConfigError for a tick spacing that no pool has: below zero a quote walks the ticks away from where it stands."""
+    for pool in step.snapshot.pools:
+        if isinstance(pool, V3Pool) and not 0 < pool.tick_spacing <= WIDEST_SPACING:
+            raise ConfigError(
+                f"the input says that pool {pool.address} has a tick spacing of {pool.tick_spacing}",
+                "hand in a file as plan --save-input wrote it",
+            )

@@ -211,6 +211,17 @@ def numbers(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path] if isinstance(value, int) or (isinstance(value, str) and value.isdigit()) else []
 
 
+@pytest.mark.parametrize("spacing", [-1, 0, 16_384])
+def test_a_tick_spacing_that_no_pool_has_is_refused_at_once(desk: Desk, saved: Path, tmp_path: Path, spacing: int) -> None:
+    document = json.loads(saved.read_text())
+    pool = next(one for one in document["snapshot"]["pools"] if "tick_spacing" in one)
+    pool["tick_spacing"] = spacing
+    changed = tmp_path / "changed.json"
+    changed.write_text(json.dumps(document))
+    error = desk.ask("plan", "--input", str(changed), want=2)["error"]
+    assert f"{pool['address']} has a tick spacing of {spacing}" in error["message"]
+
+
 def test_an_input_whose_parts_contradict_each_other_never_ends_in_a_defect(desk: Desk, saved: Path, tmp_path: Path) -> None:
     """Every tenth number of the file in turn is zero, negative or enormous; the command decides or refuses, and never breaks."""
     document = json.loads(saved.read_text())
