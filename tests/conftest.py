@@ -2,48 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
-import functools
 import gc
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import count
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from agent.errors import ConfigError
 from agent.localchain import LocalChain, open_anvil
+from tests.tracing import look_away
 from tests.world import missing
 from tests.worlds import compiled_once, migrated_once, tester_world
 
-
-def _untraced(call: Callable[..., Any]) -> Callable[..., Any]:
-    """The same call while coverage looks away: measuring py-evm, none of which is ours, takes longer than running it."""
-
-    @functools.wraps(call)
-    def run(*arguments: Any, **named: Any) -> Any:
-        tracer = sys.gettrace()
-        if type(tracer).__name__ != "CTracer":  # coverage's own; no debugger's is touched
-            return call(*arguments, **named)
-        sys.settrace(None)
-        try:
-            return call(*arguments, **named)
-        finally:
-            tracer.start()  # type: ignore[union-attr]  # see above
-
-    return run
-
-
-with contextlib.suppress(ImportError):  # tests that need eth-tester say themselves that it is missing
-    from eth_tester import EthereumTester
-    from web3 import EthereumTesterProvider
-
-    for _owner, _name in ((EthereumTesterProvider, "make_request"), (EthereumTester, "mine_blocks")):
-        setattr(_owner, _name, _untraced(getattr(_owner, _name)))
-
+look_away()
+atexit.register(gc.freeze)  # what lives at the end goes with the process: taking it apart took seconds per worker
 os.umask(0o022)  # configs that tests write are their owner's to change, whatever the machine's umask
 
 settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
