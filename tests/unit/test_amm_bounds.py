@@ -168,3 +168,12 @@ def test_depth_is_the_reserve_of_a_pair_and_what_a_v3_pool_holds_within_two_perc
     assert (pools.depth(empty, TOKEN0), pools.depth(empty, TOKEN1)) == (0, 0)
     narrow = v3_pool([(-60, 60, 10**18)], Q96, 0)
     assert pools.depth(narrow, TOKEN0) == pools.swap_exact_out(narrow, TOKEN1, 10**30).amount_out_raw
+
+
+@pytest.mark.parametrize(
+    ("known", "impact_bps", "ends"), [((-100, 100), 99, False), ((-100, 100), 100, True), ((MIN_TICK, MAX_TICK), 9_999, False)]
+)
+def test_the_ticks_read_end_where_the_impact_bound_lies_beyond_them(known, impact_bps, ends):
+    """1.0001 ** 100 is 1.01005: the price of what is sold falls by 99.5 bps until there, whichever way."""
+    state = flat(known_from_tick=known[0], known_to_tick=known[1], ticks=())
+    assert [pools.ticks_end(state, token, impact_bps) for token in (TOKEN0, TOKEN1)] == [ends, ends]

@@ -11,7 +11,8 @@ import pytest
 from agent.errors import OperatorNeeded
 from agent.execution import settle
 from agent.model import Cost, Funding, Goal, Leg, Plan, Rebalance, Transfer
-from tests.scripted import OTHER, START_S, WALLET, bench
+from agent.units import NATIVE
+from tests.scripted import OTHER, START_S, WALLET, bench, receipt
 
 WETH, USDC, DAI = "0x" + "Aa" * 20, "0x" + "Bb" * 20, "0x" + "Cc" * 20
 POOL, SECOND = "0x" + "11" * 20, "0x" + "22" * 20
@@ -27,6 +28,12 @@ def plan(*legs: Leg) -> Plan:
     nothing = Fraction(0)
     cost = Cost(nothing, nothing, nothing, nothing)
     return Plan(1, Rebalance("", Goal(())), legs, (), (), cost, nothing, nothing, 0, None, (), (), 9)
+
+
+def test_what_was_unwrapped_counts_by_token_and_holder_and_never_what_was_wrapped() -> None:
+    wrapped = (Transfer(WETH, WALLET, NATIVE, 5), Transfer(WETH, ROUTER, NATIVE, 7), Transfer(WETH, NATIVE, WALLET, 3))
+    found = replace(receipt("0xaa", 1, "0x01"), wrapped=(*wrapped, Transfer(USDC, WALLET, NATIVE, 2)))
+    assert [found.unwrapped(WETH, WALLET), found.unwrapped(WETH, WALLET, ROUTER), found.unwrapped(DAI, WALLET)] == [5, 12, 0]
 
 
 def test_legs_are_read_from_the_transfers_of_their_pools_in_order() -> None:
