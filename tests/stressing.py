@@ -11,10 +11,10 @@ from agent.backtest.table import PriceTable
 from agent.backtest.wanted import OPEN_LIMITS, Settings, Wanted, simple
 from tests.simulating import BAND, DEEP, HALVES, hourly
 
-BARS = 30
-BEGINS, ENDS = 10, 20
+BARS = 18
+BEGINS, ENDS = 6, 12
 """The middle third."""
-RISES_AT = 10
+RISES_AT = BEGINS
 
 
 def risen() -> PriceTable:

@@ -17,7 +17,7 @@ from tests.unit.amm_pools import TOKEN0, TOKEN1, flat, v3_pool
 from tests.unit.v3_by_steps import Ended, by_steps, by_table, draw_amount, draw_limit, some_pools, swap_by_steps
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(some_pools, st.booleans(), st.booleans(), st.data())
 def test_a_swap_by_sums_ends_as_the_same_swap_by_steps(state, down, exact_in, data):
     assume(state.sqrt_price_x96 != price_limit(down))

@@ -34,7 +34,7 @@ from agent.model import (
 from agent.policy.decide import Decided, decide
 from tests.builders import step_input, token, v3_pool
 
-ANY_SIZE = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+ANY_SIZE = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 def _written_and_read(cls: Any, value: object) -> None:

@@ -80,7 +80,7 @@ def test_a_pool_is_told_by_its_address() -> None:
     assert f"lp.targets.{POOL}.share: 'ten' is not a share" in error(("# Only positions that", f"{target}# Only positions that"))
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(st.sampled_from(PLACES), st.sampled_from(WRONG))
 def test_pydantic_s_own_wording_is_never_shown(where: tuple[dict[str, Any], tuple[str | int, ...]], value: object) -> None:
     base, place = where

@@ -112,7 +112,7 @@ def attempt(document: str) -> str:
     return ""
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example, HealthCheck.data_too_large])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example, HealthCheck.data_too_large])
 @given(st.sampled_from(PLACES), VALUES)
 @example((BASES[0], ("limits", "slippage")), "9" * 5_000)
 @example((BASES[0], ("chain", "chain_id")), "x" * 100_000)

@@ -119,7 +119,7 @@ def portfolios(draw: st.DrawFn) -> tuple[AssetDrift, ...]:
     return weigh(assets, held, prices, Threshold(*draw(widths)))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(portfolios())
 def test_shares_sum_to_one_and_ideal_trades_to_zero_and_lead_exactly_onto_the_targets(drifts: tuple[AssetDrift, ...]) -> None:
     assert sum(d.share for d in drifts) == 1
@@ -130,7 +130,7 @@ def test_shares_sum_to_one_and_ideal_trades_to_zero_and_lead_exactly_onto_the_ta
         assert (d.value + trades[d.token]) / total(drifts) == Fraction(d.target_bps, BPS)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(portfolios())
 def test_at_its_alert_price_an_asset_stands_exactly_on_the_edge_of_its_band(drifts: tuple[AssetDrift, ...]) -> None:
     for d in drifts:
@@ -140,7 +140,7 @@ def test_at_its_alert_price_an_asset_stands_exactly_on_the_edge_of_its_band(drif
                 assert value / (total(drifts) - d.value + value) == edge_bps / BPS
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(portfolios())
 def test_every_destination_can_be_reached_and_lies_between_here_and_the_target(drifts: tuple[AssetDrift, ...]) -> None:
     on_target, half, bands = _goals(drifts)

@@ -76,7 +76,7 @@ def test_every_plan_keeps_to_every_bound(market: dict[str, float], limits: dict[
         assert min(b, wanted) - slack <= a <= max(b, wanted) + slack, "every asset moves toward its target and not past it"
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(seed=st.integers(0, 10**6), tokens=st.integers(2, 5))
 def test_with_deep_pools_and_wide_limits_every_weight_ends_within_ten_basis_points(seed: int, tokens: int) -> None:
     step = with_limits(

@@ -118,10 +118,10 @@ def test_reverts_in_a_row_end_with_a_success(store: Store) -> None:
 
 
 def test_failures_in_a_row_are_counted_without_reading_the_transactions_of_years(store: Store) -> None:
-    """Two hundred trades that succeeded, then one that did not: only a few of the newest are read, whatever lies before them."""
-    for nonce in range(200):
+    """Eighty trades that succeeded, then one that did not: only a few of the newest are read, whatever lies before them."""
+    for nonce in range(80):
         ended(store, nonce)
-    ended(store, 200, status=0)
+    ended(store, 80, status=0)
     read: list[int] = []
 
     def loaded(row: IntentRow, _: object) -> None:
@@ -132,7 +132,7 @@ def test_failures_in_a_row_are_counted_without_reading_the_transactions_of_years
         assert store.history(START_S).reverts_in_row == 1
     finally:
         event.remove(IntentRow, "load", loaded)
-    assert 0 < len(read) < 100
+    assert 0 < len(read) < 40
 
 
 def test_approvals_between_reverts_do_not_end_the_row(store: Store) -> None:

@@ -131,7 +131,7 @@ def zoomed(search: Search, pools: list[list[tuple[int, int, Curve]]]) -> float:
         return search.worth.of(search.held + moved) if within and (not pinned or abs(moved[1]) < 1e-9) else -np.inf
 
     middle, width, best = np.zeros(3), 8.0, search.worth.of(search.held)
-    sides = [np.linspace(-1, 1, 7)] * (2 if pinned else 3)
+    sides = [np.linspace(-1, 1, 5)] * (2 if pinned else 3)
     while width > 1e-4:
         tries = [middle + width * np.array([*steps, *[0.0] * pinned]) for steps in product(*sides)]
         found = max(tries, key=worth)
