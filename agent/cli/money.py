@@ -189,7 +189,8 @@ def _show_withdrawing(console: Console, document: Document, agent: Agent, *, ver
     show_sent(console, document)
     if document["state"] == "planned":
         if console is out:
-            say("Dry run: nothing was sent. Add --send to sell and pay.")
+            does = " and ".join((["sell"] if document["sale"] else []) + (["pay"] if document["to"] else ["set it aside"]))
+            say(f"Dry run: nothing was sent. Add --send to {does}.")
     else:
         console.print(cell(f"{document['state']}: {document['reason']}"))
     show_remedies(console, document)

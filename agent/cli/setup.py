@@ -83,7 +83,8 @@ def doctor(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None
             out.print(_checks(document))
             return
         for row in document["checks"]:
-            say(f"{row['state']:<4}  {row['check']}: {row['found']}{'; ' if row['remedy'] else ''}{row['remedy']}")
+            remedy = f". What to do: {row['remedy']}" if row["remedy"] else ""
+            say(f"{row['state']:<4}  {row['check']}: {row['found'].rstrip('.')}{remedy}")
 
     emit(document, as_json, show)
     raise typer.Exit(document["exit"])

@@ -66,6 +66,8 @@ def test_a_withdrawal_is_dry_then_paid_only_where_trust_has_confirmed_the_addres
     assert [(row["what"], row["address"]) for row in trusted["contracts"] if row["what"] == "payout address"] == [("payout address", HOME)]
     planned = fits(WITHDRAW, home.ask("withdraw", "250.5", "--to", HOME))
     assert (planned["state"], planned["sale"], home.holdings()) == ("planned", None, before)
+    assert "Add --send to pay." in home.run("withdraw", "250.5", "--to", HOME).out
+    assert "Add --send to set it aside." in home.run("withdraw", "250.5").out
     done = fits(WITHDRAW, home.ask("withdraw", "250.5", "--to", HOME, "--send", "--yes"))
     assert (done["state"], [one["kind"] for one in done["transactions"]]) == ("paid", ["payout"])
     assert chain.balance("USDC", HOME) == 250_500_000 == int(before["USDC"]) - int(home.holdings()["USDC"])
