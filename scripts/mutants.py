@@ -133,11 +133,11 @@ class Tests:
     seconds: dict[str, float]
 
     def of(self, mutant: Mutant) -> list[str]:
-        """Fastest first. What runs when a module is loaded is covered by whatever covers the file."""
+        """Fastest first. What runs when a module is loaded is covered by whatever covers the file, or by every test."""
         lines = self.lines.get(mutant.file, {})
         found = lines.get(mutant.line) or set()
         if not found and mutant.line in lines:
-            found = set().union(*lines.values())
+            found = set().union(*lines.values()) or set(self.seconds)
         return sorted(found, key=lambda test: (self.seconds.get(test, 0.0), test))
 
 

@@ -35,7 +35,7 @@ LIMITS = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(market=MARKETS, limits=LIMITS)
 def test_every_plan_keeps_to_every_bound(market: dict[str, float], limits: dict[str, object]) -> None:
     step = with_limits(random_step(**market), pool_min_value=None, daily_turnover_bps=None, **limits)  # type: ignore[arg-type]
