@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from agent import api
+from agent import api, codec
 from agent.api import ending, withdrawing
 from agent.api.agent import Agent
 from agent.api.alerting import Facts, alerts
 from agent.errors import Refused
 from agent.execution.outcome import Outcome, OutcomeKind
 from agent.localchain import LocalChain
-from agent.model import AlertKind, FlowKind
+from agent.model import AlertKind, FlowKind, StepInput
+from agent.planning.strategies import rebalance
 from agent.units import floor_int
 from tests.agents import ROOMY, USD, again, agent_on, fund, purse, swap_of, trusted, weights, yes
 
@@ -198,6 +199,9 @@ def test_a_gift_over_the_cap_is_left_alone_and_the_rest_rebalanced(anvil_chain: 
         plan, _, _ = swap_of(done)
         assert "1100 USDC left alone" in done.reason
         assert all(one.passed for one in plan.verdicts)
+        again_decided = rebalance(codec.loads(StepInput, agent.desk.store.step_input(done.step_id) or ""))
+        assert again_decided.decided.decision.reason == done.decided.decision.reason, "a replay says the same"
+        assert again_decided.plan is not None and again_decided.plan.legs == plan.legs
         managed = chain.balance("USDC") - 1_100 * USD
         assert abs(managed - chain.balance("WETH") * int(chain.books.prices_usd["WETH"]) // 10**12) < 40 * USD
         assert looked(agent).kind is OutcomeKind.HOLD
