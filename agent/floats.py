@@ -54,19 +54,37 @@ def solved(rows: Sequence[Sequence[float]], right: Sequence[float]) -> list[floa
     Such a matrix needs no pivoting (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, theorem 10.3). Only entries on
     and above the diagonal are read. Raises ValueError when the matrix is not positive definite.
     """
-    upper = [[*row[k:], value] for k, (row, value) in enumerate(zip(rows, right, strict=True))]
-    for k, pivot in enumerate(upper):
-        first = pivot[0]
-        if not first > 0:
-            raise ValueError("the matrix is not positive definite")
-        for ahead in range(1, len(pivot) - 1):
-            if pivot[ahead]:
-                part = pivot[ahead] / first
-                upper[k + ahead] = [a - part * b for a, b in zip(upper[k + ahead], pivot[ahead:], strict=True)]
+    return eliminated([[*row[k:], value] for k, (row, value) in enumerate(zip(rows, right, strict=True))])
+
+
+def eliminated(upper: list[list[float]]) -> list[float]:
+    """The same for rows that begin on the diagonal and end with the right side; they are used up.
+
+    Two pivots at a time: each entry loses the first one's part, then the second's, as if they came one after another.
+    """
+    size = len(upper)
+    for k in range(0, size, 2):
+        top = upper[k]
+        first = _pivot(top)
+        if k + 1 == size:
+            break
+        part = top[1] / first
+        upper[k + 1] = below = [a - part * b for a, b in zip(upper[k + 1], top[1:], strict=True)]
+        second = _pivot(below)
+        for ahead in range(2, size - k):
+            part, other = top[ahead] / first, below[ahead - 1] / second
+            rows = zip(upper[k + ahead], top[ahead:], below[ahead - 1 :], strict=True)
+            upper[k + ahead] = [a - part * b - other * c for a, b, c in rows]
     found: list[float] = []  # from the last unknown to the first
     for pivot in reversed(upper):
         found.append((pivot[-1] - math.fsum(map(mul, pivot[-2:0:-1], found))) / pivot[0])
     return found[::-1]
+
+
+def _pivot(row: Sequence[float]) -> float:
+    if not row[0] > 0:
+        raise ValueError("the matrix is not positive definite")
+    return row[0]
 
 
 def inverse(matrix: Numbers) -> Numbers:

@@ -14,10 +14,8 @@ from operator import mul
 
 import numpy as np
 
-from agent.floats import Numbers, solved
+from agent.floats import Numbers, eliminated
 
-GUESSES = 8
-"""Tries to guess all bounds at once."""
 ROUNDS = 6
 """Bounds taken up or let go one by one, per unknown."""
 RIDGE = 2e-9
@@ -37,8 +35,7 @@ Row = list[float]
 def box_minimum(matrix: Numbers, slope: Numbers, low: Numbers, high: Numbers) -> Numbers:
     """Minimum of slope·p + ½ p·matrix·p over low ≤ p ≤ high, for low ≤ 0 ≤ high and a positive semidefinite matrix.
 
-    Guesses which bounds hold and corrects the whole guess at once, which mostly ends after two or three solves; where it
-    does not, one bound is taken up or let go at a time.
+    A primal active set: always within the bounds, always down, one bound taken up or let go at a time.
     """
     curvature = matrix.diagonal()
     unit = 1 / np.sqrt(np.maximum(curvature, max(FLAT * float(curvature.max(initial=0.0)), LEAST)))
@@ -62,53 +59,12 @@ class _Box:
 
     def minimum(self) -> tuple[Row, list[int]]:
         """The minimum and the sides at which unknowns are held there."""
-        sides = self._first()
-        for _ in range(GUESSES):
-            step = self._with_held(sides, self._ends(sides))
-            better = self._better(sides, step)
-            if better == sides:
-                return step, sides
-            sides = better
-        return self._one_by_one()
-
-    def _first(self) -> list[int]:
-        """Unknowns that stand at an end and are pulled further."""
-        pulled = zip(self.slope, self.low, self.high, strict=True)
-        return [-1 if low >= 0 and pull > 0 else 1 if high <= 0 and pull < 0 else 0 for pull, low, high in pulled]
-
-    def _ends(self, sides: Sequence[int]) -> Row:
-        """Where held unknowns stand."""
-        return [low if side < 0 else high if side > 0 else 0.0 for side, low, high in zip(sides, self.low, self.high, strict=True)]
-
-    def _better(self, sides: Sequence[int], step: Row) -> list[int]:
-        """Held unknowns stay as long as they are pulled outwards; free ones are held at an end that they pass."""
-        return [
-            (side if side * self._pull(i, step) < 0 else 0) if side else -1 if place < low else 1 if place > high else 0
-            for i, (side, place, low, high) in enumerate(zip(sides, step, self.low, self.high, strict=True))
-        ]
-
-    def _pull(self, i: int, step: Row) -> float:
-        """Slope of one unknown after a step."""
-        return self.slope[i] + math.fsum(map(mul, self.rows[i], step))
-
-    def _with_held(self, sides: Sequence[int], held: Row) -> Row:
-        """The minimum with some unknowns held where they are and the others free."""
-        step = [place if side else 0.0 for side, place in zip(sides, held, strict=True)]
-        free = [i for i, side in enumerate(sides) if not side]
-        away = any(step)  # mostly what is held stands at zero, which pulls nothing
-        right = [-self._pull(i, step) if away else -self.slope[i] for i in free]
-        if len(free) == len(step):
-            return solved(self.rows, right)
-        for i, value in zip(free, solved([[self.rows[i][j] for j in free] for i in free], right), strict=True):
-            step[i] = value
-        return step
-
-    def _one_by_one(self) -> tuple[Row, list[int]]:
-        """The same by a primal active set: always within the bounds, always down."""
         sides, step = self._first(), [0.0] * len(self.slope)
         for _ in range(ROUNDS * len(step)):
-            there = self._with_held(sides, step)
-            part, first = min((self._room(i, step, there) for i, side in enumerate(sides) if not side), default=(1.0, 0))
+            free = [i for i, side in enumerate(sides) if not side]
+            there = self._with_held(free, step)
+            beyond = [i for i in free if not self.low[i] <= there[i] <= self.high[i]]
+            part, first = min((self._room(i, step, there) for i in beyond), default=(1.0, 0))
             if part < 1:
                 sides[first] = 1 if there[first] > step[first] else -1
                 step = [a + part * (b - a) for a, b in zip(step, there, strict=True)]
@@ -121,6 +77,30 @@ class _Box:
                 break
             sides[-worst] = 0
         return step, sides
+
+    def _first(self) -> list[int]:
+        """Unknowns that stand at an end and are pulled further."""
+        pulled = zip(self.slope, self.low, self.high, strict=True)
+        return [-1 if low >= 0 and pull > 0 else 1 if high <= 0 and pull < 0 else 0 for pull, low, high in pulled]
+
+    def _pull(self, i: int, step: Row) -> float:
+        """Slope of one unknown after a step."""
+        return self.slope[i] + math.fsum(map(mul, self.rows[i], step))
+
+    def _with_held(self, free: Sequence[int], step: Row) -> Row:
+        """The minimum with some unknowns free and the others held where the step has them."""
+        there = step.copy()
+        for i in free:
+            there[i] = 0.0
+        away = any(there)  # mostly what is held stands at zero, which pulls nothing
+        upper = []
+        for k, i in enumerate(free):
+            row = self.rows[i]
+            upper.append([row[j] for j in free[k:]])
+            upper[-1].append(-self._pull(i, there) if away else -self.slope[i])
+        for i, place in zip(free, eliminated(upper), strict=True):
+            there[i] = place
+        return there
 
     def _room(self, i: int, step: Row, there: Row) -> tuple[float, int]:
         """Part of the way to `there` at which an unknown meets its end, with its number."""
