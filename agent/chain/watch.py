@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from math import isqrt
 
+from agent.amm.v3_math.tick_math import Q96, get_tick_at_sqrt_ratio
 from agent.chain import feeds as price_feeds
 from agent.chain import positions
 from agent.chain.abi import (
@@ -109,10 +110,11 @@ class Question:
 
 
 def window_ticks(impact_bps: int) -> int:
-    """Ticks within which the price moves by `impact_bps`, the wider side, rounded up; one tick is a factor of 1.0001."""
+    """Ticks within which the price moves by `impact_bps`, the wider side, rounded up, and one more; one tick is a factor of 1.0001."""
     if not 0 <= impact_bps < BPS:
         raise ConfigError(f"impact of {impact_bps} bps is not between 0 and {BPS - 1}", "a limit on price impact is below 100%")
-    return min(math.ceil(-math.log1p(-impact_bps / BPS) / math.log(1.0001)) + 1, 2 * MAX_TICK)
+    root = isqrt(BPS * Q96**2 // (BPS - impact_bps))
+    return get_tick_at_sqrt_ratio(root - 1) + 2
 
 
 def questions(watch: Watch) -> list[Question]:
