@@ -42,13 +42,14 @@ EXACT, POLISH = 1e-14, 3
 class Program:
     """minimise  base + cost·z + ½ z·bend·z + Σ pools(ν)  over low ≤ z ≤ high, where ν = 1 + rise·z.
 
-    `rise` has a row per token and a column per multiplier z. The slopes at the minimum say what is off.
+    `rise` has a row per token and a column per multiplier z; `bend` is None where it is zero. The slopes at the minimum say what is
+    off.
     """
 
     base: float
     rise: Numbers
     cost: Numbers
-    bend: Numbers
+    bend: Numbers | None
     low: Numbers
     high: Numbers
 
@@ -82,6 +83,15 @@ def solve(program: Program, stack: Stack, near: Solution | None = None, below: f
     Newton steps, each to the minimum of the local quadratic within the box, shortened where pools begin to answer on the way.
     Ends early where the bound has fallen below a value that the flows would have to be worth.
     """
+    parts = program.rise, program.cost, program.bend, program.low, program.high, stack.first, None if near is None else near.multipliers
+    asked = (program.base, below, *(None if part is None else part.tobytes() for part in parts))
+    if asked not in stack.known:
+        stack.known[asked] = _solved(program, stack, near, below)
+    found: Solution = stack.known[asked]
+    return found
+
+
+def _solved(program: Program, stack: Stack, near: Solution | None, below: float) -> Solution:
     begin = near.multipliers if near is not None and len(near.multipliers) == len(program.low) else np.zeros(len(program.low))
     here = _Point(program, stack, np.clip(begin, program.low, program.high))
     felt = np.zeros(len(stack))
@@ -123,19 +133,21 @@ class Answers:
     __slots__ = ("asked", "depth", "into", "paid", "priced", "root", "surplus", "taken")
 
     def __init__(self, stack: Stack, above: Numbers) -> None:
-        target = np.maximum(above[stack.target], LEAST_PRICE - 1)
-        self.priced = target <= above[stack.target]
+        real = above[stack.target]
+        target = np.maximum(real, LEAST_PRICE - 1)
+        self.priced = target <= real
         self.into = into = 1 + target
         self.asked = asked = (above[stack.source] - target) / into
         passed = np.count_nonzero(stack.rates > asked[:, None], axis=1)
-        on, at = passed > 0, stack.first + np.maximum(passed - 1, 0)
-        rate, edge, depth, net, out, over = (part[at] for part in stack.flat)
+        rate, edge, depth, net, out, over = stack.flat[:, stack.first + passed]
         self.root = root = np.sqrt(np.maximum(1 + asked, LEAST_RATE) / stack.keep)
-        self.depth = depth = np.where(on, depth, 0.0)
-        gap = np.where(on, (rate - asked) / (stack.keep * (edge + root)), 0.0)
-        self.taken = np.where(on, net + depth * gap / (root * edge), 0.0) / stack.keep
-        self.paid = np.where(on, out + depth * gap, 0.0)
-        self.surplus = np.where(on, over + gap * ((edge + root) * net + depth * gap / edge), 0.0) * into
+        self.depth = depth
+        both = edge + root
+        gap = (rate - asked) / (stack.keep * both)
+        more = depth * gap
+        self.taken = (net + more / (root * edge)) / stack.keep
+        self.paid = out + more
+        self.surplus = (over + gap * (both * net + more / edge)) * into
 
 
 class _Point(Answers):
@@ -145,14 +157,14 @@ class _Point(Answers):
 
     def __init__(self, program: Program, stack: Stack, z: Numbers) -> None:
         self.z = z
-        bent = times(program.bend, z)
+        bent = None if program.bend is None else times(program.bend, z)
         self.above = above = times(program.rise, z)
         super().__init__(stack, above)
         paid = np.where(self.priced, self.paid, 0.0)
         into, out_of = np.bincount(stack.target, paid, len(above)), np.bincount(stack.source, self.taken, len(above))
         moved = np.asarray(into - out_of, dtype=np.float64)
-        self.value = dot(program.cost, z) + 0.5 * dot(bent, z) + total(self.surplus)
-        self.slope = program.cost + bent + times(program.rise.T, moved)
+        self.value = dot(program.cost, z) + (0.0 if bent is None else 0.5 * dot(bent, z)) + total(self.surplus)
+        self.slope = (program.cost if bent is None else program.cost + bent) + times(program.rise.T, moved)
 
     def solution(self, program: Program) -> Solution:
         """What is known here."""
@@ -173,7 +185,8 @@ class _Point(Answers):
         live = steep > 0
         weight = np.where(self.priced[live], 1 + self.asked[live], 0.0)
         rows = program.rise[stack.source[live]] - weight[:, None] * program.rise[stack.target[live]]
-        return gram(rows, steep[live]) + program.bend
+        found = gram(rows, steep[live])
+        return found if program.bend is None else found + program.bend
 
     def bend_to(self, other: _Point) -> Numbers:
         """How much less each pool takes per unit of rate asked more, on the way to another point."""
@@ -204,7 +217,7 @@ def _search(program: Program, stack: Stack, here: _Point, step: Numbers) -> _Poi
     near, near_value, near_slope, far, far_value, far_slope = 0.0, here.value, begin, 0.0, 0.0, 0.0
     length, best = 1.0, None
     for number in range(TRIES):
-        there = _Point(program, stack, _within(program, np.clip(here.z + length * step, program.low, program.high)))
+        there = _Point(program, stack, _within(program, np.minimum(np.maximum(here.z + length * step, program.low), program.high)))
         ahead = dot(there.slope, step)
         if there.value <= here.value + noise and (best is None or there.value < best.value):
             best = there

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 from itertools import accumulate
@@ -228,33 +228,41 @@ def _levelled(curve: Curve) -> Curve:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Curves side by side, so that all answer at once: one row each, padded; `first` is where each row begins in `flat`."""
+    """Curves side by side, so that all answer at once: one row each, padded.
+
+    `flat` holds rates, roots, depths, net_in, out and over one row after another; `first` is where each row begins there, with a
+    cell that trades nothing: what a pool answers whose rates are all too low.
+    """
 
     source: NDArray[np.intp]
     target: NDArray[np.intp]
     keep: Numbers
     rates: Numbers
     first: NDArray[np.intp]
-    flat: tuple[Numbers, ...]
+    flat: Numbers
+    known: dict[Hashable, Any] = field(default_factory=dict, compare=False)
+    """What was found over some of its rows, by what was asked: the same question comes back within a plan."""
 
     def __len__(self) -> int:
         return len(self.keep)
 
     def rows(self, chosen: NDArray[Any]) -> Stack:
         """Some of the curves."""
-        return Stack(self.source[chosen], self.target[chosen], self.keep[chosen], self.rates[chosen], self.first[chosen], self.flat)
+        return Stack(
+            self.source[chosen], self.target[chosen], self.keep[chosen], self.rates[chosen], self.first[chosen], self.flat, self.known
+        )
 
 
 def build_stack(arcs: Sequence[tuple[int, int, Curve]]) -> Stack:
     """Curves with the positions of the tokens that go in and come out."""
-    width = max((len(curve.roots) for _, _, curve in arcs), default=1)
+    width = max((len(curve.roots) for _, _, curve in arcs), default=1) + 1
     parts = np.zeros((6, len(arcs), width))
-    parts[0] = -np.inf
+    parts[0], parts[1, :, 0] = -np.inf, 1.0
+    parts[0, :, 0] = 0.0
     for number, (_, _, curve) in enumerate(arcs):
         for part, values in enumerate((curve.rates, curve.roots, curve.depths, curve.net_in, curve.out, curve.over)):
-            parts[part, number, : len(values)] = values
+            parts[part, number, 1 : len(values) + 1] = values
     ends = np.array([(source, target) for source, target, _ in arcs], dtype=np.intp).reshape(-1, 2)
     first = np.arange(len(arcs), dtype=np.intp) * width
-    return Stack(
-        ends[:, 0], ends[:, 1], np.array([curve.keep for _, _, curve in arcs]), parts[0], first, tuple(part.ravel() for part in parts)
-    )
+    keep = np.array([curve.keep for _, _, curve in arcs])
+    return Stack(ends[:, 0], ends[:, 1], keep, parts[0, :, 1:], first, parts.reshape(6, -1))

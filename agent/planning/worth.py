@@ -222,8 +222,9 @@ class Search:
             rows.append((half, self.budget - dot(half, self.held), 0.0, sure))
         columns, extra, low, high = zip(*rows, strict=True)
         rise = np.array(columns).T
-        bend = np.zeros((len(rows), len(rows)))
+        bend = None
         if worth.risk is not None:
+            bend = np.zeros((len(rows), len(rows)))
             bend[: len(worth.risk.bend), : len(worth.risk.bend)] = worth.risk.bend
         cost = times(rise.T, self.start) + np.array(extra)
         return Program(total(self.start), rise, cost, bend, np.array(low), np.array(high))
@@ -235,4 +236,4 @@ def must_sell(start: Numbers, pinned: Mapping[int, float], reach: float) -> Prog
     rise = np.array([-unit[i] for i in pinned]).T
     cost = np.array([end - start[i] for i, end in pinned.items()])
     edge = np.full(len(cost), reach)
-    return Program(total(start), rise, cost, np.zeros((len(cost), len(cost))), -edge, edge)
+    return Program(total(start), rise, cost, None, -edge, edge)

@@ -153,10 +153,10 @@ def test_nothing_that_the_pools_can_do_is_worth_more_than_the_bound(seed: int, b
 def _flows(stack: Stack, best: np.ndarray, part: np.ndarray, dice: random.Random, size: int) -> np.ndarray:
     """Change of each token when every arc takes something: near the best flows, or anything up to its capacity."""
     rate, edge, depth, net, out, _ = stack.flat
-    width = stack.rates.shape[1]
+    width = stack.rates.shape[1] + 1
     change = np.zeros(size)
     for row in range(len(stack)):
-        cells = slice(row * width, (row + 1) * width)
+        cells = slice(row * width + 1, (row + 1) * width)
         live = rate[cells] > -1
         keep = float(stack.keep[row])
         curve = Curve(keep, *(values[cells][live] for values in (rate, edge, depth, net, out, out)))
