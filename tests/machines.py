@@ -1,7 +1,7 @@
 """This processor made to answer like others: BLAS kernels and threads, NumPy's SIMD levels, variants of glibc's functions.
 
 Run as a program in one of these environments it prints fingerprints of what is decided there from steps in a file, and of what is
-known to differ from machine to machine.
+known to differ from machine to machine; it runs the orders' tests there, and records steps or replays them.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
 from agent import codec
 from agent.api.offline import plan_from
+from agent.api.replaying import replay
 from agent.errors import Refused
 from agent.model import StepInput
 from agent.planning.planner import plan
@@ -62,13 +65,14 @@ def begun(machine: str, *arguments: str | Path) -> subprocess.Popen[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("COV_", "PYTEST_"))}
     env = kept | MACHINES[machine] | {"PYTHONHASHSEED": str(len(machine))}
     return subprocess.Popen(
-        [sys.executable, *map(str, arguments)], cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+        [sys.executable, *map(str, arguments)], cwd=ROOT, env=env, text=True, stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
 
 
 def ended(process: subprocess.Popen[str]) -> str:
-    """What it printed. Fails where it failed."""
-    out, err = process.communicate()
+    """What it printed, once it was told with a line that it may end. Fails where it failed."""
+    out, err = process.communicate("\n")
     assert process.returncode == 0, f"{out[-4_000:]}\n{err[-4_000:]}"
     return out
 
@@ -109,22 +113,31 @@ def whole(step: StepInput) -> str:
     return f"{codec.dumps(step.portfolio)} {found.reason} {codec.dumps(found.decided)} {found.plan and codec.dumps(found.plan)}"
 
 
-def main(plans: Path, steps: Path, records: Path | None = None) -> None:
-    """Prints all fingerprints; the whole steps are recorded too where a folder is named."""
+def main(role: str, plans: Path, steps: Path, folder: Path, *orders: str) -> int:
+    """Prints all fingerprints in its last line, once the orders' tests have passed; the exit code.
+
+    The role "record" writes the whole steps into the folder; "replay" decides them again as soon as a line on stdin says that they
+    are there. One process does it all, since imports take longer than most of it.
+    """
     here = [codec.loads(StepInput, line) for line in steps.read_text().splitlines()]
     here = [wanted(step) if step.portfolio.weights is not None else step for step in here]
-    if records is not None:
-        recorded(records, here)
-    print(
-        json.dumps(
-            {
-                "differs": canaries(),
-                "plans": [fingerprint(planned(codec.loads(StepInput, line))) for line in plans.read_text().splitlines()],
-                "steps": [fingerprint(whole(step)) for step in here],
-            }
-        )
-    )
+    if role == "record":
+        recorded(folder, here)
+    found: dict[str, Any] = {
+        "differs": canaries(),
+        "plans": [fingerprint(planned(codec.loads(StepInput, line))) for line in plans.read_text().splitlines()],
+        "steps": [fingerprint(whole(step)) for step in here],
+    }
+    if failed := pytest.main(["-x", "-n0", *orders]):
+        return int(failed)
+    if role == "replay":
+        sys.stdin.readline()
+        found["replayed"] = replay(folder / "steps")
+    print(f"\n{json.dumps(found)}")
+    return 0
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    role, *paths = sys.argv[1:]
+    plans, steps, folder = map(Path, paths[:3])
+    sys.exit(main(role, plans, steps, folder, *paths[3:]))
