@@ -90,7 +90,10 @@ def cross_inside(journal: Journal, outcome: Outcome) -> None:
 
 
 def _own(store: Remembers) -> Own:
-    """The step of a swap that carried out the strategies' own goal; of a swap by hand, an exit or an unreadable step None."""
+    """The step of a swap that carried out the strategies' own goal; else None.
+
+    None for what its owner or limits.max_weight alone asked for, an exit, and a step that cannot be read.
+    """
 
     def own(intent: Intent) -> StepInput | None:
         if intent.kind is not IntentKind.SWAP:
@@ -99,11 +102,11 @@ def _own(store: Remembers) -> Own:
             plan, text = store.grant(intent.id).plan, store.step_input(intent.step_id)
             step = None if text is None else codec.loads(StepInput, text)
             decision = None if plan is None else plan.decision
-            if step is None or not isinstance(decision, Rebalance) or decision.by_hand or decision.exit or sleeves.fault(step):
+            if step is None or not isinstance(decision, Rebalance) or not decision.by_trigger or sleeves.fault(step):
                 return None
             if step.split is None:
                 return None
-            return step if decision.reason.startswith(sleeves.view(step, _prices(step)).answer.reason) else None
+            return step if sleeves.view(step, _prices(step)).answer.fired else None
         except (ConfigError, OperatorNeeded, Refused, KeyError):
             return None
 

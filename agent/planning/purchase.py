@@ -41,7 +41,7 @@ def planned(step: StepInput, decided: Decided, decision: Rebalance, kind: Purcha
     if follows and under is not None:
         named = replace(decision, reason=f"{decision.reason}{why}")
         return replace(decided, decision=named, round=Round(under.done + 1, part, wish)), replace(plan, decision=named)
-    if step.split is not None or (part == 1 and kind is Purchase.FIRST):
+    if part == 1 and kind is Purchase.FIRST:
         return decided, plan
     if under is not None:
         kind = under.campaign.purchase or kind

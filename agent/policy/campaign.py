@@ -39,10 +39,10 @@ def renounced(step: StepInput) -> str:
     if step.history.campaign is None:
         return ""
     begun = step.history.campaign.campaign
-    if step.split is not None:
-        return "strategies share the wallet by now"
     if begun.purchase is not None:
         return ""
+    if step.split is not None:
+        return "strategies share the wallet by now"
     if _other(dict(targets(step)), dict(begun.targets_bps)):
         return WANTED
     if step.policy.destination is not begun.destination:

@@ -127,7 +127,14 @@ def _decided(step: StepInput) -> Decided:
         return Decided(Halt(held_back), drifts, references)
     if (course := campaign.course(step, drifts, prices)) is not None:
         first = None if course.round is None else coin.top_up(step, course.decision)
-        return Decided(first or course.decision, drifts, references, round=None if first else course.round, ended=course.ended)
+        return Decided(
+            first or course.decision,
+            drifts,
+            references,
+            round=None if first else course.round,
+            ended=course.ended,
+            sleeves=None if step.split is None else sleeves.view(step, prices),
+        )
     if step.split is not None:
         return _of_strategies(step, drifts, references, prices)
     trigger, found = step.policy.trigger, None

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from agent.model import AssetDrift, Campaign, Destination, Goal, Pace, Purchase, StepInput, Style, Underway
+from agent.policy import sleeves
 from agent.policy.drift import corrections, drift
 from agent.policy.goal import goal
 from agent.policy.only import narrowed
@@ -63,7 +64,7 @@ def allowed(step: StepInput) -> Value:
 
 
 def goal_of(step: StepInput, drifts: Sequence[AssetDrift]) -> Goal:
-    """Where a purchase goes: a first one to the targets, a top-up over what is below its target."""
+    """Where a purchase goes: a first one to the targets, or to what strategies want together; a top-up over what is below its target."""
     under = under_way(step)
     if under.campaign.purchase is Purchase.FIRST if under is not None else not step.history.invested:
         return _first(step, drifts)
@@ -82,6 +83,8 @@ def words(campaign: Campaign, done: int) -> str:
 
 
 def _first(step: StepInput, drifts: Sequence[AssetDrift]) -> Goal:
+    if step.split is not None:
+        return sleeves.view(step, _prices(step)).goal
     return narrowed(tuple(drifts), goal(tuple(drifts), Destination.TARGET), step.policy.only, step.portfolio.numeraire.address)
 
 

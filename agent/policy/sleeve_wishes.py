@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.errors import ConfigError
-from agent.model import AssetDrift, StepInput, Threshold, Zone
+from agent.model import AssetDrift, Destination, Purchase, StepInput, Threshold, Zone
 from agent.model.strategies import Health, Sleeve, SleeveState, Split, Strategy
 from agent.policy import confirm, order_moves, sleeve_books, stuck, words
 from agent.policy.bands import band
@@ -116,9 +116,11 @@ def kept_out(step: StepInput) -> set[str]:
 def wish(step: StepInput, strategy: Strategy, sleeve: Sleeve, held: Held, share: Fraction, due: Fraction, prices: Prices) -> SleeveWish:
     """What the strategy wants of `held`, the books of all once capital has moved."""
     drifts = standing(step, strategy, sleeve.state, held[strategy.name], prices)
-    answer = _answer(step, strategy, sleeve, drifts)
+    answer, buying = _answer(step, strategy, sleeve, drifts), _buying(step, sleeve)
     acts, reason, next_s = answer.fired, answer.reason, answer.next_s
-    if acts and sleeve.state.health is not Health.PAUSED:
+    if buying and sleeve.state.health is not Health.PAUSED and total(drifts) > 0:
+        strategy, acts, reason, next_s = replace(strategy, destination=Destination.TARGET), True, "its first purchase goes on", None
+    elif acts and sleeve.state.health is not Health.PAUSED:
         rested_s = None if sleeve.last_rebalance_s is None else sleeve.last_rebalance_s + strategy.cooldown_s
         if rested_s is not None and step.snapshot.head.timestamp_s < rested_s:
             acts, reason, next_s = False, f"{reason}; but it rests until {words.moment(rested_s)}", rested_s
@@ -132,6 +134,14 @@ def wish(step: StepInput, strategy: Strategy, sleeve: Sleeve, held: Held, share:
     wanted = tuple((drift.token, value) for drift, value in zip(drifts, values, strict=True))
     names = tuple(f"{strategy.name}: {name}" for name in answer.reviews)
     return SleeveWish(strategy.name, sleeve.state, whole, share, due, drifts, acts, reason, wanted, next_s, answer.due, names)
+
+
+def _buying(step: StepInput, sleeve: Sleeve) -> bool:
+    """Whether the strategy has begun a first purchase that goes on in parts: then no trigger is asked again, and nothing rests."""
+    under = step.history.campaign
+    if under is None or under.campaign.purchase is not Purchase.FIRST or sleeve.last_rebalance_s is None:
+        return False
+    return sleeve.last_rebalance_s >= under.campaign.began_s
 
 
 def standing(step: StepInput, strategy: Strategy, state: SleeveState, held: Mapping[str, int], prices: Prices) -> tuple[AssetDrift, ...]:

@@ -15,6 +15,7 @@ from agent.localchain import LocalChain
 from agent.model import IntentKind
 from agent.model.strategies import SleeveBooks
 from tests.agents import ROOMY, USD, again, explained, fund, purse, swap_of, trusted, yes
+from tests.cases.test_first_purchase import look
 from tests.dying import Killed
 
 TWO = {"WETH": "50%", "USDC": "50%"}
@@ -160,3 +161,36 @@ def test_a_withdrawal_that_has_to_sell_first_is_borne_by_all_and_is_no_return(an
             )
             assert Fraction(38, 100) < now / was < Fraction(42, 100), "three fifths of all went"
             assert abs((now / one.units) / (was / units) - 1) < Fraction(1, 200), "its unit lost what selling cost, and no more"
+
+
+def test_a_first_purchase_beyond_the_pools_goes_in_parts_and_each_gets_what_it_wants(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """Both rest for a day after a rebalance of their own; the parts of their first purchase are one."""
+    chain = anvil_chain
+    fund(chain, {"USDC": 1_000_000})
+    wanted = strategies("60%", "40%")
+    for one in wanted["strategies"]:  # type: ignore[attr-defined]  # a list of tables
+        one["cooldown"] = "1d"
+    tight = {"limits.turnover": "30%", "limits.daily_turnover": "60%", "limits.price_impact": "12bps", "limits.first_purchase": "10m"}
+    loaded = trusted(chain, tmp_path, wanted | tight | {"portfolio.max_live_value": "off"}, TWO)
+    with again(chain, loaded) as agent:
+        first = look(agent)
+        swap_of(first)
+        assert "first purchase, part 1 of " in first.reason
+        require_sum(chain, agent)
+        assert 0 < weight(chain, agent, "down") < weight(chain, agent, "up") < Fraction(7, 10)
+    for _ in range(12):
+        with again(chain, loaded) as agent:  # another process: what is left is in the store
+            chain.move_market(dict(chain.books.prices_usd))
+            chain.warp(601)
+            outcome = look(agent)
+            if outcome.kind is not OutcomeKind.DONE:
+                break
+            require_sum(chain, agent)
+            ratio = weight(chain, agent, "up") / weight(chain, agent, "down")
+            assert abs(ratio - Fraction(7, 3)) < Fraction(1, 10), "each part is shared by what each wants"
+    assert "done in" in outcome.reason, outcome.reason
+    with again(chain, loaded) as agent:
+        assert (
+            abs(weight(chain, agent, "up") - Fraction(7, 10)) < 3 * NEAR and abs(weight(chain, agent, "down") - Fraction(3, 10)) < 3 * NEAR
+        )
+        assert agent.step_input().history.turnover_24h < 1_000 * USD, "the budget of drift is untouched"
