@@ -85,11 +85,13 @@ def test_the_sample_needs_no_file_and_tells_what_came_and_went(bare: Bare) -> No
     assert said.code == 0, said.why
     found = said.json
     assert (found["bars"], [Fraction(one["value"]) for one in found["flows"]]) == (365, [1_000, -500])
+    assert found["gas_counted"] is True
     assert float(found["costs"]["gas"]) > 1_000  # 2021 was dear: at ten thousand dollars gas took the most of it
     assert found["taxes"]["years"].keys() == {"2021"}
     shown = bare(*made)
     assert "2021-03-01: put in" in shown.out
     assert "time-weighted return +" in shown.out
+    assert "cost: gas" in shown.out and "not counted" in shown.out and "Gas is not counted" in shown.out
 
 
 FUNDED = ("time,symbol,rate", "2021-01-01,BTCUSDT,0.001", "2021-01-02,BTCUSDT,0.003", "2021-01-03,BTCUSDT,-0.002")

@@ -65,11 +65,12 @@ def test_the_command_and_the_picture_of_the_readme_are_one_run(bare: Bare) -> No
 
 
 def test_gas_without_a_price_is_told_as_not_counted(bare: Bare) -> None:
-    sample = ("backtest", "--sample", "--target", "BTC=40,ETH=30,USD=30", "--band", "10%rel")
-    free, paid = bare(*sample), bare(*sample, "--native", "ETH")
+    """Of the sample too: tests/cli/test_backtest_command.py."""
+    free, paid = bare(*RUN), bare(*RUN, "--gas", "20 gwei", "--native", "WBTC")
+    assert free.code == paid.code == 0, free.err + paid.err
     assert "cost: gas" in free.out and "not counted" in free.out and "Gas is not counted" in free.out
     assert "not counted" not in paid.out
-    assert bare(*sample, "--json").json["gas_counted"] is False
+    assert bare(*RUN, "--json").json["gas_counted"] is False
 
 
 def test_the_table_has_what_is_quoted_of_a_portfolio(bare: Bare) -> None:
