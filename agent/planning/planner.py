@@ -170,13 +170,14 @@ def _nothing(step: StepInput, problem: Problem, drift: float, skipped: list[Skip
 
 def _kept_by(problem: Problem, skipped: Sequence[Skipped], drift: float) -> str:
     """The limit of cost or size that alone keeps back every asset that is off; empty where anything else does."""
-    off = [node for node in problem.assets if node.label in {item.what for item in skipped}]
-    found = [item.kept_by for item in skipped if item.what in {node.label for node in off}]
-    if off and _too_dear(problem, [node.address for node in off], Fraction(round(drift))):
+    kept = {item.what: item.kept_by for item in skipped}
+    found = {node: kept[node.label] for node in problem.assets if node.label in kept}
+    large = [node.address for node, why in found.items() if why != MIN_TRADE]
+    if large and _too_dear(problem, large, Fraction(round(drift))):
         return PLAN_COST
-    if not found or not all(found):
+    if not found or not all(found.values()):
         return ""
-    return PLAN_COST if PLAN_COST in found else MIN_TRADE
+    return PLAN_COST if PLAN_COST in found.values() else MIN_TRADE
 
 
 def _too_dear(problem: Problem, off: Sequence[str], drift: Value) -> bool:
