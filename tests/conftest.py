@@ -7,7 +7,6 @@ import contextlib
 import gc
 import os
 from collections.abc import Iterator
-from itertools import count
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -16,7 +15,7 @@ from agent.errors import ConfigError
 from agent.localchain import LocalChain, open_anvil
 from tests.tracing import look_away
 from tests.world import missing
-from tests.worlds import compiled_once, migrated_once, tester_world
+from tests.worlds import compiled_once, migrated_once, one_case, tester_world
 
 look_away()
 atexit.register(gc.freeze)  # what lives at the end goes with the process: taking it apart took seconds per worker
@@ -97,22 +96,15 @@ class _Worlds:
             self.close()
             self._chain = self._left.enter_context(open_anvil())
         chain = self._chain
-        begin, mark = chain.w3.eth.block_number, chain.snapshot()
-        chain.node.rpc("anvil_setCoinbase", f"0x{next(_TURNS):040x}")  # alike blocks would be forgotten together
-        chain.node.mine_at(chain.now_s() + 1)
-        yield chain
-        self._mined += chain.w3.eth.block_number - begin
-        chain.node.rpc("anvil_dropAllTransactions")  # what waits outlives a snapshot
-        chain.node.rpc("evm_setAutomine", True)
-        chain.revert(mark)
+        begin = chain.w3.eth.block_number
+        with one_case(chain):
+            yield chain
+            self._mined += chain.w3.eth.block_number - begin
 
     def close(self) -> None:
         """Ends the world, if there is one."""
         self._chain, self._mined = None, 0
         self._left.close()
-
-
-_TURNS = count(0xC0FFEE)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import os
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from agent.store import opening
 RUN = "PYTEST_XDIST_TESTRUNUID"
 _GENESIS_S = 1
 """Of a node whose chain is replaced by a kept one."""
+_TURNS = count(0xC0FFEE)
 _EMPTY: list[str] = []
 """Statements that make an empty store of the present version; known once the migrations made one here."""
 
@@ -36,6 +38,20 @@ def tester_world(shared: Path) -> LocalChain:
         chain = _deployed()
         kept.write_bytes(_state(chain))
         return chain
+
+
+@contextmanager
+def one_case(chain: LocalChain) -> Iterator[None]:
+    """What it does to a chain on anvil is undone at its end; it begins with a block of its own."""
+    mark, rpc = chain.snapshot(), chain.node.rpc  # type: ignore[attr-defined]  # always anvil here
+    rpc("anvil_setCoinbase", f"0x{next(_TURNS):040x}")  # alike blocks would be forgotten together
+    chain.node.mine_at(chain.now_s() + 1)
+    try:
+        yield
+    finally:
+        rpc("anvil_dropAllTransactions")  # what waits outlives a snapshot
+        rpc("evm_setAutomine", True)
+        chain.revert(mark)
 
 
 def _deployed() -> LocalChain:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +12,9 @@ from agent.model import IntentKind, IntentState, LpV3Position
 from tests import liquidity as lp
 from tests.agents import Purse, again, fund, purse, trusted
 from tests.differential.test_lp_actions import V3, wanting
-from tests.faults.test_step_kill import ENDS, UNREACHED, World
+from tests.faults.test_step_kill import ENDS, World
 from tests.provided import EVEN
+from tests.worlds import one_case
 
 LAST_WRITE = 39
 """Nonce adopted; openings, positions, books, their first valuation and prices; step, two approvals in five states each, its end,
@@ -22,10 +22,20 @@ both booked, openings, entries, a valuation; step, the mint likewise; a last loo
 MOMENTS = ["before:send 3", "after:send 3", *(f"write {number}" for number in (26, 27, 28, 29, 30, 31, 32, 34, LAST_WRITE))]
 
 
+@pytest.fixture(scope="module")
+def made(anvil_session: LocalChain, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """The wallet and its store, made once."""
+    with one_case(anvil_session):
+        fund(anvil_session, {"WETH": 5_000, "USDC": 5_000})
+        loaded = trusted(anvil_session, tmp_path_factory.mktemp("made"), wanting(anvil_session, V3), EVEN)
+        yield World(anvil_session, loaded, purse(anvil_session))
+
+
 @pytest.fixture
-def world(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[World]:
-    fund(anvil_chain, {"WETH": 5_000, "USDC": 5_000})
-    yield World(anvil_chain, trusted(anvil_chain, tmp_path, wanting(anvil_chain, V3), EVEN), purse(anvil_chain))
+def world(made: World, tmp_path: Path) -> Iterator[World]:
+    """The same for each case: the chain goes back after it, the store is a copy."""
+    with one_case(made.chain):
+        yield made.copied(tmp_path / "case")
 
 
 def require_exactly_one_position(world: World) -> None:
@@ -66,21 +76,21 @@ def moved(chain: LocalChain, before: Purse, after: Purse) -> dict[str, int]:
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_mint_killed_at_any_moment_happens_exactly_once_after_a_restart(world: World, moment: str) -> None:
-    assert world.process(moment) == -signal.SIGKILL, f"{moment} was never reached"
-    assert world.process(UNREACHED) == 0
-    assert world.process(UNREACHED) == 0
+    assert world.killed(moment), f"{moment} was never reached"
+    world.restarted()
+    world.restarted()
     require_exactly_one_position(world)
 
 
 def test_the_moments_cover_a_whole_step(world: World) -> None:
     """One write more than the last of them is never reached."""
-    assert world.process(f"write {LAST_WRITE + 1}") == 0
+    assert not world.killed(f"write {LAST_WRITE + 1}")
     require_exactly_one_position(world)
 
 
 def test_a_restart_that_is_killed_too_still_provides_once(world: World) -> None:
     for moment in ("after:send 3", "write 2", "write 4"):
-        world.process(moment)
-    assert world.process(UNREACHED) == 0
-    assert world.process(UNREACHED) == 0
+        world.killed(moment)
+    world.restarted()
+    world.restarted()
     require_exactly_one_position(world)

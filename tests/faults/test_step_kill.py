@@ -5,20 +5,22 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 from sqlalchemy import event as database_event
 
 from agent import codec
-from agent.config.load import LoadedConfig
+from agent.config.load import LoadedConfig, load_config
 from agent.execution.outcome import OutcomeKind
 from agent.execution.settle import realised
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState, Plan, StepInput
 from tests.agents import ROOMY, Purse, again, allowances, fund, off_target, purse, trusted, yes
 from tests.faults.rig import in_child
+from tests.worlds import one_case
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 HELD = {"WETH": 60_000, "USDC": 30_000}
@@ -38,12 +40,23 @@ class World:
     loaded: LoadedConfig
     before: Purse
 
-    def process(self, die_at: str) -> int:
-        """One process that steps until it holds, or dies at a named moment; its exit code."""
-        return in_child(lambda: run(self.chain, self.loaded, die_at))
+    def killed(self, die_at: str) -> bool:
+        """Whether a process that does one step was killed at a named moment; else it came to the end of the step."""
+        code = in_child(lambda: run(self.chain, self.loaded, die_at))
+        assert code in (0, -signal.SIGKILL)
+        return code != 0
+
+    def restarted(self) -> OutcomeKind:
+        """How one step of a new agent ends. No process of its own: a fork would begin with this one's memory too."""
+        return run(self.chain, self.loaded, UNREACHED)
+
+    def copied(self, folder: Path) -> World:
+        """The same wallet with a copy of its config and store."""
+        copytree(self.loaded.path.parent, folder)
+        return replace(self, loaded=load_config(folder / self.loaded.path.name))
 
 
-def run(chain: LocalChain, loaded: LoadedConfig, die_at: str) -> None:
+def run(chain: LocalChain, loaded: LoadedConfig, die_at: str) -> OutcomeKind:
     """One whole step in this process; SIGKILL just before the n-th commit that changes the store, or at the n-th such event."""
     writing = False
     counts: dict[str, int] = {}
@@ -63,19 +76,29 @@ def run(chain: LocalChain, loaded: LoadedConfig, die_at: str) -> None:
             passed("write")
         writing = False
 
-    del chain.__dict__["transport"]  # a connection of its own
+    chain.__dict__.pop("transport", None)  # a connection of its own
     with again(chain, loaded) as agent:
         database_event.listen(agent.desk.store.engine, "before_cursor_execute", executed)
         database_event.listen(agent.desk.store.engine, "commit", committed)
         outcome = agent.rebalance(send=True, confirm=yes, progress=passed)
         assert outcome.kind in (OutcomeKind.DONE, OutcomeKind.HOLD), outcome.reason
+        return outcome.kind
+
+
+@pytest.fixture(scope="module")
+def made(anvil_session: LocalChain, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """The wallet and its store, made once."""
+    with one_case(anvil_session):
+        fund(anvil_session, HELD)
+        loaded = trusted(anvil_session, tmp_path_factory.mktemp("made"), ROOMY, TARGETS)
+        yield World(anvil_session, loaded, purse(anvil_session))
 
 
 @pytest.fixture
-def world(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[World]:
-    fund(anvil_chain, HELD)
-    loaded = trusted(anvil_chain, tmp_path, ROOMY, TARGETS)
-    yield World(anvil_chain, loaded, purse(anvil_chain))
+def world(made: World, tmp_path: Path) -> Iterator[World]:
+    """The same for each case: the chain goes back after it, the store is a copy."""
+    with one_case(made.chain):
+        yield made.copied(tmp_path / "case")
 
 
 def require_exactly_once(world: World) -> None:
@@ -111,21 +134,21 @@ def require_exactly_once(world: World) -> None:
 
 @pytest.mark.parametrize("moment", [*SENDS, *WRITES])
 def test_a_step_killed_at_any_moment_trades_exactly_once_after_a_restart(world: World, moment: str) -> None:
-    assert world.process(moment) == -signal.SIGKILL, f"{moment} was never reached"
-    assert world.process(UNREACHED) == 0
-    assert world.process(UNREACHED) == 0
+    assert world.killed(moment), f"{moment} was never reached"
+    world.restarted()
+    assert world.restarted() is OutcomeKind.HOLD
     require_exactly_once(world)
 
 
 def test_the_moments_cover_a_whole_step(world: World) -> None:
     """One write more than the last of them is never reached."""
-    assert world.process(f"write {len(WRITES) + 1}") == 0
+    assert not world.killed(f"write {len(WRITES) + 1}")
     require_exactly_once(world)
 
 
 def test_a_restart_that_is_killed_too_still_trades_once(world: World) -> None:
     for moment in ("after:send 1", "write 3", "before:send 1", "write 5", "after:send 1"):
-        world.process(moment)
-    assert world.process(UNREACHED) == 0
-    assert world.process(UNREACHED) == 0
+        world.killed(moment)
+    world.restarted()
+    assert world.restarted() is OutcomeKind.HOLD
     require_exactly_once(world)
