@@ -135,9 +135,8 @@ def allow(chain: LocalChain, *symbols: str, raw: int = 2**255) -> None:
 
 def fund(chain: LocalChain, usd: Mapping[str, int | Fraction]) -> None:
     """The wallet holds exactly this much of each token in dollars at the present prices, and nothing of the others."""
-    for symbol, token in chain.tokens.items():
-        worth = Fraction(usd.get(symbol, 0))
-        chain.set_balance(symbol, floor_int(worth / chain.books.prices_usd[symbol] * 10**token.decimals))
+    worth = {symbol: Fraction(usd.get(symbol, 0)) / chain.books.prices_usd[symbol] for symbol in chain.tokens}
+    chain.set_balances({symbol: floor_int(coins * 10 ** chain.tokens[symbol].decimals) for symbol, coins in worth.items()})
 
 
 def explained(agent: Agent) -> None:
@@ -157,9 +156,9 @@ class Purse:
 
 def purse(chain: LocalChain) -> Purse:
     """Asked of the contracts and the node, not of our reader."""
-    wallet = chain.wallet.address
-    native, nonce = chain.w3.eth.get_balance(chain.w3.to_checksum_address(wallet)), chain.w3.eth.get_transaction_count(wallet)
-    return Purse({symbol: chain.balance(symbol) for symbol in chain.tokens}, int(native), int(nonce))
+    at = [chain.wallet.address, "latest"]
+    native, nonce = chain.node.ask([("eth_getBalance", at), ("eth_getTransactionCount", at)])
+    return Purse(chain.balances(), int(native, 16), int(nonce, 16))
 
 
 def worth(chain: LocalChain, held: Purse, prices_usd: Mapping[str, Fraction]) -> Fraction:

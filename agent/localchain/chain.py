@@ -161,7 +161,13 @@ class LocalChain:
 
     def balance(self, symbol: str, owner: str | None = None) -> int:
         """Base units that `owner` (the wallet unless said) holds."""
-        return int(self.token_contract(symbol).functions.balanceOf(owner or self.wallet.address).call())
+        return self.balances([symbol], owner)[symbol]
+
+    def balances(self, symbols: Iterable[str] | None = None, owner: str | None = None) -> dict[str, int]:
+        """The same of several tokens (all unless said), asked at once."""
+        from agent.localchain.holdings import balances
+
+        return balances(self, self.tokens if symbols is None else symbols, owner or self.wallet.address)
 
     # transactions
 
@@ -194,19 +200,14 @@ class LocalChain:
                 self.send(self.token_contract(symbol).functions.approve(spender, UINT256_MAX))
 
     def set_balance(self, symbol: str, raw: int, owner: str | None = None) -> None:
-        """Gives the wallet (or `owner`) exactly this many base units. Of wrapped native only the wallet gives back.
+        """Gives the wallet (or `owner`) exactly this many base units; its nonce stays. Of wrapped native only the wallet gives back."""
+        self.set_balances({symbol: raw}, owner)
 
-        No transaction of the wallet is involved: its nonce stays.
-        """
-        who, token = owner or self.wallet.address, self.token_contract(symbol).functions
-        missing = raw - self.balance(symbol, who)
-        if missing == 0:
-            return
-        if self.books.kinds[symbol] is TokenKind.WRAPPED_NATIVE:
-            move = token.transfer(who, missing) if missing > 0 else token.transferFrom(who, self.whale.address, -missing)
-        else:
-            move = token.mint(who, missing) if missing > 0 else token.burn(who, -missing)
-        self.send(move)
+    def set_balances(self, wanted: Mapping[str, int], owner: str | None = None) -> None:
+        """The same of several tokens, by symbol."""
+        from agent.localchain.holdings import set_balances
+
+        set_balances(self, wanted, owner or self.wallet.address)
 
     def set_native(self, wei: int, owner: str | None = None) -> None:
         """Gives the wallet (or `owner`) exactly this much native coin."""

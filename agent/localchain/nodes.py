@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, Protocol, cast
@@ -33,6 +33,10 @@ class Node(Protocol):
     @property
     def url(self) -> str | None:
         """HTTP address; None in process."""
+        ...
+
+    def ask(self, calls: Sequence[tuple[str, list[Any]]]) -> list[Any]:
+        """Results of JSON-RPC reads as on the wire, in their order, by one request. Raises RuntimeError with the node's words."""
         ...
 
     def now_s(self) -> int:
@@ -89,6 +93,14 @@ class AnvilNode:
         if "error" in answer:
             raise RuntimeError(f"{method}: {answer['error']}")
         return answer["result"]
+
+    def ask(self, calls: Sequence[tuple[str, list[Any]]]) -> list[Any]:
+        """See Node."""
+        answers = self.provider.batch(calls) if calls else []
+        for answer in answers:
+            if "error" in answer:
+                raise RuntimeError(str(answer["error"]))
+        return [answer["result"] for answer in answers]
 
     def now_s(self) -> int:
         """See Node."""
@@ -193,6 +205,17 @@ class TesterNode:
         self.provider = EthereumTesterProvider(self.tester)
         self.w3 = _plain_web3(self.provider)
         self.url: str | None = None
+
+    def ask(self, calls: Sequence[tuple[str, list[Any]]]) -> list[Any]:
+        """See Node."""
+        from agent.chain.tester import TesterTransport
+        from agent.chain.wire import RpcFault
+
+        answers = TesterTransport(self.provider).batch(calls)
+        for answer in answers:
+            if isinstance(answer, RpcFault):
+                raise RuntimeError(answer.message)
+        return answers
 
     def now_s(self) -> int:
         """See Node."""

@@ -46,10 +46,11 @@ def books(session: Session, wallet: str, coin: str) -> Books:
     rows = _behind(session, _number(session, FOLDED))
     unsettled = [row.nonce for row in rows if row.state in _OPEN and row.state not in _CONSUMED]
     openings = session.scalars(select(OpeningRow).order_by(OpeningRow.token))
+    newest = flows(session, RECENT)
     return Books(
         openings=tuple(Opening(row.token, int(row.raw), row.block_number) for row in openings),
         own=(*earlier.changes(session), *(change for row in rows for change in _own(row, wallet, coin))),
-        flows=_merged((*flows(session, RECENT), *opened(session))),
+        flows=newest if len(newest) < RECENT else _merged((*newest, *opened(session))),
         unsettled_nonce=min(unsettled, default=None),
         turn=_number(session, TURN),
     )
@@ -178,8 +179,11 @@ def opened(session: Session) -> tuple[Flow, ...]:
     as he likes, and hides no loss by it.
     """
     waiting = select(FlowRow).where(FlowRow.kind.is_(None)).order_by(FlowRow.seq.desc())
-    queries = (waiting.where(FlowRow.halts), waiting.where(FELL), waiting)
-    return _merged([flow for query in queries for flow in _found(session, query.limit(SHOWN))])
+    newest = _found(session, waiting.limit(SHOWN))
+    if len(newest) < SHOWN:
+        return newest
+    queries = (waiting.where(FlowRow.halts), waiting.where(FELL))
+    return _merged([*newest, *(flow for query in queries for flow in _found(session, query.limit(SHOWN)))])
 
 
 def _found(session: Session, query: Select[FlowRow]) -> tuple[Flow, ...]:

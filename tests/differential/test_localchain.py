@@ -252,7 +252,7 @@ def test_a_call_through_web3_is_one_request(anvil_chain: LocalChain, monkeypatch
     make = provider.make_request
     monkeypatch.setattr(provider, "_request_func_cache", (None, None))
     monkeypatch.setattr(provider, "make_request", lambda method, params: (asked.append(method), make(method, params))[1])
-    anvil_chain.balance("USDC")
+    anvil_chain.token_contract("USDC").functions.balanceOf(anvil_chain.wallet.address).call()
     monkeypatch.setattr(provider, "_request_func_cache", (None, None))
     assert asked == ["eth_call"]
 
