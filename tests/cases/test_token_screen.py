@@ -178,7 +178,7 @@ def test_a_swap_by_hand_of_such_a_token_is_refused_by_name_and_of_others_is_done
         assert refused.kind is OutcomeKind.REFUSED
         assert "GUEST is in quarantine: moves for nobody now (paused() says so)" in refused.reason
         assert [verdict.guard for verdict in refused.verdicts if not verdict.passed] == ["token_screen"]
-        assert agent.swap("USDC", "WETH", "100", send=True, confirm=yes).kind is OutcomeKind.DONE
+        assert agent.swap("USDC", "WETH", "200", send=True, confirm=yes).kind is OutcomeKind.DONE
 
 
 SLOTS = {

@@ -33,4 +33,4 @@ def test_a_run_whose_owner_stopped_the_bot_says_so_and_ends_well(
 
     ended = looking(opened(), clock, never, send=True, every="10m", once=once, as_json=True, log_format=None)
     assert ended == code
-    assert ("stopped by its owner" in capsys.readouterr().err) is not once
+    assert ("The bot was stopped (trimtab stop)" in capsys.readouterr().err) is not once
