@@ -37,13 +37,14 @@ check: $(READY)
 # run the same lines again and again: unmeasured.
 # The architecture is part of check.
 PURE := agent/units.py,agent/errors.py,agent/codec.py,agent/reference/*,agent/model/*,agent/amm/*,agent/lp/*,agent/policy/*,agent/planning/*,agent/guards/*
+COVERAGE := build/coverage.json
 UNMEASURED := tests/cases tests/faults tests/browser tests/differential tests/fuzz
 cover: $(READY)
-	rm -f .coverage .coverage.*
+	mkdir -p build && rm -f $(COVERAGE)
 	failed=; \
-	$(BIN)/pytest -n $(JOBS) --dist worksteal --cov --cov-report= --ignore=tests/test_architecture.py $(patsubst %,--ignore=%,$(UNMEASURED)) || failed="$$failed unit,cli"; \
-	$(BIN)/coverage report --skip-covered --fail-under=85 || failed="$$failed coverage"; \
-	$(BIN)/coverage report --include='$(PURE)' --fail-under=95 || failed="$$failed coverage-of-the-pure-part"; \
+	$(BIN)/python -m slipcover --json --out $(COVERAGE) -m pytest -n $(JOBS) --dist worksteal --ignore=tests/test_architecture.py $(patsubst %,--ignore=%,$(UNMEASURED)) || failed="$$failed unit,cli"; \
+	$(BIN)/python scripts/covered.py $(COVERAGE) --least 85 || failed="$$failed coverage"; \
+	$(BIN)/python scripts/covered.py $(COVERAGE) --least 95 --only '$(PURE)' || failed="$$failed coverage-of-the-pure-part"; \
 	$(BIN)/pytest -n $(WAITING_JOBS) --dist worksteal $(UNMEASURED) || failed="$$failed cases,faults,browser,differential,fuzz"; \
 	if [ -n "$$failed" ]; then echo "FAILED:$$failed"; exit 1; fi
 
@@ -133,4 +134,4 @@ lock:
 	$(BIN)/python scripts/lock.py
 
 clean:
-	rm -rf .venv $(OLD) contracts/node_modules .mypy_cache .ruff_cache .hypothesis .coverage*
+	rm -rf .venv $(OLD) contracts/node_modules .mypy_cache .ruff_cache .hypothesis

@@ -13,11 +13,9 @@ from hypothesis import HealthCheck, settings
 
 from agent.errors import ConfigError
 from agent.localchain import LocalChain, open_anvil
-from tests.tracing import look_away
 from tests.world import missing
 from tests.worlds import compiled_once, migrated_once, one_case, tester_world
 
-look_away()
 atexit.register(gc.freeze)  # what lives at the end goes with the process: taking it apart took seconds per worker
 os.umask(0o022)  # configs that tests write are their owner's to change, whatever the machine's umask
 

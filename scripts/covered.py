@@ -1,0 +1,40 @@
+"""How much of the package a run of slipcover covered, lines and branches together. Exit code 1 below the share that is asked for.
+
+python scripts/covered.py build/coverage.json --least 95 --only 'agent/amm/*,agent/units.py'
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+SHOWN = 20
+"""So many files are named, those that miss most first."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("measured", type=Path, help="what slipcover --json wrote")
+    parser.add_argument("--least", type=float, required=True, help="percent that must be covered")
+    parser.add_argument("--only", default="*", help="patterns of files, with commas between them")
+    options = parser.parse_args()
+    counts = [
+        (summary["missing_lines"] + summary["missing_branches"], summary["covered_lines"] + summary["covered_branches"], name)
+        for name, summary in ((name, found["summary"]) for name, found in json.loads(options.measured.read_text())["files"].items())
+        if any(fnmatch(name, pattern) for pattern in options.only.split(","))
+    ]
+    covered, missing = (sum(one[at] for one in counts) for at in (1, 0))
+    if not covered:
+        sys.exit(f"no file of {options.only} was measured")
+    for missed, hit, name in sorted(counts, reverse=True)[:SHOWN]:
+        print(f"{missed:>5} missing  {100 * hit / (hit + missed or 1):5.1f} %  {name}")
+    share = 100 * covered / (covered + missing)
+    print(f"{share:.2f} % of {len(counts)} files covered, at least {options.least:g} % wanted")
+    sys.exit(share < options.least)
+
+
+if __name__ == "__main__":
+    main()
