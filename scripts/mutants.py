@@ -143,7 +143,7 @@ class Tests:
 
 def collect(tree: Path, cache: Path, tests: Sequence[str], pure: str, jobs: int) -> None:
     """Runs the tests once, with a context each."""
-    settings = cache / "coverage.ini"
+    settings = cache / "settings.ini"  # coverage.* are erased: they count as parts of its data
     settings.write_text(
         f"[run]\ninclude = {pure}\nparallel = true\nconcurrency = thread,multiprocessing\ndata_file = {cache / 'coverage'}\n"
     )
