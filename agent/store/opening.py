@@ -8,12 +8,11 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.schema import CreateIndex
 
 from agent.errors import ConfigError, OperatorNeeded
-from agent.store import (
-    copying,
-    postgres,  # noqa: F401  # registers itself
-)
+from agent.store import copying
 from agent.store.bookkeeping import LIVE
 from agent.store.database import WRITE
 from agent.store.failures import reported
@@ -185,3 +184,14 @@ def _migrate(engine: Engine) -> Path | None:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     return kept
+
+
+@compiles(CreateIndex, "postgresql")
+def _partial(create: CreateIndex, compiler: Any, **more: Any) -> str:
+    """Partial indexes have the same rows on PostgreSQL as on SQLite. The models name SQLite's alone: the other dialect would be loaded
+    at every start.
+    """
+    options = create.element.dialect_options
+    if options["postgresql"]["where"] is None:
+        options["postgresql"]["where"] = options["sqlite"]["where"]
+    return str(compiler.visit_create_index(create, **more))
