@@ -33,7 +33,7 @@ def plan(step: StepInput, decision: Rebalance) -> Plan:
     if decision.exit or (room := left(step)) is None:
         return whole
     if fits(step, whole):
-        return _named(step, decision, whole) if step.spend_caps else whole
+        return _named(step, decision, whole, whole) if step.spend_caps else whole
     found, loses = whole, at_worst(step, whole)
     for _ in range(TRIES):
         gas = gas_at_worst(step, found)
@@ -44,7 +44,7 @@ def plan(step: StepInput, decision: Rebalance) -> Plan:
         except planner.NothingPlanned:
             return whole
         if (loses := at_worst(step, found)) <= room:
-            return _named(step, decision, found)
+            return _named(step, decision, found, whole)
     return whole
 
 
@@ -54,9 +54,10 @@ def fits(step: StepInput, found: Plan) -> bool:
     return room is None or max(at_worst(step, found), Fraction(0)) <= room
 
 
-def _named(step: StepInput, decision: Rebalance, found: Plan) -> Plan:
+def _named(step: StepInput, decision: Rebalance, found: Plan, whole: Plan) -> Plan:
     """The plan, told as a part where limits.daily_loss is why it is one: what this step has approved is no reason."""
-    whole = taxed.plan(replace(step, spend_caps=()), decision)
+    if step.spend_caps:
+        whole = taxed.plan(replace(step, spend_caps=()), decision)
     if fits(step, whole) or not found.turnover:
         return found
     parts = max(2, ceil_int(whole.turnover / found.turnover))

@@ -113,9 +113,10 @@ def sell_out(token: str) -> Proposer:
     """Sells all of one token for the numeraire, to the last base unit, and trades nothing else; holds once nothing of it is left."""
 
     def propose(step: StepInput) -> Proposal:
-        label, drifts = step.portfolio.token(token).label, decide(step).drifts
-        if isinstance(halted := decide(step).decision, Halt) and not drifts:
-            return _by_owner(step, halted, None)
+        label, decided = step.portfolio.token(token).label, decide(step)
+        drifts = decided.drifts
+        if isinstance(decided.decision, Halt) and not drifts:
+            return _by_owner(step, decided.decision, None)
         if not any(one.token == token and one.investable_raw for one in drifts):
             return _by_owner(step, Hold(f"nothing of {label} is left to sell"), None)
         wanted = Rebalance(f"{label} is sold out", exit_goal(step.portfolio, drifts, {token}), exit=True)
