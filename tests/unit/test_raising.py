@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from agent.errors import Refused
 from agent.execution.outcome import OutcomeKind
 from agent.guards import payout as guards
-from agent.model import Claim, Halt, Hold, Payment, Payout, StepInput
+from agent.model import AdjustLiquidity, Claim, Halt, Hold, Payment, Payout, Rebalance, StepInput, Withdraw
 from agent.planning import owner
 from agent.policy import outflow, raising
 from agent.policy.decide import decide
 from agent.policy.drift import total
 from agent.units import NATIVE, UINT256_MAX
 from tests.builders import OWNER, address, history, raw, step_input, token, with_limits
+from tests.lp_worlds import ranged, wanted, world
 from tests.unit import test_stuck_exits as stuck
 
 WETH, WBTC, USDC = token("WETH"), token("WBTC"), token("USDC")
@@ -121,6 +122,24 @@ def test_what_swaps_cost_is_taken_from_what_came_and_from_nothing_else() -> None
     }
     assert 0 < -change[USDC.address] <= came
     assert change[WBTC.address] == 0 < change[WETH.address]
+
+
+def test_limits_of_turnover_are_freed_for_what_came_only_where_purchases_have_limits_of_their_own() -> None:
+    """With `first_purchase` off an investment counts against turnover like a rebalance."""
+    step = with_limits(standing(WETH=4_000, WBTC=3_000, USDC=3_000), turnover_bps=None)
+    for first_purchase_s, freed in ((None, 0), (600, 900 * 10**6)):
+        found = owner.invest({USDC.address: raw(900, USDC)})(with_limits(step, first_purchase_s=first_purchase_s))
+        assert isinstance(found.decided.decision, Rebalance) and found.plan is not None
+        assert found.decided.decision.apart == freed and found.decided.decision.by_owner
+
+
+def test_at_the_end_no_liquidity_is_wanted_whatever_its_targets_say() -> None:
+    step = world([ranged(1_500, 1_800, 2_200)], [wanted(1_500)])
+    assert isinstance(decide(step).decision, Hold)
+    found = owner.sell_everything(step)
+    assert isinstance(found.decided.decision, AdjustLiquidity) and found.plan is not None
+    (action,) = found.plan.actions
+    assert isinstance(action, Withdraw) and action.liquidity == action.held
 
 
 def test_what_is_set_aside_is_no_part_of_the_portfolio_and_stops_everything_while_it_lacks() -> None:

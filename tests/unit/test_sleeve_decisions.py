@@ -13,6 +13,7 @@ from agent.model.strategies import Health, SleeveLedger, SleeveState
 from agent.planning import strategies
 from agent.policy import sleeve_keeping, sleeves
 from agent.policy.decide import Decided, decide
+from agent.policy.sleeve_wishes import due_shares
 from agent.policy.wishes import wanted
 from tests.builders import NOW_S, step_input, token
 from tests.sleeves import balances, books_of, brought_up, of, opening, split, strategy, with_state
@@ -135,6 +136,19 @@ def test_a_paused_strategy_waits_in_the_numeraire_with_its_floor_alone() -> None
     assert abs(by_name["bad"].capital - 1_000 * 10**6) < 10
     assert dict(by_name["bad"].wanted)[WETH] == 0 and by_name["bad"].acts
     assert isinstance(found.decision, Rebalance)
+
+
+def test_strategies_that_work_share_what_a_paused_one_leaves_by_their_shares() -> None:
+    parts = split(strategy("bad", 5_000, UP, floor_bps=1_000), strategy("half", 3_000, HALF), strategy("down", 2_000, DOWN))
+    books = books_of(brought_up(replace(step_input(), split=parts))).named
+    assert due_shares(parts, books) == {"bad": Fraction(1, 2), "half": Fraction(3, 10), "down": Fraction(1, 5)}
+    paused = {name: replace(one, state=SleeveState(name, Health.PAUSED, NOW_S)) for name, one in books.items()}
+    assert due_shares(parts, books | {"bad": paused["bad"]}) == {
+        "bad": Fraction(1, 10),
+        "half": Fraction(9, 10) * Fraction(3, 5),
+        "down": Fraction(9, 10) * Fraction(2, 5),
+    }
+    assert due_shares(parts, paused) == due_shares(parts, books), "with nobody at work each keeps what it has"
 
 
 def test_what_an_order_keeps_out_waits_in_the_numeraire_in_every_strategy() -> None:
