@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
-# Whole steps wait for blocks and servers half of their time.
+# Tests wait for blocks, servers and processes for a part of their time.
 WAITING_JOBS := $(shell expr $(JOBS) + $(JOBS) / 2)
 # Cases of faults wait more than they work: two for each core.
 FAULT_JOBS ?= 4
@@ -20,9 +20,9 @@ OLD := .venv-web3-6
 demo: $(DEMO)
 	$(BIN)/trimtab demo
 
-# Both parts run whatever the first of them says.
+# Both parts run side by side, each whatever the other says: types are checked by one core.
 test: $(READY)
-	$(MAKE) --keep-going check cover
+	$(MAKE) --keep-going --jobs 2 check cover
 
 # Lint, types, architecture, Solidity.
 check: $(READY)
@@ -42,7 +42,7 @@ UNMEASURED := tests/cases tests/faults tests/browser tests/differential tests/fu
 cover: $(READY)
 	mkdir -p build && rm -f $(COVERAGE)
 	failed=; \
-	$(BIN)/python -m slipcover --json --out $(COVERAGE) -m pytest -n $(JOBS) --dist worksteal --ignore=tests/test_architecture.py $(patsubst %,--ignore=%,$(UNMEASURED)) || failed="$$failed unit,cli"; \
+	$(BIN)/python -m slipcover --json --out $(COVERAGE) -m pytest -n $(WAITING_JOBS) --dist worksteal --ignore=tests/test_architecture.py $(patsubst %,--ignore=%,$(UNMEASURED)) || failed="$$failed unit,cli"; \
 	$(BIN)/python scripts/covered.py $(COVERAGE) --least 85 || failed="$$failed coverage"; \
 	$(BIN)/python scripts/covered.py $(COVERAGE) --least 95 --only '$(PURE)' || failed="$$failed coverage-of-the-pure-part"; \
 	$(BIN)/pytest -n $(WAITING_JOBS) --dist worksteal $(UNMEASURED) || failed="$$failed cases,faults,browser,differential,fuzz"; \

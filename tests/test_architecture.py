@@ -79,8 +79,13 @@ def room(path: Path) -> str:
 
 
 @functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@functools.cache
 def imported(path: Path, top_level_only: bool = False) -> set[str]:
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     guarded = {
         id(n) for block in ast.walk(tree) if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.dump(block.test) for n in ast.walk(block)
     }
@@ -114,7 +119,7 @@ def test_imports_point_up_the_list_of_rooms(path: Path) -> None:
 def test_pure_rooms_do_no_io(path: Path) -> None:
     tops = {name.split(".")[0] for name in imported(path)}
     assert not tops & IMPURE_MODULES, f"{path} imports {tops & IMPURE_MODULES}"
-    calls = {n.func.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    calls = {n.func.id for n in ast.walk(parsed(path)) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
     assert not calls & IMPURE_CALLS, f"{path} calls {calls & IMPURE_CALLS}"
 
 
@@ -173,7 +178,7 @@ def is_whole(node: ast.AST) -> bool:
 def test_pure_rooms_calculate_the_same_on_every_machine(path: Path) -> None:
     """docs/architecture.md, Determinism; tests/unit/test_machines.py shows it on other machines."""
     if str(path.relative_to(AGENT)) not in NOT_DECIDING:
-        assert not may_differ(ast.parse(path.read_text())), f"{path}: take it from agent/floats.py"
+        assert not may_differ(parsed(path)), f"{path}: take it from agent/floats.py"
 
 
 @pytest.mark.parametrize(
@@ -215,7 +220,7 @@ def test_files_stay_short(path: Path) -> None:
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(AGENT)))
 def test_every_module_says_what_it_answers(path: Path) -> None:
-    assert ast.get_docstring(ast.parse(path.read_text()))
+    assert ast.get_docstring(parsed(path))
 
 
 def loaded_by(code: str) -> set[str]:
