@@ -29,8 +29,8 @@ def approved(intents: tuple[Intent, ...]) -> list[tuple[str, int]]:
     return found
 
 
-def test_what_is_approved_is_what_is_spent(local_chain: LocalChain, tmp_path: Path) -> None:
-    chain = local_chain
+def test_what_is_approved_is_what_is_spent(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
     fund(chain, {"WETH": 10_000, "USDC": 45_000, "USDT": 35_000})
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)

@@ -54,8 +54,8 @@ def share(found: Liquidity) -> Fraction:
     return found.expected_loss.share
 
 
-def test_weights_count_what_burn_and_collect_would_pay(local_chain: LocalChain, tmp_path: Path) -> None:
-    chain = local_chain
+def test_weights_count_what_burn_and_collect_would_pay(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
     own = [lp.provide_v2(chain, V2, 3_000), lp.provide_v3(chain, V3, -30, 30, 1_500), lp.provide_v3(chain, OTHER, 5, 20, 900)]
     chain.swap(V3, "USDC", 900_000 * USD)
     chain.swap(V3, "WETH", 300 * 10**18)
@@ -97,11 +97,11 @@ def test_what_strangers_send_changes_no_total_and_is_listed_as_ignored(anvil_cha
 
 
 def test_thousands_of_tokens_from_strangers_are_counted_and_not_all_looked_at(
-    tester_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(strays, "MOST", 2)
-    sent = [lp.provide_v3(tester_chain, V3, -n, n, 10) for n in (1, 2, 3, 4, 5)]
-    with agents.agent_on(tester_chain, tmp_path) as agent:
+    sent = [lp.provide_v3(anvil_chain, V3, -n, n, 10) for n in (1, 2, 3, 4, 5)]
+    with agents.agent_on(anvil_chain, tmp_path) as agent:
         found = liquidity(agent)
     assert [stray.name for stray in found.ignored.found] == [one.name for one in sent[:2]]
     assert found.ignored.more == 3

@@ -60,8 +60,8 @@ def known(quote: tuple[Any, Quote], pool: str) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("amount", [1_000, 20_000, 400_000])
-def test_a_quote_goes_on_where_the_ticks_of_the_snapshot_end(local_chain: LocalChain, tmp_path: Path, amount: int) -> None:
-    chain = local_chain
+def test_a_quote_goes_on_where_the_ticks_of_the_snapshot_end(anvil_chain: LocalChain, tmp_path: Path, amount: int) -> None:
+    chain = anvil_chain
     with agent_on(chain, tmp_path, ROOMY | THIN, TARGETS) as agent:
         step, narrow = agent.quote("LINK", "USDC", "1")
         two = step.snapshot.requests

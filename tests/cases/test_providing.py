@@ -203,8 +203,8 @@ def test_re_centring_goes_over_a_swap_where_the_wallet_lacks_a_token(anvil_chain
         assert (again.kind, again.transactions) == (OutcomeKind.HOLD, ()), again.reason
 
 
-def test_a_position_below_its_share_grows(local_chain: LocalChain, tmp_path: Path) -> None:
-    chain = local_chain
+def test_a_position_below_its_share_grows(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     own = lp.provide_v3(chain, V3, -30, 30, 400)
     with agents.agent_on(chain, tmp_path, wanting(chain, V3, [own]), EVEN) as agent:

@@ -43,8 +43,8 @@ ATOMIC = ROOMY | {"execution.router": "rebalancer"}
 MIXED = {"WETH": 51_234, "WBTC": 333, "USDC": 0, "USDT": 21_000, "LINK": 17_433}
 
 
-def test_a_lopsided_wallet_is_brought_on_target_by_one_call_of_the_rebalancer(local_chain: LocalChain, tmp_path: Path) -> None:
-    chain, contract = local_chain, local_chain.addresses.rebalancer
+def test_a_lopsided_wallet_is_brought_on_target_by_one_call_of_the_rebalancer(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain, contract = anvil_chain, anvil_chain.addresses.rebalancer
     fund(chain, MIXED)
     with agent_on(chain, tmp_path, ATOMIC) as agent:
         before = purse(chain)
@@ -117,9 +117,9 @@ def test_a_rebalancer_without_address_is_named(anvil_chain: LocalChain, tmp_path
 
 
 def test_code_that_is_not_our_rebalancer_for_these_factories_is_named_before_it_could_be_pinned(
-    local_chain: LocalChain, tmp_path: Path
+    anvil_chain: LocalChain, tmp_path: Path
 ) -> None:
-    chain, at = local_chain, local_chain.addresses
+    chain, at = anvil_chain, anvil_chain.addresses
     foreign = chain.deploy(own("Rebalancer"), at.weth, at.v3_factory, V2_INIT_CODE_HASH, at.v2_factory, V3_INIT_CODE_HASH)
     for address in (foreign, at.swap_router_02, chain.wallet.address):
         with pytest.raises(ConfigError, match="is not this version's Rebalancer"):

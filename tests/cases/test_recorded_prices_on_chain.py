@@ -30,8 +30,8 @@ def recorded(agent: Agent) -> list[Fraction]:
     return [point.price * 10**12 for point in found if point.token == weth.address]
 
 
-def test_a_pool_that_is_pushed_for_one_block_leaves_no_mark(tester_chain: LocalChain, tmp_path: Path) -> None:
-    chain = tester_chain
+def test_a_pool_that_is_pushed_for_one_block_leaves_no_mark(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
     with agent_on(chain, tmp_path, CONFIRMED, TARGETS) as agent:
         fund(chain, {"WETH": 5_000, "USDC": 5_000})
         chain.mine(3)
@@ -44,8 +44,8 @@ def test_a_pool_that_is_pushed_for_one_block_leaves_no_mark(tester_chain: LocalC
         assert abs(found / fair - 1) < Fraction(1, 10_000), float(found)
 
 
-def test_each_hour_has_one_price_however_often_the_agent_looks(tester_chain: LocalChain, tmp_path: Path) -> None:
-    chain = tester_chain
+def test_each_hour_has_one_price_however_often_the_agent_looks(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
     with agent_on(chain, tmp_path, CONFIRMED, TARGETS) as agent:
         fund(chain, {"WETH": 5_000, "USDC": 5_000})
         chain.mine(3)
@@ -64,9 +64,9 @@ def test_each_hour_has_one_price_however_often_the_agent_looks(tester_chain: Loc
 
 @pytest.mark.parametrize("why", ["unanswered", "too few"])
 def test_while_the_blocks_before_cannot_be_read_nothing_is_written_and_nothing_fails(
-    tester_chain: LocalChain, tmp_path: Path, why: str
+    anvil_chain: LocalChain, tmp_path: Path, why: str
 ) -> None:
-    chain = tester_chain
+    chain = anvil_chain
     with agent_on(chain, tmp_path, CONFIRMED, TARGETS) as agent:
         fund(chain, {"WETH": 5_000, "USDC": 5_000})
         chain.mine(3)

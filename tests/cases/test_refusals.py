@@ -194,9 +194,9 @@ def test_a_wallet_without_gas_money_is_told_so_and_nothing_is_sent(anvil_chain: 
         swap_of(agent.rebalance(send=True, confirm=yes))
 
 
-def test_an_empty_wallet_halts_and_says_so(local_chain: LocalChain, tmp_path: Path) -> None:
-    fund(local_chain, {})
-    with agent_on(local_chain, tmp_path) as agent:
+def test_an_empty_wallet_halts_and_says_so(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    fund(anvil_chain, {})
+    with agent_on(anvil_chain, tmp_path) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.HALT
         assert outcome.reason == "the wallet holds none of the portfolio's assets"

@@ -12,8 +12,8 @@ from agent.localchain import LocalChain
 from tests.agents import ROOMY, agent_on, fund, yes
 
 
-def test_a_foreign_transaction_stops_the_agent_until_its_owner_adopts_the_nonce(local_chain: LocalChain, tmp_path: Path) -> None:
-    chain = local_chain
+def test_a_foreign_transaction_stops_the_agent_until_its_owner_adopts_the_nonce(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
     fund(chain, {"WETH": 60_000, "USDC": 30_000})
     with agent_on(chain, tmp_path, ROOMY, {"WETH": "50%", "USDC": "50%"}) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE

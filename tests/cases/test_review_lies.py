@@ -22,9 +22,9 @@ def drifted(chain: LocalChain) -> None:
     fund(chain, {"WETH": 60_000, "USDC": 30_000})
 
 
-def test_a_head_from_the_future_gives_no_transaction_a_long_life(local_chain: LocalChain, tmp_path: Path) -> None:
+def test_a_head_from_the_future_gives_no_transaction_a_long_life(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Signed bytes with a far deadline would be a free option for whoever keeps them back."""
-    chain = local_chain
+    chain = anvil_chain
     drifted(chain)
     liar = Liar(chain.transport, newest(timestamp=lambda s: s + YEAR_S))
     with agent_on(chain, tmp_path, targets=TWO, changes=ROOMY, transports=[liar]) as agent:
@@ -40,8 +40,8 @@ def test_a_head_from_the_future_gives_no_transaction_a_long_life(local_chain: Lo
         assert purse(chain) == before
 
 
-def test_fees_follow_the_header_that_the_quorum_agreed_on(local_chain: LocalChain, tmp_path: Path) -> None:
-    chain = local_chain
+def test_fees_follow_the_header_that_the_quorum_agreed_on(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
     drifted(chain)
     liar = Liar(chain.transport, newest(baseFeePerGas=lambda wei: wei * 20 + 10**9))
     with agent_on(chain, tmp_path, targets=TWO, changes=ROOMY | {"limits.gas_price": "off"}, transports=[liar]) as agent:
@@ -53,8 +53,8 @@ def test_fees_follow_the_header_that_the_quorum_agreed_on(local_chain: LocalChai
             assert intent.tx.max_fee_wei <= 3 * agreed.head.base_fee_wei + agreed.priority_fee_wei
 
 
-def test_a_future_header_leaves_no_review_that_would_halt_every_later_step(local_chain: LocalChain, tmp_path: Path) -> None:
-    chain = local_chain
+def test_a_future_header_leaves_no_review_that_would_halt_every_later_step(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
     fund(chain, {"WETH": 45_000, "USDC": 45_000})
     daily: dict[str, object] = {"policy.trigger": {"kind": "time", "every": "1d"}}
     loaded = trusted(chain, tmp_path, ROOMY | daily, TWO)

@@ -32,8 +32,8 @@ def crash_before_the_swap(chain: LocalChain) -> Callable[[str], None]:
     return progress
 
 
-def test_a_reverted_swap_leaves_no_allowance(local_chain: LocalChain, tmp_path: Path) -> None:
-    chain = local_chain
+def test_a_reverted_swap_leaves_no_allowance(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
     drifted(chain)
     with agent_on(chain, tmp_path, targets=TWO, changes=ROOMY) as agent:
         outcome = agent.rebalance(send=True, confirm=yes, progress=crash_before_the_swap(chain))

@@ -121,8 +121,8 @@ def capped(folder: Path, supplies: str) -> dict[str, object]:
     }
 
 
-def test_market_caps_are_supplies_of_the_same_block_times_price_with_a_cap(tester_chain: LocalChain, tmp_path: Path) -> None:
-    chain = tester_chain
+def test_market_caps_are_supplies_of_the_same_block_times_price_with_a_cap(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
     changes = capped(tmp_path, "symbol,supply,as_of\nWBTC,19850000,2026-11-01\n")
     with agent_on(chain, tmp_path, changes, TARGETS) as agent:
         fund(chain, {"WETH": 30_000, "WBTC": 30_000, "LINK": 20_000, "USDC": 20_000})
@@ -141,9 +141,9 @@ def test_market_caps_are_supplies_of_the_same_block_times_price_with_a_cap(teste
         assert agent.desk.store.allocation() is None, "a plan writes nothing"
 
 
-def test_a_market_cap_of_zero_halts_by_name_and_nothing_is_traded(tester_chain: LocalChain, tmp_path: Path) -> None:
-    with agent_on(tester_chain, tmp_path, capped(tmp_path, "symbol,supply\nLINK,0\n"), TARGETS) as agent:
-        fund(tester_chain, {"WETH": 60_000, "USDC": 40_000})
+def test_a_market_cap_of_zero_halts_by_name_and_nothing_is_traded(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    with agent_on(anvil_chain, tmp_path, capped(tmp_path, "symbol,supply\nLINK,0\n"), TARGETS) as agent:
+        fund(anvil_chain, {"WETH": 60_000, "USDC": 40_000})
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.HALT
         assert "no weights to go by: market_cap: the market cap of LINK is zero: supplies.csv says that no coin exists" in outcome.reason
@@ -151,14 +151,14 @@ def test_a_market_cap_of_zero_halts_by_name_and_nothing_is_traded(tester_chain: 
         assert "the market cap of LINK is zero" in api.weights(agent)["fault"]
 
 
-def test_the_document_of_weights_is_one_json_with_data_volatilities_and_correlations(tester_chain: LocalChain, tmp_path: Path) -> None:
+def test_the_document_of_weights_is_one_json_with_data_volatilities_and_correlations(anvil_chain: LocalChain, tmp_path: Path) -> None:
     settings = SETTINGS | {"kind": "hrp"}
-    with agent_on(tester_chain, tmp_path, ROOMY | {"portfolio.weights": settings}, TARGETS) as agent:
-        api.import_prices(agent, closes(tester_chain, tmp_path / "closes.csv"))
+    with agent_on(anvil_chain, tmp_path, ROOMY | {"portfolio.weights": settings}, TARGETS) as agent:
+        api.import_prices(agent, closes(anvil_chain, tmp_path / "closes.csv"))
         found = json.loads(json.dumps(api.weights(agent)))
         assert found["kind"] == Method.HRP.value
         assert found["now"]["returns"] == 60
-        assert found["now"]["until_s"] == tester_chain.now_s()
+        assert found["now"]["until_s"] == anvil_chain.now_s()
         assert sum(found["now"]["weights_bps"].values()) == BPS
         volatility = {item["symbol"]: item["volatility"] for item in found["assets"]}
         assert volatility["USDC"] is None
@@ -167,6 +167,6 @@ def test_the_document_of_weights_is_one_json_with_data_volatilities_and_correlat
         assert api.weights(agent) == api.weights(agent), "asked twice, told alike"
 
 
-def test_a_config_without_an_allocator_says_so(tester_chain: LocalChain, tmp_path: Path) -> None:
-    with agent_on(tester_chain, tmp_path, ROOMY, TARGETS) as agent, pytest.raises(ConfigError, match="the config has no allocator"):
+def test_a_config_without_an_allocator_says_so(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    with agent_on(anvil_chain, tmp_path, ROOMY, TARGETS) as agent, pytest.raises(ConfigError, match="the config has no allocator"):
         api.weights(agent)

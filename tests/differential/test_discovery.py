@@ -36,90 +36,90 @@ def test_discovery_takes_two_requests(anvil_chain: LocalChain) -> None:
     assert line.requests == 2
 
 
-def test_hubs_are_searched_too_and_a_hub_without_pools_is_no_error(local_chain: LocalChain) -> None:
-    by_symbol = local_chain.tokens
-    lonely = local_chain.add_token("HUB", 18, 1)
-    found = discover(local_chain.transport, venues(local_chain), (by_symbol["LINK"], by_symbol["WBTC"]), (by_symbol["WETH"], lonely))
+def test_hubs_are_searched_too_and_a_hub_without_pools_is_no_error(anvil_chain: LocalChain) -> None:
+    by_symbol = anvil_chain.tokens
+    lonely = anvil_chain.add_token("HUB", 18, 1)
+    found = discover(anvil_chain.transport, venues(anvil_chain), (by_symbol["LINK"], by_symbol["WBTC"]), (by_symbol["WETH"], lonely))
     weth = by_symbol["WETH"].address
     assert found
     assert all(weth in (pool.token0, pool.token1) for pool in found)
 
 
-def test_only_the_configured_tiers_and_venues_are_searched(local_chain: LocalChain) -> None:
-    only = Venues(None, Venue(local_chain.addresses.v3_factory, fee_tiers=(500, 3000)))
-    found = discover(local_chain.transport, only, tokens(local_chain), ())
+def test_only_the_configured_tiers_and_venues_are_searched(anvil_chain: LocalChain) -> None:
+    only = Venues(None, Venue(anvil_chain.addresses.v3_factory, fee_tiers=(500, 3000)))
+    found = discover(anvil_chain.transport, only, tokens(anvil_chain), ())
     assert {pool.fee_pips for pool in found} == {500, 3000}
     assert {pool.venue for pool in found} == {"uniswap_v3"}
 
 
-def test_an_explicit_list_replaces_the_search(local_chain: LocalChain) -> None:
-    by_name, by_symbol = local_chain.pools, local_chain.tokens
+def test_an_explicit_list_replaces_the_search(anvil_chain: LocalChain) -> None:
+    by_name, by_symbol = anvil_chain.pools, anvil_chain.tokens
     v2, v3 = by_name["v2 WETH/USDC"], by_name["v3 WETH/USDC 500"]
     asked = (by_symbol["WETH"], by_symbol["USDC"])
-    found = discover(local_chain.transport, venues(local_chain, [v2], [v3, v3]), asked, ())
-    everywhere = {pool.address: pool for pool in pools(local_chain)}
+    found = discover(anvil_chain.transport, venues(anvil_chain, [v2], [v3, v3]), asked, ())
+    everywhere = {pool.address: pool for pool in pools(anvil_chain)}
     assert found == (everywhere[v2], everywhere[v3])
 
 
 @pytest.mark.parametrize("version", [2, 3])
-def test_a_pool_of_foreign_tokens_is_refused(local_chain: LocalChain, version: int) -> None:
-    foreign = [local_chain.pools["v2 LINK/WETH" if version == 2 else "v3 LINK/WETH 3000"]]
-    named = venues(local_chain, foreign, None) if version == 2 else venues(local_chain, None, foreign)
-    asked = (local_chain.tokens["WETH"], local_chain.tokens["USDC"])
-    with pytest.raises(ConfigError, match=local_chain.tokens["LINK"].address):
-        discover(local_chain.transport, named, asked, ())
+def test_a_pool_of_foreign_tokens_is_refused(anvil_chain: LocalChain, version: int) -> None:
+    foreign = [anvil_chain.pools["v2 LINK/WETH" if version == 2 else "v3 LINK/WETH 3000"]]
+    named = venues(anvil_chain, foreign, None) if version == 2 else venues(anvil_chain, None, foreign)
+    asked = (anvil_chain.tokens["WETH"], anvil_chain.tokens["USDC"])
+    with pytest.raises(ConfigError, match=anvil_chain.tokens["LINK"].address):
+        discover(anvil_chain.transport, named, asked, ())
 
 
-def test_a_pair_of_another_factory_is_refused(local_chain: LocalChain) -> None:
-    other = local_chain.contract(local_chain.deploy(npm(V2_FACTORY), local_chain.whale.address), npm(V2_FACTORY))
-    pair = [local_chain.tokens["WETH"].address, local_chain.tokens["USDC"].address]
-    local_chain.send(other.functions.createPair(*pair))
+def test_a_pair_of_another_factory_is_refused(anvil_chain: LocalChain) -> None:
+    other = anvil_chain.contract(anvil_chain.deploy(npm(V2_FACTORY), anvil_chain.whale.address), npm(V2_FACTORY))
+    pair = [anvil_chain.tokens["WETH"].address, anvil_chain.tokens["USDC"].address]
+    anvil_chain.send(other.functions.createPair(*pair))
     forged = other.functions.getPair(*pair).call()
     with pytest.raises(ConfigError, match="not made by the factory"):
-        discover(local_chain.transport, venues(local_chain, [forged]), tokens(local_chain), ())
+        discover(anvil_chain.transport, venues(anvil_chain, [forged]), tokens(anvil_chain), ())
 
 
-def test_a_pool_of_another_factory_is_refused(local_chain: LocalChain) -> None:
-    other = local_chain.contract(local_chain.deploy(npm(V3_FACTORY)), npm(V3_FACTORY))
-    pair = [local_chain.tokens["WETH"].address, local_chain.tokens["USDC"].address]
-    local_chain.send(other.functions.createPool(*pair, 500))
+def test_a_pool_of_another_factory_is_refused(anvil_chain: LocalChain) -> None:
+    other = anvil_chain.contract(anvil_chain.deploy(npm(V3_FACTORY)), npm(V3_FACTORY))
+    pair = [anvil_chain.tokens["WETH"].address, anvil_chain.tokens["USDC"].address]
+    anvil_chain.send(other.functions.createPool(*pair, 500))
     forged = other.functions.getPool(*pair, 500).call()
     with pytest.raises(ConfigError, match="not made by the factory"):
-        discover(local_chain.transport, venues(local_chain, None, [forged]), tokens(local_chain), ())
+        discover(anvil_chain.transport, venues(anvil_chain, None, [forged]), tokens(anvil_chain), ())
 
 
-def test_what_is_no_pool_at_all_is_refused(local_chain: LocalChain) -> None:
-    for stranger in (local_chain.wallet.address, local_chain.tokens["USDC"].address, local_chain.pools["v2 WETH/USDC"]):
+def test_what_is_no_pool_at_all_is_refused(anvil_chain: LocalChain) -> None:
+    for stranger in (anvil_chain.wallet.address, anvil_chain.tokens["USDC"].address, anvil_chain.pools["v2 WETH/USDC"]):
         with pytest.raises(ConfigError, match=stranger):
-            discover(local_chain.transport, venues(local_chain, None, [stranger]), tokens(local_chain), ())
+            discover(anvil_chain.transport, venues(anvil_chain, None, [stranger]), tokens(anvil_chain), ())
 
 
-def test_a_factory_that_is_none_is_refused(local_chain: LocalChain) -> None:
-    for wrong in (local_chain.wallet.address, local_chain.tokens["USDC"].address):
+def test_a_factory_that_is_none_is_refused(anvil_chain: LocalChain) -> None:
+    for wrong in (anvil_chain.wallet.address, anvil_chain.tokens["USDC"].address):
         with pytest.raises(ConfigError, match=r"uniswap_v2\.factory"):
-            discover(local_chain.transport, Venues(Venue(wrong), None), tokens(local_chain), ())
+            discover(anvil_chain.transport, Venues(Venue(wrong), None), tokens(anvil_chain), ())
 
 
-def test_a_found_pool_without_price_is_left_out_and_a_named_one_is_refused(local_chain: LocalChain) -> None:
-    before = pools(local_chain)
-    factory = local_chain.contract(local_chain.addresses.v3_factory, npm(V3_FACTORY))
-    pair = [local_chain.tokens["WBTC"].address, local_chain.tokens["USDC"].address]
-    local_chain.send(factory.functions.createPool(*pair, 500))
-    assert pools(local_chain) == before
+def test_a_found_pool_without_price_is_left_out_and_a_named_one_is_refused(anvil_chain: LocalChain) -> None:
+    before = pools(anvil_chain)
+    factory = anvil_chain.contract(anvil_chain.addresses.v3_factory, npm(V3_FACTORY))
+    pair = [anvil_chain.tokens["WBTC"].address, anvil_chain.tokens["USDC"].address]
+    anvil_chain.send(factory.functions.createPool(*pair, 500))
+    assert pools(anvil_chain) == before
     empty = factory.functions.getPool(*pair, 500).call()
     with pytest.raises(ConfigError, match="no price yet"):
-        discover(local_chain.transport, venues(local_chain, None, [empty]), tokens(local_chain), ())
+        discover(anvil_chain.transport, venues(anvil_chain, None, [empty]), tokens(anvil_chain), ())
 
 
-def test_a_token_that_no_pool_trades_is_named(local_chain: LocalChain) -> None:
-    lonely = local_chain.add_token("LONE", 18, 1)
+def test_a_token_that_no_pool_trades_is_named(anvil_chain: LocalChain) -> None:
+    lonely = anvil_chain.add_token("LONE", 18, 1)
     with pytest.raises(ConfigError, match="LONE"):
-        discover(local_chain.transport, venues(local_chain), (*tokens(local_chain), lonely), ())
+        discover(anvil_chain.transport, venues(anvil_chain), (*tokens(anvil_chain), lonely), ())
 
 
-def test_tokens_are_read_with_decimals_and_symbol(local_chain: LocalChain) -> None:
-    assert read_tokens(local_chain.transport, [t.address for t in local_chain.tokens.values()]) == tuple(local_chain.tokens.values())
-    assert read_tokens(local_chain.transport, []) == ()
+def test_tokens_are_read_with_decimals_and_symbol(anvil_chain: LocalChain) -> None:
+    assert read_tokens(anvil_chain.transport, [t.address for t in anvil_chain.tokens.values()]) == tuple(anvil_chain.tokens.values())
+    assert read_tokens(anvil_chain.transport, []) == ()
 
 
 @pytest.mark.parametrize(
@@ -144,17 +144,17 @@ def deployed(chain: LocalChain, code: str) -> str:
     return str(chain.w3.eth.wait_for_transaction_receipt(sent)["contractAddress"])
 
 
-def test_a_contract_that_answers_anything_with_too_many_decimals_is_no_token(local_chain: LocalChain) -> None:
-    address = deployed(local_chain, returning((37).to_bytes(32, "big")))
+def test_a_contract_that_answers_anything_with_too_many_decimals_is_no_token(anvil_chain: LocalChain) -> None:
+    address = deployed(anvil_chain, returning((37).to_bytes(32, "big")))
     with pytest.raises(ConfigError, match="37 decimals"):
-        read_tokens(local_chain.transport, [address])
-    text = deployed(local_chain, returning(b"MKR" + bytes(29)))
+        read_tokens(anvil_chain.transport, [address])
+    text = deployed(anvil_chain, returning(b"MKR" + bytes(29)))
     with pytest.raises(ConfigError, match=text):
-        read_tokens(local_chain.transport, [text])
+        read_tokens(anvil_chain.transport, [text])
 
 
-def test_an_address_without_code_and_a_contract_without_decimals_are_no_tokens(local_chain: LocalChain) -> None:
-    for address, why in ((local_chain.wallet.address, "no contract"), (local_chain.addresses.v3_factory, "reverted")):
+def test_an_address_without_code_and_a_contract_without_decimals_are_no_tokens(anvil_chain: LocalChain) -> None:
+    for address, why in ((anvil_chain.wallet.address, "no contract"), (anvil_chain.addresses.v3_factory, "reverted")):
         with pytest.raises(ConfigError, match=why) as caught:
-            read_tokens(local_chain.transport, [address])
+            read_tokens(anvil_chain.transport, [address])
         assert address in str(caught.value)

@@ -35,13 +35,13 @@ def test_balances_allowances_and_native_equal_direct_calls(local_chain: LocalCha
     assert seen.quarantined == ()
 
 
-def test_an_allowance_that_was_given_is_seen(local_chain: LocalChain) -> None:
-    spender = local_chain.addresses.v2_router
-    move = local_chain.token_contract("USDT").functions.approve(spender, 123_456)
-    local_chain.send(move, sender=local_chain.wallet.address)
-    seen = reader(local_chain, spenders=(local_chain.addresses.swap_router_02, spender)).snapshot()
+def test_an_allowance_that_was_given_is_seen(anvil_chain: LocalChain) -> None:
+    spender = anvil_chain.addresses.v2_router
+    move = anvil_chain.token_contract("USDT").functions.approve(spender, 123_456)
+    anvil_chain.send(move, sender=anvil_chain.wallet.address)
+    seen = reader(anvil_chain, spenders=(anvil_chain.addresses.swap_router_02, spender)).snapshot()
     given = {(a.token, a.spender): a.raw for a in seen.allowances if a.raw}
-    assert given == {(local_chain.tokens["USDT"].address, spender): 123_456}
+    assert given == {(anvil_chain.tokens["USDT"].address, spender): 123_456}
 
 
 def test_pools_equal_what_the_contracts_say_within_the_known_window(local_chain: LocalChain) -> None:
@@ -77,75 +77,75 @@ def test_the_twap_equals_observe_and_consult(local_chain: LocalChain) -> None:
     assert moved == 1
 
 
-def test_a_pool_without_old_observations_has_no_twap_and_is_read_all_the_same(local_chain: LocalChain) -> None:
-    seen = reader(local_chain, twap_window_s=86_400).snapshot()
+def test_a_pool_without_old_observations_has_no_twap_and_is_read_all_the_same(anvil_chain: LocalChain) -> None:
+    seen = reader(anvil_chain, twap_window_s=86_400).snapshot()
     pools = [p for p in seen.pools if isinstance(p, V3Pool)]
     assert pools
     assert all(p.twap_tick is p.twap_liquidity is p.twap_window_s is None and p.liquidity > 0 for p in pools)
     assert seen.quarantined == ()
 
 
-def test_feeds_equal_direct_calls_negative_answers_included(local_chain: LocalChain) -> None:
-    feed = local_chain.feed_contract("LINK")
-    local_chain.send(feed.functions.setRound(2**80 - 1, -5, 11, 12, 7))
-    seen = reader(local_chain).snapshot()
-    assert len(seen.feeds) == len(local_chain.feeds)
+def test_feeds_equal_direct_calls_negative_answers_included(anvil_chain: LocalChain) -> None:
+    feed = anvil_chain.feed_contract("LINK")
+    anvil_chain.send(feed.functions.setRound(2**80 - 1, -5, 11, 12, 7))
+    seen = reader(anvil_chain).snapshot()
+    assert len(seen.feeds) == len(anvil_chain.feeds)
     for one in seen.feeds:
-        symbol = next(s for s, address in local_chain.feeds.items() if address == one.feed)
-        contract = local_chain.feed_contract(symbol).functions
+        symbol = next(s for s, address in anvil_chain.feeds.items() if address == one.feed)
+        contract = anvil_chain.feed_contract(symbol).functions
         assert [one.round_id, one.answer, one.started_at_s, one.updated_at_s, one.answered_in_round] == contract.latestRoundData().call()
         assert one.decimals == contract.decimals().call()
         assert (one.min_answer, one.max_answer) == (contract.minAnswer().call(), contract.maxAnswer().call())
     assert -5 in [one.answer for one in seen.feeds]
 
 
-def test_bounds_are_those_of_the_aggregator_that_a_proxy_names_and_unknown_where_it_names_none(local_chain: LocalChain) -> None:
-    first, second = (local_chain.deploy(own("PriceFeed"), "X / USD", 8) for _ in range(2))
+def test_bounds_are_those_of_the_aggregator_that_a_proxy_names_and_unknown_where_it_names_none(anvil_chain: LocalChain) -> None:
+    first, second = (anvil_chain.deploy(own("PriceFeed"), "X / USD", 8) for _ in range(2))
     for feed, least in ((first, -7), (second, 11)):
-        functions = local_chain.contract(feed, own("PriceFeed")).functions
-        local_chain.send(functions.setBounds(least, 10**12))
-        local_chain.send(functions.push(500))
-    proxy = local_chain.deploy(attack("FeedProxy"), first)
-    pointed = local_chain.contract(proxy, attack("FeedProxy")).functions
-    (seen,) = reader(local_chain, feeds=(proxy,)).snapshot().feeds
+        functions = anvil_chain.contract(feed, own("PriceFeed")).functions
+        anvil_chain.send(functions.setBounds(least, 10**12))
+        anvil_chain.send(functions.push(500))
+    proxy = anvil_chain.deploy(attack("FeedProxy"), first)
+    pointed = anvil_chain.contract(proxy, attack("FeedProxy")).functions
+    (seen,) = reader(anvil_chain, feeds=(proxy,)).snapshot().feeds
     assert (seen.answer, seen.min_answer, seen.max_answer) == (500, -7, 10**12)
-    local_chain.send(pointed.point(second))
-    (seen,) = reader(local_chain, feeds=(proxy,)).snapshot().feeds
+    anvil_chain.send(pointed.point(second))
+    (seen,) = reader(anvil_chain, feeds=(proxy,)).snapshot().feeds
     assert seen.min_answer == 11
 
 
-def test_a_call_by_way_of_another_contract_fails_alone(local_chain: LocalChain) -> None:
-    token = local_chain.tokens["USDC"].address
+def test_a_call_by_way_of_another_contract_fails_alone(anvil_chain: LocalChain) -> None:
+    token = anvil_chain.tokens["USDC"].address
     decimals = CallItem(token, DECIMALS)
     items: list[Item] = [ViaItem(token, AGGREGATOR, decimals), ViaItem(token, DECIMALS, decimals), ViaItem(token, BALANCE_OF, decimals)]
-    answers = ask(local_chain.transport, [*items, decimals])
+    answers = ask(anvil_chain.transport, [*items, decimals])
     assert answers == [Status.FAILED, Status.NO_CODE, Status.FAILED, (6).to_bytes(32, "big")]  # 6 decimals: an address of nobody
 
 
-def test_the_observations_that_a_pool_keeps_are_read(local_chain: LocalChain) -> None:
-    pool = local_chain.contract(local_chain.pools["v3 LINK/USDC 10000"], npm(V3_POOL))
-    local_chain.send(pool.functions.increaseObservationCardinalityNext(71))
-    seen = next(p for p in reader(local_chain).snapshot().pools if p.address == pool.address)
+def test_the_observations_that_a_pool_keeps_are_read(anvil_chain: LocalChain) -> None:
+    pool = anvil_chain.contract(anvil_chain.pools["v3 LINK/USDC 10000"], npm(V3_POOL))
+    anvil_chain.send(pool.functions.increaseObservationCardinalityNext(71))
+    seen = next(p for p in reader(anvil_chain).snapshot().pools if p.address == pool.address)
     slot0 = pool.functions.slot0().call()
     assert isinstance(seen, V3Pool)
     assert seen.observations == (slot0[3], slot0[4])
     assert seen.observations[1] == 71
 
 
-def test_code_hashes_equal_the_hash_of_the_code_and_are_zero_without_code(local_chain: LocalChain) -> None:
-    addresses = (local_chain.addresses.swap_router_02, local_chain.tokens["WETH"].address, local_chain.wallet.address, "0x" + "99" * 20)
-    seen = reader(local_chain, code=addresses).snapshot()
+def test_code_hashes_equal_the_hash_of_the_code_and_are_zero_without_code(anvil_chain: LocalChain) -> None:
+    addresses = (anvil_chain.addresses.swap_router_02, anvil_chain.tokens["WETH"].address, anvil_chain.wallet.address, "0x" + "99" * 20)
+    seen = reader(anvil_chain, code=addresses).snapshot()
     for one in seen.code_hashes:
-        code = bytes(local_chain.w3.eth.get_code(one.address))
+        code = bytes(anvil_chain.w3.eth.get_code(one.address))
         assert one.hash == ("0x" + bytes(keccak(code)).hex() if code else "0x" + "00" * 32)
     assert [one.address for one in seen.code_hashes] == list(addresses)
 
 
-def test_a_token_that_burns_gas_and_one_that_returns_a_megabyte_harm_only_themselves(local_chain: LocalChain) -> None:
-    healthy = reader(local_chain).snapshot()
-    bad = [Token(local_chain.deploy(own(name)), name, 18) for name in ("GasBurner", "MegabyteToken")]
-    all_tokens = (bad[0], *watch(local_chain).tokens[:2], bad[1], *watch(local_chain).tokens[2:])
-    seen = reader(local_chain, tokens=all_tokens).snapshot()
+def test_a_token_that_burns_gas_and_one_that_returns_a_megabyte_harm_only_themselves(anvil_chain: LocalChain) -> None:
+    healthy = reader(anvil_chain).snapshot()
+    bad = [Token(anvil_chain.deploy(own(name)), name, 18) for name in ("GasBurner", "MegabyteToken")]
+    all_tokens = (bad[0], *watch(anvil_chain).tokens[:2], bad[1], *watch(anvil_chain).tokens[2:])
+    seen = reader(anvil_chain, tokens=all_tokens).snapshot()
     assert seen.holdings == healthy.holdings
     assert seen.requests == healthy.requests == 2
     assert {q.address for q in seen.quarantined} == {token.address for token in bad}
@@ -154,26 +154,26 @@ def test_a_token_that_burns_gas_and_one_that_returns_a_megabyte_harm_only_themse
     assert len(seen.pools) == len(healthy.pools)
 
 
-def test_an_answer_longer_than_its_bound_fails_and_costs_little(local_chain: LocalChain) -> None:
-    mega = local_chain.deploy(own("MegabyteToken"))
-    call = address_call(BALANCE_OF, local_chain.wallet.address)
+def test_an_answer_longer_than_its_bound_fails_and_costs_little(anvil_chain: LocalChain) -> None:
+    mega = anvil_chain.deploy(own("MegabyteToken"))
+    call = address_call(BALANCE_OF, anvil_chain.wallet.address)
     rich = CallItem(mega, call, gas=5_000_000)
-    got = ask(local_chain.transport, [CallItem(mega, DECIMALS), rich, CallItem(mega, call), CallItem(mega, DECIMALS)])
+    got = ask(anvil_chain.transport, [CallItem(mega, DECIMALS), rich, CallItem(mega, call), CallItem(mega, DECIMALS)])
     assert got == [(18).to_bytes(32, "big"), Status.TOO_LONG, Status.FAILED, (18).to_bytes(32, "big")]
 
 
-def test_a_real_zero_needs_a_call_that_succeeded(local_chain: LocalChain) -> None:
-    local_chain.set_balance("LINK", 0)
-    nobody, pool = Token("0x" + "99" * 20, "NONE", 18), Token(local_chain.addresses.v3_factory, "FACT", 18)
-    seen = reader(local_chain, tokens=(local_chain.tokens["LINK"], nobody, pool)).snapshot()
-    assert [(h.token, h.raw) for h in seen.holdings] == [(local_chain.tokens["LINK"].address, 0)]
+def test_a_real_zero_needs_a_call_that_succeeded(anvil_chain: LocalChain) -> None:
+    anvil_chain.set_balance("LINK", 0)
+    nobody, pool = Token("0x" + "99" * 20, "NONE", 18), Token(anvil_chain.addresses.v3_factory, "FACT", 18)
+    seen = reader(anvil_chain, tokens=(anvil_chain.tokens["LINK"], nobody, pool)).snapshot()
+    assert [(h.token, h.raw) for h in seen.holdings] == [(anvil_chain.tokens["LINK"].address, 0)]
     assert {q.address: q.why for q in seen.quarantined} == {nobody.address: Status.NO_CODE.why, pool.address: Status.FAILED.why}
 
 
-def test_decimals_that_disagree_quarantine_the_token(local_chain: LocalChain) -> None:
-    wrong = Token(local_chain.tokens["USDC"].address, "USDC", 18)
-    seen = reader(local_chain, tokens=(wrong, local_chain.tokens["WETH"])).snapshot()
-    assert [h.token for h in seen.holdings] == [local_chain.tokens["WETH"].address]
+def test_decimals_that_disagree_quarantine_the_token(anvil_chain: LocalChain) -> None:
+    wrong = Token(anvil_chain.tokens["USDC"].address, "USDC", 18)
+    seen = reader(anvil_chain, tokens=(wrong, anvil_chain.tokens["WETH"])).snapshot()
+    assert [h.token for h in seen.holdings] == [anvil_chain.tokens["WETH"].address]
     assert [(q.address, q.why) for q in seen.quarantined] == [(wrong.address, "the contract says 6 decimals, expected are 18")]
 
 
@@ -184,10 +184,10 @@ def pool_item(chain: LocalChain, name: str, window: int, most: int) -> V3Item:
 
 
 @pytest.mark.parametrize("most", [2, 4, 6, 10])
-def test_more_ticks_than_allowed_end_the_known_window_earlier_and_nothing_in_it_is_missing(local_chain: LocalChain, most: int) -> None:
+def test_more_ticks_than_allowed_end_the_known_window_earlier_and_nothing_in_it_is_missing(anvil_chain: LocalChain, most: int) -> None:
     name = "v3 USDC/USDT 100"
-    everything = {t.index: t.liquidity_net for t in _v3(local_chain, name).ticks}
-    got = ask(local_chain.transport, [pool_item(local_chain, name, 5_000, most)])[0]
+    everything = {t.index: t.liquidity_net for t in _v3(anvil_chain, name).ticks}
+    got = ask(anvil_chain.transport, [pool_item(anvil_chain, name, 5_000, most)])[0]
     assert isinstance(got, V3Answer)
     assert len(got.ticks) == min(most, sum(-5_000 <= index <= 5_000 for index in everything))
     assert dict(got.ticks) == {i: net for i, net in everything.items() if got.known_from_tick <= i <= got.known_to_tick}
@@ -215,28 +215,28 @@ def test_the_recorded_mainnet_pool_is_read_like_direct_calls_at_any_width(anvil_
             assert (got.known_from_tick, got.known_to_tick) == (low, high)
 
 
-def test_a_pool_without_price_and_an_address_without_pool_are_told_apart(local_chain: LocalChain) -> None:
-    local_chain.add_token("NEW", 18, 5)
-    factory = local_chain.contract(
-        local_chain.addresses.v3_factory, npm("@uniswap/v3-core/artifacts/contracts/UniswapV3Factory.sol/UniswapV3Factory.json")
+def test_a_pool_without_price_and_an_address_without_pool_are_told_apart(anvil_chain: LocalChain) -> None:
+    anvil_chain.add_token("NEW", 18, 5)
+    factory = anvil_chain.contract(
+        anvil_chain.addresses.v3_factory, npm("@uniswap/v3-core/artifacts/contracts/UniswapV3Factory.sol/UniswapV3Factory.json")
     )
-    pair = [local_chain.tokens["NEW"].address, local_chain.tokens["USDC"].address]
-    local_chain.send(factory.functions.createPool(*pair, 3000))
+    pair = [anvil_chain.tokens["NEW"].address, anvil_chain.tokens["USDC"].address]
+    anvil_chain.send(factory.functions.createPool(*pair, 3000))
     empty = factory.functions.getPool(*pair, 3000).call()
     got = ask(
-        local_chain.transport,
-        [V3Item(address, 60, 100, 256, 0) for address in (empty, local_chain.wallet.address, local_chain.tokens["USDC"].address, NATIVE)],
+        anvil_chain.transport,
+        [V3Item(address, 60, 100, 256, 0) for address in (empty, anvil_chain.wallet.address, anvil_chain.tokens["USDC"].address, NATIVE)],
     )
     assert got == [Status.NOT_INITIALISED, Status.NO_CODE, Status.FAILED, Status.NO_CODE]
 
 
 @pytest.mark.parametrize("gas", [600_000, 900_000, 1_300_000, 1_800_000, 2_500_000, 4_000_000])
-def test_too_little_gas_leaves_items_unread_and_never_wrong(local_chain: LocalChain, gas: int) -> None:
-    items: list[Item] = [question.item for question in questions(watch(local_chain))]
-    burner = local_chain.deploy(own("GasBurner"))
+def test_too_little_gas_leaves_items_unread_and_never_wrong(anvil_chain: LocalChain, gas: int) -> None:
+    items: list[Item] = [question.item for question in questions(watch(anvil_chain))]
+    burner = anvil_chain.deploy(own("GasBurner"))
     items[3:3] = [CallItem(burner, address_call(BALANCE_OF, burner)), CodeItem(burner)]
-    truth = ask(local_chain.transport, items)
-    starved: Any = local_chain.transport.call("eth_call", [{"data": creation_code(items), "gas": hex(gas)}, "latest"])
+    truth = ask(anvil_chain.transport, items)
+    starved: Any = anvil_chain.transport.call("eth_call", [{"data": creation_code(items), "gas": hex(gas)}, "latest"])
     got = decode(items, bytes.fromhex(starved[2:]))
     assert all(answer in (Status.UNREAD, true) for answer, true in zip(got, truth, strict=True))
     assert sum(answer is Status.UNREAD for answer in truth) == 0

@@ -65,8 +65,8 @@ def equal(chain: LocalChain, actions: Sequence[LpAction], after: tuple[tuple[str
     return done
 
 
-def test_a_new_range_is_minted_as_planned(local_chain: LocalChain, tmp_path: Path) -> None:
-    chain = local_chain
+def test_a_new_range_is_minted_as_planned(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
     with agents.agent_on(chain, tmp_path, wanting(chain, V3)) as agent:
         [action] = planned(agent, Provide)
         assert isinstance(action, Provide)
@@ -115,8 +115,8 @@ def test_a_range_that_the_price_left_is_taken_out_and_a_new_one_minted_as_planne
         equal(chain, outcome.plan.actions, outcome.plan.holdings_after)
 
 
-def test_fees_are_collected_and_put_back_as_planned(local_chain: LocalChain, tmp_path: Path) -> None:
-    chain = local_chain
+def test_fees_are_collected_and_put_back_as_planned(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
     own = lp.provide_v3(chain, V3, -2, 2, 1_600)
     for seed in (1, 2, 3):
         busy(chain, V3, seed, 1_000_000)

@@ -48,8 +48,8 @@ def test_lp_tokens_pay_what_a_burn_pays(anvil_chain: LocalChain, fee: str) -> No
     assert all(raw > 0 for raw in equal(chain, own))
 
 
-def test_tokens_sent_to_the_pair_are_paid_to_whoever_burns_but_do_not_count(local_chain: LocalChain) -> None:
-    chain = local_chain
+def test_tokens_sent_to_the_pair_are_paid_to_whoever_burns_but_do_not_count(anvil_chain: LocalChain) -> None:
+    chain = anvil_chain
     own = lp.provide_v2(chain, V2, 5_000)
     ratio = price_now(chain, V2)
     plain = exact.held(lp.read(chain, own), ratio, Fraction(1))
@@ -59,10 +59,10 @@ def test_tokens_sent_to_the_pair_are_paid_to_whoever_burns_but_do_not_count(loca
 
 
 @pytest.mark.parametrize(("lower", "upper"), [(-20, 20), (-1, 1), (0, 1), (5, 30), (-30, -5), (-10_000, 10_000)])
-def test_a_position_pays_what_decreasing_and_collecting_pay(local_chain: LocalChain, lower: int, upper: int) -> None:
-    own = lp.provide_v3(local_chain, V3, lower, upper, 4_000)
-    busy(local_chain, V3)
-    equal(local_chain, own)
+def test_a_position_pays_what_decreasing_and_collecting_pay(anvil_chain: LocalChain, lower: int, upper: int) -> None:
+    own = lp.provide_v3(anvil_chain, V3, lower, upper, 4_000)
+    busy(anvil_chain, V3)
+    equal(anvil_chain, own)
 
 
 @pytest.mark.parametrize("up", [True, False])
@@ -87,8 +87,8 @@ def test_a_position_that_the_price_left_and_came_back_to_keeps_its_fees(anvil_ch
     equal(chain, own)
 
 
-def test_fees_are_what_collect_alone_pays(local_chain: LocalChain) -> None:
-    chain = local_chain
+def test_fees_are_what_collect_alone_pays(anvil_chain: LocalChain) -> None:
+    chain = anvil_chain
     own = lp.provide_v3(chain, V3, -20, 20, 4_000)
     busy(chain, V3)
     said, before = exact.uncollected(lp.read(chain, own)), lp.balances(chain, own)
@@ -115,8 +115,8 @@ def test_a_position_half_taken_out_and_owed_pays_both_halves(anvil_chain: LocalC
     equal(chain, own)
 
 
-def test_a_position_without_liquidity_holds_what_it_is_still_owed_and_then_nothing(local_chain: LocalChain) -> None:
-    chain = local_chain
+def test_a_position_without_liquidity_holds_what_it_is_still_owed_and_then_nothing(anvil_chain: LocalChain) -> None:
+    chain = anvil_chain
     own = lp.provide_v3(chain, V3, -20, 20, 4_000)
     position = lp.read(chain, own)
     assert isinstance(position, LpV3Position)
@@ -126,8 +126,8 @@ def test_a_position_without_liquidity_holds_what_it_is_still_owed_and_then_nothi
     assert exact.redeemed(lp.read(chain, own)) == (0, 0)
 
 
-def test_a_burned_token_is_gone_before_and_after_the_agent_starts(local_chain: LocalChain) -> None:
-    chain = local_chain
+def test_a_burned_token_is_gone_before_and_after_the_agent_starts(anvil_chain: LocalChain) -> None:
+    chain = anvil_chain
     own = lp.provide_v3(chain, V3, -20, 20, 4_000)
     before = lp.refs(chain, [own])
     lp.take_out(chain, own)

@@ -50,8 +50,8 @@ def run_exactly(desk: Desk, plan: Plan) -> Receipt:
 
 
 @both_routers
-def test_swaps_paid_in_native_coin_need_no_approval_and_leave_wrapped_coin_alone(local_chain: LocalChain, router: str) -> None:
-    desk = DESKS[router](local_chain)
+def test_swaps_paid_in_native_coin_need_no_approval_and_leave_wrapped_coin_alone(anvil_chain: LocalChain, router: str) -> None:
+    desk = DESKS[router](anvil_chain)
     hub = desk.leg("v3 LINK/WETH 3000", "LINK", ETHER, sink=R)
     plan = plan_of(
         *by_value(desk.leg("v3 WETH/USDC 500", "WETH", 3 * 10**17)),

@@ -27,9 +27,9 @@ def history(chain: LocalChain) -> list[Snapshot]:
     return seen[::-1]
 
 
-def test_each_block_says_what_a_snapshot_said_there(local_chain: LocalChain) -> None:
-    seen = history(local_chain)
-    now = reader(local_chain)
+def test_each_block_says_what_a_snapshot_said_there(anvil_chain: LocalChain) -> None:
+    seen = history(anvil_chain)
+    now = reader(anvil_chain)
     past = now.past(seen[0].head, 3)
     assert [one.head for one in past] == [one.head for one in seen[1:]]
     for one, then in zip(past, seen[1:], strict=True):
@@ -38,11 +38,11 @@ def test_each_block_says_what_a_snapshot_said_there(local_chain: LocalChain) -> 
     assert now.past(seen[0].head, 0) == ()
 
 
-def test_a_chain_that_is_younger_than_the_blocks_asked_for_gives_what_it_has(local_chain: LocalChain) -> None:
-    head = reader(local_chain).snapshot().head
-    early = local_chain.w3.eth.get_block(2)
+def test_a_chain_that_is_younger_than_the_blocks_asked_for_gives_what_it_has(anvil_chain: LocalChain) -> None:
+    head = reader(anvil_chain).snapshot().head
+    early = anvil_chain.w3.eth.get_block(2)
     young = replace(head, number=2, hash="0x" + bytes(early["hash"]).hex(), timestamp_s=int(early["timestamp"]))
-    assert [one.head.number for one in reader(local_chain).past(young, 9)] == [1, 0]
+    assert [one.head.number for one in reader(anvil_chain).past(young, 9)] == [1, 0]
 
 
 def test_a_block_that_is_no_longer_there_is_looked_for_again(local_chain: LocalChain) -> None:

@@ -41,8 +41,8 @@ def recorded(agent: Agent, symbol: str) -> dict[int, Fraction]:
     return {point.at_s: point.price * scale for point in found if point.token == token.address}
 
 
-def test_rounds_are_those_that_were_written_and_the_one_before(local_chain: LocalChain, tmp_path: Path) -> None:
-    chain = local_chain
+def test_rounds_are_those_that_were_written_and_the_one_before(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         written = pushed(chain, "WETH", ["1.01", "1.02", "0.97", "1", "1.05"])
         head = agent.step_input().snapshot.head
@@ -54,8 +54,8 @@ def test_rounds_are_those_that_were_written_and_the_one_before(local_chain: Loca
         assert list(every)[-5:] == written
 
 
-def test_each_hour_gets_the_rounds_that_stood_at_its_end(local_chain: LocalChain, tmp_path: Path) -> None:
-    chain = local_chain
+def test_each_hour_gets_the_rounds_that_stood_at_its_end(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         written = pushed(chain, "WETH", ["1.01", "1.02", "0.97", "1", "1.05", "1.1", "1.2"])
         told = api.fetch_prices(agent, "feed", "3h")
@@ -68,8 +68,8 @@ def test_each_hour_gets_the_rounds_that_stood_at_its_end(local_chain: LocalChain
         assert {item["symbol"]: item["new"] for item in api.fetch_prices(agent, "feed", "3h")["prices"]} == {"WETH": 0, "LINK": 0}
 
 
-def test_a_feed_that_had_not_spoken_for_too_long_tells_no_price(tester_chain: LocalChain, tmp_path: Path) -> None:
-    chain = tester_chain
+def test_a_feed_that_had_not_spoken_for_too_long_tells_no_price(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
     with agent_on(chain, tmp_path, ROOMY | {"reference.feed_max_age": "90m"}, TARGETS) as agent:
         pushed(chain, "WETH", ["1.01"])
         chain.warp(5 * HOUR_S, refresh_feeds=False)
@@ -116,9 +116,9 @@ def test_means_of_pools_are_what_their_contracts_observed(anvil_chain: LocalChai
 
 
 @pytest.mark.parametrize("source", ["feed", None])
-def test_what_cannot_be_asked_is_named(tester_chain: LocalChain, tmp_path: Path, source: str | None) -> None:
+def test_what_cannot_be_asked_is_named(anvil_chain: LocalChain, tmp_path: Path, source: str | None) -> None:
     changes = ROOMY | {"portfolio.assets.1.feed": None}
-    with agent_on(tester_chain, tmp_path, changes, TARGETS) as agent:
+    with agent_on(anvil_chain, tmp_path, changes, TARGETS) as agent:
         told = {item["symbol"]: item for item in api.fetch_prices(agent, source, "2h")["prices"] if item["source"] == "feed"}
         assert told["LINK"]["why"] == "LINK has no feed"
         assert told["LINK"]["hours"] == 0

@@ -26,23 +26,21 @@ MIXES = (
 )
 
 
-@pytest.mark.parametrize(
-    ("local_chain", "values"), [("eth-tester", MIXES[0]), *(("anvil", values) for values in MIXES)], indirect=["local_chain"]
-)
+@pytest.mark.parametrize("values", MIXES)
 def test_five_assets_reach_their_targets_in_one_transaction_equal_to_the_plan_to_the_wei(
-    local_chain: LocalChain, values: dict[str, int]
+    anvil_chain: LocalChain, values: dict[str, int]
 ) -> None:
-    hold(local_chain, values)
-    step, desk = step_of(local_chain, TARGETS), Desk(local_chain)
+    hold(anvil_chain, values)
+    step, desk = step_of(anvil_chain, TARGETS), Desk(anvil_chain)
     found = plan(step, goal(step))
     desk.approve_for(found)
     receipt = desk.swap(found)
     assert receipt.status == 1
     after = desk.balances()
     assert {step.portfolio.token(at).symbol: raw for at, raw in found.holdings_after} == after
-    total = sum(after[s] * local_chain.books.prices_usd[s] / 10 ** local_chain.tokens[s].decimals for s in TARGETS)
+    total = sum(after[s] * anvil_chain.books.prices_usd[s] / 10 ** anvil_chain.tokens[s].decimals for s in TARGETS)
     for symbol, target_bps in TARGETS.items():
-        value = after[symbol] * local_chain.books.prices_usd[symbol] / 10 ** local_chain.tokens[symbol].decimals
+        value = after[symbol] * anvil_chain.books.prices_usd[symbol] / 10 ** anvil_chain.tokens[symbol].decimals
         assert abs(value / total * BPS - target_bps) <= 10, (symbol, found.skipped)
     assert Fraction(4, 5) <= Fraction(receipt.gas_used, found.gas_units) <= Fraction(5, 4)
 
@@ -59,9 +57,9 @@ def test_a_plan_moves_no_real_pool_beyond_its_bound_and_names_what_stays(anvil_c
     assert any("price_impact" in item.why for item in found.skipped)
 
 
-def test_a_swap_by_hand_pays_what_plan_and_quote_said(local_chain: LocalChain) -> None:
-    hold(local_chain, {"WETH": 300_000})
-    step, desk = step_of(local_chain, TARGETS), Desk(local_chain)
+def test_a_swap_by_hand_pays_what_plan_and_quote_said(anvil_chain: LocalChain) -> None:
+    hold(anvil_chain, {"WETH": 300_000})
+    step, desk = step_of(anvil_chain, TARGETS), Desk(anvil_chain)
     weth, usdt = desk.at("WETH"), desk.at("USDT")
     amount = 80 * 10**18
     found = plan_swap(step, weth, usdt, amount)

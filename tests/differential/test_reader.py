@@ -109,10 +109,10 @@ def test_a_reorganisation_between_the_two_trips_is_noticed(local_chain: LocalCha
     assert 77 in [holding.raw for holding in seen.holdings]
 
 
-def test_a_block_that_comes_between_the_two_trips_changes_nothing(local_chain: LocalChain) -> None:
-    expected = reader(local_chain).snapshot()
-    line = Through(local_chain.transport, "local", before=lambda number: local_chain.set_balance("LINK", 5) if number == 2 else None)
-    assert reader(local_chain, line).snapshot() == expected
+def test_a_block_that_comes_between_the_two_trips_changes_nothing(anvil_chain: LocalChain) -> None:
+    expected = reader(anvil_chain).snapshot()
+    line = Through(anvil_chain.transport, "local", before=lambda number: anvil_chain.set_balance("LINK", 5) if number == 2 else None)
+    assert reader(anvil_chain, line).snapshot() == expected
 
 
 def stingy(gas: int) -> Any:
@@ -126,16 +126,16 @@ def stingy(gas: int) -> Any:
     return {"ask": ask, "before": lambda number: state.update(batch=number)}
 
 
-def test_what_did_not_fit_costs_a_third_trip_that_is_counted(local_chain: LocalChain) -> None:
-    expected = reader(local_chain).snapshot()
-    seen = reader(local_chain, Through(local_chain.transport, "local", **stingy(900_000))).snapshot()
+def test_what_did_not_fit_costs_a_third_trip_that_is_counted(anvil_chain: LocalChain) -> None:
+    expected = reader(anvil_chain).snapshot()
+    seen = reader(anvil_chain, Through(anvil_chain.transport, "local", **stingy(900_000))).snapshot()
     assert seen.requests == 3
     assert replace(seen, requests=2) == expected
 
 
-def test_a_page_that_the_node_refuses_is_asked_again_in_smaller_ones(local_chain: LocalChain) -> None:
-    expected = reader(local_chain).snapshot()
-    seen = reader(local_chain, Through(local_chain.transport, "local", **stingy(60_000))).snapshot()
+def test_a_page_that_the_node_refuses_is_asked_again_in_smaller_ones(anvil_chain: LocalChain) -> None:
+    expected = reader(anvil_chain).snapshot()
+    seen = reader(anvil_chain, Through(anvil_chain.transport, "local", **stingy(60_000))).snapshot()
     assert seen.requests == 3
     assert replace(seen, requests=2) == expected
 

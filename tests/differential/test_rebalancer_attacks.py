@@ -24,10 +24,10 @@ NEW_POOL_GAS = 4_000_000
 """A pool made in this second costs less gas in a simulation than a second later, when it first writes its price down."""
 
 
-def test_nobody_makes_an_idle_rebalancer_pay(local_chain: LocalChain) -> None:
+def test_nobody_makes_an_idle_rebalancer_pay(anvil_chain: LocalChain) -> None:
     """Forged callback, stolen allowance: the victim's allowance is open, and only his own call spends it."""
-    stage = Stage(local_chain)
-    before, pool = stage.desk.balances(), local_chain.pools["v3 WETH/USDC 500"]
+    stage = Stage(anvil_chain)
+    before, pool = stage.desk.balances(), anvil_chain.pools["v3 WETH/USDC 500"]
     forged = [callback(stage.victim, stage.at(symbol), 10**6, 10**6) for symbol in ("WETH", "USDC", "USDT")]
     forged += [callback(stage.victim, stage.at("WETH"), 0, 0), callback(stage.rebalancer, stage.at("WETH"), 1, 1)]
     forged += [forged[0][:-64], forged[0] + "00" * 32, "0x" + forged[0][2:10]]
@@ -36,29 +36,27 @@ def test_nobody_makes_an_idle_rebalancer_pay(local_chain: LocalChain) -> None:
     tried, succeeded, errors = stage.outcome()
     assert (tried, succeeded) == (len(forged), 0)
     assert errors[:5] == [NOT_AWAITED] * 5
-    # eth-tester takes calls of its own accounts alone; anvil plays a genuine pool, and the Rebalancer itself, too.
-    others = (pool, stage.rebalancer) if local_chain.url else ()
-    for sender in (stage.thief, stage.victim, *others):
+    for sender in (stage.thief, stage.victim, pool, stage.rebalancer):
         assert "NotAwaited" in stage.desk.would(forged[0], sender).reason
     assert stage.desk.balances() == before
 
 
-def test_another_accounts_allowance_is_not_spent_by_the_victims_own_calldata(local_chain: LocalChain) -> None:
-    stage = Stage(local_chain)
+def test_another_accounts_allowance_is_not_spent_by_the_victims_own_calldata(anvil_chain: LocalChain) -> None:
+    stage = Stage(anvil_chain)
     data = stage.desk.swap_tx(plan_of(stage.desk.leg("v3 WETH/USDC 500", "WETH", ETHER // 10))).data
     assert stage.desk.would(data).ok, "the same call is good when the victim sends it"
     for venue, pool in ((V3, "v3 WETH/USDC 500"), (V2, "v2 WETH/USDC")):
         tokens = [stage.at("WETH"), stage.at("USDC")]
-        fee = local_chain.books.pool_info[pool].fee_pips
+        fee = anvil_chain.books.pool_info[pool].fee_pips
         own_words = raw_program(tokens, [raw_leg(tokens, venue, *tokens, fee=fee, raw=ETHER // 10)])
         for stolen in (data, own_words):
             simulated = stage.desk.would(stolen, stage.thief)
             assert not simulated.ok and "TokenRefused" in simulated.reason
 
 
-def test_a_thief_who_buys_in_a_genuine_pool_does_not_pay_with_the_victims_allowance(local_chain: LocalChain) -> None:
-    stage = Stage(local_chain)
-    thief, info = stage.deploy("AllowanceThief"), local_chain.books.pool_info["v3 WETH/USDC 500"]
+def test_a_thief_who_buys_in_a_genuine_pool_does_not_pay_with_the_victims_allowance(anvil_chain: LocalChain) -> None:
+    stage = Stage(anvil_chain)
+    thief, info = stage.deploy("AllowanceThief"), anvil_chain.books.pool_info["v3 WETH/USDC 500"]
     sells = info.token0
     loot = (stage.rebalancer, stage.victim, sells.address)
     steal = stage.calldata(thief, "steal", info.address, True, 10**6, LOWEST, loot)
@@ -144,11 +142,11 @@ def fork(stage: Stage, fee: int) -> tuple[object, object, list[str]]:
     return factory, stage.chain.contract("0x" + made.hex(), attack("ForkPool")), tokens
 
 
-def test_a_fork_with_other_init_code_is_never_reached_and_never_served(local_chain: LocalChain) -> None:
-    stage = Stage(local_chain)
+def test_a_fork_with_other_init_code_is_never_reached_and_never_served(anvil_chain: LocalChain) -> None:
+    stage = Stage(anvil_chain)
     for fee in (500, 777):
         _, pool, tokens = fork(stage, fee)
-        assert len(local_chain.w3.eth.get_code(pool.address)) > 100
+        assert len(anvil_chain.w3.eth.get_code(pool.address)) > 100
         weth, usdc = stage.at("WETH"), stage.at("USDC")
         data = raw_program(tokens, [raw_leg(tokens, V3, weth, usdc, fee=fee, raw=ETHER // 10)])
         demand = stage.calldata(pool, "demand", stage.rebalancer, 1, -1, bytes.fromhex(callback(stage.victim, weth, 1, 1)[-192:]))
@@ -156,11 +154,11 @@ def test_a_fork_with_other_init_code_is_never_reached_and_never_served(local_cha
         if fee == 777:
             assert "NoSuchPool" in stage.desk.would(data).reason, "only the fork has this tier"
             continue
-        genuine = local_chain.contract(local_chain.pools["v3 WETH/USDC 500"], npm(V3_POOL))
+        genuine = anvil_chain.contract(anvil_chain.pools["v3 WETH/USDC 500"], npm(V3_POOL))
         price = genuine.functions.slot0().call()[0]
         tx = stage.desk.tx(stage.rebalancer, data, gas=1_000_000)
-        local_chain.w3.eth.wait_for_transaction_receipt(
-            local_chain.w3.eth.send_transaction({"from": stage.victim, "to": tx.to, "data": tx.data, "gas": tx.gas})
+        anvil_chain.w3.eth.wait_for_transaction_receipt(
+            anvil_chain.w3.eth.send_transaction({"from": stage.victim, "to": tx.to, "data": tx.data, "gas": tx.gas})
         )
         assert pool.functions.swaps().call() == 0
         assert genuine.functions.slot0().call()[0] != price
@@ -203,8 +201,8 @@ def test_a_rebalancer_made_for_the_fork_itself_is_asked_once_for_no_more_and_rob
     assert not simulated.ok and words in simulated.reason
 
 
-def test_tokens_sent_to_where_no_leg_waits_or_by_a_wrong_way_are_refused(local_chain: LocalChain) -> None:
-    stage = Stage(local_chain)
+def test_tokens_sent_to_where_no_leg_waits_or_by_a_wrong_way_are_refused(anvil_chain: LocalChain) -> None:
+    stage = Stage(anvil_chain)
     weth, usdc, usdt = (stage.at(symbol) for symbol in ("WETH", "USDC", "USDT"))
     listed = [weth, usdc, usdt]
     paid = [(stage.desk.prices[weth], -(10**16)), (Fraction(1), 29 * 10**6)]

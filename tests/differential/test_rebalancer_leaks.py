@@ -110,33 +110,32 @@ def test_the_value_floor_believes_no_pool_that_is_skewed_in_mid_flight(anvil_cha
     assert stage.outcome()[:2] == (2, 2), "the other pool was skewed in the middle"
 
 
-def test_reserves_that_are_stale_in_a_flash_swap_buy_nothing(local_chain: LocalChain) -> None:
+def test_reserves_that_are_stale_in_a_flash_swap_buy_nothing(anvil_chain: LocalChain) -> None:
     """Read-only re-entrancy: the pair is called from inside its own swap, and the Rebalancer with it."""
-    stage = Stage(local_chain)
+    stage = Stage(anvil_chain)
     caller = stage.deploy("FlashCaller")
-    pair, tokens = local_chain.pools["v2 WETH/USDC"], [stage.at("USDC"), stage.at("WETH")]
-    local_chain.set_balance("USDC", 1_000 * USD, owner=caller.address)
+    pair, tokens = anvil_chain.pools["v2 WETH/USDC"], [stage.at("USDC"), stage.at("WETH")]
+    anvil_chain.set_balance("USDC", 1_000 * USD, owner=caller.address)
     program = bytes.fromhex(raw_program(tokens, [raw_leg(tokens, V2, *tokens, raw=100 * USD)])[2 + 8 + 128 :])
     length = int.from_bytes(
         bytes.fromhex(raw_program(tokens, [raw_leg(tokens, V2, *tokens, raw=100 * USD)])[2 + 8 + 64 : 2 + 8 + 128]), "big"
     )
-    amounts = v2_out(local_chain, "v2 WETH/USDC", "USDC", 10 * USD)
+    amounts = v2_out(anvil_chain, "v2 WETH/USDC", "USDC", 10 * USD)
     data = stage.calldata(caller, "borrow", pair, *amounts, stage.rebalancer, tokens[0], program[:length])
     assert "LOCKED" in stage.desk.would(data, stage.thief, to=caller.address).reason
 
 
-def test_there_is_no_state_to_read_but_what_it_was_made_for(local_chain: LocalChain) -> None:
-    stage, at = Stage(local_chain), local_chain.addresses
+def test_there_is_no_state_to_read_but_what_it_was_made_for(anvil_chain: LocalChain) -> None:
+    stage, at = Stage(anvil_chain), anvil_chain.addresses
     views = {e["name"]: e for e in own("Rebalancer").abi if e.get("stateMutability") in ("view", "pure")}
     assert set(views) == {"WRAPPED_NATIVE", "V2_FACTORY", "V2_INIT_CODE_HASH", "V3_FACTORY", "V3_INIT_CODE_HASH"}
-    functions = local_chain.contract(stage.rebalancer, own("Rebalancer")).functions
+    functions = anvil_chain.contract(stage.rebalancer, own("Rebalancer")).functions
     assert [functions[name]().call() for name in ("WRAPPED_NATIVE", "V2_FACTORY", "V3_FACTORY")] == [at.weth, at.v2_factory, at.v3_factory]
     writers = {e["name"] for e in own("Rebalancer").abi if e["type"] == "function"} - set(views)
     assert writers == {"rebalance", "uniswapV3SwapCallback"}
     assert stage.desk.swap(plan_of(stage.desk.leg("v3 WETH/USDC 500", "WETH", ETHER // 10))).status == 1
-    if local_chain.url:
-        slots = [local_chain.w3.eth.get_storage_at(stage.rebalancer, number) for number in range(3)]
-        assert [int.from_bytes(slot, "big") for slot in slots] == [1, 0, 0]
+    slots = [anvil_chain.w3.eth.get_storage_at(stage.rebalancer, number) for number in range(3)]
+    assert [int.from_bytes(slot, "big") for slot in slots] == [1, 0, 0]
 
 
 def force_coin(chain: LocalChain, target: str, wei: int) -> None:
@@ -147,8 +146,8 @@ def force_coin(chain: LocalChain, target: str, wei: int) -> None:
     assert chain.w3.eth.get_balance(chain.w3.to_checksum_address(target)) == wei
 
 
-def test_native_coin_never_stays_and_forced_coin_stops_nobody(local_chain: LocalChain) -> None:
-    stage = Stage(local_chain)
+def test_native_coin_never_stays_and_forced_coin_stops_nobody(anvil_chain: LocalChain) -> None:
+    stage = Stage(anvil_chain)
     desk, weth, usdc = stage.desk, stage.at("WETH"), stage.at("USDC")
     assert "NativeRefused" in desk.would("0x", stage.thief, value_wei=1).reason
     tokens = [NATIVE, weth, usdc]
@@ -157,7 +156,7 @@ def test_native_coin_never_stays_and_forced_coin_stops_nobody(local_chain: Local
     assert desk.would(raw_program(tokens, [wrap, swap]), value_wei=ETHER // 10).ok
     for forced in (False, True):
         if forced:
-            force_coin(local_chain, stage.rebalancer, ETHER)
+            force_coin(anvil_chain, stage.rebalancer, ETHER)
         for legs, wei in (([swap], 1), ([wrap], ETHER // 10 + 1), ([wrap, swap], ETHER)):
             assert f"{NATIVE} would be left behind" in desk.would(raw_program(tokens, legs), value_wei=wei).reason
         more = desk.would(raw_program(tokens, [wrap]), value_wei=ETHER // 10 - 1)
@@ -166,21 +165,21 @@ def test_native_coin_never_stays_and_forced_coin_stops_nobody(local_chain: Local
         assert f"{weth} would be left behind" in desk.would(raw_program(tokens, [here]), value_wei=ETHER // 10).reason
     plan = plan_of(desk.leg("v3 WETH/USDC 500", "WETH", ETHER // 10))
     assert desk.swap(plan).status == 1
-    assert local_chain.w3.eth.get_balance(stage.rebalancer) == ETHER, "not the wallet's, and nobody's to take"
+    assert anvil_chain.w3.eth.get_balance(stage.rebalancer) == ETHER, "not the wallet's, and nobody's to take"
 
 
-def test_a_wallet_that_takes_no_native_coin_gets_everything_back(local_chain: LocalChain) -> None:
-    stage = Stage(local_chain)
+def test_a_wallet_that_takes_no_native_coin_gets_everything_back(anvil_chain: LocalChain) -> None:
+    stage = Stage(anvil_chain)
     refuser, weth = stage.deploy("CoinRefuser"), stage.at("WETH")
-    local_chain.send(local_chain.token_contract("WETH").functions.transfer(refuser.address, ETHER))
+    anvil_chain.send(anvil_chain.token_contract("WETH").functions.transfer(refuser.address, ETHER))
     tokens = [weth, NATIVE]
     program = bytes.fromhex(raw_program(tokens, [raw_leg(tokens, COIN, weth, NATIVE, raw=ETHER)])[2 + 8 + 128 :])[: 23 + 40 + 39]
     data = stage.calldata(refuser, "run", weth, stage.rebalancer, program)
     assert "NativeRefused" in stage.desk.would(data, stage.thief, to=refuser.address).reason
 
 
-def test_native_coin_is_wrapped_traded_and_unwrapped_in_one_transaction(local_chain: LocalChain) -> None:
-    stage = Stage(local_chain)
+def test_native_coin_is_wrapped_traded_and_unwrapped_in_one_transaction(anvil_chain: LocalChain) -> None:
+    stage = Stage(anvil_chain)
     desk, weth = stage.desk, stage.at("WETH")
     sold = desk.leg("v2 WETH/USDC", "WETH", ETHER // 10, source=R)
     bought = desk.leg("v3 WETH/USDT 500", "USDT", 300 * USD, sink=R)
@@ -192,14 +191,14 @@ def test_native_coin_is_wrapped_traded_and_unwrapped_in_one_transaction(local_ch
     )
     greedy = Terms(desk.prices, desk.terms(plan.legs).floor_raw + 2)
     assert "BelowFloor" in desk.simulate(desk.swap_tx(plan, terms=greedy)).reason, "native coin counts in the value"
-    before, native = desk.balances(), local_chain.w3.eth.get_balance(stage.victim)
+    before, native = desk.balances(), anvil_chain.w3.eth.get_balance(stage.victim)
     receipt = desk.swap(plan)
     assert receipt.status == 1
     after = desk.balances()
     changed = {symbol: after[symbol] - before[symbol] for symbol in after if after[symbol] != before[symbol]}
     assert changed == {"USDC": sold.amount_out_raw, "USDT": -300 * USD}
     gas_wei = receipt.gas_used * receipt.effective_gas_price_wei
-    assert local_chain.w3.eth.get_balance(stage.victim) - native + gas_wei == bought.amount_out_raw - ETHER // 10
+    assert anvil_chain.w3.eth.get_balance(stage.victim) - native + gas_wei == bought.amount_out_raw - ETHER // 10
 
 
 def test_tokens_never_stay_and_given_ones_go_to_the_next_caller(anvil_chain: LocalChain) -> None:
@@ -233,10 +232,10 @@ def test_a_pool_that_takes_only_a_part_is_refused_so_that_no_rest_stays(anvil_ch
     assert not simulated.ok and "FilledInPart" in simulated.reason
 
 
-def test_a_program_is_not_run_after_its_deadline_nor_when_it_is_torn(local_chain: LocalChain) -> None:
-    stage = Stage(local_chain)
+def test_a_program_is_not_run_after_its_deadline_nor_when_it_is_torn(anvil_chain: LocalChain) -> None:
+    stage = Stage(anvil_chain)
     weth, usdc = stage.at("WETH"), stage.at("USDC")
-    tokens, now_s = [weth, usdc], local_chain.now_s()
+    tokens, now_s = [weth, usdc], anvil_chain.now_s()
     leg = raw_leg(tokens, V3, weth, usdc, fee=500, raw=ETHER // 10)
     assert "Expired" in stage.desk.would(raw_program(tokens, [leg], deadline_s=now_s - 1)).reason
     assert stage.desk.would(raw_program(tokens, [leg], deadline_s=now_s + 600)).ok
@@ -245,5 +244,5 @@ def test_a_program_is_not_run_after_its_deadline_nor_when_it_is_torn(local_chain
         assert "Malformed" in stage.desk.would(raw_program(tokens, [one])).reason
     plan = plan_of(stage.desk.leg("v3 WETH/USDC 500", "WETH", ETHER // 10))
     late = replace(stage.desk.swap_tx(plan), gas=0)
-    local_chain.warp(200)
+    anvil_chain.warp(200)
     assert "Expired" in stage.desk.simulate(late).reason

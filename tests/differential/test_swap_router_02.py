@@ -28,8 +28,8 @@ def received(receipt: Receipt, wallet: str) -> Counter[str]:
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_a_multicall_over_v3_v2_and_a_hub_pays_what_the_quoters_said(local_chain: LocalChain, legacy: bool) -> None:
-    desk = Desk(local_chain)
+def test_a_multicall_over_v3_v2_and_a_hub_pays_what_the_quoters_said(anvil_chain: LocalChain, legacy: bool) -> None:
+    desk = Desk(anvil_chain)
     plan = three_way_plan(desk)
     desk.approve_for(plan)
     before = desk.balances()
@@ -52,8 +52,8 @@ def test_a_multicall_over_v3_v2_and_a_hub_pays_what_the_quoters_said(local_chain
     assert {desk.allowance(symbol) for symbol in ("WETH", "USDT")} == {0}
 
 
-def test_two_legs_into_the_hub_are_spent_by_one_leg_out_of_it(local_chain: LocalChain) -> None:
-    desk = Desk(local_chain)
+def test_two_legs_into_the_hub_are_spent_by_one_leg_out_of_it(anvil_chain: LocalChain) -> None:
+    desk = Desk(anvil_chain)
     first = desk.leg("v3 USDC/USDT 100", "USDT", 300 * 10**6, sink=R)
     second = desk.leg("v3 LINK/USDC 10000", "LINK", 10**18, sink=R)
     out = desk.leg("v2 WETH/USDC", "USDC", first.amount_out_raw + second.amount_out_raw, source=R)
@@ -65,8 +65,8 @@ def test_two_legs_into_the_hub_are_spent_by_one_leg_out_of_it(local_chain: Local
     assert set(router_balances(desk).values()) == {0}
 
 
-def test_a_v2_leg_can_feed_the_router_too(local_chain: LocalChain) -> None:
-    desk = Desk(local_chain)
+def test_a_v2_leg_can_feed_the_router_too(anvil_chain: LocalChain) -> None:
+    desk = Desk(anvil_chain)
     first = desk.leg("v2 LINK/WETH", "LINK", 10**18, sink=R)
     plan = plan_of(first, desk.leg("v3 WETH/USDC 500", "WETH", first.amount_out_raw, source=R))
     desk.approve_for(plan)
@@ -119,8 +119,8 @@ def test_our_selectors_are_those_of_the_deployed_router(tester_chain: LocalChain
     assert selector("multicall(bytes[])") != MULTICALL
 
 
-def test_a_tether_like_allowance_that_is_too_small_is_reset_to_zero_first(local_chain: LocalChain) -> None:
-    desk = Desk(local_chain)
+def test_a_tether_like_allowance_that_is_too_small_is_reset_to_zero_first(anvil_chain: LocalChain) -> None:
+    desk = Desk(anvil_chain)
     tether = desk.at("USDT")
     assert desk.approve(tether, 5).status == 1
     plan = plan_of(desk.leg("v3 USDC/USDT 100", "USDT", 100 * 10**6))
@@ -131,8 +131,8 @@ def test_a_tether_like_allowance_that_is_too_small_is_reset_to_zero_first(local_
     assert desk.allowance("USDT") == 0
 
 
-def test_a_market_that_moved_between_plan_and_send_costs_nothing_but_gas(local_chain: LocalChain) -> None:
-    desk = Desk(local_chain)
+def test_a_market_that_moved_between_plan_and_send_costs_nothing_but_gas(anvil_chain: LocalChain) -> None:
+    desk = Desk(anvil_chain)
     plan = three_way_plan(desk)
     desk.approve_for(plan)
     desk.chain.swap("v3 WETH/USDC 500", "WETH", 50 * 10**18)
@@ -155,14 +155,14 @@ def test_a_v2_pool_that_moved_is_told_in_words(local_chain: LocalChain) -> None:
 
 
 @pytest.mark.parametrize(("pool", "token"), [("v3 WETH/USDC 500", "WETH"), ("v2 WETH/USDC", "WETH"), ("v3 USDC/USDT 100", "USDT")])
-def test_a_missing_approval_is_told_in_words(local_chain: LocalChain, pool: str, token: str) -> None:
-    desk = Desk(local_chain)
+def test_a_missing_approval_is_told_in_words(anvil_chain: LocalChain, pool: str, token: str) -> None:
+    desk = Desk(anvil_chain)
     reason = desk.simulate(desk.swap_tx(plan_of(desk.leg(pool, token, 10**15 if token == "WETH" else 10**6)))).reason
     assert "balance or allowance is too small" in reason
 
 
-def test_a_deadline_that_passed_is_told_in_words(local_chain: LocalChain) -> None:
-    desk = Desk(local_chain)
+def test_a_deadline_that_passed_is_told_in_words(anvil_chain: LocalChain) -> None:
+    desk = Desk(anvil_chain)
     plan = plan_of(desk.leg("v2 WETH/USDC", "WETH", 10**17))
     tx = desk.swap_tx(plan)
     desk.chain.warp(600, refresh_feeds=False)
