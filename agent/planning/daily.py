@@ -23,13 +23,13 @@ SHOWN_BPS = 10
 """A setting that would do it at once is rounded up to a tenth of a percent."""
 
 
-def plan(step: StepInput, decision: Rebalance) -> Plan:
+def plan(step: StepInput, decision: Rebalance, whole: Plan | None = None) -> Plan:
     """taxed.plan; where its worst case exceeds what is left of the day, a smaller one that fits, cheapest moves first.
 
-    An exit is never held back. Where no part is worth a trade the whole comes back, which the guard refuses. Raises Refused like
-    taxed.plan.
+    An exit is never held back. Where no part is worth a trade the whole comes back, which the guard refuses. `whole` is
+    taxed.plan's answer where it is known. Raises Refused like taxed.plan.
     """
-    whole = taxed.plan(step, decision)
+    whole = whole or taxed.plan(step, decision)
     if decision.exit or (room := left(step)) is None:
         return whole
     if fits(step, whole):
@@ -56,13 +56,17 @@ def fits(step: StepInput, found: Plan) -> bool:
 
 def _named(step: StepInput, decision: Rebalance, found: Plan, whole: Plan) -> Plan:
     """The plan, told as a part where limits.daily_loss is why it is one: what this step has approved is no reason."""
-    if step.spend_caps:
-        whole = taxed.plan(replace(step, spend_caps=()), decision)
+    whole = unapproved(step, decision, whole)
     if fits(step, whole) or not found.turnover:
         return found
     parts = max(2, ceil_int(whole.turnover / found.turnover))
     told = f"{decision.reason}; part 1 of about {parts}: {words(step, at_worst(step, whole))}"
     return replace(found, decision=replace(decision, reason=told))
+
+
+def unapproved(step: StepInput, decision: Rebalance, whole: Plan) -> Plan:
+    """`whole`, the step's own plan, as it would be had nothing been approved yet."""
+    return taxed.plan(replace(step, spend_caps=()), decision) if step.spend_caps else whole
 
 
 def left(step: StepInput) -> Value | None:

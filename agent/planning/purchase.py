@@ -31,33 +31,32 @@ def planned(step: StepInput, decided: Decided, decision: Rebalance, kind: Purcha
     No plan, and a hold, while what limits.daily_loss has left is too little for a part that follows.
     """
     wish = _moves(decided, decision.goal)
-    plan, part = _proportional(step, decided, decision)
+    whole = taxed.plan(step, decision)
+    plan, part = _proportional(step, decided, decision, whole)
     under = purchase.under_way(step)
     follows = under is not None and not step.history.invested
     if follows and not daily.fits(step, plan):
         held = Hold(f"{decision.reason}; {daily.waits(step)}", kept_by=daily.DAILY_LOSS)
         return replace(decided, decision=held, round=None), None
-    why = _told(step, decision)
     if follows and under is not None:
-        named = replace(decision, reason=f"{decision.reason}{why}")
+        named = replace(decision, reason=f"{decision.reason}{_told(step, decision, whole)}")
         return replace(decided, decision=named, round=Round(under.done + 1, part, wish)), replace(plan, decision=named)
     if part == 1 and kind is Purchase.FIRST:
         return decided, plan
     if under is not None:
         kind = under.campaign.purchase or kind
     campaign = _campaign(step, decided, decision.goal, kind, wish, ceil_int(1 / part))
-    told = decision.reason if part == 1 else f"{decision.reason}; {purchase.words(campaign, 0)}{why}"
+    told = decision.reason if part == 1 else f"{decision.reason}; {purchase.words(campaign, 0)}{_told(step, decision, whole)}"
     named = replace(decision, reason=told)
     round_ = Round(1, part, wish)
     return replace(decided, decision=named, begins=campaign, round=round_), replace(plan, decision=named)
 
 
-def _proportional(step: StepInput, decided: Decided, decision: Rebalance) -> tuple[Plan, Fraction]:
-    """The plan, and which part of the goal it reaches: 1 where it is whole, or where an asset cannot move at all.
+def _proportional(step: StepInput, decided: Decided, decision: Rebalance, whole: Plan) -> tuple[Plan, Fraction]:
+    """The plan, and which part of the goal it reaches: 1 where it is `whole`, or where an asset cannot move at all.
 
     One that does not fit in what limits.daily_loss has left, where none does.
     """
-    whole = taxed.plan(step, decision)
     lacks = {token: value for token, value in corrections(decided.drifts, decision.goal).items() if abs(value) >= _least(step)}
     reached, fits = min(_reached(step, decided, whole, lacks).values(), default=Fraction(1)), _part_that_fits(step, whole)
     if fits == 1 and reached >= WHOLE:
@@ -80,7 +79,7 @@ def _proportional(step: StepInput, decided: Decided, decision: Rebalance) -> tup
             return replace(found, decision=decision), part
     if daily.fits(step, whole):
         return whole, Fraction(1)  # what cannot move is named in the plan, and holds up nothing else
-    found = replace(daily.plan(step, decision), decision=decision)
+    found = replace(daily.plan(step, decision, whole), decision=decision)
     return found, min(Fraction(1), found.turnover / whole.turnover) if whole.turnover else Fraction(1)
 
 
@@ -98,11 +97,11 @@ def _useful(step: StepInput) -> bool:
     return whole is None or (daily.left(step) or Fraction(0)) >= whole * USEFUL
 
 
-def _told(step: StepInput, decision: Rebalance) -> str:
+def _told(step: StepInput, decision: Rebalance, whole: Plan) -> str:
     """That limits.daily_loss is why a part goes now; empty where it is not. What this step has approved is no reason."""
     if daily.left(step) is None:
         return ""
-    whole = taxed.plan(replace(step, spend_caps=()), decision)
+    whole = daily.unapproved(step, decision, whole)
     return "" if daily.fits(step, whole) else f"; {daily.words(step, daily.at_worst(step, whole))}"
 
 

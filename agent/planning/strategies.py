@@ -117,12 +117,32 @@ def decision_at(step_input: StepInput) -> Decided:
     decision as it was.
     """
     decided = decide(step_input)
+    tried = decided.zone is not None or bool(decided.leaves)
+    if not tried and not isinstance(decided.decision, Rebalance):
+        return decided
     try:
-        found = rebalance(step_input).decided if isinstance(decided.decision, Rebalance) or decided.zone or decided.leaves else decided
+        found = rebalance(step_input).decided if tried else _worth_it(step_input, decided)
     except Refused:
         return decided
     held = isinstance(found.decision, Hold) and found.decision.kept_by in WORTH
-    return found if held or decided.zone is not None or decided.leaves else decided
+    return found if held or tried else decided
+
+
+def _worth_it(step_input: StepInput, decided: Decided) -> Decided:
+    """The decision, or a hold where nothing is worth its cost. The plan of the whole says so: no parts are planned.
+
+    Raises Refused where the plan is refused for anything else.
+    """
+    found = _below_cap(step_input, Proposal(decided, None))
+    step, decided = found.step or step_input, found.decided
+    if isinstance(decision := decided.decision, Rebalance) and decided.zone is None:
+        try:
+            taxed.plan(step, decision)
+        except planner.NothingPlanned as nothing:
+            if not nothing.kept_by:
+                raise
+            return _not_worth_it(step, decided, decision, nothing).decided
+    return decided
 
 
 def _planned(step_input: StepInput, decided: Decided, decision: Rebalance) -> Proposal:
@@ -189,23 +209,29 @@ def waiting_orders(orders: Sequence[LimitOrder], otherwise: Proposer) -> Propose
 
     def propose(step_input: StepInput) -> Proposal:
         first = _exits_first(step_input)
-        decided = first.decided
-        if isinstance(decided.decision, Halt) or first.plan is not None:
+        if isinstance(first.decided.decision, Halt) or first.plan is not None:
             return otherwise(step_input)
-        ended = False
-        for order in orders:
-            if late(step_input, order) or _out(step_input, order):
-                continue
-            try:
-                plan, _ = limit_swap(step_input, order.token_in, order.token_out, order.amount_in_raw, order.price)
-            except TicksEnd:
-                ended = True
-                continue
-            if plan is not None:
-                return Proposal(replace(decided, decision=plan.decision, reviewed=False, round=None, order=order.id), plan, ticks_end=ended)
-        return replace(otherwise(step_input), ticks_end=ended)
+        filled, _, ended = _filled(step_input, first.decided, orders)
+        return filled or replace(otherwise(step_input), ticks_end=ended)
 
     return propose
+
+
+def _filled(step_input: StepInput, decided: Decided, orders: Sequence[LimitOrder]) -> tuple[Proposal | None, str, bool]:
+    """The first order whose price is there; where it is for none, why the last one waits, and whether more ticks might give one."""
+    why, ended = "", False
+    for order in orders:
+        if why := late(step_input, order) or _out(step_input, order):
+            continue
+        try:
+            plan, why = limit_swap(step_input, order.token_in, order.token_out, order.amount_in_raw, order.price)
+        except TicksEnd as end:
+            why, ended = end.message, True
+            continue
+        if plan is not None:
+            filled = replace(decided, decision=plan.decision, reviewed=False, round=None, order=order.id)
+            return Proposal(filled, plan, ticks_end=ended), "", ended
+    return None, why, ended
 
 
 def _out(step_input: StepInput, order: LimitOrder) -> str:
@@ -220,17 +246,16 @@ def _out(step_input: StepInput, order: LimitOrder) -> str:
 def one_order(order: LimitOrder) -> Proposer:
     """The same for a single order: until its price is there it holds and says what is lacking."""
 
-    def otherwise(step_input: StepInput) -> Proposal:
+    def propose(step_input: StepInput) -> Proposal:
         first = _exits_first(step_input)
         decided = first.decided
         if isinstance(decided.decision, Halt):
             return Proposal(replace(decided, reviewed=False), None)
-        why = "" if first.plan is None else f"waits: {decided.decision.reason}"
-        why = why or late(step_input, order) or _out(step_input, order)
-        try:
-            why = why or limit_swap(step_input, order.token_in, order.token_out, order.amount_in_raw, order.price)[1]
-        except TicksEnd as end:
-            why = end.message
-        return Proposal(replace(decided, decision=Hold(why), reviewed=False, round=None, ended=""), None)
+        why, ended = f"waits: {decided.decision.reason}", False
+        if first.plan is None:
+            filled, why, ended = _filled(step_input, decided, (order,))
+            if filled is not None:
+                return filled
+        return Proposal(replace(decided, decision=Hold(why), reviewed=False, round=None, ended=""), None, ticks_end=ended)
 
-    return waiting_orders((order,), otherwise)
+    return propose

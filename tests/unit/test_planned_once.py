@@ -1,0 +1,102 @@
+"""No problem is planned twice: what one stage has planned goes to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from agent import engine
+from agent.model import Hold, LimitOrder, Plan, StepInput
+from agent.planning import owner, planner, strategies
+from agent.policy.decide import decide
+from tests.builders import NOW_S, step_input, with_limits
+from tests.planning_worlds import USDC, WETH, two
+from tests.unit.test_daily_loss_parts import halves_of
+from tests.unit.test_purchase import HALVES, MILLION, Seen, money
+
+SHALLOW = 600_000
+ASKED = 3_000 * MILLION
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The inputs of every plan made in the test."""
+    found: list[Any] = []
+
+    def counted(plan: Callable[..., Plan]) -> Callable[..., Plan]:
+        def planned(*given: Any, **named: Any) -> Plan:
+            found.append((given, named))
+            return plan(*given, **named)
+
+        return planned
+
+    for name in ("plan", "plan_swap"):
+        monkeypatch.setattr(planner, name, counted(getattr(planner, name)))
+    return found
+
+
+def in_parts() -> StepInput:
+    """Ten thousand dollars to halve, through a pool that takes a part of them within the limit of impact."""
+    step = with_limits(step_input(HALVES, {"WETH": 0, "USDC": 10_000}, depth=SHALLOW), first_purchase_s=600, daily_loss_bps=500)
+    return replace(step, history=replace(step.history, last_rebalance_s=None))
+
+
+def approved(step: StepInput) -> StepInput:
+    return replace(step, spend_caps=((USDC.address, ASKED),))
+
+
+def require_once(asked: list[Any]) -> None:
+    assert asked and all(one not in asked[:number] for number, one in enumerate(asked))
+
+
+STEPS = {
+    "whole purchase": money(),
+    "purchase in parts": in_parts(),
+    "purchase beyond daily loss": halves_of(),
+    "purchase of which nothing fits": halves_of(daily_loss_bps=1),
+    "purchase approved in part": approved(in_parts()),
+    "drift": two(8_000, 2_000),
+    "drift beyond daily loss": with_limits(two(8_000, 2_000), daily_loss_bps=8),
+    "drift approved in part": approved(two(8_000, 2_000)),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_look_plans_each_problem_once(asked: list[Any], name: str) -> None:
+    engine.judge(STEPS[name], strategies.rebalance, Seen())
+    require_once(asked)
+
+
+def test_a_whole_purchase_takes_one_plan(asked: list[Any]) -> None:
+    engine.judge(money(), strategies.rebalance, Seen())
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_status_plans_no_parts(asked: list[Any], name: str) -> None:
+    decided = strategies.decision_at(STEPS[name])
+    assert len(asked) == 1
+    assert decided.decision == decide(STEPS[name]).decision
+
+
+def test_status_holds_what_is_not_worth_its_cost() -> None:
+    dear = with_limits(money(), plan_cost_bps=1)
+    assert strategies.decision_at(dear).decision == strategies.rebalance(dear).decided.decision
+    assert isinstance(strategies.decision_at(dear).decision, Hold)
+
+
+def test_what_came_is_invested_by_plans_made_once(asked: list[Any]) -> None:
+    step = replace(in_parts(), history=replace(in_parts().history, last_rebalance_s=1))
+    engine.judge(step, owner.invest({USDC.address: ASKED}), Seen())
+    require_once(asked)
+
+
+@pytest.mark.parametrize("price", [1, 10**9], ids=["filled", "waits"])
+def test_an_order_at_a_price_is_planned_once(asked: list[Any], price: int) -> None:
+    order = LimitOrder("one", USDC.address, WETH.address, ASKED, Fraction(price), NOW_S + 3_600, NOW_S)
+    engine.judge(two(5_000, 5_000), strategies.one_order(order), Seen())
+    assert len(asked) == 1
