@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -26,7 +28,7 @@ PAPER_FILE = "paper.db"
 
 @dataclass(frozen=True, slots=True)
 class LoadedConfig:
-    """A config with where it came from; `digest` is the SHA-256 of the file's bytes, `text` its values without secrets.
+    """A config with where it came from; `digest` is the SHA-256 of the file's bytes, `values` what its TOML says.
 
     With `paper` it is about paper trading: another store, and nothing that signs.
     """
@@ -34,8 +36,13 @@ class LoadedConfig:
     config: Config
     path: Path
     digest: str
-    text: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict, repr=False)
     paper: bool = False
+
+    @property
+    def text(self) -> str:
+        """What may be kept of it: its values in one canonical form, without comments, which nobody can judge, and without secrets."""
+        return redaction.kept(self.values)
 
     @property
     def store_url(self) -> str:
@@ -73,10 +80,17 @@ class LoadedConfig:
 
 def parse_config(text: str, origin: str = "config") -> Config:
     """A Config from TOML text. Raises ConfigError listing every mistake."""
+    return _checked(_values(text, origin), origin)
+
+
+def _values(text: str, origin: str) -> dict[str, Any]:
     try:
-        data = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{origin}: not valid TOML: {error}", "correct it there; trimtab init writes one that is valid") from None
+
+
+def _checked(data: dict[str, Any], origin: str) -> Config:
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
@@ -113,7 +127,8 @@ def load_config(path: Where = "trimtab.toml", *, guarded: bool = True) -> Loaded
 
 def loaded_from(text: str, path: Path, origin: str, *, guarded: bool = True) -> LoadedConfig:
     """The same from a text that may not be in its file yet. What .env beside it has is taken, unless not `guarded`."""
-    found = LoadedConfig(parse_config(text, origin), path, hashlib.sha256(text.encode()).hexdigest(), redaction.kept(text))
+    values = _values(text, origin)
+    found = LoadedConfig(_checked(values, origin), path, hashlib.sha256(text.encode()).hexdigest(), values)
     if guarded:
-        environment.take(path.parent, environment.named(tomllib.loads(text)))
+        environment.take(path.parent, environment.named(values))
     return found

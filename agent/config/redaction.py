@@ -5,9 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
+from collections.abc import Mapping
 from typing import Any
-
-import tomlkit
 
 HIDDEN = "(secret)"
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -16,11 +15,11 @@ _PHRASE = re.compile(r"([A-Za-z]+\s+){11,}[A-Za-z]+")
 _PLAIN_STORE = "sqlite:///"
 
 
-def kept(text: str) -> str:
-    """TOML of the same values. Whatever is, or looks like, a URL, a key or a recovery phrase is hidden, wherever it stands; comments
-    go, since what was written there nobody can judge. Raises tomllib.TOMLDecodeError for what is no TOML.
-    """
-    return tomlkit.dumps(_cleaned(tomllib.loads(text)))
+def kept(values: Mapping[str, Any]) -> str:
+    """TOML of these values. Whatever is, or looks like, a URL, a key or a recovery phrase is hidden, wherever it stands."""
+    import tomlkit
+
+    return tomlkit.dumps(_cleaned(values))
 
 
 def changes(before: str, after: str) -> tuple[str, ...]:
@@ -50,6 +49,8 @@ def _cleaned(value: Any) -> Any:
 
 def _placed(text: str) -> list[str]:
     """Each value with the names of all tables that it stands in, so that a line tells where it belongs."""
+    import tomlkit
+
     found: list[str] = []
 
     def walk(value: Any, place: str) -> None:

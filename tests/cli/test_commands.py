@@ -36,7 +36,7 @@ COMMANDS = (
 NOT_FOR_STATUS = {
     *("web3", "ens", "uniswap", "eth_account", "eth_keyfile", "eth_tester", "eth", "keyring", "scipy", "alembic", "mako", "apprise"),
     *("eth_abi", "prometheus_client", "pyxirr", "polars", "pandas", "numba", "skfolio", "plotly", "empyrical", "aiohttp", "websockets"),
-    *("filelock", "sqlalchemy.dialects.postgresql"),
+    *("filelock", "sqlalchemy.dialects.postgresql", "tomlkit"),
 }
 NOT_FOR_HELP = {
     *NOT_FOR_STATUS,

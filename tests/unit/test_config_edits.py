@@ -129,14 +129,15 @@ def test_no_kept_version_holds_a_secret_wherever_it_was_written() -> None:
     text = text.replace('submit_url = ""', 'submit_url = "https://user:hunter2@relay.example"')
     text = text.replace('keystore = "wallet.json"', f'keystore = "{PHRASE}"  # {PHRASE}; {KEY}; wss://x/canary7f3a')
     text += f'\nspare = ["0x{KEY}", {{ inner = "https://a/canary7f3a" }}]\n"https://b/canary7f3a" = 1\n'
-    kept = redaction.kept(text)
+    kept = redaction.kept(tomllib.loads(text))
     assert all(secret in text for secret in secrets) and not [secret for secret in secrets if secret in kept]
     assert "#" not in kept and tomllib.loads(kept)["limits"] == tomllib.loads(text)["limits"]
     assert tomllib.loads(kept)["store"]["url"] == "sqlite:///trimtab.db"
 
 
 def test_versions_are_told_apart_by_the_keys_that_changed() -> None:
-    before, after = redaction.kept(TEXT), redaction.kept(edited(sets=["policy.cooldown=2h"], targets=["WETH=45%", "USDC=35%"]))
+    changed = edited(sets=["policy.cooldown=2h"], targets=["WETH=45%", "USDC=35%"])
+    before, after = (redaction.kept(tomllib.loads(one)) for one in (TEXT, changed))
     assert redaction.changes(before, before) == ()
     assert set(redaction.changes(before, after)) == {
         '- portfolio.assets.WETH.target = "50%"', '+ portfolio.assets.WETH.target = "45%"', '- portfolio.assets.USDC.target = "30%"',

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 import tomlkit
 
 from agent.config import build_limits, build_portfolio
-from agent.config.load import parse_config
+from agent.config.load import loaded_from, parse_config
 from agent.config.presets import ETHEREUM
 from agent.config.schema import Config
 from agent.config.template import TemplateAsset, render
@@ -84,3 +85,9 @@ def test_only_what_is_held_can_be_unwrapped() -> None:
     assert config(other, DOLLAR).limits.native_top_up is None, "the template writes off"
     with pytest.raises(ConfigError, match="none of the assets"):
         config(other, DOLLAR, native_top_up="0.1")
+
+
+def test_what_is_kept_of_a_config_says_what_its_file_says(tmp_path: Path) -> None:
+    written = text(COIN, DOLLAR)
+    found = loaded_from(written, tmp_path / "trimtab.toml", "config")
+    assert tomllib.loads(found.text)["portfolio"] == tomllib.loads(written)["portfolio"]
