@@ -1,6 +1,6 @@
 """The store of a simulation: in a file in memory, and asked again only after something was written that changes its answer.
 
-Nobody else writes to it, so one session serves all of it, and rows that every look needs stay in that session.
+Nobody else writes to it, so one connection serves all of it.
 """
 
 from __future__ import annotations
@@ -12,23 +12,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-from sqlalchemy import Engine, event, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Engine, func, select
 
 from agent.model import Allocation, Books, Flow, History, Intent, Snapshot, Stand, Valuation
 from agent.store import open_store
 from agent.store.bookkeeping import Place
 from agent.store.failures import reported
 from agent.store.store import Store
-from agent.store.tables import BudgetRow, Meta, OpeningRow
+from agent.store.tables import BudgetRow
 from agent.units import Token
 
 Answer = TypeVar("Answer")
 DAY_S = 86_400
 FREE = ("write the step", "write the outcome of the step", "write prices down")
 """Writes that change none of the answers that are kept."""
-STAY = (Meta, OpeningRow)
-"""Rows that stay: there is one for each token, or for each name of a number."""
 
 
 class QuickStore(Store):
@@ -42,30 +39,22 @@ class QuickStore(Store):
         self._keeps_prices = keeps_prices
         self._known: dict[Hashable, Any] = {}
         self._noted: Mapping[str, int] | None = None
-        self._stay: set[object] = set()
-        self._session = Session(self._writing, expire_on_commit=False)
-        event.listen(self._session, "loaded_as_persistent", self._keep)
-        event.listen(self._session, "pending_to_persistent", self._keep)
+        self._db = self._writing.connect()
 
     def close(self) -> None:
         """See Store."""
-        self._session.close()
+        self._db.close()
         super().close()
 
-    def _keep(self, _session: Session, row: object) -> None:
-        """A session forgets rows that nobody holds."""
-        if isinstance(row, STAY):
-            self._stay.add(row)
+    @contextmanager
+    def _read(self, what: str) -> Iterator[Connection]:
+        with reported(what), self._db.begin():
+            yield self._db
 
     @contextmanager
-    def _read(self, what: str) -> Iterator[Session]:
-        with reported(what), self._session.begin():
-            yield self._session
-
-    @contextmanager
-    def _write(self, what: str) -> Iterator[Session]:
-        with reported(what), self._session.begin():
-            yield self._session
+    def _write(self, what: str) -> Iterator[Connection]:
+        with reported(what), self._db.begin():
+            yield self._db
         if what not in FREE:
             self._known.clear()
             self._noted = None
@@ -120,8 +109,8 @@ class QuickStore(Store):
             return known[0]
         found = super().history(chain_now_s)
         if found.started_s is not None and found.campaign is None and found.spent is None and not found.flows:
-            with self._read("read the budgets") as session:
-                oldest = session.scalar(select(func.min(BudgetRow.chain_s)).where(BudgetRow.chain_s > chain_now_s - DAY_S))
+            with self._read("read the budgets") as db:
+                oldest = db.scalar(select(func.min(BudgetRow.chain_s)).where(BudgetRow.chain_s > chain_now_s - DAY_S))
             self._known["history"] = (found, None if oldest is None else oldest + DAY_S)
         return found
 

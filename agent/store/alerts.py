@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any
 
-from sqlalchemy import delete, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, bindparam, delete, func, select
 
 from agent.errors import OperatorNeeded
 from agent.model import AlertKind, AlertState, Delivery, Letter, TargetState
 from agent.store.alert_tables import AlertRow, AlertTargetRow, LetterRow
 from agent.store.database import Database
+from agent.store.statements import added, every, first, put
 
 MOST_LETTERS = 100
 """Letters to one target that may wait; beyond it the oldest are given up, and counted."""
@@ -23,76 +25,78 @@ class Alerts(Database):
 
     def alert_states(self) -> tuple[AlertState, ...]:
         """Every alert that is remembered, oldest first."""
-        with self._read("read the alerts") as session:
-            return tuple(_state(row) for row in session.scalars(select(AlertRow).order_by(AlertRow.raised_s, AlertRow.key)))
+        with self._read("read the alerts") as db:
+            return tuple(_state(row) for row in every(db, _alerts(), AlertRow))
 
     def note_alerts(self, states: Iterable[AlertState], letters: Sequence[tuple[str, AlertState]], now_s: int) -> tuple[Letter, ...]:
         """Writes states down and makes a letter of each (target, state); returns the letters, in order."""
-        with self._write("write the alerts") as session:
-            for state in states:
-                session.merge(
-                    AlertRow(
-                        key=state.key,
-                        kind=state.kind.value,
-                        text=state.text,
-                        raised_s=state.raised_s,
-                        since_s=state.since_s,
-                        untold=state.untold,
-                        told_s=state.told_s,
-                    )
-                )
-            rows = [LetterRow(target=target, kind=state.kind.value, text=state.text, made_s=now_s) for target, state in letters]
-            session.add_all(rows)
-            session.flush()
+        with self._write("write the alerts") as db:
+            rows = [
+                {
+                    "key": state.key,
+                    "kind": state.kind.value,
+                    "text": state.text,
+                    "raised_s": state.raised_s,
+                    "since_s": state.since_s,
+                    "untold": state.untold,
+                    "told_s": state.told_s,
+                }
+                for state in states
+            ]
+            put(db, AlertRow, rows)
+            made = [
+                Letter(added(db, LetterRow, target=to, kind=one.kind.value, text=one.text, made_s=now_s), to, one.kind, one.text, now_s)
+                for to, one in letters
+            ]
             for target in {target for target, _ in letters}:
-                _trim(session, target)
+                _trim(db, target)
             old = (AlertRow.since_s.is_(None), AlertRow.untold == 0, AlertRow.told_s < now_s - FORGOTTEN_S)
-            session.execute(delete(AlertRow).where(*old))
-            return tuple(_letter(row) for row in rows)
+            db.execute(delete(AlertRow).where(*old))
+            return tuple(made)
 
     def letters(self) -> tuple[Letter, ...]:
         """Letters that did not arrive yet and were not given up, oldest first."""
-        with self._read("read what waits to be told") as session:
-            return tuple(_letter(row) for row in session.scalars(select(LetterRow).order_by(LetterRow.seq)))
+        with self._read("read what waits to be told") as db:
+            return tuple(_letter(row) for row in every(db, _letters(), LetterRow))
 
     def settle_letters(self, found: Iterable[Delivery]) -> None:
         """Writes down what became of letters; none of them waits any longer."""
-        with self._write("write what was told") as session:
+        with self._write("write what was told") as db:
             for one in found:
-                session.execute(delete(LetterRow).where(LetterRow.seq == one.letter.id))
-                row = _target(session, one.letter.target)
-                if one.why:
-                    row.failed_s, row.failures, row.why = one.at_s, row.failures + 1, one.why
-                else:
-                    row.delivered_s, row.failures, row.why = one.at_s, 0, ""
+                db.execute(_settled(), {"of": one.letter.id})
+                kept = _target(db, one.letter.target)
+                told = {"delivered_s": one.at_s, "failures": 0, "why": ""}
+                failed = {"failed_s": one.at_s, "failures": kept["failures"] + 1, "why": one.why}
+                put(db, AlertTargetRow, [kept | (failed if one.why else told)])
 
     def drop_letters(self, targets: Iterable[str]) -> None:
         """Gives up what waits for targets that are no more."""
-        with self._write("write what was told") as session:
-            session.execute(delete(LetterRow).where(LetterRow.target.in_(list(targets))))
+        with self._write("write what was told") as db:
+            db.execute(delete(LetterRow).where(LetterRow.target.in_(list(targets))))
 
     def alert_targets(self) -> dict[str, TargetState]:
         """How each target did so far, by its name."""
-        with self._read("read what was told") as session:
-            waiting = dict(session.execute(select(LetterRow.target, func.count()).group_by(LetterRow.target)).tuples().all())
-            rows = {row.name: row for row in session.scalars(select(AlertTargetRow))}
+        with self._read("read what was told") as db:
+            waiting = dict(db.execute(select(LetterRow.target, func.count()).group_by(LetterRow.target)).all())
+            rows = {row.name: row for row in every(db, select(AlertTargetRow), AlertTargetRow)}
             return {name: _told(name, rows.get(name), waiting.get(name, 0)) for name in sorted({*rows, *waiting})}
 
 
-def _trim(session: Session, target: str) -> None:
+def _trim(db: Connection, target: str) -> None:
     over = select(LetterRow.seq).where(LetterRow.target == target).order_by(LetterRow.seq.desc()).offset(MOST_LETTERS)
-    gone = list(session.scalars(over))
+    gone = list(db.scalars(over))
     if gone:
-        session.execute(delete(LetterRow).where(LetterRow.seq.in_(gone)))
-        _target(session, target).lost += len(gone)
+        db.execute(delete(LetterRow).where(LetterRow.seq.in_(gone)))
+        kept = _target(db, target)
+        put(db, AlertTargetRow, [kept | {"lost": kept["lost"] + len(gone)}])
 
 
-def _target(session: Session, name: str) -> AlertTargetRow:
-    row = session.get(AlertTargetRow, name)
+def _target(db: Connection, name: str) -> dict[str, Any]:
+    """The columns of a target; of one that is not there yet as they begin."""
+    row = first(db, _by_name(), AlertTargetRow, of=name)
     if row is None:
-        row = AlertTargetRow(name=name, failures=0, why="", lost=0)
-        session.add(row)
-    return row
+        return {"name": name, "delivered_s": None, "failed_s": None, "failures": 0, "why": "", "lost": 0}
+    return {column: getattr(row, column) for column in ("name", "delivered_s", "failed_s", "failures", "why", "lost")}
 
 
 def _kind(value: str) -> AlertKind:
@@ -114,3 +118,9 @@ def _told(name: str, row: AlertTargetRow | None, waiting: int) -> TargetState:
     if row is None:
         return TargetState(name, waiting=waiting)
     return TargetState(name, row.delivered_s, row.failed_s, row.failures, row.why, row.lost, waiting)
+
+
+_alerts = cache(lambda: select(AlertRow).order_by(AlertRow.raised_s, AlertRow.key))
+_letters = cache(lambda: select(LetterRow).order_by(LetterRow.seq))
+_settled = cache(lambda: delete(LetterRow).where(LetterRow.seq == bindparam("of")))
+_by_name = cache(lambda: select(AlertTargetRow).where(AlertTargetRow.name == bindparam("of")))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Select, select
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Select, bindparam, select
 
 from agent import codec
 from agent.errors import ConfigError, OperatorNeeded
 from agent.model import Allocation
 from agent.store.database import Database
+from agent.store.statements import add, every, first
 from agent.store.tables import AllocationRow
 
 
@@ -16,25 +20,27 @@ class Allocations(Database):
 
     def note_allocation(self, chosen: Allocation, owner: str = "") -> None:
         """Writes a choice down; the same one a second time changes nothing."""
-        with self._write("write chosen weights down") as session:
-            newest, text = session.scalar(_newest(owner).limit(1)), codec.dumps(chosen)
+        with self._write("write chosen weights down") as db:
+            newest, text = first(db, _newest(), AllocationRow, owner=owner, limit=1), codec.dumps(chosen)
             if newest is None or newest.chosen_json != text:
-                session.add(AllocationRow(owner=owner, at_s=chosen.at_s, chosen_json=text))
+                add(db, AllocationRow, [{"owner": owner, "at_s": chosen.at_s, "chosen_json": text}])
 
     def allocation(self, owner: str = "") -> Allocation | None:
         """The newest choice; None before the first."""
-        with self._read("read chosen weights") as session:
-            row = session.scalar(_newest(owner).limit(1))
+        with self._read("read chosen weights") as db:
+            row = first(db, _newest(), AllocationRow, owner=owner, limit=1)
             return None if row is None else _read(row)
 
     def allocations(self, owner: str = "", limit: int = 100) -> tuple[Allocation, ...]:
         """The newest choices, newest first."""
-        with self._read("read chosen weights") as session:
-            return tuple(_read(row) for row in session.scalars(_newest(owner).limit(limit)))
+        with self._read("read chosen weights") as db:
+            return tuple(_read(row) for row in every(db, _newest(), AllocationRow, owner=owner, limit=limit))
 
 
-def _newest(owner: str) -> Select[AllocationRow]:
-    return select(AllocationRow).where(AllocationRow.owner == owner).order_by(AllocationRow.seq.desc())
+@cache
+def _newest() -> Select[Any]:
+    newest_first = select(AllocationRow).where(AllocationRow.owner == bindparam("owner")).order_by(AllocationRow.seq.desc())
+    return newest_first.limit(bindparam("limit"))
 
 
 def _read(row: AllocationRow) -> Allocation:

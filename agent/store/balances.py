@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cache
+from typing import Any
 
-from sqlalchemy import Select, literal_column, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Select, bindparam, literal_column, select, update
 
 from agent.errors import ConfigError, OperatorNeeded
 from agent.model import Books, Flow, FlowKind, Intent, Opening, OwnChange, Snapshot
 from agent.policy.flows import SPELL_S, unpriced_fall
-from agent.store import earlier, records, running
-from agent.store.tables import FlowRow, IntentRow, Meta, OpeningRow
+from agent.store import earlier, meta, records, running
+from agent.store.statements import add, every, first, put
+from agent.store.tables import FlowRow, IntentRow, OpeningRow
 from agent.store.transitions import CONSUMED, OPEN
 
 FOLDED = "folded_seq"
@@ -41,120 +44,125 @@ FELL = FlowRow.delta_raw.like(literal_column("'-%'"))
 """Word for word what the index of falls says, or SQLite does not use it."""
 
 
-def books(session: Session, wallet: str, coin: str) -> Books:
+def books(db: Connection, wallet: str, coin: str) -> Books:
     """Everything that balances are compared with."""
-    rows = _behind(session, _number(session, FOLDED))
+    facts = meta.read(db, FOLDED, TURN)
+    rows = _behind(db, meta.whole(FOLDED, facts.get(FOLDED)))
     unsettled = [row.nonce for row in rows if row.state in _OPEN and row.state not in _CONSUMED]
-    openings = session.scalars(select(OpeningRow).order_by(OpeningRow.token))
-    newest = flows(session, RECENT)
+    openings = every(db, _openings(), OpeningRow)
+    newest = flows(db, RECENT)
     return Books(
         openings=tuple(Opening(row.token, int(row.raw), row.block_number) for row in openings),
-        own=(*earlier.changes(session), *(change for row in rows for change in _own(row, wallet, coin))),
-        flows=newest if len(newest) < RECENT else _merged((*newest, *opened(session))),
+        own=(*earlier.changes(db), *(change for row in rows for change in _own(row, wallet, coin))),
+        flows=newest if len(newest) < RECENT else _merged((*newest, *opened(db))),
         unsettled_nonce=min(unsettled, default=None),
-        turn=_number(session, TURN),
+        turn=meta.whole(TURN, facts.get(TURN)),
     )
 
 
-def note(
-    session: Session, wallet: str, coin: str, snapshot: Snapshot, balances: Mapping[str, int], found: Sequence[Flow], turn: int
-) -> bool:
+def note(db: Connection, wallet: str, coin: str, snapshot: Snapshot, balances: Mapping[str, int], found: Sequence[Flow], turn: int) -> bool:
     """Writes flows down, and what balances are to be from here on. False, and nothing written, when the books of that turn are
     no longer those of now: another process was faster.
     """
-    if _number(session, TURN) != turn:
+    facts = meta.read(db, FOLDED, TURN)
+    if meta.whole(TURN, facts.get(TURN)) != turn:
         return False
-    folded = _number(session, FOLDED)
-    rows = _behind(session, folded)
+    folded = meta.whole(FOLDED, facts.get(FOLDED))
+    rows = _behind(db, folded)
     ends: dict[int, int] = {}
     for row in rows:  # what was replaced or cancelled may still be mined, as long as a reorganisation can take what won its nonce
         ends[row.nonce] = max(ends.get(row.nonce, 0), _block(row))
+    carried = {row.token: (int(row.raw), row.block_number) for row in every(db, _openings(), OpeningRow) if row.token not in balances}
+    changed = dict(carried)
     for row in rows:
         if row.state in _OPEN or ends[row.nonce] > snapshot.head.number - DEEP:
             break
         folded = row.seq
         for change in _own(row, wallet, coin):  # a balance that was not read now keeps its opening, which has to contain this too
-            opening = session.get(OpeningRow, change.token)
-            if opening is not None and change.token not in balances:
-                opening.raw = str(int(opening.raw) + change.delta_raw)
+            if change.token in changed:
+                raw, block = changed[change.token]
+                changed[change.token] = (raw + change.delta_raw, block)
     own: dict[str, int] = {}
-    behind = (change for row in _behind(session, folded) for change in _own(row, wallet, coin))
-    for change in (*earlier.changes(session), *behind):
+    behind = (change for row in rows if row.seq > folded for change in _own(row, wallet, coin))
+    for change in (*earlier.changes(db), *behind):
         if change.block <= snapshot.head.number:
             own[change.token] = own.get(change.token, 0) + change.delta_raw
-    for token, raw in balances.items():
-        session.merge(OpeningRow(token=token, raw=str(raw - own.get(token, 0)), block_number=snapshot.head.number))
-    session.merge(Meta(key=FOLDED, value=str(folded)))
-    session.merge(Meta(key=TURN, value=str(turn + 1)))
+    head = snapshot.head.number
+    changed |= {token: (raw - own.get(token, 0), head) for token, raw in balances.items()}
+    fresh = ((token, raw, block) for token, (raw, block) in changed.items() if carried.get(token) != (raw, block))
+    put(db, OpeningRow, [{"token": token, "raw": str(raw), "block_number": block} for token, raw, block in fresh])
+    meta.write(db, {FOLDED: folded, TURN: turn + 1})
     for flow in found:
         if flow.holds and flow.delta_raw > 0:
-            _began(session, flow.chain_s)
+            _began(db, flow.chain_s)
         if flow.id:
-            _amend(session, flow, snapshot.head.timestamp_s)
+            _amend(db, flow, snapshot.head.timestamp_s)
             continue
-        running.flowed(session, flow.token, flow.delta_raw)
-        session.add(
-            FlowRow(
-                token=flow.token,
-                delta_raw=str(flow.delta_raw),
-                value=None if flow.value is None else str(flow.value),
-                since_block=flow.since_block,
-                block_number=flow.block,
-                chain_s=flow.chain_s,
-                halts=flow.halts,
-                kind=None if flow.kind is None else flow.kind.value,
-                told_s=None,
-            )
-        )
-        for fell in session.scalars(select(FlowRow).where(FlowRow.seq.in_(flow.undoes), FlowRow.kind.is_(None))):
-            fell.kind = FlowKind.UNDONE.value
-    running.settle(session)
+        running.flowed(db, flow.token, flow.delta_raw)
+        new = {
+            "token": flow.token,
+            "delta_raw": str(flow.delta_raw),
+            "value": None if flow.value is None else str(flow.value),
+            "since_block": flow.since_block,
+            "block_number": flow.block,
+            "chain_s": flow.chain_s,
+            "halts": flow.halts,
+            "kind": None if flow.kind is None else flow.kind.value,
+            "told_s": None,
+        }
+        add(db, FlowRow, [new])
+        undone = FlowRow.seq.in_(flow.undoes), FlowRow.kind.is_(None)
+        if flow.undoes:
+            db.execute(update(FlowRow).where(*undone).values(kind=FlowKind.UNDONE.value))
+    running.settle(db)
     return True
 
 
-def _began(session: Session, at_s: int) -> None:
+def _began(db: Connection, at_s: int) -> None:
     """A rise holds something back: the wait began with it, or with one before."""
-    known = rose_s(session)
+    known = rose_s(meta.read(db, ROSE))
     if known is None or not known <= at_s < known + SPELL_S:
-        session.merge(Meta(key=ROSE, value=str(at_s)))
+        meta.write(db, {ROSE: at_s})
 
 
-def rose_s(session: Session) -> int | None:
-    """Chain time since which such rises have held something back; None where none has."""
-    row = session.get(Meta, ROSE)
-    return None if row is None else int(row.value)
+def rose_s(facts: Mapping[str, str]) -> int | None:
+    """Chain time since which such rises have held something back, by the fact ROSE; None where none has."""
+    return int(facts[ROSE]) if ROSE in facts else None
 
 
-def rises(session: Session) -> tuple[tuple[str, int], ...]:
+def rises(db: Connection) -> tuple[tuple[str, int], ...]:
     """What rose and nobody has explained, base units by token."""
     sums: dict[str, int] = {}
-    for token, raw in session.execute(select(FlowRow.token, FlowRow.delta_raw).where(FlowRow.kind.is_(None), ~FELL)):
+    for token, raw in db.execute(_rises()):
         sums[token] = sums.get(token, 0) + int(raw)
     return tuple(sorted(sums.items()))
 
 
-def _amend(session: Session, flow: Flow, now_s: int) -> None:
+def _amend(db: Connection, flow: Flow, now_s: int) -> None:
     """Writes the value that an open flow has by now, and whether it is accepted; one that was explained meanwhile stays so."""
-    row = session.get(FlowRow, flow.id)
+    row = first(db, _by_number(), FlowRow, of=flow.id)
     if row is None or row.kind is not None:
         return
-    running.flowed(session, flow.token, 0)  # entries of the ledger are others now
-    row.value, row.halts, row.chain_s = None if flow.value is None else str(flow.value), flow.halts, flow.chain_s
+    running.flowed(db, flow.token, 0)  # entries of the ledger are others now
+    value = None if flow.value is None else str(flow.value)
+    told: dict[str, object] = {}
     if flow.kind is FlowKind.ACCEPTED:
-        row.kind, row.told_s = flow.kind.value, now_s
-        known = _accepted(session)[1 - SHOWN :]
-        session.merge(Meta(key=ACCEPTED, value=" ".join(f"{seq}:{at_s}" for seq, at_s in (*known, (flow.id, now_s)))))
+        told = {"kind": flow.kind.value, "told_s": now_s}
+        known = _accepted(meta.read(db, ACCEPTED))[1 - SHOWN :]
+        meta.write(db, {ACCEPTED: " ".join(f"{seq}:{at_s}" for seq, at_s in (*known, (flow.id, now_s)))})
+    db.execute(_change(), {"of": flow.id, "value": value, "halts": flow.halts, "chain_s": flow.chain_s, **told})
 
 
-def accepted(session: Session, chain_now_s: int) -> tuple[Flow, ...]:
-    """Rises that were accepted as deposits in the last 24 h of chain time, the newest SHOWN, but those renamed since; oldest first."""
-    rows = [session.get(FlowRow, seq) for seq, at_s in _accepted(session) if at_s > chain_now_s - DAY_S]
+def accepted(db: Connection, facts: Mapping[str, str], chain_now_s: int) -> tuple[Flow, ...]:
+    """Rises that were accepted as deposits in the last 24 h of chain time, by the fact ACCEPTED: the newest SHOWN, but those renamed
+    since; oldest first.
+    """
+    rows = (first(db, _by_number(), FlowRow, of=seq) for seq, at_s in _accepted(facts) if at_s > chain_now_s - DAY_S)
     return tuple(_flow(row) for row in rows if row is not None and row.kind == FlowKind.ACCEPTED.value)
 
 
-def _accepted(session: Session) -> list[tuple[int, int]]:
-    row = session.get(Meta, ACCEPTED)
-    found = (one.split(":") for one in ("" if row is None else row.value).split())
+def _accepted(facts: Mapping[str, str]) -> list[tuple[int, int]]:
+    found = (one.split(":") for one in facts.get(ACCEPTED, "").split())
     return [(int(seq), int(at_s)) for seq, at_s in found]
 
 
@@ -164,33 +172,31 @@ def _merged(found: Sequence[Flow]) -> tuple[Flow, ...]:
     return tuple(by_id[number] for number in sorted(by_id))
 
 
-def flows(session: Session, limit: int) -> tuple[Flow, ...]:
+def flows(db: Connection, limit: int) -> tuple[Flow, ...]:
     """The newest `limit` flows, explained ones too, oldest first."""
-    return _found(session, select(FlowRow).order_by(FlowRow.seq.desc()).limit(limit))
+    return _found(db, _newest(), limit)
 
 
-def flows_after(session: Session, flow_id: int) -> tuple[Flow, ...]:
+def flows_after(db: Connection, flow_id: int) -> tuple[Flow, ...]:
     """Flows that were written down after that one, explained ones too, oldest first."""
-    return tuple(_flow(row) for row in session.scalars(select(FlowRow).where(FlowRow.seq > flow_id).order_by(FlowRow.seq)))
+    return tuple(_flow(row) for row in every(db, _after(), FlowRow, of=flow_id))
 
 
-def opened(session: Session) -> tuple[Flow, ...]:
+def opened(db: Connection) -> tuple[Flow, ...]:
     """What nobody has explained, oldest first: all that halts, what fell, and the newest of the rest. Anybody may send dust as often
     as he likes, and hides no loss by it.
     """
-    waiting = select(FlowRow).where(FlowRow.kind.is_(None)).order_by(FlowRow.seq.desc())
-    newest = _found(session, waiting.limit(SHOWN))
+    newest = _found(db, _waiting(), SHOWN)
     if len(newest) < SHOWN:
         return newest
-    queries = (waiting.where(FlowRow.halts), waiting.where(FELL))
-    return _merged([*newest, *(flow for query in queries for flow in _found(session, query.limit(SHOWN)))])
+    return _merged([*newest, *(flow for query in (_halting(), _fallen()) for flow in _found(db, query, SHOWN))])
 
 
-def _found(session: Session, query: Select[FlowRow]) -> tuple[Flow, ...]:
-    return tuple(reversed([_flow(row) for row in session.scalars(query)]))
+def _found(db: Connection, newest_first: Select[Any], limit: int) -> tuple[Flow, ...]:
+    return tuple(reversed([_flow(row) for row in every(db, newest_first, FlowRow, limit=limit)]))
 
 
-def tell(session: Session, flow_id: int | None, kind: FlowKind | None, now_s: int) -> tuple[Flow, ...]:
+def tell(db: Connection, flow_id: int | None, kind: FlowKind | None, now_s: int) -> tuple[Flow, ...]:
     """Writes down what a flow was, on the owner's word: an open one, or one that was accepted. Without an id every open one, without
     a kind the plainest.
 
@@ -198,7 +204,7 @@ def tell(session: Session, flow_id: int | None, kind: FlowKind | None, now_s: in
     """
     query = select(FlowRow).order_by(FlowRow.seq)
     wanted = FlowRow.kind.is_(None) if flow_id is None else FlowRow.seq == min(flow_id, MOST)
-    rows = list(session.scalars(query.where(wanted)))
+    rows = every(db, query.where(wanted), FlowRow)
     if flow_id is not None and not rows:
         raise ConfigError(f"flow {flow_id} is not in the store", "see trimtab flows")
     told = []
@@ -209,29 +215,39 @@ def tell(session: Session, flow_id: int | None, kind: FlowKind | None, now_s: in
         if kind is not None and kind not in fitting:
             names = " or ".join(one.value for one in fitting)
             raise ConfigError(f"--as {kind.value}: flow {row.seq} {'rose' if fitting is RISES else 'fell'}, so it was a {names}")
-        row.kind, row.told_s = (kind or fitting[0]).value, now_s
-        told.append(_flow(row))
+        named = kind or fitting[0]
+        db.execute(_change(), {"of": row.seq, "kind": named.value, "told_s": now_s})
+        told.append(replace(_flow(row), kind=named))
     return tuple(told)
 
 
-def lost(session: Session, chain_now_s: int | None) -> tuple[Fraction, str]:
-    """Value of all falls of the last 24 h of chain time that no owner has called a withdrawal, and why it cannot be told, if so.
-
-    Without a time those of all time.
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Value of falls that no owner has called a withdrawal: of the last 24 h of chain time, and of all time; and why the first
+    cannot be told, if so.
     """
-    total, unknown = Fraction(0), ""
-    falls = select(FlowRow).where(FELL)
-    for row in session.scalars(falls if chain_now_s is None else falls.where(FlowRow.chain_s > chain_now_s - DAY_S)):
+
+    day: Fraction
+    total: Fraction
+    unknown: str
+
+
+def lost(db: Connection, chain_now_s: int) -> Lost:
+    """What fell, as far as it is worth something that is known."""
+    day, total, unknown = Fraction(0), Fraction(0), ""
+    for row in every(db, _falls(), FlowRow):
         flow = _flow(row)
+        recent = flow.chain_s > chain_now_s - DAY_S
         if flow.is_loss and flow.value is None:
-            unknown = unpriced_fall(flow)
+            unknown = unpriced_fall(flow) if recent else unknown
         elif flow.is_loss and flow.value is not None:
-            total += -flow.value
-    return total, unknown
+            total -= flow.value
+            day -= flow.value if recent else 0
+    return Lost(day, total, unknown)
 
 
-def _behind(session: Session, folded: int) -> list[IntentRow]:
-    return list(session.scalars(select(IntentRow).where(IntentRow.seq > folded).order_by(IntentRow.seq)))
+def _behind(db: Connection, folded: int) -> Sequence[IntentRow]:
+    return every(db, _later(), IntentRow, of=folded)
 
 
 def _own(row: IntentRow, wallet: str, coin: str) -> list[OwnChange]:
@@ -248,11 +264,6 @@ def _block(row: IntentRow) -> int:
     return 0 if intent.receipt is None else intent.receipt.block_number
 
 
-def _number(session: Session, key: str) -> int:
-    row = session.get(Meta, key)
-    return 0 if row is None else int(row.value)
-
-
 def _flow(row: FlowRow) -> Flow:
     try:
         kind = None if row.kind is None else FlowKind(row.kind)
@@ -261,3 +272,16 @@ def _flow(row: FlowRow) -> Flow:
     except (ValueError, ZeroDivisionError) as error:
         raise OperatorNeeded(f"store: a flow is damaged: {error}", "restore a backup, compare it with the chain") from None
     return Flow(row.seq, row.token, delta, value, row.since_block, row.block_number, row.chain_s, row.halts, kind)
+
+
+_openings = cache(lambda: select(OpeningRow).order_by(OpeningRow.token))
+_later = cache(lambda: select(IntentRow).where(IntentRow.seq > bindparam("of")).order_by(IntentRow.seq))
+_by_number = cache(lambda: select(FlowRow).where(FlowRow.seq == bindparam("of")))
+_change = cache(lambda: update(FlowRow).where(FlowRow.seq == bindparam("of")))
+_after = cache(lambda: select(FlowRow).where(FlowRow.seq > bindparam("of")).order_by(FlowRow.seq))
+_newest = cache(lambda: select(FlowRow).order_by(FlowRow.seq.desc()).limit(bindparam("limit")))
+_waiting = cache(lambda: _newest().where(FlowRow.kind.is_(None)))
+_halting = cache(lambda: _waiting().where(FlowRow.halts))
+_fallen = cache(lambda: _waiting().where(FELL))
+_falls = cache(lambda: select(FlowRow).where(FELL))
+_rises = cache(lambda: select(FlowRow.token, FlowRow.delta_raw).where(FlowRow.kind.is_(None), ~FELL))

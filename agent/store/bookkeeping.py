@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
+from functools import cache
+from typing import Any
 
-from sqlalchemy import exists, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Select, bindparam, exists, func, select, update
 
 from agent import codec
 from agent.books import entries as rules
-from agent.model import BookTokens, Entry, Intent, LpMove, Plan, Rebalance, Snapshot, Stand, Valuation
+from agent.model import BookTokens, Entry, Intent, Plan, Rebalance, Snapshot, Stand, Valuation
 from agent.store import ledger_rows as rows
-from agent.store import records, running, stored
+from agent.store import meta, positions, records, running, stored
 from agent.store.database import Database
 from agent.store.ledger_rows import Book
 from agent.store.ledger_tables import BookOpeningRow, BookRow, EntryRow, ValuationRow
-from agent.store.tables import EarlierRow, FlowRow, IntentRow, LiquidityRow, Meta, OpeningRow, Step
+from agent.store.statements import add, every, first, highest, values
+from agent.store.tables import EarlierRow, FlowRow, IntentRow, OpeningRow, Step
 from agent.store.transitions import ENDED_IN_BLOCK, OPEN
 from agent.units import Token
 
@@ -37,62 +39,56 @@ class Bookkeeping(Database):
 
     def book_now(self) -> Book | None:
         """The book that is kept; None while none is open."""
-        with self._read("read the ledger") as session:
-            return rows.book_now(session, self.book_kind)
+        with self._read("read the ledger") as db:
+            return rows.book_now(db, self.book_kind)
 
     def open_book(self, now_s: int, note: str) -> Book:
         """Ends the book that is kept, and begins one that opens at the balances of the next look. Nothing of the old one is lost."""
-        with self._write("open a book") as session:
-            return rows.open_book(session, self.book_kind, now_s, note)
+        with self._write("open a book") as db:
+            return rows.open_book(db, self.book_kind, now_s, note)
 
     def unentered(self) -> tuple[Intent, ...]:
         """Final and reverted intents that the book lacks, oldest first."""
-        with self._read("read the ledger") as session:
-            book = rows.book_now(session, self.book_kind)
-            query = None if book is None else rows.enterable(session, book)
-            if query is None:
+        with self._read("read the ledger") as db:
+            book = rows.book_now(db, self.book_kind)
+            begun = None if book is None else rows.after(db, book)
+            if begun is None:
                 return ()
-            lacking = ~exists().where(EntryRow.intent_id == IntentRow.id)
-            missing = query.where(IntentRow.seq > running.settled_to(session), lacking).order_by(IntentRow.seq)
-            return tuple(records.intent(row) for row in session.scalars(missing))
+            missing = every(db, _lacking(_ENDED), IntentRow, begun=max(begun, running.settled_to(db)))
+            return tuple(records.intent(row) for row in missing if row.receipt_json is not None)
 
     def unsettled(self) -> tuple[Intent, ...]:
         """Intents since the first opening that have not ended, or ended in a block and are not in the book yet, oldest first."""
-        with self._read("read the ledger") as session:
-            book = rows.book_now(session, self.book_kind)
-            first = None if book is None else rows.after(session, book)
-            if first is None:
+        with self._read("read the ledger") as db:
+            book = rows.book_now(db, self.book_kind)
+            begun = None if book is None else rows.after(db, book)
+            if begun is None:
                 return ()
-            lacking = ~exists().where(EntryRow.intent_id == IntentRow.id)
-            query = select(IntentRow).where(
-                IntentRow.seq > max(first, running.settled_to(session)), IntentRow.state.in_(_UNSETTLED), lacking
-            )
-            return tuple(records.intent(row) for row in session.scalars(query.order_by(IntentRow.seq)))
+            return tuple(map(records.intent, every(db, _lacking(_UNSETTLED), IntentRow, begun=max(begun, running.settled_to(db)))))
 
     def enterable(self) -> tuple[Intent, ...]:
         """All final and reverted intents since the book opened, in the order of the chain."""
-        with self._read("read the ledger") as session:
-            book = rows.book_now(session, self.book_kind)
-            query = None if book is None else rows.enterable(session, book)
-            found = () if query is None else [records.intent(row) for row in session.scalars(query.order_by(IntentRow.seq))]
+        with self._read("read the ledger") as db:
+            book = rows.book_now(db, self.book_kind)
+            begun = None if book is None else rows.after(db, book)
+            if begun is None:
+                return ()
+            ended = every(db, _since(_ENDED), IntentRow, begun=begun)
+            found = [records.intent(row) for row in ended if row.receipt_json is not None]
             return tuple(sorted(found, key=lambda one: 0 if one.receipt is None else one.receipt.block_number))
 
     def counted(self, intent_id: str) -> frozenset[str]:
         """Tokens whose movements by that intent belong into the book: they were in it when the intent was written down."""
-        with self._read("read the ledger") as session:
-            book, seq = rows.book_now(session, self.book_kind), session.scalar(select(IntentRow.seq).where(IntentRow.id == intent_id))
+        with self._read("read the ledger") as db:
+            book, seq = rows.book_now(db, self.book_kind), db.scalar(select(IntentRow.seq).where(IntentRow.id == intent_id))
             if book is None or seq is None:
                 return frozenset()
-            query = select(BookOpeningRow.token).where(
-                BookOpeningRow.book == book.number, BookOpeningRow.place == "", BookOpeningRow.after_intent < seq
-            )
-            return frozenset(session.scalars(query))
+            return frozenset(row.token for row in rows.openings(db, book) if row.place == "" and row.after_intent < seq)
 
     def by_hand(self, intent_id: str) -> bool:
         """Whether the plan of that intent's step was asked for by hand; false where the step wrote no plan down."""
-        with self._read("read the step") as session:
-            query = select(Step.plan_z).join(IntentRow, IntentRow.step_id == Step.id).where(IntentRow.id == intent_id)
-            found = session.scalar(query)
+        with self._read("read the step") as db:
+            found = db.scalar(_plan(), {"of": intent_id})
             plan = None if found is None else records.loaded(Plan, records.unpacked(found))
             return plan is not None and isinstance(plan.decision, Rebalance) and plan.decision.by_hand
 
@@ -103,86 +99,75 @@ class Bookkeeping(Database):
 
     def enter(self, intent: Intent, entry: Entry) -> bool:
         """Writes the entry of a final intent; False, and nothing written, where it has one or its receipt is another by now."""
-        with self._write("write an entry") as session:
-            book = rows.book_now(session, self.book_kind)
-            row = session.scalar(select(IntentRow).where(IntentRow.id == intent.id))
-            if book is None or row is None or row.state not in _ENDED or session.get(EntryRow, intent.id) is not None:
+        with self._write("write an entry") as db:
+            book = rows.book_now(db, self.book_kind)
+            row = first(db, _intent(), IntentRow, of=intent.id)
+            if book is None or row is None or row.state not in _ENDED or first(db, rows.entry_of(), EntryRow, of=intent.id) is not None:
                 return False
             if records.intent(row).receipt != intent.receipt:
                 return False
-            rows.add_entry(session, book, row.seq, entry)
-            running.settle(session)
+            rows.add_entry(db, book, row.seq, entry)
+            running.settle(db)
             return True
 
     def open_places(self, snapshot: Snapshot, found: Mapping[Place, tuple[int, Fraction | None]]) -> tuple[Place, ...]:
         """Takes places into the book that are not in it: what they hold (base units, value) now. Nothing while any transaction of ours
         is on its way, nor on a snapshot that balances were not compared on. Positions of our own making are entered by their receipts.
         """
-        with self._write("open the ledger") as session:
-            book = rows.book_now(session, self.book_kind) or rows.open_book(session, self.book_kind, snapshot.head.timestamp_s, "")
-            known = {(row.place, row.token) for row in rows.openings(session, book)}
-            own = _own_positions(session, rows.after(session, book))
+        with self._write("open the ledger") as db:
+            book = rows.book_now(db, self.book_kind) or rows.open_book(db, self.book_kind, snapshot.head.timestamp_s, "")
+            known = {(row.place, row.token) for row in rows.openings(db, book)}
+            own = positions.moved_since(db, rows.after(db, book))
             fresh = [place for place in found if place not in known and place[0] not in own]
-            if not fresh or session.scalar(select(IntentRow.id).where(IntentRow.state.in_(_OPEN)).limit(1)) is not None:
+            if not fresh or db.scalar(_any_open()) is not None:
                 return ()
-            compared = {row.token for row in session.scalars(select(OpeningRow)) if row.block_number == snapshot.head.number}
+            compared = {row.token for row in every(db, select(OpeningRow), OpeningRow) if row.block_number == snapshot.head.number}
             taken = tuple(place for place in fresh if place[0] or place[1] in compared)
-            after_intent = session.scalar(select(func.max(IntentRow.seq))) or 0
-            after_flow = session.scalar(select(func.max(FlowRow.seq))) or 0
             head = snapshot.head
+            at = {"book": book.number, "block_number": head.number, "chain_s": head.timestamp_s}
+            at |= {"after_intent": highest(db, IntentRow.seq), "after_flow": highest(db, FlowRow.seq)}
+            opened = []
             for name, token in taken:
                 raw, value = found[name, token]
-                text = None if value is None else str(value)
-                session.add(
-                    BookOpeningRow(
-                        book=book.number,
-                        place=name,
-                        token=token,
-                        raw=str(raw),
-                        value=text,
-                        block_number=head.number,
-                        chain_s=head.timestamp_s,
-                        after_intent=after_intent,
-                        after_flow=after_flow,
-                    )
-                )
-                if not name:
-                    running.begin(session, book.number, token, raw)
+                worth = None if value is None else str(value)
+                opened.append({"place": name, "token": token, "raw": str(raw), "value": worth, **at})
+            add(db, BookOpeningRow, opened)
+            running.begin(db, book.number, {token: found[name, token][0] for name, token in taken if not name})
             return taken
 
     def has_places(self, places: Iterable[Place]) -> bool:
         """Whether all of these are in the book, or are positions of the agent's own making."""
-        with self._read("read the ledger") as session:
-            book = rows.book_now(session, self.book_kind)
+        with self._read("read the ledger") as db:
+            book = rows.book_now(db, self.book_kind)
             if book is None:
                 return False
-            known = {(row.place, row.token) for row in rows.openings(session, book)}
-            own = _own_positions(session, rows.after(session, book))
+            known = {(row.place, row.token) for row in rows.openings(db, book)}
+            own = positions.moved_since(db, rows.after(db, book))
             return all(place in known or place[0] in own for place in places)
 
     def stands(self, head_block: int) -> tuple[Stand, ...]:
         """What the wallet should hold by the ledger at that block, what is mined and not final included."""
-        with self._read("read the ledger") as session:
-            book = rows.book_now(session, self.book_kind)
-            return () if book is None else rows.stands(session, book, self.wallet, self.coin, head_block)
+        with self._read("read the ledger") as db:
+            book = rows.book_now(db, self.book_kind)
+            return () if book is None else rows.stands(db, book, self.wallet, self.coin, head_block)
 
     def misstated(self) -> tuple[str, ...]:
         """Where what looks go by (see store/running.py) is not what the entries come to, in words; nothing in sound books."""
-        with self._read("prove the ledger") as session:
-            book = rows.book_now(session, self.book_kind)
-            return () if book is None else running.proven(session, book.number)
+        with self._read("prove the ledger") as db:
+            book = rows.book_now(db, self.book_kind)
+            return () if book is None else running.proven(db, book.number)
 
     def recount(self) -> None:
         """Sums up anew what looks go by."""
-        with self._write("sum the ledger up anew") as session:
-            if (book := rows.book_now(session, self.book_kind)) is not None:
-                running.recount(session, book.number)
+        with self._write("sum the ledger up anew") as db:
+            if (book := rows.book_now(db, self.book_kind)) is not None:
+                running.recount(db, book.number)
 
     def ledger(self) -> tuple[Entry, ...]:
         """Every entry of the book, in the order of the chain: openings, flows, what was sent without the store, final intents."""
-        with self._read("read the ledger") as session:
-            book = rows.book_now(session, self.book_kind)
-            return () if book is None else rows.ledger(session, book)
+        with self._read("read the ledger") as db:
+            book = rows.book_now(db, self.book_kind)
+            return () if book is None else rows.ledger(db, book)
 
     def ledger_mark(self) -> tuple[int, ...]:
         """Figures that change whenever the ledger does."""
@@ -193,100 +178,115 @@ class Bookkeeping(Database):
             select(func.count()).select_from(FlowRow).where(FlowRow.kind.is_(None)),
             select(func.count(), func.max(EarlierRow.block_number)).select_from(EarlierRow),
         )
-        with self._read("read the ledger") as session:
-            found = [int(number or 0) for query in counts for number in session.execute(query).one()]
-            return (running.turn(session), *found)
+        with self._read("read the ledger") as db:
+            found = [int(number or 0) for query in counts for number in db.execute(query).one()]
+            return (running.turn(db), *found)
 
     def entered(self) -> tuple[Entry, ...]:
         """Entries of intents alone, as they were written."""
-        with self._read("read the ledger") as session:
-            book = rows.book_now(session, self.book_kind)
-            return () if book is None else tuple(entry for _, entry in rows.entries(session, book))
+        with self._read("read the ledger") as db:
+            book = rows.book_now(db, self.book_kind)
+            return () if book is None else tuple(entry for _, entry in rows.entries(db, book))
 
     def entries_of(self, intent_ids: Iterable[str]) -> tuple[Entry, ...]:
         """Entries of these intents, as far as they are in the book."""
-        with self._read("read the ledger") as session:
-            book = rows.book_now(session, self.book_kind)
+        with self._read("read the ledger") as db:
+            book = rows.book_now(db, self.book_kind)
             if book is None:
                 return ()
             query = select(EntryRow.entry_json).where(EntryRow.intent_id.in_(list(intent_ids)), EntryRow.book == book.number)
-            return tuple(stored.entry(text) for text in session.scalars(query.order_by(EntryRow.block_number, EntryRow.intent_seq)))
+            return tuple(stored.entry(text) for text in values(db, query.order_by(EntryRow.block_number, EntryRow.intent_seq)))
 
     def rewrite(self, entries: Sequence[tuple[Intent, Entry]]) -> None:
         """Puts other entries in the place of those that were written; all of them or none."""
-        with self._write("write the ledger anew") as session:
+        with self._write("write the ledger anew") as db:
             for intent, entry in entries:
-                row = session.get(EntryRow, intent.id)
+                row = first(db, rows.entry_of(), EntryRow, of=intent.id)
                 if row is not None:
-                    running.add(session, row.book, rows.moved(row.wallet_json), -1)
-                    row.wallet_json, row.entry_json = rows.wallet_json(entry), codec.dumps(entry)
-                    running.add(session, row.book, running.wallet_moves(entry))
+                    running.add(db, row.book, rows.moved(row.wallet_json), -1)
+                    texts = {"wallet_json": rows.wallet_json(entry), "entry_json": codec.dumps(entry)}
+                    db.execute(update(EntryRow).where(EntryRow.intent_id == intent.id).values(**texts))
+                    running.add(db, row.book, running.wallet_moves(entry))
 
     def name_tokens(self, tokens: Sequence[Token], numeraire: Token, coin: str) -> None:
         """Remembers what tokens are called, also once they have left the portfolio; writes only what is new."""
-        with self._read("read the ledger") as session:
-            row = session.get(Meta, NAMES)
-            before = row.value if row is not None else ""
+        with self._read("read the ledger") as db:
+            before = meta.text(db, NAMES)
         known = BookTokens((), numeraire, coin) if not before else records.loaded(BookTokens, before)
         merged = {token.address: token for token in (*known.tokens, *tokens)}
         after = codec.dumps(BookTokens(tuple(merged[address] for address in sorted(merged)), numeraire, coin))
         if after != before:
-            with self._write("write names of tokens") as session:
-                session.merge(Meta(key=NAMES, value=after))
+            with self._write("write names of tokens") as db:
+                meta.write(db, {NAMES: after})
 
     def named_tokens(self) -> BookTokens | None:
         """Every token that was ever in the portfolio, the numeraire and the wrapped native coin; None before the first look."""
-        with self._read("read the ledger") as session:
-            row = session.get(Meta, NAMES)
-            return None if row is None else records.loaded(BookTokens, row.value)
+        with self._read("read the ledger") as db:
+            kept = meta.known(db, NAMES)
+            return None if kept is None else records.loaded(BookTokens, kept)
 
     # values over time
     def value(self, found: Valuation, forced: bool) -> bool:
         """Writes down what all is worth; at most once an hour unless `forced`. False where nothing was written."""
-        with self._read("read what all was worth") as session:
-            if not _due(session, rows.book_now(session, self.book_kind), found, forced):
+        with self._read("read what all was worth") as db:
+            if not _due(db, rows.book_now(db, self.book_kind), found, forced):
                 return False
-        with self._write("write what all is worth") as session:
-            book = rows.book_now(session, self.book_kind)
-            if book is None or not _due(session, book, found, forced):
+        with self._write("write what all is worth") as db:
+            book = rows.book_now(db, self.book_kind)
+            if book is None or not _due(db, book, found, forced):
                 return False
             held_z = records.packed(codec.dumps(list(found.held)))
-            row = ValuationRow(book=book.number, block_number=found.block, chain_s=found.chain_s, value=str(found.value), held_z=held_z)
-            session.add(row)
+            row = {"book": book.number, "block_number": found.block, "chain_s": found.chain_s, "value": str(found.value), "held_z": held_z}
+            add(db, ValuationRow, [row])
             return True
 
     def valuations(self, from_s: int = 0, until_s: int | None = None) -> tuple[Valuation, ...]:
         """Of the book, with from_s <= chain time <= until_s, oldest first."""
-        with self._read("read what all was worth") as session:
-            book = rows.book_now(session, self.book_kind)
-            return () if book is None else rows.valuations(session, book, from_s, until_s)
+        with self._read("read what all was worth") as db:
+            book = rows.book_now(db, self.book_kind)
+            return () if book is None else rows.valuations(db, book, from_s, until_s)
 
     def newest_valuations(self, limit: int) -> tuple[Valuation, ...]:
         """The newest of the book, newest first."""
-        with self._read("read what all was worth") as session:
-            book = rows.book_now(session, self.book_kind)
-            return () if book is None else tuple(reversed(rows.valuations(session, book, 0, None, limit)))
+        with self._read("read what all was worth") as db:
+            book = rows.book_now(db, self.book_kind)
+            return () if book is None else tuple(reversed(rows.valuations(db, book, 0, None, limit)))
 
     def valued_block(self) -> int:
         """Block of the newest valuation of the book; -1 where there is none."""
-        with self._read("read what all was worth") as session:
-            book = rows.book_now(session, self.book_kind)
-            newest = select(func.max(ValuationRow.block_number)).where(ValuationRow.book == (-1 if book is None else book.number))
-            found = session.scalar(newest)
-            return -1 if found is None else found
+        with self._read("read what all was worth") as db:
+            book = rows.book_now(db, self.book_kind)
+            block: int | None = None if book is None else db.scalar(_valued(), {"of": book.number})
+            return -1 if block is None else block
 
 
-def _own_positions(session: Session, after: int | None) -> set[str]:
-    """Names of positions that the agent itself moved since the book opened."""
-    if after is None:
-        return set()
-    query = select(LiquidityRow.move_json).join(IntentRow, IntentRow.id == LiquidityRow.intent_id).where(IntentRow.seq > after)
-    return {records.loaded(LpMove, text).name for text in session.scalars(query)}
-
-
-def _due(session: Session, book: Book | None, found: Valuation, forced: bool) -> bool:
+def _due(db: Connection, book: Book | None, found: Valuation, forced: bool) -> bool:
     """Whether a valuation is to be written: of a later block than the last, and of another hour unless it is forced."""
     if book is None:
         return False
-    last = session.scalar(select(ValuationRow).where(ValuationRow.book == book.number).order_by(ValuationRow.seq.desc()).limit(1))
+    last = db.execute(_last_value(), {"of": book.number}).first()
     return last is None or (last.block_number < found.block and (forced or found.chain_s // HOUR_S != last.chain_s // HOUR_S))
+
+
+_intent = cache(lambda: select(IntentRow).where(IntentRow.id == bindparam("of")))
+_valued = cache(lambda: select(func.max(ValuationRow.block_number)).where(ValuationRow.book == bindparam("of")))
+_any_open = cache(lambda: select(IntentRow.id).where(IntentRow.state.in_(_OPEN)).limit(1))
+_plan = cache(lambda: select(Step.plan_z).join(IntentRow, IntentRow.step_id == Step.id).where(IntentRow.id == bindparam("of")))
+
+
+@cache
+def _since(states: tuple[str, ...]) -> Select[Any]:
+    """Intents in these states beyond a number, oldest first."""
+    return select(IntentRow).where(IntentRow.seq > bindparam("begun"), IntentRow.state.in_(states)).order_by(IntentRow.seq)
+
+
+@cache
+def _lacking(states: tuple[str, ...]) -> Select[Any]:
+    """Those of them that have no entry."""
+    return _since(states).where(~exists().where(EntryRow.intent_id == IntentRow.id))
+
+
+@cache
+def _last_value() -> Select[int, int]:
+    newest_first = select(ValuationRow.block_number, ValuationRow.chain_s).where(ValuationRow.book == bindparam("of"))
+    return newest_first.order_by(ValuationRow.seq.desc()).limit(1)

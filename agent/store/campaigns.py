@@ -10,19 +10,20 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TypeVar
+from functools import cache
+from typing import Any, TypeVar
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Select, bindparam, select, update
 
 from agent import codec
 from agent.errors import ConfigError, OperatorNeeded, Refused
 from agent.model import Campaign, Draw, History, Intent, IntentKind, LimitOrder, Purchase, Spent, Underway
 from agent.policy.campaign import taken
 from agent.policy.pacing import wait_s
-from agent.store import records
+from agent.store import meta, records
 from agent.store.database import Database
-from agent.store.tables import CampaignRow, IntentRow, Meta, RoundRow
+from agent.store.statements import add, every, first
+from agent.store.tables import CampaignRow, IntentRow, RoundRow
 from agent.store.transitions import CONSUMED
 from agent.units import NATIVE
 
@@ -51,109 +52,102 @@ class Campaigns(Database):
 
     def draw_ahead(self, draw: Draw) -> None:
         """Remembers the draw for the first round of the next campaign, unless there is one already."""
-        with self._write("write a draw down") as session:
-            if session.get(Meta, DRAWN) is None:
-                session.add(Meta(key=DRAWN, value=f"{draw.size_ppm} {draw.wait_ppm}"))
+        with self._write("write a draw down") as db:
+            if meta.known(db, DRAWN) is None:
+                meta.write(db, {DRAWN: f"{draw.size_ppm} {draw.wait_ppm}"})
 
     def begin_campaign(self, campaign: Campaign) -> str:
         """Writes a campaign down and returns its id; its first draw is used up. Raises OperatorNeeded while another is open, unless
         a purchase takes its place: what is left of a purchase before is part of it.
         """
-        with self._write("write a campaign down") as session:
+        with self._write("write a campaign down") as db:
             if campaign.purchase is not None:
-                for row in _open(session, CAMPAIGN):
-                    row.state, row.why, row.ended_s = "ended", f"a {campaign.purchase.value} goes first", campaign.began_s
-                session.flush()
-            if _open(session, CAMPAIGN):
+                for row in _open(db, CAMPAIGN):
+                    _end(db, row, "ended", f"a {campaign.purchase.value} goes first", campaign.began_s)
+            if _open(db, CAMPAIGN):
                 raise OperatorNeeded("another correction is under way already", "let it end, or end it: trimtab limit --cancel ID")
-            if (drawn := session.get(Meta, DRAWN)) is not None:
-                session.delete(drawn)
-            return _add(session, CAMPAIGN, campaign.began_s, codec.dumps(campaign))
+            meta.drop(db, DRAWN)
+            return _add(db, CAMPAIGN, campaign.began_s, codec.dumps(campaign))
 
     def begin_round(self, campaign_id: str, number: int, step_id: str, at_s: int, draw: Draw) -> None:
         """Writes a round, or a try at it, down before it is sent; `draw` is for the round after it, drawn once for all tries.
 
         `at_s` is the chain time it is planned at. Raises Refused for a campaign or order that is not open: it was ended meanwhile.
         """
-        with self._write("write a round down") as session:
-            if campaign_id not in [row.id for row in _open(session)]:
+        with self._write("write a round down") as db:
+            if campaign_id not in [row.id for row in _open(db)]:
                 raise Refused("what was to be carried out was ended meanwhile", remedy="look again; see trimtab limit")
-            tries = select(RoundRow).where(RoundRow.campaign_id == campaign_id, RoundRow.number == number).order_by(RoundRow.seq)
-            first = session.scalar(tries.limit(1))
-            used = draw if first is None else Draw(first.size_ppm, first.wait_ppm)
-            session.add(
-                RoundRow(campaign_id=campaign_id, number=number, step_id=step_id, at_s=at_s, size_ppm=used.size_ppm, wait_ppm=used.wait_ppm)
-            )
+            before = first(db, _tries(), RoundRow, of=campaign_id, number=number)
+            used = draw if before is None else Draw(before.size_ppm, before.wait_ppm)
+            row = {"campaign_id": campaign_id, "number": number, "step_id": step_id, "at_s": at_s}
+            add(db, RoundRow, [row | {"size_ppm": used.size_ppm, "wait_ppm": used.wait_ppm}])
 
     def end_campaign(self, campaign_id: str, state: str, why: str, chain_s: int) -> bool:
         """Ends a campaign or an order by name; False when none of that id is open."""
-        with self._write("write the end of a campaign") as session:
-            rows = [row for row in _open(session) if row.id == campaign_id]
+        with self._write("write the end of a campaign") as db:
+            rows = [row for row in _open(db) if row.id == campaign_id]
             for row in rows:
-                row.state, row.why, row.ended_s = state, why, chain_s
+                _end(db, row, state, why, chain_s)
             return bool(rows)
 
     def campaigns(self, limit: int = 20) -> tuple[PastCampaign, ...]:
         """The newest campaigns, newest first."""
-        query = select(CampaignRow).where(CampaignRow.kind == CAMPAIGN).order_by(CampaignRow.seq.desc()).limit(limit)
-        with self._read("read the campaigns") as session:
+        with self._read("read the campaigns") as db:
             return tuple(
-                PastCampaign(_underway(session, row, self.wallet, self.coin), row.state, row.why, row.ended_s)
-                for row in session.scalars(query)
+                PastCampaign(_underway(db, row, self.wallet, self.coin), row.state, row.why, row.ended_s)
+                for row in every(db, _newest(), CampaignRow, kind=CAMPAIGN, limit=limit)
             )
 
     def round_of(self, step_id: str) -> tuple[str, int] | None:
         """Campaign or order, and number, of the round that a step tried; None where it was none."""
-        with self._read("read the rounds") as session:
-            row = session.scalar(select(RoundRow).where(RoundRow.step_id == step_id).limit(1))
+        with self._read("read the rounds") as db:
+            row = first(db, _by_step(), RoundRow, of=step_id)
             return None if row is None else (row.campaign_id, row.number)
 
     # orders
     def add_order(self, order: LimitOrder) -> LimitOrder:
         """Writes an order down; it comes back with its id."""
-        with self._write("write an order down") as session:
-            return replace(order, id=_add(session, ORDER, order.begun_s, codec.dumps(replace(order, id=""))))
+        with self._write("write an order down") as db:
+            return replace(order, id=_add(db, ORDER, order.begun_s, codec.dumps(replace(order, id=""))))
 
     def orders(self, limit: int = 1000) -> tuple[LimitOrder, ...]:
         """The newest orders that wait for their price, ended ones too, oldest first. One whose swap is in a block is filled."""
-        query = select(CampaignRow).where(CampaignRow.kind == ORDER).order_by(CampaignRow.seq.desc()).limit(limit)
-        with self._read("read the orders") as session:
-            return tuple(reversed([_order(session, row) for row in session.scalars(query)]))
+        with self._read("read the orders") as db:
+            return tuple(reversed([_order(db, row) for row in every(db, _newest(), CampaignRow, kind=ORDER, limit=limit)]))
 
 
-def remembered(session: Session, wallet: str, coin: str, history: History, chain_now_s: int) -> History:
+def remembered(db: Connection, wallet: str, coin: str, history: History, chain_now_s: int) -> History:
     """The history with the campaign that is under way, when the last one ended, what it leaves to the next, and the draw that waits."""
-    rows = _open(session, CAMPAIGN)
-    drawn = session.get(Meta, DRAWN)
-    over = select(CampaignRow).where(CampaignRow.kind == CAMPAIGN, CampaignRow.ended_s.is_not(None)).order_by(CampaignRow.seq.desc())
-    ended = (row.ended_s for row in session.scalars(over.limit(NEWEST)) if _loaded(Campaign, row).purchase is not Purchase.TOP_UP)
+    rows = _open(db, CAMPAIGN)
+    drawn = meta.known(db, DRAWN)
+    over = every(db, _over(), CampaignRow)
+    ended = (row.ended_s for row in over if _loaded(Campaign, row).purchase is not Purchase.TOP_UP)
     return replace(
         history,
-        campaign=_underway(session, rows[0], wallet, coin) if rows else None,
+        campaign=_underway(db, rows[0], wallet, coin) if rows else None,
         campaign_ended_s=next(ended, None),
-        draw=None if drawn is None else _draw(drawn.value),
-        spent=None if rows else _left_to_the_next(session, wallet, coin, chain_now_s),
+        draw=None if drawn is None else _draw(drawn),
+        spent=None if rows else _left_to_the_next(db, wallet, coin, chain_now_s),
     )
 
 
-def _left_to_the_next(session: Session, wallet: str, coin: str, chain_now_s: int) -> Spent | None:
+def _left_to_the_next(db: Connection, wallet: str, coin: str, chain_now_s: int) -> Spent | None:
     """What the newest campaign that ended has taken of the budget that the next shares with it; None once that time is over."""
-    ended = select(CampaignRow).where(CampaignRow.kind == CAMPAIGN, CampaignRow.state != OPEN).order_by(CampaignRow.seq.desc())
-    row = session.scalar(ended.limit(1))
+    row = first(db, _ended(), CampaignRow)
     if row is None:
         return None
     campaign = _loaded(Campaign, row)
     if campaign.purchase is not None:
         return None
     until_s = campaign.expires_s if campaign.before is None else campaign.before.until_s
-    return taken(_underway(session, row, wallet, coin), row.why) if chain_now_s < until_s else None
+    return taken(_underway(db, row, wallet, coin), row.why) if chain_now_s < until_s else None
 
 
-def _underway(session: Session, row: CampaignRow, wallet: str, coin: str) -> Underway:
+def _underway(db: Connection, row: CampaignRow, wallet: str, coin: str) -> Underway:
     """How far a campaign is: rounds by the swaps that a block has, value and loss by the receipts of all its transactions."""
     campaign = _loaded(Campaign, row)
-    rounds = list(session.scalars(select(RoundRow).where(RoundRow.campaign_id == row.id).order_by(RoundRow.seq)))
-    mined = _mined(session, [one.step_id for one in rounds])
+    rounds = every(db, _rounds(), RoundRow, of=row.id)
+    mined = _mined(db, [one.step_id for one in rounds])
     swapped = {intent.step_id for intent in mined if intent.kind is IntentKind.SWAP and intent.succeeded}
     done = {one.number: one for one in rounds if one.step_id in swapped}
     newest = done[max(done)] if done else None
@@ -190,26 +184,32 @@ def _worth(changes: dict[str, int], prices: dict[str, Fraction]) -> Fraction:
     return sum((raw * prices.get(token, Fraction(0)) for token, raw in changes.items()), Fraction(0))
 
 
-def _mined(session: Session, steps: Iterable[str]) -> Sequence[Intent]:
-    query = select(IntentRow).where(IntentRow.step_id.in_(list(steps)), IntentRow.state.in_(_CONSUMED)).order_by(IntentRow.seq)
-    return [records.intent(row) for row in session.scalars(query)]
+def _mined(db: Connection, steps: Iterable[str]) -> Sequence[Intent]:
+    given = list(steps)
+    if not given:
+        return []
+    query = select(IntentRow).where(IntentRow.step_id.in_(given), IntentRow.state.in_(_CONSUMED)).order_by(IntentRow.seq)
+    return [records.intent(row) for row in every(db, query, IntentRow)]
 
 
-def _open(session: Session, kind: str | None = None) -> list[CampaignRow]:
-    query = select(CampaignRow).where(CampaignRow.state == OPEN).order_by(CampaignRow.seq)
-    return list(session.scalars(query if kind is None else query.where(CampaignRow.kind == kind)))
+def _open(db: Connection, kind: str | None = None) -> list[CampaignRow]:
+    return [row for row in every(db, _opened(), CampaignRow) if kind in (None, row.kind)]
 
 
-def _add(session: Session, kind: str, begun_s: int, body: str) -> str:
+def _end(db: Connection, row: CampaignRow, state: str, why: str, at_s: int | None) -> None:
+    db.execute(_change(), {"of": row.seq, "state": state, "why": why, "ended_s": at_s})
+
+
+def _add(db: Connection, kind: str, begun_s: int, body: str) -> str:
     made = uuid.uuid4().hex[:12]
-    session.add(CampaignRow(id=made, kind=kind, begun_s=begun_s, body_json=body, state=OPEN, why=""))
+    add(db, CampaignRow, [{"id": made, "kind": kind, "begun_s": begun_s, "body_json": body, "state": OPEN, "why": ""}])
     return made
 
 
-def _order(session: Session, row: CampaignRow) -> LimitOrder:
+def _order(db: Connection, row: CampaignRow) -> LimitOrder:
     order = replace(_loaded(LimitOrder, row), id=row.id, state=row.state, why=row.why)
-    steps = session.scalars(select(RoundRow.step_id).where(RoundRow.campaign_id == row.id))
-    filled = [one for one in _mined(session, steps) if one.kind is IntentKind.SWAP and one.succeeded]
+    steps = [one.step_id for one in every(db, _rounds(), RoundRow, of=row.id)]
+    filled = [one for one in _mined(db, steps) if one.kind is IntentKind.SWAP and one.succeeded]
     return replace(order, state="filled", why=f"by {filled[-1].tx_hash}") if filled else order
 
 
@@ -226,3 +226,19 @@ def _loaded(cls: type[T], row: CampaignRow) -> T:
         return codec.loads(cls, row.body_json)
     except ConfigError as error:
         raise OperatorNeeded(f"store: {row.kind} {row.id} is damaged: {error.message}", "restore a backup") from None
+
+
+_opened = cache(lambda: select(CampaignRow).where(CampaignRow.state == OPEN).order_by(CampaignRow.seq))
+_change = cache(lambda: update(CampaignRow).where(CampaignRow.seq == bindparam("of")))
+_rounds = cache(lambda: select(RoundRow).where(RoundRow.campaign_id == bindparam("of")).order_by(RoundRow.seq))
+_tries = cache(lambda: _rounds().where(RoundRow.number == bindparam("number")).limit(1))
+_by_step = cache(lambda: select(RoundRow).where(RoundRow.step_id == bindparam("of")).limit(1))
+_of_kind = cache(lambda: select(CampaignRow).where(CampaignRow.kind == CAMPAIGN).order_by(CampaignRow.seq.desc()))
+_over = cache(lambda: _of_kind().where(CampaignRow.ended_s.is_not(None)).limit(NEWEST))
+_ended = cache(lambda: _of_kind().where(CampaignRow.state != OPEN).limit(1))
+
+
+@cache
+def _newest() -> Select[Any]:
+    newest_first = select(CampaignRow).where(CampaignRow.kind == bindparam("kind")).order_by(CampaignRow.seq.desc())
+    return newest_first.limit(bindparam("limit"))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Engine
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Engine
 
 from agent.store.failures import reported
 
@@ -15,7 +14,7 @@ WRITE = "trimtab_write"
 
 
 class Database:
-    """Sessions on the store. `coin` is the wrapped native coin: native coin comes from no other token's Withdrawal."""
+    """Transactions on the store. `coin` is the wrapped native coin: native coin comes from no other token's Withdrawal."""
 
     def __init__(self, engine: Engine, wallet: str, coin: str = "") -> None:
         self.engine = engine
@@ -28,11 +27,11 @@ class Database:
         self.engine.dispose()
 
     @contextmanager
-    def _read(self, what: str) -> Iterator[Session]:
-        with reported(what), Session(self.engine) as session, session.begin():
-            yield session
+    def _read(self, what: str) -> Iterator[Connection]:
+        with reported(what), self.engine.connect() as db, db.begin():
+            yield db
 
     @contextmanager
-    def _write(self, what: str) -> Iterator[Session]:
-        with reported(what), Session(self._writing) as session, session.begin():
-            yield session
+    def _write(self, what: str) -> Iterator[Connection]:
+        with reported(what), self._writing.connect() as db, db.begin():
+            yield db

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from typing import cast
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, bindparam, select
 
 from agent.model import IntentKind, Receipt, UnsignedTx
 from agent.policy import failures
+from agent.store import meta
 from agent.store.records import loaded
-from agent.store.tables import BudgetRow, IntentRow, Meta
+from agent.store.tables import BudgetRow, IntentRow
 from agent.store.transitions import CONSUMED
 
 FEW = 20
@@ -37,31 +39,30 @@ class Row:
     stops: bool
 
 
-def row(session: Session, late: Mapping[str, int], chain_now_s: int) -> Row:
-    """How many failed in a row. `late` are numbers of the newest intent by token, up to which its approvals count in no row.
+def row(db: Connection, facts: Mapping[str, str], late: Mapping[str, int], chain_now_s: int) -> Row:
+    """How many failed in a row, by the facts STOP and RESUMED_AFTER. `late` are numbers of the newest intent by token, up to
+    which its approvals count in no row.
 
     What is not booked yet counts as of now.
     """
-    found = _since_success(session, late)
+    found = _since_success(db, facts, late)
     reverts, approvals = _counted(found)
     newest_s = None
     if failures.too_many(reverts, approvals):
-        booked = session.get(BudgetRow, found[0].id)
-        newest_s = chain_now_s if booked is None else booked.chain_s
-    stop = session.get(Meta, STOP)
-    return Row(reverts, approvals, newest_s, stop is not None and bool(stop.value))
+        booked_s = db.scalar(select(BudgetRow.chain_s).where(BudgetRow.intent_id == found[0].id))
+        newest_s = chain_now_s if booked_s is None else booked_s
+    return Row(reverts, approvals, newest_s, bool(facts.get(STOP)))
 
 
-def note(session: Session, late: Mapping[str, int]) -> None:
+def note(db: Connection, late: Mapping[str, int]) -> None:
     """Remembers too many in a row: exits go on, and one that succeeds must not let rebalances go on with them."""
-    if failures.too_many(*_counted(_since_success(session, late))):
-        session.merge(Meta(key=STOP, value="1"))
+    if failures.too_many(*_counted(_since_success(db, meta.read(db, RESUMED_AFTER), late))):
+        meta.write(db, {STOP: 1})
 
 
-def forget(session: Session, newest_intent: int) -> None:
+def forget(db: Connection, newest_intent: int) -> None:
     """The owner has looked at everything up to that intent."""
-    session.merge(Meta(key=STOP, value=""))
-    session.merge(Meta(key=RESUMED_AFTER, value=str(newest_intent)))
+    meta.write(db, {STOP: "", RESUMED_AFTER: newest_intent})
 
 
 def _counted(found: list[IntentRow]) -> tuple[int, int]:
@@ -69,19 +70,17 @@ def _counted(found: list[IntentRow]) -> tuple[int, int]:
     return sum(map(_reverted, found)), len({one.step_id for one in found if one.kind == IntentKind.APPROVE.value})
 
 
-def _since_success(session: Session, late: Mapping[str, int]) -> list[IntentRow]:
+def _since_success(db: Connection, facts: Mapping[str, str], late: Mapping[str, int]) -> list[IntentRow]:
     """What was mined after the last swap or action on liquidity that succeeded, and after the owner resumed last, newest first.
 
     Only such a success ends a row of reverts. Cancels neither count nor interrupt, and neither do approvals that succeed: each new
     try may need one. Nor what was approved for exits that were refused late: how often those are tried is bounded by itself
     (agent/policy/stuck.py), and one that never goes must not stop the others.
     """
-    resumed = session.get(Meta, RESUMED_AFTER)
-    later = select(IntentRow).where(IntentRow.seq > (0 if resumed is None else int(resumed.value))).order_by(IntentRow.seq.desc())
-    found = []
+    found: list[IntentRow] = []
     # A few at a time, in the order in which they lie: the row ends soon, and before it are the transactions of years.
-    newest_first = session.scalars(later.execution_options(yield_per=FEW))
-    for one in newest_first:
+    newest_first = db.execute(_newest_first(), {"resumed": int(facts.get(RESUMED_AFTER) or 0)}).yield_per(FEW)
+    for one in cast("Iterable[IntentRow]", newest_first):
         if one.state not in _CONSUMED or one.kind == IntentKind.CANCEL.value:
             continue
         if one.kind in _TRADES and not _reverted(one):
@@ -94,3 +93,6 @@ def _since_success(session: Session, late: Mapping[str, int]) -> list[IntentRow]
 
 def _reverted(one: IntentRow) -> bool:
     return one.receipt_json is not None and loaded(Receipt, one.receipt_json).status != 1
+
+
+_newest_first = cache(lambda: select(IntentRow).where(IntentRow.seq > bindparam("resumed")).order_by(IntentRow.seq.desc()))

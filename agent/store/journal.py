@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
 
-from sqlalchemy import exists, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Select, bindparam, delete, exists, func, select, update
 
 from agent import codec
 from agent.errors import OperatorNeeded
 from agent.lp import own
-from agent.model import Intent, IntentEvent, IntentKind, IntentState, LpMove, Receipt, UnsignedTx
+from agent.model import Intent, IntentEvent, IntentKind, IntentState, Receipt, UnsignedTx
 from agent.ports import Grant
-from agent.store import ledger, records, running
-from agent.store.tables import BudgetRow, IntentRow, LiquidityRow, Meta, TransitionRow
+from agent.store import ledger, meta, records, running
+from agent.store.statements import add, every, first, highest, put
+from agent.store.tables import BudgetRow, IntentRow, LiquidityRow, TransitionRow
 from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK, OPEN, ROWS, Facts, line
 
 ADOPTED_NONCE = "adopted_nonce"
 ADOPTED_AFTER = "adopted_after"
 _OPEN = tuple(state.value for state in OPEN)
 _CONSUMED = tuple(state.value for state in CONSUMED)
+_ENDED = tuple(state.value for state in ENDED_IN_BLOCK)
 
 
 def intend(
-    session: Session,
+    db: Connection,
     step_id: str,
     kind: IntentKind,
     tx: UnsignedTx,
@@ -37,7 +41,7 @@ def intend(
     """A new intent, PLANNED. With `replaces` it takes the nonce of that one, the newest open at it whose bytes are out; a CANCEL
     without it takes the one open there is.
     """
-    rivals = session.scalars(select(IntentRow).where(IntentRow.nonce == tx.nonce, IntentRow.state.in_(_OPEN))).all()
+    rivals = every(db, _rivals(), IntentRow, nonce=tx.nonce)
     place = _place(rivals, kind, replaces)
     if rivals and place is None:
         raise OperatorNeeded(
@@ -46,23 +50,23 @@ def intend(
         )
     if replaces is not None and place is None:
         raise ValueError(f"nothing open at nonce {tx.nonce} can be replaced by a {kind.value}")
-    row = IntentRow(
-        id=uuid.uuid4().hex[:16],
-        step_id=step_id,
-        kind=kind.value,
-        state=IntentState.PLANNED.value,
-        nonce=tx.nonce,
-        tx_json=codec.dumps(tx),
-        grant_z=records.packed(codec.dumps(grant)),
-        note=note,
-        created_s=now_s,
-        deadline_s=deadline_s,
-        replaces=place,
-    )
-    session.add(row)
-    session.flush()
-    session.add(TransitionRow(intent_id=row.id, before=None, after=row.state, at_s=now_s, tx_hash=None, note=note))
-    return records.intent(row)
+    made = Intent(uuid.uuid4().hex[:16], step_id, kind, IntentState.PLANNED, tx, note, now_s, deadline_s, None, None, place)
+    row = {
+        "id": made.id,
+        "step_id": step_id,
+        "kind": kind.value,
+        "state": made.state.value,
+        "nonce": tx.nonce,
+        "tx_json": codec.dumps(tx),
+        "grant_z": records.packed(codec.dumps(grant)),
+        "note": note,
+        "created_s": now_s,
+        "deadline_s": deadline_s,
+        "replaces": place,
+    }
+    add(db, IntentRow, [row])
+    _moved(db, made.id, None, made.state, now_s, None, note)
+    return made
 
 
 def _place(rivals: Sequence[IntentRow], kind: IntentKind, replaces: str | None) -> str | None:
@@ -82,7 +86,7 @@ def _place(rivals: Sequence[IntentRow], kind: IntentKind, replaces: str | None) 
 
 
 def advance(
-    session: Session,
+    db: Connection,
     wallet: str,
     intent_id: str,
     to: IntentState,
@@ -98,28 +102,35 @@ def advance(
     it did to the position, and with a receipt that a reorganisation takes its entry in the budgets. At no moment is one known
     without the other.
     """
-    found = _row(session, intent_id)
+    found = _row(db, intent_id)
     before = IntentState(found.state)
     if tx_hash is not None and found.tx_hash not in (None, tx_hash):
         raise ValueError(f"intent {intent_id} already has hash {found.tx_hash}, not {tx_hash}")
-    _require(session, found, to if event is None else event, to, tx_hash, receipt)
+    _require(db, found, to if event is None else event, to, tx_hash, receipt)
     known_hash = tx_hash or found.tx_hash
     kept = found.receipt_json if receipt is None else codec.dumps(receipt)
     if to not in CONSUMED:  # a reorganisation takes the receipt with it
         kept = None
     if found.receipt_json is not None and kept != found.receipt_json:
-        ledger.unbook(session, records.intent(found))
+        ledger.unbook(db, records.intent(found))
     if found.kind == IntentKind.LIQUIDITY.value:
-        _remember_position(session, found, wallet, None if kept is None else records.loaded(Receipt, kept))
-    running.unsettle(session, found.seq)
-    found.state, found.tx_hash, found.receipt_json = to.value, known_hash, kept
-    session.add(TransitionRow(intent_id=intent_id, before=before.value, after=to.value, at_s=now_s, tx_hash=known_hash, note=note))
-    session.flush()
-    return records.intent(found)
+        _remember_position(db, found, wallet, None if kept is None else records.loaded(Receipt, kept))
+    running.unsettle(db, found.seq)
+    db.execute(_move(), {"of": found.seq, "state": to.value, "tx_hash": known_hash, "receipt_json": kept})
+    _moved(db, intent_id, before, to, now_s, known_hash, note)
+    known = None if kept is None else records.loaded(Receipt, kept)
+    return replace(records.intent(found), state=to, tx_hash=known_hash, receipt=known)
+
+
+def _moved(
+    db: Connection, intent_id: str, before: IntentState | None, after: IntentState, at_s: int, tx_hash: str | None, note: str
+) -> None:
+    was = None if before is None else before.value
+    add(db, TransitionRow, [{"intent_id": intent_id, "before": was, "after": after.value, "at_s": at_s, "tx_hash": tx_hash, "note": note}])
 
 
 def _require(
-    session: Session, found: IntentRow, move: IntentState | IntentEvent, to: IntentState, tx_hash: str | None, receipt: Receipt | None
+    db: Connection, found: IntentRow, move: IntentState | IntentEvent, to: IntentState, tx_hash: str | None, receipt: Receipt | None
 ) -> None:
     """Raises ValueError unless the table has this move, it leads to `to`, and its guard agrees."""
     try:
@@ -128,22 +139,20 @@ def _require(
         raise ValueError(f"intent {found.id} {error}") from None
     if move_by.after is not to:
         raise ValueError(f"intent {found.id} goes to {move_by.after.value} by {move_by.event.value}, not to {to.value}")
-    if (why := move_by.guard(_facts(session, found, tx_hash, receipt))) is not None:
+    if (why := move_by.guard(_facts(db, found, tx_hash, receipt))) is not None:
         raise ValueError(f"intent {found.id} cannot go from {move_by.before.value} to {to.value} {why}")
 
 
-def _facts(session: Session, found: IntentRow, tx_hash: str | None, receipt: Receipt | None) -> Facts:
+def _facts(db: Connection, found: IntentRow, tx_hash: str | None, receipt: Receipt | None) -> Facts:
     """What the guards go by."""
-    left = select(TransitionRow.seq).where(TransitionRow.intent_id == found.id, TransitionRow.after == IntentState.BROADCAST.value)
-    peers = family(find(session, nonce=found.nonce), found.id)
+    peers = family(find(db, nonce=found.nonce), found.id)
     ended = next((peer for peer in peers if peer.id != found.id and peer.state in ENDED_IN_BLOCK), None)
-    nonce, after = session.get(Meta, ADOPTED_NONCE), session.get(Meta, ADOPTED_AFTER)
-    adopted = nonce is not None and after is not None and found.seq <= int(after.value)
+    adoption = _adoption(db)
     return Facts(
         tx_hash=tx_hash or found.tx_hash,
-        left=session.scalar(left.limit(1)) is not None,
+        left=db.scalar(_left(), {"of": found.id}) is not None,
         winner=None if ended is None else ended.kind,
-        adopted=adopted,
+        adopted=adoption is not None and found.seq <= adoption[1],
         known=None if found.receipt_json is None else records.loaded(Receipt, found.receipt_json),
         receipt=receipt,
     )
@@ -164,100 +173,119 @@ def family(at_nonce: Sequence[Intent], intent_id: str) -> tuple[Intent, ...]:
     return tuple(intent for intent in at_nonce if root(intent.id) == root(intent_id))
 
 
-def _remember_position(session: Session, row: IntentRow, wallet: str, receipt: Receipt | None) -> None:
+def _remember_position(db: Connection, row: IntentRow, wallet: str, receipt: Receipt | None) -> None:
     action = records.loaded(Grant, records.unpacked(row.grant_z)).action
     done = None if receipt is None or action is None else own.move(action, receipt, wallet)
     if done is not None:
-        session.merge(LiquidityRow(intent_id=row.id, move_json=codec.dumps(done)))
-    elif (old := session.get(LiquidityRow, row.id)) is not None:
-        session.delete(old)
+        put(db, LiquidityRow, [{"intent_id": row.id, "move_json": codec.dumps(done)}])
+    else:
+        db.execute(_without_position(), {"of": row.id})
 
 
-def liquidity_moves(session: Session) -> tuple[LpMove, ...]:
-    """What mined intents did to liquidity positions, oldest first."""
-    query = select(LiquidityRow).join(IntentRow, IntentRow.id == LiquidityRow.intent_id).order_by(IntentRow.seq)
-    return tuple(records.loaded(LpMove, row.move_json) for row in session.scalars(query))
-
-
-def grant(session: Session, intent_id: str) -> Grant:
+def grant(db: Connection, intent_id: str) -> Grant:
     """The grant an intent was written down with."""
-    return records.loaded(Grant, records.unpacked(_row(session, intent_id).grant_z))
+    return records.loaded(Grant, records.unpacked(_row(db, intent_id).grant_z))
 
 
 def find(
-    session: Session, *, open_only: bool = False, unbooked: bool = False, nonce: int | None = None, step_id: str | None = None
+    db: Connection, *, open_only: bool = False, unbooked: bool = False, nonce: int | None = None, step_id: str | None = None
 ) -> Sequence[Intent]:
     """Intents that fit all that is asked, oldest first."""
-    query = select(IntentRow).order_by(IntentRow.seq)
-    if open_only:
-        query = query.where(IntentRow.state.in_(_OPEN))
-    if unbooked:
-        lacking = ~exists().where(BudgetRow.intent_id == IntentRow.id)
-        query = query.where(IntentRow.seq > running.settled_to(session), IntentRow.state.in_(_CONSUMED), lacking)
-    if nonce is not None:
-        query = query.where(IntentRow.nonce == nonce)
-    if step_id is not None:
-        query = query.where(IntentRow.step_id == step_id)
-    return tuple(records.intent(found) for found in session.scalars(query))
+    given = {"nonce": nonce, "step_id": step_id, "settled": running.settled_to(db) if unbooked else None}
+    asked = {name: value for name, value in given.items() if value is not None}
+    return _intents(db, _found(open_only, frozenset(asked)), **asked)
 
 
-def ended_in_block(session: Session, limit: int) -> Sequence[Intent]:
+def ended_in_block(db: Connection, limit: int) -> Sequence[Intent]:
     """The newest intents that a block ended and that no adoption has left behind, newest first."""
-    after = session.get(Meta, ADOPTED_AFTER)
-    query = select(IntentRow).where(
-        IntentRow.state.in_([state.value for state in ENDED_IN_BLOCK]), IntentRow.seq > (0 if after is None else int(after.value))
-    )
-    return tuple(records.intent(found) for found in session.scalars(query.order_by(IntentRow.seq.desc()).limit(limit)))
+    return _intents(db, _ended(), after=meta.number(db, ADOPTED_AFTER), limit=limit)
 
 
-def undecided_at(session: Session, nonce: int) -> Sequence[Intent]:
+def undecided_at(db: Connection, nonce: int) -> Sequence[Intent]:
     """Ended intents of that nonce that may be mined after all: something open shares it with them, and nothing ended in a block."""
-    at_nonce = find(session, nonce=nonce)
+    at_nonce = find(db, nonce=nonce)
     found = []
     for intent in at_nonce:
         reopening = ROWS.get((intent.state, IntentEvent.REOPEN))
         alive = any(peer.state in OPEN for peer in family(at_nonce, intent.id))
-        if reopening is not None and alive and reopening.guard(_facts(session, _row(session, intent.id), None, None)) is None:
+        if reopening is not None and alive and reopening.guard(_facts(db, _row(db, intent.id), None, None)) is None:
             found.append(intent)
     return tuple(found)
 
 
-def newest(session: Session, limit: int) -> Sequence[Intent]:
+def newest(db: Connection, limit: int) -> Sequence[Intent]:
     """The newest intents, newest first."""
-    return tuple(records.intent(row) for row in session.scalars(select(IntentRow).order_by(IntentRow.seq.desc()).limit(limit)))
+    return _intents(db, _newest(), limit=limit)
 
 
-def moves(session: Session, intent_id: str) -> tuple[records.Moved, ...]:
+def moves(db: Connection, intent_id: str) -> tuple[records.Moved, ...]:
     """Every transition of one intent, oldest first."""
-    query = select(TransitionRow).where(TransitionRow.intent_id == intent_id).order_by(TransitionRow.seq)
     return tuple(
         records.Moved(
             row.intent_id, IntentState(row.before) if row.before else None, IntentState(row.after), row.at_s, row.tx_hash, row.note
         )
-        for row in session.scalars(query)
+        for row in every(db, _moves(), TransitionRow, of=intent_id)
     )
 
 
-def expected_nonce(session: Session) -> int | None:
+def expected_nonce(db: Connection) -> int | None:
     """Adopted nonce, or one more than the highest that an intent since then has used up on the chain."""
-    adopted, after = session.get(Meta, ADOPTED_NONCE), session.get(Meta, ADOPTED_AFTER)
-    if adopted is None or after is None:
+    adoption = _adoption(db)
+    if adoption is None:
         return None
-    # From the highest nonce down to the first that fits; said so that SQLite does not gather all by state or number, and sort.
-    fits = func.coalesce(IntentRow.state, "").in_(_CONSUMED), IntentRow.seq + 0 > int(after.value)
-    used = session.scalar(select(IntentRow.nonce).where(*fits).order_by(IntentRow.nonce.desc()).limit(1))
-    return max(int(adopted.value), -1 if used is None else used + 1)
+    adopted, after = adoption
+    used = db.scalar(_used(), {"after": after})
+    return max(adopted, -1 if used is None else used + 1)
 
 
-def adopt_nonce(session: Session, nonce: int) -> None:
+def adopt_nonce(db: Connection, nonce: int) -> None:
     """From here on the chain's next nonce is `nonce`, whatever earlier intents used."""
-    newest_seq = session.scalar(select(func.max(IntentRow.seq))) or 0
-    session.merge(Meta(key=ADOPTED_NONCE, value=str(nonce)))
-    session.merge(Meta(key=ADOPTED_AFTER, value=str(newest_seq)))
+    meta.write(db, {ADOPTED_NONCE: nonce, ADOPTED_AFTER: highest(db, IntentRow.seq)})
 
 
-def _row(session: Session, intent_id: str) -> IntentRow:
-    row = session.scalar(select(IntentRow).where(IntentRow.id == intent_id).with_for_update())
+def _adoption(db: Connection) -> tuple[int, int] | None:
+    """Nonce that was adopted last, and the newest intent by then; None before the first adoption."""
+    found = meta.read(db, ADOPTED_NONCE, ADOPTED_AFTER)
+    return (int(found[ADOPTED_NONCE]), int(found[ADOPTED_AFTER])) if len(found) == 2 else None
+
+
+def _row(db: Connection, intent_id: str) -> IntentRow:
+    row = first(db, _by_id(), IntentRow, of=intent_id)
     if row is None:
         raise KeyError(intent_id)
     return row
+
+
+def _intents(db: Connection, query: Select[Any], **given: object) -> tuple[Intent, ...]:
+    return tuple(map(records.intent, every(db, query, IntentRow, **given)))
+
+
+_by_id = cache(lambda: select(IntentRow).where(IntentRow.id == bindparam("of")).with_for_update())
+_rivals = cache(lambda: select(IntentRow).where(IntentRow.nonce == bindparam("nonce"), IntentRow.state.in_(_OPEN)))
+_newest = cache(lambda: select(IntentRow).order_by(IntentRow.seq.desc()).limit(bindparam("limit")))
+_ended = cache(lambda: _newest().where(IntentRow.state.in_(_ENDED), IntentRow.seq > bindparam("after")))
+_moves = cache(lambda: select(TransitionRow).where(TransitionRow.intent_id == bindparam("of")).order_by(TransitionRow.seq))
+_left = cache(lambda: _moves().where(TransitionRow.after == IntentState.BROADCAST.value).limit(1))
+_move = cache(lambda: update(IntentRow).where(IntentRow.seq == bindparam("of")))
+_without_position = cache(lambda: delete(LiquidityRow).where(LiquidityRow.intent_id == bindparam("of")))
+
+
+@cache
+def _found(open_only: bool, asked: frozenset[str]) -> Select[Any]:
+    """Intents, oldest first: of a nonce, of a step, consumed without a budget beyond those that are settled."""
+    query = select(IntentRow).order_by(IntentRow.seq)
+    if open_only:
+        query = query.where(IntentRow.state.in_(_OPEN))
+    if "settled" in asked:
+        lacking = ~exists().where(BudgetRow.intent_id == IntentRow.id)
+        query = query.where(IntentRow.seq > bindparam("settled"), IntentRow.state.in_(_CONSUMED), lacking)
+    if "nonce" in asked:
+        query = query.where(IntentRow.nonce == bindparam("nonce"))
+    return query.where(IntentRow.step_id == bindparam("step_id")) if "step_id" in asked else query
+
+
+@cache
+def _used() -> Select[Any]:
+    """From the highest nonce down to the first that fits; said so that SQLite does not gather all by state or number, and sort."""
+    fits = func.coalesce(IntentRow.state, "").in_(_CONSUMED), IntentRow.seq + 0 > bindparam("after")
+    return select(IntentRow.nonce).where(*fits).order_by(IntentRow.nonce.desc()).limit(1)

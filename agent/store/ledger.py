@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from functools import cache
+from typing import Any
 
-from sqlalchemy import delete, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Select, bindparam, delete, select
 
 from agent.errors import OperatorNeeded
 from agent.model import History, Intent, IntentKind, IntentState, LateRefusal, Plan, Rebalance, Receipt
 from agent.ports import Grant
-from agent.store import balances, failed, ledger_rows, orders, positions, requests, running
+from agent.store import balances, failed, ledger_rows, meta, orders, positions, requests, running
 from agent.store.ledger_tables import EntryRow
 from agent.store.records import Movement, loaded, unpacked
 from agent.store.sleeve_rows import SleeveBookingRow
-from agent.store.tables import BudgetRow, EarlierRow, IntentRow, Meta, MovementRow, Step
+from agent.store.statements import add, every, first, highest, values
+from agent.store.tables import BudgetRow, EarlierRow, IntentRow, MovementRow, Step
 from agent.units import NATIVE
 
 DAY_S = 86_400
@@ -35,11 +37,16 @@ SWAP_BESIDES = "swap_besides"
 """Kind of a budget of a swap that is no rebalance of the policy: an exit, a withdrawal, an investment, one by hand."""
 _KINDS = (*(kind.value for kind in IntentKind), SWAP_BESIDES)
 """Every kind of a budget: named so that few are read by their index."""
+FACTS = (
+    *(LAST_REVIEW, DELAY, REVIEWS, DEPEGGED, UNREAD, LATE, orders.TURN, orders.UNIT, running.LOSS_TOTAL),
+    *(balances.ACCEPTED, balances.ROSE, failed.STOP, failed.RESUMED_AFTER),
+)
+"""Keys of all that a history tells of facts."""
 _NO_TRADES = (IntentKind.APPROVE.value, IntentKind.CANCEL.value)
 
 
 def book(
-    session: Session,
+    db: Connection,
     wallet: str,
     coin: str,
     intent: Intent,
@@ -53,48 +60,47 @@ def book(
 
     Nothing either where the journal has another receipt by now: another process has seen a reorganisation meanwhile.
     """
-    known = session.scalar(select(IntentRow.receipt_json).where(IntentRow.id == intent.id))
-    if session.get(BudgetRow, intent.id) is not None or (None if known is None else loaded(Receipt, known)) != intent.receipt:
+    known = db.scalar(_receipt(), {"of": intent.id})
+    if db.scalar(_loss(), {"of": intent.id}) is not None or (None if known is None else loaded(Receipt, known)) != intent.receipt:
         return
     succeeded = intent.state is not IntentState.REVERTED and (intent.receipt is None or intent.receipt.status == 1)
-    session.add(
-        BudgetRow(
-            intent_id=intent.id,
-            kind=_kind(session, intent),
-            succeeded=succeeded,
-            chain_s=chain_s,
-            turnover=str(turnover),
-            loss=str(loss),
-            gas_wei=str(gas_wei),
-            outflow=str(outflow) if outflow else None,
-        )
-    )
-    running.lost(session, loss)
-    running.settle(session)
+    budget = {
+        "intent_id": intent.id,
+        "kind": _kind(db, intent),
+        "succeeded": succeeded,
+        "chain_s": chain_s,
+        "turnover": str(turnover),
+        "loss": str(loss),
+        "gas_wei": str(gas_wei),
+        "outflow": str(outflow) if outflow else None,
+    }
+    add(db, BudgetRow, [budget])
+    running.lost(db, loss)
+    running.settle(db)
     if not succeeded or intent.kind is IntentKind.APPROVE:
-        failed.note(session, _late_seqs(session))
-    for movement in movements(intent, wallet, coin, chain_s):
-        session.add(
-            MovementRow(
-                token=movement.token,
-                delta_raw=str(movement.delta_raw),
-                kind=movement.kind,
-                block_number=movement.block_number,
-                chain_s=movement.chain_s,
-                tx_hash=movement.tx_hash,
-            )
-        )
+        failed.note(db, _late_seqs(meta.read(db, LATE)))
+    rows = [
+        {
+            "token": movement.token,
+            "delta_raw": str(movement.delta_raw),
+            "kind": movement.kind,
+            "block_number": movement.block_number,
+            "chain_s": movement.chain_s,
+            "tx_hash": movement.tx_hash,
+        }
+        for movement in movements(intent, wallet, coin, chain_s)
+    ]
+    add(db, MovementRow, rows)
 
 
-def _kind(session: Session, intent: Intent) -> str:
+def _kind(db: Connection, intent: Intent) -> str:
     """What a budget calls an intent: a swap that no trigger of the policy asked for is told from a rebalance.
 
     By the plan of its grant, else of its step; one that is not known by either counts as a rebalance.
     """
     if intent.kind is not IntentKind.SWAP:
         return str(intent.kind.value)
-    query = select(IntentRow.grant_z, Step.plan_z).join(Step, IntentRow.step_id == Step.id).where(IntentRow.id == intent.id)
-    found = session.execute(query).one_or_none()
+    found = db.execute(_plans(), {"of": intent.id}).one_or_none()
     plan = None if found is None else loaded(Grant, unpacked(found.grant_z)).plan
     if plan is None and found is not None and found.plan_z is not None:
         plan = loaded(Plan, unpacked(found.plan_z))
@@ -103,17 +109,17 @@ def _kind(session: Session, intent: Intent) -> str:
     return SWAP_BESIDES
 
 
-def unbook(session: Session, intent: Intent) -> None:
+def unbook(db: Connection, intent: Intent) -> None:
     """Takes an intent out of budgets, movements and ledger: a reorganisation took the block of its receipt."""
-    if (spent := session.get(BudgetRow, intent.id)) is not None:
-        running.lost(session, _fraction(spent.loss), -1)
-        session.delete(spent)
-    if (entered := session.get(EntryRow, intent.id)) is not None:
-        running.add(session, entered.book, ledger_rows.moved(entered.wallet_json), -1)
-        session.delete(entered)
-    session.execute(delete(SleeveBookingRow).where(SleeveBookingRow.source == intent.id))
+    if (loss := db.scalar(_loss(), {"of": intent.id})) is not None:
+        running.lost(db, _fraction(loss), -1)
+        db.execute(delete(BudgetRow).where(BudgetRow.intent_id == intent.id))
+    if (entered := first(db, ledger_rows.entry_of(), EntryRow, of=intent.id)) is not None:
+        running.add(db, entered.book, ledger_rows.moved(entered.wallet_json), -1)
+        db.execute(delete(EntryRow).where(EntryRow.intent_id == intent.id))
+    db.execute(delete(SleeveBookingRow).where(SleeveBookingRow.source == intent.id))
     if intent.receipt is not None:
-        session.execute(delete(MovementRow).where(MovementRow.tx_hash == intent.receipt.tx_hash))
+        db.execute(delete(MovementRow).where(MovementRow.tx_hash == intent.receipt.tx_hash))
 
 
 def movements(intent: Intent, wallet: str, coin: str, chain_s: int) -> tuple[Movement, ...]:
@@ -132,125 +138,112 @@ def movements(intent: Intent, wallet: str, coin: str, chain_s: int) -> tuple[Mov
     return tuple(Movement(token, delta, kind, receipt.block_number, chain_s, receipt.tx_hash) for token, delta, kind in changes)
 
 
-def history(session: Session, chain_now_s: int) -> History:
+def history(db: Connection, chain_now_s: int) -> History:
     """Sums of all entries younger than 24 h of chain time; entries from the future count too, so no clock resets a budget (T6).
 
     A trade that gained makes no room for later losses. Falls of balances that nobody has called a withdrawal are losses, and so
     is what transactions from before this store lost; what those gave away counts as paid out.
     """
-    own = session.scalars(select(BudgetRow).where(BudgetRow.chain_s > chain_now_s - DAY_S)).all()
-    row = failed.row(session, _late_seqs(session), chain_now_s)
-    rows = [*own, *session.scalars(select(EarlierRow).where(EarlierRow.chain_s > chain_now_s - DAY_S))]
-    fell, unpriced = balances.lost(session, chain_now_s)
+    facts = meta.read(db, *FACTS)
+    own = every(db, _spent(), BudgetRow, since=chain_now_s - DAY_S)
+    late = _late(facts)
+    row = failed.row(db, facts, _seqs(late), chain_now_s)
+    before = every(db, _earlier(), EarlierRow)
+    rows: list[BudgetRow | EarlierRow] = [*own, *(one for one in before if one.chain_s > chain_now_s - DAY_S)]
+    fell = balances.lost(db, chain_now_s)
+    lost_before = sum((max(Fraction(0), _fraction(one.loss)) for one in before), Fraction(0))
     return History(
-        last_rebalance_s=last_rebalance(session),
-        last_review_s=_last_review(session),
+        last_rebalance_s=last_rebalance(db),
+        last_review_s=int(facts[LAST_REVIEW]) if facts.get(LAST_REVIEW) else None,
         turnover_24h=sum((_fraction(row.turnover) for row in rows), Fraction(0)),
-        loss_24h=sum((max(Fraction(0), _fraction(row.loss)) for row in rows), fell),
+        loss_24h=sum((max(Fraction(0), _fraction(row.loss)) for row in rows), fell.day),
         gas_24h_wei=sum(int(row.gas_wei) for row in rows),
         reverts_in_row=row.reverts,
         approvals_in_row=row.approvals,
         failed_s=row.newest_s,
         failures_stop=row.stops,
-        last_liquidity_s=_newest(session, IntentKind.LIQUIDITY),
-        started_s=session.scalar(select(Step.now_s).order_by(Step.seq).limit(1)),
-        flows=balances.opened(session),
-        unknown=unpriced,
-        undecided=positions.undecided(session),
-        delay_ppm=int(_meta(session, DELAY) or 0),
-        orders=orders.found(session),
-        orders_turn=orders.turn(session),
-        unit_value=orders.unit_value(session),
-        depegged=tuple(_meta(session, DEPEGGED).split()),
-        loss_total=_loss_total(session),
+        last_liquidity_s=_newest(db, IntentKind.LIQUIDITY),
+        started_s=db.scalar(_started()),
+        flows=balances.opened(db),
+        unknown=fell.unknown,
+        undecided=positions.undecided(db),
+        delay_ppm=int(facts.get(DELAY) or 0),
+        orders=orders.found(db),
+        orders_turn=meta.whole(orders.TURN, facts.get(orders.TURN)),
+        unit_value=orders.unit_value(db, facts),
+        depegged=tuple(facts.get(DEPEGGED, "").split()),
+        loss_total=running.loss_total(facts) + lost_before + fell.total,
         outflow_24h=sum((_fraction(row.outflow) for row in rows if row.outflow is not None), Fraction(0)),
-        claims=requests.claims(session),
-        stopped=requests.stopped_words(session),
-        reviews=_reviews(session),
-        unread=tuple((token, int(since)) for token, since in (one.split(":") for one in _meta(session, UNREAD).split())),
-        late=tuple(one for one, _ in _late(session)),
-        fell_24h=fell,
-        fell_total=balances.lost(session, None)[0],
-        accepted=balances.accepted(session, chain_now_s),
-        rises=balances.rises(session),
-        rose_s=balances.rose_s(session),
+        claims=requests.claims(db),
+        stopped=requests.stopped_words(db),
+        reviews=_reviews(facts),
+        unread=tuple((token, int(since)) for token, since in (one.split(":") for one in facts.get(UNREAD, "").split())),
+        late=tuple(one for one, _ in late),
+        fell_24h=fell.day,
+        fell_total=fell.total,
+        accepted=balances.accepted(db, facts, chain_now_s),
+        rises=balances.rises(db),
+        rose_s=balances.rose_s(facts),
         wasted_24h_wei=sum(int(row.gas_wei) for row in own if not row.succeeded or row.kind in _NO_TRADES),
-        wasted_wei=sum(
-            map(int, session.scalars(select(BudgetRow.gas_wei).where(BudgetRow.kind.in_(_KINDS), BudgetRow.succeeded.is_(False))))
-        ),
+        wasted_wei=sum(map(int, values(db, _wasted()))),
     )
 
 
-def mark_review(session: Session, chain_s: int, delay_ppm: int, reviews: Sequence[str]) -> None:
+def mark_review(db: Connection, chain_s: int, delay_ppm: int, reviews: Sequence[str]) -> None:
     """Remembers a review at `chain_s`, and for the schedules in `reviews` that it was theirs."""
-    session.merge(Meta(key=LAST_REVIEW, value=str(chain_s)))
-    session.merge(Meta(key=DELAY, value=str(delay_ppm)))
+    reviewed: dict[str, object] = {LAST_REVIEW: chain_s, DELAY: delay_ppm}
     if reviews:
-        known = [(name, at_s) for name, at_s in _reviews(session) if name not in reviews] + [(name, chain_s) for name in reviews]
-        session.merge(Meta(key=REVIEWS, value=json.dumps(known[-MOST_REVIEWS:])))
+        before = _reviews(meta.read(db, REVIEWS))
+        known = [(name, at_s) for name, at_s in before if name not in reviews] + [(name, chain_s) for name in reviews]
+        reviewed[REVIEWS] = json.dumps(known[-MOST_REVIEWS:])
+    meta.write(db, reviewed)
 
 
-def _reviews(session: Session) -> tuple[tuple[str, int], ...]:
+def _reviews(facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
     try:
-        return tuple((str(name), int(at_s)) for name, at_s in json.loads(_meta(session, REVIEWS) or "[]"))
+        return tuple((str(name), int(at_s)) for name, at_s in json.loads(facts.get(REVIEWS) or "[]"))
     except (ValueError, TypeError) as error:
         raise OperatorNeeded(f"store: what it remembers of reviews is damaged: {error}", "restore a backup") from None
 
 
-def mark_late(session: Session, found: Sequence[LateRefusal]) -> None:
+def mark_late(db: Connection, found: Sequence[LateRefusal]) -> None:
     """Remembers exits that were refused when about to be sent, and no others; what was approved for them by now counts in no row."""
-    newest = _newest_intent(session)
-    session.merge(Meta(key=LATE, value=json.dumps([(one.token, one.at_s, one.times, one.why, newest) for one in found])))
+    newest = highest(db, IntentRow.seq)
+    meta.write(db, {LATE: json.dumps([(one.token, one.at_s, one.times, one.why, newest) for one in found])})
 
 
-def _late(session: Session) -> list[tuple[LateRefusal, int]]:
+def _late(facts: Mapping[str, str]) -> list[tuple[LateRefusal, int]]:
     """Each with the number of the newest intent by then."""
     try:
-        known = json.loads(_meta(session, LATE) or "[]")
+        known = json.loads(facts.get(LATE) or "[]")
         return [(LateRefusal(str(token), int(at_s), int(times), str(why)), int(seq)) for token, at_s, times, why, seq in known]
     except (ValueError, TypeError) as error:
         raise OperatorNeeded(f"store: what it remembers of exits is damaged: {error}", "restore a backup") from None
 
 
-def _late_seqs(session: Session) -> dict[str, int]:
+def _late_seqs(facts: Mapping[str, str]) -> dict[str, int]:
+    return _seqs(_late(facts))
+
+
+def _seqs(late: Sequence[tuple[LateRefusal, int]]) -> dict[str, int]:
     """By token that was refused late, the number of the newest intent by then."""
-    return {one.token: seq for one, seq in _late(session)}
+    return {one.token: seq for one, seq in late}
 
 
-def _loss_total(session: Session) -> Fraction:
-    """What everything lost since the store began, as history counts a day's; what gained makes no room."""
-    earlier = sum((max(Fraction(0), _fraction(text)) for text in session.scalars(select(EarlierRow.loss))), Fraction(0))
-    return running.loss_total(session) + earlier + balances.lost(session, None)[0]
-
-
-def last_rebalance(session: Session) -> int | None:
+def last_rebalance(db: Connection) -> int | None:
     """Chain time of the newest swap that the policy's trigger asked for and that succeeded."""
-    return _newest(session, IntentKind.SWAP)
+    return _newest(db, IntentKind.SWAP)
 
 
-def _newest(session: Session, kind: IntentKind) -> int | None:
-    done = select(BudgetRow.chain_s).where(BudgetRow.kind == kind.value, BudgetRow.succeeded.is_(True))
-    return session.scalar(done.order_by(BudgetRow.chain_s.desc()).limit(1))
+def _newest(db: Connection, kind: IntentKind) -> int | None:
+    found: int | None = db.scalar(_done(), {"kind": kind.value})
+    return found
 
 
-def _last_review(session: Session) -> int | None:
-    found = _meta(session, LAST_REVIEW)
-    return int(found) if found else None
-
-
-def _meta(session: Session, key: str) -> str:
-    row = session.get(Meta, key)
-    return "" if row is None else row.value
-
-
-def resumed(session: Session) -> None:
+def resumed(db: Connection) -> None:
     """The owner has looked at what failed: rows of failures start anew, and what was refused late is tried again."""
-    mark_late(session, ())
-    failed.forget(session, _newest_intent(session))
-
-
-def _newest_intent(session: Session) -> int:
-    return session.scalar(select(func.max(IntentRow.seq))) or 0
+    mark_late(db, ())
+    failed.forget(db, highest(db, IntentRow.seq))
 
 
 def _fraction(text: str) -> Fraction:
@@ -258,3 +251,24 @@ def _fraction(text: str) -> Fraction:
         return Fraction(text)
     except (ValueError, ZeroDivisionError) as error:
         raise OperatorNeeded(f"store: a budget entry is damaged: {error}", "restore a backup, compare it with the chain") from None
+
+
+_receipt = cache(lambda: select(IntentRow.receipt_json).where(IntentRow.id == bindparam("of")))
+_loss = cache(lambda: select(BudgetRow.loss).where(BudgetRow.intent_id == bindparam("of")))
+_spent = cache(lambda: select(BudgetRow).where(BudgetRow.chain_s > bindparam("since")))
+_earlier = cache(lambda: select(EarlierRow))
+_started = cache(lambda: select(Step.now_s).order_by(Step.seq).limit(1))
+_wasted = cache(lambda: select(BudgetRow.gas_wei).where(BudgetRow.kind.in_(_KINDS), BudgetRow.succeeded.is_(False)))
+
+
+@cache
+def _plans() -> Select[bytes, bytes | None]:
+    """The grant of an intent, and the plan of its step."""
+    return select(IntentRow.grant_z, Step.plan_z).join(Step, IntentRow.step_id == Step.id).where(IntentRow.id == bindparam("of"))
+
+
+@cache
+def _done() -> Select[Any]:
+    """When those of a kind succeeded, newest first."""
+    done = select(BudgetRow.chain_s).where(BudgetRow.kind == bindparam("kind"), BudgetRow.succeeded.is_(True))
+    return done.order_by(BudgetRow.chain_s.desc()).limit(1)

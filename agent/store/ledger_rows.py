@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
+from typing import Any
 
-from sqlalchemy import Select, exists, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Select, bindparam, exists, func, select
 
 from agent import codec
 from agent.books import entries as rules
@@ -17,11 +18,12 @@ from agent.errors import OperatorNeeded
 from agent.model import BookOpening, Entry, Stand, Valuation
 from agent.store import balances, records, running, stored
 from agent.store.ledger_tables import BookOpeningRow, BookRow, EntryRow, ValuationRow
+from agent.store.statements import add, added, every, first, values
 from agent.store.tables import EarlierRow, IntentRow
-from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK
+from agent.store.transitions import CONSUMED
 from agent.units import NATIVE
 
-_CONSUMED, _ENDED = (tuple(state.value for state in states) for states in (CONSUMED, ENDED_IN_BLOCK))
+_CONSUMED = tuple(state.value for state in CONSUMED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,102 +36,88 @@ class Book:
     note: str
 
 
-def book_now(session: Session, kind: str) -> Book | None:
+def book_now(db: Connection, kind: str) -> Book | None:
     """The newest book, where it is of that kind."""
-    row = session.scalar(select(BookRow).order_by(BookRow.seq.desc()).limit(1))
+    row = first(db, _newest_book(), BookRow)
     return None if row is None or row.kind != kind else Book(row.seq, row.kind, row.opened_s, row.note)
 
 
-def open_book(session: Session, kind: str, now_s: int, note: str) -> Book:
+def open_book(db: Connection, kind: str, now_s: int, note: str) -> Book:
     """A book that begins now."""
-    row = BookRow(kind=kind, opened_s=now_s, note=note)
-    session.add(row)
-    session.flush()
-    return Book(row.seq, kind, now_s, note)
+    return Book(added(db, BookRow, kind=kind, opened_s=now_s, note=note), kind, now_s, note)
 
 
-def openings(session: Session, book: Book) -> list[BookOpeningRow]:
+def openings(db: Connection, book: Book) -> Sequence[BookOpeningRow]:
     """What the book opened with, oldest first."""
-    query = select(BookOpeningRow).where(BookOpeningRow.book == book.number)
-    return list(session.scalars(query.order_by(BookOpeningRow.block_number, BookOpeningRow.place, BookOpeningRow.token)))
+    return every(db, _openings(), BookOpeningRow, of=book.number)
 
 
-def after(session: Session, book: Book) -> int | None:
+def after(db: Connection, book: Book) -> int | None:
     """Number of the newest intent that is part of the first opening; None while nothing is open."""
-    return session.scalar(select(func.min(BookOpeningRow.after_intent)).where(BookOpeningRow.book == book.number))
+    found: int | None = db.scalar(_after(), {"of": book.number})
+    return found
 
 
-def enterable(session: Session, book: Book) -> Select[IntentRow] | None:
-    """Final and reverted intents since the first opening; None while nothing is open."""
-    first = after(session, book)
-    if first is None:
-        return None
-    return select(IntentRow).where(IntentRow.state.in_(_ENDED), IntentRow.seq > first, IntentRow.receipt_json.is_not(None))
-
-
-def stands(session: Session, book: Book, wallet: str, coin: str, head_block: int) -> tuple[Stand, ...]:
+def stands(db: Connection, book: Book, wallet: str, coin: str, head_block: int) -> tuple[Stand, ...]:
     """See Bookkeeping.stands."""
-    opened = {row.token: row for row in openings(session, book) if row.place == ""}
-    found = running.balances(session, book.number)
+    opened = {row.token: row for row in openings(db, book) if row.place == ""}
+    found = running.balances(db, book.number)
 
     def add(token: str, raw: int) -> None:
         if token in found:
             found[token] += raw
 
-    ahead = select(EntryRow.wallet_json).where(EntryRow.book == book.number, EntryRow.block_number > head_block)
-    for text in session.scalars(ahead):
+    for text in values(db, _ahead(), of=book.number, head=head_block):
         for token, raw in moved(text).items():
             add(token, -raw)
-    first = max(running.settled_to(session), min((row.after_intent for row in opened.values()), default=0))
-    lacking = ~exists().where(EntryRow.intent_id == IntentRow.id)
-    for row in session.scalars(select(IntentRow).where(IntentRow.seq > first, IntentRow.state.in_(_CONSUMED), lacking)):
+    begun = max(running.settled_to(db), min((row.after_intent for row in opened.values()), default=0))
+    for row in every(db, _unentered(), IntentRow, begun=begun):
         intent = records.intent(row)
         if intent.receipt is not None and intent.receipt.block_number <= head_block:
             for token, raw in intent.changes(wallet, coin).items():
                 if token in opened and row.seq > opened[token].after_intent:
                     add(token, raw)
-    for earlier in session.scalars(select(EarlierRow).where(EarlierRow.block_number <= head_block)):
+    for earlier in every(db, _outside_by(), EarlierRow, head=head_block):
         for token, raw in json.loads(earlier.changes_json).items():
             if token in opened and earlier.block_number > opened[token].block_number:
                 add(token, int(raw))
     return tuple(Stand(token, raw) for token, raw in sorted(found.items()))
 
 
-def ledger(session: Session, book: Book) -> tuple[Entry, ...]:
+def ledger(db: Connection, book: Book) -> tuple[Entry, ...]:
     """See Bookkeeping.ledger."""
-    rows = openings(session, book)
+    rows = openings(db, book)
     opened = {row.token: row for row in rows if row.place == ""}
     found: list[tuple[tuple[int, int, int], Entry]] = []
     for number, row in enumerate(rows):
         value = None if row.value is None else Fraction(row.value)
         opening = BookOpening(row.place, row.token, int(row.raw), value, row.block_number, row.chain_s)
         found.append(((row.block_number, 0, number), rules.opened(opening)))
-    for flow in balances.flows(session, balances.MOST):
+    for flow in balances.flows(db, balances.MOST):
         if flow.token in opened and flow.id > opened[flow.token].after_flow:
             found.append(((flow.block, 1, flow.id), rules.flowed(flow)))
-    found += [((entry.block, 2, seq), entry) for seq, entry in entries(session, book)]
-    found += _outside(session, book, opened)
+    found += [((entry.block, 2, seq), entry) for seq, entry in entries(db, book)]
+    found += _outside(db, book, opened)
     return tuple(entry for _, entry in sorted(found, key=lambda pair: pair[0]))
 
 
-def entries(session: Session, book: Book) -> list[tuple[int, Entry]]:
+def entries(db: Connection, book: Book) -> list[tuple[int, Entry]]:
     """Entries of final intents with the intents' numbers, in the order of the chain."""
-    query = select(EntryRow.intent_seq, EntryRow.entry_json).where(EntryRow.book == book.number)
-    rows = session.execute(query.order_by(EntryRow.block_number, EntryRow.intent_seq))
+    rows = db.execute(_entries(), {"of": book.number})
     with stored.undisturbed():
         return [(seq, stored.entry(text)) for seq, text in rows]
 
 
-def _outside(session: Session, book: Book, opened: Mapping[str, BookOpeningRow]) -> list[tuple[tuple[int, int, int], Entry]]:
+def _outside(db: Connection, book: Book, opened: Mapping[str, BookOpeningRow]) -> list[tuple[tuple[int, int, int], Entry]]:
     """Transactions that other stores sent, at the prices of the valuation before them, or of the first one."""
     found: list[tuple[tuple[int, int, int], Entry]] = []
     valued: tuple[Valuation, ...] | None = None
-    for number, row in enumerate(session.scalars(select(EarlierRow).order_by(EarlierRow.block_number))):
+    for number, row in enumerate(every(db, select(EarlierRow).order_by(EarlierRow.block_number), EarlierRow)):
         moved = {token: int(raw) for token, raw in json.loads(row.changes_json).items()}
         counted = {token for token in moved if token in opened and row.block_number > opened[token].block_number}
         if not counted:
             continue
-        valued = valuations(session, book, 0, None) if valued is None else valued
+        valued = valuations(db, book, 0, None) if valued is None else valued
         at = bisect_right([one.block for one in valued], row.block_number)
         near = valued[max(0, at - 1)].held if valued else ()
         prices = rules.Prices({one.token: one.price for one in near}, NATIVE)
@@ -138,27 +126,29 @@ def _outside(session: Session, book: Book, opened: Mapping[str, BookOpeningRow])
     return found
 
 
-def valuations(session: Session, book: Book, from_s: int, until_s: int | None, newest: int | None = None) -> tuple[Valuation, ...]:
+def valuations(db: Connection, book: Book, from_s: int, until_s: int | None, newest: int | None = None) -> tuple[Valuation, ...]:
     """See Bookkeeping.valuations; only the `newest` where that is given."""
     query = select(ValuationRow).where(ValuationRow.book == book.number, ValuationRow.chain_s >= from_s)
     if until_s is not None:
         query = query.where(ValuationRow.chain_s <= until_s)
-    rows = session.scalars(query.order_by(ValuationRow.block_number.desc(), ValuationRow.seq.desc()).limit(newest))
+    rows = every(db, query.order_by(ValuationRow.block_number.desc(), ValuationRow.seq.desc()).limit(newest), ValuationRow)
     return tuple(
-        Valuation(row.block_number, row.chain_s, Fraction(row.value), stored.held(records.unpacked(row.held_z)))
-        for row in reversed(rows.all())
+        Valuation(row.block_number, row.chain_s, Fraction(row.value), stored.held(records.unpacked(row.held_z))) for row in reversed(rows)
     )
 
 
-def add_entry(session: Session, book: Book, seq: int, entry: Entry) -> None:
+def add_entry(db: Connection, book: Book, seq: int, entry: Entry) -> None:
     """Writes a final intent's entry, and what it adds to the running balances."""
-    session.add(
-        EntryRow(
-            intent_id=entry.id, book=book.number, block_number=entry.block, intent_seq=seq,
-            wallet_json=wallet_json(entry), entry_json=codec.dumps(entry),
-        )
-    )  # fmt: skip
-    running.add(session, book.number, running.wallet_moves(entry))
+    row = {
+        "intent_id": entry.id,
+        "book": book.number,
+        "block_number": entry.block,
+        "intent_seq": seq,
+        "wallet_json": wallet_json(entry),
+        "entry_json": codec.dumps(entry),
+    }
+    add(db, EntryRow, [row])
+    running.add(db, book.number, running.wallet_moves(entry))
 
 
 def moved(text: str) -> dict[str, int]:
@@ -172,3 +162,34 @@ def moved(text: str) -> dict[str, int]:
 def wallet_json(entry: Entry) -> str:
     """What an entry moved in the wallet, as JSON of base units by token."""
     return json.dumps({token: str(raw) for token, raw in running.wallet_moves(entry).items()})
+
+
+_newest_book = cache(lambda: select(BookRow).order_by(BookRow.seq.desc()).limit(1))
+_after = cache(lambda: select(func.min(BookOpeningRow.after_intent)).where(BookOpeningRow.book == bindparam("of")))
+_outside_by = cache(lambda: select(EarlierRow).where(EarlierRow.block_number <= bindparam("head")))
+entry_of = cache(lambda: select(EntryRow).where(EntryRow.intent_id == bindparam("of")))
+
+
+@cache
+def _openings() -> Select[Any]:
+    of_book = select(BookOpeningRow).where(BookOpeningRow.book == bindparam("of"))
+    return of_book.order_by(BookOpeningRow.block_number, BookOpeningRow.place, BookOpeningRow.token)
+
+
+@cache
+def _ahead() -> Select[Any]:
+    """What entries of blocks above a head moved in the wallet."""
+    return select(EntryRow.wallet_json).where(EntryRow.book == bindparam("of"), EntryRow.block_number > bindparam("head"))
+
+
+@cache
+def _unentered() -> Select[Any]:
+    """Intents that a block has and the ledger lacks, beyond a number."""
+    lacking = ~exists().where(EntryRow.intent_id == IntentRow.id)
+    return select(IntentRow).where(IntentRow.seq > bindparam("begun"), IntentRow.state.in_(_CONSUMED), lacking)
+
+
+@cache
+def _entries() -> Select[int, str]:
+    of_book = select(EntryRow.intent_seq, EntryRow.entry_json).where(EntryRow.book == bindparam("of"))
+    return of_book.order_by(EntryRow.block_number, EntryRow.intent_seq)

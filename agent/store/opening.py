@@ -111,7 +111,8 @@ def _durable(connection: Any, _record: object) -> None:
 
 def _begin(connection: Connection) -> None:
     """A writer takes its lock at once: a lock taken halfway could fail after the first statement."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(WRITE) else "BEGIN")
+    raw: Any = connection.connection.dbapi_connection
+    raw.execute("BEGIN IMMEDIATE" if connection.get_execution_options().get(WRITE) else "BEGIN")
 
 
 def _check(engine: Engine, path: Path) -> None:

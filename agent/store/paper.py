@@ -5,16 +5,18 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import delete
 
 from agent import codec
 from agent.errors import ConfigError, OperatorNeeded
 from agent.model import Paper
+from agent.store import meta
 from agent.store.copying import reading
 from agent.store.database import Database
 from agent.store.failures import reported
 from agent.store.records import loaded
-from agent.store.tables import Base, ImplementationRow, Meta, PinRow, PriceRow
+from agent.store.statements import add, add_new
+from agent.store.tables import Base, ImplementationRow, PinRow, PriceRow
 
 STATE = "paper"
 
@@ -24,41 +26,37 @@ class PaperBook(Database):
 
     def paper(self) -> Paper | None:
         """The paper wallet; None before it began."""
-        with self._read("read the paper wallet") as session:
-            row = session.get(Meta, STATE)
-            return None if row is None else loaded(Paper, row.value)
+        with self._read("read the paper wallet") as db:
+            kept = meta.known(db, STATE)
+            return None if kept is None else loaded(Paper, kept)
 
     def begin_paper(self, begun: Paper) -> None:
         """Writes the wallet that it all begins with. Raises ConfigError where there is one already."""
-        with self._write("begin the paper wallet") as session:
-            if session.get(Meta, STATE) is not None:
+        with self._write("begin the paper wallet") as db:
+            if meta.known(db, STATE) is not None:
                 raise ConfigError("paper trading has begun already", "leave --value and --start away; to begin anew remove the paper store")
-            session.add(Meta(key=STATE, value=codec.dumps(begun)))
+            meta.write(db, {STATE: codec.dumps(begun)})
 
     def keep_paper(self, state: Paper) -> None:
         """Writes how the wallet stands now, all of it at once. Raises OperatorNeeded where it never began."""
-        with self._write("write the paper wallet") as session:
-            row = session.get(Meta, STATE)
-            if row is None:
+        with self._write("write the paper wallet") as db:
+            if meta.known(db, STATE) is None:
                 raise OperatorNeeded("the paper wallet never began", "trimtab paper begins one")
-            row.value = codec.dumps(state)
+            meta.write(db, {STATE: codec.dumps(state)})
 
     def trust_as(self, live: Path) -> None:
         """Takes over what the live store at `live` pins now, and nothing else than that; without one nothing is pinned."""
-        pins, implementations = _told(live, PinRow), _told(live, ImplementationRow)
-        with self._write("take over what is trusted") as session:
-            for row in (*session.query(PinRow), *session.query(ImplementationRow)):
-                session.delete(row)
-            session.flush()
-            session.add_all(PinRow(**found) for found in pins)
-            session.add_all(ImplementationRow(**found) for found in implementations)
+        told = [(kind, _told(live, kind)) for kind in (PinRow, ImplementationRow)]
+        with self._write("take over what is trusted") as db:
+            for kind, found in told:
+                db.execute(delete(kind))
+                add(db, kind, found)
 
     def recall_prices(self, live: Path) -> None:
         """Takes over the prices that the live store has recorded, for weights and triggers that ask for their past."""
         found = _told(live, PriceRow)
-        with self._write("take over prices") as session:
-            for one in found:
-                session.execute(insert(PriceRow).values(**one).on_conflict_do_nothing())
+        with self._write("take over prices") as db:
+            add_new(db, PriceRow, found)
 
 
 def _told(live: Path, kind: type[Base]) -> list[dict[str, object]]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
+from typing import Any
 
-from sqlalchemy import delete, func, select
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import Delete, Select, bindparam, delete, func, select
 
 from agent.errors import OperatorNeeded
 from agent.model import PricePoint
 from agent.store.database import Database
+from agent.store.statements import add_new
 from agent.store.tables import PriceRow
 
 HOUR_S = 3_600
@@ -19,7 +21,6 @@ KEPT_S = 800 * 86_400
 """How long prices are kept: over two years, so that a year's window has as much again to be compared with."""
 OWN = "look"
 """Source of what the agent's own looks wrote down."""
-_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,42 +42,33 @@ class Prices(Database):
 
         What is KEPT_S older than the newest own look is forgotten, and not taken.
         """
-        with self._write("write prices down") as session:
+        with self._write("write prices down") as db:
             newest_s = max((point.at_s for point in points), default=0)
             if source != OWN:
-                newest_s = session.scalar(select(func.max(PriceRow.at_s)).where(PriceRow.source == OWN)) or newest_s
+                newest_s = db.scalar(select(func.max(PriceRow.at_s)).where(PriceRow.source == OWN)) or newest_s
             rows = [_row(numeraire, point, source) for point in points if point.at_s > newest_s - KEPT_S]
-            added = 0
-            for start in range(0, len(rows), _AT_ONCE):
-                for row in rows[start : start + _AT_ONCE]:
-                    added += session.execute(insert(PriceRow).values(**row).on_conflict_do_nothing()).rowcount  # type: ignore[attr-defined]  # a CursorResult, typed as Result
-            session.execute(delete(PriceRow).where(PriceRow.hour < (newest_s - KEPT_S) // HOUR_S))
+            added = add_new(db, PriceRow, rows)
+            db.execute(_older(), {"before": (newest_s - KEPT_S) // HOUR_S})
             return added
 
     def prices(self, numeraire: str, since_s: int, until_s: int, every_s: int = HOUR_S) -> tuple[PricePoint, ...]:
         """Prices in that numeraire with since_s <= time <= until_s, oldest first; of each `every_s` the last of each token."""
-        query = select(PriceRow.token, PriceRow.at_s, PriceRow.price).where(
-            PriceRow.numeraire == numeraire,
-            PriceRow.hour >= since_s // HOUR_S,
-            PriceRow.at_s >= since_s,
-            PriceRow.at_s <= until_s,
-        )
-        with self._read("read prices") as session:
-            rows = session.execute(query.order_by(PriceRow.at_s, PriceRow.token)).all()
+        given = {"numeraire": numeraire, "hour": since_s // HOUR_S, "since": since_s, "until": until_s}
+        with self._read("read prices") as db:
+            rows = db.execute(_between(), given).all()
         last = {(row.token, row.at_s // every_s): row for row in rows}
         return tuple(PricePoint(row.token, row.at_s, _price(row.price)) for row in sorted(last.values(), key=lambda r: (r.at_s, r.token)))
 
     def has_prices(self, numeraire: str, at_s: int) -> bool:
         """Whether a look has written prices down in the hour of `at_s` already."""
-        with self._read("read prices") as session:
-            found = select(PriceRow.token).where(PriceRow.numeraire == numeraire, PriceRow.hour == at_s // HOUR_S, PriceRow.source == OWN)
-            return session.scalar(found.limit(1)) is not None
+        with self._read("read prices") as db:
+            return db.scalar(_looked(), {"numeraire": numeraire, "hour": at_s // HOUR_S}) is not None
 
     def price_spans(self, numeraire: str) -> tuple[PriceSpan, ...]:
         """What is there of each token, by token and source."""
         query = select(PriceRow.token, PriceRow.source, func.count(), func.min(PriceRow.at_s), func.max(PriceRow.at_s))
-        with self._read("read prices") as session:
-            rows = session.execute(
+        with self._read("read prices") as db:
+            rows = db.execute(
                 query.where(PriceRow.numeraire == numeraire)
                 .group_by(PriceRow.token, PriceRow.source)
                 .order_by(PriceRow.token, PriceRow.source)
@@ -85,9 +77,9 @@ class Prices(Database):
 
     def forget_prices(self, numeraire: str, source: str) -> int:
         """Removes what one source told in that numeraire; returns how many."""
-        with self._write("remove prices") as session:
+        with self._write("remove prices") as db:
             gone = delete(PriceRow).where(PriceRow.numeraire == numeraire, PriceRow.source == source)
-            return session.execute(gone).rowcount  # type: ignore[attr-defined,no-any-return]  # a CursorResult, typed as Result
+            return db.execute(gone).rowcount
 
 
 def _row(numeraire: str, point: PricePoint, source: str) -> dict[str, object]:
@@ -109,3 +101,21 @@ def _price(text: str) -> Fraction:
     if found <= 0:
         raise OperatorNeeded("store: a price is damaged: it is not above zero", "restore a backup, or trimtab prices forget")
     return found
+
+
+@cache
+def _between() -> Select[str, int, str]:
+    hours = PriceRow.numeraire == bindparam("numeraire"), PriceRow.hour >= bindparam("hour")
+    seconds = PriceRow.at_s >= bindparam("since"), PriceRow.at_s <= bindparam("until")
+    return select(PriceRow.token, PriceRow.at_s, PriceRow.price).where(*hours, *seconds).order_by(PriceRow.at_s, PriceRow.token)
+
+
+@cache
+def _looked() -> Select[Any]:
+    own = PriceRow.numeraire == bindparam("numeraire"), PriceRow.hour == bindparam("hour"), PriceRow.source == OWN
+    return select(PriceRow.token).where(*own).limit(1)
+
+
+@cache
+def _older() -> Delete:
+    return delete(PriceRow).where(PriceRow.hour < bindparam("before"))

@@ -8,9 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import select
-
 from agent.errors import OperatorNeeded
+from agent.store import meta
 from agent.store.accounts import Accounts
 from agent.store.alerts import Alerts
 from agent.store.allocations import Allocations
@@ -20,7 +19,6 @@ from agent.store.orders import StandingOrders
 from agent.store.prices import Prices
 from agent.store.requests import Requests
 from agent.store.sleeves import Sleeves
-from agent.store.tables import Meta
 from agent.store.versions import Versions
 
 PREFIX = "proposal:"
@@ -31,14 +29,13 @@ class Proposals(Accounts, Alerts, Allocations, Bookkeeping, Campaigns, Prices, R
 
     def mark_proposed(self, intent_id: str, since_block: int) -> None:
         """Remembers that an intent is shown from that block on."""
-        with self._write("write a proposal down") as session:
-            session.merge(Meta(key=PREFIX + intent_id, value=str(since_block)))
+        with self._write("write a proposal down") as db:
+            meta.write(db, {PREFIX + intent_id: since_block})
 
     def proposed(self) -> dict[str, int]:
         """Since which block each was shown, by the id of its intent; those that were given up too."""
-        with self._read("read the proposals") as session:
-            rows = session.scalars(select(Meta).where(Meta.key.startswith(PREFIX)))
-            return {row.key.removeprefix(PREFIX): int(row.value) for row in rows}
+        with self._read("read the proposals") as db:
+            return {key.removeprefix(PREFIX): int(value) for key, value in meta.beginning(db, PREFIX)}
 
 
 @dataclass(frozen=True, slots=True)

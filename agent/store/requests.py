@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
+from typing import Any
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Select, bindparam, select, update
 
 from agent import codec
 from agent.errors import ConfigError
@@ -14,6 +15,7 @@ from agent.model import Claim, Intent, IntentKind, Payment, Payout, Request, Req
 from agent.ports import Grant
 from agent.store import records
 from agent.store.database import Database
+from agent.store.statements import added, every, first, put, values
 from agent.store.tables import IntentRow, PayoutAddressRow, RequestRow
 from agent.units import NATIVE
 
@@ -24,89 +26,76 @@ class Requests(Database):
     def ask(self, kind: RequestKind, payments: Sequence[Payment], to: str | None, to_stable: bool, asked_s: int) -> Request:
         """Writes a request down, OPEN. Raises ConfigError while another of its kind is under way."""
         asked = Request(0, kind, tuple(payments), to, to_stable, RequestState.OPEN, asked_s)
-        with self._write("write a request") as session:
-            row = RequestRow(kind=kind.value, state=asked.state.value, request_json=codec.dumps(asked), asked_s=asked_s)
-            before = stopping(session) if kind is RequestKind.STOP else None
+        with self._write("write a request") as db:
+            before = stopping(db) if kind is RequestKind.STOP else None
             if before is not None and before.state is RequestState.OPEN:
                 raise ConfigError("the bot is being stopped already", "trimtab stop goes on with it, trimtab resume ends it")
-            session.add(row)
-            session.flush()
-            return _request(row)
+            text = codec.dumps(asked)
+            number = added(db, RequestRow, kind=kind.value, state=asked.state.value, request_json=text, asked_s=asked_s)
+            return replace(asked, id=number)
 
     def requests(self, limit: int = 100, open_only: bool = False) -> tuple[Request, ...]:
         """The newest requests, oldest first."""
-        query = select(RequestRow).order_by(RequestRow.seq.desc()).limit(limit)
-        if open_only:
-            query = query.where(RequestRow.state == RequestState.OPEN.value)
-        with self._read("read the requests") as session:
-            return tuple(reversed([_request(row) for row in session.scalars(query)]))
+        with self._read("read the requests") as db:
+            return tuple(reversed([_request(row) for row in every(db, _newest(open_only), RequestRow, limit=limit)]))
 
     def redirect(self, number: int, to: str | None) -> None:
         """A withdrawal that was only set aside is paid there. Raises ConfigError for one that is not there."""
-        with self._write("write where a withdrawal goes") as session:
-            row = session.get(RequestRow, number)
-            if row is None:
-                raise ConfigError(f"request {number} is not in the store", "see trimtab withdraw")
-            row.request_json = codec.dumps(replace(_request(row), to=to))
+        with self._write("write where a withdrawal goes") as db:
+            asked = _request(_row(db, number))
+            db.execute(_change(), {"of": number, "request_json": codec.dumps(replace(asked, to=to))})
 
     def end_request(self, number: int, state: RequestState, now_s: int) -> None:
         """Ends a request: DONE, or RELEASED. Raises ConfigError for one that is not there."""
-        with self._write("write the end of a request") as session:
-            row = session.get(RequestRow, number)
-            if row is None:
-                raise ConfigError(f"request {number} is not in the store", "see trimtab withdraw")
-            row.state, row.ended_s = state.value, now_s
+        with self._write("write the end of a request") as db:
+            _row(db, number)
+            db.execute(_change(), {"of": number, "state": state.value, "ended_s": now_s})
 
     def stopping(self) -> Request | None:
         """The stop that holds: under way, or done and not resumed."""
-        with self._read("read the requests") as session:
-            return stopping(session)
+        with self._read("read the requests") as db:
+            return stopping(db)
 
     def paid(self, number: int) -> tuple[tuple[Intent, Payout], ...]:
         """Every payout that was ever written down for a request, oldest first, whatever became of it."""
-        with self._read("read the payouts") as session:
-            return tuple((intent, payout) for intent, payout in _payouts(session) if payout.request == number)
+        with self._read("read the payouts") as db:
+            return tuple((intent, payout) for intent, payout in _payouts(db) if payout.request == number)
 
     def confirm_payout_address(self, address: str, now_s: int) -> None:
         """The owner says that money may be paid there, as long as the config names it too."""
-        with self._write("write a payout address") as session:
-            session.merge(PayoutAddressRow(address=address, confirmed_s=now_s))
+        with self._write("write a payout address") as db:
+            put(db, PayoutAddressRow, [{"address": address, "confirmed_s": now_s}])
 
     def payout_addresses(self) -> tuple[str, ...]:
         """Addresses that the owner has confirmed."""
-        with self._read("read the payout addresses") as session:
-            return tuple(session.scalars(select(PayoutAddressRow.address).order_by(PayoutAddressRow.address)))
+        with self._read("read the payout addresses") as db:
+            return tuple(values(db, select(PayoutAddressRow.address).order_by(PayoutAddressRow.address)))
 
 
-def claims(session: Session) -> tuple[Claim, ...]:
+def claims(db: Connection) -> tuple[Claim, ...]:
     """Payments of open withdrawals that no block has, oldest first."""
-    rows = session.scalars(
-        select(RequestRow)
-        .where(RequestRow.kind == RequestKind.WITHDRAW.value, RequestRow.state == RequestState.OPEN.value)
-        .order_by(RequestRow.seq)
-    )
+    rows = every(db, _withdrawals(), RequestRow)
     found = [Claim(row.seq, payment) for row in rows for payment in _request(row).payments]
-    done = {(payout.request, payout.token, payout.raw) for intent, payout in _payouts(session) if intent.succeeded} if found else set()
+    done = {(payout.request, payout.token, payout.raw) for intent, payout in _payouts(db) if intent.succeeded} if found else set()
     return tuple(claim for claim in found if (claim.request, *_sort(claim.payment)) not in done)
 
 
-def let_go(session: Session, now_s: int) -> None:
+def let_go(db: Connection, now_s: int) -> None:
     """Releases open withdrawals: something that this store does not know used the wallet, and may have paid them already."""
-    for row in session.scalars(
-        select(RequestRow).where(RequestRow.kind == RequestKind.WITHDRAW.value, RequestRow.state == RequestState.OPEN.value)
-    ):
-        row.state, row.ended_s = RequestState.RELEASED.value, now_s
+    released = {"state": RequestState.RELEASED.value, "ended_s": now_s}
+    for row in every(db, _withdrawals(), RequestRow):
+        db.execute(_change(), {"of": row.seq, **released})
 
 
-def stopping(session: Session) -> Request | None:
+def stopping(db: Connection) -> Request | None:
     """The stop that holds."""
-    row = session.scalar(select(RequestRow).where(RequestRow.kind == RequestKind.STOP.value).order_by(RequestRow.seq.desc()).limit(1))
+    row = first(db, _stops(), RequestRow)
     return None if row is None or row.state == RequestState.RELEASED.value else _request(row)
 
 
-def stopped_words(session: Session) -> str:
+def stopped_words(db: Connection) -> str:
     """Why nothing is traded any more; empty while the bot is not stopped."""
-    found = stopping(session)
+    found = stopping(db)
     if found is None:
         return ""
     return (
@@ -120,10 +109,9 @@ def _sort(payment: Payment) -> tuple[str, int]:
     return (NATIVE if payment.native else payment.token), payment.raw
 
 
-def _payouts(session: Session) -> list[tuple[Intent, Payout]]:
-    rows = session.scalars(select(IntentRow).where(IntentRow.kind == IntentKind.PAYOUT.value).order_by(IntentRow.seq))
+def _payouts(db: Connection) -> list[tuple[Intent, Payout]]:
     found = []
-    for row in rows:
+    for row in every(db, _sent(), IntentRow):
         payout = records.loaded(Grant, records.unpacked(row.grant_z)).payout
         if payout is not None:
             found.append((records.intent(row), payout))
@@ -133,3 +121,29 @@ def _payouts(session: Session) -> list[tuple[Intent, Payout]]:
 def _request(row: RequestRow) -> Request:
     asked = records.loaded(Request, row.request_json)
     return Request(row.seq, RequestKind(row.kind), asked.payments, asked.to, asked.to_stable, RequestState(row.state), asked.asked_s)
+
+
+def _row(db: Connection, number: int) -> RequestRow:
+    row = first(db, _by_number(), RequestRow, of=number)
+    if row is None:
+        raise ConfigError(f"request {number} is not in the store", "see trimtab withdraw")
+    return row
+
+
+_by_number = cache(lambda: select(RequestRow).where(RequestRow.seq == bindparam("of")))
+_change = cache(lambda: update(RequestRow).where(RequestRow.seq == bindparam("of")))
+_stops = cache(lambda: select(RequestRow).where(RequestRow.kind == RequestKind.STOP.value).order_by(RequestRow.seq.desc()).limit(1))
+_sent = cache(lambda: select(IntentRow).where(IntentRow.kind == IntentKind.PAYOUT.value).order_by(IntentRow.seq))
+
+
+@cache
+def _newest(open_only: bool) -> Select[Any]:
+    query = select(RequestRow).order_by(RequestRow.seq.desc()).limit(bindparam("limit"))
+    return query.where(RequestRow.state == RequestState.OPEN.value) if open_only else query
+
+
+@cache
+def _withdrawals() -> Select[Any]:
+    """Those that are open, oldest first."""
+    opened = RequestRow.kind == RequestKind.WITHDRAW.value, RequestRow.state == RequestState.OPEN.value
+    return select(RequestRow).where(*opened).order_by(RequestRow.seq)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import delete, exists, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, delete, exists, func, select
 
 from agent.store.tables import IntentRow, Step
 
@@ -11,17 +10,17 @@ MOST_AT_ONCE = 500
 """Rows that one call removes at most, so that no look waits long for an old store."""
 
 
-def prune(session: Session, keep: int) -> int:
+def prune(db: Connection, keep: int) -> int:
     """Removes looks without a transaction beyond the newest `keep` of all; returns how many.
 
     The very first one stays: schedules count from it.
     """
-    newest, first = session.execute(select(func.max(Step.seq), func.min(Step.seq))).one()
+    newest, first = db.execute(select(func.max(Step.seq), func.min(Step.seq))).one()
     if newest is None or newest - keep <= first:
         return 0
     idle = ~exists().where(IntentRow.step_id == Step.id)
     old = select(Step.seq).where(Step.seq > first, Step.seq <= newest - keep, idle).order_by(Step.seq).limit(MOST_AT_ONCE)
-    found = session.scalars(old).all()
+    found = db.scalars(old).all()
     if found:
-        session.execute(delete(Step).where(Step.seq.in_(found)))
+        db.execute(delete(Step).where(Step.seq.in_(found)))
     return len(found)

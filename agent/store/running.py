@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
+from functools import cache
+from typing import Any
 
-from sqlalchemy import delete, exists, func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Select, bindparam, delete, exists, func, or_, select, update
 
 from agent.books.entries import WALLET
 from agent.books.grain import GRAIN
-from agent.errors import OperatorNeeded
 from agent.model import Entry
-from agent.store import stored
+from agent.store import meta, stored
 from agent.store.ledger_tables import BookOpeningRow, BookRow, EntryRow, RunningRow
-from agent.store.tables import BudgetRow, FlowRow, IntentRow, Meta
+from agent.store.statements import highest, put, values
+from agent.store.tables import BudgetRow, FlowRow, IntentRow
 from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK, OPEN
 from agent.units import ceil_int
 
@@ -30,69 +31,63 @@ ENTRIES_TURN = "entries_turn"
 _OPEN, _CONSUMED, _ENDED = (tuple(state.value for state in states) for states in (OPEN, CONSUMED, ENDED_IN_BLOCK))
 
 
-def balances(session: Session, book: int) -> dict[str, int]:
+def balances(db: Connection, book: int) -> dict[str, int]:
     """Base units by token: what the wallet opened with, all flows since and all entries of the book."""
-    rows = session.execute(select(RunningRow.token, RunningRow.raw).where(RunningRow.book == book))
-    return {token: int(raw) for token, raw in rows}
+    return {token: int(raw) for token, raw in db.execute(_balances(), {"of": book})}
 
 
-def begin(session: Session, book: int, token: str, raw: int) -> None:
-    """A token came into the book with so many base units in the wallet."""
-    session.merge(RunningRow(book=book, token=token, raw=str(raw)))
+def begin(db: Connection, book: int, found: Mapping[str, int]) -> None:
+    """Tokens came into the book with so many base units in the wallet."""
+    put(db, RunningRow, [{"book": book, "token": token, "raw": str(raw)} for token, raw in found.items()])
 
 
-def add(session: Session, book: int, moved: Mapping[str, int], sign: int = 1) -> None:
+def add(db: Connection, book: int, moved: Mapping[str, int], sign: int = 1) -> None:
     """What an entry moved in the wallet; with sign -1 an entry that goes."""
-    _set(session, ENTRIES_TURN, turn(session) + 1)
-    for token, raw in moved.items():
-        row = session.get(RunningRow, (book, token))
-        if row is not None:
-            row.raw = str(int(row.raw) + sign * raw)
+    meta.write(db, {ENTRIES_TURN: turn(db) + 1})
+    kept = balances(db, book)
+    changed = [{"of": book, "token_of": token, "raw": str(kept[token] + sign * raw)} for token, raw in moved.items() if token in kept]
+    if changed:
+        db.execute(_changed(), changed)
 
 
-def flowed(session: Session, token: str, raw: int) -> None:
+def flowed(db: Connection, token: str, raw: int) -> None:
     """A flow was written down: it belongs to the book that is kept."""
-    book = session.scalar(select(func.max(BookRow.seq)))
-    if book is not None:
-        add(session, book, {token: raw})
+    if book := highest(db, BookRow.seq):
+        add(db, book, {token: raw})
 
 
-def proven(session: Session, book: int) -> tuple[str, ...]:
+def proven(db: Connection, book: int) -> tuple[str, ...]:
     """Where what is kept of the book is not what its openings, flows and entries come to: in words, nothing in sound books."""
-    kept, summed = balances(session, book), summed_up(session, book)
+    kept, summed = balances(db, book), summed_up(db, book)
     wrong = [
         f"balance of {token}: {kept.get(token)} is kept, its entries come to {summed.get(token)}"
         for token in sorted({*kept, *summed})
         if kept.get(token) != summed.get(token)
     ]
-    if (grains := _losses(session)) != _number(session, LOSS_TOTAL):
-        wrong.append(f"losses: {_number(session, LOSS_TOTAL)} grains are kept, budgets come to {grains}")
-    if settled_to(session) > _settled(session, 0, book):
-        wrong.append(f"settled: up to transaction {settled_to(session)} is kept, one before it waits")
+    if (grains := _losses(db)) != meta.number(db, LOSS_TOTAL):
+        wrong.append(f"losses: {meta.number(db, LOSS_TOTAL)} grains are kept, budgets come to {grains}")
+    if settled_to(db) > _settled(db, 0, book):
+        wrong.append(f"settled: up to transaction {settled_to(db)} is kept, one before it waits")
     return tuple(wrong)
 
 
-def recount(session: Session, book: int) -> None:
+def recount(db: Connection, book: int) -> None:
     """Puts all of it in order by what it sums."""
-    session.execute(delete(RunningRow).where(RunningRow.book == book))
-    session.flush()
-    for token, raw in summed_up(session, book).items():
-        begin(session, book, token, raw)
-    _set(session, ENTRIES_TURN, turn(session) + 1)
-    _set(session, LOSS_TOTAL, _losses(session))
-    _set(session, SETTLED_TO, 0)
-    settle(session)
+    db.execute(delete(RunningRow).where(RunningRow.book == book))
+    begin(db, book, summed_up(db, book))
+    meta.write(db, {ENTRIES_TURN: turn(db) + 1, LOSS_TOTAL: _losses(db), SETTLED_TO: 0})
+    settle(db)
 
 
-def summed_up(session: Session, book: int) -> dict[str, int]:
+def summed_up(db: Connection, book: int) -> dict[str, int]:
     """What the wallet opened with, all flows since, and what the postings of all entries moved in it, base units by token."""
     opened = select(BookOpeningRow.token, BookOpeningRow.raw, BookOpeningRow.after_flow)
-    rows = session.execute(opened.where(BookOpeningRow.book == book, BookOpeningRow.place == "")).all()
+    rows = db.execute(opened.where(BookOpeningRow.book == book, BookOpeningRow.place == "")).all()
     found, after = {token: int(raw) for token, raw, _ in rows}, {token: flow for token, _, flow in rows}
-    for seq, token, delta in session.execute(select(FlowRow.seq, FlowRow.token, FlowRow.delta_raw)):
+    for seq, token, delta in db.execute(select(FlowRow.seq, FlowRow.token, FlowRow.delta_raw)):
         if token in found and seq > after[token]:
             found[token] += int(delta)
-    for text in session.scalars(select(EntryRow.entry_json).where(EntryRow.book == book)):
+    for text in values(db, select(EntryRow.entry_json).where(EntryRow.book == book)):
         for token, raw in wallet_moves(stored.entry(text)).items():
             if token in found:
                 found[token] += raw
@@ -104,20 +99,20 @@ def wallet_moves(entry: Entry) -> dict[str, int]:
     return {one.token: one.raw for one in entry.postings if one.account == WALLET}
 
 
-def turn(session: Session) -> int:
+def turn(db: Connection) -> int:
     """A number that changes whenever an entry comes, goes or is written anew."""
-    return _number(session, ENTRIES_TURN)
+    return meta.number(db, ENTRIES_TURN)
 
 
-def loss_total(session: Session) -> Fraction:
-    """What all booked intents lost, numeraire base units."""
-    return Fraction(_number(session, LOSS_TOTAL), GRAIN)
+def loss_total(facts: Mapping[str, str]) -> Fraction:
+    """What all booked intents lost by the fact LOSS_TOTAL, numeraire base units."""
+    return Fraction(meta.whole(LOSS_TOTAL, facts.get(LOSS_TOTAL)), GRAIN)
 
 
-def lost(session: Session, loss: Fraction, sign: int = 1) -> None:
+def lost(db: Connection, loss: Fraction, sign: int = 1) -> None:
     """The loss of one intent, rounded up; with sign -1 that of one whose receipt a reorganisation took."""
     if (grains := grains_up(loss)) > 0:
-        _set(session, LOSS_TOTAL, _number(session, LOSS_TOTAL) + sign * grains)
+        meta.write(db, {LOSS_TOTAL: meta.number(db, LOSS_TOTAL) + sign * grains})
 
 
 def grains_up(loss: Fraction) -> int:
@@ -125,54 +120,52 @@ def grains_up(loss: Fraction) -> int:
     return max(0, ceil_int(loss * GRAIN))
 
 
-def settled_to(session: Session) -> int:
+def settled_to(db: Connection) -> int:
     """Number of the newest intent up to which nothing waits to be booked or entered."""
-    return _number(session, SETTLED_TO)
+    return meta.number(db, SETTLED_TO)
 
 
-def settle(session: Session) -> None:
+def settle(db: Connection) -> None:
     """Moves that number on as far as it goes."""
-    session.flush()
-    book = session.scalar(select(func.max(BookRow.seq)))
-    if book is not None and (now := _settled(session, known := settled_to(session), book)) != known:
-        _set(session, SETTLED_TO, now)
+    book = highest(db, BookRow.seq)
+    if book and (now := _settled(db, known := settled_to(db), book)) != known:
+        meta.write(db, {SETTLED_TO: now})
 
 
-def _settled(session: Session, known: int, book: int) -> int:
+def _settled(db: Connection, known: int, book: int) -> int:
     """How far all is settled, as far as `known` it is. What came before the book's first opening never enters it."""
-    newest: int = session.scalar(select(func.max(IntentRow.seq))) or 0
+    newest = highest(db, IntentRow.seq)
     if newest == known:  # all of them are
         return known
-    first = session.scalar(select(func.min(BookOpeningRow.after_intent)).where(BookOpeningRow.book == book))
+    first = db.scalar(_first_opening(), {"of": book})
+    next_one = db.scalar(_next_one(), {"known": known, "first": newest if first is None else first})
+    return int(newest if next_one is None else next_one - 1)
+
+
+def unsettle(db: Connection, seq: int) -> None:
+    """The intent of that number moved: whatever it is now has to be looked at again."""
+    if seq <= settled_to(db):
+        meta.write(db, {SETTLED_TO: seq - 1})
+
+
+def _losses(db: Connection) -> int:
+    return sum(grains_up(Fraction(loss)) for loss in values(db, select(BudgetRow.loss)) if loss != "0")
+
+
+_balances = cache(lambda: select(RunningRow.token, RunningRow.raw).where(RunningRow.book == bindparam("of")))
+_changed = cache(lambda: update(RunningRow).where(RunningRow.book == bindparam("of"), RunningRow.token == bindparam("token_of")))
+_first_opening = cache(lambda: select(func.min(BookOpeningRow.after_intent)).where(BookOpeningRow.book == bindparam("of")))
+
+
+@cache
+def _next_one() -> Select[Any]:
+    """The first intent beyond those known as settled that waits for something; none before the book's first opening is entered."""
     unbooked = IntentRow.state.in_(_CONSUMED) & ~exists().where(BudgetRow.intent_id == IntentRow.id)
     unentered = (
         IntentRow.state.in_(_ENDED)
         & IntentRow.receipt_json.is_not(None)
-        & (IntentRow.seq > (newest if first is None else first))
+        & (IntentRow.seq > bindparam("first"))
         & ~exists().where(EntryRow.intent_id == IntentRow.id)
     )
     waits = or_(IntentRow.state.in_(_OPEN), unbooked, unentered)
-    next_one = session.scalar(select(IntentRow.seq).where(IntentRow.seq > known, waits).order_by(IntentRow.seq).limit(1))
-    return int(newest if next_one is None else next_one - 1)
-
-
-def unsettle(session: Session, seq: int) -> None:
-    """The intent of that number moved: whatever it is now has to be looked at again."""
-    if seq <= settled_to(session):
-        _set(session, SETTLED_TO, seq - 1)
-
-
-def _losses(session: Session) -> int:
-    return sum(grains_up(Fraction(loss)) for loss in session.scalars(select(BudgetRow.loss)) if loss != "0")
-
-
-def _number(session: Session, key: str) -> int:
-    row = session.get(Meta, key)
-    try:
-        return 0 if row is None else int(row.value)
-    except ValueError:
-        raise OperatorNeeded(f"store: {key} is damaged", "restore a backup, compare it with the chain") from None
-
-
-def _set(session: Session, key: str, number: int) -> None:
-    session.merge(Meta(key=key, value=str(number)))
+    return select(IntentRow.seq).where(IntentRow.seq > bindparam("known"), waits).order_by(IntentRow.seq).limit(1)

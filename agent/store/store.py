@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import cache
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, Select, bindparam, delete, select, update
 
 from agent.errors import OperatorNeeded
 from agent.model import (
@@ -19,13 +20,14 @@ from agent.model import (
     UnsignedTx,
 )
 from agent.ports import Grant
-from agent.store import campaigns, earlier, journal, ledger, positions, records, requests, retention
+from agent.store import campaigns, earlier, journal, ledger, meta, positions, records, requests, retention
 from agent.store.bookkeeping import LIVE
 from agent.store.copying import BOOKS, COPY
 from agent.store.paper import PaperBook
 from agent.store.proposals import Proposals
 from agent.store.records import Moved, Movement, Pause, Pin, StepLine, StepRecord
-from agent.store.tables import ImplementationRow, Meta, MovementRow, PauseRow, PinRow, Step
+from agent.store.statements import add, every, first, put
+from agent.store.tables import ImplementationRow, MovementRow, PauseRow, PinRow, Step
 
 
 class Store(Proposals, PaperBook):
@@ -42,13 +44,13 @@ class Store(Proposals, PaperBook):
     def claim(self, chain_id: int) -> None:
         """Writes wallet, chain and whose books it holds into a new store, compares them in an old one."""
         owner = {"chain_id": str(chain_id), "wallet": self.wallet}
-        with self._read("read its owner") as session:
-            found = {key: row.value for key in (*owner, BOOKS) if (row := session.get(Meta, key)) is not None}
+        with self._read("read its owner") as db:
+            found = meta.read(db, *owner, BOOKS)
         books = found.pop(BOOKS, LIVE)
         if not found:
             marks = owner if self.book_kind == LIVE else {**owner, BOOKS: self.book_kind}
-            with self._write("write its owner") as session:
-                session.add_all(Meta(key=key, value=value) for key, value in marks.items())
+            with self._write("write its owner") as db:
+                meta.write(db, marks)
         elif any(found.get(key, "").lower() != value.lower() for key, value in owner.items()):
             raise OperatorNeeded(
                 f"store: belongs to wallet {found.get('wallet')} on chain {found.get('chain_id')}, "
@@ -64,40 +66,36 @@ class Store(Proposals, PaperBook):
     # steps
     def begin_step(self, step_id: str, now_s: int, input_json: str) -> None:
         """Records what a step decides from; again, when a token was shut out meanwhile."""
-        with self._write("write the step") as session:
-            row = session.scalar(select(Step).where(Step.id == step_id))
-            if row is None:
-                session.add(Step(id=step_id, now_s=now_s, input_z=records.packed(input_json)))
-            else:
-                row.input_z = records.packed(input_json)
+        with self._write("write the step") as db:
+            text = records.packed(input_json)
+            if db.execute(_decided(), {"of": step_id, "input_z": text}).rowcount == 0:
+                add(db, Step, [{"id": step_id, "now_s": now_s, "input_z": text}])
 
     def end_step(self, step_id: str, decision: str, reason: str, plan_json: str | None, outcome: str) -> None:
         """Records what it decided and what came of it. KeyError for a step that was not begun."""
-        with self._write("write the outcome of the step") as session:
-            row = session.scalar(select(Step).where(Step.id == step_id))
-            if row is None:
+        with self._write("write the outcome of the step") as db:
+            plan_z = None if plan_json is None else records.packed(plan_json)
+            ended = {"of": step_id, "decision": decision, "reason": reason, "outcome": outcome, "plan_z": plan_z}
+            if db.execute(_decided(), ended).rowcount == 0:
                 raise KeyError(step_id)
-            row.decision, row.reason, row.outcome = decision, reason, outcome
-            row.plan_z = None if plan_json is None else records.packed(plan_json)
         if self.heard is not None and (found := self.step(step_id)) is not None:
             self.heard(found)
 
     def steps(self, limit: int) -> tuple[StepLine, ...]:
         """The newest steps, newest first."""
-        columns = select(Step.id, Step.now_s, Step.decision, Step.reason, Step.outcome).order_by(Step.seq.desc()).limit(limit)
-        with self._read("read the steps") as session:
-            return tuple(records.step_line(row) for row in session.execute(columns))
+        with self._read("read the steps") as db:
+            return tuple(records.step_line(row) for row in db.execute(_lines(), {"limit": limit}))
 
     def step(self, step_id: str) -> StepRecord | None:
         """One step with its input and plan; None when there is none of that id."""
-        with self._read("read the step") as session:
-            row = session.scalar(select(Step).where(Step.id == step_id))
+        with self._read("read the step") as db:
+            row = first(db, _step(), Step, of=step_id)
             return None if row is None else records.step_record(row)
 
     def prune(self, keep: int) -> int:
         """Removes old looks without a transaction beyond the newest `keep` of all; returns how many."""
-        with self._write("remove old steps") as session:
-            return retention.prune(session, keep)
+        with self._write("remove old steps") as db:
+            return retention.prune(db, keep)
 
     def step_input(self, step_id: str) -> str | None:
         """What a step decided from, as JSON; None for a step that was not begun."""
@@ -117,13 +115,13 @@ class Store(Proposals, PaperBook):
         replaces: str | None = None,
     ) -> Intent:
         """New intent in state PLANNED; OperatorNeeded when its nonce is taken, unless it may take the place of what has it."""
-        with self._write("write the transaction down") as session:
-            return journal.intend(session, step_id, kind, tx, grant, note, now_s, deadline_s, replaces)
+        with self._write("write the transaction down") as db:
+            return journal.intend(db, step_id, kind, tx, grant, note, now_s, deadline_s, replaces)
 
     def grant(self, intent_id: str) -> Grant:
         """The grant an intent was written down with."""
-        with self._read("read the grant") as session:
-            return journal.grant(session, intent_id)
+        with self._read("read the grant") as db:
+            return journal.grant(db, intent_id)
 
     def advance(
         self,
@@ -136,136 +134,131 @@ class Store(Proposals, PaperBook):
         event: IntentEvent | None = None,
     ) -> Intent:
         """Moves an intent along the transition table, by `event` where it is named; ValueError for what the table forbids."""
-        with self._write(f"write that a transaction is {to.value}") as session:
-            return journal.advance(session, self.wallet, intent_id, to, now_s, tx_hash, receipt, note, event)
+        with self._write(f"write that a transaction is {to.value}") as db:
+            return journal.advance(db, self.wallet, intent_id, to, now_s, tx_hash, receipt, note, event)
 
     def open_intents(self) -> Sequence[Intent]:
         """Intents that are not at an end, oldest first."""
-        with self._read("read open transactions") as session:
-            return journal.find(session, open_only=True)
+        with self._read("read open transactions") as db:
+            return journal.find(db, open_only=True)
 
     def intents_at(self, nonce: int) -> Sequence[Intent]:
         """Every intent of that nonce, ended ones too, oldest first."""
-        with self._read("read transactions") as session:
-            return journal.find(session, nonce=nonce)
+        with self._read("read transactions") as db:
+            return journal.find(db, nonce=nonce)
 
     def undecided_at(self, nonce: int) -> Sequence[Intent]:
         """Ended intents of that nonce that may be mined after all, since what ended them lost its block."""
-        with self._read("read transactions") as session:
-            return journal.undecided_at(session, nonce)
+        with self._read("read transactions") as db:
+            return journal.undecided_at(db, nonce)
 
     def ended_in_block(self, limit: int) -> Sequence[Intent]:
         """The newest intents that ended final or reverted since the operator last adopted a nonce, newest first."""
-        with self._read("read transactions") as session:
-            return journal.ended_in_block(session, limit)
+        with self._read("read transactions") as db:
+            return journal.ended_in_block(db, limit)
 
     def unbooked(self) -> Sequence[Intent]:
         """Intents with a receipt that no budget knows yet, oldest first."""
-        with self._read("read transactions") as session:
-            return journal.find(session, unbooked=True)
+        with self._read("read transactions") as db:
+            return journal.find(db, unbooked=True)
 
     def intents(self, step_id: str | None = None, limit: int = 100) -> Sequence[Intent]:
         """Intents of one step, oldest first; without one the newest `limit`, newest first."""
-        with self._read("read transactions") as session:
-            return journal.newest(session, limit) if step_id is None else journal.find(session, step_id=step_id)
+        with self._read("read transactions") as db:
+            return journal.newest(db, limit) if step_id is None else journal.find(db, step_id=step_id)
 
     def transitions(self, intent_id: str) -> tuple[Moved, ...]:
         """Every move of one intent, oldest first."""
-        with self._read("read transitions") as session:
-            return journal.moves(session, intent_id)
+        with self._read("read transitions") as db:
+            return journal.moves(db, intent_id)
 
     def expected_nonce(self) -> int | None:
         """The chain's next nonce as far as this store knows; None before one was adopted."""
-        with self._read("read the nonce") as session:
-            return journal.expected_nonce(session)
+        with self._read("read the nonce") as db:
+            return journal.expected_nonce(db)
 
     def adopt_nonce(self, nonce: int, now_s: int) -> None:
         """Takes `nonce` for the chain's next one from now on."""
-        with self._write("adopt the nonce") as session:
-            if session.get(Meta, journal.ADOPTED_NONCE) is not None:
-                requests.let_go(session, now_s)
-            journal.adopt_nonce(session, nonce)
-            if earlier.forget(session, nonce):
-                positions.look_again(session)
-            session.merge(Meta(key="adopted_s", value=str(now_s)))
+        with self._write("adopt the nonce") as db:
+            if meta.known(db, journal.ADOPTED_NONCE) is not None:
+                requests.let_go(db, now_s)
+            journal.adopt_nonce(db, nonce)
+            if earlier.forget(db, nonce):
+                positions.look_again(db)
+            meta.write(db, {"adopted_s": now_s})
 
     def adopt_copy(self) -> None:
         """The owner says that this copy is the one that goes on."""
-        with self._write("adopt the copy") as session:
-            if (copy := session.get(Meta, COPY)) is not None:
-                session.delete(copy)
+        with self._write("adopt the copy") as db:
+            meta.drop(db, COPY)
 
     # budgets and movements
     def history(self, chain_now_s: int) -> History:
         """Sums over the last 24 h of chain time."""
-        with self._read("read the budgets") as session:
-            return campaigns.remembered(session, self.wallet, self.coin, ledger.history(session, chain_now_s), chain_now_s)
+        with self._read("read the budgets") as db:
+            return campaigns.remembered(db, self.wallet, self.coin, ledger.history(db, chain_now_s), chain_now_s)
 
     def book(self, intent: Intent, turnover: Fraction, loss: Fraction, gas_wei: int, chain_s: int, outflow: Fraction = Fraction(0)) -> None:
         """Adds a finished intent to budgets and movements; a second call for the same intent changes nothing."""
-        with self._write("book a transaction") as session:
-            ledger.book(session, self.wallet, self.coin, intent, turnover, loss, gas_wei, chain_s, outflow)
+        with self._write("book a transaction") as db:
+            ledger.book(db, self.wallet, self.coin, intent, turnover, loss, gas_wei, chain_s, outflow)
 
     def movements(self, limit: int = 1000) -> tuple[Movement, ...]:
         """The newest known changes of balances, newest first."""
-        with self._read("read movements") as session:
-            rows = session.scalars(select(MovementRow).order_by(MovementRow.seq.desc()).limit(limit))
+        with self._read("read movements") as db:
+            rows = every(db, select(MovementRow).order_by(MovementRow.seq.desc()).limit(limit), MovementRow)
             return tuple(Movement(r.token, int(r.delta_raw), r.kind, r.block_number, r.chain_s, r.tx_hash) for r in rows)
 
     def last_rebalance(self) -> int | None:
         """Chain time of the newest swap that the policy's trigger asked for and that succeeded."""
-        with self._read("read the last rebalance") as session:
-            return ledger.last_rebalance(session)
+        with self._read("read the last rebalance") as db:
+            return ledger.last_rebalance(db)
 
     def mark_review(self, chain_s: int, delay_ppm: int = 0, reviews: Sequence[str] = ()) -> None:
         """Remembers when the policy last reviewed the portfolio, by which schedules, and how late the next review is."""
-        with self._write("write the review") as session:
-            ledger.mark_review(session, chain_s, delay_ppm, reviews)
+        with self._write("write the review") as db:
+            ledger.mark_review(db, chain_s, delay_ppm, reviews)
 
     def mark_depegged(self, tokens: Sequence[str]) -> None:
         """Remembers which dollars left their peg and are not back at it."""
-        with self._write("write who left the peg") as session:
-            session.merge(Meta(key=ledger.DEPEGGED, value=" ".join(tokens)))
+        with self._write("write who left the peg") as db:
+            meta.write(db, {ledger.DEPEGGED: " ".join(tokens)})
 
     def mark_unread(self, since_s: Sequence[tuple[str, int]]) -> None:
         """Remembers which assets do not tell their balance, and since when."""
-        with self._write("write which balances are unknown") as session:
-            session.merge(Meta(key=ledger.UNREAD, value=" ".join(f"{token}:{at_s}" for token, at_s in since_s)))
+        with self._write("write which balances are unknown") as db:
+            meta.write(db, {ledger.UNREAD: " ".join(f"{token}:{at_s}" for token, at_s in since_s)})
 
     def mark_late(self, found: Sequence[LateRefusal]) -> None:
         """Remembers exits that were refused when about to be sent; until the owner resumes, or they are told anew."""
-        with self._write("write what was refused late") as session:
-            ledger.mark_late(session, found)
+        with self._write("write what was refused late") as db:
+            ledger.mark_late(db, found)
 
     # trust, pause
     def pin(self, address: str, code_hash: str, now_s: int) -> None:
         """Trusts a contract by address and code hash; replaces an earlier pin of the address."""
-        with self._write("pin a contract") as session:
-            session.merge(PinRow(address=address, code_hash=code_hash, pinned_s=now_s))
+        with self._write("pin a contract") as db:
+            put(db, PinRow, [{"address": address, "code_hash": code_hash, "pinned_s": now_s}])
 
     def unpin(self, address: str) -> bool:
         """Trusts a contract no more; False when it was not pinned."""
-        with self._write("unpin a contract") as session:
-            row = session.get(PinRow, address)
-            if row is not None:
-                session.delete(row)
-            return row is not None
+        with self._write("unpin a contract") as db:
+            return db.execute(delete(PinRow).where(PinRow.address == address)).rowcount > 0
 
     def pins(self) -> tuple[Pin, ...]:
         """Trusted contracts, by address."""
-        with self._read("read the pins") as session:
-            rows = session.scalars(select(PinRow).order_by(PinRow.address))
-            return tuple(Pin(row.address, row.code_hash, row.pinned_s) for row in rows)
+        with self._read("read the pins") as db:
+            return tuple(Pin(row.address, row.code_hash, row.pinned_s) for row in every(db, _pins(), PinRow))
 
     def pin_implementation(self, token: str, address: str, code_hash: str, now_s: int) -> None:
         """Trusts what a token that is a proxy hands its calls on to; replaces an earlier pin of the token."""
-        with self._write("pin an implementation") as session:
-            session.merge(ImplementationRow(token=token, address=address, code_hash=code_hash, pinned_s=now_s))
+        with self._write("pin an implementation") as db:
+            put(db, ImplementationRow, [{"token": token, "address": address, "code_hash": code_hash, "pinned_s": now_s}])
 
     def implementations(self) -> dict[str, tuple[str, str]]:
         """(implementation, its code hash) of trusted tokens that are proxies, by token."""
-        with self._read("read the pins") as session:
-            return {row.token: (row.address, row.code_hash) for row in session.scalars(select(ImplementationRow))}
+        with self._read("read the pins") as db:
+            return {row.token: (row.address, row.code_hash) for row in every(db, _implementations(), ImplementationRow)}
 
     def pause(self, reason: str, now_s: int, hard: bool = False) -> None:
         """Turns the pause switch on; one that stands at hard stays there until `resume`."""
@@ -276,17 +269,30 @@ class Store(Proposals, PaperBook):
         self._turn(False, reason, now_s, False)
 
     def _turn(self, paused: bool, reason: str, now_s: int, hard: bool) -> None:
-        with self._write("turn the pause switch") as session:
-            before = session.scalar(select(PauseRow).order_by(PauseRow.seq.desc()).limit(1))
+        with self._write("turn the pause switch") as db:
+            before = first(db, _turned(), PauseRow)
             stays = paused and before is not None and before.paused and before.hard
-            session.add(PauseRow(paused=paused, hard=hard or stays, reason=reason, at_s=now_s))
+            add(db, PauseRow, [{"paused": paused, "hard": hard or stays, "reason": reason, "at_s": now_s}])
             if not paused:
-                ledger.resumed(session)
+                ledger.resumed(db)
 
     def paused(self) -> Pause:
         """Where the pause switch stands; a copy that nobody has adopted is paused, and resuming does not change that (T8)."""
-        with self._read("read the pause switch") as session:
-            if (copy := session.get(Meta, COPY)) is not None:
-                return Pause(True, f"this store is a copy ({copy.value}); only one may send: trimtab db adopt", None)
-            row = session.scalar(select(PauseRow).order_by(PauseRow.seq.desc()).limit(1))
+        with self._read("read the pause switch") as db:
+            if (copy := meta.known(db, COPY)) is not None:
+                return Pause(True, f"this store is a copy ({copy}); only one may send: trimtab db adopt", None)
+            row = first(db, _turned(), PauseRow)
             return Pause(False, "", None) if row is None else Pause(row.paused, row.reason, row.at_s, row.hard)
+
+
+_step = cache(lambda: select(Step).where(Step.id == bindparam("of")))
+_decided = cache(lambda: update(Step).where(Step.id == bindparam("of")))
+_pins = cache(lambda: select(PinRow).order_by(PinRow.address))
+_implementations = cache(lambda: select(ImplementationRow))
+_turned = cache(lambda: select(PauseRow).order_by(PauseRow.seq.desc()).limit(1))
+
+
+@cache
+def _lines() -> Select[str, int, str | None, str | None, str | None]:
+    columns = select(Step.id, Step.now_s, Step.decision, Step.reason, Step.outcome)
+    return columns.order_by(Step.seq.desc()).limit(bindparam("limit"))

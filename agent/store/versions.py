@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import Select, bindparam, or_, select
 
 from agent.errors import Refused
 from agent.model import Verdict
 from agent.store import records
 from agent.store.database import Database
+from agent.store.statements import add, every
 from agent.store.tables import ConfigRow
 
 NOTICED = "noticed"
@@ -36,15 +39,15 @@ class Versions(Database):
 
     def confirm_config(self, config_hash: str, now_s: int, text: str | None = None, how: str = "confirmed") -> None:
         """Remembers a config file that the owner has confirmed; or, as NOTICED, one that he has not."""
-        with self._write("write the config's hash") as session:
+        with self._write("write the config's hash") as db:
             packed = None if text is None else records.packed(text)
-            session.add(ConfigRow(config_hash=config_hash, at_s=now_s, text_z=packed, how=how))
+            add(db, ConfigRow, [{"config_hash": config_hash, "at_s": now_s, "text_z": packed, "how": how}])
 
     def confirmed_config(self) -> str | None:
         """Hash of the config file that was confirmed last."""
-        confirmed = or_(ConfigRow.how.is_(None), ConfigRow.how != NOTICED)
-        with self._read("read the config's hash") as session:
-            return session.scalar(select(ConfigRow.config_hash).where(confirmed).order_by(ConfigRow.seq.desc()).limit(1))
+        with self._read("read the config's hash") as db:
+            found: str | None = db.scalar(_confirmed())
+            return found
 
     def require_present(self, digest: str, known: str | None) -> None:
         """For a process that acts by the config `digest` and began while `known` was the confirmed version: raises Edited once its
@@ -57,8 +60,8 @@ class Versions(Database):
 
     def configs(self, limit: int = 100) -> tuple[ConfigVersion, ...]:
         """The newest versions, newest first."""
-        with self._read("read the configs") as session:
-            rows = session.scalars(select(ConfigRow).order_by(ConfigRow.seq.desc()).limit(limit))
+        with self._read("read the configs") as db:
+            rows = every(db, _newest(), ConfigRow, limit=limit)
             return tuple(
                 ConfigVersion(
                     row.seq,
@@ -69,3 +72,12 @@ class Versions(Database):
                 )
                 for row in rows
             )
+
+
+_newest = cache(lambda: select(ConfigRow).order_by(ConfigRow.seq.desc()).limit(bindparam("limit")))
+
+
+@cache
+def _confirmed() -> Select[Any]:
+    confirmed = or_(ConfigRow.how.is_(None), ConfigRow.how != NOTICED)
+    return select(ConfigRow.config_hash).where(confirmed).order_by(ConfigRow.seq.desc()).limit(1)

@@ -181,9 +181,9 @@ def test_profit_and_loss_and_the_exports_say_what_happened(life: Life) -> None:
 def test_entries_that_were_tampered_with_are_found_and_rebuilt(life: Life) -> None:
     life.step()
     life.step(trade)
-    with agents.again(life.chain, life.loaded) as agent, agent.desk.store._write("tamper") as session:
+    with agents.again(life.chain, life.loaded) as agent, agent.desk.store._write("tamper") as db:
         for column in ("wallet_json", "entry_json"):
-            session.connection().exec_driver_sql(f"UPDATE entries SET {column} = replace({column}, '\"-', '\"-1')")
+            db.exec_driver_sql(f"UPDATE entries SET {column} = replace({column}, '\"-', '\"-1')")
     found = api.check_books(life.loaded.path)
     assert not found["sound"] and len(found["differing"]) == 2
     assert any("its entries come to" in what for what in found["misstated"]), "the sums that looks go by are proved from the entries"
@@ -196,8 +196,8 @@ def test_a_ledger_that_says_something_else_than_the_chain_halts_by_name_until_it
     life.step(trade)
     with agents.again(life.chain, life.loaded) as agent:
         store = agent.desk.store
-        with store._write("tamper") as session:
-            session.connection().exec_driver_sql("UPDATE running SET raw = raw || '1'")
+        with store._write("tamper") as db:
+            db.exec_driver_sql("UPDATE running SET raw = raw || '1'")
         decided = agent.status().decided.decision
         assert isinstance(decided, Halt)
         assert "ledger and chain disagree" in decided.reason and "WETH" in decided.reason and "trimtab books check" in decided.reason

@@ -21,7 +21,7 @@ from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from agent.chain.rpc import Call, HttpTransport, Transport
 from agent.errors import TrimtabError
@@ -49,13 +49,12 @@ def heard(hear: Hear) -> Iterator[None]:
     counts: Counter[str] = Counter()
 
     @contextmanager
-    def told(store: Store, what: str) -> Iterator[Session]:
+    def told(store: Store, what: str) -> Iterator[Connection]:
         counts[what] += 1
         name = f"{what}#{counts[what]}"
         hear(f"before:{name}")
-        with write(store, what) as session:
-            yield session
-            session.flush()
+        with write(store, what) as db:
+            yield db
             hear(f"inside:{name}")
         hear(f"after:{name}")
 

@@ -136,8 +136,8 @@ def test_a_look_reads_nothing_of_entries_that_are_long_final(store: Store) -> No
     life.finalise()
     life.look()
     before = store.stands(life.block)
-    with store._write("wear out") as session:
-        session.connection().exec_driver_sql("UPDATE entries SET wallet_json = 'worn out', entry_json = 'worn out'")
+    with store._write("wear out") as db:
+        db.exec_driver_sql("UPDATE entries SET wallet_json = 'worn out', entry_json = 'worn out'")
     assert store.stands(life.block) == before
 
 
@@ -156,10 +156,10 @@ def test_sums_that_were_tampered_with_are_named_and_put_in_order(store: Store) -
     life.finalise()
     life.look()
     whole = store.stands(life.block), store.history(2 * 10**9).loss_total
-    with store._write("tamper") as session:
-        session.connection().exec_driver_sql("UPDATE running SET raw = '1' WHERE token = ?", (WETH.address,))
-        session.connection().exec_driver_sql("UPDATE meta SET value = '7' WHERE key = 'loss_total'")
-        session.connection().exec_driver_sql("UPDATE meta SET value = '900' WHERE key = 'settled_to'")
+    with store._write("tamper") as db:
+        db.exec_driver_sql("UPDATE running SET raw = '1' WHERE token = ?", (WETH.address,))
+        db.exec_driver_sql("UPDATE meta SET value = '7' WHERE key = 'loss_total'")
+        db.exec_driver_sql("UPDATE meta SET value = '900' WHERE key = 'settled_to'")
     told = "; ".join(store.misstated())
     assert f"balance of {WETH.address}: 1 is kept" in told and "losses: 7 grains" in told and "settled: up to transaction 900" in told
     store.recount()
@@ -182,6 +182,6 @@ def test_a_store_of_the_version_before_is_summed_up_when_it_is_opened(tmp_path: 
     assert (again.stands(life.block), again.history(2 * 10**9)) == expected
     life.store = again
     life.look()
-    with again._read("look") as session:
-        assert running.settled_to(session) == 2, "from the first look on nothing that is settled is gone through again"
+    with again._read("look") as db:
+        assert running.settled_to(db) == 2, "from the first look on nothing that is settled is gone through again"
     again.close()

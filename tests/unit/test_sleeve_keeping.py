@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import insert
 
 from agent.model import Flow, FlowKind, Intent, IntentKind, IntentState, Receipt, StepInput, Transfer, UnsignedTx
 from agent.model.strategies import Booking, BookingKind, Health, SleeveLedger, SleeveState, UnitPoint
@@ -226,18 +227,9 @@ def test_the_store_gives_back_what_it_was_given_and_lets_nobody_write_over_anoth
 
 def test_flows_from_before_the_books_are_in_them_and_later_ones_wait_once(store: Store) -> None:
     def note(delta: int) -> None:
-        with store._write("write a flow") as session:
-            session.add(
-                FlowRow(
-                    token=USDC.address,
-                    delta_raw=str(delta),
-                    since_block=1,
-                    block_number=2,
-                    chain_s=3,
-                    halts=False,
-                    kind=FlowKind.DEPOSIT.value,
-                )
-            )
+        deposit = {"token": USDC.address, "since_block": 1, "block_number": 2, "chain_s": 3, "halts": False, "kind": FlowKind.DEPOSIT.value}
+        with store._write("write a flow") as db:
+            db.execute(insert(FlowRow), deposit | {"delta_raw": str(delta)})
 
     note(1)
     assert store.note_sleeves(books_of(brought_up(shared())).pending, 0)

@@ -56,9 +56,9 @@ def test_a_backup_made_while_another_writes_is_a_moment_of_the_store(tmp_path: P
         number = 0
         while not done.is_set():
             number += 1
-            with store._write("test") as session:  # both in one transaction
-                session.connection().exec_driver_sql("INSERT INTO configs (config_hash, at_s) VALUES (?, ?)", (f"h{number}", number))
-                session.connection().exec_driver_sql("INSERT INTO pauses (paused, reason, at_s) VALUES (0, 'x', ?)", (number,))
+            with store._write("test") as db:  # both in one transaction
+                db.exec_driver_sql("INSERT INTO configs (config_hash, at_s) VALUES (?, ?)", (f"h{number}", number))
+                db.exec_driver_sql("INSERT INTO pauses (paused, reason, at_s) VALUES (0, 'x', ?)", (number,))
 
     writer = threading.Thread(target=write)
     writer.start()

@@ -88,8 +88,8 @@ def test_a_change_that_nobody_made_is_a_flow_and_no_disagreement(store: Store) -
 
 def test_a_ledger_that_says_something_else_is_named_with_both_figures(store: Store) -> None:
     looked(store, at())
-    with store._write("falsify") as session:
-        session.connection().exec_driver_sql("UPDATE running SET raw = '19999000000' WHERE token = ?", (USDC.address,))
+    with store._write("falsify") as db:
+        db.exec_driver_sql("UPDATE running SET raw = '19999000000' WHERE token = ?", (USDC.address,))
     told = looked(store, at(1_001))
     assert "USDC: 19999 by the ledger, 20000 on the chain" in told and "trimtab books check" in told and "WETH" not in told
 
