@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sqlalchemy import Connection, Insert, Select, func, insert, inspect, select
-from sqlalchemy.dialects.sqlite import insert as upserting
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.orm import InstrumentedAttribute
 
 from agent.store.tables import Base
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql
 
 T = TypeVar("T")
 
@@ -54,12 +57,12 @@ def added(db: Connection, kind: type[Base], /, **row: object) -> int:
 def put(db: Connection, kind: type[Base], rows: Sequence[Mapping[str, object]]) -> None:
     """Inserts rows, or writes their columns where there is one of that primary key; each with the same columns."""
     if rows:
-        db.execute(_upsert(kind, frozenset(rows[0])), list(rows))
+        db.execute(upsert(kind, frozenset(rows[0]), db.dialect.name), list(rows))
 
 
 def add_new(db: Connection, kind: type[Base], rows: Iterable[Mapping[str, object]]) -> int:
     """Inserts rows, but for those whose key is there already; returns how many were new."""
-    statement = _insert_new(kind)
+    statement = insert_new(kind, db.dialect.name)
     return sum(db.execute(statement, row).rowcount for row in rows)
 
 
@@ -74,13 +77,23 @@ def _insert(kind: type[Base]) -> Insert:
 
 
 @cache
-def _upsert(kind: type[Base], names: frozenset[str]) -> Insert:
-    """SQLite's and PostgreSQL's have the same words; the other dialect would be loaded at every start."""
+def upsert(kind: type[Base], names: frozenset[str], dialect: str) -> Insert:
+    """Writes the columns `names`, also of a row that is there."""
     keys = [column.name for column in inspect(kind).primary_key]
-    made = upserting(kind)
+    made = _inserting(kind, dialect)
     return made.on_conflict_do_update(index_elements=keys, set_={name: made.excluded[name] for name in sorted(names - {*keys})})
 
 
 @cache
-def _insert_new(kind: type[Base]) -> Insert:
-    return upserting(kind).on_conflict_do_nothing()
+def insert_new(kind: type[Base], dialect: str) -> Insert:
+    """Leaves a row that is there as it is; tells how many were written, which PostgreSQL's drivers else do not."""
+    return _inserting(kind, dialect).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+
+
+def _inserting(kind: type[Base], dialect: str) -> sqlite.Insert | postgresql.Insert:
+    """Each of the two knows its own words for rows that are there already."""
+    if dialect == "sqlite":
+        return sqlite.insert(kind)
+    from sqlalchemy.dialects import postgresql  # no store of SQLite loads it
+
+    return postgresql.insert(kind)

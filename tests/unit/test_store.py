@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, event
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import Dialect, create_engine, event
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from agent.errors import ConfigError, OperatorNeeded
 from agent.model import IntentKind, IntentState, Transfer
-from agent.store import Store, open_store, opening
-from agent.store.tables import Base
+from agent.store import Store, open_store, opening, statements
+from agent.store.tables import Base, Meta, PriceRow
 from tests.scripted import CHAIN_ID, OTHER, START_S, WALLET, bench, grant, receipt, tx
 
 HASH = "0x" + "ab" * 32
@@ -80,6 +80,13 @@ def test_the_models_can_be_built_on_postgresql() -> None:
     text += "".join(str(CreateIndex(index).compile(dialect=dialect)) for table in Base.metadata.sorted_tables for index in table.indexes)
     assert "BIGSERIAL" in text
     assert "WHERE replaces IS NULL AND state IN" in text
+
+
+@pytest.mark.parametrize("dialect", [sqlite.dialect(), postgresql.dialect()], ids=["sqlite", "postgresql"])
+def test_rows_that_are_there_are_written_over_or_left_on_both_databases(dialect: Dialect) -> None:
+    over = str(statements.upsert(Meta, frozenset(("key", "value")), dialect.name).compile(dialect=dialect))
+    assert "ON CONFLICT (key) DO UPDATE SET value = excluded.value" in over.replace('"', "")
+    assert "ON CONFLICT DO NOTHING" in str(statements.insert_new(PriceRow, dialect.name).compile(dialect=dialect))
 
 
 @pytest.mark.parametrize(("chain_id", "wallet"), [(1, WALLET), (CHAIN_ID, OTHER)])
