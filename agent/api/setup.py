@@ -184,10 +184,7 @@ def require_code(empty: Sequence[Verdict]) -> None:
 
 def pin(desk: wiring.Desk, rows: Sequence[Mapping[str, str]], backing: Sequence[Backing]) -> None:
     """Trusts these contracts and implementations as they are in the rows; the owner has said yes to them."""
-    for row in rows:
-        desk.store.pin(row["address"], row["code_hash"], desk.clock.now_s())
-    for token, address, code_hash in backing:
-        desk.store.pin_implementation(token, address, code_hash, desk.clock.now_s())
+    desk.store.pin({row["address"]: row["code_hash"] for row in rows}, desk.clock.now_s(), backing)
 
 
 def _payouts(desk: wiring.Desk) -> list[dict[str, str]]:

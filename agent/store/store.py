@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from functools import cache
 
@@ -235,10 +235,14 @@ class Store(Proposals, PaperBook):
             ledger.mark_late(db, found)
 
     # trust, pause
-    def pin(self, address: str, code_hash: str, now_s: int) -> None:
-        """Trusts a contract by address and code hash; replaces an earlier pin of the address."""
-        with self._write("pin a contract") as db:
-            put(db, PinRow, [{"address": address, "code_hash": code_hash, "pinned_s": now_s}])
+    def pin(self, contracts: Mapping[str, str], now_s: int, implementations: Sequence[tuple[str, str, str]] = ()) -> None:
+        """Trusts contracts by address and code hash, and what tokens that are proxies hand their calls on to by token, address and
+        code hash; all of them or none. Each replaces an earlier pin of the same.
+        """
+        with self._write("pin contracts") as db:
+            put(db, PinRow, [{"address": address, "code_hash": found, "pinned_s": now_s} for address, found in contracts.items()])
+            behind = [{"token": token, "address": address, "code_hash": found} for token, address, found in implementations]
+            put(db, ImplementationRow, [row | {"pinned_s": now_s} for row in behind])
 
     def unpin(self, address: str) -> bool:
         """Trusts a contract no more; False when it was not pinned."""
@@ -249,11 +253,6 @@ class Store(Proposals, PaperBook):
         """Trusted contracts, by address."""
         with self._read("read the pins") as db:
             return tuple(Pin(row.address, row.code_hash, row.pinned_s) for row in every(db, _pins(), PinRow))
-
-    def pin_implementation(self, token: str, address: str, code_hash: str, now_s: int) -> None:
-        """Trusts what a token that is a proxy hands its calls on to; replaces an earlier pin of the token."""
-        with self._write("pin an implementation") as db:
-            put(db, ImplementationRow, [{"token": token, "address": address, "code_hash": code_hash, "pinned_s": now_s}])
 
     def implementations(self) -> dict[str, tuple[str, str]]:
         """(implementation, its code hash) of trusted tokens that are proxies, by token."""

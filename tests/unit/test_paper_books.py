@@ -51,9 +51,8 @@ def test_a_live_store_may_not_have_the_name_of_paper_books(tmp_path: Path) -> No
 
 def test_paper_trusts_what_the_live_store_trusts_at_its_start_and_nothing_else(tmp_path: Path) -> None:
     live, paper = store(tmp_path, "trimtab.db", "live"), store(tmp_path, "paper.db", "paper")
-    live.pin(TOKEN, HASH, 5)
-    live.pin_implementation(TOKEN, builders.address("behind"), HASH, 5)
-    paper.pin(builders.address("stranger"), HASH, 1)
+    live.pin({TOKEN: HASH}, 5, [(TOKEN, builders.address("behind"), HASH)])
+    paper.pin({builders.address("stranger"): HASH}, 1)
     paper.trust_as(tmp_path / "trimtab.db")
     assert (paper.pins(), paper.implementations()) == (live.pins(), live.implementations())
     live.unpin(TOKEN)
@@ -68,7 +67,7 @@ def test_paper_trusts_what_the_live_store_trusts_at_its_start_and_nothing_else(t
 def test_a_live_store_of_another_version_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     """A newer one has more columns, an older one lacks tables; neither is changed."""
     live, paper = store(tmp_path, "trimtab.db", "live"), store(tmp_path, "paper.db", "paper")
-    live.pin(TOKEN, HASH, 5)
+    live.pin({TOKEN: HASH}, 5)
     live.close()
     with closing(sqlite3.connect(tmp_path / "trimtab.db")) as raw:
         raw.execute("ALTER TABLE pins ADD COLUMN later TEXT")

@@ -259,12 +259,18 @@ def test_no_file_of_the_store_holds_signed_bytes(tmp_path: Path) -> None:
 
 
 def test_pins_are_replaced_and_removed(store: Store) -> None:
-    store.pin(OTHER, "0x01", START_S)
-    store.pin(OTHER, "0x02", START_S + 1)
+    store.pin({OTHER: "0x01"}, START_S)
+    store.pin({OTHER: "0x02"}, START_S + 1)
     assert [(pin.address, pin.code_hash) for pin in store.pins()] == [(OTHER, "0x02")]
     assert store.unpin(OTHER)
     assert not store.unpin(OTHER)
     assert store.pins() == ()
+
+
+def test_all_that_is_trusted_at_once_is_pinned_or_none_of_it(store: Store) -> None:
+    with pytest.raises(OperatorNeeded, match="cannot pin contracts"):
+        store.pin({OTHER: "0x01"}, START_S, [(OTHER, WALLET, None)])  # type: ignore[list-item]
+    assert store.pins() == () and store.implementations() == {}
 
 
 def test_the_confirmed_config_is_the_last_one(store: Store) -> None:
