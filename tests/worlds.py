@@ -10,9 +10,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from alembic import command
 from filelock import FileLock
-from sqlalchemy import URL, Connection, Engine
+from sqlalchemy import URL, Engine
 
 from agent.localchain import WORLD, LocalChain, open_eth_tester
 from agent.localchain.nodes import TesterNode
@@ -22,8 +21,6 @@ RUN = "PYTEST_XDIST_TESTRUNUID"
 _GENESIS_S = 1
 """Of a node whose chain is replaced by a kept one."""
 _TURNS = count(0xC0FFEE)
-_EMPTY: list[str] = []
-"""Statements that make an empty store of the present version; known once the migrations made one here."""
 
 
 def tester_world(shared: Path) -> LocalChain:
@@ -82,33 +79,6 @@ def _blocks(chain: LocalChain) -> Any:
 
 
 @contextmanager
-def migrated_once() -> Iterator[None]:
-    """While it lasts, the migrations make one empty store per process; later ones are made by the statements that this one shows.
-
-    Stores that hold anything go through the migrations, each and every one.
-    """
-    upgrade = command.upgrade
-
-    def upgraded(config: Any, revision: str) -> None:
-        connection: Connection = config.attributes["connection"]
-        new = revision == "head" and not _statements(connection)
-        if new and _EMPTY:
-            for statement in _EMPTY:
-                connection.exec_driver_sql(statement)
-            return
-        upgrade(config, revision)
-        if new:
-            (version,) = connection.exec_driver_sql("SELECT version_num FROM alembic_version").one()
-            _EMPTY.extend([*_statements(connection), f"INSERT INTO alembic_version VALUES ('{version}')"])
-
-    command.upgrade = upgraded
-    try:
-        yield
-    finally:
-        command.upgrade = upgrade
-
-
-@contextmanager
 def compiled_once() -> Iterator[None]:
     """While it lasts, all stores on SQLite share what SQLAlchemy knows of the dialect and has compiled for it: engines are many here."""
     make = opening.create_engine
@@ -127,9 +97,3 @@ def compiled_once() -> Iterator[None]:
         yield
     finally:
         opening.create_engine = make
-
-
-def _statements(connection: Connection) -> list[str]:
-    """What made the tables, indexes and triggers that there are, oldest first."""
-    made = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite%' ORDER BY rowid"
-    return [str(sql) for (sql,) in connection.exec_driver_sql(made)]

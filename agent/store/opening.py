@@ -22,6 +22,9 @@ from agent.store.store import Store
 REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012", "0013", "0014", "0015")
 """Versions of the store that this code can read or migrate, oldest first; one script each in migrations/versions."""
 
+MIGRATIONS = Path(__file__).parent / "migrations"
+HEAD = MIGRATIONS / "head.sql"
+"""What the migrations make of an empty SQLite file, by scripts/store_schema.py."""
 _BUSY_TIMEOUT_MS = 5_000
 _CHECKED_BYTES = 64 * 1024 * 1024
 """A file up to this size is checked whole at open, within a second; pages of larger ones as they are read."""
@@ -165,26 +168,35 @@ def upgrade(url: str) -> tuple[str | None, str, Path | None]:
 
 def _migrate(engine: Engine) -> Path | None:
     """All migrations in one transaction: an interrupted one leaves the store as it was. A store with anything in it is copied
-    first; returns where to.
+    first; returns where to. A new SQLite file is made at once as the migrations would leave it.
     """
-    from alembic import command
-    from alembic.config import Config
-
     with engine.connect() as connection, connection.begin():
         before = _version(connection)
     kept = None
-    if engine.dialect.name == "sqlite" and before is not None:
+    new = engine.dialect.name == "sqlite" and before is None
+    if engine.dialect.name == "sqlite" and not new:
         path = Path(str(engine.url.database))
         kept = path.with_name(f"{path.name}.before-{REVISIONS[-1]}")
         copying.backup(path, kept, force=True)
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     with engine.execution_options(**{WRITE: True}).connect() as connection, connection.begin():
         if _version(connection) != before:  # another process was faster
             return kept
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        if new:
+            for statement in HEAD.read_text().splitlines():
+                connection.exec_driver_sql(statement)
+        else:
+            _upgrade(connection)
     return kept
+
+
+def _upgrade(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
 
 
 @compiles(CreateIndex, "postgresql")

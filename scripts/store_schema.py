@@ -1,0 +1,38 @@
+"""Writes agent/store/migrations/head.sql: what the migrations make of an empty SQLite file, one statement a line.
+
+    .venv/bin/python scripts/store_schema.py
+
+Run it after every new migration; tests/unit/test_new_stores.py says when it was forgotten.
+"""
+
+from __future__ import annotations
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, create_engine
+
+from agent.store.opening import HEAD, MIGRATIONS
+
+_STAMP = "SELECT 'INSERT INTO alembic_version (version_num) VALUES (''' || version_num || ''')' FROM alembic_version"
+
+
+def migrated() -> str:
+    """The text of the file."""
+    engine = create_engine("sqlite://")
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    with engine.connect() as connection, connection.begin():
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        (stamp,) = connection.exec_driver_sql(_STAMP).one()
+        return "\n".join((*statements(connection), stamp, ""))
+
+
+def statements(connection: Connection) -> list[str]:
+    """What made the tables, indexes and triggers of a file, oldest first, each in one line."""
+    made = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite%' ORDER BY rowid"
+    return [" ".join(sql.split()) for (sql,) in connection.exec_driver_sql(made)]
+
+
+if __name__ == "__main__":
+    HEAD.write_text(migrated())
