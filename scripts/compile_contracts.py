@@ -21,13 +21,12 @@ SETTINGS = {
     "viaIR": False,
     # Without the hash of the sources in it, the bytecode does not depend on paths or comments.
     "metadata": {"bytecodeHash": "none", "appendCBOR": False},
-    "outputSelection": {"*": {"*": ["abi", "evm.bytecode.object", "evm.deployedBytecode.object"]}},
 }
 OWN_SETTINGS = {
     # Runs in every rebalance: its gas is worth a slower compiler and longer code.
     "Rebalancer": {"optimizer": {"enabled": True, "runs": 1_000_000}, "viaIR": True},
 }
-# One solc for all files, each compiled alone, so that a broken file does not hide the others.
+# One solc for all files, each compiled alone, so that a broken file does not hide the others. No code is made for what they import.
 DRIVER = """
 const fs = require('fs'), path = require('path');
 const {folders, jobs, modules} = JSON.parse(fs.readFileSync(0, 'utf8'));
@@ -39,9 +38,11 @@ const find = (wanted) => {
   }
   return {error: 'not found: ' + wanted};
 };
+const kept = ['abi', 'evm.bytecode.object', 'evm.deployedBytecode.object'];
 const results = {};
-for (const {name, folder, settings} of jobs) {
+for (const {name, folder, settings: rules} of jobs) {
   const file = name + '.sol';
+  const settings = {...rules, outputSelection: {[file]: {[name]: kept}}};
   const input = {language: 'Solidity', sources: {[file]: {content: fs.readFileSync(path.join(folder, file), 'utf8')}}, settings};
   const output = JSON.parse(solc.compile(JSON.stringify(input), {import: find}));
   const messages = (output.errors || []);
@@ -51,6 +52,8 @@ for (const {name, folder, settings} of jobs) {
 }
 fs.writeSync(1, JSON.stringify({version: solc.version(), results}));
 """
+LIFTOFF = "--liftoff-only"
+"""V8 translates solc to machine code once and quickly: to do it better takes longer than these contracts do."""
 
 
 def compile_all(sources: dict[str, Path]) -> tuple[dict[str, str], list[str]]:
@@ -58,7 +61,7 @@ def compile_all(sources: dict[str, Path]) -> tuple[dict[str, str], list[str]]:
     settings = {name: SETTINGS | OWN_SETTINGS.get(name, {}) for name in sources}
     jobs = [{"name": name, "folder": str(folder), "settings": settings[name]} for name, folder in sources.items()]
     request = {"folders": [str(folder) for folder in SOURCES], "jobs": jobs, "modules": str(npm_root())}
-    answer = json.loads(run_node(["-e", DRIVER], REPO, stdin=json.dumps(request)))
+    answer = json.loads(run_node([LIFTOFF, "-e", DRIVER], REPO, stdin=json.dumps(request)))
     texts, problems = {}, []
     for name, result in answer["results"].items():
         problems += result["errors"]
@@ -68,12 +71,11 @@ def compile_all(sources: dict[str, Path]) -> tuple[dict[str, str], list[str]]:
             if not result["errors"]:
                 problems.append(f"{name}.sol holds no contract {name}")
             continue
-        used = {key: value for key, value in settings[name].items() if key != "outputSelection"}
         artifact = {
             "abi": contract["abi"],
             "bytecode": "0x" + contract["evm"]["bytecode"]["object"],
             "deployedBytecode": "0x" + contract["evm"]["deployedBytecode"]["object"],
-            "compiler": {"version": answer["version"], "settings": used},
+            "compiler": {"version": answer["version"], "settings": settings[name]},
         }
         texts[name] = json.dumps(artifact, indent=1) + "\n"
     return texts, problems
