@@ -10,10 +10,12 @@ import hashlib
 import json
 import math
 import os
+import pickle
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,7 @@ MACHINES: Mapping[str, Mapping[str, str]] = {
 KERNEL = "import numpy, threadpoolctl; print(*(one.get('architecture') for one in threadpoolctl.threadpool_info()))"
 
 
+@cache
 def lacking(machine: str) -> str:
     """Why this processor cannot answer like that machine; empty where it can."""
     if platform.machine() not in ("x86_64", "AMD64"):
@@ -87,6 +90,12 @@ def fingerprint(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def written(path: Path, steps: Iterable[StepInput]) -> Path:
+    """The path, with these steps in it as they are: to build them again would be to calculate with floats."""
+    path.write_bytes(pickle.dumps(list(steps)))
+    return path
+
+
 def canaries() -> dict[str, str]:
     """What is known to differ between machines: where it does not, no environment took."""
     dice = np.random.default_rng(1)
@@ -119,13 +128,12 @@ def main(role: str, plans: Path, steps: Path, folder: Path, *orders: str) -> int
     The role "record" writes the whole steps into the folder; "replay" decides them again as soon as a line on stdin says that they
     are there. One process does it all, since imports take longer than most of it.
     """
-    here = [codec.loads(StepInput, line) for line in steps.read_text().splitlines()]
-    here = [wanted(step) if step.portfolio.weights is not None else step for step in here]
+    here = [wanted(step) if step.portfolio.weights is not None else step for step in pickle.loads(steps.read_bytes())]
     if role == "record":
         recorded(folder, here)
     found: dict[str, Any] = {
         "differs": canaries(),
-        "plans": [fingerprint(planned(codec.loads(StepInput, line))) for line in plans.read_text().splitlines()],
+        "plans": [fingerprint(planned(step)) for step in pickle.loads(plans.read_bytes())],
         "steps": [fingerprint(whole(step)) for step in here],
     }
     if failed := pytest.main(["-x", "-n0", *orders]):

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from agent import codec
 from agent.model import Method, StepInput
 from tests.lp_worlds import ranged, wanted, world
-from tests.machines import MACHINES, ROOT, begun, ended, lacking
+from tests.machines import MACHINES, ROOT, begun, ended, lacking, written
 from tests.planning_worlds import any_problem, any_problem_with_gas
 from tests.recorded import STEPS
 from tests.unit.test_stuck_exits import MARKET, OFF, fired
@@ -36,11 +35,6 @@ def steps() -> Iterator[StepInput]:
     for number, method in enumerate(Method):
         if method not in (Method.FIXED, Method.EQUAL, Method.MARKET_CAP):
             yield from (weighed(allocator(method, **more), recorded(moves(seed=number))) for more in ({}, bounds))
-
-
-def written(path: Path, found: Iterator[StepInput]) -> Path:
-    path.write_text("".join(codec.dumps(step) + "\n" for step in found))
-    return path
 
 
 def here() -> list[str]:
