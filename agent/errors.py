@@ -38,7 +38,9 @@ LONGEST_WORD, LONGEST_TEXT = 300, 8_000
 
 def plain(text: str) -> str:
     """The text with everything written out that could steer a terminal or turn a line around, and too long words cut (T17)."""
-    shown = "".join(char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode() for char in text)
+    shown = text
+    if not text.isprintable():
+        shown = "".join(char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode() for char in text)
     if len(shown) > LONGEST_WORD:
         shown = " ".join(word if len(word) <= LONGEST_WORD else f"{word[: LONGEST_WORD - 1]}…" for word in shown.split(" "))
     return shown if len(shown) <= LONGEST_TEXT else f"{shown[: LONGEST_TEXT - 1]}…"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from eth_utils.address import to_checksum_address
+from agent.chain.abi import address_of
 
 LEG_BYTES = 39
 
@@ -89,7 +89,7 @@ class _Bytes:
         return int.from_bytes(part, "big", signed=signed)
 
     def address(self) -> str:
-        return to_checksum_address(self.take(20).to_bytes(20, "big"))
+        return address_of(self.take(20))
 
     @property
     def left(self) -> int:

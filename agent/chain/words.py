@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from eth_utils.address import to_checksum_address
-
+from agent.chain.abi import address_of
 from agent.errors import Refused
 
 WORD = 32
@@ -36,7 +35,7 @@ class Words:
 
     def address(self) -> str:
         """The next word as a checksummed address."""
-        return to_checksum_address(self.uint(160).to_bytes(20, "big"))
+        return address_of(self.uint(160))
 
     def exactly(self, expected: int, what: str) -> None:
         """The next word, which canonical encoding fixes."""
