@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 from agent.errors import Refused
 from agent.guards.lp_replay import ActionRun, LpReplay, dearest, replay_actions
@@ -31,7 +32,7 @@ class Measured:
     limit: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Case:
     """`prices` and `spots` are numeraire base units per token base unit, by token address; `unpriced` says why one lacks.
 
@@ -147,8 +148,9 @@ class Case:
 
     def apart(self) -> Fraction:
         """The most of a purchase, or of what is raised for a withdrawal, that limits of turnover leave alone. Raises Missing."""
-        return self._raised() if self.plan.exits else self._purchase()
+        return self._raised() if self.plan.exits else self._purchase
 
+    @cached_property
     def _purchase(self) -> Fraction:
         """What of a purchase limits of turnover leave alone, worked out anew."""
         decision = self.plan.decision

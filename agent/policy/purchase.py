@@ -55,8 +55,10 @@ def allowed(step: StepInput) -> Value:
     """The most that a plan may move beside the limits of turnover now, numeraire base units at the prices of now."""
     prices = _prices(step)
     if is_first(step) and not step.history.invested:
-        lacks = _first(step, drift(step, prices)) if all(a.token.address in prices for a in step.portfolio.assets) else None
-        return NONE if lacks is None else max(NONE, _moves(drift(step, prices), lacks) - step.history.turnover_24h)
+        if any(asset.token.address not in prices for asset in step.portfolio.assets):
+            return NONE
+        drifts = drift(step, prices)
+        return max(NONE, _moves(drifts, _first(step, drifts)) - step.history.turnover_24h)
     value = sum((raw * prices.get(token, NONE) for token, raw in came_left(step).items()), NONE)
     if (under := under_way(step)) is not None and under.campaign.purchase is Purchase.FIRST:
         value += max(NONE, under.campaign.wish - under.moved)
