@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ pytest.importorskip("numba")
 TARGET = ("--sample", "--target", "BTC=40,ETH=30,USD=30")
 LONG = {
     "backtest": ("backtest", *TARGET, "--band", "1%rel", "--every-bar"),
+    "backtest as JSON": ("backtest", *TARGET, "--band", "1%rel", "--every-bar", "--json"),
     "stress in this process": ("stress", *TARGET, "--band", "5%rel", "--paths", "200000", "--scenarios", "crash", "--cores", "1", "--yes"),
     "stress in many": ("stress", *TARGET, "--band", "5%rel", "--paths", "200000", "--scenarios", "all", "--cores", "2", "--yes"),
     "tune": ("tune", *TARGET, "--band", "1%rel..20%rel:30", "--every", "1d,7d", "--full", "--cores", "2", "--yes"),
@@ -27,12 +29,16 @@ IMPORTS, WORKS = 0.7, 2.8
 """Processor seconds of all its processes after which it still imports, and after which it works, on a busy machine too."""
 MANY_WORK = 4.8
 """The same where other processes first import what they need."""
-MOMENTS = {
-    "backtest": (IMPORTS, WORKS),
-    "stress in this process": (WORKS,),  # what it imports "stress in many" imports too
-    "stress in many": (IMPORTS, MANY_WORK),
-    "tune": (IMPORTS, MANY_WORK),
-}
+CASES = (
+    ("backtest", True, IMPORTS),
+    ("stress in many", True, IMPORTS),
+    ("tune", True, IMPORTS),
+    ("backtest as JSON", True, WORKS),
+    ("stress in this process", True, WORKS),
+    ("tune", True, MANY_WORK),  # what shares work out among processes is the same for a stress test: agent/backtest/workers.py
+    ("stress in many", False, MANY_WORK),
+)
+"""Commands, whether all their processes hear it, and when."""
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -57,10 +63,7 @@ def worked(process: subprocess.Popen[str], processor_s: float) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize(
-    ("name", "whole_group", "moment"),
-    [*((name, True, moment) for name, moments in MOMENTS.items() for moment in moments), ("stress in many", False, MANY_WORK)],
-)
+@pytest.mark.parametrize(("name", "whole_group", "moment"), CASES)
 def test_ctrl_c_ends_it_and_its_processes_within_a_second(name: str, whole_group: bool, moment: float) -> None:
     process = subprocess.Popen([*TRIMTAB, *LONG[name]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     worked(process, moment)
@@ -71,18 +74,11 @@ def test_ctrl_c_ends_it_and_its_processes_within_a_second(name: str, whole_group
     assert process.returncode == 130, (moment, out, err)
     assert took < 1.0, (moment, took)
     assert "Traceback" not in err and "Interrupted" in err, (moment, err)
+    if "--json" in LONG[name]:
+        assert json.loads(out)["error"]["exit"] == 130, "one document"
+    else:
+        assert out == "", out
     end = time.monotonic() + 2
     while (left := list(group(process.pid))) and time.monotonic() < end:
         time.sleep(0.05)
     assert not left, (moment, left)
-
-
-def test_ctrl_c_as_json_is_one_document() -> None:
-    process = subprocess.Popen(
-        [*TRIMTAB, *LONG["backtest"], "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    worked(process, 2.5)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=20)
-    assert process.returncode == 130
-    assert '"exit": 130' in out
