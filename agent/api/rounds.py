@@ -35,7 +35,7 @@ GOES_ON = (OutcomeKind.DONE, OutcomeKind.HOLD)
 def step(desk: wiring.Desk, hands: Hands | None) -> Outcome:
     """One look of a run: the orders that wait for their price, else the agent's own strategy."""
     orders = tuple(order for order in desk.store.orders() if order.state == "open")
-    propose = strategies.waiting_orders(orders, strategies.rebalance) if orders else strategies.rebalance
+    propose = strategies.waiting_orders(orders) if orders else strategies.rebalance
     outcome = engine.step(desk.eyes, propose, desk.store, hands)
     if orders and hands is not None:
         settle_orders(desk, outcome.after or outcome.step_input)

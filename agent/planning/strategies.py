@@ -53,10 +53,14 @@ def rebalance(step_input: StepInput) -> Proposal:
     An exit goes before; one that the market does not take within the limits is left as it is, and the rest goes on. So is a rise that
     nobody explains, where with it the portfolio is worth more than portfolio.max_live_value.
     """
-    found = _exits_first(step_input)
-    if found.plan is not None:
-        return found
-    found = _below_cap(step_input, found)
+    return _rebalanced(step_input, _exits_first(step_input))
+
+
+def _rebalanced(step_input: StepInput, first: Proposal) -> Proposal:
+    """The same once exits were tried."""
+    if first.plan is not None:
+        return first
+    found = _below_cap(step_input, first)
     if found.step is None:
         return _carried_out(step_input, found.decided)
     try:
@@ -200,8 +204,8 @@ def manual_swap(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:
     return propose
 
 
-def waiting_orders(orders: Sequence[LimitOrder], otherwise: Proposer) -> Proposer:
-    """A strategy that fills the first of `orders` whose price is there, and else does what `otherwise` proposes.
+def waiting_orders(orders: Sequence[LimitOrder]) -> Proposer:
+    """A strategy that fills the first of `orders` whose price is there, and else rebalances.
 
     Where anything is unknown, stale or contradictory no order is filled either. What an exit can sell now goes first, and what is
     out of the market is bought by none.
@@ -209,10 +213,13 @@ def waiting_orders(orders: Sequence[LimitOrder], otherwise: Proposer) -> Propose
 
     def propose(step_input: StepInput) -> Proposal:
         first = _exits_first(step_input)
-        if isinstance(first.decided.decision, Halt) or first.plan is not None:
-            return otherwise(step_input)
-        filled, _, ended = _filled(step_input, first.decided, orders)
-        return filled or replace(otherwise(step_input), ticks_end=ended)
+        filled, ended = None, False
+        if not isinstance(first.decided.decision, Halt) and first.plan is None:
+            filled, _, ended = _filled(step_input, first.decided, orders)
+        if filled is not None:
+            return filled
+        found = _rebalanced(step_input, first)
+        return replace(found, ticks_end=found.ticks_end or ended)
 
     return propose
 

@@ -12,8 +12,9 @@ from agent.model import Hold, LimitOrder, Plan, Rebalance, StepInput, Style, Und
 from agent.planning import planner, strategies
 from agent.planning.paced import at_least, limit_swap
 from agent.policy.expiry import late
-from tests.builders import step_input, token, with_limits, with_snapshot
+from tests.builders import step_input, token, v3_pool, with_limits, with_snapshot
 from tests.pacing import PACE, later, market, paced, roomy
+from tests.planning_worlds import DEEP, two, wide
 from tests.plans import evidence
 
 WETH, USDC = token("WETH"), token("USDC")
@@ -80,12 +81,21 @@ def test_an_order_is_filled_before_anything_else_and_the_first_that_can_be() -> 
     step = balanced()
     out = Fraction(paid(planner.plan_swap(step, WETH.address, USDC.address, ONE)), ONE)
     far, near = replace(order(out * 2), id="far"), replace(order(out), id="near")
-    found = strategies.waiting_orders((far, near), strategies.rebalance)(step)
+    found = strategies.waiting_orders((far, near))(step)
     assert found.plan is not None
     assert found.decided.order == "near"
-    none = strategies.waiting_orders((far,), strategies.rebalance)(step)
+    none = strategies.waiting_orders((far,))(step)
     assert (none.plan, none.decided.order) == (None, "")
     assert none.decided == strategies.rebalance(step).decided
+
+
+def test_a_correction_that_waits_at_the_end_of_the_ticks_says_so_beside_an_order() -> None:
+    pool = v3_pool(WETH, USDC, 2_000, depth=DEEP)
+    near = replace(pool, ticks=(), known_from_tick=pool.tick - 1, known_to_tick=pool.tick + 2)
+    step = wide(two(800_000, 200_000, [near]), price_impact_bps=500, pool_min_value=None)
+    step = replace(step, execution=replace(step.execution, pace=replace(LIMIT, limit_bps=-100)))
+    assert strategies.rebalance(step).ticks_end
+    assert strategies.waiting_orders((order(Fraction(1, ONE), until_s=1),))(step) == strategies.rebalance(step)
 
 
 def test_while_anything_is_unknown_no_order_is_filled() -> None:

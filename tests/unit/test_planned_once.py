@@ -17,6 +17,7 @@ from tests.builders import NOW_S, step_input, with_limits
 from tests.planning_worlds import USDC, WETH, two
 from tests.unit.test_daily_loss_parts import halves_of
 from tests.unit.test_purchase import HALVES, MILLION, Seen, money
+from tests.unit.test_stuck_exits import MARKET, SOUND, fired
 
 SHALLOW = 600_000
 ASKED = 3_000 * MILLION
@@ -100,3 +101,11 @@ def test_an_order_at_a_price_is_planned_once(asked: list[Any], price: int) -> No
     order = LimitOrder("one", USDC.address, WETH.address, ASKED, Fraction(price), NOW_S + 3_600, NOW_S)
     engine.judge(two(5_000, 5_000), strategies.one_order(order), Seen())
     assert len(asked) == 1
+
+
+def test_an_exit_is_planned_once_beside_waiting_orders(asked: list[Any]) -> None:
+    step = with_limits(fired("LINK", pools=(*MARKET, SOUND)), plan_cost_bps=200)
+    order = LimitOrder("one", USDC.address, WETH.address, ASKED, Fraction(1), NOW_S + 3_600, NOW_S)
+    found = strategies.waiting_orders((order,))(step)
+    assert found.plan is not None and found.plan.exits
+    require_once(asked)

@@ -129,7 +129,7 @@ def test_an_exit_comes_before_an_order_by_hand_whose_price_is_there() -> None:
     step = with_order(step_input(TARGETS, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}), "WETH", STOP, OrderStage.FIRED, 2_500)
     step = ordered(step)
     buys = LimitOrder("o1", USDC.address, WETH.address, raw(500, USDC), Fraction(1), 2_000_000_000, 0)
-    found = strategies.waiting_orders((buys,), strategies.rebalance)(step)
+    found = strategies.waiting_orders((buys,))(step)
     assert found.decided.order == "" and found.plan is not None and found.plan.exits
     alone = strategies.one_order(buys)(step)
     assert alone.plan is None and isinstance(alone.decided.decision, Hold) and "stop_loss of WETH" in alone.decided.decision.reason

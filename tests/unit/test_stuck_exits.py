@@ -195,7 +195,7 @@ def test_a_refusal_of_what_goes_on_besides_names_the_exit_too() -> None:
 def test_a_limit_order_by_hand_is_filled_and_may_sell_what_is_stuck() -> None:
     step = fired("LINK")
     order = LimitOrder("o", WETH.address, USDC.address, 10**17, Fraction(1_000, 10**12), 2_000_000_000, 1)
-    found = strategies.waiting_orders((order,), strategies.rebalance)(step)
+    found = strategies.waiting_orders((order,))(step)
     assert found.decided.order == "o" and found.plan is not None
     assert [one.token for one in found.decided.stuck] == [LINK.address], "it is told all the same"
     dear = with_limits(fired("LINK", pools=(*MARKET, SOUND)), plan_cost_bps=1)
