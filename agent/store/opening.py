@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import CreateIndex
@@ -44,11 +44,7 @@ def open_store(url: str, chain_id: int, wallet: str, coin: str = "", books: str 
             _private(path)
         engine = _engine(place)
         try:
-            if path is not None:
-                _check(engine, path)
-            with engine.connect() as connection, connection.begin():
-                current = _version(connection) == REVISIONS[-1]
-            if not current:
+            if _found(engine, path) != REVISIONS[-1]:
                 _migrate(engine)
             store = Store(engine, wallet, coin)
             store.book_kind = books
@@ -118,23 +114,29 @@ def _begin(connection: Connection) -> None:
     raw.execute("BEGIN IMMEDIATE" if connection.get_execution_options().get(WRITE) else "BEGIN")
 
 
-def _check(engine: Engine, path: Path) -> None:
+def _found(engine: Engine, path: Path | None) -> str | None:
+    """Version of a store that was checked; None for one that holds no tables."""
+    with engine.connect() as connection, connection.begin():
+        if path is not None:
+            _check(connection, path)
+        return _version(connection)
+
+
+def _check(connection: Connection, path: Path) -> None:
     if path.stat().st_size > _CHECKED_BYTES:
         return
-    with engine.connect() as connection:
-        found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+    found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
     if found != "ok":
         raise OperatorNeeded(f"store {path}: the file is corrupt: {found}", "keep the file, restore a backup, compare it with the chain")
 
 
 def _version(connection: Connection) -> str | None:
     """Version of the store; None for one that holds no tables."""
-    tables = inspect(connection).get_table_names()
-    if not tables:
-        return None
-    if "alembic_version" not in tables:
+    if not connection.dialect.has_table(connection, "alembic_version"):
+        if not inspect(connection).get_table_names():
+            return None
         raise OperatorNeeded("store: this database is not a trimtab store", "give store.url a file of its own")
-    version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    version = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
     if version not in REVISIONS:
         raise OperatorNeeded(
             f"store: written by a newer trimtab (store version {version}, this program knows up to {REVISIONS[-1]})",
@@ -156,10 +158,7 @@ def upgrade(url: str) -> tuple[str | None, str, Path | None]:
             _private(path)
         engine = _engine(_parse(url))
         try:
-            if path is not None:
-                _check(engine, path)
-            with engine.connect() as connection, connection.begin():
-                before = _version(connection)
+            before = _found(engine, path)
             kept = None if before == REVISIONS[-1] else _migrate(engine)
         finally:
             engine.dispose()
