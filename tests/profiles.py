@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +21,9 @@ ADDRESSES = {token.symbol: token.address for token in ETHEREUM.tokens}
 
 
 @cache
-def _made(template: str | None, targets: str, numeraire: str) -> str:
+def _made(template: str | None, targets: str, numeraire: str, comments: bool) -> str:
+    if not comments:
+        return tomlkit.dumps(tomllib.loads(_made(template, targets, numeraire, True)))
     with TemporaryDirectory() as folder:
         pairs = [] if template else [(pair.split("=")[0], pair.split("=")[1]) for pair in targets.split()]
         initialise(
@@ -37,11 +40,17 @@ def _made(template: str | None, targets: str, numeraire: str) -> str:
 
 
 def config(
-    folder: Path, name: str = "mine", *, template: str | None = None, targets: str = "WETH=50% USDC=50%", numeraire: str = "USDC"
+    folder: Path,
+    name: str = "mine",
+    *,
+    template: str | None = None,
+    targets: str = "WETH=50% USDC=50%",
+    numeraire: str = "USDC",
+    comments: bool = True,
 ) -> Path:
-    """As `trimtab init` writes it, with a store of its own name."""
+    """As `trimtab init` writes it, with a store of its own name; without comments it is read and edited in a third of the time."""
     path = folder / f"{name}.toml"
-    path.write_text(_made(template, targets, numeraire).replace("sqlite:///trimtab.db", f"sqlite:///{name}.db"))
+    path.write_text(_made(template, targets, numeraire, comments).replace("sqlite:///trimtab.db", f"sqlite:///{name}.db"))
     path.chmod(0o600)
     return path
 

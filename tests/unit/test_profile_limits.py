@@ -46,7 +46,7 @@ def test_of_every_limit_only_the_tighter_value_is_taken(key: str, tmp_path: Path
         Tight.ON: ("on", "off"),
     }[tight]
     for number, (offered, mine, taken) in enumerate(((tighter, looser, True), (looser, tighter, False), (looser, looser, False))):
-        path = config(tmp_path, f"mine{number}")
+        path = config(tmp_path, f"mine{number}", comments=False)
         document = tomlkit.parse(path.read_text())
         document["limits"]["native_top_up"] = "off"  # type: ignore[index]  # a table
         document["limits"][key] = mine  # type: ignore[index]  # a table
@@ -64,7 +64,7 @@ def test_of_every_limit_only_the_tighter_value_is_taken(key: str, tmp_path: Path
 @pytest.mark.parametrize("key", [key for key, one in DIRECTIONS.items() if one.tight not in OFF_IS_TIGHTEST])
 def test_off_is_never_taken_and_anything_is_tighter_than_off(key: str, tmp_path: Path) -> None:
     small, large = sample(key)
-    path = config(tmp_path)
+    path = config(tmp_path, comments=False)
     before = load_config(path).config.limits
     taken_over(path, profile(tmp_path, limits={key: "off"}))
     assert load_config(path).config.limits == before
@@ -77,7 +77,7 @@ def test_off_is_never_taken_and_anything_is_tighter_than_off(key: str, tmp_path:
 
 
 def test_no_profile_makes_the_parts_of_a_purchase_follow_sooner(tmp_path: Path) -> None:
-    path = config(tmp_path)
+    path = config(tmp_path, comments=False)
     document = tomlkit.parse(path.read_text())
     document["limits"]["first_purchase"] = "10m"  # type: ignore[index]  # a table
     path.write_text(tomlkit.dumps(document))
@@ -87,7 +87,7 @@ def test_no_profile_makes_the_parts_of_a_purchase_follow_sooner(tmp_path: Path) 
 
 
 def test_coins_are_compared_in_the_same_numeraire_alone(tmp_path: Path) -> None:
-    path = config(tmp_path)
+    path = config(tmp_path, comments=False)
     before = load_config(path).config.limits
     coins = {key: "1000000" if one.tight is Tight.MORE else "0" for key, one in DIRECTIONS.items() if one.coins}
     assert coins
