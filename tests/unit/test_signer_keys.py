@@ -21,7 +21,20 @@ from eth_keyfile import create_keyfile_json
 from rich.console import Console
 from rich.traceback import Traceback
 
-from agent.chain.keys import Key, KeyEnv, KeyPrompt, KeySource, KeystoreFile, Secret, TestAccount, disable_core_dumps, load_key
+from agent.chain.keys import (
+    PUBLISHED,
+    TEST_ACCOUNTS,
+    TEST_MNEMONIC,
+    Key,
+    KeyEnv,
+    KeyPrompt,
+    KeySource,
+    KeystoreFile,
+    Secret,
+    TestAccount,
+    disable_core_dumps,
+    load_key,
+)
 from agent.errors import ConfigError, OperatorNeeded
 
 CANARY = bytes.fromhex("c0ffee" + "5eed" * 14 + "42")
@@ -159,6 +172,14 @@ def test_what_is_not_quite_a_key_is_refused_without_showing_it(text: str, monkey
 def test_a_variable_that_is_not_set_and_a_prompt_without_terminal_are_told() -> None:
     assert "K is not set" in str(refusal(lambda: load_key(KeyEnv("K"), MAINNET, ask=None)))
     assert "nobody can be asked" in str(refusal(lambda: load_key(KeyPrompt(), MAINNET, ask=None)))
+
+
+def test_the_published_addresses_are_those_of_the_mnemonic_and_of_small_numbers() -> None:
+    Account.enable_unaudited_hdwallet_features()
+    paths = [f"m/44'/60'/0'/0/{index}" for index in range(TEST_ACCOUNTS)]
+    known = {Account.from_mnemonic(TEST_MNEMONIC, account_path=path).address for path in paths}
+    known |= {Account.from_key(number.to_bytes(32, "big")).address for number in range(1, TEST_ACCOUNTS + 1)}
+    assert known == PUBLISHED
 
 
 def test_test_accounts_are_the_published_ones_and_local_only() -> None:
