@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from agent.errors import ConfigError
 from agent.localchain import LocalChain, open_anvil
 from tests.world import missing
-from tests.worlds import compiled_once, one_case, tester_world
+from tests.worlds import Origin, compiled_once, one_case, tester_world
 
 atexit.register(gc.freeze)  # what lives at the end goes with the process: taking it apart took seconds per worker
 os.umask(0o022)  # configs that tests write are their owner's to change, whatever the machine's umask
@@ -52,14 +52,21 @@ def tester_session(tmp_path_factory: pytest.TempPathFactory) -> LocalChain:
 
 
 @pytest.fixture(scope="session")
-def anvil_session() -> Iterator[LocalChain]:
-    """One anvil world per process, for tests that keep to many small scenes of their own; others take `anvil_chain`."""
+def anvil_world() -> Iterator[Origin]:
+    """The world on anvil, deployed once per process. Nobody changes it: tests take forks of it."""
     with contextlib.ExitStack() as session:
         try:
             chain = session.enter_context(open_anvil())
         except (ConfigError, ImportError) as error:
             missing(str(error))
             return
+        yield Origin.of(chain)
+
+
+@pytest.fixture(scope="session")
+def anvil_session(anvil_world: Origin) -> Iterator[LocalChain]:
+    """One fork of the world per process, for tests that keep to many small scenes of their own; others take `anvil_chain`."""
+    with anvil_world.forked() as chain:
         yield chain
 
 
@@ -76,13 +83,14 @@ def tester_chain(tester_session: LocalChain) -> Iterator[LocalChain]:
 
 
 FRESH_AFTER = 300
-"""Blocks after which a new world is deployed: anvil keeps the states of 512, those undone among them, and tests look back to the first."""
+"""Blocks after which a new fork begins: anvil keeps the states of 512, those undone among them, and tests look back to the first."""
 
 
 class _Worlds:
-    """Worlds on anvil, one after another: each lives for so many blocks."""
+    """Forks of one world on anvil, one after another: each lives for so many blocks."""
 
-    def __init__(self) -> None:
+    def __init__(self, world: Origin) -> None:
+        self._world = world
         self._left = contextlib.ExitStack()
         self._chain: LocalChain | None = None
         self._mined = 0
@@ -92,7 +100,7 @@ class _Worlds:
         """A world as deployed, under a block of the test's own."""
         if self._chain is None or self._mined > FRESH_AFTER:
             self.close()
-            self._chain = self._left.enter_context(open_anvil())
+            self._chain = self._left.enter_context(self._world.forked())
         chain = self._chain
         begin = chain.w3.eth.block_number
         with one_case(chain):
@@ -106,9 +114,9 @@ class _Worlds:
 
 
 @pytest.fixture(scope="session")
-def anvil_worlds() -> Iterator[_Worlds]:
-    """One world on anvil per process at a time; tests take `anvil_chain`."""
-    worlds = _Worlds()
+def anvil_worlds(anvil_world: Origin) -> Iterator[_Worlds]:
+    """One fork per process at a time; tests take `anvil_chain`."""
+    worlds = _Worlds(anvil_world)
     yield worlds
     worlds.close()
 
@@ -116,12 +124,7 @@ def anvil_worlds() -> Iterator[_Worlds]:
 @pytest.fixture
 def anvil_chain(anvil_worlds: _Worlds) -> Iterator[LocalChain]:
     """The world on anvil, as deployed; what the test changes is undone after it."""
-    with contextlib.ExitStack() as test:
-        try:
-            chain = test.enter_context(anvil_worlds.one_test())
-        except (ConfigError, ImportError) as error:
-            missing(str(error))
-            return
+    with anvil_worlds.one_test() as chain:
         yield chain
 
 
