@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from agent.errors import ConfigError
 from agent.localchain import LocalChain, open_anvil
 from tests.world import missing
-from tests.worlds import Origin, compiled_once, one_case, tester_world
+from tests.worlds import Origin, compiled_once, derived_once, one_case, tester_world
 
 atexit.register(gc.freeze)  # what lives at the end goes with the process: taking it apart took seconds per worker
 os.umask(0o022)  # configs that tests write are their owner's to change, whatever the machine's umask
@@ -35,9 +35,9 @@ def pytest_collection() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def stores() -> Iterator[None]:
-    """What all stores have in common is done once per process: the compiling of queries."""
-    with compiled_once():
+def once() -> Iterator[None]:
+    """What all tests repeat is done once per process: the compiling of queries, and public keys."""
+    with compiled_once(), derived_once():
         yield
 
 

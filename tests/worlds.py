@@ -14,10 +14,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from eth_keys.backends.native import main as native
 from filelock import FileLock
 from sqlalchemy import URL, Engine
 
 from agent.localchain import WORLD, LocalChain, open_eth_tester, run_anvil
+from agent.localchain.accounts import test_accounts
 from agent.localchain.anvil import CHAIN_ID
 from agent.localchain.nodes import AnvilNode, TesterNode
 from agent.store import opening
@@ -140,3 +142,22 @@ def compiled_once() -> Iterator[None]:
         yield
     finally:
         opening.create_engine = make
+
+
+@contextmanager
+def derived_once() -> Iterator[None]:
+    """While it lasts, the public keys of the local chains' published keys are worked out once per process; no other key is kept."""
+    derive, known, kept = native.private_key_to_public_key, {bytes.fromhex(account.key[2:]) for account in test_accounts()}, {}
+
+    def derived(key: bytes) -> bytes:
+        if key not in known:
+            return bytes(derive(key))
+        if key not in kept:
+            kept[key] = bytes(derive(key))
+        return kept[key]
+
+    native.private_key_to_public_key = derived
+    try:
+        yield
+    finally:
+        native.private_key_to_public_key = derive
