@@ -15,7 +15,7 @@ from agent.planning import planner, strategies
 from agent.policy import outflow, purchase
 from agent.reference import reference_prices
 from agent.units import floor_int, value_text
-from tests.builders import step_input, with_limits
+from tests.builders import step_input, token, v2_pool, with_limits
 from tests.planning_worlds import DEEP, goal
 from tests.plans import evidence
 
@@ -68,6 +68,22 @@ def test_guards_of_turnover_show_the_limit_alone_for_drift() -> None:
     assert outcome.plan is not None
     found = next(verdict for verdict in outcome.plan.verdicts if verdict.guard == "turnover")
     assert found.limit == "3000 bps" and "besides" not in found.measured
+
+
+def test_the_asset_whose_market_takes_least_sets_the_part_of_all() -> None:
+    """WBTC's pool takes a fraction of what is wanted: WETH, which could be bought whole, is bought in the same proportion."""
+    targets = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}
+    weth, wbtc, home = token("WETH"), token("WBTC"), token("USDC")
+    pools = [v2_pool(weth, home, 2_000, DEEP), v2_pool(wbtc, home, 30_000, 200_000)]
+    step = step_input(targets, {"WETH": 0, "WBTC": 0, "USDC": 10_000}, {"WBTC": 30_000}, pools=pools)
+    step = with_limits(step, first_purchase_s=600, turnover_bps=None, daily_turnover_bps=None, pool_min_value=None)
+    outcome = engine.judge(replace(step, history=replace(step.history, last_rebalance_s=None)), strategies.rebalance, None)
+    assert outcome.plan is not None and outcome.decided.round is not None, outcome.reason
+    part = outcome.decided.round.part
+    after = dict(outcome.plan.holdings_after)
+    got = {"WETH": after[weth.address] * Fraction(2_000, 10**18), "WBTC": after[wbtc.address] * Fraction(30_000, 10**8)}
+    assert part < Fraction(1, 10)
+    assert abs(got["WETH"] - 5_000 * part) < 1 and abs(got["WBTC"] - 3_000 * part) < 1, (part, got)
 
 
 def test_what_sells_more_than_the_numeraire_is_called_a_rebalance() -> None:

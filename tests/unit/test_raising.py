@@ -75,6 +75,15 @@ def test_more_than_everything_is_refused_with_both_numbers() -> None:
     assert [(v.guard, v.measured, v.limit) for v in refused.value.verdicts] == [("holdings", "8001 USDC", "8000 USDC")]
 
 
+def test_a_market_that_gives_less_than_a_withdrawal_asks_is_refused_with_what_is_short() -> None:
+    """Two pools of 3,000 dollars each side give far less than 4,000 within the impact limit."""
+    step = step_input(TARGETS, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}, depth=3_000)
+    step = with_limits(step, pool_min_value=None, min_trade=None, plan_cost_bps=None)
+    with pytest.raises(Refused, match=r"USDC less than asked for can be raised now: .* take no more within limits") as refused:
+        owner.raise_money(USDC.address)(wanting(step, 6_000))
+    assert [(one.guard, one.passed) for one in refused.value.verdicts] == [("withdrawal", False)]
+
+
 @given(part=st.integers(1, 10_000))
 def test_parts_are_the_same_of_every_asset_to_the_unit_below(part: int) -> None:
     step = standing(WETH=4_321, WBTC=2_718, USDC=3_141)

@@ -14,7 +14,7 @@ from agent.execution.outcome import REVIEWED, OutcomeKind
 from agent.model import AlertKind, Every, Hold, StepInput
 from agent.planning import planner, strategies
 from tests.builders import GWEI, step_input, v2_pool, v3_pool, with_limits, with_snapshot
-from tests.planning_worlds import DEEP, USDC, WBTC, WETH, goal, two
+from tests.planning_worlds import DEEP, USDC, WBTC, WETH, goal, two, without_gas
 
 HOUR_S = 3_600
 
@@ -69,3 +69,12 @@ def test_gas_that_no_market_makes_worth_it_is_a_hold_through_any_pool() -> None:
     step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=45 * GWEI))
     outcome = engine.judge(step, strategies.rebalance, None)
     assert outcome.kind is OutcomeKind.HOLD and "not worth its cost" in outcome.reason, outcome.reason
+
+
+@pytest.mark.parametrize(("plan_cost_bps", "fee_alone"), [(5, True), (6, False)])
+def test_a_fee_of_plan_cost_is_not_worth_it_and_a_pool_that_is_off_stays_a_refusal(plan_cost_bps: int, fee_alone: bool) -> None:
+    """A fee of 5 bps takes all that a cost of 5 bps at most allows; with a higher limit the price of the pool is to blame."""
+    step = without_gas(with_limits(two(6_500, 3_500, [v3_pool(WETH, USDC, 1_990, DEEP, fee_pips=500)]), plan_cost_bps=plan_cost_bps))
+    with pytest.raises(planner.NothingPlanned) as nothing:
+        planner.plan(step, goal(step))
+    assert nothing.value.kept_by == ("limits.plan_cost" if fee_alone else "")
