@@ -28,6 +28,7 @@ STEPS_TO_HEALTH = 4
 """Healthy steps after which nothing may be left to do; the first has to complete the rebalance, the next ones look."""
 BLOCK_S = 12
 """How much later the block comes that ends a fault."""
+HOUR_S = 3_600
 STRANGERS_WEI = 1
 """What a thief sends the wallet itself, by which its transactions are known."""
 _TURNS = count()
@@ -79,6 +80,11 @@ class Scene:
     def store_file(self) -> Path:
         """The SQLite file."""
         return Path(self.loaded.store_url.removeprefix("sqlite:///"))
+
+    @property
+    def hour(self) -> int:
+        """Number of the hour: prices are written once in each, so a step that passes the end of one has a write more."""
+        return self.chain.now_s() // HOUR_S
 
     @property
     def router(self) -> str:

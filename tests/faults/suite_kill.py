@@ -52,13 +52,15 @@ MEANWHILE: tuple[Callable[[Scene, random.Random], dict[str, int]], ...] = (nothi
 def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only) -> Iterator[Result]:
     """Kills the step of this seed at each of its moments in turn."""
     with scene(chain, folders(), seed) as made:
-        moments = process(made).moments
+        hour, moments = made.hour, process(made).moments
     for moment in moments:
         if not wanted("SIGKILL", moment):
             continue
         draw = random.Random(f"kill {seed} {moment}")
         with scene(chain, folders(), seed) as made:
             died = process(made, dying(moment))
+            if not died.killed and made.hour != hour:
+                continue
             injected, told = {"SIGKILL": 1}, list(died.wrong)
             if not died.killed:
                 told.append(f"never reached: {died.end}")
