@@ -40,6 +40,8 @@ def write_all(upgrade: list[str]) -> None:
         override.write_text(OVERRIDE + "\n")
         overridden = ("--override", str(override))
         compiled("requirements.lock", "pyproject.toml", *every, *overridden, "--universal", *newer)
+        lock = REPO / "requirements.lock"
+        lock.write_text(lock.read_text().replace(f"{scratch}/", ""))  # where the override lay on this machine
         compiled("requirements-run.lock", "pyproject.toml", *extras("uniswap-python"), *overridden, *same)
         compiled("requirements-demo.lock", "pyproject.toml", *extras("local"), *same)
         older = Path(scratch) / "web3-6.txt"
