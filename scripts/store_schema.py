@@ -7,11 +7,9 @@ Run it after every new migration; tests/unit/test_new_stores.py says when it was
 
 from __future__ import annotations
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Connection, create_engine
 
-from agent.store.opening import HEAD, MIGRATIONS
+from agent.store.opening import HEAD, run_migrations
 
 _STAMP = "SELECT 'INSERT INTO alembic_version (version_num) VALUES (''' || version_num || ''')' FROM alembic_version"
 
@@ -19,11 +17,8 @@ _STAMP = "SELECT 'INSERT INTO alembic_version (version_num) VALUES (''' || versi
 def migrated() -> str:
     """The text of the file."""
     engine = create_engine("sqlite://")
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     with engine.connect() as connection, connection.begin():
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        run_migrations(connection)
         (stamp,) = connection.exec_driver_sql(_STAMP).one()
         return "\n".join((*statements(connection), stamp, ""))
 

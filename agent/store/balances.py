@@ -111,8 +111,8 @@ def note(db: Connection, wallet: str, coin: str, snapshot: Snapshot, balances: M
             "told_s": None,
         }
         add(db, FlowRow, [new])
-        undone = FlowRow.seq.in_(flow.undoes), FlowRow.kind.is_(None)
         if flow.undoes:
+            undone = FlowRow.seq.in_(flow.undoes), FlowRow.kind.is_(None)
             db.execute(update(FlowRow).where(*undone).values(kind=FlowKind.UNDONE.value))
     running.settle(db)
     return True

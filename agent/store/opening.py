@@ -184,11 +184,12 @@ def _migrate(engine: Engine) -> Path | None:
             for statement in HEAD.read_text().splitlines():
                 connection.exec_driver_sql(statement)
         else:
-            _upgrade(connection)
+            run_migrations(connection)
     return kept
 
 
-def _upgrade(connection: Connection) -> None:
+def run_migrations(connection: Connection) -> None:
+    """Takes the tables of a connection's transaction to the present version, script by script."""
     from alembic import command
     from alembic.config import Config
 

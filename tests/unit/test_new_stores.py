@@ -8,24 +8,19 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import create_engine
 
 from agent.store import open_store
 from agent.store.copying import inspected
-from agent.store.opening import HEAD, MIGRATIONS, REVISIONS
+from agent.store.opening import HEAD, REVISIONS, run_migrations
 from scripts.store_schema import migrated
 from tests.scripted import CHAIN_ID, WALLET
 
 
 def by_migrations(path: Path) -> None:
     engine = create_engine(f"sqlite:///{path}")
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
     with engine.connect() as connection, connection.begin():
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        run_migrations(connection)
     engine.dispose()
 
 
