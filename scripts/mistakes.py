@@ -117,5 +117,5 @@ def made(root: Path, file: str, index: int, variant: int) -> Mutant:
     node = list(places(tree))[index]
     new = others(node)[variant]
     said = " -> ".join(ast.unparse(ast.fix_missing_locations(copy.deepcopy(each))).splitlines()[0] for each in (node, new))
-    line = node.lineno  # type: ignore[attr-defined]  # each of `others` has one
+    line = (node.test if isinstance(node, ast.If) else node).lineno  # type: ignore[attr-defined]  # no code runs on the line of `if (`
     return Mutant(file, line, said, ast.unparse(ast.fix_missing_locations(_Instead(node, new).visit(tree))))

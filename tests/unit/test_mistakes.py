@@ -13,6 +13,10 @@ def paid(amount: int | None, fee: int = 3) -> int | None:
     if amount is None or amount <= 0:
         raise ValueError(f"{amount:>8}")
     amount -= fee
+    if (
+        amount == fee
+    ):
+        fee = 4
     return max(amount // 2, not fee)
 '''
 
@@ -31,8 +35,9 @@ def test_each_mistake_is_another_program_and_annotations_stay(tmp_path: Path) ->
         (4, "amount is None -> amount is not None"),
         (5, "raise ValueError(f'{amount:>8}') -> pass"),
         (6, "amount -= fee -> pass"),
-        (7, "amount // 2 -> -(-amount // 2)"),
-        (7, "not fee -> fee"),
-        (7, "return max(amount // 2, not fee) -> return None"),
+        (8, "if amount == fee: -> if not amount == fee:"),
+        (11, "amount // 2 -> -(-amount // 2)"),
+        (11, "not fee -> fee"),
+        (11, "return max(amount // 2, not fee) -> return None"),
     } <= said
     assert all("int | None" in each.source.splitlines()[0] for each in mistakes)
