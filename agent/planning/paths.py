@@ -26,11 +26,6 @@ class Path:
         """Position of the token that is sold."""
         return self.flows[0].arc.source
 
-    @property
-    def target(self) -> int:
-        """Position of the token that is bought."""
-        return self.flows[-1].arc.target
-
 
 @dataclass(frozen=True, slots=True)
 class Routes:
