@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agent import codec, guards
 from agent.engine import judge
-from agent.model import Funding, Hold, Leg, Plan, Rebalance, StepInput, TopUp
+from agent.model import Every, Funding, Hold, Leg, Plan, Rebalance, StepInput, TopUp
 from agent.planning import planner, strategies
 from agent.planning.payments import Coin, changes, paid
 from agent.policy import coin
@@ -142,6 +142,21 @@ def test_the_wallet_unwraps_by_itself_where_a_step_could_not_be_paid_or_less_tha
         native_step(FLOOR - 1, 0, 10_000, counts=False),
     ):
         assert not isinstance(decide(quiet).decision, TopUp)
+
+
+def test_gas_comes_first_and_the_review_stays_due() -> None:
+    """Only the swaps that follow are the review."""
+    due = replace(native_step(ETHER, 9_000, 1_000), policy=replace(native_step(ETHER, 9_000, 1_000).policy, trigger=Every(3_600)))
+    rich, poor = decide(due), decide(with_snapshot(due, native_wei=coin.margin_wei(due) - 1))
+    assert isinstance(rich.decision, Rebalance) and rich.reviewed and rich.reviews
+    assert isinstance(poor.decision, TopUp) and not poor.reviewed and not poor.reviews
+
+
+def test_the_reserve_of_wrapped_coin_is_never_unwrapped_for_gas() -> None:
+    apart = native_step(FLOOR - 1, 2_000, 2_000, counts=False, reserve_raw=ETHER - 1)
+    assert coin.wrapped_raw(apart) == 1
+    assert coin.wrapped_raw(native_step(FLOOR - 1, 2_000, 2_000, counts=False, reserve_raw=2 * ETHER)) == 0
+    assert coin.wrapped_raw(native_step(FLOOR - 1, 2_000, 2_000, reserve_raw=ETHER - 1)) == ETHER
 
 
 def test_nothing_is_unwrapped_from_nothing_where_gas_is_free() -> None:

@@ -16,7 +16,7 @@ from agent.reference import reference_prices
 from agent.reference.recorded import confirmed, rounded
 from agent.store import Store, open_store
 from agent.store.prices import KEPT_S
-from tests.builders import NOW_S, address, step_input, token
+from tests.builders import NOW_S, address, step_input, token, v2_pool, v3_pool, with_snapshot
 
 WETH, USDC, WBTC = token("WETH"), token("USDC"), token("WBTC")
 HOUR_S = 3_600
@@ -73,6 +73,33 @@ def test_while_the_blocks_before_are_not_known_nothing_is_written_down(gap: str)
     if gap == "another block":
         past = (past[0], replace(past[1], head=replace(past[1].head, number=past[1].head.number - 1)))
     assert confirmed(step, {"none": (), "too few": past[:1], "another block": past}[gap], NOW_S) == ()
+
+
+def test_while_the_sequencer_is_down_no_price_is_recorded() -> None:
+    feed = address("sequencer uptime feed")
+    step = step_input()
+    step = replace(step, reference=replace(step.reference, sequencer_feed=feed, sequencer_grace_s=HOUR_S))
+    for answer, count in ((1, 0), (0, 1)):
+        told = FeedRound(feed, 0, 3, answer, NOW_S - HOUR_S, NOW_S - HOUR_S, 3)
+        assert len(confirmed(with_snapshot(step, feeds=(*step.snapshot.feeds, told)), (), NOW_S)) == count
+
+
+@pytest.mark.parametrize(("mean", "count"), [(2_000, 1), (2_500, 0)])
+def test_while_sources_contradict_each_other_no_price_is_recorded(mean: int, count: int) -> None:
+    step = step_input(pools=[v2_pool(WETH, USDC, 2_000), v3_pool(WETH, USDC, 2_000, twap_price=mean)])
+    assert len(confirmed(step, (), NOW_S)) == count
+
+
+@pytest.mark.parametrize(
+    ("now", "earlier", "median"),
+    [(1, [2], 1), (2, [1], 1), (1, [2, 3], 2), (3, [1, 2], 2), (1, [2, 3, 4], 2), (4, [3, 2, 1], 2), (5, [1, 4, 2, 3], 3)],
+)
+def test_the_recorded_price_is_the_lower_median_of_the_blocks(now: int, earlier: list[int], median: int) -> None:
+    step = confirming(len(earlier))
+    usual = reference_prices(step).prices[WETH.address].price
+    step = with_snapshot(step, feeds=answers(step, Fraction(now)))
+    (found,) = confirmed(step, before(step_input(), [Fraction(one) for one in earlier]), NOW_S)
+    assert found.price == usual * median
 
 
 def test_a_token_without_a_price_in_one_of_the_blocks_is_left_out() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent import codec
-from agent.model import Destination, Halt, Hold, Rebalance, StepInput, Threshold, Zone
+from agent.model import Destination, Halt, Hold, Quarantined, Rebalance, StepInput, Threshold, V2Pool, V3Pool, Zone
 from agent.policy.decide import decide
 from agent.policy.zone import Interval, Pair, ZoneView
 from tests.builders import GWEI, token, v2_pool, v3_pool, with_limits, with_snapshot, without_feed
@@ -18,6 +18,7 @@ from tests.zones import MONTH_S, tracking, zoned
 
 HALF = {"WETH": 5_000, "USDC": 5_000}
 WETH, USDC, WBTC, LINK = (token(symbol) for symbol in ("WETH", "USDC", "WBTC", "LINK"))
+PRICES = {WETH.address: Fraction(2_000, 10**12), USDC.address: Fraction(1)}
 V = 100_000
 FEE = 0.003
 GAS_UNITS = 150_000 + 46_000
@@ -90,6 +91,51 @@ def test_the_cheapest_pool_makes_the_zone_and_one_that_is_too_shallow_does_not()
     pools = [v2_pool(WETH, USDC, 2_000, 10**9), bait]
     assert edges(standing(pools=pools))[0] == pytest.approx(pair_edge(), rel=1e-9)
     assert edges(standing(pools=[*pools, cheap]))[0] == pytest.approx(pair_edge(0.0005), rel=1e-6)
+
+
+def no_route(pool: V2Pool | V3Pool, least: Fraction | None = None) -> bool:
+    """Whether the zone is as wide with this cheaper pool as without it."""
+    step = with_limits(standing(pools=[v2_pool(WETH, USDC, 2_000, 2 * 10**9), pool]), pool_min_value=least)
+    return edges(step)[0] == pytest.approx(pair_edge(), rel=1e-9)
+
+
+CHEAP = v3_pool(WETH, USDC, 2_000, 10**9, 500)
+CHEAP_PAIR = v2_pool(WETH, USDC, 2_000, 10**9, fee_pips=500)
+
+
+@pytest.mark.parametrize(
+    "empty",
+    [
+        replace(CHEAP_PAIR, reserve0=0),
+        replace(CHEAP_PAIR, reserve1=0),
+        replace(CHEAP_PAIR, reserve0=0, reserve1=0),
+        replace(CHEAP, liquidity=0, ticks=()),
+        replace(CHEAP, sqrt_price_x96=0),
+    ],
+)
+def test_an_empty_pool_is_no_route_of_the_zone(empty: V2Pool | V3Pool) -> None:
+    assert no_route(empty)
+    assert not no_route(CHEAP_PAIR) and not no_route(CHEAP)
+    assert not no_route(replace(CHEAP, liquidity=0)), "its next ticks hold some"
+
+
+def test_a_quarantined_pool_is_no_route_of_the_zone() -> None:
+    step = standing(pools=[v2_pool(WETH, USDC, 2_000, 10**9), CHEAP])
+    assert edges(step)[0] == pytest.approx(pair_edge(0.0005), rel=1e-6)
+    for unread, cost in ((CHEAP.address, FEE), (WBTC.address, 0.0005)):
+        named = with_snapshot(step, quarantined=(Quarantined("pool", unread, "the call reverted"),))
+        assert edges(named)[0] == pytest.approx(pair_edge(cost), rel=1e-6)
+
+
+def test_a_pool_of_foreign_tokens_is_no_route_of_the_zone() -> None:
+    for a, b in ((WETH, LINK), (LINK, WETH), (WBTC, LINK)):
+        assert no_route(v3_pool(a, b, 1, 10**9, 500))
+
+
+def test_a_pool_worth_exactly_the_minimum_is_a_route_of_the_zone() -> None:
+    worth = CHEAP_PAIR.reserve0 * PRICES[CHEAP_PAIR.token0] + CHEAP_PAIR.reserve1 * PRICES[CHEAP_PAIR.token1]
+    assert not no_route(CHEAP_PAIR, worth)
+    assert no_route(CHEAP_PAIR, worth + 1)
 
 
 def test_a_pool_off_the_reference_costs_that_on_one_side_and_gives_nothing_on_the_other() -> None:
