@@ -57,6 +57,14 @@ def test_a_fall_beyond_the_limit_is_never_accepted(store: Store) -> None:
     assert isinstance(decision, Halt) and "until they are explained: trimtab flows confirm" in decision.reason
 
 
+def test_a_fall_of_one_base_unit_without_a_price_is_no_deposit_later(store: Store) -> None:
+    """Of a token without decimals that is a whole coin."""
+    looked(store, at())
+    for block, later_s in ((1_005, 0), (1_006, 100 * DAY_S)):
+        step = looked(store, at(block, "9.999999999999999999", later_s=later_s, feeds=(), pools=()))
+        assert [(flow.delta_raw, flow.value, flow.holds) for flow in step.history.flows] == [(-1, None, True)]
+
+
 def test_dust_does_not_hide_a_rise_from_being_accepted(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, "11"))

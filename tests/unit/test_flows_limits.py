@@ -138,6 +138,49 @@ def test_the_guard_refuses_what_is_open_beyond_the_limit(value: int | None, halt
     assert verdict.passed is passes, verdict
 
 
+Change = tuple[int, int | None, int, bool]
+
+
+@pytest.mark.parametrize(
+    ("changes", "passes", "measured"),
+    [
+        ([(1, 920, 0, False)], True, "200 bps"),
+        ([(1, 921, 0, False)], False, "(921 USDC)"),
+        ([(1, 300, 0, False), (-1, -621, 0, False)], False, "(921 USDC)"),
+        ([(1, 921, DAY_S - 1, False)], False, "(921 USDC)"),
+        ([(1, 921, DAY_S, False)], True, "every balance is explained"),
+        ([(1, 1, 2 * DAY_S, True)], False, "(1 USDC)"),
+        ([(1, 1, 0, False), (1, 1, 0, True)], False, "(2 USDC)"),
+        ([(-1, None, 0, False)], False, "a balance changed and its token has no reference price"),
+        ([(-1, None, 0, False), (1, 1, 0, False)], False, "a balance changed and its token has no reference price"),
+        ([(1, None, 0, False), (-1, -1, 0, False)], True, "(1 USDC)"),
+    ],
+)
+def test_the_guard_measures_all_unexplained_changes_of_a_day_at_its_limit(changes: list[Change], passes: bool, measured: str) -> None:
+    """Sign, dollars, age and whether it halts, of each change; 46,000 in all; limits.balance_jump is 200 bps."""
+    step = swapping(at())
+    found = tuple(
+        Flow(number, WETH.address, sign, None if value is None else Fraction(value * DOLLAR), 1, 2, builders.NOW_S - age_s, halts, None)
+        for number, (sign, value, age_s, halts) in enumerate(changes, 1)
+    )
+    step = replace(step, history=replace(step.history, flows=found))
+    plan = strategies.manual_swap(WETH.address, USDC.address, COIN // 10)(step).plan
+    assert plan is not None
+    (verdict,) = [v for v in guards.judge(step, plan, evidence(step, plan)) if v.guard == "balance_jump"]
+    assert (verdict.passed, measured in verdict.measured) == (passes, True), verdict
+
+
+def test_a_halt_names_the_limit_and_at_most_five_changes() -> None:
+    found = tuple(Flow(n, USDC.address, n * DOLLAR, Fraction(n * DOLLAR), 1, 2, builders.NOW_S, True, None) for n in range(1, 8))
+    step = replace(at(), history=replace(at().history, flows=found[:5]))
+    assert flows.halting(step).startswith("unexplained balance changes beyond limits.balance_jump of 2 %: USDC rose by 1 (1 USDC)")
+    assert "more" not in flows.halting(step)
+    seven = replace(step, history=replace(step.history, flows=found))
+    assert "5 (5 USDC) between blocks 1 and 2; and 2 more; nothing is bought" in flows.halting(seven)
+    off = builders.with_limits(step, balance_jump_bps=None)
+    assert flows.halting(off).startswith("unexplained balance changes: USDC rose")
+
+
 @pytest.mark.parametrize("exits", [False, True])
 def test_guards_hold_no_exit_for_what_came_or_fell(exits: bool) -> None:
     """Half of everything fell, as much came, and the whole is above its cap: an exit answers for what trades lost alone."""

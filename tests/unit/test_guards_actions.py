@@ -8,10 +8,11 @@ from fractions import Fraction
 import pytest
 
 from agent import guards
+from agent.guards.lp_replay import replay_actions
 from agent.model import CodeHash, Collect, LpAction, Plan, Provide, StepInput, Withdraw
 from tests import lp_positions as lp
 from tests.builders import GWEI, address, history, with_limits, with_snapshot
-from tests.lp_worlds import USD, paired, planned, ranged, roomy, v2_at, v3_at, wanted, world
+from tests.lp_worlds import USD, book, paired, planned, ranged, roomy, v2_at, v3_at, wanted, world
 from tests.plans import evidence, verdict
 from tests.unit.test_lp_ranges import earning
 
@@ -96,11 +97,25 @@ def test_more_than_a_position_has_is_not_taken_out() -> None:
     assert "of liquidity, not" in verdict("prediction", step, with_action(plan, liquidity=action.held + 1)).measured
 
 
-@pytest.mark.parametrize("ticks", [(198_479, 202_140), (202_140, 198_480), (198_480, 198_480), (198_480, 900_000), (-900_000, 202_140)])
+@pytest.mark.parametrize(
+    "ticks",
+    [(198_479, 202_140), (198_480, 202_141), (202_140, 198_480), (198_480, 198_480), (198_480, 887_280), (-887_280, 202_140)],
+)
 def test_a_range_off_its_spacing_or_of_no_width_is_refused(ticks: tuple[int, int]) -> None:
     step = world(targets=[wanted(2_000)])
     plan = planned(step)
-    assert "prediction" in refusing(step, with_action(plan, ticks=ticks))
+    assert "is no range of" in verdict("prediction", step, with_action(plan, ticks=ticks)).measured
+
+
+@pytest.mark.parametrize("kind", [PROVIDE, WITHDRAW, COLLECT])
+@pytest.mark.parametrize("price", [None, 0])
+def test_an_action_on_a_token_without_a_price_is_refused(kind: str, price: int | None) -> None:
+    step, plan = a_plan(kind)
+    found = book(step)
+    for token in (plan.actions[0].token0, plan.actions[0].token1):
+        others = {at: known for at, known in found.prices.items() if at != token}
+        unpriced = replace(found, prices=others if price is None else others | {token: Fraction(price)})
+        assert replay_actions(unpriced, plan.actions[:1]).fault == f"action 0: no reference price of {token}"
 
 
 def test_what_grows_has_its_own_range() -> None:

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from agent.errors import Refused
 from agent.execution.outcome import OutcomeKind
 from agent.guards import payout as guards
-from agent.model import AdjustLiquidity, Claim, Halt, Hold, Payment, Payout, Rebalance, StepInput, Withdraw
+from agent.model import AdjustLiquidity, Claim, Flow, FlowKind, Halt, Hold, Payment, Payout, Rebalance, StepInput, Withdraw
 from agent.planning import owner
 from agent.policy import outflow, raising
 from agent.policy.decide import decide
 from agent.policy.drift import total
 from agent.units import NATIVE, UINT256_MAX
-from tests.builders import OWNER, address, history, raw, step_input, token, with_limits
+from tests.builders import NOW_S, OWNER, address, history, raw, step_input, token, with_limits
 from tests.lp_worlds import ranged, wanted, world
 from tests.unit import test_stuck_exits as stuck
 
@@ -149,6 +149,33 @@ def test_at_the_end_no_liquidity_is_wanted_whatever_its_targets_say() -> None:
     assert isinstance(found.decided.decision, AdjustLiquidity) and found.plan is not None
     (action,) = found.plan.actions
     assert isinstance(action, Withdraw) and action.liquidity == action.held
+
+
+def test_a_withdrawal_leaves_alone_what_came_unexplained() -> None:
+    """No more than there is beside what is set aside already; explained, harmless and lost money keeps nothing back."""
+    rise = Flow(1, USDC.address, raw(500, USDC), Fraction(500 * 10**6), 1, 2, NOW_S, True, None)
+    smaller = replace(rise, id=2, delta_raw=raw(300, USDC))
+
+    def kept(*flows: Flow, claims: tuple[Claim, ...] = ()) -> dict[str, int]:
+        step = outflow.kept_back(outflow.set_aside(replace(standing(), history=history(flows=flows, claims=claims))))
+        return {asset.token.symbol: asset.reserve_raw for asset in step.portfolio.assets}
+
+    nothing = {"WETH": 0, "WBTC": 0, "USDC": 0}
+    assert kept() == nothing
+    assert kept(rise) == nothing | {"USDC": raw(500, USDC)}
+    assert kept(rise, smaller) == nothing | {"USDC": raw(800, USDC)}
+    for other in (replace(rise, halts=False), replace(rise, kind=FlowKind.DEPOSIT), replace(rise, delta_raw=-rise.delta_raw)):
+        assert kept(other) == nothing
+        assert kept(other, smaller) == nothing | {"USDC": raw(300, USDC)}
+    assert kept(replace(rise, delta_raw=raw(2_500, USDC))) == nothing | {"USDC": raw(2_000, USDC)}, "all that there is"
+    claimed = (Claim(1, Payment(USDC.address, raw(1_800, USDC))), Claim(2, Payment(WETH.address, 5)))
+    assert kept(rise, claims=claimed) == {"WETH": 5, "WBTC": 0, "USDC": raw(2_300, USDC)}
+    step = replace(standing(), history=history(flows=(replace(rise, delta_raw=raw(2_500, USDC)),)))
+    assets = tuple(replace(asset, reserve_raw=raw(300, USDC) if asset.token == USDC else 7) for asset in step.portfolio.assets)
+    left = outflow.kept_back(replace(step, portfolio=replace(step.portfolio, assets=assets))).portfolio.assets
+    assert [asset.reserve_raw for asset in left] == [7, 7, raw(2_000, USDC)], "the reserve stays beneath"
+    native = replace(rise, token=NATIVE, delta_raw=7)
+    assert kept(native) == nothing | {"WETH": 7}, "native coin is taken for its wrapped token"
 
 
 def test_what_is_set_aside_is_no_part_of_the_portfolio_and_stops_everything_while_it_lacks() -> None:
