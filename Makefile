@@ -42,7 +42,7 @@ UNMEASURED := tests/cases tests/faults tests/browser tests/differential tests/fu
 cover: $(READY)
 	mkdir -p build && rm -f $(COVERAGE)
 	failed=; \
-	$(BIN)/python -m slipcover --json --out $(COVERAGE) -m pytest -n $(WAITING_JOBS) --dist worksteal --ignore=tests/test_architecture.py $(patsubst %,--ignore=%,$(UNMEASURED)) || failed="$$failed unit,cli"; \
+	$(BIN)/python -m pytest -p tests.covering --covered $(COVERAGE) -n $(WAITING_JOBS) --dist worksteal --ignore=tests/test_architecture.py $(patsubst %,--ignore=%,$(UNMEASURED)) || failed="$$failed unit,cli"; \
 	$(BIN)/python scripts/covered.py $(COVERAGE) --least 85 || failed="$$failed coverage"; \
 	$(BIN)/python scripts/covered.py $(COVERAGE) --least 95 --only '$(PURE)' || failed="$$failed coverage-of-the-pure-part"; \
 	$(BIN)/pytest -n $(WAITING_JOBS) --dist worksteal $(UNMEASURED) || failed="$$failed cases,faults,browser,differential,fuzz"; \

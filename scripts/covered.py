@@ -1,4 +1,4 @@
-"""How much of the package a run of slipcover covered, lines and branches together. Exit code 1 below the share that is asked for.
+"""How much of the package a run of tests covered, lines and branches together. Exit code 1 below the share that is asked for.
 
 python scripts/covered.py build/coverage.json --least 95 --only 'agent/amm/*,agent/units.py'
 """
@@ -17,7 +17,7 @@ SHOWN = 20
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("measured", type=Path, help="what slipcover --json wrote")
+    parser.add_argument("measured", type=Path, help="what pytest -p tests.covering wrote")
     parser.add_argument("--least", type=float, required=True, help="percent that must be covered")
     parser.add_argument("--only", default="*", help="patterns of files, with commas between them")
     options = parser.parse_args()
