@@ -17,7 +17,7 @@ from agent.execution.sent import may_take
 from agent.guards import payout as guards
 from agent.model import Intent, IntentState, Payment, Payout, Request, RequestKind, RequestState, StepInput, Verdict
 from agent.planning import owner
-from agent.policy import coin, minimum, outflow
+from agent.policy import aside, coin, minimum, outflow
 from agent.ports import Approval
 from agent.units import NATIVE
 from agent.venues import spending
@@ -216,6 +216,7 @@ class _End:
 
 def _free(step: StepInput) -> tuple[Payment, ...]:
     """What no reserve, gas money or position holds, each form of the native coin by itself; dust that is not worth its gas stays."""
+    step = aside.given_back(step)
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     native_wei = step.snapshot.native_wei - coin.floor_wei(step) - coin.margin_wei(step)
     found: list[Payment] = []

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from agent import engine, wiring
 from agent.api.agent import Agent, Progress, silent
+from agent.errors import ConfigError
 from agent.execution.fresh import Eyes
 from agent.execution.outcome import Outcome, OutcomeKind
 from agent.execution.paying import present
 from agent.model import Flow, FlowKind, History, Snapshot, StepInput, Underway
 from agent.planning import owner
 from agent.planning.strategies import Proposer
-from agent.policy import campaign, purchase
+from agent.policy import aside, campaign, purchase
 from agent.policy.drift import drift
 from agent.reference import reference_prices
 from agent.units import NATIVE
@@ -23,8 +25,8 @@ from agent.units import NATIVE
 class Investing:
     """What came, and the plan that invests it or what became of that. `outcome` is None where nothing came.
 
-    `told` says whether the deposits are written down as such. `rest` is the top-up of which parts are still to come, None where all
-    is invested.
+    `left` came too and is no part of it: portfolio.max_live_value has no room for it, or its owner named others. `told` says whether
+    the deposits are written down as such. `rest` is the top-up of which parts are still to come, None where all is invested.
     """
 
     step_input: StepInput
@@ -32,6 +34,7 @@ class Investing:
     outcome: Outcome | None
     told: bool = False
     rest: Underway | None = None
+    left: tuple[Flow, ...] = ()
 
     @property
     def wallet(self) -> str:
@@ -42,15 +45,17 @@ class Investing:
 Confirm = Callable[[Investing], bool]
 
 
-def invest(agent: Agent, *, send: bool = False, confirm: Confirm, progress: Progress = silent) -> Investing:
+def invest(agent: Agent, *, only: Collection[int] = (), send: bool = False, confirm: Confirm, progress: Progress = silent) -> Investing:
     """Looks for what came since the books were last compared. With `send` and a yes it is a deposit, and is invested.
 
-    What fell stays for `trimtab flows`: it is no business of a deposit.
+    What fell stays for `trimtab flows`: it is no business of a deposit. Where portfolio.max_live_value has no room for all that came,
+    the newest that fits is invested and the rest left alone; `only` names the flows to invest instead. Raises Refused where none
+    fits, ConfigError for a number that is no rise.
     """
     desk = agent.desk
     if not send:
-        found = _found(present(desk.eyes, desk.store))
-        return replace(found, outcome=engine.look(_eyes(desk.eyes, found.came), _proposed(found))) if found.came else found
+        found = _found(present(desk.eyes, desk.store), only)
+        return replace(found, outcome=engine.look(_eyes(desk.eyes, found), _proposed(found))) if found.came else found
     asked: list[Investing] = []
 
     def answer(outcome: Outcome) -> bool:
@@ -62,10 +67,10 @@ def invest(agent: Agent, *, send: bool = False, confirm: Confirm, progress: Prog
 
     with wiring.open_hands(desk, answer, progress) as hands:
         hands.executor.reconcile()
-        found = _found(present(desk.eyes, desk.store))
+        found = _found(present(desk.eyes, desk.store), only)
         if not found.came:
             return found
-        outcome = engine.step(_eyes(desk.eyes, found.came), _proposed(found), desk.store, hands)
+        outcome = engine.step(_eyes(desk.eyes, found), _proposed(found), desk.store, hands)
         if outcome.kind is OutcomeKind.HOLD and confirm(replace(found, outcome=outcome)):  # too little for a trade: a deposit all the same
             _tell(agent, found.came)
             asked.append(found)
@@ -91,17 +96,20 @@ def _rest(agent: Agent, outcome: Outcome) -> Underway | None:
     return None
 
 
-def _found(step: StepInput) -> Investing:
+def _found(step: StepInput, only: Collection[int]) -> Investing:
     assets = {asset.token.address: asset for asset in step.portfolio.assets}
     coin = step.portfolio.wrapped_native in assets and assets[step.portfolio.wrapped_native].native
     ours = tuple(flow for flow in step.history.flows if flow.delta_raw > 0 and (flow.token in assets or (coin and flow.token == NATIVE)))
-    return Investing(step, ours, None)
+    if strange := sorted({*only} - {flow.id for flow in ours}):
+        raise ConfigError(f"--flow {strange[0]}: no rise that waits has that number", "trimtab flows lists them")
+    came = aside.fitting(step, [flow for flow in ours if not only or flow.id in only])
+    return Investing(step, came, None, left=tuple(flow for flow in ours if flow not in came))
 
 
-def _raw(found: Investing) -> dict[str, int]:
-    """What came of each asset, base units; native coin counts as its wrapped token."""
+def _raw(found: Investing, flows: tuple[Flow, ...] | None = None) -> dict[str, int]:
+    """What came of each asset, or of these flows, base units; native coin counts as its wrapped token."""
     came: dict[str, int] = {}
-    for flow in found.came:
+    for flow in found.came if flows is None else flows:
         token = found.step_input.portfolio.wrapped_native if flow.token == NATIVE else flow.token
         came[token] = came.get(token, 0) + flow.delta_raw
     return came
@@ -114,12 +122,20 @@ def _tell(agent: Agent, came: tuple[Flow, ...]) -> None:
             agent.desk.store.tell_flow(flow.id, FlowKind.DEPOSIT, agent.desk.clock.now_s())
 
 
-def _eyes(eyes: Eyes, came: tuple[Flow, ...]) -> Eyes:
-    """Looks as if the owner had said already that these are deposits; everything else that is unexplained stays so."""
-    ids = {flow.id for flow in came}
+def _eyes(eyes: Eyes, found: Investing) -> Eyes:
+    """Looks as if the owner had said already that what came are deposits. The rest that came is left alone whatever it is worth, so that
+    it neither is invested nor holds the investment back; falls stay as they are.
+    """
+    known, came = {flow.id for flow in (*found.came, *found.left)}, Counter({flow.token: 0 for flow in found.came})
+    for flow in found.came:
+        came[flow.token] += flow.delta_raw
+    left = _raw(found, found.left)
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
-        step = eyes.assemble(snapshot, history)
-        return replace(step, history=replace(step.history, flows=tuple(f for f in step.history.flows if f.id not in ids)))
+        step = aside.given_back(eyes.assemble(snapshot, history))
+        rises = tuple((token, raw - came[token]) for token, raw in step.history.rises)
+        flows = tuple(flow for flow in step.history.flows if flow.id not in known)
+        step = replace(step, history=replace(step.history, flows=flows, rises=rises), aside_raw=())
+        return aside.set_aside(aside.left_alone(step, left, aside.NOT_ASKED))
 
     return replace(eyes, assemble=assemble)

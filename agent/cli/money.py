@@ -29,7 +29,12 @@ def register(app: typer.Typer) -> None:
 
 
 def invest(
-    config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = False, verbose: Verbose = False, as_json: AsJson = False
+    flow: Annotated[list[int] | None, typer.Option("--flow", help="Invest only the flow of this number; may be given again.")] = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    send: Send = False,
+    yes: Yes = False,
+    verbose: Verbose = False,
+    as_json: AsJson = False,
 ) -> None:
     """Finds new deposits; with --send confirms them and buys the underweight assets.
 
@@ -48,7 +53,8 @@ def invest(
 
         if send:
             agent.require_not_stopped()
-        told = _investing(investing.invest(agent, send=send, confirm=confirm, progress=wait.update), agent, sent=send)
+        found = investing.invest(agent, only=flow or (), send=send, confirm=confirm, progress=wait.update)
+        told = _investing(found, agent, sent=send)
         acting.told(wait, told, show, as_json=as_json)
     raise typer.Exit(EXITS.get(told["outcome"], 0))
 
@@ -207,6 +213,7 @@ def _investing(found: Investing, agent: Agent, *, sent: bool) -> Document:
         "wallet": found.wallet,
         "chain_id": found.step_input.snapshot.head.chain_id,
         "came": [flow_words.document(found.step_input, flow) for flow in found.came],
+        "left": [flow_words.document(found.step_input, flow) for flow in found.left],
         "told": found.told,
         "outcome": "nothing came" if outcome is None else "part" if sent and found.rest is not None else outcome.kind.value,
         "purchase": rounds.underway(found.rest, agent.portfolio) if found.rest is not None else None,
@@ -225,10 +232,14 @@ def _show_investing(console: Console, document: Document, agent: Agent, *, hint:
             cell(f"To invest, send tokens of the portfolio to {document['wallet']} on chain {document['chain_id']}, then run this.")
         )
         return
-    made = tables.table("Came to the wallet", ("no.", "what"))
-    for one in document["came"]:
-        made.add_row(str(one["id"] or ""), cell(one["words"]))
-    console.print(made)
+    for title, rows in (("Came to the wallet", document["came"]), ("Left alone", document["left"])):
+        made = tables.table(title, ("no.", "what"))
+        for one in rows:
+            made.add_row(str(one["id"] or ""), cell(one["words"]))
+        if rows:
+            console.print(made)
+    if document["left"]:
+        console.print(cell("portfolio.max_live_value has no room for these, or --flow left them out. --flow NUMBER invests another."))
     if document["outcome"] in ("planned", "refused") and document["plan"] is not None:
         show_sale(console, document["plan"], agent, verbose=verbose)
     show_sent(console, document)

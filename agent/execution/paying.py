@@ -11,6 +11,7 @@ from agent.execution.fresh import CaughtUp, Eyes
 from agent.execution.outcome import Hands
 from agent.guards import payout as guards
 from agent.model import Intent, Payout, StepInput
+from agent.policy import aside
 from agent.ports import Journal
 
 
@@ -19,7 +20,7 @@ def pay(eyes: Eyes, journal: Journal, hands: Hands, payout: Payout, confirmed: t
 
     Raises Refused, with every verdict, before anything is sent; Retryable and OperatorNeeded like a step.
     """
-    step = present(eyes, journal)
+    step = aside.given_back(present(eyes, journal))
     step_id = uuid.uuid4().hex[:12]
     journal.begin_step(step_id, eyes.clock.now_s(), codec.dumps(step))
     try:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from agent.execution import sleeves
 from agent.model import Allocation, Books, PricePoint, Stand, StepInput, TaxStanding
-from agent.policy import agreement, allocation, flows, lookback, measured, outflow, quarantine, sleeve_targets, wishes
+from agent.policy import agreement, allocation, aside, flows, lookback, measured, outflow, quarantine, sleeve_targets, wishes
 
 
 class Memory(sleeves.Remembers, Protocol):
@@ -30,7 +30,8 @@ class Memory(sleeves.Remembers, Protocol):
 def remembered(step: StepInput, store: Memory, tax: Callable[[int], TaxStanding | None] | None = None) -> StepInput:
     """The step with recorded prices, chosen weights, what the books say, the year's tax, and what follows from them for the targets.
 
-    Tokens whose balance stays unread are in quarantine then. `tax` says by chain time how this year's gains stand.
+    What came unexplained above portfolio.max_live_value
+    is left alone, and tokens whose balance stays unread are in quarantine. `tax` says by chain time how this year's gains stand.
     """
     now_s = step.snapshot.head.timestamp_s
     chosen = store.allocation()
@@ -39,7 +40,8 @@ def remembered(step: StepInput, store: Memory, tax: Callable[[int], TaxStanding 
     step = agreement.agreed(step, books, store.stands(step.snapshot.head.number))
     if tax is not None:
         step = replace(step, history=replace(step.history, tax=tax(now_s)))
-    seen = wishes.wanted(sleeves.seen(outflow.set_aside(flows.seen(step, books)), store, books))
+    free = aside.set_aside(outflow.set_aside(flows.seen(step, books)))  # before strategies: none of them holds it
+    seen = wishes.wanted(sleeves.seen(free, store, books))
     return quarantine.quarantine(seen, quarantine.silent(seen))
 
 

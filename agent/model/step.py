@@ -105,7 +105,8 @@ class StepInput:
     `quarantine` are tokens that are left as they are; the portfolio then says what is wanted of the others. `wishes` say in words
     why its targets are other than those of the config. `split` are the strategies that share the wallet (None: it is one).
     `stuck` are exits that fired and cannot be done now: those assets are left as they are, and everything else goes on.
-    `aside` says in words what is left alone since it came unexplained, above portfolio.max_live_value (a reserve by then).
+    `aside` says in words what is left alone since it came unexplained, above portfolio.max_live_value (a reserve by then), `aside_raw`
+    how much of it, base units by token; without words it was given back to an exit.
     """
 
     snapshot: Snapshot
@@ -123,3 +124,4 @@ class StepInput:
     split: Split | None = None
     stuck: tuple[StuckExit, ...] = ()
     aside: str = ""
+    aside_raw: tuple[tuple[str, int], ...] = ()

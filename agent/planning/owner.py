@@ -26,7 +26,7 @@ from agent.model import (
 from agent.planning import daily, planner, purchase, taxed
 from agent.planning.liquidity import plan_liquidity
 from agent.planning.strategies import Proposal, Proposer
-from agent.policy import coin, raising
+from agent.policy import aside, coin, raising
 from agent.policy import purchase as bought
 from agent.policy.decide import decide
 from agent.policy.drift import total
@@ -57,22 +57,23 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
 
     def propose(step: StepInput) -> Proposal:
         if step.limits.first_purchase_s is None:
-            wanted = Rebalance("what came is invested", raising.goal_to_invest(step, came), by_owner=True)
+            wanted = Rebalance(_beside(step, "what came is invested"), raising.goal_to_invest(step, came), by_owner=True)
             try:
                 plan = daily.plan(step, wanted)
             except planner.NothingPlanned as nothing:
-                return _by_owner(step, Hold(f"what came stays as it is for now: {nothing.message}"), None)
+                return _by_owner(step, Hold(_beside(step, f"what came stays as it is for now: {nothing.message}")), None)
             return _by_owner(step, plan.decision, plan)
         under = bought.under_way(step)
         if under is None or under.id == before:
             step = replace(step, history=replace(step.history, invested=tuple(sorted(came.items()))))
         decided = _by_owner(step, Hold(""), None).decided
-        wanted = Rebalance("what came is invested", bought.goal_of(step, decided.drifts), by_owner=True, apart=bought.allowed(step))
+        told = _beside(step, "what came is invested")
+        wanted = Rebalance(told, bought.goal_of(step, decided.drifts), by_owner=True, apart=bought.allowed(step))
         decided = replace(decided, decision=wanted)
         try:
             decided, made = purchase.planned(step, decided, wanted, Purchase.TOP_UP)
         except planner.NothingPlanned as nothing:
-            return _by_owner(step, Hold(f"what came stays as it is for now: {nothing.message}"), None)
+            return _by_owner(step, Hold(_beside(step, f"what came stays as it is for now: {nothing.message}")), None)
         return Proposal(decided, made, step)
 
     return propose
@@ -81,8 +82,12 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
 def sell_everything(step: StepInput) -> Proposal:
     """Everything into the numeraire, liquidity first; holds once nothing more can be sold within the limits.
 
-    What came or went unexplained holds it back no more than any exit.
+    What came or went unexplained holds it back no more than any exit, and is sold too.
     """
+    return replace(_everything_sold(given := aside.given_back(step)), step=given)
+
+
+def _everything_sold(step: StepInput) -> Proposal:
     if step.portfolio.positions:
         none_wanted = replace(
             step,
@@ -112,7 +117,7 @@ def sell_everything(step: StepInput) -> Proposal:
 def sell_out(token: str) -> Proposer:
     """Sells all of one token for the numeraire, to the last base unit, and trades nothing else; holds once nothing of it is left."""
 
-    def propose(step: StepInput) -> Proposal:
+    def sold_out(step: StepInput) -> Proposal:
         label, decided = step.portfolio.token(token).label, decide(step)
         drifts = decided.drifts
         if isinstance(decided.decision, Halt) and not drifts:
@@ -126,7 +131,7 @@ def sell_out(token: str) -> Proposer:
             return _by_owner(step, Hold(f"nothing more of {label} is sold: {nothing.message}"), None)
         return replace(proposal := _by_owner(step, plan.decision, plan), decided=replace(proposal.decided, leaves=_sold(step, plan)))
 
-    return propose
+    return lambda step: replace(sold_out(given := aside.given_back(step)), step=given)
 
 
 def to_targets(step: StepInput) -> Proposal:
@@ -144,7 +149,7 @@ def _to_targets(step: StepInput, planned: Callable[[StepInput, Rebalance], Plan]
     if isinstance(decided.decision, Halt):
         return Proposal(decided, None)
     try:
-        wanted = Rebalance("the transition to these targets", goal(decided.drifts, Destination.TARGET), by_owner=True)
+        wanted = Rebalance(_beside(step, "the transition to these targets"), goal(decided.drifts, Destination.TARGET), by_owner=True)
         plan = planned(step, wanted)
     except planner.NothingPlanned as nothing:
         return _by_owner(step, Hold(nothing.message), None)
@@ -160,6 +165,11 @@ def unwrap(raw: int) -> Proposer:
         return _by_owner(step, decision, planner.plan_top_up(step, decision))
 
     return propose
+
+
+def _beside(step: StepInput, reason: str) -> str:
+    """The reason, with what is left alone above portfolio.max_live_value."""
+    return f"{reason}; {step.aside}" if step.aside else reason
 
 
 def _sold(step: StepInput, plan: Plan) -> tuple[str, ...]:

@@ -24,8 +24,8 @@ from agent.units import NATIVE
 class Proposal:
     """What a strategy wants of one snapshot: the decision with its drifts, and a plan when it wants to trade.
 
-    `step` is what it was decided from where that is another than was given: with exits that are stuck. `ticks_end` says that
-    something waits for a price that more ticks might give.
+    `step` is what it was decided from where that is another than was given: with exits that are stuck, with or without what is left
+    alone. `ticks_end` says that something waits for a price that more ticks might give.
     """
 
     decided: Decided
@@ -60,20 +60,13 @@ def _rebalanced(step_input: StepInput, first: Proposal) -> Proposal:
     """The same once exits were tried."""
     if first.plan is not None:
         return first
-    found = _below_cap(step_input, first)
-    if found.step is None:
-        return _carried_out(step_input, found.decided)
+    step = first.step or step_input
     try:
-        return replace(_carried_out(found.step, found.decided), step=found.step)
+        return replace(_carried_out(step, first.decided), step=first.step)
     except Refused as why:
-        raise RefusedBesides(found.step, why) from None
-
-
-def _below_cap(step_input: StepInput, found: Proposal) -> Proposal:
-    """What is decided without what came unexplained above portfolio.max_live_value; as it was where nothing did, or nothing is done."""
-    step = found.step or step_input
-    left = step if isinstance(found.decided.decision, Halt) else aside.set_aside(step)
-    return found if left is step else Proposal(decide(left), None, left)
+        if first.step is not None or step.aside:
+            raise RefusedBesides(step, why) from None
+        raise
 
 
 def _carried_out(step: StepInput, decided: Decided) -> Proposal:
@@ -89,8 +82,12 @@ def _carried_out(step: StepInput, decided: Decided) -> Proposal:
 
 
 def _exits_first(step_input: StepInput) -> Proposal:
-    """The exit that can be done now, with its plan; else what is decided without those that cannot, or rest."""
-    step, decided = step_input, decide(step_input)
+    """The exit that can be done now, with its plan; else what is decided without those that cannot, or rest.
+
+    An exit takes what is left alone above portfolio.max_live_value too; nothing else does.
+    """
+    whole = step = aside.given_back(step_input)
+    decided = decide(step)
     plan: Plan | None = None
     if resting := stuck.resting(step, decided.leaves):
         step = stuck.left_alone(step, resting)
@@ -104,6 +101,8 @@ def _exits_first(step_input: StepInput) -> Proposal:
         if whys:
             step = stuck.left_alone(step, [StuckExit(token, why, stuck.REMEDY) for token, why in whys.items()])
             decided, plan = decide(step), None
+    if plan is None and (left := aside.set_aside(step_input if step is whole else step)) is not step:
+        step, decided = left, decide(left)
     return Proposal(decided, plan, None if step is step_input else step)
 
 
@@ -120,8 +119,9 @@ def decision_at(step_input: StepInput) -> Decided:
     """What is decided, a zone's plan weighed, exits tried, and a hold where nothing is worth its cost; a plan that is refused leaves the
     decision as it was.
     """
+    step_input = aside.set_aside(step_input)
     decided = decide(step_input)
-    tried = decided.zone is not None or bool(decided.leaves)
+    tried = decided.zone is not None or bool(decided.leaves) or bool(step_input.aside and decide(aside.given_back(step_input)).leaves)
     if not tried and not isinstance(decided.decision, Rebalance):
         return decided
     try:
@@ -132,13 +132,11 @@ def decision_at(step_input: StepInput) -> Decided:
     return found if held or tried else decided
 
 
-def _worth_it(step_input: StepInput, decided: Decided) -> Decided:
+def _worth_it(step: StepInput, decided: Decided) -> Decided:
     """The decision, or a hold where nothing is worth its cost. The plan of the whole says so: no parts are planned.
 
     Raises Refused where the plan is refused for anything else.
     """
-    found = _below_cap(step_input, Proposal(decided, None))
-    step, decided = found.step or step_input, found.decided
     if isinstance(decision := decided.decision, Rebalance) and decided.zone is None:
         try:
             taxed.plan(step, decision)
@@ -197,9 +195,10 @@ def manual_swap(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:
     """A strategy for one swap by hand; triggers are not asked, guards are."""
 
     def propose(step_input: StepInput) -> Proposal:
-        plan = planner.plan_swap(step_input, token_in, token_out, amount_in_raw)
-        found = decide(step_input)  # a round of a correction that was due stays due, and an exit that fired is none of this
-        return Proposal(replace(found, decision=plan.decision, reviewed=False, round=None, ended="", crosses=False, leaves=()), plan)
+        step = aside.set_aside(step_input)
+        plan = planner.plan_swap(step, token_in, token_out, amount_in_raw)
+        found = decide(step)  # a round of a correction that was due stays due, and an exit that fired is none of this
+        return Proposal(replace(found, decision=plan.decision, reviewed=False, round=None, ended="", crosses=False, leaves=()), plan, step)
 
     return propose
 
@@ -226,7 +225,7 @@ def waiting_orders(orders: Sequence[LimitOrder]) -> Proposer:
 
 def _filled(step_input: StepInput, decided: Decided, orders: Sequence[LimitOrder]) -> tuple[Proposal | None, str, bool]:
     """The first order whose price is there; where it is for none, why the last one waits, and whether more ticks might give one."""
-    why, ended = "", False
+    why, ended, step_input = "", False, aside.set_aside(step_input)
     for order in orders:
         if why := late(step_input, order) or _out(step_input, order):
             continue
@@ -237,7 +236,7 @@ def _filled(step_input: StepInput, decided: Decided, orders: Sequence[LimitOrder
             continue
         if plan is not None:
             filled = replace(decided, decision=plan.decision, reviewed=False, round=None, order=order.id)
-            return Proposal(filled, plan, ticks_end=ended), "", ended
+            return Proposal(filled, plan, step_input, ended), "", ended
     return None, why, ended
 
 

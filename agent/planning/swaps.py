@@ -68,12 +68,13 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
         raise Refused(
             f"{asked} {seller.label} are more than the wallet may spend",
             (Verdict("balance", f"{asked} {seller.label}", f"{spendable} {seller.label} less reserve", False),),
-            "sell less, or lower the reserve",
+            f"sell less, or lower the reserve{'; ' * bool(step.aside)}{step.aside}",
         )
     split = _best(problem, token_in, token_out, amount_in_raw)
     _require_whole(step, problem, split, token_in, amount_in_raw)
     skipped = (*problem.notes, *(Skipped(f"pool {pool}", why) for pool, why in (split.barred | split.spared).items()))
     reason = f"manual swap of {decimal_text(amount_in_raw, step.portfolio.token(token_in).decimals)} {seller.label}"
+    reason += f"{'; ' * bool(step.aside)}{step.aside}"
     decision = Rebalance(reason, _goal_after(problem, split.draft), by_hand=True)
     return assemble(step, problem, decision, split.draft, skipped, split.gap_bps)
 

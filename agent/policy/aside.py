@@ -1,41 +1,117 @@
-"""What came unexplained and takes the portfolio above portfolio.max_live_value: it is left alone, and the rest is rebalanced."""
+"""What came unexplained and takes the portfolio above portfolio.max_live_value: it is left alone, and the rest goes on."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 
 from agent.errors import Refused
-from agent.model import StepInput
-from agent.policy import coin
+from agent.model import Flow, StepInput, Verdict
+from agent.policy import coin, stuck
 from agent.policy.drift import drift, total
 from agent.reference import reference_prices
-from agent.units import NATIVE, decimal_text
+from agent.units import NATIVE, Price, decimal_text, value_text
+
+ABOVE = "it came unexplained, above portfolio.max_live_value; trimtab flows confirm, then withdraw it or raise that"
+NOT_ASKED = "it came unexplained and is no part of this investment; trimtab invest or trimtab flows confirm later"
 
 
 def set_aside(step: StepInput) -> StepInput:
-    """The step in which all that rose and nobody has explained is a reserve, and `aside` says so, where the whole is worth more than
-    the limit; else the same. Nothing of it is managed, and the guard judges what is left. Where a price is missing nothing changes, nor
-    with strategies: which of them would it belong to?
+    """The step in which unexplained rises are a reserve, named by `aside`, where the whole is worth more than the limit; else the same.
+
+    Nothing of them is managed, and guards judge the rest. What an exit was given back is taken out again. Without a price: the same.
     """
-    limit, rises = step.limits.max_live_value, dict(step.history.rises)
-    if limit is None or step.aside or step.split is not None or not any(rises.values()):
+    if step.aside:
+        return step
+    if step.aside_raw:
+        return left_alone(step, dict(step.aside_raw), ABOVE)
+    limit, rises = step.limits.max_live_value, rises_of(step)
+    if limit is None or not any(rises.values()):
         return step
     try:
-        standing = drift(step, {token: found.price for token, found in reference_prices(step).prices.items()})
+        standing = drift(step, _prices(step))
     except Refused:
         return step
-    if total(standing) <= limit:
-        return step
-    if coin.is_native(step.portfolio):
-        wrapped = step.portfolio.wrapped_native
-        rises[wrapped] = rises.get(wrapped, 0) + rises.get(NATIVE, 0)
-    left = {one.token: min(one.investable_raw, max(0, rises.get(one.token, 0))) for one in standing}
+    return left_alone(step, rises, ABOVE) if total(standing) > limit else step
+
+
+def left_alone(step: StepInput, raws: Mapping[str, int], why: str) -> StepInput:
+    """The step in which so much of each asset (base units by token) is a reserve, no more than is free; `aside` says so with `why`."""
+    portfolio, held = step.portfolio, coin.held(step)
+    left = {}
+    for asset in portfolio.assets:
+        free = held.get(asset.token.address, 0) - coin.kept_raw(step, asset)
+        left[asset.token.address] = max(0, min(free, raws.get(asset.token.address, 0)))
     if not any(left.values()):
         return step
-    portfolio = step.portfolio
     assets = tuple(replace(asset, reserve_raw=asset.reserve_raw + left[asset.token.address]) for asset in portfolio.assets)
     told = ", ".join(
         f"{decimal_text(raw, portfolio.token(token).decimals)} {portfolio.token(token).label}" for token, raw in left.items() if raw
     )
-    why = f"{told} left alone: it came unexplained, above portfolio.max_live_value; trimtab flows confirm, then withdraw it or raise that"
-    return replace(step, portfolio=replace(portfolio, assets=assets), aside=why)
+    kept = tuple((token, raw) for token, raw in left.items() if raw)
+    return replace(step, portfolio=replace(portfolio, assets=assets), aside=f"{told} left alone: {why}", aside_raw=kept)
+
+
+def given_back(step: StepInput) -> StepInput:
+    """The step in which it is no reserve: an exit, a payment and the end take everything. What is sealed stays sealed."""
+    if not step.aside:
+        return step
+    raws, shut = dict(step.aside_raw), stuck.kept(step)
+    assets = tuple(
+        asset if asset.token.address in shut else replace(asset, reserve_raw=max(0, asset.reserve_raw - raws.get(asset.token.address, 0)))
+        for asset in step.portfolio.assets
+    )
+    return replace(step, portfolio=replace(step.portfolio, assets=assets), aside="")
+
+
+def rises_of(step: StepInput) -> dict[str, int]:
+    """Base units of each asset that rose and nobody has explained; native coin counts as its wrapped token where it is an asset."""
+    rises = dict(step.history.rises)
+    if coin.is_native(step.portfolio):
+        wrapped = step.portfolio.wrapped_native
+        rises[wrapped] = rises.get(wrapped, 0) + rises.get(NATIVE, 0)
+    return rises
+
+
+def fitting(step: StepInput, came: Sequence[Flow]) -> tuple[Flow, ...]:
+    """Of these rises, oldest first, those that its owner may invest below portfolio.max_live_value: the newest first, each whole.
+
+    Raises Refused where not one of them fits: then it is his own ceiling.
+    """
+    limit, whole = step.limits.max_live_value, given_back(step)
+    if limit is None or not came:
+        return tuple(came)
+    prices = _prices(whole)
+    try:
+        standing = drift(whole, prices)
+    except Refused:
+        return tuple(came)  # unknown: planning says why it refuses
+    free = {one.token: one.investable_raw for one in standing}
+    rose = sum(
+        (min(free.get(token, 0), max(0, raw)) * prices[token] for token, raw in rises_of(whole).items() if token in free), Fraction(0)
+    )
+    room, taken = limit - (total(standing) - rose), []
+    for flow in reversed(came):
+        if (value := _value(whole, flow, prices)) <= room:
+            taken.append(flow)
+            room -= value
+    if not taken:
+        numeraire = step.portfolio.numeraire
+        managed, most = (f"{value_text(one, numeraire.decimals, 2)} {numeraire.label}" for one in (total(standing) - rose, limit))
+        smallest = min(_value(whole, flow, prices) for flow in came)
+        came_words = f"{value_text(smallest, numeraire.decimals, 2)} {numeraire.label}"
+        raise Refused(
+            f"{came_words} invested on top of {managed} would be above portfolio.max_live_value of {most}",
+            (Verdict("max_live_value", f"{managed} and {came_words} more", f"at most {most}", False),),
+            "raise it by trimtab edit --set portfolio.max_live_value=AMOUNT, or send less",
+        )
+    return tuple(flow for flow in came if flow in taken)
+
+
+def _value(step: StepInput, flow: Flow, prices: Mapping[str, Price]) -> Fraction:
+    return flow.delta_raw * prices[step.portfolio.wrapped_native if flow.token == NATIVE else flow.token]
+
+
+def _prices(step: StepInput) -> dict[str, Price]:
+    return {token: found.price for token, found in reference_prices(step).prices.items()}

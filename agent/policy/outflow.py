@@ -6,7 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.model import Asset, Claim, Payment, StepInput
-from agent.policy import coin
+from agent.policy import aside, coin
 from agent.reference import reference_prices
 from agent.units import NATIVE, UINT256_MAX, Price, Value, decimal_text, floor_int
 
@@ -43,10 +43,12 @@ def claimed(step: StepInput, more: tuple[Claim, ...]) -> StepInput:
 
 
 def kept_back(step: StepInput) -> StepInput:
-    """The step in which rises that hold something back are reserves of their assets: a withdrawal takes what was there before.
+    """The step in which rises that hold something back are reserves of their assets: a withdrawal takes what was there before, and what
+    is left alone above portfolio.max_live_value.
 
     No more than there is of each, without what is set aside for withdrawals already.
     """
+    step = aside.given_back(step)
     came: dict[str, int] = {}
     for flow in step.history.flows:
         if flow.holds and flow.delta_raw > 0:

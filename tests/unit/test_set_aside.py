@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.model import ReferenceKind, StepInput
-from agent.policy.aside import set_aside
+import pytest
+
+from agent.errors import Refused
+from agent.model import Finding, Flow, ReferenceKind, ScreenedToken, StepInput, StuckExit
+from agent.policy import stuck
+from agent.policy.aside import fitting, given_back, set_aside
 from agent.policy.decide import decide
 from agent.policy.drift import total
+from agent.policy.quarantine import quarantine
 from agent.units import NATIVE
 from tests.builders import ETHER, history, raw, step_input, token, with_limits
-from tests.sleeves import split, strategy
+from tests.sleeves import books_of, brought_up, split, strategy, sums_to_the_wallet
 
 WETH, WBTC, USDC = token("WETH"), token("WBTC"), token("USDC")
 CEILING = 11_000
@@ -69,9 +74,51 @@ def test_native_coin_that_rose_is_left_alone_where_it_is_an_asset() -> None:
     assert reserves(set_aside(native)) == {"WETH": 3 * ETHER // 4, "WBTC": 0, "USDC": 0}
 
 
-def test_without_a_price_or_with_strategies_nothing_changes() -> None:
+def test_without_a_price_nothing_changes() -> None:
     step = gifted(1_500)
     blind = replace(step, snapshot=replace(step.snapshot, feeds=()), reference=replace(step.reference, kinds=(ReferenceKind.FEED,)))
     assert set_aside(blind) is blind
-    shared = replace(step, split=split(strategy("one", 10_000, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000})))
-    assert set_aside(shared) is shared
+
+
+def test_no_strategy_holds_what_is_left_alone() -> None:
+    shares = split(strategy("one", 6_000, {"WETH": 5_000, "USDC": 5_000}), strategy("two", 4_000, {"WBTC": 8_000, "USDC": 2_000}))
+    step = brought_up(set_aside(replace(gifted(1_500), split=shares)))
+    assert sums_to_the_wallet(step)
+    assert sum(one.raw(USDC.address) for one in books_of(step).sleeves) == raw(2_000, USDC)
+    assert total(decide(step).drifts) == raw(10_000, USDC)
+    assert "1500 USDC left alone" in decide(step).decision.reason
+
+
+def test_an_exit_takes_it_and_what_is_sealed_stays_sealed() -> None:
+    step = gifted(1_500)
+    left = set_aside(step)
+    back = given_back(left)
+    assert reserves(back) == reserves(step) and not back.aside
+    assert set_aside(back) == left, "the same is left alone again"
+    shut = quarantine(left, [ScreenedToken(USDC.address, Finding.PAUSED, "")])
+    assert reserves(given_back(shut)) == reserves(shut)
+    assert given_back(step) is step
+
+
+def test_all_of_a_gift_is_left_alone_again_though_an_exit_made_the_rest_small() -> None:
+    back = given_back(set_aside(gifted(1_500)))
+    small = stuck.left_alone(back, [StuckExit(WETH.address, "no market", "")])
+    assert reserves(set_aside(small))["USDC"] == raw(1_500, USDC)
+
+
+def test_what_fits_below_the_ceiling_may_be_invested_the_newest_first() -> None:
+    flows = tuple(rise(number, usd) for number, usd in ((1, 1_500), (2, 400), (3, 550), (4, 100)))
+    step = gifted(sum(flow.delta_raw for flow in flows) // 10**6)
+    step = replace(step, history=replace(step.history, flows=flows))
+    assert [flow.id for flow in fitting(step, flows)] == [3, 4], "1,000 may come, 650 of it is the newest, and 400 more do not fit"
+    assert fitting(set_aside(step), flows) == fitting(step, flows)
+    assert fitting(step, flows[1:2]) == flows[1:2], "what its owner names counts alone"
+    with pytest.raises(Refused, match=r"1500 USDC .* 10000 USDC .*max_live_value of 11000 USDC"):
+        fitting(step, flows[:1])
+    unlimited = with_limits(step, max_live_value=None)
+    assert fitting(unlimited, flows) == flows and fitting(step, ()) == ()
+
+
+def rise(number: int, usd: int) -> Flow:
+    """A rise of so many USDC that nobody has explained."""
+    return Flow(number, USDC.address, raw(usd, USDC), Fraction(raw(usd, USDC)), 1, 2, 1, False, None)

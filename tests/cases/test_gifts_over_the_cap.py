@@ -1,0 +1,149 @@
+"""Coins that a stranger sends above portfolio.max_live_value stop nothing that the owner's own money does, on real contracts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from agent.api import editing, ending, investing, withdrawing
+from agent.api.agent import Agent
+from agent.api.investing import Investing
+from agent.config.edits import Changes, applied
+from agent.errors import Refused
+from agent.execution.outcome import OutcomeKind
+from agent.localchain import LocalChain
+from agent.model import FlowKind
+from tests.agents import ROOMY, USD, again, fund, swap_of, trusted
+from tests.cases.test_gifts_before_exits import DAY_S, HOME, TWO, give, looked
+from tests.cases.test_limit_orders_on_chain import place
+from tests.cases.test_strategies import books, strategies
+
+CAP = {**ROOMY, "limits.price_impact": "2%"}
+
+
+def sure(_: Investing) -> bool:
+    return True
+
+
+@contextmanager
+def gifted(chain: LocalChain, folder: Path, changes: Mapping[str, object], ceiling: str = "10050", usd: int = 1_100) -> Iterator[Agent]:
+    """10,000 dollars in two halves, and a gift above the ceiling that has waited for limits.balance_jump_wait."""
+    fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    loaded = trusted(chain, folder, {**CAP, **changes, "portfolio.max_live_value": ceiling}, TWO)
+    with again(chain, loaded) as agent:
+        assert looked(agent).kind is OutcomeKind.HOLD
+        give(chain, "USDC", usd)
+        looked(agent)
+    chain.warp(DAY_S)
+    with again(chain, loaded) as agent:
+        assert f"{usd} USDC left alone" in looked(agent).reason
+        yield agent
+
+
+def test_strategies_rebalance_without_a_gift_above_the_cap(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with gifted(chain, tmp_path, strategies("50%", "50%")) as agent:
+        own = {symbol: sum(one.raw(chain.tokens[symbol].address) for one in books(agent).sleeves) for symbol in TWO}
+        assert own["USDC"] == chain.balance("USDC") - 1_100 * USD, "no strategy holds the gift"
+        chain.move_market({"WETH": chain.books.prices_usd["WETH"] * Fraction(9, 10)})
+        done = looked(agent)
+        plan, _, _ = swap_of(done)
+        assert plan.legs and "1100 USDC left alone" in done.reason
+        assert all(one.passed for one in plan.verdicts)
+        total = sum(drift.value for drift in done.decided.drifts)
+        assert total <= 10_050 * USD, "no more is managed than may be"
+        assert not books(agent).fault
+        agent.desk.store.tell_flow(1, None, chain.now_s())
+        own = {symbol: sum(one.raw(chain.tokens[symbol].address) for one in books(agent).sleeves) for symbol in TWO}
+        assert own["USDC"] == chain.balance("USDC"), "what its owner confirmed is theirs"
+
+
+def test_an_order_at_its_price_is_filled_beside_a_gift_above_the_cap(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with gifted(chain, tmp_path, {}) as agent:
+        weth = chain.balance("WETH")
+        order, outcome = place(agent, "2900")
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert "1100 USDC left alone" in outcome.reason
+        assert weth - chain.balance("WETH") == 5 * 10**16
+        (kept,) = agent.desk.store.orders()
+        assert kept.id == order.id and kept.state == "filled"
+
+
+def test_a_swap_by_hand_goes_on_beside_a_gift_above_the_cap_and_spends_none_of_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with gifted(chain, tmp_path, {}) as agent:
+        done = agent.swap("WETH", "USDC", "0.05", send=True, confirm=lambda _: True)
+        assert done.kind is OutcomeKind.DONE and "1100 USDC left alone" in done.reason, done.reason
+        beyond = agent.swap("USDC", "WETH", "5500")
+        assert beyond.kind is OutcomeKind.REFUSED and "left alone" in beyond.reason, "the gift is nobody's to spend"
+
+
+def test_an_edit_is_shown_beside_a_gift_above_the_cap(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with gifted(chain, tmp_path, {}) as agent:
+        changed = partial(applied, changes=Changes(targets=(("WETH", "30%"), ("USDC", "70%"))))
+        path = agent.desk.loaded.path
+    shown = editing.edit(path, changed, confirm=None, transports=[chain.transport], clock=chain.clock)
+    assert shown.transition is not None and shown.transition.kind is OutcomeKind.PLANNED, shown.transition
+    assert "1100 USDC left alone" in shown.transition.reason
+
+
+def test_a_gift_in_the_way_refuses_no_investment_of_its_owner(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with gifted(chain, tmp_path, {}, ceiling="11000") as agent:
+        chain.set_balance("USDC", chain.balance("USDC") + 600 * USD)
+        asked: list[Investing] = []
+        done = investing.invest(agent, send=True, confirm=lambda found: bool(asked.append(found)) or True)
+        assert done.outcome is not None and done.outcome.kind is OutcomeKind.DONE, done.outcome
+        assert [flow.delta_raw for flow in done.came] == [600 * USD], "what fits below the ceiling, the newest first"
+        assert [flow.delta_raw for flow in asked[0].left] == [1_100 * USD], "its owner saw what is left alone"
+        kinds = {flow.delta_raw: flow.kind for flow in agent.desk.store.flows()}
+        assert kinds == {600 * USD: FlowKind.DEPOSIT, 1_100 * USD: None}
+        assert "1100 USDC left alone" in done.outcome.reason
+        assert looked(agent).kind is OutcomeKind.HOLD
+
+
+def test_a_fresh_gift_that_holds_purchases_back_refuses_no_investment(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    loaded = trusted(chain, tmp_path, {**CAP, "portfolio.max_live_value": "11000"}, TWO)
+    with again(chain, loaded) as agent:
+        assert looked(agent).kind is OutcomeKind.HOLD
+        give(chain, "WETH", 4_000)
+        assert looked(agent).kind is OutcomeKind.HALT
+        weth = chain.balance("WETH")
+        chain.set_balance("USDC", chain.balance("USDC") + 600 * USD)
+        done = investing.invest(agent, send=True, confirm=sure)
+        assert done.outcome is not None and done.outcome.kind is OutcomeKind.DONE, done.outcome
+        assert chain.balance("WETH") > weth, "the gift is not sold"
+        assert looked(agent).kind is OutcomeKind.HALT, "the gift still holds purchases back for its day"
+
+
+def test_an_investment_above_its_owners_own_ceiling_is_refused_before_anything(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    loaded = trusted(chain, tmp_path, {**CAP, "portfolio.max_live_value": "11000"}, TWO)
+    with again(chain, loaded) as agent:
+        assert looked(agent).kind is OutcomeKind.HOLD
+        chain.set_balance("USDC", chain.balance("USDC") + 1_500 * USD)
+        for send in (False, True):
+            with pytest.raises(Refused, match=r"portfolio\.max_live_value") as refused:
+                investing.invest(agent, send=send, confirm=sure)
+            assert "trimtab edit --set portfolio.max_live_value" in refused.value.remedy
+        assert [flow.kind for flow in agent.desk.store.flows()] == [None], "nothing is taken for a deposit"
+
+
+def test_the_end_and_a_withdrawal_take_the_gift_too(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with gifted(chain, tmp_path, {"wallet.payout_addresses": [HOME], "limits.payout_per_day": "off"}) as agent:
+        done = withdrawing.withdraw(agent, "5500", to=HOME, send=True, confirm=lambda _: True)
+        assert done.state == "paid", done.reason
+        ended = ending.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
+        assert ended.state == "stopped", ended.reason
+        assert chain.balance("WETH") * chain.books.prices_usd["WETH"] < 10 * 10**18
