@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, func, select
 from agent.model import Allocation, Books, Flow, History, Intent, Snapshot, Stand, Valuation
 from agent.store import open_store
 from agent.store.bookkeeping import Place
+from agent.store.database import WRITE
 from agent.store.failures import reported
 from agent.store.store import Store
 from agent.store.tables import BudgetRow
@@ -39,7 +40,8 @@ class QuickStore(Store):
         self._keeps_prices = keeps_prices
         self._known: dict[Hashable, Any] = {}
         self._noted: Mapping[str, int] | None = None
-        self._db = self._writing.connect()
+        self._db = engine.connect()
+        self._db.info[WRITE] = True
 
     def close(self) -> None:
         """See Store."""

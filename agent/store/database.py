@@ -10,7 +10,20 @@ from sqlalchemy import Connection, Engine
 from agent.store.failures import reported
 
 WRITE = "trimtab_write"
-"""Execution option of connections that will write."""
+"""Key in `Connection.info` while a transaction that writes is open."""
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """A connection in a transaction that has SQLite's write lock from its first moment."""
+    with engine.connect() as db:
+        marks = db.info
+        marks[WRITE] = True
+        try:
+            with db.begin():
+                yield db
+        finally:
+            del marks[WRITE]
 
 
 class Database:
@@ -20,7 +33,6 @@ class Database:
         self.engine = engine
         self.wallet = wallet
         self.coin = coin
-        self._writing = engine.execution_options(**{WRITE: True})
 
     def close(self) -> None:
         """Lets go of the database."""
@@ -33,5 +45,5 @@ class Database:
 
     @contextmanager
     def _write(self, what: str) -> Iterator[Connection]:
-        with reported(what), self._writing.connect() as db, db.begin():
+        with reported(what), writing(self.engine) as db:
             yield db

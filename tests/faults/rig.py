@@ -80,7 +80,7 @@ class Trade:
 
             def before_commit(connection: Connection) -> None:
                 nonlocal counted
-                if connection.get_execution_options().get(WRITE):
+                if WRITE in connection.info:
                     counted += 1
                     hook(f"commit {counted}")
 
