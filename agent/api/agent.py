@@ -9,7 +9,7 @@ from typing import Any
 
 from agent import engine, wiring
 from agent.amm.errors import TicksEnd
-from agent.api import least, retreat, rounds, schedule, taking_up, trigger_view
+from agent.api import least, parting, retreat, rounds, schedule, taking_up, trigger_view
 from agent.api.endpoints import records
 from agent.api.parameters import parameters
 from agent.api.realised import realised
@@ -216,7 +216,7 @@ class Agent:
         self.desk.store.prune(self.desk.config.service.keep_steps)
         if turned[0] and hands is not None:
             return retreat.retreat(self.desk.eyes, self.desk.store, hands, self.desk.switch.read().reason)
-        return rounds.step(self.desk, hands)
+        return parting.gone_on(self, hands, rounds.step(self.desk, hands))
 
     def _serving(
         self, send: bool, confirm: Confirm, progress: Progress, once: bool

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from agent import engine, wiring
-from agent.api import wanted
+from agent.api import parting, wanted
 from agent.api.agent import Agent, Progress, never, silent
 from agent.config.fields import parse_address
 from agent.errors import ConfigError, Retryable
@@ -31,7 +31,8 @@ LEAVING = (IntentState.PLANNED, IntentState.SIGNED, IntentState.BROADCAST)
 class Withdrawing:
     """A withdrawal as it stands: what it pays, the sale that comes first (None: enough is there), whether it may be paid, what was sent.
 
-    `state` is planned, declined, refused, reserved (set aside, paid to nobody), paid, waiting (for confirmations) or failed.
+    `state` is planned, declined, refused, reserved (set aside, paid to nobody), part (more has to be raised), paid, waiting (for
+    confirmations) or failed.
     `request` is its number once it was confirmed.
     """
 
@@ -80,9 +81,9 @@ def withdraw(
         raise ConfigError("--in and --pro-rata exclude one another", "leave one of them out")
     address = None if to is None else parse_address(to, "--to")
 
-    def asking(step: StepInput) -> _Asked:
+    def asking(step: StepInput) -> Asked:
         payments = wanted.parts(agent, step, amount) if pro_rata else (wanted.one(agent, step, amount, token),)
-        return _Asked(agent, payments, address)
+        return Asked(agent, payments, address)
 
     step = outflow.kept_back(agent.step_input())
     if not send:
@@ -99,13 +100,13 @@ def resume(
 ) -> Withdrawing:
     """Goes on with an open withdrawal: what lacks is raised, what was not paid is paid; with `to` one that was only set aside."""
 
-    def asking(step: StepInput) -> _Asked:
+    def asking(step: StepInput) -> Asked:
         request = _open_request(agent, number)
         if to is not None:
             if request.to is not None and request.to != parse_address(to, "--to"):
                 raise ConfigError(f"--to: withdrawal {number} goes to {request.to}", "release it, and withdraw anew")
             request = replace(request, to=parse_address(to, "--to"))
-        return _Asked(agent, _unpaid(step, number), request.to, request)
+        return Asked(agent, _unpaid(step, number), request.to, request)
 
     step = outflow.kept_back(agent.step_input())
     asked = asking(step)
@@ -114,6 +115,7 @@ def resume(
     with wiring.open_hands(agent.desk, lambda outcome: asked.confirmed(outcome, confirm), progress) as hands:
         hands.executor.reconcile()
         asked = asking(_present(agent))  # another process may have paid or released it meanwhile
+        parting.require_due(asked.request, step)
         return asked.carried_out(hands, confirm)
 
 
@@ -148,14 +150,16 @@ def _open_request(agent: Agent, number: int) -> Request:
     raise ConfigError(f"withdrawal {number} is not open", "trimtab withdraw lists those that are")
 
 
-class _Asked:
+class Asked:
     """One withdrawal on its way through look, confirmation, sale and payments."""
 
-    def __init__(self, agent: Agent, payments: tuple[Payment, ...], to: str | None, request: Request | None = None) -> None:
+    def __init__(
+        self, agent: Agent, payments: tuple[Payment, ...], to: str | None, request: Request | None = None, sure: bool = False
+    ) -> None:
         self._agent, self._desk = agent, agent.desk
-        self._payments, self._to, self._request = payments, to, request
+        self._payments, self._to, self.request = payments, to, request
         self._of_before = request is not None
-        self._sure = False
+        self._sure = sure
         self._sent: list[Intent] = []
 
     def looked(self, step: StepInput, sale: Outcome | None = None, state: str = "", reason: str = "") -> Withdrawing:
@@ -196,6 +200,8 @@ class _Asked:
             if sale.kind is not OutcomeKind.DONE:
                 return self._not_sold(step, sale)
             step = self._claimed(_present(self._agent))
+            if self.request is not None and (told := parting.parted(self._desk.store, self.request, sale, step, short)):
+                return self.looked(step, sale, "part", told)
         if not self._sure:
             if not confirm(self.looked(step)):
                 return self.looked(step, state="declined", reason="not confirmed; nothing was sent")
@@ -205,6 +211,7 @@ class _Asked:
     def _pay(self, hands: Hands, sale: Outcome | None) -> Withdrawing:
         number = self._number or 0
         if self._to is None:
+            self._desk.store.raised(number, None)
             step = _present(self._agent)
             told = f"set aside as withdrawal {number}; to pay it: trimtab withdraw --resume {number} --to ADDRESS"
             return self.looked(step, sale, "reserved", told)
@@ -231,20 +238,20 @@ class _Asked:
 
     @property
     def _number(self) -> int | None:
-        return None if self._request is None else self._request.id
+        return None if self.request is None else self.request.id
 
     @property
     def _whole(self) -> tuple[Payment, ...]:
         """Everything that it was ever to pay; `_payments` is what was not paid when this command began."""
-        return self._payments if self._request is None else self._request.payments
+        return self._payments if self.request is None else self.request.payments
 
     def _write(self, step: StepInput) -> None:
         """On disk before anything leaves."""
         self._sure = True
-        if self._request is None:
-            self._request = self._desk.store.ask(RequestKind.WITHDRAW, self._payments, self._to, False, step.snapshot.head.timestamp_s)
+        if self.request is None:
+            self.request = self._desk.store.ask(RequestKind.WITHDRAW, self._payments, self._to, False, step.snapshot.head.timestamp_s)
         else:
-            self._desk.store.redirect(self._request.id, self._to)
+            self._desk.store.redirect(self.request.id, self._to)
 
     def _not_sold(self, step: StepInput, sale: Outcome) -> Withdrawing:
         """Nothing came of a sale: a withdrawal that was begun with it and sold nothing is taken back; one of before stays set aside."""
@@ -256,7 +263,7 @@ class _Asked:
 
     def _claimed(self, step: StepInput) -> StepInput:
         """The step with this withdrawal set aside, written down or not."""
-        if self._request is not None or any(claim.request == 0 for claim in step.history.claims):
+        if self.request is not None or any(claim.request == 0 for claim in step.history.claims):
             return step
         return outflow.claimed(step, tuple(Claim(0, payment) for payment in self._payments))
 

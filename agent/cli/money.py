@@ -160,12 +160,15 @@ def show_sent(console: Console, document: Document) -> None:
 
 
 def _request(found: Request, portfolio: Portfolio) -> Document:
+    from agent.api import parting
+
     return {
         "number": found.id,
         "state": found.state.value,
         "to": found.to,
         "payments": [payment(one, portfolio) for one in found.payments],
         "asked_s": found.asked_s,
+        "parts": None if found.parts is None else parting.document(found.parts),
     }
 
 
@@ -178,7 +181,8 @@ def _show_requests(document: Document) -> None:
     made = tables.table("Withdrawals", ("no.", "state", "what", "to"))
     for one in document["withdrawals"]:
         what = ", ".join(f"{part['amount']} {part['symbol']}" for part in one["payments"])
-        made.add_row(str(one["number"]), cell(one["state"]), cell(what), cell(one["to"] or "set aside"))
+        state = one["parts"]["words"] if one["state"] == "open" and one["parts"] is not None else one["state"]
+        made.add_row(str(one["number"]), cell(state), cell(what), cell(one["to"] or "set aside"))
     out.print(made)
 
 
@@ -187,6 +191,8 @@ def _show_withdrawing(console: Console, document: Document, agent: Agent, *, ver
 
     if document["sale"] is not None and document["state"] in ("planned", "refused"):
         show_sale(console, document["sale"], agent, verbose=verbose)
+        if document["state"] == "planned":
+            console.print(cell(document["sale"]["reason"]))
     made = tables.table("Pays" if document["to"] else "Sets aside", ("asset", "to"), ("amount",), order=("asset", "amount", "to"))
     for one in document["payments"]:
         made.add_row(cell(one["symbol"]), one["amount"], cell(document["to"] or "nobody: it stays in the wallet"))

@@ -46,7 +46,7 @@ from agent.model.plan import (
 from agent.model.policy import Asset, Destination, Only, Policy, Portfolio
 from agent.model.positions import ConfirmedPosition, LpGone, LpMove, LpPosition, LpV2Position, LpV3Position
 from agent.model.prices import PricePoint
-from agent.model.requests import Claim, Payment, Payout, Request, RequestKind, RequestState
+from agent.model.requests import Claim, Parts, Payment, Payout, Request, RequestKind, RequestState
 from agent.model.risk import Measuring, Saving, TrackingRisk, Zone
 from agent.model.screening import Finding, Implementation, ScreenedToken
 from agent.model.step import History, StepInput
@@ -147,6 +147,7 @@ __all__ = [
     "Pacing",
     "Paper",
     "PaperTx",
+    "Parts",
     "PastPrices",
     "Payment",
     "Payout",

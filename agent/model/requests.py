@@ -31,10 +31,23 @@ class Payment:
 
 
 @dataclass(frozen=True, slots=True)
+class Parts:
+    """How far a withdrawal is that is raised in parts: `done` of about `count`, the next from `next_s` on; a run goes on with it until
+    `until_s`. Both in chain time.
+    """
+
+    count: int
+    done: int
+    next_s: int
+    until_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One request. `to` is the confirmed payout address (None: nothing is paid). `to_stable`: everything is sold for the numeraire.
 
     `payments` of a withdrawal are fixed when it is asked for; a stop pays what there is in the end. `asked_s` is chain time.
+    `parts` says how far one is that the market does not give at once (None: it is raised in one plan).
     """
 
     id: int
@@ -44,14 +57,19 @@ class Request:
     to_stable: bool
     state: RequestState
     asked_s: int
+    parts: Parts | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A payment of an open withdrawal that was not made yet: so much of the asset is no part of the portfolio any more."""
+    """A payment of an open withdrawal that was not made yet: so much of the asset is no part of the portfolio any more.
+
+    `parts` is that of its withdrawal.
+    """
 
     request: int
     payment: Payment
+    parts: Parts | None = None
 
 
 @dataclass(frozen=True, slots=True)

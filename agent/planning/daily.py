@@ -49,9 +49,9 @@ def plan(step: StepInput, decision: Rebalance, whole: Plan | None = None) -> Pla
 
 
 def fits(step: StepInput, found: Plan) -> bool:
-    """Whether its worst case is no more than what is left of the day."""
-    room = left(step)
-    return room is None or max(at_worst(step, found), Fraction(0)) <= room
+    """Whether its worst case is no more than what is left of the day; of an exit its predicted cost, as the guard counts it."""
+    room = left_to_exits(step) if found.exits else left(step)
+    return room is None or max(found.cost.total if found.exits else at_worst(step, found), Fraction(0)) <= room
 
 
 def _named(step: StepInput, decision: Rebalance, found: Plan, whole: Plan) -> Plan:
@@ -73,6 +73,13 @@ def left(step: StepInput) -> Value | None:
     """The most that a plan may lose at worst now, numeraire base units; None where no limit says, or the day is unknown, which refuses."""
     limit_bps, history = step.limits.daily_loss_bps, step.history
     return None if limit_bps is None or history.unknown else _total(step) * Fraction(limit_bps, BPS) - history.loss_24h
+
+
+def left_to_exits(step: StepInput) -> Value | None:
+    """The same for an exit, which answers for what trades lost alone."""
+    history, room = step.history, left(step)
+    lost = history.fell_24h + history.wasted_24h_wei * _prices(step).get(step.portfolio.wrapped_native, Fraction(0))
+    return None if room is None else room + min(lost, max(Fraction(0), history.loss_24h))
 
 
 def at_worst(step: StepInput, found: Plan, prices: Mapping[str, Price] | None = None) -> Value:

@@ -26,24 +26,38 @@ from agent.model import (
 from agent.planning import daily, planner, purchase, taxed
 from agent.planning.liquidity import plan_liquidity
 from agent.planning.strategies import Proposal, Proposer
-from agent.policy import aside, coin, raising
+from agent.policy import aside, coin, outflow, raising
 from agent.policy import purchase as bought
 from agent.policy.decide import decide
 from agent.policy.drift import total
 from agent.policy.goal import goal
 from agent.policy.order_targets import exit_goal
-from agent.units import NATIVE, decimal_text
+from agent.units import NATIVE, ceil_int, decimal_text
 
 
 def raise_money(token: str) -> Proposer:
-    """Sells what is lacking of `token` for what is set aside; refused where the market gives less within the limits."""
+    """Sells what is lacking of `token` for what is set aside: all of it, or the same part of everything that has to be sold, where the
+    market gives no more within the limits and limits.first_purchase lets parts follow. Else that is refused.
+    """
 
     def propose(step: StepInput) -> Proposal:
         label = step.portfolio.token(token).label
         aim = raising.goal_to_raise(step, token)
         wanted = Rebalance(f"{label} is raised for a withdrawal", aim, exit=True, apart=raising.gross(step, token))
         plan = planner.plan(step, wanted)
-        _require_raised(step, plan, token)
+        done = outflow.parts_done(step, token)
+        if (short := still_short(step, plan, token) > 0) or not daily.fits(step, plan):
+            part, _ = purchase.proportional(step, replace(decide(step), decision=wanted), wanted, plan)
+            lacks, left = outflow.lacking(step, token), still_short(step, part, token)
+            if step.limits.first_purchase_s is None or left >= lacks:
+                _require_raised(step, plan, token)
+            if short or left > 0:
+                wanted = replace(
+                    wanted, reason=f"{wanted.reason}, part {done + 1} of about {done + ceil_int(Fraction(lacks, lacks - left))}"
+                )
+                plan = replace(part, decision=wanted)
+        elif done:
+            plan = replace(plan, decision=replace(wanted, reason=f"{wanted.reason}, part {done + 1} of {done + 1}"))
         return _by_owner(step, plan.decision, plan)
 
     return propose
@@ -185,18 +199,23 @@ def _by_owner(step: StepInput, decision: Decision, plan: Plan | None) -> Proposa
     return Proposal(replace(found, decision=decision, reviewed=False, zone=None, round=None, ended="", crosses=False, leaves=()), plan)
 
 
-def _require_raised(step: StepInput, plan: Plan, token: str) -> None:
-    """Raises Refused unless the plan's prediction fills what is set aside."""
+def still_short(step: StepInput, plan: Plan, token: str) -> int:
+    """Base units of what is set aside of `token` that lack by the plan's prediction; zero or less where it fills them."""
     asset = next(one for one in step.portfolio.assets if one.token.address == token)
     after = dict(plan.holdings_after)[token]
     if asset.native:
         after += step.snapshot.native_wei if plan.native_after_wei is None else plan.native_after_wei
-    short = coin.kept_raw(step, asset) - after
-    if short > 0:
+    return coin.kept_raw(step, asset) - after
+
+
+def _require_raised(step: StepInput, plan: Plan, token: str) -> None:
+    """Raises Refused unless the plan's prediction fills what is set aside."""
+    asset = next(one for one in step.portfolio.assets if one.token.address == token)
+    if (short := still_short(step, plan, token)) > 0:
         amount = f"{decimal_text(short, asset.token.decimals)} {asset.token.label}"
         left = "; ".join(f"{item.what}: {item.why}" for item in plan.skipped) or "the limits leave no more"
         raise Refused(
             f"{amount} less than asked for can be raised now: {left}",
             (Verdict("withdrawal", f"{amount} short", "all of it in one plan", False),),
-            "ask for less, or withdraw in parts",
+            "ask for less, or set limits.first_purchase, which lets parts follow each other",
         )

@@ -32,7 +32,7 @@ def planned(step: StepInput, decided: Decided, decision: Rebalance, kind: Purcha
     """
     wish = _moves(decided, decision.goal)
     whole = taxed.plan(step, decision)
-    plan, part = _proportional(step, decided, decision, whole)
+    plan, part = proportional(step, decided, decision, whole)
     under = purchase.under_way(step)
     follows = under is not None and not step.history.invested
     if follows and not daily.fits(step, plan):
@@ -52,7 +52,7 @@ def planned(step: StepInput, decided: Decided, decision: Rebalance, kind: Purcha
     return replace(decided, decision=named, begins=campaign, round=round_), replace(plan, decision=named)
 
 
-def _proportional(step: StepInput, decided: Decided, decision: Rebalance, whole: Plan) -> tuple[Plan, Fraction]:
+def proportional(step: StepInput, decided: Decided, decision: Rebalance, whole: Plan) -> tuple[Plan, Fraction]:
     """The plan, and which part of the goal it reaches: 1 where it is `whole`, or where an asset cannot move at all.
 
     One that does not fit in what limits.daily_loss has left, where none does.
@@ -87,8 +87,11 @@ def _part_that_fits(step: StepInput, plan: Plan) -> Fraction:
     """How much of a plan like this one fits in what limits.daily_loss has left: its gas whole, the rest in proportion."""
     if daily.fits(step, plan):
         return Fraction(1)
-    room, gas = (daily.left(step) or Fraction(0)), daily.gas_at_worst(step, plan)
-    return max(Fraction(0), room - gas) / (daily.at_worst(step, plan) - gas) * daily.MARGIN if room > gas else Fraction(0)
+    if plan.exits:
+        room, gas, loses = daily.left_to_exits(step) or Fraction(0), plan.cost.gas + plan.cost.approvals, plan.cost.total
+    else:
+        room, gas, loses = daily.left(step) or Fraction(0), daily.gas_at_worst(step, plan), daily.at_worst(step, plan)
+    return (room - gas) / (loses - gas) * daily.MARGIN if room > gas else Fraction(0)
 
 
 def _useful(step: StepInput) -> bool:

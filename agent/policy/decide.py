@@ -124,7 +124,9 @@ def _decided(step: StepInput) -> Decided:
         out = _again(too_much.reason, not_yet) if not_yet else AdjustLiquidity(too_much.reason)
         return Decided(coin.top_up(step, out) or out, drifts, references)
     if held_back:
-        return Decided(Halt(held_back), drifts, references)
+        next_s = outflow.next_part_s(step)
+        held = Halt(held_back) if next_s is None else Hold(held_back, next_s, "limits.first_purchase")
+        return Decided(held, drifts, references)
     if (course := campaign.course(step, drifts, prices)) is not None:
         first = None if course.round is None else coin.top_up(step, course.decision)
         return Decided(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.model import Asset, Claim, Payment, StepInput
-from agent.policy import aside, coin
+from agent.model import Asset, Claim, Parts, Payment, StepInput
+from agent.policy import aside, coin, words
 from agent.reference import reference_prices
 from agent.units import NATIVE, UINT256_MAX, Price, Value, decimal_text, floor_int
 
@@ -86,13 +86,35 @@ def lacking(step: StepInput, token: str) -> int:
 def unfinished(step: StepInput) -> str:
     """Why nothing is traded while a withdrawal waits for more than there is; empty when there is enough of everything set aside."""
     for claim in step.history.claims:
-        if (short := lacking(step, claim.payment.token)) > 0:
-            label = step.portfolio.token(claim.payment.token).label
+        short, label = lacking(step, claim.payment.token), step.portfolio.token(claim.payment.token).label
+        if (parts := claim.parts) is not None and goes_on(step, parts):
+            lacks = f"{amount(step, Payment(claim.payment.token, short))} {label} lack" if short else "all is there, to be paid"
+            told = f"part {parts.done + 1} of about {max(parts.count, parts.done + 1)}" if short else "the payment"
+            return (
+                f"withdrawal {claim.request}: {lacks}; {told} next at {words.moment(parts.next_s)} by trimtab run --send; "
+                f"trimtab withdraw --release {claim.request} takes it back"
+            )
+        if short > 0:
             return (
                 f"withdrawal {claim.request} lacks {amount(step, Payment(claim.payment.token, short))} {label}: "
                 f"trimtab withdraw --resume {claim.request} goes on with it, --release {claim.request} takes it back"
             )
     return ""
+
+
+def goes_on(step: StepInput, parts: Parts) -> bool:
+    """Whether a run goes on with a withdrawal in parts; after its time its owner has to."""
+    return step.snapshot.head.timestamp_s < parts.until_s
+
+
+def next_part_s(step: StepInput) -> int | None:
+    """Chain time from which a run goes on with an open withdrawal in parts; None where there is none."""
+    return next((one.parts.next_s for one in step.history.claims if one.parts is not None and goes_on(step, one.parts)), None)
+
+
+def parts_done(step: StepInput, token: str) -> int:
+    """How many parts of the withdrawal that lacks `token` have been raised."""
+    return next((claim.parts.done for claim in step.history.claims if claim.payment.token == token and claim.parts is not None), 0)
 
 
 def amount(step: StepInput, payment: Payment) -> str:

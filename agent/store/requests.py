@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Select, bindparam, select, update
 
 from agent import codec
 from agent.errors import ConfigError
-from agent.model import Claim, Intent, IntentKind, Payment, Payout, Request, RequestKind, RequestState
+from agent.model import Claim, Intent, IntentKind, Parts, Payment, Payout, Request, RequestKind, RequestState
 from agent.ports import Grant
 from agent.store import records
 from agent.store.database import Database
@@ -45,6 +45,12 @@ class Requests(Database):
             asked = _request(_row(db, number))
             db.execute(_change(), {"of": number, "request_json": codec.dumps(replace(asked, to=to))})
 
+    def raised(self, number: int, parts: Parts | None) -> None:
+        """How far a withdrawal in parts is. Raises ConfigError for one that is not there."""
+        with self._write("write a part of a withdrawal") as db:
+            asked = _request(_row(db, number))
+            db.execute(_change(), {"of": number, "request_json": codec.dumps(replace(asked, parts=parts))})
+
     def end_request(self, number: int, state: RequestState, now_s: int) -> None:
         """Ends a request: DONE, or RELEASED. Raises ConfigError for one that is not there."""
         with self._write("write the end of a request") as db:
@@ -75,7 +81,7 @@ class Requests(Database):
 def claims(db: Connection) -> tuple[Claim, ...]:
     """Payments of open withdrawals that no block has, oldest first."""
     rows = every(db, _withdrawals(), RequestRow)
-    found = [Claim(row.seq, payment) for row in rows for payment in _request(row).payments]
+    found = [Claim(asked.id, payment, asked.parts) for asked in map(_request, rows) for payment in asked.payments]
     done = {(payout.request, payout.token, payout.raw) for intent, payout in _payouts(db) if intent.succeeded} if found else set()
     return tuple(claim for claim in found if (claim.request, *_sort(claim.payment)) not in done)
 
@@ -120,7 +126,7 @@ def _payouts(db: Connection) -> list[tuple[Intent, Payout]]:
 
 def _request(row: RequestRow) -> Request:
     asked = records.loaded(Request, row.request_json)
-    return Request(row.seq, RequestKind(row.kind), asked.payments, asked.to, asked.to_stable, RequestState(row.state), asked.asked_s)
+    return replace(asked, id=row.seq, kind=RequestKind(row.kind), state=RequestState(row.state))
 
 
 def _row(db: Connection, number: int) -> RequestRow:
