@@ -26,8 +26,12 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.ge
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)
 def pytest_collection() -> Iterator[None]:
-    """What libraries and tests brought along stays to the end: the garbage collector goes through it neither now nor later."""
+    """What libraries and tests brought along stays to the end: the garbage collector goes through it neither now nor later.
+
+    All that lives is gone through after a hundred passes of its middle generation, not after ten: that took 4 % of the processor time.
+    """
     gc.disable()
+    gc.set_threshold(700, 10, 100)
     yield
     gc.collect()
     gc.freeze()
