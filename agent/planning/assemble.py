@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 
 from agent.amm import pools as amm
+from agent.floats import Numbers
 from agent.model import Plan, Rebalance, Skipped, StepInput
 from agent.planning.aims import Aim
 from agent.planning.choice import COSTLY, DEAR, OVER_COST
@@ -22,6 +23,9 @@ from agent.planning.settle import DUST, Settled
 from agent.units import BPS, NATIVE, PIPS, largest_remainder, value_text
 
 PLAN_COST, MIN_TRADE = "limits.plan_cost", "limits.min_trade"
+LIFTED = 0.999
+"""Part of what a token is off from which on its rest counts as the same without the limit of turnover."""
+Free = tuple[Market, Settled]
 WORTH_SAYING = 1e-5
 """Part of the total (a tenth of a basis point) below which a rest is rounding, not something left undone."""
 
@@ -53,19 +57,19 @@ def assemble(
     )
 
 
-def left_undone(step: StepInput, market: Market, aim: Aim, settled: Settled, turnover_limit: str) -> list[Skipped]:
-    """What the plan leaves out, each with its reason."""
+def left_undone(step: StepInput, market: Market, aim: Aim, settled: Settled, turnover_limit: str, free: Free | None) -> list[Skipped]:
+    """What the plan leaves out, each with its reason. `free` is the answer without the limit of turnover, where that may be what binds:
+    what stays as far off there is kept by something else.
+    """
     problem, draft = market.problem, settled.draft
     found = list(problem.notes)
     found += [Skipped(f"pool {pool}", why) for pool, why in settled.dropped.items()]
     found += [Skipped(f"pool {pool}", f"pays over {FAR:g} times the reference price: one of both is wrong") for pool in market.far]
-    if settled.bounded:
+    if settled.bounded and (free is None or free[1].draft.turnover(problem) > draft.turnover(problem)):
         moved = value_text(draft.turnover(problem), step.portfolio.numeraire.decimals, 2)
         found.append(Skipped("part of the drift", f"{turnover_limit} lets this plan move {moved}; what is cheapest to move goes first"))
-    ends = [has + float(draft.delta.get(node.address, 0) * node.price) for has, node in zip(aim.held, problem.nodes, strict=True)]
-    total = math.fsum(ends)
-    below, above = aim.low * total - ends, ends - aim.high * total
-    fixed = {token for token in range(len(ends)) if token in settled.still or aim.locked[token] > aim.high[token] * total}
+    total, below, above = _off(problem, aim, draft)
+    stays = np.maximum(*_off(problem, aim, free[1].draft)[1:]) if free is not None else None
     for token, node in enumerate(problem.nodes):
         rest = max(float(below[token]), float(above[token]), 0.0)
         if rest <= WORTH_SAYING * total or not node.is_asset:
@@ -74,21 +78,24 @@ def left_undone(step: StepInput, market: Market, aim: Aim, settled: Settled, tur
         if above[token] > 0 and aim.locked[token] > aim.high[token] * total:
             found.append(Skipped(node.label, f"{_money(step, rest)} above its goal stay in liquidity positions, which swaps do not spend"))
             continue
-        kept_by = ""
-        if token in settled.still:
-            why = settled.still[token]
-            kept_by = MIN_TRADE if why == DUST and not settled.bounded else ""
+        kept_by, bounded = "", settled.bounded if stays is None else bool(stays[token] < rest * LIFTED)
+        seen, found_there = (market, settled) if free is None or bounded else free
+        fixed = {i for i in range(len(below)) if i in found_there.still or aim.locked[i] > aim.high[i] * total}
+        if token in found_there.still:
+            why = found_there.still[token]
+            kept_by = MIN_TRADE if why == DUST and not bounded else ""
             if step.limits.min_trade is not None and rest >= step.limits.min_trade:
-                gas = "gas" if DEAR in settled.dropped.values() else ""
+                gas = "gas" if DEAR in found_there.dropped.values() else ""
                 kept_by = PLAN_COST if gas and kept_by else ""
-                bounds = [bound for bound in (turnover_limit, gas, "the pools' bounds") if bound]
-                why = f"what {' and '.join(bounds)} let it move is {DUST}"
+                bounds = [turnover_limit] if bounded else [bound for bound in (gas, "the pools' bounds") if bound]
+                why = f"what {' and '.join(bounds)} {'lets' if bounded else 'let'} it move is {DUST}"
         elif others and fixed.issuperset(others):
             why = f"{' and '.join(problem.nodes[i].label for i in others)} would be the other side"
-            kept_by = MIN_TRADE if not settled.bounded and all(settled.still.get(i) == DUST for i in others) else ""
+            kept_by = MIN_TRADE if not bounded and all(found_there.still.get(i) == DUST for i in others) else ""
         else:
             sells = bool(above[token] > 0)
-            why, kept_by = _why(market, settled, token, sells, frozenset(others), turnover_limit, zone=aim.risk is not None)
+            limit = turnover_limit if bounded else ""
+            why, kept_by = _why(seen, found_there, token, sells, frozenset(others), limit, zone=aim.risk is not None)
         found.append(Skipped(node.label, f"{_money(step, rest)} off target: {why}", kept_by))
     return found
 
@@ -96,7 +103,10 @@ def left_undone(step: StepInput, market: Market, aim: Aim, settled: Settled, tur
 def _why(
     market: Market, settled: Settled, token: int, sells: bool, others: frozenset[int], turnover_limit: str, zone: bool
 ) -> tuple[str, str]:
-    """Why a token does not get where it should (no route, the impact bound, a limit of routes, what the market asks), and `kept_by`."""
+    """Why a token does not get where it should (no route, the impact bound, a limit of routes, what the market asks), and `kept_by`.
+
+    `turnover_limit` is empty where it is not what binds.
+    """
     problem = market.problem
     own = [arc for arc in market.arcs if (arc.source if sells else arc.target) == token]
     poor = [pool for pool, source, target in market.poor if (source if sells else target) == token]
@@ -111,13 +121,12 @@ def _why(
         why = f"no pool of it is used: {'; '.join(sorted(reasons))}"
         if not all(reason.startswith(COSTLY) for reason in reasons):
             return why, ""
-        bounds = [turnover_limit] if settled.bounded else []
-        if problem.plan_cost_bps is not None and not any(reason.startswith(OVER_COST) for reason in reasons):
-            bounds.append(f"limits.plan_cost of {problem.plan_cost_bps} bps")
-        if DEAR in reasons and bounds:  # which decide what gas is worth paying
-            why += f" within {' and '.join(bounds)}"
-        return why, PLAN_COST
-    if settled.bounded:
+        if DEAR in reasons and turnover_limit:  # which decides what gas is worth paying
+            return f"{why} within {turnover_limit}", ""
+        if DEAR in reasons and problem.plan_cost_bps is not None and not any(reason.startswith(OVER_COST) for reason in reasons):
+            why += f" within limits.plan_cost of {problem.plan_cost_bps} bps"
+        return why, "" if turnover_limit else PLAN_COST
+    if turnover_limit:
         return f"{turnover_limit} is used up by what is cheaper to move", ""
     if settled.held_back:
         coin = problem.coin
@@ -139,6 +148,13 @@ def _why(
     fees = [amm.fee_pips(problem.pools[arc.pool]) for arc in own]
     dear = problem.plan_cost_bps is not None and all(pips * BPS >= problem.plan_cost_bps * PIPS for pips in fees)  # else the pools are off
     return "; ".join(parts) or "the usable pools take no more", PLAN_COST if dear and not full and not zone else ""
+
+
+def _off(problem: Problem, aim: Aim, draft: Draft) -> tuple[float, Numbers, Numbers]:
+    """The total after a draft, and by position how far each token is below what it should be then, and above it."""
+    ends = [has + float(draft.delta.get(node.address, 0) * node.price) for has, node in zip(aim.held, problem.nodes, strict=True)]
+    total = math.fsum(ends)
+    return total, aim.low * total - ends, ends - aim.high * total
 
 
 def _connected(market: Market, token: int, sells: bool, others: frozenset[int]) -> bool:

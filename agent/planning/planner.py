@@ -21,7 +21,7 @@ from agent.planning.overshoot import best_paying, beyond
 from agent.planning.problem import Problem, build_problem
 from agent.planning.refill import plan_top_up
 from agent.planning.saving import saving
-from agent.planning.settle import Settled, settle
+from agent.planning.settle import DUST, Settled, settle
 from agent.planning.swaps import Quote, plan_swap, quote
 from agent.planning.whole import sold_whole
 from agent.policy.minimum import APPROVAL_GAS, LEG_GAS
@@ -70,15 +70,20 @@ def plan(step: StepInput, decision: Rebalance, references: References | None = N
     if decision.exit:
         aim = for_exit(aim, into)
     budget, turnover_limit = (None, "") if decision.exit else turnover_left(step, problem.total, decision.apart)
+    asks = budget is not None and not step.spend_caps  # what is approved was sized by that limit
     if most is not None and (budget is None or most[0] < budget):
-        budget, turnover_limit = most
+        budget, turnover_limit, asks = *most, False
     at_rest = _at_rest(step, problem, aim) if decision.exit else one_side.untouched(problem, decision.goal)
     market, settled = _affordable(problem, aim, decision.goal, budget, step.limits.min_trade, at_rest)
     if decision.exit:
         settled = sold_whole(market, settled, into, step.limits.min_trade)
-    skipped = left_undone(step, market, aim, settled, turnover_limit)
+    free = None
+    if asks and (settled.bounded or not settled.draft.legs or DUST in settled.still.values()):
+        free = _affordable(problem, aim, decision.goal, None, step.limits.min_trade, at_rest)
+    skipped = left_undone(step, market, aim, settled, turnover_limit, free)
     if not settled.draft.legs:
-        raise _nothing(step, problem, aim.off, skipped)
+        bound = (turnover_limit, budget) if budget is not None and free is not None and free[1].draft.legs else None
+        raise _nothing(step, problem, aim.off, skipped, bound)
     if decision.exit and not {one.what for one in skipped} & {
         node.label for node in problem.assets if node.address != step.portfolio.numeraire.address
     }:
@@ -148,8 +153,8 @@ def _dearest(problem: Problem, draft: Draft) -> str:
     return min((draft.legs[leg].pool for leg in worst), key=lambda pool: uses[pool])
 
 
-def _nothing(step: StepInput, problem: Problem, drift: float, skipped: list[Skipped]) -> NothingPlanned:
-    """Why there is no leg at all, with the limits in question."""
+def _nothing(step: StepInput, problem: Problem, drift: float, skipped: list[Skipped], bound: tuple[str, Value] | None) -> NothingPlanned:
+    """Why there is no leg at all, with the limits in question; `bound` is the limit of turnover and what it leaves, where that is it."""
     numeraire, limits = step.portfolio.numeraire, step.limits
     amount = f"{value_text(Fraction(round(drift)), numeraire.decimals, 2)} {numeraire.label}"
     verdicts = []
@@ -159,6 +164,14 @@ def _nothing(step: StepInput, problem: Problem, drift: float, skipped: list[Skip
     if problem.plan_cost_bps is not None:
         verdicts.append(Verdict("plan_cost", "no route that is cheaper", f"{problem.plan_cost_bps} bps", False))
     reasons = "; ".join(f"{item.what}: {item.why}" for item in skipped) or "holdings are where they should be"
+    if bound is not None:
+        left = f"{value_text(bound[1], numeraire.decimals, 2)} {numeraire.label}"
+        return NothingPlanned(
+            f"nothing to trade of a drift of {amount}: {bound[0]} leaves {left}, too little to be worth a trade; {reasons}",
+            (Verdict(bound[0].removeprefix("limits."), f"{amount} to move", left, False),),
+            f"raise {bound[0]}, or wait until the trades of the last day are older than 24 hours",
+            drift=Fraction(round(drift)),
+        )
     return NothingPlanned(
         f"nothing to trade of a drift of {amount}: {reasons}",
         verdicts,

@@ -1,0 +1,59 @@
+"""What a plan leaves undone is told with the limit that binds: lifting that one moves the token, lifting another does not."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+
+from agent.errors import Refused
+from agent.model import Plan, StepInput
+from agent.planning.planner import NothingPlanned, plan
+from tests.builders import with_limits
+from tests.planning_worlds import any_problem_with_gas, goal, weights_bps
+
+
+def planned(step: StepInput) -> Plan | Refused:
+    try:
+        return plan(step, goal(step))
+    except Refused as refused:
+        return refused
+
+
+def bounded(seed: int, turnover_bps: int | None, min_trade: Fraction | None = None) -> StepInput:
+    return with_limits(any_problem_with_gas(seed), turnover_bps=turnover_bps, daily_turnover_bps=None, min_trade=min_trade)
+
+
+@pytest.mark.parametrize("min_trade", [None, Fraction(50 * 10**6)])
+@pytest.mark.parametrize("turnover_bps", [1, 10, 30])
+def test_where_turnover_leaves_too_little_for_a_trade_it_is_named(turnover_bps: int, min_trade: Fraction | None) -> None:
+    told = 0
+    for seed in range(8):
+        nothing = planned(bounded(seed, turnover_bps, min_trade))
+        if isinstance(nothing, NothingPlanned) and isinstance(planned(bounded(seed, None, min_trade)), Plan):
+            told += 1
+            assert nothing.kept_by == "", "it is worth its cost: the limit of turnover keeps it back"
+            assert ": limits.turnover leaves " in nothing.message and nothing.remedy.startswith("raise limits.turnover")
+            assert [one.guard for one in nothing.verdicts] == ["turnover"]
+    assert told
+
+
+def test_a_token_is_said_to_wait_for_turnover_only_where_that_would_move_it() -> None:
+    said = 0
+    for seed in range(20):
+        step, free = bounded(seed, 500), planned(bounded(seed, None))
+        found = planned(step)
+        if not isinstance(found, Plan) or not isinstance(free, Plan):
+            continue
+        targets = {asset.token.label: asset.target_bps for asset in step.portfolio.assets}
+        now, then = weights_bps(step, found), weights_bps(step, free)
+        for item in found.skipped:
+            if item.what not in targets or abs(now[item.what] - targets[item.what]) <= 2:
+                continue
+            closer = abs(now[item.what] - targets[item.what]) - abs(then[item.what] - targets[item.what])
+            if "turnover" in item.why:
+                said += 1
+                assert closer > -1 and "plan_cost" not in item.why, (seed, item, closer)
+            else:
+                assert closer <= 1, (seed, item, closer)
+    assert said > 20
