@@ -54,11 +54,11 @@ def solved(rows: Sequence[Sequence[float]], right: Sequence[float]) -> list[floa
     Such a matrix needs no pivoting (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, theorem 10.3). Only entries on
     and above the diagonal are read. Raises ValueError when the matrix is not positive definite.
     """
-    return eliminated([[*row[k:], value] for k, (row, value) in enumerate(zip(rows, right, strict=True))])
+    return eliminated([[value, *reversed(row[k:])] for k, (row, value) in enumerate(zip(rows, right, strict=True))])
 
 
 def eliminated(upper: list[list[float]]) -> list[float]:
-    """The same for rows that begin on the diagonal and end with the right side; they are used up.
+    """The same for rows of the right side, then the entries from the last unknown to the diagonal; they are used up.
 
     Two pivots at a time: each entry loses the first one's part, then the second's, as if they came one after another.
     """
@@ -68,23 +68,22 @@ def eliminated(upper: list[list[float]]) -> list[float]:
         first = _pivot(top)
         if k + 1 == size:
             break
-        part = top[1] / first
-        upper[k + 1] = below = [a - part * b for a, b in zip(upper[k + 1], top[1:], strict=True)]
+        part = top[-2] / first
+        upper[k + 1] = below = [a - part * b for a, b in zip(upper[k + 1], top, strict=False)]
         second = _pivot(below)
         for ahead in range(2, size - k):
-            part, other = top[ahead] / first, below[ahead - 1] / second
-            rows = zip(upper[k + ahead], top[ahead:], below[ahead - 1 :], strict=True)
-            upper[k + ahead] = [a - part * b - other * c for a, b, c in rows]
+            part, other = top[-1 - ahead] / first, below[-ahead] / second
+            upper[k + ahead] = [a - part * b - other * c for a, b, c in zip(upper[k + ahead], top, below, strict=False)]
     found: list[float] = []  # from the last unknown to the first
-    for pivot in reversed(upper):
-        found.append((pivot[-1] - math.fsum(map(mul, pivot[-2:0:-1], found))) / pivot[0])
+    for right, *row, pivot in reversed(upper):
+        found.append((right - math.fsum(map(mul, row, found))) / pivot)
     return found[::-1]
 
 
 def _pivot(row: Sequence[float]) -> float:
-    if not row[0] > 0:
+    if not row[-1] > 0:
         raise ValueError("the matrix is not positive definite")
-    return row[0]
+    return row[-1]
 
 
 def inverse(matrix: Numbers) -> Numbers:

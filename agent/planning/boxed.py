@@ -32,10 +32,11 @@ LEAST = 1e-9
 Row = list[float]
 
 
-def box_minimum(matrix: Numbers, slope: Numbers, low: Numbers, high: Numbers) -> Numbers:
+def box_minimum(matrix: Numbers, slope: Numbers, low: Numbers, high: Numbers, near: Sequence[int] = ()) -> tuple[Numbers, list[int]]:
     """Minimum of slope·p + ½ p·matrix·p over low ≤ p ≤ high, for low ≤ 0 ≤ high and a positive semidefinite matrix.
 
-    A primal active set: always within the bounds, always down, one bound taken up or let go at a time.
+    With it the sides at which unknowns are held there: −1 at the low end, 1 at the high end, else 0. `near` are those of a problem
+    like this one; a search that begins with them is shorter, and ends at the same minimum, since there is only one.
     """
     curvature = matrix.diagonal()
     unit = 1 / np.sqrt(np.maximum(curvature, max(FLAT * float(curvature.max(initial=0.0)), LEAST)))
@@ -43,40 +44,55 @@ def box_minimum(matrix: Numbers, slope: Numbers, low: Numbers, high: Numbers) ->
     for number, row in enumerate(rows):
         row[number] += RIDGE * len(rows)
     box = _Box(rows, (slope * unit).tolist(), (low / unit).tolist(), (high / unit).tolist())
-    step, sides = box.minimum()
+    step, sides = box.minimum(near)
     held = np.array(sides)
-    return np.where(held < 0, low, np.where(held > 0, high, np.clip(np.array(step) * unit, low, high)))
+    return np.where(held < 0, low, np.where(held > 0, high, np.clip(np.array(step) * unit, low, high))), sides
 
 
 @dataclass(frozen=True, slots=True)
 class _Box:
-    """The problem with unknowns scaled to curvature one. A side is −1 for an unknown held at its low end, 1 at its high end, else 0."""
+    """The problem with unknowns scaled to curvature one, solved by a primal active set: always within the bounds, always down."""
 
     rows: list[Row]
     slope: Row
     low: Row
     high: Row
 
-    def minimum(self) -> tuple[Row, list[int]]:
+    def minimum(self, near: Sequence[int]) -> tuple[Row, list[int]]:
         """The minimum and the sides at which unknowns are held there."""
-        sides, step = self._first(), [0.0] * len(self.slope)
+        there = self._fitting(near)
+        sides, step = (self._first(), [0.0] * len(self.slope)) if there is None else (list(near), there)
         for _ in range(ROUNDS * len(step)):
-            free = [i for i, side in enumerate(sides) if not side]
-            there = self._with_held(free, step)
-            beyond = [i for i in free if not self.low[i] <= there[i] <= self.high[i]]
-            part, first = min((self._room(i, step, there) for i in beyond), default=(1.0, 0))
+            if there is None:
+                there = self._with_held(sides, step)
+            rooms = {i: self._room(i, step, there) for i in self._beyond(sides, there)}
+            part = min(rooms.values(), default=1.0)
             if part < 1:
-                sides[first] = 1 if there[first] > step[first] else -1
-                step = [a + part * (b - a) for a, b in zip(step, there, strict=True)]
-                step = [min(max(place, low), high) for place, low, high in zip(step, self.low, self.high, strict=True)]
-                step[first] = self.high[first] if sides[first] > 0 else self.low[first]
-                continue
-            step = there
-            wrong, worst = max(((side * self._pull(i, step), -i) for i, side in enumerate(sides) if side), default=(0.0, 0))
-            if wrong <= 0:
-                break
-            sides[-worst] = 0
+                moved = (a + part * (b - a) for a, b in zip(step, there, strict=True))
+                step = [min(max(place, low), high) for place, low, high in zip(moved, self.low, self.high, strict=True)]
+                for i, room in rooms.items():
+                    if room <= part:
+                        sides[i], step[i] = (1, self.high[i]) if there[i] > self.high[i] else (-1, self.low[i])
+            else:
+                step = there
+                wrong, worst = max(((side * self._pull(i, step), -i) for i, side in enumerate(sides) if side), default=(0.0, 0))
+                if wrong <= 0:
+                    break
+                sides[-worst] = 0
+            there = None
         return step, sides
+
+    def _fitting(self, near: Sequence[int]) -> Row | None:
+        """The minimum with unknowns held at these sides, if that is within the box."""
+        if not near:
+            return None
+        there = self._with_held(near, [low if side < 0 else high for side, low, high in zip(near, self.low, self.high, strict=True)])
+        return None if self._beyond(near, there) else there
+
+    def _beyond(self, sides: Sequence[int], there: Row) -> list[int]:
+        """Free unknowns that are outside the box."""
+        places = zip(sides, self.low, there, self.high, strict=True)
+        return [i for i, (side, low, place, high) in enumerate(places) if not side and not low <= place <= high]
 
     def _first(self) -> list[int]:
         """Unknowns that stand at an end and are pulled further."""
@@ -87,23 +103,23 @@ class _Box:
         """Slope of one unknown after a step."""
         return self.slope[i] + math.fsum(map(mul, self.rows[i], step))
 
-    def _with_held(self, free: Sequence[int], step: Row) -> Row:
-        """The minimum with some unknowns free and the others held where the step has them."""
-        there = step.copy()
-        for i in free:
-            there[i] = 0.0
+    def _with_held(self, sides: Sequence[int], step: Row) -> Row:
+        """The minimum with the unknowns that have a side held where the step has them."""
+        free = [i for i, side in enumerate(sides) if not side]
+        there = [place if side else 0.0 for side, place in zip(sides, step, strict=True)]
         away = any(there)  # mostly what is held stands at zero, which pulls nothing
+        last = free[::-1]
         upper = []
         for k, i in enumerate(free):
             row = self.rows[i]
-            upper.append([row[j] for j in free[k:]])
-            upper[-1].append(-self._pull(i, there) if away else -self.slope[i])
+            pull = self._pull(i, there) if away else self.slope[i]
+            upper.append([-pull, *[row[j] for j in last[: len(free) - k]]])
         for i, place in zip(free, eliminated(upper), strict=True):
             there[i] = place
         return there
 
-    def _room(self, i: int, step: Row, there: Row) -> tuple[float, int]:
-        """Part of the way to `there` at which an unknown meets its end, with its number."""
+    def _room(self, i: int, step: Row, there: Row) -> float:
+        """Part of the way to `there` at which an unknown meets its end."""
         move = there[i] - step[i]
         end = self.high[i] if move > 0 else self.low[i]
-        return ((end - step[i]) / move if move else math.inf), i
+        return (end - step[i]) / move if move else math.inf

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agent.floats import Numbers, dot, gram, times, total
 from agent.planning.boxed import box_minimum
@@ -94,27 +93,28 @@ def solve(program: Program, stack: Stack, near: Solution | None = None, below: f
 def _solved(program: Program, stack: Stack, near: Solution | None, below: float) -> Solution:
     begin = near.multipliers if near is not None and len(near.multipliers) == len(program.low) else np.zeros(len(program.low))
     here = _Point(program, stack, np.clip(begin, program.low, program.high))
-    felt = np.zeros(len(stack))
+    felt, sides = np.zeros(len(stack)), list[int]()
     for _ in range(STEPS):
         if here.slack(program) <= BALANCED or program.base + here.value < below:
             break
         curvature = here.curvature(program, stack, felt)
-        step = box_minimum(curvature, here.slope, program.low - here.z, program.high - here.z)
+        step, sides = box_minimum(curvature, here.slope, program.low - here.z, program.high - here.z, sides)
         there = _search(program, stack, here, step)
         if there is None:
             break
         felt = np.maximum(felt / 4, here.bend_to(there))
         here = there
-    return _polished(program, stack, here).solution(program)
+    return _polished(program, stack, here, sides).solution(program)
 
 
-def _polished(program: Program, stack: Stack, here: _Point) -> _Point:
+def _polished(program: Program, stack: Stack, here: _Point, sides: list[int]) -> _Point:
     """A few whole Newton steps more, each taken where it halves the imbalance."""
     for _ in range(POLISH):
         slack = here.slack(program)
         if not EXACT < slack <= BALANCED:
             break
-        step = box_minimum(here.curvature(program, stack, np.zeros(len(stack))), here.slope, program.low - here.z, program.high - here.z)
+        curvature = here.curvature(program, stack, np.zeros(len(stack)))
+        step, sides = box_minimum(curvature, here.slope, program.low - here.z, program.high - here.z, sides)
         there = _Point(program, stack, _within(program, here.z + step))
         if there.slack(program) > slack / 2:
             break
@@ -133,13 +133,13 @@ class Answers:
     __slots__ = ("asked", "depth", "into", "paid", "priced", "root", "surplus", "taken")
 
     def __init__(self, stack: Stack, above: Numbers) -> None:
-        real = above[stack.target]
+        real = above.take(stack.target)
         target = np.maximum(real, LEAST_PRICE - 1)
         self.priced = target <= real
         self.into = into = 1 + target
-        self.asked = asked = (above[stack.source] - target) / into
+        self.asked = asked = (above.take(stack.source) - target) / into
         passed = np.count_nonzero(stack.rates > asked[:, None], axis=1)
-        rate, edge, depth, net, out, over = stack.flat[:, stack.first + passed]
+        rate, edge, depth, net, out, over = stack.flat.take(stack.first + passed, axis=1)
         self.root = root = np.sqrt(np.maximum(1 + asked, LEAST_RATE) / stack.keep)
         self.depth = depth
         both = edge + root
@@ -172,8 +172,8 @@ class _Point(Answers):
 
     def slack(self, program: Program) -> float:
         """Largest slope that a multiplier within its range could still follow down."""
-        held: NDArray[np.bool_] = (self.z <= program.low) & (self.slope > 0) | (self.z >= program.high) & (self.slope < 0)
-        return float(np.abs(np.where(held, 0.0, self.slope)).max(initial=0.0))
+        free = np.where(self.slope > 0, self.z > program.low, self.z < program.high)
+        return float(np.abs(self.slope[free]).max(initial=0.0))
 
     def curvature(self, program: Program, stack: Stack, felt: Numbers) -> Numbers:
         """Second derivatives of the dual in z; a pool adds one direction, the price pair that it answers.

@@ -61,7 +61,7 @@ class Risk:
     def cost(self, off: Numbers, most: float) -> float:
         """What a deviation costs: the largest (D·r)·d − ½ r·bend·r within the cap."""
         weight, cap = (self.volatility * off)[self.tokens], self.cap(most)
-        best = box_minimum(self.bend, -weight, -cap, cap)
+        best, _ = box_minimum(self.bend, -weight, -cap, cap)
         return dot(weight, best) - 0.5 * dot(times(self.bend, best), best)
 
 

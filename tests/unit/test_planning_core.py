@@ -50,7 +50,10 @@ def test_the_minimum_in_a_box_is_where_no_unknown_can_go_further_down(seed: int,
     root = dice.normal(size=(dice.integers(1, size + 1), size)) * 10 ** dice.uniform(-2, 4)
     matrix, slope = root.T @ root, dice.normal(size=size)
     low, high = -dice.uniform(0, 1, size) * (dice.random(size) > 0.2), dice.uniform(0, 1, size) * (dice.random(size) > 0.2)
-    found = box_minimum(matrix, slope, low, high)
+    found, sides = box_minimum(matrix, slope, low, high)
+    for near in (sides, dice.integers(-1, 2, size).tolist()):
+        again, _ = box_minimum(matrix, slope, low, high, near)
+        assert np.array_equal(again, found), "where the search begins does not show in the minimum"
     pull = slope + matrix @ found
     assert (found >= low).all() and (found <= high).all()
     still = np.abs(pull) <= 1e-6 * (1 + np.abs(matrix).max())
