@@ -60,7 +60,7 @@ def break_circles(stack: Stack, search: Search) -> Broken:
     def node(without: frozenset[Edge], near: Solution | None) -> _Node:
         rows = np.array([row for row, pair in enumerate(pairs) if pair not in without], dtype=np.intp)
         part = stack.rows(rows)
-        found = search.solve(part, near, -np.inf if best is None else best.bound)
+        found = search.solve(part, near, -np.inf if best is None else best.bound + ENOUGH)
         return _Node(without, found, edges_of(part, found))
 
     begin = node(frozenset(), None)

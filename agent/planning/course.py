@@ -112,7 +112,7 @@ def _improved(market: Market, rows: Positions, within: Search, course: Course) -
             for rank in (_moved(course.rank, source, target, -0.5), _moved(course.rank, target, source, 0.5)):
                 turned = replace(course, rank=rank)
                 wider = market.real.rows(turned.rows(market.real, rows))
-                trials.append((within.solve(wider, best, best.bound), turned, wider))
+                trials.append((within.solve(wider, best, best.bound + WORTH_A_TRY), turned, wider))
             trial, turned, wider = max(trials, key=lambda found: found[0].bound)
             if trial.bound > best.bound + WORTH_A_TRY:
                 best, course, stack = trial, turned, wider
