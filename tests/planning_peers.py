@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from agent.amm import pools as amm
 from agent.amm.errors import BeyondKnownTicks, Reverts
-from agent.model import Rebalance, StepInput
+from agent.model import PoolState, Rebalance, StepInput
 from agent.planning.aims import Aim, aim_at, turnover_left
 from agent.planning.draft import Draft
 from agent.planning.gather import Route
@@ -34,6 +34,10 @@ class Peer:
     walk: Walk
     budget: Value | None
     edges: set[tuple[str, str]] = field(default_factory=set)
+    ways: dict[tuple[int, int], list[Hops]] = field(default_factory=dict)
+    """Routes between two tokens, for as long as the edges are the same."""
+    known: dict[tuple[Hops, int], tuple[list[PoolState], Fraction, int]] = field(default_factory=dict)
+    """Pools as a route found them for an amount, what a unit paid there by reference prices, and how much was taken."""
 
     def ends(self) -> list[Value]:
         """Value of each token now."""
@@ -45,12 +49,21 @@ class Peer:
         total = sum(ends, Fraction(0))
         return [end - Fraction(float(share)) * total for end, share in zip(ends, self.aim.low, strict=True)]
 
-    def routes(self, source: int, target: int) -> Iterator[Hops]:
+    def routes(self, source: int, target: int) -> list[Hops]:
         """Direct pools, and two pools through any token between, that close no circle with the swaps so far."""
-        for hops in self._all_routes(source, target):
-            edges = self.edges | set(self._edges(hops))
-            if not any(self._leads(edges, end, start) for start, end in self._edges(hops)):
-                yield hops
+        if (source, target) not in self.ways:
+            self.ways[source, target] = [hops for hops in self._all_routes(source, target) if not self._closes(hops)]
+        return self.ways[source, target]
+
+    def _closes(self, hops: Hops) -> bool:
+        edges = self.edges | set(self._edges(hops))
+        return any(self._leads(edges, end, start) for start, end in self._edges(hops))
+
+    def gone(self, hops: Hops) -> None:
+        """Notes a swap by these pools."""
+        if new := set(self._edges(hops)) - self.edges:
+            self.edges |= new
+            self.ways.clear()
 
     def _edges(self, hops: Hops) -> list[tuple[str, str]]:
         return [(token_in, amm.token_out(self.problem.pools[pool], token_in)) for pool, token_in in hops]
@@ -93,16 +106,26 @@ class Peer:
                 return (amount_raw, amount) if amount else (0, 0)
         return 0, 0
 
+    def rate(self, hops: Hops, amount_raw: int) -> tuple[Fraction, int]:
+        """Value paid per value taken of a route now, and base units taken. What its pools said before they say while they stay."""
+        states = [self.walk.now[pool] for pool, _ in hops]
+        before = self.known.get((hops, amount_raw))
+        if before is not None and all(one is other for one, other in zip(before[0], states, strict=True)):
+            return before[1:]
+        taken, paid = self.pays(hops, amount_raw)
+        start, end = hops[0][1], amm.token_out(states[-1], hops[-1][1])
+        rate = paid * self.problem.price(end) / (taken * self.problem.price(start)) if taken else Fraction(0)
+        self.known[hops, amount_raw] = states, rate, taken
+        return rate, taken
+
     def best(self, source: int, target: int, amount_raw: int) -> tuple[Hops, int] | None:
         """The route that pays most per unit for the amount, and how much of it it takes; None if none is cheap enough."""
-        nodes, limit_bps = self.problem.nodes, self.problem.plan_cost_bps
+        limit_bps = self.problem.plan_cost_bps
         found: tuple[Fraction, int, Hops] | None = None
         for hops in self.routes(source, target):
-            taken, paid = self.pays(hops, amount_raw)
-            if taken:
-                rate = paid * nodes[target].price / (taken * nodes[source].price)
-                if (limit_bps is None or rate * BPS >= BPS - limit_bps) and (found is None or (rate, taken) > found[:2]):
-                    found = (rate, taken, hops)
+            rate, taken = self.rate(hops, amount_raw)
+            if taken and (limit_bps is None or rate * BPS >= BPS - limit_bps) and (found is None or (rate, taken) > found[:2]):
+                found = (rate, taken, hops)
         return None if found is None else (found[2], found[1])
 
     def rebalance(self, slices: int) -> Draft:
@@ -128,7 +151,8 @@ class Peer:
                 found = self.best(source, target, part) if part > 0 else None
                 if found is not None:
                     taken = self.walk.run(Route(found[0]), [found[1]])[0]
-                    self.edges |= set(self._edges(found[0])) if taken else set()
+                    if taken:
+                        self.gone(found[0])
                     moved += taken
             if moved * 20 < raw or raw <= 1:
                 done.add((source, target))
