@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -51,16 +52,18 @@ def good(result: Callable[[str, list[Any]], Any] = lambda method, params: "0x1")
 
 @dataclass
 class Served:
-    """A running server: its URL and the parsed bodies of the requests it got."""
+    """A running server: its URL, and the parsed bodies and the headers of the requests it got."""
 
     url: str
     seen: list[Any]
+    headers: list[Message]
 
 
 @contextmanager
 def serve(answer: Answerer) -> Iterator[Served]:
     """An HTTP server on loopback that answers every POST by `answer`."""
     seen: list[Any] = []
+    headers: list[Message] = []
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -69,6 +72,7 @@ def serve(answer: Answerer) -> Iterator[Served]:
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             seen.append(asked)
+            headers.append(self.headers)
             reply = answer(asked)
             time.sleep(reply.delay_s)
             if reply.cut:
@@ -109,7 +113,7 @@ def serve(answer: Answerer) -> Iterator[Served]:
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
-        yield Served(f"http://127.0.0.1:{server.server_port}", seen)
+        yield Served(f"http://127.0.0.1:{server.server_port}", seen, headers)
     finally:
         server.shutdown()
         server.server_close()

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import requests
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from agent.chain.session import opened
+from agent.chain.session import Connection
 from agent.chain.tester import TesterTransport
 from agent.chain.wire import Call, CallFailed, RpcFault, fault_from, only, scrub
 from agent.errors import ConfigError, OperatorNeeded, Retryable
@@ -114,7 +114,7 @@ class HttpTransport:
         self._max_response_bytes = max_response_bytes
         self._sleep = sleep
         self._wall = wall
-        self._session = opened(self._url)
+        self._connection = Connection(self._url)
         self._next_id = 1
         self.operator = operator
         self.requests = 0
@@ -157,7 +157,7 @@ class HttpTransport:
         """Body of the answer. The error is raised outside the handler, so that no traceback shows the URL."""
         deadline, defect, failure = time.monotonic() + self._timeout_s, "", None
         try:
-            with self._session.post(self._url, data=body, timeout=self._timeout_s, stream=True, allow_redirects=False) as response:
+            with self._connection.post(body, self._timeout_s) as response:
                 status, patience = response.status_code, response.headers.get("Retry-After")
                 text = self._body(response, deadline)
         except requests.Timeout:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 
 from agent.chain.rpc import HttpTransport
-from tests.endpoints import good, serve
+from tests.endpoints import Reply, answered, good, serve
 
 
 def test_the_environments_proxy_is_used_as_it_was_when_opened(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,3 +19,21 @@ def test_the_environments_proxy_is_used_as_it_was_when_opened(monkeypatch: pytes
         monkeypatch.delenv("http_proxy")
         line.call("eth_blockNumber", [])
         assert len(proxy.seen) == 1  # node.invalid has no address
+
+
+def test_each_request_has_its_own_length_and_the_newest_cookies() -> None:
+    """Endpoints that spread their load by a cookie keep us at one node."""
+    turns = iter(["node=a", "", "node=b", ""])
+
+    def answer(asked: Any) -> Reply:
+        cookie = next(turns)
+        return Reply(json.dumps(answered(asked, lambda method, params: "0x1")).encode(), headers={"Set-Cookie": cookie} if cookie else {})
+
+    with serve(answer) as server:
+        line = HttpTransport(server.url.replace("http://", "http://user:word@"), "alpha", 5.0, attempts=1)
+        for size in (0, 3_000, 0, 10):
+            line.call("eth_call", ["0" * size])
+        assert [one["Cookie"] for one in server.headers] == [None, "node=a", "node=a", "node=b"]
+        assert [len(one["params"][0]) for one in server.seen] == [0, 3_000, 0, 10]
+        assert {one["Content-Type"] for one in server.headers} == {"application/json"}
+        assert {one["Authorization"] for one in server.headers} == {"Basic dXNlcjp3b3Jk"}
