@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from agent.errors import ConfigError
 from agent.localchain import LocalChain, open_anvil
 from tests.world import missing
-from tests.worlds import Origin, compiled_once, derived_once, one_case, tester_world
+from tests.worlds import Origin, checked_once, compiled_once, derived_once, one_case, tester_world
 
 atexit.register(gc.freeze)  # what lives at the end goes with the process: taking it apart took seconds per worker
 os.umask(0o022)  # configs that tests write are their owner's to change, whatever the machine's umask
@@ -40,8 +40,8 @@ def pytest_collection() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def once() -> Iterator[None]:
-    """What all tests repeat is done once per process: the compiling of queries, and public keys."""
-    with compiled_once(), derived_once():
+    """What all tests repeat is done once per process: the compiling of queries, public keys, and the check of ABIs."""
+    with compiled_once(), derived_once(), checked_once():
         yield
 
 

@@ -6,8 +6,9 @@ import gzip
 import json
 import os
 import pickle
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -17,7 +18,11 @@ from typing import Any
 from eth_keys.backends.native import main as native
 from filelock import FileLock
 from sqlalchemy import URL, Engine
+from web3.utils import abi as abis
 
+from agent.chain import second_quote
+from agent.chain.rpc import Transport
+from agent.chain.second_quote import V2Contracts, V3Contracts
 from agent.localchain import WORLD, LocalChain, open_eth_tester, run_anvil
 from agent.localchain.accounts import test_accounts
 from agent.localchain.anvil import CHAIN_ID
@@ -28,6 +33,7 @@ RUN = "PYTEST_XDIST_TESTRUNUID"
 _GENESIS_S = 1
 """Of a node whose chain is replaced by a kept one."""
 _TURNS = count(0xC0FFEE)
+_MOST_ABIS = 256
 
 
 def tester_world(shared: Path) -> LocalChain:
@@ -161,3 +167,44 @@ def derived_once() -> Iterator[None]:
         yield
     finally:
         native.private_key_to_public_key = derive
+
+
+@contextmanager
+def checked_once() -> Iterator[None]:
+    """While it lasts, web3 checks an ABI for selectors that collide once, not at every call of every contract."""
+    check: Callable[[Any], None] | None = getattr(abis, "validate_abi", None)
+    if check is None:  # web3 6 checks none
+        yield
+        return
+    good: dict[int, Any] = {}
+
+    def checked(abi: Any) -> None:
+        if good.get(id(abi)) is not abi:
+            check(abi)
+            if len(good) == _MOST_ABIS:
+                good.clear()
+            good[id(abi)] = abi
+
+    abis.validate_abi = checked
+    try:
+        yield
+    finally:
+        abis.validate_abi = check
+
+
+@contextmanager
+def opened_once() -> Iterator[None]:
+    """While it lasts, what uniswap-python makes of a venue's contracts serves all agents of a thread, each at its own endpoints."""
+    make, kept = second_quote._open_desk, threading.local()
+
+    def opened(transport: Transport, venue: V2Contracts | V3Contracts) -> Any:
+        desks = vars(kept).setdefault("desks", {})
+        if venue not in desks:
+            desks[venue] = make(transport, venue)
+        return desks[venue]
+
+    second_quote._open_desk = opened
+    try:
+        yield
+    finally:
+        second_quote._open_desk = make

@@ -41,7 +41,6 @@ class V3Contracts:
     factory: str
     quoter: str
     quoter_v2: str
-    router: str
 
 
 class NoSecondQuote(TrimtabError):
@@ -96,8 +95,8 @@ def second_quotes(plan: Plan, block_hash: str, quoter: Quoter) -> tuple[SecondQu
 class UniswapPython:
     """uniswap-python over our transport, without key, one library object per venue; it can do nothing but `eth_call`.
 
-    It checks with the venue's factory that the library means the same pool as the leg. The library is imported on the
-    first quote (0.75 s).
+    It checks with the venue's factory that the library means the same pool as the leg, once for each pool: a factory names
+    a pool for good. The library is imported on the first quote (0.75 s).
     """
 
     @staticmethod
@@ -109,6 +108,7 @@ class UniswapPython:
         self._transport = transport
         self._venues = {venue.venue: venue for venue in venues}
         self._desks: dict[str, _Desk] = {}
+        self._named: set[tuple[str, str, int, str]] = set()
 
     def quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
         """See Quoter."""
@@ -119,9 +119,12 @@ class UniswapPython:
             raise NoSecondQuote("the library knows V2 pools with a fee of 0.3 % only")
         desk = self._desks.get(leg.venue) or _open_desk(self._transport, venue)
         self._desks[leg.venue] = desk
-        desk.view.block_hash = block_hash
-        if named(lambda: desk.find_pool(leg)).lower() != leg.pool.lower():
-            raise NoSecondQuote("the venue's factory names another pool for this pair and fee")
+        desk.view.transport, desk.view.block_hash = self._transport, block_hash
+        pool = (leg.token_in, leg.token_out, leg.fee_pips, leg.pool)
+        if pool not in self._named:
+            if named(lambda: desk.find_pool(leg)).lower() != leg.pool.lower():
+                raise NoSecondQuote("the venue's factory names another pool for this pair and fee")
+            self._named.add(pool)
         return named(lambda: desk.ask(leg, amount_in_raw))
 
 
@@ -195,10 +198,8 @@ def _v2_desk(w3: Web3, view: _View, venue: V2Contracts) -> _Desk:
 def _v3_desk(w3: Web3, view: _View, venue: V3Contracts) -> _Desk:
     """The library knows mainnet's V3 contracts only; its interface at the addresses of the config takes their place."""
     library = _library(w3, 3)
-    library.factory_contract = w3.eth.contract(w3.to_checksum_address(venue.factory), abi=library.factory_contract.abi)
-    library.quoter = w3.eth.contract(w3.to_checksum_address(venue.quoter), abi=library.quoter.abi)
-    library.router = w3.eth.contract(w3.to_checksum_address(venue.router), abi=library.router.abi)
-    library.router_address = venue.router
+    library.factory_contract = type(library.factory_contract)(w3.to_checksum_address(venue.factory))
+    library.quoter = type(library.quoter)(w3.to_checksum_address(venue.quoter))
 
     def find_pool(leg: Leg) -> str:
         return str(library.factory_contract.functions.getPool(leg.token_in, leg.token_out, leg.fee_pips).call())

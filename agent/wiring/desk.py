@@ -165,7 +165,7 @@ def second_venues(config: Config) -> list[V2Contracts | V3Contracts]:
     if (v2 := config.venues.uniswap_v2) is not None:
         found.append(V2Contracts("uniswap_v2", v2.factory, v2.router))
     if (v3 := config.venues.uniswap_v3) is not None:
-        found.append(V3Contracts("uniswap_v3", v3.factory, v3.quoter_v1, v3.quoter, v3.router))
+        found.append(V3Contracts("uniswap_v3", v3.factory, v3.quoter_v1, v3.quoter))
     return found
 
 

@@ -21,7 +21,7 @@ SIZES = (Fraction(1, 10**6), Fraction(1, 1_000), Fraction(1, 50))
 
 def venues(chain: LocalChain) -> tuple[V2Contracts, V3Contracts]:
     at = chain.addresses
-    v3 = V3Contracts("uniswap_v3", at.v3_factory, at.quoter_v1, at.quoter_v2, at.swap_router_02)
+    v3 = V3Contracts("uniswap_v3", at.v3_factory, at.quoter_v1, at.quoter_v2)
     return V2Contracts("uniswap_v2", at.v2_factory, at.v2_router), v3
 
 

@@ -134,7 +134,7 @@ def second_quotes(line: Transport, at: Scene) -> list[int]:
     v2, v3 = at.venues.uniswap_v2, at.venues.uniswap_v3
     contracts = [
         V2Contracts("uniswap_v2", v2.factory, v2.router),
-        V3Contracts("uniswap_v3", v3.factory, v3.quoter, v3.quoter_v2, v3.router),
+        V3Contracts("uniswap_v3", v3.factory, v3.quoter, v3.quoter_v2),
     ]
     asked = opinions(line, contracts)
     return [asked.quote(leg, leg.amount_in_raw, at.head.hash) for leg in at.plan.legs]

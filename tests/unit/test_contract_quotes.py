@@ -18,7 +18,7 @@ from tests.builders import address
 from tests.unit.test_second_quote_library import leg
 
 V2 = V2Contracts("v2", address("factory"), address("router"))
-V3 = V3Contracts("v3", address("factory"), address("quoter"), address("quoter v2"), address("router"))
+V3 = V3Contracts("v3", address("factory"), address("quoter"), address("quoter v2"))
 BLOCK = {"blockHash": "0xabc", "requireCanonical": True}
 
 

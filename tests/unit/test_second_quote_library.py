@@ -107,7 +107,7 @@ class Wire:
 
 
 V2 = V2Contracts("v2", address("factory"), address("router"))
-V3 = V3Contracts("v3", address("factory"), address("quoter"), address("quoter v2"), address("router"))
+V3 = V3Contracts("v3", address("factory"), address("quoter"), address("quoter v2"))
 
 
 def word(value: int | str) -> str:
@@ -138,6 +138,17 @@ def test_the_library_reaches_the_node_by_contract_calls_at_the_block_only() -> N
     assert {method for method, _ in wire.seen} == {"eth_call"}
     assert all(params[1] == {"blockHash": "0xabc", "requireCanonical": True} for _, params in wire.seen)
     assert [params[0]["to"] for _, params in wire.seen] == [V3.factory, V3.quoter]
+
+
+def test_the_factory_names_each_pool_once() -> None:
+    wire = Wire(word(address("deep")))
+    library = UniswapPython(wire, (V3,))
+    for amount in (5, 7):
+        library.quote(leg(amount, venue="v3"), amount, "0xabc")
+    library.quote(leg(5, venue="v3", token_in=USDC, token_out=WETH), 5, "0xabc")
+    assert [params[0]["to"] for _, params in wire.seen] == [V3.factory, V3.quoter, V3.quoter, V3.factory, V3.quoter]
+    with pytest.raises(NoSecondQuote, match="another pool"):
+        library.quote(leg(5, venue="v3", pool="shallow"), 5, "0xabc")
 
 
 @dataclass
