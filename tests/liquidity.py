@@ -54,7 +54,7 @@ def provide_v3(
     amounts = [int(usd / chain.books.prices_usd[t.symbol] * 10**t.decimals) for t in (info.token0, info.token1)]
     to = owner or chain.wallet.address
     mint = (info.token0.address, info.token1.address, info.fee_pips, *ends, *amounts, 0, 0, to, FAR_FUTURE_S)
-    receipt = chain.send(manager(chain).mint(mint))
+    receipt = chain.w3.eth.get_transaction_receipt(chain.send(manager(chain).mint(mint)))
     [used] = (
         chain.contract(chain.addresses.position_manager, npm(POSITION_MANAGER)).events.IncreaseLiquidity().process_receipt(receipt, DISCARD)
     )

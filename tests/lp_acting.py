@@ -84,7 +84,7 @@ def _add_v3(chain: LocalChain, action: Provide) -> tuple[int, int, int]:
         call = manager(chain).mint((*head, *action.desired_raw, *action.min_raw, chain.wallet.address, FAR_FUTURE_S))
     else:
         call = manager(chain).increaseLiquidity((action.token_id, *action.desired_raw, *action.min_raw, FAR_FUTURE_S))
-    receipt = chain.send(call, chain.wallet.address, gas=1_000_000)
+    receipt = chain.w3.eth.get_transaction_receipt(chain.send(call, chain.wallet.address, gas=1_000_000))
     events = chain.contract(action.contract, npm(POSITION_MANAGER)).events.IncreaseLiquidity().process_receipt(receipt, DISCARD)
     [told] = [event["args"] for event in events]
     return int(told["liquidity"]), int(receipt["gasUsed"]), int(told["tokenId"])
@@ -99,7 +99,7 @@ def _multicall(chain: LocalChain, calls: list[Any]) -> int:
 
 
 def _send(chain: LocalChain, call: Any) -> int:
-    return int(chain.send(call, chain.wallet.address, gas=1_000_000)["gasUsed"])
+    return int(chain.w3.eth.get_transaction_receipt(chain.send(call, chain.wallet.address, gas=1_000_000))["gasUsed"])
 
 
 def _balances(chain: LocalChain, tokens: list[Any]) -> tuple[int, int]:

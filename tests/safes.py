@@ -41,7 +41,7 @@ class SafeWallet:
         call, executor = document["safe_tx"], test_accounts()[9].address
         fields = [call["to"], int(call["value"]), call["data"], call["operation"], 0, 0, 0, call["gasToken"], call["refundReceiver"]]
         signed = self.contract.functions.execTransaction(*fields, self.signatures(document["typed_data"]))
-        return "0x" + bytes(self.chain.send(signed, executor)["transactionHash"]).hex()
+        return self.chain.send(signed, executor)
 
     def nonce(self) -> int:
         return int(self.contract.functions.nonce().call())
@@ -53,6 +53,6 @@ def deploy_safe(chain: LocalChain, owners: Sequence[int] = (5, 6, 7), threshold:
     singleton = chain.contract(chain.deploy(npm(SAFE)), npm(SAFE))
     factory = chain.contract(chain.deploy(npm(FACTORY)), npm(FACTORY))
     setup = singleton.encode_abi("setup", [[one.address for one in accounts], threshold, NATIVE, b"", NATIVE, NATIVE, 0, NATIVE])
-    receipt = chain.send(factory.functions.createProxyWithNonce(singleton.address, setup, 7))
+    receipt = chain.w3.eth.get_transaction_receipt(chain.send(factory.functions.createProxyWithNonce(singleton.address, setup, 7)))
     made = factory.events.ProxyCreation().process_receipt(receipt)[0]["args"]["proxy"]
     return SafeWallet(chain, chain.contract(made, npm(SAFE)), accounts, threshold)

@@ -8,6 +8,7 @@ from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from eth_typing import HexStr
 from eth_utils.address import to_checksum_address
 from web3.contract.contract import Contract
 
@@ -171,14 +172,14 @@ class LocalChain:
 
     # transactions
 
-    def send(self, call: Any, sender: str | None = None, value_wei: int = 0, gas: int = TX_GAS) -> Any:
-        """Sends a bound contract function and returns its receipt. Raises RuntimeError when it reverts."""
+    def send(self, call: Any, sender: str | None = None, value_wei: int = 0, gas: int = TX_GAS) -> HexStr:
+        """Sends a bound contract function and returns the hash of its transaction, which is mined. Raises RuntimeError when it reverts."""
         who = sender or self.whale.address
         fees = {"gas": gas, "maxFeePerGas": 100 * 10**9, "maxPriorityFeePerGas": 10**9}
-        receipt = self.w3.eth.wait_for_transaction_receipt(call.transact({"from": who, "value": value_wei, **fees}), poll_latency=0.005)
-        if receipt["status"] != 1:
+        tx_hash, succeeded = self.node.transact(call, {"from": who, "value": value_wei, **fees})
+        if not succeeded:
             raise RuntimeError(f"{getattr(call, 'fn_name', 'deployment')} reverted on the local chain: {self._why(call, who, value_wei)}")
-        return receipt
+        return tx_hash
 
     def _why(self, call: Any, sender: str, value_wei: int) -> str:
         try:
@@ -190,7 +191,8 @@ class LocalChain:
     def deploy(self, artifact: artifacts.Artifact, *arguments: object, sender: str | None = None) -> str:
         """Deploys a contract and returns its checksummed address."""
         factory = self.w3.eth.contract(abi=artifact.abi, bytecode=artifact.bytecode)
-        return str(to_checksum_address(self.send(factory.constructor(*arguments), sender)["contractAddress"]))
+        tx_hash = self.send(factory.constructor(*arguments), sender)
+        return str(to_checksum_address(str(self.w3.eth.get_transaction_receipt(tx_hash)["contractAddress"])))
 
     def allow_whale(self, symbols: Iterable[str]) -> None:
         """Lets the protocol contracts take these tokens of the whale, once."""
