@@ -4,7 +4,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from agent.amm import pools
@@ -18,6 +18,19 @@ from tests.unit import amm_pools as given_pools
 from tests.unit.amm_pools import POOL, TOKEN0, TOKEN1, flat, swapped, v3_pool
 
 impacts = st.one_of(st.integers(0, 500), st.integers(0, 10_000))
+
+
+@given(st.integers(1, 2**128), st.integers(1, 2**128))
+@example(1, 1)
+@example(1, 4)
+@example(9, 1)
+@example(1, 2**192)
+@example(1, 2**193)
+def test_bounds_of_a_price_are_the_nearest_roots_on_their_side(numerator, denominator):
+    """Squares in units of 2^-192: the least root at or above the price, the greatest at or below it."""
+    price, least, greatest = numerator << 192, bounds.price_floor(numerator, denominator), bounds.price_ceiling(numerator, denominator)
+    assert (least - 1) ** 2 * denominator < price <= least**2 * denominator
+    assert greatest**2 * denominator <= price < (greatest + 1) ** 2 * denominator
 
 
 @given(given_pools.pools, given_pools.tokens, impacts)

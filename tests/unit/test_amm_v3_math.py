@@ -175,6 +175,19 @@ def test_a_step_keeps_to_the_definitions_of_its_amounts(current, target, liquidi
     assert Fraction(fee) >= Fraction(amount_in * fee_pips, 10**6 - fee_pips) or reached != target
 
 
+@pytest.mark.parametrize(("up", "down"), [((101, 100), (100, 101)), ((10_000, 100), (100, 10_000))])
+def test_a_step_that_wants_all_of_a_range_reaches_its_end(up, down):
+    """One unit less stops short of it, and is paid out to the unit."""
+    price = encode_price_sqrt(1, 1)
+    for target in (encode_price_sqrt(*up), encode_price_sqrt(*down)):
+        whole = compute_swap_step(price, target, 7, -(2**200), 600)
+        assert compute_swap_step(price, target, 7, -whole[2], 600) == whole if whole[2] else whole[0] == target
+        _, all_in, out, fee = compute_swap_step(price, target, 2 * COIN, -(2**200), 600)
+        assert compute_swap_step(price, target, 2 * COIN, -out, 600) == (target, all_in, out, fee)
+        short = compute_swap_step(price, target, 2 * COIN, 1 - out, 600)
+        assert short[0] != target and short[2] == out - 1 and short[1] <= all_in
+
+
 @given(prices, prices, liquidities)
 def test_deltas_are_the_real_amounts_rounded_to_the_side_asked(a, b, liquidity):
     low, high = min(a, b), max(a, b)
@@ -191,7 +204,10 @@ def test_deltas_are_the_real_amounts_rounded_to_the_side_asked(a, b, liquidity):
         lambda: get_next_sqrt_price_from_input(0, 1, 1, True),
         lambda: get_next_sqrt_price_from_input(1, 0, 1, False),
         lambda: get_next_sqrt_price_from_input(2**160 - 1, 1024, 1024, False),
+        lambda: get_next_sqrt_price_from_input(0, 1, 1, False),
         lambda: get_next_sqrt_price_from_output(0, 1, 1, True),
+        lambda: get_next_sqrt_price_from_output(0, 1, 1, False),
+        lambda: get_next_sqrt_price_from_output(1, 0, 1, True),
         lambda: get_next_sqrt_price_from_output(1, 0, 1, False),
         lambda: get_next_sqrt_price_from_output(20282409603651670423947251286016, 1024, 4, False),
         lambda: get_next_sqrt_price_from_output(20282409603651670423947251286016, 1024, 5, False),

@@ -105,9 +105,9 @@ def _within_prices(zero_for_one: bool, bound_x96: int) -> int:
 
 
 def price_floor(numerator: int, denominator: int) -> int:
-    """Least sqrt price (Q96) whose square is at least numerator / denominator · 2^192."""
+    """Least sqrt price (Q96) whose square is at least numerator / denominator · 2^192, for a positive price."""
     squared = -((-numerator << 192) // denominator)
-    return isqrt(squared - 1) + 1 if squared > 0 else 0
+    return isqrt(squared - 1) + 1
 
 
 def price_ceiling(numerator: int, denominator: int) -> int:

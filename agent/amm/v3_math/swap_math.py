@@ -55,21 +55,17 @@ def whole_step(current: int, target: int, liquidity: int, fee_pips: int) -> tupl
 
 
 def _step_exact_out(current: int, target: int, liquidity: int, wanted: int, fee_pips: int) -> tuple[int, int, int, int]:
-    """The branch of computeSwapStep for amountRemaining < 0."""
+    """The branch of computeSwapStep for amountRemaining < 0. A price that stops short is rounded far enough to pay all that is wanted."""
     if current >= target:
         amount_out = liquidity * (current - target) >> 96
         reached = target
         if wanted < amount_out:
-            reached = get_next_sqrt_price_from_amount1_rounding_down(current, liquidity, wanted, False)
-            if reached != target:
-                amount_out = liquidity * (current - reached) >> 96
+            reached, amount_out = get_next_sqrt_price_from_amount1_rounding_down(current, liquidity, wanted, False), wanted
         amount_in = -((liquidity * (reached - current) << 96) // current // reached)
     else:
         amount_out = (liquidity * (target - current) << 96) // target // current
         reached = target
         if wanted < amount_out:
-            reached = get_next_sqrt_price_from_amount0_rounding_up(current, liquidity, wanted, False)
-            if reached != target:
-                amount_out = (liquidity * (reached - current) << 96) // reached // current
+            reached, amount_out = get_next_sqrt_price_from_amount0_rounding_up(current, liquidity, wanted, False), wanted
         amount_in = -(liquidity * (current - reached) >> 96)
-    return reached, amount_in, min(amount_out, wanted), -(-amount_in * fee_pips // (PIPS - fee_pips))
+    return reached, amount_in, amount_out, -(-amount_in * fee_pips // (PIPS - fee_pips))
