@@ -42,9 +42,9 @@ def sharpe_milli(points: Sequence[UnitPoint], window_s: int, now_s: int) -> int 
     if spread <= 0:
         return None
     # mean / deviation = Σr / n · sqrt(n·(n - 1) / spread); squared, times 365, in thousandths
-    squared = total * total * (count - 1) * DAYS_A_YEAR * 10**6 // (count * spread)
-    root = isqrt(squared)
-    return root if total >= 0 else -root - (root * root != squared)
+    squared = total * total * (count - 1) * DAYS_A_YEAR * 10**6
+    root = isqrt(squared // (count * spread))
+    return root if total >= 0 else -root - (root * root * count * spread != squared)
 
 
 def judged(state: SleeveState, rule: HealthRule, sharpe: int | None, now_s: int) -> SleeveState:

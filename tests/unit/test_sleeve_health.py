@@ -59,6 +59,56 @@ def test_the_ratio_is_that_of_the_textbook(seed: int, drift: float, noise: float
     assert found == pytest.approx(expected * 1000, abs=1.01)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_ratio_is_rounded_down_to_the_thousandth(sign: int) -> None:
+    """Against exact fractions, where the square of the ratio is just beside a whole number's."""
+    for small in range(50, 1_500, 25):
+        steps = [small, 1_000_000, -1_000_000]
+        closes = [ONE]
+        for step in steps:
+            closes.append(closes[-1] + sign * step)
+        table = [UnitPoint(START_S + number * DAY_S + DAY_S - 60, close, close) for number, close in enumerate(closes)]
+        found = sleeve_health.sharpe_milli(table, 3 * DAY_S, table[-1].at_s)
+        returns = [now * ONE // before - ONE for before, now in pairwise(closes)]
+        mean = Fraction(sum(returns), 3)
+        squared = mean**2 / (sum((one - mean) ** 2 for one in returns) / 2) * 365 * 10**6
+        assert found is not None
+        low, high = (found, found + 1) if found >= 0 else (-found - 1, -found)
+        assert low**2 <= squared < high**2 if found >= 0 else low**2 < squared <= high**2, (small, found)
+
+
+@pytest.mark.parametrize(
+    ("days", "window_s", "known"),
+    [
+        ([0, 1, 2], 2 * DAY_S, True),
+        ([0, 2], 2 * DAY_S, False),
+        ([0, 2, 4, 6], 6 * DAY_S, True),
+        ([0, 3, 6], 6 * DAY_S, False),
+        ([0, 2, 4, 6], 6 * DAY_S + DAY_S // 2, True),
+        ([1, 2, 4, 6], 6 * DAY_S, False),
+    ],
+)
+def test_two_thirds_of_the_days_and_three_values_are_enough(days: list[int], window_s: int, known: bool) -> None:
+    table = [UnitPoint(START_S + day * DAY_S + DAY_S - 60, ONE + day**3, ONE + day**3) for day in days]
+    assert (sleeve_health.sharpe_milli(table, window_s, table[-1].at_s) is not None) is known
+
+
+def test_a_strategy_that_was_worth_nothing_once_has_no_ratio() -> None:
+    closes = [ONE, 0, ONE, 2 * ONE]
+    table = [UnitPoint(START_S + number * DAY_S + DAY_S - 60, close, close) for number, close in enumerate(closes)]
+    assert sleeve_health.sharpe_milli(table, 3 * DAY_S, table[-1].at_s) is None
+
+
+def test_the_index_of_a_strategy_is_rounded_down() -> None:
+    usdc = token("USDC").address
+    trend = strategy("trend", 5_000, {"USDC": 10_000})
+    state = replace(ACTIVE, index=10, unit=3)
+    assert sleeve_health.noted(state, trend, 5, {usdc: Fraction(1)}, START_S).index == 16
+    assert sleeve_health.noted(replace(state, unit=0), trend, 5, {usdc: Fraction(1)}, START_S).index == 10
+    paused = replace(state, health=Health.PAUSED, marks=((usdc, Fraction(3)),))
+    assert sleeve_health.noted(paused, trend, None, {usdc: Fraction(5)}, START_S).index == 16
+
+
 def test_of_several_values_of_a_day_the_last_one_counts() -> None:
     daily = points(walk(0.001, 40))
     noisy = [UnitPoint(point.at_s - 7_200, 3 * ONE, 3 * ONE) for point in daily]
