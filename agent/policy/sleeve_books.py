@@ -146,8 +146,9 @@ def cross(held: Held, wishes: Values, prices: Prices, tokens: Sequence[str]) -> 
         price = prices[one.token]
         if one.crossed <= 0 or price <= 0:
             continue
-        out = {n: -w.get(one.token, Fraction(0)) * one.crossed / one.sold for n, w in wishes.items() if w.get(one.token, 0) < 0}
-        into = {n: w.get(one.token, Fraction(0)) * one.crossed / one.bought for n, w in wishes.items() if w.get(one.token, 0) > 0}
+        wanted = {name: wish[one.token] for name, wish in wishes.items() if one.token in wish}
+        out = {name: -value * one.crossed / one.sold for name, value in wanted.items() if value < 0}
+        into = {name: value for name, value in wanted.items() if value > 0}
         given = {name: min(held[name].get(one.token, 0), floor_int(value / price)) for name, value in out.items()}
         for name, raw in given.items():
             held[name][one.token] -= raw

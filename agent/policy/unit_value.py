@@ -40,11 +40,10 @@ def carried(step: StepInput, prices: Mapping[str, Price], drifts: Sequence[Asset
     """What is to be written down: the same while holdings are alike, else a new span that begins at this block."""
     kept = step.history.unit_value
     held = {drift.token: drift.investable_raw + drift.lp_raw for drift in drifts}
-    if kept is not None:
-        had = dict(kept.holdings)
-        moved = sum((abs(raw - had.get(token, 0)) * prices[token] for token, raw in held.items()), Fraction(0))
-        total = sum((drift.value for drift in drifts), Fraction(0))
-        if had.keys() == held.keys() and moved <= MOVED * total:
+    had = {} if kept is None else dict(kept.holdings)
+    if kept is not None and had.keys() == held.keys():
+        moved = sum((abs(raw - had[token]) * prices[token] for token, raw in held.items()), Fraction(0))
+        if moved <= MOVED * sum((drift.value for drift in drifts), Fraction(0)):
             return kept
     worth = Fraction(floor_int(worth_at(kept, prices) * FIGURES), FIGURES)
     kept_prices = tuple((token, prices[token]) for token in held)
