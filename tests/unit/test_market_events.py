@@ -215,6 +215,14 @@ def test_with_too_little_history_a_jump_fires_nothing_and_says_so(prices: Sequen
     assert f"nothing is said of WETH: {words}" in decision.reason
 
 
+@pytest.mark.parametrize(("count", "enough"), [(150, True), (149, False)])
+def test_a_return_that_ends_where_the_short_window_begins_counts_in_the_long_one(count: int, enough: bool) -> None:
+    """126 hours are three quarters of seven days; the short window is the last 24."""
+    prices = zigzag(0.5, count)
+    decision = decide(asked(JUMP, prices[-1], history(prices=points(prices, until_s=NOW_S - HOUR_S)))).decision
+    assert ("too few of its prices are known of the long 7 d;" not in decision.reason) is enough, decision.reason
+
+
 def test_a_hole_in_the_history_is_too_little_of_it() -> None:
     full = points(joined(0.5, 3))
     border = NOW_S - DAY_S
