@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
-"""Imports what commands import, so that Python keeps its bytecode: a tenth of what is installed, whatever the shell's settings say."""
+"""Imports what commands import, and tests where pytest is installed, so that Python keeps the bytecode: a tenth of what is installed.
+
+Whatever the shell's settings say. Tests are compiled once here; else every process of `make test` would do it, at the same time.
+"""
 
 from __future__ import annotations
 
 import importlib
+import io
 import pkgutil
 import sys
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 
 sys.dont_write_bytecode = False
 LATER = ("web3", "uniswap", "eth_tester", "eth.vm.forks", "keyring", "apprise", "alembic.command", "prometheus_client", "pip")
@@ -25,3 +29,7 @@ if __name__ == "__main__":
                     import uniswap  # noqa: F401
             elif not name.endswith("__main__"):
                 importlib.import_module(name)
+    with suppress(ImportError), redirect_stdout(io.StringIO()):  # what is wrong with a test the tests themselves say
+        import pytest
+
+        pytest.main(["--collect-only"])
