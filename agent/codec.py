@@ -15,7 +15,7 @@ from cattrs.errors import ForbiddenExtraKeysError, IterableValidationError, Iter
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 
 from agent.errors import ConfigError
-from agent.model import Decision, LpPosition, PoolState, Schedule, Trigger
+from agent.model import Asked, Decision, LpPosition, PoolState, Schedule, Trigger
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ TAG = "type"
 """Key that names the class of a value that may be one of several."""
 _SAFE_INT = 2**53
 """From here on other readers of JSON round, so that larger integers are written as strings."""
-_UNIONS: tuple[Any, ...] = (PoolState, LpPosition, Decision, Trigger, Schedule)
+_UNIONS: tuple[Any, ...] = (PoolState, LpPosition, Decision, Trigger, Schedule, Asked)
 _INTEGER = re.compile(r"-?[0-9]{1,4000}")
 _RATIO = re.compile(r"(-?[0-9]{1,4000})/([0-9]{1,4000})")
 _BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')
@@ -160,8 +160,8 @@ def _is_tuple(cls: Any) -> bool:
 
 
 def _is_tagged_union(cls: Any) -> bool:
-    members = get_args(cls)
-    return get_origin(cls) in (Union, types.UnionType) and all(map(_is_member, members))
+    members = [one for one in get_args(cls) if one is not types.NoneType]
+    return get_origin(cls) in (Union, types.UnionType) and bool(members) and all(map(_is_member, members))
 
 
 def _build() -> Converter:
@@ -224,9 +224,11 @@ def _list_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], tuple[A
 
 
 def _one_of(members: tuple[Any, ...], converter: Converter) -> Callable[[Any, Any], Any]:
-    readers = {cls.__name__: (_object_reader(cls, converter), cls) for cls in members}
+    readers = {cls.__name__: (_object_reader(cls, converter), cls) for cls in members if cls is not types.NoneType}
 
     def read(data: Any, _target: Any) -> Any:
+        if data is None and types.NoneType in members:
+            return None
         tag = data.get(TAG) if isinstance(data, dict) else None
         if not isinstance(tag, str) or tag not in readers:
             raise ValueError(f"{_shown(tag or data)} is none of {', '.join(sorted(readers))}")

@@ -17,7 +17,8 @@ from agent.execution.proposing import propose_screened
 from agent.execution.recording import keep_choice, record
 from agent.execution.sent import gas_wei
 from agent.execution.sleeves import cross_inside, keep_sleeves
-from agent.model import Decision, Halt, History, Intent, IntentKind, Plan, StepInput, StuckExit
+from agent.model import Decision, Halt, History, Intent, IntentKind, Plan, Proposed, StepInput, StuckExit
+from agent.planning.asked import proposer
 from agent.planning.strategies import Proposer
 from agent.policy import stuck
 from agent.policy.decide import Decided, decide
@@ -40,12 +41,14 @@ def look(
     spent_gas_wei: int = 0,
     began: History | None = None,
     left: Sequence[StuckExit] = (),
+    asked: Proposed | None = None,
 ) -> Outcome:
     """Reads, decides, plans and judges; sends nothing. Refusals come back as an outcome with their verdicts.
 
     `caps` are base units by token that legs may take at most, since this step has approved just so much; `spent_gas_wei` is
     what its approvals cost. `began` is what was remembered when a step began that has moved liquidity since: its cooldown is
-    judged by that, since its own actions are no reason not to end them. `left` are exits that this step leaves alone.
+    judged by that, since its own actions are no reason not to end them. `left` are exits that this step leaves alone, and `asked` is
+    written down as what asked for it.
     """
     snapshot = eyes.reader.snapshot()
     if journal is not None:
@@ -62,7 +65,7 @@ def look(
         keep(journal, step_input)
         keep_sleeves(journal, step_input)
         record(eyes, step_input, journal)
-        journal.begin_step(step_id, eyes.clock.now_s(), codec.dumps(step_input))
+        journal.begin_step(step_id, eyes.clock.now_s(), codec.dumps(step_input), None if asked is None else codec.dumps(asked))
     outcome = judge(step_input, propose, eyes.evidence, step_id, Further(eyes.reader))
     if journal is not None and outcome.step_input is not step_input:
         journal.begin_step(step_id, eyes.clock.now_s(), codec.dumps(outcome.step_input))
@@ -82,18 +85,19 @@ def judge(
     """
 
     def judged(step: StepInput) -> Outcome:
-        return _judged(step, propose, evidence, step_id, further)
+        return judged_once(step, propose, evidence, step_id, further)
 
     return exits.around(judged(step_input), judged)
 
 
-def _judged(
+def judged_once(
     step_input: StepInput,
     propose: Proposer,
     evidence: EvidenceSource | None,
-    step_id: str,
+    step_id: str = "",
     further: Callable[[StepInput], StepInput | None] | None = None,
 ) -> Outcome:
+    """The same of this step as it is: no exit is left alone for what guards say. A step that was written down is one of these."""
     step_input, proposal, seen = propose_screened(step_input, propose, evidence, further)
     if isinstance(proposal, Refused):
         return _refused(step_id, step_input, decide(step_input), None, proposal)
@@ -109,17 +113,17 @@ def _judged(
     return Outcome(step_id, OutcomeKind.PLANNED, plan.decision.reason, step_input, proposal.decided, plan)
 
 
-def step(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None) -> Outcome:
-    """The whole agent: one step from snapshot to settled receipt. Every way out is written in the journal.
+def step(eyes: Eyes, asked: Proposed, journal: Journal, hands: Hands | None) -> Outcome:
+    """The whole agent: one step from snapshot to settled receipt. Every way out is written in the journal, with what asked for it.
 
     An exit that is refused only when it is about to be sent is left alone, and what else there is to do is looked at, planned,
     judged and confirmed anew.
     """
     if hands is None:
-        return _rounds(eyes, propose, journal, None)
+        return _rounds(eyes, asked, journal, None)
     hands.executor.reconcile()
     eyes = replace(eyes, reader=CaughtUp(eyes.reader, journal, eyes.clock))
-    outcome = _rounds(eyes, propose, journal, hands)
+    outcome = _rounds(eyes, asked, journal, hands)
     if outcome.decided.reviewed and outcome.kind in REVIEWED:
         journal.mark_review(reviewed_s(outcome.step_input.snapshot), int(eyes.chance() * MILLION), outcome.decided.reviews)
     if hands.executor.ready():
@@ -130,7 +134,9 @@ def step(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None) -
     return outcome
 
 
-def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None) -> Outcome:
+def _rounds(eyes: Eyes, asked: Proposed, journal: Journal, hands: Hands | None) -> Outcome:
+    propose = proposer(asked)
+
     def judged(step: StepInput) -> Outcome:
         return judge(step, propose, eyes.evidence)
 
@@ -144,7 +150,7 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
     around: list[str] = []
     while rounds < MAX_ROUNDS:
         step_id = uuid.uuid4().hex[:12]
-        outcome = look(eyes, propose, step_id, journal, caps, gas_wei(sent[since:]), began, left)
+        outcome = look(eyes, propose, step_id, journal, caps, gas_wei(sent[since:]), began, left, asked)
         outcome = replace(outcome, transactions=tuple(sent), around=tuple(around))
         try:
             plan = outcome.plan
@@ -191,7 +197,8 @@ def _rounds(eyes: Eyes, propose: Proposer, journal: Journal, hands: Hands | None
             rounds, caps, since = 0, {}, len(sent)
         except Refused as refusal:
             # What the signer, the simulation or the kill switch stopped; approvals before it were sent and are told.
-            stopped = replace(outcome, kind=OutcomeKind.REFUSED, reason=str(refusal), transactions=tuple(sent), verdicts=refusal.verdicts)
+            told = str(refusal) if outcome.plan is not None else f"{refusal}; {outcome.reason}"  # where no plan says what was decided
+            stopped = replace(outcome, kind=OutcomeKind.REFUSED, reason=told, transactions=tuple(sent), verdicts=refusal.verdicts)
             _close(journal, stopped)
             goes = () if said is None else said.decided.leaves
             alone = () if hands is None or anew == late.MOST else late.found(refusal, outcome, goes, hands.composer, judged)

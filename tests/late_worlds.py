@@ -20,6 +20,7 @@ from agent.model import (
     IntentKind,
     IntentState,
     LateRefusal,
+    OwnStrategy,
     PastPrices,
     Plan,
     Snapshot,
@@ -138,8 +139,8 @@ class World:
         self.store.advance(intent.id, IntentState.MINED, NOW_S, receipt=done)
         return self.store.advance(intent.id, IntentState.FINAL, NOW_S, receipt=done)
 
-    def rounds(self, propose: strategies.Proposer = strategies.rebalance) -> Outcome:
-        return engine._rounds(self.eyes(), propose, self.store, self.hands())
+    def rounds(self) -> Outcome:
+        return engine._rounds(self.eyes(), OwnStrategy(), self.store, self.hands())
 
     def tidy(self, kind: OutcomeKind, reason: str) -> Outcome:
         """What a step of that end still takes back."""

@@ -19,10 +19,9 @@ from agent.config.fields import parse_address, parse_duration_s
 from agent.errors import ConfigError, Refused, Retryable, TrimtabError
 from agent.execution.fresh import Further, observed
 from agent.execution.outcome import Hands, Outcome
-from agent.model import Portfolio, StepInput, Verdict
+from agent.model import OwnStrategy, Portfolio, Proposed, StepInput, Swap, Verdict
 from agent.planning import planner, strategies
 from agent.planning.planner import Quote
-from agent.planning.strategies import Proposer
 from agent.policy import coin, liquidity, minimum
 from agent.policy.decide import Decided, decide
 from agent.policy.drift import overweight, total
@@ -129,10 +128,10 @@ class Agent:
     def rebalance(self, *, send: bool = False, confirm: Confirm = never, progress: Progress = silent) -> Outcome:
         """One step; under a style of rounds those that follow too, one after the other, until the correction is done."""
         if not send:
-            return engine.step(self.desk.eyes, strategies.rebalance, self.desk.store, None)
+            return engine.step(self.desk.eyes, OwnStrategy(), self.desk.store, None)
         wallet = wiring.open_wallet(self.desk, rounds.asked_once(confirm), progress)
         with wallet.held() as hands:
-            first = engine.step(self.desk.eyes, strategies.rebalance, self.desk.store, hands)
+            first = engine.step(self.desk.eyes, OwnStrategy(), self.desk.store, hands)
         return rounds.go_on(wallet, first)
 
     def swap(
@@ -140,8 +139,7 @@ class Agent:
     ) -> Outcome:
         """One swap by hand, under the same guards."""
         sold, bought = self.token(token_in, "--in"), self.token(token_out, "--out")
-        propose = strategies.manual_swap(sold.address, bought.address, self._amount(amount, sold))
-        return self._step(propose, send, confirm, progress)
+        return self._step(Swap(sold.address, bought.address, self._amount(amount, sold)), send, confirm, progress)
 
     def run(
         self, *, send: bool = False, confirm: Confirm = never, every: str = "10m", once: bool = False, progress: Progress = silent
@@ -253,9 +251,9 @@ class Agent:
                 self.desk.store.tell_day((), nonce)
             return nonce
 
-    def _step(self, propose: Proposer, send: bool, confirm: Confirm, progress: Progress) -> Outcome:
+    def _step(self, asked: Proposed, send: bool, confirm: Confirm, progress: Progress) -> Outcome:
         with self._hands(send, confirm, progress) as hands:
-            return engine.step(self.desk.eyes, propose, self.desk.store, hands)
+            return engine.step(self.desk.eyes, asked, self.desk.store, hands)
 
     def _hands(self, send: bool, confirm: Confirm, progress: Progress) -> AbstractContextManager[Hands | None]:
         return wiring.open_hands(self.desk, confirm, progress) if send else nullcontext()

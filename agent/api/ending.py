@@ -15,7 +15,7 @@ from agent.execution.outcome import Hands, Outcome, OutcomeKind
 from agent.execution.paying import pay, present
 from agent.execution.sent import may_take
 from agent.guards import payout as guards
-from agent.model import Intent, IntentState, Payment, Payout, Request, RequestKind, RequestState, StepInput, Verdict
+from agent.model import ByHand, Intent, IntentState, Payment, Payout, Request, RequestKind, RequestState, SellEverything, StepInput, Verdict
 from agent.planning import owner
 from agent.policy import aside, coin, minimum, outflow
 from agent.ports import Approval
@@ -178,7 +178,7 @@ class _End:
         """Until nothing more is sold; why it ended early, empty where it did not."""
         for _ in range(SALES):
             self._require_wanted()
-            done = engine.step(self._desk.eyes, owner.sell_everything, self._desk.store, self._hands)
+            done = engine.step(self._desk.eyes, SellEverything(), self._desk.store, self._hands)
             self._sent += done.transactions
             if done.kind is OutcomeKind.HOLD:
                 stays = [f"{done.step_input.portfolio.token(one.token).label} stays: {one.why}" for one in done.decided.stuck]
@@ -193,7 +193,7 @@ class _End:
         if not allowed:
             return
         step_id = uuid.uuid4().hex[:12]
-        self._desk.store.begin_step(step_id, self._desk.clock.now_s(), codec.dumps(step))
+        self._desk.store.begin_step(step_id, self._desk.clock.now_s(), codec.dumps(step), codec.dumps(ByHand("stop")))
         sent, troubles = retreat.revoke(self._hands, step_id, step, allowed)
         self._sent += sent
         self._desk.store.end_step(step_id, "halt", may_take(allowed), None, "failed" if troubles else "done")

@@ -12,9 +12,8 @@ from agent.errors import ConfigError
 from agent.execution.fresh import Eyes
 from agent.execution.outcome import Outcome, OutcomeKind
 from agent.execution.paying import present
-from agent.model import Flow, FlowKind, History, Snapshot, StepInput, Underway
-from agent.planning import owner
-from agent.planning.strategies import Proposer
+from agent.model import Flow, FlowKind, History, Invest, Snapshot, StepInput, Underway
+from agent.planning.asked import proposer
 from agent.policy import aside, campaign, purchase
 from agent.policy.drift import drift
 from agent.reference import reference_prices
@@ -55,7 +54,7 @@ def invest(agent: Agent, *, only: Collection[int] = (), send: bool = False, conf
     desk = agent.desk
     if not send:
         found = _found(present(desk.eyes, desk.store), only)
-        return replace(found, outcome=engine.look(_eyes(desk.eyes, found), _proposed(found))) if found.came else found
+        return replace(found, outcome=engine.look(_eyes(desk.eyes, found), proposer(_asked(found)))) if found.came else found
     asked: list[Investing] = []
 
     def answer(outcome: Outcome) -> bool:
@@ -70,16 +69,16 @@ def invest(agent: Agent, *, only: Collection[int] = (), send: bool = False, conf
         found = _found(present(desk.eyes, desk.store), only)
         if not found.came:
             return found
-        outcome = engine.step(_eyes(desk.eyes, found), _proposed(found), desk.store, hands)
+        outcome = engine.step(_eyes(desk.eyes, found), _asked(found), desk.store, hands)
         if outcome.kind is OutcomeKind.HOLD and confirm(replace(found, outcome=outcome)):  # too little for a trade: a deposit all the same
             _tell(agent, found.came)
             asked.append(found)
         return replace(found, outcome=outcome, told=bool(asked), rest=_rest(agent, outcome))
 
 
-def _proposed(found: Investing) -> Proposer:
+def _asked(found: Investing) -> Invest:
     under = purchase.under_way(found.step_input)
-    return owner.invest(_raw(found), "" if under is None else under.id)
+    return Invest(tuple(_raw(found).items()), "" if under is None else under.id)
 
 
 def _rest(agent: Agent, outcome: Outcome) -> Underway | None:

@@ -13,7 +13,7 @@ from agent.config.fields import parse_address
 from agent.errors import ConfigError, Refused, TrimtabError
 from agent.execution.booking import settle
 from agent.execution.outcome import Hands
-from agent.model import Intent, StepInput, V3Pool, Verdict
+from agent.model import ByHand, Intent, StepInput, V3Pool, Verdict
 from agent.reference import means, reference_prices
 from agent.units import decimal_text, value_text
 
@@ -70,7 +70,7 @@ def _carry_out(agent: Agent, hands: Hands, step: StepInput, document: Document, 
     journal, eyes, step_id = agent.desk.store, agent.desk.eyes, uuid.uuid4().hex[:12]
     if document["rises"] == 0:
         return {}
-    journal.begin_step(step_id, eyes.clock.now_s(), codec.dumps(step))
+    journal.begin_step(step_id, eyes.clock.now_s(), codec.dumps(step), codec.dumps(ByHand("oracle")))
     done, ended = f"{document['pool']} keeps {document['to']} price observations", "declined"
     sent: list[Intent] = []
     try:

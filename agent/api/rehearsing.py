@@ -11,7 +11,7 @@ from agent.api.agent import Agent, Progress, silent
 from agent.errors import ConfigError, Refused
 from agent.execution.outcome import Outcome, OutcomeKind
 from agent.execution.paying import present
-from agent.model import IntentKind, StepInput
+from agent.model import IntentKind, StepInput, Swap
 from agent.planning import strategies
 from agent.policy import outflow, raising
 from agent.reference import reference_prices
@@ -85,11 +85,11 @@ def rehearse(
         home, other, first, raw = _first(agent, step, token)  # the wallet may have been waited for
         if first.kind is not OutcomeKind.PLANNED:
             return _shown(first)
-        there = engine.step(agent.desk.eyes, strategies.manual_swap(home.address, other.address, raw), agent.desk.store, hands)
+        there = engine.step(agent.desk.eyes, Swap(home.address, other.address, raw), agent.desk.store, hands)
         if there.kind is not OutcomeKind.DONE:
             return _ended((there,), (), "declined" if there.kind is OutcomeKind.DECLINED else "failed", there.reason)
         one = _way(agent, there, home, other, raw)
-        again = engine.step(agent.desk.eyes, strategies.manual_swap(other.address, home.address, one.got_raw), agent.desk.store, hands)
+        again = engine.step(agent.desk.eyes, Swap(other.address, home.address, one.got_raw), agent.desk.store, hands)
         if again.kind is not OutcomeKind.DONE:
             return _ended((there, again), (one,), "failed", f"the way back: {again.reason}")
         ways = (one, _way(agent, again, other, home, one.got_raw))

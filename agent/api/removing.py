@@ -20,8 +20,7 @@ from agent.chain.rpc import Transport
 from agent.config.edits import Changes, applied, emptied
 from agent.config.load import load_config
 from agent.execution.outcome import Outcome, OutcomeKind
-from agent.model import Intent
-from agent.planning import owner
+from agent.model import Intent, SellOut
 from agent.ports import Clock
 
 SALES = 12
@@ -111,7 +110,7 @@ def _sold_out(
             for symbol in symbols:
                 token = agent.token(symbol, "--remove").address
                 for _ in range(SALES):
-                    done = engine.step(desk.eyes, owner.sell_out(token), desk.store, hands)
+                    done = engine.step(desk.eyes, SellOut(token), desk.store, hands)
                     sent += done.transactions
                     told = done.reason
                     if done.kind is OutcomeKind.HOLD:

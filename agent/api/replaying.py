@@ -16,8 +16,9 @@ from agent import codec, engine
 from agent.api.offline import require_decimals
 from agent.errors import EXIT_DIFFERS, EXIT_OK, EXIT_USAGE, ConfigError, TrimtabError, plain
 from agent.execution.outcome import Outcome
-from agent.model import AdjustLiquidity, Halt, Hold, Plan, Rebalance, TopUp
-from agent.planning import strategies
+from agent.model import AdjustLiquidity, ByHand, Halt, Hold, Plan, Rebalance, TopUp
+from agent.planning import asked, strategies
+from agent.planning.strategies import Proposer
 from agent.store import recorder
 from agent.store.recorder import RecordedStep
 
@@ -28,14 +29,15 @@ MOST_SHOWN = 20
 """Differences of one step that are told; the rest are counted."""
 SAME, DIFFERENT, BY_HAND, UNREADABLE = "same", "different", "by hand", "unreadable"
 DECIDED = tuple(kind.__name__.lower() for kind in (Hold, Halt, Rebalance, AdjustLiquidity, TopUp))
-"""Decisions that a step itself makes; payouts and the like its owner made, and there is nothing to decide again."""
+"""Decisions that a step itself makes, where it does not say what asked for it; payouts and the like its owner made."""
 
 
 def replay(folder: Path) -> Document:
     """Every step in the folder, in the order of the files' names. Raises ConfigError where there is none to read.
 
-    A file that is no step is named, and the rest goes on. Guards that need evidence of the moment do not judge again: what is
-    compared is the decision with its reason, and the plan as it was made. "exit" is the exit code that says what was found.
+    Each is proposed again by what proposed it: the agent's strategy, or what its owner asked for ("asked" says which command). A
+    file that is no step is named, and the rest goes on. Guards that need evidence of the moment do not judge again: what is compared
+    is the decision with its reason, and the plan as it was made. "exit" is the exit code that says what was found.
     """
     steps = [_told(path) for path in _files(folder)]
     if not steps:
@@ -99,6 +101,7 @@ def _facts(step: RecordedStep) -> Document:
         "decision": step.decision,
         "reason": step.reason,
         "outcome": step.outcome,
+        "asked": None if step.asked is None else asked.named(step.asked),
     }
 
 
@@ -106,17 +109,26 @@ def _compared(step: RecordedStep) -> Document:
     """What is different now: the decision, its reason, the plan."""
     if step.decision is None:
         return {"result": UNREADABLE, "why": "the step was interrupted before it decided"}
-    if _by_hand(step):
+    if (propose := _proposer(step)) is None:
         return {"result": BY_HAND, "differs": [], "more": 0}
     try:
-        differs = list(_differences(step, engine.judge(step.input, strategies.rebalance, None)))
+        differs = list(_differences(step, engine.judged_once(step.input, propose, None)))
     except Exception as error:  # what was decided once, and cannot be any more, is told like any other difference
         differs = [_difference("error", None, f"{type(error).__name__}: {plain(str(error))}")]
     return {"result": DIFFERENT if differs else SAME, "differs": differs[:MOST_SHOWN], "more": max(0, len(differs) - MOST_SHOWN)}
 
 
+def _proposer(step: RecordedStep) -> Proposer | None:
+    """What it was proposed by; None where its owner did it and nothing was proposed."""
+    if step.asked is None:
+        return None if _by_hand(step) else strategies.rebalance
+    return None if isinstance(step.asked, ByHand) else asked.proposer(step.asked)
+
+
 def _by_hand(step: RecordedStep) -> bool:
-    """Whether its owner asked for it: a swap, a payment, something taken back. A halt that was no halt in the end took back."""
+    """Whether its owner asked for it, of a step that does not say: a swap, a payment, something taken back. A halt that was no halt in
+    the end took back.
+    """
     swapped = step.plan is not None and isinstance(step.plan.decision, Rebalance) and step.plan.decision.by_hand
     return swapped or step.decision not in DECIDED or (step.decision == "halt" and step.outcome not in ("halt", "error"))
 

@@ -12,7 +12,7 @@ from agent.execution.booking import settle
 from agent.execution.fresh import CaughtUp, Eyes
 from agent.execution.outcome import Hands, Outcome, OutcomeKind
 from agent.execution.sent import may_take
-from agent.model import Halt, Intent, IntentKind, IntentState, StepInput
+from agent.model import ByHand, Halt, Intent, IntentKind, IntentState, StepInput
 from agent.policy.decide import decide
 from agent.ports import Approval, Journal
 from agent.store.journal import family
@@ -57,7 +57,7 @@ def retreat(eyes: Eyes, store: Journal, hands: Hands, why: str) -> Outcome:
     settle(store, snapshot, lambda: eyes.assemble(snapshot, eyes.history(snapshot.head.timestamp_s)))
     step_input = eyes.assemble(snapshot, eyes.history(snapshot.head.timestamp_s))
     step_id = uuid.uuid4().hex[:12]
-    store.begin_step(step_id, eyes.clock.now_s(), codec.dumps(step_input))
+    store.begin_step(step_id, eyes.clock.now_s(), codec.dumps(step_input), codec.dumps(ByHand("pause --hard")))
     allowed = spending.left_over(step_input)
     sent, troubles = revoke(hands, step_id, step_input, allowed)
     after = _assembled(eyes) if sent else step_input

@@ -11,7 +11,7 @@ from agent.api import retreat
 from agent.api.agent import Agent, Progress, never, silent
 from agent.chain.allowances import PERMIT2, read_allowances
 from agent.execution.paying import present
-from agent.model import Intent
+from agent.model import ByHand, Intent
 from agent.ports import Approval
 from agent.venues import spending
 
@@ -61,7 +61,7 @@ def revoke(
     with wiring.open_hands(desk, never, progress) as hands:
         hands.executor.reconcile()
         step, step_id = present(desk.eyes, desk.store), uuid.uuid4().hex[:12]
-        desk.store.begin_step(step_id, desk.clock.now_s(), codec.dumps(step))
+        desk.store.begin_step(step_id, desk.clock.now_s(), codec.dumps(step), codec.dumps(ByHand("revoke")))
         asked = {(one.token, one.spender) for one in found if one.raw}
         present_now = [one for one in _given(agent, wanted) if one.raw and (one.token, one.spender) in asked]  # a run may have been quicker
         zero = [Approval(one.token, one.spender, 0, one.label, one.holder) for one in present_now]

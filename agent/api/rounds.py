@@ -14,7 +14,7 @@ from agent.api.schedule import rest
 from agent.config.fields import parse_duration_s
 from agent.errors import ConfigError
 from agent.execution.outcome import Hands, Outcome, OutcomeKind
-from agent.model import LimitOrder, StepInput, Style, Underway
+from agent.model import LimitOrder, OwnStrategy, StepInput, Style, SwapAtPrice, Underway
 from agent.planning import strategies
 from agent.policy.expiry import late
 from agent.store.versions import Edited
@@ -35,8 +35,7 @@ GOES_ON = (OutcomeKind.DONE, OutcomeKind.HOLD)
 def step(desk: wiring.Desk, hands: Hands | None) -> Outcome:
     """One look of a run: the orders that wait for their price, else the agent's own strategy."""
     orders = tuple(order for order in desk.store.orders() if order.state == "open")
-    propose = strategies.waiting_orders(orders) if orders else strategies.rebalance
-    outcome = engine.step(desk.eyes, propose, desk.store, hands)
+    outcome = engine.step(desk.eyes, OwnStrategy(orders), desk.store, hands)
     if orders and hands is not None:
         settle_orders(desk, outcome.after or outcome.step_input)
     return outcome
@@ -67,7 +66,7 @@ def go_on(wallet: wiring.Wallet, first: Outcome) -> Outcome:
         rest(max(1, under.next_s - now_s), desk.clock, lambda: False)
         try:
             with wallet.held() as hands:
-                outcome = engine.step(desk.eyes, strategies.rebalance, desk.store, hands)
+                outcome = engine.step(desk.eyes, OwnStrategy(), desk.store, hands)
         except Edited as edited:  # what was sent by then is told with it
             return replace(outcome, kind=OutcomeKind.REFUSED, reason=str(edited), transactions=tuple(sent), verdicts=edited.verdicts)
         sent += outcome.transactions
@@ -139,7 +138,7 @@ def swap_at(
 
 def _tried(desk: wiring.Desk, order: LimitOrder, hands: Hands) -> Outcome:
     """One look whether the order fills."""
-    outcome = engine.step(desk.eyes, strategies.one_order(order), desk.store, hands)
+    outcome = engine.step(desk.eyes, SwapAtPrice(order), desk.store, hands)
     settle_orders(desk, outcome.after or outcome.step_input)
     return outcome
 

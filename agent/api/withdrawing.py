@@ -15,6 +15,7 @@ from agent.execution.outcome import Hands, Outcome, OutcomeKind
 from agent.execution.paying import pay, present
 from agent.guards import payout as guards
 from agent.model import Claim, Intent, IntentState, Payment, Payout, Request, RequestKind, RequestState, StepInput, Verdict
+from agent.model.asked import RaiseMoney, Unwrap
 from agent.planning import owner
 from agent.policy import coin, outflow
 from agent.units import NATIVE
@@ -195,7 +196,7 @@ class Asked:
             short = self._short(step)
             if short is None:
                 break
-            sale = engine.step(self._eyes(), owner.raise_money(short), self._desk.store, hands)
+            sale = engine.step(self._eyes(), RaiseMoney(short), self._desk.store, hands)
             self._sent += sale.transactions
             if sale.kind is not OutcomeKind.DONE:
                 return self._not_sold(step, sale)
@@ -217,7 +218,7 @@ class Asked:
             return self.looked(step, sale, "reserved", told)
         while (claim := self._next()) is not None:
             if claim.payment.native and (missing := self._to_unwrap(claim)) > 0:
-                done = engine.step(self._desk.eyes, owner.unwrap(missing), self._desk.store, replace(hands, confirm=lambda _: True))
+                done = engine.step(self._desk.eyes, Unwrap(missing), self._desk.store, replace(hands, confirm=lambda _: True))
                 self._sent += done.transactions
                 if done.kind is not OutcomeKind.DONE:
                     return self.looked(_present(self._agent), sale, "failed", done.reason)

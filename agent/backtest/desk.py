@@ -26,8 +26,7 @@ from agent.execution.nonces import signable
 from agent.execution.outcome import Hands, Outcome
 from agent.execution.remembered import remembered
 from agent.execution.settings import Settings as Patience
-from agent.model import Finding, History, ScreenedToken, Snapshot, StepInput
-from agent.planning.strategies import rebalance
+from agent.model import Finding, History, OwnStrategy, ScreenedToken, Snapshot, StepInput
 from agent.policy.lookback import needed_s
 from agent.policy.quarantine import quarantine
 from agent.store import Store
@@ -47,7 +46,7 @@ class Desk:
 
     def step(self) -> Outcome:
         """One step at the world's bar. Raises EndOfTable when it waits beyond the last."""
-        return step(self.eyes, rebalance, self.store, self.hands)
+        return step(self.eyes, OwnStrategy(), self.store, self.hands)
 
 
 @contextmanager

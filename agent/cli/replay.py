@@ -42,10 +42,13 @@ def replay(
 def _show(document: Document) -> None:
     from agent.cli import tables
 
-    shown = tables.table("Recorded steps", ("file", "decided", "now"), ("block",), order=("file", "block", "decided", "now"))
+    shown = tables.table(
+        "Recorded steps", ("file", "asked by", "decided", "now"), ("block",), order=("file", "block", "asked by", "decided", "now")
+    )
     for step in document["steps"]:
         result = step["result"]
-        shown.add_row(cell(step["file"]), str(step.get("block", "")), cell(step.get("decision") or ""), cell(result, STYLES[result]))
+        told = (cell(step.get(key) or "") for key in ("asked", "decision"))
+        shown.add_row(cell(step["file"]), str(step.get("block", "")), *told, cell(result, STYLES[result]))
     out.print(shown)
     for step in document["steps"]:
         if step["result"] == "unreadable":

@@ -10,7 +10,7 @@ from agent.execution.booking import settle
 from agent.execution.fresh import CaughtUp, Eyes
 from agent.execution.outcome import Hands
 from agent.guards import payout as guards
-from agent.model import Intent, Payout, StepInput
+from agent.model import ByHand, Intent, Payout, StepInput
 from agent.policy import aside
 from agent.ports import Journal
 
@@ -22,7 +22,7 @@ def pay(eyes: Eyes, journal: Journal, hands: Hands, payout: Payout, confirmed: t
     """
     step = aside.given_back(present(eyes, journal))
     step_id = uuid.uuid4().hex[:12]
-    journal.begin_step(step_id, eyes.clock.now_s(), codec.dumps(step))
+    journal.begin_step(step_id, eyes.clock.now_s(), codec.dumps(step), codec.dumps(ByHand("payout")))
     try:
         guards.require(guards.judge(step, payout, confirmed))
         prepared = hands.composer.payout(step, payout)

@@ -32,8 +32,8 @@ from agent.ports.sleeves import SleeveJournal
 class Journal(Ledger, CampaignBook, SleeveJournal, Protocol):
     """The write-ahead journal: every method that changes something has committed to disk before it returns."""
 
-    def begin_step(self, step_id: str, now_s: int, input_json: str) -> None:
-        """Records what a step decides from; once more when a token was shut out meanwhile."""
+    def begin_step(self, step_id: str, now_s: int, input_json: str, asked_json: str | None = None) -> None:
+        """Records what a step decides from and what asked for it; once more, with another input, when a token was shut out meanwhile."""
         ...
 
     def end_step(self, step_id: str, decision: str, reason: str, plan_json: str | None, outcome: str) -> None:

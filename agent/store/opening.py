@@ -19,7 +19,7 @@ from agent.store.failures import reported
 from agent.store.private import require_private
 from agent.store.store import Store
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012", "0013", "0014", "0015")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012", "0013", "0014", "0015", "0016")
 """Versions of the store that this code can read or migrate, oldest first; one script each in migrations/versions."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"

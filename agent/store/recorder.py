@@ -14,7 +14,7 @@ from pathlib import Path
 
 from agent import codec
 from agent.errors import ConfigError, TrimtabError
-from agent.model import Plan, StepInput
+from agent.model import Asked, Plan, StepInput
 from agent.store.records import StepRecord
 
 FORMAT = "trimtab step"
@@ -29,7 +29,8 @@ class RecordedStep:
     """A step as it was: what it decided from, and what came of it.
 
     `version` is trimtab's, `config` the SHA-256 of the config file, `books` whose books it was decided by (live or paper), `step` its
-    id in the store, `now_s` when it began. `decision`, `reason` and `outcome` are as the store has them.
+    id in the store, `now_s` when it began. `decision`, `reason` and `outcome` are as the store has them. `asked` is what asked for it
+    (None: it was written before that was).
     """
 
     format: str
@@ -43,6 +44,7 @@ class RecordedStep:
     outcome: str | None
     input: StepInput
     plan: Plan | None = None
+    asked: Asked | None = None
 
 
 def loads(text: str) -> RecordedStep:
@@ -118,6 +120,7 @@ class Recorder:
             outcome=line.outcome,
             input=codec.loads(StepInput, record.input_json),
             plan=None if record.plan_json is None else codec.loads(Plan, record.plan_json),
+            asked=None if record.asked_json is None else codec.loads(Asked, record.asked_json),
         )
 
     def _known(self) -> list[tuple[int, str, int]]:

@@ -29,11 +29,14 @@ class StepLine:
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """A past step with what it decided from (StepInput as JSON) and what it planned (Plan as JSON)."""
+    """A past step with what it decided from (StepInput as JSON), what it planned (Plan as JSON) and what asked for it (Asked as JSON;
+    None in a store of before version 0016).
+    """
 
     line: StepLine
     input_json: str
     plan_json: str | None
+    asked_json: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,7 @@ def step_line(row: Step | Any) -> StepLine:
 
 def step_record(row: Step) -> StepRecord:
     """The whole of a step's row."""
-    return StepRecord(step_line(row), unpacked(row.input_z), None if row.plan_z is None else unpacked(row.plan_z))
+    return StepRecord(step_line(row), unpacked(row.input_z), None if row.plan_z is None else unpacked(row.plan_z), row.asked_json)
 
 
 def intent(row: IntentRow) -> Intent:

@@ -64,12 +64,12 @@ class Store(Proposals, PaperBook):
             )
 
     # steps
-    def begin_step(self, step_id: str, now_s: int, input_json: str) -> None:
-        """Records what a step decides from; again, when a token was shut out meanwhile."""
+    def begin_step(self, step_id: str, now_s: int, input_json: str, asked_json: str | None = None) -> None:
+        """Records what a step decides from and what asked for it; again, when a token was shut out meanwhile."""
         with self._write("write the step") as db:
             text = records.packed(input_json)
             if db.execute(_decided(), {"of": step_id, "input_z": text}).rowcount == 0:
-                add(db, Step, [{"id": step_id, "now_s": now_s, "input_z": text}])
+                add(db, Step, [{"id": step_id, "now_s": now_s, "input_z": text, "asked_json": asked_json}])
 
     def end_step(self, step_id: str, decision: str, reason: str, plan_json: str | None, outcome: str) -> None:
         """Records what it decided and what came of it. KeyError for a step that was not begun."""

@@ -37,6 +37,7 @@ class Step(Base):
     reason: Mapped[str | None] = mapped_column(Text)
     plan_z: Mapped[bytes | None] = mapped_column(LargeBinary)
     outcome: Mapped[str | None] = mapped_column(Text)
+    asked_json: Mapped[str | None] = mapped_column(Text)
 
 
 class IntentRow(Base):

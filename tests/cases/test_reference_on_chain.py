@@ -12,7 +12,7 @@ from agent.api.checkup import doctor
 from agent.artifacts import own
 from agent.execution.outcome import Outcome, OutcomeKind
 from agent.localchain import LocalChain
-from agent.planning import strategies
+from agent.model import OwnStrategy
 from tests.agents import ROOMY, again, agent_on, fund, purse, trusted, yes
 from tests.attacks import attack
 
@@ -110,7 +110,7 @@ def test_a_review_is_late_by_what_was_drawn_at_the_last_one(anvil_chain: LocalCh
     with agent_on(chain, tmp_path, timed, TWO) as agent, wiring.open_hands(agent.desk, yes, silent) as hands:
 
         def step(chance: float) -> Outcome:
-            return engine.step(replace(agent.desk.eyes, chance=lambda: chance), strategies.rebalance, agent.desk.store, hands)
+            return engine.step(replace(agent.desk.eyes, chance=lambda: chance), OwnStrategy(), agent.desk.store, hands)
 
         first = step(0.75)
         assert first.decided.reviewed, first.reason

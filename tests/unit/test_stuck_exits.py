@@ -149,7 +149,7 @@ def test_an_exit_that_the_guards_refuse_for_its_pool_holds_back_its_own_asset_al
 
 def test_a_refusal_that_leaving_the_exit_alone_does_not_end_stays_one() -> None:
     step = fired("LINK", pools=(*MARKET, OFF))
-    refused = engine._judged(step, strategies.rebalance, Sees(), "abc")
+    refused = engine.judged_once(step, strategies.rebalance, Sees(), "abc")
     assert refused.kind is OutcomeKind.REFUSED
     assert exits.around(refused, lambda left: replace(refused, step_input=left)).kind is OutcomeKind.REFUSED
 

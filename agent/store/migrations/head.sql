@@ -1,6 +1,6 @@
 CREATE TABLE alembic_version ( version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num) )
 CREATE TABLE meta ( "key" VARCHAR(40) NOT NULL, value TEXT NOT NULL, PRIMARY KEY ("key") )
-CREATE TABLE steps ( seq INTEGER NOT NULL, id VARCHAR(40) NOT NULL, now_s BIGINT NOT NULL, input_z BLOB NOT NULL, decision VARCHAR(40), reason TEXT, plan_z BLOB, outcome TEXT, PRIMARY KEY (seq), UNIQUE (id) )
+CREATE TABLE steps ( seq INTEGER NOT NULL, id VARCHAR(40) NOT NULL, now_s BIGINT NOT NULL, input_z BLOB NOT NULL, decision VARCHAR(40), reason TEXT, plan_z BLOB, outcome TEXT, asked_json TEXT, PRIMARY KEY (seq), UNIQUE (id) )
 CREATE TABLE intents ( seq INTEGER NOT NULL, id VARCHAR(40) NOT NULL, step_id VARCHAR(40) NOT NULL, kind VARCHAR(20) NOT NULL, state VARCHAR(20) NOT NULL, nonce BIGINT NOT NULL, tx_json TEXT NOT NULL, grant_z BLOB NOT NULL, note TEXT NOT NULL, created_s BIGINT NOT NULL, deadline_s BIGINT, tx_hash VARCHAR(80), receipt_json TEXT, replaces VARCHAR(40), PRIMARY KEY (seq), UNIQUE (id), FOREIGN KEY(step_id) REFERENCES steps (id), FOREIGN KEY(replaces) REFERENCES intents (id) )
 CREATE UNIQUE INDEX one_open_intent_per_nonce ON intents (nonce) WHERE replaces IS NULL AND state IN ('broadcast', 'mined', 'planned', 'signed')
 CREATE UNIQUE INDEX one_open_cancel_per_intent ON intents (replaces) WHERE state IN ('broadcast', 'mined', 'planned', 'signed')
@@ -53,4 +53,4 @@ CREATE INDEX intents_by_step ON intents (step_id)
 CREATE INDEX budgets_by_kind ON budgets (kind, succeeded, chain_s)
 CREATE INDEX flows_unexplained ON flows (seq) WHERE kind IS NULL
 CREATE INDEX flows_that_fell ON flows (seq) WHERE delta_raw LIKE '-%'
-INSERT INTO alembic_version (version_num) VALUES ('0015')
+INSERT INTO alembic_version (version_num) VALUES ('0016')

@@ -1,0 +1,153 @@
+"""Steps that owners asked for, recorded by the real engine on real contracts: a replay finds them as they were, and an altered one not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+from agent import api
+from agent.api import ending, investing, removing, withdrawing
+from agent.api.rounds import swap_at
+from agent.config import edits
+from agent.config.load import LoadedConfig, load_config
+from agent.execution.outcome import OutcomeKind
+from agent.localchain import LocalChain
+from tests.agents import USD, Changes, again, agent_on, fund, purse, trusted, yes
+from tests.attacks import attack
+from tests.cases.test_bad_tokens import FOUR, turned_bad, with_guest
+from tests.cases.test_late_refusals_on_chain import FALL, with_stops
+from tests.cases.test_token_screen import prepared
+from tests.recorded import changed
+
+HOME = "0x00000000000000000000000000000000000A11cE"
+TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
+HELD = {"WETH": 5_200, "WBTC": 1_900, "USDC": 2_900}
+KEPT: Changes = {"record": {"dir": "steps"}, "wallet.payout_addresses": [HOME]}
+
+
+def sure(_: object) -> bool:
+    return True
+
+
+def recording(loaded: LoadedConfig) -> LoadedConfig:
+    """The same config with steps recorded beside it."""
+    document = tomlkit.parse(loaded.path.read_text())
+    document["record"] = {"dir": "steps"}
+    loaded.path.write_text(tomlkit.dumps(document))
+    return load_config(loaded.path)
+
+
+def asked(folder: Path) -> dict[str, set[tuple[str, str]]]:
+    """By what asked for them, (decision, outcome) of the steps, every one of which replays as it was."""
+    found = api.replay(folder / "steps")
+    different = [one for one in found["steps"] if one["result"] not in ("same", "by hand")]
+    assert (found["exit"], different) == (0, []), different
+    assert {one["asked"] for one in found["steps"] if one["result"] == "by hand"} <= {"payout", "stop"}
+    told: dict[str, set[tuple[str, str]]] = {}
+    for one in found["steps"]:
+        told.setdefault(one["asked"], set()).add((one["decision"], one["outcome"]))
+    return told
+
+
+def altered(folder: Path, command: str) -> None:
+    """The plan of one step that `command` asked for, changed: the replay says so, and where."""
+    told = {folder / "steps" / one["file"]: one["asked"] for one in api.replay(folder / "steps")["steps"]}
+    file = next(file for file, by in told.items() if by == command and json.loads(file.read_text())["plan"] is not None)
+    plan = json.loads(file.read_text())["plan"]
+    changed(file, plan__legs=[{**plan["legs"][0], "amount_in_raw": 7}, *plan["legs"][1:]])
+    found = api.replay(folder / "steps")
+    assert (found["different"], found["exit"]) == (1, 14)
+    (differs,) = [one["differs"] for one in found["steps"] if one["result"] == "different"]
+    assert [one["what"] for one in differs] == ["plan.legs[0].amount_in_raw"]
+    changed(file, plan=plan)
+
+
+def test_swaps_deposits_withdrawals_and_the_end_replay_as_they_were(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    with agent_on(chain, tmp_path, {**KEPT, "policy.cooldown": "0s"}, TARGETS) as agent:
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+        chain.set_balance("USDC", purse(chain).raw["USDC"] + 2_000 * USD)
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HALT
+        for answer in (False, True):
+            investing.invest(agent, send=True, confirm=lambda _, answer=answer: answer)  # type: ignore[misc]  # bound at once
+        chain.set_balance("USDC", purse(chain).raw["USDC"] + USD)
+        investing.invest(agent, send=True, confirm=sure)
+        assert agent.swap("WETH", "USDC", "100", send=True, confirm=yes).kind is OutcomeKind.REFUSED
+        assert agent.swap("WETH", "USDC", "0.05", send=True, confirm=yes).kind is OutcomeKind.DONE
+        for price in ("9000", "2900"):
+            swap_at(agent, ("WETH", "USDC"), "0.05", price, "4h", send=True, wait=False, confirm=yes, progress=lambda _: None)
+        next(agent.run(send=True, confirm=yes, once=True))  # with the order that waits
+        for answer in (False, True):
+            withdrawing.withdraw(agent, "4500", to=HOME, send=True, confirm=lambda _, answer=answer: answer)  # type: ignore[misc]
+        ending.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure)
+    told = asked(tmp_path)
+    assert told["invest"] == {("rebalance", "declined"), ("rebalance", "planned"), ("rebalance", "done"), ("hold", "hold")}
+    assert told["swap"] >= {("rebalance", "done")} and any(outcome == "refused" for _, outcome in told["swap"])
+    assert told["swap --limit"] >= {("hold", "hold"), ("rebalance", "done")}
+    assert told["withdraw"] >= {("rebalance", "declined"), ("rebalance", "done")} and told["payout"] == {("payout", "done")}
+    assert told["stop"] >= {("rebalance", "done"), ("hold", "hold")}
+    assert told["agent"] >= {("hold", "hold"), ("halt", "halt")}
+    for command in ("invest", "swap", "swap --limit", "withdraw", "stop"):
+        altered(tmp_path, command)
+
+
+def test_a_token_in_quarantine_replays_as_it_was(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """It is shut out between the look and the plan, of a rebalance and of a swap by hand that is refused for it."""
+    chain = anvil_chain
+    address, tell = prepared(chain, "PausableToken")
+    fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 10_000})
+    tell("setPaused", True)
+    with again(chain, recording(with_guest(chain, tmp_path, address))) as agent:
+        assert agent.swap("GUEST", "USDC", "100", send=True, confirm=yes).kind is OutcomeKind.REFUSED
+        done = agent.rebalance(send=True, confirm=yes)
+        assert done.kind is OutcomeKind.DONE and done.step_input.quarantine
+    told = asked(tmp_path)
+    assert {outcome for _, outcome in told["swap"]} == {"refused"} and ("rebalance", "done") in told["agent"]
+    altered(tmp_path, "agent")
+
+
+def test_exits_that_the_chain_refuses_late_replay_as_they_were(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """By their stops, and by the end of the bot: one is refused when it is about to be sent, the others go on."""
+    chain = anvil_chain
+    address = turned_bad(chain, "GUEST", attack("BlocklistToken"), "GUEST", "GUEST", 18)
+    fund(chain, {"WETH": 30_000, "WBTC": 25_000, "USDC": 20_000, "USDT": 15_000, "GUEST": 10_000})
+    with again(chain, recording(with_stops(chain, tmp_path, address))) as agent:
+        agent.rebalance(send=True, confirm=yes)
+        chain.move_market(FALL)
+        chain.send(chain.contract(address, attack("BlocklistToken")).functions.setBlacklisted(agent.desk.execution.router, True))
+        assert agent.rebalance(send=True, confirm=yes).around == (address,)
+        agent.rebalance(send=True, confirm=yes)
+        assert ending.stop(agent, to_stable=True, send=True, confirm=sure).state == "unfinished"
+    told = asked(tmp_path)
+    assert ("rebalance", "refused") in told["agent"] and ("rebalance", "refused") in told["stop"]
+
+
+def test_an_asset_that_is_taken_away_replays_as_it_was(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 5_000, "WBTC": 2_000, "USDC": 3_000})
+    loaded = trusted(chain, tmp_path, {"record": {"dir": "steps"}}, TARGETS)
+    gone = edits.Changes(removes=("WBTC",), targets=(("WETH", "70%"),))
+
+    def agreed(*_: Any) -> bool:
+        return True
+
+    done = removing.remove(
+        loaded.path, gone, send=True, confirm=agreed, confirm_sale=agreed, transports=[chain.transport], clock=chain.clock
+    )
+    assert done.state == "removed"
+    assert asked(tmp_path)["edit --remove"] >= {("rebalance", "done"), ("hold", "hold")}
+    altered(tmp_path, "edit --remove")
+
+
+def test_native_coin_that_is_unwrapped_replays_as_it_was(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 6_000, "USDC": 9_000})
+    chain.set_native(10**18)
+    coin = {"portfolio.assets.0.address": "native", "portfolio.assets.0.symbol": "ETH"}
+    with agent_on(chain, tmp_path, {**KEPT, **coin}, {"WETH": "50%", "USDC": "50%"}) as agent:
+        assert withdrawing.withdraw(agent, "1.5", "ETH", to=HOME, send=True, confirm=sure).state == "paid"
+    assert asked(tmp_path) == {"withdraw": {("topup", "done")}, "payout": {("payout", "done")}}

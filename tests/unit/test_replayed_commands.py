@@ -1,0 +1,174 @@
+"""A recorded step is proposed again by what asked for it: the agent at a look, or its owner by a command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import codec, engine
+from agent.api.replaying import replay
+from agent.execution.outcome import Outcome, OutcomeKind
+from agent.model import (
+    Asked,
+    ByHand,
+    Claim,
+    Invest,
+    LimitOrder,
+    OwnStrategy,
+    Payment,
+    Proposed,
+    RaiseMoney,
+    SellEverything,
+    SellOut,
+    StepInput,
+    Swap,
+    SwapAtPrice,
+    Unwrap,
+)
+from agent.planning.asked import proposer
+from agent.policy import outflow
+from agent.store import open_store
+from agent.store.recorder import Recorder
+from tests.builders import NOW_S, OWNER, raw, step_input, token, with_limits
+from tests.late_worlds import World
+from tests.older import taken_back
+from tests.plans import evidence
+from tests.recorded import DIGEST, ROOMY, changed, files
+from tests.scripted import CHAIN_ID
+from tests.unit.test_stuck_exits import LINK, MARKET, SOUND, fired
+
+WETH, WBTC, USDC = (token(symbol) for symbol in ("WETH", "WBTC", "USDC"))
+TARGETS = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}
+THREE, DRIFTED, CASH = (
+    with_limits(step_input(TARGETS, TARGETS | values), plan_cost_bps=200)
+    for values in ({}, {"WETH": 7_000, "WBTC": 2_000, "USDC": 1_000}, {"USDC": 3_000})
+)
+OWED = outflow.claimed(THREE, (Claim(0, Payment(USDC.address, raw(3_000, USDC))),))
+CHEAP, DEAR = (LimitOrder("one", USDC.address, WETH.address, raw(100, USDC), Fraction(price), NOW_S + 3_600, NOW_S) for price in (1, 10**9))
+CASES: Mapping[str, tuple[Proposed, StepInput, str, OutcomeKind]] = {
+    "own": (OwnStrategy(), DRIFTED, "agent", OutcomeKind.PLANNED),
+    "own, an order fills": (OwnStrategy((DEAR, CHEAP)), DRIFTED, "agent", OutcomeKind.PLANNED),
+    "swap": (Swap(WETH.address, USDC.address, raw(1, WETH)), THREE, "swap", OutcomeKind.PLANNED),
+    "swap of too much": (Swap(WETH.address, USDC.address, raw(100, WETH)), THREE, "swap", OutcomeKind.REFUSED),
+    "order that fills": (SwapAtPrice(CHEAP), THREE, "swap --limit", OutcomeKind.PLANNED),
+    "order that waits": (SwapAtPrice(DEAR), THREE, "swap --limit", OutcomeKind.HOLD),
+    "order that expires": (SwapAtPrice(replace(CHEAP, until_s=NOW_S + 1)), THREE, "swap --limit", OutcomeKind.HOLD),
+    "invest": (Invest(((USDC.address, raw(1_000, USDC)),)), CASH, "invest", OutcomeKind.PLANNED),
+    "invest dust": (Invest(((USDC.address, 1),)), THREE, "invest", OutcomeKind.HOLD),
+    "money raised": (RaiseMoney(USDC.address), OWED, "withdraw", OutcomeKind.PLANNED),
+    "coin unwrapped": (Unwrap(raw(1, WETH)), THREE, "withdraw", OutcomeKind.PLANNED),
+    "everything sold": (SellEverything(), THREE, "stop", OutcomeKind.PLANNED),
+    "sold out": (SellOut(WBTC.address), THREE, "edit --remove", OutcomeKind.PLANNED),
+}
+
+
+class Seen:
+    """Evidence that lets every plan pass."""
+
+    def gather(self, step: StepInput, plan: Any) -> Any:
+        """Evidence of a chain that tells the truth."""
+        return evidence(step, plan)
+
+
+def kept(folder: Path, steps: Sequence[tuple[Outcome, Asked | None]]) -> Path:
+    """The folder of files of these steps, written as the engine writes them."""
+    place = folder / "steps"
+    with closing(open_store(f"sqlite:///{folder}/trimtab.db", CHAIN_ID, OWNER)) as store:
+        store.heard = Recorder(place, DIGEST, "live", ROOMY).hear
+        for number, (found, asked) in enumerate(steps):
+            name, word = f"{number:012x}", type(found.decision).__name__.lower()
+            store.begin_step(name, NOW_S, codec.dumps(found.step_input), None if asked is None else codec.dumps(asked))
+            store.begin_step(name, NOW_S, codec.dumps(found.step_input))  # once more, for a token that was shut out
+            store.end_step(name, word, found.reason, None if found.plan is None else codec.dumps(found.plan), found.kind.value)
+    return place
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_command_replays_as_it_was_and_a_change_shows(tmp_path: Path, name: str) -> None:
+    asked, step, command, kind = CASES[name]
+    found = engine.judge(step, proposer(asked), Seen())
+    assert found.kind is kind, found.reason
+    place = kept(tmp_path, [(found, asked)])
+    told = replay(place)
+    assert [(one["result"], one["asked"]) for one in told["steps"]] == [("same", command)], told
+    (file,) = files(place)
+    recorded = json.loads(file.read_text())
+    if found.plan is None:
+        changed(file, reason="for no reason")
+    else:
+        changed(file, plan__legs=[{**recorded["plan"]["legs"][0], "amount_in_raw": 7}])
+    altered = replay(place)
+    assert (altered["different"], altered["exit"]) == (1, 14)
+    changed(file, asked={"type": "ByHand", "what": "payout"})
+    assert [(one["result"], one["asked"]) for one in replay(place)["steps"]] == [("by hand", "payout")]
+
+
+def test_a_record_that_does_not_say_is_judged_as_before(tmp_path: Path) -> None:
+    """Nothing asked but the agent: an older file cannot say more."""
+    own, swap = (engine.judge(CASES[name][1], proposer(CASES[name][0]), Seen()) for name in ("own", "swap"))
+    place = kept(tmp_path, [(own, None), (swap, None)])
+    assert [(one["result"], one["asked"]) for one in replay(place)["steps"]] == [("same", None), ("by hand", None)]
+    for file in files(place):
+        assert json.loads(file.read_text())["asked"] is None
+        changed(file, asked=None)  # no such key, as in a file of before
+    assert (replay(place)["same"], replay(place)["by_hand"], replay(place)["exit"]) == (1, 1, 0)
+
+
+def test_an_older_store_keeps_its_steps_and_says_of_new_ones_what_asked(tmp_path: Path) -> None:
+    found = engine.judge(THREE, proposer(OwnStrategy()), Seen())
+    kept(tmp_path, [(found, OwnStrategy())])
+    taken_back(tmp_path / "trimtab.db", "0015")
+    with closing(open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, OWNER)) as store:
+        before = store.step("0" * 12)
+        store.begin_step("new", NOW_S, codec.dumps(THREE), codec.dumps(ByHand("payout")))
+        after = store.step("new")
+    assert before is not None and before.asked_json is None and codec.loads(StepInput, before.input_json) == found.step_input
+    assert after is not None and codec.loads(Asked, after.asked_json or "") == ByHand("payout")
+
+
+def test_exits_that_were_refused_together_after_reverts_replay_the_same(tmp_path: Path) -> None:
+    """Guards refused the whole wallet: without their evidence one of the exits would seem able to go alone."""
+
+    class Paused(Seen):
+        """The owner has paused."""
+
+        def gather(self, step: StepInput, plan: Any) -> Any:
+            """Evidence with the kill switch on."""
+            return evidence(step, plan, paused=True, pause_reason="by hand")
+
+    step = fired("LINK", "WBTC", pools=(*MARKET, SOUND))
+    step = replace(step, history=replace(step.history, reverts_in_row=3, failed_s=NOW_S - 3_600, failures_stop=True))
+    found = engine.judge(step, proposer(OwnStrategy()), Paused())
+    assert found.kind is OutcomeKind.REFUSED and len(found.decided.leaves) == 2, found.reason
+    told = replay(kept(tmp_path, [(found, OwnStrategy())]))
+    assert told["same"] == 1, told["steps"][0]["differs"]
+
+
+def test_what_vanished_before_it_was_sent_replays_the_same(tmp_path: Path) -> None:
+    """The look after the approval decided to hold, and was refused since what had been confirmed was gone."""
+    off = {"balance_jump_bps": None, "daily_loss_bps": None}
+    had, gone = (
+        with_limits(fired("LINK", values={"WETH": 3_000, "WBTC": 3_000, "LINK": link, "USDC": usdc}, pools=(*MARKET, SOUND)), **off)
+        for link, usdc in ((2_000, 2_000), (0, 4_000))
+    )
+    with closing(open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, OWNER, had.portfolio.wrapped_native)) as store:
+        store.heard = Recorder(tmp_path / "steps", DIGEST, "live", ROOMY).hear
+        world = World(store, had, lambda _: False, lacks=(LINK.address,))
+
+        def vanishes(to: str, _: int) -> None:
+            world.lacks.discard(to)
+            world.step = gone
+
+        world.approved = vanishes
+        world.rounds()
+    told = replay(tmp_path / "steps")
+    (refused,) = [one for one in told["steps"] if one["outcome"] == "refused"]
+    assert refused["decision"] == "hold" and "is not there any more" in refused["reason"]
+    assert (told["different"], told["unreadable"]) == (0, 0), [one for one in told["steps"] if one["result"] != "same"]
