@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
+from functools import lru_cache
 
 from agent import codec
 from agent.errors import ConfigError, OperatorNeeded
@@ -78,9 +79,15 @@ def own_step(journal: Journal, intent: Intent) -> StepInput | None:
     """What the step decided from that an intent belongs to; None where that cannot be read any more."""
     try:
         text = journal.step_input(intent.step_id)
-        return None if text is None else codec.loads(StepInput, text)
+        return None if text is None else _read(text)
     except (ConfigError, OperatorNeeded):
         return None
+
+
+@lru_cache(maxsize=2)
+def _read(text: str) -> StepInput:
+    """The step of a record. The transactions of a step are booked and entered one by one, and ask for the same one again."""
+    return codec.loads(StepInput, text)
 
 
 def _unpriced(intent: Intent, basis: StepInput, prices: dict[str, Fraction]) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from agent.backtest.flows import OwnerFlow
 from agent.backtest.simulate import SimulationResult, run
 from agent.backtest.wanted import WALLET, Settings, simple
 from agent.errors import ConfigError
+from agent.execution import booking
 from agent.model import AnyOf, Cron, Drawdown, Every, Hybrid, IntentKind, Rebalance, StepInput, Threshold, Trigger
 from agent.policy.decide import decide
 from agent.store import Store, open_store
@@ -123,6 +125,19 @@ def test_a_store_that_is_asked_again_only_after_a_write_answers_what_one_that_is
     monkeypatch.setattr(desk, "quick_store", plain)
     assert quick == steps()
     assert len(quick) >= 20
+
+
+def test_the_step_of_several_transactions_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def counted(cls: type[StepInput], text: str) -> StepInput:
+        read.append(text)
+        return codec.loads(cls, text)
+
+    monkeypatch.setattr(booking, "codec", SimpleNamespace(loads=counted))
+    booking._read.cache_clear()
+    simulated(hourly(BTC=CROSSING))
+    assert read and len(read) == len(set(read))
 
 
 def test_the_future_changes_nothing_in_the_past() -> None:
