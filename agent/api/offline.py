@@ -26,8 +26,7 @@ def plan_from_input(text: str) -> Outcome:
 
 def plan_from(step_input: StepInput) -> Outcome:
     """The same from an input that was read already, of whatever file."""
-    require_decimals(step_input)
-    _require_spacing(step_input)
+    require_possible(step_input)
     try:
         return engine.judge(step_input, strategies.rebalance, None)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -35,11 +34,14 @@ def plan_from(step_input: StepInput) -> Outcome:
         raise ConfigError(f"the input does not hang together: {error!r}", "hand in a file as plan --save-input wrote it") from None
 
 
-def require_decimals(step: StepInput) -> None:
-    """Raises ConfigError for decimals that no contract answers.
+def require_possible(step: StepInput) -> None:
+    """Raises ConfigError for decimals that no contract answers, and for a tick spacing that no pool has: deciding would never be done."""
+    _require_decimals(step)
+    _require_spacing(step)
 
-    Powers of ten of them are taken exactly: a file that says thousands would never be done.
-    """
+
+def _require_decimals(step: StepInput) -> None:
+    """Powers of ten of them are taken exactly."""
     portfolio = step.portfolio
     tokens = (portfolio.numeraire, *(asset.token for asset in portfolio.assets), *portfolio.hubs)
     for what, decimals in (*((one.address, one.decimals) for one in tokens), *((one.feed, one.decimals) for one in step.snapshot.feeds)):
@@ -48,7 +50,7 @@ def require_decimals(step: StepInput) -> None:
 
 
 def _require_spacing(step: StepInput) -> None:
-    """Raises ConfigError for a tick spacing that no pool has: below zero a quote walks the ticks away from where it stands."""
+    """Below zero a quote walks the ticks away from where it stands."""
     for pool in step.snapshot.pools:
         if isinstance(pool, V3Pool) and not 0 < pool.tick_spacing <= WIDEST_SPACING:
             raise ConfigError(

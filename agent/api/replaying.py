@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import codec, engine
-from agent.api.offline import require_decimals
+from agent.api.offline import require_possible
 from agent.errors import EXIT_DIFFERS, EXIT_OK, EXIT_USAGE, ConfigError, TrimtabError, plain
 from agent.execution.outcome import Outcome
 from agent.model import AdjustLiquidity, ByHand, Halt, Hold, Plan, Rebalance, TopUp
@@ -66,7 +66,7 @@ def _told(path: Path) -> Document:
     """One file, whatever is in it."""
     try:
         found = recorder.loads(_read(path))
-        require_decimals(found.input)
+        require_possible(found.input)
         facts = _facts(found)
     except TrimtabError as error:
         return {"file": plain(path.name), "result": UNREADABLE, "why": error.message}

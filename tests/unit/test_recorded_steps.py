@@ -202,6 +202,19 @@ def test_whatever_else_lies_there_is_named_and_the_rest_goes_on(tmp_path: Path) 
     assert json.dumps(found).isprintable()
 
 
+@pytest.mark.parametrize("spacing", [0, -10, 2**15])
+def test_a_tick_spacing_that_no_pool_has_is_named_and_not_walked(tmp_path: Path, spacing: int) -> None:
+    """Below zero a quote would walk the ticks away from where it stands, for ever."""
+    pools = (builders.v3_pool(builders.token("WETH"), builders.token("USDC"), 2_000),)
+    place = recorded(tmp_path, [builders.step_input(values=DRIFTED, pools=pools)])
+    (file,) = files(place)
+    document = json.loads(file.read_text())
+    document["input"]["snapshot"]["pools"][0]["tick_spacing"] = spacing
+    file.write_text(json.dumps(document))
+    (told,) = replay(place)["steps"]
+    assert told["result"] == "unreadable" and f"tick spacing of {spacing}" in told["why"]
+
+
 def test_without_any_step_there_is_nothing_to_replay(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "missing"):
         with pytest.raises(ConfigError):
