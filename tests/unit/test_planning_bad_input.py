@@ -198,6 +198,15 @@ def test_a_reference_price_of_zero_or_none_at_all_refuses_and_names_the_token() 
         with pytest.raises(Refused, match="WETH has no reference price") as refusal:
             plan(broken, goal(broken))
         assert "feed" in str(refusal.value)
+        assert [(one.guard, one.passed) for one in refusal.value.verdicts] == [("reference", False)]
+
+
+def test_a_balance_that_was_not_read_refuses_and_names_the_token() -> None:
+    step = two(5_800, 4_200, [v2_pool(WETH, USDC, 2_000, DEEP)])
+    left = tuple(one for one in step.snapshot.holdings if one.token != WETH.address)
+    with pytest.raises(Refused, match="the balance of WETH is unknown") as refusal:
+        plan(with_snapshot(step, holdings=left), goal(step))
+    assert [(one.guard, one.passed) for one in refusal.value.verdicts] == [("balance", False)]
 
 
 def test_a_pool_that_pays_over_one_and_a_quarter_of_the_reference_is_not_traded_and_named() -> None:

@@ -70,13 +70,15 @@ def test_guards_of_turnover_show_the_limit_alone_for_drift() -> None:
     assert found.limit == "3000 bps" and "besides" not in found.measured
 
 
-def test_the_asset_whose_market_takes_least_sets_the_part_of_all() -> None:
+@pytest.mark.parametrize("daily_loss_bps", [100, None])
+def test_the_asset_whose_market_takes_least_sets_the_part_of_all(daily_loss_bps: int | None) -> None:
     """WBTC's pool takes a fraction of what is wanted: WETH, which could be bought whole, is bought in the same proportion."""
     targets = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}
     weth, wbtc, home = token("WETH"), token("WBTC"), token("USDC")
     pools = [v2_pool(weth, home, 2_000, DEEP), v2_pool(wbtc, home, 30_000, 200_000)]
     step = step_input(targets, {"WETH": 0, "WBTC": 0, "USDC": 10_000}, {"WBTC": 30_000}, pools=pools)
     step = with_limits(step, first_purchase_s=600, turnover_bps=None, daily_turnover_bps=None, pool_min_value=None)
+    step = with_limits(step, daily_loss_bps=daily_loss_bps)
     outcome = engine.judge(replace(step, history=replace(step.history, last_rebalance_s=None)), strategies.rebalance, None)
     assert outcome.plan is not None and outcome.decided.round is not None, outcome.reason
     part = outcome.decided.round.part

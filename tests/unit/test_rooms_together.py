@@ -135,6 +135,20 @@ def test_an_exit_comes_before_an_order_by_hand_whose_price_is_there() -> None:
     assert alone.plan is None and isinstance(alone.decided.decision, Hold) and "stop_loss of WETH" in alone.decided.decision.reason
 
 
+def test_an_order_by_hand_buys_nothing_that_an_exit_sold() -> None:
+    held = step_input(TARGETS, {"WETH": 0, "WBTC": 3_000, "USDC": 7_000})
+    step = ordered(with_order(held, "WETH", STOP, OrderStage.DONE, 2_500))
+
+    def why(symbol: str, sold: str = "USDC", coins: Fraction | int = 500) -> str:
+        asked = LimitOrder("o1", token(sold).address, token(symbol).address, raw(coins, token(sold)), Fraction(1, 10**9), 2_000_000_000, 0)
+        found = strategies.one_order(asked)(step)
+        assert (found.plan is None) is ("waits: WETH is out" in found.decided.decision.reason), found.decided.decision.reason
+        return found.decided.decision.reason
+
+    assert why("WETH").startswith("waits: WETH is out by stop_loss of WETH")
+    assert "is out" not in why("WBTC") and "is out" not in why("USDC", "WBTC", Fraction(1, 100))
+
+
 # the portfolio's own orders
 def test_while_one_asset_has_no_price_the_unit_s_worth_is_not_known_and_no_order_of_the_portfolio_fires() -> None:
     bot = three(terms("", STOP, None, 2_000), terms("", OrderKind.TRAILING_STOP, None, 2_000))

@@ -109,6 +109,20 @@ def test_rounds_smaller_than_the_smallest_trade_are_none() -> None:
     assert "too small" in small.why
 
 
+@pytest.mark.parametrize("plan_cost_bps", [500, None])
+def test_what_no_round_moves_costs_its_share_and_waits_for_none(plan_cost_bps: int | None) -> None:
+    """A pool that takes less than is wanted: what stays costs plan_cost, or as much as the dearest unit that moves."""
+    step = large(max_rounds=3, waiting_bps_hour=Fraction(100))
+    found = pacing(roomy(step, price_impact_bps=50, max_live_value=None, plan_cost_bps=plan_cost_bps))
+    one, *more = found.options
+    assert one.rest > 0 and one.waiting == 0
+    assert more and all(option.waiting > 0 for option in more)
+    paid = [(option.total - option.rest) / option.moved for option in found.options]
+    share = max(paid) if plan_cost_bps is None else Fraction(plan_cost_bps, 10_000)
+    unmoved = one.rest / share
+    assert abs(unmoved + one.moved - 300_000 * USD) < 1_000 * USD
+
+
 def test_one_round_is_the_plan_itself_and_the_chosen_one_costs_least() -> None:
     for seed in range(2):
         step = roomy(random_step(seed, tokens=4, pools=8, depth=400_000, worth=60_000), max_live_value=None)

@@ -1,0 +1,36 @@
+"""What moves with liquidity count for gas: that of their own calls, and no more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+
+from agent.lp import gas
+from agent.model import AdjustLiquidity, LpPosition, LpTarget
+from agent.policy.decide import decide
+from tests.builders import with_snapshot
+from tests.lp_worlds import PRICES, USD, WETH, only_provide, paired, quiet, ranged, v2_at, wanted, world
+
+
+@pytest.mark.parametrize(
+    ("places", "target", "units"),
+    [
+        ([], wanted(2_000), gas.V3_MINT_UNITS),
+        ([ranged(500, 1_800, 2_200)], wanted(2_000), gas.V3_INCREASE_UNITS),
+        ([paired(500)], wanted(2_000, v2_at()), gas.V2_ADD_UNITS),
+    ],
+)
+def test_what_is_provided_counts_the_gas_of_its_own_call(places: list[LpPosition], target: LpTarget, units: int) -> None:
+    assert only_provide(world(places, [target])).gas_units == units
+
+
+def test_a_range_that_nobody_wants_back_pays_no_gas_of_a_new_one() -> None:
+    """At a gas price at which a withdrawal is worth it, and a new position with it is not."""
+    place = ranged(500, 2_500, 3_000)
+    most_wei = 500 * USD * Fraction(50, 10_000) / (PRICES[WETH.address] * gas.V3_WITHDRAW_UNITS)
+    for share, taken in ((0, True), (500, False)):
+        step = world([place], [wanted(share)], trigger=quiet())
+        step = with_snapshot(step, priority_fee_wei=0, head=replace(step.snapshot.head, base_fee_wei=int(most_wei * Fraction(9, 10))))
+        assert isinstance(decide(step).decision, AdjustLiquidity) is taken, decide(step).decision.reason
