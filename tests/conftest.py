@@ -17,6 +17,7 @@ from tests.world import missing
 from tests.worlds import Origin, checked_once, compiled_once, derived_once, one_case, tester_world
 
 atexit.register(gc.freeze)  # what lives at the end goes with the process: taking it apart took seconds per worker
+os.environ.setdefault("ECC_BACKEND_CLASS", "eth_keys.backends.NativeECCBackend")  # else each signature looks for coincurve once more
 os.umask(0o022)  # configs that tests write are their owner's to change, whatever the machine's umask
 
 settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -110,9 +110,9 @@ class HttpTransport:
         if host is None:
             raise ConfigError(f"chain.rpc url of operator {operator!r} is not an http or https address", "write https://host/…")
         self._timeout_s = timeout_s
-        self._attempts = attempts
         self._max_response_bytes = max_response_bytes
-        self._sleep = sleep
+        stop, retry = stop_after_attempt(attempts), retry_if_exception(_soon)
+        self._retrying = Retrying(stop=stop, wait=_pause, retry=retry, sleep=sleep, reraise=True)
         self._wall = wall
         self._connection = Connection(self._url)
         self._next_id = 1
@@ -135,14 +135,7 @@ class HttpTransport:
             return []
         if not all(is_read(method) for method, _ in calls):
             return self._once(calls)
-        retrying = Retrying(
-            stop=stop_after_attempt(self._attempts),
-            wait=_pause,
-            retry=retry_if_exception(_soon),
-            sleep=self._sleep,
-            reraise=True,
-        )
-        return retrying(self._once, calls)
+        return self._retrying(self._once, calls)
 
     def _once(self, calls: Sequence[Call]) -> list[Any]:
         ids = list(range(self._next_id, self._next_id + len(calls)))
