@@ -57,7 +57,7 @@ def test_a_fall_beyond_the_limit_is_never_accepted(store: Store) -> None:
     assert isinstance(decision, Halt) and "until they are explained: trimtab flows confirm" in decision.reason
 
 
-def test_a_fall_of_one_base_unit_without_a_price_is_no_deposit_later(store: Store) -> None:
+def test_a_fall_of_one_unit_without_a_price_becomes_no_deposit(store: Store) -> None:
     """Of a token without decimals that is a whole coin."""
     looked(store, at())
     for block, later_s in ((1_005, 0), (1_006, 100 * DAY_S)):

@@ -26,7 +26,7 @@ def test_what_is_provided_counts_the_gas_of_its_own_call(places: list[LpPosition
     assert only_provide(world(places, [target])).gas_units == units
 
 
-def test_a_range_that_nobody_wants_back_pays_no_gas_of_a_new_one() -> None:
+def test_leaving_a_range_for_good_pays_no_gas_of_a_mint() -> None:
     """At a gas price at which a withdrawal is worth it, and a new position with it is not."""
     place = ranged(500, 2_500, 3_000)
     most_wei = 500 * USD * Fraction(50, 10_000) / (PRICES[WETH.address] * gas.V3_WITHDRAW_UNITS)

@@ -216,7 +216,7 @@ def test_with_too_little_history_a_jump_fires_nothing_and_says_so(prices: Sequen
 
 
 @pytest.mark.parametrize(("count", "enough"), [(150, True), (149, False)])
-def test_a_return_that_ends_where_the_short_window_begins_counts_in_the_long_one(count: int, enough: bool) -> None:
+def test_a_return_that_ends_at_the_border_belongs_to_the_long_window(count: int, enough: bool) -> None:
     """126 hours are three quarters of seven days; the short window is the last 24."""
     prices = zigzag(0.5, count)
     decision = decide(asked(JUMP, prices[-1], history(prices=points(prices, until_s=NOW_S - HOUR_S)))).decision

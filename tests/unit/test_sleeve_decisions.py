@@ -13,7 +13,7 @@ from agent.model.strategies import Health, SleeveLedger, SleeveState
 from agent.planning import strategies
 from agent.policy import sleeve_keeping, sleeves
 from agent.policy.decide import Decided, decide
-from agent.policy.sleeve_wishes import due_shares
+from agent.policy.sleeve_wishes import due_shares, standing
 from agent.policy.wishes import wanted
 from tests.builders import NOW_S, step_input, token
 from tests.sleeves import balances, books_of, brought_up, of, opening, split, strategy, with_state
@@ -136,6 +136,13 @@ def test_a_paused_strategy_waits_in_the_numeraire_with_its_floor_alone() -> None
     assert abs(by_name["bad"].capital - 1_000 * 10**6) < 10
     assert dict(by_name["bad"].wanted)[WETH] == 0 and by_name["bad"].acts
     assert isinstance(found.decision, Rebalance)
+
+
+def test_a_strategy_holds_nothing_of_what_it_does_not_have() -> None:
+    step = shared(strategy("up", 5_000, UP), strategy("half", 5_000, HALF))
+    prices = {WETH: Fraction(2_000, 10**12), USDC: Fraction(1)}
+    drifts = standing(step, strategy("up", 5_000, UP), SleeveState("up", Health.ACTIVE, NOW_S), {USDC: 7}, prices)
+    assert [(one.token, one.raw, one.value) for one in drifts] == [(WETH, 0, 0), (USDC, 7, 7)]
 
 
 def test_strategies_that_work_share_what_a_paused_one_leaves_by_their_shares() -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import insert
 
 from agent.model import Flow, FlowKind, Intent, IntentKind, IntentState, Receipt, StepInput, Transfer, UnsignedTx
 from agent.model.strategies import Booking, BookingKind, Health, SleeveLedger, SleeveState, UnitPoint
-from agent.policy import sleeve_keeping, sleeves
+from agent.policy import sleeve_desk, sleeve_keeping, sleeves
 from agent.store import open_store
 from agent.store.store import Store
 from agent.store.tables import FlowRow
@@ -60,6 +60,16 @@ def test_books_open_with_the_wallet_split_by_share_and_what_is_left_alone_is_nob
     assert (of(step, "up", "WETH"), of(step, "down", "WETH")) == (Fraction(3, 2), 1)
     assert (of(step, "up", "USDC"), of(step, "down", "USDC")) == (3_000, 2_000)
     assert sums_to_the_wallet(step)
+
+
+def test_the_value_of_a_unit_follows_every_base_unit() -> None:
+    """Of 5,000 dollars one base unit is 200 of the 10^12."""
+    whole = Fraction(5_000 * 10**6)
+    units = sleeve_desk.units_for(0, Fraction(0), whole)
+    assert sleeve_desk.unit_value(whole, units) == 10**12
+    assert sleeve_desk.unit_value(whole + 1, units) == 10**12 + 200
+    assert sleeve_desk.unit_value(whole * 11 / 10, units) == 11 * 10**11
+    assert sleeve_desk.unit_value(whole, 0) is None
 
 
 def test_what_is_written_down_is_found_again() -> None:
