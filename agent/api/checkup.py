@@ -246,8 +246,7 @@ def _least(step: StepInput) -> Iterator[Row]:
     except TrimtabError:
         return
     if found is not None:
-        ways = "; or ".join(found["changes"])
-        yield Row("least total", OK if found["enough"] else NOTE, found["text"].removesuffix(f" To change that: {ways}."), ways)
+        yield Row("least total", OK if found["enough"] else NOTE, found["summary"], "; or ".join(found["changes"]))
 
 
 def _money(desk: wiring.Desk, snapshot: Snapshot) -> Iterator[Row]:

@@ -10,7 +10,7 @@ from agent.config.build import build_policy
 from agent.config.schema import Config
 from agent.model import StepInput
 from agent.policy.bands import band
-from agent.policy.least_total import GWEI, USUAL_PIPS, Terms, Weighed, changes, drift_of, interval_s, least, sentence, terms_of
+from agent.policy.least_total import GWEI, USUAL_PIPS, Terms, Weighed, changes, drift_of, interval_s, least, summary, terms_of
 from agent.reference import reference_prices
 from agent.units import PIPS, Value, value_text
 
@@ -31,7 +31,8 @@ def standing(step: StepInput, total: Value) -> Document | None:
 
 def document(terms: Terms, total: Value | None, decimals: int, unit: str) -> Document:
     """What the least total is, and where `total` (None: not known) is below it what to change; values as decimal strings."""
-    found = least(terms)
+    found, ways = least(terms), () if total is None else changes(terms, total)
+    said = summary(terms, (found.total or Fraction(0)) if total is None else total, decimals, unit)
     enough = None if total is None else found.total is not None and total >= found.total
     return {
         "total": None if found.total is None else value_text(found.total, decimals, min(decimals, PLACES)),
@@ -43,8 +44,9 @@ def document(terms: Terms, total: Value | None, decimals: int, unit: str) -> Doc
         "corrections_a_year": value_text(found.a_year, 0, 1),
         "cost_a_year": value_text(found.year_cost, decimals, min(decimals, PLACES)),
         "enough": enough,
-        "changes": [] if total is None else list(changes(terms, total)),
-        "text": sentence(terms, (found.total or Fraction(0)) if total is None else total, decimals, unit),
+        "changes": list(ways),
+        "summary": said,
+        "text": said if found.total is None or not ways else f"{said} To change that: {'; or '.join(ways)}.",
     }
 
 

@@ -180,8 +180,8 @@ def interval_s(trigger: Trigger) -> int | None:
             return None
 
 
-def sentence(terms: Terms, total: Value, decimals: int, unit: str) -> str:
-    """The least total, what a year costs, and where the total is below it what to change."""
+def summary(terms: Terms, total: Value, decimals: int, unit: str) -> str:
+    """The least total, what a year costs, and what a total below it means; what to change is told by `changes`."""
     found, gwei = least(terms), _short(Fraction(terms.gas_price_wei, GWEI))
     if found.total is None:
         return f"No total works: {found.binds} of {terms.plan_cost_bps} bps. Raise limits.plan_cost, or add a cheaper pool."
@@ -195,14 +195,13 @@ def sentence(terms: Terms, total: Value, decimals: int, unit: str) -> str:
     whole = f"Least total at {gwei} gwei: {money(found.total)}, for {found.binds}. {often}"
     if total >= found.total:
         return f"{whole}."
-    ways = "; or ".join(changes(terms, total))
     if found.purchase is None:
         held = "corrections are"
     elif total >= found.purchase:
         held = "the first purchase pays, and corrections are"
     else:
         held = f"the first purchase pays from {money(found.purchase)} on, and it and corrections are"
-    return f"{whole}. {money(total)} is less: {held} held until they pay. To change that: {ways}."
+    return f"{whole}. {money(total)} is less: {held} held until they pay."
 
 
 def coins_text(value: Value, decimals: int) -> str:

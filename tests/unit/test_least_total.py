@@ -12,7 +12,7 @@ from agent import engine
 from agent.execution.outcome import OutcomeKind
 from agent.model import Threshold
 from agent.planning import strategies
-from agent.policy.least_total import GWEI, Terms, Weighed, changes, least, sentence, terms_of
+from agent.policy.least_total import GWEI, Terms, Weighed, changes, least, summary, terms_of
 from agent.reference import reference_prices
 from tests.builders import step_input, with_snapshot
 from tests.planning_worlds import DEEP
@@ -39,7 +39,7 @@ def test_the_least_total_by_hand() -> None:
 
 def test_a_purchase_that_is_done_is_not_spoken_of() -> None:
     """Below the least total of corrections: before it the purchase pays, afterwards it is no subject."""
-    first, done = (sentence(replace(HAND, bought=bought), Fraction(10_000), 0, "USDC") for bought in (False, True))
+    first, done = (summary(replace(HAND, bought=bought), Fraction(10_000), 0, "USDC") for bought in (False, True))
     assert "10,000 USDC is less: the first purchase pays, and corrections are held until they pay." in first
     assert "10,000 USDC is less: corrections are held until they pay." in done
     assert least(replace(HAND, bought=True)).purchase is None
