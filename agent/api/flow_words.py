@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from agent.model import Flow, StepInput
+from agent.policy import aside
 from agent.policy import flows as rules
-from agent.units import value_text
+from agent.units import decimal_text, value_text
 
 
 def document(step: StepInput, flow: Flow) -> dict[str, Any]:
@@ -26,3 +27,12 @@ def document(step: StepInput, flow: Flow) -> dict[str, Any]:
         "told": None if flow.kind is None else flow.kind.value,
         "words": rules.words(step, flow),
     }
+
+
+def left_alone(step: StepInput) -> list[dict[str, Any]]:
+    """What of the wallet is no part of the portfolio now, each with the reason; raw amounts as decimal strings."""
+    found = []
+    for address, raw, why in aside.everything_left(step):
+        token = step.portfolio.token(address)
+        found.append({"symbol": token.label, "address": address, "raw": str(raw), "amount": decimal_text(raw, token.decimals), "why": why})
+    return found

@@ -68,6 +68,7 @@ def status(found: Standing) -> Document:
             {"withdrawal": one.request, "symbol": portfolio.token(one.payment.token).label, "raw": str(one.payment.raw)}
             for one in step.history.claims
         ],
+        "left_alone": flows.left_alone(step),
         "decision": decision(decided),
         "trigger": triggers.document(found.trigger),
         "least_total": found.least,
@@ -184,6 +185,7 @@ def plan(outcome: Outcome) -> Document:
         "campaign": rounds.campaign(step),
         "wishes": list(step.wishes),
         "stuck_exits": stuck_exits(outcome.decided, portfolio),
+        "left_alone": flows.left_alone(step),
         "flows": flows.documents(step),
         "tax": tax_words.document(step, found),
         "pools": pool_names(step),

@@ -79,6 +79,23 @@ def documents(step: StepInput) -> list[Document]:
     return [flow_words.document(step, flow) for flow in step.history.flows]
 
 
+def left_alone(step: StepInput) -> list[Document]:
+    """What of the wallet is no part of the portfolio now, each with the reason."""
+    from agent.api import flow_words
+
+    return flow_words.left_alone(step)
+
+
+def left_table(found: list[Document]) -> FigureTable:
+    """The same to be read."""
+    from agent.cli import tables
+
+    made = tables.table("Left alone", ("asset", "why"), ("amount",), order=("asset", "amount", "why"))
+    for item in found:
+        made.add_row(cell(item["symbol"]), item["amount"], cell(item["why"]))
+    return made
+
+
 def table(found: list[Document]) -> FigureTable:
     """Flows, newest first."""
     from agent.cli import tables

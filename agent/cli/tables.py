@@ -217,6 +217,8 @@ def show_status(console: Console, document: Document) -> None:
         console.print(cell(f"In quarantine: {one['symbol']} {one['why']}. {one['remedy']}", "yellow"))
     for warning in document["warnings"]:
         console.print(cell(f"Note: {warning}", "yellow"))
+    if document["left_alone"]:
+        console.print(flows.left_table(document["left_alone"]))
     if document["flows"]:
         console.print(flows.table(document["flows"]))
     if document["paused"]:

@@ -100,7 +100,8 @@ def _round(step: StepInput, decided: Decided, plan: Plan) -> Found:
         f"round {under.done + 1} may cost {_money(step, worst)} at worst; {_money(step, under.spent)} of its budget of "
         f"{budget_words(step, begun)} are spent"
     )
-    return replace(decided, decision=Hold(f"the correction is over: {why}"), round=None, ended=why, begins=None), None
+    told = "; ".join(said for said in (f"the correction is over: {why}", step.aside) if said)
+    return replace(decided, decision=Hold(told), round=None, ended=why, begins=None), None
 
 
 def _at_price(step: StepInput, decided: Decided, plan: Plan, campaign: Campaign) -> Found:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.model import Flow, StepInput, Verdict
-from agent.policy import coin, stuck
+from agent.model import PORTFOLIO, Flow, StepInput, Verdict
+from agent.policy import coin, order_moves, stuck
 from agent.policy.drift import drift, total
 from agent.reference import reference_prices
 from agent.units import NATIVE, Price, decimal_text, value_text
@@ -72,6 +72,32 @@ def rises_of(step: StepInput) -> dict[str, int]:
         wrapped = step.portfolio.wrapped_native
         rises[wrapped] = rises.get(wrapped, 0) + rises.get(NATIVE, 0)
     return rises
+
+
+def everything_left(step: StepInput) -> tuple[tuple[str, int, str], ...]:
+    """(token, base units, why) of all that is no part of the portfolio now, in its order; what is in quarantine or stuck is told there."""
+    held, shut, found = coin.held(step), stuck.kept(step), []
+    rises = {} if not step.aside else dict(step.aside_raw)
+    for asset in step.portfolio.assets:
+        token = asset.token.address
+        if token in shut:
+            continue
+        claimed = [claim for claim in step.history.claims if claim.payment.token == token]
+        free = held.get(token, 0)
+        out = order_moves.out_of(step.history.orders, token) or order_moves.out_of(step.history.orders, PORTFOLIO)
+        rest = asset.reserve_raw - rises.get(token, 0) - sum(claim.payment.raw for claim in claimed)
+        why = "dust that an order leaves, and the reserve" if out is not None and asset.target_bps == 0 else "reserve of the config"
+        reasons = [(claim.payment.raw, f"withdrawal {claim.request}") for claim in claimed]
+        reasons += [
+            (rises.get(token, 0), ABOVE),
+            (rest, why),
+            (coin.floor_wei(step) if asset.native else 0, "limits.native_floor, for gas"),
+        ]
+        for raw, told in reasons:
+            if (kept := min(raw, free)) > 0:
+                found.append((token, kept, told))
+                free -= kept
+    return tuple(found)
 
 
 def fitting(step: StepInput, came: Sequence[Flow]) -> tuple[Flow, ...]:

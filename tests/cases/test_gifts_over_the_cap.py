@@ -13,6 +13,7 @@ import pytest
 from agent.api import editing, ending, investing, withdrawing
 from agent.api.agent import Agent
 from agent.api.investing import Investing
+from agent.cli import documents
 from agent.config.edits import Changes, applied
 from agent.errors import Refused
 from agent.execution.outcome import OutcomeKind
@@ -82,6 +83,36 @@ def test_a_swap_by_hand_goes_on_beside_a_gift_above_the_cap_and_spends_none_of_i
         assert done.kind is OutcomeKind.DONE and "1100 USDC left alone" in done.reason, done.reason
         beyond = agent.swap("USDC", "WETH", "5500")
         assert beyond.kind is OutcomeKind.REFUSED and "left alone" in beyond.reason, "the gift is nobody's to spend"
+
+
+def test_status_names_what_is_left_alone_whatever_is_decided(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    loaded = trusted(chain, tmp_path, {**CAP, "portfolio.max_live_value": "10050"}, TWO)
+
+    def told(agent: Agent) -> str:
+        found = agent.status()
+        (left,) = documents.status(found)["left_alone"]
+        assert (left["symbol"], left["amount"]) == ("USDC", "1100") and "max_live_value" in left["why"]
+        assert "1100 USDC left alone" in found.decided.decision.reason
+        return type(found.decided.decision).__name__
+
+    with again(chain, loaded) as agent:
+        assert looked(agent).kind is OutcomeKind.HOLD
+        give(chain, "USDC", 1_100)
+        assert told(agent) == "Halt", "a dry look says it at once"
+        looked(agent)
+        assert told(agent) == "Halt", "and while it holds purchases back"
+    chain.warp(DAY_S)
+    with again(chain, loaded) as agent:
+        looked(agent)
+        assert told(agent) == "Hold"
+        chain.move_market({"WETH": chain.books.prices_usd["WETH"] * Fraction(8, 10)})
+        assert told(agent) == "Rebalance"
+        chain.move_market({"WETH": chain.books.prices_usd["WETH"] * 3})
+        refused = agent.plan()
+        assert refused.kind is OutcomeKind.REFUSED and "1100 USDC left alone" in documents.plan(refused)["decision"]["reason"]
+        assert told(agent) == "Rebalance"
 
 
 def test_an_edit_is_shown_beside_a_gift_above_the_cap(anvil_chain: LocalChain, tmp_path: Path) -> None:

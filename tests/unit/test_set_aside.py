@@ -8,9 +8,9 @@ from fractions import Fraction
 import pytest
 
 from agent.errors import Refused
-from agent.model import Finding, Flow, ReferenceKind, ScreenedToken, StepInput, StuckExit
-from agent.policy import stuck
-from agent.policy.aside import fitting, given_back, set_aside
+from agent.model import Claim, Finding, Flow, Payment, ReferenceKind, ScreenedToken, StepInput, StuckExit
+from agent.policy import outflow, stuck
+from agent.policy.aside import everything_left, fitting, given_back, set_aside
 from agent.policy.decide import decide
 from agent.policy.drift import total
 from agent.policy.quarantine import quarantine
@@ -117,6 +117,22 @@ def test_what_fits_below_the_ceiling_may_be_invested_the_newest_first() -> None:
         fitting(step, flows[:1])
     unlimited = with_limits(step, max_live_value=None)
     assert fitting(unlimited, flows) == flows and fitting(step, ()) == ()
+
+
+def test_all_that_is_no_part_of_the_portfolio_is_told_with_its_reason() -> None:
+    step = gifted(1_500)
+    assets = tuple(replace(asset, reserve_raw=raw(300, USDC) if asset.token == USDC else 0) for asset in step.portfolio.assets)
+    step = replace(step, portfolio=replace(step.portfolio, assets=assets))
+    step = set_aside(outflow.claimed(step, (Claim(4, Payment(USDC.address, raw(100, USDC))),)))
+    assert [(token, amount, why.split(",")[0]) for token, amount, why in everything_left(step)] == [
+        (USDC.address, raw(100, USDC), "withdrawal 4"),
+        (USDC.address, raw(1_500, USDC), "it came unexplained"),
+        (USDC.address, raw(300, USDC), "reserve of the config"),
+    ]
+    assert [why for _, _, why in everything_left(given_back(step))] == ["withdrawal 4", "reserve of the config"]
+    assert everything_left(gifted(1_000)) == ()
+    shut = quarantine(step, [ScreenedToken(USDC.address, Finding.PAUSED, "")])
+    assert everything_left(shut) == (), "told as quarantine"
 
 
 def rise(number: int, usd: int) -> Flow:
