@@ -155,7 +155,7 @@ class Agent:
         """
         interval_s = parse_duration_s(every, "--every")
         if interval_s < SHORTEST_LOOK_S:
-            raise ConfigError(f"--every: {every!r} is shorter than a second", "write for example 10m")
+            raise ConfigError(f"--every: {every!r} is shorter than one second", "for example 10m")
         if send:
             self.require_not_stopped()
         with self._serving(send, confirm, progress, once) as wallet:
@@ -264,12 +264,12 @@ class Agent:
         for token in known:
             if name in (token.symbol, token.address) or name.lower() == token.address.lower():
                 return token
-        raise ConfigError(f"{field}: {name!r} is none of the configured tokens", f"choose from {', '.join(t.label for t in known)}")
+        raise ConfigError(f"{field}: {name!r} is not a configured token", f"choose from {', '.join(t.label for t in known)}")
 
     def _amount(self, text: str, token: Token) -> int:
         raw = parse_raw(text, token.decimals, "--amount")
         if raw == 0:
-            raise ConfigError("--amount: 0 sells nothing", "write an amount above zero")
+            raise ConfigError("--amount must be above 0", "for example --amount 0.1")
         return raw
 
     def weights(self, step_input: StepInput) -> dict[str, int]:

@@ -156,7 +156,7 @@ def _require_fixed(before: LoadedConfig | None, after: LoadedConfig) -> None:
     for key in FIXED:
         was, now = (_value(loaded, key) for loaded in (before, after))
         if was != now:
-            raise ConfigError(f"{key}: another one has books of its own", "write another config for it: trimtab init --config")
+            raise ConfigError(f"{key}: cannot be changed: the store belongs to the old value", "write a new config: trimtab init --config")
     _require_converted(before.config, after.config)
 
 
@@ -191,7 +191,7 @@ def _judged(agent: Agent, before: LoadedConfig | None, in_rounds: bool, same: bo
     )
     transition = engine.look(_eyes(desk.eyes), owner.wholly_to_targets)
     if isinstance(transition.decision, Halt):
-        raise Refused(f"the edited config would halt: {transition.reason}", _failing(transition), "correct it, or see trimtab doctor")
+        raise Refused(f"the edited config would halt: {transition.reason}", _failing(transition), "correct the edit, or run trimtab doctor")
     first, rounds = None, _rounds(transition, desk.limits.turnover_bps)
     breaks = [verdict for verdict in _failing(transition) if verdict.guard in BREAKS]
     if breaks or rounds > 1:
@@ -267,7 +267,7 @@ def _write(file: Path, before: str, after: str) -> str:
     """Puts the new text in the old one's place, all or nothing, and the old one beside it; both for their owner's eyes alone."""
     backup = file.with_name(f"{file.name}.bak")
     if _read(file) != before:
-        raise Refused(f"{file} was changed meanwhile; nothing was written", remedy="look at it, then edit again")
+        raise Refused(f"{file} changed during the edit; nothing was written", remedy="check the file and edit again")
     for place, text in ((backup, before), (file, after)):
         written(place, text, 0o600)
     return str(backup)

@@ -93,8 +93,8 @@ def _begun(agent: Agent, to_stable: bool, address: str | None) -> Request | None
         return None
     if (to_stable or address is not None) and (found.to_stable, found.to) != (to_stable, address):
         raise ConfigError(
-            "a stop of another kind is under way",
-            "trimtab stop --send goes on with it; trimtab resume ends it, then another may begin",
+            "another stop is in progress",
+            "trimtab stop --send continues it; trimtab resume ends it",
         )
     return found
 

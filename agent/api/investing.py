@@ -100,7 +100,7 @@ def _found(step: StepInput, only: Collection[int]) -> Investing:
     coin = step.portfolio.wrapped_native in assets and assets[step.portfolio.wrapped_native].native
     ours = tuple(flow for flow in step.history.flows if flow.delta_raw > 0 and (flow.token in assets or (coin and flow.token == NATIVE)))
     if strange := sorted({*only} - {flow.id for flow in ours}):
-        raise ConfigError(f"--flow {strange[0]}: no rise that waits has that number", "trimtab flows lists them")
+        raise ConfigError(f"--flow {strange[0]}: no unexplained deposit has this number", "trimtab flows lists them")
     came = aside.fitting(step, [flow for flow in ours if not only or flow.id in only])
     return Investing(step, came, None, left=tuple(flow for flow in ours if flow not in came))
 

@@ -58,7 +58,7 @@ def _files(folder: Path) -> Iterator[Path]:
     try:
         names = sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith(".json") and not entry.name.startswith("."))
     except OSError as error:
-        raise ConfigError(f"{folder}: {error.strerror}", "name a folder that trimtab recorded steps in") from None
+        raise ConfigError(f"{folder}: {error.strerror}", "name a folder written by trimtab run --record") from None
     yield from (folder / name for name in names)
 
 
@@ -80,7 +80,7 @@ def _read(path: Path) -> str:
         with os.fdopen(descriptor, "rb") as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_BYTES:
-                raise ConfigError("it is no file of a step", "only regular files of up to 64 MiB are read")
+                raise ConfigError("not a recorded step", "only regular files of up to 64 MiB are read")
             return file.read(MOST_BYTES).decode()
     except OSError as error:
         raise ConfigError(f"it cannot be read ({error.strerror})") from None

@@ -149,10 +149,10 @@ def _order(agent: Agent, tokens: tuple[Token, Token], amount: str, price: str, u
         raise ConfigError("--out: the same token as --in", "name two tokens")
     raw = parse_raw(amount, sold.decimals, "--amount")
     if raw == 0:
-        raise ConfigError("--amount: 0 sells nothing", "write an amount above zero")
+        raise ConfigError("--amount must be above 0", "for example --amount 0.1")
     exact = Fraction(parse_raw(price, 36, "--limit"), 10**36) * Fraction(10) ** (bought.decimals - sold.decimals)
     if exact == 0:
-        raise ConfigError("--limit: 0 is any price", "write how much of --out one coin of --in has to bring, or leave --limit away")
+        raise ConfigError("--limit must be above 0", "give the minimum --out per --in, or omit --limit")
     head_s = agent.desk.eyes.reader.snapshot().head.timestamp_s
     until_s = _until(until, head_s)
     least = f"{price_text(exact, sold.decimals, bought.decimals)} {bought.label}"
@@ -168,12 +168,10 @@ def _until(text: str, now_s: int) -> int:
         try:
             moment = datetime.fromisoformat(text)
         except ValueError:
-            raise ConfigError(f"--until: {text!r} is neither a duration nor a time", "write for example 4h, or 2027-01-31T18:00Z") from None
+            raise ConfigError(f"--until: {text!r} is neither a duration nor a time", "for example 4h, or 2027-01-31T18:00Z") from None
         if moment.tzinfo is None:
-            raise ConfigError(f"--until: {text!r} names no time zone", "write for example 2027-01-31T18:00Z") from None
+            raise ConfigError(f"--until: {text!r} has no time zone", "for example 2027-01-31T18:00Z") from None
         until_s = int(moment.timestamp())
     if not now_s < until_s <= now_s + LONGEST_S:
-        raise ConfigError(
-            f"--until: {text!r} is not between now and 90 days from now, by the time of the newest block", "write for example 4h"
-        )
+        raise ConfigError(f"--until: {text!r} must be within 90 days of the newest block", "for example 4h")
     return until_s

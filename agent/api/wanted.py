@@ -16,7 +16,7 @@ def one(agent: Agent, step: StepInput, amount: str, name: str | None) -> Payment
     token = agent.portfolio.numeraire if name is None else agent.token(name, "--in")
     asset = next((one for one in step.portfolio.assets if one.token.address == token.address), None)
     if asset is None:
-        raise ConfigError(f"--in: {token.label} is no asset of the portfolio", "choose an asset: trimtab status lists them")
+        raise ConfigError(f"--in: {token.label} is not an asset of the portfolio", "trimtab status lists the assets")
     raw = _above_zero(parse_raw(amount, token.decimals, "AMOUNT"))
     free, price = raising.free_raw(step), outflow.price_of(step, token.address)
     if price is None:
@@ -37,5 +37,5 @@ def parts(agent: Agent, step: StepInput, amount: str) -> tuple[Payment, ...]:
 
 def _above_zero(raw: int) -> int:
     if raw == 0:
-        raise ConfigError("AMOUNT: 0 withdraws nothing", "write an amount above zero")
+        raise ConfigError("AMOUNT must be above 0", "for example trimtab withdraw 500")
     return raw

@@ -96,10 +96,10 @@ def what_if(
     values = {symbol: parse_raw(text, PLACES, f"--value {symbol}") for symbol, text in pairs(value, "--value").items()}
     _require_same(targets, values)
     if sum(values.values()) == 0:
-        raise ConfigError("--value: all of it together is worth nothing", "write what is held, such as BTC=5800,USD=1500")
+        raise ConfigError("--value sums to 0", "give current values, such as BTC=5800,USD=1500")
     whole, own = bands(band, targets)
     if numeraire and numeraire not in targets:
-        raise ConfigError(f"--numeraire: {numeraire!r} is none of the assets", f"choose from {', '.join(targets)}")
+        raise ConfigError(f"--numeraire: {numeraire!r} is not an asset", f"choose from {', '.join(targets)}")
     assets = [Asset(Token(symbol, symbol, PLACES), bps, 0, band=own.get(symbol)) for symbol, bps in targets.items()]
     ones = dict.fromkeys(targets, Fraction(1))
     trigger = whole or NO_BAND
@@ -149,9 +149,9 @@ def pairs(text: str, option: str) -> dict[str, str]:
     for part in text.split(","):
         symbol, equals, rest = (piece.strip() for piece in part.partition("="))
         if not equals or not rest or safe_label(symbol, "") != symbol or not symbol:
-            raise ConfigError(f"{option}: {part.strip()!r} is not SYMBOL=NUMBER", "write for example BTC=50,ETH=30,USD=20")
+            raise ConfigError(f"{option}: {part.strip()!r} is not SYMBOL=NUMBER", "for example BTC=50,ETH=30,USD=20")
         if symbol in found:
-            raise ConfigError(f"{option}: {symbol} is given twice", "write each asset once")
+            raise ConfigError(f"{option}: {symbol} is given twice", "give each asset once")
         found[symbol] = rest
     return found
 
@@ -166,9 +166,9 @@ def _require_same(targets: Mapping[str, int], values: Mapping[str, int]) -> None
     for option, has, other in (("--value", values, targets), ("--target", targets, values)):
         missing = [symbol for symbol in other if symbol not in has]
         if missing:
-            raise ConfigError(f"{option}: {missing[0]} is missing", f"write it too, {missing[0]}=0 where there is none")
+            raise ConfigError(f"{option}: {missing[0]} is missing", f"add it; {missing[0]}=0 if none is held")
     if len(targets) < FEWEST:
-        raise ConfigError("--target: one asset alone is always all of it", "write two assets or more")
+        raise ConfigError("--target needs at least two assets", "for example BTC=50,USD=50")
     whole = sum(targets.values())
     if whole != BPS:
         raise ConfigError(
@@ -185,13 +185,13 @@ def bands(text: str, targets: Mapping[str, int]) -> tuple[Threshold | None, dict
         found = parse_band(rest if equals else part, "--band")
         validate_band(found, "--band")
         if equals and symbol not in targets:
-            raise ConfigError(f"--band: {symbol!r} is none of the assets", f"choose from {', '.join(targets)}")
+            raise ConfigError(f"--band: {symbol!r} is not an asset", f"choose from {', '.join(targets)}")
         if equals:
             own[symbol] = _both(own.get(symbol), found)
         else:
             whole = _both(whole, found)
     if own and whole is None:
-        raise ConfigError("--band: single assets have one, the others none", "write the band of all first, such as 10%rel,BTC=5%abs")
+        raise ConfigError("--band: only single assets have a band", "give the common band first, such as 10%rel,BTC=5%abs")
     return whole, own
 
 
@@ -199,7 +199,7 @@ def _both(before: Threshold | None, found: Threshold) -> Threshold:
     if before is None:
         return found
     if (before.absolute_bps is None) == (found.absolute_bps is None):
-        raise ConfigError("--band: the same kind twice", "write one of each: 10%rel,5%abs, of which the narrower counts")
+        raise ConfigError("--band: the same kind twice", "give one of each, such as 10%rel,5%abs; the narrower counts")
     return replace(before, absolute_bps=before.absolute_bps or found.absolute_bps, relative_bps=before.relative_bps or found.relative_bps)
 
 
@@ -207,10 +207,10 @@ def _prices(text: str, targets: Mapping[str, int]) -> dict[str, Fraction]:
     found = {}
     for symbol, written in pairs(text, "--price").items() if text else ():
         if symbol not in targets:
-            raise ConfigError(f"--price: {symbol!r} is none of the assets", f"choose from {', '.join(targets)}")
+            raise ConfigError(f"--price: {symbol!r} is not an asset", f"choose from {', '.join(targets)}")
         found[symbol] = Fraction(parse_raw(written, PLACES, f"--price {symbol}"), 10**PLACES)
         if found[symbol] == 0:
-            raise ConfigError(f"--price {symbol}: 0 is no price", "write what one of it costs now")
+            raise ConfigError(f"--price {symbol}: must be above 0", "give its current price")
     return found
 
 
@@ -227,7 +227,7 @@ def _side(text: str, numeraire: str, banded: bool) -> Only | None:
         raise ConfigError(f"--only: {text!r}", f"choose from {', '.join(one.value for one in Only)}")
     side = Only(text)
     if side in (Only.SELL, Only.BUY) and not numeraire:
-        raise ConfigError(f"--only {text}: needs --numeraire, which the proceeds wait in or come from", "write for example --numeraire USD")
+        raise ConfigError(f"--only {text}: needs --numeraire for the proceeds", "for example --numeraire USD")
     if side in (Only.WINNERS, Only.LOSERS) and not banded:
-        raise ConfigError(f"--only {text}: bands tell them from the others", "write --band too")
+        raise ConfigError(f"--only {text}: needs --band", "for example --band 10%rel")
     return side

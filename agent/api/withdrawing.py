@@ -79,7 +79,7 @@ def withdraw(
     portfolio, until it is paid or released. Raises Refused where there is less, ConfigError for what is not understood.
     """
     if pro_rata and token is not None:
-        raise ConfigError("--in and --pro-rata exclude one another", "leave one of them out")
+        raise ConfigError("--in and --pro-rata cannot be combined", "use one of them")
     address = None if to is None else parse_address(to, "--to")
 
     def asking(step: StepInput) -> Asked:
@@ -105,7 +105,7 @@ def resume(
         request = _open_request(agent, number)
         if to is not None:
             if request.to is not None and request.to != parse_address(to, "--to"):
-                raise ConfigError(f"--to: withdrawal {number} goes to {request.to}", "release it, and withdraw anew")
+                raise ConfigError(f"--to: withdrawal {number} goes to {request.to}", "release it and start a new withdrawal")
             request = replace(request, to=parse_address(to, "--to"))
         return Asked(agent, _unpaid(step, number), request.to, request)
 
@@ -148,7 +148,7 @@ def _open_request(agent: Agent, number: int) -> Request:
     for request in agent.desk.store.requests(1_000, open_only=True):
         if request.id == number and request.kind is RequestKind.WITHDRAW:
             return request
-    raise ConfigError(f"withdrawal {number} is not open", "trimtab withdraw lists those that are")
+    raise ConfigError(f"withdrawal {number} is not open", "trimtab withdraw lists open withdrawals")
 
 
 class Asked:

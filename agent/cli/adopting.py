@@ -14,7 +14,7 @@ from agent.errors import EXIT_REFUSED
 def adopt(
     config: ConfigPath = DEFAULT_CONFIG,
     nothing_lost: Annotated[
-        bool, typer.Option("--nothing-lost", help="Your word that the wallet lost nothing in the last 24 h that this store does not know.")
+        bool, typer.Option("--nothing-lost", help="Confirms that the wallet had no losses in the last 24 h outside this store.")
     ] = False,
     yes: Yes = False,
     as_json: AsJson = False,

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from agent.cli.tables import FigureTable
 
 Document = dict[str, Any]
-group = typer.Typer(
-    help="At which prices each asset leaves its band, what is told to whom, and whether it arrived.", invoke_without_command=True
-)
+group = typer.Typer(help="Shows alert prices of each asset, alert targets, and which messages were delivered.", invoke_without_command=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -48,7 +46,7 @@ def alerts(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json:
 
 
 def test(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Sends one test to each target and says whether it arrived; exit code 11 where one did not."""
+    """Sends a test message to each target. Exit code 11 if one was not delivered."""
     from agent import api
 
     with waiting("Sending to each target"):

@@ -39,41 +39,40 @@ def backtest(
     prices: Annotated[
         Path | None, typer.Option("--prices", help="CSV or Parquet: time, symbol, close; or time and a column for each symbol.")
     ] = None,
-    sample: Annotated[
-        bool, typer.Option("--sample", help="The prices of 2021 that come with trimtab; with --native its gas, too.")
-    ] = False,
+    sample: Annotated[bool, typer.Option("--sample", help="The bundled prices of 2021; with --native also its gas prices.")] = False,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="The config to try out, in place of --target.")] = None,
     target: Annotated[str, typer.Option("--target", help="Targets in percent: BTC=50,ETH=30,USD=20.")] = "",
     band: Annotated[str, typer.Option("--band", help="10%rel of the target or 5%abs in points; BTC=5%abs for one asset.")] = "",
-    every: Annotated[str, typer.Option("--every", help="A schedule, such as 7d; with --band reviews that act beyond it alone.")] = "",
+    every: Annotated[str, typer.Option("--every", help="Rebalance interval, such as 7d; with --band it acts only outside the band.")] = "",
     destination: Annotated[str, typer.Option("--destination", help="target, band or halfway.")] = "target",
-    cost: Annotated[str, typer.Option("--cost", help="Fee of every pool, of what is swapped.")] = "10bps",
-    depth: Annotated[str, typer.Option("--depth", help="What each pool holds on either side, in the numeraire.")] = "1000000000",
+    cost: Annotated[str, typer.Option("--cost", help="Pool fee, as a share of the amount swapped.")] = "10bps",
+    depth: Annotated[str, typer.Option("--depth", help="Depth of each pool on each side, in the numeraire.")] = "1000000000",
     pool: Annotated[str, typer.Option("--pool", help="v2, or v3 with liquidity over the full range.")] = "v2",
-    value: Annotated[str, typer.Option("--value", help="What the wallet begins with, in the numeraire.")] = "10000",
-    gas: Annotated[str, typer.Option("--gas", help="Price of gas, such as 20 gwei.")] = FREE,
+    value: Annotated[str, typer.Option("--value", help="Initial value of the wallet, in the numeraire.")] = "10000",
+    gas: Annotated[str, typer.Option("--gas", help="Gas price, such as 20 gwei.")] = FREE,
     gas_prices: Annotated[Path | None, typer.Option("--gas-prices", help="CSV or Parquet: time, gas_price_wei.")] = None,
-    native: Annotated[str, typer.Option("--native", help="The asset whose price pays the gas.")] = "",
-    flow: Annotated[list[str] | None, typer.Option("--flow", help="A deposit or withdrawal: 2021-03-01=+1000; may come again.")] = None,
-    flows: Annotated[Path | None, typer.Option("--flows", help="CSV or Parquet of them: time, amount.")] = None,
-    flows_in: Annotated[str, typer.Option("--flows-in", help="numeraire, or pro-rata: of everything in proportion.")] = "numeraire",
-    gone: Annotated[str, typer.Option("--gone", help="An asset without prices any more: halt, or leave it as it is and go on.")] = "halt",
+    native: Annotated[str, typer.Option("--native", help="The asset that pays for gas.")] = "",
+    flow: Annotated[list[str] | None, typer.Option("--flow", help="A deposit or withdrawal: 2021-03-01=+1000; repeatable.")] = None,
+    flows: Annotated[Path | None, typer.Option("--flows", help="CSV or Parquet of deposits and withdrawals: time, amount.")] = None,
+    flows_in: Annotated[str, typer.Option("--flows-in", help="Pay deposits and withdrawals in the numeraire, or pro-rata.")] = "numeraire",
+    gone: Annotated[str, typer.Option("--gone", help="When prices of an asset end: halt, or leave it alone and continue.")] = "halt",
     pool_state: Annotated[
-        list[str] | None, typer.Option("--pool-state", help="A real V3 pool, by token0/token1: WBTC/WETH=pool.json; may come again.")
+        list[str] | None, typer.Option("--pool-state", help="A real V3 pool by token0/token1: WBTC/WETH=pool.json; repeatable.")
     ] = None,
-    decimals: Annotated[str, typer.Option("--decimals", help="Of tokens, where it matters: WBTC=8. Else 18.")] = "",
-    latency: Annotated[int, typer.Option("--latency", min=0, help="Bars from sending a swap until it is carried out.")] = 0,
-    numeraire: Annotated[str, typer.Option("--numeraire", help="What all is counted in; the asset that the file lacks.")] = "",
+    decimals: Annotated[str, typer.Option("--decimals", help="Token decimals: WBTC=8; default 18.")] = "",
+    latency: Annotated[int, typer.Option("--latency", min=0, help="Bars between sending a swap and its execution.")] = 0,
+    numeraire: Annotated[str, typer.Option("--numeraire", help="Unit of account; the asset without prices in the file.")] = "",
     names: Annotated[str, typer.Option("--as", help="Symbols of the files and ours: BTC=WBTC.")] = "",
     funding: Annotated[
-        Path | None, typer.Option("--funding", help="CSV or Parquet: time, symbol, rate; tells what shorts of the holdings would have got.")
+        Path | None,
+        typer.Option("--funding", help="CSV or Parquet: time, symbol, rate; reports funding a short of each holding would earn."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="For what is left to chance, such as jitter.")] = 0,
-    every_bar: Annotated[bool, typer.Option("--every-bar", help="Look at quiet bars too: slow, and trades the same.")] = False,
-    html: Annotated[Path | None, typer.Option("--html", help="Write a report there, and beside it the same as JSON.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed, for example of jitter.")] = 0,
+    every_bar: Annotated[bool, typer.Option("--every-bar", help="Evaluate quiet bars too: slower, same trades.")] = False,
+    html: Annotated[Path | None, typer.Option("--html", help="Write an HTML report to this file, and its JSON beside it.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What the agent would have done with these prices, on simulated pools: nothing of it is on any chain."""
+    """Back-tests the agent on recorded prices and simulated pools. Sends nothing."""
     from agent import api
 
     if html is not None:

@@ -25,13 +25,13 @@ def register(app: typer.Typer) -> None:
 
 def history(
     config: ConfigPath = DEFAULT_CONFIG,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many steps, newest first.")] = 20,
-    configs: Annotated[bool, typer.Option("--configs", help="The versions of the config instead.")] = False,
-    version: Annotated[int | None, typer.Option("--config-version", help="One version of the config, and what it changed.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Number of steps, newest first.")] = 20,
+    configs: Annotated[bool, typer.Option("--configs", help="List config versions instead.")] = False,
+    version: Annotated[int | None, typer.Option("--config-version", help="Show one config version and its changes.")] = None,
     paper: OnPaper = False,
     as_json: AsJson = False,
 ) -> None:
-    """Past steps with their decisions, and the transactions they sent; or the versions of the config, without secrets."""
+    """Lists past steps with decisions and transactions, or config versions without secrets."""
     from agent import api
     from agent.cli import ledger_tables, rounds
 
@@ -65,7 +65,7 @@ def explain(
     paper: OnPaper = False,
     as_json: AsJson = False,
 ) -> None:
-    """Explains a past step: what was seen, what was decided and why, what was sent, and the result."""
+    """Explains a past step: snapshot, decision, reason, transactions, result."""
     from agent import api
 
     document = marked(api.explain(books_of(config, paper), step), paper)

@@ -11,8 +11,8 @@ from agent.cli.adopting import adopt
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath
 from agent.cli.output import emit, say
 
-Force = Annotated[bool, typer.Option("--force", help="Though there is a file already.")]
-group = typer.Typer(help="The store: copied, put back, checked, brought to the present version.", no_args_is_help=True)
+Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
+group = typer.Typer(help="The store: back up, restore, check, upgrade.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -27,7 +27,7 @@ def backup(
     path: Annotated[Path, typer.Argument(help="The file to write.")], config: ConfigPath = DEFAULT_CONFIG, force: Force = False,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """A consistent copy of the store, also while a run goes on. It holds no key and no signed transaction."""
+    """Writes a consistent copy of the store, even during a run. It contains no key and no signed transaction."""
     from agent import api
 
     document = api.backup_store(config, path, force)
@@ -38,7 +38,7 @@ def restore(
     path: Annotated[Path, typer.Argument(help="A file that db backup wrote.")], config: ConfigPath = DEFAULT_CONFIG, force: Force = False,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Puts a backup in the store's place. Nothing is sent then before trimtab adopt; with --force the store of before stays beside it."""
+    """Restores a backup. Nothing is sent until trimtab adopt; with --force the old store is kept beside it."""
     from agent import api
 
     document = api.restore_store(config, path, force)
@@ -53,7 +53,7 @@ def restore(
 
 
 def check(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Reads the whole store and says whether it is sound."""
+    """Checks the whole store for damage."""
     from agent import api
 
     document = api.check_store(config)
@@ -63,7 +63,7 @@ def check(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
 
 
 def upgrade(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Brings the store to the version of this program, and keeps a copy of before. Any command does so with an older store."""
+    """Upgrades the store to this version and keeps a copy. Any command does the same with an older store."""
     from agent import api
 
     document = api.upgrade_store(config)

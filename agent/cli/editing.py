@@ -31,12 +31,12 @@ def register(app: typer.Typer) -> None:
 def edit(
     sets: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as policy.cooldown=2h.")] = None,
     targets: Annotated[list[str] | None, typer.Option("--target", help="SYMBOL=SHARE, such as WETH=40%.")] = None,
-    adds: Annotated[list[str] | None, typer.Option("--add", help="SYMBOL=ADDRESS:SHARE, a further asset.")] = None,
-    removes: Annotated[list[str] | None, typer.Option("--remove", help="SYMBOL; while held, its target becomes 0 %.")] = None,
-    confirm: Annotated[bool, typer.Option("--confirm", help="Confirm the file as it is, after a change by hand.")] = False,
-    in_rounds: Annotated[bool, typer.Option("--in-rounds", help="The transition may go in parts, each within the limits.")] = False,
-    keep_holdings: Annotated[bool, typer.Option("--keep-holdings", help="What a removed asset leaves in the wallet stays there.")] = False,
-    send: Annotated[bool, typer.Option("--send", help="With --remove: sell what is held of it, then take it away.")] = False,
+    adds: Annotated[list[str] | None, typer.Option("--add", help="SYMBOL=ADDRESS:SHARE, a new asset.")] = None,
+    removes: Annotated[list[str] | None, typer.Option("--remove", help="SYMBOL; its target is set to 0 % while it is held.")] = None,
+    confirm: Annotated[bool, typer.Option("--confirm", help="Confirm the file after a manual change.")] = False,
+    in_rounds: Annotated[bool, typer.Option("--in-rounds", help="Allow a transition in parts, each within the limits.")] = False,
+    keep_holdings: Annotated[bool, typer.Option("--keep-holdings", help="Keep the balance of a removed asset in the wallet.")] = False,
+    send: Annotated[bool, typer.Option("--send", help="With --remove: sell the balance, then remove the asset.")] = False,
     config: ConfigPath = DEFAULT_CONFIG,
     yes: Yes = False,
     verbose: Verbose = False,
@@ -44,7 +44,7 @@ def edit(
 ) -> None:
     """Changes tokens, weights and parameters: shows the transition, asks, and writes the whole config. Without options it opens $EDITOR.
 
-    Nothing is sent without --send: the next look of a run acts by it. Where nobody can be asked it only shows, unless --yes.
+    Nothing is sent without --send; a run uses the new config at its next look. Without a terminal it only shows the change, unless --yes.
     """
     from agent.api import editing, removing
     from agent.cli import documents
@@ -53,12 +53,12 @@ def edit(
 
     changes = parse_changes(sets or (), targets or (), adds or (), removes or ())
     if confirm and changes.any:
-        raise ConfigError("--confirm confirms the file as it is", "leave the other options out")
+        raise ConfigError("--confirm takes no other option", "omit the others")
     if not confirm and not changes.any and not interactive():
-        raise ConfigError("there is nothing to change, and no terminal for an editor", "give --set, --target, --add, --remove or --confirm")
+        raise ConfigError("no change given, and no terminal for an editor", "use --set, --target, --add, --remove or --confirm")
 
     if send and not changes.removes:
-        raise ConfigError("--send: an edit sends nothing but the sale of what --remove takes away", "leave it out; a run acts by the edit")
+        raise ConfigError("--send needs --remove", "omit --send; a run uses the edited config at its next look")
     if send:
         require_answerable(yes)
 

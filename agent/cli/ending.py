@@ -30,11 +30,9 @@ def register(app: typer.Typer) -> None:
 
 
 def stop(
-    keep: Annotated[bool, typer.Option("--keep", help="The coins stay as they are; this is what happens unless said.")] = False,
-    to_stable: Annotated[
-        bool, typer.Option("--to-stable", help="Everything is sold for the numeraire, liquidity taken out first.")
-    ] = False,
-    send_to: Annotated[str | None, typer.Option("--send-to", help="What is there in the end is paid to this confirmed address.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep all coins (default).")] = False,
+    to_stable: Annotated[bool, typer.Option("--to-stable", help="Sell everything for the numeraire, after withdrawing liquidity.")] = False,
+    send_to: Annotated[str | None, typer.Option("--send-to", help="Pay the remaining balances to this confirmed address.")] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     send: Send = False,
     yes: Yes = False,
@@ -43,12 +41,12 @@ def stop(
 ) -> None:
     """Ends the bot: cancels pending transactions, sets allowances to zero, and sells and pays out if asked. Resumes an interrupted stop.
 
-    Afterwards run and rebalance refuse until trimtab resume.
+    run and rebalance then refuse until trimtab resume.
     """
     from agent.api import ending
 
     if keep and (to_stable or send_to is not None):
-        raise ConfigError("--keep excludes --to-stable and --send-to", "leave one of them out")
+        raise ConfigError("--keep cannot be combined with --to-stable or --send-to", "use one of them")
     with acting.opened(config, send=send, yes=yes) as (agent, wait):
 
         def show(console: Console, document: Document) -> None:
@@ -90,13 +88,13 @@ def revoke(
 
 
 def rehearse(
-    token: Annotated[str | None, typer.Option("--token", help="Which asset; the one with the largest target unless said.")] = None,
+    token: Annotated[str | None, typer.Option("--token", help="Asset to trade; default: the largest target.")] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     send: Send = False,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Trades the smallest amount the limits allow, there and back, and compares both swaps with the prediction."""
+    """Swaps the smallest allowed amount out and back, and compares both swaps with the prediction."""
     from agent.api import rehearsing
 
     with acting.opened(config, send=send, yes=yes) as (agent, wait):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from agent.model import StepInput
 
 Document = dict[str, Any]
-group = typer.Typer(help="What came to the wallet or went from it without the agent.", invoke_without_command=True)
+group = typer.Typer(help="Balance changes not made by the agent.", invoke_without_command=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -27,10 +27,10 @@ def register(app: typer.Typer) -> None:
 def flows(
     context: typer.Context,
     config: ConfigPath = DEFAULT_CONFIG,
-    everything: Annotated[bool, typer.Option("--all", help="Those that were explained, too.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Include explained changes.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compares balances with the books, and lists what nobody has explained."""
+    """Compares balances with the books and lists unexplained changes."""
     if context.invoked_subcommand is not None:
         return
     from agent import api
@@ -41,14 +41,14 @@ def flows(
 
 
 def confirm(
-    number: Annotated[str, typer.Argument(help="Number of a flow as flows shows it, or all.")],
+    number: Annotated[str, typer.Argument(help="Number of the change from trimtab flows, or all.")],
     kind: Annotated[
-        str | None, typer.Option("--as", help="deposit or gift for what came, withdrawal or loss for what went.", show_default=False)
+        str | None, typer.Option("--as", help="deposit or gift for a rise, withdrawal or loss for a fall.", show_default=False)
     ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Says what a change of a balance was: a deposit or a withdrawal unless said otherwise. A withdrawal is no loss."""
+    """Confirms a balance change: a deposit or a withdrawal by default. A withdrawal is not a loss."""
     from agent import api
 
     document = api.confirm_flows(config, number, kind)

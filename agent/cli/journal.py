@@ -21,8 +21,8 @@ def register(app: typer.Typer) -> None:
 
 def txs(
     config: ConfigPath = DEFAULT_CONFIG,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many, newest first.")] = 20,
-    open_only: Annotated[bool, typer.Option("--open", help="Only those that are not at their end.")] = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Number of rows, newest first.")] = 20,
+    open_only: Annotated[bool, typer.Option("--open", help="Only pending transactions.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Lists recorded transactions with their outcome, and those still pending. Reads only the store; sends nothing."""
@@ -35,7 +35,7 @@ def txs(
 def cancel(config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = False, as_json: AsJson = False) -> None:
     """Cancels pending transactions (same nonce, higher fee). Without --send it only shows them.
 
-    Exit code 0 when nothing is pending, 11 while a cancel is not mined yet.
+    Exit code 0 if nothing is pending, 11 while a cancel is unmined.
     """
     from agent import api
 
@@ -58,7 +58,7 @@ def cancel(config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = F
 def reconcile(config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = False, as_json: AsJson = False) -> None:
     """Settles the journal against the chain and books what was mined. With --send it resends or cancels lost and late transactions.
 
-    Exit code 0 when nothing waits, 11 when something waits for a block, 12 when only a person can resolve it.
+    Exit code 0 if nothing is pending, 11 if a transaction is, 12 if an operator is needed.
     """
     from agent import api
 

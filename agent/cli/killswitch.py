@@ -27,14 +27,14 @@ def register(app: typer.Typer) -> None:
 
 
 def pause(
-    reason: Annotated[str, typer.Option("--reason", help="Shown wherever the pause stops something.")] = "paused by the owner",
-    hard: Annotated[bool, typer.Option("--hard", help="Also cancel what waits and set to zero what may still be taken.")] = False,
+    reason: Annotated[str, typer.Option("--reason", help="Reason, shown with the pause.")] = "paused by the owner",
+    hard: Annotated[bool, typer.Option("--hard", help="Also cancel pending transactions and set allowances to zero.")] = False,
     send: Send = False,
     yes: Yes = False,
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Stops everything that sends, at once and until resume. Transactions already sent are still watched.
+    """Stops all sending at once, until resume. Sent transactions are still watched.
 
     With --hard it also shows what waits for a block and what contracts may still take, and with --send takes both back; a
     trimtab that runs does it instead of this command.

@@ -10,7 +10,7 @@ from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, OnPaper, books
 from agent.cli.output import emit, out, say, waiting
 
 Document = dict[str, Any]
-group = typer.Typer(help="The double-entry ledger: checked, listed, begun anew.", no_args_is_help=True)
+group = typer.Typer(help="The double-entry ledger: check, list, restart.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -24,14 +24,14 @@ def register(app: typer.Typer) -> None:
 
 def pnl(
     period: Annotated[str, typer.Option("--period", help="day, week, month, year or all.")] = "all",
-    benchmark: Annotated[str | None, typer.Option("--benchmark", help="A held token to compare with; else the numeraire.")] = None,
-    last: Annotated[int, typer.Option("--last", min=1, max=400, help="How many periods, the newest.")] = 12,
-    now: Annotated[bool, typer.Option("--now", help="Look at the chain first, and write down what all is worth now.")] = False,
+    benchmark: Annotated[str | None, typer.Option("--benchmark", help="Held token as benchmark; default: the numeraire.")] = None,
+    last: Annotated[int, typer.Option("--last", min=1, max=400, help="Number of newest periods.")] = 12,
+    now: Annotated[bool, typer.Option("--now", help="Read the chain first and record the current value.")] = False,
     config: ConfigPath = DEFAULT_CONFIG,
     paper: OnPaper = False,
     as_json: AsJson = False,
 ) -> None:
-    """Profit and loss per period against holding and a benchmark, with costs, and what is realised and not."""
+    """Shows profit and loss per period against holding and a benchmark, with costs, realised and unrealised gains."""
     from agent import api
     from agent.cli import ledger_tables
 
@@ -44,12 +44,12 @@ def pnl(
 
 
 def export(
-    folder: Annotated[str, typer.Option("--out", help="The folder to write to.")],
+    folder: Annotated[str, typer.Option("--out", help="Output folder.")],
     kind: Annotated[str, typer.Option("--format", help="rotki, csv or parquet.")] = "csv",
     native: Annotated[
-        str | None, typer.Option("--native-asset", help="What rotki calls the native coin; needed where it is not ETH.")
+        str | None, typer.Option("--native-asset", help="rotki's name of the native coin; required unless it is ETH.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Though there are files already.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
     config: ConfigPath = DEFAULT_CONFIG,
     paper: OnPaper = False,
     as_json: AsJson = False,
@@ -67,14 +67,14 @@ def export(
 
 
 def check(
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Write entries anew that differ from their receipts.")] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="The store alone, without the chain.")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Rewrite entries that differ from their receipts.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Read only the store, not the chain.")] = False,
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Whether every entry balances, is what its transaction says, and all of them together are what the chain says.
+    """Checks that each entry balances, matches its receipt, and that the sum matches the chain.
 
-    Exit code 0 when it is sound, 12 when an entry differs or ledger and chain disagree.
+    Exit code 0 if all match, 12 if not.
     """
     from agent import api
     from agent.cli import ledger_tables
@@ -91,11 +91,11 @@ def check(
 
 
 def journal(
-    limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="How many entries, newest first.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="Number of entries, newest first.")] = 20,
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """The newest entries with their postings. Reads the store alone."""
+    """Lists the newest entries with their postings. Reads only the store."""
     from agent import api
     from agent.cli import ledger_tables
 
@@ -108,7 +108,7 @@ def open_books(
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Begins a new book at the chain's balances of the next look. What was before is kept, and no longer compared."""
+    """Restarts the ledger at the balances of the next look. Earlier entries are kept but no longer compared."""
     from agent import api
 
     document = api.open_books(config, note)

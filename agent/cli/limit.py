@@ -36,11 +36,11 @@ def register(app: typer.Typer) -> None:
 
 
 def limit(
-    cancel: Annotated[str | None, typer.Option("--cancel", help="Id of an order, or of a correction under way, to end.")] = None,
+    cancel: Annotated[str | None, typer.Option("--cancel", help="Id of the order or correction to cancel.")] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Orders that wait for their price (trimtab swap --limit), and corrections that are carried out over time."""
+    """Lists limit orders (trimtab swap --limit) and corrections in progress."""
     from agent import api
 
     if cancel is not None:

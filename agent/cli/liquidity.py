@@ -48,7 +48,7 @@ def take(
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """A position counts from here on like one that the agent opened: one that a restored store does not know, for instance."""
+    """Starts counting a position as the agent's own, for example after restoring a store."""
     from agent import api
 
     with waiting("Reading the chain"), api.open_agent(config) as agent:
@@ -61,7 +61,7 @@ def forget(
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """A position counts no longer: one that was given away, or found in the wallet and left alone. Nothing is sent."""
+    """Stops counting a position that was given away or should be ignored. Sends nothing."""
     from agent import api
 
     document = api.forget_position(config, which)

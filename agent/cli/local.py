@@ -23,18 +23,14 @@ def register(app: typer.Typer) -> None:
 
 
 def localchain(
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the chain on this machine.")] = 8545,
-    write_config: Annotated[
-        Path | None, typer.Option("--write-config", help="Write a config for this chain, ready for every command.")
-    ] = None,
-    move: Annotated[
-        list[str] | None, typer.Option("--move", help="Move the market of the chain that runs at --port: WBTC=+30%. May be repeated.")
-    ] = None,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the local chain.")] = 8545,
+    write_config: Annotated[Path | None, typer.Option("--write-config", help="Write a config for this chain.")] = None,
+    move: Annotated[list[str] | None, typer.Option("--move", help="Move a price on the chain at --port: WBTC=+30%; repeatable.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Runs a local chain (anvil) with real Uniswap V2 and V3, tokens, price feeds and a funded wallet until stopped.
+    """Runs a local chain (anvil) with Uniswap V2 and V3, tokens, price feeds and a funded wallet until stopped.
 
-    With --move it moves the prices of one that is up: pools, feeds and mean prices follow at once.
+    With --move it moves prices on a running one: pools, feeds and mean prices follow at once.
     """
     from agent import api
 
@@ -67,9 +63,9 @@ def localchain(
 
 def demo(
     as_json: AsJson = False,
-    svg: Annotated[Path | None, typer.Option("--svg", help="Also save what was shown as a picture.", hidden=True)] = None,
+    svg: Annotated[Path | None, typer.Option("--svg", help="Also save the output as a picture.", hidden=True)] = None,
 ) -> None:
-    """The main job on an embedded chain: drift, plan, signed swap, balance again. No key, no RPC, no account."""
+    """Rebalances a wallet on an embedded chain, end to end. Needs no key, RPC or account."""
     from agent.cli import demo as show
     from agent.cli.output import Output
 
@@ -87,4 +83,4 @@ def _save_picture(path: Path, svg: str) -> None:
     try:
         path.write_text(re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL), encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"--svg {path}: {error.strerror}", "choose a folder that exists and can be written") from None
+        raise ConfigError(f"--svg {path}: {error.strerror}", "choose an existing writable folder") from None

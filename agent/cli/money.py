@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 
 def invest(
-    flow: Annotated[list[int] | None, typer.Option("--flow", help="Invest only the flow of this number; may be given again.")] = None,
+    flow: Annotated[list[int] | None, typer.Option("--flow", help="Invest only this flow number; repeatable.")] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     send: Send = False,
     yes: Yes = False,
@@ -38,7 +38,7 @@ def invest(
 ) -> None:
     """Finds new deposits; with --send confirms them and buys the underweight assets.
 
-    The wallet is the agent's own: send tokens of the portfolio to its address from wherever they are, then run this.
+    Send tokens of the portfolio to the agent's wallet, then run this.
     """
     from agent.api import investing
 
@@ -60,27 +60,29 @@ def invest(
 
 
 def withdraw(
-    amount: Annotated[str | None, typer.Argument(help="How much, in whole coins; without it open withdrawals are listed.")] = None,
-    token: Annotated[str | None, typer.Option("--in", help="The asset to take; the numeraire unless said.")] = None,
-    pro_rata: Annotated[bool, typer.Option("--pro-rata", help="So much in value, of every asset the same part.")] = False,
-    to: Annotated[str | None, typer.Option("--to", help="A confirmed payout address; without it the money is set aside.")] = None,
-    resume: Annotated[int | None, typer.Option("--resume", help="Go on with the open withdrawal of that number.")] = None,
-    release: Annotated[int | None, typer.Option("--release", help="Take an open withdrawal back into the portfolio.")] = None,
+    amount: Annotated[str | None, typer.Argument(help="Amount in whole coins; without it, withdrawals are listed.")] = None,
+    token: Annotated[str | None, typer.Option("--in", help="Asset to withdraw; default: the numeraire.")] = None,
+    pro_rata: Annotated[bool, typer.Option("--pro-rata", help="Withdraw the same share of every asset, AMOUNT in value.")] = False,
+    to: Annotated[str | None, typer.Option("--to", help="Confirmed payout address; without it, the amount is set aside.")] = None,
+    resume: Annotated[int | None, typer.Option("--resume", help="Continue the open withdrawal with this number.")] = None,
+    release: Annotated[
+        int | None, typer.Option("--release", help="Cancel an open withdrawal; the amount returns to the portfolio.")
+    ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     send: Send = False,
     yes: Yes = False,
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Takes money out: sells the most overweight assets first where there is too little, and pays a confirmed address exactly once."""
+    """Withdraws money to a confirmed address, exactly once. Raises a shortfall from the most overweight assets first."""
     from agent.api import withdrawing
 
     if sum(given is not None for given in (amount, resume, release)) > 1:
-        raise ConfigError("AMOUNT, --resume and --release exclude one another", "give one of them")
+        raise ConfigError("AMOUNT, --resume and --release cannot be combined", "use one of them")
     if amount is None and (token is not None or pro_rata):
-        raise ConfigError("--in and --pro-rata say of what an AMOUNT is taken, and there is none", "give the amount in whole coins")
+        raise ConfigError("--in and --pro-rata need an AMOUNT", "give the amount in whole coins")
     if amount is None and resume is None and (to is not None or (send and release is None)):
-        raise ConfigError("there is no AMOUNT to withdraw", "give the amount in whole coins, or --resume with the number of a withdrawal")
+        raise ConfigError("AMOUNT is missing", "give the amount in whole coins, or --resume NUMBER")
     with acting.opened(config, send=send, yes=yes) as (agent, wait):
         if amount is None and resume is None:
             if release is not None:

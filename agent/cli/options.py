@@ -14,11 +14,9 @@ ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="The config fil
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; messages go to stderr.")]
 Send = Annotated[bool, typer.Option("--send", help="Sign and send. Without it nothing leaves this machine.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation (for machines).")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Every guard, what was skipped, addresses, and all parameters.")]
-OnPaper = Annotated[bool, typer.Option("--paper", help="The books of trimtab paper, in place of the live ones.")]
-Record = Annotated[
-    Path | None, typer.Option("--record", help="Write each step into this folder, for trimtab replay; in place of record.dir.")
-]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show all guards, skipped moves, addresses and parameters.")]
+OnPaper = Annotated[bool, typer.Option("--paper", help="Use the paper-trading books instead of the live ones.")]
+Record = Annotated[Path | None, typer.Option("--record", help="Record each step in this folder for trimtab replay; overrides record.dir.")]
 DEFAULT_CONFIG = Path("trimtab.toml")
 
 

@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
 
 def oracle(
     pool: Annotated[str | None, typer.Argument(help="Address of a V3 pool that is to remember more.")] = None,
-    to: Annotated[int | None, typer.Option("--to", help="How many price observations it is to keep.")] = None,
+    to: Annotated[int | None, typer.Option("--to", help="Number of price observations to keep.")] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     send: Send = False,
     yes: Yes = False,

@@ -14,7 +14,7 @@ Document = dict[str, Any]
 READING = "Reading the chain"
 group = typer.Typer(help="Entry prices, stop losses, take profits and trailing stops.", invoke_without_command=True)
 Subject = Annotated[str, typer.Argument(help="Symbol of an asset, portfolio, or all.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask (for machines).")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation (for machines).")]
 Level = Annotated[str | None, typer.Option(help='A price in the numeraire such as 1500, a distance such as 10%, or "off".')]
 
 
@@ -47,7 +47,7 @@ def set_(
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Writes levels into the config file. A running agent takes them up before it acts again; see them with trimtab orders."""
+    """Writes order levels to the config file. A run uses them before it acts again; trimtab orders lists them."""
     from agent import api
 
     given = {"entry": entry, "stop_loss": stop_loss, "take_profit": take_profit, "trailing_stop": trailing_stop}
@@ -68,20 +68,18 @@ def set_(
 
 
 def arm(subject: Subject, config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson = False) -> None:
-    """Arms orders anew: what was sold comes back in by the next rebalance, and its orders watch from the price of then."""
+    """Re-arms orders. The next rebalance buys the asset back; levels count from its price then."""
     _told("arm", subject, config, yes, as_json)
 
 
 def disarm(
     subject: Subject,
-    kind: Annotated[
-        list[str] | None, typer.Option("--only", help="entry, stop_loss, take_profit or trailing_stop; may be repeated.")
-    ] = None,
+    kind: Annotated[list[str] | None, typer.Option("--only", help="entry, stop_loss, take_profit or trailing_stop; repeatable.")] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Takes orders out of force until they are armed; what they kept out comes back in by the next rebalance."""
+    """Disarms orders until re-armed. The next rebalance buys back what they kept out."""
     _told("disarm", subject, config, yes, as_json, kind or ())
 
 

@@ -26,19 +26,19 @@ def register(app: typer.Typer) -> None:
 
 def paper(
     config: ConfigPath = DEFAULT_CONFIG,
-    once: Annotated[bool, typer.Option("--once", help="One step, then exit.")] = False,
-    every: Annotated[str, typer.Option("--every", help="How often to look, such as 10m.")] = "10m",
-    value: Annotated[str, typer.Option("--value", help="Begin with so much of the numeraire, spread over the targets.")] = "",
-    start: Annotated[str, typer.Option("--start", help="Begin with so much of each token: BTC=0.5,USDC=1000.")] = "",
-    native: Annotated[str, typer.Option("--native", help="Coins for gas, beside --value or --start.")] = "1",
+    once: Annotated[bool, typer.Option("--once", help="Run one step, then exit.")] = False,
+    every: Annotated[str, typer.Option("--every", help="Interval between looks, such as 10m.")] = "10m",
+    value: Annotated[str, typer.Option("--value", help="Start with this value in the numeraire, spread over the targets.")] = "",
+    start: Annotated[str, typer.Option("--start", help="Start with these balances: BTC=0.5,USDC=1000.")] = "",
+    native: Annotated[str, typer.Option("--native", help="Native coins for gas, with --value or --start.")] = "1",
     as_json: AsJson = False,
     log_format: LogLines = None,
     record: Record = None,
 ) -> None:
-    """Trades on paper: as run --send does, on the exact pools of the block after, with a wallet and books of its own.
+    """Paper-trades like run --send: exact pools of the next block, own wallet and books.
 
-    They begin with what the real wallet holds, or with --value or --start, and lie in paper.db beside the live store; status,
-    history, explain, pnl and export show them with --paper. Without --once it goes on until it is stopped. No alerts are sent.
+    It starts with the real wallet's balances, or with --value or --start. The books are in paper.db beside the live store; status,
+    history, explain, pnl and export show them with --paper. Without --once it runs until stopped. Sends no alerts.
     """
     from agent import api
 

@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 
 def status(config: ConfigPath = DEFAULT_CONFIG, paper: OnPaper = False, as_json: AsJson = False) -> None:
-    """Holdings, weights, bands, and what the agent would do now."""
+    """Shows holdings, weights, bands and the agent's next decision."""
     from agent import api
     from agent.cli import documents, rounds, tables
 
@@ -46,12 +46,12 @@ def status(config: ConfigPath = DEFAULT_CONFIG, paper: OnPaper = False, as_json:
 def quote(
     token_in: Annotated[str, typer.Option("--in", help="Token to sell.")],
     token_out: Annotated[str, typer.Option("--out", help="Token to buy.")],
-    amount: Annotated[str, typer.Option("--amount", help="How much to sell, in whole coins.")],
-    pool: Annotated[str | None, typer.Option("--pool", help="Ask this pool alone.")] = None,
+    amount: Annotated[str, typer.Option("--amount", help="Amount to sell, in whole coins.")],
+    pool: Annotated[str | None, typer.Option("--pool", help="Quote only this pool.")] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """What a swap would pay now, over the best split of pools or in one pool."""
+    """Quotes a swap over the best split of pools, or in one pool."""
     from agent import api
     from agent.cli import documents, plan_tables
 
@@ -63,12 +63,12 @@ def quote(
 
 def plan(
     config: ConfigPath = DEFAULT_CONFIG,
-    input_file: Annotated[Path | None, typer.Option("--input", help="Plan from a saved input instead of the chain.")] = None,
-    save_input: Annotated[Path | None, typer.Option("--save-input", help="Save what the plan was made from.")] = None,
+    input_file: Annotated[Path | None, typer.Option("--input", help="Plan from a saved input, not from the chain.")] = None,
+    save_input: Annotated[Path | None, typer.Option("--save-input", help="Save the input of the plan to this file.")] = None,
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """The swaps that would restore the targets, with costs and every guard's verdict. Sends nothing."""
+    """Plans the swaps that restore the targets, with costs and the verdict of each guard. Sends nothing."""
     from agent import api
 
     about: Agent | None = None
@@ -86,7 +86,7 @@ def plan(
 def rebalance(
     config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = False, verbose: Verbose = False, as_json: AsJson = False
 ) -> None:
-    """One step of the agent: decide, plan, and with --send sign and send the whole rebalance in one transaction."""
+    """Runs one step: decide, plan, and with --send sign and send the rebalance in one transaction."""
     from agent import api
 
     if send:
@@ -101,28 +101,30 @@ def rebalance(
 def swap(
     token_in: Annotated[str, typer.Option("--in", help="Token to sell.")],
     token_out: Annotated[str, typer.Option("--out", help="Token to buy.")],
-    amount: Annotated[str, typer.Option("--amount", help="How much to sell, in whole coins.")],
-    limit: Annotated[str | None, typer.Option("--limit", help="Least coins of --out for one of --in, fee and impact included.")] = None,
+    amount: Annotated[str, typer.Option("--amount", help="Amount to sell, in whole coins.")],
+    limit: Annotated[str | None, typer.Option("--limit", help="Limit price: minimum --out per --in, net of fees and impact.")] = None,
     price: Annotated[
-        tuple[str, str] | None, typer.Option("--price", metavar="PRICE UNIT", help="The same in either direction: 3100 USDC/WETH.")
+        tuple[str, str] | None, typer.Option("--price", metavar="PRICE UNIT", help="Limit price in either direction: 3100 USDC/WETH.")
     ] = None,
-    until: Annotated[str | None, typer.Option("--until", help="How long it may wait for --limit: 4h, or 2027-01-31T18:00Z.")] = None,
-    stay: Annotated[bool, typer.Option("--wait", help="Stay until the order is filled or over; else trimtab run fills it.")] = False,
+    until: Annotated[str | None, typer.Option("--until", help="Expiry of the limit order: 4h, or 2027-01-31T18:00Z.")] = None,
+    stay: Annotated[
+        bool, typer.Option("--wait", help="Wait until the order is filled or expired; otherwise trimtab run fills it.")
+    ] = False,
     config: ConfigPath = DEFAULT_CONFIG,
     send: Send = False,
     yes: Yes = False,
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """One swap by hand, under the same guards; with --limit and --until once its price is there, see trimtab limit."""
+    """Swaps two tokens under the same guards; with --limit and --until as a limit order, see trimtab limit."""
     from agent import api
 
     if price is not None:
         if limit is not None:
-            raise ConfigError("--price, --limit: they say the same", "give one of them")
+            raise ConfigError("--price and --limit cannot be combined", "use one of them")
         limit = api.at_price(*price, token_in, token_out)
     if (limit is None) != (until is None) or (stay and limit is None):
-        raise ConfigError("--limit, --until: they go together, and --wait with them", "for example --limit 2000 --until 4h")
+        raise ConfigError("--limit needs --until, and --wait needs both", "for example --limit 2000 --until 4h")
     if send:
         require_answerable(yes)
     if limit is not None and until is not None:
@@ -220,13 +222,13 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"--input {path}: {error.strerror}", "name a file that plan --save-input wrote") from None
+        raise ConfigError(f"--input {path}: {error.strerror}", "use a file written by plan --save-input") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"--input {path}: is not text", "name a file that plan --save-input wrote") from None
+        raise ConfigError(f"--input {path}: is not text", "use a file written by plan --save-input") from None
 
 
 def _write(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"--save-input {path}: {error.strerror}", "choose a folder that exists and can be written") from None
+        raise ConfigError(f"--save-input {path}: {error.strerror}", "choose an existing writable folder") from None

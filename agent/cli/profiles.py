@@ -27,10 +27,10 @@ def register(app: typer.Typer) -> None:
 
 
 def templates(
-    network: Annotated[str, typer.Option("--network", help="Which chain.")] = "ethereum",
+    network: Annotated[str, typer.Option("--network", help="Chain.")] = "ethereum",
     as_json: AsJson = False,
 ) -> None:
-    """Lists the ready portfolios of init --template: what they hold, when they act, what binds them."""
+    """Lists the portfolio templates of init: holdings, triggers, limits."""
     from agent import api
     from agent.cli import tables
 
@@ -59,7 +59,7 @@ def export_profile(
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Writes weights, trigger, bands, cooldown and limits into one file that others can take over; nothing else is in it."""
+    """Exports weights, trigger, bands, cooldown and limits to a shareable file, and nothing else."""
     from agent import api
 
     document = api.export_profile(config, file)
@@ -75,16 +75,16 @@ def export_profile(
 
 def import_profile(
     file: Annotated[Path, typer.Argument(help="A file that export-profile wrote.")],
-    sha256: Annotated[str | None, typer.Option("--sha256", help="What the file must be.")] = None,
-    token_list: Annotated[Path | None, typer.Option("--token-list", help="A token list file to find further symbols in.")] = None,
-    token_list_sha256: Annotated[str | None, typer.Option("--token-list-sha256", help="What the list's file must be.")] = None,
-    sell_others: Annotated[bool, typer.Option("--sell-others", help="Sell what the profile does not hold.")] = False,
-    in_rounds: Annotated[bool, typer.Option("--in-rounds", help="The transition may go in parts, each within the limits.")] = False,
+    sha256: Annotated[str | None, typer.Option("--sha256", help="Expected SHA-256 of the file.")] = None,
+    token_list: Annotated[Path | None, typer.Option("--token-list", help="Token list file for more symbols.")] = None,
+    token_list_sha256: Annotated[str | None, typer.Option("--token-list-sha256", help="Expected SHA-256 of the token list.")] = None,
+    sell_others: Annotated[bool, typer.Option("--sell-others", help="Sell assets that are not in the profile.")] = False,
+    in_rounds: Annotated[bool, typer.Option("--in-rounds", help="Allow a transition in parts, each within the limits.")] = False,
     config: ConfigPath = DEFAULT_CONFIG,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Takes weights, trigger and tighter limits of a profile into the config. Shows the transition, and asks; sends nothing."""
+    """Imports weights, trigger and tighter limits of a profile. Shows the transition and asks; sends nothing."""
     from agent import api
     from agent.api import editing as editing_api
     from agent.cli import documents, editing

@@ -29,7 +29,7 @@ def replay(
 ) -> None:
     """Replays recorded steps with this version and reports differences. Needs only the files: no config, no chain.
 
-    Exit code 0 when every step is decided as it was, 14 when one is not, 2 when a file is no step and none differs.
+    Exit code 0 if all decisions match, 14 if one differs, 2 if a file is not a step and none differs.
     """
     from agent import api
 

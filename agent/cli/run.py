@@ -27,7 +27,7 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
-LogLines = Annotated[LogFormat | None, typer.Option("--log-format", help="Log lines on stderr; goes before service.log_format.")]
+LogLines = Annotated[LogFormat | None, typer.Option("--log-format", help="Log format on stderr; overrides service.log_format.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -37,8 +37,8 @@ def register(app: typer.Typer) -> None:
 
 def run(
     config: ConfigPath = DEFAULT_CONFIG,
-    once: Annotated[bool, typer.Option("--once", help="One step, then exit.")] = False,
-    every: Annotated[str, typer.Option("--every", help="How often to look, such as 10m.")] = "10m",
+    once: Annotated[bool, typer.Option("--once", help="Run one step, then exit.")] = False,
+    every: Annotated[str, typer.Option("--every", help="Interval between looks, such as 10m.")] = "10m",
     send: Send = False,
     yes: Yes = False,
     verbose: Verbose = False,

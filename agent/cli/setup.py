@@ -28,18 +28,18 @@ def init(
     rpc: Annotated[list[str], typer.Option("--rpc", help="VARIABLE=OPERATOR, once per endpoint; the variable holds the URL.")],
     target: Annotated[list[str] | None, typer.Option("--target", help="SYMBOL=SHARE, once per token: WETH=50%.")] = None,
     template: Annotated[
-        str | None, typer.Option("--template", help="A ready portfolio in place of targets; see trimtab templates.")
+        str | None, typer.Option("--template", help="Portfolio template instead of targets; see trimtab templates.")
     ] = None,
-    stable: Annotated[str | None, typer.Option("--stable", help="Share of stable tokens, of the template stable-reserve.")] = None,
-    network: Annotated[str, typer.Option("--network", help="Which chain.")] = "ethereum",
-    numeraire: Annotated[str, typer.Option("--numeraire", help="Symbol that values are counted in.")] = "USDC",
-    price: Annotated[str | None, typer.Option("--price", help="Dollars per coin of the numeraire; else its feed is read.")] = None,
-    token_list: Annotated[Path | None, typer.Option("--token-list", help="A token list file to resolve symbols by.")] = None,
-    token_list_sha256: Annotated[str | None, typer.Option("--token-list-sha256", help="What the list's file must be.")] = None,
+    stable: Annotated[str | None, typer.Option("--stable", help="Share of stable tokens in the template stable-reserve.")] = None,
+    network: Annotated[str, typer.Option("--network", help="Chain.")] = "ethereum",
+    numeraire: Annotated[str, typer.Option("--numeraire", help="Symbol of the unit of account.")] = "USDC",
+    price: Annotated[str | None, typer.Option("--price", help="Dollars per coin of the numeraire; default: its price feed.")] = None,
+    token_list: Annotated[Path | None, typer.Option("--token-list", help="Token list file to resolve symbols.")] = None,
+    token_list_sha256: Annotated[str | None, typer.Option("--token-list-sha256", help="Expected SHA-256 of the token list.")] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Writes a commented config to start from. Shows the addresses; nothing is sent."""
+    """Writes a commented config. Shows the addresses; sends nothing."""
     from agent import api
     from agent.cli import tables
 
@@ -72,7 +72,7 @@ def init(
 
 
 def doctor(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Checks config, endpoints, contracts, tokens, prices, key, store and clock, and says what to do."""
+    """Checks config, endpoints, contracts, tokens, prices, key, store and clock, with a remedy for each problem."""
     from agent import api
 
     with waiting("Checking"):
@@ -91,7 +91,7 @@ def doctor(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None
 
 
 def trust(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson = False) -> None:
-    """Pins every contract of the config and the pools found by address and code hash; nothing else is ever called."""
+    """Pins all contracts of the config and the pools found, by address and code hash. No other contract is ever called."""
     from agent import api
 
     with waiting("Reading code hashes") as wait:

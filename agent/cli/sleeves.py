@@ -41,7 +41,7 @@ def strategies(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_j
 
 
 def apply(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson = False) -> None:
-    """Makes the books agree with wallet and config where they do not: closes, opens and shares out, in kind, after a yes."""
+    """Reconciles the strategy books with wallet and config: closes, opens and splits in kind, after confirmation."""
     from agent import api
 
     with api.open_agent(config) as agent, waiting("Reading the chain") as wait:
@@ -65,7 +65,7 @@ def deposits_to(
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Whose deposits and withdrawals are from now on; all shares them by capital."""
+    """Sets the strategy that receives deposits and pays withdrawals; all shares them by capital."""
     from agent import api
 
     document = api.route_flows(config, name)

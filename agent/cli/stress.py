@@ -29,43 +29,43 @@ def register(app: typer.Typer) -> None:
 
 def stress(
     prices: Annotated[
-        Path | None, typer.Option("--prices", help="CSV or Parquet, as backtest takes it; paths begin at its newest prices.")
+        Path | None, typer.Option("--prices", help="CSV or Parquet as for backtest; paths start at its newest prices.")
     ] = None,
-    sample: Annotated[bool, typer.Option("--sample", help="The prices of 2021 that come with trimtab.")] = False,
+    sample: Annotated[bool, typer.Option("--sample", help="The bundled prices of 2021.")] = False,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="The config to try out, in place of --target.")] = None,
     target: Annotated[str, typer.Option("--target", help="Targets in percent: BTC=50,ETH=30,USD=20.")] = "",
     band: Annotated[str, typer.Option("--band", help="10%rel of the target or 5%abs in points.")] = "",
-    every: Annotated[str, typer.Option("--every", help="A schedule, such as 7d; with --band reviews that act beyond it alone.")] = "",
+    every: Annotated[str, typer.Option("--every", help="Rebalance interval, such as 7d; with --band it acts only outside the band.")] = "",
     destination: Annotated[str, typer.Option("--destination", help="target, band or halfway.")] = "target",
-    limits: Annotated[str, typer.Option("--limits", help="Without a config: usual, those that init writes, or off.")] = "usual",
-    paths: Annotated[int, typer.Option("--paths", help="Paths of each method, by the fast kernel.")] = 2_000,
-    step_paths: Annotated[int, typer.Option("--step-paths", help="Paths of each scenario, by the live step; the first as recorded.")] = 3,
-    bars: Annotated[int, typer.Option("--bars", help="Length of a path; 0: 720, or as many as the file has.")] = 0,
+    limits: Annotated[str, typer.Option("--limits", help="Limits without a config: usual (as init writes) or off.")] = "usual",
+    paths: Annotated[int, typer.Option("--paths", help="Paths per method, with the fast kernel.")] = 2_000,
+    step_paths: Annotated[int, typer.Option("--step-paths", help="Paths per scenario, with the live step; the first as recorded.")] = 3,
+    bars: Annotated[int, typer.Option("--bars", help="Length of a path in bars; 0: 720, or all of the file.")] = 0,
     scenarios: Annotated[str, typer.Option("--scenarios", help="crash,depeg,gas-spike,illiquid-pool,oracle-outage; or all.")] = "all",
-    block: Annotated[str, typer.Option("--block", help="Average length of resampled blocks in bars; else by rule.")] = "",
-    drift: Annotated[str, typer.Option("--drift", help="recorded, or none: prices go nowhere on average.")] = "recorded",
-    crash: Annotated[str, typer.Option("--crash", help="What a crash takes of every price that is no dollar's.")] = "50%",
-    crash_bars: Annotated[int, typer.Option("--crash-bars", help="Over how many bars.")] = 24,
-    depeg: Annotated[str, typer.Option("--depeg", help="What a dollar loses.")] = "10%",
-    gas_spike: Annotated[str, typer.Option("--gas-spike", help="Price of gas while it is dear.")] = "500 gwei",
-    thin: Annotated[str, typer.Option("--thin", help="What is left of the depth of pools.")] = "0.001",
-    cost: Annotated[str, typer.Option("--cost", help="Fee of every pool, of what is swapped.")] = "10bps",
-    depth: Annotated[str, typer.Option("--depth", help="What each pool holds on either side, in the numeraire.")] = "1000000000",
+    block: Annotated[str, typer.Option("--block", help="Average length of resampled blocks in bars; default: automatic.")] = "",
+    drift: Annotated[str, typer.Option("--drift", help="recorded, or none for zero average drift.")] = "recorded",
+    crash: Annotated[str, typer.Option("--crash", help="Price drop in a crash, of every asset but dollars.")] = "50%",
+    crash_bars: Annotated[int, typer.Option("--crash-bars", help="Duration of the crash in bars.")] = 24,
+    depeg: Annotated[str, typer.Option("--depeg", help="Price drop of a dollar in a depeg.")] = "10%",
+    gas_spike: Annotated[str, typer.Option("--gas-spike", help="Gas price during a spike.")] = "500 gwei",
+    thin: Annotated[str, typer.Option("--thin", help="Remaining pool depth.")] = "0.001",
+    cost: Annotated[str, typer.Option("--cost", help="Pool fee, as a share of the amount swapped.")] = "10bps",
+    depth: Annotated[str, typer.Option("--depth", help="Depth of each pool on each side, in the numeraire.")] = "1000000000",
     pool: Annotated[str, typer.Option("--pool", help="v2, or v3 with liquidity over the full range.")] = "v2",
-    value: Annotated[str, typer.Option("--value", help="What the wallet begins with, in the numeraire.")] = "10000",
-    gas: Annotated[str, typer.Option("--gas", help="Usual price of gas, such as 20 gwei.")] = "0 wei",
-    native: Annotated[str, typer.Option("--native", help="The asset whose price pays the gas.")] = "",
-    numeraire: Annotated[str, typer.Option("--numeraire", help="What all is counted in; the asset that the file lacks.")] = "",
-    names: Annotated[str, typer.Option("--as", help="Symbols of the file and ours: BTC=WBTC.")] = "",
-    seed: Annotated[int, typer.Option("--seed", help="The same seed, the same paths.")] = 0,
-    cores: Annotated[int, typer.Option("--cores", min=0, help="How many to use; 0 is all. The result is the same.")] = 0,
-    html: Annotated[Path | None, typer.Option("--html", help="Write a report there, one file that asks no network.")] = None,
+    value: Annotated[str, typer.Option("--value", help="Initial value of the wallet, in the numeraire.")] = "10000",
+    gas: Annotated[str, typer.Option("--gas", help="Normal gas price, such as 20 gwei.")] = "0 wei",
+    native: Annotated[str, typer.Option("--native", help="The asset that pays for gas.")] = "",
+    numeraire: Annotated[str, typer.Option("--numeraire", help="Unit of account; the asset without prices in the file.")] = "",
+    names: Annotated[str, typer.Option("--as", help="Map a symbol of the file to an asset: BTC=WBTC.")] = "",
+    seed: Annotated[int, typer.Option("--seed", help="Random seed; the same seed gives the same paths.")] = 0,
+    cores: Annotated[int, typer.Option("--cores", min=0, help="Number of cores; 0 is all. Results do not depend on it.")] = 0,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a self-contained HTML report to this file.")] = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """How bad it can get: losses, turnover and time outside the bands over thousands of possible paths, and in markets that break.
+    """Stress-tests losses, turnover and time outside the bands over thousands of paths and market breakdowns.
 
-    Nothing of it is on any chain.
+    Sends nothing.
     """
     from agent import api
 

@@ -29,8 +29,8 @@ def register(app: typer.Typer) -> None:
 
 
 def tune(
-    prices: Annotated[Path | None, typer.Option("--prices", help="CSV or Parquet, as of backtest.")] = None,
-    sample: Annotated[bool, typer.Option("--sample", help="The prices of 2021 that come with trimtab.")] = False,
+    prices: Annotated[Path | None, typer.Option("--prices", help="CSV or Parquet as for backtest.")] = None,
+    sample: Annotated[bool, typer.Option("--sample", help="The bundled prices of 2021.")] = False,
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="The config whose setting is searched, in place of --target.")
     ] = None,
@@ -42,32 +42,32 @@ def tune(
         str, typer.Option("--allocator", help="fixed, equal, inverse_volatility, minimum_variance, risk_parity, hrp.")
     ] = "fixed",
     trigger: Annotated[str, typer.Option("--trigger", help="Only these kinds: band, every, hybrid.")] = "",
-    calendar: Annotated[str, typer.Option("--calendar", help="The rule that has to be beaten: to the targets every so often.")] = "28d",
+    calendar: Annotated[str, typer.Option("--calendar", help="Benchmark: rebalancing to the targets at this interval.")] = "28d",
     objective: Annotated[str, typer.Option("--objective", help="growth, or sharpe.")] = "growth",
-    walk: Annotated[str, typer.Option("--walk", help="anchored: windows that begin with the data; or rolling.")] = "anchored",
-    folds: Annotated[int, typer.Option("--folds", help="In how many stretches a choice is judged.")] = 4,
-    window: Annotated[str, typer.Option("--window", help="How far back allocators look.")] = "60d",
-    rechoose: Annotated[str, typer.Option("--rechoose", help="How often allocators choose anew.")] = "7d",
-    full: Annotated[bool, typer.Option("--full", help="The full step for every setting, and not the fast kernel.")] = False,
-    cost: Annotated[str, typer.Option("--cost", help="Fee of every pool, of what is swapped.")] = "10bps",
-    depth: Annotated[str, typer.Option("--depth", help="What each pool holds on either side, in the numeraire.")] = "1000000000",
+    walk: Annotated[str, typer.Option("--walk", help="anchored (windows from the first bar) or rolling.")] = "anchored",
+    folds: Annotated[int, typer.Option("--folds", help="Number of walk-forward folds.")] = 4,
+    window: Annotated[str, typer.Option("--window", help="Lookback of allocators.")] = "60d",
+    rechoose: Annotated[str, typer.Option("--rechoose", help="Interval between choices of allocators.")] = "7d",
+    full: Annotated[bool, typer.Option("--full", help="Use the full step for every setting instead of the fast kernel.")] = False,
+    cost: Annotated[str, typer.Option("--cost", help="Pool fee, as a share of the amount swapped.")] = "10bps",
+    depth: Annotated[str, typer.Option("--depth", help="Depth of each pool on each side, in the numeraire.")] = "1000000000",
     pool: Annotated[str, typer.Option("--pool", help="v2, or v3 with liquidity over the full range.")] = "v2",
-    value: Annotated[str, typer.Option("--value", help="What the wallet begins with, in the numeraire.")] = "10000",
-    gas: Annotated[str, typer.Option("--gas", help="Price of gas, such as 20 gwei; needs the full step.")] = "0 wei",
+    value: Annotated[str, typer.Option("--value", help="Initial value of the wallet, in the numeraire.")] = "10000",
+    gas: Annotated[str, typer.Option("--gas", help="Gas price, such as 20 gwei; needs the full step.")] = "0 wei",
     gas_prices: Annotated[Path | None, typer.Option("--gas-prices", help="CSV or Parquet: time, gas_price_wei.")] = None,
-    native: Annotated[str, typer.Option("--native", help="The asset whose price pays the gas.")] = "",
-    latency: Annotated[int, typer.Option("--latency", min=0, help="Bars from sending a swap until it is carried out.")] = 0,
-    numeraire: Annotated[str, typer.Option("--numeraire", help="What all is counted in; the asset that the file lacks.")] = "",
-    names: Annotated[str, typer.Option("--as", help="Symbols of the file and ours: BTC=WBTC.")] = "",
-    seed: Annotated[int, typer.Option("--seed", help="For resampling, and what else is left to chance.")] = 0,
-    cores: Annotated[int, typer.Option("--cores", min=0, help="How many to use; 0 is all.")] = 0,
-    scheduler: Annotated[str, typer.Option("--scheduler", help="A Dask scheduler for runs of the full step: tcp://HOST:8786.")] = "",
-    folder: Annotated[Path | None, typer.Option("--out", help="A folder for all results; a search that was stopped goes on there.")] = None,
-    html: Annotated[Path | None, typer.Option("--html", help="Write a report there, and beside it the same as JSON.")] = None,
+    native: Annotated[str, typer.Option("--native", help="The asset that pays for gas.")] = "",
+    latency: Annotated[int, typer.Option("--latency", min=0, help="Bars between sending a swap and its execution.")] = 0,
+    numeraire: Annotated[str, typer.Option("--numeraire", help="Unit of account; the asset without prices in the file.")] = "",
+    names: Annotated[str, typer.Option("--as", help="Map a symbol of the file to an asset: BTC=WBTC.")] = "",
+    seed: Annotated[int, typer.Option("--seed", help="Random seed.")] = 0,
+    cores: Annotated[int, typer.Option("--cores", min=0, help="Number of cores; 0 is all.")] = 0,
+    scheduler: Annotated[str, typer.Option("--scheduler", help="Dask scheduler for the full step: tcp://HOST:8786.")] = "",
+    folder: Annotated[Path | None, typer.Option("--out", help="Folder for all results; an interrupted search continues there.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write an HTML report to this file, and its JSON beside it.")] = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Tries settings out on three quarters of the data, judges the best on the last, and says so where there is no edge."""
+    """Searches settings on three quarters of the data and tests the best on the rest. Says so if there is no edge."""
     from agent import api
 
     if html is not None:

@@ -18,7 +18,7 @@ File = Annotated[Path | None, typer.Option("--keystore", help="The keystore file
 Ring = Annotated[str | None, typer.Option("--keyring", help="SERVICE/NAME in the keyring of the operating system.")]
 Env = Annotated[str | None, typer.Option("--password-env", help="Name of the environment variable that holds the password.")]
 Descriptor = Annotated[int | None, typer.Option("--password-fd", help="Open file descriptor to read the password from.")]
-group = typer.Typer(help="Makes and keeps keys. Keys and passwords are typed unseen, never given as arguments.", no_args_is_help=True)
+group = typer.Typer(help="Creates and stores keys. Keys and passwords are typed hidden, never passed as arguments.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
 def create(
     keystore: File = None, keyring: Ring = None, password_env: Env = None, password_fd: Descriptor = None, as_json: AsJson = False
 ) -> None:
-    """Makes a new random key: in a keystore file with a password, in the keyring, or in both."""
+    """Creates a random key in a keystore file, in the keyring, or in both."""
     from agent import api
 
     made = api.create_wallet(_file(keystore, keyring), keyring, api.Password(password_env, password_fd), _ask())
@@ -43,12 +43,12 @@ def create(
 def take_over(
     keystore: File = None,
     keyring: Ring = None,
-    index: Annotated[int, typer.Option("--index", help="Which account of a recovery phrase.")] = 0,
+    index: Annotated[int, typer.Option("--index", help="Account index of a recovery phrase.")] = 0,
     password_env: Env = None,
     password_fd: Descriptor = None,
     as_json: AsJson = False,
 ) -> None:
-    """Takes over a private key or a recovery phrase, typed unseen or on standard input."""
+    """Imports a private key or a recovery phrase, typed hidden or from standard input."""
     from agent import api
 
     made = api.import_wallet(_file(keystore, keyring), keyring, api.Password(password_env, password_fd), _ask(), index)
@@ -63,7 +63,7 @@ def change_password(
     new_password_fd: Annotated[int | None, typer.Option("--new-password-fd", help="The same, for the new password.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Locks a keystore file with another password."""
+    """Changes the password of a keystore file."""
     from agent import api
 
     old = api.Password(password_env, password_fd)
@@ -77,12 +77,12 @@ def address(
     keystore: Annotated[Path | None, typer.Option("--keystore", help="The keystore file.", show_default="wallet.json")] = None,
     keyring: Ring = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="The config file, in place of a key.")] = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Open the key and compare, which asks for the password.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Unlock the key and compare its address; asks for the password.")] = False,
     password_env: Env = None,
     password_fd: Descriptor = None,
     as_json: AsJson = False,
 ) -> None:
-    """Shows whose key it is."""
+    """Shows the address of a key."""
     from agent import api
 
     document = api.wallet_address(keystore, keyring, config, api.Password(password_env, password_fd), _ask(), verify)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agent.cli.tables import FigureTable
 
 Document = dict[str, Any]
-group = typer.Typer(help="Recorded prices: what triggers and allocators know of the past.", invoke_without_command=True)
+group = typer.Typer(help="Recorded prices used by triggers and allocators.", invoke_without_command=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 
 def weights(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """What the allocator would choose now, from which data and why, beside what was chosen last. Writes nothing."""
+    """Shows the weights the allocator would choose now, its data and reason, and the last choice. Writes nothing."""
     from agent import api
 
     with waiting("Reading the chain"), api.open_agent(config) as agent:
@@ -51,16 +51,16 @@ def prices(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json:
 def import_file(
     file: Annotated[Path, typer.Argument(help="CSV or Parquet with the columns time, symbol, close.")],
     names: Annotated[
-        list[str] | None, typer.Option("--as", help="A symbol of the file and the config's: BTC=WBTC. May be repeated.", show_default=False)
+        list[str] | None, typer.Option("--as", help="Map a symbol of the file to an asset: BTC=WBTC; repeatable.", show_default=False)
     ] = None,
     bar: Annotated[
-        str, typer.Option("--bar", help="How long after its time a row's close holds: 1d for daily bars named by their start.")
+        str, typer.Option("--bar", help="Time from a row's timestamp to its close: 1d for daily bars named by their start.")
     ] = "0s",
-    check: Annotated[bool, typer.Option("--check", help="Only look the file through.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only check the file.")] = False,
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Takes prices from a file, for hours that nobody has told yet. Repeated, it changes nothing."""
+    """Imports missing hours from a price file. Repeating it changes nothing."""
     from agent import api
 
     with waiting("Reading the file"), api.open_agent(config) as agent:
@@ -69,12 +69,12 @@ def import_file(
 
 
 def fetch(
-    source: Annotated[str | None, typer.Option("--source", help="feed or pools; else as reference.kind says.", show_default=False)] = None,
-    back: Annotated[str, typer.Option("--back", help="How far back to ask.")] = "90d",
+    source: Annotated[str | None, typer.Option("--source", help="feed or pools; default: reference.kind.", show_default=False)] = None,
+    back: Annotated[str, typer.Option("--back", help="How far back to fetch.")] = "90d",
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Asks price feeds for their earlier rounds, and V3 pools for what they remember; for hours that nobody has told yet."""
+    """Fetches missing hours from earlier rounds of price feeds and from V3 observations."""
     from agent import api
 
     with waiting("Asking feeds and pools"), api.open_agent(config) as agent:
@@ -85,7 +85,7 @@ def fetch(
 def forget(
     source: Annotated[str, typer.Argument(help="import, feed or pools.")], config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False
 ) -> None:
-    """Removes the prices that one source told; those of the agent's own looks stay."""
+    """Removes the prices of one source, except those of the agent's own looks."""
     from agent import api
 
     with waiting("Reading the chain"), api.open_agent(config) as agent:

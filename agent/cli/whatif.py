@@ -27,16 +27,16 @@ def register(app: typer.Typer) -> None:
 
 def whatif(
     target: Annotated[str, typer.Option("--target", help="Targets in percent: BTC=50,ETH=30,USD=20.")],
-    value: Annotated[str, typer.Option("--value", help="What is held now, in any one unit: BTC=5800,ETH=2700,USD=1500.")],
+    value: Annotated[str, typer.Option("--value", help="Current values in one unit: BTC=5800,ETH=2700,USD=1500.")],
     band: Annotated[str, typer.Option("--band", help="10%rel of the target or 5%abs in points; BTC=5%abs for one asset.")] = "",
-    price: Annotated[str, typer.Option("--price", help="Prices now, so that alert prices are prices: BTC=58000.")] = "",
+    price: Annotated[str, typer.Option("--price", help="Current prices, for alert prices: BTC=58000.")] = "",
     destination: Annotated[str, typer.Option("--destination", help="target, or halfway.")] = "target",
-    only: Annotated[str, typer.Option("--only", help="One side alone: sell, buy, winners or losers.")] = "",
-    numeraire: Annotated[str, typer.Option("--numeraire", help="The asset that values are counted in.")] = "",
+    only: Annotated[str, typer.Option("--only", help="Trade one side only: sell, buy, winners or losers.")] = "",
+    numeraire: Annotated[str, typer.Option("--numeraire", help="Unit of account.")] = "",
     native: Annotated[str, typer.Option("--native", help="Price of the native coin in the same unit, for gas.")] = "3000",
     as_json: AsJson = False,
 ) -> None:
-    """What a rebalance would do with these values, and at which prices it would act: no chain, no config."""
+    """Shows what a rebalance would do with these values, and alert prices. Needs no chain and no config."""
     from agent import api
 
     found = api.what_if(target, value, band, price=price, destination=destination, only=only, numeraire=numeraire, native=native)

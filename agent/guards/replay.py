@@ -108,7 +108,7 @@ def replay(snapshot: Snapshot, plan: Plan, wrapped_native: str = "") -> Replay:
         if before is None:
             return ended(f"leg {number}: pool {leg.pool} is not in the snapshot")
         if {leg.token_in, leg.token_out} != {before.token0, before.token1}:
-            return ended(f"leg {number}: pool {leg.pool} does not exchange these tokens")
+            return ended(f"leg {number}: pool {leg.pool} does not trade these tokens")
         if amount_in <= 0:
             return ended(f"leg {number}: nothing to spend")
         try:

@@ -61,12 +61,12 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
     problem = build_problem(step, reference_prices(step))
     seller = problem.nodes[problem.position[token_in]] if token_in in problem.position else None
     if seller is None or token_out not in problem.position:
-        raise Refused("one of the tokens has no reference price", remedy="give it a feed, or list it in portfolio.assets")
+        raise Refused("no reference price for one of the tokens", remedy="add a feed, or list it in portfolio.assets")
     if amount_in_raw > seller.spendable_raw:
         decimals = step.portfolio.token(token_in).decimals
         spendable, asked = decimal_text(seller.spendable_raw, decimals), decimal_text(amount_in_raw, decimals)
         raise Refused(
-            f"{asked} {seller.label} are more than the wallet may spend",
+            f"{asked} {seller.label} exceed the spendable balance",
             (Verdict("balance", f"{asked} {seller.label}", f"{spendable} {seller.label} less reserve", False),),
             f"sell less, or lower the reserve{'; ' * bool(step.aside)}{step.aside}",
         )
@@ -92,7 +92,7 @@ def quote(step: StepInput, token_in: str, token_out: str, amount_in_raw: int, po
     else:
         problem = _quote_problem(step, prices, token_in, amount_in_raw)
         if not {token_in, token_out} <= set(problem.position):
-            raise Refused("no usable pool leads from one token to the other", remedy="see doctor for pools that were found")
+            raise Refused("no usable pool connects the two tokens", remedy="trimtab doctor lists the pools found")
         split = _best(problem, token_in, token_out, amount_in_raw)
         _require_whole(step, problem, split, token_in, amount_in_raw)
         legs = split.draft.legs
@@ -121,7 +121,7 @@ def _check(step: StepInput, token_in: str, token_out: str, amount_in_raw: int) -
         except KeyError:
             raise ConfigError(f"{name}: {address} is neither an asset nor a hub of the portfolio") from None
     if token_in == token_out:
-        raise ConfigError("token in and token out are the same")
+        raise ConfigError("the two tokens are the same")
     if amount_in_raw <= 0:
         raise ConfigError(f"amount: {amount_in_raw} base units; it must be above zero")
 
@@ -243,9 +243,9 @@ def _find(step: StepInput, pool: str, token_in: str, token_out: str) -> PoolStat
     for state in step.snapshot.pools:
         if state.address == pool:
             if {state.token0, state.token1} != {token_in, token_out}:
-                raise ConfigError(f"pool: {pool} does not exchange these tokens")
+                raise ConfigError(f"pool: {pool} does not trade these tokens")
             return state
-    raise ConfigError(f"pool: {pool} is not among the pools read", "see doctor for the pools that were found")
+    raise ConfigError(f"pool: {pool} is not a pool that was read", "trimtab doctor lists the pools found")
 
 
 def _single(step: StepInput, pool: PoolState, token_in: str, amount_in_raw: int) -> Leg:

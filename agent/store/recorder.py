@@ -51,7 +51,7 @@ def loads(text: str) -> RecordedStep:
     """What a file holds. Raises ConfigError saying why it is no recorded step."""
     found = codec.loads(RecordedStep, text)
     if found.format != FORMAT:
-        raise ConfigError("it is no recorded step", "name a folder that trimtab recorded steps in")
+        raise ConfigError("it is no recorded step", "name a folder written by trimtab run --record")
     return found
 
 

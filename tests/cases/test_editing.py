@@ -90,7 +90,7 @@ def test_what_would_halt_or_be_left_behind_or_belongs_to_other_books_is_refused(
     kept = bot.refused(Changes(removes=("WBTC",), targets=(("WETH", "70%"),)))
     assert "left behind" in kept.message and "WBTC=0%" in kept.remedy
     assert "halt" in bot.refused(Changes(sets=(("portfolio.assets.WBTC.feed", "0x" + "13" * 20), ("reference.kind", '["feed"]')))).message
-    with pytest.raises(ConfigError, match="books of its own"):
+    with pytest.raises(ConfigError, match="the store belongs to the old value"):
         bot.edit(Changes(sets=(("wallet.address", "0x" + "12" * 20), ("wallet.test_account", "1"))))
     with pytest.raises(ConfigError, match="sum to 110%"):
         bot.edit(weights(WETH="60%"))

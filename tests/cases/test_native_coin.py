@@ -199,7 +199,7 @@ def test_a_swap_by_hand_spends_native_coin_too_but_not_what_is_kept_for_gas(anvi
     chain = anvil_chain
     with opened(chain, tmp_path, ROUTERS[0], 2 * ETHER, {"USDC": 3_000}, COIN) as (agent, before):
         refused = agent.swap("ETH", "USDC", "1.96", send=True, confirm=yes)
-        assert refused.kind is OutcomeKind.REFUSED and "more than the wallet may spend" in refused.reason
+        assert refused.kind is OutcomeKind.REFUSED and "exceed the spendable balance" in refused.reason
         outcome = agent.swap("ETH", "USDC", "1.5", send=True, confirm=yes)
         require_as_planned(chain, replace(outcome), before)
         assert swap_of(outcome)[1].tx.value_wei == 15 * 10**17

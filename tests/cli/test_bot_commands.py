@@ -82,16 +82,16 @@ def test_bad_withdrawals_are_refused_by_name_and_a_no_is_a_no(home: Desk) -> Non
     more = home.ask("withdraw", "100000000", "--to", HOME, want=10)["error"]
     assert more["verdicts"][0]["guard"] == "holdings" and "short by 99989800 USDC" in more["message"]
     for args, why in (
-        (("0",), "withdraws nothing"),
+        (("0",), "AMOUNT must be above 0"),
         (("ten",), "AMOUNT"),
-        (("1", "--in", "DOGE"), "none of the configured"),
-        (("1", "--in", "USDC", "--pro-rata"), "exclude"),
-        (("1", "--resume", "7"), "exclude"),
-        (("--send", "--yes"), "no AMOUNT"),
-        (("--to", HOME, "--send", "--yes"), "no AMOUNT"),
-        (("--release", "7", "--to", HOME), "no AMOUNT"),
-        (("--in", "WETH", "--send", "--yes"), "there is none"),
-        (("--resume", "7", "--pro-rata"), "there is none"),
+        (("1", "--in", "DOGE"), "not a configured token"),
+        (("1", "--in", "USDC", "--pro-rata"), "cannot be combined"),
+        (("1", "--resume", "7"), "cannot be combined"),
+        (("--send", "--yes"), "AMOUNT is missing"),
+        (("--to", HOME, "--send", "--yes"), "AMOUNT is missing"),
+        (("--release", "7", "--to", HOME), "AMOUNT is missing"),
+        (("--in", "WETH", "--send", "--yes"), "need an AMOUNT"),
+        (("--resume", "7", "--pro-rata"), "need an AMOUNT"),
     ):
         assert why in home.ask("withdraw", *args, want=2)["error"]["message"], args
     assert "nobody can be asked" in home.ask("withdraw", "1", "--to", HOME, "--send", want=2)["error"]["message"]
@@ -131,7 +131,7 @@ def test_an_edit_is_shown_where_nobody_is_asked_written_on_a_yes_and_listed(desk
     one = desk.ask("history", "--config-version", str(listed["configs"][0]["number"]))
     assert one["changes"] == shown["changes"] and "(secret)" in one["text"]
     assert "sum to" in desk.ask("edit", "--target", "WETH=99%", "--yes", want=2)["error"]["message"]
-    assert "nothing to change" in desk.ask("edit", want=2)["error"]["message"]
+    assert "no change given" in desk.ask("edit", want=2)["error"]["message"]
     assert "secret" in desk.ask("edit", "--set", "chain.rpc.0.url=https://x.example/canary7f3a", want=2)["error"]["message"]
 
 
@@ -140,7 +140,7 @@ def test_an_asset_leaves_by_one_command_and_comes_back_at_a_question(desk: Desk)
     link = desk.about["tokens"]["LINK"]
     out, back = ("edit", "--remove", "LINK", "--target", "WETH=40%"), ("edit", "--add", f"LINK={link}:10%", "--target", "WETH=30%")
     assert fits(EDIT, desk.ask(*out))["state"] == "planned" and float(desk.holdings()["LINK"]) > 0
-    assert "edit sends nothing but the sale" in desk.ask("edit", "--set", "policy.cooldown=2h", "--send", want=2)["error"]["message"]
+    assert "--send needs --remove" in desk.ask("edit", "--set", "policy.cooldown=2h", "--send", want=2)["error"]["message"]
     done = fits(EDIT, desk.ask(*out, "--send", "--yes"))
     assert (done["state"], done["reason"], float(desk.holdings().get("LINK", "0"))) == ("removed", "", 0)
     assert {"swap"} <= {one["kind"] for one in done["transactions"]} and link not in desk.config.read_text()
@@ -182,7 +182,7 @@ def test_a_bot_is_stopped_sold_paid_out_and_resumed(home: Desk) -> None:
     home.edit(('max_live_value = "100000"', 'max_live_value = "off"'))
     looked = fits(STOP, home.ask("stop", "--to-stable", "--send-to", HOME, want=0))
     assert looked["state"] == "planned" and looked["sale"]["legs"] and [one["symbol"] for one in looked["payments"]] == ["USDC"]
-    assert "leave one" in home.ask("stop", "--keep", "--to-stable", want=2)["error"]["remedy"]
+    assert "use one" in home.ask("stop", "--keep", "--to-stable", want=2)["error"]["remedy"]
     done = fits(STOP, home.ask("stop", "--to-stable", "--send-to", HOME, "--send", "--yes"))
     assert done["state"] == "stopped" and done["transactions"][-1]["kind"] == "payout", done["reason"]
     assert chain.balance("USDC", HOME) > 10**9 and chain.balance("USDC") < 10**6

@@ -74,7 +74,7 @@ def test_raised_minimums_pass_every_guard() -> None:
 def test_what_cannot_be_planned_waits_and_says_why() -> None:
     waits, why = limit_swap(balanced(), WETH.address, USDC.address, 10**24, Fraction(1, ONE))
     assert waits is None
-    assert "more than the wallet may spend" in why
+    assert "exceed the spendable balance" in why
 
 
 def test_an_order_is_filled_before_anything_else_and_the_first_that_can_be() -> None:
