@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agent import api
@@ -158,11 +158,13 @@ def test_a_saved_step_proposes_the_same_again() -> None:
     gwei=st.sampled_from([0, 1, 30]),
     cost=st.sampled_from([Fraction(1, 4), 1, 4]),
 )
+@example(share=500, depth=10**6, gwei=0, cost=4).via("its worst case is more than limits.daily_loss")
 def test_no_other_amount_in_a_single_pool_would_do_better(share: int, depth: int, gwei: int, cost: Fraction) -> None:
     """Brute force over amounts, in exact quotes: what is saved less what is paid, against the plan's."""
     step = with_limits(
         standing(Fraction(share, BPS), {"cost_bps": cost}, gwei=gwei, depth=depth, ),
-        turnover_bps=None, daily_turnover_bps=None, min_trade=None, pool_min_value=None, plan_cost_bps=5_000, price_impact_bps=2_000,
+        turnover_bps=None, daily_turnover_bps=None, daily_loss_bps=None, min_trade=None, pool_min_value=None, plan_cost_bps=5_000,
+        price_impact_bps=2_000,
     )  # fmt: skip
     proposal = rebalance(step)
     pool, over = step.snapshot.pools[0], share > 5_000
