@@ -16,7 +16,7 @@ from pathlib import Path
 from sqlalchemy import create_engine, event
 from sqlalchemy.pool import StaticPool
 
-from agent.chain.fees import BUMP_DENOMINATOR, BUMP_NUMERATOR
+from agent.chain.judging import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from agent.errors import Refused, Retryable
 from agent.execution import Executor, Settings
 from agent.model import Intent, IntentKind, IntentState

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-from agent.chain.fees import BUMP_DENOMINATOR, BUMP_NUMERATOR
+from agent.chain.judging import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from agent.model import Intent
 from tests.scripted import Bench, bench
 

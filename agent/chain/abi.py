@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
-
-from eth_utils.address import to_checksum_address
 
 BALANCE_OF = bytes.fromhex("70a08231")
 ALLOWANCE = bytes.fromhex("dd62ed3e")
@@ -68,12 +65,6 @@ def address_call(selector: bytes, *addresses: str) -> bytes:
 def allowance_call(owner: str, spender: str) -> bytes:
     """ERC-20 allowance(owner, spender)."""
     return address_call(ALLOWANCE, owner, spender)
-
-
-@lru_cache(maxsize=4_096)
-def address_of(value: int) -> str:
-    """Checksummed address of an ABI word below 2^160. It takes a hash, and the same few are read again and again."""
-    return str(to_checksum_address(value.to_bytes(20, "big")))
 
 
 def abi_encode(types: Sequence[str], values: Sequence[Any]) -> bytes:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agent.chain.judging import dearer_wei
 from agent.errors import Refused
 from agent.model import Head, Verdict
-
-BUMP_NUMERATOR, BUMP_DENOMINATOR = 9, 8
-"""A replacement pays at least 12.5 % more in every fee field; nodes ask for 10 %."""
-PRIORITY_CAP_WEI = 5 * 10**9
-"""The highest tip that an endpoint's suggestion is believed for, and that is signed where nothing is replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +46,6 @@ def bumped(paid: Fees, *, limit_wei: int | None) -> Fees:
     more = Fees(*(None if wei is None else dearer_wei(wei) for wei in (paid.max_fee_wei, paid.max_priority_fee_wei, paid.gas_price_wei)))
     _within(more.most_wei, limit_wei)
     return more
-
-
-def dearer_wei(wei: int) -> int:
-    """What replaces a fee of `wei`: 12.5 % more, rounded up."""
-    return max(wei + 1, -(-wei * BUMP_NUMERATOR // BUMP_DENOMINATOR))
 
 
 def _within(price_wei: int, limit_wei: int | None) -> None:

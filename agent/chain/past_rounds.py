@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from agent.chain.abi import LATEST_ROUND_DATA, address_of, signed, word
+from agent.chain.abi import LATEST_ROUND_DATA, signed, word
 from agent.chain.rpc import Transport
 from agent.chain.wire import Call, RpcFault, hex_data, octets, only
+from agent.chain.words import address_of
 from agent.errors import Retryable
 from agent.model import Head
 

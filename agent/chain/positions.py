@@ -26,7 +26,6 @@ from agent.chain.abi import (
     TOKEN1,
     TOTAL_SUPPLY,
     address_call,
-    address_of,
     signed,
     signed_word,
     word,
@@ -34,6 +33,7 @@ from agent.chain.abi import (
 from agent.chain.ask import ask
 from agent.chain.lens import Answer, CallItem, Status, uint, words
 from agent.chain.rpc import Transport
+from agent.chain.words import address_of
 from agent.errors import ConfigError
 from agent.model import ConfirmedPosition, LpGone, LpPosition, LpV2Position, LpV3Position
 

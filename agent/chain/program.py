@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from agent.chain.abi import address_of
+from agent.chain.words import address_of
 
 LEG_BYTES = 39
 

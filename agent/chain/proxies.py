@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from agent.chain.abi import address_of
 from agent.chain.ask import ask
 from agent.chain.lens import Answer, CallItem, Status, uint
 from agent.chain.rpc import Transport
 from agent.chain.wire import Call, hex_data, only, quantity
+from agent.chain.words import address_of
 from agent.errors import Retryable
 from agent.model import Implementation
 

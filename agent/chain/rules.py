@@ -14,8 +14,7 @@ from eth_utils.address import is_checksum_address
 
 from agent.chain import calls, liquidity_calls, liquidity_rule, multicall_rule, oracle_rule, payout_rule, rebalance_rule
 from agent.chain.calls import Approve, Call, Multicall, Withdraw
-from agent.chain.fees import PRIORITY_CAP_WEI, dearer_wei
-from agent.chain.judging import Nonces, SigningRules, no
+from agent.chain.judging import PRIORITY_CAP_WEI, Nonces, SigningRules, dearer_wei, no
 from agent.chain.program import Rebalance
 from agent.chain.words import NotUnderstood
 from agent.model import Funding, IntentKind, Leg, UnsignedTx

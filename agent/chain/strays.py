@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from agent.chain.abi import BALANCE_OF, MANAGER_POSITIONS, TOKEN_OF_OWNER_BY_INDEX, address_call, address_of, word
+from agent.chain.abi import BALANCE_OF, MANAGER_POSITIONS, TOKEN_OF_OWNER_BY_INDEX, address_call, word
 from agent.chain.ask import ask
 from agent.chain.lens import CallItem, Status, uint, words
 from agent.chain.rpc import Transport
 from agent.chain.watch import PoolKind, PoolRef
+from agent.chain.words import address_of
 from agent.model import ConfirmedPosition
 from agent.model.positions import position_name
 

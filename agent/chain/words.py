@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from agent.chain.abi import address_of
+from functools import lru_cache
+
+from eth_utils.address import to_checksum_address
+
 from agent.errors import Refused
 
 WORD = 32
+
+
+@lru_cache(maxsize=4_096)
+def address_of(value: int) -> str:
+    """Checksummed address of an ABI word below 2^160. It takes a hash, and the same few are read again and again."""
+    return str(to_checksum_address(value.to_bytes(20, "big")))
 
 
 class NotUnderstood(Refused):

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from agent.chain.fees import BUMP_DENOMINATOR, BUMP_NUMERATOR, Fees, bumped
+from agent.chain.fees import Fees, bumped
+from agent.chain.judging import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from agent.chain.sender import NonceUsed, SendRefused
 from agent.errors import OperatorNeeded, Refused, Retryable
 from agent.execution.carrier import Carrier, refusal

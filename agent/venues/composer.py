@@ -8,7 +8,8 @@ from fractions import Fraction
 
 from agent.chain import approvals
 from agent.chain.calls import WITHDRAW
-from agent.chain.fees import PRIORITY_CAP_WEI, fees
+from agent.chain.fees import fees
+from agent.chain.judging import PRIORITY_CAP_WEI
 from agent.chain.oracle_rule import encode as encode_slots
 from agent.chain.payout_rule import encode as encode_transfer
 from agent.errors import OperatorNeeded, Refused, Unfit

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agent.chain.abi import GET_PAIR, GET_RESERVES, TOKEN0, TOKEN1, address_call, address_of
+from agent.chain.abi import GET_PAIR, GET_RESERVES, TOKEN0, TOKEN1, address_call
 from agent.chain.lens import Answer, CallItem, Status, uint, words
 from agent.chain.watch import PoolKind, PoolRef
+from agent.chain.words import address_of
 from agent.errors import ConfigError
 
 FEE_PIPS = 3000

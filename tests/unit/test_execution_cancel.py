@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.chain.fees import BUMP_DENOMINATOR, BUMP_NUMERATOR
+from agent.chain.judging import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from agent.errors import OperatorNeeded, Refused
 from agent.execution.replacing import cancelling
 from agent.model import IntentState

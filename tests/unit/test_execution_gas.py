@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.chain.fees import BUMP_DENOMINATOR, BUMP_NUMERATOR
+from agent.chain.judging import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from agent.errors import OperatorNeeded, Refused, Retryable
 from agent.execution.replacing import GAS_FOLD, RESERVED_STEPS, Replacer
 from agent.model import IntentKind, IntentState

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.chain.fees import PRIORITY_CAP_WEI, dearer_wei
+from agent.chain.judging import PRIORITY_CAP_WEI, dearer_wei
 from agent.errors import Refused
 from agent.execution.nonces import signable
 from agent.model import IntentState

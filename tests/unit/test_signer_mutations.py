@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agent.chain.approvals import encode_approve
 from agent.chain.calls import Multicall, decode
-from agent.chain.fees import PRIORITY_CAP_WEI
+from agent.chain.judging import PRIORITY_CAP_WEI
 from agent.errors import Refused
 from agent.model import Funding, UnsignedTx
 from agent.units import NATIVE, UINT256_MAX
