@@ -90,12 +90,12 @@ class Job:
     def chunks(self) -> tuple[Chunk, ...]:
         """All runs, in order: many of the kernel together, each of the full step by itself."""
         found: list[Chunk] = []
-        for run, choice in enumerate(self.runs):
+        for number, choice in enumerate(self.runs):
             engine, last = self.engine(choice), found[-1] if found else None
             if last is not None and last.engine is engine is Engine.KERNEL and last.end - last.start < KERNEL_CHUNK:
-                found[-1] = replace(last, end=run + 1)
+                found[-1] = replace(last, end=number + 1)
             else:
-                found.append(Chunk(len(found), run, run + 1, engine))
+                found.append(Chunk(len(found), number, number + 1, engine))
         return tuple(found)
 
     def do(self, chunk: Chunk, cores: int | None = 1) -> list[Found]:

@@ -6,9 +6,10 @@ from fractions import Fraction
 
 from agent.errors import Refused
 from agent.model import Funding, Plan, StepInput
+from agent.planning.payments import NATIVE_VENUE
 from agent.reference import reference_prices
 from agent.units import BPS, NATIVE, floor_int
-from agent.venues.rebalancer import NATIVE_VENUE, Terms, bounds
+from agent.venues.rebalancer import Terms, bounds
 
 
 def known_prices(step: StepInput) -> dict[str, Fraction]:
