@@ -41,7 +41,7 @@ def gather(routes: Sequence[Route]) -> list[Route]:
 def _joined(last: Hop, group: Sequence[Route]) -> Iterable[Route]:
     whole = [route.amount_raw for route in group if len(route.hops) == 1]
     if whole:
-        yield Route((last,), sum(whole))
+        yield Route((last,), sum(whole, 0))
     feeds = gather([Route(route.hops[:-1], route.amount_raw) for route in group if len(route.hops) > 1])
     if len(feeds) == 1:
         yield replace(feeds[0], hops=(*feeds[0].hops, last))
