@@ -80,7 +80,7 @@ def _read(path: Path) -> str:
         with os.fdopen(descriptor, "rb") as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_BYTES:
-                raise ConfigError("not a recorded step", "only regular files of up to 64 MiB are read")
+                raise ConfigError("not a regular file", "only regular files of up to 64 MiB are read")
             return file.read(MOST_BYTES).decode()
     except OSError as error:
         raise ConfigError(f"it cannot be read ({error.strerror})") from None

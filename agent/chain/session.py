@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import requests
 
 
@@ -12,6 +14,12 @@ class Connection:
         self._url = url
         self._session = _opened(url)
         self._prepared: requests.PreparedRequest | None = None
+
+    def __repr__(self) -> str:
+        return "Connection(hidden)"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a connection is not pickled or copied: its URL is a secret")
 
     def post(self, body: bytes, timeout_s: float) -> requests.Response:
         """The answer, its body still to be read; redirects are not followed. Raises what requests raises, a bad URL included."""

@@ -198,7 +198,7 @@ def test_legs_that_name_foreign_tokens_or_spend_nothing_cannot_be_simulated() ->
     step = two_pools()
     plan = sell_weth(step)
     foreign = with_leg(plan, 0, token_out=token("DAI").address)
-    assert "does not exchange" in verdict("price_impact", step, foreign).measured
+    assert "does not trade these tokens" in verdict("price_impact", step, foreign).measured
     for amount in (0, -1):
         assert "nothing to spend" in verdict("price_impact", step, with_leg(plan, 0, amount_in_raw=amount)).measured
 

@@ -187,7 +187,7 @@ def spoil(folder: Path) -> dict[str, str]:
     (folder / "endless.json").symlink_to("/dev/zero")
     (folder / "folder.json").mkdir()
     os.mkfifo(folder / "waits.json")
-    more = {"binary.json": "text", "linked.json": "read", "endless.json": "read", "folder.json": "read", "waits.json": "no file"}
+    more = {"binary.json": "text", "linked.json": "read", "endless.json": "read", "folder.json": "read", "waits.json": "not a regular file"}
     return {name: why for name, (_, why) in texts.items()} | more
 
 
