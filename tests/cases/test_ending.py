@@ -117,7 +117,7 @@ def test_a_stop_that_ends_between_sale_and_payment_is_gone_on_with_and_pays_once
     assert chain.balance("USDC", HOME) == 0 and purse(chain).raw["WETH"] == 0
     with again(chain, loaded) as agent:
         assert agent.plan().kind is OutcomeKind.HALT
-        with pytest.raises(ConfigError, match="another kind"):
+        with pytest.raises(ConfigError, match="another stop is in progress"):
             ending.stop(agent, to_stable=True, send=True, confirm=sure)
         done = ending.stop(agent, send=True, confirm=sure)
         assert (done.state, done.to, done.to_stable) == ("stopped", HOME, True), done.reason
