@@ -120,7 +120,8 @@ def within_seconds(ending: Ending) -> Iterator[None]:
         raise KeyboardInterrupt
 
     def patience() -> Sequence[float | None]:
-        return (PATIENCE_S, GRACE_S) if signal.getsignal(signal.SIGINT) is hear else (None, RUN_PATIENCE_S, GRACE_S)
+        ours = presses or signal.getsignal(signal.SIGINT) is hear  # the command may be over before this thread comes to it
+        return (PATIENCE_S, GRACE_S) if ours else (None, RUN_PATIENCE_S, GRACE_S)
 
     with _listening(ending, hear, patience):
         yield
