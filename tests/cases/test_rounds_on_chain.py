@@ -18,6 +18,7 @@ from agent.config.load import LoadedConfig
 from agent.execution.outcome import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind
+from agent.policy.pacing import wait_s
 from tests.agents import again, allowances, fund, lost, off_target, purse, trusted, yes
 from tests.cases.test_mempool import HEAVY, Predictor, builder, sends, waiting_mempool
 from tests.endpoints import passing_on, serve
@@ -130,8 +131,10 @@ def test_a_run_does_one_round_per_look_when_it_is_due(anvil_chain: LocalChain, t
     assert len(traded) == campaign.underway.done >= 3
     assert any("due" in one.reason for one in found if one.kind is OutcomeKind.HOLD)
     times = [one.step_input.snapshot.head.timestamp_s for one in traded]
-    waits = {after - before for before, after in pairwise(times)}
-    assert len(waits) > 1
+    rounds = [one.step_input.history.campaign for one in traded[1:]]
+    drawn = [(one.campaign, one.draw) for one in rounds if one is not None]
+    assert len({draw for _, draw in drawn}) == len(drawn) == len(traded) - 1, "each waits for a time of its own"
+    assert all(after - before >= wait_s(*one) for (before, after), one in zip(pairwise(times), drawn, strict=True))
     assert times[-1] <= campaign.underway.campaign.expires_s
     assert max(off_target(chain, TARGETS).values()) <= 10
     assert standing.step_input.history.campaign is None
