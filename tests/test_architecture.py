@@ -6,6 +6,7 @@ import ast
 import functools
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -105,22 +106,31 @@ def rooms_used(path: Path) -> set[str]:
     return {name.split(".")[1] for name in imported(path) if name.startswith("agent.")}
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(AGENT)))
-def test_imports_point_up_the_list_of_rooms(path: Path) -> None:
-    own = room(path)
-    if own in {"__init__", "__main__"}:
-        return
-    assert own in LAYERS, f"{own} has no place in the list of rooms"
-    later = {used for used in rooms_used(path) if used in LAYERS and LAYERS.index(used) > LAYERS.index(own)}
-    assert not later, f"{path} imports {later}, which stand below it"
+def named(found: Iterable[tuple[Path, object]]) -> dict[str, object]:
+    """What was found by file, where anything was: a test over all files names each that fails."""
+    return {str(path.relative_to(ROOT)): wrong for path, wrong in found if wrong}
 
 
-@pytest.mark.parametrize("path", [p for p in modules() if room(p) in PURE], ids=lambda p: str(p.relative_to(AGENT)))
-def test_pure_rooms_do_no_io(path: Path) -> None:
-    tops = {name.split(".")[0] for name in imported(path)}
-    assert not tops & IMPURE_MODULES, f"{path} imports {tops & IMPURE_MODULES}"
-    calls = {n.func.id for n in ast.walk(parsed(path)) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
-    assert not calls & IMPURE_CALLS, f"{path} calls {calls & IMPURE_CALLS}"
+def test_every_room_has_its_place_in_the_list() -> None:
+    assert {room(path) for path in modules()} - {"__init__", "__main__"} <= {*LAYERS}
+
+
+def test_imports_point_up_the_list_of_rooms() -> None:
+    known = [path for path in modules() if room(path) in LAYERS]
+    later = {own: {*LAYERS[LAYERS.index(own) + 1 :]} for own in LAYERS}
+    assert not named((path, rooms_used(path) & later[room(path)]) for path in known)
+
+
+def test_pure_rooms_do_no_io() -> None:
+    pure = [path for path in modules() if room(path) in PURE]
+    assert len(pure) > 100
+    assert not named((path, {name.split(".")[0] for name in imported(path)} & IMPURE_MODULES) for path in pure)
+    assert not named((path, called(parsed(path)) & IMPURE_CALLS) for path in pure)
+
+
+def called(tree: ast.AST) -> set[str]:
+    """Names that are called as functions."""
+    return {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
 
 
 def may_differ(tree: ast.AST) -> list[str]:
@@ -170,15 +180,12 @@ def is_whole(node: ast.AST) -> bool:
     return False
 
 
-@pytest.mark.parametrize(
-    "path",
-    [p for p in modules() if room(p) in PURE or str(p.relative_to(AGENT)) in CHOOSES_WHAT_IS_READ],
-    ids=lambda p: str(p.relative_to(AGENT)),
-)
-def test_pure_rooms_calculate_the_same_on_every_machine(path: Path) -> None:
+def test_pure_rooms_calculate_the_same_on_every_machine() -> None:
     """docs/architecture.md, Determinism; tests/unit/test_machines.py shows it on other machines."""
-    if str(path.relative_to(AGENT)) not in NOT_DECIDING:
-        assert not may_differ(parsed(path)), f"{path}: take it from agent/floats.py"
+    inside = {path: str(path.relative_to(AGENT)) for path in modules()}
+    deciding = [path for path, name in inside.items() if (room(path) in PURE or name in CHOOSES_WHAT_IS_READ) and name not in NOT_DECIDING]
+    assert {*CHOOSES_WHAT_IS_READ, *NOT_DECIDING} <= {*inside.values()}
+    assert not named((path, may_differ(parsed(path))) for path in deciding), "take it from agent/floats.py"
 
 
 @pytest.mark.parametrize(
@@ -192,35 +199,28 @@ def test_what_machines_calculate_differently_is_found(text: str) -> None:
     assert may_differ(ast.parse(text))
 
 
-@pytest.mark.parametrize("path", [p for p in modules() if room(p) not in WEB3_ROOMS], ids=lambda p: str(p.relative_to(AGENT)))
-def test_web3_stays_in_its_rooms(path: Path) -> None:
-    assert not {name.split(".")[0] for name in imported(path)} & {"web3", "eth_tester", "uniswap"}
+def test_web3_stays_in_its_rooms() -> None:
+    others = [path for path in modules() if room(path) not in WEB3_ROOMS]
+    assert not named((path, {name.split(".")[0] for name in imported(path)} & {"web3", "eth_tester", "uniswap"}) for path in others)
 
 
-@pytest.mark.parametrize(
-    "path",
-    [p for p in modules() if room(p) in {*LAYERS} - ADAPTER_NAMERS - WEB3_ROOMS - {"store"}],
-    ids=lambda p: str(p.relative_to(AGENT)),
-)
-def test_only_the_wiring_names_adapters(path: Path) -> None:
-    assert not imported(path) & ADAPTERS
+def test_only_the_wiring_names_adapters() -> None:
+    others = [path for path in modules() if room(path) in {*LAYERS} - ADAPTER_NAMERS - WEB3_ROOMS - {"store"}]
+    assert not named((path, imported(path) & ADAPTERS) for path in others)
 
 
-@pytest.mark.parametrize("path", sorted((AGENT / "cli").glob("*.py")), ids=lambda p: p.name)
-def test_the_command_line_decides_nothing(path: Path) -> None:
-    assert not rooms_used(path) & CLI_MAY_NOT
+def test_the_command_line_decides_nothing() -> None:
+    assert not named((path, rooms_used(path) & CLI_MAY_NOT) for path in modules() if room(path) == "cli")
 
 
-@pytest.mark.parametrize(
-    "path", sorted([*modules(), *(ROOT / "tests").rglob("*.py"), *(ROOT / "scripts").glob("*.py")]), ids=lambda p: str(p.relative_to(ROOT))
-)
-def test_files_stay_short(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= LONGEST
+def test_files_stay_short() -> None:
+    every = [*modules(), *(ROOT / "tests").rglob("*.py"), *(ROOT / "scripts").glob("*.py")]
+    lines = {path: len(path.read_text().splitlines()) for path in every}
+    assert not named((path, count * (count > LONGEST)) for path, count in lines.items())
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(AGENT)))
-def test_every_module_says_what_it_answers(path: Path) -> None:
-    assert ast.get_docstring(parsed(path))
+def test_every_module_says_what_it_answers() -> None:
+    assert not named((path, ast.get_docstring(parsed(path)) is None) for path in modules())
 
 
 def loaded_by(code: str) -> set[str]:
