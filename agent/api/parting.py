@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -42,13 +43,26 @@ def parted(store: Store, request: Request, sale: Outcome, step: StepInput, token
 
 
 def require_due(request: Request | None, step: StepInput) -> None:
-    """Raises Refused while the next part of a withdrawal is not due."""
+    """Raises Refused while the next part of a withdrawal is not due; what only has to be paid waits for nothing."""
     if request is None or request.parts is None or step.snapshot.head.timestamp_s >= request.parts.next_s:
+        return
+    if not _lacks(request, step):
         return
     raise Refused(
         f"withdrawal {request.id}: {_words(request.parts)}",
         remedy="wait until then: parts follow each other limits.first_purchase apart",
     )
+
+
+def require_alone(step: StepInput, tokens: Iterable[str]) -> None:
+    """Raises Refused while an earlier withdrawal in parts still lacks one of these tokens: its part would be raised at once."""
+    wanted = {*tokens}
+    for claim in step.history.claims:
+        if claim.parts is not None and claim.payment.token in wanted and outflow.lacking(step, claim.payment.token) > 0:
+            raise Refused(
+                f"withdrawal {claim.request}: {_words(claim.parts)}; another one of the same asset follows it",
+                remedy=f"wait until it is paid, or take it back: trimtab withdraw --release {claim.request}",
+            )
 
 
 def document(parts: Parts) -> dict[str, Any]:
@@ -60,6 +74,18 @@ def _words(parts: Parts) -> str:
     return f"{parts.done} of about {parts.count} parts raised, next at {words.moment(parts.next_s)}"
 
 
+def _lacks(request: Request, step: StepInput) -> bool:
+    return any(outflow.lacking(step, one.token) > 0 for one in request.payments)
+
+
+def is_next(request: Request, step: StepInput) -> bool:
+    """Whether a run goes on with this withdrawal now: its next part is due, or its payment, and its time is not over."""
+    if request.kind is not RequestKind.WITHDRAW or (parts := request.parts) is None:
+        return False
+    now_s = step.snapshot.head.timestamp_s
+    return now_s < parts.until_s and (now_s >= parts.next_s or not _lacks(request, step))
+
+
 def gone_on(agent: Agent, hands: Hands | None, found: Outcome) -> Outcome:
     """The outcome of a look; where it does nothing and a withdrawal in parts is due, that of its next part, or of its payment.
 
@@ -69,13 +95,15 @@ def gone_on(agent: Agent, hands: Hands | None, found: Outcome) -> Outcome:
         return found
     store, head = agent.desk.store, (found.after or found.step_input).snapshot.head
     every_s = agent.desk.limits.first_purchase_s
-    request = next((one for one in store.requests(1_000, open_only=True) if one.kind is RequestKind.WITHDRAW and one.parts), None)
-    if request is None or request.parts is None or every_s is None or not request.parts.next_s <= head.timestamp_s < request.parts.until_s:
+    step = found.after or found.step_input
+    request = next((one for one in store.requests(1_000, open_only=True) if is_next(one, step)), None)
+    if request is None or request.parts is None or every_s is None:
         return found
-    store.raised(request.id, replace(request.parts, next_s=head.timestamp_s + every_s))  # whatever becomes of this try
+    if _lacks(request, step):  # whatever becomes of this try
+        store.raised(request.id, replace(request.parts, next_s=head.timestamp_s + every_s))
     from agent.api.withdrawing import Asked
 
-    unpaid = tuple(claim.payment for claim in (found.after or found.step_input).history.claims if claim.request == request.id)
+    unpaid = tuple(claim.payment for claim in step.history.claims if claim.request == request.id)
     asked = Asked(agent, unpaid, request.to, request, sure=True)
     done = asked.carried_out(replace(hands, confirm=lambda _: True), lambda _: True)
     if done.state in KINDS and done.sale is not None and done.sale.kind is not OutcomeKind.DONE:

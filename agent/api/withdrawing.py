@@ -84,6 +84,7 @@ def withdraw(
 
     def asking(step: StepInput) -> Asked:
         payments = wanted.parts(agent, step, amount) if pro_rata else (wanted.one(agent, step, amount, token),)
+        parting.require_alone(step, (one.token for one in payments))
         return Asked(agent, payments, address)
 
     step = outflow.kept_back(agent.step_input())

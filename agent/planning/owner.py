@@ -46,17 +46,17 @@ def raise_money(token: str) -> Proposer:
         wanted = Rebalance(f"{label} is raised for a withdrawal", aim, exit=True, apart=raising.gross(step, token))
         plan = planner.plan(step, wanted)
         done = outflow.parts_done(step, token)
-        if (short := still_short(step, plan, token) > 0) or not daily.fits(step, plan):
+        short = still_short(step, plan, token) > 0
+        if step.limits.first_purchase_s is not None and (short or not daily.fits(step, plan)):
             part, _ = purchase.proportional(step, replace(decide(step), decision=wanted), wanted, plan)
             lacks, left = outflow.lacking(step, token), still_short(step, part, token)
-            if step.limits.first_purchase_s is None or left >= lacks:
-                _require_raised(step, plan, token)
-            if short or left > 0:
+            if left < lacks and (short or left > 0):
                 wanted = replace(
                     wanted, reason=f"{wanted.reason}, part {done + 1} of about {done + ceil_int(Fraction(lacks, lacks - left))}"
                 )
-                plan = replace(part, decision=wanted)
-        elif done:
+                return _by_owner(step, wanted, replace(part, decision=wanted))
+        _require_raised(step, plan, token)
+        if done:
             plan = replace(plan, decision=replace(wanted, reason=f"{wanted.reason}, part {done + 1} of {done + 1}"))
         return _by_owner(step, plan.decision, plan)
 
@@ -162,6 +162,8 @@ def _to_targets(step: StepInput, planned: Callable[[StepInput, Rebalance], Plan]
     decided = decide(step)
     if isinstance(decided.decision, Halt):
         return Proposal(decided, None)
+    if why := outflow.unfinished(step):
+        return Proposal(replace(decided, decision=Halt(why)), None)
     try:
         wanted = Rebalance(_beside(step, "the transition to these targets"), goal(decided.drifts, Destination.TARGET), by_owner=True)
         plan = planned(step, wanted)

@@ -13,7 +13,7 @@ from agent.planning.assemble import MIN_TRADE, PLAN_COST
 from agent.planning.liquidity import plan_liquidity
 from agent.planning.paced import limit_swap, paced
 from agent.planning.reach import ticks_end
-from agent.policy import aside, flows, minimum, order_levels, order_moves, stuck, words
+from agent.policy import aside, flows, minimum, order_levels, order_moves, outflow, stuck, words
 from agent.policy.decide import Decided, decide, or_liquidity
 from agent.policy.expiry import late
 from agent.policy.zone import not_worth_it, nothing_pays
@@ -227,7 +227,7 @@ def _filled(step_input: StepInput, decided: Decided, orders: Sequence[LimitOrder
     """The first order whose price is there; where it is for none, why the last one waits, and whether more ticks might give one."""
     why, ended, step_input = "", False, aside.set_aside(step_input)
     for order in orders:
-        if why := late(step_input, order) or _out(step_input, order) or flows.halting(step_input):
+        if why := late(step_input, order) or _out(step_input, order) or flows.halting(step_input) or outflow.unfinished(step_input):
             continue
         try:
             plan, why = limit_swap(step_input, order.token_in, order.token_out, order.amount_in_raw, order.price)

@@ -89,9 +89,9 @@ def unfinished(step: StepInput) -> str:
         short, label = lacking(step, claim.payment.token), step.portfolio.token(claim.payment.token).label
         if (parts := claim.parts) is not None and goes_on(step, parts):
             lacks = f"{amount(step, Payment(claim.payment.token, short))} {label} lack" if short else "all is there, to be paid"
-            told = f"part {parts.done + 1} of about {max(parts.count, parts.done + 1)}" if short else "the payment"
+            told = f"part {parts.done + 1} of about {max(parts.count, parts.done + 1)} next at {words.moment(parts.next_s)} by"
             return (
-                f"withdrawal {claim.request}: {lacks}; {told} next at {words.moment(parts.next_s)} by trimtab run --send; "
+                f"withdrawal {claim.request}: {lacks}; {told if short else 'the next look of'} trimtab run --send; "
                 f"trimtab withdraw --release {claim.request} takes it back"
             )
         if short > 0:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
-from agent.api import withdrawing
+from agent.api import balances, parting, withdrawing
 from agent.api.agent import Agent
 from agent.config.load import LoadedConfig
 from agent.errors import ConfigError, Refused
 from agent.execution.outcome import Outcome, OutcomeKind
 from agent.localchain import LocalChain
-from agent.model import IntentKind, RequestState
+from agent.model import Halt, Hold, IntentKind, LimitOrder, Payment, RequestKind, RequestState, StepInput
+from agent.planning import owner, strategies
+from agent.policy import outflow
 from tests.agents import USD, again, fund, swap_of, trusted, yes
 from tests.cases.test_gifts_before_exits import give
 from tests.cases.test_withdrawing import HOME, OPEN, TARGETS, ended, sure
@@ -35,6 +39,10 @@ TEN_MINUTES = 600
 def rich(chain: LocalChain, loaded: LoadedConfig) -> Iterator[Agent]:
     with again(chain, loaded) as agent:
         yield agent
+
+
+def weth(step: StepInput) -> str:
+    return next(asset.token.address for asset in step.portfolio.assets if asset.token.symbol == "WETH")
 
 
 def look(agent: Agent) -> Outcome:
@@ -154,3 +162,64 @@ def test_a_gift_that_holds_purchases_back_stops_no_part(anvil_chain: LocalChain,
         found = look(agent)
         assert found.kind is OutcomeKind.DONE and "part 2 of about" in found.reason, found.reason
         assert [flow.holds for flow in agent.step_input().history.flows] == [True]
+
+
+def test_without_parts_a_sale_beyond_the_losses_of_a_day_is_refused_whole(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """Else a part would be sold, nothing paid, and the rest would halt the agent."""
+    chain = anvil_chain
+    fund(chain, LARGE)
+    bounds = {**PARTS, "limits.first_purchase": "off", "limits.price_impact": "300bps", "limits.plan_cost": "200bps"}
+    with rich(chain, trusted(chain, tmp_path, {**bounds, "limits.daily_loss": "0.05%"}, TARGETS)) as agent:
+        shown = withdrawing.withdraw(agent, "2500000", to=HOME, confirm=sure)
+        assert shown.state == "refused" and "daily_loss" in shown.reason, shown.reason
+        before = {one: chain.balance(one) for one in LARGE}
+        assert withdrawing.withdraw(agent, "2500000", to=HOME, send=True, confirm=sure).state == "refused"
+        assert {one: chain.balance(one) for one in LARGE} == before
+        assert agent.desk.store.requests(10, open_only=True) == ()
+
+
+def test_while_parts_follow_orders_edits_and_further_withdrawals_wait(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """They would sell what raises the withdrawal, or raise its next part at once."""
+    chain = anvil_chain
+    fund(chain, LARGE)
+    with rich(chain, trusted(chain, tmp_path, PARTS, TARGETS)) as agent:
+        assert withdrawing.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure).state == "part"
+        with pytest.raises(Refused, match=r"withdrawal 1: 1 of about .* another one of the same asset follows it"):
+            withdrawing.withdraw(agent, "100", to=HOME, send=True, confirm=sure)
+        step = agent.step_input()
+        assert isinstance(owner.wholly_to_targets(step).decided.decision, Halt)
+        at_any_price = LimitOrder("order", step.portfolio.numeraire.address, weth(step), 10**9, Fraction(1), 2**40, 0)
+        filled = strategies.waiting_orders((at_any_price,))(step)
+        assert filled.plan is None and isinstance(filled.decided.decision, Hold)
+
+
+def test_a_withdrawal_whose_time_is_over_holds_no_younger_one_up(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, LARGE)
+    loaded = trusted(chain, tmp_path, PARTS, TARGETS)
+    with rich(chain, loaded) as agent:
+        assert withdrawing.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure).state == "part"
+        store = agent.desk.store
+        (old,) = store.requests(10, open_only=True)
+        assert old.parts is not None
+        raised = replace(old.parts, until_s=agent.step_input().snapshot.head.timestamp_s)
+        store.raised(old.id, raised)
+        young = store.ask(RequestKind.WITHDRAW, (Payment(weth(agent.step_input()), 10**18),), HOME, False, raised.until_s)
+        store.raised(young.id, replace(raised, next_s=raised.until_s, until_s=raised.until_s + 10**6))
+        due = [one.id for one in store.requests(10, open_only=True) if parting.is_next(one, agent.step_input())]
+        assert due == [young.id]
+
+
+def test_what_is_raised_is_paid_without_another_wait(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, LARGE)
+    with rich(chain, trusted(chain, tmp_path, {**PARTS, "limits.first_purchase": "1d"}, TARGETS)) as agent:
+        assert withdrawing.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure).state == "part"
+        lacks = outflow.lacking(agent.step_input(), chain.tokens["USDC"].address)
+        with pytest.raises(Refused, match="1 of about"):
+            withdrawing.resume(agent, 1, send=True, confirm=sure)
+        give(chain, "USDC", lacks // USD + 1)
+        balances.flows(agent)
+        agent.desk.store.tell_flow(None, None, agent.desk.clock.now_s())
+        assert withdrawing.resume(agent, 1, send=True, confirm=sure).state in ("paid", "waiting")
+        assert chain.balance("USDC", HOME) == 3_000_000 * USD
