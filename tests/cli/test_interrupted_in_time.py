@@ -27,8 +27,14 @@ SOON_S = 1.5
 """For an end on the spot, on a busy machine too."""
 HASTE_S = 1.0
 """What the processes of most tests take for PATIENCE_S and RUN_PATIENCE_S."""
-TWO_THREADS = "import threading, time; threading.Thread(target=time.sleep, args=(30,)).start(); from agent.cli.main import main; main()"
-"""The command in a process with a thread that its end waits for."""
+TWO_THREADS = """
+import signal, threading, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+threading.Thread(target=time.sleep, args=(30,)).start()
+from agent.cli.main import main
+main()
+"""
+"""The command in a process with a thread that its end waits for; a suite in the background hands on that Ctrl-C is ignored."""
 SLOW_WATCH = """
 import time
 from agent.cli import interrupting
