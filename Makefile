@@ -15,7 +15,7 @@ SERVICE := .venv/.service
 READY := .venv/.ready
 OLD := .venv-web3-6
 
-.PHONY: demo test check setup service cover slow plans faults kills fuzz mutants web3-6 installs lock clean
+.PHONY: demo test check setup service cover slow plans faults kills fuzz mutants golden web3-6 installs lock clean
 
 demo: $(DEMO)
 	$(BIN)/trimtab demo
@@ -87,6 +87,11 @@ fuzz: $(READY)
 MUTANTS ?= 300
 mutants: $(READY)
 	nice $(BIN)/python scripts/mutants.py --pure '$(PURE)' --mutants $(MUTANTS) --jobs $(JOBS) --out build/mutants.json
+
+# What every command prints and what recorded steps decide, against tests/golden. After a change that is meant:
+# .venv/bin/python scripts/golden.py --write
+golden: $(READY)
+	$(BIN)/python scripts/golden.py
 
 setup: $(READY)
 
