@@ -116,7 +116,8 @@ def resume(
         return asked.looked(step)
     with wiring.open_hands(agent.desk, lambda outcome: asked.confirmed(outcome, confirm), progress) as hands:
         hands.executor.reconcile()
-        asked = asking(_present(agent))  # another process may have paid or released it meanwhile
+        step = _present(agent)
+        asked = asking(step)  # another process may have paid or released it meanwhile
         parting.require_due(asked.request, step)
         return asked.carried_out(hands, confirm)
 

@@ -208,6 +208,8 @@ def test_a_withdrawal_whose_time_is_over_holds_no_younger_one_up(anvil_chain: Lo
         store.raised(young.id, replace(raised, next_s=raised.until_s, until_s=raised.until_s + 10**6))
         due = [one.id for one in store.requests(10, open_only=True) if parting.is_next(one, agent.step_input())]
         assert due == [young.id]
+        assert look(agent).kind is OutcomeKind.DONE
+        assert chain.balance("WETH", HOME) == 10**18 and chain.balance("USDC", HOME) == 0
 
 
 def test_what_is_raised_is_paid_without_another_wait(anvil_chain: LocalChain, tmp_path: Path) -> None:
