@@ -78,7 +78,7 @@ def invest(agent: Agent, *, only: Collection[int] = (), send: bool = False, conf
 
 def _asked(found: Investing) -> Invest:
     under = purchase.under_way(found.step_input)
-    return Invest(tuple(_raw(found).items()), "" if under is None else under.id)
+    return Invest(tuple(_raw(found.step_input, found.came).items()), "" if under is None else under.id)
 
 
 def _rest(agent: Agent, outcome: Outcome) -> Underway | None:
@@ -105,11 +105,11 @@ def _found(step: StepInput, only: Collection[int]) -> Investing:
     return Investing(step, came, None, left=tuple(flow for flow in ours if flow not in came))
 
 
-def _raw(found: Investing, flows: tuple[Flow, ...] | None = None) -> dict[str, int]:
-    """What came of each asset, or of these flows, base units; native coin counts as its wrapped token."""
+def _raw(step: StepInput, flows: tuple[Flow, ...]) -> dict[str, int]:
+    """What came of each asset by these flows, base units; native coin counts as its wrapped token."""
     came: dict[str, int] = {}
-    for flow in found.came if flows is None else flows:
-        token = found.step_input.portfolio.wrapped_native if flow.token == NATIVE else flow.token
+    for flow in flows:
+        token = step.portfolio.wrapped_native if flow.token == NATIVE else flow.token
         came[token] = came.get(token, 0) + flow.delta_raw
     return came
 
@@ -125,10 +125,10 @@ def _eyes(eyes: Eyes, found: Investing) -> Eyes:
     """Looks as if the owner had said already that what came are deposits. The rest that came is left alone whatever it is worth, so that
     it neither is invested nor holds the investment back; falls stay as they are.
     """
-    known, came = {flow.id for flow in (*found.came, *found.left)}, Counter({flow.token: 0 for flow in found.came})
+    known, came = {flow.id for flow in (*found.came, *found.left)}, Counter[str]()
     for flow in found.came:
         came[flow.token] += flow.delta_raw
-    left = _raw(found, found.left)
+    left = _raw(found.step_input, found.left)
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
         step = aside.given_back(eyes.assemble(snapshot, history))

@@ -30,8 +30,8 @@ class Memory(sleeves.Remembers, Protocol):
 def remembered(step: StepInput, store: Memory, tax: Callable[[int], TaxStanding | None] | None = None) -> StepInput:
     """The step with recorded prices, chosen weights, what the books say, the year's tax, and what follows from them for the targets.
 
-    What came unexplained above portfolio.max_live_value
-    is left alone, and tokens whose balance stays unread are in quarantine. `tax` says by chain time how this year's gains stand.
+    What came unexplained above portfolio.max_live_value is left alone, and tokens whose balance stays unread are in quarantine. `tax`
+    says by chain time how this year's gains stand.
     """
     now_s = step.snapshot.head.timestamp_s
     chosen = store.allocation()

@@ -71,23 +71,23 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
 
     def propose(step: StepInput) -> Proposal:
         if step.limits.first_purchase_s is None:
-            wanted = Rebalance(_beside(step, "what came is invested"), raising.goal_to_invest(step, came), by_owner=True)
+            wanted = Rebalance(aside.beside(step, "what came is invested"), raising.goal_to_invest(step, came), by_owner=True)
             try:
                 plan = daily.plan(step, wanted)
             except planner.NothingPlanned as nothing:
-                return _by_owner(step, Hold(_beside(step, f"what came stays as it is for now: {nothing.message}")), None)
+                return _by_owner(step, Hold(aside.beside(step, f"what came stays as it is for now: {nothing.message}")), None)
             return _by_owner(step, plan.decision, plan)
         under = bought.under_way(step)
         if under is None or under.id == before:
             step = replace(step, history=replace(step.history, invested=tuple(sorted(came.items()))))
         decided = _by_owner(step, Hold(""), None).decided
-        told = _beside(step, "what came is invested")
+        told = aside.beside(step, "what came is invested")
         wanted = Rebalance(told, bought.goal_of(step, decided.drifts), by_owner=True, apart=bought.allowed(step))
         decided = replace(decided, decision=wanted)
         try:
             decided, made = purchase.planned(step, decided, wanted, Purchase.TOP_UP)
         except planner.NothingPlanned as nothing:
-            return _by_owner(step, Hold(_beside(step, f"what came stays as it is for now: {nothing.message}")), None)
+            return _by_owner(step, Hold(aside.beside(step, f"what came stays as it is for now: {nothing.message}")), None)
         return Proposal(decided, made, step)
 
     return propose
@@ -165,7 +165,7 @@ def _to_targets(step: StepInput, planned: Callable[[StepInput, Rebalance], Plan]
     if why := outflow.unfinished(step):
         return Proposal(replace(decided, decision=Halt(why)), None)
     try:
-        wanted = Rebalance(_beside(step, "the transition to these targets"), goal(decided.drifts, Destination.TARGET), by_owner=True)
+        wanted = Rebalance(aside.beside(step, "the transition to these targets"), goal(decided.drifts, Destination.TARGET), by_owner=True)
         plan = planned(step, wanted)
     except planner.NothingPlanned as nothing:
         return _by_owner(step, Hold(nothing.message), None)
@@ -181,11 +181,6 @@ def unwrap(raw: int) -> Proposer:
         return _by_owner(step, decision, planner.plan_top_up(step, decision))
 
     return propose
-
-
-def _beside(step: StepInput, reason: str) -> str:
-    """The reason, with what is left alone above portfolio.max_live_value."""
-    return f"{reason}; {step.aside}" if step.aside else reason
 
 
 def _sold(step: StepInput, plan: Plan) -> tuple[str, ...]:

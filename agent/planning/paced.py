@@ -13,7 +13,7 @@ from agent.planning import daily, planner, rounds
 from agent.planning.daily import at_worst, exchanges, gives, with_native
 from agent.planning.payments import NATIVE_VENUE
 from agent.planning.reach import ticks_end
-from agent.policy import words
+from agent.policy import aside, words
 from agent.policy.campaign import budget_left, budget_words, course, spent_before, targets
 from agent.policy.decide import Decided
 from agent.policy.drift import corrections
@@ -100,8 +100,7 @@ def _round(step: StepInput, decided: Decided, plan: Plan) -> Found:
         f"round {under.done + 1} may cost {_money(step, worst)} at worst; {_money(step, under.spent)} of its budget of "
         f"{budget_words(step, begun)} are spent"
     )
-    told = "; ".join(said for said in (f"the correction is over: {why}", step.aside) if said)
-    return replace(decided, decision=Hold(told), round=None, ended=why, begins=None), None
+    return replace(decided, decision=Hold(aside.beside(step, f"the correction is over: {why}")), round=None, ended=why, begins=None), None
 
 
 def _at_price(step: StepInput, decided: Decided, plan: Plan, campaign: Campaign) -> Found:

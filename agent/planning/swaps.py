@@ -27,6 +27,7 @@ from agent.planning.responses import Stack
 from agent.planning.rounding import run_all
 from agent.planning.settle import legs_of, to_routes
 from agent.planning.worth import must_sell
+from agent.policy import aside
 from agent.reference import reference_prices, spot_prices
 from agent.units import Value, decimal_text
 
@@ -68,13 +69,13 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
         raise Refused(
             f"{asked} {seller.label} exceed the spendable balance",
             (Verdict("balance", f"{asked} {seller.label}", f"{spendable} {seller.label} less reserve", False),),
-            f"sell less, or lower the reserve{'; ' * bool(step.aside)}{step.aside}",
+            aside.beside(step, "sell less, or lower the reserve"),
         )
     split = _best(problem, token_in, token_out, amount_in_raw)
     _require_whole(step, problem, split, token_in, amount_in_raw)
     skipped = (*problem.notes, *(Skipped(f"pool {pool}", why) for pool, why in (split.barred | split.spared).items()))
     reason = f"manual swap of {decimal_text(amount_in_raw, step.portfolio.token(token_in).decimals)} {seller.label}"
-    reason += f"{'; ' * bool(step.aside)}{step.aside}"
+    reason = aside.beside(step, reason)
     decision = Rebalance(reason, _goal_after(problem, split.draft), by_hand=True)
     return assemble(step, problem, decision, split.draft, skipped, split.gap_bps)
 

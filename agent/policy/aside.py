@@ -65,6 +65,11 @@ def given_back(step: StepInput) -> StepInput:
     return replace(step, portfolio=replace(step.portfolio, assets=assets), aside="")
 
 
+def beside(step: StepInput, reason: str) -> str:
+    """The reason, with what is left alone."""
+    return f"{reason}; {step.aside}" if step.aside else reason
+
+
 def rises_of(step: StepInput) -> dict[str, int]:
     """Base units of each asset that rose and nobody has explained; native coin counts as its wrapped token where it is an asset."""
     rises = dict(step.history.rises)
