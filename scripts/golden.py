@@ -32,16 +32,16 @@ from typing import Any
 import click
 import typer.main
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from agent import codec
+from agent.cli.main import app
+from agent.errors import Refused
+from agent.localchain.anvil import free_port
+from agent.planning.planner import plan
+from tests.planning_worlds import any_problem, any_problem_with_gas, goal
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from agent import codec  # noqa: E402
-from agent.cli.main import app  # noqa: E402
-from agent.errors import Refused  # noqa: E402
-from agent.localchain.anvil import free_port  # noqa: E402
-from agent.planning.planner import plan  # noqa: E402
-from tests.planning_worlds import any_problem, any_problem_with_gas, goal  # noqa: E402
-
 GOLDEN = ROOT / "tests" / "golden"
 TRIMTAB = [sys.executable, "-c", "from agent.cli.main import main; main()"]
 ENVIRONMENT = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}

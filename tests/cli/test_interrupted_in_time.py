@@ -182,5 +182,5 @@ def test_threads_that_the_interpreter_would_wait_for_hold_no_end_back(desk: Desk
             assert time.monotonic() < end and process.poll() is None
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=PATIENCE_S + 15)
+        out, err = process.communicate(timeout=PATIENCE_S + 5)
     require_told(Said(process.returncode, out, err))
