@@ -22,6 +22,18 @@ if TYPE_CHECKING:
 KINDS = {"refused": OutcomeKind.REFUSED, "failed": OutcomeKind.FAILED}
 
 
+def begun(store: Store, request: Request, sale: Outcome, token: str) -> None:
+    """Writes down, before anything of it is sent, that a part is sold: a process that ends on the way neither makes the next one follow
+    at once nor leaves the rest to its owner. Nothing where the plan raises all that lacks.
+    """
+    step, plan = sale.step_input, sale.plan
+    if (every_s := step.limits.first_purchase_s) is None or plan is None or (short := owner.still_short(step, plan, token)) <= 0:
+        return
+    lacks, now_s, done = outflow.lacking(step, token), step.snapshot.head.timestamp_s, _done(step, request, token)
+    count = done + (ceil_int(Fraction(lacks, lacks - short)) if lacks > short else 1)
+    store.raised(request.id, Parts(count, done, now_s + every_s, _until_s(request, now_s), lacks))
+
+
 def parted(store: Store, request: Request, sale: Outcome, step: StepInput, token: str) -> str:
     """Writes down that a sale for a withdrawal raised a part of it, and says what follows; empty where it was to raise all.
 
@@ -31,10 +43,9 @@ def parted(store: Store, request: Request, sale: Outcome, step: StepInput, token
     if every_s is None or plan is None or owner.still_short(sale.step_input, plan, token) <= 0:
         return ""
     lacked, lacks = outflow.lacking(sale.step_input, token), outflow.lacking(step, token)
-    done, now_s = 1 + (0 if request.parts is None else request.parts.done), step.snapshot.head.timestamp_s
+    done, now_s = 1 + _done(sale.step_input, request, token), step.snapshot.head.timestamp_s
     count = done + (ceil_int(Fraction(lacks, lacked - lacks)) if lacked > lacks else 1)
-    until_s = now_s + LASTS_S if request.parts is None or request.parts.until_s <= now_s else request.parts.until_s
-    parts = Parts(count, done, now_s + every_s, until_s)
+    parts = Parts(count, done, now_s + every_s, _until_s(request, now_s))
     store.raised(request.id, parts)
     return (
         f"part {done} of about {count} is raised for withdrawal {request.id}; next at {words.moment(parts.next_s)}: trimtab run --send "
@@ -42,14 +53,24 @@ def parted(store: Store, request: Request, sale: Outcome, step: StepInput, token
     )
 
 
+def _done(step: StepInput, request: Request, token: str) -> int:
+    """How many parts of it are raised, with one whose process ended before it was written down."""
+    return 0 if request.parts is None else outflow.counted(step, request.parts, token).done
+
+
+def _until_s(request: Request, now_s: int) -> int:
+    return now_s + LASTS_S if request.parts is None or request.parts.until_s <= now_s else request.parts.until_s
+
+
 def require_due(request: Request | None, step: StepInput) -> None:
     """Raises Refused while the next part of a withdrawal is not due; what only has to be paid waits for nothing."""
     if request is None or request.parts is None or step.snapshot.head.timestamp_s >= request.parts.next_s:
         return
-    if not _lacks(request, step):
+    token = next((one.token for one in request.payments if outflow.lacking(step, one.token) > 0), None)
+    if token is None:
         return
     raise Refused(
-        f"withdrawal {request.id}: {_words(request.parts)}",
+        f"withdrawal {request.id}: {_words(outflow.counted(step, request.parts, token))}",
         remedy="wait until then: parts follow each other limits.first_purchase apart",
     )
 
@@ -59,8 +80,9 @@ def require_alone(step: StepInput, tokens: Iterable[str]) -> None:
     wanted = {*tokens}
     for claim in step.history.claims:
         if claim.parts is not None and claim.payment.token in wanted and outflow.lacking(step, claim.payment.token) > 0:
+            raised = _words(outflow.counted(step, claim.parts, claim.payment.token))
             raise Refused(
-                f"withdrawal {claim.request}: {_words(claim.parts)}; another one of the same asset follows it",
+                f"withdrawal {claim.request}: {raised}; another one of the same asset follows it",
                 remedy=f"wait until it is paid, or take it back: trimtab withdraw --release {claim.request}",
             )
 
@@ -100,12 +122,13 @@ def gone_on(agent: Agent, hands: Hands | None, found: Outcome) -> Outcome:
     if request is None or request.parts is None or every_s is None:
         return found
     if _lacks(request, step):  # whatever becomes of this try
-        store.raised(request.id, replace(request.parts, next_s=head.timestamp_s + every_s))
+        request = replace(request, parts=replace(request.parts, next_s=head.timestamp_s + every_s))
+        store.raised(request.id, request.parts)
     from agent.api.withdrawing import Asked
 
     unpaid = tuple(claim.payment for claim in step.history.claims if claim.request == request.id)
     asked = Asked(agent, unpaid, request.to, request, sure=True)
-    done = asked.carried_out(replace(hands, confirm=lambda _: True), lambda _: True)
+    done = asked.carried_out(replace(hands, confirm=lambda sale: asked.confirmed(sale, lambda _: True)), lambda _: True)
     if done.state in KINDS and done.sale is not None and done.sale.kind is not OutcomeKind.DONE:
         return done.sale
     told = done.sale or found

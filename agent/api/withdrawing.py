@@ -179,14 +179,13 @@ class Asked:
         return found
 
     def confirmed(self, outcome: Outcome, confirm: Confirm) -> bool:
-        """The owner's answer to a sale; a yes is written down before anything is sent."""
-        if self._sure:
-            return True
-        if outcome.kind is not OutcomeKind.PLANNED:
-            return False
-        if not confirm(self.looked(outcome.step_input, outcome)):
-            return False
-        self._write(outcome.step_input)
+        """The owner's answer to a sale; a yes is written down before anything is sent, and so is that a part is sold."""
+        if not self._sure:
+            if outcome.kind is not OutcomeKind.PLANNED or not confirm(self.looked(outcome.step_input, outcome)):
+                return False
+            self._write(outcome.step_input)
+        if self.request is not None and (short := self._short(outcome.step_input)) is not None:
+            parting.begun(self._desk.store, self.request, outcome, short)
         return True
 
     def carried_out(self, hands: Hands, confirm: Confirm) -> Withdrawing:
@@ -262,6 +261,8 @@ class Asked:
         fresh = self._sure and not self._of_before and not any(intent.succeeded and intent.kind.value == "swap" for intent in self._sent)
         if fresh and self._number is not None:
             self._desk.store.end_request(self._number, RequestState.RELEASED, self._desk.clock.now_s())
+        elif self._sure and self.request is not None:  # the part that was begun is none
+            self._desk.store.raised(self.request.id, self.request.parts)
         return self.looked(step, sale, state, sale.reason)
 
     def _claimed(self, step: StepInput) -> StepInput:

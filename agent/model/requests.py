@@ -33,13 +33,14 @@ class Payment:
 @dataclass(frozen=True, slots=True)
 class Parts:
     """How far a withdrawal is that is raised in parts: `done` of about `count`, the next from `next_s` on; a run goes on with it until
-    `until_s`. Both in chain time.
+    `until_s`. Both in chain time. `lacked_raw` is what lacked in base units when the part under way began; 0 while none is.
     """
 
     count: int
     done: int
     next_s: int
     until_s: int
+    lacked_raw: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,8 @@ def unfinished(step: StepInput) -> str:
         short, label = lacking(step, claim.payment.token), step.portfolio.token(claim.payment.token).label
         if (parts := claim.parts) is not None and goes_on(step, parts):
             lacks = f"{amount(step, Payment(claim.payment.token, short))} {label} lack" if short else "all is there, to be paid"
-            told = f"part {parts.done + 1} of about {max(parts.count, parts.done + 1)} next at {words.moment(parts.next_s)} by"
+            number = counted(step, parts, claim.payment.token).done + 1
+            told = f"part {number} of about {max(parts.count, number)} next at {words.moment(parts.next_s)} by"
             return (
                 f"withdrawal {claim.request}: {lacks}; {told if short else 'the next look of'} trimtab run --send; "
                 f"trimtab withdraw --release {claim.request} takes it back"
@@ -114,7 +115,15 @@ def next_part_s(step: StepInput) -> int | None:
 
 def parts_done(step: StepInput, token: str) -> int:
     """How many parts of the withdrawal that lacks `token` have been raised."""
-    return next((claim.parts.done for claim in step.history.claims if claim.payment.token == token and claim.parts is not None), 0)
+    found = (claim.parts for claim in step.history.claims if claim.payment.token == token and claim.parts is not None)
+    return next((counted(step, parts, token).done for parts in found), 0)
+
+
+def counted(step: StepInput, parts: Parts, token: str) -> Parts:
+    """The parts with the one under way among those done, where less of `token` lacks than when it began: its process ended too soon."""
+    if lacking(step, token) >= parts.lacked_raw:
+        return parts
+    return replace(parts, done=parts.done + 1, lacked_raw=0)
 
 
 def amount(step: StepInput, payment: Payment) -> str:

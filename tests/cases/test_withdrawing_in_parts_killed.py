@@ -1,0 +1,107 @@
+"""SIGKILL of a process that raises a part of a withdrawal: the next run goes on by itself, counts the part once, and pays once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from agent.api import withdrawing
+from agent.api.withdrawing import Withdrawing
+from agent.config.load import LoadedConfig
+from agent.errors import Refused
+from agent.execution.outcome import OutcomeKind
+from agent.localchain import LocalChain
+from agent.model import IntentKind, RequestState
+from tests.agents import USD, again, fund, trusted
+from tests.cases.test_withdrawing import HOME, TARGETS, ended, sure
+from tests.cases.test_withdrawing_in_parts import ASKED, LARGE, PARTS, TEN_MINUTES, back, look
+from tests.faults.probe import heard
+from tests.faults.rig import in_child
+
+
+def killed_in_part(chain: LocalChain, loaded: LoadedConfig, command: str, moment: str) -> None:
+    """Raises the next part by this command, in a process that a SIGKILL ends at that moment of it."""
+    del chain.__dict__["transport"]  # a connection of its own
+    with again(chain, loaded) as agent:
+        store = agent.desk.store
+        before = len([one for one in store.intents(limit=100) if one.kind is IntentKind.SWAP])
+
+        def hear(passed: str) -> None:
+            if not passed.startswith(moment):
+                return
+            swaps = [one for one in store.intents(limit=100) if one.kind is IntentKind.SWAP]
+            if len(swaps) > before and ("send" in moment or all(one.succeeded for one in swaps)):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        with heard(hear):
+            if command == "withdraw":
+                withdrawing.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure)
+            elif command == "resume":
+                withdrawing.resume(agent, 1, send=True, confirm=sure)
+            else:
+                look(agent)
+
+
+BOOKED = "before:write a part of a withdrawal"
+
+
+@pytest.mark.parametrize(
+    ("command", "moment"),
+    [("withdraw", BOOKED), ("withdraw", "after:send"), ("run", BOOKED), ("resume", BOOKED)],
+)
+def test_a_part_mined_before_a_kill_is_counted_once_and_gone_on_with(
+    anvil_chain: LocalChain, tmp_path: Path, command: str, moment: str
+) -> None:
+    """Sold and mined, and the process ends before the part is written down: no other hand is needed, and nothing is sold at once again."""
+    chain, raised = anvil_chain, 1
+    fund(chain, LARGE)
+    loaded = trusted(chain, tmp_path, PARTS, TARGETS)
+    if command != "withdraw":
+        with again(chain, loaded) as agent:
+            assert withdrawing.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure).state == "part"
+        back(chain, TEN_MINUTES)
+        raised = 2
+    assert in_child(lambda: killed_in_part(chain, loaded, command, moment)) == -signal.SIGKILL
+    left = chain.balance("WETH")
+
+    with again(chain, loaded) as agent:
+        early = look(agent)
+        assert early.kind is OutcomeKind.HOLD, early.reason
+        assert f"part {raised + 1} of about" in early.reason and "next at" in early.reason, early.reason
+        with pytest.raises(Refused, match=f"{raised} of about .* parts raised, next at"):
+            withdrawing.resume(agent, 1, send=True, confirm=sure)
+        assert chain.balance("WETH") == left, "the next part keeps its distance"
+
+    for part in range(raised + 1, 40):
+        back(chain, TEN_MINUTES)
+        with again(chain, loaded) as agent:
+            found = look(agent)
+            assert found.kind is OutcomeKind.DONE, found.reason
+            if any(one.kind is IntentKind.PAYOUT for one in found.transactions):
+                break
+            assert f"part {part} of about" in found.reason, found.reason
+    with again(chain, loaded) as agent:
+        look(agent)
+        assert chain.balance("USDC", HOME) == 3_000_000 * USD, "paid once"
+        assert ended(agent, 1) is RequestState.DONE and agent.step_input().history.claims == ()
+
+
+def test_a_part_that_was_not_sold_after_all_puts_nothing_off(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, LARGE)
+    loaded = trusted(chain, tmp_path, PARTS, TARGETS)
+    with again(chain, loaded) as agent:
+        assert withdrawing.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure).state == "part"
+        back(chain, TEN_MINUTES)
+        before = agent.desk.store.requests()
+
+        def paused(_: Withdrawing) -> bool:
+            agent.desk.switch.pause("while it is asked for", 0)
+            return True
+
+        found = withdrawing.resume(agent, 1, send=True, confirm=paused)
+        assert found.state == "refused" and "kill switch" in found.reason, found.reason
+        assert agent.desk.store.requests() == before
