@@ -48,7 +48,7 @@ def invest(agent: Agent, *, only: Collection[int] = (), send: bool = False, conf
     """Looks for what came since the books were last compared. With `send` and a yes it is a deposit, and is invested.
 
     What fell stays for `trimtab flows`: it is no business of a deposit. Where portfolio.max_live_value has no room for all that came,
-    the newest that fits is invested and the rest left alone; `only` names the flows to invest instead. Raises Refused where none
+    the oldest that fits is invested and the rest left alone; `only` names the flows to invest instead. Raises Refused where none
     fits, ConfigError for a number that is no rise.
     """
     desk = agent.desk

@@ -106,7 +106,8 @@ def everything_left(step: StepInput) -> tuple[tuple[str, int, str], ...]:
 
 
 def fitting(step: StepInput, came: Sequence[Flow]) -> tuple[Flow, ...]:
-    """Of these rises, oldest first, those that its owner may invest below portfolio.max_live_value: the newest first, each whole.
+    """Of these rises, oldest first, those that its owner may invest below portfolio.max_live_value: the oldest first, each whole,
+    so that what comes later takes no room from a deposit of before.
 
     Raises Refused where not one of them fits: then it is his own ceiling.
     """
@@ -122,8 +123,8 @@ def fitting(step: StepInput, came: Sequence[Flow]) -> tuple[Flow, ...]:
     rose = sum(
         (min(free.get(token, 0), max(0, raw)) * prices[token] for token, raw in rises_of(whole).items() if token in free), Fraction(0)
     )
-    room, taken = limit - (total(standing) - rose), []
-    for flow in reversed(came):
+    room, taken = limit - (total(standing) - rose), list[Flow]()
+    for flow in came:
         if (value := _value(whole, flow, prices)) <= room:
             taken.append(flow)
             room -= value
@@ -137,7 +138,7 @@ def fitting(step: StepInput, came: Sequence[Flow]) -> tuple[Flow, ...]:
             (Verdict("max_live_value", f"{managed} and {came_words} more", f"at most {most}", False),),
             "raise it by trimtab edit --set portfolio.max_live_value=AMOUNT, or send less",
         )
-    return tuple(flow for flow in came if flow in taken)
+    return tuple(taken)
 
 
 def _value(step: StepInput, flow: Flow, prices: Mapping[str, Price]) -> Fraction:

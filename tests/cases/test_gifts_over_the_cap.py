@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.api import editing, ending, investing, withdrawing
+from agent.api import balances, editing, ending, investing, withdrawing
 from agent.api.agent import Agent
 from agent.api.investing import Investing
 from agent.cli import documents
@@ -132,12 +132,27 @@ def test_a_gift_in_the_way_refuses_no_investment_of_its_owner(anvil_chain: Local
         asked: list[Investing] = []
         done = investing.invest(agent, send=True, confirm=lambda found: bool(asked.append(found)) or True)
         assert done.outcome is not None and done.outcome.kind is OutcomeKind.DONE, done.outcome
-        assert [flow.delta_raw for flow in done.came] == [600 * USD], "what fits below the ceiling, the newest first"
+        assert [flow.delta_raw for flow in done.came] == [600 * USD], "what fits below the ceiling"
         assert [flow.delta_raw for flow in asked[0].left] == [1_100 * USD], "its owner saw what is left alone"
         kinds = {flow.delta_raw: flow.kind for flow in agent.desk.store.flows()}
         assert kinds == {600 * USD: FlowKind.DEPOSIT, 1_100 * USD: None}
         assert "1100 USDC left alone" in done.outcome.reason
         assert looked(agent).kind is OutcomeKind.HOLD
+
+
+def test_a_later_gift_takes_no_room_from_a_deposit_of_before(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    loaded = trusted(chain, tmp_path, {**CAP, "portfolio.max_live_value": "11000"}, TWO)
+    with again(chain, loaded) as agent:
+        assert looked(agent).kind is OutcomeKind.HOLD
+        for usd in (600, 700):  # its owner's, then a stranger's
+            chain.set_balance("USDC", chain.balance("USDC") + usd * USD)
+            balances.flows(agent)
+        done = investing.invest(agent, send=True, confirm=sure)
+        assert done.outcome is not None and done.outcome.kind is OutcomeKind.DONE, done.outcome
+        assert [flow.delta_raw for flow in done.came] == [600 * USD]
+        assert [flow.delta_raw for flow in done.left] == [700 * USD]
 
 
 def test_a_fresh_gift_that_holds_purchases_back_refuses_no_investment(anvil_chain: LocalChain, tmp_path: Path) -> None:

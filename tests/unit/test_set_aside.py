@@ -106,11 +106,11 @@ def test_all_of_a_gift_is_left_alone_again_though_an_exit_made_the_rest_small() 
     assert reserves(set_aside(small))["USDC"] == raw(1_500, USDC)
 
 
-def test_what_fits_below_the_ceiling_may_be_invested_the_newest_first() -> None:
+def test_what_fits_below_the_ceiling_may_be_invested_the_oldest_first() -> None:
     flows = tuple(rise(number, usd) for number, usd in ((1, 1_500), (2, 400), (3, 550), (4, 100)))
     step = gifted(sum(flow.delta_raw for flow in flows) // 10**6)
     step = replace(step, history=replace(step.history, flows=flows))
-    assert [flow.id for flow in fitting(step, flows)] == [3, 4], "1,000 may come, 650 of it is the newest, and 400 more do not fit"
+    assert [flow.id for flow in fitting(step, flows)] == [2, 3], "1,000 may come: 1,500 do not fit, 950 of the next do, and 100 more do not"
     assert fitting(set_aside(step), flows) == fitting(step, flows)
     assert fitting(step, flows[1:2]) == flows[1:2], "what its owner names counts alone"
     with pytest.raises(Refused, match=r"1500 USDC .* 10000 USDC .*max_live_value of 11000 USDC"):
