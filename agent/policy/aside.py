@@ -11,7 +11,7 @@ from agent.model import PORTFOLIO, Flow, StepInput, Verdict
 from agent.policy import coin, order_moves, stuck
 from agent.policy.drift import drift, total
 from agent.reference import reference_prices
-from agent.units import NATIVE, Price, decimal_text, value_text
+from agent.units import NATIVE, Price, ceil_int, decimal_text, value_text
 
 ABOVE = "it came unexplained, above portfolio.max_live_value; trimtab flows confirm, then withdraw it or raise that"
 NOT_ASKED = "it came unexplained and is no part of this investment; trimtab invest or trimtab flows confirm later"
@@ -29,11 +29,12 @@ def set_aside(step: StepInput) -> StepInput:
     limit, rises = step.limits.max_live_value, rises_of(step)
     if limit is None or not any(rises.values()):
         return step
+    prices = _prices(step)
     try:
-        standing = drift(step, _prices(step))
+        standing = drift(step, prices)
     except Refused:
         return step
-    return left_alone(step, rises, ABOVE) if total(standing) > limit else step
+    return left_alone(step, _with_sold(step, rises, prices), ABOVE) if total(standing) > limit else step
 
 
 def left_alone(step: StepInput, raws: Mapping[str, int], why: str) -> StepInput:
@@ -79,6 +80,14 @@ def rises_of(step: StepInput) -> dict[str, int]:
     return rises
 
 
+def _with_sold(step: StepInput, rises: Mapping[str, int], prices: Mapping[str, Price]) -> dict[str, int]:
+    """The rises, with what the wallet no longer holds of them as numeraire, at the prices of now: an exit sold it."""
+    held, home = coin.held(step), step.portfolio.numeraire.address
+    gone = ((token, raw - held[token]) for token, raw in rises.items() if token in held and token in prices and token != home)
+    sold = sum((raw * prices[token] for token, raw in gone if raw > 0), Fraction(0))
+    return {**rises, home: rises.get(home, 0) + ceil_int(sold)}
+
+
 def everything_left(step: StepInput) -> tuple[tuple[str, int, str], ...]:
     """(token, base units, why) of all that is no part of the portfolio now, in its order; what is in quarantine or stuck is told there."""
     held, shut, found = coin.held(step), stuck.kept(step), []
@@ -120,9 +129,8 @@ def fitting(step: StepInput, came: Sequence[Flow]) -> tuple[Flow, ...]:
     except Refused:
         return tuple(came)  # unknown: planning says why it refuses
     free = {one.token: one.investable_raw for one in standing}
-    rose = sum(
-        (min(free.get(token, 0), max(0, raw)) * prices[token] for token, raw in rises_of(whole).items() if token in free), Fraction(0)
-    )
+    risen = _with_sold(whole, rises_of(whole), prices)
+    rose = sum((min(free.get(token, 0), max(0, raw)) * prices[token] for token, raw in risen.items() if token in free), Fraction(0))
     room, taken = limit - (total(standing) - rose), list[Flow]()
     for flow in came:
         if (value := _value(whole, flow, prices)) <= room:

@@ -238,3 +238,29 @@ def test_a_gift_left_alone_goes_with_an_exit(anvil_chain: LocalChain, tmp_path: 
         settled(chain, 2_400)
         assert swap_of(looked(agent))[0].exits
         assert chain.balance("WETH") * 2_400 < 10 * 10**18, "the gift too"
+
+
+def test_what_an_exit_sold_of_a_gift_stops_no_rebalance_of_the_rest(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """It is numeraire by then, above the ceiling as before, and still nobody's to manage."""
+    chain = anvil_chain
+    fund(chain, {"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000})
+    chain.mine(BLOCKS + 1)
+    changes = {**ROOMY, **STOP, "portfolio.max_live_value": "10050"}
+    loaded = trusted(chain, tmp_path, changes, {"WETH": "40%", "WBTC": "30%", "USDC": "30%"})
+    with again(chain, loaded) as agent:
+        assert looked(agent).kind is OutcomeKind.HOLD
+        give(chain, "WETH", 2_600)
+        looked(agent)
+    chain.warp(DAY_S)
+    with again(chain, loaded) as agent:
+        assert "WETH left alone" in looked(agent).reason
+        gift = dict(agent.step_input().history.rises)[chain.tokens["WETH"].address]
+        settled(chain, 2_400)
+        assert swap_of(looked(agent))[0].exits
+        chain.move_market({"WBTC": chain.books.prices_usd["WBTC"] * Fraction(7, 10)})
+        chain.mine(BLOCKS + 1)
+        done = looked(agent)
+        assert done.kind is OutcomeKind.DONE, done.reason
+        assert swap_of(done)[0].legs and "USDC left alone" in done.reason, done.reason
+        kept = dict(done.step_input.aside_raw)[chain.tokens["USDC"].address]
+        assert abs(kept - gift * 2_400 // 10**12) < 10 * USD, "what was sold of it"

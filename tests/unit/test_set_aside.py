@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from math import ceil
 
 import pytest
 
@@ -42,6 +43,15 @@ def test_a_gift_above_the_ceiling_is_a_reserve_and_named() -> None:
     assert reserves(left) == {"WETH": 0, "WBTC": 0, "USDC": raw(1_500, USDC)}
     assert left.aside.startswith("1500 USDC left alone: it came unexplained, above portfolio.max_live_value")
     assert total(decide(left).drifts) == raw(10_000, USDC) and left.aside in decide(left).decision.reason
+
+
+def test_what_an_exit_sold_of_a_gift_is_left_alone_in_the_numeraire() -> None:
+    sold = gifted(1_500, WETH=4 * ETHER)
+    price = next(one.price for one in decide(sold).drifts if one.symbol == "WETH")
+    there = next(one.investable_raw for one in decide(sold).drifts if one.symbol == "WETH")
+    left = set_aside(replace(sold, history=replace(sold.history, rises=((WETH.address, there + ETHER // 10),))))
+    assert reserves(left) == {"WETH": there, "WBTC": 0, "USDC": ceil(price * ETHER / 10)}
+    assert given_back(left) == replace(sold, history=left.history, aside_raw=left.aside_raw)
 
 
 def test_at_the_ceiling_or_without_one_nothing_is_left_alone() -> None:
