@@ -134,7 +134,7 @@ def _eyes(eyes: Eyes, found: Investing) -> Eyes:
         step = aside.given_back(eyes.assemble(snapshot, history))
         rises = tuple((token, raw - came[token]) for token, raw in step.history.rises)
         flows = tuple(flow for flow in step.history.flows if flow.id not in known)
-        step = replace(step, history=replace(step.history, flows=flows, rises=rises), aside_raw=())
+        step = replace(step, history=replace(step.history, flows=flows, rises=rises, left_rises=rises), aside_raw=())
         return aside.set_aside(aside.left_alone(step, left, aside.NOT_ASKED))
 
     return replace(eyes, assemble=assemble)

@@ -91,13 +91,15 @@ def observed(eyes: Eyes, step: StepInput, journal: Journal | None = None) -> Ste
     """The same with the blocks before it, where prices make it act and policy.confirm_blocks wants them to agree.
 
     Dollars that left their peg, or came back, are written down: what was off has to come closer than what never was. So are
-    balances that could not be read: what stays unread for long is left alone. And so is how every order stands, before anything
-    is done about it.
+    balances that could not be read: what stays unread for long is left alone. So is what came above the ceiling, which stays left
+    alone. And so is how every order stands, before anything is done about it.
     """
     if journal is not None and (off := depegged(step, reference_prices(step))) != step.history.depegged:
         journal.mark_depegged(off)
     if journal is not None and (unread := quarantine.unread(step)) != step.history.unread:
         journal.mark_unread(unread)
+    if journal is not None and step.aside and step.history.left_rises != step.history.rises:
+        journal.mark_left_alone()
     stirs = order_moves.stirring(step)
     if stirs or confirm.wants(step, lambda other: decide(other).asks):
         past = eyes.reader.past(step.snapshot.head, step.policy.confirm_blocks)

@@ -47,6 +47,7 @@ class History:
     `wasted_24h_wei` is gas of transactions that exchanged nothing (reverts, approvals, cancels) in the last 24 h, `wasted_wei` that of
     all that reverted since the store began; both are part of the losses. `rises` is what rose and nobody has explained, base units by
     token; `rose_s` chain time since which such rises have held purchases back, one after another, in the last policy.flows.SPELL_S.
+    `left_rises` are those of `rises` that were left alone above portfolio.max_live_value once: they stay so, whatever prices do.
     """
 
     last_rebalance_s: int | None
@@ -93,6 +94,7 @@ class History:
     wasted_wei: int = 0
     rises: tuple[tuple[str, int], ...] = ()
     rose_s: int | None = None
+    left_rises: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

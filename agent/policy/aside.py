@@ -18,7 +18,8 @@ NOT_ASKED = "it came unexplained and is no part of this investment; trimtab inve
 
 
 def set_aside(step: StepInput) -> StepInput:
-    """The step in which unexplained rises are a reserve, named by `aside`, where the whole is worth more than the limit; else the same.
+    """The step in which unexplained rises are a reserve, named by `aside`, where the whole is worth more than the limit, and those that
+    were one before; else the same. So a whole that wobbles around the limit neither buys nor sells with a gift.
 
     Nothing of them is managed, and guards judge the rest. What an exit was given back is taken out again. Without a price: the same.
     """
@@ -34,7 +35,10 @@ def set_aside(step: StepInput) -> StepInput:
         standing = drift(step, prices)
     except Refused:
         return step
-    return left_alone(step, _with_sold(step, rises, prices), ABOVE) if total(standing) > limit else step
+    if total(standing) > limit:
+        return left_alone(step, _with_sold(step, rises, prices), ABOVE)
+    before = _assets_of(step, step.history.left_rises)
+    return left_alone(step, {token: min(raw, rises.get(token, 0)) for token, raw in before.items()}, ABOVE)
 
 
 def left_alone(step: StepInput, raws: Mapping[str, int], why: str) -> StepInput:
@@ -73,7 +77,11 @@ def beside(step: StepInput, reason: str) -> str:
 
 def rises_of(step: StepInput) -> dict[str, int]:
     """Base units of each asset that rose and nobody has explained; native coin counts as its wrapped token where it is an asset."""
-    rises = dict(step.history.rises)
+    return _assets_of(step, step.history.rises)
+
+
+def _assets_of(step: StepInput, found: tuple[tuple[str, int], ...]) -> dict[str, int]:
+    rises = dict(found)
     if coin.is_native(step.portfolio):
         wrapped = step.portfolio.wrapped_native
         rises[wrapped] = rises.get(wrapped, 0) + rises.get(NATIVE, 0)

@@ -59,6 +59,10 @@ class Journal(Ledger, CampaignBook, SleeveJournal, Protocol):
         """Remembers (token, chain time) of assets whose balance could not be read, and since when."""
         ...
 
+    def mark_left_alone(self) -> None:
+        """Remembers that every rise that nobody has explained is left alone, until somebody does."""
+        ...
+
     def mark_late(self, found: Sequence[LateRefusal]) -> None:
         """Remembers exits that were refused when they were about to be sent, in the place of all that it knew of before."""
         ...

@@ -62,6 +62,11 @@ class Accounts(Database):
         with self._read("read liquidity positions") as db:
             return positions.looked(db)
 
+    def mark_left_alone(self) -> None:
+        """Remembers that every rise that nobody has explained is left alone, until somebody does."""
+        with self._write("write what is left alone") as db:
+            balances.mark_left_alone(db)
+
     def note_positions(self, names: Iterable[str], now_s: int) -> None:
         """Remembers positions that the owner has to decide on."""
         with self._write("write liquidity positions") as db:

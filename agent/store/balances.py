@@ -14,7 +14,7 @@ from agent.errors import ConfigError, OperatorNeeded
 from agent.model import Books, Flow, FlowKind, Intent, Opening, OwnChange, Snapshot
 from agent.policy.flows import SPELL_S, unpriced_fall
 from agent.store import earlier, meta, records, running
-from agent.store.statements import add, every, first, put
+from agent.store.statements import add, every, first, highest, put
 from agent.store.tables import FlowRow, IntentRow, OpeningRow
 from agent.store.transitions import CONSUMED, OPEN
 
@@ -24,6 +24,8 @@ TURN = "books_turn"
 ACCEPTED = "accepted_flows"
 """Key of the rises that were accepted last, each as number:chain time when."""
 ROSE = "rose_s"
+LEFT_ALONE = "left_alone"
+"""The newest flow when rises were last left alone above portfolio.max_live_value: those up to it stay so."""
 """Key of the chain time since which rises that nobody explains have held something back, one after another."""
 DEEP = 256
 """Blocks below the head from which on a final transaction is part of the opening: four times the deepest reorganisation that
@@ -130,10 +132,21 @@ def rose_s(facts: Mapping[str, str]) -> int | None:
     return int(facts[ROSE]) if ROSE in facts else None
 
 
-def rises(db: Connection) -> tuple[tuple[str, int], ...]:
-    """What rose and nobody has explained, base units by token."""
+def mark_left_alone(db: Connection) -> None:
+    """Remembers which rises are left alone: all until now."""
+    meta.write(db, {LEFT_ALONE: highest(db, FlowRow.seq)})
+
+
+def left_rises(db: Connection, facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
+    """Which of the rises are left alone, by the fact LEFT_ALONE, base units by token."""
+    until = meta.whole(LEFT_ALONE, facts.get(LEFT_ALONE))
+    return rises(db, until) if until else ()
+
+
+def rises(db: Connection, until: int = MOST) -> tuple[tuple[str, int], ...]:
+    """What rose up to that flow and nobody has explained, base units by token."""
     sums: dict[str, int] = {}
-    for token, raw in db.execute(_rises()):
+    for token, raw in db.execute(_rises(), {"until": until}):
         sums[token] = sums.get(token, 0) + int(raw)
     return tuple(sorted(sums.items()))
 
@@ -284,4 +297,4 @@ _waiting = cache(lambda: _newest().where(FlowRow.kind.is_(None)))
 _halting = cache(lambda: _waiting().where(FlowRow.halts))
 _fallen = cache(lambda: _waiting().where(FELL))
 _falls = cache(lambda: select(FlowRow).where(FELL))
-_rises = cache(lambda: select(FlowRow.token, FlowRow.delta_raw).where(FlowRow.kind.is_(None), ~FELL))
+_rises = cache(lambda: select(FlowRow.token, FlowRow.delta_raw).where(FlowRow.kind.is_(None), ~FELL, FlowRow.seq <= bindparam("until")))

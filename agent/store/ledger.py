@@ -39,7 +39,7 @@ _KINDS = (*(kind.value for kind in IntentKind), SWAP_BESIDES)
 """Every kind of a budget: named so that few are read by their index."""
 FACTS = (
     *(LAST_REVIEW, DELAY, REVIEWS, DEPEGGED, UNREAD, LATE, orders.TURN, orders.UNIT, running.LOSS_TOTAL),
-    *(balances.ACCEPTED, balances.ROSE, failed.STOP, failed.RESUMED_AFTER),
+    *(balances.ACCEPTED, balances.ROSE, balances.LEFT_ALONE, failed.STOP, failed.RESUMED_AFTER),
 )
 """Keys of all that a history tells of facts."""
 _NO_TRADES = (IntentKind.APPROVE.value, IntentKind.CANCEL.value)
@@ -184,6 +184,7 @@ def history(db: Connection, chain_now_s: int) -> History:
         accepted=balances.accepted(db, facts, chain_now_s),
         rises=balances.rises(db),
         rose_s=balances.rose_s(facts),
+        left_rises=balances.left_rises(db, facts),
         wasted_24h_wei=sum(int(row.gas_wei) for row in own if not row.succeeded or row.kind in _NO_TRADES),
         wasted_wei=sum(map(int, values(db, _wasted()))),
     )

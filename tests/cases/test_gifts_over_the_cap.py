@@ -85,6 +85,21 @@ def test_a_swap_by_hand_goes_on_beside_a_gift_above_the_cap_and_spends_none_of_i
         assert beyond.kind is OutcomeKind.REFUSED and "left alone" in beyond.reason, "the gift is nobody's to spend"
 
 
+def test_prices_that_wobble_around_the_ceiling_trade_nothing_of_a_gift(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """Without memory each crossing bought with 600 of the 1,100 dollars, or sold for them."""
+    chain = anvil_chain
+    with gifted(chain, tmp_path, {}, ceiling="11050") as agent:
+        price = chain.books.prices_usd["WETH"]
+        for percent in (98, 102, 98):
+            chain.move_market({"WETH": price * Fraction(percent, 100)})
+            quiet = looked(agent)
+            assert quiet.kind is OutcomeKind.HOLD and "1100 USDC left alone" in quiet.reason, quiet.reason
+            assert "1100 USDC left alone" in agent.status().decided.decision.reason
+        chain.move_market({"WETH": price * Fraction(98, 100)})
+        agent.desk.store.tell_flow(1, None, chain.now_s())
+        assert looked(agent).kind is OutcomeKind.DONE, "what its owner confirmed is managed below the ceiling"
+
+
 def test_status_names_what_is_left_alone_whatever_is_decided(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})

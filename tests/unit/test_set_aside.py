@@ -45,6 +45,15 @@ def test_a_gift_above_the_ceiling_is_a_reserve_and_named() -> None:
     assert total(decide(left).drifts) == raw(10_000, USDC) and left.aside in decide(left).decision.reason
 
 
+def test_what_was_left_alone_once_stays_so_below_the_ceiling_until_it_is_explained() -> None:
+    below = gifted(900)
+    before = replace(below, history=replace(below.history, left_rises=((USDC.address, raw(600, USDC)),)))
+    assert set_aside(below) is below
+    assert reserves(set_aside(before))["USDC"] == raw(600, USDC), "what came later is managed"
+    told = replace(before, history=replace(before.history, rises=()))
+    assert set_aside(told) is told
+
+
 def test_what_an_exit_sold_of_a_gift_is_left_alone_in_the_numeraire() -> None:
     sold = gifted(1_500, WETH=4 * ETHER)
     price = next(one.price for one in decide(sold).drifts if one.symbol == "WETH")
