@@ -111,6 +111,13 @@ class Runner:
                 os.killpg(pid, signal.SIGKILL)  # what a test left behind
             return None if late.is_set() else code, Path(out.name).read_text()
 
+    def run_tests(self, tests: Sequence[str], limit: float, hang: float) -> tuple[int | None, str]:
+        """The tests by their names, those of a file together, until one fails."""
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as names:
+            names.write("\n".join(sorted(tests, key=lambda test: test.partition("::")[0])))
+            names.flush()
+            return self.run(["-x", "-rfE", f"--timeout={hang}", f"@{names.name}"], limit)
+
     def close(self) -> None:
         """Ends its process."""
         self._parent.communicate()
@@ -193,11 +200,11 @@ def judged(runner: Runner, mutant: Mutant, tests: Tests, limit: float) -> tuple[
         file.write_text(mutant.source)
         for first, end in zip(BATCHES, [*BATCHES[1:], None], strict=True):
             if code == 0 and found[first:end]:
-                with tempfile.NamedTemporaryFile("w", suffix=".txt") as names:
-                    names.write("\n".join(sorted(found[first:end], key=lambda test: test.partition("::")[0])))
-                    names.flush()
+                left = max(1.0, limit - (monotonic() - begin))
+                code, said = runner.run_tests(found[first:end], left, hang)
+                if "ERROR: not found" in said:  # the mistake is in what a parameter is called: all parameters then
                     left = max(1.0, limit - (monotonic() - begin))
-                    code, said = runner.run(["-x", "-rfE", f"--timeout={hang}", f"@{names.name}"], left)
+                    code, said = runner.run_tests(sorted({test.partition("[")[0] for test in found[first:end]}), left, hang)
     finally:
         file.write_text(right)
     if "ERROR: not found" in said:
