@@ -36,8 +36,8 @@ from agent.units import NATIVE, ceil_int, decimal_text
 
 
 def raise_money(token: str) -> Proposer:
-    """Sells what is lacking of `token` for what is set aside: all of it, or the same part of everything that has to be sold, where the
-    market gives no more within the limits and limits.first_purchase lets parts follow. Else that is refused.
+    """Sells what is lacking of `token` for what is set aside: all of it, or as much of each asset as the limits of its market allow, where
+    limits.first_purchase lets parts follow; where limits.daily_loss allows less, the same part of each. Else that is refused.
     """
 
     def propose(step: StepInput) -> Proposal:
@@ -48,7 +48,8 @@ def raise_money(token: str) -> Proposer:
         done = outflow.parts_done(step, token)
         short = still_short(step, plan, token) > 0
         if step.limits.first_purchase_s is not None and (short or not daily.fits(step, plan)):
-            part, _ = purchase.proportional(step, replace(decide(step), decision=wanted), wanted, plan)
+            decided = replace(decide(step), decision=wanted)
+            part = plan if daily.fits(step, plan) else purchase.proportional(step, decided, wanted, plan)[0]
             lacks, left = outflow.lacking(step, token), still_short(step, part, token)
             if left < lacks and (short or left > 0):
                 wanted = replace(

@@ -16,7 +16,7 @@ from agent.config.load import LoadedConfig
 from agent.errors import ConfigError, Refused
 from agent.execution.outcome import Outcome, OutcomeKind
 from agent.localchain import LocalChain
-from agent.model import Halt, Hold, IntentKind, LimitOrder, Payment, RequestKind, RequestState, StepInput
+from agent.model import Funding, Halt, Hold, IntentKind, LimitOrder, Payment, RequestKind, RequestState, StepInput
 from agent.planning import owner, strategies
 from agent.policy import outflow
 from tests.agents import USD, again, fund, swap_of, trusted, yes
@@ -91,6 +91,20 @@ def test_sixty_percent_is_raised_over_looks_and_paid_once_by_the_run(anvil_chain
         look(agent)
         assert chain.balance("USDC", HOME) == 3_000_000 * USD, "paid once"
         assert agent.step_input().history.claims == ()
+
+
+def test_a_thin_pool_slows_no_sale_of_another_asset(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """The same part of everything sold 188,000 dollars of WETH first, and took 12 parts instead of 8."""
+    chain = anvil_chain
+    fund(chain, {"WETH": 2_500_000, "LINK": 1_000_000, "USDC": 1_500_000})
+    loaded = trusted(chain, tmp_path, PARTS, {"WETH": "50%", "LINK": "20%", "USDC": "30%"})
+
+    with again(chain, loaded) as agent:
+        shown = withdrawing.withdraw(agent, ASKED, to=HOME, confirm=sure)
+        assert shown.sale is not None and shown.sale.plan is not None and "part 1 of about" in shown.sale.reason
+        legs = [leg for leg in shown.sale.plan.legs if leg.token_in == weth(agent.step_input()) and leg.source is Funding.WALLET]
+        sold = sum(leg.amount_in_raw for leg in legs) * chain.books.prices_usd["WETH"] / 10**18
+        assert sold > 300_000, float(sold)
 
 
 def test_the_owner_goes_on_with_it_himself_or_takes_it_back(anvil_chain: LocalChain, tmp_path: Path) -> None:
