@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from fractions import Fraction
 
-import pyxirr
-
 from agent.units import YEAR_S
 
 _DAYS = 36_500
@@ -29,6 +27,8 @@ def money_weighted(start_s: int, end_s: int, start: Fraction, end: Fraction, cro
     amounts = [(0, -start), *((_day(at_s, start_s, span_s), -value) for at_s, value in crossed), (_DAYS, end)]
     if span_s <= 0 or not any(value < 0 for _, value in amounts) or end < 0:
         return None
+    import pyxirr
+
     most = max(abs(value) for _, value in amounts)
     told = [(day, float(value / most)) for day, value in amounts if value]  # from an amount of nothing on pyxirr finds no true rate
     try:

@@ -6,13 +6,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-
-import tomlkit
-from tomlkit.items import Item, Table
+from typing import TYPE_CHECKING
 
 from agent.config.presets import Preset
 from agent.errors import ConfigError
 from agent.units import BPS, largest_remainder, parse_share_bps
+
+if TYPE_CHECKING:
+    from tomlkit import TOMLDocument
+    from tomlkit.items import Item, Table
 
 CORE, STABLE, HIGH_BETA = "core", "stable", "high-beta"
 SUPPLIES = "supplies.csv"
@@ -177,6 +179,8 @@ def targets(one: Starter, preset: Preset, stable: str | None = None) -> list[tup
 
 def dress(text: str, one: Starter) -> str:
     """The commented config with this portfolio's trigger and limits; comments stay where they are."""
+    import tomlkit
+
     document = tomlkit.parse(text)
     policy, limits = (_table(document, name) for name in ("policy", "limits"))
     for key, value in one.policy.items():
@@ -205,7 +209,9 @@ def _futures(one: Starter) -> str:
     )
 
 
-def _table(document: tomlkit.TOMLDocument, name: str) -> Table:
+def _table(document: TOMLDocument, name: str) -> Table:
+    from tomlkit.items import Table
+
     found = document[name]
     if not isinstance(found, Table):
         raise ConfigError(f"[{name}] is no table of the new config", "this is a defect; report it")
@@ -214,5 +220,7 @@ def _table(document: tomlkit.TOMLDocument, name: str) -> Table:
 
 def _inline(values: Mapping[str, str]) -> Item:
     """One line with spaces inside the braces, as the rest of the file has it."""
+    import tomlkit
+
     pairs = ", ".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
     return tomlkit.value(f"{{ {pairs} }}")
