@@ -61,7 +61,7 @@ def remove(
     Raises what an edit raises, and Refused while the bot is stopped.
     """
 
-    def edit(changed: Changes, asked: editing.Confirm | None) -> Editing:
+    def change(changed: Changes, asked: editing.Confirm | None) -> Editing:
         return editing.edit(
             path,
             partial(applied, changes=changed),
@@ -75,7 +75,7 @@ def remove(
             clock=clock,
         )
 
-    first = edit(changes, confirm)
+    first = change(changes, confirm)
     symbols = [one.symbol for one in load_config(path).config.portfolio.assets if one.symbol in changes.removes]
     if not symbols and first.state == "written":
         return Removing(first, "removed", "")
@@ -83,7 +83,7 @@ def remove(
         return Removing(first, first.state, "")
     sent: list[Intent] = []
     sold, why = _sold_out(path, symbols, confirm_sale, progress, transports, clock, sent)
-    last = edit(Changes(removes=tuple(symbols)), lambda _edit, _agent: True) if sold else first
+    last = change(Changes(removes=tuple(symbols)), lambda _edit, _agent: True) if sold else first
     if {one.symbol for one in load_config(path).config.portfolio.assets} & set(symbols):
         again = " ".join(f"--remove {one}" for one in symbols)
         told = f"{', '.join(symbols)} stays at a target of 0 %: {why}; trimtab edit {again} --send goes on"
